@@ -1,0 +1,122 @@
+"""The errors of dj_dagster, one tree.
+
+::
+
+    DataJointError
+    ├── DefinitionError             a definition does not parse, or refers to what is not there
+    ├── ConfigurationError          a setting is missing or wrong
+    ├── QueryError                  the database refused a statement, or a query makes no sense
+    │   ├── QuerySyntaxError
+    │   ├── AccessError
+    │   ├── MissingTableError
+    │   ├── DuplicateError
+    │   ├── IntegrityError
+    │   ├── UnknownAttributeError
+    │   ├── MissingAttributeError
+    │   └── InvalidValueError       a value does not fit its attribute
+    ├── ConnectionFailedError       transient: no server at that address
+    │   └── LostConnectionError     transient: the server went away in the middle
+    ├── TransientError              transient: deadlock or lock wait, safe to try again
+    ├── ObjectError
+    │   ├── BlobError               bytes that are not a blob, or an object that cannot be packed
+    │   ├── MissingExternalFile     the row names an object that its store does not have
+    │   └── ChecksumError           the object's bytes are not those that were written
+    └── PopulateError               populate was asked for something it must not do
+
+Names that DataJoint 2.3 has keep its spelling. `transient` says whether trying again can help; it is
+what the job table and the orchestrator decide on.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DataJointError(Exception):
+    """Anything that dj_dagster refuses or cannot do; the message says what to do about it."""
+
+    transient: ClassVar[bool] = False
+
+    def suggest(self, *lines: str) -> DataJointError:
+        """Return the same kind of error with advice appended to its message."""
+        return type(self)("\n".join([*map(str, self.args), *lines]))
+
+
+class DefinitionError(DataJointError):
+    """A table definition that does not parse, or that refers to something unknown."""
+
+
+class ConfigurationError(DataJointError):
+    """A setting that is missing, unknown or has a value that cannot be used."""
+
+
+class QueryError(DataJointError):
+    """A statement that the database refused, or a query that has no meaning."""
+
+
+class QuerySyntaxError(QueryError):
+    """SQL that the server could not parse, most often a string restriction."""
+
+
+class AccessError(QueryError):
+    """The database user lacks a privilege."""
+
+
+class MissingTableError(QueryError):
+    """The table is not in the database (any more)."""
+
+
+class DuplicateError(QueryError):
+    """A row with the same primary key or unique index exists."""
+
+
+class IntegrityError(QueryError):
+    """A foreign key would be violated."""
+
+
+class UnknownAttributeError(QueryError):
+    """A name that the heading does not have."""
+
+
+class MissingAttributeError(QueryError):
+    """An attribute without a default was given no value."""
+
+
+class InvalidValueError(QueryError):
+    """A value that does not fit its attribute's type."""
+
+
+class ConnectionFailedError(DataJointError):
+    """The database could not be reached."""
+
+    transient = True
+
+
+class LostConnectionError(ConnectionFailedError):
+    """The connection broke while it was in use."""
+
+
+class TransientError(DataJointError):
+    """A deadlock or lock timeout: nothing was written, the same call may succeed."""
+
+    transient = True
+
+
+class ObjectError(DataJointError):
+    """Something is wrong with a value kept as bytes."""
+
+
+class BlobError(ObjectError):
+    """Bytes that are not a valid blob, or an object that the format cannot hold."""
+
+
+class MissingExternalFile(ObjectError):  # noqa: N818 - DataJoint's name
+    """A row refers to an object or file that its store does not have."""
+
+
+class ChecksumError(ObjectError):
+    """An object's content differs from what the row says was written."""
+
+
+class PopulateError(DataJointError):
+    """Populate was asked for something that it must not do."""
