@@ -1,0 +1,268 @@
+"""Attribute types: what a definition may write after the colon."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from dj_dagster.errors import DefinitionError
+from dj_dagster.model.scanner import STRING, quote, unquote
+from dj_dagster.model.type_spellings import advice, modernise
+
+
+class Family(Enum):
+    """What kind of value a type holds, which is all that most code needs to know of it."""
+
+    INTEGER = "integer"
+    FLOAT = "float"
+    DECIMAL = "decimal"
+    BOOL = "bool"
+    STRING = "string"
+    ENUM = "enum"
+    DATE = "date"
+    DATETIME = "datetime"
+    TIME = "time"
+    UUID = "uuid"
+    JSON = "json"
+    BYTES = "bytes"
+    CODEC = "codec"
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeType:
+    """A parsed attribute type.
+
+    Attributes
+    ----------
+    text
+        Today's spelling, lower case where case carries no meaning: ``"int32"``, ``"varchar(255)"``,
+        ``"enum('left', 'right')"``, ``"<blob@raw>"``, ``"int unsigned"``.
+    family
+        The kind of value. Codec types are `Family.CODEC` whatever they are stored as.
+    core
+        True for DataJoint's core types and codecs, which leave a ``:type:`` marker in the column
+        comment; False for native MySQL types, which are passed through and leave none.
+    size
+        Length of ``char(n)``/``varchar(n)``, bits of integers and floats, fractional digits of
+        ``datetime(n)``/``time(n)``/``timestamp(n)``, precision of ``decimal(p, s)``; None where
+        the type has none.
+    scale
+        Scale of ``decimal(p, s)``.
+    unsigned
+        Whether an integer is unsigned (native types only).
+    values
+        The permitted values of an enum, in order.
+    codec, store
+        Name of the codec and of its store for codec types; `store` is None without ``@`` and the
+        empty string for ``@`` with no name, which means the default store.
+    auto_increment
+        Whether the native type carries ``auto_increment``.
+    """
+
+    text: str
+    family: Family
+    core: bool = True
+    size: int | None = None
+    scale: int | None = None
+    unsigned: bool = False
+    values: tuple[str, ...] = ()
+    codec: str | None = None
+    store: str | None = None
+    auto_increment: bool = False
+
+
+_CORE = {
+    **{f"int{bits}": (Family.INTEGER, bits) for bits in (8, 16, 32, 64)},
+    **{f"float{bits}": (Family.FLOAT, bits) for bits in (32, 64)},
+    "bool": (Family.BOOL, None),
+    "date": (Family.DATE, None),
+    "datetime": (Family.DATETIME, None),
+    "uuid": (Family.UUID, None),
+    "json": (Family.JSON, None),
+    "bytes": (Family.BYTES, None),
+}
+_TEXTS = ("tinytext", "text", "mediumtext", "longtext")
+_INTEGERS = {
+    "tinyint": 8,
+    "smallint": 16,
+    "mediumint": 24,
+    "int": 32,
+    "integer": 32,
+    "bigint": 64,
+}
+_REALS = {"float": 32, "double": 64, "real": 64}
+_TEMPORAL = {"datetime": Family.DATETIME, "timestamp": Family.DATETIME, "time": Family.TIME}
+_LONGEST = {"char": 255, "varchar": 65535}
+_KNOWN = [
+    *_CORE,
+    *_TEXTS,
+    *_INTEGERS,
+    *_REALS,
+    *_TEMPORAL,
+    *("varchar(255)", "char(1)", "decimal(10,2)", "enum('left', 'right')"),
+    *("numeric", "year", "serial", "<blob>", "<attach>", "<filepath@store>"),
+]
+
+_CODEC = re.compile(r"<\s*([A-Za-z_]\w*)\s*(?:@\s*([\w.-]*)\s*)?>", re.ASCII)
+_SIZED = re.compile(r"(char|varchar) ?\( ?([0-9]{1,6}) ?\)")
+_FRACTIONAL = re.compile(r"(datetime|timestamp|time)(?: ?\( ?([0-9]) ?\))?")
+_DECIMAL = re.compile(
+    r"(decimal|numeric)(?: ?\( ?([0-9]{1,3}) ?(?:, ?([0-9]{1,3}) ?)?\))?( unsigned)?"
+)
+_INTEGER = re.compile(
+    rf"({'|'.join(_INTEGERS)})(?: ?\( ?[0-9]+ ?\))?( unsigned)?(?: ?(auto_increment))?"
+)
+_REAL = re.compile(rf"({'|'.join(_REALS)})( ?\( ?[0-9]+ ?(?:, ?[0-9]+ ?)?\))?( unsigned)?")
+_ENUM = re.compile(rf"enum\(\s*((?:{STRING})(?:\s*,\s*(?:{STRING}))*)\s*\)", re.DOTALL)
+
+
+def parse_type(text: str) -> AttributeType:
+    """Return the type that a definition writes as `text`.
+
+    Raises
+    ------
+    DefinitionError
+        When there is no such type; the second line of its message says what to write instead.
+
+    Examples
+    --------
+    >>> parse_type("longblob").text
+    '<blob>'
+    >>> parse_type("INT UNSIGNED")
+    AttributeType(text='int unsigned', family=<Family.INTEGER: 'integer'>, core=False, size=32, \
+scale=None, unsigned=True, values=(), codec=None, store=None, auto_increment=False)
+    """
+    return read_type(text)[0]
+
+
+def read_type(text: str) -> tuple[AttributeType, str | None]:
+    """Return the type, and a sentence about its spelling when that is an old one.
+
+    Raises
+    ------
+    DefinitionError
+        As `parse_type`.
+
+    Examples
+    --------
+    >>> read_type("blob@raw")[1]
+    "'blob@raw' is an old spelling: write '<blob@raw>'"
+    """
+    written, modern = text.strip(), modernise(text)
+    for parse in _PARSERS:
+        found = parse(modern)
+        if found is not None:
+            same = "".join(written.split()) == "".join(modern.split())
+            old = None if same else f"{written!r} is an old spelling: write {modern!r}"
+            return found, old
+    raise DefinitionError(f"there is no type {written!r}\n{advice(modern, _KNOWN)}")
+
+
+def _refuse(text: str, reason: str, instead: str) -> DefinitionError:
+    return DefinitionError(f"the type {text!r} {reason}\nwrite {instead}")
+
+
+def _plain(text: str) -> AttributeType | None:
+    if text in _CORE:
+        family, size = _CORE[text]
+        return AttributeType(text, family, size=size)
+    if text in _TEXTS:
+        return AttributeType(text, Family.STRING, core=False)
+    if text in ("year", "year(4)"):
+        return AttributeType("year", Family.INTEGER, core=False, size=16, unsigned=True)
+    if text == "serial":
+        return AttributeType(
+            text, Family.INTEGER, core=False, size=64, unsigned=True, auto_increment=True
+        )
+    return None
+
+
+def _codec(text: str) -> AttributeType | None:
+    match = _CODEC.fullmatch(text)
+    if match is None:
+        return None
+    name, store = match.groups()
+    spelled = f"<{name}>" if store is None else f"<{name}@{store}>"
+    return AttributeType(spelled, Family.CODEC, codec=name, store=store)
+
+
+def _sized_string(text: str) -> AttributeType | None:
+    match = _SIZED.fullmatch(text)
+    if match is None:
+        return None
+    kind, size = match[1], int(match[2])
+    if not 1 <= size <= _LONGEST[kind]:
+        instead = f"{kind}(n) with n from 1 to {_LONGEST[kind]}, or <blob> for a longer text"
+        raise _refuse(text, "has an impossible length", instead)
+    return AttributeType(f"{kind}({size})", Family.STRING, size=size)
+
+
+def _fractional(text: str) -> AttributeType | None:
+    match = _FRACTIONAL.fullmatch(text)
+    if match is None:
+        return None
+    kind, digits = match[1], None if match[2] is None else int(match[2])
+    if digits is not None and digits > 6:
+        raise _refuse(text, "has too many fractional digits", f"{kind}(6), microseconds")
+    spelled = kind if digits is None else f"{kind}({digits})"
+    return AttributeType(spelled, _TEMPORAL[kind], core=kind == "datetime", size=digits)
+
+
+def _decimal(text: str) -> AttributeType | None:
+    match = _DECIMAL.fullmatch(text)
+    if match is None:
+        return None
+    kind, unsigned = match[1], match[4] or ""
+    # MySQL's own precision where none is written.
+    size, scale = int(match[2] or 10), int(match[3] or 0)
+    if not (1 <= size <= 65 and scale <= min(size, 30)):
+        instead = f"{kind}(p,s) with p from 1 to 65 digits, s of them (at most 30) after the point"
+        raise _refuse(text, "has an impossible precision", instead)
+    return AttributeType(
+        f"{kind}({size},{scale}){unsigned}",
+        Family.DECIMAL,
+        core=kind == "decimal" and not unsigned,
+        size=size,
+        scale=scale,
+        unsigned=bool(unsigned),
+    )
+
+
+def _enum(text: str) -> AttributeType | None:
+    match = _ENUM.fullmatch(text)
+    if match is None:
+        return None
+    values = tuple(unquote(found[0]) for found in re.finditer(STRING, match[1], re.DOTALL))
+    if len(set(values)) < len(values):
+        raise _refuse(text, "repeats a value", "each value of an enum once")
+    return AttributeType(f"enum({', '.join(map(quote, values))})", Family.ENUM, values=values)
+
+
+def _integer(text: str) -> AttributeType | None:
+    match = _INTEGER.fullmatch(text)
+    if match is None:
+        return None
+    kind, unsigned, counted = match.groups()
+    return AttributeType(
+        # Without the display width of old servers, which says nothing about the values.
+        " ".join(part.strip() for part in match.groups() if part),
+        Family.INTEGER,
+        core=False,
+        size=_INTEGERS[kind],
+        unsigned=bool(unsigned),
+        auto_increment=bool(counted),
+    )
+
+
+def _real(text: str) -> AttributeType | None:
+    match = _REAL.fullmatch(text)
+    if match is None:
+        return None
+    kind, digits, unsigned = match.groups()
+    spelled = f"{kind}{(digits or '').replace(' ', '')}{unsigned or ''}"
+    size = _REALS[kind]
+    return AttributeType(spelled, Family.FLOAT, core=False, size=size, unsigned=bool(unsigned))
+
+
+_PARSERS = (_plain, _codec, _sized_string, _fractional, _decimal, _enum, _integer, _real)

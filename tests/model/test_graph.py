@@ -1,0 +1,88 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dj_dagster.errors import DefinitionError
+from dj_dagster.model.graph import DependencyGraph
+from dj_dagster.model.table_name import TableName
+
+SUBJECT, SESSION, RAW, PARAMS, FILTERED = (
+    TableName("lab", name) for name in ("subject", "session", "_raw", "#params", "__filtered")
+)
+
+
+@pytest.fixture
+def graph():
+    graph = DependencyGraph()
+    graph.add_table(FILTERED)
+    graph.add_edge(RAW, FILTERED)
+    graph.add_edge(PARAMS, FILTERED)
+    graph.add_edge(SESSION, RAW)
+    graph.add_edge(SUBJECT, SESSION)
+    return graph
+
+
+def test_every_table_comes_after_its_parents(graph):
+    order = graph.topological_order()
+    assert sorted(order) == sorted([SUBJECT, SESSION, RAW, PARAMS, FILTERED])
+    assert order.index(SUBJECT) < order.index(SESSION) < order.index(RAW) < order.index(FILTERED)
+    assert order.index(PARAMS) < order.index(FILTERED)
+
+
+def test_neighbours_and_all_beyond(graph):
+    assert graph.parents(FILTERED) == [RAW, PARAMS]
+    assert graph.children(SUBJECT) == [SESSION]
+    assert graph.ancestors(RAW) == [SUBJECT, SESSION]
+    assert graph.descendants(SUBJECT) == [SESSION, RAW, FILTERED]
+    assert graph.children(FILTERED) == []
+
+
+def test_adding_a_table_again_changes_nothing(graph):
+    graph.add_table(SESSION)
+    graph.add_edge(SUBJECT, SESSION)
+    assert len(graph) == 5
+    assert graph.parents(SESSION) == [SUBJECT]
+
+
+def test_a_cycle_is_named_and_not_added(graph):
+    with pytest.raises(DefinitionError) as caught:
+        graph.add_edge(RAW, SUBJECT)
+    assert "lab._raw -> lab.subject -> lab.session -> lab._raw" in str(caught.value)
+    assert graph.parents(SUBJECT) == []
+    assert len(graph.topological_order()) == 5
+
+
+def test_two_tables_that_refer_to_each_other():
+    graph = DependencyGraph()
+    a, b = TableName("x", "a"), TableName("x", "b")
+    graph.add_edge(a, b)
+    with pytest.raises(DefinitionError, match=r"x\.b -> x\.a -> x\.b"):
+        graph.add_edge(b, a)
+
+
+def test_a_table_may_refer_to_itself(graph):
+    graph.add_edge(SUBJECT, SUBJECT)
+    assert graph.parents(SUBJECT) == []
+    assert graph.topological_order().count(SUBJECT) == 1
+
+
+def test_an_unknown_table_is_told_the_nearest(graph):
+    with pytest.raises(DefinitionError, match=r"(?s)no table lab\.sesion.*lab\.session"):
+        graph.descendants(TableName("lab", "sesion"))
+
+
+@given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=40))
+def test_whatever_is_added_there_is_an_order(edges):
+    graph, kept, refused = DependencyGraph(), [], []
+    for edge in edges:
+        parent, child = (TableName("s", f"t{number}") for number in edge)
+        try:
+            graph.add_edge(parent, child)
+        except DefinitionError as error:
+            refused.append((f"{parent} -> {child}", str(error)))
+        else:
+            kept += [(parent, child)] if parent != child else []
+    assert all(edge in message for edge, message in refused)
+    order = graph.topological_order()
+    assert len(order) == len(set(order)) == len(graph)
+    assert all(order.index(parent) < order.index(child) for parent, child in kept)
