@@ -1,0 +1,108 @@
+"""The protocol of codecs: how values of one kind become what a column can hold, and back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from dj_dagster.objects.stores import Stores
+
+
+class Codec(ABC):
+    """A kind of value, ``<name>`` in definitions; subclass it to store your own.
+
+    A subclass is available by its name from the moment it is defined. ``encode`` and ``decode``
+    may take ``context`` as well, an `ObjectContext`.
+
+    Parameters
+    ----------
+    register
+        ``class Base(Codec, register=False)`` keeps a base class out of the names.
+
+    Examples
+    --------
+    >>> class PolynomialCodec(Codec):
+    ...     name = "polynomial"
+    ...
+    ...     def get_dtype(self, is_store):
+    ...         return "<blob>"
+    ...
+    ...     def encode(self, value, *, key=None, store_name=None):
+    ...         return list(value.coef)
+    ...
+    ...     def decode(self, stored, *, key=None):
+    ...         return np.polynomial.Polynomial(stored)
+    """
+
+    name: ClassVar[str | None] = None
+    listed: ClassVar[bool] = True
+
+    def __init_subclass__(cls, *, register: bool = True, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.listed = register
+
+    @abstractmethod
+    def get_dtype(self, is_store: bool) -> str:
+        """Return the type that encoded values are declared as.
+
+        That is another codec, ``"<blob>"`` or ``"<hash>"``, or ``"bytes"``, ``"json"`` or any core
+        type; `is_store` tells whether the definition says ``<name@store>``. Codecs that are
+        returned without a store inherit it.
+        """
+
+    @abstractmethod
+    def encode(
+        self, value: Any, *, key: Mapping[str, Any] | None = None, store_name: str | None = None
+    ) -> Any:
+        """Return what stands for the value, of the type that `get_dtype` says."""
+
+    @abstractmethod
+    def decode(self, stored: Any, *, key: Mapping[str, Any] | None = None) -> Any:
+        """Return the value that `encode` was given."""
+
+    def validate(self, value: Any) -> None:  # noqa: B027 - overriding it is optional
+        """Raise TypeError or ValueError for a value that the codec is not made for."""
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+@dataclass(frozen=True)
+class ObjectContext:
+    """Where a value belongs, and the stores at hand.
+
+    Attributes
+    ----------
+    stores
+        The stores of the connection.
+    schema, table, attribute
+        Names as in the database.
+    key
+        The primary key of the row, as far as it is known.
+    download_path
+        Folder where attachments are written to when they are fetched.
+    """
+
+    stores: Stores
+    schema: str
+    table: str
+    attribute: str
+    key: Mapping[str, Any]
+    download_path: Path = Path()
+
+    @property
+    def place(self) -> str:
+        """Schema, table, attribute and key, for error messages."""
+        key = ", ".join(f"{name}={value!r}" for name, value in self.key.items())
+        return f"{self.schema}.{self.table}.{self.attribute}" + (f" ({key})" if key else "")
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a field by DataJoint's name for it, so that codecs written for it work."""
+        return getattr(self, "attribute" if name == "field" else name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a field as ``context[name]`` does, `default` if there is none."""
+        return getattr(self, "attribute" if name == "field" else name, default)

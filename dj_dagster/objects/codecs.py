@@ -1,0 +1,230 @@
+"""Finding the codecs of a type, and running values through them.
+
+A codec's type may be another codec, so a value passes a chain of them: ``<blob@raw>`` packs, then
+``<hash@raw>`` stores the bytes and leaves a reference, which the ``json`` column holds.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from importlib.metadata import entry_points
+from typing import Any
+
+from dj_dagster.errors import DefinitionError, InvalidValueError, ObjectError
+from dj_dagster.model.types import AttributeType, Family, parse_type
+from dj_dagster.objects.builtin_codecs import BUILTIN_CODECS
+from dj_dagster.objects.codec import Codec, ObjectContext
+
+__all__ = ["Codec", "CodecChain", "CodecRegistry", "ObjectContext"]
+
+ENTRY_POINT_GROUP = "dj_dagster.codecs"
+"""Packages that bring codecs name their classes in this group of entry points."""
+
+
+@dataclass(frozen=True)
+class CodecChain:
+    """The codecs of an attribute, outermost first.
+
+    Attributes
+    ----------
+    column_type
+        What the column is declared as, most often ``bytes`` or ``json``.
+    store
+        The store that the codecs write to: None for none, ``""`` for the default store.
+    """
+
+    codecs: tuple[Codec, ...]
+    column_type: AttributeType
+    store: str | None = None
+
+    @cached_property
+    def _encode_options(self) -> list[frozenset[str]]:
+        return [_options(codec.encode) for codec in self.codecs]
+
+    @cached_property
+    def _decode_options(self) -> list[frozenset[str]]:
+        return [_options(codec.decode) for codec in self.codecs]
+
+    def encode(self, value: Any, context: ObjectContext) -> Any:
+        """Return what the column holds for a value.
+
+        Objects are written to their store here, before the row is.
+
+        Raises
+        ------
+        InvalidValueError
+            If a codec does not accept the value.
+        ObjectError
+            If it cannot be packed or stored; each names schema, table, attribute and key.
+        """
+        store_name = None if self.store is None else context.stores.resolve(self.store)
+        given: dict[str, Any] = {
+            "key": dict(context.key),
+            "context": context,
+            "store_name": store_name,
+        }
+        for codec, options in zip(self.codecs, self._encode_options, strict=True):
+            with _located(codec, context):
+                _validate(codec, value)
+                value = codec.encode(value, **{name: given[name] for name in options})
+        return value
+
+    def decode(self, stored: Any, context: ObjectContext) -> Any:
+        """Return the value that a column's content stands for, None for null.
+
+        Raises
+        ------
+        ObjectError
+            If the content, or the object that it names, is missing or damaged.
+        """
+        if stored is None:
+            return None
+        given: dict[str, Any] = {"key": dict(context.key), "context": context}
+        steps = zip(self.codecs, self._decode_options, strict=True)
+        for codec, options in reversed(list(steps)):
+            with _located(codec, context):
+                stored = codec.decode(stored, **{name: given[name] for name in options})
+        return stored
+
+
+class CodecRegistry:
+    """Codecs by name: those given to it, the built-in ones, those of packages, and subclasses.
+
+    The codecs of packages are the entry points of the group ``dj_dagster.codecs``; they are
+    imported when their name is first looked up. Subclasses of `Codec` are found by their `name`.
+
+    Parameters
+    ----------
+    codecs
+        Classes or instances that come before all others.
+    """
+
+    def __init__(self, codecs: Iterable[Codec | type[Codec]] = ()) -> None:
+        self._codecs: dict[str, Codec] = {}
+        for codec in (*BUILTIN_CODECS, *codecs):
+            self.register(codec)
+
+    def register(self, codec: Codec | type[Codec]) -> None:
+        """Add a codec; it replaces one of the same name.
+
+        Raises
+        ------
+        DefinitionError
+            If the codec has no name.
+        """
+        instance = codec() if isinstance(codec, type) else codec
+        if not instance.name:
+            raise DefinitionError(f"{type(instance).__name__} needs a name: name = 'my_codec'.")
+        self._codecs[instance.name] = instance
+
+    def get(self, name: str) -> Codec:
+        """Return the codec of a name.
+
+        Raises
+        ------
+        DefinitionError
+            If there is none, or if two classes claim the name.
+        """
+        if name in self._codecs:
+            return self._codecs[name]
+        found = _defined(name) or _installed(name)
+        if found is None:
+            raise self._unknown(name)
+        return found()
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all codecs, sorted."""
+        installed = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
+        defined = {str(codec.name) for codec in _subclasses(Codec) if _is_named(codec)}
+        return sorted({*self._codecs, *installed, *defined})
+
+    def resolve(self, type: AttributeType) -> CodecChain:
+        """Return the chain of an attribute's type, empty for a type that is no codec.
+
+        A blob column without a marker in its comment was made by DataJoint 0.14, which packed all
+        blobs, and is treated as ``<blob>``.
+
+        Raises
+        ------
+        DefinitionError
+            For an unknown codec, a chain that runs in a circle, or a codec that needs a store.
+        """
+        if type.family is Family.BYTES and not type.core:
+            return CodecChain((self.get("blob"),), type)
+        codecs: dict[str, Codec] = {}
+        inner, store = type, type.store
+        while inner.codec is not None:
+            if inner.codec in codecs:
+                circle = " → ".join(f"<{name}>" for name in (*codecs, inner.codec))
+                raise DefinitionError(f"The codecs of {type.text} run in a circle: {circle}.")
+            codecs[inner.codec] = codec = self.get(inner.codec)
+            inner = parse_type(codec.get_dtype(store is not None))
+            store = store if inner.store is None else inner.store
+        return CodecChain(tuple(codecs.values()), inner, store)
+
+    def _unknown(self, name: str) -> DefinitionError:
+        names = self.names
+        close = get_close_matches(name, names, n=1)
+        hint = f" Did you mean <{close[0]}>?" if close else ""
+        return DefinitionError(
+            f"There is no codec <{name}>; known are {', '.join(f'<{n}>' for n in names)}.{hint} "
+            "Import the module that defines it first."
+        )
+
+
+def _subclasses(base: type[Codec]) -> Iterator[type[Codec]]:
+    for codec in base.__subclasses__():
+        yield codec
+        yield from _subclasses(codec)
+
+
+def _is_named(codec: type[Codec]) -> bool:
+    return codec.listed and bool(codec.name) and not inspect.isabstract(codec)
+
+
+def _defined(name: str) -> type[Codec] | None:
+    """Return the subclass of a name; of a class that was defined again, the latest."""
+    found = [codec for codec in _subclasses(Codec) if _is_named(codec) and codec.name == name]
+    places = {f"{codec.__module__}.{codec.__qualname__}" for codec in found}
+    if len(places) > 1:
+        raise DefinitionError(
+            f"Several classes are named <{name}>: {', '.join(sorted(places))}. Rename one, or pass "
+            "the one to use to the CodecRegistry."
+        )
+    return found[-1] if found else None
+
+
+def _installed(name: str) -> type[Codec] | None:
+    for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
+        return point.load()
+    return None
+
+
+def _options(method: Callable[..., Any]) -> frozenset[str]:
+    """Return those options that a codec's method takes; older codecs know fewer."""
+    return frozenset(inspect.signature(method).parameters) & {"key", "context", "store_name"}
+
+
+def _validate(codec: Codec, value: Any) -> None:
+    try:
+        codec.validate(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidValueError(str(error)) from error
+
+
+@contextmanager
+def _located(codec: Codec, context: ObjectContext) -> Iterator[None]:
+    """Say in errors which codec failed and where the value belongs."""
+    try:
+        yield
+    except (InvalidValueError, ObjectError) as error:
+        raise type(error)(f"{context.place}: {error}") from error
+    except Exception as error:
+        error.add_note(f"In codec {codec} of {context.place}.")
+        raise

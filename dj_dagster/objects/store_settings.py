@@ -1,0 +1,150 @@
+"""The settings of object stores, as DataJoint spells them, checked as they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from dj_dagster.errors import ConfigurationError
+
+PLANNED_PROTOCOLS = ("gcs", "azure")
+"""DataJoint has these as well; their settings are kept but the stores cannot be opened yet."""
+
+
+class StoreSettings(BaseModel):
+    """What the settings of all stores have.
+
+    Attributes
+    ----------
+    location
+        The folder that everything lies below; in a bucket, its path there.
+    subfolding
+        Lengths of the folder names made of the first letters of a hash, to keep folders small:
+        ``[2, 2]`` puts ``abcdef…`` into ``ab/cd/abcdef…``.
+    partition_pattern
+        Key attributes that come first in the path of an object named by its row,
+        ``"{subject_id}/{session_id}"``.
+    token_length
+        Random characters that end the name of an object named by its row; less than 4 means 4,
+        more than 16 means 16.
+    hash_prefix, schema_prefix, filepath_prefix
+        Folders below `location` for objects named by their content, objects named by their row,
+        and files that users put there themselves. None overlaps another.
+    stage
+        A local folder for work in progress; kept for DataJoint, not used.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, str_strip_whitespace=True
+    )
+
+    location: str
+    subfolding: tuple[Annotated[int, Field(gt=0)], ...] | None = None
+    partition_pattern: str | None = None
+    token_length: Annotated[int, AfterValidator(lambda length: min(max(length, 4), 16))] = 8
+    hash_prefix: str = "_hash"
+    schema_prefix: str = "_schema"
+    filepath_prefix: str | None = None
+    stage: str | None = None
+
+    @model_validator(mode="after")
+    def _prefixes_apart(self) -> Self:
+        names = ("hash_prefix", "schema_prefix", "filepath_prefix")
+        folders = {name: f"{value.strip('/')}/" for name in names if (value := getattr(self, name))}
+        for name, folder in folders.items():
+            for other, other_folder in folders.items():
+                if name != other and folder.startswith(other_folder):
+                    raise ValueError(f"{name} lies within {other}; choose separate folders")
+        return self
+
+
+class FileStoreSettings(StoreSettings):
+    """A folder of this machine, or one that is mounted on it."""
+
+    protocol: Literal["file"]
+    location: Annotated[str, Field(min_length=1)]
+
+
+class S3StoreSettings(StoreSettings):
+    """A bucket of Amazon S3 or of any server that speaks its protocol.
+
+    Attributes
+    ----------
+    endpoint
+        Host and port, ``"s3.amazonaws.com"`` or ``"localhost:9000"``, or a whole URL.
+    access_key, secret_key
+        Without them the client looks where Amazon's tools do: environment, profile, machine role.
+    secure
+        Whether an `endpoint` without ``http://`` or ``https://`` is reached by https.
+    proxy_server
+        URL of an HTTP proxy.
+    """
+
+    protocol: Literal["s3"]
+    endpoint: Annotated[str, Field(min_length=1)]
+    bucket: Annotated[str, Field(min_length=3)]
+    access_key: SecretStr | None = None
+    secret_key: SecretStr | None = None
+    secure: bool = True
+    proxy_server: str | None = None
+
+    @property
+    def endpoint_url(self) -> str:
+        """The address of the server as a URL."""
+        if "://" in self.endpoint:
+            return self.endpoint
+        return f"{'https' if self.secure else 'http'}://{self.endpoint}"
+
+
+_MODELS: dict[str, type[FileStoreSettings | S3StoreSettings]] = {
+    "file": FileStoreSettings,
+    "s3": S3StoreSettings,
+}
+
+
+def read_store_settings(name: str, settings: object) -> FileStoreSettings | S3StoreSettings:
+    """Check the settings of one store.
+
+    Raises
+    ------
+    ConfigurationError
+        Naming the store and each setting that is missing, unknown or wrong, never their values.
+    """
+    if not isinstance(settings, Mapping):
+        raise ConfigurationError(
+            f"Store '{name}': its settings must be a mapping such as "
+            '{"protocol": "file", "location": "/data"}.'
+        )
+    protocol = settings.get("protocol", "missing")
+    model = _MODELS.get(str(protocol))
+    if model is None:
+        raise ConfigurationError(
+            f"Store '{name}': protocol '{protocol}' is not available; use one of "
+            f"{', '.join(_MODELS)}."
+        )
+    try:
+        return model.model_validate(dict(settings))
+    except ValidationError as error:
+        faults = [_fault(dict(fault), model) for fault in error.errors(include_input=False)]
+    # Outside of the except block: pydantic's error would show the values, secrets among them.
+    raise ConfigurationError(f"Store '{name}': {'; '.join(faults)}.")
+
+
+def _fault(fault: dict[str, Any], model: type[StoreSettings]) -> str:
+    setting = ".".join(map(str, fault["loc"]))
+    if fault["type"] == "missing":
+        return f"the setting '{setting}' is missing"
+    if fault["type"] == "extra_forbidden":
+        return f"'{setting}' is not a setting; known are {', '.join(sorted(model.model_fields))}"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"the setting '{setting}': {message}" if setting else message

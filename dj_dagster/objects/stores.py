@@ -1,0 +1,135 @@
+"""Object stores by name."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from dj_dagster.errors import ConfigurationError
+from dj_dagster.objects.file_store import FileStore
+from dj_dagster.objects.store import Store
+from dj_dagster.objects.store_settings import (
+    PLANNED_PROTOCOLS,
+    FileStoreSettings,
+    S3StoreSettings,
+    read_store_settings,
+)
+
+__all__ = ["Store", "Stores", "open_store"]
+
+_DEFAULTS = ("default", "filepath_default")
+
+
+class Stores:
+    """The stores that definitions may name, each opened when it is first used.
+
+    Parameters
+    ----------
+    settings
+        As DataJoint's ``config["stores"]``: a mapping for each store, under ``"default"`` the name
+        of the one meant by ``<blob@>``, under ``"filepath_default"`` the one of ``<filepath@>``.
+
+    Raises
+    ------
+    ConfigurationError
+        For settings that are missing, unknown or wrong.
+
+    Examples
+    --------
+    >>> stores = Stores({"default": "main", "main": {"protocol": "file", "location": "/data/lab"}})
+    >>> stores.get("main").name, stores.get().name
+    ('main', 'main')
+    """
+
+    def __init__(self, settings: Mapping[str, Any] | None = None) -> None:
+        named = {name: value for name, value in (settings or {}).items() if name not in _DEFAULTS}
+        # Checked at once, although opened late: a typing error should not wait for a long make.
+        self._settings = {name: _read(name, value) for name, value in named.items()}
+        self.default = self._known_default(settings, "default")
+        self.filepath_default = self._known_default(settings, "filepath_default")
+        self._opened: dict[str, Store] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all stores."""
+        return list(self._settings)
+
+    def resolve(self, name: str | None = None) -> str:
+        """Return the name of a store that is configured; none and ``""`` mean the default store.
+
+        Raises
+        ------
+        ConfigurationError
+            Naming the stores that there are.
+        """
+        chosen = name or self.default
+        if not chosen:
+            raise ConfigurationError(
+                f"No default store is set, and none was named: write <codec@name> with one of "
+                f"{self._listing()}, or set stores.default."
+            )
+        if chosen not in self._settings:
+            raise ConfigurationError(
+                f"There is no store '{chosen}'; known are {self._listing()}. Add its settings "
+                f"under stores.{chosen}."
+            )
+        return chosen
+
+    def get(self, name: str | None = None) -> Store:
+        """Return a store; none and ``""`` mean the default store. Raises as `resolve` does."""
+        name = self.resolve(name)
+        with self._lock:
+            if name not in self._opened:
+                self._opened[name] = open_store(name, self._settings[name])
+            return self._opened[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._settings
+
+    def __repr__(self) -> str:
+        return f"Stores({', '.join(self.names)}; default={self.default!r})"
+
+    def _known_default(self, settings: Mapping[str, Any] | None, key: str) -> str | None:
+        name = (settings or {}).get(key)
+        if name is not None and name not in self._settings:
+            raise ConfigurationError(
+                f"stores.{key} names the store {name!r}, which is not there; known are "
+                f"{self._listing()}."
+            )
+        return name
+
+    def _listing(self) -> str:
+        return ", ".join(f"'{name}'" for name in self._settings) or "none at all"
+
+
+def open_store(name: str, settings: FileStoreSettings | S3StoreSettings | None) -> Store:
+    """Return the store that settings describe, without contacting it.
+
+    Raises
+    ------
+    ConfigurationError
+        If its protocol is not available, or needs a package that is not installed.
+    """
+    if settings is None:
+        raise ConfigurationError(
+            f"Store '{name}': its protocol is not available yet; use 'file' or 's3'."
+        )
+    if isinstance(settings, FileStoreSettings):
+        return FileStore(name, settings)
+    try:
+        from dj_dagster.objects.s3_store import S3Store
+    except ImportError as error:
+        raise ConfigurationError(
+            f"Store '{name}' is on S3, which needs the package {error.name}: "
+            "pip install 'dj-dagster[s3]'"
+        ) from error
+    return S3Store(name, settings)
+
+
+def _read(name: str, settings: Any) -> FileStoreSettings | S3StoreSettings | None:
+    """Check settings; None for a protocol that DataJoint has and we do not, which fails on use."""
+    if isinstance(settings, Mapping) and settings.get("protocol") in PLANNED_PROTOCOLS:
+        return None
+    return read_store_settings(name, settings)

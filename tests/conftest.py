@@ -1,0 +1,109 @@
+"""Fixtures shared by all tests: databases, object stores, a browser.
+
+A test runs where the fixtures it requests take it: one that asks for `database_url` runs on SQLite
+and on MariaDB, one that asks for `s3_store_settings` talks to a real S3 server. A service that is
+not installed skips its tests with the line that installs it, and fails them under
+`--require-services` or with `CI` set in the environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.services.browser import chromium
+from tests.services.mariadb import drop_databases, mariadb
+from tests.services.process import ServiceMissingError
+from tests.services.s3 import S3Server, bucket_files, s3
+
+T = TypeVar("T")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-services",
+        action="store_true",
+        default=bool(os.environ.get("CI")),
+        help="fail, instead of skip, where MariaDB or Chromium is not installed",
+    )
+
+
+@contextlib.contextmanager
+def _service(request: pytest.FixtureRequest, start: AbstractContextManager[T]) -> Generator[T]:
+    """Enter `start`; a missing service skips the tests that want it, or fails them."""
+    required = request.config.getoption("require_services")
+    with contextlib.ExitStack() as stack:
+        try:
+            service = stack.enter_context(start)
+        except ServiceMissingError as missing:
+            if required:
+                raise pytest.fail.Exception(str(missing), pytrace=False) from None
+            raise pytest.skip.Exception(str(missing)) from None
+        yield service
+
+
+@pytest.fixture(scope="session")
+def mariadb_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """URL of a MariaDB or MySQL server: DJ_TEST_MYSQL_URL, or one of our own."""
+    if given := os.environ.get("DJ_TEST_MYSQL_URL"):
+        yield given
+        return
+    with _service(request, mariadb()) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty SQLite file, then of the MariaDB server: the test runs on both."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'lab.sqlite'}"
+    return request.getfixturevalue("mariadb_url")
+
+
+@pytest.fixture
+def schema_prefix(database_url: str) -> Iterator[str]:
+    """Beginning of this test's schema names; databases that have it are dropped at the end."""
+    prefix = f"t{uuid.uuid4().hex[:8]}_"
+    yield prefix
+    if not database_url.startswith("sqlite"):
+        drop_databases(database_url, prefix)
+
+
+@pytest.fixture(scope="session")
+def s3_server(request: pytest.FixtureRequest) -> Iterator[S3Server]:
+    """An S3 server without buckets."""
+    with _service(request, s3()) as service:
+        yield service
+
+
+@pytest.fixture
+def s3_store_settings(s3_server: S3Server) -> dict[str, Any]:
+    """DataJoint's settings of a store in a fresh bucket of the S3 server."""
+    settings = s3_server.store_settings(f"lab-{uuid.uuid4().hex[:8]}")
+    bucket_files(settings).mkdir(settings["bucket"])
+    return settings
+
+
+# Playwright's loop counts as running in this thread while the browser is open, and other modules'
+# tests may want to run one: hence a browser per module, not per session.
+@pytest.fixture(scope="module")
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    """Headless Chromium."""
+    with _service(request, chromium()) as driven:
+        yield driven
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A fresh page of 1440 × 900 pixels."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    yield context.new_page()
+    context.close()

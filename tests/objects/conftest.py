@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dj_dagster.objects.stores import Store, Stores
+
+
+@pytest.fixture
+def file_settings(tmp_path: Path) -> dict[str, Any]:
+    return {"protocol": "file", "location": str(tmp_path / "store")}
+
+
+@pytest.fixture(params=["file", "s3"])
+def store_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Settings of a local folder, then of a bucket on an S3 server: the test runs on both."""
+    return request.getfixturevalue(f"{request.param}_settings")
+
+
+@pytest.fixture
+def s3_settings(s3_store_settings: dict[str, Any]) -> dict[str, Any]:
+    return s3_store_settings
+
+
+@pytest.fixture
+def stores(store_settings: dict[str, Any]) -> Stores:
+    """Two stores, of which `main` is the default."""
+    other = {**store_settings, "location": f"{store_settings['location']}/other"}
+    return Stores({"default": "main", "main": store_settings, "other": other})
+
+
+@pytest.fixture
+def store(stores: Stores) -> Store:
+    return stores.get("main")

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from dj_dagster.errors import MissingExternalFile, ObjectError
+from dj_dagster.objects.stores import Stores
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def store(folder: Path):
+    return Stores({"main": {"protocol": "file", "location": str(folder)}}).get("main")
+
+
+def test_nothing_is_made_before_the_first_object(store, folder: Path):
+    assert list(store.list()) == []
+    assert not folder.exists()
+    store.put("a", b"x")
+    assert (folder / "a").read_bytes() == b"x"
+
+
+def test_a_failed_write_leaves_nothing(store, folder: Path):
+    store.put("a/object", b"x")
+    with pytest.raises((ObjectError, MissingExternalFile)):
+        store.put("a/object/below", b"x")
+    with pytest.raises((ObjectError, MissingExternalFile)):
+        store.put("a", b"x")
+    assert [path.name for path in folder.rglob("*")] == ["a", "object"]
+
+
+def test_what_a_crash_left_behind_is_not_listed(store, folder: Path):
+    store.put("a/object", b"x")
+    (folder / "a" / ".writing-0123456789abcdef").write_bytes(b"ha")
+    assert list(store.list()) == ["a/object"]
+
+
+def test_a_relative_location_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    store = Stores({"main": {"protocol": "file", "location": "here"}}).get("main")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    store.put("a", b"x")
+    assert (tmp_path / "here" / "a").exists()
+
+
+def test_readers_never_see_half_an_object(store):
+    versions = [bytes([number]) * 100_000 for number in range(4)]
+    store.put("shared", versions[0])
+    done = threading.Event()
+
+    def watch() -> set[bytes]:
+        seen: set[bytes] = set()
+        while not done.is_set():
+            seen.add(store.get("shared"))
+        return seen
+
+    with ThreadPoolExecutor(4) as pool:
+        watcher = pool.submit(watch)
+        list(pool.map(lambda data: store.put("shared", data), versions * 3))
+        done.set()
+        assert watcher.result() <= set(versions)
+    assert list(store.list()) == ["shared"]

@@ -1,0 +1,87 @@
+"""What every store does, on a folder and on a real S3 server."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from dj_dagster.errors import MissingExternalFile, ObjectError
+from dj_dagster.objects.stores import Store
+
+
+def test_what_is_put_is_there(store: Store):
+    store.put("a/b/object", b"\0bytes\xff")
+    assert store.get("a/b/object") == b"\0bytes\xff"
+    assert store.size("a/b/object") == 7
+    assert store.exists("a/b/object")
+
+
+def test_an_empty_object_is_an_object(store: Store):
+    store.put("empty", b"")
+    assert store.get("empty") == b""
+    assert store.exists("empty")
+
+
+def test_putting_again_replaces(store: Store):
+    store.put("a/object", b"first")
+    store.put("a/object", b"second")
+    assert store.get("a/object") == b"second"
+    assert list(store.list()) == ["a/object"]
+
+
+def test_a_large_object_comes_back(store: Store):
+    data = bytes(range(256)) * 40_000
+    store.put("large", data)
+    assert store.get("large") == data
+
+
+@pytest.mark.parametrize("path", ["absent", "absent/too", "folder"])
+def test_what_is_not_there_is_named(store: Store, path: str):
+    store.put("folder/object", b"x")
+    assert not store.exists(path)
+    for read in (store.get, store.size):
+        with pytest.raises(MissingExternalFile, match=rf"Store 'main' has no object .*{path}"):
+            read(path)
+
+
+def test_deleting_twice_is_fine(store: Store):
+    store.put("a/object", b"x")
+    store.delete("a/object")
+    store.delete("a/object")
+    assert not store.exists("a/object")
+
+
+def test_listing_gives_the_paths_below_a_folder(store: Store):
+    for path in ("a/1", "a/b/2", "ab/3", "4"):
+        store.put(path, b"x")
+    assert sorted(store.list()) == ["4", "a/1", "a/b/2", "ab/3"]
+    assert sorted(store.list("a")) == ["a/1", "a/b/2"]
+    assert list(store.list("absent")) == []
+
+
+@pytest.mark.parametrize("path", ["", "/etc/passwd", "../outside", "a/../../outside", "a\\b", "\0"])
+def test_a_forged_path_does_not_leave_the_store(store: Store, path: str):
+    for attempt in (store.get, store.size, store.delete, lambda path: store.put(path, b"x")):
+        with pytest.raises(ObjectError, match="not a path within a store"):
+            attempt(path)
+
+
+def test_two_stores_of_one_place_are_apart(stores):
+    stores.get("main").put("object", b"main")
+    stores.get("other").put("object", b"other")
+    assert stores.get("main").get("object") == b"main"
+    assert stores.get("other").get("object") == b"other"
+
+
+def test_representations_show_no_secrets(store: Store):
+    shown = f"{store!r} {store.settings!r} {store.settings} {store.url('a')}"
+    assert "dj-test-secret" not in shown
+    assert "main" in shown
+
+
+def test_several_may_write_the_same_object_at_once(store: Store):
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: store.put("shared", b"same"), range(8)))
+    assert store.get("shared") == b"same"
+    assert list(store.list()) == ["shared"]

@@ -1,0 +1,130 @@
+"""Start a server, wait until it answers, end it and everything it started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class ServiceMissingError(Exception):
+    """A service is not installed; the message is the line that installs it."""
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def accepts(port: int) -> bool:
+    """Tell whether something listens on this port of 127.0.0.1."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def server(
+    command: Sequence[str | Path],
+    *,
+    log: Path,
+    ready: Callable[[], bool],
+    timeout: float = 60,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Generator[subprocess.Popen[bytes]]:
+    """Run `command` in a session of its own until the block ends.
+
+    Parameters
+    ----------
+    command
+        Program and arguments.
+    log
+        File that receives the output; its end is quoted when the server does not come up.
+    ready
+        Asked until it says yes; only then is the block entered.
+    timeout
+        Seconds to wait for that.
+    cwd, env
+        Working directory and whole environment of the server; ours when left out.
+
+    Raises
+    ------
+    RuntimeError
+        If the server ends, or is not ready in time.
+    """
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env=None if env is None else dict(env),
+            start_new_session=True,
+        )
+    try:
+        _await(process, ready, timeout, log)
+        yield process
+    finally:
+        end_tree(process)
+
+
+def _await(
+    process: subprocess.Popen[bytes], ready: Callable[[], bool], timeout: float, log: Path
+) -> None:
+    def ready_or_ended() -> bool:
+        return process.poll() is not None or ready()
+
+    try:
+        eventually(ready_or_ended, timeout=timeout, every=0.05)
+    except TimeoutError as late:
+        raise RuntimeError(f"the server is not ready: {late}\n{tail(log)}") from None
+    if process.poll() is not None:
+        raise RuntimeError(f"the server ended with code {process.returncode}\n{tail(log)}")
+
+
+def eventually(ask: Callable[[], T], *, timeout: float = 60, every: float = 0.25) -> T:
+    """Ask every so many seconds until the answer is true, and return it.
+
+    Raises
+    ------
+    TimeoutError
+        If that takes longer than `timeout` seconds; it quotes the last answer.
+    """
+    deadline = time.monotonic() + timeout
+    while not (answer := ask()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"after {timeout:g} s the answer is still {answer!r}")
+        time.sleep(every)
+    return answer
+
+
+def tail(log: Path, characters: int = 3000) -> str:
+    """Return the end of a log file, for an error message."""
+    return log.read_text(errors="replace")[-characters:]
+
+
+def end_tree(process: subprocess.Popen[bytes], grace: float = 10) -> None:
+    """Ask the process to end, then kill what is left of its session after `grace` seconds."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(grace)
+    # What it started is still in its process group, whose number is its own also after its end;
+    # an empty group is no such process, and on macOS one of zombies is not ours to kill.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
