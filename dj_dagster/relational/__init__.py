@@ -1,0 +1,1 @@
+"""The relational floor: schemas, tables and queries on SQLite, MariaDB and MySQL."""

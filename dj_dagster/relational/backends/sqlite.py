@@ -1,0 +1,451 @@
+"""SQLite: one file holds all schemas, and a catalog table holds what SQLite cannot keep.
+
+A table `session` of schema `lab` is called ``"lab.session"``; column and table comments, which
+carry the attribute types, are rows of the table ``~catalog``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine import Connection as SAConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
+
+import dj_dagster.relational.backends.temporal as temporal
+from dj_dagster.errors import (
+    AccessError,
+    ConnectionFailedError,
+    DataJointError,
+    DuplicateError,
+    IntegrityError,
+    InvalidValueError,
+    MissingAttributeError,
+    MissingTableError,
+    QueryError,
+    QuerySyntaxError,
+    TransientError,
+    UnknownAttributeError,
+)
+from dj_dagster.model.declaration import Default
+from dj_dagster.model.table_name import TableName
+from dj_dagster.model.types import AttributeType, Family
+from dj_dagster.relational.backends.base import Backend, Convert, InsertMode
+from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn
+from dj_dagster.relational.values import with_scale
+
+EXACT_DIGITS = 15
+"""SQLite keeps decimals of up to this many digits exactly as numbers; longer ones are text."""
+
+_COLUMN_TYPES = {
+    Family.INTEGER: "INTEGER",
+    Family.BOOL: "INTEGER",
+    Family.FLOAT: "REAL",
+    Family.STRING: "TEXT",
+    Family.ENUM: "TEXT",
+    Family.DATE: "TEXT",
+    Family.DATETIME: "TEXT",
+    Family.TIME: "TEXT",
+    Family.UUID: "TEXT",
+    Family.JSON: "TEXT",
+    Family.BYTES: "BLOB",
+}
+
+_CATALOG = sa.table(
+    "~catalog",
+    sa.column("schema_name"),
+    sa.column("table_name"),
+    sa.column("column_name"),
+    sa.column("comment"),
+)
+_CREATE_CATALOG = """
+CREATE TABLE IF NOT EXISTS "~catalog" (
+    schema_name TEXT NOT NULL, table_name TEXT NOT NULL, column_name TEXT NOT NULL,
+    comment TEXT NOT NULL, PRIMARY KEY (schema_name, table_name, column_name))
+"""
+_COLUMNS = """
+SELECT m.name, c.name, c.type, c."notnull", c.dflt_value, c.pk, m.sql
+FROM sqlite_master m JOIN pragma_table_info(m.name) c
+WHERE m.type = 'table' AND m.name > ? AND m.name < ? ORDER BY m.rowid, c.cid
+"""
+_FOREIGN_KEYS = """
+SELECT m.name, f.id, f."table", f."from", f."to"
+FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f
+WHERE m.type = 'table' AND m.name > ? AND m.name < ? ORDER BY m.rowid, f.id DESC, f.seq
+"""
+_UNIQUE = """
+SELECT m.name, i.name, c.name
+FROM sqlite_master m JOIN pragma_index_list(m.name) i JOIN pragma_index_info(i.name) c
+WHERE m.type = 'table' AND m.name > ? AND m.name < ? AND i."unique" AND i.origin <> 'pk'
+ORDER BY m.rowid, i.seq, c.seqno
+"""
+_NOW = re.compile(r"current_timestamp|substr\(strftime\(.*, ([0-9]+)\)", re.IGNORECASE)
+_EDGES = """
+SELECT DISTINCT m.name, f."table"
+FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f WHERE m.type = 'table'
+"""
+
+
+class SQLiteBackend(Backend):
+    """SQLite, foreign keys enforced, write-ahead log, writers queued for up to 30 s."""
+
+    name = "sqlite"
+    begin = "BEGIN IMMEDIATE"
+
+    def create_engine(self, url: sa.URL) -> sa.Engine:
+        """Return an engine; the folder of the database file is made."""
+        in_memory = url.database in (None, "", ":memory:")
+        if url.database and not in_memory:
+            file = Path(url.database).resolve()
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # Absolute, so that a later change of the working directory does not matter.
+            url = url.set(database=str(file))
+        pool = {} if in_memory else {"max_overflow": -1}
+        engine = sa.create_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            skip_autocommit_rollback=True,
+            enable_from_linting=False,
+            **pool,
+        )
+        event.listen(engine, "connect", _configure)
+        return engine
+
+    def ddl_name(self, name: TableName) -> tuple[str, str | None]:
+        """All schemas share one file, so the schema is part of the name."""
+        return str(name), None
+
+    def sql_table(self, name: TableName, *columns: sa.ColumnClause[Any]) -> sa.TableClause:
+        """Return ``"schema.table"``."""
+        return sa.table(str(name), *columns)
+
+    def column_type(self, attribute_type: AttributeType, default: Default | None = None) -> str:
+        """Return a type with the wanted affinity."""
+        if default is not None and _COLUMN_TYPES.get(attribute_type.family) == "INTEGER":
+            # SQLite would number the rows of an INTEGER PRIMARY KEY, whatever its default.
+            return "INT"
+        if attribute_type.family is Family.DECIMAL:
+            return "NUMERIC" if (attribute_type.size or 0) <= EXACT_DIGITS else "TEXT"
+        return _COLUMN_TYPES[attribute_type.family]
+
+    def default_sql(self, default: Default, attribute_type: AttributeType) -> str:
+        """Give the current time the digits that `datetime_text` writes, local as MySQL's is."""
+        if not default.is_expression:
+            return super().default_sql(default, attribute_type)
+        digits = attribute_type.size or 0
+        width = 20 + digits if digits else 19
+        return f"(substr(strftime('%Y-%m-%d %H:%M:%f', 'now', 'localtime') || '000', 1, {width}))"
+
+    def index_part(self, part: str) -> str:
+        """Index the whole value: SQLite knows no prefixes."""
+        return re.sub(r"^(\w+)\s*\([0-9]+\)$", r"\1", part)
+
+    def encoder(self, attribute_type: AttributeType) -> Convert | None:
+        """SQLite has no temporal, uuid, json or decimal types: text."""
+        digits = attribute_type.size or 0
+        match attribute_type.family:
+            case Family.INTEGER:
+                return _int64
+            case Family.DECIMAL | Family.UUID:
+                return str
+            case Family.DATE:
+                return lambda value: value.isoformat()
+            case Family.DATETIME:
+                return lambda value: temporal.datetime_text(value, digits)
+            case Family.TIME:
+                return lambda value: temporal.time_text(value, digits)
+            case Family.JSON:
+                return json.dumps
+            case _:
+                return None
+
+    def decoder(self, attribute_type: AttributeType) -> Convert | None:
+        """Undo `encoder`."""
+        match attribute_type.family:
+            case Family.DECIMAL:
+                return lambda value: with_scale(Decimal(str(value)), attribute_type.scale or 0)
+            case Family.UUID:
+                return UUID
+            case Family.DATE:
+                return temporal.as_date
+            case Family.DATETIME:
+                return temporal.as_datetime
+            case Family.TIME:
+                return temporal.as_time
+            case Family.JSON:
+                return json.loads
+            case Family.BOOL:
+                return bool
+            case _:
+                return None
+
+    def is_among(
+        self, columns: Sequence[sa.ColumnElement[Any]], rows: Sequence[tuple[Any, ...]]
+    ) -> sa.ColumnElement[bool]:
+        """Pass the values as one JSON text: SQLite limits the parameters of a statement."""
+        if any(_is_lost_in_json(value) for row in rows for value in row):
+            return super().is_among(columns, rows)
+        given = sa.func.json_each(json.dumps(rows, default=str)).table_valued("value")
+        values = [sa.func.json_extract(given.c.value, f"$[{n}]") for n in range(len(columns))]
+        side = columns[0] if len(columns) == 1 else sa.tuple_(*columns)
+        return side.in_(sa.select(*values).correlate(None))
+
+    def schema_names(self, connection: SAConnection) -> list[str]:
+        """Return the schemas that the catalog lists."""
+        if not _has_catalog(connection):
+            return []
+        query = sa.select(_CATALOG.c.schema_name).distinct().order_by(_CATALOG.c.schema_name)
+        return list(connection.execute(query).scalars())
+
+    def create_schema(self, connection: SAConnection, schema: str) -> None:
+        """Note the schema in the catalog.
+
+        Raises
+        ------
+        DataJointError
+            If another schema differs in case only: SQLite would take their tables for the same.
+        """
+        connection.exec_driver_sql(_CREATE_CATALOG)
+        for other in self.schema_names(connection):
+            if other != schema and other.lower() == schema.lower():
+                raise DataJointError(
+                    f"The schema {schema!r} differs from {other!r} in upper and lower case only, "
+                    "which SQLite does not tell apart: choose another name."
+                )
+        _catalog_insert(connection, [(schema, "", "", "")])
+
+    def drop_schema(self, connection: SAConnection, schema: str) -> None:
+        """Drop the schema's tables one by one, children included in any order."""
+        names = [row[0] for row in connection.exec_driver_sql(_COLUMNS, _span(schema))]
+        connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
+        try:
+            for name in dict.fromkeys(names):
+                connection.exec_driver_sql(f'DROP TABLE IF EXISTS "{name}"')
+        finally:
+            connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+        connection.execute(sa.delete(_CATALOG).where(_CATALOG.c.schema_name == schema))
+
+    def table_options(self, comment: str) -> dict[str, Any]:
+        """Comments go into the catalog instead."""
+        del comment
+        return {}
+
+    def after_create(
+        self,
+        connection: SAConnection,
+        name: TableName,
+        comment: str,
+        column_comments: dict[str, str],
+    ) -> None:
+        """Keep the comments in the catalog."""
+        rows = [(*name, column, text) for column, text in {"": comment, **column_comments}.items()]
+        _catalog_insert(connection, rows)
+
+    def after_drop(self, connection: SAConnection, name: TableName) -> None:
+        """Remove the table's comments."""
+        matching = (_CATALOG.c.schema_name == name.schema) & (_CATALOG.c.table_name == name.table)
+        connection.execute(sa.delete(_CATALOG).where(matching))
+
+    def reflect(self, connection: SAConnection, schema: str) -> list[RawTable]:
+        """Read pragmas and catalog, four statements for the whole schema."""
+        if not _has_catalog(connection):
+            return []
+        span = _span(schema)
+        # The tables come first: of one that is declared meanwhile the comments would be missing.
+        columns = _grouped(connection.exec_driver_sql(_COLUMNS, span))
+        query = sa.select(_CATALOG.c.table_name, _CATALOG.c.column_name, _CATALOG.c.comment)
+        rows = connection.execute(query.where(_CATALOG.c.schema_name == schema))
+        comments = {(table, column): comment for table, column, comment in rows}
+        foreign_keys = _grouped(connection.exec_driver_sql(_FOREIGN_KEYS, span))
+        unique = _grouped(connection.exec_driver_sql(_UNIQUE, span))
+        return [
+            _raw_table(name, rows, foreign_keys[name], unique[name], comments)
+            for name, rows in columns.items()
+        ]
+
+    def foreign_keys_into(
+        self, connection: SAConnection, schemas: Sequence[str]
+    ) -> set[tuple[str, str]]:
+        """Read the foreign keys of the whole file."""
+        edges = connection.exec_driver_sql(_EDGES)
+        pairs = {(child.split(".")[0], parent.split(".")[0]) for child, parent in edges}
+        return {(child, parent) for child, parent in pairs if parent in schemas}
+
+    def insert_sql(
+        self, name: TableName, columns: tuple[str, ...], key: tuple[str, ...], mode: InsertMode
+    ) -> str:
+        """Skip where any unique index clashes; other errors still raise."""
+        del key
+        return _insert_sql(name, columns, mode)
+
+    def translate(self, error: DBAPIError) -> DataJointError | None:
+        """Decide by SQLite's wording; its error codes do not tell these apart."""
+        cause = error.orig
+        text = str(cause)
+        if not isinstance(cause, sqlite3.Error):
+            return None
+        for phrase, kind in _ERRORS.items():
+            if phrase in text:
+                return kind(text)
+        return QueryError(text)
+
+
+_ERRORS: dict[str, type[DataJointError]] = {
+    "UNIQUE constraint failed": DuplicateError,
+    "FOREIGN KEY constraint failed": IntegrityError,
+    "NOT NULL constraint failed": MissingAttributeError,
+    "database is locked": TransientError,
+    "unable to open database file": ConnectionFailedError,
+    "file is not a database": ConnectionFailedError,
+    "readonly database": AccessError,
+    "no such table": MissingTableError,
+    "no such column": UnknownAttributeError,
+    "syntax error": QuerySyntaxError,
+    "unrecognized token": QuerySyntaxError,
+}
+
+
+@lru_cache(maxsize=1000)
+def _insert_sql(name: TableName, columns: tuple[str, ...], mode: InsertMode) -> str:
+    statement = sqlite.insert(sa.table(str(name), *map(sa.column, columns)))
+    if mode == "skip":
+        statement = statement.on_conflict_do_nothing()
+    elif mode == "replace":
+        statement = statement.prefix_with("OR REPLACE")
+    return str(statement.compile(dialect=sqlite.dialect(), column_keys=list(columns)))
+
+
+def _configure(connection: DBAPIConnection, record: object) -> None:
+    del record
+    cursor = connection.cursor()
+    # The timeout comes first: the switch to the write-ahead log itself waits for other processes.
+    cursor.execute("PRAGMA busy_timeout = 30000")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _span(schema: str) -> tuple[str, str]:
+    """Return the bounds of the names that begin with ``schema.``; LIKE would ignore their case."""
+    return f"{schema}.", f"{schema}{chr(ord('.') + 1)}"
+
+
+def _is_lost_in_json(value: Any) -> bool:
+    """Whether SQLite's JSON cannot hold a value, or not to the last bit."""
+    return isinstance(value, bytes | float) or (isinstance(value, str) and "\0" in value)
+
+
+def _int64(value: int) -> int:
+    if -(2**63) <= value < 2**63:
+        return value
+    raise InvalidValueError(f"SQLite holds no integer of more than 64 bits: {value}")
+
+
+def _default(text: str | None) -> Default | None:
+    """Read back what `SQLiteBackend.default_sql` wrote."""
+    if text is None or text.upper() == "NULL":
+        return None
+    if now := _NOW.fullmatch(text):
+        width = int(now[1] or 19)
+        return Default(
+            f"CURRENT_TIMESTAMP({width - 20})" if width > 20 else "CURRENT_TIMESTAMP", True
+        )
+    if text.startswith("'"):
+        return Default(text[1:-1].replace("''", "'"))
+    return Default(text)
+
+
+def _has_catalog(connection: SAConnection) -> bool:
+    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '~catalog'"
+    return connection.exec_driver_sql(query).first() is not None
+
+
+def _catalog_insert(connection: SAConnection, rows: Iterable[tuple[str, ...]]) -> None:
+    statement = 'INSERT OR REPLACE INTO "~catalog" VALUES (?, ?, ?, ?)'
+    connection.exec_driver_sql(statement, list(rows))
+
+
+def _grouped(rows: Iterable[Sequence[Any]]) -> defaultdict[str, list[Sequence[Any]]]:
+    groups: defaultdict[str, list[Sequence[Any]]] = defaultdict(list)
+    for name, *rest in rows:
+        groups[name].append(rest)
+    return groups
+
+
+def _name(text: str) -> TableName:
+    schema, _, table = text.partition(".")
+    return TableName(schema, table)
+
+
+def _raw_table(
+    name: str,
+    columns: list[Sequence[Any]],
+    foreign_keys: list[Sequence[Any]],
+    unique: list[Sequence[Any]],
+    comments: dict[tuple[str, str], str],
+) -> RawTable:
+    table = _name(name)
+    stored = tuple(
+        StoredColumn(
+            column,
+            kind,
+            not notnull,
+            _default(default),
+            comments.get((table.table, column), ""),
+            auto_increment="AUTOINCREMENT" in sql and bool(pk),
+        )
+        for column, kind, notnull, default, pk, sql in columns
+    )
+    key = sorted((pk, column) for column, _, _, _, pk, _ in columns if pk)
+    indexes = tuple(tuple(c for _, c in rows) for rows in _runs(unique).values())
+    edges = tuple(
+        _foreign_key(table, rows, stored, [column for _, column in key], indexes)
+        for rows in _runs(foreign_keys).values()
+    )
+    return RawTable(
+        table,
+        comments.get((table.table, ""), ""),
+        stored,
+        tuple(column for _, column in key),
+        edges,
+        indexes,
+    )
+
+
+def _runs(rows: list[Sequence[Any]]) -> dict[Any, list[Sequence[Any]]]:
+    runs: dict[Any, list[Sequence[Any]]] = {}
+    for row in rows:
+        runs.setdefault(row[0], []).append(row)
+    return runs
+
+
+def _foreign_key(
+    child: TableName,
+    rows: list[Sequence[Any]],
+    columns: Sequence[StoredColumn],
+    key: Sequence[str],
+    unique: Sequence[tuple[str, ...]],
+) -> ForeignKey:
+    attributes = {column: parent for _, _, column, parent in rows}
+    optional = {column.name for column in columns if column.nullable}
+    return ForeignKey(
+        child,
+        _name(rows[0][1]),
+        attributes,
+        primary=set(attributes) <= set(key),
+        nullable=bool(optional & set(attributes)),
+        unique=tuple(attributes) in unique,
+    )

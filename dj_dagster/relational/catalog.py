@@ -1,0 +1,99 @@
+"""What is known of the database's tables: read a schema at a time, kept until it changes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+
+from sqlalchemy.engine import Connection as SAConnection
+
+from dj_dagster.model.graph import DependencyGraph
+from dj_dagster.model.table_name import TableName
+from dj_dagster.relational.backends import Backend
+from dj_dagster.relational.headings import resolve
+from dj_dagster.relational.stored import ForeignKey, RawTable, StoredTable
+
+Cursor = Callable[[], AbstractContextManager[SAConnection]]
+
+
+class Catalog:
+    """The tables of a database by schema, resolved on demand; shared between threads."""
+
+    def __init__(self, backend: Backend, cursor: Cursor) -> None:
+        self._backend = backend
+        self._cursor = cursor
+        self._raw: dict[str, dict[TableName, RawTable]] = {}
+        self._stored: dict[TableName, StoredTable] = {}
+        self._lock = threading.RLock()
+
+    def tables(self, schema: str) -> dict[TableName, StoredTable]:
+        """Return a schema's tables, hidden ones too, in order of their creation."""
+        with self._lock:
+            return {name: self._resolved(raw) for name, raw in self._schema(schema).items()}
+
+    def find(self, name: TableName) -> StoredTable | None:
+        """Return a table, None when the database does not have it."""
+        with self._lock:
+            found = self._stored.get(name)
+            if found is not None:
+                return found
+            raw = self._schema(name.schema).get(name)
+            return self._resolved(raw) if raw else None
+
+    def forget(self, schema: str) -> None:
+        """Read a schema anew when it is next asked for."""
+        with self._lock:
+            self._raw.pop(schema, None)
+            self._stored = {name: t for name, t in self._stored.items() if name.schema != schema}
+
+    def forget_dependents(self, schema: str) -> None:
+        """Read a schema and those that depend on it anew: others may have added tables."""
+        with self._lock:
+            for name in self._dependents([schema]):
+                self.forget(name)
+
+    def foreign_keys(self, schemas: Iterable[str]) -> list[ForeignKey]:
+        """Return all foreign keys of the given schemas and of those that depend on them."""
+        with self._lock:
+            return [
+                foreign_key
+                for schema in self._dependents(schemas)
+                for raw in self._schema(schema).values()
+                for foreign_key in raw.foreign_keys
+            ]
+
+    def graph(self, schemas: Iterable[str]) -> DependencyGraph:
+        """Return the dependency graph of the given schemas and of those that depend on them."""
+        graph = DependencyGraph()
+        with self._lock:
+            for schema in self._dependents(schemas):
+                for raw in self._schema(schema).values():
+                    graph.add_table(raw.name)
+                    for foreign_key in raw.foreign_keys:
+                        if foreign_key.parent != raw.name:
+                            graph.add_edge(foreign_key.parent, raw.name)
+        return graph
+
+    def _schema(self, schema: str) -> dict[TableName, RawTable]:
+        if schema not in self._raw:
+            with self._cursor() as session:
+                tables = self._backend.reflect(session, schema)
+            self._raw[schema] = {raw.name: raw for raw in tables}
+        return self._raw[schema]
+
+    def _resolved(self, raw: RawTable) -> StoredTable:
+        if raw.name not in self._stored:
+            self._stored[raw.name] = resolve(raw, self.find)
+        return self._stored[raw.name]
+
+    def _dependents(self, schemas: Iterable[str]) -> list[str]:
+        """Return the schemas and all that reach them by foreign keys, directly or not."""
+        found = list(dict.fromkeys(schemas))
+        with self._cursor() as session:
+            while True:
+                edges = self._backend.foreign_keys_into(session, found)
+                new = sorted({child for child, _ in edges} - set(found))
+                if not new:
+                    return found
+                found += new

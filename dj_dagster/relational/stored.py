@@ -1,0 +1,67 @@
+"""What the database holds of a table, as plain data: first raw, then with types and lineage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dj_dagster.model.declaration import Default
+from dj_dagster.model.heading import Heading
+from dj_dagster.model.table_name import TableName
+
+
+@dataclass(frozen=True, slots=True)
+class StoredColumn:
+    """A column as the database reports it; `comment` carries the ``:type:`` marker."""
+
+    name: str
+    sql_type: str
+    nullable: bool
+    default: Default | None
+    comment: str
+    auto_increment: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """A foreign key with both ends resolved.
+
+    Attributes
+    ----------
+    attributes
+        ``{child attribute: parent attribute}`` in the parent's key order.
+    primary
+        Whether all child attributes lie in the child's primary key.
+    """
+
+    child: TableName
+    parent: TableName
+    attributes: dict[str, str]
+    primary: bool = False
+    nullable: bool = False
+    unique: bool = False
+
+    @property
+    def renamed(self) -> bool:
+        """Whether any attribute has another name in the child."""
+        return any(child != parent for child, parent in self.attributes.items())
+
+
+@dataclass(frozen=True, slots=True)
+class RawTable:
+    """A table as the database reports it."""
+
+    name: TableName
+    comment: str
+    columns: tuple[StoredColumn, ...]
+    primary_key: tuple[str, ...]
+    foreign_keys: tuple[ForeignKey, ...]
+    unique: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTable:
+    """A table of the database whose columns have been given their attribute types."""
+
+    name: TableName
+    heading: Heading
+    foreign_keys: tuple[ForeignKey, ...]

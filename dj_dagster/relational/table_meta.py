@@ -1,0 +1,64 @@
+"""The metaclass of tables: what can be done with a table can be done with its class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+from dj_dagster.relational.binding import Binding
+from dj_dagster.relational.expression import QueryExpression
+
+if TYPE_CHECKING:
+
+    def _bound(cls: Any) -> Any: ...
+
+
+class TableMeta(type):
+    """Lets a table class stand for the query over all its rows: ``Session & {"subject_id": 1}``."""
+
+    if TYPE_CHECKING:
+        # What __getattribute__ below does, said so that type checkers follow it.
+        _binding: Binding | None
+        alter = delete = delete_quick = drop = insert = insert1 = property(_bound)
+        fetch1 = head = join = keys = proj = restrict = tail = property(_bound)
+        to_arrays = to_dicts = to_pandas = property(_bound)
+        jobs = key_source = make = populate = progress = property(_bound)
+        connection = foreign_keys = heading = primary_key = property(_bound)
+        database = full_table_name = table_name = property(_bound)
+
+    else:
+
+        def __getattribute__(cls, name: str) -> Any:
+            """Give methods and properties of a declared table already bound to an instance."""
+            value = super().__getattribute__(name)
+            if isinstance(value, FunctionType | property) and not name.startswith("_"):
+                if super().__getattribute__("_binding") is None:
+                    return value
+                return getattr(cls(), name)
+            return value
+
+    def __and__(cls, restriction: Any) -> Any:
+        return cls() & restriction
+
+    def __sub__(cls, restriction: Any) -> Any:
+        return cls() - restriction
+
+    def __mul__(cls, other: Any) -> QueryExpression:
+        return cls() * other
+
+    def __len__(cls) -> int:
+        return len(cls())
+
+    def __bool__(cls) -> bool:
+        # An undeclared class must stay true: base classes and tools ask `if cls`.
+        return cls._binding is None or bool(cls())
+
+    def __iter__(cls) -> Iterator[dict[str, Any]]:
+        return iter(cls())
+
+    def __contains__(cls, row: Mapping[str, Any]) -> bool:
+        return row in cls()
+
+    def __repr__(cls) -> str:
+        return type.__repr__(cls) if cls._binding is None else f"<table {cls._binding.name}>"

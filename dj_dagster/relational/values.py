@@ -1,0 +1,266 @@
+"""Values on their way to the database: converted to their attribute's type and checked."""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
+from pathlib import PurePath
+from struct import Struct
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pandas as pd
+
+from dj_dagster.errors import InvalidValueError
+from dj_dagster.model.heading import Attribute
+from dj_dagster.model.types import AttributeType, Family
+
+Coerce = Callable[[Any], Any]
+
+NUMERIC = {Family.INTEGER, Family.FLOAT, Family.DECIMAL, Family.BOOL}
+_MISFITS = (TypeError, ValueError, InvalidOperation, OverflowError)
+_FLOAT32 = Struct("<f")
+# As many digits as MySQL's decimals can have, rounded as it rounds.
+_DECIMALS = Context(prec=65, rounding=ROUND_HALF_UP)
+
+
+def is_missing(value: Any, attribute: Attribute) -> bool:
+    """Whether a value stands for "not given": None, pandas' spellings of it, "" for a number."""
+    if value is None or value is pd.NA or value is pd.NaT:
+        return True
+    family = attribute.type.family if attribute.type else None
+    if isinstance(value, str):
+        return not value and family in NUMERIC
+    return family is not Family.CODEC and _is_nan(value)
+
+
+def checked(value: Any, attribute: Attribute) -> Any:
+    """Return a value as its attribute's Python type.
+
+    Raises
+    ------
+    InvalidValueError
+        Naming table, attribute, the value and what would fit.
+    """
+    kind = attribute.type
+    if kind is None:
+        return value
+    try:
+        return _bounded(_stored(value, kind), kind)
+    except _MISFITS as error:
+        raise InvalidValueError(
+            f"{attribute.table}.{attribute.name} : {kind.text} cannot hold "
+            f"{_shown(value)} ({type(value).__name__}): {error}"
+        ) from error
+
+
+def comparable(value: Any, attribute: Attribute) -> Any:
+    """Return a value to compare an attribute with, rounded as it would be stored.
+
+    A value of the right kind that is too long or too large finds no row, and is no error.
+
+    Raises
+    ------
+    InvalidValueError
+        For a value of another kind.
+    """
+    if attribute.type is None:
+        return value.item() if isinstance(value, np.generic) else value
+    try:
+        if attribute.type.family in (Family.CODEC, Family.JSON):
+            raise TypeError("rows cannot be found by such a value; leave it out")
+        return _stored(value, attribute.type)
+    except _MISFITS as error:
+        raise InvalidValueError(
+            f"{attribute.table}.{attribute.name} : {attribute.type.text} cannot be compared with "
+            f"{_shown(value)} ({type(value).__name__}): {error}"
+        ) from error
+
+
+def _stored(value: Any, kind: AttributeType) -> Any:
+    """Return a value as its column gives it back."""
+    coerced = _COERCE[kind.family](value)
+    match kind.family:
+        case Family.FLOAT if kind.size == 32:
+            return _FLOAT32.unpack(_FLOAT32.pack(coerced))[0]
+        case Family.DECIMAL:
+            return with_scale(coerced, kind.scale or 0)
+        case Family.DATETIME:
+            return _rounded(coerced, kind.size or 0)
+        case Family.TIME:
+            return _cut(coerced, kind.size or 0)
+        case _:
+            return coerced
+
+
+def with_scale(value: Decimal, scale: int) -> Decimal:
+    """Return a decimal with so many digits after the point."""
+    return _DECIMALS.quantize(value, Decimal(1).scaleb(-scale))
+
+
+def _is_nan(value: Any) -> bool:
+    if isinstance(value, Decimal):
+        return value.is_nan()
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return bool(np.isnat(value))
+    return isinstance(value, numbers.Real) and bool(value != value)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _integer(value: Any) -> int:
+    number = int(value)
+    if not isinstance(value, str) and number != value:
+        raise ValueError("it is not a whole number")
+    return number
+
+
+def _float(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("only finite numbers fit; declare the attribute as <blob>")
+    return number
+
+
+def _decimal(value: Any) -> Decimal:
+    number = value if isinstance(value, Decimal) else Decimal(str(value))
+    if not number.is_finite():
+        raise ValueError("only finite numbers fit")
+    return number
+
+
+def _bool(value: Any) -> int:
+    if value in (0, 1):
+        return int(value)
+    raise ValueError("write True, False, 0 or 1")
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str | numbers.Number | PurePath | UUID | date | time):
+        raise TypeError("it is not text")
+    text = str(value)
+    text.encode()  # raises UnicodeError for half a surrogate pair, which no database takes
+    return text
+
+
+def _date(value: Any) -> date:
+    if isinstance(value, np.datetime64):
+        value = pd.Timestamp(value)
+    if isinstance(value, datetime):
+        return value.date()
+    return value if isinstance(value, date) else date.fromisoformat(value)
+
+
+def _datetime(value: Any) -> datetime:
+    if isinstance(value, np.datetime64 | pd.Timestamp):
+        value = pd.Timestamp(value).floor("us").to_pydatetime()
+    elif isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    if moment.tzinfo is not None:
+        raise ValueError("the database keeps no time zone; convert it and drop tzinfo")
+    return moment
+
+
+def _time(value: Any) -> time:
+    if isinstance(value, timedelta):
+        if not timedelta(0) <= value < timedelta(days=1):
+            raise ValueError("it must be a time of day")
+        return (datetime.min + value).time()
+    moment = value if isinstance(value, time) else time.fromisoformat(value)
+    if moment.tzinfo is not None:
+        raise ValueError("the database keeps no time zone")
+    return moment
+
+
+def _uuid(value: Any) -> UUID:
+    if isinstance(value, UUID):
+        return value
+    if not isinstance(value, str):
+        raise TypeError("write a uuid.UUID or its text")
+    return UUID(value)
+
+
+def _json(value: Any) -> Any:
+    json.dumps(value, allow_nan=False)
+    return value
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    raise TypeError("it is not bytes; declare the attribute as <blob> to keep Python objects")
+
+
+def _as_is(value: Any) -> Any:
+    return value
+
+
+_COERCE: Mapping[Family, Coerce] = {
+    Family.INTEGER: _integer,
+    Family.FLOAT: _float,
+    Family.DECIMAL: _decimal,
+    Family.BOOL: _bool,
+    Family.STRING: _string,
+    Family.ENUM: _string,
+    Family.DATE: _date,
+    Family.DATETIME: _datetime,
+    Family.TIME: _time,
+    Family.UUID: _uuid,
+    Family.JSON: _json,
+    Family.BYTES: _bytes,
+    Family.CODEC: _as_is,
+}
+
+
+def _bounded(value: Any, kind: AttributeType) -> Any:
+    match kind.family:
+        case Family.FLOAT if kind.unsigned and value < 0:
+            raise ValueError("it must not be negative")
+        case Family.INTEGER:
+            return _in_range(value, kind)
+        case Family.STRING if kind.size is not None and len(value) > kind.size:
+            raise ValueError(f"it has {len(value)} characters, {kind.size} fit")
+        case Family.ENUM if value not in kind.values:
+            raise ValueError(f"write one of {', '.join(map(repr, kind.values))}")
+        case Family.DECIMAL:
+            return _fitting_decimal(value, kind)
+        case _:
+            return value
+
+
+def _in_range(value: int, kind: AttributeType) -> int:
+    bits = kind.size or 64
+    low, high = (0, 2**bits - 1) if kind.unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    if not low <= value <= high:
+        raise ValueError(f"it must lie between {low} and {high}")
+    return value
+
+
+def _fitting_decimal(value: Decimal, kind: AttributeType) -> Decimal:
+    digits = (kind.size or 10) - (kind.scale or 0)
+    if abs(value) >= Decimal(10) ** digits:
+        raise ValueError(f"at most {digits} digits fit before the point")
+    if kind.unsigned and value < 0:
+        raise ValueError("it must not be negative")
+    return value
+
+
+def _rounded(value: datetime, digits: int) -> datetime:
+    """Round to the digits that the column keeps, as the server would."""
+    step = 10 ** (6 - digits)
+    microsecond = (value.microsecond + step // 2) // step * step
+    return value + timedelta(microseconds=microsecond - value.microsecond)
+
+
+def _cut(value: time, digits: int) -> time:
+    """Cut to the digits that the column keeps: rounding could lead into the next day."""
+    return value.replace(microsecond=value.microsecond - value.microsecond % 10 ** (6 - digits))

@@ -1,0 +1,1 @@
+"""Tests of the relational floor, on SQLite and on MariaDB."""

@@ -1,0 +1,154 @@
+"""Tables on MariaDB and MySQL are laid out as DataJoint 2.3 lays them out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dj_dagster as dj
+from tests.lab import connect
+from tests.services.mariadb import drop_databases
+
+
+@pytest.fixture
+def server(mariadb_url: str, tmp_path: Path) -> Iterator[dj.Connection]:
+    opened = connect(mariadb_url, tmp_path)
+    yield opened
+    opened.close()
+    drop_databases(mariadb_url, "layout_")
+
+
+@pytest.fixture
+def tables(server: dj.Connection) -> dict[str, Any]:
+    schema: Any = dj.Schema("layout_lab", connection=server)
+
+    @schema
+    class Subject(dj.Manual):
+        definition = """
+        # animals "and" others
+        subject : int32   # numeric id
+        born : uuid       # its uuid
+        ---
+        sex = 'U' : enum('F', 'M', 'U')
+        weight = 1.5 : decimal(4, 1)
+        seen = CURRENT_TIMESTAMP(3) : datetime(3)
+        fur : varchar(8)
+        photo = null : longblob
+        scan = null : <blob@local>
+        old : int unsigned   # native
+        index(fur, sex)
+        unique index(old)
+        """
+
+    @schema
+    class Session(dj.Imported):
+        definition = """
+        -> Subject
+        session : int16
+        ---
+        -> [nullable, unique] Subject.proj(other='subject', other_born='born')
+        """
+
+        class Trial(dj.Part):
+            definition = """
+            -> master
+            trial : int8
+            """
+
+    @schema
+    class Single(dj.Lookup):
+        definition = """
+        gain = 1 : float32
+        """.replace("gain", "---\n        gain")
+
+    return dict(schema.tables)
+
+
+def create_statement(server: dj.Connection, table: str) -> str:
+    with server.cursor() as session:
+        return session.exec_driver_sql(f"SHOW CREATE TABLE layout_lab.`{table}`").one()[1]
+
+
+def rows(server: dj.Connection, sql: str) -> list[tuple[Any, ...]]:
+    with server.cursor() as session:
+        return [tuple(row) for row in session.exec_driver_sql(sql)]
+
+
+def test_columns_types_and_comments(server: dj.Connection, tables: dict[str, Any]) -> None:
+    found = rows(
+        server,
+        "SELECT column_name, column_type, is_nullable, column_comment "
+        "FROM information_schema.columns WHERE table_schema = 'layout_lab' "
+        "AND table_name = 'subject' ORDER BY ordinal_position",
+    )
+    assert [(n, re.sub(r"int\(\d+\)", "int", t), null, c) for n, t, null, c in found] == [
+        ("subject", "int", "NO", ":int32:numeric id"),
+        ("born", "binary(16)", "NO", ":uuid:its uuid"),
+        ("sex", "enum('F','M','U')", "NO", ":enum('F', 'M', 'U'):"),
+        ("weight", "decimal(4,1)", "NO", ":decimal(4,1):"),
+        ("seen", "datetime(3)", "NO", ":datetime(3):"),
+        ("fur", "varchar(8)", "NO", ":varchar(8):"),
+        ("photo", "longblob", "YES", ":<blob>:"),
+        ("scan", "longtext", "YES", ":<blob@local>:"),
+        ("old", "int unsigned", "NO", "native"),
+    ]
+
+
+def test_create_statement(server: dj.Connection, tables: dict[str, Any]) -> None:
+    sql = create_statement(server, "subject")
+    assert "ENGINE=InnoDB" in sql
+    assert "COMMENT='animals \"and\" others'" in sql
+    assert "PRIMARY KEY (`subject`,`born`)" in sql
+    assert "UNIQUE KEY `old` (`old`)" in sql
+    assert "KEY `fur` (`fur`,`sex`)" in sql
+    assert "json_valid(`scan`)" in sql
+    assert re.search(r"`seen` datetime\(3\) NOT NULL DEFAULT current_timestamp\(3\)", sql, re.I)
+
+
+def test_foreign_keys(server: dj.Connection, tables: dict[str, Any]) -> None:
+    sql = create_statement(server, "_session")
+    assert "UNIQUE KEY `other` (`other`,`other_born`)" in sql
+    assert "`other` int(11) DEFAULT NULL COMMENT 'numeric id'" in sql
+    assert "`other_born` binary(16) DEFAULT NULL COMMENT ':uuid:its uuid'" in sql
+    constraints = rows(
+        server,
+        "SELECT table_name, constraint_name, update_rule, delete_rule, referenced_table_name "
+        "FROM information_schema.referential_constraints "
+        "WHERE constraint_schema = 'layout_lab' ORDER BY 1, 2",
+    )
+    assert [row[2:] for row in constraints] == [
+        ("CASCADE", "RESTRICT", "subject"),
+        ("CASCADE", "RESTRICT", "subject"),
+        ("CASCADE", "RESTRICT", "_session"),
+    ]
+    assert create_statement(server, "_session__trial")
+
+
+def test_lineage(server: dj.Connection, tables: dict[str, Any]) -> None:
+    found = rows(server, "SELECT * FROM layout_lab.`~lineage`")
+    assert sorted(found) == [
+        ("#single", "_singleton", "layout_lab.#single._singleton"),
+        ("_session", "born", "layout_lab.subject.born"),
+        ("_session", "other", "layout_lab.subject.subject"),
+        ("_session", "other_born", "layout_lab.subject.born"),
+        ("_session", "session", "layout_lab._session.session"),
+        ("_session", "subject", "layout_lab.subject.subject"),
+        ("_session__trial", "born", "layout_lab.subject.born"),
+        ("_session__trial", "session", "layout_lab._session.session"),
+        ("_session__trial", "subject", "layout_lab.subject.subject"),
+        ("_session__trial", "trial", "layout_lab._session__trial.trial"),
+        ("subject", "born", "layout_lab.subject.born"),
+        ("subject", "subject", "layout_lab.subject.subject"),
+    ]
+
+
+def test_singleton(server: dj.Connection, tables: dict[str, Any]) -> None:
+    sql = create_statement(server, "#single")
+    hidden = "`_singleton` tinyint(4) NOT NULL DEFAULT 1 COMMENT ':bool:singleton primary key'"
+    assert hidden in sql
+    assert "PRIMARY KEY (`_singleton`)" in sql
+    assert sql.index("`gain`") < sql.index("`_singleton` tinyint")

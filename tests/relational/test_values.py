@@ -1,0 +1,246 @@
+"""Values of every type on their way in and out, and those that do not fit."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import dj_dagster as dj
+
+
+def table_of(schema: Any, *lines: str) -> Any:
+    class Value(dj.Manual):
+        definition = "\n".join(["id : int32", "---", *lines])
+
+    return schema(Value)
+
+
+UID = UUID("12345678-1234-5678-1234-567812345678")
+ROUND_TRIPS: list[tuple[str, list[Any]]] = [
+    ("int8", [(-128, -128), (127, 127), (np.int64(3), 3), (2.0, 2), ("7", 7)]),
+    ("int16", [(-(2**15), -(2**15)), (2**15 - 1, 2**15 - 1)]),
+    ("int32", [(-(2**31), -(2**31)), (2**31 - 1, 2**31 - 1)]),
+    ("int64", [(-(2**63), -(2**63)), (2**63 - 1, 2**63 - 1)]),
+    ("int unsigned", [(0, 0), (2**32 - 1, 2**32 - 1)]),
+    ("float64", [(0.1, 0.1), (-1e308, -1e308), (5e-324, 5e-324), (math.pi, math.pi)]),
+    ("float32", [(0.1, float(np.float32(0.1))), (16777217.0, 16777216.0), (1234567.8, 1234567.75)]),
+    ("bool", [(True, True), (0, False), (np.bool_(True), True)]),
+    (
+        "decimal(10, 3)",
+        [
+            ("-1.5", Decimal("-1.500")),
+            (Decimal("1234567.8915"), Decimal("1234567.892")),
+            (2, Decimal(2)),
+        ],
+    ),
+    ("decimal(30, 5)", [("1234567890123456789012345.12345",) * 2]),
+    ("varchar(20)", [('it\'s "q" \\ % %s :x ?', None), ("日本 🧠", None), ("", None), (5, "5")]),
+    ("enum('a:b', 'it''s', '50%')", [("a:b", None), ("it's", None), ("50%", None)]),
+    (
+        "date",
+        [
+            (date(1, 1, 1), None),
+            (date(9999, 12, 31), None),
+            ("2026-02-28", date(2026, 2, 28)),
+            (datetime(2026, 1, 2, 3), date(2026, 1, 2)),
+            (np.datetime64("2026-01-02"), date(2026, 1, 2)),
+        ],
+    ),
+    (
+        "datetime",
+        [
+            (datetime(999, 1, 1), None),
+            (datetime(2026, 1, 1, 0, 0, 0, 499_999), datetime(2026, 1, 1)),
+            (datetime(2026, 12, 31, 23, 59, 59, 500_000), datetime(2027, 1, 1)),
+            ("2026-01-02 03:04:05", datetime(2026, 1, 2, 3, 4, 5)),
+            (date(2026, 1, 2), datetime(2026, 1, 2)),
+            (pd.Timestamp("2026-01-02 03:04:05"), datetime(2026, 1, 2, 3, 4, 5)),
+        ],
+    ),
+    ("datetime(3)", [(datetime(2026, 1, 1, 0, 0, 0, 1500), datetime(2026, 1, 1, 0, 0, 0, 2000))]),
+    ("datetime(6)", [(datetime(2026, 1, 1, 0, 0, 0, 123_456), None)]),
+    ("time", [(time(23, 59, 59, 900_000), time(23, 59, 59)), (timedelta(hours=2), time(2))]),
+    ("time(6)", [(time(1, 2, 3, 456), None)]),
+    ("uuid", [(UID, None), (str(UID), UID)]),
+    ("json", [({"a": [1, None, "ü%s"]}, None), ([], None), ("text", None), (1.5, None)]),
+    ("bytes", [(b"\x00\xff%s'", None), (bytearray(b"x"), b"x"), (b"", None)]),
+    ("text", [("x" * 3000, None)]),
+    ("year", [(2026, None)]),
+    ("<blob>", [([1, "a", None], None), ("text", None), ({"k": (1, 2)}, None)]),
+    ("<blob@local>", [({"big": b"x" * 2000}, None)]),
+]
+
+
+@pytest.mark.parametrize(("kind", "values"), ROUND_TRIPS, ids=[kind for kind, _ in ROUND_TRIPS])
+def test_values_round_trip(schema: Any, kind: str, values: list[tuple[Any, Any]]) -> None:
+    table = table_of(schema, f"value : {kind}", f"other = null : {kind}")
+    for number, (given, _) in enumerate(values):
+        table.insert1({"id": number, "value": given})
+    for number, (given, expected) in enumerate(values):
+        wanted = given if expected is None else expected
+        if kind.startswith("decimal"):
+            wanted = Decimal(wanted)
+        row = (table & {"id": number}).fetch1()
+        assert row["value"] == wanted
+        assert type(row["value"]) is type(wanted)
+        assert row["other"] is None
+        if kind not in ("json", "<blob>", "<blob@local>"):
+            assert len(table & {"id": number, "value": given}) == 1
+            assert len(table & [{"id": number, "value": given}]) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("int8", 128),
+        ("int8", -129),
+        ("int8", 1.5),
+        ("int8", "x"),
+        ("int8", [1]),
+        ("int8", math.inf),
+        ("int unsigned", -1),
+        ("int64", 2**63),
+        ("float64", math.inf),
+        ("float64", "nan"),
+        ("float64", "x"),
+        ("float32", 1e39),
+        ("bool", 2),
+        ("bool", "yes"),
+        ("decimal(5, 2)", 1000),
+        ("decimal(5, 2)", "x"),
+        ("decimal(5, 2)", "inf"),
+        ("decimal(5, 2)", Decimal("sNaN")),
+        ("varchar(3)", "four"),
+        ("varchar(3)", b"abc"),
+        ("varchar(3)", ["a"]),
+        ("varchar(3)", "\ud800"),
+        ("enum('a', 'b')", "c"),
+        ("enum('a', 'b')", ""),
+        ("date", "2026-02-30"),
+        ("date", 5),
+        ("date", "yesterday"),
+        ("datetime", datetime(2026, 1, 1, tzinfo=UTC)),
+        ("datetime", pd.Timestamp("2026-01-01", tz="UTC")),
+        ("datetime", "2026-01-01 25:00:00"),
+        ("datetime", datetime(9999, 12, 31, 23, 59, 59, 900_000)),
+        ("time", timedelta(days=1)),
+        ("time", timedelta(seconds=-1)),
+        ("time", "25:00"),
+        ("uuid", "no uuid"),
+        ("uuid", 5),
+        ("json", {"a": math.nan}),
+        ("json", {1, 2}),
+        ("json", np.zeros(2)),
+        ("bytes", "text"),
+        ("bytes", 5),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(schema: Any, kind: str, value: Any) -> None:
+    table = table_of(schema, f"value : {kind}")
+    if isinstance(value, Decimal):
+        with pytest.raises(dj.MissingAttributeError):  # a NaN stands for no value
+            table.insert1({"id": 1, "value": value})
+        return
+    with pytest.raises(dj.InvalidValueError) as caught:
+        table.insert([{"id": 1, "value": value}])
+    message = str(caught.value)
+    assert f"{table().name}.value" in message
+    assert "'id': 1" in message
+    assert len(table) == 0
+
+
+def test_defaults_and_missing_values(schema: Any) -> None:
+    table = table_of(
+        schema,
+        "n = 5 : int32",
+        "x = null : float64",
+        "s = 'a''b' : varchar(5)",
+        "f = True : bool",
+        "d = '2026-01-02' : date",
+        "t = CURRENT_TIMESTAMP : datetime",
+        "t3 = CURRENT_TIMESTAMP(3) : datetime(3)",
+        "t6 = CURRENT_TIMESTAMP(6) : datetime(6)",
+    )
+    before = datetime.now() - timedelta(seconds=2)
+    table.insert([{"id": 1}, {"id": 2, "n": math.nan, "x": "", "s": None, "f": pd.NA, "d": pd.NaT}])
+    table.insert1({"id": 3, "n": 1, "x": np.float64("nan"), "t": np.datetime64("NaT")})
+    after = datetime.now() + timedelta(seconds=2)
+    for row in table.to_dicts(order_by="KEY"):
+        assert all(before < row[name] < after for name in ("t", "t3", "t6"))
+        assert (row["x"], row["s"], row["f"], row["d"]) == (None, "a'b", True, date(2026, 1, 2))
+        assert row["n"] == (1 if row["id"] == 3 else 5)
+
+
+def test_uuid_is_inherited_as_a_key(schema: Any) -> None:
+    @schema
+    class Animal(dj.Manual):
+        definition = """
+        animal : uuid
+        """
+
+    @schema
+    class Weight(dj.Manual):
+        definition = """
+        -> Animal
+        ---
+        -> [nullable] Animal.proj(mother='animal')
+        """
+
+    one, two = uuid4(), uuid4()
+    Animal.insert([(one,), (two,)])
+    Weight.insert([(one, None), (two, one)])
+    assert (Weight & {"animal": two}).fetch1("mother") == one
+    assert (Weight & [{"mother": str(one)}, {"mother": uuid4()}]).fetch1("animal") == two
+    assert {row["animal"] for row in Animal & Weight} == {one, two}
+
+
+def test_auto_increment_numbers_rows(schema: Any) -> None:
+    @schema
+    class Counted(dj.Manual):
+        definition = """
+        id : int auto_increment
+        ---
+        name : varchar(8)
+        """
+
+    Counted.insert([{"name": "a"}, {"name": "b"}])
+    Counted.insert1({"id": 9, "name": "c"})
+    Counted.insert1({"name": "d"})
+    assert Counted.to_arrays("id", order_by="KEY").tolist() == [1, 2, 9, 10]
+
+
+def test_default_in_the_key_is_no_row_number(schema: Any) -> None:
+    @schema
+    class Defaulted(dj.Manual):
+        definition = """
+        id = 7 : int32
+        """
+
+    Defaulted.insert1({})
+    assert Defaulted.keys() == [{"id": 7}]
+
+
+def test_blob_column_refuses_comparison(schema: Any) -> None:
+    table = table_of(schema, "value : <blob>", "j : json")
+    for restriction in ({"value": np.zeros(3)}, {"j": {"a": 1}}, {"id": "x"}):
+        with pytest.raises(dj.InvalidValueError, match="cannot be compared"):
+            len(table & restriction)
+
+
+def test_too_large_row_says_what_to_do(schema: Any, connection: dj.Connection) -> None:
+    table = table_of(schema, "value : <blob>")
+    random = np.random.default_rng(0).bytes(17 * 2**20)
+    if connection.backend.name == "sqlite":
+        table.insert1((1, random))
+        assert table.fetch1("value") == random
+    else:
+        with pytest.raises(dj.DataJointError, match="max_allowed_packet"):
+            table.insert1((1, random))
+        assert len(table) == 0
