@@ -1,0 +1,1 @@
+"""The workflow floor: computed tables, how their keys are found, reserved and made."""

@@ -1,0 +1,1 @@
+"""Tests of the workflow floor, on SQLite and on MariaDB."""

@@ -1,0 +1,376 @@
+"""Populating: which keys are made, and that each is made wholly or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dj_dagster as dj
+from dj_dagster.workflow.populate import pending_keys, populate_keys
+
+
+@pytest.fixture
+def recording(schema: Any) -> Any:
+    @schema
+    class Recording(dj.Manual):
+        definition = """
+        subject : varchar(8)
+        day : date
+        ---
+        level : int32
+        """
+
+    Recording.insert([("a", date(2026, 1, n), n) for n in range(1, 6)])
+    return Recording
+
+
+def computed(schema: Any, make: Any, tier: Any = dj.Computed, **members: Any) -> Any:
+    """Declare a table of one row a recording, with a part."""
+
+    class Peak(dj.Part):
+        definition = """
+        -> master
+        peak : int32
+        ---
+        height = null : float64
+        """
+
+    body = {
+        "definition": "-> Recording\n---\nmean : float64\ndata = null : <blob@local>",
+        "make": make,
+        "Peak": Peak,
+        **members,
+    }
+    return schema(type("Result", (tier,), body))
+
+
+def make(self: Any, key: dict[str, Any]) -> None:
+    level = (self.Recording & key).fetch1("level")
+    self.insert1({**key, "mean": level / 2, "data": np.arange(level)})
+    self.Peak.insert({**key, "peak": n} for n in range(level))
+
+
+def levels(table: Any) -> list[float]:
+    return table.to_arrays("mean", order_by="KEY").tolist()
+
+
+def test_populate_makes_what_is_missing(schema: Any, recording: Any) -> None:
+    table = computed(schema, make, Recording=recording)
+    assert table.progress() == (5, 5)
+    assert table.populate(max_calls=2) == {"success_count": 2, "error_list": []}
+    assert table.progress() == (3, 5)
+    assert table.populate("level < 5", {"subject": "a"}) == {"success_count": 2, "error_list": []}
+    assert table.progress("level = 5") == (1, 1)
+    assert table.populate(display_progress=True)["success_count"] == 1
+    assert table.populate() == {"success_count": 0, "error_list": []}
+    assert levels(table) == [0.5, 1, 1.5, 2, 2.5]
+    assert len(table.Peak) == 15
+    assert (table & "mean = 2.5").fetch1("data").tolist() == [0, 1, 2, 3, 4]
+
+
+def test_failing_make_leaves_nothing(schema: Any, recording: Any, tmp_path: Path) -> None:
+    def fail_late(self: Any, key: dict[str, Any]) -> None:
+        make(self, key)
+        if key["day"].day in (2, 4):
+            assert len(self.Peak & key) == key["day"].day  # written by now, not committed
+            raise OSError("no file for this day")
+
+    table = computed(schema, fail_late, Recording=recording)
+    with pytest.raises(OSError, match="no file"):
+        table.populate()
+    assert levels(table) == [0.5]
+    result = table.populate(suppress_errors=True)
+    assert result["success_count"] == 2
+    failed = [(key["day"].day, error) for key, error in result["error_list"]]
+    assert failed == [(2, "OSError: no file for this day"), (4, "OSError: no file for this day")]
+    objects = table.populate(suppress_errors=True, return_exception_objects=True)["error_list"]
+    assert [type(error) for _, error in objects] == [OSError, OSError]
+    assert levels(table) == [0.5, 1.5, 2.5]
+    assert len(table.Peak) == 9
+
+
+def test_no_transaction_is_open_while_make_computes(
+    schema: Any, recording: Any, tmp_path: Path
+) -> None:
+    seen: list[tuple[bool, int]] = []
+
+    def spying(self: Any, key: dict[str, Any]) -> None:
+        level = (recording & key).fetch1("level")
+        self.insert1({**key, "mean": level, "data": [1] * level})
+        stored = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+        seen.append((self.connection.in_transaction, len(stored)))
+
+    table = computed(schema, spying)
+    table.populate()
+    # Objects are in the store already, rows are not in the database yet.
+    assert seen == [(False, n) for n in range(1, 6)]
+
+
+def test_wrong_value_is_refused_at_the_line_that_inserts_it(schema: Any, recording: Any) -> None:
+    lines: list[str] = []
+
+    def wrong(self: Any, key: dict[str, Any]) -> None:
+        try:
+            self.insert1({**key, "mean": "no number"})
+        except dj.InvalidValueError as error:
+            lines.append(str(error))
+            raise
+        lines.append("not reached")
+
+    table = computed(schema, wrong)
+    with pytest.raises(dj.InvalidValueError):
+        table.populate(max_calls=1)
+    assert len(lines) == 1
+    assert "mean" in lines[0]
+
+
+def test_query_in_make_sees_the_rows_before_it(schema: Any, recording: Any) -> None:
+    def look(self: Any, key: dict[str, Any]) -> None:
+        self.insert1({**key, "mean": 1})
+        assert len(self & key) == 1
+        self.Peak.insert1({**key, "peak": 1})
+        self.Peak.insert1({**key, "peak": 2})
+        assert (self.Peak & key).to_arrays("peak", order_by="KEY").tolist() == [1, 2]
+        assert (self * self.Peak & key).to_arrays("mean").tolist() == [1, 1]
+        (self.Peak & key & "peak = 1").delete_quick()
+
+    table = computed(schema, look)
+    assert table.populate()["success_count"] == 5
+    assert len(table.Peak) == 5
+
+
+def test_rows_that_could_not_be_written_fail_the_key(schema: Any, recording: Any) -> None:
+    def swallow(self: Any, key: dict[str, Any]) -> None:
+        self.insert1({**key, "mean": 1})
+        self.Peak.insert([{**key, "peak": 1}, {**key, "peak": 1}])
+        with contextlib.suppress(dj.DuplicateError):
+            len(self.Peak)
+
+    table = computed(schema, swallow)
+    with pytest.raises(dj.DuplicateError):
+        table.populate()
+    assert (len(table), len(table.Peak)) == (0, 0)
+
+
+def test_delete_in_a_failing_make_is_undone(schema: Any, recording: Any) -> None:
+    def tidy(self: Any, key: dict[str, Any]) -> None:
+        self.insert1({**key, "mean": 1})
+        (recording & "level = 5").delete(prompt=False)
+        raise ZeroDivisionError
+
+    table = computed(schema, tidy)
+    with pytest.raises(ZeroDivisionError):
+        table.populate()
+    assert (len(recording), len(table)) == (5, 0)
+
+
+def test_make_takes_no_transaction_and_no_other_populate(schema: Any, recording: Any) -> None:
+    def nest(self: Any, key: dict[str, Any]) -> None:
+        with (
+            pytest.raises(dj.QueryError, match="leave this one out"),
+            self.connection.transaction(),
+        ):
+            pass
+        with pytest.raises(dj.PopulateError, match="inside a transaction or a make"):
+            self.populate()
+        self.insert1({**key, "mean": 0})
+
+    table = computed(schema, nest)
+    assert table.populate()["success_count"] == 5
+    with table.connection.transaction(), pytest.raises(dj.PopulateError, match="transaction"):
+        table.populate()
+    with pytest.raises(dj.PopulateError, match="is restricted"):
+        (table & "mean > 1").populate()
+
+
+def test_make_may_fill_its_own_tables_only(schema: Any, recording: Any) -> None:
+    other = computed(schema, make, Recording=recording)
+
+    @schema
+    class Second(dj.Imported):
+        definition = """
+        -> Recording
+        """
+
+        def make(self, key: dict[str, Any]) -> None:
+            other.insert1({**key, "mean": 1})
+
+    with pytest.raises(dj.DataJointError, match="allow_direct_insert"):
+        Second.populate()
+
+
+def test_make_that_inserts_nothing(schema: Any, recording: Any) -> None:
+    def nothing(self: Any, key: dict[str, Any]) -> None:
+        self.Peak.insert([])
+
+    table = computed(schema, nothing)
+    assert table.populate()["success_count"] == 5
+    assert table.progress() == (5, 5)
+    outcomes = list(populate_keys(table()))
+    assert {outcome.status for outcome in outcomes} == {"failed"}
+    assert "inserted no row" in str(outcomes[0].error)
+
+
+def test_missing_make_says_so(schema: Any, recording: Any) -> None:
+    @schema
+    class Unmade(dj.Computed):
+        definition = """
+        -> Recording
+        """
+
+    with pytest.raises(dj.DataJointError, match="Unmade has no make"):
+        Unmade.populate()
+
+
+def test_make_kwargs(schema: Any, recording: Any) -> None:
+    def scaled(self: Any, key: dict[str, Any], factor: int = 1) -> None:
+        self.insert1({**key, "mean": factor})
+
+    table = computed(schema, scaled)
+    table.populate(make_kwargs={"factor": 3})
+    assert set(levels(table)) == {3.0}
+
+
+def test_key_source_joins_renamed_parents(schema: Any, recording: Any) -> None:
+    @schema
+    class Method(dj.Lookup):
+        definition = """
+        method : int8
+        """
+        contents = ((1,), (2,))
+
+    @schema
+    class Pair(dj.Computed):
+        definition = """
+        -> Recording.proj(first='day')
+        -> Recording.proj(second='day')
+        -> Method
+        """
+
+        @property
+        def key_source(self) -> Any:
+            return super().key_source & "first < second"
+
+        def make(self, key: dict[str, Any]) -> None:
+            self.insert1(key)
+
+    assert Pair.progress() == (20, 20)
+    assert Pair.populate({"method": 1}) == {"success_count": 10, "error_list": []}
+    assert Pair.progress() == (10, 20)
+    assert len(Pair & "first >= second") == 0
+
+
+def test_no_foreign_key_in_the_key_needs_a_key_source(schema: Any, recording: Any) -> None:
+    class Latest(dj.Computed):
+        definition = """
+        subject : varchar(8)
+        ---
+        -> Recording.proj(of='subject', latest='day')
+        """
+
+        def make(self, key: dict[str, Any]) -> None:
+            found = (recording & key).to_dicts(order_by="day DESC", limit=1)[0]
+            self.insert1({**key, "of": found["subject"], "latest": found["day"]})
+
+    with pytest.raises(dj.PopulateError, match="no foreign key in its primary key"):
+        schema(Latest).populate()
+
+    @schema
+    class Animal(dj.Manual):
+        definition = """
+        subject : varchar(8)
+        """
+
+    class Sourced(Latest):
+        definition = Latest.definition
+
+        @property
+        def key_source(self) -> Any:
+            return Animal
+
+    Animal.insert1(("a",))
+    schema(Sourced)
+    assert [outcome.status for outcome in populate_keys(Sourced())] == ["made"]
+
+
+def test_key_source_must_lie_in_the_key(schema: Any, recording: Any) -> None:
+    @schema
+    class Coarse(dj.Computed):
+        definition = """
+        -> Recording
+        """
+
+        @property
+        def key_source(self) -> Any:
+            return recording.proj() * recording.proj(other="day")
+
+    with pytest.raises(dj.PopulateError, match="other"):
+        Coarse.populate()
+
+
+def test_coarser_key_source(schema: Any, recording: Any) -> None:
+    @schema
+    class Chunk(dj.Computed):
+        definition = """
+        -> Recording
+        chunk : int16
+        """
+
+        def make(self, key: dict[str, Any]) -> None:
+            self.insert({**key, "chunk": n} for n in range(2))
+
+    assert [outcome.rows for outcome in populate_keys(Chunk())] == [2] * 5
+    assert Chunk.progress() == (0, 5)
+    assert len(Chunk) == 10
+
+
+def test_outcomes_of_given_keys(schema: Any, recording: Any) -> None:
+    table = computed(schema, make, Recording=recording)
+    keys = pending_keys(table())
+    assert keys == recording.keys(order_by="KEY")
+    assert pending_keys(table(), "level > 2", limit=2) == keys[2:4]
+    table.populate(max_calls=1)
+    text = {"subject": "a", "day": "2026-01-02"}
+    gone = {"subject": "a", "day": date(2030, 1, 1)}
+    stamp = {"subject": "a", "day": datetime(2026, 1, 3), "level": "ignored"}
+    outcomes = list(populate_keys(table(), [keys[0], text, gone, stamp, keys[2]]))
+    assert [outcome.status for outcome in outcomes] == [
+        "present", "made", "missing", "made", "present",
+    ]  # fmt: skip
+    assert outcomes[1].key == keys[1]
+    assert outcomes[1].rows == 3
+    assert outcomes[1].bytes > 16
+    assert outcomes[1].seconds > 0
+    with pytest.raises(dj.PopulateError, match="lacks day"):
+        list(populate_keys(table(), [{"subject": "a"}]))
+
+
+def test_singleton_table_is_made_once(schema: Any, recording: Any) -> None:
+    @schema
+    class Start(dj.Lookup):
+        definition = """
+        ---
+        note : varchar(4)
+        """
+        contents = (("go",),)
+
+    @schema
+    class Summary(dj.Computed):
+        definition = """
+        -> Start
+        ---
+        total : int32
+        """
+
+        def make(self, key: dict[str, Any]) -> None:
+            self.insert1({"total": len(recording)})
+
+    assert pending_keys(Summary()) == [{}]
+    assert [outcome.status for outcome in populate_keys(Summary(), [{}, {}])] == ["made", "present"]
+    assert Summary.populate()["success_count"] == 0
+    assert Summary.fetch1("total") == 5
