@@ -1,0 +1,187 @@
+"""The floors of the house: imports point down only, in no circle, and dagster stays upstairs.
+
+All import statements count, those inside functions and under TYPE_CHECKING too: a name that is
+needed from above usually belongs further down.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import networkx as nx
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "dj_dagster"
+
+# From the ground up; a module that none of these names (or contains) is of the public face.
+FLOORS = (
+    ("model", "definition", "errors"),
+    ("objects",),
+    ("relational",),
+    ("workflow",),
+    ("orchestration",),
+)
+DAGSTER_FROM = len(FLOORS) - 1
+
+Imports = Mapping[str, frozenset[str]]
+
+
+def floor_of(module: str) -> int:
+    """Return the number of a module's floor, 0 for the ground."""
+    part = module.split(".")[1:2]
+    return next((n for n, names in enumerate(FLOORS) if part and part[0] in names), len(FLOORS))
+
+
+def imports_of(package: Path) -> Imports:
+    """Return what each module of a package imports: its own modules, and others as written."""
+    files = {_module_name(package, path): path for path in package.rglob("*.py")}
+    return {name: frozenset(_targets(name, path, files)) for name, path in files.items()}
+
+
+def upward(imports: Imports) -> set[str]:
+    """Return the imports from a lower floor of one on a higher floor, as `a -> b`."""
+    return {
+        f"{module} -> {target}"
+        for module, target in _edges(imports)
+        if floor_of(target) > floor_of(module)
+    }
+
+
+def circles(imports: Imports) -> list[list[str]]:
+    """Return the groups of modules that import each other, directly or not."""
+    graph = nx.DiGraph(list(_edges(imports)))
+    groups = [sorted(group) for group in nx.strongly_connected_components(graph)]
+    return sorted(group for group in groups if len(group) > 1 or graph.has_edge(group[0], group[0]))
+
+
+def dagster_downstairs(imports: Imports) -> set[str]:
+    """Return the modules below orchestration that import dagster or one of its libraries."""
+    return {
+        module
+        for module, targets in imports.items()
+        if floor_of(module) < DAGSTER_FROM
+        and any(target.split(".")[0].startswith("dagster") for target in targets)
+    }
+
+
+def _edges(imports: Imports) -> Iterator[tuple[str, str]]:
+    for module, targets in imports.items():
+        yield from ((module, target) for target in targets if target in imports)
+
+
+def _module_name(package: Path, path: Path) -> str:
+    parts = path.relative_to(package.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _targets(module: str, path: Path, known: Mapping[str, Path]) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _base(module, path, node)
+            for alias in node.names:
+                # `from package import module` imports the module.
+                name = f"{base}.{alias.name}"
+                yield name if name in known else base
+
+
+def _base(module: str, path: Path, node: ast.ImportFrom) -> str:
+    if not node.level:
+        return node.module or ""
+    parts = module.split(".") + (["__init__"] if path.name == "__init__.py" else [])
+    return ".".join([*parts[: -node.level], *([node.module] if node.module else [])])
+
+
+def _fresh_python(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+
+
+def test_imports_point_down() -> None:
+    assert not upward(imports_of(PACKAGE))
+
+
+def test_imports_go_in_no_circle() -> None:
+    assert not circles(imports_of(PACKAGE))
+
+
+def test_dagster_is_known_upstairs_only() -> None:
+    assert not dagster_downstairs(imports_of(PACKAGE))
+
+
+def test_importing_the_package_loads_no_dagster_and_does_nothing_else(tmp_path: Path) -> None:
+    python = _fresh_python("import sys, dj_dagster; print(*sys.modules)", tmp_path)
+    loaded = python.stdout.split()
+    assert "dj_dagster" in loaded
+    assert not [name for name in loaded if name.startswith("dagster")]
+    assert python.stderr == ""
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """A package in good order."""
+    modules = {
+        "__init__": "from house.orchestration.sensor import tick\nimport dagster",
+        "errors": "",
+        "model/__init__": "",
+        "model/types": "from house import errors\nimport json",
+        "model/names": "from . import types",
+        "objects/__init__": "",
+        "objects/blob": "from house.model.types import parse",
+        "orchestration/__init__": "",
+        "orchestration/sensor": "import dagster as dg\nimport house.objects.blob",
+    }
+    package = tmp_path / "house"
+    for name, text in modules.items():
+        path = package / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return package
+
+
+def test_the_walker_accepts_a_house_in_order(house: Path) -> None:
+    imports = imports_of(house)
+    assert imports["house.model.types"] == {"house.errors", "json"}
+    assert imports["house.model.names"] == {"house.model.types"}
+    assert not upward(imports)
+    assert not circles(imports)
+    assert not dagster_downstairs(imports)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import house.objects.blob",
+        "from house.objects import blob",
+        "from house.objects.blob import pack",
+        "from ..objects.blob import pack",
+        "from ..objects import blob",
+        "def late():\n    from house.objects import blob",
+        "if TYPE_CHECKING:\n    from house.objects.blob import Blob",
+    ],
+)
+def test_the_walker_sees_an_import_that_points_up(house: Path, line: str) -> None:
+    (house / "model" / "names.py").write_text(line)
+    assert upward(imports_of(house)) == {"house.model.names -> house.objects.blob"}
+
+
+def test_the_walker_sees_a_lower_floor_lean_on_the_public_face(house: Path) -> None:
+    (house / "objects" / "blob.py").write_text("from house import config")
+    assert upward(imports_of(house)) == {"house.objects.blob -> house"}
+
+
+def test_the_walker_sees_a_circle(house: Path) -> None:
+    (house / "model" / "types.py").write_text("from .names import snake_case")
+    assert circles(imports_of(house)) == [["house.model.names", "house.model.types"]]
+
+
+@pytest.mark.parametrize("line", ["import dagster", "from dagster_webserver.app import x"])
+def test_the_walker_sees_dagster_downstairs(house: Path, line: str) -> None:
+    (house / "objects" / "blob.py").write_text(line)
+    assert dagster_downstairs(imports_of(house)) == {"house.objects.blob"}
