@@ -1,0 +1,144 @@
+"""Assets of tables: external ones for what people enter, ops for what `make` fills."""
+
+# Dagster reads the annotation of `context` as an object: no postponed annotations here.
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dagster import (
+    AssetDep,
+    AssetExecutionContext,
+    AssetKey,
+    AssetsDefinition,
+    AssetSpec,
+    BackfillPolicy,
+    Field,
+    MaterializeResult,
+    PartitionMapping,
+    PartitionsDefinition,
+    SpecificPartitionsPartitionMapping,
+    multi_asset,
+)
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+
+from dj_dagster.orchestration.column_schema import column_schema
+from dj_dagster.orchestration.naming import group_name, op_name
+from dj_dagster.orchestration.populating import Step, populate_table, raise_if_failed
+from dj_dagster.orchestration.table_graph import TableGraph, TableNode
+from dj_dagster.orchestration.translator import TableProps, TableTranslator
+
+IO_MANAGER_KEY = "table_io_manager"
+"""Name of the resource that hands rows to and from ordinary assets."""
+
+Partitions = Mapping[AssetKey, PartitionsDefinition[Any] | None]
+
+CONFIG = {
+    "keys": Field(
+        [str],
+        is_required=False,
+        description="Partition keys to make, instead of the run's own partitions.",
+    ),
+    "retry_errors": Field(
+        bool, default_value=True, description="Whether to try keys again that failed before."
+    ),
+}
+
+
+def table_spec(node: TableNode, translator: TableTranslator, partitions: Partitions) -> AssetSpec:
+    """Return the asset spec of a table, as the translator wants it.
+
+    Parameters
+    ----------
+    partitions
+        The partitions of all assets that tables may refer to; those not in it have none.
+    """
+    own = node.grain.partitions_def if node.grain else None
+    props = TableProps(
+        table=node.table,
+        key=node.key,
+        title=node.title,
+        tier=node.tier,
+        group=group_name(node.name.schema),
+        backend=node.table.connection.backend.name,
+        columns=column_schema(node.table),
+        deps=tuple(
+            AssetDep(parent, partition_mapping=_mapping(own, partitions.get(parent)))
+            for parent in node.parents
+        ),
+        partitions_def=own,
+    )
+    return translator.get_asset_spec(props).with_io_manager_key(IO_MANAGER_KEY)
+
+
+def populated_assets(
+    node: TableNode,
+    graph: TableGraph,
+    specs: Mapping[AssetKey, AssetSpec],
+    *,
+    backfill_batch: int,
+) -> AssetsDefinition:
+    """Return the op that fills a table and its parts.
+
+    Parameters
+    ----------
+    backfill_batch
+        Keys of one run, at most, in backfills from the UI.
+    """
+    parts = [part.key for part in graph.parts(node)]
+    own_specs = [specs[key].replace_attributes(skippable=True) for key in (node.key, *parts)]
+
+    @multi_asset(
+        name=op_name(node.key),
+        specs=own_specs,
+        config_schema=CONFIG,
+        backfill_policy=BackfillPolicy.multi_run(backfill_batch) if node.grain else None,
+    )
+    def populate(context: AssetExecutionContext) -> Iterator[MaterializeResult[Any]]:
+        config = context.op_execution_context.op_config
+        in_run = context.op_execution_context.has_partitions
+        covered = list(context.partition_keys) if node.grain and in_run else []
+        progress = populate_table(
+            Step.of(context),
+            node,
+            parts,
+            _keys(node, config.get("keys", covered)),
+            planned=_planned(context, covered),
+            retry_errors=config["retry_errors"],
+        )
+        yield from (_unlogged(key) for key in (node.key, *parts))
+        raise_if_failed(progress)
+
+    return populate
+
+
+def _mapping(
+    own: PartitionsDefinition[Any] | None, parents: PartitionsDefinition[Any] | None
+) -> PartitionMapping | None:
+    """Return the identity (None) within a grain, no partition at all between grains.
+
+    The database decides which rows go together. Dagster would drop a mapping class of ours and
+    then refuse backfills for partitions that do not exist; with none it launches all of them.
+    """
+    if own is None or parents is None or own == parents:
+        return None
+    return SpecificPartitionsPartitionMapping([])
+
+
+def _keys(node: TableNode, partitions: list[str]) -> list[dict[str, Any]] | None:
+    """Return the keys to make; None, for all that are pending, where a run names none."""
+    if node.grain is None or not partitions:
+        return None
+    return [node.grain.decode(partition) for partition in partitions]
+
+
+def _planned(context: AssetExecutionContext, covered: list[str]) -> set[str]:
+    """Return the partitions that Dagster announced one by one when the run was created."""
+    storage = context.instance.event_log_storage
+    many = len(covered) > 1
+    if many and storage.supports_partition_subset_in_asset_materialization_planned_events:
+        return set()
+    return set(covered)
+
+
+def _unlogged(key: AssetKey) -> MaterializeResult[Any]:
+    """Return a result that lets tables downstream start and adds no mark to those written."""
+    return MaterializeResult(key, metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True})

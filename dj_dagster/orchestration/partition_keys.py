@@ -1,0 +1,196 @@
+"""How a primary key is spelled as a partition key, and read back: the one place that knows.
+
+``subject_id=1/session_date=2026-01-31``: the attributes in order, values percent-encoded where
+they hold what Dagster or the spelling itself forbids (``/``, ``=``, ``%``, ``|``, ``...``, commas,
+quotes, control characters). Equal keys have equal spellings whatever Python types they came in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+from urllib.parse import quote, unquote
+from uuid import UUID
+
+from dj_dagster.errors import InvalidValueError
+from dj_dagster.model.heading import Attribute
+from dj_dagster.model.types import AttributeType, Family
+
+# Beyond letters, digits and `_.-~`, which are never encoded: readable in dates and names, and
+# without a meaning in Dagster's partition selections.
+_PLAIN = ":+@ "
+
+
+def encode_key(attributes: Iterable[Attribute], key: Mapping[str, Any]) -> str:
+    """Return the partition key of a primary key; attributes that `key` has beyond are left out.
+
+    Raises
+    ------
+    InvalidValueError
+        When an attribute is missing from `key` or its value does not fit the attribute's type.
+
+    Examples
+    --------
+    >>> from dj_dagster.model.types import parse_type
+    >>> heading = [Attribute("subject", parse_type("varchar(9)")), Attribute("n", None)]
+    >>> encode_key(heading, {"n": 3, "subject": "a/b"})
+    'subject=a%2Fb/n=3'
+    """
+    return "/".join(f"{attribute.name}={_encode(attribute, key)}" for attribute in attributes)
+
+
+def decode_key(attributes: Iterable[Attribute], text: str) -> dict[str, Any]:
+    """Return the primary key that a partition key spells, values in their attributes' types.
+
+    Raises
+    ------
+    InvalidValueError
+        When `text` does not spell a key of these attributes.
+
+    Examples
+    --------
+    >>> from dj_dagster.model.types import parse_type
+    >>> decode_key([Attribute("session_id", parse_type("int32"))], "session_id=12")
+    {'session_id': 12}
+    """
+    expected = {attribute.name: attribute for attribute in attributes}
+    pairs = [part.partition("=") for part in text.split("/")] if text else []
+    if [name for name, _, _ in pairs] != list(expected):
+        form = "/".join(f"{name}=..." for name in expected)
+        raise InvalidValueError(f"{text!r} is no partition key here; write {form!r}")
+    return {name: _decode(expected[name], value) for name, _, value in pairs}
+
+
+def decode_shared(attributes: Mapping[str, Attribute], text: str) -> dict[str, Any]:
+    """Return what a partition key says of `attributes`; others that it names are left out.
+
+    The partition of one table thereby restricts another that shares some of its key. Empty for a
+    text that is no key at all, such as the date of a daily partition.
+
+    Examples
+    --------
+    >>> from dj_dagster.model.types import parse_type
+    >>> subject = {"subject_id": Attribute("subject_id", parse_type("int32"))}
+    >>> decode_shared(subject, "subject_id=7/session_id=12")
+    {'subject_id': 7}
+    """
+    pairs = [part.partition("=") for part in text.split("/")]
+    return {
+        name: _decode(attributes[name], value)
+        for name, separator, value in pairs
+        if separator and name in attributes
+    }
+
+
+def _encode(attribute: Attribute, key: Mapping[str, Any]) -> str:
+    if attribute.name not in key:
+        raise InvalidValueError(
+            f"the key {dict(key)} lacks {attribute.name}; name all attributes of the primary key"
+        )
+    value = key[attribute.name]
+    try:
+        text = _WRITERS[_family(attribute.type)](value, attribute.type)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise InvalidValueError(
+            f"{attribute.name} = {value!r} is no {_type_text(attribute)} value: {error}"
+        ) from error
+    # A person who types a partition loses blanks at its ends.
+    plain = _PLAIN if text == text.strip() else _PLAIN.replace(" ", "")
+    quoted = quote(text, safe=plain, errors="surrogatepass")
+    return quoted.replace("...", "%2E%2E%2E")
+
+
+def _decode(attribute: Attribute, text: str) -> Any:
+    value = unquote(text, errors="surrogatepass")
+    try:
+        return _READERS[_family(attribute.type)](value)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise InvalidValueError(
+            f"{attribute.name} = {value!r} is no {_type_text(attribute)} value: {error}"
+        ) from error
+
+
+def _family(kind: AttributeType | None) -> Family:
+    return kind.family if kind else Family.STRING
+
+
+def _type_text(attribute: Attribute) -> str:
+    return attribute.type.text if attribute.type else "text"
+
+
+def _integer(value: Any, _: AttributeType | None) -> str:
+    return str(int(value))
+
+
+def _float(value: Any, _: AttributeType | None) -> str:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("a key has to be a finite number")
+    # Zero has two spellings in floating point, and is one key.
+    return repr(number + 0.0)
+
+
+def _decimal(value: Any, kind: AttributeType | None) -> str:
+    number = value if isinstance(value, Decimal) else Decimal(str(value))
+    if kind is not None and kind.scale is not None:
+        number = number.quantize(Decimal(1).scaleb(-kind.scale))
+    return format(abs(number) if number == 0 else number, "f")
+
+
+def _date(value: Any, _: AttributeType | None) -> str:
+    if isinstance(value, datetime):
+        value = value.date()
+    return (value if isinstance(value, date) else date.fromisoformat(value)).isoformat()
+
+
+def _datetime(value: Any, _: AttributeType | None) -> str:
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    return moment.isoformat()
+
+
+def _time(value: Any, _: AttributeType | None) -> str:
+    if isinstance(value, timedelta):
+        value = (datetime.min + value).time()
+    return (value if isinstance(value, time) else time.fromisoformat(value)).isoformat()
+
+
+def _uuid(value: Any, _: AttributeType | None) -> str:
+    return str(value if isinstance(value, UUID) else UUID(str(value)))
+
+
+def _hex(value: Any, _: AttributeType | None) -> str:
+    return bytes(value).hex()
+
+
+def _text(value: Any, _: AttributeType | None) -> str:
+    return str(value)
+
+
+_WRITERS: Mapping[Family, Callable[[Any, AttributeType | None], str]] = {
+    **dict.fromkeys(Family, _text),
+    Family.INTEGER: _integer,
+    Family.BOOL: _integer,
+    Family.FLOAT: _float,
+    Family.DECIMAL: _decimal,
+    Family.DATE: _date,
+    Family.DATETIME: _datetime,
+    Family.TIME: _time,
+    Family.UUID: _uuid,
+    Family.BYTES: _hex,
+}
+
+_READERS: Mapping[Family, Callable[[str], Any]] = {
+    **dict.fromkeys(Family, str),
+    Family.INTEGER: int,
+    Family.BOOL: int,
+    Family.FLOAT: float,
+    Family.DECIMAL: Decimal,
+    Family.DATE: date.fromisoformat,
+    Family.DATETIME: datetime.fromisoformat,
+    Family.TIME: time.fromisoformat,
+    Family.UUID: UUID,
+    Family.BYTES: bytes.fromhex,
+}

@@ -1,0 +1,50 @@
+"""A small lab, its Dagster definitions, and a Dagster instance of its own for each test."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dj_dagster.relational.connection import Connection
+from tests.orchestration.lab import Lab, declare_lab
+
+SETTINGS = {"telemetry": {"enabled": False}, "nux": {"enabled": False}}
+
+
+@pytest.fixture(scope="session")
+def dagster_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the empty databases of an instance, which take a second to create."""
+    folder = tmp_path_factory.mktemp("dagster_home")
+    with dg.DagsterInstance.local_temp(str(folder), overrides=SETTINGS) as instance:
+        instance.get_dynamic_partitions("any")
+        instance.get_runs_count()
+    return folder
+
+
+@pytest.fixture
+def instance(dagster_home: Path, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance with the storage of `dagster dev`, SQLite files."""
+    folder = tmp_path / "dagster_home"
+    shutil.copytree(dagster_home, folder)
+    with dg.DagsterInstance.local_temp(str(folder), overrides=SETTINGS) as made:
+        yield made
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    """The lab on SQLite."""
+    connection = Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}", safemode=False)
+    yield declare_lab(connection, "lab")
+    connection.close()
+
+
+@pytest.fixture
+def any_lab(database_url: str, schema_prefix: str) -> Iterator[Lab]:
+    """The lab on SQLite, then on MariaDB."""
+    connection = Connection(database_url, safemode=False)
+    yield declare_lab(connection, f"{schema_prefix}lab")
+    connection.close()

@@ -1,0 +1,114 @@
+"""Executing runs as the daemon would: from a request to a finished run, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
+from dagster._core.storage.dagster_run import DagsterRun
+
+ASSET_JOB = "__ASSET_JOB"
+
+
+def key_of(name: str) -> dg.AssetKey:
+    return dg.AssetKey(name.split("/"))
+
+
+def create_run(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    selection: Iterable[dg.AssetKey],
+    *,
+    run_config: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> DagsterRun:
+    job = defs.resolve_implicit_global_asset_job_def()
+    selected = frozenset(selection)
+    return instance.create_run_for_job(
+        job.get_subset(asset_selection=selected),
+        run_config=run_config or {},
+        tags=tags or {},
+        asset_selection=selected,
+    )
+
+
+def execute(defs: dg.Definitions, instance: dg.DagsterInstance, run: DagsterRun) -> bool:
+    """Execute a created run with the definitions' own executor; returns whether it succeeded."""
+    job = defs.resolve_implicit_global_asset_job_def()
+    subset = job.get_subset(asset_selection=run.asset_selection)
+    return execute_run(InMemoryJob(subset), run, instance).success
+
+
+def submit(
+    defs: dg.Definitions, instance: dg.DagsterInstance, request: dg.RunRequest
+) -> DagsterRun:
+    """Create the run of a sensor's request; a run key that was used before gives the old run."""
+    tags = {**request.tags, "dagster/run_key": request.run_key or ""}
+    if request.partition_key:
+        tags["dagster/partition"] = request.partition_key
+    old = instance.get_runs(dg.RunsFilter(tags={"dagster/run_key": tags["dagster/run_key"]}))
+    if old:
+        return old[0]
+    selection = request.asset_selection or ()
+    return create_run(defs, instance, selection, run_config=request.run_config, tags=tags)
+
+
+def tick(defs: dg.Definitions, instance: dg.DagsterInstance) -> dg.SensorResult:
+    """Evaluate the populate sensor once, as it is written."""
+    repository = defs.get_repository_def()
+    context = dg.build_sensor_context(instance, repository_def=repository)
+    return defs.resolve_sensor_def("populate_sensor")(context)  # type: ignore[return-value]
+
+
+def requested(result: dg.SensorResult) -> list[dg.RunRequest]:
+    return list(result.run_requests or [])
+
+
+def run_until_quiet(
+    defs: dg.Definitions, instance: dg.DagsterInstance, *, ticks: int = 6
+) -> list[bool]:
+    """Tick and execute what is asked for until nothing is; returns the runs' successes."""
+    outcomes: list[bool] = []
+    for _ in range(ticks):
+        requests = requested(tick(defs, instance))
+        if not requests:
+            return outcomes
+        runs = [submit(defs, instance, request) for request in requests]
+        outcomes += [execute(defs, instance, run) for run in runs]
+    raise AssertionError(f"still busy after {ticks} ticks")
+
+
+def materialize(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    *names: str,
+    partition: str | None = None,
+    through: str | None = None,
+) -> bool:
+    """Launch assets as the UI does, for one partition or for a range of them."""
+    tags = {}
+    if partition and through:
+        tags["dagster/asset_partition_range_start"] = partition
+        tags["dagster/asset_partition_range_end"] = through
+    elif partition:
+        tags["dagster/partition"] = partition
+    run = create_run(defs, instance, map(key_of, names), tags=tags)
+    return execute(defs, instance, run)
+
+
+def statuses(defs: dg.Definitions, instance: dg.DagsterInstance, name: str) -> dict[str, set[str]]:
+    """Return ``{status: partitions}`` of an asset, as the UI shows them; "MISSING" for none."""
+    key = key_of(name)
+    specs = {spec.key: spec for spec in defs.resolve_all_asset_specs()}
+    partitions_def = specs[key].partitions_def
+    assert isinstance(partitions_def, dg.DynamicPartitionsDefinition)
+    keys = partitions_def.get_partition_keys(dynamic_partitions_store=instance)
+    found = instance.get_status_by_partition(key, keys, partitions_def) or {}
+    result: dict[str, set[str]] = {}
+    for partition in keys:
+        status = found.get(partition)
+        result.setdefault(status.value if status else "MISSING", set()).add(partition)
+    return result

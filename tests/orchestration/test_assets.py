@@ -1,0 +1,254 @@
+"""What tables look like as assets: keys, grains, deps, columns, descriptions, the translator."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from dj_dagster.errors import ConfigurationError
+from dj_dagster.orchestration import TableProps, TableTranslator, build_definitions
+from dj_dagster.relational.schema import Schema
+from dj_dagster.relational.table import Lookup, Manual, Part
+from dj_dagster.workflow.computed import Computed
+from tests.orchestration.lab import Lab
+from tests.orchestration.running import key_of
+
+
+def specs_of(defs: dg.Definitions) -> dict[str, dg.AssetSpec]:
+    return {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+
+
+def grains_of(defs: dg.Definitions) -> dict[str, str | None]:
+    return {
+        name: getattr(spec.partitions_def, "name", None) for name, spec in specs_of(defs).items()
+    }
+
+
+def test_every_table_and_part_is_an_asset_and_the_location_loads(lab: Lab) -> None:
+    defs = lab.definitions()
+    defs.get_repository_def().load_all_definitions()
+    assert set(specs_of(defs)) == {
+        "lab/filter_params",
+        "lab/subject",
+        "lab/session",
+        "lab/session/trial",
+        "lab/raw_data",
+        "lab/processed",
+        "lab/processed/peak",
+        "lab/filtered",
+    }
+
+
+def test_only_what_make_fills_is_executable(lab: Lab) -> None:
+    graph = lab.definitions().resolve_asset_graph()
+    assert {key.to_user_string() for key in graph.materializable_asset_keys} == {
+        "lab/raw_data",
+        "lab/processed",
+        "lab/processed/peak",
+        "lab/filtered",
+    }
+
+
+def test_tables_with_the_same_keys_share_a_grain_named_where_it_begins(lab: Lab) -> None:
+    assert grains_of(lab.definitions()) == {
+        "lab/filter_params": None,
+        "lab/subject": "lab.Subject",
+        "lab/session": "lab.Session",
+        "lab/session/trial": "lab.Session",
+        "lab/raw_data": "lab.Session",
+        "lab/processed": "lab.Session",
+        "lab/processed/peak": "lab.Session",
+        "lab/filtered": "lab.Filtered",
+    }
+
+
+def test_deps_are_the_foreign_keys_with_no_partitions_between_grains(lab: Lab) -> None:
+    deps = {
+        name: {dep.asset_key.path[-1]: dep.partition_mapping for dep in spec.deps}
+        for name, spec in specs_of(lab.definitions()).items()
+    }
+    nothing = dg.SpecificPartitionsPartitionMapping([])
+    assert deps["lab/processed"] == {"raw_data": None}
+    assert deps["lab/processed/peak"] == {"processed": None}
+    assert deps["lab/session"] == {"subject": nothing}
+    assert deps["lab/filtered"] == {"raw_data": nothing, "filter_params": None}
+
+
+def test_a_lookup_table_has_partitions_when_a_computed_table_shares_its_key(lab: Lab) -> None:
+    @lab.schema
+    class Design(Computed):
+        definition = """
+        -> FilterParams
+        ---
+        order : int32
+        """
+
+    grains = grains_of(lab.definitions())
+    assert grains["lab/design"] == grains["lab/filter_params"] == "lab.FilterParams"
+
+
+def test_keys_of_equal_names_but_other_origin_are_another_grain(lab: Lab) -> None:
+    @lab.schema
+    class Order(Manual):
+        definition = """
+        subject_id : int32
+        """
+
+    grains = grains_of(lab.definitions())
+    assert grains["lab/order"] == "lab.Order"
+    assert grains["lab/subject"] == "lab.Subject"
+
+
+def test_a_partition_of_a_computed_table_is_what_make_is_given(lab: Lab) -> None:
+    @lab.schema
+    class Unit(Computed):
+        definition = """
+        -> RawData
+        unit_id : int32
+        """
+
+    assert grains_of(lab.definitions())["lab/unit"] == "lab.Session"
+
+
+def test_a_table_without_key_has_no_partitions(lab: Lab) -> None:
+    @lab.schema
+    class Rig(Lookup):
+        definition = """
+        ---
+        name : varchar(20)
+        """
+
+    assert grains_of(lab.definitions())["lab/rig"] is None
+
+
+def test_description_is_the_comment_and_then_the_definition(lab: Lab) -> None:
+    description = specs_of(lab.definitions())["lab/session"].description or ""
+    first, _, rest = description.partition("\n\n")
+    assert first == "One recording session"
+    assert rest.startswith("```\n# One recording session\n-> Subject\nsession_id : int32")
+    assert rest.endswith("\n```")
+
+
+def test_tier_backend_group_and_table_name(any_lab: Lab) -> None:
+    specs = specs_of(any_lab.definitions())
+    spec = specs[any_lab.asset("processed")]
+    backend = any_lab.schema.connection.backend.name
+    assert spec.kinds == {"computed", backend}
+    assert spec.group_name == any_lab.schema.name
+    assert spec.tags["dj_dagster/tier"] == "computed"
+    assert spec.metadata["dagster/table_name"] == f"{any_lab.schema.name}.__processed"
+    assert specs[any_lab.asset("processed", "peak")].kinds == {"part", backend}
+
+
+def test_columns_tell_keys_constraints_types_and_origin(lab: Lab) -> None:
+    schema = specs_of(lab.definitions())["lab/session"].metadata["dagster/column_schema"]
+    columns = {column.name: column for column in schema.columns}
+    assert list(columns) == ["subject_id", "session_id", "session_date", "note"]
+    assert columns["subject_id"].constraints.other == ["primary key", "-> Subject"]
+    assert columns["subject_id"].description == "(from lab.Subject.subject_id)"
+    assert columns["session_id"].description == "counted per subject"
+    assert columns["session_id"].tags == {"key": ""}
+    assert columns["note"].constraints.nullable
+    assert not columns["session_date"].constraints.nullable
+    assert schema.constraints.other == [
+        "primary key (subject_id, session_id)",
+        "(subject_id) -> lab.Subject",
+    ]
+
+
+def test_columns_of_a_single_key_are_unique_and_types_get_icons(lab: Lab) -> None:
+    specs = specs_of(lab.definitions())
+    subject, sex = specs["lab/subject"].metadata["dagster/column_schema"].columns
+    assert subject.constraints.unique
+    # "enum" would be shown as a number, for the letters n-u-m.
+    assert sex.type.startswith("str enum(")
+    data = specs["lab/raw_data"].metadata["dagster/column_schema"].columns[-1]
+    assert data.type == "arr <blob>"
+
+
+class LabTranslator(TableTranslator):
+    def get_asset_spec(self, props: TableProps) -> dg.AssetSpec:
+        spec = super().get_asset_spec(props)
+        return spec.replace_attributes(owners=["team:lab"], group_name=f"{props.group}/all")
+
+
+def test_the_translator_has_the_last_word(lab: Lab) -> None:
+    specs = specs_of(lab.definitions(translator=LabTranslator()))
+    assert all(spec.owners == ["team:lab"] for spec in specs.values())
+    assert specs["lab/processed"].group_name == "lab/all"
+    assert specs["lab/processed"].kinds == {"computed", "sqlite"}
+
+
+def test_tables_of_another_schema_are_deps(lab: Lab) -> None:
+    ephys = Schema("ephys", connection=lab.schema.connection, context=lab.schema.tables)
+
+    @ephys
+    class Probe(Manual):
+        definition = """
+        -> Session
+        probe : int32
+        """
+
+        class Shank(Part):
+            definition = """
+            -> master
+            shank : int32
+            """
+
+    defs = lab.definitions()
+    assert "ephys/probe" not in specs_of(defs)
+    both = specs_of(build_definitions([ephys, lab.schema]))
+    assert [dep.asset_key for dep in both["ephys/probe"].deps] == [key_of("lab/session")]
+    assert both["ephys/probe/shank"].group_name == "ephys"
+
+
+def subjects_asset(description: str) -> dg.AssetsDefinition:
+    @dg.asset(key=["lab", "subject"], io_manager_key="table_io_manager", description=description)
+    def subject() -> pd.DataFrame:
+        return pd.DataFrame({"subject_id": [1], "sex": ["F"]})
+
+    return subject
+
+
+def test_an_asset_of_the_users_stands_for_a_manual_table(lab: Lab) -> None:
+    defs = lab.definitions(assets=[subjects_asset("From the colony's list")])
+    defs.get_repository_def().load_all_definitions()
+    spec = specs_of(defs)["lab/subject"]
+    assert spec.description == "From the colony's list"
+    assert spec.group_name == "lab"
+    assert spec.kinds == {"manual", "sqlite"}
+    assert "dagster/column_schema" in spec.metadata
+    assert key_of("lab/subject") in defs.resolve_asset_graph().materializable_asset_keys
+
+
+def test_an_asset_with_the_key_of_a_computed_table_is_refused(lab: Lab) -> None:
+    @dg.asset(key=["lab", "processed"])
+    def processed() -> None: ...
+
+    with pytest.raises(ConfigurationError, match=r"lab\.Processed.*another key"):
+        lab.definitions(assets=[processed])
+
+
+def test_everything_else_of_the_users_is_joined(lab: Lab) -> None:
+    @dg.asset_check(asset=["lab", "processed"])
+    def positive() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=True)
+
+    job = dg.define_asset_job("nightly", selection=[key_of("lab/raw_data")])
+    defs = lab.definitions(
+        asset_checks=[positive],
+        jobs=[job],
+        schedules=[dg.ScheduleDefinition(job=job, cron_schedule="0 3 * * *")],
+        resources={"camera": "webcam"},
+    )
+    repository = defs.get_repository_def()
+    repository.load_all_definitions()
+    assert {"nightly", "populate"} <= set(repository.job_names)
+    assert "camera" in repository.get_top_level_resources()
+    assert repository.has_sensor_def("populate_sensor")
+
+
+def test_a_schema_given_twice_is_refused(lab: Lab) -> None:
+    with pytest.raises(ConfigurationError, match="lab is given more than once"):
+        build_definitions([lab.schema, lab.schema])

@@ -1,0 +1,230 @@
+"""Rows to and from ordinary assets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from tests.orchestration.lab import Lab, partition, partitions
+from tests.orchestration.running import key_of, materialize, tick
+
+Taken = list[Any]
+
+
+def reader(lab: Lab, kind: Any, taken: Taken, table: str = "processed", **options: Any) -> Any:
+    """An asset that takes the rows of a table, annotated as `kind`."""
+
+    def reads(rows: Any) -> None:
+        taken.append(rows)
+
+    if kind is not None:
+        reads.__annotations__["rows"] = kind
+    else:
+        del reads.__annotations__["rows"]
+    ins = {"rows": dg.AssetIn([lab.schema.name, table])}
+    return dg.asset(name="reads", ins=ins, **options)(reads)
+
+
+def writer(returned: Callable[[], Any], table: str = "subject") -> dg.AssetsDefinition:
+    """An asset whose rows go into a Manual table."""
+
+    @dg.asset(key=["lab", table], io_manager_key="table_io_manager")
+    def writes():
+        return returned()
+
+    return writes
+
+
+def error_text(instance: dg.DagsterInstance) -> str:
+    (run,) = instance.get_runs(limit=1)
+    events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    return str(events[0].get_dagster_event().step_failure_data.error_display_string)
+
+
+@pytest.fixture
+def filled(lab: Lab, instance: dg.DagsterInstance) -> Lab:
+    lab.add_sessions(range(3))
+    for table in (lab.RawData, lab.Processed, lab.Filtered):
+        table.populate()
+    tick(lab.definitions(), instance)
+    return lab
+
+
+def test_a_frame_has_all_attributes_as_columns(filled: Lab, instance: dg.DagsterInstance) -> None:
+    taken: Taken = []
+    defs = filled.definitions(assets=[reader(filled, pd.DataFrame, taken)])
+    assert materialize(defs, instance, "reads")
+    (frame,) = taken
+    assert list(frame.columns) == ["subject_id", "session_id", "total"]
+    assert list(frame["session_id"]) == [0, 1, 2]
+    assert list(frame["total"]) == [5, 6, 7]
+
+
+def test_an_empty_table_is_a_frame_with_columns(lab: Lab, instance: dg.DagsterInstance) -> None:
+    taken: Taken = []
+    assert materialize(
+        lab.definitions(assets=[reader(lab, pd.DataFrame, taken)]), instance, "reads"
+    )
+    assert list(taken[0].columns) == ["subject_id", "session_id", "total"]
+
+
+@pytest.mark.parametrize("kind", [list[dict], list, None])
+def test_rows_come_as_dicts(filled: Lab, instance: dg.DagsterInstance, kind: Any) -> None:
+    taken: Taken = []
+    defs = filled.definitions(assets=[reader(filled, kind, taken)])
+    assert materialize(defs, instance, "reads")
+    assert taken == [[{"subject_id": 1, "session_id": n, "total": n + 5} for n in range(3)]]
+
+
+def test_blobs_come_as_python_objects(filled: Lab, instance: dg.DagsterInstance) -> None:
+    taken: Taken = []
+    defs = filled.definitions(assets=[reader(filled, None, taken, table="raw_data")])
+    assert materialize(defs, instance, "reads")
+    assert taken[0][1]["data"] == [1, 2, 3]
+
+
+def with_partitions_of(lab: Lab, table: str) -> dict[str, Any]:
+    specs = {spec.key: spec for spec in lab.definitions().resolve_all_asset_specs()}
+    return {"partitions_def": specs[key_of(lab.asset(table))].partitions_def}
+
+
+def test_a_partition_gets_its_own_row(filled: Lab, instance: dg.DagsterInstance) -> None:
+    taken: Taken = []
+    options = with_partitions_of(filled, "session")
+    defs = filled.definitions(assets=[reader(filled, dict, taken, **options)])
+    assert materialize(defs, instance, "reads", partition=partition(1))
+    assert taken == [{"subject_id": 1, "session_id": 1, "total": 6}]
+
+
+def test_a_range_of_partitions_gets_its_rows(filled: Lab, instance: dg.DagsterInstance) -> None:
+    taken: Taken = []
+    options = with_partitions_of(filled, "session")
+    reads = reader(filled, None, taken, backfill_policy=dg.BackfillPolicy.single_run(), **options)
+    defs = filled.definitions(assets=[reads])
+    assert materialize(defs, instance, "reads", partition=partition(1), through=partition(2))
+    assert [row["session_id"] for row in taken[0]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("grain", "chosen", "table", "rows"),
+    [
+        ("session", partition(1), "filtered", 2),
+        ("subject", "subject_id=1", "session", 3),
+        ("filtered", f"{partition(1)}/filter_id=2", "session", 1),
+    ],
+)
+def test_another_grain_gets_the_rows_that_agree(
+    filled: Lab, instance: dg.DagsterInstance, grain: str, chosen: str, table: str, rows: int
+) -> None:
+    taken: Taken = []
+    options = with_partitions_of(filled, grain)
+    nothing = dg.SpecificPartitionsPartitionMapping([])
+    reads = reader(filled, None, taken, table=table, **options)
+    reads = reads.map_asset_specs(
+        lambda spec: spec.replace_attributes(
+            deps=[dg.AssetDep(dep.asset_key, partition_mapping=nothing) for dep in spec.deps]
+        )
+    )
+    defs = filled.definitions(assets=[reads])
+    assert materialize(defs, instance, "reads", partition=chosen)
+    assert len(taken[0]) == rows
+
+
+def test_a_dict_needs_exactly_one_row(filled: Lab, instance: dg.DagsterInstance) -> None:
+    defs = filled.definitions(assets=[reader(filled, dict, [])])
+    assert not materialize(defs, instance, "reads")
+    assert "lab.Processed has 3 rows for this input" in error_text(instance)
+
+
+def test_an_annotation_that_rows_cannot_have(filled: Lab, instance: dg.DagsterInstance) -> None:
+    defs = filled.definitions(assets=[reader(filled, str, [])])
+    assert not materialize(defs, instance, "reads")
+    assert "annotate the input as pandas.DataFrame, list[dict], or dict" in error_text(instance)
+
+
+FRAME = pd.DataFrame({"subject_id": [1, 2], "sex": ["F", "M"]})
+ROWS = FRAME.to_dict("records")
+
+
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [
+        (FRAME, 2),
+        (FRAME.set_index("subject_id"), 2),
+        (ROWS, 2),
+        (ROWS[0], 1),
+        ([], 0),
+        (FRAME.head(0), 0),
+        (None, 0),
+    ],
+)
+def test_what_an_asset_returns_is_inserted(
+    lab: Lab, instance: dg.DagsterInstance, value: Any, count: int
+) -> None:
+    defs = lab.definitions(assets=[writer(lambda: value)])
+    assert materialize(defs, instance, "lab/subject")
+    assert lab.Subject.to_dicts(order_by="KEY") == ROWS[:count]
+    event = instance.get_latest_materialization_event(key_of("lab/subject"))
+    metadata = event.asset_materialization.metadata  # type: ignore[union-attr]
+    assert metadata["rows_inserted"].value == count
+    assert metadata["dagster/row_count"].value == count
+
+
+def test_new_keys_are_partitions_at_once(lab: Lab, instance: dg.DagsterInstance) -> None:
+    lab.add_sessions([0])
+    rows = [{"subject_id": 1, "session_id": n, "session_date": "2026-11-20"} for n in (1, 2)]
+    defs = lab.definitions(assets=[writer(lambda: rows, "session")])
+    assert materialize(defs, instance, "lab/session")
+    assert set(instance.get_dynamic_partitions("lab.Session")) == partitions([1, 2])
+    tick(defs, instance)
+    assert set(instance.get_dynamic_partitions("lab.Session")) == partitions([0, 1, 2])
+
+
+def test_an_asset_can_run_again_and_leaves_rows_as_they_are(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    rows = [dict(ROWS[0])]
+    defs = lab.definitions(assets=[writer(lambda: rows)])
+    assert materialize(defs, instance, "lab/subject")
+    rows[:] = [{"subject_id": 1, "sex": "M"}, {"subject_id": 2, "sex": "M"}]
+    assert materialize(defs, instance, "lab/subject")
+    assert lab.Subject.to_dicts(order_by="KEY") == ROWS
+    event = instance.get_latest_materialization_event(key_of("lab/subject"))
+    assert event.asset_materialization.metadata["rows_left"].value == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([{"subject_id": 1, "sex": "F"}, {"subject_id": 2}], ["sex"]),
+        ([{"sex": "F"}], ["subject_id"]),
+        ([{"subject_id": 1, "sex": "F"}, {"subject_id": 2, "sex": "X"}], ["sex", "'X'"]),
+        ([{"subject_id": 1, "sex": "F", "age": 3}], ["age"]),
+        ([{"subject_id": 1, "sex": "F"}] * 2, ["subject_id"]),
+        ("a text", ["takes a DataFrame"]),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_all_together(
+    lab: Lab, instance: dg.DagsterInstance, rows: Any, words: list[str]
+) -> None:
+    defs = lab.definitions(assets=[writer(lambda: rows)])
+    assert not materialize(defs, instance, "lab/subject")
+    assert len(lab.Subject()) == 0
+    text = error_text(instance)
+    assert "ubject" in text  # the table, as lab.subject or lab.Subject
+    assert all(word in text for word in words), text
+
+
+def test_rows_come_down_through_two_tables_in_one_run(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    taken: Taken = []
+    defs = lab.definitions(
+        assets=[writer(lambda: FRAME), reader(lab, pd.DataFrame, taken, table="subject")]
+    )
+    assert materialize(defs, instance, "lab/subject", "reads")
+    assert list(taken[0]["sex"]) == ["F", "M"]

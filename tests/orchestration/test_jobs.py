@@ -1,0 +1,97 @@
+"""The job that populates from the launchpad."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from tests.orchestration.lab import Lab, partition, partitions
+from tests.orchestration.running import requested, statuses, tick
+
+
+def launch(
+    defs: dg.Definitions, instance: dg.DagsterInstance, **config: Any
+) -> dg.ExecuteInProcessResult:
+    run_config = {"ops": {"populate_tables": {"config": config}}} if config else {}
+    job = defs.resolve_job_def("populate")
+    return job.execute_in_process(run_config, instance=instance, raise_on_error=False)
+
+
+def error_text(result: dg.ExecuteInProcessResult) -> str:
+    return str(result.failure_data_for_node("populate_tables"))
+
+
+def test_as_it_stands_it_makes_everything(any_lab: Lab, instance: dg.DagsterInstance) -> None:
+    any_lab.add_sessions(range(3))
+    defs = any_lab.definitions()
+    assert launch(defs, instance).success
+    assert len(any_lab.Processed()) == 3
+    assert len(any_lab.Filtered()) == 6
+    for table in ("raw_data", "processed", "processed/peak", "filtered"):
+        assert set(statuses(defs, instance, any_lab.asset(table))) == {"MATERIALIZED"}
+    assert requested(tick(defs, instance)) == []
+
+
+@pytest.mark.parametrize("name", ["RawData", "lab.RawData", "lab/raw_data"])
+def test_tables_are_chosen_by_name(lab: Lab, instance: dg.DagsterInstance, name: str) -> None:
+    lab.add_sessions(range(2))
+    assert launch(lab.definitions(), instance, tables=[name]).success
+    assert {table for table, _ in lab.calls} == {"RawData"}
+
+
+@pytest.mark.parametrize(
+    "restriction", [{"session_id": 2}, "session_id = 2", [{"session_id": 2}, {"session_id": 9}]]
+)
+def test_keys_are_chosen_by_restriction(
+    lab: Lab, instance: dg.DagsterInstance, restriction: Any
+) -> None:
+    lab.add_sessions(range(4))
+    defs = lab.definitions()
+    assert launch(defs, instance, restriction=restriction).success
+    assert statuses(defs, instance, "lab/processed")["MATERIALIZED"] == {partition(2)}
+    assert len(lab.RawData()) == 1
+
+
+def test_keys_are_limited_per_table(lab: Lab, instance: dg.DagsterInstance) -> None:
+    lab.add_sessions(range(4))
+    assert launch(lab.definitions(), instance, tables=["RawData", "Processed"], limit=2).success
+    assert lab.calls == [("RawData", 0), ("RawData", 1), ("Processed", 0), ("Processed", 1)]
+
+
+def test_failing_keys_fail_the_job_at_its_end_and_are_shown(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.broken = {1}
+    lab.add_sessions(range(3))
+    defs = lab.definitions()
+    result = launch(defs, instance)
+    assert not result.success
+    assert "no file session1.csv" in error_text(result)
+    assert statuses(defs, instance, "lab/raw_data") == {
+        "MATERIALIZED": partitions([0, 2]),
+        "FAILED": {partition(1)},
+    }
+    assert statuses(defs, instance, "lab/processed")["MATERIALIZED"] == partitions([0, 2])
+
+
+def test_errors_are_retried_when_asked(lab: Lab, instance: dg.DagsterInstance) -> None:
+    lab.broken = {1}
+    lab.add_sessions(range(3))
+    defs = lab.definitions()
+    launch(defs, instance)
+    lab.broken = set()
+    assert launch(defs, instance).success
+    assert len(lab.RawData()) == 2
+    assert launch(defs, instance, retry_errors=True).success
+    assert len(lab.Processed()) == 3
+    assert set(statuses(defs, instance, "lab/raw_data")) == {"MATERIALIZED"}
+
+
+@pytest.mark.parametrize("name", ["Nothing", "Session"])
+def test_a_name_of_no_table_lists_those_there_are(
+    lab: Lab, instance: dg.DagsterInstance, name: str
+) -> None:
+    result = launch(lab.definitions(), instance, tables=[name])
+    assert "lab.RawData, lab.Processed, lab.Filtered" in error_text(result)

@@ -1,0 +1,208 @@
+"""Populate runs: what they make, what Dagster shows of it, and what a retry does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from tests.orchestration.lab import Lab, partition, partitions
+from tests.orchestration.running import (
+    create_run,
+    execute,
+    key_of,
+    materialize,
+    requested,
+    run_until_quiet,
+    statuses,
+    submit,
+    tick,
+)
+
+TABLES = ("lab/raw_data", "lab/processed", "lab/processed/peak")
+
+
+def register(defs: dg.Definitions, instance: dg.DagsterInstance) -> None:
+    """Let the sensor register partitions, without running what it asks for."""
+    tick(defs, instance)
+
+
+def step_failure(instance: dg.DagsterInstance, run_id: str) -> dg.Failure | Any:
+    events = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    return events[0].get_dagster_event().step_failure_data.user_failure_data
+
+
+def test_one_partition_is_made_with_its_parts(lab: Lab, instance: dg.DagsterInstance) -> None:
+    lab.add_sessions(range(3))
+    defs = lab.definitions()
+    register(defs, instance)
+    assert materialize(defs, instance, *TABLES, partition=partition(1))
+    assert lab.calls == [("RawData", 1), ("Processed", 1)]
+    assert (lab.Processed & {"session_id": 1}).fetch1("total") == 6
+    for name in TABLES:
+        assert statuses(defs, instance, name)["MATERIALIZED"] == {partition(1)}
+
+
+def test_a_range_runs_the_chain_key_by_key(any_lab: Lab, instance: dg.DagsterInstance) -> None:
+    any_lab.add_sessions(range(5))
+    defs = any_lab.definitions()
+    register(defs, instance)
+    names = [any_lab.asset("raw_data"), any_lab.asset("processed"), any_lab.asset("processed/peak")]
+    assert materialize(defs, instance, *names, partition=partition(1), through=partition(3))
+    for name in names:
+        assert statuses(defs, instance, name)["MATERIALIZED"] == partitions([1, 2, 3])
+    assert len(any_lab.Processed.Peak()) == 6
+
+
+def test_a_failing_key_alone_is_shown_as_failed_and_the_chain_goes_on(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.broken = {2}
+    lab.add_sessions(range(5))
+    defs = lab.definitions()
+    register(defs, instance)
+    assert not materialize(defs, instance, *TABLES, partition=partition(0), through=partition(4))
+    good = partitions([0, 1, 3, 4])
+    assert statuses(defs, instance, "lab/raw_data") == {
+        "MATERIALIZED": good,
+        "FAILED": {partition(2)},
+    }
+    # Its row is missing, so the table after it could not have it either.
+    assert statuses(defs, instance, "lab/processed")["MATERIALIZED"] == good
+    assert len(lab.Processed()) == 4
+
+
+def test_the_failure_names_the_keys_with_their_errors(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.broken = {1, 3}
+    lab.add_sessions(range(4))
+    defs = lab.definitions()
+    (request,) = requested(tick(defs, instance))
+    run = submit(defs, instance, request)
+    assert not execute(defs, instance, run)
+    failure = step_failure(instance, run.run_id)
+    errors: Any = failure.metadata["failed_keys"].value
+    assert list(errors) == [f"lab.RawData {partition(1)}", f"lab.RawData {partition(3)}"]
+    assert errors[f"lab.RawData {partition(3)}"] == "FileNotFoundError: no file session3.csv"
+    assert failure.metadata["failed"].value == 2
+    messages = "\n".join(record.user_message for record in instance.all_logs(run.run_id))
+    assert "lab.RawData subject_id=1/session_id=3 failed" in messages
+    assert 'raise FileNotFoundError(f"no file' in messages
+
+
+@pytest.mark.parametrize("broken", [0, 2])  # the first key is also in the run's tags
+def test_a_failing_key_of_a_sensors_run_is_shown_as_failed(
+    lab: Lab, instance: dg.DagsterInstance, broken: int
+) -> None:
+    lab.broken = {broken}
+    lab.add_sessions(range(5))
+    defs = lab.definitions()
+    run_until_quiet(defs, instance)
+    good = partitions(set(range(5)) - {broken})
+    failed = {"MATERIALIZED": good, "FAILED": {partition(broken)}}
+    assert statuses(defs, instance, "lab/raw_data") == failed
+    missing = {"MATERIALIZED": good, "MISSING": {partition(broken)}}
+    assert statuses(defs, instance, "lab/processed") == missing
+    assert statuses(defs, instance, "lab/processed/peak") == missing
+
+
+def test_a_failed_key_is_retried_when_a_person_asks(lab: Lab, instance: dg.DagsterInstance) -> None:
+    lab.broken = {2}
+    lab.add_sessions(range(4))
+    defs = lab.definitions()
+    run_until_quiet(defs, instance)
+    lab.broken = set()
+    lab.calls.clear()
+    assert materialize(defs, instance, *TABLES, partition=partition(2))
+    assert lab.calls == [("RawData", 2), ("Processed", 2)]
+    assert set(statuses(defs, instance, "lab/raw_data")) == {"MATERIALIZED"}
+    assert run_until_quiet(defs, instance) == [True]  # Filtered had waited for it
+
+
+def test_a_retry_of_a_range_leaves_what_is_done_alone(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.broken = {2}
+    lab.add_sessions(range(4))
+    defs = lab.definitions()
+    run_until_quiet(defs, instance)
+    lab.calls.clear()
+    assert not materialize(defs, instance, *TABLES, partition=partition(0), through=partition(3))
+    assert lab.calls == [("RawData", 2)]
+    expected = {"MATERIALIZED": partitions([0, 1, 3]), "FAILED": {partition(2)}}
+    assert statuses(defs, instance, "lab/raw_data") == expected
+    assert statuses(defs, instance, "lab/processed")["MATERIALIZED"] == partitions([0, 1, 3])
+
+
+def test_a_done_partition_made_again_stays_materialized(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.add_sessions([0])
+    defs = lab.definitions()
+    run_until_quiet(defs, instance)
+    lab.calls.clear()
+    assert materialize(defs, instance, *TABLES, partition=partition(0))
+    assert lab.calls == []
+    assert statuses(defs, instance, "lab/raw_data") == {"MATERIALIZED": {partition(0)}}
+
+
+def test_ranges_with_subset_planned_events_show_the_failed_key_too(
+    lab: Lab, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS", "1")
+    lab.broken = {2}
+    lab.add_sessions(range(4))
+    defs = lab.definitions()
+    register(defs, instance)
+    assert not materialize(defs, instance, *TABLES, partition=partition(0), through=partition(3))
+    expected = {"MATERIALIZED": partitions([0, 1, 3]), "FAILED": {partition(2)}}
+    assert statuses(defs, instance, "lab/raw_data") == expected
+
+
+def test_a_finished_key_tells_rows_bytes_and_seconds(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.add_sessions([0])
+    defs = lab.definitions()
+    run_until_quiet(defs, instance)
+    event = instance.get_latest_materialization_event(key_of("lab/processed"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    metadata = event.asset_materialization.metadata
+    assert metadata["rows"].value == 3  # its own and two of the part
+    assert float(metadata["seconds_make"].value) > 0  # type: ignore[arg-type]
+    raw = instance.get_latest_materialization_event(key_of("lab/raw_data"))
+    assert raw.asset_materialization.metadata["bytes"].value > 0  # type: ignore[union-attr, operator]
+
+
+def test_an_error_outside_make_fails_the_step_and_stops_the_chain(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.add_sessions([0])
+    defs = lab.definitions()
+    register(defs, instance)
+    config = {"ops": {"lab__raw_data": {"config": {"keys": ["nonsense"]}}}}
+    tags = {"dagster/partition": partition(0)}
+    run = create_run(defs, instance, map(key_of, TABLES), run_config=config, tags=tags)
+    assert not execute(defs, instance, run)
+    assert lab.calls == []
+    events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    error = events[0].get_dagster_event().step_failure_data.error_display_string
+    assert "write 'subject_id=.../session_id=...'" in str(error)
+
+
+def test_a_hundred_keys_cost_few_events_and_little_time(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.add_sessions(range(100))
+    defs = lab.definitions()
+    (request,) = requested(tick(defs, instance))
+    run = submit(defs, instance, request)
+    assert execute(defs, instance, run)
+    # One mark for each key of the three tables, and what any run of two steps has.
+    assert len(instance.all_logs(run.run_id)) < 300 + 40
+    record = instance.get_run_record_by_id(run.run_id)
+    assert record is not None
+    assert record.end_time - record.start_time < 10  # type: ignore[operator]
