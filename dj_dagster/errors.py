@@ -23,8 +23,8 @@
     │   └── ChecksumError           the object's bytes are not those that were written
     └── PopulateError               populate was asked for something it must not do
 
-Names that DataJoint 2.3 has keep its spelling. `transient` says whether trying again can help; it is
-what the job table and the orchestrator decide on.
+Names that DataJoint 2.3 has keep its spelling. `transient` says whether trying again can help; it
+is what the job table and the orchestrator decide on.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class BlobError(ObjectError):
     """Bytes that are not a valid blob, or an object that the format cannot hold."""
 
 
-class MissingExternalFile(ObjectError):  # noqa: N818 - DataJoint's name
+class MissingExternalFile(ObjectError):
     """A row refers to an object or file that its store does not have."""
 
 

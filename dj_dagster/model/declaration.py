@@ -57,7 +57,7 @@ class ForeignKeyDeclaration:
 
 @dataclass(frozen=True, slots=True)
 class IndexDeclaration:
-    """One ``[unique] index(...)`` line; `parts` are attributes, prefixes ``a(10)`` or ``(expr)``."""
+    """One ``[unique] index(...)`` line; a part is an attribute, a prefix ``a(10)``, or SQL."""
 
     parts: tuple[str, ...]
     unique: bool = False

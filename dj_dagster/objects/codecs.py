@@ -7,7 +7,7 @@ A codec's type may be another codec, so a value passes a chain of them: ``<blob@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -219,7 +219,7 @@ def _validate(codec: Codec, value: Any) -> None:
 
 
 @contextmanager
-def _located(codec: Codec, context: ObjectContext) -> Iterator[None]:
+def _located(codec: Codec, context: ObjectContext) -> Generator[None]:
     """Say in errors which codec failed and where the value belongs."""
     try:
         yield

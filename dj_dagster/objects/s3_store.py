@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -81,8 +81,8 @@ class S3Store(Store):
     def _client(self) -> s3fs.S3FileSystem:
         config: dict[str, Any] = {
             "connect_timeout": 10,
-            # s3fs itself tries five times, and both together would take minutes to give up.
-            "retries": {"total_max_attempts": 1},
+            # Lost connections and the server's own errors (500 to 504) are worth another try.
+            "retries": {"mode": "standard", "total_max_attempts": 4},
             # Several servers compute the newer checksums wrongly; our own hash covers the content.
             "response_checksum_validation": "when_required",
             "request_checksum_calculation": "when_required",
@@ -90,7 +90,7 @@ class S3Store(Store):
         if self._s3.proxy_server:
             config["proxies"] = dict.fromkeys(("http", "https"), self._s3.proxy_server)
         key, secret = self._s3.access_key, self._s3.secret_key
-        return s3fs.S3FileSystem(
+        client = s3fs.S3FileSystem(
             key=key and key.get_secret_value(),
             secret=secret and secret.get_secret_value(),
             endpoint_url=self._s3.endpoint_url,
@@ -99,9 +99,13 @@ class S3Store(Store):
             use_listings_cache=False,
             skip_instance_cache=True,
         )
+        # s3fs has a loop of its own, which leaves most of these errors out; together they would
+        # take minutes to give up.
+        client.retries = 1
+        return client
 
     @contextmanager
-    def _translated(self, path: str) -> Iterator[None]:
+    def _translated(self, path: str) -> Generator[None]:
         """Turn errors of the client into ours, but leave FileNotFoundError to the callers."""
         try:
             yield
