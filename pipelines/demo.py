@@ -1,0 +1,67 @@
+"""The whole demo without a browser: record, let the sensor start runs, make the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from dagster import AssetKey, DagsterInstance
+from dagster._core.instance import InstanceRef
+
+from dj_dagster.orchestration.headless import run_assets, run_job, run_until_idle
+from dj_dagster.workflow.computed import AutoPopulate
+from pipelines import lab
+from pipelines.definitions import defs
+
+
+def run_headless(sessions: int) -> bool:
+    """Record sessions and process them, print what became of each table; True if all went well.
+
+    The history goes where `dagster dev` keeps it when it is started in this folder, so that the UI
+    shows it later.
+    """
+    with _instance() as instance:
+        config = {"ops": {"record": {"config": {"sessions": sessions}}}}
+        runs = [run_job(defs, "record_session", instance=instance, run_config=config)]
+        runs += run_until_idle(defs, instance=instance)
+        runs.append(run_assets(defs, [AssetKey("heart_rate_report")], instance=instance))
+    failed = sum(not run.is_success for run in runs)
+    pending = _print_progress()
+    _print_errors()
+    click.echo(f"{len(runs)} runs, {failed} failed; {pending} keys pending.")
+    return not failed and not pending
+
+
+def _instance() -> DagsterInstance:
+    if Path("dagster.yaml").is_file():
+        return DagsterInstance.from_ref(InstanceRef.from_dir(str(Path.cwd())))
+    return DagsterInstance.ephemeral()
+
+
+def _print_progress() -> int:
+    """Print a line a table and return how many keys are pending in all."""
+    click.echo(f"{'table':<22}{'tier':<10}{'rows':>6}  {'done':>11}  {'failed':>6}")
+    pending = 0
+    for table_class in lab.schema.tables.values():
+        for table in (table_class(), *(part() for part in table_class.parts())):
+            progress = _progress(table) if isinstance(table, AutoPopulate) else ("", "", 0)
+            pending += progress[2]
+            done, failed, _ = progress
+            tier = table.tier.name.lower()
+            click.echo(f"{table.class_name:<22}{tier:<10}{len(table):>6}  {done:>11}  {failed:>6}")
+    return pending
+
+
+def _print_errors() -> None:
+    for table_class in lab.schema.tables.values():
+        if issubclass(table_class, AutoPopulate):
+            table = table_class()
+            for job in table.jobs.to_dicts("error"):
+                key = {name: job[name] for name in table.primary_key}
+                click.echo(f"failed: {table.class_name} {key}: {job['error_message']}")
+
+
+def _progress(table: AutoPopulate) -> tuple[str, str, int]:
+    remaining, total = table.progress()
+    failed = len(table.jobs.to_dicts("error"))
+    return f"{total - remaining} of {total}", str(failed), remaining

@@ -1,0 +1,75 @@
+"""The command `dj-dagster`, run as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def run(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a folder, on its own defaults but for the given settings."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("DJ_")}
+    command = [sys.executable, "-c", "from dj_dagster.cli import main; main()", *arguments]
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env={**ours, **settings},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    shutil.copy(REPOSITORY / "dagster.yaml", tmp_path)
+    return tmp_path
+
+
+def line(output: str, table: str) -> list[str]:
+    return next(text for text in output.splitlines() if text.startswith(f"{table} ")).split()
+
+
+def test_the_headless_demo_makes_everything_and_tells_of_it(folder: Path) -> None:
+    done = run(folder, "demo", "--headless", "--sessions", "3")
+    assert done.returncode == 0, done.stderr
+    assert line(done.stdout, "Session") == ["Session", "manual", "3"]
+    assert line(done.stdout, "Processed") == ["Processed", "computed", "3", "3", "of", "3", "0"]
+    assert line(done.stdout, "HeartRate") == ["HeartRate", "computed", "6", "6", "of", "6", "0"]
+    assert done.stdout.endswith("0 failed; 0 keys pending.\n")
+    assert (folder / ".dagster").is_dir(), "the UI would not show these runs"
+
+    # Once more: what is done is not done again, and a key without its file fails alone.
+    with sqlite3.connect(folder / ".dj" / "lab.sqlite") as connection:
+        values = (1, 150, "2026-01-01 10:00:00", "lost.csv")
+        connection.execute('INSERT INTO "lab.session" VALUES (?, ?, ?, ?)', values)
+    done = run(folder, "demo", "--headless", "--sessions", "1")
+    assert done.returncode == 1
+    assert line(done.stdout, "RawData") == ["RawData", "imported", "4", "4", "of", "5", "1"]
+    assert line(done.stdout, "HeartRate")[2:6] == ["8", "8", "of", "8"]
+    assert "failed: RawData {'subject_id': 1, 'session_id': 150}: FileNotFoundError" in done.stdout
+
+
+def test_an_unreachable_database_is_one_clear_line_without_the_password(folder: Path) -> None:
+    url = "mysql+pymysql://me:secret@127.0.0.1:9/"
+    done = run(folder, "demo", "--headless", DJ_DATABASE_URL=url)
+    assert done.returncode == 1
+    (message,) = done.stderr.splitlines()
+    assert message.startswith("Error: The database mysql+pymysql://me:***@127.0.0.1:9/ cannot be")
+    assert "secret" not in done.stdout + done.stderr
+
+
+def test_a_database_that_nobody_speaks_is_refused(folder: Path) -> None:
+    done = run(folder, "demo", "--headless", DJ_DATABASE_URL="oracle://me:secret@host/")
+    assert done.returncode == 1
+    assert "oracle://me:***@host/ names a database that dj_dagster does not speak" in done.stderr
+    assert "secret" not in done.stderr
