@@ -34,6 +34,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=bool(os.environ.get("CI")),
         help="fail, instead of skip, where MariaDB or Chromium is not installed",
     )
+    parser.addoption(
+        "--save-screenshots",
+        action="store_true",
+        help="write the pictures of the README into docs/",
+    )
 
 
 @contextlib.contextmanager

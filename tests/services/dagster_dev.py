@@ -8,7 +8,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ def dagster_dev(
     folder: Path,
     *,
     env: Mapping[str, str] | None = None,
+    without: Collection[str] = (),
     arguments: Sequence[str] = (),
     log: Path | None = None,
     timeout: float = 120,
@@ -66,6 +67,8 @@ def dagster_dev(
         Working directory: the one with `workspace.yaml` and `dagster.yaml`.
     env
         Variables beside our own environment, from which DAGSTER_HOME is left out.
+    without
+        Further variables of our own environment to leave out.
     arguments
         Further words of the command line.
     log
@@ -77,7 +80,8 @@ def dagster_dev(
     url = f"http://127.0.0.1:{port}"
     log = log or folder / "dagster-dev.log"
     command = [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(port)]
-    ours = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+    left_out = {"DAGSTER_HOME", *without}
+    ours = {name: value for name, value in os.environ.items() if name not in left_out}
     with server(
         [*command, *arguments],
         log=log,
