@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -37,7 +36,8 @@ from dj_dagster.model.scanner import unquote
 from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.backends.base import Backend, Convert, InsertMode
-from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn
+from dj_dagster.relational.backends.reported import Reference, Rows, grouped, raw_table
+from dj_dagster.relational.stored import RawTable, StoredColumn
 
 _CORE_TYPES = {
     "int8": "tinyint",
@@ -170,8 +170,8 @@ class MySQLBackend(Backend):
         """Read information_schema, three statements for the whole database."""
         # The tables come first: of one that is declared meanwhile the columns would be missing.
         tables = connection.exec_driver_sql(_TABLES, (schema,)).fetchall()
-        columns = _grouped(connection.exec_driver_sql(_COLUMNS, (schema,)))
-        keys = _grouped(connection.exec_driver_sql(_KEYS, (schema,)))
+        columns = grouped(connection.exec_driver_sql(_COLUMNS, (schema,)))
+        keys = grouped(connection.exec_driver_sql(_KEYS, (schema,)))
         return [
             _raw_table(TableName(schema, name), comment, columns[name], keys[name])
             for name, comment in tables
@@ -261,17 +261,8 @@ _ERRORS: dict[int, type[DataJointError]] = {
 }
 
 
-def _grouped(rows: Iterable[Sequence[Any]]) -> defaultdict[str, list[Sequence[Any]]]:
-    groups: defaultdict[str, list[Sequence[Any]]] = defaultdict(list)
-    for name, *rest in rows:
-        groups[name].append(rest)
-    return groups
-
-
-def _raw_table(
-    name: TableName, comment: str, columns: list[Sequence[Any]], keys: list[Sequence[Any]]
-) -> RawTable:
-    stored = tuple(
+def _raw_table(name: TableName, comment: str, columns: Rows, keys: Rows) -> RawTable:
+    stored = [
         StoredColumn(
             column,
             kind,
@@ -281,21 +272,19 @@ def _raw_table(
             "auto_increment" in extra.lower(),
         )
         for column, kind, nullable, default, text, extra in columns
-    )
-    constraints: dict[str, list[Sequence[Any]]] = {}
-    for constraint, *rest in keys:
-        constraints.setdefault(constraint, []).append(rest)
-    key = tuple(column for column, *_ in constraints.pop("PRIMARY", []))
-    unique = tuple(
-        tuple(column for column, *_ in rows) for rows in constraints.values() if rows[0][1] is None
-    )
-    optional = {column.name for column in stored if column.nullable}
-    edges = tuple(
-        _foreign_key(name, rows, key, optional, unique)
-        for rows in constraints.values()
-        if rows[0][1] is not None
-    )
-    return RawTable(name, comment, stored, key, edges, unique)
+    ]
+    constraints = grouped(keys)
+    key = [column for column, *_ in constraints.pop("PRIMARY", [])]
+    references: list[Reference] = []
+    unique: list[tuple[str, ...]] = []
+    for rows in constraints.values():
+        _, schema, table, _ = rows[0]
+        if table is None:
+            unique.append(tuple(column for column, *_ in rows))
+        else:
+            attributes = {column: parent for column, _, _, parent in rows}
+            references.append((TableName(schema, table), attributes))
+    return raw_table(name, comment, stored, key, references, unique)
 
 
 def _default(text: str | None) -> Default | None:
@@ -307,21 +296,3 @@ def _default(text: str | None) -> Default | None:
     if len(text) > 1 and text.startswith("'") and text.endswith("'"):
         return Default(unquote(text))
     return Default(text)
-
-
-def _foreign_key(
-    child: TableName,
-    rows: list[Sequence[Any]],
-    key: Sequence[str],
-    optional: set[str],
-    unique: Sequence[tuple[str, ...]],
-) -> ForeignKey:
-    attributes = {column: parent for column, _, _, parent in rows}
-    return ForeignKey(
-        child,
-        TableName(rows[0][1], rows[0][2]),
-        attributes,
-        primary=set(attributes) <= set(key),
-        nullable=bool(optional & set(attributes)),
-        unique=tuple(attributes) in unique,
-    )

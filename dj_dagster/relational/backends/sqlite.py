@@ -1,16 +1,11 @@
-"""SQLite: one file holds all schemas, and a catalog table holds what SQLite cannot keep.
-
-A table `session` of schema `lab` is called ``"lab.session"``; column and table comments, which
-carry the attribute types, are rows of the table ``~catalog``.
-"""
+"""SQLite: one file holds all schemas; a table `session` of schema `lab` is ``"lab.session"``."""
 
 from __future__ import annotations
 
 import json
 import re
 import sqlite3
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +19,7 @@ from sqlalchemy.engine import Connection as SAConnection
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 
+import dj_dagster.relational.backends.sqlite_catalog as catalog
 import dj_dagster.relational.backends.temporal as temporal
 from dj_dagster.errors import (
     AccessError,
@@ -43,7 +39,7 @@ from dj_dagster.model.declaration import Default
 from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.backends.base import Backend, Convert, InsertMode
-from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn
+from dj_dagster.relational.stored import RawTable
 from dj_dagster.relational.values import with_scale
 
 EXACT_DIGITS = 15
@@ -62,40 +58,6 @@ _COLUMN_TYPES = {
     Family.JSON: "TEXT",
     Family.BYTES: "BLOB",
 }
-
-_CATALOG = sa.table(
-    "~catalog",
-    sa.column("schema_name"),
-    sa.column("table_name"),
-    sa.column("column_name"),
-    sa.column("comment"),
-)
-_CREATE_CATALOG = """
-CREATE TABLE IF NOT EXISTS "~catalog" (
-    schema_name TEXT NOT NULL, table_name TEXT NOT NULL, column_name TEXT NOT NULL,
-    comment TEXT NOT NULL, PRIMARY KEY (schema_name, table_name, column_name))
-"""
-_COLUMNS = """
-SELECT m.name, c.name, c.type, c."notnull", c.dflt_value, c.pk, m.sql
-FROM sqlite_master m JOIN pragma_table_info(m.name) c
-WHERE m.type = 'table' AND m.name > ? AND m.name < ? ORDER BY m.rowid, c.cid
-"""
-_FOREIGN_KEYS = """
-SELECT m.name, f.id, f."table", f."from", f."to"
-FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f
-WHERE m.type = 'table' AND m.name > ? AND m.name < ? ORDER BY m.rowid, f.id DESC, f.seq
-"""
-_UNIQUE = """
-SELECT m.name, i.name, c.name
-FROM sqlite_master m JOIN pragma_index_list(m.name) i JOIN pragma_index_info(i.name) c
-WHERE m.type = 'table' AND m.name > ? AND m.name < ? AND i."unique" AND i.origin <> 'pk'
-ORDER BY m.rowid, i.seq, c.seqno
-"""
-_NOW = re.compile(r"current_timestamp|substr\(strftime\(.*, ([0-9]+)\)", re.IGNORECASE)
-_EDGES = """
-SELECT DISTINCT m.name, f."table"
-FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f WHERE m.type = 'table'
-"""
 
 
 class SQLiteBackend(Backend):
@@ -204,10 +166,7 @@ class SQLiteBackend(Backend):
 
     def schema_names(self, connection: SAConnection) -> list[str]:
         """Return the schemas that the catalog lists."""
-        if not _has_catalog(connection):
-            return []
-        query = sa.select(_CATALOG.c.schema_name).distinct().order_by(_CATALOG.c.schema_name)
-        return list(connection.execute(query).scalars())
+        return catalog.schema_names(connection)
 
     def create_schema(self, connection: SAConnection, schema: str) -> None:
         """Note the schema in the catalog.
@@ -217,25 +176,17 @@ class SQLiteBackend(Backend):
         DataJointError
             If another schema differs in case only: SQLite would take their tables for the same.
         """
-        connection.exec_driver_sql(_CREATE_CATALOG)
-        for other in self.schema_names(connection):
-            if other != schema and other.lower() == schema.lower():
-                raise DataJointError(
-                    f"The schema {schema!r} differs from {other!r} in upper and lower case only, "
-                    "which SQLite does not tell apart: choose another name."
-                )
-        _catalog_insert(connection, [(schema, "", "", "")])
+        catalog.add_schema(connection, schema)
 
     def drop_schema(self, connection: SAConnection, schema: str) -> None:
         """Drop the schema's tables one by one, children included in any order."""
-        names = [row[0] for row in connection.exec_driver_sql(_COLUMNS, _span(schema))]
         connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
         try:
-            for name in dict.fromkeys(names):
+            for name in catalog.table_names(connection, schema):
                 connection.exec_driver_sql(f'DROP TABLE IF EXISTS "{name}"')
         finally:
             connection.exec_driver_sql("PRAGMA foreign_keys = ON")
-        connection.execute(sa.delete(_CATALOG).where(_CATALOG.c.schema_name == schema))
+        catalog.remove_schema(connection, schema)
 
     def table_options(self, comment: str) -> dict[str, Any]:
         """Comments go into the catalog instead."""
@@ -250,38 +201,21 @@ class SQLiteBackend(Backend):
         column_comments: dict[str, str],
     ) -> None:
         """Keep the comments in the catalog."""
-        rows = [(*name, column, text) for column, text in {"": comment, **column_comments}.items()]
-        _catalog_insert(connection, rows)
+        catalog.add_comments(connection, name, {"": comment, **column_comments})
 
     def after_drop(self, connection: SAConnection, name: TableName) -> None:
         """Remove the table's comments."""
-        matching = (_CATALOG.c.schema_name == name.schema) & (_CATALOG.c.table_name == name.table)
-        connection.execute(sa.delete(_CATALOG).where(matching))
+        catalog.remove_table(connection, name)
 
     def reflect(self, connection: SAConnection, schema: str) -> list[RawTable]:
         """Read pragmas and catalog, four statements for the whole schema."""
-        if not _has_catalog(connection):
-            return []
-        span = _span(schema)
-        # The tables come first: of one that is declared meanwhile the comments would be missing.
-        columns = _grouped(connection.exec_driver_sql(_COLUMNS, span))
-        query = sa.select(_CATALOG.c.table_name, _CATALOG.c.column_name, _CATALOG.c.comment)
-        rows = connection.execute(query.where(_CATALOG.c.schema_name == schema))
-        comments = {(table, column): comment for table, column, comment in rows}
-        foreign_keys = _grouped(connection.exec_driver_sql(_FOREIGN_KEYS, span))
-        unique = _grouped(connection.exec_driver_sql(_UNIQUE, span))
-        return [
-            _raw_table(name, rows, foreign_keys[name], unique[name], comments)
-            for name, rows in columns.items()
-        ]
+        return catalog.tables(connection, schema)
 
     def foreign_keys_into(
         self, connection: SAConnection, schemas: Sequence[str]
     ) -> set[tuple[str, str]]:
         """Read the foreign keys of the whole file."""
-        edges = connection.exec_driver_sql(_EDGES)
-        pairs = {(child.split(".")[0], parent.split(".")[0]) for child, parent in edges}
-        return {(child, parent) for child, parent in pairs if parent in schemas}
+        return catalog.foreign_keys_into(connection, schemas)
 
     def insert_sql(
         self, name: TableName, columns: tuple[str, ...], key: tuple[str, ...], mode: InsertMode
@@ -338,11 +272,6 @@ def _configure(connection: DBAPIConnection, record: object) -> None:
     cursor.close()
 
 
-def _span(schema: str) -> tuple[str, str]:
-    """Return the bounds of the names that begin with ``schema.``; LIKE would ignore their case."""
-    return f"{schema}.", f"{schema}{chr(ord('.') + 1)}"
-
-
 def _is_lost_in_json(value: Any) -> bool:
     """Whether SQLite's JSON cannot hold a value, or not to the last bit."""
     return isinstance(value, bytes | float) or (isinstance(value, str) and "\0" in value)
@@ -352,100 +281,3 @@ def _int64(value: int) -> int:
     if -(2**63) <= value < 2**63:
         return value
     raise InvalidValueError(f"SQLite holds no integer of more than 64 bits: {value}")
-
-
-def _default(text: str | None) -> Default | None:
-    """Read back what `SQLiteBackend.default_sql` wrote."""
-    if text is None or text.upper() == "NULL":
-        return None
-    if now := _NOW.fullmatch(text):
-        width = int(now[1] or 19)
-        return Default(
-            f"CURRENT_TIMESTAMP({width - 20})" if width > 20 else "CURRENT_TIMESTAMP", True
-        )
-    if text.startswith("'"):
-        return Default(text[1:-1].replace("''", "'"))
-    return Default(text)
-
-
-def _has_catalog(connection: SAConnection) -> bool:
-    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '~catalog'"
-    return connection.exec_driver_sql(query).first() is not None
-
-
-def _catalog_insert(connection: SAConnection, rows: Iterable[tuple[str, ...]]) -> None:
-    statement = 'INSERT OR REPLACE INTO "~catalog" VALUES (?, ?, ?, ?)'
-    connection.exec_driver_sql(statement, list(rows))
-
-
-def _grouped(rows: Iterable[Sequence[Any]]) -> defaultdict[str, list[Sequence[Any]]]:
-    groups: defaultdict[str, list[Sequence[Any]]] = defaultdict(list)
-    for name, *rest in rows:
-        groups[name].append(rest)
-    return groups
-
-
-def _name(text: str) -> TableName:
-    schema, _, table = text.partition(".")
-    return TableName(schema, table)
-
-
-def _raw_table(
-    name: str,
-    columns: list[Sequence[Any]],
-    foreign_keys: list[Sequence[Any]],
-    unique: list[Sequence[Any]],
-    comments: dict[tuple[str, str], str],
-) -> RawTable:
-    table = _name(name)
-    stored = tuple(
-        StoredColumn(
-            column,
-            kind,
-            not notnull,
-            _default(default),
-            comments.get((table.table, column), ""),
-            auto_increment="AUTOINCREMENT" in sql and bool(pk),
-        )
-        for column, kind, notnull, default, pk, sql in columns
-    )
-    key = sorted((pk, column) for column, _, _, _, pk, _ in columns if pk)
-    indexes = tuple(tuple(c for _, c in rows) for rows in _runs(unique).values())
-    edges = tuple(
-        _foreign_key(table, rows, stored, [column for _, column in key], indexes)
-        for rows in _runs(foreign_keys).values()
-    )
-    return RawTable(
-        table,
-        comments.get((table.table, ""), ""),
-        stored,
-        tuple(column for _, column in key),
-        edges,
-        indexes,
-    )
-
-
-def _runs(rows: list[Sequence[Any]]) -> dict[Any, list[Sequence[Any]]]:
-    runs: dict[Any, list[Sequence[Any]]] = {}
-    for row in rows:
-        runs.setdefault(row[0], []).append(row)
-    return runs
-
-
-def _foreign_key(
-    child: TableName,
-    rows: list[Sequence[Any]],
-    columns: Sequence[StoredColumn],
-    key: Sequence[str],
-    unique: Sequence[tuple[str, ...]],
-) -> ForeignKey:
-    attributes = {column: parent for _, _, column, parent in rows}
-    optional = {column.name for column in columns if column.nullable}
-    return ForeignKey(
-        child,
-        _name(rows[0][1]),
-        attributes,
-        primary=set(attributes) <= set(key),
-        nullable=bool(optional & set(attributes)),
-        unique=tuple(attributes) in unique,
-    )
