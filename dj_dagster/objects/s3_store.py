@@ -67,7 +67,9 @@ class S3Store(Store):
     def list(self, prefix: str = "") -> Iterator[str]:
         """Yield the paths of all objects in a folder and below."""
         with self._translated(prefix):
-            keys = list(self._client.find(self._key(prefix) if prefix else self._root))
+            found = self._client.find(self._key(prefix) if prefix else self._root)
+        # Some servers list an object twice that several clients created at once.
+        keys = dict.fromkeys(found)
         return (key.removeprefix(f"{self._root}/") for key in keys)
 
     def url(self, path: str = "") -> str:
