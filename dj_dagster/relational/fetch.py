@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,16 +11,13 @@ import pandas as pd
 import sqlalchemy as sa
 
 from dj_dagster.errors import QueryError, UnknownAttributeError
-from dj_dagster.model.heading import Attribute, Heading
-from dj_dagster.model.types import Family
-from dj_dagster.objects.codecs import ObjectContext
+from dj_dagster.model.heading import Heading
 from dj_dagster.relational.algebra import Node
 from dj_dagster.relational.connection import Connection
+from dj_dagster.relational.decode import Row, RowDecoder
 from dj_dagster.relational.lowering import Lowered, Lowering
 from dj_dagster.relational.write import flush_before_reading
 
-Row = tuple[Any, ...]
-Decode = Callable[[Any], Any]
 _INT64 = 2**63
 
 
@@ -45,19 +42,19 @@ def rows(
                 f"There is no attribute {name!r}. The heading has: {', '.join(node.heading.names)}."
             )
     flush_before_reading(connection, node.tables)
+    decoder = RowDecoder(connection, node.heading, names)
     lowered = Lowering(connection.backend).lower(node)
     columns = {
         name: connection.backend.fetched(lowered.columns[name], kind)
-        for name in names
+        for name in decoder.names
         if (kind := node.heading[name].type) is not None
     }
     read = replace(lowered, columns=lowered.columns | columns)
-    select = read.select(*names).order_by(*_order(order_by, lowered, node.heading))
+    select = read.select(*decoder.names).order_by(*_order(order_by, lowered, node.heading))
     if limit is not None or offset:
         # MySQL has no OFFSET without LIMIT.
         select = select.limit(2**63 - 1 if limit is None else limit).offset(offset or None)
-    fetched = connection.rows(select)
-    return _decoded(fetched, [node.heading[name] for name in names], names, connection, node)
+    return decoder.decode(connection.rows(select))
 
 
 def count(connection: Connection, node: Node) -> int:
@@ -122,54 +119,3 @@ def _order(order_by: Any, lowered: Lowered, heading: Heading) -> list[sa.ColumnE
             column = lowered.columns[attribute]
             terms.append(column.desc() if downwards else column.asc())
     return terms
-
-
-def _decoded(
-    fetched: Sequence[Sequence[Any]],
-    attributes: Sequence[Attribute],
-    names: Sequence[str],
-    connection: Connection,
-    node: Node,
-) -> list[Row]:
-    key = {name: names.index(name) for name in node.heading.primary_key if name in names}
-    decoders = [_decoder(attribute, connection) for attribute in attributes]
-    codecs = [
-        connection.codecs.resolve(attribute.type)
-        if attribute.type and attribute.type.family is Family.CODEC
-        else None
-        for attribute in attributes
-    ]
-    if not names:
-        return [() for _ in fetched]
-    if not any(decoders) and not any(codecs):
-        return [tuple(row) for row in fetched]
-
-    def decode(row: Sequence[Any]) -> Row:
-        values = [
-            decoder(value) if decoder is not None and value is not None else value
-            for value, decoder in zip(row, decoders, strict=True)
-        ]
-        for position, codec in enumerate(codecs):
-            if codec is not None and values[position] is not None:
-                attribute = attributes[position]
-                schema, _, table = attribute.table.partition(".")
-                where = ObjectContext(
-                    connection.stores,
-                    schema,
-                    table,
-                    attribute.name,
-                    {name: values[at] for name, at in key.items()},
-                )
-                values[position] = codec.decode(values[position], where)
-        return tuple(values)
-
-    return [decode(row) for row in fetched]
-
-
-def _decoder(attribute: Attribute, connection: Connection) -> Decode | None:
-    if attribute.type is None:
-        return None
-    stored_as = attribute.type
-    if stored_as.family is Family.CODEC:
-        stored_as = connection.codecs.resolve(stored_as).column_type
-    return connection.backend.decoder(stored_as)
