@@ -70,6 +70,11 @@ class Demo:
         with sqlite3.connect(self.folder / ".dj" / "lab.sqlite", timeout=30) as connection:
             connection.execute(statement, values)
 
+    def query(self, statement: str) -> tuple[Any, ...]:
+        """Return the one row of a query on the demo's database."""
+        with closing(sqlite3.connect(self.folder / ".dj" / "lab.sqlite")) as connection:
+            return connection.execute(statement).fetchone()
+
     @contextmanager
     def held(self) -> Generator[None]:
         """Keep all others from writing to the demo's database, who wait for up to 30 s."""

@@ -1,0 +1,1 @@
+"""Measurements against the peer; each prints ratios from one run."""
