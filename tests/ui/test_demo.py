@@ -94,7 +94,6 @@ def test_a_missing_raw_file_fails_its_key_alone(demo: Demo, page: Page, keep: Ke
     expect(page.get_by_text(re.compile("FileNotFoundError.*lost.csv")).first).to_be_visible(
         timeout=SLOW
     )
-    keep("failed-run")
 
 
 def test_a_restored_file_heals_the_key_when_a_person_asks(demo: Demo, page: Page) -> None:
