@@ -37,10 +37,6 @@ class DataJointError(Exception):
 
     transient: ClassVar[bool] = False
 
-    def suggest(self, *lines: str) -> DataJointError:
-        """Return the same kind of error with advice appended to its message."""
-        return type(self)("\n".join([*map(str, self.args), *lines]))
-
 
 class DefinitionError(DataJointError):
     """A table definition that does not parse, or that refers to something unknown."""

@@ -55,15 +55,12 @@ def run_until_idle(
         if not requests:
             return
         for request in requests:
-            tags = {**request.tags, RUN_KEY_TAG: request.run_key or ""}
-            if request.partition_key is not None:
-                tags["dagster/partition"] = request.partition_key
             yield run_assets(
                 defs,
                 request.asset_selection or (),
                 instance=instance,
                 run_config=request.run_config,
-                tags=tags,
+                tags={**request.tags, RUN_KEY_TAG: request.run_key or ""},
             )
     raise PopulateError(f"The sensor still asks for runs after {max_ticks} ticks.")
 

@@ -111,6 +111,11 @@ ALWAYS = All(())
 NEVER = AnyOf(())
 
 
+def all_rows(name: TableName, heading: Heading) -> Base:
+    """Return the query for all rows of a table."""
+    return Base(heading, frozenset({name}), name)
+
+
 def restrict(source: Node, condition: Condition) -> Node:
     """Return the rows for which a condition holds."""
     if isinstance(condition, All) and not condition.conditions:

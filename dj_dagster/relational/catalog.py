@@ -12,7 +12,7 @@ from dj_dagster.model.graph import DependencyGraph
 from dj_dagster.model.table_name import TableName
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.headings import resolve
-from dj_dagster.relational.stored import ForeignKey, RawTable, StoredTable
+from dj_dagster.relational.stored import RawTable, StoredTable
 
 Cursor = Callable[[], AbstractContextManager[SAConnection]]
 
@@ -47,33 +47,20 @@ class Catalog:
             self._raw.pop(schema, None)
             self._stored = {name: t for name, t in self._stored.items() if name.schema != schema}
 
-    def forget_dependents(self, schema: str) -> None:
-        """Read a schema and those that depend on it anew: others may have added tables."""
-        with self._lock:
-            for name in self._dependents([schema]):
-                self.forget(name)
+    def related(self, schema: str, *, fresh: bool = False) -> list[RawTable]:
+        """Return the tables of a schema and of all schemas that depend on it.
 
-    def foreign_keys(self, schemas: Iterable[str]) -> list[ForeignKey]:
-        """Return all foreign keys of the given schemas and of those that depend on them."""
+        Parameters
+        ----------
+        fresh
+            Whether they are read anew: others may have added tables.
+        """
         with self._lock:
-            return [
-                foreign_key
-                for schema in self._dependents(schemas)
-                for raw in self._schema(schema).values()
-                for foreign_key in raw.foreign_keys
-            ]
-
-    def graph(self, schemas: Iterable[str]) -> DependencyGraph:
-        """Return the dependency graph of the given schemas and of those that depend on them."""
-        graph = DependencyGraph()
-        with self._lock:
-            for schema in self._dependents(schemas):
-                for raw in self._schema(schema).values():
-                    graph.add_table(raw.name)
-                    for foreign_key in raw.foreign_keys:
-                        if foreign_key.parent != raw.name:
-                            graph.add_edge(foreign_key.parent, raw.name)
-        return graph
+            names = self._dependents(schema)
+            if fresh:
+                for name in names:
+                    self.forget(name)
+            return [raw for name in names for raw in self._schema(name).values()]
 
     def _schema(self, schema: str) -> dict[TableName, RawTable]:
         if schema not in self._raw:
@@ -87,9 +74,9 @@ class Catalog:
             self._stored[raw.name] = resolve(raw, self.find)
         return self._stored[raw.name]
 
-    def _dependents(self, schemas: Iterable[str]) -> list[str]:
-        """Return the schemas and all that reach them by foreign keys, directly or not."""
-        found = list(dict.fromkeys(schemas))
+    def _dependents(self, schema: str) -> list[str]:
+        """Return a schema and all that reach it by foreign keys, directly or not."""
+        found = [schema]
         with self._cursor() as session:
             while True:
                 edges = self._backend.foreign_keys_into(session, found)
@@ -97,3 +84,14 @@ class Catalog:
                 if not new:
                     return found
                 found += new
+
+
+def dependency_graph(tables: Iterable[RawTable]) -> DependencyGraph:
+    """Return the graph of tables by their foreign keys; those to the table itself are left out."""
+    graph = DependencyGraph()
+    for raw in tables:
+        graph.add_table(raw.name)
+        for foreign_key in raw.foreign_keys:
+            if foreign_key.parent != raw.name:
+                graph.add_edge(foreign_key.parent, raw.name)
+    return graph

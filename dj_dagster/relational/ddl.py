@@ -145,12 +145,6 @@ def create_statements(plan: PlannedTable, backend: Backend) -> Iterator[Executab
             yield CreateIndex(_index(index, number, plan, table, backend), if_not_exists=True)
 
 
-def drop_statement(name: TableName, backend: Backend) -> ExecutableDDLElement:
-    """Return DROP TABLE."""
-    table_name, schema = backend.ddl_name(name)
-    return sa.schema.DropTable(sa.Table(table_name, sa.MetaData(), schema=schema), if_exists=True)
-
-
 class _Plan:
     """A planned table in the making."""
 

@@ -19,9 +19,11 @@ from dj_dagster.relational.algebra import (
     Base,
     Condition,
     Node,
+    all_rows,
     restrict,
     tables_of,
 )
+from dj_dagster.relational.catalog import dependency_graph
 from dj_dagster.relational.connection import Connection
 from dj_dagster.relational.lowering import Lowering
 from dj_dagster.relational.stored import ForeignKey
@@ -120,12 +122,10 @@ def _cascade(connection: Connection, node: Node, root: TableName) -> dict[TableN
 
     A table has one query, or several to be deleted in their order if its rows refer to each other.
     """
-    catalog = connection.catalog
-    catalog.forget_dependents(root.schema)
-    graph = catalog.graph([root.schema])
-    incoming: defaultdict[TableName, list[ForeignKey]] = defaultdict(list)
-    for foreign_key in catalog.foreign_keys([root.schema]):
-        incoming[foreign_key.child].append(foreign_key)
+    tables = connection.catalog.related(root.schema, fresh=True)
+    graph = dependency_graph(tables)
+    # The graph may name parents in schemas that do not depend on the root's.
+    incoming = defaultdict(tuple[ForeignKey, ...], {t.name: t.foreign_keys for t in tables})
     if node.tables & {*graph.descendants(root)}:
         # The root is chosen by rows that go first.
         node = hierarchy.fixed(connection, node)
@@ -156,7 +156,7 @@ def _dependents(
     if stored is None:
         return None
     condition = ALWAYS if ALWAYS in conditions else AnyOf(tuple(conditions))
-    return restrict(Base(stored.heading, frozenset({name}), name), condition)
+    return restrict(all_rows(name, stored.heading), condition)
 
 
 def _refuse_lone_part(table: TableName) -> None:

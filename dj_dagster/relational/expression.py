@@ -106,8 +106,7 @@ class QueryExpression:
             How many rows, after leaving out how many.
         """
         names = self.heading.names
-        rows = fetch.rows(self.connection, self.node, names, order_by, limit, offset)
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        return fetch.dicts(self.connection, self.node, names, order_by, limit, offset)
 
     def keys(
         self, *, order_by: Any = None, limit: int | None = None, offset: int | None = None
@@ -188,9 +187,7 @@ class QueryExpression:
         return html_preview(self.heading, self._previewed(), len(self))
 
     def _previewed(self, limit: int = 12) -> list[dict[str, Any]]:
-        names = shown_names(self.heading)
-        rows = fetch.rows(self.connection, self.node, names, "KEY", limit, None)
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        return fetch.dicts(self.connection, self.node, shown_names(self.heading), "KEY", limit)
 
     def _derive(self, node: Node) -> Self:
         derived = copy.copy(self)

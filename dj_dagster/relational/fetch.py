@@ -57,6 +57,19 @@ def rows(
     return decoder.decode(connection.rows(select))
 
 
+def dicts(
+    connection: Connection,
+    node: Node,
+    names: Sequence[str],
+    order_by: Any = None,
+    limit: int | None = None,
+    offset: int | None = None,
+) -> list[dict[str, Any]]:
+    """Return the named attributes of a query's rows as dicts; see `rows`."""
+    found = rows(connection, node, names, order_by, limit, offset)
+    return [dict(zip(names, row, strict=True)) for row in found]
+
+
 def count(connection: Connection, node: Node) -> int:
     """Return the number of rows."""
     flush_before_reading(connection, node.tables)

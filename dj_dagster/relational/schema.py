@@ -12,6 +12,7 @@ from dj_dagster.model.names import MAX_NAME, sql_table_name
 from dj_dagster.model.table_name import TableName
 from dj_dagster.relational import declare
 from dj_dagster.relational.binding import Binding
+from dj_dagster.relational.catalog import dependency_graph
 from dj_dagster.relational.class_source import located, read_definition
 from dj_dagster.relational.connection import Connection
 from dj_dagster.relational.delete import ask_on_terminal
@@ -92,7 +93,7 @@ class Schema:
     def list_tables(self) -> list[str]:
         """Return the names of the schema's tables in SQL, parents first, hidden ones left out."""
         present = self.connection.catalog.tables(self.name)
-        order = self.connection.catalog.graph([self.name]).topological_order()
+        order = dependency_graph(self.connection.catalog.related(self.name)).topological_order()
         return [n.table for n in order if n in present and not n.table.startswith("~")]
 
     def drop(self, *, prompt: bool | None = None) -> None:

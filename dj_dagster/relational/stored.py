@@ -40,11 +40,6 @@ class ForeignKey:
     nullable: bool = False
     unique: bool = False
 
-    @property
-    def renamed(self) -> bool:
-        """Whether any attribute has another name in the child."""
-        return any(child != parent for child, parent in self.attributes.items())
-
 
 @dataclass(frozen=True, slots=True)
 class RawTable:

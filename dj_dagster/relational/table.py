@@ -11,7 +11,7 @@ from dj_dagster.model.names import Tier
 from dj_dagster.model.table_name import TableName
 from dj_dagster.relational import delete as deletion
 from dj_dagster.relational import write
-from dj_dagster.relational.algebra import Base, Node
+from dj_dagster.relational.algebra import Node, all_rows
 from dj_dagster.relational.backends.base import InsertMode
 from dj_dagster.relational.binding import Binding
 from dj_dagster.relational.connection import Connection
@@ -50,8 +50,7 @@ class Table(QueryExpression, metaclass=TableMeta):
         """The query as plain data: all rows, or those that restrictions left."""
         if self._node is not None:
             return self._node
-        heading = self.stored.heading
-        return Base(heading, frozenset({self.name}), self.name)
+        return all_rows(self.name, self.stored.heading)
 
     @property
     def stored(self) -> StoredTable:
@@ -116,8 +115,12 @@ class Table(QueryExpression, metaclass=TableMeta):
 
     def children(self) -> list[str]:
         """Return the full names of the tables whose foreign keys refer to this one."""
-        keys = self.connection.catalog.foreign_keys([self.database])
-        return list(dict.fromkeys(str(key.child) for key in keys if key.parent == self.name))
+        tables = self.connection.catalog.related(self.database)
+        return [
+            str(table.name)
+            for table in tables
+            if any(key.parent == self.name for key in table.foreign_keys)
+        ]
 
     @classmethod
     def parts(cls) -> list[type[Part]]:

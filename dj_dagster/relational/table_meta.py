@@ -20,7 +20,7 @@ class TableMeta(type):
     if TYPE_CHECKING:
         # What __getattribute__ below does, said so that type checkers follow it.
         _binding: Binding | None
-        alter = delete = delete_quick = drop = insert = insert1 = property(_bound)
+        delete = delete_quick = insert = insert1 = property(_bound)
         fetch1 = head = join = keys = proj = restrict = tail = property(_bound)
         to_arrays = to_dicts = to_pandas = property(_bound)
         jobs = key_source = make = populate = progress = property(_bound)

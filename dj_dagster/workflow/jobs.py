@@ -20,7 +20,7 @@ from dj_dagster.model.declaration import Default
 from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import parse_type
 from dj_dagster.relational import declare, fetch, write
-from dj_dagster.relational.algebra import All, AnyOf, Base, Equals, In, Node, restrict
+from dj_dagster.relational.algebra import All, AnyOf, Equals, In, Node, all_rows, restrict
 from dj_dagster.relational.encode import encode_rows
 from dj_dagster.relational.lowering import Lowering
 from dj_dagster.relational.stored import StoredTable
@@ -93,15 +93,12 @@ class JobQueue:
 
     def node(self, *statuses: str) -> Node:
         """Return the query for the jobs in any of these statuses."""
-        stored = self.stored
-        base = Base(stored.heading, frozenset({self.name}), self.name)
-        return restrict(base, In(("status",), tuple((status,) for status in statuses)))
+        jobs = all_rows(self.name, self.stored.heading)
+        return restrict(jobs, In(("status",), tuple((status,) for status in statuses)))
 
     def to_dicts(self, *statuses: str) -> list[dict[str, Any]]:
         """Return the jobs in any of these statuses, all of their columns."""
-        names = self.stored.heading.names
-        rows = fetch.rows(self._connection, self.node(*statuses), names)
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        return fetch.dicts(self._connection, self.node(*statuses), self.stored.heading.names)
 
     def reserve(self, key: Mapping[str, Any], *, retry_errors: bool = False) -> bool:
         """Claim a key for this process; False if it is claimed, failed or to be ignored.
@@ -147,9 +144,8 @@ class JobQueue:
         A process of another machine cannot be asked: `release` its keys when it is known dead.
         """
         reserved = restrict(self.node("reserved"), Equals("host", platform.node()))
-        names = [*self.key, "pid"]
-        rows = fetch.rows(self._connection, reserved, names)
-        dead = [dict(zip(names, row, strict=True)) for row in rows if not _alive(row[-1])]
+        jobs = fetch.dicts(self._connection, reserved, [*self.key, "pid"])
+        dead = [job for job in jobs if not _alive(job["pid"])]
         for job in dead:
             self.release(job)
         return len(dead)
@@ -177,12 +173,12 @@ class JobQueue:
         return {name: key[name] for name in self.key}
 
     def _rows(self, key: Mapping[str, Any], statuses: Sequence[str]) -> tuple[Any, Any]:
-        stored = self.stored
+        heading = self.stored.heading
         lowering = Lowering(self._connection.backend)
-        target, over = lowering.target(Base(stored.heading, frozenset({self.name}), self.name))
+        target, over = lowering.target(all_rows(self.name, heading))
         of_key = tuple(Equals(name, value) for name, value in self._job_key(key).items())
         status = AnyOf(tuple(Equals("status", status) for status in statuses))
-        return target, lowering.where(All((*of_key, status)), over, stored.heading)
+        return target, lowering.where(All((*of_key, status)), over, heading)
 
     def _update(
         self, key: Mapping[str, Any], statuses: Sequence[str], values: dict[str, Any]

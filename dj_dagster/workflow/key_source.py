@@ -14,6 +14,7 @@ from dj_dagster.relational.algebra import (
     Negated,
     Node,
     Projected,
+    all_rows,
     join,
     restrict,
 )
@@ -66,7 +67,7 @@ def without(source: Node, other: Node) -> Node:
 def base(connection: Connection, name: TableName) -> Base | None:
     """Return the query over all rows of a table, None if it does not exist."""
     stored = connection.catalog.find(name)
-    return Base(stored.heading, frozenset({name}), name) if stored else None
+    return all_rows(name, stored.heading) if stored else None
 
 
 def _projected(connection: Connection, foreign_key: ForeignKey) -> Node:

@@ -77,9 +77,7 @@ def pending_keys(
         jobs.release_dead()
         held = ("reserved", "ignore") if retry_errors else ("reserved", "ignore", "error")
         node = without(node, jobs.node(*held))
-    names = node.heading.primary_key
-    rows = fetch.rows(table.connection, node, names, "KEY", limit)
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    return fetch.dicts(table.connection, node, node.heading.primary_key, "KEY", limit)
 
 
 def pending(table: Makes, *restrictions: Any) -> Node:
@@ -212,7 +210,7 @@ def _check(table: Makes) -> None:
 
 
 def _all_rows(table: Makes) -> Base:
-    return Base(table.heading, frozenset({table.name}), table.name)
+    return algebra.all_rows(table.name, table.heading)
 
 
 def _queue(table: Makes) -> JobQueue | None:

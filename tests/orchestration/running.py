@@ -10,7 +10,7 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 from dagster._core.storage.dagster_run import DagsterRun
 
-ASSET_JOB = "__ASSET_JOB"
+from dj_dagster.orchestration.headless import run_assets, run_until_idle
 
 
 def key_of(name: str) -> dg.AssetKey:
@@ -47,8 +47,6 @@ def submit(
 ) -> DagsterRun:
     """Create the run of a sensor's request; a run key that was used before gives the old run."""
     tags = {**request.tags, "dagster/run_key": request.run_key or ""}
-    if request.partition_key:
-        tags["dagster/partition"] = request.partition_key
     old = instance.get_runs(dg.RunsFilter(tags={"dagster/run_key": tags["dagster/run_key"]}))
     if old:
         return old[0]
@@ -71,14 +69,7 @@ def run_until_quiet(
     defs: dg.Definitions, instance: dg.DagsterInstance, *, ticks: int = 6
 ) -> list[bool]:
     """Tick and execute what is asked for until nothing is; returns the runs' successes."""
-    outcomes: list[bool] = []
-    for _ in range(ticks):
-        requests = requested(tick(defs, instance))
-        if not requests:
-            return outcomes
-        runs = [submit(defs, instance, request) for request in requests]
-        outcomes += [execute(defs, instance, run) for run in runs]
-    raise AssertionError(f"still busy after {ticks} ticks")
+    return [run.is_success for run in run_until_idle(defs, instance=instance, max_ticks=ticks)]
 
 
 def materialize(
@@ -95,8 +86,8 @@ def materialize(
         tags["dagster/asset_partition_range_end"] = through
     elif partition:
         tags["dagster/partition"] = partition
-    run = create_run(defs, instance, map(key_of, names), tags=tags)
-    return execute(defs, instance, run)
+    assets = [key_of(name) for name in names]
+    return run_assets(defs, assets, instance=instance, tags=tags).is_success
 
 
 def statuses(defs: dg.Definitions, instance: dg.DagsterInstance, name: str) -> dict[str, set[str]]:

@@ -115,10 +115,6 @@ class Backend(ABC):
         """
         del connection, name, comment, column_comments
 
-    def after_drop(self, connection: SAConnection, name: TableName) -> None:
-        """Forget what `after_create` kept."""
-        del connection, name
-
     @abstractmethod
     def reflect(self, connection: SAConnection, schema: str) -> list[RawTable]:
         """Return all tables of a schema, hidden ones too, in a bounded number of statements."""

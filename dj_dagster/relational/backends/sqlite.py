@@ -203,10 +203,6 @@ class SQLiteBackend(Backend):
         """Keep the comments in the catalog."""
         catalog.add_comments(connection, name, {"": comment, **column_comments})
 
-    def after_drop(self, connection: SAConnection, name: TableName) -> None:
-        """Remove the table's comments."""
-        catalog.remove_table(connection, name)
-
     def reflect(self, connection: SAConnection, schema: str) -> list[RawTable]:
         """Read pragmas and catalog, four statements for the whole schema."""
         return catalog.tables(connection, schema)

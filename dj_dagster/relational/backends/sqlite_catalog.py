@@ -89,12 +89,6 @@ def add_comments(connection: SAConnection, name: TableName, comments: Mapping[st
     _insert(connection, [(*name, column, text) for column, text in comments.items()])
 
 
-def remove_table(connection: SAConnection, name: TableName) -> None:
-    """Forget a table's comments."""
-    matching = (_CATALOG.c.schema_name == name.schema) & (_CATALOG.c.table_name == name.table)
-    connection.execute(sa.delete(_CATALOG).where(matching))
-
-
 def table_names(connection: SAConnection, schema: str) -> list[str]:
     """Return the names of a schema's tables in SQL."""
     names = [row[0] for row in connection.exec_driver_sql(_COLUMNS, _span(schema))]
