@@ -16,6 +16,7 @@
     │   └── InvalidValueError       a value does not fit its attribute
     ├── ConnectionFailedError       transient: no server at that address
     │   └── LostConnectionError     transient: the server went away in the middle
+    │       └── LostCommitError     whether the transaction took effect is not known
     ├── TransientError              transient: deadlock or lock wait, safe to try again
     ├── ObjectError
     │   ├── BlobError               bytes that are not a blob, or an object that cannot be packed
@@ -90,6 +91,12 @@ class ConnectionFailedError(DataJointError):
 
 class LostConnectionError(ConnectionFailedError):
     """The connection broke while it was in use."""
+
+
+class LostCommitError(LostConnectionError):
+    """The connection broke during COMMIT: whether the transaction took effect is not known."""
+
+    transient = False
 
 
 class TransientError(DataJointError):

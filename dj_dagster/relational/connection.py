@@ -6,18 +6,29 @@ import os
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from dj_dagster.errors import ConfigurationError, ConnectionFailedError, QueryError
+from dj_dagster.errors import (
+    ConfigurationError,
+    ConnectionFailedError,
+    DataJointError,
+    LostCommitError,
+    LostConnectionError,
+    QueryError,
+    TransientError,
+)
 from dj_dagster.objects.codecs import CodecRegistry
 from dj_dagster.objects.stores import Stores
 from dj_dagster.relational.backends import Backend, backend_for
 from dj_dagster.relational.catalog import Catalog
+from dj_dagster.relational.retry import retried
 from dj_dagster.relational.write_buffer import WriteBuffer
+
+T = TypeVar("T")
 
 
 class Connection:
@@ -119,12 +130,13 @@ class Connection:
             self._local.transaction = session
             try:
                 yield self
-                session.exec_driver_sql("COMMIT")
+                self._refuse_if_broken()
+                self._commit(session)
             except BaseException:
                 self._rollback(session)
                 raise
             finally:
-                self._local.transaction = None
+                self._local.transaction = self._local.broken = None
 
     @contextmanager
     def joined_transaction(self) -> Generator[Connection]:
@@ -142,6 +154,7 @@ class Connection:
         Errors of the driver leave this block as ours, see `dj_dagster.errors`.
         """
         self._leave_to_parent()
+        self._refuse_if_broken()
         session: SAConnection | None = getattr(self._local, "transaction", None)
         with self._our_errors():
             if session is not None:
@@ -150,15 +163,37 @@ class Connection:
                 with self.engine.connect() as session:
                     yield session
 
+    def retrying(self, work: Callable[[], T], *, lost: bool = True) -> T:
+        """Do work that has no effect unless it succeeds, again when a failure is transient.
+
+        Inside a transaction it is done once: the server has rolled back what came before.
+
+        Parameters
+        ----------
+        lost
+            Whether it may be done again after a lost connection, which can hide its success.
+        """
+        if self.in_transaction:
+            return work()
+        return retried(work, (TransientError, LostConnectionError) if lost else (TransientError,))
+
     def execute(self, statement: sa.Executable) -> int:
         """Run a statement and return the number of rows that it changed."""
-        with self.cursor() as session:
-            return session.execute(statement).rowcount
+
+        def work() -> int:
+            with self.cursor() as session:
+                return session.execute(statement).rowcount
+
+        return self.retrying(work, lost=False)
 
     def rows(self, statement: sa.Executable) -> Sequence[Sequence[Any]]:
         """Run a query and return its rows as tuples."""
-        with self.cursor() as session:
-            return session.execute(statement).fetchall()
+
+        def work() -> Sequence[Sequence[Any]]:
+            with self.cursor() as session:
+                return session.execute(statement).fetchall()
+
+        return self.retrying(work)
 
     def schema_names(self) -> list[str]:
         """Return the names of the schemas in the database."""
@@ -191,9 +226,30 @@ class Connection:
                     f"The database {self.url} cannot be reached: {ours}. "
                     "Check that it runs and that DJ_DATABASE_URL names it."
                 )
+            if ours.transient and self.in_transaction:
+                # The server has rolled back, or lost, what the transaction did before.
+                self._local.broken = ours
             raise ours from error
         except SQLAlchemyError as error:
             raise QueryError(str(error)) from error
+
+    def _refuse_if_broken(self) -> None:
+        cause: DataJointError | None = getattr(self._local, "broken", None)
+        if cause is not None:
+            raise QueryError(
+                f"The transaction was rolled back when this happened: {cause} "
+                "Let the error leave the transaction's block, then run the block again."
+            ) from cause
+
+    def _commit(self, session: SAConnection) -> None:
+        try:
+            with self._our_errors():
+                session.exec_driver_sql("COMMIT")
+        except LostConnectionError as error:
+            raise LostCommitError(
+                f"{error} Whether the last transaction took effect is not known: look for its rows "
+                "before running it again."
+            ) from error
 
     @staticmethod
     def _rollback(session: SAConnection) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -24,8 +24,7 @@ def submit(connection: Connection, encoded: Iterable[EncodedRows]) -> None:
     """Write rows in one transaction, or hand them to this thread's unit of work."""
     buffer = connection.write_buffer
     if buffer is None:
-        with connection.joined_transaction():
-            _write(connection, encoded)
+        _write_whole(connection, list(encoded))
     else:
         for rows in encoded:
             buffer.add(rows)
@@ -74,10 +73,12 @@ def unit_of_work(connection: Connection, allowed: frozenset[TableName]) -> Gener
             if buffer.failed is not None:
                 # The make caught it, but rows are missing.
                 raise buffer.failed
-            if buffer.pending:
+            if buffer.pending and connection.in_transaction:
                 _flush(connection, buffer)
         finally:
             connection.write_buffer = None
+    if buffer.pending:
+        _write_whole(connection, buffer.take())
 
 
 def flush_before_reading(connection: Connection, tables: frozenset[TableName]) -> None:
@@ -93,6 +94,16 @@ def _flush(connection: Connection, buffer: WriteBuffer) -> None:
         buffer.transaction.enter_context(connection.open_transaction())
     with _noted(buffer):
         _write(connection, buffer.take())
+
+
+def _write_whole(connection: Connection, encoded: Sequence[EncodedRows]) -> None:
+    """Write rows in this thread's transaction, or in one that is tried again after a deadlock."""
+
+    def work() -> None:
+        with connection.joined_transaction():
+            _write(connection, encoded)
+
+    connection.retrying(work)
 
 
 @contextmanager

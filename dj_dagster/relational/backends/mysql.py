@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection as SAConnection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 
 import dj_dagster.relational.backends.temporal as temporal
 from dj_dagster.errors import (
@@ -51,6 +53,9 @@ _CORE_TYPES = {
     "bytes": "longblob",
     "json": "json",
 }
+_IDLE = 5.0
+"""Seconds after which a pooled connection is tried before it is used again."""
+
 _SERVER_SCHEMAS = {"information_schema", "mysql", "performance_schema", "sys"}
 
 _TABLES = """
@@ -86,13 +91,12 @@ class MySQLBackend(Backend):
         """Return an engine in strict SQL mode, as DataJoint sets it."""
         modes = "ONLY_FULL_GROUP_BY,NO_ZERO_IN_DATE,NO_ZERO_DATE,STRICT_ALL_TABLES"
         try:
-            return sa.create_engine(
+            engine = sa.create_engine(
                 url.set(drivername="mysql+pymysql"),
                 isolation_level="AUTOCOMMIT",
                 skip_autocommit_rollback=True,
                 enable_from_linting=False,
                 max_overflow=-1,
-                pool_pre_ping=True,
                 pool_recycle=3600,
                 connect_args={"sql_mode": modes, "charset": "utf8mb4", "connect_timeout": 10},
             )
@@ -101,6 +105,9 @@ class MySQLBackend(Backend):
                 f"{url.render_as_string()} needs the driver {error.name}: "
                 "pip install 'dj-dagster[mysql]'"
             ) from error
+        event.listen(engine, "checkin", _note_use)
+        event.listen(engine, "checkout", _try_idle)
+        return engine
 
     def ddl_name(self, name: TableName) -> tuple[str, str | None]:
         """Spell a schema as a database."""
@@ -205,6 +212,21 @@ class MySQLBackend(Backend):
         text = str(cause.args[1]) if cause is not None and len(cause.args) > 1 else ""
         text = text or "the connection was closed"
         return _ERRORS.get(number, QueryError)(f"{text} ({number})")
+
+
+def _note_use(connection: Any, record: Any) -> None:
+    del connection
+    record.info["used"] = time.monotonic()
+
+
+def _try_idle(connection: Any, record: Any, proxy: object) -> None:
+    """Replace a connection that the server has closed; a ping each time would double each query."""
+    del proxy
+    if time.monotonic() - record.info.get("used", time.monotonic()) > _IDLE:
+        try:
+            connection.ping(reconnect=False)
+        except Exception as error:
+            raise DisconnectionError("closed by the server") from error
 
 
 @lru_cache(maxsize=1000)

@@ -1,0 +1,155 @@
+"""Deadlocks, locks and lost connections: tried again outside transactions, refused inside."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import dj_dagster as dj
+from dj_dagster.relational.retry import retried
+
+
+@pytest.fixture
+def server(mariadb_url: str, schema_prefix: str) -> Iterator[dj.Connection]:
+    connection = dj.Connection(mariadb_url, safemode=False)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def database_url(mariadb_url: str) -> str:
+    """SQLite has one writer at a time and no connection to lose."""
+    return mariadb_url
+
+
+@pytest.fixture
+def item(server: dj.Connection, schema_prefix: str) -> Any:
+    schema = dj.Schema(f"{schema_prefix}lab", connection=server)
+
+    @schema
+    class Item(dj.Manual):
+        definition = """
+        id : int32
+        ---
+        score : int32
+        """
+
+    Item().insert([(1, 0), (2, 0)])
+    return Item
+
+
+def connection_id(connection: dj.Connection) -> int:
+    with connection.cursor() as session:
+        return session.exec_driver_sql("SELECT CONNECTION_ID()").scalar_one()
+
+
+def kill(url: str, number: int) -> None:
+    killer = dj.Connection(url)
+    with killer.cursor() as session:
+        session.exec_driver_sql(f"KILL {number}")
+    killer.close()
+
+
+def raising(*errors: Exception) -> tuple[Callable[[], str], list[Exception]]:
+    left = list(errors)
+
+    def work() -> str:
+        if left:
+            raise left.pop(0)
+        return "done"
+
+    return work, left
+
+
+def test_what_passes_is_tried_again() -> None:
+    work, left = raising(dj.TransientError("deadlock"), dj.TransientError("deadlock"))
+    assert retried(work, (dj.TransientError,)) == "done"
+    assert not left
+
+
+@pytest.mark.parametrize("error", [dj.DuplicateError("row"), dj.errors.LostCommitError("commit")])
+def test_what_does_not_pass_is_raised_at_once(error: Exception) -> None:
+    work, left = raising(error, ValueError("a second call"))
+    with pytest.raises(type(error)):
+        retried(work, (dj.TransientError, dj.LostConnectionError))
+    assert len(left) == 1
+
+
+def test_a_read_survives_a_lost_connection(item: Any, mariadb_url: str) -> None:
+    kill(mariadb_url, connection_id(item.connection))
+    assert len(item()) == 2
+
+
+def test_an_insert_survives_a_lost_connection(item: Any, mariadb_url: str) -> None:
+    kill(mariadb_url, connection_id(item.connection))
+    item.insert([(3, 0), (4, 0)])
+    assert len(item()) == 4
+
+
+def test_a_deadlock_is_tried_again(item: Any, mariadb_url: str) -> None:
+    """Two transactions lock two rows in opposite order; outside a transaction the loser retries."""
+    connection = item.connection
+    holds_first, wants_first = threading.Event(), threading.Event()
+
+    def other() -> None:
+        name = f"`{item.database}`.`{item.table_name}`"
+        with connection.transaction(), connection.cursor() as session:
+            # Many changes: the server picks the smaller transaction as the victim.
+            item.insert([(101 + n, 0) for n in range(500)])
+            session.exec_driver_sql(f"UPDATE {name} SET score = 1 WHERE id = 2")
+            holds_first.set()
+            wants_first.wait(10)
+            session.exec_driver_sql(f"UPDATE {name} SET score = 1 WHERE id = 1")
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert holds_first.wait(10)
+    threading.Timer(0.3, wants_first.set).start()
+    # Row 1 is locked first, then it waits for row 2.
+    item.insert([(1, 5), (2, 5)], replace=True)
+    thread.join(20)
+    assert len(item & "id < 3 AND score = 5") == 2
+    assert len(item & "id > 100") == 500
+
+
+def test_after_a_lost_connection_a_transaction_is_over(item: Any, mariadb_url: str) -> None:
+    def go_on_regardless() -> None:
+        with item.connection.transaction():
+            item.insert1((3, 0))
+            kill(mariadb_url, connection_id(item.connection))
+            with pytest.raises(dj.LostConnectionError):
+                len(item())
+            item.insert1((4, 0))
+
+    with pytest.raises(dj.QueryError, match="run the block again"):
+        go_on_regardless()
+    assert sorted(item.to_arrays("id")) == [1, 2]
+    item.insert1((3, 0))
+
+
+def test_a_caught_error_does_not_let_half_a_transaction_commit(item: Any, mariadb_url: str) -> None:
+    def commit_regardless() -> None:
+        with item.connection.transaction():
+            item.insert1((3, 0))
+            kill(mariadb_url, connection_id(item.connection))
+            with pytest.raises(dj.LostConnectionError):
+                item.insert1((4, 0))
+
+    with pytest.raises(dj.QueryError, match="rolled back"):
+        commit_regardless()
+    assert len(item()) == 2
+
+
+def test_a_connection_lost_at_commit_is_said_to_be_uncertain(item: Any, mariadb_url: str) -> None:
+    def lose_it_at_the_end() -> None:
+        with item.connection.transaction():
+            item.insert1((3, 0))
+            kill(mariadb_url, connection_id(item.connection))
+
+    with pytest.raises(dj.errors.LostCommitError, match="look for its rows") as caught:
+        lose_it_at_the_end()
+    assert not caught.value.transient
+    assert len(item()) == 2
