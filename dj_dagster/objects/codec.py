@@ -38,6 +38,7 @@ class Codec(ABC):
     """
 
     name: ClassVar[str | None] = None
+    default_store: ClassVar[str] = "default"
     listed: ClassVar[bool] = True
 
     def __init_subclass__(cls, *, register: bool = True, **kwargs: Any) -> None:
@@ -65,6 +66,12 @@ class Codec(ABC):
 
     def validate(self, value: Any) -> None:  # noqa: B027 - overriding it is optional
         """Raise TypeError or ValueError for a value that the codec is not made for."""
+
+    def referenced_paths(self, stored: Any) -> list[tuple[str, str | None]]:
+        """Return ``(path, store)`` of all objects that a column's content keeps alive."""
+        if isinstance(stored, Mapping) and "path" in stored:
+            return [(stored["path"], stored.get("store") or None)]
+        return []
 
     def __repr__(self) -> str:
         return f"<{self.name}>"

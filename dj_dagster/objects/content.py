@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from dj_dagster.errors import ChecksumError, MissingExternalFile, ObjectError
+from dj_dagster.errors import ChecksumError, MissingExternalFile
+from dj_dagster.objects.reference import read_reference
 from dj_dagster.objects.store import Store
 from dj_dagster.objects.store_settings import StoreSettings
 from dj_dagster.objects.stores import Stores
@@ -73,7 +73,7 @@ def get_content(stores: Stores, reference: Mapping[str, Any] | str | bytes) -> b
     ObjectError
         If the reference is not one.
     """
-    fields = _read_reference(reference)
+    fields = read_reference(reference)
     store = stores.get(fields.get("store"))
     path = fields["path"]
     data = store.get(path)
@@ -95,15 +95,3 @@ def _is_stored(store: Store, path: str, size: int) -> bool:
         return store.size(path) == size
     except MissingExternalFile:
         return False
-
-
-def _read_reference(reference: Mapping[str, Any] | str | bytes) -> Mapping[str, Any]:
-    fields: Any = reference
-    if isinstance(reference, str | bytes):
-        try:
-            fields = json.loads(reference)
-        except ValueError as error:
-            raise ObjectError(f"{reference!r:.80} is not a reference to an object.") from error
-    if not isinstance(fields, Mapping) or not isinstance(fields.get("path"), str):
-        raise ObjectError(f"{reference!r:.80} is not a reference to an object: it has no path.")
-    return fields

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+from fsspec.implementations.local import LocalFileSystem
 
 from dj_dagster.errors import ObjectError
 from dj_dagster.objects.store import Store, checked_path
@@ -25,8 +29,30 @@ class FileStore(Store):
 
     def put(self, path: str, data: bytes) -> None:
         """Write a file beside its place and move it there once it is on the disk."""
-        with self._translated(path):
-            _write_atomically(self._file(path), data)
+        with self._translated(path), _replacing(self._file(path)) as stream:
+            stream.write(data)
+
+    def put_file(self, path: str, file: Path) -> None:
+        """Copy a file beside its place and move it there once it is on the disk."""
+        with (
+            self._translated(path),
+            _replacing(self._file(path)) as stream,
+            file.open("rb") as source,
+        ):
+            shutil.copyfileobj(source, stream)
+
+    @property
+    def filesystem(self) -> LocalFileSystem:
+        """The files of this machine."""
+        return LocalFileSystem()
+
+    def full_path(self, path: str) -> str:
+        """Return the file's absolute path."""
+        return str(self._file(path))
+
+    def local_path(self, path: str) -> Path:
+        """Return the file's absolute path."""
+        return self._file(path)
 
     def get(self, path: str) -> bytes:
         """Return a file's bytes."""
@@ -74,12 +100,14 @@ class FileStore(Store):
             ) from error
 
 
-def _write_atomically(file: Path, data: bytes) -> None:
+@contextmanager
+def _replacing(file: Path) -> Generator[BinaryIO]:
+    """Give a stream whose bytes become the file when the block ends well."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
     try:
         with temporary.open("xb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         # Replacing is atomic: readers find the old file or the whole new one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import s3fs
@@ -27,14 +28,22 @@ class S3Store(Store):
 
     def put(self, path: str, data: bytes) -> None:
         """Upload an object; a failed upload leaves nothing."""
-        try:
-            with self._translated(path):
-                self._client.pipe_file(self._key(path), data)
-        except FileNotFoundError as error:
-            raise ConfigurationError(
-                f"Store '{self.name}': bucket '{self._s3.bucket}' does not exist at "
-                f"{self._s3.endpoint_url}; create it first."
-            ) from error
+        with self._uploading(path):
+            self._client.pipe_file(self._key(path), data)
+
+    def put_file(self, path: str, file: Path) -> None:
+        """Upload a file, a large one in parts; a failed upload leaves nothing."""
+        with self._uploading(path):
+            self._client.put_file(str(file), self._key(path))
+
+    @property
+    def filesystem(self) -> s3fs.S3FileSystem:
+        """The bucket's server."""
+        return self._client
+
+    def full_path(self, path: str) -> str:
+        """Return bucket and key."""
+        return self._key(path)
 
     def get(self, path: str) -> bytes:
         """Download an object."""
@@ -105,6 +114,17 @@ class S3Store(Store):
         # take minutes to give up.
         client.retries = 1
         return client
+
+    @contextmanager
+    def _uploading(self, path: str) -> Generator[None]:
+        try:
+            with self._translated(path):
+                yield
+        except FileNotFoundError as error:
+            raise ConfigurationError(
+                f"Store '{self.name}': bucket '{self._s3.bucket}' does not exist at "
+                f"{self._s3.endpoint_url}; create it first."
+            ) from error
 
     @contextmanager
     def _translated(self, path: str) -> Generator[None]:

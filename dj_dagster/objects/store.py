@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from dj_dagster.errors import MissingExternalFile, ObjectError
 from dj_dagster.objects.store_settings import StoreSettings
@@ -55,6 +56,24 @@ class Store(ABC):
     @abstractmethod
     def url(self, path: str = "") -> str:
         """Return where an object lies, for people; it holds no secret."""
+
+    @property
+    @abstractmethod
+    def filesystem(self) -> Any:
+        """The fsspec file system that the objects can be read through."""
+
+    @abstractmethod
+    def full_path(self, path: str) -> str:
+        """Return an object's path in `filesystem`."""
+
+    @abstractmethod
+    def put_file(self, path: str, file: Path) -> None:
+        """Write a local file as an object, piece by piece; otherwise as `put`."""
+
+    def local_path(self, path: str) -> Path | None:
+        """Return where an object lies on this machine, None if it lies elsewhere."""
+        del path
+        return None
 
     def exists(self, path: str) -> bool:
         """Whether there is an object."""

@@ -56,15 +56,21 @@ class Stores:
         """The names of all stores."""
         return list(self._settings)
 
-    def resolve(self, name: str | None = None) -> str:
+    def resolve(self, name: str | None = None, default: str = "default") -> str:
         """Return the name of a store that is configured; none and ``""`` mean the default store.
+
+        Parameters
+        ----------
+        default
+            Which default: ``"filepath_default"`` is the ordinary one where it is not set.
 
         Raises
         ------
         ConfigurationError
             Naming the stores that there are.
         """
-        chosen = name or self.default
+        filepaths = self.filepath_default if default == "filepath_default" else None
+        chosen = name or filepaths or self.default
         if not chosen:
             raise ConfigurationError(
                 f"No default store is set, and none was named: write <codec@name> with one of "
@@ -77,9 +83,9 @@ class Stores:
             )
         return chosen
 
-    def get(self, name: str | None = None) -> Store:
-        """Return a store; none and ``""`` mean the default store. Raises as `resolve` does."""
-        name = self.resolve(name)
+    def get(self, name: str | None = None, default: str = "default") -> Store:
+        """Return a store; parameters and errors are those of `resolve`."""
+        name = self.resolve(name, default)
         with self._lock:
             if name not in self._opened:
                 self._opened[name] = open_store(name, self._settings[name])

@@ -1,0 +1,86 @@
+"""The codec ``<filepath@store>``: files that users keep in a store themselves."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePath
+from typing import Any
+
+from dj_dagster.errors import InvalidValueError
+from dj_dagster.objects.codec import ObjectContext
+from dj_dagster.objects.object_ref import ObjectRef
+from dj_dagster.objects.schema_codec import Key, SchemaCodec, known, now
+from dj_dagster.objects.store import Store, checked_path
+
+
+class FilepathCodec(SchemaCodec, register=False):
+    """A file or folder of the user's, given by its path in the store: verified, never changed."""
+
+    name = "filepath"
+    default_store = "filepath_default"
+
+    def validate(self, value: Any) -> None:
+        """Accept paths."""
+        if not isinstance(value, str | os.PathLike):
+            raise TypeError(f"<filepath@> holds a path in its store, not {type(value).__name__}")
+
+    def encode(
+        self,
+        value: Any,
+        *,
+        key: Key = None,
+        store_name: str | None = None,
+        context: ObjectContext | None = None,
+    ) -> dict[str, Any]:
+        """Return the reference of what is there."""
+        store = known(context).stores.get(store_name, self.default_store)
+        path = _managed_by_users(store, _relative(store, os.fspath(value)))
+        files = [path] if store.exists(path) else list(store.list(path))
+        if not files:
+            raise InvalidValueError(
+                f"There is no file {store.url(path)} in store '{store.name}': put it there first."
+            )
+        return {
+            "path": path,
+            "store": store.name,
+            "size": sum(map(store.size, files)),
+            "is_dir": files != [path],
+            "timestamp": now(),
+        }
+
+    def decode(
+        self, stored: Any, *, key: Key = None, context: ObjectContext | None = None
+    ) -> ObjectRef:
+        """Return the handle of a file or folder; nothing is read yet."""
+        store, fields = self.stored_object(context, stored)
+        return ObjectRef.of(fields, store)
+
+
+def _relative(store: Store, path: str) -> str:
+    """Return a path in the store; of a local store absolute paths are understood too."""
+    root = store.local_path("x")
+    if root is not None and PurePath(path).is_absolute():
+        try:
+            return Path(path).relative_to(root.parent).as_posix()
+        except ValueError:
+            raise InvalidValueError(
+                f"{path} does not lie in store '{store.name}' at {store.url()}."
+            ) from None
+    return checked_path(path)
+
+
+def _managed_by_users(store: Store, path: str) -> str:
+    settings = store.settings
+    for prefix in (settings.hash_prefix, settings.schema_prefix):
+        if f"{path}/".startswith(f"{prefix.strip('/')}/"):
+            raise InvalidValueError(
+                f"{path} lies in the folder {prefix} of store '{store.name}', where objects come "
+                "and go with their rows: keep your own files elsewhere."
+            )
+    own = (settings.filepath_prefix or "").strip("/")
+    if own and not path.startswith(f"{own}/"):
+        raise InvalidValueError(
+            f"{path} does not lie in {own}/, where store '{store.name}' keeps users' files "
+            "(its setting filepath_prefix)."
+        )
+    return path

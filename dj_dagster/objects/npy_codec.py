@@ -1,0 +1,173 @@
+"""The codec ``<npy@store>``: arrays as ``.npy`` files, loaded when they are used."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+
+from dj_dagster.errors import ChecksumError, ObjectError
+from dj_dagster.objects.codec import ObjectContext
+from dj_dagster.objects.reference import read_reference
+from dj_dagster.objects.schema_codec import Key, SchemaCodec
+from dj_dagster.objects.store import Store, checked_path
+
+Mode = Literal["r", "c"]
+
+
+class NpyRef:
+    """An array in a store; shape and type are known, the rest is loaded when it is first used.
+
+    numpy takes it for an array: ``np.mean(ref)``, ``ref[3:5]``.
+    """
+
+    def __init__(self, fields: Mapping[str, Any], store: Store) -> None:
+        self.path = checked_path(fields["path"])
+        self._store = store
+        self.shape: tuple[int, ...] = tuple(fields["shape"])
+        self.dtype = _dtype(fields["dtype"])
+        self._loaded: np.ndarray[Any, Any] | None = None
+
+    @property
+    def store(self) -> str:
+        """The name of the store."""
+        return self._store.name
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the loaded array."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the array is in memory."""
+        return self._loaded is not None
+
+    def load(self, mmap_mode: Mode | None = None) -> np.ndarray[Any, Any]:
+        """Return the array; it stays in memory unless it is mapped.
+
+        Parameters
+        ----------
+        mmap_mode
+            ``"r"``, or ``"c"`` for a copy in memory on change, maps a local file instead of
+            reading it. Arrays of other stores are read whole.
+
+        Raises
+        ------
+        ObjectError
+            If the file is missing, or is no array of this shape and type.
+        """
+        local = self._store.local_path(self.path) if mmap_mode else None
+        if self._loaded is None:
+            source = local or io.BytesIO(self._store.get(self.path))
+            array = self._checked(_read(source, mmap_mode if local else None, self.path))
+            if local:
+                return array
+            self._loaded = array
+        return self._loaded
+
+    def _checked(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        if array.shape != self.shape or array.dtype != self.dtype:
+            raise ChecksumError(
+                f"{self._store.url(self.path)} holds an array of {array.dtype} {array.shape}, "
+                f"{self.dtype} {self.shape} was written."
+            )
+        return array
+
+    def __array__(
+        self, dtype: np.dtype[Any] | None = None, copy: bool | None = None
+    ) -> np.ndarray[Any, Any]:
+        return np.array(self.load(), dtype=dtype, copy=copy)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.load()[index]
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("an array without dimensions has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.load())
+
+    def __repr__(self) -> str:
+        state = "loaded" if self.is_loaded else "not loaded"
+        return f"NpyRef(shape={self.shape}, dtype={self.dtype}, {state})"
+
+
+class NpyCodec(SchemaCodec, register=False):
+    """Arrays as ``.npy`` files in a store; fetched as `NpyRef`."""
+
+    name = "npy"
+
+    def validate(self, value: Any) -> None:
+        """Accept arrays whose elements are plain bytes."""
+        if isinstance(value, NpyRef):
+            return
+        if not isinstance(value, np.ndarray):
+            raise TypeError(f"<npy@> holds numpy arrays, not {type(value).__name__}")
+        if value.dtype.hasobject:
+            raise TypeError("<npy@> holds no Python objects; use <blob@> for object arrays")
+
+    def encode(
+        self,
+        value: Any,
+        *,
+        key: Key = None,
+        store_name: str | None = None,
+        context: ObjectContext | None = None,
+    ) -> dict[str, Any]:
+        """Write an array and return its reference."""
+        array = np.asarray(value)
+        store, path = self.new_object(context, store_name, ".npy")
+        stream = io.BytesIO()
+        np.save(stream, array, allow_pickle=False)
+        store.put(path, stream.getvalue())
+        shape = list(array.shape)
+        return {"path": path, "store": store.name, "dtype": _spelled(array.dtype), "shape": shape}
+
+    def decode(
+        self, stored: Any, *, key: Key = None, context: ObjectContext | None = None
+    ) -> NpyRef:
+        """Return the handle of an array; nothing is read yet."""
+        store, fields = self.stored_object(context, stored)
+        try:
+            return NpyRef(fields, store)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ObjectError(f"{dict(read_reference(stored))} describes no array.") from error
+
+
+def _spelled(dtype: np.dtype[Any]) -> Any:
+    """Return a type as JSON: its name, as DataJoint writes it, where that says all."""
+    if dtype.names is not None:
+        return dtype.descr
+    try:
+        return dtype.name if np.dtype(dtype.name) == dtype else dtype.str
+    except TypeError:
+        return dtype.str
+
+
+def _dtype(spelled: Any) -> np.dtype[Any]:
+    if isinstance(spelled, str):
+        return np.dtype(spelled)
+    return np.dtype([(name, kind, *map(tuple, shape)) for name, kind, *shape in spelled])
+
+
+def _read(source: Any, mode: Mode | None, path: str) -> np.ndarray[Any, Any]:
+    try:
+        return np.load(source, mmap_mode=mode, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ObjectError(f"{path} is no .npy file: {error}.") from error

@@ -1,0 +1,256 @@
+"""The codecs whose objects are named by their row, or kept by users: object, npy, filepath."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dj_dagster.errors import (
+    ChecksumError,
+    DefinitionError,
+    InvalidValueError,
+    MissingExternalFile,
+    ObjectError,
+)
+from dj_dagster.model.types import parse_type
+from dj_dagster.objects.addressing import key_text, object_path
+from dj_dagster.objects.codecs import CodecRegistry, ObjectContext
+from dj_dagster.objects.store_settings import FileStoreSettings
+from dj_dagster.objects.stores import Store, Stores
+
+KEY = {"subject": "a/b", "day": date(2024, 2, 29)}
+FOLDER = "_schema/lab/__scan/subject=a%2Fb/day=2024-02-29"
+
+
+def place(stores: Stores) -> ObjectContext:
+    return ObjectContext(stores, "lab", "__scan", "movie", KEY)
+
+
+def stored(kind: str, value: Any, stores: Stores) -> Any:
+    return CodecRegistry().resolve(parse_type(kind)).encode(value, place(stores))
+
+
+def fetched(kind: str, reference: Any, stores: Stores) -> Any:
+    # What the column gives back has been through JSON.
+    reference = json.loads(json.dumps(reference))
+    return CodecRegistry().resolve(parse_type(kind)).decode(reference, place(stores))
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    folder = tmp_path / "rec.zarr"
+    (folder / "deep" / "er").mkdir(parents=True)
+    (folder / "a.txt").write_text("a")
+    (folder / "deep" / "b.bin").write_bytes(b"bb")
+    (folder / "deep" / "er" / "c").write_bytes(b"")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (7, "7"),
+        (1.5, "1.5"),
+        (datetime(2024, 1, 31, 12, 30, 1, 5), "2024-01-31T12-30-01"),
+        (date(2024, 1, 31), "2024-01-31"),
+        ("a b", "a b"),
+        ('x/\\:*?"<>|', "x%2F%5C%3A%2A%3F%22%3C%3E%7C"),
+    ],
+)
+def test_key_text(value: object, text: str) -> None:
+    assert key_text(value) == text
+
+
+def test_long_key_text_is_cut_and_stays_distinct() -> None:
+    one, other = key_text("x" * 200), key_text("x" * 201)
+    assert one != other
+    assert {len(one), len(other)} == {59}
+
+
+def test_partition_attributes_come_first() -> None:
+    settings = FileStoreSettings(
+        protocol="file", location="/d", partition_pattern="{day}/{rig}", schema_prefix="kept"
+    )
+    path = object_path(settings, "lab", "scan", "movie", KEY, ".tif")
+    assert path.startswith("kept/day=2024-02-29/lab/scan/subject=a%2Fb/movie_")
+    assert path.endswith(".tif")
+    assert path != object_path(settings, "lab", "scan", "movie", KEY, ".tif")
+
+
+@pytest.mark.parametrize("kind", ["<object>", "<npy>", "<filepath>"])
+def test_a_store_is_needed(kind: str) -> None:
+    with pytest.raises(DefinitionError, match=f"{kind[:-1]}@"):
+        CodecRegistry().resolve(parse_type(kind))
+
+
+def test_a_file_is_opened_in_place(stores: Stores, store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "movie.tif"
+    file.write_bytes(b"frames")
+    reference = stored("<object@>", str(file), stores)
+    assert reference["path"].startswith(f"{FOLDER}/movie_")
+    assert (reference["store"], reference["size"], reference["ext"]) == ("main", 6, ".tif")
+    ref = fetched("<object@>", reference, stores)
+    assert ref.read() == b"frames"
+    with ref.open() as stream:
+        stream.seek(2)
+        assert stream.read() == b"ames"
+    assert ref.exists()
+    assert ref.verify()
+    assert ref.download(tmp_path / "copies").read_bytes() == b"frames"
+    store.put(ref.path, b"fr")
+    with pytest.raises(ChecksumError, match="6 were written"):
+        ref.verify()
+    store.delete(ref.path)
+    assert not ref.exists()
+    for call in (ref.read, ref.open, ref.verify):
+        with pytest.raises(MissingExternalFile):
+            call()
+
+
+def test_bytes_become_a_file(stores: Stores) -> None:
+    reference = stored("<object@other>", b"frames", stores)
+    assert fetched("<object@other>", reference, stores).read() == b"frames"
+    assert reference["store"] == "other"
+
+
+def test_a_folder_is_walked_in_place(
+    stores: Stores, store: Store, recording: Path, tmp_path: Path
+) -> None:
+    reference = stored("<object@>", recording, stores)
+    assert (reference["is_dir"], reference["item_count"], reference["size"]) == (True, 3, 3)
+    ref = fetched("<object@>", reference, stores)
+    assert ref.listdir() == ["a.txt", "deep"]
+    assert ref.listdir("deep") == ["b.bin", "er"]
+    assert list(ref.walk()) == [
+        ("", ["deep"], ["a.txt"]),
+        ("deep", ["er"], ["b.bin"]),
+        ("deep/er", [], ["c"]),
+    ]
+    assert ref.read("deep/b.bin") == b"bb"
+    assert ref.fsmap["deep/b.bin"] == b"bb"
+    assert ref.exists("deep")
+    assert not ref.exists("deep/x")
+    copy = ref.download(tmp_path / "copies")
+    assert (copy / "deep" / "b.bin").read_bytes() == b"bb"
+    assert ref.verify()
+    store.delete(f"{ref.path}/deep/b.bin")
+    with pytest.raises(MissingExternalFile, match=r"b\.bin"):
+        ref.verify()
+    with pytest.raises(ObjectError, match="is a folder"):
+        ref.read()
+
+
+@pytest.mark.parametrize("bad", ["../../secrets", "/etc/passwd", "deep/../../../x"])
+def test_a_path_cannot_leave_its_object(stores: Stores, recording: Path, bad: str) -> None:
+    ref = fetched("<object@>", stored("<object@>", recording, stores), stores)
+    with pytest.raises(ObjectError):
+        ref.read(bad)
+
+
+def test_objects_are_not_opened_for_writing(stores: Stores) -> None:
+    ref = fetched("<object@>", stored("<object@>", b"x", stores), stores)
+    with pytest.raises(ObjectError, match="never changed"):
+        ref.open(mode="wb")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6.0).reshape(2, 3),
+        np.asfortranarray(np.arange(6, dtype="i2").reshape(2, 3)),
+        np.array(5),
+        np.zeros((0, 3), dtype="c8"),
+        np.array(["2024-01-01"], dtype="M8[D]"),
+        np.array([(1, 2.5)], dtype=[("a", "i4"), ("b", "f8")]),
+        np.array(["ü", "abc"]),
+    ],
+)
+def test_arrays_are_loaded_late(stores: Stores, array: np.ndarray[Any, Any]) -> None:
+    ref = fetched("<npy@>", stored("<npy@>", array, stores), stores)
+    assert (ref.shape, ref.dtype, ref.ndim, ref.size) == (
+        array.shape, array.dtype, array.ndim, array.size,
+    )  # fmt: skip
+    assert ref.nbytes == array.nbytes
+    assert not ref.is_loaded
+    assert np.array_equal(np.asarray(ref), array)
+    assert ref.is_loaded
+    if array.ndim:
+        assert len(ref) == len(array)
+        assert np.array_equal(ref[:1], array[:1])
+
+
+def test_a_local_array_is_mapped(stores: Stores, store: Store) -> None:
+    array = np.arange(1000)
+    ref = fetched("<npy@>", stored("<npy@>", array, stores), stores)
+    mapped = ref.load(mmap_mode="r")
+    assert np.array_equal(mapped, array)
+    assert isinstance(mapped, np.memmap) == (store.local_path("x") is not None)
+
+
+def test_an_array_that_changed_is_refused(stores: Stores, store: Store) -> None:
+    ref = fetched("<npy@>", stored("<npy@>", np.zeros(3), stores), stores)
+    other = io.BytesIO()
+    np.save(other, np.zeros(4))
+    store.put(ref.path, other.getvalue())
+    with pytest.raises(ChecksumError, match=r"\(3,\) was written"):
+        ref.load()
+    store.put(ref.path, b"no array")
+    with pytest.raises(ObjectError, match=r"no \.npy file"):
+        ref.load()
+
+
+@pytest.mark.parametrize("value", [[1, 2], "x", np.array([object()])])
+def test_what_is_no_array_is_refused(stores: Stores, value: object) -> None:
+    with pytest.raises(InvalidValueError, match="<npy@> holds"):
+        stored("<npy@>", value, stores)
+
+
+def test_a_users_file_is_referred_to(stores: Stores, store: Store) -> None:
+    store.put("raw/day1/x.dat", b"12345")
+    store.put("raw/day1/y.dat", b"1")
+    reference = stored("<filepath@>", "raw/day1/x.dat", stores)
+    assert (reference["path"], reference["size"], reference["is_dir"]) == (
+        "raw/day1/x.dat", 5, False,
+    )  # fmt: skip
+    assert fetched("<filepath@>", reference, stores).read() == b"12345"
+    folder = stored("<filepath@>", "raw/day1", stores)
+    assert (folder["size"], folder["is_dir"]) == (6, True)
+    assert fetched("<filepath@>", folder, stores).listdir() == ["x.dat", "y.dat"]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("raw/none.dat", "put it there first"),
+        ("_hash/lab/abc", "keep your own files elsewhere"),
+        ("_schema/lab", "keep your own files elsewhere"),
+        (3, "holds a path"),
+    ],
+)
+def test_what_is_no_users_file_is_refused(stores: Stores, value: Any, message: str) -> None:
+    with pytest.raises(InvalidValueError, match=message):
+        stored("<filepath@>", value, stores)
+
+
+def test_users_files_have_a_store_and_folder_of_their_own(tmp_path: Path) -> None:
+    hot = {"protocol": "file", "location": str(tmp_path / "hot")}
+    raw = {"protocol": "file", "location": str(tmp_path / "raw"), "filepath_prefix": "acquired"}
+    stores = Stores({"default": "hot", "filepath_default": "raw", "hot": hot, "raw": raw})
+    stores.get("raw").put("acquired/x.dat", b"12345")
+    stores.get("raw").put("other/x.dat", b"12345")
+    assert stored("<filepath@>", "acquired/x.dat", stores)["store"] == "raw"
+    absolute = tmp_path / "raw" / "acquired" / "x.dat"
+    reference = stored("<filepath@raw>", absolute, stores)
+    assert reference["path"] == "acquired/x.dat"
+    with Path(fetched("<filepath@raw>", reference, stores)).open("rb") as stream:
+        assert stream.read() == b"12345"
+    with pytest.raises(InvalidValueError, match="acquired/"):
+        stored("<filepath@raw>", "other/x.dat", stores)
+    with pytest.raises(InvalidValueError, match="does not lie in store"):
+        stored("<filepath@raw>", "/etc/hosts", stores)
