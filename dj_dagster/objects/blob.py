@@ -11,11 +11,10 @@ its memory.
 
 from __future__ import annotations
 
-import struct
-import zlib
 from typing import Any
 
 from dj_dagster.errors import BlobError
+from dj_dagster.objects.blob_compression import deflated, inflated
 from dj_dagster.objects.blob_format import (
     COMPRESS_ABOVE,
     HEADERS,
@@ -29,9 +28,6 @@ from dj_dagster.objects.blob_reader import BlobReader
 from dj_dagster.objects.blob_writer import BlobWriter
 
 __all__ = ["MatCell", "MatStruct", "is_packed", "pack", "unpack"]
-
-# zlib makes at most 1032 bytes of one; a blob that claims more is not one.
-_MOST_INFLATION = 1032
 
 
 def pack(value: Any, *, compress: bool = True) -> bytes:
@@ -59,9 +55,10 @@ def pack(value: Any, *, compress: bool = True) -> bytes:
     """
     writer = BlobWriter()
     writer.write(value)
-    header = PYTHON_HEADER if writer.needs_python else MATLAB_HEADER
-    packed = b"".join([header, *writer.chunks])
-    return _deflated(packed) if compress and len(packed) > COMPRESS_ABOVE else packed
+    chunks = [PYTHON_HEADER if writer.needs_python else MATLAB_HEADER, *writer.chunks]
+    size = sum(map(len, chunks))
+    shorter = deflated(chunks, size) if compress and size > COMPRESS_ABOVE else None
+    return b"".join(shorter or chunks)
 
 
 def unpack(data: bytes | bytearray | memoryview) -> Any:
@@ -75,7 +72,7 @@ def unpack(data: bytes | bytearray | memoryview) -> Any:
     """
     view = memoryview(data).cast("B")
     if bytes(view[: len(ZLIB_HEADER)]) == ZLIB_HEADER:
-        view = memoryview(_inflated(view[len(ZLIB_HEADER) :]))
+        view = memoryview(inflated(view[len(ZLIB_HEADER) :]))
     header = bytes(view[:4])
     if header not in (MATLAB_HEADER, PYTHON_HEADER):
         raise BlobError(
@@ -94,27 +91,3 @@ def is_packed(data: bytes | bytearray | memoryview) -> bool:
     (True, False)
     """
     return bytes(memoryview(data).cast("B")[:6]).startswith(HEADERS)
-
-
-def _deflated(packed: bytes) -> bytes:
-    """Compress a blob if the whole becomes shorter."""
-    shorter = ZLIB_HEADER + struct.pack("<Q", len(packed)) + zlib.compress(packed)
-    return shorter if len(shorter) < len(packed) else packed
-
-
-def _inflated(view: memoryview) -> bytes:
-    """Decompress what follows the header ``ZL123``, never beyond the size that it declares."""
-    if len(view) < 8:
-        raise BlobError("A compressed blob ends within its header.")
-    (size,) = struct.unpack("<Q", view[:8])
-    if size > len(view) * _MOST_INFLATION:
-        raise BlobError(f"A compressed blob of {len(view)} bytes claims to hold {size} bytes.")
-    inflater = zlib.decompressobj()
-    try:
-        # One more than declared, so that a blob that holds more is noticed.
-        data = inflater.decompress(view[8:], size + 1)
-    except zlib.error as error:
-        raise BlobError(f"A compressed blob is damaged: {error}.") from error
-    if len(data) != size or not inflater.eof or inflater.unused_data:
-        raise BlobError(f"A compressed blob should hold {size} bytes, it holds {len(data)}.")
-    return data
