@@ -32,6 +32,8 @@ from dj_dagster.model.index_line import is_index, read_index
 from dj_dagster.model.scanner import SourceLine
 
 _DIVIDER = re.compile(r"-{2,}|_{3,}")
+# The first line of a definition in DataJoint for MATLAB, and in Python's before 2016.
+_HEADER = re.compile(r"[\w.`]+\s*\((?:manual|lookup|imported|computed)\)\s*(?:#.*)?", re.IGNORECASE)
 
 
 def parse_definition(
@@ -62,7 +64,9 @@ def parse_definition(
     """
     reading = _Reading()
     for position, line in enumerate(_lines(text, table, file, first_line)):
-        if not line.text.startswith("#"):
+        if position == 0 and _HEADER.fullmatch(line.text):
+            reading.header(line)
+        elif not line.text.startswith("#"):
             reading.add(line)
         elif position == 0:
             reading.comment = read_comment(line, 0)
@@ -85,6 +89,12 @@ class _Reading:
     indexes: list[IndexDeclaration] = field(default_factory=list[IndexDeclaration])
     deprecations: list[str] = field(default_factory=list[str])
     in_key: bool = True
+
+    def header(self, line: SourceLine) -> None:
+        """Take in a first line that repeats the table's name and tier."""
+        self.comment = read_comment(line, line.find("#"))
+        sentence = "the class says the name and the tier: write the comment alone, as '# comment'"
+        self._deprecate(line, sentence)
 
     def add(self, line: SourceLine) -> None:
         """Take in one line that is not a comment."""
@@ -122,8 +132,7 @@ class _Reading:
             self._deprecate(line, old)
         elif earlier.type != attribute.type:
             was = f"as {earlier.type.text} on line {earlier.line}"
-            problem = f"{attribute.name!r} is already declared, {was}"
-            raise line.error(problem, 0, "remove one of the two lines, or rename its attribute")
+            self._deprecate(line, f"{attribute.name!r} is already declared, {was}, which holds")
 
     def _declared(self, name: str) -> AttributeDeclaration | None:
         for item in (*self.key, *self.secondary):

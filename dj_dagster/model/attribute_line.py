@@ -42,6 +42,8 @@ def read_attribute(line: SourceLine, *, in_key: bool) -> tuple[AttributeDeclarat
     kind_end = line.find("#", kind_at)
     kind, old = _type(line, kind_at, kind_end)
     default, nullable = _default(line, default_at, colon, kind)
+    if default_at == colon and old is None:
+        old = f"{name!r} has an '=' and no default, so it has none: leave the '=' out"
     if in_key:
         _check_key(line, default_at, kind_at, kind, nullable=nullable)
     comment = read_comment(line, kind_end)
@@ -107,8 +109,9 @@ def _default(
     if start is None:
         return None, False
     text = line.text[start:colon].strip()
+    # DataJoint takes `name = : type` for an attribute without a default.
     if not text:
-        raise line.error("the default is missing", start, "write it after the '=', such as null")
+        return None, False
     if text.lower() == "null":
         return None, True
     if kind.family in _OPAQUE:

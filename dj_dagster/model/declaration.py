@@ -22,6 +22,9 @@ class Default:
     value: str
     is_expression: bool = False
 
+    def __str__(self) -> str:
+        return self.value
+
 
 @dataclass(frozen=True, slots=True)
 class AttributeDeclaration:

@@ -1,4 +1,8 @@
-"""Reading one foreign-key line, today's ``-> Table`` and the old ``(attr) -> Table``."""
+"""Reading one foreign-key line, today's ``-> Table`` and the old ``(attr) -> Table``.
+
+DataJoint evaluates what follows the arrow as Python, so that ``-> (master)``, ``-> Table()`` and
+``-> Table.proj('attribute', ...)`` are in use too: they say no more than ``-> Table``.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,14 @@ from dj_dagster.model.scanner import STRING, SourceLine, unquote
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _ARROW = re.compile(r"(?P<new>\([^()]*\))?\s*->\s*(?P<options>\[[^\]]*\])?\s*")
+_WORD = r"[A-Za-z_]\w*(?:\(\))?"
 _TARGET = re.compile(
-    r"(?P<target>[A-Za-z_]\w*(?:\.(?!proj\s*\()[A-Za-z_]\w*)*)\s*(?P<proj>\.\s*proj\s*(?=\())?",
+    rf"(?P<open>\(\s*)?(?P<target>{_WORD}(?:\.(?!proj\s*\(){_WORD})*)(?(open)\s*\))"
+    r"\s*(?P<proj>\.\s*proj\s*(?=\())?",
     re.ASCII,
 )
 _RENAME = re.compile(rf"(?P<new>\w+)\s*=\s*(?P<old>{STRING})")
+_KEPT = re.compile(rf"\.\.\.|{STRING}")
 _OPTIONS = ("nullable", "unique")
 _FORM = "write '-> Table' or '-> [nullable, unique] Table.proj(new=''old'')'".replace("''", "'")
 
@@ -52,11 +59,16 @@ def read_foreign_key(line: SourceLine) -> tuple[ForeignKeyDeclaration, str | Non
         renames, end = _old_renames(line, arrow, end)
     elif target["proj"]:
         renames, end = _projection(line, end)
-    line.expect_end(end, f"{_FORM}; a foreign key cannot be restricted, joined or called")
+    line.expect_end(end, f"{_FORM}; a foreign key cannot be restricted or joined")
+    name = target["target"].replace("()", "")
     key = ForeignKeyDeclaration(
-        target["target"], renames, "nullable" in options, "unique" in options, line.number
+        name, renames, "nullable" in options, "unique" in options, line.number
     )
-    return key, None if arrow["new"] is None else _modern_spelling(key, options)
+    if arrow["new"] is not None:
+        return key, _modern_spelling(key, options)
+    if name != target["target"]:
+        return key, f"'-> {target['target']}' is an old spelling: write '-> {name}'"
+    return key, None
 
 
 def _options(line: SourceLine, arrow: re.Match[str]) -> list[str]:
@@ -75,6 +87,9 @@ def _projection(line: SourceLine, opening: int) -> tuple[dict[str, str], int]:
     closing = line.closing(opening)
     renames: dict[str, str] = {}
     for column, text in line.arguments(opening, closing):
+        # The primary key is inherited whole, whatever else is kept.
+        if _KEPT.fullmatch(text):
+            continue
         match = _RENAME.fullmatch(text)
         if match is None:
             advice = "write new='old': in a foreign key proj only renames key attributes"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-
-import networkx as nx
+from typing import TYPE_CHECKING
 
 from dj_dagster.errors import DefinitionError
+from dj_dagster.late import LateModule
 from dj_dagster.model.table_name import TableName
+
+if TYPE_CHECKING:
+    import networkx as nx
+else:
+    nx = LateModule("networkx")
 
 
 class DependencyGraph:
@@ -63,6 +68,31 @@ class DependencyGraph:
         """Return all tables, each after its parents, otherwise in the order they were added."""
         return list(nx.topological_sort(self._graph))
 
+    def order_with_parts(
+        self, master_of: Callable[[TableName], TableName | None]
+    ) -> list[TableName]:
+        """Return all tables, each after its parents, and parts right behind their masters.
+
+        A part that refers to what in turn refers to its master comes later, behind that.
+
+        Parameters
+        ----------
+        master_of
+            Returns the master of a part, None for other tables.
+        """
+        order = self.topological_order()
+        groups, leaders = self._graph.copy(), {table: table for table in order}
+        for part in order:
+            master = master_of(part)
+            leader = leaders.get(master) if master is not None else None
+            if leader is not None and not _is_apart(groups, leader, part):
+                leaders[part] = leader
+                _merge(groups, part, leader)
+        members: dict[TableName, list[TableName]] = {}
+        for table in order:
+            members.setdefault(leaders[table], []).append(table)
+        return [table for leader in nx.topological_sort(groups) for table in members[leader]]
+
     def parents(self, table: TableName) -> list[TableName]:
         """Return the tables that `table` refers to directly, in the order they were added."""
         return list(self._graph.predecessors(self._known(table)))
@@ -90,3 +120,19 @@ class DependencyGraph:
             advice = f"\nthe nearest name is {close[0]}" if close else ""
             raise DefinitionError(f"the graph has no table {table}{advice}")
         return table
+
+
+def _is_apart(graph: nx.DiGraph[TableName], leader: TableName, part: TableName) -> bool:
+    """Return whether a table has to come between `leader` and `part`, or `part` before it."""
+    between = [table for table in graph.predecessors(part) if table != leader]
+    return nx.has_path(graph, part, leader) or any(
+        nx.has_path(graph, leader, table) for table in between
+    )
+
+
+def _merge(graph: nx.DiGraph[TableName], part: TableName, leader: TableName) -> None:
+    """Let `leader` stand for `part` too."""
+    above = [(parent, leader) for parent in graph.predecessors(part) if parent != leader]
+    below = [(leader, child) for child in graph.successors(part)]
+    graph.remove_node(part)
+    graph.add_edges_from([*above, *below])

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
+
+import numpy as np
 
 from dj_dagster.model.declaration import Default
-from dj_dagster.model.types import AttributeType
+from dj_dagster.model.numpy_types import OBJECT, numpy_type
+from dj_dagster.model.types import AttributeType, Family
+
+_NUMBERS = (Family.INTEGER, Family.FLOAT, Family.DECIMAL, Family.BOOL)
+_TEXTS = (Family.STRING, Family.ENUM, Family.DATE, Family.DATETIME, Family.TIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,66 @@ class Attribute:
     def hidden(self) -> bool:
         """Whether queries leave the attribute out unless it is asked for by name."""
         return self.name.startswith("_")
+
+    @property
+    def family(self) -> Family | None:
+        """The kind of value, None where the type is unknown."""
+        return self.type.family if self.type is not None else None
+
+    @property
+    def numeric(self) -> bool:
+        """Whether values are numbers; booleans count."""
+        return self.family in _NUMBERS
+
+    @property
+    def string(self) -> bool:
+        """Whether SQL writes values in quotes: texts, choices, dates and times."""
+        return self.family in _TEXTS
+
+    @property
+    def uuid(self) -> bool:
+        """Whether values are UUIDs."""
+        return self.family is Family.UUID
+
+    @property
+    def json(self) -> bool:
+        """Whether values are JSON."""
+        return self.family is Family.JSON
+
+    @property
+    def is_blob(self) -> bool:
+        """Whether values are bytes, or anything that a codec stores, wherever that is."""
+        return self.family in (Family.BYTES, Family.CODEC)
+
+    @property
+    def is_attachment(self) -> bool:
+        """Whether values are files that a row carries, in the table or in a store."""
+        return self.codec == "attach"
+
+    @property
+    def codec(self) -> str | None:
+        """The name of the codec, None without."""
+        return self.type.codec if self.type is not None else None
+
+    @property
+    def store(self) -> str | None:
+        """The name of the store that has the values, empty for the default store, None without."""
+        return self.type.store if self.type is not None else None
+
+    @property
+    def is_external(self) -> bool:
+        """Whether a store has the values, the table only a reference."""
+        return self.store is not None
+
+    @property
+    def autoincrement(self) -> bool:
+        """Whether the database counts rows where no value is given."""
+        return self.type is not None and self.type.auto_increment
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The numpy type of fetched values: that of objects where some may be null."""
+        return OBJECT if self.type is None or self.nullable else numpy_type(self.type)
 
 
 class Heading:
@@ -72,6 +139,35 @@ class Heading:
         """Visible names outside the primary key, in order."""
         return [name for name, attr in self.attributes.items() if not attr.in_key]
 
+    @cached_property
+    def blobs(self) -> list[str]:
+        """Visible names whose values are bytes or what codecs store."""
+        return [name for name, attr in self.attributes.items() if attr.is_blob]
+
+    @cached_property
+    def non_blobs(self) -> list[str]:
+        """Visible names whose values are plain: no bytes, no codecs, no JSON."""
+        return [n for n, attr in self.attributes.items() if not (attr.is_blob or attr.json)]
+
+    @property
+    def has_autoincrement(self) -> bool:
+        """Whether the database counts rows by one of the attributes."""
+        return any(attr.autoincrement for attr in self.attributes.values())
+
+    @property
+    def as_dtype(self) -> np.dtype[Any]:
+        """The numpy type of fetched records."""
+        return np.dtype([(name, attr.dtype) for name, attr in self.attributes.items()])
+
+    @property
+    def table_status(self) -> dict[str, str]:
+        """What is known of the table as a whole: its ``comment``."""
+        return {"comment": self.comment}
+
+    def determines(self, other: Heading) -> bool:
+        """Whether a row of this heading tells which row of the other is meant."""
+        return set(other.primary_key) <= self.attributes.keys()
+
     def __getitem__(self, name: str) -> Attribute:
         return self._all[name]
 
@@ -88,8 +184,9 @@ class Heading:
         def line(attribute: Attribute) -> str:
             default = " = null" if attribute.nullable else ""
             if attribute.default is not None:
+                bare = attribute.default.is_expression or attribute.numeric
                 value = attribute.default.value
-                default = f" = {value}" if attribute.default.is_expression else f" = {value!r}"
+                default = f" = {value}" if bare else f" = {value!r}"
             kind = attribute.type.text if attribute.type else "computed"
             comment = f"  # {attribute.comment}" if attribute.comment else ""
             return f"{attribute.name}{default} : {kind}{comment}"

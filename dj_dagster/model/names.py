@@ -140,3 +140,19 @@ def parse_table_name(name: str) -> ParsedName | None:
     if match["part"]:
         return ParsedName(Tier.PART, camel_case(match["part"]), match["master"])
     return ParsedName(_TIERS[match["prefix"]], camel_case(match["name"]))
+
+
+def class_path(table: str) -> str:
+    """Return the class name of a table, a part's after its master's; a name of no tier as it is.
+
+    Examples
+    --------
+    >>> class_path("__spike_sort__unit"), class_path("~lineage")
+    ('SpikeSort.Unit', '~lineage')
+    """
+    parsed = parse_table_name(table)
+    if parsed is None:
+        return table
+    if parsed.master is None:
+        return parsed.class_name
+    return f"{class_path(parsed.master)}.{parsed.class_name}"

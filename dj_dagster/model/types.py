@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any, Self
 
 from dj_dagster.errors import DefinitionError
 from dj_dagster.model.scanner import STRING, quote, unquote
@@ -29,9 +30,12 @@ class Family(Enum):
     CODEC = "codec"
 
 
-@dataclass(frozen=True, slots=True)
-class AttributeType:
-    """A parsed attribute type.
+@dataclass(frozen=True, slots=True, eq=False)
+class AttributeType(str):
+    """A parsed attribute type, which is at the same time the text that it is written as.
+
+    So ``heading["name"].type == "varchar(20)"``, as programs ask of DataJoint. Types are equal when
+    they are written alike.
 
     Attributes
     ----------
@@ -70,6 +74,12 @@ class AttributeType:
     codec: str | None = None
     store: str | None = None
     auto_increment: bool = False
+
+    def __new__(cls, text: str, *facts: Any, **named: Any) -> Self:
+        """Make the string; the rest are fields."""
+        # Not super(): with slots the class is made twice, and it would mean the first.
+        del facts, named
+        return str.__new__(cls, text)
 
 
 _CORE = {
@@ -157,6 +167,20 @@ def read_type(text: str) -> tuple[AttributeType, str | None]:
             old = None if same else f"{written!r} is an old spelling: write {modern!r}"
             return found, old
     raise DefinitionError(f"there is no type {written!r}\n{advice(modern, _KNOWN)}")
+
+
+def without_counter(kind: AttributeType) -> AttributeType:
+    """Return the type of an attribute that refers to one which counts by itself: it does not.
+
+    Examples
+    --------
+    >>> without_counter(parse_type("serial")).text
+    'bigint unsigned'
+    """
+    if not kind.auto_increment:
+        return kind
+    plain = "bigint unsigned" if kind.text == "serial" else kind.text
+    return parse_type(plain.removesuffix("auto_increment"))
 
 
 def _refuse(text: str, reason: str, instead: str) -> DefinitionError:

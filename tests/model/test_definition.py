@@ -196,6 +196,53 @@ def test_old_foreign_keys_are_read_with_a_note(line, renames, modern):
     assert modern in definition.deprecations[0]
 
 
+@pytest.mark.parametrize(
+    ("line", "target"),
+    [
+        ("-> (master)", "master"),
+        ("-> ( lab.Subject ).proj()", "lab.Subject"),
+        ("-> Subject.proj('sex')", "Subject"),
+        ("-> Subject.proj('sex', ...,)  # all of it", "Subject"),
+    ],
+)
+def test_foreign_keys_that_python_would_read_the_same(line, target):
+    definition = parse_definition(line)
+    assert definition.key == (ForeignKeyDeclaration(target, line=1),)
+    assert definition.deprecations == ()
+
+
+def test_what_proj_keeps_besides_its_renames_adds_nothing():
+    (foreign_key,) = parse_definition("-> Subject.proj('sex', mother='subject_id')").foreign_keys
+    assert foreign_key.renames == {"mother": "subject_id"}
+
+
+@pytest.mark.parametrize(
+    ("line", "target"), [("-> Subject()", "Subject"), ("-> self().settings", "self.settings")]
+)
+def test_a_called_class_is_read_with_a_note(line, target):
+    definition = parse_definition(line)
+    assert definition.key == (ForeignKeyDeclaration(target, line=1),)
+    assert f"write '-> {target}'" in definition.deprecations[0]
+
+
+def test_an_equals_sign_without_a_default_is_read_with_a_note():
+    definition = parse_definition("---\nremark = : varchar(64)")
+    (remark,) = definition.attributes
+    assert (remark.default, remark.nullable) == (None, False)
+    assert "no default" in definition.deprecations[0]
+
+
+@pytest.mark.parametrize(
+    ("first", "comment"),
+    [("lab.Subject (manual)  # who it is", "who it is"), ("`lab`.Rig (Lookup)", "")],
+)
+def test_a_first_line_that_names_table_and_tier(first, comment):
+    definition = parse_definition(f"{first}\nid : int32")
+    assert definition.comment == comment
+    assert [attribute.name for attribute in definition.attributes] == ["id"]
+    assert "'# comment'" in definition.deprecations[0]
+
+
 def test_indexes():
     definition = parse_definition("""
         id : int64
@@ -248,7 +295,6 @@ def test_a_refusal_shows_file_line_table_caret_and_what_to_write():
         ("a : uint32", "uint32", "no type 'uint32'", "'int unsigned'"),
         ("a : int32 = 3", "int32 = 3", "no type", "default before the ':'"),
         ("a : ", "", "type is missing", "int64"),
-        ("a = : int32", ": int32", "default is missing", "null"),
         ("a : int32  # :x", ":x", "may not begin with ':'", "another character"),
         ("subject", "", "no ':'", "name : type"),
         ("subject # a: b", "# a", "no ':'", "name : type"),
@@ -262,7 +308,9 @@ def test_a_refusal_shows_file_line_table_caret_and_what_to_write():
         ("---> Subject", "> Subject", "not expected", "line of its own"),
         ("->", "", "names no table", "-> Table"),
         ("-> Subject & 'a=1'", "& 'a=1'", "not expected", "cannot be restricted"),
-        ("-> Subject()", "()", "not expected", "-> Table"),
+        ("-> Subject(1)", "(1)", "not expected", "-> Table"),
+        ("-> (Subject", "(Subject", "names no table", "-> Table"),
+        ("b -> A", "", "no ':'", "-> Table"),
         ("-> [nulable] Subject", "nulable", "not an option", "write [nullable]"),
         ("-> [primary] Subject", "primary", "not an option", "[unique]"),
         ("-> Subject.proj(a=b)", "a=b", "not a rename", "new='old'"),
@@ -303,10 +351,11 @@ def test_a_table_comment_may_not_look_like_a_type():
     assert "may not begin with ':'" in refusal("# :int8: people")
 
 
-def test_a_repeated_attribute_of_another_type():
-    message = refusal("a : int8\n---\na : int16")
-    assert "line 3: 'a' is already declared, as int8 on line 1" in message
-    assert "remove" in message
+def test_a_repeated_attribute_of_another_type_keeps_its_first_line_with_a_note():
+    definition = parse_definition("a : int8\n---\na : int16")
+    assert [attribute.type.text for attribute in definition.attributes] == ["int8"]
+    (note,) = definition.deprecations
+    assert note.startswith("line 3: 'a' is already declared, as int8 on line 1")
 
 
 # Any text, and any definition

@@ -86,3 +86,33 @@ def test_whatever_is_added_there_is_an_order(edges):
     order = graph.topological_order()
     assert len(order) == len(set(order)) == len(graph)
     assert all(order.index(parent) < order.index(child) for parent, child in kept)
+
+
+def test_parts_come_right_behind_their_masters():
+    graph = DependencyGraph()
+    a, b, c, part, late = (TableName("x", name) for name in ("a", "b", "c", "a__p", "a__late"))
+    graph.add_edge(a, b)
+    graph.add_edge(a, part)
+    graph.add_edge(c, part)
+    graph.add_edge(a, late)
+    graph.add_edge(b, late)
+    assert graph.order_with_parts(master_of) == [c, a, part, b, late]
+
+
+def master_of(table):
+    master, inner, _ = table.table.partition("__")
+    return TableName(table.schema, master) if inner else None
+
+
+FAMILIES = [TableName("s", name + part) for name in "abcdef" for part in ("", "__p")]
+
+
+@given(st.permutations(FAMILIES), st.sets(st.tuples(st.integers(0, 11), st.integers(0, 11))))
+def test_an_order_with_parts_is_an_order(names, edges):
+    graph = DependencyGraph()
+    for one, other in edges:
+        graph.add_edge(names[min(one, other)], names[max(one, other)])
+    order = graph.order_with_parts(master_of)
+    assert sorted(order) == sorted(graph.topological_order())
+    for table in order:
+        assert all(order.index(parent) < order.index(table) for parent in graph.parents(table))

@@ -1,0 +1,65 @@
+"""How computed tables keep their jobs, and the hidden columns that say how a row came to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from dj_dagster.model.declaration import AttributeDeclaration, Default, TableDefinition
+from dj_dagster.model.types import parse_type
+
+
+@dataclass(frozen=True, slots=True)
+class JobSettings:
+    """What DataJoint calls ``jobs.*``; times in seconds.
+
+    Attributes
+    ----------
+    auto_refresh
+        Whether a reserving populate adds what is pending to the queue before it begins.
+    keep_completed
+        Whether finished jobs stay in the queue as `success`, with their durations.
+    stale_timeout
+        Age from which a job is removed once its key is no longer in the key source; 0 for never.
+    default_priority
+        Of new jobs; lower is sooner.
+    version_method
+        ``"git"`` notes the commit of the working directory with each job, None nothing.
+    add_job_metadata
+        Whether computed tables that are declared from now on get `JOB_METADATA`.
+    lease
+        How long a claimed key stays claimed without a sign of life. It is renewed four times as
+        often while the worker lives.
+    """
+
+    auto_refresh: bool = True
+    keep_completed: bool = False
+    stale_timeout: float = 3600.0
+    default_priority: int = 5
+    version_method: str | None = None
+    add_job_metadata: bool = False
+    lease: float = 300.0
+
+
+JOB_METADATA = (
+    AttributeDeclaration(
+        "_job_start_time",
+        parse_type("datetime(3)"),
+        nullable=True,
+        comment="when computation began",
+    ),
+    AttributeDeclaration(
+        "_job_duration",
+        parse_type("float32"),
+        nullable=True,
+        comment="computation duration in seconds",
+    ),
+    AttributeDeclaration(
+        "_job_version", parse_type("varchar(64)"), Default(""), comment="code version"
+    ),
+)
+"""The hidden columns of a computed table, as DataJoint 2.3.5 declares them."""
+
+
+def with_job_metadata(definition: TableDefinition) -> TableDefinition:
+    """Return a definition with `JOB_METADATA` at its end."""
+    return replace(definition, secondary=(*definition.secondary, *JOB_METADATA))
