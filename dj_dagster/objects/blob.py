@@ -58,7 +58,7 @@ def pack(value: Any, *, compress: bool = True) -> bytes:
     chunks = [PYTHON_HEADER if writer.needs_python else MATLAB_HEADER, *writer.chunks]
     size = sum(map(len, chunks))
     shorter = deflated(chunks, size) if compress and size > COMPRESS_ABOVE else None
-    return b"".join(shorter or chunks)
+    return b"".join(chunks) if shorter is None else shorter
 
 
 def unpack(data: bytes | bytearray | memoryview) -> Any:
@@ -70,9 +70,10 @@ def unpack(data: bytes | bytearray | memoryview) -> Any:
         If the bytes are not a whole, valid blob. No bytes can make this function run code, take
         memory out of proportion to their length, or recurse without bound.
     """
-    view = memoryview(data).cast("B")
+    # Read-only, so that no array is made of bytes that belong to the caller.
+    view = memoryview(data).cast("B").toreadonly()
     if bytes(view[: len(ZLIB_HEADER)]) == ZLIB_HEADER:
-        view = memoryview(inflated(view[len(ZLIB_HEADER) :]))
+        view = inflated(view[len(ZLIB_HEADER) :])
     header = bytes(view[:4])
     if header not in (MATLAB_HEADER, PYTHON_HEADER):
         raise BlobError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from isal import isal_zlib
 
@@ -13,11 +15,17 @@ from dj_dagster.objects.blob_format import ZLIB_HEADER
 LEVEL = 2
 """Of 0 to 3: about as small as zlib's 1 on measured data, at the speed of ISA-L's fastest."""
 
+_PIECE = 2**20
+_SMALL = 2**16
+
+# A blob of one array of numbers has its data 5 bytes behind a multiple of 8.
+_MISALIGNMENT = 3
+
 # zlib makes at most 1032 bytes of one; a blob that claims more is not one.
 _MOST_INFLATION = 1032
 
 
-def deflated(chunks: Sequence[bytes | memoryview], size: int) -> list[bytes] | None:
+def deflated(chunks: Sequence[bytes | memoryview], size: int) -> bytes | None:
     """Compress a blob, None if that does not make it shorter.
 
     Parameters
@@ -28,14 +36,24 @@ def deflated(chunks: Sequence[bytes | memoryview], size: int) -> list[bytes] | N
         Bytes of all of them.
     """
     deflater = isal_zlib.compressobj(LEVEL)
-    pieces = [ZLIB_HEADER, struct.pack("<Q", size)]
-    pieces += [deflater.compress(chunk) for chunk in chunks]
-    pieces.append(deflater.flush())
-    return pieces if sum(map(len, pieces)) < size else None
+    # A stream grows in place and gives its bytes away without a copy.
+    packed = io.BytesIO()
+    packed.write(ZLIB_HEADER)
+    packed.write(struct.pack("<Q", size))
+    for piece in _pieces(chunks):
+        packed.write(deflater.compress(piece))
+    packed.write(deflater.flush())
+    return packed.getvalue() if packed.tell() < size else None
 
 
-def inflated(view: memoryview) -> bytes:
+def inflated(view: memoryview) -> memoryview:
     """Decompress what follows the header ``ZL123``, never beyond the size that it declares.
+
+    Returns
+    -------
+    memoryview
+        Of a buffer that nobody else has, and in which the data of a blob that is a single array is
+        aligned, so that the array can stay where it is.
 
     Raises
     ------
@@ -48,11 +66,45 @@ def inflated(view: memoryview) -> bytes:
     if size > len(view) * _MOST_INFLATION:
         raise BlobError(f"A compressed blob of {len(view)} bytes claims to hold {size} bytes.")
     inflater = isal_zlib.decompressobj()
+    # Grown as it fills: a forged size must not take memory.
+    data = bytearray(_MISALIGNMENT)
     try:
         # One more than declared, so that a blob that holds more is noticed.
-        data = inflater.decompress(view[8:], size + 1)
+        for piece in _inflated_pieces(inflater, view[8:], size + 1):
+            data += piece
     except isal_zlib.error as error:  # pyright: ignore[reportGeneralTypeIssues]
         raise BlobError(f"A compressed blob is damaged: {error}.") from error
-    if len(data) != size or not inflater.eof or inflater.unused_data:
-        raise BlobError(f"A compressed blob should hold {size} bytes, it holds {len(data)}.")
-    return data
+    filled = len(data) - _MISALIGNMENT
+    if filled != size or not inflater.eof or inflater.unused_data:
+        raise BlobError(f"A compressed blob should hold {size} bytes, it holds {filled}.")
+    return memoryview(data)[_MISALIGNMENT:]
+
+
+def _inflated_pieces(inflater: Any, packed: memoryview, most: int) -> Iterator[bytes]:
+    """Yield what bytes hold, up to so many, little by little: few bytes can become many."""
+    for start in range(0, len(packed), _PIECE):
+        if inflater.eof:
+            raise BlobError("A compressed blob has bytes behind its end.")
+        rest: bytes | memoryview = packed[start : start + _PIECE]
+        full = True
+        while most and (len(rest) or full):
+            room = min(_PIECE, most)
+            piece = inflater.decompress(rest, room)
+            rest, most, full = inflater.unconsumed_tail, most - len(piece), len(piece) == room
+            yield piece
+
+
+def _pieces(chunks: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """Yield the same bytes in pieces of a size that is good to compress, neither tiny nor huge."""
+    small: list[bytes | memoryview] = []
+    waiting = 0
+    for chunk in chunks:
+        if len(chunk) <= _SMALL and waiting <= _PIECE:
+            small.append(chunk)
+            waiting += len(chunk)
+            continue
+        yield b"".join(small)
+        small, waiting = [], 0
+        view = memoryview(chunk).cast("B")
+        yield from (view[start : start + _PIECE] for start in range(0, len(view), _PIECE))
+    yield b"".join(small)

@@ -83,6 +83,11 @@ class BlobReader:
         self._end = outer_end
         return value
 
+    @property
+    def size(self) -> int:
+        """Bytes of the whole blob."""
+        return len(self._data)
+
     def take(self, count: int) -> memoryview:
         """Return the next bytes."""
         start = self._position
@@ -174,8 +179,12 @@ def _plain(reader: BlobReader, type_id: int, count: int) -> Array:
     raw = reader.take(count * dtype.itemsize)
     if type_id == BOOL_ID:
         return np.frombuffer(raw, np.uint8) != 0
+    array = np.frombuffer(raw, dtype)
+    if array.flags.writeable and array.flags.aligned and 2 * array.nbytes > reader.size:
+        # The blob's buffer is nobody else's, and the array is most of it.
+        return array
     # A copy is aligned and writable, and does not keep the whole blob alive.
-    return np.frombuffer(raw, dtype).copy()
+    return array.copy()
 
 
 def _complex(reader: BlobReader, type_id: int, count: int) -> Array:

@@ -7,6 +7,7 @@ from dj_dagster.objects.codec import Codec
 from dj_dagster.objects.filepath_codec import FilepathCodec
 from dj_dagster.objects.npy_codec import NpyCodec
 from dj_dagster.objects.object_codec import ObjectCodec
+from dj_dagster.objects.zarr_codec import ZarrCodec
 
 BUILTIN_CODECS: tuple[type[Codec], ...] = (
     BlobCodec,
@@ -15,5 +16,6 @@ BUILTIN_CODECS: tuple[type[Codec], ...] = (
     ObjectCodec,
     NpyCodec,
     FilepathCodec,
+    ZarrCodec,
 )
 """What every `CodecRegistry` starts with."""

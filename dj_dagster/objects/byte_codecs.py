@@ -16,6 +16,7 @@ class BlobCodec(Codec, register=False):
     """Python values and arrays, packed; see `dj_dagster.objects.blob`."""
 
     name = "blob"
+    concurrent = True
 
     def get_dtype(self, is_store: bool) -> str:
         """Return where the packed bytes go."""
@@ -40,6 +41,7 @@ class HashCodec(Codec, register=False):
     """Bytes in a store, named by their content; always with a store, ``<hash@store>``."""
 
     name = "hash"
+    concurrent = True
 
     def get_dtype(self, is_store: bool) -> str:
         """Return the type of a reference."""

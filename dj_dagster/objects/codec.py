@@ -41,6 +41,12 @@ class Codec(ABC):
     default_store: ClassVar[str] = "default"
     listed: ClassVar[bool] = True
 
+    concurrent: ClassVar[bool] = False
+    """Whether values of a store may be encoded and decoded in several threads at once."""
+
+    lazy: ClassVar[bool] = False
+    """Whether decoding reads nothing from the store yet."""
+
     def __init_subclass__(cls, *, register: bool = True, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.listed = register

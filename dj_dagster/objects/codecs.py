@@ -15,10 +15,11 @@ from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Any
 
-from dj_dagster.errors import DefinitionError, InvalidValueError, ObjectError
+from dj_dagster.errors import DataJointError, DefinitionError, InvalidValueError, ObjectError
 from dj_dagster.model.types import AttributeType, Family, parse_type
 from dj_dagster.objects.builtin_codecs import BUILTIN_CODECS
 from dj_dagster.objects.codec import Codec, ObjectContext
+from dj_dagster.objects.external_pointer import KINDS, ExternalPointerCodec, ExternalPointerType
 
 __all__ = ["Codec", "CodecChain", "CodecRegistry", "ObjectContext"]
 
@@ -42,6 +43,16 @@ class CodecChain:
     column_type: AttributeType
     store: str | None = None
 
+    @property
+    def encodes_concurrently(self) -> bool:
+        """Whether several values are better encoded at once, as each waits for a store."""
+        return self.store is not None and all(codec.concurrent for codec in self.codecs)
+
+    @property
+    def decodes_concurrently(self) -> bool:
+        """Whether several values are better decoded at once, as each waits for a store."""
+        return self.encodes_concurrently and not self.codecs[-1].lazy
+
     @cached_property
     def _encode_options(self) -> list[frozenset[str]]:
         return [_options(codec.encode) for codec in self.codecs]
@@ -62,7 +73,9 @@ class CodecChain:
         ObjectError
             If it cannot be packed or stored; each names schema, table, attribute and key.
         """
-        store_name = None if self.store is None else context.stores.resolve(self.store)
+        store_name = None
+        if self.store is not None:
+            store_name = context.stores.resolve(self.store, self.codecs[-1].default_store)
         given: dict[str, Any] = {
             "key": dict(context.key),
             "context": context,
@@ -87,7 +100,7 @@ class CodecChain:
         given: dict[str, Any] = {"key": dict(context.key), "context": context}
         steps = zip(self.codecs, self._decode_options, strict=True)
         for codec, options in reversed(list(steps)):
-            with _located(codec, context):
+            with _located(codec, context), _decoding(codec):
                 stored = codec.decode(stored, **{name: given[name] for name in options})
         return stored
 
@@ -157,6 +170,8 @@ class CodecRegistry:
         """
         if type.family is Family.BYTES and not type.core:
             return CodecChain((self.get("blob"),), type)
+        if isinstance(type, ExternalPointerType):
+            return self._pointer_chain(str(type.codec))
         codecs: dict[str, Codec] = {}
         inner, store = type, type.store
         while inner.codec is not None:
@@ -167,6 +182,12 @@ class CodecRegistry:
             inner = parse_type(codec.get_dtype(store is not None))
             store = store if inner.store is None else inner.store
         return CodecChain(tuple(codecs.values()), inner, store)
+
+    def _pointer_chain(self, name: str) -> CodecChain:
+        """Return the chain of a pointer of DataJoint 0.14, an adapter before it if it has one."""
+        pointer = ExternalPointerCodec()
+        adapters = () if name in KINDS else (self.get(name),)
+        return CodecChain((*adapters, pointer), parse_type(pointer.get_dtype(True)))
 
     def _unknown(self, name: str) -> DefinitionError:
         names = self.names
@@ -216,6 +237,19 @@ def _validate(codec: Codec, value: Any) -> None:
         codec.validate(value)
     except (TypeError, ValueError) as error:
         raise InvalidValueError(str(error)) from error
+
+
+@contextmanager
+def _decoding(codec: Codec) -> Generator[None]:
+    """Say that what is stored is damaged, where a codec stumbles over it in any way."""
+    try:
+        yield
+    except DataJointError:
+        raise
+    except Exception as error:
+        raise ObjectError(
+            f"{codec} cannot decode what is stored: {type(error).__name__}: {error}"
+        ) from error
 
 
 @contextmanager

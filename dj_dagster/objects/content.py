@@ -2,12 +2,20 @@
 
 An object lies at ``{hash_prefix}/{schema}/[fold/…/]{hash}``; the row holds a JSON reference
 ``{hash, path, schema, store, size}``, as DataJoint writes it.
+
+An object that is there already may be garbage that the collector is about to delete: its last row
+is gone, and the row that uses it again is not committed yet. So a writer makes an object that is
+not young any more young again, and looks after that whether a collector is at work, which may have
+seen it old. Then it writes the content under a name of its own. A collector says that it is at work
+before it looks at any object, so one that starts later finds the object young.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import secrets
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +24,9 @@ from dj_dagster.objects.reference import read_reference
 from dj_dagster.objects.store import Store
 from dj_dagster.objects.store_settings import StoreSettings
 from dj_dagster.objects.stores import Stores
+
+RENEW_AFTER = 900.0
+"""Seconds for which an object counts as young; collectors leave objects alone for far longer."""
 
 
 def content_hash(data: bytes) -> str:
@@ -51,11 +62,22 @@ def content_path(digest: str, schema: str, settings: StoreSettings) -> str:
 def put_content(store: Store, schema: str, data: bytes) -> dict[str, Any]:
     """Store bytes, unless they are there already, and return their reference."""
     digest = content_hash(data)
-    path = content_path(digest, schema, store.settings)
-    if not _is_stored(store, path, len(data)):
-        store.put(path, data)
     size = len(data)
+    path = content_path(digest, schema, store.settings)
+    age = _age(store, path, size)
+    if age is None:
+        store.put(path, data)
+    elif abs(age) > RENEW_AFTER:
+        store.renew(path, data)
+        if store.exists(collecting_path(schema, store.settings)):
+            path = f"{path}.{secrets.token_hex(4)}"
+            store.put(path, data)
     return {"hash": digest, "path": path, "schema": schema, "store": store.name, "size": size}
+
+
+def collecting_path(schema: str, settings: StoreSettings) -> str:
+    """Return where a collector says that it is at work."""
+    return f"{settings.hash_prefix.strip('/')}/{schema}/.collecting"
 
 
 def get_content(stores: Stores, reference: Mapping[str, Any] | str | bytes) -> bytes:
@@ -90,8 +112,10 @@ def get_content(stores: Stores, reference: Mapping[str, Any] | str | bytes) -> b
     return data
 
 
-def _is_stored(store: Store, path: str, size: int) -> bool:
+def _age(store: Store, path: str, size: int) -> float | None:
+    """Return the seconds since content was stored, None where it is not, or not whole."""
     try:
-        return store.size(path) == size
+        found = store.stat(path)
     except MissingExternalFile:
-        return False
+        return None
+    return time.time() - found.modified if found.size == size else None

@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from fsspec.implementations.local import LocalFileSystem
 
-from dj_dagster.errors import ObjectError
-from dj_dagster.objects.store import Store, checked_path
+from dj_dagster.errors import MissingExternalFile, ObjectError
+from dj_dagster.objects.store import Stat, Store, checked_path
 from dj_dagster.objects.store_settings import FileStoreSettings
 
 _TEMPORARY = ".writing-"
+_TRIES = 20
 
 
 class FileStore(Store):
@@ -44,7 +46,7 @@ class FileStore(Store):
     @property
     def filesystem(self) -> LocalFileSystem:
         """The files of this machine."""
-        return LocalFileSystem()
+        return LocalFileSystem(auto_mkdir=True)
 
     def full_path(self, path: str) -> str:
         """Return the file's absolute path."""
@@ -54,32 +56,69 @@ class FileStore(Store):
         """Return the file's absolute path."""
         return self._file(path)
 
+    def settle(self, path: str) -> None:
+        """Have files, which others wrote, put on the disk."""
+        place = self._file(path)
+        with self._translated(path):
+            for folder, _, files in os.walk(place):
+                for name in files:
+                    _sync(Path(folder) / name)
+                _sync_folder(Path(folder))
+            if place.is_file():
+                _sync(place)
+            _sync_folder(place.parent)
+
     def get(self, path: str) -> bytes:
         """Return a file's bytes."""
         with self._translated(path):
             return self._file(path).read_bytes()
 
-    def size(self, path: str) -> int:
-        """Return a file's size in bytes."""
+    def stat(self, path: str) -> Stat:
+        """Return a file's size and age."""
         file = self._file(path)
         with self._translated(path):
-            size = file.stat().st_size
-        if not file.is_file():
+            found = file.stat()
+        if not stat.S_ISREG(found.st_mode):
             raise self.missing(path)
-        return size
+        return Stat(path, found.st_size, found.st_mtime)
+
+    def renew(self, path: str, data: bytes | None = None) -> None:
+        """Set a file's time to now; one that is gone is written again."""
+        try:
+            with self._translated(path):
+                os.utime(self._file(path))
+        except MissingExternalFile:
+            if data is None:
+                raise
+            self.put(path, data)
 
     def delete(self, path: str) -> None:
         """Delete a file; the folders stay."""
         with self._translated(path):
             self._file(path).unlink(missing_ok=True)
 
-    def list(self, prefix: str = "") -> Iterator[str]:
-        """Yield the paths of all files in a folder and below."""
-        folder = self._file(prefix) if prefix else self.root
-        for directory, _, files in os.walk(folder):
-            for file in files:
-                if not file.startswith(_TEMPORARY):
-                    yield (Path(directory) / file).relative_to(self.root).as_posix()
+    def scan(self, prefix: str = "") -> Iterator[Stat]:
+        """Yield size and age of all files in a folder and below."""
+        return (found for name, found in self._walk(prefix) if not name.startswith(_TEMPORARY))
+
+    def unfinished(self, prefix: str = "") -> Iterator[Stat]:
+        """Yield the files that writers were killed in, and those being written now."""
+        return (found for name, found in self._walk(prefix) if name.startswith(_TEMPORARY))
+
+    def folders(self, prefix: str = "") -> list[str]:
+        """Return the names of the folders right in a folder."""
+        try:
+            with os.scandir(self._folder(prefix)) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def tidy(self, prefix: str = "") -> None:
+        """Remove the empty folders in a folder and below."""
+        for directory, _, _ in os.walk(self._folder(prefix), topdown=False):
+            # It refuses a folder that something is in, or comes into meanwhile.
+            with suppress(OSError):
+                Path(directory).rmdir()
 
     def url(self, path: str = "") -> str:
         """Return the file's place on this machine."""
@@ -87,6 +126,19 @@ class FileStore(Store):
 
     def _file(self, path: str) -> Path:
         return self.root / checked_path(path)
+
+    def _folder(self, path: str) -> Path:
+        return self._file(path) if path else self.root
+
+    def _walk(self, prefix: str) -> Iterator[tuple[str, Stat]]:
+        """Yield name and size of the files below a folder, leaving out what vanishes meanwhile."""
+        for directory, _, files in os.walk(self._folder(prefix)):
+            for name in files:
+                file = Path(directory) / name
+                with suppress(FileNotFoundError):
+                    found = file.stat()
+                    path = file.relative_to(self.root).as_posix()
+                    yield name, Stat(path, found.st_size, found.st_mtime)
 
     @contextmanager
     def _translated(self, path: str) -> Generator[None]:
@@ -103,10 +155,9 @@ class FileStore(Store):
 @contextmanager
 def _replacing(file: Path) -> Generator[BinaryIO]:
     """Give a stream whose bytes become the file when the block ends well."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
     try:
-        with temporary.open("xb") as stream:
+        with _opened(temporary) as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -117,11 +168,26 @@ def _replacing(file: Path) -> Generator[BinaryIO]:
     _sync_folder(file.parent)
 
 
+def _opened(file: Path) -> BinaryIO:
+    """Open a new file in a folder that another process may be tidying away."""
+    for _ in range(_TRIES):
+        # A folder may vanish after it was made, and also while it is being made.
+        with suppress(FileNotFoundError, FileExistsError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            return file.open("xb")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file.open("xb")
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a file's new name survive a power cut; Windows has and needs no such call."""
     if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(folder)
+
+
+def _sync(place: Path) -> None:
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -17,6 +17,8 @@ class FilepathCodec(SchemaCodec, register=False):
     """A file or folder of the user's, given by its path in the store: verified, never changed."""
 
     name = "filepath"
+    concurrent = True
+    lazy = True
     default_store = "filepath_default"
 
     def validate(self, value: Any) -> None:

@@ -112,6 +112,8 @@ class NpyCodec(SchemaCodec, register=False):
     """Arrays as ``.npy`` files in a store; fetched as `NpyRef`."""
 
     name = "npy"
+    concurrent = True
+    lazy = True
 
     def validate(self, value: Any) -> None:
         """Accept arrays whose elements are plain bytes."""

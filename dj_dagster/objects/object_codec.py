@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dj_dagster.objects.codec import ObjectContext
-from dj_dagster.objects.object_ref import ObjectRef, manifest_path
+from dj_dagster.objects.flight import in_flight
+from dj_dagster.objects.object_ref import ObjectRef, StagedObject, manifest_path
 from dj_dagster.objects.schema_codec import Key, SchemaCodec, now
 from dj_dagster.objects.store import Store
 
@@ -17,10 +18,12 @@ class ObjectCodec(SchemaCodec, register=False):
     """A file or folder, given by its path, or bytes; fetched as `ObjectRef`."""
 
     name = "object"
+    concurrent = True
+    lazy = True
 
     def validate(self, value: Any) -> None:
         """Accept bytes, and the path of a file or folder that exists."""
-        if isinstance(value, bytes | bytearray | memoryview):
+        if isinstance(value, bytes | bytearray | memoryview | StagedObject):
             return
         if not isinstance(value, str | os.PathLike):
             raise TypeError(
@@ -39,6 +42,8 @@ class ObjectCodec(SchemaCodec, register=False):
         context: ObjectContext | None = None,
     ) -> dict[str, Any]:
         """Copy a file or folder into the store and return its reference."""
+        if isinstance(value, StagedObject):
+            return value.to_json()
         if isinstance(value, bytes | bytearray | memoryview):
             store, path = self.new_object(context, store_name)
             store.put(path, bytes(value))
@@ -59,6 +64,26 @@ class ObjectCodec(SchemaCodec, register=False):
         return ObjectRef.of(fields, store)
 
 
+def published(store: Store, path: str, ext: str | None) -> StagedObject:
+    """Return the reference of what was written in place, after the list of a folder's files.
+
+    Raises
+    ------
+    MissingExternalFile
+        If nothing was written.
+    """
+    store.settle(path)
+    if store.exists(path):
+        return StagedObject(path, store, store.size(path), ext, timestamp=now())
+    files = [
+        {"path": file.path.removeprefix(f"{path}/"), "size": file.size} for file in store.scan(path)
+    ]
+    if not files:
+        raise store.missing(path)
+    files.sort(key=lambda file: str(file["path"]))
+    return StagedObject(path, store, *_listed(store, path, ext, files))
+
+
 def _put_folder(store: Store, path: str, folder: Path) -> ObjectRef:
     """Copy a folder's files, and after them the list of what it has."""
     files = [
@@ -66,11 +91,18 @@ def _put_folder(store: Store, path: str, folder: Path) -> ObjectRef:
         for file in sorted(folder.rglob("*"))
         if file.is_file()
     ]
-    for file in files:
-        store.put_file(f"{path}/{file['path']}", folder / str(file["path"]))
+    names = [str(file["path"]) for file in files]
+    for _ in in_flight(lambda name: store.put_file(f"{path}/{name}", folder / name), names):
+        pass
+    return ObjectRef(path, store, *_listed(store, path, folder.suffix or None, files))
+
+
+def _listed(
+    store: Store, path: str, ext: str | None, files: list[dict[str, Any]]
+) -> tuple[int, str | None, bool, int, str]:
+    """Write the list of a folder's files; return size and the other fields of its reference."""
     total = sum(int(file["size"]) for file in files)
     written = now()
     manifest = {"files": files, "total_size": total, "item_count": len(files), "created": written}
     store.put(manifest_path(path), json.dumps(manifest, indent=2).encode())
-    ext = folder.suffix or None
-    return ObjectRef(path, store, total, ext, True, len(files), written)
+    return total, ext, True, len(files), written

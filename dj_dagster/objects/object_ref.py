@@ -205,6 +205,10 @@ class ObjectRef:
             yield self._inside(file["path"]), file["size"]
 
 
+class StagedObject(ObjectRef):
+    """What was written in place and waits for its row; a codec takes it as it is."""
+
+
 def manifest_path(folder: str) -> str:
     """Return where the list of a folder's files lies."""
     return f"{folder}.manifest.json"

@@ -2,96 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
-from functools import cached_property
-from pathlib import Path
+import asyncio
 from typing import Any
 
 import s3fs
+from aiohttp import ClientError
 from botocore.exceptions import BotoCoreError, NoCredentialsError, PartialCredentialsError
 
-from dj_dagster.errors import ConfigurationError, TransientError
-from dj_dagster.objects.store import Store, checked_path
+from dj_dagster.errors import MissingExternalFile
+from dj_dagster.objects.bucket_store import BucketStore
+from dj_dagster.objects.flight import IN_FLIGHT
 from dj_dagster.objects.store_settings import S3StoreSettings
 
-_REFUSED = (PermissionError, NoCredentialsError, PartialCredentialsError)
 
+class S3Store(BucketStore):
+    """A bucket of Amazon S3 or of any server that speaks its protocol."""
 
-class S3Store(Store):
-    """A bucket, or a folder in one; the bucket must exist."""
+    scheme = "s3"
+    refusals = (PermissionError, NoCredentialsError, PartialCredentialsError)
+    # The last two come bare when a connection is cut while an object is being read.
+    failures = (OSError, BotoCoreError, ClientError, asyncio.TimeoutError)
 
     def __init__(self, name: str, settings: S3StoreSettings) -> None:
-        super().__init__(name, settings)
+        super().__init__(name, settings, settings.bucket)
         self._s3 = settings
-        self._root = "/".join(filter(None, [settings.bucket, settings.location.strip("/")]))
-
-    def put(self, path: str, data: bytes) -> None:
-        """Upload an object; a failed upload leaves nothing."""
-        with self._uploading(path):
-            self._client.pipe_file(self._key(path), data)
-
-    def put_file(self, path: str, file: Path) -> None:
-        """Upload a file, a large one in parts; a failed upload leaves nothing."""
-        with self._uploading(path):
-            self._client.put_file(str(file), self._key(path))
 
     @property
-    def filesystem(self) -> s3fs.S3FileSystem:
-        """The bucket's server."""
-        return self._client
+    def server(self) -> str:
+        """The server's URL."""
+        return self._s3.endpoint_url
 
-    def full_path(self, path: str) -> str:
-        """Return bucket and key."""
-        return self._key(path)
+    @property
+    def credentials(self) -> str:
+        """The settings that hold the credentials."""
+        return "access_key and secret_key"
 
-    def get(self, path: str) -> bytes:
-        """Download an object."""
-        try:
-            with self._translated(path):
-                data: Any = self._client.cat_file(self._key(path))
-                return data
-        except FileNotFoundError as error:
-            raise self.missing(path) from error
-
-    def size(self, path: str) -> int:
-        """Ask for an object's size in bytes."""
-        try:
-            with self._translated(path):
-                info: dict[str, Any] = self._client.info(self._key(path))
-        except FileNotFoundError as error:
-            raise self.missing(path) from error
-        if info["type"] != "file":
-            raise self.missing(path)
-        return int(info["size"])
-
-    def delete(self, path: str) -> None:
-        """Delete an object, if it is there."""
-        try:
-            with self._translated(path):
-                self._client.rm_file(self._key(path))
-        except FileNotFoundError:
+    def renew(self, path: str, data: bytes | None = None) -> None:
+        """Write the object again, from its bytes, or inside the server."""
+        if data is not None:
+            self.put(path, data)
             return
+        key = self.full_path(path)
+        with self._reading(path):
+            # Copied onto itself, which servers allow only when something changes.
+            self.filesystem.cp_file(key, key, MetadataDirective="REPLACE")
+        if not self.exists(path):
+            raise MissingExternalFile(f"{self.url(path)} is gone.")
 
-    def list(self, prefix: str = "") -> Iterator[str]:
-        """Yield the paths of all objects in a folder and below."""
-        with self._translated(prefix):
-            found = self._client.find(self._key(prefix) if prefix else self._root)
-        # Some servers list an object twice that several clients created at once.
-        keys = dict.fromkeys(found)
-        return (key.removeprefix(f"{self._root}/") for key in keys)
-
-    def url(self, path: str = "") -> str:
-        """Return the ``s3://`` address."""
-        return f"s3://{self._root}/{path}"
-
-    def _key(self, path: str) -> str:
-        return f"{self._root}/{checked_path(path)}"
-
-    @cached_property
-    def _client(self) -> s3fs.S3FileSystem:
+    def connect(self) -> s3fs.S3FileSystem:
+        """Return a client of the server."""
         config: dict[str, Any] = {
             "connect_timeout": 10,
+            "max_pool_connections": 2 * IN_FLIGHT,
             # Lost connections and the server's own errors (500 to 504) are worth another try.
             "retries": {"mode": "standard", "total_max_attempts": 4},
             # Several servers compute the newer checksums wrongly; our own hash covers the content.
@@ -114,32 +76,3 @@ class S3Store(Store):
         # take minutes to give up.
         client.retries = 1
         return client
-
-    @contextmanager
-    def _uploading(self, path: str) -> Generator[None]:
-        try:
-            with self._translated(path):
-                yield
-        except FileNotFoundError as error:
-            raise ConfigurationError(
-                f"Store '{self.name}': bucket '{self._s3.bucket}' does not exist at "
-                f"{self._s3.endpoint_url}; create it first."
-            ) from error
-
-    @contextmanager
-    def _translated(self, path: str) -> Generator[None]:
-        """Turn errors of the client into ours, but leave FileNotFoundError to the callers."""
-        try:
-            yield
-        except FileNotFoundError:
-            raise
-        except _REFUSED as error:
-            raise ConfigurationError(
-                f"Store '{self.name}': {self._s3.endpoint_url} refused access to {self.url(path)} "
-                f"({error}); check access_key and secret_key."
-            ) from error
-        except (OSError, BotoCoreError) as error:
-            raise TransientError(
-                f"Store '{self.name}' at {self._s3.endpoint_url} failed for {self.url(path)}: "
-                f"{error}."
-            ) from error

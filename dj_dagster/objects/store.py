@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dj_dagster.errors import MissingExternalFile, ObjectError
+from dj_dagster.objects.flight import in_flight
 from dj_dagster.objects.store_settings import StoreSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What a store knows of an object.
+
+    Attributes
+    ----------
+    size
+        Bytes.
+    modified
+        When it was last written, in seconds of the epoch by the store's own clock.
+    """
+
+    path: str
+    size: int
+    modified: float
 
 
 class Store(ABC):
@@ -42,16 +61,20 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def size(self, path: str) -> int:
-        """Return an object's size in bytes; raises as `get` does."""
+    def stat(self, path: str) -> Stat:
+        """Return an object's size and age; raises as `get` does."""
+
+    @abstractmethod
+    def scan(self, prefix: str = "") -> Iterator[Stat]:
+        """Yield what `stat` gives of all objects in a folder and below, in no special order."""
+
+    @abstractmethod
+    def folders(self, prefix: str = "") -> list[str]:
+        """Return the names of the folders right in a folder."""
 
     @abstractmethod
     def delete(self, path: str) -> None:
         """Delete an object, if it is there."""
-
-    @abstractmethod
-    def list(self, prefix: str = "") -> Iterator[str]:
-        """Yield the paths of all objects in the folder `prefix` and below, in no special order."""
 
     @abstractmethod
     def url(self, path: str = "") -> str:
@@ -74,6 +97,44 @@ class Store(ABC):
         """Return where an object lies on this machine, None if it lies elsewhere."""
         del path
         return None
+
+    def size(self, path: str) -> int:
+        """Return an object's size in bytes; raises as `get` does."""
+        return self.stat(path).size
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """Yield the paths of all objects in the folder `prefix` and below, in no special order."""
+        return (found.path for found in self.scan(prefix))
+
+    def renew(self, path: str, data: bytes | None = None) -> None:
+        """Make an object as young as one that is written now, which keeps it from the collector.
+
+        Parameters
+        ----------
+        data
+            The object's bytes, where they are at hand; raises as `get` does without them.
+        """
+        self.put(path, self.get(path) if data is None else data)
+
+    def delete_many(self, paths: Collection[str]) -> None:
+        """Delete objects, those that are there."""
+        for _ in in_flight(self.delete, paths):
+            pass
+
+    def settle(self, path: str) -> None:  # noqa: B027 - most stores keep what they have taken
+        """Make what was written through `filesystem`, a file or a folder, survive a power cut."""
+
+    def unfinished(self, prefix: str = "") -> Iterator[Stat]:
+        """Yield what writers that died have left in a folder and below; no reader sees it."""
+        del prefix
+        return iter(())
+
+    def remove_unfinished(self, path: str) -> None:
+        """Remove what `unfinished` gave."""
+        self.delete(path)
+
+    def tidy(self, prefix: str = "") -> None:  # noqa: B027 - most stores have no folders
+        """Remove the empty folders in a folder and below, where folders are something."""
 
     def exists(self, path: str) -> bool:
         """Whether there is an object."""

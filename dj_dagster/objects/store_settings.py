@@ -17,9 +17,6 @@ from pydantic import (
 
 from dj_dagster.errors import ConfigurationError
 
-PLANNED_PROTOCOLS = ("gcs", "azure")
-"""DataJoint has these as well; their settings are kept but the stores cannot be opened yet."""
-
 
 class StoreSettings(BaseModel):
     """What the settings of all stores have.
@@ -106,13 +103,53 @@ class S3StoreSettings(StoreSettings):
         return f"{'https' if self.secure else 'http'}://{self.endpoint}"
 
 
-_MODELS: dict[str, type[FileStoreSettings | S3StoreSettings]] = {
+class GcsStoreSettings(StoreSettings):
+    """A bucket of Google Cloud Storage.
+
+    Attributes
+    ----------
+    token
+        What gcsfs takes for one, most often the path of a service account's JSON file; without it
+        the client looks where Google's tools do.
+    project
+        The project that the bucket belongs to.
+    """
+
+    protocol: Literal["gcs"]
+    bucket: Annotated[str, Field(min_length=3)]
+    token: SecretStr | None = None
+    project: str | None = None
+
+
+class AzureStoreSettings(StoreSettings):
+    """A container of Azure Blob Storage.
+
+    Attributes
+    ----------
+    account_name, account_key
+        Without a key the client looks where Azure's tools do.
+    connection_string
+        Says all of it instead.
+    """
+
+    protocol: Literal["azure"]
+    container: Annotated[str, Field(min_length=3)]
+    account_name: str | None = None
+    account_key: SecretStr | None = None
+    connection_string: SecretStr | None = None
+
+
+AnyStoreSettings = FileStoreSettings | S3StoreSettings | GcsStoreSettings | AzureStoreSettings
+
+_MODELS: dict[str, type[AnyStoreSettings]] = {
     "file": FileStoreSettings,
     "s3": S3StoreSettings,
+    "gcs": GcsStoreSettings,
+    "azure": AzureStoreSettings,
 }
 
 
-def read_store_settings(name: str, settings: object) -> FileStoreSettings | S3StoreSettings:
+def read_store_settings(name: str, settings: object) -> AnyStoreSettings:
     """Check the settings of one store.
 
     Raises

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.objects.azure_store import AzureStore
 from dj_dagster.objects.file_store import FileStore
+from dj_dagster.objects.gcs_store import GcsStore
 from dj_dagster.objects.store import Store
 from dj_dagster.objects.store_settings import (
-    PLANNED_PROTOCOLS,
+    AnyStoreSettings,
     FileStoreSettings,
+    GcsStoreSettings,
     S3StoreSettings,
     read_store_settings,
 )
@@ -45,7 +48,7 @@ class Stores:
     def __init__(self, settings: Mapping[str, Any] | None = None) -> None:
         named = {name: value for name, value in (settings or {}).items() if name not in _DEFAULTS}
         # Checked at once, although opened late: a typing error should not wait for a long make.
-        self._settings = {name: _read(name, value) for name, value in named.items()}
+        self._settings = {name: read_store_settings(name, value) for name, value in named.items()}
         self.default = self._known_default(settings, "default")
         self.filepath_default = self._known_default(settings, "filepath_default")
         self._opened: dict[str, Store] = {}
@@ -110,32 +113,27 @@ class Stores:
         return ", ".join(f"'{name}'" for name in self._settings) or "none at all"
 
 
-def open_store(name: str, settings: FileStoreSettings | S3StoreSettings | None) -> Store:
+def open_store(name: str, settings: AnyStoreSettings) -> Store:
     """Return the store that settings describe, without contacting it.
 
     Raises
     ------
     ConfigurationError
-        If its protocol is not available, or needs a package that is not installed.
+        If it needs a package that is not installed.
     """
-    if settings is None:
-        raise ConfigurationError(
-            f"Store '{name}': its protocol is not available yet; use 'file' or 's3'."
-        )
     if isinstance(settings, FileStoreSettings):
         return FileStore(name, settings)
+    # Each client is an extra of its own.
     try:
-        from dj_dagster.objects.s3_store import S3Store
+        if isinstance(settings, S3StoreSettings):
+            from dj_dagster.objects.s3_store import S3Store
+
+            return S3Store(name, settings)
+        if isinstance(settings, GcsStoreSettings):
+            return GcsStore(name, settings)
+        return AzureStore(name, settings)
     except ImportError as error:
         raise ConfigurationError(
-            f"Store '{name}' is on S3, which needs the package {error.name}: "
-            "pip install 'dj-dagster[s3]'"
+            f"Store '{name}' has the protocol {settings.protocol}, which needs the package "
+            f"{error.name}: pip install 'dj-dagster[{settings.protocol}]'"
         ) from error
-    return S3Store(name, settings)
-
-
-def _read(name: str, settings: Any) -> FileStoreSettings | S3StoreSettings | None:
-    """Check settings; None for a protocol that DataJoint has and we do not, which fails on use."""
-    if isinstance(settings, Mapping) and settings.get("protocol") in PLANNED_PROTOCOLS:
-        return None
-    return read_store_settings(name, settings)

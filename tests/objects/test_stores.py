@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -74,12 +75,40 @@ def test_errors_and_representations_show_no_secrets():
     assert "a-secret-key" not in f"{stores!r} {stores.get('raw').settings!r}"
 
 
-def test_a_store_of_datajoint_that_cannot_be_opened_yet_leaves_the_others_usable():
-    cloud = {"protocol": "gcs", "bucket": "lab", "location": ""}
-    stores = Stores({"default": "main", "main": FILE, "cloud": cloud})
+CLOUDS = {
+    "gcs": {"protocol": "gcs", "bucket": "lab", "location": "dj", "token": "a-secret"},
+    "azure": {
+        "protocol": "azure", "container": "lab", "location": "dj",
+        "account_name": "me", "account_key": "a-secret",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("protocol", "package"), [("gcs", "gcsfs"), ("azure", "adlfs")])
+def test_a_cloud_without_its_package_leaves_the_others_usable(
+    protocol: str, package: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    stores = Stores({"default": "main", "main": FILE, "cloud": CLOUDS[protocol]})
     assert stores.get().name == "main"
-    with pytest.raises(ConfigurationError, match=r"Store 'cloud'.*not available yet"):
+    with pytest.raises(
+        ConfigurationError, match=rf"{package}: pip install 'dj-dagster\[{protocol}"
+    ):
         stores.get("cloud")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "wrong", "message"),
+    [
+        ("gcs", {"bucket": "x"}, "the setting 'bucket'"),
+        ("gcs", {"account_key": "a-secret"}, "'account_key' is not a setting"),
+        ("azure", {"container": None}, "the setting 'container'"),
+    ],
+)
+def test_settings_of_clouds_are_checked(protocol: str, wrong: dict[str, Any], message: str):
+    with pytest.raises(ConfigurationError, match=message) as refused:
+        Stores({"cloud": {**CLOUDS[protocol], **wrong}})
+    assert "a-secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,305 @@
+"""Spellings of DataJoint 0.13 and 0.14 that pipelines in the wild are written in.
+
+They are mixed into the classes of today, which know nothing of them; each says in its own words
+what the old call meant. `dj_dagster.old_modules` lets packages that say ``import datajoint`` use
+them too.
+
+One old default is not kept, for it has no spelling of its own: ``aggr`` keeps the rows that nothing
+matches, as DataJoint 2 does. Write ``keep_all_rows=False`` to leave them out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
+
+from dj_dagster.errors import QueryError
+from dj_dagster.model.names import camel_case, snake_case
+from dj_dagster.model.types import parse_type
+from dj_dagster.objects.codec import Codec
+from dj_dagster.objects.codecs import CodecRegistry
+
+to_camel_case = camel_case
+from_camel_case = snake_case
+
+
+key = "KEY"
+"""Stands for the primary key in ``fetch(dj.key)``."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Query(Protocol):
+    """What the old fetches need of a query."""
+
+    @property
+    def primary_key(self) -> list[str]: ...
+
+    def proj(self, *attributes: Any) -> _Query: ...
+
+    def to_dicts(self, **options: Any) -> list[dict[str, Any]]: ...
+
+    def to_arrays(self, *attributes: str, **options: Any) -> Any: ...
+
+    def to_pandas(self, **options: Any) -> Any: ...
+
+
+class OldQuery:
+    """The old ways to get rows."""
+
+    def fetch(
+        self,
+        *attrs: str,
+        offset: int | None = None,
+        limit: int | None = None,
+        order_by: Any = None,
+        format: Literal["array", "frame"] | None = None,
+        as_dict: bool | None = None,
+        squeeze: bool = False,
+        download_path: str | Path | None = None,
+    ) -> Any:
+        """Return rows in one of the old shapes.
+
+        New code says which one it wants: `to_arrays`, `to_dicts`, `to_pandas`, `keys`.
+
+        Parameters
+        ----------
+        *attrs
+            One array of values for each; ``"KEY"`` gives a list of key dicts instead.
+        offset, limit, order_by, squeeze
+            As for `to_dicts`.
+        format
+            ``"array"``, one structured array of all attributes, or ``"frame"``, a data frame.
+        as_dict
+            Whether rows are dicts.
+        download_path
+            Folder for attachments, that of the settings by default.
+
+        Returns
+        -------
+        numpy.ndarray, list or pandas.DataFrame
+            For several attributes a list of arrays.
+
+        Raises
+        ------
+        QueryError
+            For a `format` together with attributes or `as_dict`.
+        """
+        _check_format(format, attrs, as_dict)
+        options = {"offset": offset, "limit": limit, "order_by": order_by, "squeeze": squeeze}
+        with _downloading(self, download_path):
+            return _fetch(cast(_Query, self), attrs, format, as_dict, options)
+
+    def fetch1(
+        self, *attrs: str, squeeze: bool = False, download_path: str | Path | None = None
+    ) -> Any:
+        """Return the one row as a dict, or the values of the named attributes.
+
+        Parameters
+        ----------
+        *attrs
+            ``"KEY"`` among them gives the primary key as a dict.
+        squeeze
+            Whether dimensions of length 1 are taken from arrays in blobs.
+        download_path
+            Folder for attachments, that of the settings by default.
+
+        Raises
+        ------
+        QueryError
+            If there is not exactly one row.
+        """
+        with _downloading(self, download_path):
+            return super().fetch1(*attrs, squeeze=squeeze)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def head(self, limit: int = 25, **fetch_options: Any) -> Any:
+        """Return the first rows by primary key; options are those of the old `fetch`."""
+        if fetch_options:
+            return self.fetch(order_by="KEY", limit=limit, **fetch_options)
+        return super().head(limit)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def tail(self, limit: int = 25, **fetch_options: Any) -> Any:
+        """Return the last rows by primary key, in its order; options are those of `fetch`."""
+        if fetch_options:
+            return self.fetch(order_by="KEY DESC", limit=limit, **fetch_options)[::-1]
+        return super().tail(limit)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def aggregate(self, group: Any, *attributes: Any, **computed: Any) -> Any:
+        """Return the same as `aggr`."""
+        return cast(Any, self).aggr(group, *attributes, **computed)
+
+    def __xor__(self, restriction: Any) -> Any:
+        return cast(Any, self).restrict(restriction, semantic_check=False)
+
+    def __matmul__(self, other: Any) -> Any:
+        return cast(Any, self).join(other, semantic_check=False)
+
+
+def old_aggr(aggr: F) -> F:
+    """Let ``aggr`` take ``keep_all_rows``, the opposite of today's ``exclude_nonmatching``."""
+
+    @wraps(aggr)
+    def spelled(*args: Any, keep_all_rows: bool | None = None, **options: Any) -> Any:
+        if keep_all_rows is not None:
+            options.setdefault("exclude_nonmatching", not keep_all_rows)
+        return aggr(*args, **options)
+
+    return cast(F, spelled)
+
+
+def old_delete(method: F) -> F:
+    """Let ``delete`` and ``drop`` take the old names of today's options.
+
+    ``safemode`` is ``prompt``; ``force`` and ``force_parts`` are ``part_integrity="ignore"``,
+    ``force_masters`` is ``part_integrity="cascade"``.
+    """
+
+    @wraps(method)
+    def spelled(
+        *args: Any,
+        safemode: bool | None = None,
+        force: bool = False,
+        force_parts: bool = False,
+        force_masters: bool = False,
+        **options: Any,
+    ) -> Any:
+        if safemode is not None:
+            options.setdefault("prompt", safemode)
+        if force or force_parts or force_masters:
+            options.setdefault("part_integrity", "cascade" if force_masters else "ignore")
+        return method(*args, **options)
+
+    return cast(F, spelled)
+
+
+class OldSchema:
+    """The old names of what a schema does."""
+
+    def spawn_missing_classes(
+        self, context: MutableMapping[str, Any] | ModuleType | None = None
+    ) -> None:
+        """Make classes for tables that have none, by default in the calling module."""
+        self.make_classes(into=context)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def drop(self, prompt: bool | None = None, *, force: bool = False) -> None:
+        """Drop the schema with all its tables; `force` asks nothing."""
+        super().drop(prompt=False if force else prompt)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class AttributeAdapter:
+    """A kind of value of one's own, as it was written before `Codec`.
+
+    An instance goes by the name of the variable that holds it, ``<name>`` in definitions.
+
+    Attributes
+    ----------
+    attribute_type
+        What is stored: ``"longblob"``, ``"attach@raw"``, ``"varchar(255)"``.
+    """
+
+    attribute_type: ClassVar[Any]
+
+    def put(self, obj: Any) -> Any:
+        """Return what is stored for a value."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method put(self, obj).")
+
+    def get(self, value: Any) -> Any:
+        """Return the value that `put` was given."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method get(self, value).")
+
+
+class AdapterCodec(Codec, register=False):
+    """An `AttributeAdapter` as a codec."""
+
+    def __init__(self, name: str, adapter: AttributeAdapter) -> None:
+        self.name = name  # pyright: ignore[reportAttributeAccessIssue]
+        self._adapter = adapter
+
+    def get_dtype(self, is_store: bool) -> str:
+        """Return the adapter's type in today's spelling."""
+        return parse_type(self._adapter.attribute_type).text
+
+    def encode(self, value: Any, *, key: Any = None, store_name: str | None = None) -> Any:
+        """Return what the adapter puts."""
+        return self._adapter.put(value)
+
+    def decode(self, stored: Any, *, key: Any = None) -> Any:
+        """Return what the adapter gets."""
+        return self._adapter.get(stored)
+
+
+def register_adapters(registry: CodecRegistry, names: Iterable[str], found: Any) -> None:
+    """Make adapters available as codecs, those among the codec names of a definition.
+
+    Parameters
+    ----------
+    found
+        Function from a name to the objects of that name in sight of the definition.
+    """
+    for name in names:
+        for value in found(name):
+            if isinstance(value, AttributeAdapter):
+                registry.register(AdapterCodec(name, value))
+                break
+
+
+def key_hash(mapping: Mapping[str, Any]) -> str:
+    """Return the MD5 of a key's values in the order of their names, as in old job tables.
+
+    Examples
+    --------
+    >>> key_hash({"subject": 1, "session": 2})
+    '3c59dc048e8850243be8079a5c74d079'
+    """
+    values = (str(mapping[name]) for name in sorted(mapping))
+    return hashlib.md5("".join(values).encode(), usedforsecurity=False).hexdigest()
+
+
+def _check_format(format: str | None, attrs: tuple[str, ...], as_dict: bool | None) -> None:
+    if format not in (None, "array", "frame"):
+        raise QueryError(f"fetch knows the formats 'array' and 'frame', not {format!r}.")
+    if format is not None and (attrs or as_dict):
+        raise QueryError("fetch takes a format for whole rows only: leave it, or the rest, out.")
+
+
+def _fetch(
+    query: _Query,
+    attrs: tuple[str, ...],
+    format: str | None,
+    as_dict: bool | None,
+    options: dict[str, Any],
+) -> Any:
+    if attrs and as_dict:
+        names = [n for attr in attrs for n in (query.primary_key if attr == key else [attr])]
+        rows = query.proj(*names).to_dicts(**options)
+        return [{name: row[name] for name in names} for row in rows]
+    if attrs:
+        columns = query.to_arrays(*attrs, **options)
+        return list(columns) if len(attrs) > 1 else columns
+    if as_dict:
+        return query.to_dicts(**options)
+    return query.to_pandas(**options) if format == "frame" else query.to_arrays(**options)
+
+
+def _downloading(query: Any, folder: str | Path | None) -> AbstractContextManager[Any]:
+    return nullcontext() if folder is None else query.connection.downloading_to(Path(folder))
+
+
+__all__ = [
+    "AdapterCodec",
+    "AttributeAdapter",
+    "OldQuery",
+    "OldSchema",
+    "from_camel_case",
+    "key",
+    "key_hash",
+    "old_aggr",
+    "old_delete",
+    "register_adapters",
+    "to_camel_case",
+]

@@ -1,0 +1,128 @@
+"""Short descriptions of values that codecs gave: type, shape, bytes, and a thumbnail."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from collections.abc import Mapping, Sized
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+WIDTH, HEIGHT = 96, 48
+"""Pixels of a thumbnail, at most."""
+
+_DARK = 60
+
+
+@dataclass(frozen=True, slots=True)
+class ValuePreview:
+    """What is shown of a value.
+
+    Attributes
+    ----------
+    text
+        One line: ``float32 array 1000 × 3, 12 kB``.
+    thumbnail
+        A PNG of an image or a trace, None for other values and for what is not loaded.
+    """
+
+    text: str
+    thumbnail: bytes | None = None
+
+    @property
+    def data_uri(self) -> str | None:
+        """The thumbnail as browsers and Markdown take it."""
+        if self.thumbnail is None:
+            return None
+        return f"data:image/png;base64,{base64.b64encode(self.thumbnail).decode()}"
+
+    @property
+    def markdown(self) -> str:
+        """Text and thumbnail, as Dagster shows them in an asset's metadata."""
+        return f"![{self.text}]({self.data_uri}) {self.text}" if self.thumbnail else self.text
+
+
+def preview(value: Any) -> ValuePreview:
+    """Describe a value; nothing that lies in a store is read for it.
+
+    Examples
+    --------
+    >>> preview(np.zeros((3, 4), "f4")).text
+    'float32 array 3 × 4, 48 B'
+    >>> preview({"rate": 30, "unit": "Hz"}).text
+    'dict of 2: rate, unit'
+    """
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if isinstance(shape, tuple) and dtype is not None:
+        sizes = " × ".join(map(str, shape)) or "scalar"
+        size = getattr(value, "nbytes", None)
+        text = f"{dtype} array {sizes}" + ("" if size is None else f", {_bytes(int(size))}")
+        return ValuePreview(text, thumbnail(value) if isinstance(value, np.ndarray) else None)
+    if isinstance(value, Mapping):
+        return ValuePreview(_cut(f"dict of {len(value)}: {', '.join(map(str, value))}"))
+    if isinstance(value, bytes | bytearray):
+        return ValuePreview(f"bytes, {_bytes(len(value))}")
+    if isinstance(value, Sized) and not isinstance(value, str):
+        return ValuePreview(f"{type(value).__name__} of {len(value)}")
+    return ValuePreview(_cut(repr(value)))
+
+
+def thumbnail(array: np.ndarray[Any, Any]) -> bytes | None:
+    """Return a small PNG of an image, or of a trace over its samples; None for other arrays."""
+    if array.dtype.kind not in "buif" or array.size < 2:
+        return None
+    if array.ndim == 1:
+        return _png(_trace(array))
+    if array.ndim == 2 and min(array.shape) > 1:
+        rows, columns = (
+            np.linspace(0, length - 1, min(length, limit)).astype(int)
+            for length, limit in zip(array.shape, (HEIGHT, WIDTH), strict=True)
+        )
+        return _png((_scaled(array[np.ix_(rows, columns)]) * 255).astype("u1"))
+    return None
+
+
+def _trace(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Draw for each column of pixels the range of the samples that fall into it."""
+    columns = np.array_split(samples, min(WIDTH, len(samples)))
+    ends = np.array([(column.min(), column.max()) for column in columns])
+    heights = ((1 - _scaled(ends)) * (HEIGHT - 1)).astype(int)
+    pixels = np.full((HEIGHT, len(columns)), 255, "u1")
+    for x, (low, high) in enumerate(heights):
+        pixels[high : low + 1, x] = _DARK
+    return pixels
+
+
+def _scaled(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return values from 0 to 1; what is not finite counts as the least."""
+    numbers = values.astype("f8")
+    finite = numbers[np.isfinite(numbers)]
+    if not finite.size or finite.max() == finite.min():
+        return np.zeros(numbers.shape)
+    scaled = (numbers - finite.min()) / (finite.max() - finite.min())
+    return np.clip(np.nan_to_num(scaled, nan=0.0, posinf=1.0, neginf=0.0), 0, 1)
+
+
+def _png(pixels: np.ndarray[Any, Any]) -> bytes:
+    """Write grey pixels as a PNG, https://www.w3.org/TR/png/."""
+    height, width = pixels.shape
+    rows = np.hstack([np.zeros((height, 1), "u1"), pixels])
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _bytes(number: int) -> str:
+    if number < 1000:
+        return f"{number} B"
+    return f"{number / 1000:.3g} kB" if number < 1_000_000 else f"{number / 1_000_000:.3g} MB"

@@ -1,0 +1,130 @@
+"""Deleting objects beside writers: one collector at a time, and never what has become young."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from dj_dagster.errors import DataJointError, MissingExternalFile, ObjectError
+from dj_dagster.objects.content import collecting_path
+from dj_dagster.objects.flight import in_flight
+from dj_dagster.objects.layout import FoundObject, schema_folders
+from dj_dagster.objects.store import Store
+
+BATCH = 200
+"""Objects that are looked at once more and then deleted, at a time."""
+
+SILENT = 600.0
+"""Seconds after which a collector that has not said anything is taken for dead."""
+
+
+class Collecting:
+    """A collector's sign that it is at work on a schema; see `dj_dagster.objects.content`.
+
+    Attributes
+    ----------
+    started
+        When, by the clock of the store.
+    """
+
+    def __init__(self, store: Store, schema: str) -> None:
+        self._store = store
+        self._schema = schema
+        self._path = collecting_path(schema, store.settings)
+        self._token = secrets.token_hex(8).encode()
+        self._said = 0.0
+        self._refuse_another()
+        self._say()
+        self.started = store.stat(self._path).modified
+
+    def confirm(self) -> None:
+        """Make sure that no other collector has begun, and stay in sight.
+
+        Raises
+        ------
+        ObjectError
+            If one has: this one must not delete any more.
+        """
+        if self._store.get(self._path) != self._token:
+            raise self._busy("has taken over")
+        if time.monotonic() - self._said > SILENT / 10:
+            self._say()
+
+    def end(self) -> None:
+        """Take the sign away; one that stays, as the store is gone, is soon taken for dead."""
+        with suppress(DataJointError):
+            if self._store.get(self._path) == self._token:
+                self._store.delete(self._path)
+
+    def _say(self) -> None:
+        self._store.put(self._path, self._token)
+        self._said = time.monotonic()
+
+    def _refuse_another(self) -> None:
+        try:
+            found = self._store.stat(self._path)
+        except MissingExternalFile:
+            return
+        # Store and machine may disagree on the time: what is from the future is as good as new.
+        if time.time() - found.modified < SILENT:
+            raise self._busy("is at work")
+
+    def _busy(self, doing: str) -> ObjectError:
+        return ObjectError(
+            f"Another collector {doing} on {self._schema} in store '{self._store.name}'. If it was "
+            f"killed, wait {SILENT / 60:.0f} minutes or delete {self._store.url(self._path)}."
+        )
+
+
+@contextmanager
+def collecting(store: Store, schema: str) -> Generator[Collecting]:
+    """Show a sign that a collector is at work, as long as the block runs.
+
+    Raises
+    ------
+    ObjectError
+        If another collector is at work on the schema.
+    """
+    sign = Collecting(store, schema)
+    try:
+        yield sign
+    finally:
+        sign.end()
+
+
+def sweep(
+    store: Store, sign: Collecting, garbage: Sequence[FoundObject], cutoff: float
+) -> Iterator[FoundObject]:
+    """Delete objects that are still older than `cutoff`, and yield them as they go."""
+    for start in range(0, len(garbage), BATCH):
+        batch = garbage[start : start + BATCH]
+        sign.confirm()
+        fresh = list(in_flight(lambda found: _is_old(store, found, cutoff), batch))
+        gone = [found for found, old in zip(batch, fresh, strict=True) if old]
+        store.delete_many([file.path for found in gone for file in found.files])
+        yield from gone
+
+
+def sweep_unfinished(store: Store, schema: str, cutoff: float) -> int:
+    """Remove what killed writers left before `cutoff`, and empty folders; return the bytes."""
+    freed = 0
+    for folder in schema_folders(store, schema):
+        for file in list(store.unfinished(folder)):
+            if file.modified < cutoff:
+                store.remove_unfinished(file.path)
+                freed += file.size
+        store.tidy(folder)
+    return freed
+
+
+def _is_old(store: Store, found: FoundObject, cutoff: float) -> bool:
+    """Whether nothing of an object has been written since it was found, and it is still there."""
+    try:
+        if len(found.files) == 1:
+            return store.stat(found.files[0].path).modified < cutoff
+        return all(file.modified < cutoff for file in store.scan(found.path))
+    except MissingExternalFile:
+        # A writer may be storing it anew.
+        return False
