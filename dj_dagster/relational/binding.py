@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from dj_dagster.model.table_name import TableName
-from dj_dagster.relational.connection import Connection
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.declaring.plan import PlannedTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +19,12 @@ class Binding:
     ----------
     class_name
         As users write it in the schema's module: ``"Session"``, ``"Session.Trial"``.
+    plan
+        Returns the table that the definition asks for, given names that count before those of the
+        schema; None where there is no definition.
     """
 
     connection: Connection
     name: TableName
     class_name: str
+    plan: Callable[[Mapping[str, Any] | None], PlannedTable] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dj_dagster.model.declaration import Default
 from dj_dagster.model.heading import Heading
@@ -43,7 +43,14 @@ class ForeignKey:
 
 @dataclass(frozen=True, slots=True)
 class RawTable:
-    """A table as the database reports it."""
+    """A table as the database reports it.
+
+    Attributes
+    ----------
+    external
+        By column, the store that it points into through a table of DataJoint 0.14; these foreign
+        keys are not among the others.
+    """
 
     name: TableName
     comment: str
@@ -51,6 +58,7 @@ class RawTable:
     primary_key: tuple[str, ...]
     foreign_keys: tuple[ForeignKey, ...]
     unique: tuple[tuple[str, ...], ...] = ()
+    external: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)

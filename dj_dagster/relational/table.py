@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+import sys
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, overload
 
-from dj_dagster.errors import DataJointError, MissingTableError
+from dj_dagster.compat import old_delete
+from dj_dagster.errors import DataJointError, MissingTableError, QueryError
 from dj_dagster.model.heading import Heading
-from dj_dagster.model.names import Tier
+from dj_dagster.model.names import Tier, class_path, parse_table_name
 from dj_dagster.model.table_name import TableName
-from dj_dagster.relational import delete as deletion
-from dj_dagster.relational import write
-from dj_dagster.relational.algebra import Node, all_rows
-from dj_dagster.relational.backends.base import InsertMode
+from dj_dagster.relational.algebra.algebra import Node, all_rows
+from dj_dagster.relational.asking import Confirm, ask_on_terminal
 from dj_dagster.relational.binding import Binding
-from dj_dagster.relational.connection import Connection
-from dj_dagster.relational.encode import encode_rows
-from dj_dagster.relational.expression import QueryExpression
+from dj_dagster.relational.database import write
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.declaring import alter as alteration
+from dj_dagster.relational.declaring import describe as describing
+from dj_dagster.relational.declaring import drop as dropping
+from dj_dagster.relational.declaring.spelling import Spelling
+from dj_dagster.relational.deleting import delete as deletion
+from dj_dagster.relational.deleting.cascade import PartIntegrity
+from dj_dagster.relational.inserting.insertion import Insertion
+from dj_dagster.relational.related_tables import RelatedTables
+from dj_dagster.relational.scope import calling_names
 from dj_dagster.relational.stored import ForeignKey, StoredTable
 from dj_dagster.relational.table_meta import TableMeta
 
 
-class Table(QueryExpression, metaclass=TableMeta):
+class Table(RelatedTables, Insertion, metaclass=TableMeta):
     """A table of a schema; subclass a tier and decorate it with a `Schema` to declare one.
 
     All methods work on the class as well as on an instance.
@@ -35,7 +43,8 @@ class Table(QueryExpression, metaclass=TableMeta):
         if self._binding is None:
             raise DataJointError(
                 f"The table {type(self).__name__} belongs to no schema yet. "
-                "Decorate it: @schema above the class, with schema = dj.Schema('my_schema')."
+                "Decorate it: @schema above the class, with schema = dj.Schema('my_schema'); "
+                "if the schema was given no name, activate it first."
             )
         self._bound = self._binding
         self._node = None
@@ -70,6 +79,11 @@ class Table(QueryExpression, metaclass=TableMeta):
         return found
 
     @property
+    def is_declared(self) -> bool:
+        """Whether the database has the table."""
+        return self.connection.catalog.find(self.name) is not None
+
+    @property
     def heading(self) -> Heading:
         """The attributes of the table."""
         return self.stored.heading
@@ -91,8 +105,25 @@ class Table(QueryExpression, metaclass=TableMeta):
 
     @property
     def full_table_name(self) -> str:
-        """Schema and table name in SQL."""
-        return str(self.name)
+        """Schema and table name to write into SQL: ``"`lab`.`__processed`"``.
+
+        On SQLite, where the schema is a part of the name, ``"`lab.__processed`"``.
+        """
+        return self.connection.backend.full_name(self.name)
+
+    @property
+    def size_on_disk(self) -> int:
+        """Bytes that the table takes with its indexes, without what stores have.
+
+        MySQL and MariaDB give an estimate, which can be minutes old.
+
+        Raises
+        ------
+        QueryError
+            If SQLite was built without the means to tell.
+        """
+        with self.connection.cursor() as session:
+            return self.connection.backend.size_on_disk(session, [self.name])
 
     @property
     def class_name(self) -> str:
@@ -109,115 +140,205 @@ class Table(QueryExpression, metaclass=TableMeta):
         """Whether the query leaves out rows of the table."""
         return self._node is not None
 
-    def parents(self) -> list[str]:
-        """Return the full names of the tables that foreign keys refer to."""
-        return list(dict.fromkeys(str(key.parent) for key in self.foreign_keys))
-
-    def children(self) -> list[str]:
-        """Return the full names of the tables whose foreign keys refer to this one."""
-        tables = self.connection.catalog.related(self.database)
-        return [
-            str(table.name)
-            for table in tables
-            if any(key.parent == self.name for key in table.foreign_keys)
-        ]
-
     @classmethod
-    def parts(cls) -> list[type[Part]]:
-        """Return the part tables that belong to this one."""
+    def part_classes(cls) -> list[type[Part]]:
+        """Return the classes of parts that are written in this one."""
         return [
             value
             for value in vars(cls).values()
             if isinstance(value, TableMeta) and issubclass(value, Part)
         ]
 
-    def insert1(self, row: Any, **options: Any) -> None:
-        """Insert one row; see `insert`."""
-        self.insert([row], **options)
-
-    def insert(
-        self,
-        rows: Any,
-        *,
-        replace: bool = False,
-        skip_duplicates: bool = False,
-        ignore_extra_fields: bool = False,
-        allow_direct_insert: bool = False,
-    ) -> None:
-        """Insert rows, all of them or none.
-
-        Inside a `make`, rows are checked at once and written together at its end.
-
-        Parameters
-        ----------
-        rows
-            An iterable of dicts, sequences in the heading's order, or numpy records; a DataFrame;
-            a query.
-        replace
-            Whether a row replaces the one with the same key.
-        skip_duplicates
-            Whether a row with a key or unique value that exists is left out.
-        ignore_extra_fields
-            Whether names that the table does not have are left out.
-        allow_direct_insert
-            Whether a computed table may be inserted into outside its `make`.
-
-        Raises
-        ------
-        QueryError
-            One of its kinds, naming table, attribute and key; nothing has been written.
-        """
-        if not allow_direct_insert:
-            self._check_direct_insert()
-        mode: InsertMode = "replace" if replace else "skip" if skip_duplicates else "insert"
-        encoded = encode_rows(
-            self.connection, self.stored, rows, mode=mode, ignore_extra_fields=ignore_extra_fields
-        )
-        write.submit(self.connection, encoded)
-
+    @overload
     def delete(
         self,
-        *,
+        transaction: bool = True,
         prompt: bool | None = None,
-        confirm: Callable[[str], bool] | None = None,
-    ) -> int:
-        """Delete the rows of the query with all that depend on them, in one transaction.
+        part_integrity: PartIntegrity = "enforce",
+        *,
+        confirm: Confirm | None = None,
+        dry_run: Literal[False] = False,
+    ) -> int: ...
+
+    @overload
+    def delete(
+        self,
+        transaction: bool = True,
+        prompt: bool | None = None,
+        part_integrity: PartIntegrity = "enforce",
+        *,
+        confirm: Confirm | None = None,
+        dry_run: Literal[True],
+    ) -> dict[str, int]: ...
+
+    @old_delete
+    def delete(
+        self,
+        transaction: bool = True,
+        prompt: bool | None = None,
+        part_integrity: PartIntegrity = "enforce",
+        *,
+        confirm: Confirm | None = None,
+        dry_run: bool = False,
+    ) -> int | dict[str, int]:
+        """Delete the rows of the query with all that depend on them, all of them or none.
 
         Parameters
         ----------
+        transaction
+            Taken for DataJoint's sake: a delete joins the transaction that is open, and is one of
+            its own otherwise, whatever this says.
         prompt
             Whether to ask before committing; the connection's safemode by default.
+        part_integrity
+            When rows of a part would go without their master's: ``"enforce"`` refuses, ``"ignore"``
+            deletes them, ``"cascade"`` deletes the masters of these rows too.
         confirm
             Asked instead of the terminal, with the counts as text.
+        dry_run
+            Whether to count only: nothing is locked or deleted.
 
         Returns
         -------
-        int
-            Number of rows deleted from this table itself.
+        int or dict
+            Number of rows deleted from this table itself; in a dry run the number of rows by full
+            table name, parents first.
 
         Raises
         ------
         DataJointError
             For a part table on its own, or when rows of a part would go without their master's.
         """
-        ask = self.connection.safemode if prompt is None else prompt
-        question = (confirm or deletion.ask_on_terminal) if ask else None
-        return deletion.delete_cascade(self.connection, self.node, self.name, question)
+        del transaction
+        if dry_run:
+            found = deletion.dry_run(self.connection, self.node, self.name, part_integrity)
+            full_name = self.connection.backend.full_name
+            return {full_name(name): count for name, count in found.items()}
+        question = self._question(prompt, confirm)
+        return deletion.delete_cascade(
+            self.connection, self.node, self.name, question, part_integrity
+        )
 
-    def delete_quick(self) -> int:
-        """Delete the rows of the query alone; refused by the database if others depend on them."""
-        with write.at_once(self.connection):
-            return deletion.delete_rows(self.connection, self.node, self.name)
+    def delete_quick(self, get_count: bool = False) -> int:
+        """Delete the rows of the query alone; refused by the database if others depend on them.
 
-    def _check_direct_insert(self) -> None:
-        buffer = self.connection.write_buffer
-        if self.tier in (Tier.IMPORTED, Tier.COMPUTED) and (
-            buffer is None or self.name not in buffer.allowed
-        ):
+        Their number is returned, whether `get_count` asks for it or not.
+        """
+        del get_count
+        return write.change(
+            self.connection,
+            lambda: deletion.delete_rows(self.connection, self.node, self.name),
+        )
+
+    @old_delete
+    def drop(
+        self,
+        prompt: bool | None = None,
+        part_integrity: PartIntegrity = "enforce",
+        *,
+        confirm: Confirm | None = None,
+    ) -> None:
+        """Drop the table with all tables that refer to it, directly or not.
+
+        Parameters
+        ----------
+        prompt
+            Whether to ask first; the connection's safemode by default.
+        part_integrity
+            ``"ignore"`` drops part tables without their masters, which is otherwise refused.
+        confirm
+            Asked instead of the terminal, with the tables and their numbers of rows as text.
+
+        Raises
+        ------
+        DataJointError
+            For a part table on its own, or when a part would go without its master.
+        """
+        self._check_whole("drop")
+        dropping.drop_table(
+            self.connection, self.name, self._question(prompt, confirm), part_integrity
+        )
+
+    def drop_quick(self) -> None:
+        """Drop the table alone, without asking; refused if other tables refer to it."""
+        self._check_whole("drop")
+        dropping.drop_alone(self.connection, self.name)
+
+    def alter(
+        self,
+        prompt: bool = True,
+        context: Mapping[str, Any] | None = None,
+        *,
+        confirm: Confirm | None = None,
+    ) -> bool:
+        """Change the table so that it is as its definition says.
+
+        Attributes outside the primary key can be added, dropped, changed and reordered; one whose
+        comment begins with ``{old_name}`` is the attribute of that name, renamed. Foreign keys and
+        indexes outside the key can be added and dropped, and the table's comment changes too.
+
+        Parameters
+        ----------
+        prompt
+            Whether to show the changes and ask first.
+        context
+            Names that the definition's foreign keys may refer to, besides the schema's.
+        confirm
+            Asked instead of the terminal, with the changes as text.
+
+        Returns
+        -------
+        bool
+            Whether anything was changed.
+
+        Raises
+        ------
+        DefinitionError
+            If the primary key would change, or the rows cannot follow. Nothing is changed then.
+        """
+        self._check_whole("alter")
+        if self._bound.plan is None:
             raise DataJointError(
-                f"{self.name} is {self.tier.name.lower()}: its rows come from its make(key), which "
-                "populate() calls. Pass allow_direct_insert=True to insert all the same."
+                f"{self.name} has no definition to follow: only decorated classes can be altered."
             )
+        question = (confirm or ask_on_terminal) if prompt else None
+        return alteration.alter_table(self.connection, self._bound.plan(context), question)
+
+    def describe(self, context: Mapping[str, Any] | None = None, printout: bool = False) -> str:
+        """Return the table's definition, rebuilt from the database.
+
+        Parameters
+        ----------
+        context
+            Names by which tables of other schemas can be referred to; by default those of the
+            caller and of the class's module.
+        printout
+            Whether the definition is printed as well.
+        """
+        names = context
+        if names is None:
+            module = vars(sys.modules.get(type(self).__module__, object))
+            names = {**module, **calling_names()}
+        text = describing.describe(self.connection, self.name, Spelling(self.name, names))
+        if printout:
+            print(text)
+        return text
+
+    def _sibling(self, name: TableName) -> Table:
+        parsed = parse_table_name(name.table)
+        table = Table.__new__(Table)
+        table.tier = parsed.tier if parsed else Tier.MANUAL  # pyright: ignore[reportAttributeAccessIssue]
+        table._bound = Binding(self.connection, name, class_path(name.table))
+        table._node = None
+        return table
+
+    def _question(self, prompt: bool | None, confirm: Confirm | None) -> Confirm | None:
+        ask = self.connection.safemode if prompt is None else prompt
+        return (confirm or ask_on_terminal) if ask else None
+
+    def _check_whole(self, doing: str) -> None:
+        if self.is_restricted:
+            raise QueryError(f"{self.name} is restricted: {doing} takes the whole table.")
 
 
 class Manual(Table):

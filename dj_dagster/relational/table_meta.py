@@ -21,11 +21,15 @@ class TableMeta(type):
         # What __getattribute__ below does, said so that type checkers follow it.
         _binding: Binding | None
         delete = delete_quick = insert = insert1 = property(_bound)
-        fetch1 = head = join = keys = proj = restrict = tail = property(_bound)
-        to_arrays = to_dicts = to_pandas = property(_bound)
-        jobs = key_source = make = populate = progress = property(_bound)
+        insert_dataframe = staged_insert1 = update1 = validate = property(_bound)
+        drop = drop_quick = alter = describe = property(_bound)
+        fetch = fetch1 = head = join = keys = proj = restrict = tail = property(_bound)
+        preview = to_arrays = to_arrow = to_dicts = to_pandas = to_polars = property(_bound)
+        aggr = aggregate = extend = make_sql = property(_bound)
+        jobs = key_source = make = populate = progress = upstream = property(_bound)
         connection = foreign_keys = heading = primary_key = property(_bound)
-        database = full_table_name = table_name = property(_bound)
+        parents = children = ancestors = descendants = parts = property(_bound)
+        database = full_table_name = size_on_disk = table_name = property(_bound)
 
     else:
 
@@ -46,6 +50,15 @@ class TableMeta(type):
 
     def __mul__(cls, other: Any) -> QueryExpression:
         return cls() * other
+
+    def __add__(cls, other: Any) -> QueryExpression:
+        return cls() + other
+
+    def __xor__(cls, other: Any) -> QueryExpression:
+        return cls() ^ other
+
+    def __matmul__(cls, other: Any) -> QueryExpression:
+        return cls() @ other
 
     def __len__(cls) -> int:
         return len(cls())

@@ -14,9 +14,9 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
-import pandas as pd
 
 from dj_dagster.errors import InvalidValueError
+from dj_dagster.late import is_pandas_null
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.types import AttributeType, Family
 
@@ -25,13 +25,14 @@ Coerce = Callable[[Any], Any]
 NUMERIC = {Family.INTEGER, Family.FLOAT, Family.DECIMAL, Family.BOOL}
 _MISFITS = (TypeError, ValueError, InvalidOperation, OverflowError)
 _FLOAT32 = Struct("<f")
+_TEXT_BYTES = {"tinytext": 2**8 - 1, "text": 2**16 - 1, "mediumtext": 2**24 - 1}
 # As many digits as MySQL's decimals can have, rounded as it rounds.
 _DECIMALS = Context(prec=65, rounding=ROUND_HALF_UP)
 
 
 def is_missing(value: Any, attribute: Attribute) -> bool:
     """Whether a value stands for "not given": None, pandas' spellings of it, "" for a number."""
-    if value is None or value is pd.NA or value is pd.NaT:
+    if value is None or is_pandas_null(value):
         return True
     family = attribute.type.family if attribute.type else None
     if isinstance(value, str):
@@ -117,21 +118,28 @@ def _shown(value: Any) -> str:
 
 
 def _integer(value: Any) -> int:
-    number = int(value)
+    number = int(_number_text(value) if isinstance(value, str) else value)
     if not isinstance(value, str) and number != value:
         raise ValueError("it is not a whole number")
     return number
 
 
+def _number_text(text: str) -> str:
+    # Python reads 1_000 and other scripts' digits, which no database does.
+    if "_" in text or not text.isascii():
+        raise ValueError("it is not a number")
+    return text
+
+
 def _float(value: Any) -> float:
-    number = float(value)
+    number = float(_number_text(value) if isinstance(value, str) else value)
     if not math.isfinite(number):
         raise ValueError("only finite numbers fit; declare the attribute as <blob>")
     return number
 
 
 def _decimal(value: Any) -> Decimal:
-    number = value if isinstance(value, Decimal) else Decimal(str(value))
+    number = value if isinstance(value, Decimal) else Decimal(_number_text(str(value)))
     if not number.is_finite():
         raise ValueError("only finite numbers fit")
     return number
@@ -146,22 +154,26 @@ def _bool(value: Any) -> int:
 def _string(value: Any) -> str:
     if not isinstance(value, str | numbers.Number | PurePath | UUID | date | time):
         raise TypeError("it is not text")
-    text = str(value)
+    # str() of a text enum's member would be the member's name.
+    text = str.__str__(value) if isinstance(value, str) else str(value)
     text.encode()  # raises UnicodeError for half a surrogate pair, which no database takes
     return text
 
 
 def _date(value: Any) -> date:
     if isinstance(value, np.datetime64):
-        value = pd.Timestamp(value)
+        value = value.astype("datetime64[us]").item()
     if isinstance(value, datetime):
         return value.date()
     return value if isinstance(value, date) else date.fromisoformat(value)
 
 
 def _datetime(value: Any) -> datetime:
-    if isinstance(value, np.datetime64 | pd.Timestamp):
-        value = pd.Timestamp(value).floor("us").to_pydatetime()
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]").item()
+    elif hasattr(value, "to_pydatetime"):
+        # pandas keeps nanoseconds.
+        value = value.floor("us").to_pydatetime()
     elif isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
     moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
@@ -227,22 +239,46 @@ def _bounded(value: Any, kind: AttributeType) -> Any:
             raise ValueError("it must not be negative")
         case Family.INTEGER:
             return _in_range(value, kind)
+        case Family.STRING if kind.size is None and len(value.encode()) > byte_limit(kind):
+            raise ValueError(f"it has {len(value.encode())} bytes, {byte_limit(kind)} fit")
         case Family.STRING if kind.size is not None and len(value) > kind.size:
             raise ValueError(f"it has {len(value)} characters, {kind.size} fit")
-        case Family.ENUM if value not in kind.values:
-            raise ValueError(f"write one of {', '.join(map(repr, kind.values))}")
+        case Family.ENUM:
+            return _enum_value(value, kind)
         case Family.DECIMAL:
             return _fitting_decimal(value, kind)
         case _:
             return value
 
 
-def _in_range(value: int, kind: AttributeType) -> int:
+def integer_range(kind: AttributeType) -> tuple[int, int]:
+    """Return the least and the largest integer of a type."""
+    if kind.text == "year":
+        return 1901, 2155
     bits = kind.size or 64
-    low, high = (0, 2**bits - 1) if kind.unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    return (0, 2**bits - 1) if kind.unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def byte_limit(kind: AttributeType) -> int:
+    """Return how many bytes of UTF-8 a text type without a length holds."""
+    return _TEXT_BYTES.get(kind.text, 2**32 - 1)
+
+
+def _in_range(value: int, kind: AttributeType) -> int:
+    low, high = integer_range(kind)
     if not low <= value <= high:
         raise ValueError(f"it must lie between {low} and {high}")
     return value
+
+
+def _enum_value(value: str, kind: AttributeType) -> str:
+    """Return the value as the definition spells it: case does not count, as in MySQL."""
+    if value in kind.values:
+        return value
+    same = [known for known in kind.values if known.lower() == value.lower()]
+    if len(same) != 1:
+        raise ValueError(f"write one of {', '.join(map(repr, kind.values))}")
+    return same[0]
 
 
 def _fitting_decimal(value: Decimal, kind: AttributeType) -> Decimal:

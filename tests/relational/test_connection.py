@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_bad_url_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(dj.ConfigurationError) as caught:
         dj.Connection(url)
     assert "sekret" not in str(caught.value)
-    assert caught.value.__suppress_context__
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
 @pytest.mark.parametrize("name", ["a.b", "", 'a"b', "a`b", "x" * 65])
@@ -171,6 +172,71 @@ def test_many_threads_share_a_connection(schema: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_forked_in_a_transaction_is_not_in_it(schema: Any) -> None:
+    count_table = counter(schema)
+    connection = schema.connection
+    with connection.transaction:
+        count_table.insert1((1,))
+        assert in_fork(lambda: not connection.in_transaction and len(count_table()) == 0)
+        count_table.insert1((2,))
+    assert len(count_table()) == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_forked_by_a_make_writes_for_itself(schema: Any) -> None:
+    count_table = counter(schema)
+
+    @schema
+    class Log(dj.Manual):
+        definition = """
+        line : int32
+        """
+
+    @schema
+    class Doubled(dj.Computed):
+        definition = """
+        -> Count
+        """
+
+        def make(self, key: dict[str, Any]) -> None:
+            assert in_fork(lambda: Log.insert1((key["n"],)) is None)
+            assert in_fork(lambda: refuses(lambda: self.insert1(key)))
+            self.insert1(key)
+
+    def refuses(work: Any) -> bool:
+        with pytest.raises(dj.DataJointError, match="its rows come from its make"):
+            work()
+        return True
+
+    count_table.insert1((1,))
+    Doubled.populate()
+    assert len(Log()) == len(Doubled()) == 1
+
+
+def counter(schema: Any) -> Any:
+    @schema
+    class Count(dj.Manual):
+        definition = """
+        n : int32
+        """
+
+    return Count
+
+
+def in_fork(work: Any) -> bool:
+    """Return whether a function is true in a process that is forked for it."""
+    child = os.fork()
+    if child == 0:
+        found = False
+        try:
+            found = bool(work())
+            gc.collect()
+        finally:
+            os._exit(not found)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_forked_process_has_connections_of_its_own(schema: Any) -> None:
     table = item(schema)
     table.insert1((1, "parent"))
@@ -187,3 +253,56 @@ def test_forked_process_has_connections_of_its_own(schema: Any) -> None:
         assert len(table & {"name": "parent"}) == 1
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert len(table) == 11
+
+
+def test_transaction_is_a_block_with_or_without_parentheses(schema: Any) -> None:
+    table = item(schema)
+    with schema.connection.transaction as connection:
+        assert connection is schema.connection
+        table.insert1((1, "a"))
+    with schema.connection.transaction():
+        table.insert1((2, "b"))
+    assert len(table) == 2
+
+
+def test_transaction_step_by_step(schema: Any) -> None:
+    table, connection = item(schema), schema.connection
+    connection.start_transaction()
+    table.insert1((1, "a"))
+    assert connection.in_transaction
+    connection.cancel_transaction()
+    assert not connection.in_transaction
+    assert len(table) == 0
+    connection.start_transaction()
+    table.insert1((1, "a"))
+    with pytest.raises(dj.QueryError, match="do not nest"):
+        connection.start_transaction()
+    connection.commit_transaction()
+    assert len(table) == 1
+    for end in (connection.commit_transaction, connection.cancel_transaction):
+        with pytest.raises(dj.QueryError, match="no transaction to end"):
+            end()
+
+
+def test_own_sql(schema: Any) -> None:
+    table, connection = item(schema), schema.connection
+    table.insert([(1, "50%"), (2, "b")])
+    sqlite = connection.url.startswith("sqlite")
+    name = f'"{table.name}"' if sqlite else f"`{table.database}`.`{table.table_name}`"
+    where = "name LIKE %s AND id %% 2 = 1"
+    found = connection.query(f"SELECT id, name FROM {name} WHERE {where}", ("50%",))
+    assert list(found) == [(1, "50%")]
+    dicts = connection.query(f"SELECT id, name FROM {name} ORDER BY id", as_dict=True)
+    assert dicts.fetchone() == {"id": 1, "name": "50%"}
+    assert dicts.fetchall() == [{"id": 2, "name": "b"}]
+    assert dicts.fetchone() is None
+    assert connection.query(f"DELETE FROM {name}").rowcount == 2
+    with pytest.raises(dj.QuerySyntaxError):
+        connection.query("SELEC 1")
+
+
+def test_who_and_whether(connection: dj.Connection) -> None:
+    assert "@" in connection.get_user()
+    assert connection.is_connected
+    nobody = dj.Connection(f"mysql+pymysql://bob@127.0.0.1:{free_port()}/")
+    assert not nobody.is_connected

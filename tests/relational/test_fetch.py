@@ -121,21 +121,3 @@ def test_blob_after_a_rename_and_a_join(item: Any) -> None:
     joined = renamed * item.proj(z="x + 1")
     assert joined.fetch1("image", "z")[1] == 1.5
     assert len(joined & "z > 1") == 1
-
-
-def test_previews(item: Any) -> None:
-    text = repr(item())
-    assert "*id  *side" in text
-    assert "<blob>" in text
-    assert "(3 rows)" in text
-    html = item()._repr_html_()
-    assert "&lt;i&gt;&amp;" in html
-    assert "<i>&" not in html
-    assert "things &lt;of&gt; all kinds" in html
-    assert "a &quot;count&quot; &lt;b&gt;" in html
-    item.insert([{"id": n, "side": "x" * 8} for n in range(10, 60)])
-    assert "..." in repr(item())
-    assert "(53 rows)" in repr(item())
-    odd = item.proj(**{"<script>": "id + 1"})
-    assert "<script>" not in odd._repr_html_()
-    assert item.heading.names[0] in repr(item.heading)

@@ -86,7 +86,7 @@ def test_skip_duplicates_skips_keys_and_unique_values_only(item: Any) -> None:
 
 
 def test_skip_duplicates_still_checks_foreign_keys(item: Any, schema: Any) -> None:
-    schema.context["Item"] = item
+    schema.context = {"Item": item}
 
     @schema
     class Child(dj.Manual):
@@ -106,8 +106,8 @@ def test_replace(item: Any) -> None:
     assert rows(item & "id = 1") == [(1, "none", 4.0)]
 
 
-def test_row_that_others_refer_to_is_not_replaced(item: Any, schema: Any) -> None:
-    schema.context["Item"] = item
+def test_row_that_others_refer_to_is_not_replaced_at_their_cost(item: Any, schema: Any) -> None:
+    schema.context = {"Item": item}
 
     @schema
     class Child(dj.Manual):
@@ -117,9 +117,22 @@ def test_row_that_others_refer_to_is_not_replaced(item: Any, schema: Any) -> Non
 
     item.insert1((1, "a", None))
     Child.insert1((1,))
-    with pytest.raises(dj.IntegrityError, match="cannot be replaced"):
+    if replaces_parents(item.connection):
         item.insert([(1, "b", None)], replace=True)
-    assert rows(item) == [(1, "a", None)]
+        assert rows(item) == [(1, "b", None)]
+    else:
+        with pytest.raises(dj.IntegrityError, match="cannot be replaced"):
+            item.insert([(1, "b", None)], replace=True)
+        assert rows(item) == [(1, "a", None)]
+    assert len(Child()) == 1
+
+
+def replaces_parents(connection: dj.Connection) -> bool:
+    """Whether the server replaces rows that others refer to, as MySQL does since 9."""
+    if connection.backend.name == "sqlite":
+        return False
+    version = connection.query("SELECT VERSION()").fetchone()[0]
+    return "MariaDB" not in version and int(version.split(".")[0]) >= 9
 
 
 def test_duplicate_names_table_and_key(item: Any) -> None:
@@ -148,7 +161,7 @@ def test_extra_field_in_a_late_row_writes_nothing(item: Any) -> None:
     [
         ({"name": "a"}, dj.MissingAttributeError, "needs a value for 'id'"),
         ({"id": 1, "nmae": "a"}, dj.UnknownAttributeError, "nmae"),
-        ((1, "a"), dj.QueryError, "3 attributes: id, name, score"),
+        ((1, "a"), dj.QueryError, "3 attributes of .*: id, name, score"),
         ("abc", dj.QueryError, "'abc' is no row"),
         (5, dj.QueryError, "5 is no row"),
     ],
@@ -176,7 +189,7 @@ def test_sql_in_values_is_data(item: Any) -> None:
 
 
 def test_computed_tables_take_rows_from_make_only(item: Any, schema: Any) -> None:
-    schema.context["Item"] = item
+    schema.context = {"Item": item}
 
     @schema
     class Result(dj.Computed):

@@ -74,12 +74,13 @@ def _daemon() -> Path:
 
 
 def _options(place: Path) -> list[str]:
-    data = [f"--datadir={place / 'data'}", *FLAGS]
+    data = [f"--datadir={place / 'data'}", f"--tmpdir={place / 'tmp'}", *FLAGS]
     return ["--no-defaults", *data, *(["--user=root"] if os.geteuid() == 0 else [])]
 
 
 def _bootstrap(daemon: Path, place: Path) -> None:
     (place / "data" / "mysql").mkdir(parents=True)
+    (place / "tmp").mkdir()
     subprocess.run(
         [daemon, *_options(place), "--bootstrap"],
         input=BOOTSTRAP_PRELUDE + _system_tables(daemon),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sqlalchemy import URL
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.late import LateModule
 from dj_dagster.relational.backends.base import Backend
-from dj_dagster.relational.backends.mysql import MySQLBackend
-from dj_dagster.relational.backends.sqlite import SQLiteBackend
 
-BACKENDS: dict[str, type[Backend]] = {
-    "sqlite": SQLiteBackend,
-    "mysql": MySQLBackend,
-    "mariadb": MySQLBackend,
+# Each loads a dialect of SQLAlchemy.
+_MYSQL = LateModule("dj_dagster.relational.backends.mysql")
+_SQLITE = LateModule("dj_dagster.relational.backends.sqlite")
+
+BACKENDS: dict[str, Callable[[], Backend]] = {
+    "sqlite": lambda: _SQLITE.SQLiteBackend(),
+    "mysql": lambda: _MYSQL.MySQLBackend(),
+    "mariadb": lambda: _MYSQL.MySQLBackend(),
 }
 
 
@@ -24,13 +29,13 @@ def backend_for(url: URL) -> Backend:
     ConfigurationError
         If no backend serves this kind of database.
     """
-    try:
-        return BACKENDS[url.get_backend_name()]()
-    except KeyError:
+    make = BACKENDS.get(url.get_backend_name())
+    if make is None:
         raise ConfigurationError(
             f"{url.render_as_string()} names a database that dj_dagster does not speak. "
             "Write sqlite:///path/to/file.sqlite or mysql+pymysql://user@host:port/."
-        ) from None
+        )
+    return make()
 
 
 __all__ = ["Backend", "backend_for"]

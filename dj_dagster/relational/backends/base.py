@@ -3,20 +3,58 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import compress, groupby
 from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import ExecutableDDLElement
 
 from dj_dagster.errors import DataJointError
-from dj_dagster.model.declaration import Default
+from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import AttributeType
 from dj_dagster.relational.stored import RawTable
 
 Convert = Callable[[Any], Any]
+
+
+class _Default(Enum):
+    DEFAULT = "DEFAULT"
+
+
+DEFAULT = _Default.DEFAULT
+"""Stands, among the values of a row to insert, for the column's default."""
+
+
+@dataclass(frozen=True, slots=True)
+class InsertStatement:
+    """One statement of an insert.
+
+    Attributes
+    ----------
+    sql
+        With its values where `parameters` is None.
+    parameters
+        One tuple a row.
+    count
+        Number of rows.
+    """
+
+    sql: str | bytes
+    parameters: Sequence[tuple[Any, ...]] | None
+    count: int
+
+    @property
+    def is_atomic(self) -> bool:
+        """Whether all rows are written or none, also outside a transaction."""
+        return self.parameters is None or self.count == 1
+
+
 InsertMode = Literal["insert", "skip", "replace"]
 
 
@@ -29,8 +67,23 @@ class Backend(ABC):
     begin: str
     """The statement that opens a transaction that is going to write."""
 
+    begin_snapshot: str
+    """The statement that opens one that reads all tables as they are at one moment."""
+
     indexes_in_table: bool = False
     """Whether CREATE TABLE can hold indexes, so that table and indexes come to be as one."""
+
+    keeps_comments: bool = True
+    """Whether the database itself keeps comments of columns."""
+
+    alters_tables: bool = True
+    """Whether ALTER TABLE can do all that `alter` needs; else tables are made anew."""
+
+    rolls_back_ddl: bool = False
+    """Whether statements that change tables are part of a transaction."""
+
+    backslash_escapes: bool = False
+    """Whether a backslash inside a string of SQL escapes the next character."""
 
     keeps_lineage: bool = False
     """Whether schemas have DataJoint's ``~lineage`` table, which only DataJoint itself needs."""
@@ -39,9 +92,18 @@ class Backend(ABC):
     def create_engine(self, url: sa.URL) -> sa.Engine:
         """Return an engine in autocommit mode; transactions are opened by `begin`."""
 
+    def is_closed(self, session: SAConnection) -> bool:
+        """Whether a session that nothing was asked of is known to be closed by the server."""
+        del session
+        return False
+
     @abstractmethod
     def sql_table(self, name: TableName, *columns: sa.ColumnClause[Any]) -> sa.TableClause:
         """Return the SQL spelling of a table."""
+
+    @abstractmethod
+    def full_name(self, name: TableName) -> str:
+        """Return a table's name as it is written into SQL, quoted."""
 
     @abstractmethod
     def ddl_name(self, name: TableName) -> tuple[str, str | None]:
@@ -75,6 +137,37 @@ class Backend(ABC):
     def decoder(self, attribute_type: AttributeType) -> Convert | None:
         """Return what turns the driver's value into a Python value, None for nothing to do."""
 
+    def computed_decoder(self) -> Convert | None:
+        """Return what makes int or float of numbers that queries compute, None if they are."""
+        return None
+
+    def double_quoted(self, text: str) -> str:
+        """Return SQL for a string that a user wrote in double quotes, as MySQL takes them."""
+        return text
+
+    def time_unit(self, word: str) -> str:
+        """Return SQL for the unit of a ``timestampdiff``."""
+        return word
+
+    @abstractmethod
+    def json_value(
+        self, column: sa.ColumnElement[Any], path: str, returning: str | None
+    ) -> sa.ColumnElement[Any]:
+        """Return the value at a path inside JSON; only MySQL gives one for objects and arrays.
+
+        Parameters
+        ----------
+        path
+            As MySQL has it: ``$.device.channels[0]``.
+        returning
+            A type of SQL in lower case, such as ``signed`` or ``decimal(10,2)``; None for text.
+
+        Raises
+        ------
+        QueryError
+            If there is no such type.
+        """
+
     def is_among(
         self, columns: Sequence[sa.ColumnElement[Any]], rows: Sequence[tuple[Any, ...]]
     ) -> sa.ColumnElement[bool]:
@@ -82,6 +175,20 @@ class Backend(ABC):
         if len(columns) == 1:
             return columns[0].in_([row[0] for row in rows])
         return sa.tuple_(*columns).in_(rows)
+
+    @abstractmethod
+    def own_placeholders(self, sql: str, *, filled: bool) -> str:
+        """Return SQL as the driver takes it.
+
+        Parameters
+        ----------
+        filled
+            Whether it has placeholders, ``%s``, and other per cent signs are doubled.
+        """
+
+    @abstractmethod
+    def user(self, connection: SAConnection) -> str:
+        """Return who is connected, as ``user@host``."""
 
     @abstractmethod
     def schema_names(self, connection: SAConnection) -> list[str]:
@@ -96,8 +203,21 @@ class Backend(ABC):
         """Drop a schema with all its tables."""
 
     @abstractmethod
+    def drop_tables(self, connection: SAConnection, names: Sequence[TableName]) -> None:
+        """Drop tables, children given first, with what is kept about them."""
+
+    @abstractmethod
     def table_options(self, comment: str) -> dict[str, Any]:
         """Return the keyword arguments of `sqlalchemy.Table` for a new table."""
+
+    def create_table(
+        self, connection: SAConnection, name: TableName, statements: Sequence[ExecutableDDLElement]
+    ) -> bool:
+        """Run CREATE TABLE and what follows it; return False if the table exists already."""
+        del name
+        for statement in statements:
+            connection.execute(statement)
+        return True
 
     def after_create(
         self,
@@ -120,16 +240,88 @@ class Backend(ABC):
         """Return all tables of a schema, hidden ones too, in a bounded number of statements."""
 
     @abstractmethod
+    def indexes(
+        self, connection: SAConnection, schema: str, table: str | None = None
+    ) -> dict[str, dict[str, IndexDeclaration]]:
+        """Return the indexes of a schema's tables, or of one, by table and then by their name.
+
+        Primary keys are left out. Parts are spelled as in definitions: ``a``, ``a(10)``, ``(SQL)``.
+        """
+
+    def foreign_key_names(
+        self, connection: SAConnection, name: TableName
+    ) -> dict[tuple[TableName, tuple[str, ...]], str]:
+        """Return the names of a table's foreign keys by their parent and their own columns."""
+        del connection, name
+        return {}
+
+    @abstractmethod
     def foreign_keys_into(
         self, connection: SAConnection, schemas: Sequence[str]
     ) -> set[tuple[str, str]]:
         """Return ``(child schema, parent schema)`` of foreign keys into the given schemas."""
+
+    checks_values: bool = True
+    """Whether the database refuses values that do not fit their column."""
+
+    @abstractmethod
+    def size_on_disk(self, connection: SAConnection, names: Sequence[TableName]) -> int:
+        """Return the bytes that tables take with their indexes, as far as the database knows."""
+
+    @abstractmethod
+    def insert_from(
+        self,
+        target: sa.TableClause,
+        names: Sequence[str],
+        select: sa.Select[Any],
+        key: tuple[str, ...],
+        mode: InsertMode,
+    ) -> sa.Executable:
+        """Return the INSERT of a query's rows."""
 
     @abstractmethod
     def insert_sql(
         self, name: TableName, columns: tuple[str, ...], key: tuple[str, ...], mode: InsertMode
     ) -> str:
         """Return the INSERT of one row of `columns`, positional parameters in that order."""
+
+    def insert_statements(
+        self,
+        name: TableName,
+        columns: tuple[str, ...],
+        values: Sequence[Sequence[Any]],
+        count: int,
+        key: tuple[str, ...],
+        mode: InsertMode,
+    ) -> Iterator[InsertStatement]:
+        """Return the statements that insert rows, in their order.
+
+        Parameters
+        ----------
+        values
+            One sequence a column, in which `DEFAULT` may occur.
+        count
+            Number of rows.
+        """
+        rows = list(zip(*values, strict=True)) if values else [()] * count
+        if not any(DEFAULT in column for column in values):
+            yield InsertStatement(self.insert_sql(name, columns, key, mode), rows, count)
+            return
+        # One statement for each run of rows that leave the same columns out.
+        for given, run in groupby(rows, lambda row: [value is not DEFAULT for value in row]):
+            kept = tuple(compress(columns, given))
+            part = [tuple(compress(row, given)) for row in run]
+            yield InsertStatement(self.insert_sql(name, kept, key, mode), part, len(part))
+
+    def stop_query(self, engine: sa.Engine, session: SAConnection) -> None:
+        """End the query whose rows a session no longer wants (nothing to do where none are sent).
+
+        Parameters
+        ----------
+        engine
+            Gives the connection over which that can be said.
+        """
+        del engine, session
 
     @abstractmethod
     def translate(self, error: DBAPIError) -> DataJointError | None:

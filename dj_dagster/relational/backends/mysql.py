@@ -3,43 +3,32 @@
 from __future__ import annotations
 
 import json
-import re
-import time
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import event
-from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection as SAConnection
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.schema import ExecutableDDLElement
 
+import dj_dagster.relational.backends.mysql_catalog as catalog
+import dj_dagster.relational.backends.mysql_errors as mysql_errors
+import dj_dagster.relational.backends.mysql_insert as mysql_insert
+import dj_dagster.relational.backends.mysql_pool as mysql_pool
 import dj_dagster.relational.backends.temporal as temporal
-from dj_dagster.errors import (
-    AccessError,
-    ConfigurationError,
-    ConnectionFailedError,
-    DataJointError,
-    DuplicateError,
-    IntegrityError,
-    InvalidValueError,
-    LostConnectionError,
-    MissingAttributeError,
-    MissingTableError,
-    QueryError,
-    QuerySyntaxError,
-    TransientError,
-    UnknownAttributeError,
-)
-from dj_dagster.model.declaration import Default
-from dj_dagster.model.scanner import unquote
+from dj_dagster.errors import ConfigurationError, DataJointError
+from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import AttributeType, Family
-from dj_dagster.relational.backends.base import Backend, Convert, InsertMode
-from dj_dagster.relational.backends.reported import Reference, Rows, grouped, raw_table
-from dj_dagster.relational.stored import RawTable, StoredColumn
+from dj_dagster.relational.algebra.json_path import parse_json_path
+from dj_dagster.relational.backends.base import Backend, Convert, InsertMode, InsertStatement
+from dj_dagster.relational.backends.json_casts import cast_type
+from dj_dagster.relational.backends.mysql_among import among
+from dj_dagster.relational.sql_elements import Pieces
+from dj_dagster.relational.stored import RawTable
 
 _CORE_TYPES = {
     "int8": "tinyint",
@@ -53,30 +42,17 @@ _CORE_TYPES = {
     "bytes": "longblob",
     "json": "json",
 }
-_IDLE = 5.0
-"""Seconds after which a pooled connection is tried before it is used again."""
-
+_CASTS = {
+    "signed": "signed",
+    "unsigned": "unsigned",
+    "decimal": "decimal",
+    "float": "double",
+    "char": "char",
+    "date": "date",
+    "datetime": "datetime",
+    "time": "time",
+}
 _SERVER_SCHEMAS = {"information_schema", "mysql", "performance_schema", "sys"}
-
-_TABLES = """
-SELECT table_name, table_comment FROM information_schema.tables
-WHERE table_schema = %s AND table_type = 'BASE TABLE' ORDER BY create_time, table_name
-"""
-_COLUMNS = """
-SELECT table_name, column_name, column_type, is_nullable, column_default, column_comment, extra
-FROM information_schema.columns WHERE table_schema = %s ORDER BY table_name, ordinal_position
-"""
-_KEYS = """
-SELECT table_name, constraint_name, column_name, referenced_table_schema, referenced_table_name,
-       referenced_column_name
-FROM information_schema.key_column_usage WHERE table_schema = %s
-ORDER BY table_name, constraint_name, ordinal_position
-"""
-_NOW = re.compile(r"(?:current_timestamp|now)(?:\(([0-9]*)\))?", re.IGNORECASE)
-_EDGES = """
-SELECT DISTINCT table_schema, referenced_table_schema FROM information_schema.key_column_usage
-WHERE referenced_table_schema IS NOT NULL
-"""
 
 
 class MySQLBackend(Backend):
@@ -84,7 +60,9 @@ class MySQLBackend(Backend):
 
     name = "mysql"
     begin = "START TRANSACTION"
+    begin_snapshot = "START TRANSACTION WITH CONSISTENT SNAPSHOT"
     indexes_in_table = True
+    backslash_escapes = True
     keeps_lineage = True
 
     def create_engine(self, url: sa.URL) -> sa.Engine:
@@ -94,8 +72,11 @@ class MySQLBackend(Backend):
             engine = sa.create_engine(
                 url.set(drivername="mysql+pymysql"),
                 isolation_level="AUTOCOMMIT",
+                paramstyle="format",
                 skip_autocommit_rollback=True,
                 enable_from_linting=False,
+                # Values may be private.
+                hide_parameters=True,
                 max_overflow=-1,
                 pool_recycle=3600,
                 connect_args={"sql_mode": modes, "charset": "utf8mb4", "connect_timeout": 10},
@@ -105,9 +86,16 @@ class MySQLBackend(Backend):
                 f"{url.render_as_string()} needs the driver {error.name}: "
                 "pip install 'dj-dagster[mysql]'"
             ) from error
-        event.listen(engine, "checkin", _note_use)
-        event.listen(engine, "checkout", _try_idle)
+        mysql_pool.watch(engine)
         return engine
+
+    def is_closed(self, session: SAConnection) -> bool:
+        """Look at the socket, which costs no round trip."""
+        return mysql_pool.is_closed(session.connection.dbapi_connection)
+
+    def full_name(self, name: TableName) -> str:
+        """Quote the database and the table as DataJoint does."""
+        return ".".join("`" + part.replace("`", "``") + "`" for part in name)
 
     def ddl_name(self, name: TableName) -> tuple[str, str | None]:
         """Spell a schema as a database."""
@@ -126,6 +114,14 @@ class MySQLBackend(Backend):
         """Double backslashes, which MySQL takes for escapes in a string."""
         sql = super().default_sql(default, attribute_type)
         return sql if default.is_expression else sql.replace("\\", "\\\\")
+
+    def index_part(self, part: str) -> str:
+        """Index a path into JSON by its value, as DataJoint does."""
+        path = parse_json_path(part)
+        if path is None:
+            return part
+        kind = f" returning {cast_type(path.returning, _CASTS)}" if path.returning else ""
+        return f"(json_value(`{path.name}`, _utf8mb4'{path.path}'{kind}))"
 
     def encoder(self, attribute_type: AttributeType) -> Convert | None:
         """PyMySQL takes dates and decimals as they are."""
@@ -156,6 +152,35 @@ class MySQLBackend(Backend):
             case _:
                 return None
 
+    def own_placeholders(self, sql: str, *, filled: bool) -> str:
+        """Double per cent signs, which the driver takes for placeholders in any case."""
+        return sql if filled else sql.replace("%", "%%")
+
+    def user(self, connection: SAConnection) -> str:
+        """Ask the server, which may know the user by another host than the client does."""
+        return connection.exec_driver_sql("SELECT CURRENT_USER()").scalar_one()
+
+    def computed_decoder(self) -> Convert | None:
+        """Take for int or float the decimals that sums and averages come as."""
+        return _plain_number
+
+    def json_value(
+        self, column: sa.ColumnElement[Any], path: str, returning: str | None
+    ) -> sa.ColumnElement[Any]:
+        """Cast the text, as MariaDB has no RETURNING. MySQL gives objects and arrays as JSON."""
+        value: sa.ColumnElement[Any] = sa.func.json_value(column, path)
+        if returning is None:
+            return value
+        kind = sa.literal_column(cast_type(returning, _CASTS))
+        return Pieces(["CAST", Pieces([value, " AS ", kind])])
+
+    def is_among(
+        self, columns: Sequence[sa.ColumnElement[Any]], rows: Sequence[tuple[Any, ...]]
+    ) -> sa.ColumnElement[bool]:
+        """Write many values into the statement; see `mysql_among`."""
+        written = among(columns, rows)
+        return super().is_among(columns, rows) if written is None else written
+
     def schema_names(self, connection: SAConnection) -> list[str]:
         """Return the databases that are the users' own."""
         names = connection.exec_driver_sql("SHOW DATABASES").scalars()
@@ -169,152 +194,94 @@ class MySQLBackend(Backend):
         """Drop the database."""
         connection.execute(sa.schema.DropSchema(schema, if_exists=True))
 
+    def drop_tables(self, connection: SAConnection, names: Sequence[TableName]) -> None:
+        """Drop them in one statement."""
+        quote = connection.dialect.identifier_preparer.quote
+        tables = ", ".join(f"{quote(name.schema)}.{quote(name.table)}" for name in names)
+        connection.exec_driver_sql(f"DROP TABLE IF EXISTS {tables}")
+
     def table_options(self, comment: str) -> dict[str, Any]:
         """Tables are InnoDB and keep their comment."""
         return {"mysql_engine": "InnoDB", "comment": comment or None}
 
+    def create_table(
+        self, connection: SAConnection, name: TableName, statements: Sequence[ExecutableDDLElement]
+    ) -> bool:
+        """Run IF NOT EXISTS, which leaves a warning where the table exists."""
+        del name
+        warnings = 0
+        for statement in statements:
+            result = connection.execute(statement)
+            warnings += getattr(result.context.cursor, "warning_count", 0)
+        return not warnings
+
     def reflect(self, connection: SAConnection, schema: str) -> list[RawTable]:
         """Read information_schema, three statements for the whole database."""
-        # The tables come first: of one that is declared meanwhile the columns would be missing.
-        tables = connection.exec_driver_sql(_TABLES, (schema,)).fetchall()
-        columns = grouped(connection.exec_driver_sql(_COLUMNS, (schema,)))
-        keys = grouped(connection.exec_driver_sql(_KEYS, (schema,)))
-        return [
-            _raw_table(TableName(schema, name), comment, columns[name], keys[name])
-            for name, comment in tables
-            if name in columns
-        ]
+        return catalog.tables(connection, schema)
+
+    def indexes(
+        self, connection: SAConnection, schema: str, table: str | None = None
+    ) -> dict[str, dict[str, IndexDeclaration]]:
+        """Read information_schema."""
+        return catalog.indexes(connection, schema, table)
+
+    def foreign_key_names(
+        self, connection: SAConnection, name: TableName
+    ) -> dict[tuple[TableName, tuple[str, ...]], str]:
+        """Read information_schema."""
+        return catalog.foreign_key_names(connection, name)
 
     def foreign_keys_into(
         self, connection: SAConnection, schemas: Sequence[str]
     ) -> set[tuple[str, str]]:
         """Read the foreign keys of all databases that the user may see."""
-        edges = {(child, parent) for child, parent in connection.exec_driver_sql(_EDGES)}
-        return {(child, parent) for child, parent in edges if parent in schemas}
+        return catalog.foreign_keys_into(connection, schemas)
+
+    def size_on_disk(self, connection: SAConnection, names: Sequence[TableName]) -> int:
+        """Read the server's estimates."""
+        return catalog.size_on_disk(connection, names)
+
+    def insert_from(
+        self,
+        target: sa.TableClause,
+        names: Sequence[str],
+        select: sa.Select[Any],
+        key: tuple[str, ...],
+        mode: InsertMode,
+    ) -> sa.Executable:
+        """Skip as `insert_sql` does."""
+        return mysql_insert.from_select(target, names, select, key, mode)
 
     def insert_sql(
         self, name: TableName, columns: tuple[str, ...], key: tuple[str, ...], mode: InsertMode
     ) -> str:
         """Skip by an update that changes nothing: INSERT IGNORE would swallow other errors too."""
-        return _insert_sql(name, columns, key, mode)
+        return mysql_insert.one_row(name, columns, key, mode)
+
+    def insert_statements(
+        self,
+        name: TableName,
+        columns: tuple[str, ...],
+        values: Sequence[Sequence[Any]],
+        count: int,
+        key: tuple[str, ...],
+        mode: InsertMode,
+    ) -> Iterator[InsertStatement]:
+        """Write many rows into the text of each statement: a round trip a megabyte, not a row."""
+        return mysql_insert.many_rows(name, columns, values, count, key, mode)
 
     def translate(self, error: DBAPIError) -> DataJointError | None:
         """Decide by the server's error number."""
-        cause = error.orig
-        number = cause.args[0] if cause is not None and cause.args else None
-        if not isinstance(number, int):
-            return None
-        if number == _PACKET_TOO_LARGE:
-            return InvalidValueError(
-                "A row is larger than the server takes: keep large objects in a store, as "
-                f"<blob@>, or raise the server's max_allowed_packet ({number})"
-            )
-        text = str(cause.args[1]) if cause is not None and len(cause.args) > 1 else ""
-        text = text or "the connection was closed"
-        return _ERRORS.get(number, QueryError)(f"{text} ({number})")
+        return mysql_errors.translate(error)
+
+    def stop_query(self, engine: sa.Engine, session: SAConnection) -> None:
+        """Kill the query: the server would send all its rows before the connection is free."""
+        number = session.connection.dbapi_connection.thread_id()  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+        with suppress(SQLAlchemyError), engine.connect() as killer:
+            killer.exec_driver_sql(f"KILL QUERY {number}")
 
 
-def _note_use(connection: Any, record: Any) -> None:
-    del connection
-    record.info["used"] = time.monotonic()
-
-
-def _try_idle(connection: Any, record: Any, proxy: object) -> None:
-    """Replace a connection that the server has closed; a ping each time would double each query."""
-    del proxy
-    if time.monotonic() - record.info.get("used", time.monotonic()) > _IDLE:
-        try:
-            connection.ping(reconnect=False)
-        except Exception as error:
-            raise DisconnectionError("closed by the server") from error
-
-
-@lru_cache(maxsize=1000)
-def _insert_sql(
-    name: TableName, columns: tuple[str, ...], key: tuple[str, ...], mode: InsertMode
-) -> str:
-    given = [sa.column(column) for column in dict.fromkeys((*columns, *key))]
-    table = sa.table(name.table, *given, schema=name.schema)
-    statement = mysql.insert(table)
-    if mode == "skip":
-        statement = statement.on_duplicate_key_update({key[0]: table.c[key[0]]})
-    dialect = mysql.dialect(paramstyle="format")
-    sql = str(statement.compile(dialect=dialect, column_keys=list(columns)))
-    return sql.replace("INSERT", "REPLACE", 1) if mode == "replace" else sql
-
-
-_PACKET_TOO_LARGE = 1153
-_ERRORS: dict[int, type[DataJointError]] = {
-    1044: AccessError,
-    1045: AccessError,
-    1142: AccessError,
-    1143: AccessError,
-    1370: AccessError,
-    1040: ConnectionFailedError,
-    1203: ConnectionFailedError,
-    1048: MissingAttributeError,
-    1364: MissingAttributeError,
-    1054: UnknownAttributeError,
-    1062: DuplicateError,
-    1064: QuerySyntaxError,
-    1146: MissingTableError,
-    1205: TransientError,
-    1213: TransientError,
-    1216: IntegrityError,
-    1217: IntegrityError,
-    1451: IntegrityError,
-    1452: IntegrityError,
-    1264: InvalidValueError,
-    1265: InvalidValueError,
-    1292: InvalidValueError,
-    1366: InvalidValueError,
-    1406: InvalidValueError,
-    1690: InvalidValueError,
-    4025: InvalidValueError,
-    2002: ConnectionFailedError,
-    2003: ConnectionFailedError,
-    2005: ConnectionFailedError,
-    0: LostConnectionError,
-    1053: LostConnectionError,
-    1927: LostConnectionError,
-    2006: LostConnectionError,
-    2013: LostConnectionError,
-    4031: LostConnectionError,
-}
-
-
-def _raw_table(name: TableName, comment: str, columns: Rows, keys: Rows) -> RawTable:
-    stored = [
-        StoredColumn(
-            column,
-            kind,
-            nullable == "YES",
-            _default(default),
-            text or "",
-            "auto_increment" in extra.lower(),
-        )
-        for column, kind, nullable, default, text, extra in columns
-    ]
-    constraints = grouped(keys)
-    key = [column for column, *_ in constraints.pop("PRIMARY", [])]
-    references: list[Reference] = []
-    unique: list[tuple[str, ...]] = []
-    for rows in constraints.values():
-        _, schema, table, _ = rows[0]
-        if table is None:
-            unique.append(tuple(column for column, *_ in rows))
-        else:
-            attributes = {column: parent for column, _, _, parent in rows}
-            references.append((TableName(schema, table), attributes))
-    return raw_table(name, comment, stored, key, references, unique)
-
-
-def _default(text: str | None) -> Default | None:
-    """Read a default as MariaDB reports it, as SQL; MySQL reports texts without their quotes."""
-    if text is None or text.upper() == "NULL":
-        return None
-    if now := _NOW.fullmatch(text):
-        return Default(f"CURRENT_TIMESTAMP({now[1]})" if now[1] else "CURRENT_TIMESTAMP", True)
-    if len(text) > 1 and text.startswith("'") and text.endswith("'"):
-        return Default(unquote(text))
-    return Default(text)
+def _plain_number(value: Any) -> Any:
+    if not isinstance(value, Decimal):
+        return value
+    return int(value) if value.as_tuple().exponent == 0 else float(value)

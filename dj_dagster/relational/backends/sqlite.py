@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import sqlite3
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
+from getpass import getuser
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -18,6 +20,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Connection as SAConnection
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import ExecutableDDLElement
 
 import dj_dagster.relational.backends.sqlite_catalog as catalog
 import dj_dagster.relational.backends.temporal as temporal
@@ -35,16 +38,33 @@ from dj_dagster.errors import (
     TransientError,
     UnknownAttributeError,
 )
-from dj_dagster.model.declaration import Default
+from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import AttributeType, Family
+from dj_dagster.relational.algebra.json_path import parse_json_path
+from dj_dagster.relational.backends import sqlite_functions
 from dj_dagster.relational.backends.base import Backend, Convert, InsertMode
+from dj_dagster.relational.backends.json_casts import cast_type
+from dj_dagster.relational.sql_elements import Pieces
 from dj_dagster.relational.stored import RawTable
 from dj_dagster.relational.values import with_scale
+
+FEW = 20
+"""Up to so many rows to compare with are passed as parameters."""
 
 EXACT_DIGITS = 15
 """SQLite keeps decimals of up to this many digits exactly as numbers; longer ones are text."""
 
+_CASTS = {
+    "signed": "INTEGER",
+    "unsigned": "INTEGER",
+    "decimal": "NUMERIC",
+    "float": "REAL",
+    "char": "TEXT",
+    "date": "TEXT",
+    "datetime": "TEXT",
+    "time": "TEXT",
+}
 _COLUMN_TYPES = {
     Family.INTEGER: "INTEGER",
     Family.BOOL: "INTEGER",
@@ -65,6 +85,11 @@ class SQLiteBackend(Backend):
 
     name = "sqlite"
     begin = "BEGIN IMMEDIATE"
+    begin_snapshot = "BEGIN"
+    alters_tables = False
+    keeps_comments = False
+    rolls_back_ddl = True
+    checks_values = False
 
     def create_engine(self, url: sa.URL) -> sa.Engine:
         """Return an engine; the folder of the database file is made."""
@@ -80,10 +105,20 @@ class SQLiteBackend(Backend):
             isolation_level="AUTOCOMMIT",
             skip_autocommit_rollback=True,
             enable_from_linting=False,
+            # Values may be private.
+            hide_parameters=True,
             **pool,
         )
         event.listen(engine, "connect", _configure)
+        _reserve_words(engine.dialect)
         return engine
+
+    def full_name(self, name: TableName) -> str:
+        """Quote the whole by backticks, which SQLite takes too.
+
+        Double quotes make a string, here as in MySQL.
+        """
+        return "`" + str(name).replace("`", "``") + "`"
 
     def ddl_name(self, name: TableName) -> tuple[str, str | None]:
         """All schemas share one file, so the schema is part of the name."""
@@ -111,7 +146,10 @@ class SQLiteBackend(Backend):
         return f"(substr(strftime('%Y-%m-%d %H:%M:%f', 'now', 'localtime') || '000', 1, {width}))"
 
     def index_part(self, part: str) -> str:
-        """Index the whole value: SQLite knows no prefixes."""
+        """Index the whole value: SQLite knows no prefixes. Of JSON index what a path leads to."""
+        path = parse_json_path(part)
+        if path is not None:
+            return f"(json_extract(\"{path.name}\", '{path.path}'))"
         return re.sub(r"^(\w+)\s*\([0-9]+\)$", r"\1", part)
 
     def encoder(self, attribute_type: AttributeType) -> Convert | None:
@@ -153,16 +191,44 @@ class SQLiteBackend(Backend):
             case _:
                 return None
 
+    def double_quoted(self, text: str) -> str:
+        """Use single quotes: in double ones SQLite would see the name of a column first."""
+        inner = text[1:-1].replace('""', '"')
+        return "'" + inner.replace("'", "''") + "'"
+
+    def time_unit(self, word: str) -> str:
+        """Make a text of it, for a function of our own."""
+        return f"'{word}'"
+
+    def json_value(
+        self, column: sa.ColumnElement[Any], path: str, returning: str | None
+    ) -> sa.ColumnElement[Any]:
+        """Extract, and cast to what comes nearest."""
+        path = path.replace("[last]", "[#-1]")
+        kind = sa.literal_column(cast_type(returning or "char", _CASTS))
+        whole = sa.func.json_type(column, path).in_(("object", "array"))
+        value = Pieces(["CAST", Pieces([sa.func.json_extract(column, path), " AS ", kind])])
+        return sa.case((whole, sa.null()), else_=value)
+
     def is_among(
         self, columns: Sequence[sa.ColumnElement[Any]], rows: Sequence[tuple[Any, ...]]
     ) -> sa.ColumnElement[bool]:
-        """Pass the values as one JSON text: SQLite limits the parameters of a statement."""
-        if any(_is_lost_in_json(value) for row in rows for value in row):
+        """Pass many values as one JSON text: SQLite limits the parameters of a statement."""
+        if len(rows) <= FEW or any(_is_lost_in_json(value) for row in rows for value in row):
             return super().is_among(columns, rows)
         given = sa.func.json_each(json.dumps(rows, default=str)).table_valued("value")
         values = [sa.func.json_extract(given.c.value, f"$[{n}]") for n in range(len(columns))]
         side = columns[0] if len(columns) == 1 else sa.tuple_(*columns)
         return side.in_(sa.select(*values).correlate(None))
+
+    def own_placeholders(self, sql: str, *, filled: bool) -> str:
+        """Write question marks, and per cent signs once."""
+        return sql.replace("%s", "?").replace("%%", "%") if filled else sql
+
+    def user(self, connection: SAConnection) -> str:
+        """Name the process's user: a file has no users of its own."""
+        del connection
+        return f"{getuser()}@{platform.node()}"
 
     def schema_names(self, connection: SAConnection) -> list[str]:
         """Return the schemas that the catalog lists."""
@@ -179,19 +245,40 @@ class SQLiteBackend(Backend):
         catalog.add_schema(connection, schema)
 
     def drop_schema(self, connection: SAConnection, schema: str) -> None:
-        """Drop the schema's tables one by one, children included in any order."""
+        """Drop the schema's tables one by one, children included in any order, or none of them."""
         connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
         try:
-            for name in catalog.table_names(connection, schema):
-                connection.exec_driver_sql(f'DROP TABLE IF EXISTS "{name}"')
+            connection.exec_driver_sql(self.begin)
+            try:
+                for name in catalog.table_names(connection, schema):
+                    connection.exec_driver_sql(f'DROP TABLE IF EXISTS "{name}"')
+                catalog.remove_schema(connection, schema)
+                connection.exec_driver_sql("COMMIT")
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK")
+                raise
         finally:
             connection.exec_driver_sql("PRAGMA foreign_keys = ON")
-        catalog.remove_schema(connection, schema)
+
+    def drop_tables(self, connection: SAConnection, names: Sequence[TableName]) -> None:
+        """Drop them one by one, with their comments in the catalog."""
+        for name in names:
+            connection.exec_driver_sql(f'DROP TABLE IF EXISTS "{name}"')
+            catalog.remove_comments(connection, name)
 
     def table_options(self, comment: str) -> dict[str, Any]:
         """Comments go into the catalog instead."""
         del comment
         return {}
+
+    def create_table(
+        self, connection: SAConnection, name: TableName, statements: Sequence[ExecutableDDLElement]
+    ) -> bool:
+        """Look first: the transaction keeps others from creating it in between."""
+        query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+        if connection.exec_driver_sql(query, (str(name),)).first():
+            return False
+        return super().create_table(connection, name, statements)
 
     def after_create(
         self,
@@ -207,11 +294,37 @@ class SQLiteBackend(Backend):
         """Read pragmas and catalog, four statements for the whole schema."""
         return catalog.tables(connection, schema)
 
+    def indexes(
+        self, connection: SAConnection, schema: str, table: str | None = None
+    ) -> dict[str, dict[str, IndexDeclaration]]:
+        """Read pragmas, and the statements that made indexes of expressions."""
+        return catalog.indexes(connection, schema, table)
+
     def foreign_keys_into(
         self, connection: SAConnection, schemas: Sequence[str]
     ) -> set[tuple[str, str]]:
         """Read the foreign keys of the whole file."""
         return catalog.foreign_keys_into(connection, schemas)
+
+    def size_on_disk(self, connection: SAConnection, names: Sequence[TableName]) -> int:
+        """Count the pages of the file."""
+        return catalog.size_on_disk(connection, names)
+
+    def insert_from(
+        self,
+        target: sa.TableClause,
+        names: Sequence[str],
+        select: sa.Select[Any],
+        key: tuple[str, ...],
+        mode: InsertMode,
+    ) -> sa.Executable:
+        """Skip as `insert_sql` does."""
+        del key
+        # Without a WHERE, SQLite would take ON CONFLICT for the condition of a join.
+        statement = sqlite.insert(target).from_select(names, select.where(sa.true()))
+        if mode == "skip":
+            return statement.on_conflict_do_nothing()
+        return statement.prefix_with("OR REPLACE") if mode == "replace" else statement
 
     def insert_sql(
         self, name: TableName, columns: tuple[str, ...], key: tuple[str, ...], mode: InsertMode
@@ -254,7 +367,15 @@ def _insert_sql(name: TableName, columns: tuple[str, ...], mode: InsertMode) -> 
         statement = statement.on_conflict_do_nothing()
     elif mode == "replace":
         statement = statement.prefix_with("OR REPLACE")
-    return str(statement.compile(dialect=sqlite.dialect(), column_keys=list(columns)))
+    dialect = sqlite.dialect()
+    _reserve_words(dialect)
+    return str(statement.compile(dialect=dialect, column_keys=list(columns)))
+
+
+def _reserve_words(dialect: sa.Dialect) -> None:
+    """Have two words quoted that SQLAlchemy does not know to be reserved."""
+    preparer = dialect.identifier_preparer
+    preparer.reserved_words = {*preparer.reserved_words, "nothing", "returning"}
 
 
 def _configure(connection: DBAPIConnection, record: object) -> None:
@@ -266,6 +387,7 @@ def _configure(connection: DBAPIConnection, record: object) -> None:
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+    sqlite_functions.register(cast(sqlite_functions.Registry, connection))
 
 
 def _is_lost_in_json(value: Any) -> bool:

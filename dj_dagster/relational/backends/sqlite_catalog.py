@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 
-from dj_dagster.errors import DataJointError
-from dj_dagster.model.declaration import Default
+from dj_dagster.errors import DataJointError, QueryError
+from dj_dagster.model.declaration import Default, IndexDeclaration
+from dj_dagster.model.scanner import SourceLine
 from dj_dagster.model.table_name import TableName
 from dj_dagster.relational.backends.reported import Reference, Rows, grouped, raw_table
 from dj_dagster.relational.stored import RawTable, StoredColumn
@@ -25,6 +26,9 @@ _CATALOG = sa.table(
     sa.column("column_name"),
     sa.column("comment"),
 )
+_SIZE = """
+SELECT sum(pgsize) FROM dbstat WHERE name IN (SELECT name FROM sqlite_schema WHERE tbl_name = ?)
+"""
 _CREATE_CATALOG = """
 CREATE TABLE IF NOT EXISTS "~catalog" (
     schema_name TEXT NOT NULL, table_name TEXT NOT NULL, column_name TEXT NOT NULL,
@@ -45,6 +49,13 @@ SELECT m.name, i.name, c.name
 FROM sqlite_master m JOIN pragma_index_list(m.name) i JOIN pragma_index_info(i.name) c
 WHERE m.type = 'table' AND m.name > ? AND m.name < ? AND i."unique" AND i.origin <> 'pk'
 ORDER BY m.rowid, i.seq, c.seqno
+"""
+_INDEXES = """
+SELECT m.name, i.name, i."unique", c.name, s.sql
+FROM sqlite_master m JOIN pragma_index_list(m.name) i JOIN pragma_index_xinfo(i.name) c
+LEFT JOIN sqlite_master s ON s.type = 'index' AND s.name = i.name
+WHERE m.type = 'table' AND m.name >= ? AND m.name <= ? AND i.origin <> 'pk' AND c.key
+ORDER BY m.rowid, s.rowid, c.seqno
 """
 _NOW = re.compile(r"current_timestamp|substr\(strftime\(.*, ([0-9]+)\)", re.IGNORECASE)
 _EDGES = """
@@ -89,6 +100,13 @@ def add_comments(connection: SAConnection, name: TableName, comments: Mapping[st
     _insert(connection, [(*name, column, text) for column, text in comments.items()])
 
 
+def remove_comments(connection: SAConnection, name: TableName) -> None:
+    """Forget the comments of a table; those of its schema stay."""
+    columns = _CATALOG.c
+    of_table = (columns.schema_name == name.schema) & (columns.table_name == name.table)
+    connection.execute(sa.delete(_CATALOG).where(of_table))
+
+
 def table_names(connection: SAConnection, schema: str) -> list[str]:
     """Return the names of a schema's tables in SQL."""
     names = [row[0] for row in connection.exec_driver_sql(_COLUMNS, _span(schema))]
@@ -113,11 +131,42 @@ def tables(connection: SAConnection, schema: str) -> list[RawTable]:
     ]
 
 
+def indexes(
+    connection: SAConnection, schema: str, table: str | None = None
+) -> dict[str, dict[str, IndexDeclaration]]:
+    """Return the indexes of a schema's tables, or of one, by table and then by their name."""
+    found: dict[str, dict[str, IndexDeclaration]] = {}
+    span = (f"{schema}.{table}",) * 2 if table else _span(schema)
+    for name, rows in grouped(connection.exec_driver_sql(_INDEXES, span)).items():
+        found[_name(name).table] = {
+            index: _index(columns) for index, columns in grouped(rows).items()
+        }
+    return found
+
+
 def foreign_keys_into(connection: SAConnection, schemas: Sequence[str]) -> set[tuple[str, str]]:
     """Return ``(child schema, parent schema)`` of the foreign keys into some schemas."""
     edges = connection.exec_driver_sql(_EDGES)
     pairs = {(_name(child).schema, _name(parent).schema) for child, parent in edges}
     return {(child, parent) for child, parent in pairs if parent in schemas}
+
+
+def size_on_disk(connection: SAConnection, names: Sequence[TableName]) -> int:
+    """Return the bytes of the pages that tables and their indexes take.
+
+    Raises
+    ------
+    QueryError
+        If SQLite was built without the means.
+    """
+    options = connection.exec_driver_sql("PRAGMA compile_options").scalars()
+    if "ENABLE_DBSTAT_VTAB" not in options:
+        raise QueryError(
+            "This SQLite was built without dbstat, which tells the sizes of tables: look at the "
+            "size of its file."
+        )
+    sizes = (connection.exec_driver_sql(_SIZE, (str(name),)).scalar() for name in names)
+    return sum(size or 0 for size in sizes)
 
 
 def _table(
@@ -146,6 +195,17 @@ def _table(
     indexes = [tuple(column for (column,) in rows) for rows in grouped(unique).values()]
     comment = comments.get((name.table, ""), "")
     return raw_table(name, comment, stored, key, references, indexes)
+
+
+def _index(rows: Rows) -> IndexDeclaration:
+    unique, _, sql = rows[0]
+    parts = tuple(column for _, column, _ in rows)
+    if None in parts:
+        # Of an expression only the statement is kept.
+        line = SourceLine(sql, 0)
+        opening = line.find("(")
+        parts = tuple(text for _, text in line.arguments(opening, line.closing(opening)))
+    return IndexDeclaration(parts, unique=bool(unique))
 
 
 def _default(text: str | None) -> Default | None:

@@ -1,0 +1,231 @@
+"""Queries as plain data: a tree of nodes, each with the heading of its result.
+
+The tree says what is asked; `dj_dagster.relational.sql.lowering` says it in SQL. How trees are
+built is in `joining`, `projection`, `aggregation`, `union` and `top` beside this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dj_dagster.model.heading import Heading
+from dj_dagster.model.table_name import TableName
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """A query; `tables` are all that it reads."""
+
+    heading: Heading
+    tables: frozenset[TableName]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Base(Node):
+    """All rows of a table."""
+
+    name: TableName
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Restricted(Node):
+    """The rows of `source` for which `condition` holds."""
+
+    source: Node
+    condition: Condition
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Projected(Node):
+    """Other attributes of the same rows: `columns` says what each new name is."""
+
+    source: Node
+    columns: Mapping[str, Computed]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Joined(Node):
+    """The pairs of rows that agree on all shared names.
+
+    Attributes
+    ----------
+    outer
+        Whether a row of `left` that has no partner stays, with nulls for what `right` would give.
+    """
+
+    left: Node
+    right: Node
+    shared: tuple[str, ...]
+    outer: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aggregated(Node):
+    """One row for each row of `source`, computed from the rows of `group` that agree with it.
+
+    Attributes
+    ----------
+    columns
+        What each name is; SQL may name attributes of both sides.
+    outer
+        Whether a row of `source` without rows in `group` stays.
+    """
+
+    source: Node
+    group: Node
+    shared: tuple[str, ...]
+    columns: Mapping[str, Computed]
+    outer: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grouped(Node):
+    """One row for each combination of the values of `names`; of no names: one row in all.
+
+    Attributes
+    ----------
+    whole
+        Whether there is a row even when `source` has none, as an aggregate over nothing has.
+    """
+
+    source: Node
+    names: tuple[str, ...]
+    columns: Mapping[str, Computed]
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class United(Node):
+    """The rows of both queries, one for each key; for a key in both, the attributes of both."""
+
+    left: Node
+    right: Node
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Topped(Node):
+    """The first rows in some order, after leaving out `offset`.
+
+    Attributes
+    ----------
+    order
+        Terms as users write them, ``KEY`` spelled out: ``("score DESC", "subject_id")``.
+    """
+
+    source: Node
+    order: tuple[str, ...]
+    limit: int | None
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class SQLText:
+    """SQL as the user wrote it; names in it are attributes."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class JSONPath:
+    """A value inside an attribute of JSON.
+
+    Attributes
+    ----------
+    path
+        As SQL has it: ``$.device.channels[0]``.
+    returning
+        The SQL type to convert the value to; None for text.
+    """
+
+    name: str
+    path: str
+    returning: str | None = None
+
+
+Computed = str | SQLText | JSONPath
+"""What an attribute of a query is: another one, by its name, or computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Equals:
+    """An attribute has a value; None is "is null"."""
+
+    name: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class JSONEquals:
+    """A value inside an attribute of JSON equals a value; None is "is null or not there"."""
+
+    path: JSONPath
+    value: Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class In:
+    """The attributes together have one of many values."""
+
+    names: tuple[str, ...]
+    values: tuple[tuple[Any, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matches:
+    """A row of the query agrees on these names; with no names: the query has any row."""
+
+    names: tuple[str, ...]
+    query: Node
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class All:
+    """Every condition holds."""
+
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnyOf:
+    """One of the conditions holds."""
+
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Negated:
+    """The condition does not hold (a comparison with null does not hold)."""
+
+    condition: Condition
+
+
+Condition = SQLText | Equals | JSONEquals | In | Matches | All | AnyOf | Negated
+ALWAYS = All(())
+NEVER = AnyOf(())
+
+
+def all_rows(name: TableName, heading: Heading) -> Base:
+    """Return the query for all rows of a table."""
+    return Base(heading, frozenset({name}), name)
+
+
+def restrict(source: Node, condition: Condition) -> Node:
+    """Return the rows for which a condition holds."""
+    if isinstance(condition, All) and not condition.conditions:
+        return source
+    return Restricted(source.heading, source.tables | tables_of(condition), source, condition)
+
+
+def tables_of(condition: Condition) -> frozenset[TableName]:
+    """Return the tables that a condition reads."""
+    match condition:
+        case Matches():
+            return condition.query.tables
+        case All() | AnyOf():
+            return frozenset[TableName]().union(*map(tables_of, condition.conditions))
+        case Negated():
+            return tables_of(condition.condition)
+        case _:
+            return frozenset()

@@ -1,0 +1,247 @@
+"""From what users write after ``&`` and ``-`` to conditions."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from dj_dagster.errors import QueryError
+from dj_dagster.late import is_data_frame, is_series
+from dj_dagster.model.heading import Heading
+from dj_dagster.model.types import Family
+from dj_dagster.relational.algebra.algebra import (
+    ALWAYS,
+    NEVER,
+    All,
+    AnyOf,
+    Condition,
+    Equals,
+    In,
+    JSONEquals,
+    JSONPath,
+    Matches,
+    Negated,
+    Node,
+    SQLText,
+)
+from dj_dagster.relational.algebra.joining import shared_names
+from dj_dagster.relational.algebra.json_path import parse_json_path
+from dj_dagster.relational.algebra.top import Top
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@runtime_checkable
+class HasNode(Protocol):
+    """A query expression, or a table."""
+
+    @property
+    def node(self) -> Node:
+        """The query as plain data."""
+        ...
+
+
+class AndList(list[Any]):
+    """Conditions that must all hold; a plain list is one in which any may hold.
+
+    Examples
+    --------
+    >>> AndList([{"subject_id": 1}, "score > 3"])
+    [{'subject_id': 1}, 'score > 3']
+    """
+
+
+class Not:
+    """The negation of a condition, for use inside lists.
+
+    Parameters
+    ----------
+    restriction
+        Anything that may stand after ``&``.
+    """
+
+    def __init__(self, restriction: Any) -> None:
+        self.restriction = restriction
+
+    def __repr__(self) -> str:
+        return f"Not({self.restriction!r})"
+
+
+class Universal:
+    """What restricts nothing: all that there could be; see `dj_dagster.relational.universal.U`."""
+
+
+def make_condition(operand: Any, heading: Heading, semantic_check: bool = True) -> Condition:
+    """Return the condition that a restriction means for a heading.
+
+    Parameters
+    ----------
+    operand
+        A mapping or record (equality on the names that the heading has, paths into JSON too), a
+        string of SQL, a query or table (agreement on all shared names), a list, tuple, set,
+        generator or data frame (any of them), an `AndList` (all of them), a `Not`, a boolean, or
+        `U` (no restriction).
+    semantic_check
+        False to let shared names of queries match whatever they mean.
+
+    Raises
+    ------
+    QueryError
+        If the operand is none of these, or a query's shared names mean different things.
+    """
+
+    def condition(item: Any) -> Condition:
+        return make_condition(item, heading, semantic_check)
+
+    match operand:
+        case bool() | np.bool():
+            return ALWAYS if operand else NEVER
+        case str():
+            return SQLText(operand)
+        case Not():
+            return Negated(condition(operand.restriction))
+        case AndList():
+            return All(tuple(map(condition, operand)))
+        case Mapping():
+            return _equalities(operand, heading)
+        case np.void():
+            return _equalities(as_mapping(operand), heading)
+        case _ if is_series(operand):
+            return _equalities(operand.to_dict(), heading)
+        case _ if is_data_frame(operand):
+            return _any_of(_records(operand), heading, condition)
+        case Universal():
+            return ALWAYS
+        case HasNode():
+            other = query_node(operand)
+            return Matches(shared_names(heading, other.heading, semantic_check), other)
+        case Top():
+            raise QueryError(
+                f"{operand!r} chooses among the rows that are left, and cannot be negated or be "
+                "one of a list: let it stand alone, query & dj.Top(...)."
+            )
+        case _ if (items := _items(operand)) is not None:
+            return _any_of(items, heading, condition)
+        case _:
+            raise QueryError(
+                f"A query cannot be restricted by {operand!r} ({type(operand).__name__}). "
+                "Use a dict, a string of SQL, a query, or a list of these."
+            )
+
+
+def query_node(operand: Any) -> Node:
+    """Return the tree of a query.
+
+    Raises
+    ------
+    QueryError
+        If it is a table class that no schema has declared.
+    """
+    if isinstance(operand.node, Node):
+        return operand.node
+    raise QueryError(f"{operand!r} belongs to no schema yet: decorate it with its schema first.")
+
+
+def as_mapping(record: np.void) -> dict[str, Any]:
+    """Return a numpy record as a dict."""
+    return {name: record[name] for name in record.dtype.names or ()}
+
+
+def _items(operand: Any) -> list[Any] | None:
+    """Return the members of a collection; those of a polars or arrow table are its rows."""
+    if inspect.isclass(operand) or isinstance(operand, bytes):
+        return None
+    for method in ("to_dicts", "to_pylist"):
+        if callable(getattr(operand, method, None)):
+            return getattr(operand, method)()
+    return list(operand) if isinstance(operand, Iterable) else None
+
+
+def _records(frame: pd.DataFrame) -> list[dict[Any, Any]]:
+    named = [name for name in frame.index.names if name is not None]
+    whole = frame.reset_index() if named else frame
+    values = whole.astype(object).where(whole.notna(), None)
+    return values.to_dict("records")  # pyright: ignore[reportReturnType]
+
+
+def _equalities(values: Mapping[Any, Any], heading: Heading) -> Condition:
+    found = [_equality(name, value, heading) for name, value in values.items()]
+    return All(tuple(condition for condition in found if condition is not None))
+
+
+def _equality(name: Any, value: Any, heading: Heading) -> Condition | None:
+    if name in heading:
+        return Equals(name, value)
+    path = _json_path(name, heading)
+    return JSONEquals(path, value) if path is not None else None
+
+
+def _json_path(name: Any, heading: Heading) -> JSONPath | None:
+    path = parse_json_path(name) if isinstance(name, str) else None
+    if path is None or path.name not in heading:
+        return None
+    kind = heading[path.name].type
+    if kind is not None and kind.family is not Family.JSON:
+        raise QueryError(
+            f"{name!r} is a path into JSON, but {path.name} is {kind.text}: restrict by the whole "
+            "value, or declare the attribute as json."
+        )
+    return path
+
+
+def _any_of(
+    items: Sequence[Any], heading: Heading, condition: Callable[[Any], Condition]
+) -> Condition:
+    """Keys with the same names become one IN, everything else an OR."""
+    alike = _alike(items, heading)
+    if alike is not None:
+        return alike
+    groups: dict[tuple[str, ...], list[Mapping[Any, Any]]] = {}
+    others: list[Condition] = []
+    for item in items:
+        item = as_mapping(item) if isinstance(item, np.void) else item
+        names = _key_names(item, heading)
+        if names:
+            groups.setdefault(names, []).append(item)
+        else:
+            others.append(condition(item))
+    keys = [_among(names, items) for names, items in groups.items()]
+    return AnyOf((*keys, *others))
+
+
+def _alike(items: Sequence[Any], heading: Heading) -> Condition | None:
+    """Return the condition for many dicts with the same names and no nulls, None for others.
+
+    Ten thousand keys come this way, hence no step of Python for each value.
+    """
+    if not items or set(map(type, items)) != {dict}:
+        return None
+    given = items[0].keys()
+    names = tuple(name for name in heading.all_attributes if name in given)
+    if not names or any(_json_path(name, heading) for name in given if name not in names):
+        return None
+    if not all(item.keys() == given for item in items):
+        return None
+    kinds = [set(map(type, map(itemgetter(name), items))) for name in names]
+    return None if type(None) in set().union(*kinds) else AnyOf((_among(names, items),))
+
+
+def _among(names: tuple[str, ...], items: Sequence[Mapping[Any, Any]]) -> In:
+    if len(names) == 1:
+        return In(names, tuple(zip(map(itemgetter(*names), items))))
+    return In(names, tuple(map(itemgetter(*names), items)))
+
+
+def _key_names(item: Any, heading: Heading) -> tuple[str, ...]:
+    """Return the names by which a mapping can join an IN: none where a value is null."""
+    if not isinstance(item, Mapping):
+        return ()
+    names = tuple(name for name in heading.all_attributes if name in item)
+    if any(_json_path(name, heading) for name in item if name not in names):
+        return ()
+    return names if all(item[name] is not None for name in names) else ()

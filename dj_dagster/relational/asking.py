@@ -1,0 +1,49 @@
+"""Asking before something is lost: what the user is shown, and who answers."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from collections.abc import Callable, Mapping
+from types import BuiltinFunctionType
+
+from dj_dagster.errors import DataJointError
+from dj_dagster.model.table_name import TableName
+
+Confirm = Callable[[str], bool]
+"""Given a text of what would happen, says whether it may."""
+
+
+def ask_on_terminal(summary: str) -> bool:
+    """Show what would happen and ask.
+
+    Raises
+    ------
+    DataJointError
+        If nobody is there to be asked.
+    """
+    nobody = DataJointError(
+        f"{summary}\nThis was to be confirmed, but there is no terminal to ask on. "
+        "Pass prompt=False, or set dj.config['safemode'] = False."
+    )
+    if not _can_ask():
+        raise nobody
+    print(summary)
+    try:
+        answer = input("Proceed? [yes, No]: ")
+    except (EOFError, RuntimeError) as error:
+        # A notebook that runs by itself raises a RuntimeError of its own.
+        raise nobody from error
+    return answer.strip().lower() in ("y", "yes")
+
+
+def _can_ask() -> bool:
+    """Whether there is a terminal, or a notebook, which has an `input` of its own."""
+    on_terminal = sys.stdin is not None and sys.stdin.isatty()  # pyright: ignore[reportUnnecessaryComparison]
+    return on_terminal or not isinstance(builtins.input, BuiltinFunctionType)
+
+
+def listed(title: str, counts: Mapping[TableName, int], *, empty: bool = True) -> str:
+    """Return a text with the number of rows of each table, those without rows only if `empty`."""
+    lines = [f"{count:8d}  {name}" for name, count in counts.items() if count or empty]
+    return "\n".join([title, *lines])

@@ -1,0 +1,152 @@
+"""What information_schema tells of a MySQL or MariaDB server's tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from sqlalchemy.engine import Connection as SAConnection
+
+from dj_dagster.model.declaration import Default, IndexDeclaration
+from dj_dagster.model.scanner import unquote
+from dj_dagster.model.table_name import TableName
+from dj_dagster.relational.backends.reported import Reference, Rows, grouped, raw_table
+from dj_dagster.relational.stored import RawTable, StoredColumn
+
+_TABLES = """
+SELECT table_name, table_comment FROM information_schema.tables
+WHERE table_schema = %s AND table_type = 'BASE TABLE'
+ORDER BY create_time, CAST(UPPER(table_name) AS BINARY)
+"""
+_SIZE = """
+SELECT data_length + index_length FROM information_schema.tables
+WHERE table_schema = %s AND table_name = %s
+"""
+_COLUMNS = """
+SELECT table_name, column_name, column_type, is_nullable, column_default, column_comment, extra
+FROM information_schema.columns WHERE table_schema = %s ORDER BY table_name, ordinal_position
+"""
+_KEYS = """
+SELECT table_name, constraint_name, column_name, referenced_table_schema, referenced_table_name,
+       referenced_column_name
+FROM information_schema.key_column_usage WHERE table_schema = %s
+ORDER BY table_name, constraint_name, ordinal_position
+"""
+_INDEXES = """
+SELECT table_name, index_name, non_unique, column_name, sub_part, {}
+FROM information_schema.statistics
+WHERE table_schema = %s AND (%s IS NULL OR table_name = %s) AND index_name <> 'PRIMARY'
+ORDER BY table_name, index_name, seq_in_index
+"""
+_CONSTRAINTS = """
+SELECT constraint_name, column_name, referenced_table_schema, referenced_table_name
+FROM information_schema.key_column_usage
+WHERE table_schema = %s AND table_name = %s AND referenced_table_name IS NOT NULL
+ORDER BY constraint_name, ordinal_position
+"""
+_NOW = re.compile(r"(?:current_timestamp|now)(?:\(([0-9]*)\))?", re.IGNORECASE)
+_EDGES = """
+SELECT DISTINCT table_schema, referenced_table_schema FROM information_schema.key_column_usage
+WHERE referenced_table_schema IS NOT NULL
+"""
+
+
+def tables(connection: SAConnection, schema: str) -> list[RawTable]:
+    """Return all tables of a database, by three statements."""
+    # The tables come first: of one that is declared meanwhile the columns would be missing.
+    tables = connection.exec_driver_sql(_TABLES, (schema,)).fetchall()
+    columns = grouped(connection.exec_driver_sql(_COLUMNS, (schema,)))
+    keys = grouped(connection.exec_driver_sql(_KEYS, (schema,)))
+    return [
+        _raw_table(TableName(schema, name), comment, columns[name], keys[name])
+        for name, comment in tables
+        if name in columns
+    ]
+
+
+def indexes(
+    connection: SAConnection, schema: str, table: str | None = None
+) -> dict[str, dict[str, IndexDeclaration]]:
+    """Return the indexes by table and name; only MySQL has some of expressions."""
+    maria = getattr(connection.dialect, "is_mariadb", False)
+    query = _INDEXES.format("NULL" if maria else "expression")
+    rows = grouped(connection.exec_driver_sql(query, (schema, table, table)))
+    return {
+        name: {index: _index(parts) for index, parts in grouped(found).items()}
+        for name, found in rows.items()
+    }
+
+
+def foreign_key_names(
+    connection: SAConnection, name: TableName
+) -> dict[tuple[TableName, tuple[str, ...]], str]:
+    """Return the names of a table's foreign keys by parent and columns."""
+    rows = grouped(connection.exec_driver_sql(_CONSTRAINTS, tuple(name)))
+    return {
+        (TableName(*columns[0][1:]), tuple(column for column, *_ in columns)): constraint
+        for constraint, columns in rows.items()
+    }
+
+
+def foreign_keys_into(connection: SAConnection, schemas: Sequence[str]) -> set[tuple[str, str]]:
+    """Return ``(child, parent)`` of foreign keys into some databases, as far as the user sees."""
+    edges = {(child, parent) for child, parent in connection.exec_driver_sql(_EDGES)}
+    return {(child, parent) for child, parent in edges if parent in schemas}
+
+
+def _raw_table(name: TableName, comment: str, columns: Rows, keys: Rows) -> RawTable:
+    stored = [
+        StoredColumn(
+            column,
+            kind,
+            nullable == "YES",
+            _default(default),
+            text or "",
+            "auto_increment" in extra.lower(),
+        )
+        for column, kind, nullable, default, text, extra in columns
+    ]
+    constraints = grouped(keys)
+    key = [column for column, *_ in constraints.pop("PRIMARY", [])]
+    references: list[Reference] = []
+    unique: list[tuple[str, ...]] = []
+    # Numbered names in the order of their numbers: ibfk_2 before ibfk_10.
+    for constraint in sorted(constraints, key=lambda given: (len(given), given)):
+        rows = constraints[constraint]
+        _, schema, table, _ = rows[0]
+        if table is None:
+            unique.append(tuple(column for column, *_ in rows))
+        else:
+            attributes = {column: parent for column, _, _, parent in rows}
+            references.append((TableName(schema, table), attributes))
+    return raw_table(name, comment, stored, key, references, unique)
+
+
+def size_on_disk(connection: SAConnection, names: Sequence[TableName]) -> int:
+    """Return the bytes that tables take with their indexes, as the server last counted them."""
+    found = (connection.exec_driver_sql(_SIZE, tuple(name)).scalar() for name in names)
+    return sum(int(size or 0) for size in found)
+
+
+def _index(rows: Rows) -> IndexDeclaration:
+    parts = [
+        # The server gives quotes in an expression behind backslashes.
+        f"({expression})".replace("\\'", "'")
+        if expression
+        else f"{column}({size})"
+        if size
+        else column
+        for _, column, size, expression in rows
+    ]
+    return IndexDeclaration(tuple(parts), unique=not rows[0][0])
+
+
+def _default(text: str | None) -> Default | None:
+    """Read a default as MariaDB reports it, as SQL; MySQL reports texts without their quotes."""
+    if text is None or text.upper() == "NULL":
+        return None
+    if now := _NOW.fullmatch(text):
+        return Default(f"CURRENT_TIMESTAMP({now[1]})" if now[1] else "CURRENT_TIMESTAMP", True)
+    if len(text) > 1 and text.startswith("'") and text.endswith("'"):
+        return Default(unquote(text))
+    return Default(text)

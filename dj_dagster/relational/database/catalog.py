@@ -1,0 +1,131 @@
+"""What is known of the database's tables: read a schema at a time, kept until it changes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+
+from sqlalchemy.engine import Connection as SAConnection
+
+from dj_dagster.model.graph import DependencyGraph
+from dj_dagster.model.table_name import TableName
+from dj_dagster.relational.backends import Backend
+from dj_dagster.relational.database.headings import resolve, without_hidden_parents
+from dj_dagster.relational.stored import RawTable, StoredTable
+
+Cursor = Callable[[], AbstractContextManager[SAConnection]]
+
+
+class Catalog:
+    """The tables of a database by schema, resolved on demand; shared between threads."""
+
+    def __init__(self, backend: Backend, cursor: Cursor) -> None:
+        self._backend = backend
+        self._cursor = cursor
+        self._raw: dict[str, dict[TableName, RawTable]] = {}
+        self._stored: dict[TableName, StoredTable] = {}
+        self._lock = threading.RLock()
+
+    def tables(self, schema: str) -> dict[TableName, StoredTable]:
+        """Return a schema's tables, hidden ones too, in order of their creation."""
+        with self._lock:
+            return {name: self._resolved(raw) for name, raw in self._schema(schema).items()}
+
+    def names(self, schema: str) -> list[TableName]:
+        """Return the names of a schema's tables, hidden ones too, in order of their creation."""
+        with self._lock:
+            return list(self._schema(schema))
+
+    def find(self, name: TableName) -> StoredTable | None:
+        """Return a table, None when the database does not have it."""
+        with self._lock:
+            found = self._stored.get(name)
+            if found is not None:
+                return found
+            raw = self._schema(name.schema).get(name)
+            return self._resolved(raw) if raw else None
+
+    def raw(self, name: TableName) -> RawTable | None:
+        """Return a table as the database reports it, None when it does not have it."""
+        with self._lock:
+            return self._schema(name.schema).get(name)
+
+    def put(self, raw: RawTable) -> None:
+        """Take in a table that was just declared, as the database will report it."""
+        with self._lock:
+            if raw.name.schema in self._raw:
+                self._raw[raw.name.schema][raw.name] = raw
+            self._stored.pop(raw.name, None)
+
+    def load(self, schema: str, tables: Iterable[RawTable]) -> None:
+        """Take in a schema as it was read before, in place of asking the database."""
+        with self._lock:
+            self.forget(schema)
+            self._raw[schema] = {raw.name: raw for raw in tables}
+
+    def forget(self, schema: str) -> None:
+        """Read a schema anew when it is next asked for."""
+        with self._lock:
+            self._raw.pop(schema, None)
+            self._stored = {name: t for name, t in self._stored.items() if name.schema != schema}
+
+    def forget_all(self) -> None:
+        """Read every schema anew when it is next asked for."""
+        with self._lock:
+            self._raw.clear()
+            self._stored.clear()
+
+    def related(self, schema: str, *, fresh: bool = False) -> list[RawTable]:
+        """Return the tables of a schema and of all schemas that depend on it.
+
+        Parameters
+        ----------
+        fresh
+            Whether they are read anew: others may have added tables.
+        """
+        with self._lock:
+            names = self._dependents(schema)
+            if fresh:
+                for name in names:
+                    self.forget(name)
+            return [raw for name in names for raw in self._schema(name).values()]
+
+    def _schema(self, schema: str) -> dict[TableName, RawTable]:
+        if schema not in self._raw:
+            with self._cursor() as session:
+                tables = self._backend.reflect(session, schema)
+            self._raw[schema] = {raw.name: without_hidden_parents(raw) for raw in tables}
+        return self._raw[schema]
+
+    def _resolved(self, raw: RawTable) -> StoredTable:
+        if raw.name not in self._stored:
+            self._stored[raw.name] = resolve(raw, self.find)
+        return self._stored[raw.name]
+
+    def _dependents(self, schema: str) -> list[str]:
+        """Return a schema and all that reach it by foreign keys, directly or not."""
+        found = [schema]
+        with self._cursor() as session:
+            while True:
+                edges = self._backend.foreign_keys_into(session, found)
+                new = sorted({child for child, _ in edges} - set(found))
+                if not new:
+                    return found
+                found += new
+
+
+def dependency_graph(tables: Iterable[RawTable]) -> DependencyGraph:
+    """Return the graph of tables by their foreign keys.
+
+    Foreign keys to the table itself are left out, and so are hidden tables.
+    """
+    graph = DependencyGraph()
+    for raw in tables:
+        if raw.name.table.startswith("~"):
+            continue
+        graph.add_table(raw.name)
+        for foreign_key in raw.foreign_keys:
+            if foreign_key.parent != raw.name:
+                graph.add_edge(foreign_key.parent, raw.name)
+    return graph

@@ -1,0 +1,316 @@
+"""A connection to one database: transactions, one connection a thread, errors in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection as SAConnection
+from sqlalchemy.exc import ArgumentError
+
+from dj_dagster.errors import (
+    ConfigurationError,
+    ConnectionFailedError,
+    LostConnectionError,
+    QueryError,
+    TransientError,
+)
+from dj_dagster.model.job_settings import JobSettings
+from dj_dagster.objects.codecs import CodecRegistry
+from dj_dagster.objects.stores import Stores
+from dj_dagster.relational.backends import Backend, backend_for
+from dj_dagster.relational.database.catalog import Catalog
+from dj_dagster.relational.database.display import Display
+from dj_dagster.relational.database.driver import Tuples, fetch_sql
+from dj_dagster.relational.database.raw_query import QueryResult
+from dj_dagster.relational.database.retry import retried
+from dj_dagster.relational.database.sessions import Sessions
+from dj_dagster.relational.database.statement_cache import StatementCache
+from dj_dagster.relational.database.transaction import Transaction
+from dj_dagster.relational.database.write_buffer import WriteBuffer
+
+T = TypeVar("T")
+
+
+class Connection:
+    """A database, its stores and its codecs; safe to share between threads.
+
+    Parameters
+    ----------
+    url
+        A SQLAlchemy URL: ``sqlite:///lab.sqlite``, ``mysql+pymysql://user:secret@host:3306/``.
+    stores
+        Where codecs with ``@store`` keep their bytes; none by default.
+    codecs
+        The codecs that definitions may name; the built-in ones by default.
+    safemode
+        Whether `delete` and `drop` ask before they act, unless told otherwise; a function is
+        called each time.
+    jobs
+        How computed tables keep their jobs; a function is called each time.
+    download_path
+        Folder where attachments are written to when they are fetched; a function is called each
+        time.
+    semantic_check
+        Whether queries refuse to match attributes of one name that no foreign key ties together,
+        unless told otherwise; a function is called each time.
+
+    Examples
+    --------
+    >>> connection = Connection("sqlite:///:memory:")
+    >>> connection.schema_names()
+    []
+    """
+
+    def __init__(
+        self,
+        url: str | sa.URL,
+        *,
+        stores: Stores | None = None,
+        codecs: CodecRegistry | None = None,
+        safemode: bool | Callable[[], bool] = True,
+        jobs: JobSettings | Callable[[], JobSettings] | None = None,
+        download_path: Path | Callable[[], Path] = Path(),
+        semantic_check: bool | Callable[[], bool] = True,
+    ) -> None:
+        try:
+            self._url = sa.make_url(url)
+        except (ArgumentError, ValueError):
+            # The text is not shown: it may hold a password.
+            raise ConfigurationError(
+                "This is no database URL. "
+                "Write sqlite:///path/to/file.sqlite or mysql+pymysql://user:password@host:port/."
+            ) from None
+        self.backend: Backend = backend_for(self._url)
+        self.engine = self.backend.create_engine(self._url)
+        self.stores = stores if stores is not None else Stores({})
+        self.codecs = codecs if codecs is not None else CodecRegistry()
+        self._safemode = safemode
+        self._jobs = jobs if jobs is not None else JobSettings()
+        self._download_path = download_path
+        self._semantic_check = semantic_check
+        self.statements: StatementCache[Any] = StatementCache()
+        self.display = Display()
+        self.catalog = Catalog(self.backend, self.cursor)
+        self._sessions = Sessions(self.engine, self.backend, self.url, self.catalog.forget_all)
+
+    @property
+    def url(self) -> str:
+        """The URL with its password masked."""
+        return self._url.render_as_string(hide_password=True)
+
+    def __repr__(self) -> str:
+        return f"Connection({self.url!r})"
+
+    @property
+    def safemode(self) -> bool:
+        """Whether `delete` and `drop` ask before they act."""
+        return self._safemode() if callable(self._safemode) else self._safemode
+
+    @property
+    def semantic_check(self) -> bool:
+        """Whether attributes of one name match only if they are the same thing."""
+        check = self._semantic_check
+        return check if isinstance(check, bool) else check()
+
+    @property
+    def job_settings(self) -> JobSettings:
+        """How computed tables keep their jobs."""
+        return self._jobs() if callable(self._jobs) else self._jobs
+
+    @property
+    def download_path(self) -> Path:
+        """Folder where attachments are written to when they are fetched."""
+        chosen = self._sessions.state.download_path
+        if chosen is not None:
+            return chosen
+        return self._download_path() if callable(self._download_path) else self._download_path
+
+    @contextmanager
+    def downloading_to(self, folder: Path) -> Generator[None]:
+        """Write attachments that this thread fetches inside to another folder."""
+        state = self._sessions.state
+        before, state.download_path = state.download_path, folder
+        try:
+            yield
+        finally:
+            state.download_path = before
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether this thread has a transaction open."""
+        return self._sessions.in_transaction
+
+    @property
+    def write_buffer(self) -> WriteBuffer | None:
+        """The rows that this thread's unit of work has collected, None outside one."""
+        return self._sessions.state.write_buffer
+
+    @write_buffer.setter
+    def write_buffer(self, buffer: WriteBuffer | None) -> None:
+        self._sessions.state.write_buffer = buffer
+
+    @property
+    def transaction(self) -> Transaction[Self]:
+        """A block whose changes are committed together, or not at all.
+
+        Raises
+        ------
+        QueryError
+            On entering it, if this thread has a transaction open already, or is in a `make`: they
+            do not nest.
+        """
+        return Transaction(self)
+
+    def start_transaction(self) -> None:
+        """Begin what `commit_transaction` or `cancel_transaction` must end; see `transaction`."""
+        if self.write_buffer is not None:
+            raise QueryError("A make is written in a transaction of its own: leave this one out.")
+        self._sessions.begin()
+
+    def commit_transaction(self) -> None:
+        """Keep what happened since `start_transaction`."""
+        self._sessions.commit()
+
+    def cancel_transaction(self) -> None:
+        """Undo what happened since `start_transaction`."""
+        self._sessions.cancel()
+
+    @contextmanager
+    def open_transaction(self) -> Generator[Connection]:
+        """Open a transaction, inside a unit of work too; `transaction` is for users."""
+        self._sessions.begin()
+        try:
+            yield self
+        except BaseException:
+            self._sessions.cancel()
+            raise
+        self._sessions.commit()
+
+    @contextmanager
+    def joined_transaction(self) -> Generator[Connection]:
+        """Take part in this thread's transaction, or open one when there is none."""
+        if self.in_transaction:
+            yield self
+        else:
+            with self.transaction():
+                yield self
+
+    def cursor(self) -> AbstractContextManager[SAConnection]:
+        """Give the transaction's session, or this thread's own in autocommit mode.
+
+        Errors of the driver leave this block as ours, see `dj_dagster.errors`.
+        """
+        return self._sessions.current()
+
+    def retrying(self, work: Callable[[], T], *, lost: bool = True) -> T:
+        """Do work that has no effect unless it succeeds, again when a failure is transient.
+
+        Inside a transaction it is done once: the server has rolled back what came before.
+
+        Parameters
+        ----------
+        lost
+            Whether it may be done again after a lost connection, which can hide its success.
+        """
+        if self.in_transaction:
+            return work()
+        return retried(work, (TransientError, LostConnectionError) if lost else (TransientError,))
+
+    def execute(self, statement: sa.Executable) -> int:
+        """Run a statement and return the number of rows that it changed."""
+
+        def work() -> int:
+            with self.cursor() as session:
+                return session.execute(statement).rowcount
+
+        return self.retrying(work, lost=False)
+
+    def rows(self, statement: sa.Executable) -> Sequence[Sequence[Any]]:
+        """Run a query and return its rows as tuples."""
+
+        def work() -> Sequence[Sequence[Any]]:
+            with self.cursor() as session:
+                return session.execute(statement).fetchall()
+
+        return self.retrying(work)
+
+    def read(self, query: Callable[[SAConnection], T]) -> T:
+        """Do what only reads, with this thread's transaction or a connection from the pool."""
+
+        def work() -> T:
+            with self.cursor() as session:
+                return query(session)
+
+        return self.retrying(work)
+
+    def tuples(self, sql: str, values: Sequence[Any]) -> Tuples:
+        """Run a query in the driver's own SQL and return its rows as the driver gives them."""
+        return self.read(
+            lambda session: fetch_sql(session.dialect, session.connection, sql, values)
+        )
+
+    def session_apart(self) -> AbstractContextManager[SAConnection]:
+        """Give a session from the pool, whatever transaction this thread has open."""
+        return self._sessions.apart()
+
+    def query(self, query: str, args: Sequence[Any] = (), *, as_dict: bool = False) -> QueryResult:
+        """Run a statement of your own, in this thread's transaction if one is open.
+
+        Parameters
+        ----------
+        args
+            Values for the statement's placeholders, ``%s`` on every database.
+        as_dict
+            Whether rows come as dicts instead of tuples.
+        """
+        sql = self.backend.own_placeholders(query, filled=bool(args))
+        with self.cursor() as session:
+            result = session.exec_driver_sql(sql, tuple(args))
+            if not result.returns_rows:
+                return QueryResult((), result.rowcount)
+            if as_dict:
+                return QueryResult([dict(row) for row in result.mappings()], -1)
+            return QueryResult([tuple(row) for row in result], -1)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the database answers."""
+        try:
+            self.ping()
+        except ConnectionFailedError:
+            return False
+        return True
+
+    def ping(self) -> None:
+        """Ask the database for an answer.
+
+        Raises
+        ------
+        ConnectionFailedError
+            If there is none.
+        """
+        self.rows(sa.select(sa.literal(1)))
+
+    @property
+    def conn_info(self) -> dict[str, Any]:
+        """Where the database is and who asks: ``host`` and ``port``, None for a file; ``user``."""
+        user = self._url.username or self.get_user().partition("@")[0]
+        return {"host": self._url.host, "port": self._url.port, "user": user}
+
+    def get_user(self) -> str:
+        """Return the database user as ``user@host``; of SQLite's file, this process's user."""
+        with self.cursor() as session:
+            return self.backend.user(session)
+
+    def schema_names(self) -> list[str]:
+        """Return the names of the schemas in the database."""
+        with self.cursor() as session:
+            return self.backend.schema_names(session)
+
+    def close(self) -> None:
+        """Close the pooled connections; the object opens new ones when it is used again."""
+        self._sessions.close()

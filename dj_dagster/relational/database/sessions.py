@@ -1,0 +1,226 @@
+"""The sessions of a connection's threads: autocommit or in a transaction, errors in our words."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection as SAConnection
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from dj_dagster.errors import (
+    ConnectionFailedError,
+    DataJointError,
+    LostCommitError,
+    LostConnectionError,
+    MissingTableError,
+    QueryError,
+    UnknownAttributeError,
+)
+from dj_dagster.relational.backends import Backend
+from dj_dagster.relational.database.kept import KeptSessions
+from dj_dagster.relational.database.write_buffer import WriteBuffer
+
+
+class ThreadState(threading.local):
+    """What each thread has of a connection.
+
+    Attributes
+    ----------
+    transaction
+        The session of the open transaction.
+    opened
+        Gives that session back.
+    broken
+        Why the transaction has been rolled back by the server already.
+    write_buffer
+        The rows that the thread's unit of work has collected, None outside one.
+    download_path
+        Where the thread's attachments go, None for the connection's own folder.
+    """
+
+    transaction: SAConnection | None = None
+    opened: ExitStack | None = None
+    broken: DataJointError | None = None
+    write_buffer: WriteBuffer | None = None
+    download_path: Path | None = None
+
+
+class Sessions:
+    """Gives each thread a session of its own, and one transaction at a time.
+
+    Parameters
+    ----------
+    place
+        The database as error messages name it.
+    changed
+        Called when the database turns out to differ from what was read of it.
+    """
+
+    def __init__(
+        self, engine: sa.Engine, backend: Backend, place: str, changed: Callable[[], None]
+    ) -> None:
+        self.engine = engine
+        self._state = ThreadState()
+        self._backend = backend
+        self._place = place
+        self._changed = changed
+        self._kept = KeptSessions(engine.connect, backend.is_closed)
+        self._process = os.getpid()
+        self._parents: tuple[object, ...] = ()
+
+    @property
+    def state(self) -> ThreadState:
+        """What this thread has of the connection: nothing in a process that was just forked."""
+        self._leave_to_parent()
+        return self._state
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether this thread has a transaction open."""
+        return self.state.transaction is not None
+
+    @contextmanager
+    def current(self) -> Generator[SAConnection]:
+        """Give the transaction's session, or this thread's own in autocommit mode.
+
+        Errors of the driver leave this block as ours, see `dj_dagster.errors`.
+        """
+        self._refuse_if_broken()
+        with self._our_errors():
+            if self.state.transaction is not None:
+                yield self.state.transaction
+                return
+            session = self._kept.get()
+            try:
+                yield session
+            except BaseException as error:
+                # Whoever is interrupted may leave half an answer unread. A process that is forked
+                # meanwhile forgets this block, and must leave the session to its parent.
+                if self._process == os.getpid():
+                    self._kept.drop(broken=not isinstance(error, Exception))
+                raise
+
+    @contextmanager
+    def apart(self) -> Generator[SAConnection]:
+        """Give a session from the pool, whatever transaction this thread has open."""
+        self._leave_to_parent()
+        try:
+            with self.engine.connect() as session:
+                yield session
+        except SQLAlchemyError as error:
+            raise self._translated(error) from error
+
+    def begin(self) -> None:
+        """Open a transaction, which `commit` or `cancel` must end.
+
+        Raises
+        ------
+        QueryError
+            If this thread has one open already.
+        """
+        if self.in_transaction:
+            raise QueryError("Transactions do not nest: leave the open one first.")
+        with ExitStack() as opening:
+            session = opening.enter_context(self.current())
+            session.exec_driver_sql(self._backend.begin)
+            self.state.transaction = session
+            self.state.opened = opening.pop_all()
+
+    def commit(self) -> None:
+        """Keep what happened since `begin`.
+
+        Raises
+        ------
+        LostCommitError
+            If the connection broke meanwhile: whether it was kept is not known.
+        """
+        session = self._open_session()
+        try:
+            self._refuse_if_broken()
+            with self._our_errors():
+                session.exec_driver_sql("COMMIT")
+        except LostConnectionError as error:
+            self.cancel()
+            raise LostCommitError(
+                f"{error} Whether the last transaction took effect is not known: look for its rows "
+                "before running it again."
+            ) from error
+        except BaseException:
+            self.cancel()
+            raise
+        self._end()
+
+    def cancel(self) -> None:
+        """Undo what happened since `begin`."""
+        session = self._open_session()
+        try:
+            session.exec_driver_sql("ROLLBACK")
+        except SQLAlchemyError:
+            # A lost connection has rolled back by itself; it must not go back to the pool.
+            if not session.invalidated:
+                session.invalidate()
+        self._end()
+
+    def close(self) -> None:
+        """Close the pooled connections; new ones are opened on use."""
+        self._kept.drop_all()
+        self.engine.dispose()
+
+    def _end(self) -> None:
+        state, opened = self.state, self.state.opened
+        state.transaction = state.broken = state.opened = None
+        if opened is not None:
+            opened.close()
+
+    def _open_session(self) -> SAConnection:
+        if self.state.transaction is None:
+            raise QueryError("There is no transaction to end: begin one with `transaction`.")
+        return self.state.transaction
+
+    def _refuse_if_broken(self) -> None:
+        if self.state.broken is not None:
+            raise QueryError(
+                f"The transaction was rolled back when this happened: {self.state.broken} "
+                "Let the error leave the transaction's block, then run the block again."
+            ) from self.state.broken
+
+    def _leave_to_parent(self) -> None:
+        """Give up, after a fork, the connections that this process shares with its parent."""
+        if self._process != os.getpid():
+            # Kept from being closed, which would disturb the parent.
+            self._parents = (self.engine.pool, self._state, self._kept, self._parents)
+            self.engine.dispose(close=False)
+            self._state = ThreadState()
+            self._kept = KeptSessions(self.engine.connect, self._backend.is_closed)
+            self._process = os.getpid()
+
+    @contextmanager
+    def _our_errors(self) -> Generator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            ours = self._translated(error)
+            if ours.transient and self.in_transaction:
+                # The server has rolled back, or lost, what the transaction did before.
+                self.state.broken = ours
+            raise ours from error
+
+    def _translated(self, error: SQLAlchemyError) -> DataJointError:
+        if not isinstance(error, DBAPIError):
+            return QueryError(str(error))
+        ours = self._backend.translate(error) or QueryError(str(error.orig))
+        if isinstance(ours, ConnectionFailedError):
+            return type(ours)(
+                f"The database {self._place} cannot be reached: {ours}. "
+                "Check that it runs and that DJ_DATABASE_URL names it."
+            )
+        if isinstance(ours, MissingTableError | UnknownAttributeError):
+            # Maybe another process has altered or dropped a table that was read before.
+            self._changed()
+            return type(ours)(f"{ours}. If another process has changed the table, try again.")
+        return ours

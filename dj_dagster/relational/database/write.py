@@ -1,0 +1,253 @@
+"""The one way by which rows reach the database: at once, or at the end of a unit of work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from typing import Any, TypeVar
+
+from dj_dagster.errors import (
+    DataJointError,
+    DuplicateError,
+    IntegrityError,
+    InvalidValueError,
+    LostConnectionError,
+    QueryError,
+)
+from dj_dagster.model.table_name import TableName
+from dj_dagster.relational.backends.base import InsertStatement
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.database.driver import run_sql
+from dj_dagster.relational.database.write_buffer import EncodedRows, WriteBuffer
+
+T = TypeVar("T")
+
+MEBIBYTE = 2**20
+
+Written = Callable[[int], None]
+
+
+def submit(
+    connection: Connection, encoded: Iterable[EncodedRows], written: Written | None = None
+) -> None:
+    """Write rows, all or none, or hand them to this thread's unit of work.
+
+    Parameters
+    ----------
+    written
+        Called after each statement with its number of rows.
+    """
+    buffer = connection.write_buffer
+    if buffer is None:
+        _write_whole(connection, list(encoded), written)
+    else:
+        for rows in encoded:
+            buffer.add(rows)
+
+
+@contextmanager
+def at_once(connection: Connection) -> Generator[None]:
+    """Run other changes than inserts: in this thread's transaction or unit of work, or a new one.
+
+    What a unit of work has collected is written first, so that the changes keep their order.
+    """
+    buffer = connection.write_buffer
+    if buffer is None:
+        with connection.joined_transaction():
+            yield
+    else:
+        _flush(connection, buffer)
+        with _noted(buffer):
+            yield
+
+
+def change(connection: Connection, work: Callable[[], T]) -> T:
+    """Do as `at_once`, and outside transactions and units of work again after a deadlock."""
+
+    def whole() -> T:
+        with at_once(connection):
+            return work()
+
+    return whole() if connection.write_buffer is not None else connection.retrying(whole)
+
+
+@contextmanager
+def unit_of_work(connection: Connection, allowed: frozenset[TableName]) -> Generator[WriteBuffer]:
+    """Collect the rows inserted inside and write them together at the end, or none of them.
+
+    No transaction is open while the block runs, unless a query inside reads a table with collected
+    rows: they are then written first, in the transaction that the block's end commits.
+
+    Parameters
+    ----------
+    allowed
+        The computed tables that may be inserted into.
+
+    Raises
+    ------
+    QueryError
+        If this thread is in a unit of work or a transaction already.
+    """
+    if connection.write_buffer is not None or connection.in_transaction:
+        raise QueryError("A make cannot run inside another one, nor inside a transaction.")
+    with ExitStack() as transaction:
+        buffer = WriteBuffer(allowed, transaction=transaction)
+        connection.write_buffer = buffer
+        try:
+            yield buffer
+            if buffer.failed is not None:
+                # The make caught it, but rows are missing.
+                raise buffer.failed
+            if buffer.pending and connection.in_transaction:
+                _flush(connection, buffer)
+        finally:
+            connection.write_buffer = None
+    if buffer.pending:
+        _write_whole(connection, buffer.take())
+
+
+def flush_before_reading(connection: Connection, tables: frozenset[TableName]) -> None:
+    """Write the collected rows that a query over these tables must see."""
+    buffer = connection.write_buffer
+    if buffer is not None and buffer.touches(tables):
+        _flush(connection, buffer)
+
+
+def _flush(connection: Connection, buffer: WriteBuffer) -> None:
+    """Write what is collected, in the transaction that the unit of work then holds to its end."""
+    if not connection.in_transaction:
+        buffer.transaction.enter_context(connection.open_transaction())
+    with _noted(buffer):
+        _write(connection, buffer.take())
+
+
+def _write_whole(
+    connection: Connection, encoded: Sequence[EncodedRows], written: Written | None = None
+) -> None:
+    """Write rows in this thread's transaction, or in one that is tried again after a deadlock."""
+    alone = None if connection.in_transaction else _only_statement(connection, encoded)
+    if alone is not None:
+        # Such a statement is a transaction by itself, which saves two round trips. When the
+        # connection is lost, nobody knows whether it took effect.
+        connection.retrying(lambda: _run(connection, encoded[0], [alone], written), lost=False)
+        return
+
+    def work() -> None:
+        with connection.joined_transaction():
+            _write(connection, encoded, written)
+
+    connection.retrying(work)
+
+
+def _only_statement(
+    connection: Connection, encoded: Sequence[EncodedRows]
+) -> InsertStatement | None:
+    if len(encoded) != 1:
+        return None
+    if encoded[0].count == 1:
+        return next(_statements(connection, encoded[0]))
+    statements = list(islice(_statements(connection, encoded[0]), 2))
+    return statements[0] if len(statements) == 1 and statements[0].is_atomic else None
+
+
+@contextmanager
+def _noted(buffer: WriteBuffer) -> Generator[None]:
+    try:
+        yield
+    except DataJointError as error:
+        buffer.failed = error
+        raise
+
+
+def _write(
+    connection: Connection, encoded: Iterable[EncodedRows], written: Written | None = None
+) -> None:
+    for rows in encoded:
+        _run(connection, rows, _statements(connection, rows), written)
+
+
+def _statements(connection: Connection, rows: EncodedRows) -> Iterator[InsertStatement]:
+    return connection.backend.insert_statements(
+        rows.table, rows.columns, rows.values, rows.count, rows.key, rows.mode
+    )
+
+
+def _run(
+    connection: Connection,
+    rows: EncodedRows,
+    statements: Iterable[InsertStatement],
+    written: Written | None = None,
+) -> None:
+    if rows.objects is not None:
+        rows.objects.keep(connection.stores)
+    try:
+        with connection.cursor() as session:
+            for statement in statements:
+                run_sql(session, statement.sql, statement.parameters)
+                if written is not None:
+                    written(statement.count)
+    except (QueryError, LostConnectionError) as error:
+        raise _retold(error, rows) from error
+
+
+@contextmanager
+def explained(rows: EncodedRows) -> Generator[None]:
+    """Say in errors of the database which table was written to and what to do."""
+    try:
+        yield
+    except (QueryError, LostConnectionError) as error:
+        raise _retold(error, rows) from error
+
+
+def _retold(error: DataJointError, rows: EncodedRows) -> DataJointError:
+    return type(error)(f"{_explained(error, rows)} {_advice(error, rows)}".strip())
+
+
+def _explained(error: DataJointError, rows: EncodedRows) -> str:
+    match error:
+        case DuplicateError():
+            return f"{rows.table} has this row already: {error}.{_only_key(rows)}"
+        case IntegrityError() if rows.mode == "replace":
+            return f"A row of {rows.table} cannot be replaced, others refer to it: {error}."
+        case IntegrityError():
+            return (
+                f"A row for {rows.table} refers to a row that does not exist: {error}."
+                f"{_only_key(rows)}"
+            )
+        case LostConnectionError():
+            return str(error)
+        case _:
+            return f"The rows for {rows.table} were refused: {error}."
+
+
+def _only_key(rows: EncodedRows) -> str:
+    if rows.count != 1:
+        return ""
+    given = dict(zip(rows.columns, rows.values, strict=True))
+    key = {name: given[name][0] for name in rows.key if name in given}
+    return f" The row's key: {key}."
+
+
+def _advice(error: DataJointError, rows: EncodedRows) -> str:
+    match error:
+        case DuplicateError():
+            return "Pass skip_duplicates=True to leave existing rows as they are."
+        case IntegrityError():
+            return "Insert into its parent tables first." if rows.mode != "replace" else ""
+        case InvalidValueError() | LostConnectionError():
+            sizes = [sum(map(_size, row)) for row in zip(*rows.values, strict=True)]
+            largest = max(sizes, default=0) / MEBIBYTE
+            # A server that is sent too much hangs up, often before it says why.
+            return (
+                f"A row for {rows.table} has {largest:.1f} MiB: if the server's max_allowed_packet "
+                "is less, raise it, or keep large objects in a store: <blob@>."
+                if largest > 1
+                else ""
+            )
+        case _:
+            return ""
+
+
+def _size(value: Any) -> int:
+    return len(value) if isinstance(value, bytes | str) else 0

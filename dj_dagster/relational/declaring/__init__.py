@@ -1,0 +1,1 @@
+"""Tables declared, described, altered and dropped."""

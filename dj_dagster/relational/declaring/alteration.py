@@ -1,0 +1,278 @@
+"""What has to change in a table so that it is as its definition says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from dj_dagster.errors import DefinitionError
+from dj_dagster.model.declaration import IndexDeclaration
+from dj_dagster.model.heading import Attribute
+from dj_dagster.relational.database.headings import marker, split_comment
+from dj_dagster.relational.declaring.describe import (
+    attribute_line,
+    foreign_key_line,
+    index_line,
+    own_indexes,
+)
+from dj_dagster.relational.declaring.plan import PlannedColumn, PlannedTable
+from dj_dagster.relational.declaring.sameness import (
+    index_key,
+    same_default,
+    same_foreign_key,
+    same_type,
+)
+from dj_dagster.relational.stored import ForeignKey, RawTable, StoredTable
+
+_RENAMES = re.compile(r"\{([a-z][a-z0-9_]*)\}\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """A table as it is.
+
+    Attributes
+    ----------
+    indexes
+        By name, those that the server made for foreign keys too.
+    """
+
+    raw: RawTable
+    stored: StoredTable
+    indexes: Mapping[str, IndexDeclaration]
+
+
+@dataclass(frozen=True, slots=True)
+class Alteration:
+    """The changes to a table; `plan` is what it shall be.
+
+    Attributes
+    ----------
+    columns
+        The names of all columns in their new order, hidden ones that stay at the end.
+    renamed
+        The old name of each attribute that gets a new one.
+    modified
+        Names, the new ones, of columns whose type, default or comment changes.
+    moved
+        Whether columns change places.
+    dropped_indexes
+        Names in the database.
+    """
+
+    plan: PlannedTable
+    attributes: Mapping[str, Attribute]
+    columns: tuple[str, ...]
+    renamed: Mapping[str, str]
+    added: tuple[str, ...]
+    dropped: tuple[str, ...]
+    modified: tuple[str, ...]
+    moved: bool
+    added_keys: tuple[ForeignKey, ...]
+    dropped_keys: tuple[ForeignKey, ...]
+    added_indexes: tuple[IndexDeclaration, ...]
+    dropped_indexes: Mapping[str, IndexDeclaration]
+    comment_changes: bool
+
+    def __bool__(self) -> bool:
+        return bool(self.lines())
+
+    def lines(self) -> list[str]:
+        """Return the changes in words."""
+        inherited = {name for key in self.added_keys for name in key.attributes}
+        shown = {name: attribute_line(attribute) for name, attribute in self.attributes.items()}
+        return [
+            *(f"drop attribute   {name}" for name in self.dropped),
+            *(f"rename attribute {old} to {new}" for new, old in self.renamed.items()),
+            *(f"add attribute    {shown[name]}" for name in self.added if name not in inherited),
+            *(f"change attribute {shown[name]}" for name in self.modified),
+            *(["reorder to       " + ", ".join(self.columns)] if self.moved else []),
+            *(f"drop foreign key {foreign_key_line(key, str)}" for key in self.dropped_keys),
+            *(f"add foreign key  {foreign_key_line(key, str)}" for key in self.added_keys),
+            *(f"drop             {index_line(i)}" for i in self.dropped_indexes.values()),
+            *(f"add              {index_line(index)}" for index in self.added_indexes),
+            *([f"comment          {self.plan.comment!r}"] if self.comment_changes else []),
+        ]
+
+
+def alteration(
+    present: Present,
+    plan: PlannedTable,
+    wanted: Callable[[PlannedTable], StoredTable],
+    index_part: Callable[[str], str],
+    *,
+    server_indexes_keys: bool,
+) -> Alteration:
+    """Return what must change in a table.
+
+    Parameters
+    ----------
+    wanted
+        Returns the heading that a planned table will have.
+    index_part
+        Returns a part of an index as the database keeps it.
+    server_indexes_keys
+        Whether the server makes indexes for foreign keys by itself.
+
+    Raises
+    ------
+    DefinitionError
+        If the primary key, or a foreign key in it, would change.
+    """
+    renamed, plan = _renames(present, plan)
+    names = {old: new for new, old in renamed.items()}
+    goal = wanted(plan)
+    _check_key(present, plan, goal)
+    before = [_renamed_key(key, names) for key in present.raw.foreign_keys]
+    added_keys = [k for k in plan.foreign_keys if not any(same_foreign_key(k, b) for b in before)]
+    dropped_keys = [
+        key
+        for key, new in zip(present.raw.foreign_keys, before, strict=True)
+        if not any(same_foreign_key(new, planned) for planned in plan.foreign_keys)
+    ]
+    _check_foreign_keys(plan, [*added_keys, *dropped_keys])
+    columns = [names.get(column.name, column.name) for column in present.raw.columns]
+    order = _order(present, plan, names, dropped_keys)
+    staying = [name for name in order if name in columns]
+    wanted_indexes = [
+        replace(index, parts=tuple(map(index_part, index.parts)), line=0)
+        for index in own_indexes(plan.indexes, plan.foreign_keys, server_indexes_keys)
+    ]
+    found = {name: _renamed_index(index, names) for name, index in present.indexes.items()}
+    kept = own_indexes(found.values(), plan.foreign_keys, server_indexes_keys)
+    extra, missing = _difference(found, kept, wanted_indexes)
+    return Alteration(
+        plan,
+        goal.heading.all_attributes,
+        tuple(order),
+        renamed,
+        tuple(name for name in order if name not in columns),
+        tuple(c.name for c in present.raw.columns if names.get(c.name, c.name) not in order),
+        tuple(
+            column.name
+            for column in plan.columns
+            if column.name in staying and _differs(present, column, goal, renamed)
+        ),
+        staying != [name for name in columns if name in staying],
+        tuple(added_keys),
+        tuple(dropped_keys),
+        tuple(missing),
+        extra,
+        plan.comment != present.raw.comment,
+    )
+
+
+def _renames(present: Present, plan: PlannedTable) -> tuple[dict[str, str], PlannedTable]:
+    """Read ``{old_name}`` at the beginning of comments, and leave it out of them."""
+    there = {column.name: column for column in present.raw.columns}
+    planned = {column.name for column in plan.columns}
+    renamed: dict[str, str] = {}
+    columns: list[PlannedColumn] = []
+    for column in plan.columns:
+        comment = split_comment(column.comment)[1] if column.declared else ""
+        match = _RENAMES.match(comment)
+        if match and column.declared and column.name not in plan.key:
+            literal = column.name in there and split_comment(there[column.name].comment)[1]
+            if column.name not in there and match[1] in there and match[1] not in planned:
+                renamed[column.name] = match[1]
+            if literal != comment:
+                column = replace(column, comment=marker(column.declared, comment[match.end() :]))
+        columns.append(column)
+    return renamed, replace(plan, columns=tuple(columns))
+
+
+def _check_key(present: Present, plan: PlannedTable, goal: StoredTable) -> None:
+    before, after = present.raw.primary_key, plan.key
+    heading = present.stored.heading
+    types = [
+        name
+        for name in after
+        if name in heading and not same_type(heading[name].type, goal.heading[name].type)
+    ]
+    if before != after or types:
+        raise DefinitionError(
+            f"The primary key of {plan.name} cannot be altered: it is "
+            f"({_typed(heading.all_attributes, before)}), and the definition says "
+            f"({_typed(goal.heading.all_attributes, after)}). Declare a new table with the new "
+            "key, copy the rows, and drop this one."
+        )
+
+
+def _typed(attributes: Mapping[str, Attribute], names: Sequence[str]) -> str:
+    kinds = [(name, attributes[name].type) for name in names]
+    return ", ".join(f"{name} : {kind.text if kind else '?'}" for name, kind in kinds)
+
+
+def _check_foreign_keys(plan: PlannedTable, changed: Sequence[ForeignKey]) -> None:
+    for foreign_key in changed:
+        if foreign_key.attributes.keys() <= set(plan.key):
+            raise DefinitionError(
+                f"The foreign key {foreign_key_line(foreign_key, str)} of {plan.name} is in its "
+                "primary key, which cannot be altered: declare a new table and copy the rows."
+            )
+
+
+def _order(
+    present: Present,
+    plan: PlannedTable,
+    names: Mapping[str, str],
+    dropped_keys: Sequence[ForeignKey],
+) -> list[str]:
+    """Return the columns that the table shall have; hidden ones stay unless inherited."""
+    inherited = {name for key in plan.foreign_keys for name in key.attributes}
+    gone = {name for key in dropped_keys for name in key.attributes}
+    there = [names.get(column.name, column.name) for column in present.raw.columns]
+    order = [
+        column.name
+        for column in plan.columns
+        if not column.name.startswith("_") or column.name in {*inherited, *there}
+    ]
+    hidden = [name for name in there if name.startswith("_") and name not in gone]
+    return [*order, *(name for name in hidden if name not in order)]
+
+
+def _differs(
+    present: Present, column: PlannedColumn, goal: StoredTable, renamed: Mapping[str, str]
+) -> bool:
+    old_name = renamed.get(column.name, column.name)
+    stored = next(c for c in present.raw.columns if c.name == old_name)
+    old = present.stored.heading.all_attributes[old_name]
+    new = goal.heading.all_attributes[column.name]
+    return (
+        (old.nullable, old.comment) != (new.nullable, new.comment)
+        or not same_type(old.type, new.type)
+        or not same_default(old.default, new.default, new.type)
+        # Whether the column's comment carries its type: an inherited one has that of its parent.
+        or (column.declared is None and (stored.comment != column.comment))
+        or (
+            column.declared is not None
+            and column.declared.core
+            and split_comment(stored.comment)[0] is None
+        )
+    )
+
+
+def _renamed_key(foreign_key: ForeignKey, names: Mapping[str, str]) -> ForeignKey:
+    attributes = {names.get(own, own): old for own, old in foreign_key.attributes.items()}
+    return replace(foreign_key, attributes=attributes)
+
+
+def _renamed_index(index: IndexDeclaration, names: Mapping[str, str]) -> IndexDeclaration:
+    parts = [re.sub(r"^\w+", lambda word: names.get(word[0], word[0]), p) for p in index.parts]
+    return replace(index, parts=tuple(parts))
+
+
+def _difference(
+    found: Mapping[str, IndexDeclaration],
+    kept: Sequence[IndexDeclaration],
+    wanted: Sequence[IndexDeclaration],
+) -> tuple[dict[str, IndexDeclaration], list[IndexDeclaration]]:
+    """Return the indexes, by name, that are too many, and those that are missing."""
+    missing = {index_key(index): index for index in wanted}
+    extra = {
+        name: index
+        for name, index in found.items()
+        if index in kept and missing.pop(index_key(index), None) is None
+    }
+    return extra, list(missing.values())

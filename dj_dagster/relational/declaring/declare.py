@@ -1,0 +1,202 @@
+"""Creating schemas and tables that do not exist yet."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
+
+from sqlalchemy.engine import Connection as SAConnection
+
+from dj_dagster.errors import DataJointError, DefinitionError, MissingTableError, QueryError
+from dj_dagster.model.declaration import ForeignKeyDeclaration, TableDefinition
+from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.table_name import TableName
+from dj_dagster.relational.backends import Backend
+from dj_dagster.relational.backends.reported import raw_table
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.database.headings import split_comment
+from dj_dagster.relational.declaring import lineage
+from dj_dagster.relational.declaring.ddl import create_statements
+from dj_dagster.relational.declaring.plan import (
+    FindParent,
+    Place,
+    PlannedTable,
+    nowhere,
+    plan_table,
+)
+from dj_dagster.relational.declaring.redeclared import differences
+from dj_dagster.relational.scope import warn_caller
+from dj_dagster.relational.stored import RawTable, StoredColumn, StoredTable
+
+
+def ensure_schema(connection: Connection, schema: str, *, create: bool = True) -> None:
+    """Create a schema unless it exists.
+
+    Raises
+    ------
+    DataJointError
+        If it does not exist and must not be created.
+    """
+    # What is known of it may be old: other processes declare and drop tables too.
+    connection.catalog.forget(schema)
+    with connection.cursor() as session:
+        if schema in connection.backend.schema_names(session):
+            return
+        if not create:
+            raise DataJointError(
+                f"There is no schema {schema!r} in {connection.url}. "
+                "Check its name, or pass create_schema=True."
+            )
+        connection.backend.create_schema(session, schema)
+
+
+def drop_schema(connection: Connection, schema: str) -> None:
+    """Drop a schema with all its tables.
+
+    Raises
+    ------
+    QueryError
+        If tables of other schemas refer to them, or inside a transaction, which MySQL would commit.
+    """
+    if connection.in_transaction:
+        raise QueryError(f"The schema {schema} cannot be dropped inside a transaction.")
+    with connection.cursor() as session:
+        edges = connection.backend.foreign_keys_into(session, [schema])
+        others = sorted({child for child, _ in edges} - {schema})
+        if others:
+            raise QueryError(
+                f"The schema {schema} cannot be dropped, for tables of {', '.join(others)} refer "
+                "to it. Drop those first."
+            )
+        connection.backend.drop_schema(session, schema)
+    connection.catalog.forget(schema)
+
+
+def ensure_table(
+    connection: Connection,
+    name: TableName,
+    definition: TableDefinition,
+    find: FindParent,
+    *,
+    create: bool = True,
+    place: Place = nowhere,
+) -> None:
+    """Create a table unless it exists; one that exists is left as it is.
+
+    A `UserWarning` says how it differs from the definition, where DataJoint would be silent.
+
+    Parameters
+    ----------
+    find
+        Returns the table that a foreign key refers to.
+    place
+        Puts the place of a line of the definition into the errors raised for it.
+
+    Raises
+    ------
+    DefinitionError
+        If the definition refers to what is not there.
+    MissingTableError
+        If the table does not exist and must not be created.
+    QueryError
+        Inside a transaction, which MySQL would commit.
+    """
+    stored = connection.catalog.find(name)
+    if stored is not None:
+        if not name.table.startswith("~"):
+            with suppress(DefinitionError):
+                _warn_of_differences(
+                    stored, plan_table(name, definition, find, connection.codecs, place)
+                )
+        return
+    if not create:
+        raise MissingTableError(
+            f"The table {name} is not in {connection.url}, and create_tables is False."
+        )
+    if connection.in_transaction:
+        raise QueryError(f"The table {name} cannot be declared inside a transaction.")
+    create_table(connection, plan_table(name, definition, find, connection.codecs, place))
+
+
+def create_table(connection: Connection, plan: PlannedTable) -> None:
+    """Create a planned table with its comments and lineage, unless it has come to be meanwhile."""
+    backend = connection.backend
+    with ddl_block(connection) as session:
+        if backend.create_table(session, plan.name, list(create_statements(plan, backend))):
+            comments = {column.name: column.full_comment for column in plan.columns}
+            backend.after_create(session, plan.name, plan.comment, comments)
+            connection.catalog.put(reported(plan, backend))
+        else:
+            # Another process was faster, maybe with another definition.
+            connection.catalog.forget(plan.name.schema)
+    if _is_reported_otherwise(plan, backend):
+        connection.catalog.forget(plan.name.schema)
+    if backend.keeps_lineage and not plan.name.table.startswith("~~"):
+        lineage.write(connection, plan.name, plan.lineage)
+
+
+def _warn_of_differences(stored: StoredTable, plan: PlannedTable) -> None:
+    found = differences(stored, plan)
+    if found:
+        warn_caller(
+            f"The table {plan.name} in the database is not as its definition says: "
+            f"{'; '.join(found)}. It is used as it is; alter() can change what is outside its "
+            "primary key.",
+            UserWarning,
+        )
+
+
+@contextmanager
+def ddl_block(connection: Connection) -> Generator[SAConnection]:
+    """Give a connection for statements that change tables, together where the server allows it."""
+    with ExitStack() as stack:
+        if connection.backend.rolls_back_ddl:
+            stack.enter_context(connection.transaction())
+        yield stack.enter_context(connection.cursor())
+
+
+def reported(plan: PlannedTable, backend: Backend) -> RawTable:
+    """Return a planned table as the database will report it, so that it need not be asked."""
+    columns = [
+        StoredColumn(
+            column.name,
+            backend.column_type(column.stored_as, column.default),
+            column.nullable,
+            column.default,
+            column.comment if backend.keeps_comments else column.full_comment,
+        )
+        for column in plan.columns
+    ]
+    references = [(key.parent, key.attributes) for key in plan.foreign_keys]
+    unique = [index.parts for index in plan.indexes if index.unique]
+    return raw_table(plan.name, plan.comment, columns, plan.key, references, unique)
+
+
+def _is_reported_otherwise(plan: PlannedTable, backend: Backend) -> bool:
+    """Whether the server has names of its own for types of the table: native types, left bare."""
+    kinds = [column.declared for column in plan.columns if column.declared is not None]
+    return any(kind.auto_increment or (backend.keeps_comments and not kind.core) for kind in kinds)
+
+
+def own_key(
+    name: TableName,
+    definition: TableDefinition,
+    find: FindParent,
+    connection: Connection,
+) -> StoredTable:
+    """Return a table that does not exist yet as far as ``-> self`` needs it: its primary key."""
+    for item in definition.key:
+        if isinstance(item, ForeignKeyDeclaration) and item.target == "self":
+            raise DefinitionError(f"In {name} -> self cannot be part of the primary key.")
+    plan = plan_table(name, TableDefinition(key=definition.key), find, connection.codecs)
+    attributes = [
+        Attribute(
+            column.name,
+            column.stored_as,
+            in_key=True,
+            comment=split_comment(column.comment)[1],
+            lineage=plan.lineage[column.name],
+        )
+        for column in plan.columns
+    ]
+    return StoredTable(name, Heading(attributes), plan.foreign_keys)

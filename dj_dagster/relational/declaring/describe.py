@@ -1,0 +1,186 @@
+"""From a table in the database back to the text of its definition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from dj_dagster.errors import MissingTableError
+from dj_dagster.model.declaration import Default, IndexDeclaration
+from dj_dagster.model.heading import Attribute
+from dj_dagster.model.scanner import quote
+from dj_dagster.model.table_name import TableName
+from dj_dagster.model.types import Family, without_counter
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.database.headings import FindTable
+from dj_dagster.relational.declaring.plan import inherited_column
+from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn, StoredTable
+
+Spell = Callable[[TableName], str]
+"""Returns what a definition calls the parent of a foreign key."""
+
+_BARE = (Family.INTEGER, Family.FLOAT, Family.DECIMAL, Family.BOOL)
+
+
+def describe(connection: Connection, name: TableName, spell: Spell) -> str:
+    """Return the definition of a table; declaring it gives the same table.
+
+    Hidden attributes are left out: those that a declaration needs come by themselves.
+
+    Raises
+    ------
+    MissingTableError
+        If the table is not there.
+    """
+    with connection.cursor() as session:
+        indexes = connection.backend.indexes(session, name.schema, name.table)
+    return definition_of(connection, name, indexes.get(name.table, {}), spell)
+
+
+def definition_of(
+    connection: Connection,
+    name: TableName,
+    indexes: Mapping[str, IndexDeclaration],
+    spell: Spell,
+) -> str:
+    """Return the definition of a table, given its indexes by name."""
+    raw, stored = connection.catalog.raw(name), connection.catalog.find(name)
+    if raw is None or stored is None:
+        raise MissingTableError(f"There is no table {name} in {connection.url} to describe.")
+    shown = own_indexes(indexes.values(), raw.foreign_keys, connection.backend.indexes_in_table)
+    description = _Description(connection, raw, stored, shown)
+    lines = [*description.lines(spell), *map(index_line, description.indexes)]
+    comment = " ".join(raw.comment.split())
+    return "\n".join([f"# {comment}", *lines] if comment else lines) + "\n"
+
+
+def own_indexes(
+    indexes: Iterable[IndexDeclaration], foreign_keys: Sequence[ForeignKey], made_by_server: bool
+) -> list[IndexDeclaration]:
+    """Return indexes without those that the server makes by itself for foreign keys."""
+    columns = [tuple(key.attributes) for key in foreign_keys] if made_by_server else []
+    return [index for index in indexes if index.unique or index.parts not in columns]
+
+
+def index_line(index: IndexDeclaration) -> str:
+    """Return the line that declares an index."""
+    return f"{'unique ' if index.unique else ''}index({', '.join(index.parts)})"
+
+
+def foreign_key_line(
+    foreign_key: ForeignKey, spell: Spell, *, nullable: bool = False, unique: bool = False
+) -> str:
+    """Return the line that declares a foreign key."""
+    names = {"nullable": nullable, "unique": unique}
+    options = ", ".join(name for name, wanted in names.items() if wanted)
+    renames = ", ".join(
+        f"{new}={old!r}" for new, old in foreign_key.attributes.items() if new != old
+    )
+    projection = f".proj({renames})" if renames else ""
+    return f"-> {f'[{options}] ' if options else ''}{spell(foreign_key.parent)}{projection}"
+
+
+def attribute_line(attribute: Attribute) -> str:
+    """Return the line that declares an attribute."""
+    kind = attribute.type.text if attribute.type else ""
+    head = f"{attribute.name}{_default(attribute)}"
+    comment = " ".join(attribute.comment.split())
+    return f"{head:<20} : {kind:<24} # {comment}" if comment else f"{head:<20} : {kind}"
+
+
+def _default(attribute: Attribute) -> str:
+    if attribute.nullable:
+        return " = null"
+    if attribute.default is None:
+        return ""
+    return f" = {_literal(attribute.default, attribute)}"
+
+
+def _literal(default: Default, attribute: Attribute) -> str:
+    bare = attribute.type is not None and attribute.type.family in _BARE
+    return default.value if default.is_expression or bare else quote(default.value)
+
+
+class _Description:
+    """The lines of a definition in the making.
+
+    Attributes
+    ----------
+    indexes
+        Those that no foreign key's ``[unique]`` stands for.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        raw: RawTable,
+        stored: StoredTable,
+        indexes: Iterable[IndexDeclaration],
+    ) -> None:
+        self._connection = connection
+        self._find: FindTable = connection.catalog.find
+        self._raw = raw
+        self._heading = stored.heading.all_attributes
+        self._columns = {column.name: column for column in raw.columns}
+        self._pending = list(raw.foreign_keys)
+        self._covered: set[str] = set()
+        self.indexes = list(indexes)
+
+    def lines(self, spell: Spell) -> list[str]:
+        key = list(self._raw.primary_key)
+        above = list(self._section(key, spell))
+        rest = [name for name in self._columns if name not in key]
+        return [*above, "---", *self._section(rest, spell)]
+
+    def _section(self, names: list[str], spell: Spell) -> Iterator[str]:
+        while remaining := [name for name in names if name not in self._covered]:
+            fitting = next((fk for fk in self._pending if self._fits(fk, remaining)), None)
+            if fitting is not None:
+                yield self._take(fitting, spell)
+            else:
+                self._covered.add(remaining[0])
+                if not self._heading[remaining[0]].hidden:
+                    yield attribute_line(self._heading[remaining[0]])
+            for foreign_key in [fk for fk in self._pending if not self._new(fk)]:
+                yield self._take(foreign_key, spell)
+
+    def _take(self, foreign_key: ForeignKey, spell: Spell) -> str:
+        nullable = any(self._columns[name].nullable for name in self._new(foreign_key))
+        index = IndexDeclaration(tuple(foreign_key.attributes), unique=True)
+        unique = index in self.indexes
+        if unique:
+            self.indexes.remove(index)
+        self._pending.remove(foreign_key)
+        self._covered |= foreign_key.attributes.keys()
+        return foreign_key_line(foreign_key, spell, nullable=nullable, unique=unique)
+
+    def _new(self, foreign_key: ForeignKey) -> list[str]:
+        return [name for name in foreign_key.attributes if name not in self._covered]
+
+    def _fits(self, foreign_key: ForeignKey, remaining: list[str]) -> bool:
+        """Whether the line of a foreign key would declare just the columns that come next."""
+        new = self._new(foreign_key)
+        return (
+            bool(new)
+            and new == remaining[: len(new)]
+            and len({self._columns[name].nullable for name in new}) == 1
+            and all(self._is_inherited(self._columns[name], foreign_key) for name in new)
+        )
+
+    def _is_inherited(self, column: StoredColumn, foreign_key: ForeignKey) -> bool:
+        if foreign_key.parent == self._raw.name:
+            parent = self._heading.get(foreign_key.attributes[column.name])
+        else:
+            stored = self._find(foreign_key.parent)
+            parents = stored.heading.all_attributes if stored else {}
+            parent = parents.get(foreign_key.attributes[column.name])
+        if parent is None or parent.type is None:
+            # Out of sight: nothing speaks for another line.
+            return True
+        expected = inherited_column(
+            column.name, parent, self._connection.codecs, nullable=column.nullable
+        )
+        same_type = self._heading[column.name].type == without_counter(parent.type)
+        return same_type and (column.comment, column.default) == (
+            expected.comment,
+            expected.default,
+        )

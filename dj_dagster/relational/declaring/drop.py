@@ -1,0 +1,136 @@
+"""Dropping tables together with all that refer to them, their job queues and records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from dj_dagster.errors import DataJointError, IntegrityError, QueryError
+from dj_dagster.model.table_name import TableName
+from dj_dagster.relational.algebra.algebra import all_rows
+from dj_dagster.relational.asking import Confirm, listed
+from dj_dagster.relational.database.catalog import dependency_graph
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.declaring import lineage
+from dj_dagster.relational.declaring.declare import ddl_block
+from dj_dagster.relational.deleting.cascade import PartIntegrity, master_of
+from dj_dagster.relational.fetching import fetch
+
+
+def drop_table(
+    connection: Connection,
+    name: TableName,
+    confirm: Confirm | None,
+    part_integrity: PartIntegrity = "enforce",
+) -> bool:
+    """Drop a table with all tables that refer to it, and return whether that was done.
+
+    Parameters
+    ----------
+    confirm
+        Asked first with the names and numbers of rows of all tables; None to go ahead.
+    part_integrity
+        Whether a part may go without its master: ``"enforce"`` refuses, ``"ignore"`` allows it.
+
+    Raises
+    ------
+    DataJointError
+        If a part would go without its master; nothing is dropped then.
+    QueryError
+        Inside a transaction, which MySQL would commit.
+    """
+    if part_integrity not in ("enforce", "ignore"):
+        raise ValueError(
+            f"part_integrity is {part_integrity!r}: drop takes 'enforce' or 'ignore'. To drop a "
+            "part with its master, drop the master."
+        )
+    _refuse_in_transaction(connection, name)
+    doomed = with_descendants(connection, name)
+    if part_integrity == "enforce":
+        _check_parts(connection, doomed)
+    if confirm is not None and not confirm(_summary(connection, doomed)):
+        return False
+    _drop(connection, doomed)
+    return True
+
+
+def drop_alone(connection: Connection, name: TableName) -> None:
+    """Drop one table to which no other refers, without asking.
+
+    Raises
+    ------
+    IntegrityError
+        If other tables refer to it.
+    QueryError
+        Inside a transaction, which MySQL would commit.
+    """
+    _refuse_in_transaction(connection, name)
+    others = with_descendants(connection, name)[1:]
+    if others:
+        raise IntegrityError(
+            f"{name} cannot be dropped alone: {', '.join(map(str, others))} refer to it. "
+            "Use drop(), which drops them as well, or drop them first."
+        )
+    _drop(connection, [name])
+
+
+def with_descendants(connection: Connection, name: TableName) -> list[TableName]:
+    """Return a table and all that refer to it, directly or not, parents first."""
+    graph = dependency_graph(connection.catalog.related(name.schema, fresh=True))
+    return [name, *graph.descendants(name)] if name in graph else [name]
+
+
+def _drop(connection: Connection, tables: Sequence[TableName]) -> None:
+    """Drop tables, given parents first, with their job queues and records."""
+    doomed = [*_job_queues(connection, tables), *reversed(tables)]
+    schemas = dict.fromkeys(name.schema for name in tables)
+    try:
+        with ddl_block(connection) as session:
+            connection.backend.drop_tables(session, doomed)
+        for schema in schemas:
+            lineage.forget(connection, schema, [t.table for t in doomed if t.schema == schema])
+    finally:
+        for schema in schemas:
+            connection.catalog.forget(schema)
+
+
+def _job_queues(connection: Connection, tables: Sequence[TableName]) -> list[TableName]:
+    """Return the job queues that serve no other table: one serves ``_x`` and ``__x`` alike."""
+    queues: dict[TableName, None] = {}
+    for name in tables:
+        bare = name.table.lstrip("_")
+        known = connection.catalog.tables(name.schema)
+        sharing = {TableName(name.schema, f"{prefix}{bare}") for prefix in ("_", "__")}
+        queue = TableName(name.schema, f"~~{bare}")
+        if name in sharing and queue in known and not sharing & known.keys() - set(tables):
+            queues[queue] = None
+    return list(queues)
+
+
+def _check_parts(connection: Connection, doomed: Sequence[TableName]) -> None:
+    for name in doomed:
+        master = master_of(name)
+        if master is None or master in doomed or connection.catalog.find(master) is None:
+            continue
+        if name == doomed[0]:
+            raise DataJointError(
+                f"{name} is a part of {master.table}: drop its master, which takes the parts "
+                "along, or pass part_integrity='ignore'."
+            )
+        raise DataJointError(
+            f"Dropping {doomed[0]} would drop the part {name} but not its master {master.table}. "
+            f"Drop {master} first, or pass part_integrity='ignore'."
+        )
+
+
+def _summary(connection: Connection, tables: Iterable[TableName]) -> str:
+    counts: dict[TableName, int] = {}
+    for name in tables:
+        stored = connection.catalog.find(name)
+        if stored is not None:
+            counts[name] = fetch.count(connection, all_rows(name, stored.heading))
+    return listed("Dropping these tables with their rows", counts)
+
+
+def _refuse_in_transaction(connection: Connection, name: TableName) -> None:
+    if connection.in_transaction or connection.write_buffer is not None:
+        raise QueryError(f"{name} cannot be dropped inside a transaction or a make.")

@@ -1,0 +1,55 @@
+"""DataJoint's record of where attributes come from, a table ``~lineage`` in each schema.
+
+Only DataJoint itself needs it: here origins are derived from foreign keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from dj_dagster.model.table_name import TableName
+from dj_dagster.relational.database.connection import Connection
+
+_COLUMNS = ("table_name", "attribute_name", "lineage")
+_CREATE = """
+CREATE TABLE IF NOT EXISTS {} (
+    table_name varchar(64) NOT NULL COMMENT 'table name within the schema',
+    attribute_name varchar(64) NOT NULL COMMENT 'attribute name',
+    lineage varchar(255) NOT NULL COMMENT 'origin: schema.table.attribute',
+    PRIMARY KEY (table_name, attribute_name)) ENGINE=InnoDB
+"""
+
+
+def write(connection: Connection, table: TableName, origins: Mapping[str, str]) -> None:
+    """Note the origin of a table's attributes, ``{attribute: schema.table.attribute}``.
+
+    What was noted of the table before is removed.
+    """
+    record = TableName(table.schema, "~lineage")
+    quoted = _quoted(connection, record)
+    known = connection.catalog.raw(record) is not None
+    rows = [(table.table, attribute, origin) for attribute, origin in origins.items()]
+    sql = connection.backend.insert_sql(record, _COLUMNS, _COLUMNS[:2], "replace")
+    with connection.cursor() as session:
+        if known:
+            session.exec_driver_sql(f"DELETE FROM {quoted} WHERE table_name = %s", (table.table,))
+        else:
+            session.exec_driver_sql(_CREATE.format(quoted))
+            connection.catalog.forget(table.schema)
+        if rows:
+            session.exec_driver_sql(sql, rows)
+
+
+def forget(connection: Connection, schema: str, tables: Iterable[str]) -> None:
+    """Remove what is noted of tables; in a schema that keeps no such notes nothing happens."""
+    record = TableName(schema, "~lineage")
+    if connection.catalog.raw(record) is not None:
+        sql = f"DELETE FROM {_quoted(connection, record)} WHERE table_name = %s"
+        with connection.cursor() as session:
+            for table in tables:
+                session.exec_driver_sql(sql, (table,))
+
+
+def _quoted(connection: Connection, record: TableName) -> str:
+    quote = connection.engine.dialect.identifier_preparer.quote_identifier
+    return f"{quote(record.schema)}.{quote(record.table)}"

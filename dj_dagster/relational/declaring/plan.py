@@ -1,0 +1,270 @@
+"""From a definition to a planned table: foreign keys and codecs resolved, no SQL yet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from decimal import Decimal
+
+from dj_dagster.errors import DefinitionError, InvalidValueError
+from dj_dagster.model.declaration import (
+    AttributeDeclaration,
+    Default,
+    ForeignKeyDeclaration,
+    IndexDeclaration,
+    TableDefinition,
+)
+from dj_dagster.model.heading import Attribute
+from dj_dagster.model.names import MAX_NAME
+from dj_dagster.model.table_name import TableName
+from dj_dagster.model.types import AttributeType, Family, parse_type, without_counter
+from dj_dagster.objects.codecs import CodecRegistry
+from dj_dagster.relational.database.headings import marker
+from dj_dagster.relational.stored import ForeignKey, StoredTable
+from dj_dagster.relational.values import checked
+
+FindParent = Callable[[ForeignKeyDeclaration], StoredTable]
+Place = Callable[[int], AbstractContextManager[None]]
+"""Given the number of a line, puts its place before errors raised inside."""
+
+_CHECKED_DEFAULTS = (Family.INTEGER, Family.FLOAT, Family.DECIMAL, Family.STRING)
+
+SINGLETON = AttributeDeclaration(
+    "_singleton", parse_type("bool"), Default("1"), comment="singleton primary key"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedColumn:
+    """A column to create.
+
+    Attributes
+    ----------
+    stored_as
+        Its type once codecs are resolved.
+    comment
+        As DataJoint writes it, a core type in front.
+    declared
+        The attribute's type, None for an inherited column.
+    """
+
+    name: str
+    stored_as: AttributeType
+    nullable: bool
+    default: Default | None
+    comment: str
+    declared: AttributeType | None = None
+
+    @property
+    def full_comment(self) -> str:
+        """The comment with any type in front, for a database that has fewer types than MySQL."""
+        if self.declared is None or self.declared.core:
+            return self.comment
+        return f":{self.declared.text}:{self.comment}"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTable:
+    """A table to create, all names resolved."""
+
+    name: TableName
+    comment: str
+    columns: tuple[PlannedColumn, ...]
+    key: tuple[str, ...]
+    foreign_keys: tuple[ForeignKey, ...]
+    indexes: tuple[IndexDeclaration, ...]
+    lineage: dict[str, str]
+
+
+def nowhere(line: int) -> AbstractContextManager[None]:
+    """Leave errors as they are: the definition stands in no file."""
+    del line
+    return nullcontext()
+
+
+def plan_table(
+    name: TableName,
+    definition: TableDefinition,
+    find: FindParent,
+    codecs: CodecRegistry,
+    place: Place = nowhere,
+) -> PlannedTable:
+    """Resolve a definition's foreign keys and codecs.
+
+    Raises
+    ------
+    DefinitionError
+        If a rename names what the parent does not have, or a codec is unknown.
+    """
+    plan = _Plan(name, codecs)
+    for in_key, items in ((True, definition.key), (False, definition.secondary)):
+        for item in items:
+            with place(item.line):
+                plan.add(item, find, in_key=in_key)
+    for index in definition.indexes:
+        with place(index.line):
+            plan.check_index(index)
+    for item in definition.attributes:
+        with place(item.line):
+            plan.check_counter(item, definition.indexes)
+    if not plan.key:
+        plan.add(SINGLETON, find, in_key=True)
+    return PlannedTable(
+        name,
+        definition.comment,
+        tuple(plan.columns.values()),
+        tuple(plan.key),
+        tuple(plan.foreign_keys),
+        (*definition.indexes, *plan.unique),
+        plan.lineage,
+    )
+
+
+class _Plan:
+    """A planned table in the making."""
+
+    def __init__(self, name: TableName, codecs: CodecRegistry) -> None:
+        self.name = name
+        self.codecs = codecs
+        self.columns: dict[str, PlannedColumn] = {}
+        self.key: list[str] = []
+        self.foreign_keys: list[ForeignKey] = []
+        self.unique: list[IndexDeclaration] = []
+        self.lineage: dict[str, str] = {}
+
+    def add(
+        self,
+        item: AttributeDeclaration | ForeignKeyDeclaration,
+        find: FindParent,
+        *,
+        in_key: bool,
+    ) -> None:
+        if isinstance(item, AttributeDeclaration):
+            self._add_attribute(item, in_key=in_key)
+        else:
+            self._add_foreign_key(item, find(item), in_key=in_key)
+
+    def check_index(self, index: IndexDeclaration) -> None:
+        for part in index.parts:
+            name = re.match(r"\w*", part)
+            name = name[0] if name else ""
+            if name and name not in self.columns:
+                raise DefinitionError(
+                    f"The index names {name!r}, which the table has not. "
+                    f"It has: {', '.join(self.columns)}."
+                )
+
+    def check_counter(
+        self, item: AttributeDeclaration, indexes: Iterable[IndexDeclaration]
+    ) -> None:
+        first = [*self.key[:1], *(index.parts[0] for index in indexes)]
+        if item.type.auto_increment and item.type.text != "serial" and item.name not in first:
+            raise DefinitionError(
+                f"The attribute {item.name!r} counts by itself (auto_increment), so it has to come "
+                "first in the primary key or in an index."
+            )
+
+    def _add_attribute(self, item: AttributeDeclaration, *, in_key: bool) -> None:
+        if item.type.family is Family.UUID and item.default is not None:
+            raise DefinitionError(
+                f"The attribute {item.name!r} is a uuid, which can have no default but null."
+            )
+        stored_as = _stored_as(item.type, self.codecs)
+        _check_default(self.name, item)
+        comment = marker(item.type, item.comment)
+        self._add_column(
+            PlannedColumn(item.name, stored_as, item.nullable, item.default, comment, item.type),
+            in_key,
+        )
+        if in_key:
+            self.lineage[item.name] = f"{self.name}.{item.name}"
+
+    def _add_foreign_key(
+        self, item: ForeignKeyDeclaration, parent: StoredTable, *, in_key: bool
+    ) -> None:
+        attributes = _inherited(item, parent)
+        for child, name in attributes.items():
+            attribute = parent.heading[name]
+            if child not in self.columns:
+                self._add_column(
+                    inherited_column(child, attribute, self.codecs, nullable=item.nullable), in_key
+                )
+            self.lineage.setdefault(child, attribute.lineage or f"{parent.name}.{name}")
+        self.foreign_keys.append(
+            ForeignKey(
+                self.name,
+                parent.name,
+                attributes,
+                primary=in_key,
+                nullable=item.nullable,
+                unique=item.unique,
+            )
+        )
+        if item.unique:
+            self.unique.append(IndexDeclaration(tuple(attributes), unique=True, line=item.line))
+
+    def _add_column(self, column: PlannedColumn, in_key: bool) -> None:
+        if len(column.name) > MAX_NAME:
+            raise DefinitionError(
+                f"The attribute name {column.name!r} has {len(column.name)} characters, databases "
+                f"allow {MAX_NAME}."
+            )
+        self.columns[column.name] = column
+        if in_key:
+            self.key.append(column.name)
+
+
+def _check_default(table: TableName, item: AttributeDeclaration) -> None:
+    """Refuse a default that is no value of its type, which SQLite would take."""
+    family = item.type.family
+    if item.default is None or item.default.is_expression or family not in _CHECKED_DEFAULTS:
+        return
+    text = item.default.value
+    value = text if family is Family.STRING else Decimal(text.strip())
+    try:
+        checked(value, Attribute(item.name, item.type, table=str(table)))
+    except InvalidValueError as error:
+        raise DefinitionError(f"The default {text} does not fit: {error}") from None
+
+
+def _inherited(item: ForeignKeyDeclaration, parent: StoredTable) -> dict[str, str]:
+    """Return ``{child attribute: parent attribute}`` in the parent's key order."""
+    key = [name for name, attr in parent.heading.all_attributes.items() if attr.in_key]
+    new_names = {_renamed(old, item, key): new for new, old in item.renames.items()}
+    return {new_names.get(name, name): name for name in key}
+
+
+def _renamed(old: str, item: ForeignKeyDeclaration, key: list[str]) -> str:
+    """Return the parent's attribute that a rename means; old spellings do not always say it."""
+    if old in key:
+        return old
+    free = [name for name in key if name not in item.renames.values()]
+    if not old and len(free) == 1:
+        return free[0]
+    problem = f"renames {old!r}, which is not in its key" if old else "does not say what it renames"
+    raise DefinitionError(
+        f"-> {item.target} {problem}. Its primary key is {', '.join(key)}: "
+        f"write -> {item.target}.proj(new='{key[0] if key else 'old'}')."
+    )
+
+
+def inherited_column(
+    name: str, attribute: Attribute, codecs: CodecRegistry, *, nullable: bool
+) -> PlannedColumn:
+    """Return the column by which a child refers to an attribute of its parent's key."""
+    if attribute.type is None:  # a key attribute of a table always has one
+        raise DefinitionError(f"The attribute {attribute.name!r} has no type to inherit.")
+    kind = without_counter(attribute.type)
+    # DataJoint finds a type by following the parent, except for uuid, which it must see to decode.
+    comment = marker(kind, attribute.comment) if kind.family is Family.UUID else attribute.comment
+    # Nobody gives hidden attributes a value: that of a table with one row is always the same.
+    default = attribute.default if attribute.hidden and not nullable else None
+    return PlannedColumn(name, _stored_as(kind, codecs), nullable, default, comment)
+
+
+def _stored_as(attribute_type: AttributeType, codecs: CodecRegistry) -> AttributeType:
+    if attribute_type.family is Family.CODEC:
+        return codecs.resolve(attribute_type).column_type
+    return attribute_type

@@ -1,0 +1,1 @@
+"""Deleting rows with all that depend on them."""

@@ -1,0 +1,239 @@
+"""Which rows go when rows are deleted: all that depend on them, and the masters of their parts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from dj_dagster.errors import DataJointError
+from dj_dagster.model.graph import DependencyGraph
+from dj_dagster.model.names import parse_table_name
+from dj_dagster.model.table_name import TableName
+from dj_dagster.relational.algebra.algebra import (
+    ALWAYS,
+    All,
+    AnyOf,
+    Base,
+    Condition,
+    In,
+    Matches,
+    Negated,
+    Node,
+    all_rows,
+    restrict,
+)
+from dj_dagster.relational.database.catalog import dependency_graph
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.deleting import hierarchy
+from dj_dagster.relational.deleting.carried import any_of, carried, is_about_key, narrowed
+from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.stored import ForeignKey
+
+PartIntegrity = Literal["enforce", "ignore", "cascade"]
+FEW = 1000
+"""Up to this many rows are deleted by their keys, whatever they were chosen by."""
+
+Doomed = dict[TableName, list[Node]]
+"""The rows to delete by table, parents before children.
+
+A table has one query, or several to be deleted in their order if its rows refer to each other.
+"""
+
+
+def doomed_rows(
+    connection: Connection, node: Node, root: TableName, *, masters: bool = False
+) -> Doomed:
+    """Return a query's rows with all that depend on them.
+
+    Parameters
+    ----------
+    node
+        Rows of the table `root` alone.
+    masters
+        Whether the masters of all parts among them go as well, with what depends on those.
+    """
+    tables = _Tables.read(connection, root.schema)
+    if masters or node.tables & {*tables.graph.descendants(root)}:
+        # The root is chosen by rows that go first.
+        node = hierarchy.fixed(connection, node)
+    elif not is_about_key(node):
+        # Keys are looked up in the children at once; a query may be tried on each of their rows.
+        node = hierarchy.fixed_if_few(connection, node, FEW)
+    roots = {root: node}
+    while True:
+        doomed = _descend(connection, tables, roots)
+        lacking = _lacking_masters(connection, tables, doomed) if masters else {}
+        if not lacking:
+            return doomed
+        for master, keys in lacking.items():
+            roots[master] = _either(roots[master], keys) if master in roots else keys
+
+
+def cascade_counts(connection: Connection, node: Node, table: TableName) -> dict[TableName, int]:
+    """Return how many rows of each table a delete would take, parents first.
+
+    No row is locked and nothing is changed: the counts are plain queries.
+
+    Parameters
+    ----------
+    node
+        The rows to delete, of `table` alone.
+    """
+    return counts(connection, doomed_rows(connection, hierarchy.of_table(connection, node), table))
+
+
+def counts(connection: Connection, doomed: Doomed) -> dict[TableName, int]:
+    """Return the number of rows of each table."""
+    return {
+        name: sum(fetch.count(connection, rows) for rows in layers)
+        for name, layers in doomed.items()
+    }
+
+
+def check_parts(found: Mapping[TableName, int]) -> None:
+    """Refuse, given the number of rows by table, parts that would go without any master.
+
+    Raises
+    ------
+    DataJointError
+        Naming part and master.
+    """
+    for name, count in found.items():
+        master = master_of(name)
+        if count and master is not None and not found.get(master):
+            raise DataJointError(
+                f"The delete would take {count} rows of the part {name} but none of its master "
+                f"{master}. Delete from {master} first, or pass part_integrity='cascade' to take "
+                "the masters along, or 'ignore' to leave them without their parts."
+            )
+
+
+def master_of(name: TableName) -> TableName | None:
+    """Return the master of a part table, None for other tables."""
+    parsed = parse_table_name(name.table)
+    if parsed is None or parsed.master is None:
+        return None
+    return TableName(name.schema, parsed.master)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """The tables that a cascade can reach."""
+
+    graph: DependencyGraph
+    foreign_keys: Mapping[TableName, tuple[ForeignKey, ...]]
+
+    @classmethod
+    def read(cls, connection: Connection, schema: str) -> _Tables:
+        tables = connection.catalog.related(schema, fresh=True)
+        # The graph may name parents in schemas that do not depend on the root's.
+        incoming = defaultdict(tuple[ForeignKey, ...], {t.name: t.foreign_keys for t in tables})
+        return cls(dependency_graph(tables), incoming)
+
+
+def _descend(connection: Connection, tables: _Tables, roots: Mapping[TableName, Node]) -> Doomed:
+    doomed: Doomed = {}
+    known: dict[object, Condition] = {}
+
+    def dependence(parent: Node, foreign_key: ForeignKey) -> Condition:
+        # One object for one meaning, so that it is not asked twice of a table.
+        meaning = (foreign_key.parent, tuple(foreign_key.attributes.items()))
+        return known.setdefault(meaning, narrowed(parent, foreign_key))
+
+    for name in tables.graph.topological_order():
+        incoming = tables.foreign_keys[name]
+        rows = _dependents(connection, name, incoming, doomed, dependence)
+        if name in roots:
+            rows = _either(roots[name], rows) if rows is not None else roots[name]
+        own = [foreign_key for foreign_key in incoming if foreign_key.parent == name]
+        if rows is not None:
+            doomed[name] = hierarchy.layers(connection, rows, own) if own else [rows]
+    return doomed
+
+
+def _dependents(
+    connection: Connection,
+    name: TableName,
+    foreign_keys: Iterable[ForeignKey],
+    doomed: Doomed,
+    dependence: Callable[[Node, ForeignKey], Condition],
+) -> Node | None:
+    """Return the rows of a table that depend on rows to be deleted, None if none can."""
+    choices: list[list[Condition]] = []
+    for foreign_key in foreign_keys:
+        layers = doomed.get(foreign_key.parent)
+        if layers:
+            parent = _together(layers)
+            complete = isinstance(parent, Base) and not foreign_key.nullable
+            flat: list[Condition] | None = [ALWAYS] if complete else carried(parent, foreign_key)
+            choices.append(flat or [dependence(parent, foreign_key)])
+    stored = connection.catalog.find(name) if choices else None
+    if stored is None:
+        return None
+    return restrict(
+        all_rows(name, stored.heading), ALWAYS if [ALWAYS] in choices else any_of(choices)
+    )
+
+
+def _together(layers: Sequence[Node]) -> Node:
+    return hierarchy.together(layers) if len(layers) > 1 else layers[0]
+
+
+def _either(one: Node, other: Node) -> Node:
+    """Return the rows of one table that are in either of two queries."""
+    base, first = hierarchy.base_of(one)
+    _, second = hierarchy.base_of(other)
+    return restrict(base, AnyOf((All(first), All(second)))) if first and second else base
+
+
+def _lacking_masters(
+    connection: Connection, tables: _Tables, doomed: Doomed
+) -> dict[TableName, Node]:
+    """Return, by their keys, the rows of masters that keep no part or not all of them."""
+    lacking: dict[TableName, Node] = {}
+    for part, layers in doomed.items():
+        master = master_of(part)
+        path = _path(tables, part, master) if master is not None else None
+        if master is None or path is None or not layers:
+            continue
+        rows = _together(layers)
+        for foreign_key in path:
+            rows = _referred(connection, rows, foreign_key)
+        if doomed.get(master):
+            key = tuple(hierarchy.key_names(rows))
+            rows = restrict(rows, Negated(Matches(key, _together(doomed[master]))))
+        found = hierarchy.fixed(connection, rows)
+        if _has_keys(found):
+            lacking[master] = _either(lacking[master], found) if master in lacking else found
+    return lacking
+
+
+def _path(tables: _Tables, part: TableName, master: TableName) -> list[ForeignKey] | None:
+    """Return the foreign keys that lead from a part to its master, maybe by other parts of it."""
+    paths: list[list[ForeignKey]] = [[]]
+    seen = {part}
+    for path in paths:
+        here = path[-1].parent if path else part
+        for foreign_key in tables.foreign_keys[here]:
+            if foreign_key.parent == master:
+                return [*path, foreign_key]
+            if foreign_key.parent not in seen and master_of(foreign_key.parent) == master:
+                seen.add(foreign_key.parent)
+                paths.append([*path, foreign_key])
+    return None
+
+
+def _referred(connection: Connection, child: Node, foreign_key: ForeignKey) -> Node:
+    """Return the rows of a parent that a child's rows refer to."""
+    stored = connection.catalog.find(foreign_key.parent)
+    if stored is None:
+        raise DataJointError(f"The table {foreign_key.parent} cannot be seen or is gone.")
+    parent = all_rows(foreign_key.parent, stored.heading)
+    return restrict(parent, hierarchy.reference(child, foreign_key))
+
+
+def _has_keys(node: Node) -> bool:
+    conditions = hierarchy.base_of(node)[1]
+    return any(isinstance(condition, In) and condition.values for condition in conditions)

@@ -1,0 +1,1 @@
+"""Diagrams of tables and their foreign keys."""

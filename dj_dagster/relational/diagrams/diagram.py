@@ -1,0 +1,314 @@
+"""Diagrams: sets of tables and the foreign keys between them, to look at and to compute with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, partial, reduce
+from types import ModuleType
+from typing import Any, Self
+
+from dj_dagster.errors import DataJointError
+from dj_dagster.model.names import class_path
+from dj_dagster.model.table_name import TableName
+from dj_dagster.relational import relatives
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.deleting.cascade import PartIntegrity, check_parts, master_of
+from dj_dagster.relational.diagrams import diagram_rows
+from dj_dagster.relational.diagrams.diagram_rows import Rows
+from dj_dagster.relational.diagrams.diagram_sources import Labels, read_source
+from dj_dagster.relational.diagrams.drawn import Drawn
+from dj_dagster.relational.diagrams.picture import Picture, make_picture
+from dj_dagster.relational.schemas.free_table import FreeTable, table_name
+from dj_dagster.relational.scope import calling_names
+from dj_dagster.relational.table import Table
+from dj_dagster.relational.table_meta import TableMeta
+
+
+class Diagram(Drawn):
+    """A set of tables with the foreign keys between them; notebooks draw it.
+
+    Diagrams are combined by operators, each of which returns a new one: ``diagram + 1`` adds the
+    tables that refer to those shown, ``diagram - 1`` those that they refer to, and so on by more
+    levels; ``a + b`` shows what either does, ``a * b`` what both do, ``a - b`` what only `a` does.
+    Where a diagram is meant, anything that one can be made of will do.
+
+    Tables are looked for in all schemas that the user may see. Hidden tables are left out.
+
+    Parameters
+    ----------
+    source
+        A schema, a module with one, a table or its class, a query (the tables it reads), a
+        diagram, or a list of those.
+    context
+        Where classes are looked up to call tables as they are called there; by default the names
+        where the diagram is made, and those of the module that is shown. A table without a class
+        there is called as its class would be.
+
+    Examples
+    --------
+    ::
+
+        dj.Diagram(schema).save("pipeline.svg")
+        dj.Diagram(Session) - 1 + 2
+    """
+
+    def __init__(self, source: Any, context: Mapping[str, Any] | None = None) -> None:
+        self._rows: Rows | None = None
+        self._enforced = False
+        if isinstance(source, Diagram):
+            vars(self).update(vars(source))
+            return
+        if context is None:
+            shown = vars(source) if isinstance(source, ModuleType) else {}
+            context = {**calling_names(), **shown}
+        self.context: dict[str, Any] = dict(context)
+        self._connection, tables = read_source(source)
+        self._tables = frozenset(tables)
+        self._expanded = self._tables
+
+    @classmethod
+    def from_sequence(cls, sequence: Iterable[Any]) -> Self:
+        """Return the diagram that shows what those of several sources do."""
+        context = calling_names()
+        diagrams = [cls(source, context) for source in sequence]
+        if not diagrams:
+            raise DataJointError("A diagram needs a table or a schema at least; there is none.")
+        return reduce(lambda one, other: one + other, diagrams)
+
+    @classmethod
+    def cascade(cls, table_expr: Any, part_integrity: PartIntegrity = "enforce") -> Self:
+        """Return the diagram of a query's rows and of all that a delete of them would take.
+
+        `counts` says how many rows that are, and ``diagram[Session]`` gives those of a table.
+
+        Parameters
+        ----------
+        table_expr
+            Rows of one table.
+        part_integrity
+            As of `Table.delete`.
+
+        Raises
+        ------
+        DataJointError
+            By `counts`, where the delete would be refused for the sake of parts.
+
+        Examples
+        --------
+        ::
+
+            dj.Diagram.cascade(Session & "session_id = 1").counts()
+            # {'`lab`.`session`': 1, '`lab`.`__spikes`': 12}
+        """
+        query = _table_of(table_expr)
+        rows = diagram_rows.rows_below(query.connection, query.node, query.name, part_integrity)
+        diagram = cls._of_rows(query.connection, rows)
+        diagram._enforced = part_integrity == "enforce"
+        return diagram
+
+    @classmethod
+    def trace(cls, table_expr: Any) -> Self:
+        """Return the diagram of a query's rows and of all that they come from.
+
+        ``diagram[Session]`` gives the rows of a table that they refer to, directly or not.
+        """
+        query = _table_of(table_expr)
+        rows = diagram_rows.rows_above(query.connection, query.node, query.name)
+        return cls._of_rows(query.connection, rows)
+
+    @classmethod
+    def _of_rows(cls, connection: Connection, rows: Rows) -> Self:
+        diagram = cls.__new__(cls)
+        diagram.context = dict(calling_names())
+        diagram._connection = connection
+        diagram._tables = diagram._expanded = frozenset(rows)
+        diagram._rows, diagram._enforced = rows, False
+        return diagram
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of rows by full table name, parents first.
+
+        Of a `cascade` or `trace` those are counted that belong to it; else all.
+        """
+        if self._rows is None:
+            return {table.full_table_name: len(table) for table in self}
+        rows = {name: nodes for name, nodes in self._rows.items() if name in self._tables}
+        counts = diagram_rows.count_rows(self._connection, rows)
+        if self._enforced:
+            check_parts(counts)
+        return {self._full(name): count for name, count in counts.items()}
+
+    @property
+    def connection(self) -> Connection:
+        """The connection of the tables."""
+        return self._connection
+
+    @property
+    def nodes_to_show(self) -> set[str]:
+        """The full names of the tables."""
+        return {self._full(name) for name in self._tables}
+
+    def nodes(self) -> list[str]:
+        """Return the full names of the tables; see `topo_sort` for their order."""
+        return self.topo_sort()
+
+    def edges(self) -> list[tuple[str, str]]:
+        """Return parent and child of each foreign key between the tables, by their full names."""
+        return [
+            (self._full(key.parent), self._full(name))
+            for name in self._order()
+            for key in relatives.parent_keys(self._connection, name)
+            if key.parent in self._tables
+        ]
+
+    def topo_sort(self) -> list[str]:
+        """Return the full names of the tables, parents first, parts right behind their masters.
+
+        A part that refers to a table which in turn refers to its master comes behind that.
+        """
+        return [self._full(name) for name in self._order()]
+
+    def __iter__(self) -> Iterator[FreeTable]:
+        return (self._table(name) for name in self._order())
+
+    def __reversed__(self) -> Iterator[FreeTable]:
+        return (self._table(name) for name in reversed(self._order()))
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+    def __contains__(self, table: Any) -> bool:
+        return self._name(table) in self._tables
+
+    def __getitem__(self, table: Any) -> Any:
+        """Return a table by its class or name; of a `cascade` or `trace` only its rows in that.
+
+        Raises
+        ------
+        DataJointError
+            If the diagram does not show it.
+        """
+        name = self._name(table)
+        if name is None or name not in self._tables:
+            raise DataJointError(
+                f"The diagram does not show {name or table}. It shows: {self._listed()}."
+            )
+        if not isinstance(table, TableMeta):
+            return self._table(name)
+        found = table()
+        found._node = self._node(name)
+        return found
+
+    def add_parts(self) -> Self:
+        """Return the diagram with all parts of the masters that it shows."""
+        parts = [relatives.part_names(self._connection, name) for name in self._tables]
+        return self._with(self._tables.union(*parts))
+
+    def collapse(self) -> Self:
+        """Return the diagram with each schema drawn as one box.
+
+        Added to others, tables that those show are drawn as such:
+        ``dj.Diagram(lab).collapse() + dj.Diagram(ephys)``.
+        """
+        collapsed = self._with(self._tables)
+        collapsed._expanded = frozenset()
+        return collapsed
+
+    def __add__(self, other: Any) -> Self:
+        if isinstance(other, int):
+            into = cache(partial(relatives.keys_into, self._connection))
+            return self._grown(other, lambda name: into(name.schema).get(name, []))
+        other = self._diagram(other)
+        sum_ = self._with(self._tables | other._tables)
+        sum_._expanded = self._expanded | other._expanded
+        sum_.context = {**other.context, **self.context}
+        return sum_
+
+    def __sub__(self, other: Any) -> Self:
+        if isinstance(other, int):
+            return self._grown(other, lambda name: relatives.parent_keys(self._connection, name))
+        return self._with(self._tables - self._diagram(other)._tables)
+
+    def __mul__(self, other: Any) -> Self:
+        return self._with(self._tables & self._diagram(other)._tables)
+
+    def __repr__(self) -> str:
+        return f"Diagram({self._listed()})"
+
+    def _listed(self) -> str:
+        labels = Labels(self.context)
+        return ", ".join(labels[name] for name in self._order()) or "no tables"
+
+    def _picture(self) -> Picture:
+        labels = Labels(self.context)
+        return make_picture(self._connection, self._order(), self._expanded, labels)
+
+    def _order(self) -> list[TableName]:
+        # Tables between those shown count too.
+        graph = relatives.graph_above(self._connection, sorted(self._tables))
+        return [name for name in graph.order_with_parts(master_of) if name in self._tables]
+
+    def _with(self, tables: frozenset[TableName]) -> Self:
+        other = copy.copy(self)
+        other._tables = tables
+        other._expanded = self._expanded | (tables - self._tables)
+        if not tables <= self._tables:
+            # The rows of what was added are unknown.
+            other._rows, other._enforced = None, False
+        return other
+
+    def _grown(self, levels: int, keys_of: Any) -> Self:
+        if levels < 0:
+            raise DataJointError("Write diagram + 1 for children, diagram - 1 for parents.")
+        tables, rim = self._tables, self._tables
+        for _ in range(levels):
+            keys = [key for name in sorted(rim) for key in keys_of(name)]
+            rim = frozenset(end for key in keys for end in (key.parent, key.child)) - tables
+            tables |= rim
+        return self._with(tables)
+
+    def _diagram(self, other: Any) -> Diagram:
+        diagram = other if isinstance(other, Diagram) else Diagram(other, {})
+        if diagram._connection is not self._connection:
+            raise DataJointError("Diagrams of different connections cannot be combined.")
+        return diagram
+
+    def _table(self, name: TableName) -> FreeTable:
+        table = FreeTable(self._connection, name)
+        table._node = self._node(name)
+        return table
+
+    def _full(self, name: TableName) -> str:
+        return self._connection.backend.full_name(name)
+
+    def _node(self, name: TableName) -> Any:
+        nodes = (self._rows or {}).get(name)
+        return diagram_rows.joined(nodes) if nodes else None
+
+    def _name(self, table: Any) -> TableName | None:
+        """Return the name of a table given by class, table, full name or class name."""
+        if isinstance(table, TableMeta):
+            return table._binding.name if table._binding else None
+        if isinstance(table, Table):
+            return table.name
+        if isinstance(table, TableName):
+            return table
+        labels = Labels(self.context)
+        for name in self._tables:
+            if table in (
+                labels[name],
+                class_path(name.table),
+                f"{name.schema}.{class_path(name.table)}",
+            ):
+                return name
+        return table_name(table) if "." in str(table) else None
+
+
+def _table_of(query: Any) -> Table:
+    """Return rows of one table."""
+    if isinstance(query, TableMeta):
+        return query()
+    if isinstance(query, Table):
+        return query
+    raise DataJointError(f"Rows of one table are meant, such as Session & key, not {query!r}.")

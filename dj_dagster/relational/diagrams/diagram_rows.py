@@ -1,0 +1,57 @@
+"""The rows of many tables that belong to the rows of one: below it, or above it."""
+
+from __future__ import annotations
+
+from dj_dagster.model.table_name import TableName
+from dj_dagster.relational.algebra.algebra import AnyOf, Base, Condition, Node, all_rows, restrict
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.deleting import cascade, hierarchy
+from dj_dagster.relational.deleting.cascade import PartIntegrity
+from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.relatives import graph_above, parent_keys
+
+Rows = dict[TableName, list[Node]]
+"""The rows of each table, parents first, as one query or several that have none in common."""
+
+
+def rows_below(
+    connection: Connection, node: Node, root: TableName, part_integrity: PartIntegrity
+) -> Rows:
+    """Return a query's rows with all that a delete of them would take."""
+    node = hierarchy.of_table(connection, node)
+    return cascade.doomed_rows(connection, node, root, masters=part_integrity == "cascade")
+
+
+def rows_above(connection: Connection, node: Node, root: TableName) -> Rows:
+    """Return a query's rows with all that they refer to, directly or not.
+
+    A table's foreign keys to itself are not followed.
+    """
+    graph = graph_above(connection, [root])
+    found: Rows = {root: [hierarchy.of_table(connection, node)]}
+    conditions: dict[TableName, list[Condition]] = {}
+    for name in reversed(graph.topological_order()):
+        stored = connection.catalog.find(name)
+        if stored is None:
+            continue
+        if name != root:
+            restricted = restrict(all_rows(name, stored.heading), AnyOf(tuple(conditions[name])))
+            found[name] = [restricted]
+        for key in parent_keys(connection, name):
+            if key.parent != name:
+                condition = hierarchy.reference(found[name][0], key)
+                conditions.setdefault(key.parent, []).append(condition)
+    return dict(reversed(found.items()))
+
+
+def count_rows(connection: Connection, rows: Rows) -> dict[TableName, int]:
+    """Return the number of rows of each table, parents first."""
+    return {
+        name: sum(fetch.count(connection, node) for node in nodes) for name, nodes in rows.items()
+    }
+
+
+def joined(nodes: list[Node]) -> Node | None:
+    """Return the rows of a table as one query, None where that is the whole table."""
+    node = nodes[0] if len(nodes) == 1 else hierarchy.together(nodes)
+    return None if isinstance(node, Base) else node

@@ -1,0 +1,180 @@
+"""A diagram as plain data, ready to be drawn: boxes, links and the groups they lie in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.names import Tier, parse_table_name
+from dj_dagster.model.table_name import TableName
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.diagrams.diagram_sources import Labels
+from dj_dagster.relational.relatives import is_renaming, is_whole_key
+from dj_dagster.relational.stored import ForeignKey, StoredTable
+
+
+class Line(Enum):
+    """How strong a dependency is."""
+
+    WHOLE = "whole"
+    """The child's whole key: one row of it for one of the parent."""
+    PART = "part"
+    """Part of the child's key: many rows of it for one of the parent."""
+    SECONDARY = "secondary"
+    """Outside the child's key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A table, or a collapsed schema.
+
+    Attributes
+    ----------
+    key
+        Unique within the picture.
+    tier
+        None for a schema, and for a table whose name follows no tier.
+    own_key
+        Whether the table adds attributes of its own to the keys that it inherits.
+    tooltip
+        The attributes, or the tables of a schema, a line each.
+    """
+
+    key: str
+    label: str
+    schema: str
+    tier: Tier | None = None
+    own_key: bool = False
+    collapsed: bool = False
+    tooltip: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A foreign key, or those between two boxes where one is collapsed; renames are new to old."""
+
+    parent: str
+    child: str
+    line: Line
+    renames: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(slots=True)
+class Picture:
+    """What is drawn, by any means."""
+
+    boxes: dict[str, Box] = field(default_factory=dict[str, Box])
+    links: list[Link] = field(default_factory=list[Link])
+
+    @property
+    def schemas(self) -> dict[str, list[Box]]:
+        """The boxes of each schema, collapsed ones left out; they need no frame."""
+        found: dict[str, list[Box]] = {}
+        for box in self.boxes.values():
+            if not box.collapsed:
+                found.setdefault(box.schema, []).append(box)
+        return found
+
+    @property
+    def framed(self) -> bool:
+        """Whether frames tell schemas apart."""
+        return len({box.schema for box in self.boxes.values()}) > 1
+
+
+def make_picture(
+    connection: Connection,
+    tables: Iterable[TableName],
+    expanded: Collection[TableName],
+    labels: Labels,
+) -> Picture:
+    """Return the picture of some tables and of the foreign keys between them.
+
+    Parameters
+    ----------
+    tables
+        In the order they are drawn in.
+    expanded
+        Those that are drawn themselves; of the others each schema is one box.
+    """
+    picture, keys = Picture(), dict[TableName, str]()
+    collapsed: dict[str, list[TableName]] = {}
+    for name in tables:
+        if name in expanded:
+            keys[name] = str(name)
+            picture.boxes[str(name)] = _table_box(connection, name, labels[name])
+        else:
+            keys[name] = name.schema
+            collapsed.setdefault(name.schema, []).append(name)
+    for schema, names in collapsed.items():
+        picture.boxes[schema] = _schema_box(schema, [labels[name] for name in names])
+    links = dict.fromkeys(
+        link for name in keys for link in _links(connection.catalog.find(name), keys)
+    )
+    picture.links.extend(links)
+    return picture
+
+
+def _table_box(connection: Connection, name: TableName, label: str) -> Box:
+    stored, parsed = connection.catalog.find(name), parse_table_name(name.table)
+    return Box(
+        str(name),
+        label,
+        name.schema,
+        tier=parsed.tier if parsed else None,
+        own_key=stored is not None and _has_own_key(stored),
+        tooltip=_attributes(stored.heading) if stored else "",
+    )
+
+
+def _schema_box(schema: str, labels: list[str]) -> Box:
+    count = f"{len(labels)} table{'s' * (len(labels) != 1)}"
+    return Box(schema, f"{schema}\n({count})", schema, collapsed=True, tooltip="\n".join(labels))
+
+
+def _has_own_key(stored: StoredTable) -> bool:
+    inherited = {name for key in stored.foreign_keys for name in key.attributes}
+    return any(attr.in_key and attr.name not in inherited for attr in _visible(stored.heading))
+
+
+def _attributes(heading: Heading) -> str:
+    """Return a heading as a definition would say it, without foreign keys."""
+    lines = [f"# {heading.comment}"] if heading.comment else []
+    in_key = True
+    for attribute in _visible(heading):
+        if in_key and not attribute.in_key:
+            in_key = False
+            lines.append("---")
+        kind = f" : {attribute.type.text}" if attribute.type else ""
+        null = " = null" if attribute.nullable else ""
+        remark = f"  # {attribute.comment}" if attribute.comment else ""
+        lines.append(f"{attribute.name}{null}{kind}{remark}")
+    return "\n".join(lines)
+
+
+def _visible(heading: Heading) -> Iterable[Attribute]:
+    return heading.attributes.values()
+
+
+def _links(stored: StoredTable | None, keys: Mapping[TableName, str]) -> Iterable[Link]:
+    for key in stored.foreign_keys if stored else ():
+        parent, child = keys.get(key.parent), keys[key.child]
+        if stored is None or parent is None:
+            continue
+        if str(key.parent) == parent and str(key.child) == child:
+            yield Link(parent, child, _line(key, stored), _renames(key))
+        elif parent != child:
+            yield Link(parent, child, Line.PART)
+
+
+def _line(key: ForeignKey, child: StoredTable) -> Line:
+    if not key.primary:
+        return Line.SECONDARY
+    return Line.WHOLE if is_whole_key(key, child) else Line.PART
+
+
+def _renames(key: ForeignKey) -> tuple[tuple[str, str], ...]:
+    if not is_renaming(key):
+        return ()
+    return tuple((own, old) for own, old in key.attributes.items() if own != old)

@@ -1,0 +1,162 @@
+"""Values on their way out: from what the driver gave to Python values, blobs unpacked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dj_dagster.errors import DefinitionError, InvalidValueError
+from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.types import Family
+from dj_dagster.objects.codecs import CodecChain, ObjectContext
+from dj_dagster.objects.external_pointer import ExternalPointerType
+from dj_dagster.objects.flight import in_flight
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.fetching.external import followed
+
+Row = tuple[Any, ...]
+Convert = Callable[[Any], Any]
+
+
+class RowDecoder:
+    """Decodes rows of some attributes of a heading; what it needs is looked up once.
+
+    Parameters
+    ----------
+    wanted
+        The attributes whose values are asked for.
+    squeeze
+        Whether unpacked arrays lose their dimensions of length one.
+
+    Attributes
+    ----------
+    names
+        What to select: the wanted names, and with codecs also the key, by which their errors name
+        the row.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        heading: Heading,
+        wanted: Sequence[str],
+        *,
+        squeeze: bool = False,
+    ) -> None:
+        self._connection = connection
+        self._stores = connection.stores
+        self._width = len(wanted)
+        self._squeeze = squeeze
+        chains = {name: _chain(heading[name], connection) for name in wanted}
+        key = heading.primary_key if any(chains.values()) else []
+        self.names = [*wanted, *(name for name in key if name not in chains)]
+        self._key = [(name, self.names.index(name)) for name in key]
+        self._decoders = [
+            (position, heading[name], decoder)
+            for position, name in enumerate(self.names)
+            if (decoder := _decoder(heading[name], chains.get(name), connection)) is not None
+        ]
+        self._codecs = [
+            (position, heading[name], chain)
+            for position, name in enumerate(wanted)
+            if (chain := chains[name]) is not None
+        ]
+
+    @property
+    def unpacks(self) -> bool:
+        """Whether any of the attributes passes a codec."""
+        return bool(self._codecs)
+
+    def rows(self, fetched: Sequence[Row]) -> Sequence[Row]:
+        """Return the wanted values of rows.
+
+        Raises
+        ------
+        ObjectError
+            If a blob or its object is missing or damaged, naming table, attribute and key.
+        InvalidValueError
+            If the database holds what is none of the attribute's type.
+        """
+        if not self._width:
+            return [()] * len(fetched)
+        if not self._decoders and not self._codecs:
+            return fetched
+        return list(zip(*self.columns(fetched), strict=True))
+
+    def columns(self, fetched: Sequence[Row]) -> list[Sequence[Any]]:
+        """Return the wanted values of rows, one sequence an attribute.
+
+        Raises
+        ------
+        ObjectError, InvalidValueError
+            As `rows`.
+        """
+        if not fetched:
+            return [() for _ in range(self._width)]
+        # Four times as fast as zip(*fetched), which makes an iterator for each row.
+        columns: list[Sequence[Any]] = [
+            list(map(itemgetter(position), fetched)) for position in range(len(self.names))
+        ]
+        for position, attribute, decoder in self._decoders:
+            columns[position] = _decoded(columns[position], attribute, decoder)
+        keys = [columns[position] for _, position in self._key]
+        for position, attribute, chain in self._codecs:
+            if isinstance(attribute.type, ExternalPointerType):
+                columns[position] = followed(self._connection, attribute, columns[position])
+            rows = zip(columns[position], *keys, strict=True)
+            unpack = partial(self._unpacked, attribute, chain, self._connection.download_path)
+            at_once = chain.decodes_concurrently and len(fetched) > 1
+            columns[position] = list((in_flight if at_once else map)(unpack, rows))
+        return columns[: self._width]
+
+    def _unpacked(
+        self, attribute: Attribute, chain: CodecChain, folder: Path, row: tuple[Any, ...]
+    ) -> Any:
+        value, *key = row
+        if value is None:
+            return None
+        schema, _, table = attribute.table.partition(".")
+        names = (name for name, _ in self._key)
+        place = dict(zip(names, key, strict=True))
+        context = ObjectContext(self._stores, schema, table, attribute.name, place, folder)
+        unpacked = chain.decode(value, context)
+        return (
+            unpacked.squeeze() if self._squeeze and isinstance(unpacked, np.ndarray) else unpacked
+        )
+
+
+def _decoded(values: Sequence[Any], attribute: Attribute, decoder: Convert) -> list[Any]:
+    try:
+        return [None if value is None else decoder(value) for value in values]
+    except (TypeError, ValueError, ArithmeticError) as error:
+        kind = attribute.type.text if attribute.type else "computed"
+        raise InvalidValueError(
+            f"{attribute.table}.{attribute.name} : {kind} holds a value that is none: {error}. "
+            "Another program has written it; fetch the other attributes with proj."
+        ) from error
+
+
+def _chain(attribute: Attribute, connection: Connection) -> CodecChain | None:
+    kind = attribute.type
+    if kind is None or kind.family is not Family.CODEC:
+        return None
+    try:
+        return connection.codecs.resolve(kind)
+    except DefinitionError as error:
+        raise DefinitionError(
+            f"{attribute.table}.{attribute.name} cannot be read: {error} "
+            f"proj(..., '-{attribute.name}') leaves the attribute out."
+        ) from None
+
+
+def _decoder(
+    attribute: Attribute, chain: CodecChain | None, connection: Connection
+) -> Convert | None:
+    if attribute.type is None:
+        return connection.backend.computed_decoder()
+    return connection.backend.decoder(chain.column_type if chain else attribute.type)

@@ -1,0 +1,70 @@
+"""The hidden tables ``~external_<store>``, in which DataJoint 0.14 says where its objects lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from dj_dagster.model.heading import Attribute
+from dj_dagster.model.table_name import TableName
+from dj_dagster.model.types import parse_type
+from dj_dagster.objects.external_pointer import ExternalObject
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.database.headings import EXTERNAL_PREFIX
+
+_COLUMNS = ("hash", "size", "attachment_name", "filepath", "contents_hash")
+_CHUNK = 10_000
+_UUID = parse_type("uuid")
+
+
+def followed(
+    connection: Connection, attribute: Attribute, values: Sequence[UUID | None]
+) -> list[ExternalObject | UUID | None]:
+    """Return the objects that a column's values point to, in one query however many they are.
+
+    A hash of which nothing is known stays as it is.
+    """
+    schema = attribute.table.partition(".")[0]
+    store = attribute.type.store if attribute.type else None
+    hashes = {digest for digest in values if digest is not None}
+    objects = external_objects(connection, schema, str(store), hashes)
+    return [None if digest is None else objects.get(digest, digest) for digest in values]
+
+
+def external_objects(
+    connection: Connection, schema: str, store: str, hashes: Iterable[UUID]
+) -> dict[UUID, ExternalObject]:
+    """Look up objects by their hashes, in one query (for each ten thousand of them).
+
+    Those that are not there are not in the result.
+    """
+    wanted = list(dict.fromkeys(hashes))
+    found: dict[UUID, ExternalObject] = {}
+    for start in range(0, len(wanted), _CHUNK):
+        for row in _rows(connection, schema, store, wanted[start : start + _CHUNK]):
+            digest, size, name, path, contents = row
+            found[_uuid(connection, digest)] = ExternalObject(
+                store,
+                _uuid(connection, digest),
+                int(size),
+                name,
+                path,
+                None if contents is None else _uuid(connection, contents),
+            )
+    return found
+
+
+def _rows(connection: Connection, schema: str, store: str, hashes: list[UUID]) -> Any:
+    name = TableName(schema, f"{EXTERNAL_PREFIX}{store}")
+    table = connection.backend.sql_table(name, *map(sa.column, _COLUMNS))
+    encode = connection.backend.encoder(_UUID) or (lambda value: value)
+    among = connection.backend.is_among([table.c.hash], [(encode(digest),) for digest in hashes])
+    return connection.rows(sa.select(*table.c).where(among))
+
+
+def _uuid(connection: Connection, value: Any) -> UUID:
+    decode = connection.backend.decoder(_UUID)
+    return decode(value) if decode is not None else UUID(value)

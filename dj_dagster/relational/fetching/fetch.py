@@ -1,0 +1,190 @@
+"""Rows on their way out: run a query, decode its values."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import CompileError
+
+from dj_dagster.relational.algebra.algebra import Node
+from dj_dagster.relational.algebra.projection import unknown
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.database.driver import Tuples, stream_select
+from dj_dagster.relational.database.write import flush_before_reading
+from dj_dagster.relational.fetching.decode import Row, RowDecoder
+from dj_dagster.relational.fetching.reading import Reading, read
+from dj_dagster.relational.sql.lowering import Lowering
+from dj_dagster.relational.sql.ordering import EVERYTHING, Order, Window, make_window
+
+CHUNK_ROWS = 1000
+CHUNK_BYTES = 2**20
+"""How much a streaming query reads ahead; a row that is larger comes alone."""
+
+
+def rows(
+    connection: Connection,
+    node: Node,
+    names: Sequence[str],
+    order_by: Order = None,
+    limit: int | None = None,
+    offset: int | None = None,
+    *,
+    squeeze: bool = False,
+) -> Sequence[Row]:
+    """Return the named attributes of a query's rows, decoded.
+
+    Raises
+    ------
+    UnknownAttributeError
+        If a name is not in the query's heading.
+    """
+    window = make_window(order_by, limit, offset, node.heading)
+    return rows_of(connection, node, names, window, squeeze=squeeze)
+
+
+def rows_of(
+    connection: Connection,
+    node: Node,
+    names: Sequence[str],
+    window: Window,
+    *,
+    squeeze: bool = False,
+) -> Sequence[Row]:
+    """Return the named attributes of the rows of a window, decoded; see `rows`."""
+    fetched, decoder = _fetched(connection, node, names, window, squeeze)
+    return decoder.rows(fetched)
+
+
+def columns(
+    connection: Connection,
+    node: Node,
+    names: Sequence[str],
+    order_by: Order = None,
+    limit: int | None = None,
+    offset: int | None = None,
+    *,
+    squeeze: bool = False,
+) -> dict[str, Sequence[Any]]:
+    """Return the named attributes of a query's rows, decoded, one sequence an attribute."""
+    window = make_window(order_by, limit, offset, node.heading)
+    names = list(dict.fromkeys(names))
+    fetched, decoder = _fetched(connection, node, names, window, squeeze)
+    return dict(zip(names, decoder.columns(fetched), strict=True))
+
+
+def dicts(
+    connection: Connection,
+    node: Node,
+    names: Sequence[str],
+    order_by: Order = None,
+    limit: int | None = None,
+    offset: int | None = None,
+    *,
+    squeeze: bool = False,
+) -> list[dict[str, Any]]:
+    """Return the named attributes of a query's rows as dicts; see `rows`."""
+    found = rows(connection, node, names, order_by, limit, offset, squeeze=squeeze)
+    return [dict(zip(names, row, strict=True)) for row in found]
+
+
+def stream(connection: Connection, node: Node, names: Sequence[str]) -> Generator[Row]:
+    """Yield the named attributes of a query's rows, decoded, without holding them all.
+
+    The rows come over a connection of their own, so that other queries go on meanwhile. In a
+    transaction, whose rows no other connection sees, they are all fetched at first and decoded a
+    chunk at a time; so are those of a database in memory, which has one connection only.
+    """
+    flush_before_reading(connection, node.tables)
+    if connection.in_transaction or isinstance(connection.engine.pool, sa.SingletonThreadPool):
+        fetched, decoder = _fetched(connection, node, names, EVERYTHING, squeeze=False)
+        step = 1 if decoder.unpacks else CHUNK_ROWS
+        for start in range(0, len(fetched), step):
+            yield from decoder.rows(fetched[start : start + step])
+        return
+    decoder = _decoder(connection, node, names)
+    select = _select(connection, node, decoder.names, EVERYTHING)
+    first = 1 if decoder.unpacks else CHUNK_ROWS
+    with connection.session_apart() as session:
+
+        def stop() -> None:
+            connection.backend.stop_query(connection.engine, session)
+
+        with closing(stream_select(session, select, first, _next_size, stop)) as chunks:
+            for chunk in chunks:
+                yield from decoder.rows(chunk)
+
+
+def count(connection: Connection, node: Node) -> int:
+    """Return the number of rows."""
+    lowering = Lowering(connection.backend)
+    found, _ = read(connection, node, "count", lambda: Reading(lowering.lower(node).count()))
+    return found[0][0]
+
+
+def exists(connection: Connection, node: Node) -> bool:
+    """Return whether there is any row."""
+    lowering = Lowering(connection.backend)
+    found, _ = read(connection, node, "exists", lambda: Reading(lowering.lower(node).exists()))
+    return bool(found)
+
+
+def sql_text(connection: Connection, node: Node, names: Sequence[str]) -> str:
+    """Return the SQL that reads named attributes, values written into it, for people to read."""
+    for name in names:
+        if name not in node.heading:
+            raise unknown(name, node.heading)
+    select = Lowering(connection.backend).lower(node).select(*names)
+    dialect = connection.engine.dialect
+    try:
+        text = str(select.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+    except CompileError:
+        # A value has no literal: it is left to a placeholder.
+        return str(select.compile(dialect=dialect))
+    return text.replace("%%", "%") if dialect.paramstyle == "format" else text
+
+
+def _fetched(
+    connection: Connection, node: Node, names: Sequence[str], window: Window, squeeze: bool
+) -> tuple[Tuples, RowDecoder]:
+    """Return rows as the driver gives them and what decodes them."""
+
+    def make() -> Reading:
+        decoder = _decoder(connection, node, names, squeeze)
+        return Reading(_select(connection, node, decoder.names, window), decoder)
+
+    found, decoder = read(connection, node, (*names, window), make)
+    return found, decoder or _decoder(connection, node, names, squeeze)
+
+
+def _decoder(
+    connection: Connection, node: Node, names: Sequence[str], squeeze: bool = False
+) -> RowDecoder:
+    for name in names:
+        if name not in node.heading:
+            raise unknown(name, node.heading)
+    return RowDecoder(connection, node.heading, names, squeeze=squeeze)
+
+
+def _select(
+    connection: Connection, node: Node, names: Sequence[str], window: Window
+) -> sa.Select[Any]:
+    lowering = Lowering(connection.backend)
+    lowered = lowering.ordered(node, window.order, window.limit, window.offset)
+    stored = {
+        name: connection.backend.fetched(lowered.columns[name], kind)
+        for name in names
+        if (kind := node.heading[name].type) is not None
+    }
+    return replace(lowered, columns=lowered.columns | stored).select(*names)
+
+
+def _next_size(chunk: Tuples, size: int) -> int:
+    """Return how many rows to read next: more while they are small, fewer when they are large."""
+    read = sum(len(value) for row in chunk for value in row if isinstance(value, bytes | str))
+    if read > CHUNK_BYTES:
+        return max(1, size // 2)
+    return min(CHUNK_ROWS, 2 * size) if 2 * read < CHUNK_BYTES else size

@@ -1,0 +1,217 @@
+"""Columns of a query as data frames, their types known from the heading."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dj_dagster.errors import ConfigurationError, QueryError
+from dj_dagster.late import LateModule
+from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.types import AttributeType, Family
+from dj_dagster.relational.fetching.arrays import array, objects
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+else:
+    pd = LateModule("pandas")
+
+Build = Callable[[Any, Sequence[Any], Attribute], Any]
+Columns = Mapping[str, Sequence[Any]]
+
+_LONGEST_DECIMAL = 38
+"""Digits that a decimal of 128 bits holds; polars has no other."""
+
+
+def pandas_frame(columns: Columns, heading: Heading) -> pd.DataFrame:
+    """Return a pandas frame indexed by the primary key, with columns even when it is empty.
+
+    Integers beside nulls stay objects, as floats they could lose digits; datetimes are
+    ``datetime64[us]``.
+    """
+    series = {name: _pandas_series(values, heading[name]) for name, values in columns.items()}
+    frame = pd.DataFrame(series, copy=False)
+    return frame.set_index(heading.primary_key) if heading.primary_key else frame
+
+
+def polars_frame(columns: Columns, heading: Heading) -> pl.DataFrame:
+    """Return a polars frame with the heading's types, the key's columns first.
+
+    What codecs unpack is of type Object; uuids and JSON are text.
+
+    Raises
+    ------
+    ConfigurationError
+        If polars is not installed.
+    QueryError
+        If polars has no place for a value.
+    """
+    polars = _optional("polars", "polars")
+    return polars.DataFrame(
+        [
+            _fitting(_polars_series, polars, values, heading[name])
+            for name, values in columns.items()
+        ]
+    )
+
+
+def arrow_table(columns: Columns, heading: Heading) -> pa.Table:
+    """Return an Arrow table with the heading's types, the key's columns first.
+
+    For what codecs unpack Arrow finds the type: lists of numbers fit, most objects do not. Uuids
+    and JSON are text.
+
+    Raises
+    ------
+    ConfigurationError
+        If pyarrow is not installed.
+    QueryError
+        If Arrow has no place for a value.
+    """
+    arrow = _optional("pyarrow", "arrow")
+    return arrow.table(
+        {
+            name: _fitting(_arrow_array, arrow, values, heading[name])
+            for name, values in columns.items()
+        }
+    )
+
+
+def _optional(module: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"This needs the package {error.name}: pip install 'dj-dagster[{extra}]'"
+        ) from error
+
+
+def _fitting(build: Build, package: Any, values: Sequence[Any], attribute: Attribute) -> Any:
+    try:
+        return build(package, values, attribute)
+    except Exception as error:
+        # Both packages raise errors of many kinds, some of them Python's own.
+        name, kind = attribute.name, attribute.type
+        raise QueryError(
+            f"{name} : {kind.text if kind else 'computed'} has values that do not fit: {error}. "
+            f"Leave it out with .proj(..., '-{name}'), or use to_dicts or to_pandas."
+        ) from error
+
+
+@cache
+def _pandas_text() -> Any:
+    """Return what this version of pandas keeps text in."""
+    return pd.Series(["text"]).dtype
+
+
+def _pandas_series(values: Sequence[Any], attribute: Attribute) -> Any:
+    kind = attribute.type
+    if kind is None:
+        found = array(values, attribute)
+        mixed = not values or found.dtype != object or _has_integers(values)
+        return found if mixed else pd.Series(list(values))
+    try:
+        match kind.family:
+            case Family.FLOAT:
+                return np.array(values, np.float64)
+            case Family.DATETIME:
+                return pd.Series(values, dtype="datetime64[us]")
+            case Family.STRING | Family.ENUM:
+                return pd.Series(values, dtype=_pandas_text())
+            case _:
+                return array(values, attribute)
+    except (TypeError, ValueError):
+        # Such as MySQL's date of zeros, which comes as text.
+        return objects(values)
+
+
+def _has_integers(values: Sequence[Any]) -> bool:
+    return any(type(value) in (int, bool) for value in values)
+
+
+def _polars_series(polars: Any, values: Sequence[Any], attribute: Attribute) -> Any:
+    kind = attribute.type
+    if kind is None:
+        return polars.Series(attribute.name, values)
+    dtype = _polars_type(polars, kind)
+    return polars.Series(attribute.name, _portable(values, kind), dtype, strict=True)
+
+
+def _arrow_array(arrow: Any, values: Sequence[Any], attribute: Attribute) -> Any:
+    kind = attribute.type
+    if kind is None or kind.family is Family.CODEC:
+        return arrow.array(values)
+    return arrow.array(_portable(values, kind), _arrow_type(arrow, kind))
+
+
+def _portable(values: Sequence[Any], kind: AttributeType) -> Sequence[Any]:
+    """Return values as types that other languages have."""
+    if kind.family is Family.UUID:
+        return [None if value is None else str(value) for value in values]
+    if kind.family is Family.JSON:
+        return [None if value is None else json.dumps(value) for value in values]
+    if _is_long_decimal(kind):
+        return [None if value is None else format(value, "f") for value in values]
+    return values
+
+
+def _polars_type(polars: Any, kind: AttributeType) -> Any:
+    match kind.family:
+        case Family.INTEGER | Family.FLOAT:
+            return getattr(polars, _number(kind).capitalize().replace("Ui", "UI"))
+        case Family.DECIMAL if not _is_long_decimal(kind):
+            return polars.Decimal(kind.size, kind.scale or 0)
+        case Family.BOOL:
+            return polars.Boolean
+        case Family.DATE:
+            return polars.Date
+        case Family.DATETIME:
+            return polars.Datetime("us")
+        case Family.TIME:
+            return polars.Time
+        case Family.BYTES:
+            return polars.Binary
+        case Family.CODEC:
+            return polars.Object
+        case _:
+            return polars.String
+
+
+def _arrow_type(arrow: Any, kind: AttributeType) -> Any:
+    match kind.family:
+        case Family.INTEGER | Family.FLOAT:
+            return getattr(arrow, _number(kind))()
+        case Family.DECIMAL if not _is_long_decimal(kind):
+            return arrow.decimal128(kind.size, kind.scale or 0)
+        case Family.BOOL:
+            return arrow.bool_()
+        case Family.DATE:
+            return arrow.date32()
+        case Family.DATETIME:
+            return arrow.timestamp("us")
+        case Family.TIME:
+            return arrow.time64("us")
+        case Family.BYTES:
+            return arrow.binary()
+        case _:
+            return arrow.string()
+
+
+def _number(kind: AttributeType) -> str:
+    """Return the name that polars and Arrow have for a number's type: ``uint32``, ``float64``."""
+    if kind.family is Family.FLOAT:
+        return f"float{kind.size}"
+    bits = next(bits for bits in (8, 16, 32, 64) if bits >= (kind.size or 64))
+    return f"uint{bits}" if kind.unsigned else f"int{bits}"
+
+
+def _is_long_decimal(kind: AttributeType) -> bool:
+    """Whether a decimal is kept as text: 128 bits do not hold it."""
+    return kind.family is Family.DECIMAL and (kind.size or 0) > _LONGEST_DECIMAL

@@ -1,0 +1,283 @@
+"""The rows of a query: the methods that run it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dj_dagster.errors import QueryError
+from dj_dagster.model.heading import Heading
+from dj_dagster.relational.algebra.algebra import Node
+from dj_dagster.relational.algebra.top import Order
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.fetching.arrays import array, records
+from dj_dagster.relational.fetching.frames import arrow_table, pandas_frame, polars_frame
+from dj_dagster.relational.fetching.preview import html_preview, text_preview
+from dj_dagster.relational.sql.ordering import FIRST_TWO
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
+KEY = "KEY"
+"""Stands for the primary key among the attributes that are asked for: a dict."""
+
+
+class Rows:
+    """A query on a connection, and every way to get its rows.
+
+    Where a method takes `order_by`, that is an attribute's name, or a list of them, each with
+    `` DESC`` where wanted; ``"KEY"`` stands for the primary key. Without it rows come in the order
+    of the query's `Top`, or in any. `limit` and `offset` say how many rows, after leaving out how
+    many. `squeeze` takes dimensions of length one from arrays in blobs. Wrong ones are refused
+    with a `QueryError`.
+    """
+
+    def __init__(self, connection: Connection, node: Node) -> None:
+        self._connection = connection
+        self._node: Node | None = node
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that the query runs on."""
+        return self._connection
+
+    @property
+    def node(self) -> Node:
+        """The query as plain data."""
+        assert self._node is not None
+        return self._node
+
+    @property
+    def heading(self) -> Heading:
+        """The attributes of the result."""
+        return self.node.heading
+
+    @property
+    def primary_key(self) -> list[str]:
+        """Names of the primary key."""
+        return self.heading.primary_key
+
+    def to_dicts(
+        self,
+        order_by: Order = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        squeeze: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Return the rows as dicts.
+
+        Booleans come as bool, where DataJoint gives 0 and 1, which are equal to them.
+        """
+        node = self.node
+        names = node.heading.names
+        return fetch.dicts(self.connection, node, names, order_by, limit, offset, squeeze=squeeze)
+
+    def keys(
+        self, order_by: Order = None, limit: int | None = None, offset: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the primary keys as dicts."""
+        node = self.node
+        key = node.heading.primary_key
+        return fetch.dicts(self.connection, node, key, order_by, limit, offset)
+
+    def to_pandas(
+        self,
+        order_by: Order = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        squeeze: bool = False,
+    ) -> pd.DataFrame:
+        """Return the rows as a data frame indexed by the primary key.
+
+        The columns have the heading's types, also when there is no row: int64 (object beside
+        nulls), float64, bool, ``datetime64[us]``, pandas' own text; all else are objects.
+        """
+        columns = self._columns(self.heading.names, order_by, limit, offset, squeeze)
+        return pandas_frame(columns, self.heading)
+
+    def to_polars(
+        self,
+        order_by: Order = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        squeeze: bool = False,
+    ) -> pl.DataFrame:
+        """Return the rows as a polars data frame, its schema given by the heading.
+
+        Uuids and JSON come as text, what codecs unpack as objects.
+
+        Raises
+        ------
+        ConfigurationError
+            If polars is not installed: ``pip install 'dj-dagster[polars]'``.
+        """
+        columns = self._columns(self.heading.names, order_by, limit, offset, squeeze)
+        return polars_frame(columns, self.heading)
+
+    def to_arrow(
+        self,
+        order_by: Order = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        squeeze: bool = False,
+    ) -> pa.Table:
+        """Return the rows as an Arrow table, its schema given by the heading.
+
+        Uuids and JSON come as text.
+
+        Raises
+        ------
+        ConfigurationError
+            If pyarrow is not installed: ``pip install 'dj-dagster[arrow]'``.
+        QueryError
+            If a codec gives what Arrow has no place for, such as a matrix.
+        """
+        columns = self._columns(self.heading.names, order_by, limit, offset, squeeze)
+        return arrow_table(columns, self.heading)
+
+    def to_arrays(
+        self,
+        *attributes: str,
+        include_key: bool = False,
+        order_by: Order = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        squeeze: bool = False,
+    ) -> Any:
+        """Return the named attributes as arrays; without names a record array of all.
+
+        Integers come as int64, floats as float64, booleans as bool. What may be null, text, dates,
+        decimals and unpacked objects come in arrays of objects; of an attribute named here a
+        nullable one that has no null comes as the number that it is. ``"KEY"`` among the names
+        gives the primary keys as dicts.
+
+        Parameters
+        ----------
+        include_key
+            Whether the primary keys come before the named attributes, as a list of dicts.
+
+        Returns
+        -------
+        numpy.ndarray or tuple
+            One array for one name, else a tuple of them.
+        """
+        names = [*((KEY,) if include_key and attributes else ()), *attributes]
+        needed = self._needed(names) if names else self.heading.names
+        columns = self._columns(needed, order_by, limit, offset, squeeze)
+        if not names:
+            return records(columns, self.heading)
+        result = tuple(
+            self._key_dicts(columns)
+            if self._is_key(name)
+            else array(columns[name], self.heading[name])
+            for name in names
+        )
+        return result if include_key or len(names) > 1 else result[0]
+
+    def fetch1(self, *attributes: str, squeeze: bool = False) -> Any:
+        """Return the one row as a dict, or the values of the named attributes.
+
+        ``"KEY"`` among the names gives the primary key as a dict.
+
+        Raises
+        ------
+        QueryError
+            If there is not exactly one row.
+        """
+        node = self.node
+        names = self._needed(attributes) if attributes else node.heading.names
+        rows = fetch.rows_of(self.connection, node, names, FIRST_TWO, squeeze=squeeze)
+        if len(rows) != 1:
+            found = "no row" if not rows else f"{len(self)} rows"
+            tables = ", ".join(sorted(map(str, node.tables)))
+            raise QueryError(
+                f"fetch1 expects exactly one row; the query over {tables} has {found}."
+            )
+        row = dict(zip(names, rows[0], strict=True))
+        if not attributes:
+            return row
+        values = tuple(
+            {key: row[key] for key in self.primary_key} if self._is_key(name) else row[name]
+            for name in attributes
+        )
+        return values[0] if len(values) == 1 else values
+
+    def head(self, limit: int = 25) -> list[dict[str, Any]]:
+        """Return the first rows by primary key."""
+        return self.to_dicts(order_by=KEY, limit=limit)
+
+    def tail(self, limit: int = 25) -> list[dict[str, Any]]:
+        """Return the last rows by primary key, in its order."""
+        return self.to_dicts(order_by=f"{KEY} DESC", limit=limit)[::-1]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows as dicts, without holding all of them: see `fetch.stream`."""
+        node = self.node
+        names = node.heading.names
+        for row in fetch.stream(self.connection, node, names):
+            yield dict(zip(names, row, strict=True))
+
+    def __len__(self) -> int:
+        return fetch.count(self.connection, self.node)
+
+    def __bool__(self) -> bool:
+        return fetch.exists(self.connection, self.node)
+
+    def make_sql(self, fields: Iterable[str] | None = None) -> str:
+        """Return the query as SQL, values written into it, for people to read.
+
+        Parameters
+        ----------
+        fields
+            Which attributes; all by default.
+        """
+        names = self.heading.names if fields is None else list(fields)
+        return fetch.sql_text(self.connection, self.node, names)
+
+    def preview(self, limit: int | None = None, width: int | None = None) -> str:
+        """Return the first rows as a table in plain text.
+
+        What codecs unpack is not read, only named.
+
+        Parameters
+        ----------
+        limit
+            How many rows; the connection's `display` says it by default.
+        width
+            How many characters a value may take, as `limit`.
+        """
+        return text_preview(self.connection, self.node, limit, width)
+
+    def __repr__(self) -> str:
+        return self.preview()
+
+    def _repr_html_(self) -> str:
+        return html_preview(self.connection, self.node)
+
+    def _columns(
+        self,
+        names: Sequence[str],
+        order_by: Order,
+        limit: int | None,
+        offset: int | None,
+        squeeze: bool,
+    ) -> dict[str, Sequence[Any]]:
+        return fetch.columns(
+            self.connection, self.node, names, order_by, limit, offset, squeeze=squeeze
+        )
+
+    def _is_key(self, name: str) -> bool:
+        return name == KEY and name not in self.heading
+
+    def _needed(self, names: Sequence[str]) -> list[str]:
+        """Return the attributes that names stand for, each once."""
+        needed = [[*self.primary_key] if self._is_key(name) else [name] for name in names]
+        return list(dict.fromkeys(name for group in needed for name in group))
+
+    def _key_dicts(self, columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+        key = self.primary_key
+        rows = zip(*[columns[name] for name in key], strict=True)
+        return [dict(zip(key, row, strict=True)) for row in rows]

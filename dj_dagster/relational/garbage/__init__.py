@@ -1,0 +1,1 @@
+"""Which objects rows refer to, and the collector of those that none does."""

@@ -1,0 +1,188 @@
+"""The paths that rows refer to: read from the columns as they are stored, in one snapshot.
+
+The rows of all schemas count, as a copied row may refer to an object of another schema, and the
+columns of unknown codecs count too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection as SAConnection
+
+from dj_dagster.errors import DefinitionError, ObjectError, QueryError
+from dj_dagster.model.heading import Attribute
+from dj_dagster.model.table_name import TableName
+from dj_dagster.model.types import Family
+from dj_dagster.objects.codecs import CodecChain
+from dj_dagster.objects.external_pointer import ExternalPointerType
+from dj_dagster.objects.store import Store, checked_path
+from dj_dagster.objects.stores import Stores
+from dj_dagster.relational.database.catalog import Catalog
+from dj_dagster.relational.database.connection import Connection
+
+_ROWS_AT_ONCE = 5000
+
+Reference = tuple[str, str | None]
+Read = Callable[[Any], Iterable[Reference]]
+
+
+@dataclass
+class Marks:
+    """What the rows of a database refer to in one store.
+
+    Attributes
+    ----------
+    unreadable
+        Columns with values of which it is not known what they refer to, each with one of them.
+    """
+
+    paths: set[str] = field(default_factory=set[str])
+    unreadable: dict[str, str] = field(default_factory=dict[str, str])
+
+
+def marks(connection: Connection, store: Store) -> Marks:
+    """Read all references to the objects of a store.
+
+    Raises
+    ------
+    QueryError
+        In a transaction, whose view of the rows may be an old one.
+    """
+    if connection.in_transaction:
+        raise QueryError("Garbage is collected outside of transactions: leave this one first.")
+    # A catalog of its own: another process may have declared tables that ours does not know.
+    columns = list(_columns(Catalog(connection.backend, connection.cursor), connection))
+    found = Marks()
+    belongs = _belonging(connection.stores, store)
+    with _snapshot(connection) as session:
+        for table, attribute, read in columns:
+            for value in _values(session, connection, table, attribute.name):
+                _mark(found, f"{table}.{attribute.name}", read, value, belongs)
+    return found
+
+
+def _mark(
+    found: Marks, place: str, read: Read, value: Any, belongs: Callable[[str | None], bool]
+) -> None:
+    try:
+        references = [(checked_path(path), name) for path, name in read(value)]
+    except Exception as error:
+        # A codec of somebody else's may fail in any way.
+        found.unreadable.setdefault(place, f"{value!r:.100} ({error})")
+        return
+    found.paths.update(path for path, name in references if belongs(name))
+
+
+def _columns(
+    catalog: Catalog, connection: Connection
+) -> Iterator[tuple[TableName, Attribute, Read]]:
+    """Yield the columns that may hold references, and how they are read."""
+    for schema in connection.schema_names():
+        for name, stored in catalog.tables(schema).items():
+            for attribute in stored.heading.all_attributes.values():
+                if (read := _reader(attribute, connection)) is not None:
+                    yield name, attribute, read
+
+
+def _reader(attribute: Attribute, connection: Connection) -> Read | None:
+    kind = attribute.type
+    # Objects of DataJoint 0.14 lie outside of the folders that are collected.
+    if kind is None or kind.family is not Family.CODEC or isinstance(kind, ExternalPointerType):
+        return None
+    try:
+        chain = connection.codecs.resolve(kind)
+    except DefinitionError:
+        return _required(_any_paths, kind.store)
+    inner = chain.column_type
+    if inner.family is not Family.JSON and chain.store is None:
+        return None
+    decode = connection.backend.decoder(inner) or (lambda value: value)
+    return _required(lambda value: _paths(chain, decode(value)), chain.store)
+
+
+def _paths(chain: CodecChain, stored: Any) -> list[Reference]:
+    return [found for codec in chain.codecs for found in codec.referenced_paths(stored)]
+
+
+def _any_paths(value: Any) -> list[Reference]:
+    """Return what is called a path in the JSON of a codec that is not known here."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        value = bytes(value)
+    if isinstance(value, str | bytes):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return []
+    return list(_nested(value))
+
+
+def _nested(value: Any) -> Iterator[Reference]:
+    if isinstance(value, Mapping):
+        path, name = value.get("path"), value.get("store")
+        if isinstance(path, str):
+            yield path, name if isinstance(name, str) and name else None
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _nested(item)
+
+
+def _required(read: Read, store: str | None) -> Read:
+    """Refuse values of a codec with a store that refer to nothing."""
+    if store is None:
+        return read
+
+    def checked(value: Any) -> Iterable[Reference]:
+        references = list(read(value))
+        if not references:
+            raise ObjectError("it names no object; its codec may need referenced_paths()")
+        return references
+
+    return checked
+
+
+def _belonging(stores: Stores, store: Store) -> Callable[[str | None], bool]:
+    """Return what tells whether a reference by a store's name may mean this store."""
+
+    def belongs(name: str | None) -> bool:
+        name = name or stores.default
+        if name is None or name not in stores:
+            # Perhaps this store, by a name of another machine's settings.
+            return True
+        return name == store.name or stores.get(name).url() == store.url()
+
+    known: dict[str | None, bool] = {}
+
+    def remembered(name: str | None) -> bool:
+        if name not in known:
+            known[name] = belongs(name)
+        return known[name]
+
+    return remembered
+
+
+@contextmanager
+def _snapshot(connection: Connection) -> Generator[SAConnection]:
+    """Give a connection on which all tables are seen as they were at one moment."""
+    with connection.session_apart() as session:
+        session.exec_driver_sql(connection.backend.begin_snapshot)
+        try:
+            yield session
+        finally:
+            session.exec_driver_sql("ROLLBACK")
+
+
+def _values(
+    session: SAConnection, connection: Connection, table: TableName, name: str
+) -> Iterator[Any]:
+    column = sa.column(name)
+    source = connection.backend.sql_table(table, column)
+    statement = sa.select(source.c[name]).where(source.c[name].is_not(None))
+    result = session.execute(statement, execution_options={"yield_per": _ROWS_AT_ONCE})
+    return (value for (value,) in result)

@@ -1,0 +1,306 @@
+"""Rows on their way in: names checked, values checked and encoded, nothing written yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from dj_dagster.errors import (
+    InvalidValueError,
+    MissingAttributeError,
+    QueryError,
+    UnknownAttributeError,
+)
+from dj_dagster.model.heading import Attribute
+from dj_dagster.objects.codecs import CodecChain, ObjectContext
+from dj_dagster.objects.flight import in_flight
+from dj_dagster.objects.keeping import StoredObjects
+from dj_dagster.relational.backends.base import DEFAULT, InsertMode
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.database.write_buffer import EncodedRows
+from dj_dagster.relational.inserting.column_checks import checked_column
+from dj_dagster.relational.inserting.insert_columns import (
+    InsertColumn,
+    columns_of,
+    has_codec,
+    key_of,
+    with_codec,
+)
+from dj_dagster.relational.inserting.row_batch import Batch
+from dj_dagster.relational.inserting.row_sources import batches
+from dj_dagster.relational.stored import StoredTable
+from dj_dagster.relational.values import checked, is_missing
+
+Refuse = Callable[[int, Attribute | None, QueryError], Any]
+
+
+class RowEncoder:
+    """Encodes batches of rows of one table.
+
+    Parameters
+    ----------
+    ignore_extra_fields
+        Whether names that the table does not have are left out.
+    refuse
+        Called with the position of a row in its batch, the attribute and the error; raises it
+        unless told otherwise.
+    partial
+        Whether rows may lack attributes that have no default.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        table: StoredTable,
+        *,
+        mode: InsertMode = "insert",
+        ignore_extra_fields: bool = False,
+        refuse: Refuse | None = None,
+        partial: bool = False,
+    ) -> None:
+        self._connection = connection
+        self._table = table
+        self._mode: InsertMode = mode
+        self._ignore_extra_fields = ignore_extra_fields
+        self._refuse = refuse
+        self._partial = partial
+        self._sizes: list[int] = []
+        self._objects: list[dict[str, Any]] = []
+        columns, packed = columns_of(table.heading, connection.backend)
+        if packed:
+            columns = tuple(with_codec(column, connection) for column in columns)
+        self._columns = columns
+        # What can fail comes before objects are written to a store.
+        self._in_rows = sorted(columns, key=has_codec) if packed else columns
+        self._in_stores: list[InsertColumn] = []
+        if packed:
+            self._in_rows = [column for column in self._in_rows if not column.has_store]
+            self._in_stores = [column for column in columns if column.has_store]
+
+    def encode(self, batches: Iterable[Batch]) -> list[EncodedRows]:
+        """Check and encode rows; what goes to a store is written there.
+
+        Raises
+        ------
+        UnknownAttributeError, MissingAttributeError, InvalidValueError
+            Naming the table, the attribute and the row's key, before anything is written.
+        """
+        # All batches are looked at before an object of any is written.
+        first = [(batch, self._checked(batch)) for batch in batches]
+        return [self._rows(batch, found) for batch, found in first]
+
+    def encode_plain(self, row: dict[Any, Any]) -> EncodedRows | None:
+        """Encode a row of values that are the driver's as they are; None: it is no such row."""
+        names: list[str] = []
+        values: list[tuple[Any]] = []
+        for column in self._columns:
+            name = column.attribute.name
+            value = row.get(name)
+            if value is None:
+                if not column.attribute.nullable:
+                    return None
+            elif column.fits is None or not column.fits(value):
+                return None
+            names.append(name)
+            values.append((value,))
+        if not row.keys() <= set(names):
+            return None
+        return EncodedRows(
+            self._table.name,
+            tuple(names),
+            tuple(values),
+            1,
+            key_of(self._table.heading),
+            self._mode,
+        )
+
+    def check(self, batch: Batch) -> None:
+        """Look for errors without writing any object."""
+        self._checked(batch)
+        for column in self._in_stores:
+            name, chain = column.attribute.name, column.codec
+            if chain is not None and name in batch.columns:
+                check = self._validating(column, chain, batch)
+                self._each(column, batch, batch.columns[name], check)
+
+    def _checked(self, batch: Batch) -> dict[str, Sequence[Any]]:
+        self._check_names(batch)
+        found: dict[str, Sequence[Any]] = {}
+        for column in self._in_rows:
+            if column.attribute.name in batch.columns:
+                found[column.attribute.name] = self._column(column, batch)
+        return found
+
+    def _rows(self, batch: Batch, found: dict[str, Sequence[Any]]) -> EncodedRows:
+        for column in self._in_stores:
+            if column.attribute.name in batch.columns:
+                found[column.attribute.name] = self._column(column, batch)
+        names = tuple(name for name in self._table.heading.attributes if name in found)
+        sizes, self._sizes = self._sizes, []
+        objects, self._objects = self._objects, []
+        return EncodedRows(
+            self._table.name,
+            names,
+            tuple(found[name] for name in names),
+            batch.size,
+            key_of(self._table.heading),
+            self._mode,
+            sum(sizes),
+            StoredObjects(tuple(objects)) if objects else None,
+        )
+
+    def _check_names(self, batch: Batch) -> None:
+        if batch.extra and not self._ignore_extra_fields:
+            for name, position in batch.extra.items():
+                message = (
+                    f"{self._table.name} has no attribute {name!r}. It has: "
+                    f"{', '.join(self._table.heading.names)}. "
+                    "Pass ignore_extra_fields=True to leave it out."
+                )
+                self._fail(batch, position, None, UnknownAttributeError(message))
+        if self._partial or len(batch.columns) == len(self._columns):
+            return
+        for column in self._columns:
+            attribute = column.attribute
+            optional = attribute.nullable or column.has_default
+            if attribute.name not in batch.columns and not optional:
+                for position in range(batch.size if self._refuse else 1):
+                    self._missing(column, batch, position)
+
+    def _column(self, column: InsertColumn, batch: Batch) -> Sequence[Any]:
+        values = batch.columns[column.attribute.name]
+        if column.codec is not None:
+            pack = self._packing(column, column.codec, batch)
+            if column.codec.encodes_concurrently and batch.size > 1:
+                return self._each_at_once(column, batch, values, pack)
+            return self._each(column, batch, values, pack)
+        found = checked_column(values, column.check, nullable=column.attribute.nullable)
+        if found is None:
+            return self._each(
+                column, batch, values, lambda value, _: checked(value, column.attribute)
+            )
+        if column.whole is None:
+            return found
+        convert = column.whole
+        return [None if value is None else convert(value) for value in found]
+
+    def _each(
+        self,
+        column: InsertColumn,
+        batch: Batch,
+        values: Sequence[Any],
+        encode: Callable[[Any, int], Any],
+    ) -> list[Any]:
+        """Encode value by value, which finds the row of an error."""
+        attribute = column.attribute
+        result: list[Any] = []
+        for position, value in enumerate(values):
+            if is_missing(value, attribute):
+                result.append(self._absent(column, batch, position))
+                continue
+            try:
+                stored = encode(value, position)
+                result.append(column.convert(stored) if column.convert else stored)
+            except InvalidValueError as error:
+                result.append(self._fail(batch, position, attribute, error))
+        return result
+
+    def _each_at_once(
+        self,
+        column: InsertColumn,
+        batch: Batch,
+        values: Sequence[Any],
+        encode: Callable[[Any, int], Any],
+    ) -> list[Any]:
+        """Do as `_each` does with several values at once, each of which waits for a store."""
+        attribute = column.attribute
+
+        def attempt(item: tuple[int, Any]) -> Any:
+            position, value = item
+            if is_missing(value, attribute):
+                return lambda: self._absent(column, batch, position)
+            try:
+                stored = encode(value, position)
+            except InvalidValueError as error:
+                # Told in the rows' order, by the thread that inserts.
+                refusal = error
+                return lambda: self._fail(batch, position, attribute, refusal)
+            return column.convert(stored) if column.convert else stored
+
+        found = in_flight(attempt, enumerate(values))
+        return [value() if callable(value) else value for value in found]
+
+    def _packing(
+        self, column: InsertColumn, chain: CodecChain, batch: Batch
+    ) -> Callable[[Any, int], Any]:
+        def pack(value: Any, position: int) -> Any:
+            stored = chain.encode(value, self._context(column.attribute, batch, position))
+            # Appending is safe in several threads, adding is not.
+            self._sizes.append(_size(stored))
+            if chain.store is not None and isinstance(stored, dict):
+                self._objects.append(stored)
+            return stored
+
+        return pack
+
+    def _validating(
+        self, column: InsertColumn, chain: CodecChain, batch: Batch
+    ) -> Callable[[Any, int], Any]:
+        def validate(value: Any, position: int) -> None:
+            try:
+                chain.codecs[0].validate(value)
+            except (TypeError, ValueError) as error:
+                place = self._context(column.attribute, batch, position).place
+                raise InvalidValueError(f"{place}: {error}") from error
+
+        return validate
+
+    def _absent(self, column: InsertColumn, batch: Batch, position: int) -> Any:
+        if column.attribute.nullable:
+            return None
+        return DEFAULT if column.has_default else self._missing(column, batch, position)
+
+    def _missing(self, column: InsertColumn, batch: Batch, position: int) -> None:
+        attribute = column.attribute
+        message = f"{self._table.name} needs a value for {attribute.name!r}, which has no default"
+        given = batch.columns.get(attribute.name, (None,) * batch.size)[position]
+        if given is not None:
+            message += f" ({given!r} counts as none: declare it = null, or as <blob> to keep it)"
+        self._fail(batch, position, attribute, MissingAttributeError(message))
+
+    def _fail(
+        self, batch: Batch, position: int, attribute: Attribute | None, error: QueryError
+    ) -> None:
+        if self._refuse is not None:
+            self._refuse(batch.start + position, attribute, error)
+            return
+        place = batch.place(position)
+        where = f"{place}: " if place else ""
+        key = batch.values(position, self._table.heading.primary_key)
+        text = str(error).removesuffix(".")
+        raise type(error)(f"{where}{text}. The row's key: {key}.") from error.__cause__
+
+    def _context(self, attribute: Attribute, batch: Batch, position: int) -> ObjectContext:
+        name = self._table.name
+        key = batch.values(position, self._table.heading.primary_key)
+        return ObjectContext(self._connection.stores, name.schema, name.table, attribute.name, key)
+
+
+def encode_rows(
+    connection: Connection,
+    table: StoredTable,
+    rows: Any,
+    *,
+    mode: InsertMode = "insert",
+    ignore_extra_fields: bool = False,
+) -> list[EncodedRows]:
+    """Check and encode rows of any kind but queries; see `RowEncoder.encode`."""
+    encoder = RowEncoder(connection, table, mode=mode, ignore_extra_fields=ignore_extra_fields)
+    return encoder.encode(batches(rows, table.heading))
+
+
+def _size(encoded: Any) -> int:
+    if isinstance(encoded, bytes | bytearray | memoryview):
+        return len(encoded)
+    size: Any = encoded.get("size") if isinstance(encoded, dict) else None
+    return int(size or 0)

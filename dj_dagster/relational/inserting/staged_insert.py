@@ -1,0 +1,158 @@
+"""Staged inserts: objects are written in place while they are computed, the row comes last."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, ExitStack, suppress
+from types import TracebackType
+from typing import IO, Any, Protocol
+
+from dj_dagster.errors import DataJointError, QueryError
+from dj_dagster.model.heading import Heading
+from dj_dagster.model.table_name import TableName
+from dj_dagster.objects.addressing import object_path
+from dj_dagster.objects.object_codec import ObjectCodec, published
+from dj_dagster.objects.object_ref import manifest_path
+from dj_dagster.objects.store import Store
+from dj_dagster.relational.database.connection import Connection
+
+
+class Insertable(Protocol):
+    """What a staged insert needs of a table."""
+
+    @property
+    def connection(self) -> Connection:
+        """Where the table is."""
+        ...
+
+    @property
+    def heading(self) -> Heading:
+        """Its attributes."""
+        ...
+
+    @property
+    def name(self) -> TableName:
+        """Its name in SQL."""
+        ...
+
+    def insert1(self, row: dict[str, Any]) -> None:
+        """Insert a row."""
+
+
+class StagedInsert(AbstractContextManager["StagedInsert"]):
+    """One row whose objects are written straight into their store.
+
+    Set the key in `rec` first, then write; the reference of each object is filled in at the end of
+    the block, when the row is inserted. If the block fails, what it wrote is deleted; if the
+    process dies, the garbage collector deletes it. While it is computed nothing should go unwritten
+    for longer than the collector's grace period.
+
+    Attributes
+    ----------
+    rec
+        The row.
+
+    Examples
+    --------
+    ::
+
+        with Scan.staged_insert1 as staged:
+            staged.rec["scan_id"] = 7
+            movie = zarr.open(staged.store("movie", ".zarr"), mode="w", shape=(9000, 512, 512))
+            movie[:] = frames
+    """
+
+    def __init__(self, table: Insertable) -> None:
+        self._table = table
+        self.rec: dict[str, Any] = {}
+        self._staged: dict[str, tuple[Store, str, str]] = {}
+        self._opened = ExitStack()
+
+    @property
+    def fs(self) -> Any:
+        """The fsspec file system of the default store; that of an attribute is ``store(…).fs``."""
+        return self._table.connection.stores.get().filesystem
+
+    def store(self, field: str, ext: str = "") -> Any:
+        """Return a mapping of paths to bytes, an fsspec ``FSMap``, for an attribute's folder.
+
+        Parameters
+        ----------
+        field
+            An attribute ``<object@store>`` or ``<zarr@store>``.
+        ext
+            Extension of the folder's name, ``".zarr"``; counts in the first call for an attribute.
+
+        Raises
+        ------
+        QueryError
+            If there is no such attribute, or `rec` lacks a part of the key.
+        """
+        store, path = self._place(field, ext)
+        return store.filesystem.get_mapper(store.full_path(path))
+
+    def open(self, field: str, ext: str = "", mode: str = "wb") -> IO[Any]:
+        """Open the file of an attribute for writing; the block's end closes it.
+
+        Parameters and errors are those of `store`.
+        """
+        store, path = self._place(field, ext)
+        return self._opened.enter_context(store.filesystem.open(store.full_path(path), mode))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            # Also after an error: some file systems finish an upload on closing only.
+            self._opened.close()
+            if error is None:
+                self._insert()
+        except BaseException:
+            self._clean_up()
+            raise
+        if error is not None:
+            self._clean_up()
+
+    def _insert(self) -> None:
+        for field, (store, path, ext) in self._staged.items():
+            self.rec[field] = published(store, path, ext or None)
+        self._table.insert1(self.rec)
+
+    def _clean_up(self) -> None:
+        for store, path, _ in self._staged.values():
+            # What stays is garbage, which the collector finds.
+            with suppress(DataJointError):
+                store.delete_many([*(list(store.list(path)) or [path]), manifest_path(path)])
+                store.tidy(path)
+
+    def _place(self, field: str, ext: str) -> tuple[Store, str]:
+        if field not in self._staged:
+            store = self._store_of(field)
+            name, key = self._table.name, self._key()
+            path = object_path(store.settings, name.schema, name.table, field, key, ext)
+            self._staged[field] = (store, path, ext)
+        store, path, _ = self._staged[field]
+        return store, path
+
+    def _store_of(self, field: str) -> Store:
+        connection, heading = self._table.connection, self._table.heading
+        kind = heading[field].type if field in heading else None
+        chain = connection.codecs.resolve(kind) if kind is not None else None
+        if chain is None or not chain.codecs or not isinstance(chain.codecs[0], ObjectCodec):
+            raise QueryError(
+                f"{self._table.name} has no attribute {field!r} of type <object@> or <zarr@>: only "
+                "these are written in place."
+            )
+        return connection.stores.get(chain.store)
+
+    def _key(self) -> dict[str, Any]:
+        names = self._table.heading.primary_key
+        missing = [name for name in names if name not in self.rec]
+        if missing:
+            raise QueryError(
+                f"The path of an object of {self._table.name} holds the key: set staged.rec"
+                f"[{missing[0]!r}] before store() or open()."
+            )
+        return {name: self.rec[name] for name in names}

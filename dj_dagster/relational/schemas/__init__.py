@@ -1,0 +1,1 @@
+"""Schemas: from classes to tables, and from tables to classes."""

@@ -1,0 +1,235 @@
+"""From a decorated class to its tables: its definition is read, its names found, all is created."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from inspect import cleandoc
+from typing import Any
+
+from dj_dagster.compat import register_adapters
+from dj_dagster.errors import DataJointError, DefinitionError
+from dj_dagster.model.declaration import ForeignKeyDeclaration, TableDefinition
+from dj_dagster.model.job_settings import with_job_metadata
+from dj_dagster.model.names import Tier, sql_table_name
+from dj_dagster.model.table_name import TableName
+from dj_dagster.relational.binding import Binding
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.declaring import declare
+from dj_dagster.relational.declaring.plan import FindParent, PlannedTable, plan_table
+from dj_dagster.relational.schemas.class_source import definition_text, located, read_definition
+from dj_dagster.relational.schemas.module_graph import check_half_imported, check_imports
+from dj_dagster.relational.schemas.references import find_class, find_declared, is_table
+from dj_dagster.relational.schemas.reflection import StoredClasses
+from dj_dagster.relational.schemas.schema_graph import check_acyclic
+from dj_dagster.relational.scope import Scope, warn_caller
+from dj_dagster.relational.stored import StoredTable
+from dj_dagster.relational.table import Lookup, Part, Table
+
+
+@dataclass(frozen=True, slots=True)
+class Declaring:
+    """How the classes of a schema become tables.
+
+    Attributes
+    ----------
+    scope
+        The names that definitions may use, besides those of the class's own module and family.
+    create
+        Whether a table that does not exist is created; otherwise it is an error.
+    """
+
+    connection: Connection
+    schema: str
+    scope: Scope
+    create: bool
+
+    def declare(self, cls: type[Table]) -> None:
+        """Declare a class and its parts, all of them or none.
+
+        Raises
+        ------
+        DefinitionError
+            If a definition does not parse or refers to an unknown table.
+        """
+        family = family_of(cls)
+        # All of it is read before any of it is declared.
+        plans = [self._read(table) for table in family]
+        for table, definition in zip(family, plans, strict=True):
+            self._declare(table, definition)
+        if issubclass(cls, Lookup):
+            _fill(cls)
+
+    def find_parent(self, cls: type[Table], item: ForeignKeyDeclaration) -> StoredTable:
+        """Return the table that a line of a class's definition refers to.
+
+        Raises
+        ------
+        DefinitionError
+            If there is no such table, or it has not been declared yet.
+        """
+        return find_declared(item.target, cls, self._scope(cls))().stored
+
+    def _read(self, cls: type[Table]) -> TableDefinition:
+        """Return a class's definition, after a look at the tables that it refers to."""
+        self._name(cls)  # raises when it is too long, before anything is declared
+        definition = read_definition(cls, class_name(cls))
+        if definition.deprecations:
+            warn_caller("\n".join(definition.deprecations), DeprecationWarning)
+        scope, family = self._scope(cls), family_of(cls)
+        codecs = {item.type.codec for item in definition.attributes if item.type.codec}
+        register_adapters(self.connection.codecs, codecs, scope.found)
+        for item in definition.foreign_keys:
+            if item.target != "self":
+                with located(cls, class_name(cls), item.line):
+                    if _target(item.target, cls, scope) not in family:
+                        self._check_parent(cls, find_declared(item.target, cls, scope))
+        return definition
+
+    def _check_parent(self, cls: type[Table], parent: type[Table]) -> None:
+        """Refuse a foreign key to another schema when schemas or modules would form a circle.
+
+        Tables that the database has already stay in use, whatever they refer to.
+        """
+        name, other = self._name(cls), parent().name
+        if parent().connection.url != self.connection.url:
+            raise DefinitionError(
+                f"{cls.__qualname__} refers to {other}, which is in another database: "
+                f"{parent().connection.url}, not {self.connection.url}."
+            )
+        if other.schema != self.schema and self.connection.catalog.find(name) is None:
+            check_imports(cls, parent)
+            check_acyclic(self.connection, name, [other])
+
+    def _name(self, cls: type[Table]) -> TableName:
+        master = self._name(cls.master).table if issubclass(cls, Part) else None
+        return TableName(self.schema, sql_table_name(cls.__name__, cls.tier, master))
+
+    def plan(self, cls: type[Table], context: Mapping[str, Any] | None = None) -> PlannedTable:
+        """Return the table that a class's definition asks for, whatever there is.
+
+        Parameters
+        ----------
+        context
+            Names that count before the schema's.
+
+        Raises
+        ------
+        DefinitionError
+            If the definition does not parse or refers to an unknown table.
+        """
+        if context is not None:
+            scope = Scope((context, *self.scope.layers))
+            return replace(self, scope=scope).plan(cls)
+        definition, find = self._completed(cls, self._read(cls))
+        place = partial(located, cls, class_name(cls))
+        return plan_table(self._name(cls), definition, find, self.connection.codecs, place)
+
+    def _declare(self, cls: type[Table], definition: TableDefinition) -> None:
+        name = self._name(cls)
+        definition, find = self._completed(cls, definition)
+        declare.ensure_table(
+            self.connection,
+            name,
+            definition,
+            find,
+            create=self.create,
+            place=partial(located, cls, class_name(cls)),
+        )
+        cls._binding = Binding(self.connection, name, class_name(cls), partial(self.plan, cls))
+        _document(cls)
+
+    def _completed(
+        self, cls: type[Table], definition: TableDefinition
+    ) -> tuple[TableDefinition, FindParent]:
+        """Return a definition with the hidden attributes of its tier, and how to find parents."""
+        computed = cls.tier in (Tier.IMPORTED, Tier.COMPUTED)
+        if computed and self.connection.job_settings.add_job_metadata:
+            definition = with_job_metadata(definition)
+
+        def find(item: ForeignKeyDeclaration) -> StoredTable:
+            if item.target == "self":
+                return declare.own_key(self._name(cls), definition, find, self.connection)
+            return self.find_parent(cls, item)
+
+        return definition, find
+
+    def _scope(self, cls: type[Table]) -> Scope:
+        """Put a class's master first, its module before the schema's own tables, its parts last.
+
+        A table that the database has already may refer to others that it has, as in a program that
+        keeps the classes of one schema in several modules.
+        """
+        master, *parts = family_of(cls)
+        names: dict[str, type[Table]] = {master.__name__: master, "self": cls}
+        siblings: dict[str, type[Table]] = {}
+        if issubclass(cls, Part):
+            names["master"] = master
+            # Last, and without the part itself: it may have the name of a table it refers to.
+            siblings = {part.__name__: part for part in parts if part is not cls}
+        *near, tables = self.scope.layers
+        module = vars(sys.modules.get(cls.__module__, object))
+        known = self.connection.catalog.find(self._name(cls)) is not None
+        stored = (StoredClasses(self.connection, self.schema),) if known else ()
+        return Scope((names, *near, module, tables, siblings, *stored))
+
+
+def _target(target: str, cls: type[Table], scope: Scope) -> type[Table]:
+    """Return the class that a foreign key names."""
+    try:
+        return find_class(target, cls, scope)
+    except DefinitionError:
+        check_half_imported(cls, target, scope.found(target.partition(".")[0]))
+        raise
+
+
+def checked_class(cls: type[Table]) -> None:
+    """Raise `DataJointError` for what is no table of its own."""
+    if not is_table(cls) or not hasattr(cls, "tier"):
+        raise DataJointError(
+            f"{cls!r} is no table: derive it from Manual, Lookup, Imported or Computed."
+        )
+    if issubclass(cls, Part):
+        raise DataJointError(
+            f"The part {cls.__name__} is declared with its master: "
+            "write it inside the master's class and decorate that."
+        )
+    for part in cls.part_classes():
+        part.master = cls
+
+
+def family_of(cls: type[Table]) -> tuple[type[Table], ...]:
+    """Return a class's master and the parts of that: they are declared together."""
+    master = cls.master if issubclass(cls, Part) else cls
+    return (master, *master.part_classes())
+
+
+def class_name(cls: type[Table]) -> str:
+    """Return the name as users write it, a part's after its master's."""
+    return f"{cls.master.__name__}.{cls.__name__}" if issubclass(cls, Part) else cls.__name__
+
+
+def _document(cls: type[Table]) -> None:
+    """Let `help` show the definition."""
+    text, written = cleandoc(definition_text(cls)), cls.__doc__ or ""
+    if text not in written:
+        cls.__doc__ = f"{cleandoc(written)}\n\nDefinition:\n\n{text}\n".lstrip()
+
+
+def _fill(cls: type[Lookup]) -> None:
+    """Insert the contents of a lookup table that are not there yet."""
+    rows = list(cls.contents)
+    if len(cls()) >= len(rows):
+        return
+    kinds = [attribute.type for attribute in cls().heading.all_attributes.values()]
+    if any(kind is not None and kind.auto_increment for kind in kinds) and len(cls()):
+        warnings.warn(
+            f"The contents of {cls.__name__} have grown, but its key counts by itself, so which "
+            "rows are new cannot be told: insert them yourself.",
+            stacklevel=4,
+        )
+        return
+    cls().insert(rows, skip_duplicates=True)

@@ -1,0 +1,149 @@
+"""The modules of schemas must not import each other in a circle."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from types import FunctionType, ModuleType
+from typing import Any
+
+from dj_dagster.errors import DefinitionError
+from dj_dagster.relational.table_meta import TableMeta
+
+Neighbours = Callable[[str], Iterator[str]]
+
+
+def check_imports(child: type[Any], parent: type[Any]) -> None:
+    """Refuse a foreign key between tables whose modules import each other in a circle.
+
+    Imports at the top of modules count, those inside functions do not; nor do modules that are
+    handed over when a schema is activated. Modules without tables may import what they like.
+
+    Parameters
+    ----------
+    child, parent
+        Table classes of two schemas.
+
+    Raises
+    ------
+    DefinitionError
+        Naming the modules of the circle.
+    """
+    here, there = child.__module__, parent.__module__
+    # What modules hold is looked at first: reading their source takes a while.
+    if here == there or _path(there, here, _held) is None:
+        return
+    path = _path(there, here, _imported)
+    if path is not None and there in _statements(here):
+        raise _refusal(child, parent.__qualname__, path)
+
+
+def check_half_imported(child: type[Any], target: str, found: Iterable[object]) -> None:
+    """Refuse a foreign key to a table that is not there yet because its module waits for this one.
+
+    Parameters
+    ----------
+    target
+        What the foreign key names.
+    found
+        What its first word means; modules are looked at.
+
+    Raises
+    ------
+    DefinitionError
+        Naming the modules that import each other in a circle.
+    """
+    here = child.__module__
+    for module in found:
+        if isinstance(module, ModuleType) and module.__name__ != here and _is_loading(module):
+            path = _path(module.__name__, here, _loaded)
+            if path is not None:
+                raise _refusal(child, target, path)
+
+
+def _refusal(child: type[Any], target: str, path: list[str]) -> DefinitionError:
+    """Return the error about the way back from the module of a foreign key's target."""
+    circle = " → ".join([child.__module__, *path])
+    return DefinitionError(
+        f"{child.__qualname__} refers to {target}, but their modules import each other in a "
+        f"circle: {circle}\n"
+        f"a schema's module imports those that its tables refer to, never the reverse: remove the "
+        f"import from {path[-2]}, or put it inside the function that needs it"
+    )
+
+
+def _path(start: str, goal: str, neighbours: Neighbours) -> list[str] | None:
+    """Return the modules on the way from one to another, None if there is no way."""
+    paths = {start: [start]}
+    waiting = [start]
+    # The list grows while it is walked.
+    for module in waiting:
+        for other in neighbours(module):
+            if other == goal:
+                return [*paths[module], goal]
+            if other not in paths and _holds_tables(other):
+                paths[other] = [*paths[module], other]
+                waiting.append(other)
+    return None
+
+
+def _held(module: str) -> Iterator[str]:
+    """Yield the names of modules that a module holds itself or something of."""
+    for value in list(vars(sys.modules.get(module, object)).values()):
+        if isinstance(value, ModuleType):
+            yield value.__name__
+        elif isinstance(value, type | FunctionType) and value.__module__ != module:
+            yield value.__module__
+
+
+def _imported(module: str) -> Iterator[str]:
+    """Yield those of them that the module imports by a statement of its own."""
+    statements = _statements(module)
+    return (name for name in dict.fromkeys(_held(module)) if name in statements)
+
+
+def _loaded(module: str) -> Iterator[str]:
+    """Yield the modules that a module imports by statements, as far as they are loaded."""
+    return (name for name in sorted(_statements(module)) if name in sys.modules)
+
+
+def _is_loading(module: ModuleType | None) -> bool:
+    return getattr(getattr(module, "__spec__", None), "_initializing", False)
+
+
+def _holds_tables(module: str) -> bool:
+    if _is_loading(sys.modules.get(module)):
+        return True
+    values = list(vars(sys.modules.get(module, object)).values())
+    return any(isinstance(value, TableMeta) and value.__module__ == module for value in values)
+
+
+def _statements(module: str) -> set[str]:
+    """Return all that the import statements outside a module's functions name."""
+    found = sys.modules.get(module)
+    try:
+        tree = ast.parse(inspect.getsource(found)) if found else ast.Module([], [])
+    except (OSError, TypeError, SyntaxError):
+        # A notebook, or a module made at run time.
+        return set()
+    package = getattr(found, "__package__", None) or ""
+    return {name for node in _outside_functions(tree) for name in _names(node, package)}
+
+
+def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    for inner in ast.iter_child_nodes(node):
+        if not isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from _outside_functions(inner)
+
+
+def _names(node: ast.AST, package: str) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+        base = ".".join([*above, *([node.module] if node.module else [])])
+        yield base
+        yield from (f"{base}.{alias.name}" for alias in node.names)

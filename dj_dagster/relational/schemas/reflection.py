@@ -1,0 +1,126 @@
+"""Classes for tables that are there, made from the tables' names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+from dj_dagster.model.names import ParsedName, Tier, parse_table_name
+from dj_dagster.model.table_name import TableName
+from dj_dagster.relational.binding import Binding
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.table import Lookup, Manual, Part, Table
+from dj_dagster.relational.table_meta import TableMeta
+
+TierClasses = Mapping[Tier, type[Table]]
+
+
+class PlainImported(Table):
+    """An imported table whose class is not at hand: it can be read, not populated."""
+
+    tier = Tier.IMPORTED
+
+
+class PlainComputed(Table):
+    """A computed table whose class is not at hand: it can be read, not populated."""
+
+    tier = Tier.COMPUTED
+
+
+PLAIN_TIERS: TierClasses = MappingProxyType(
+    {
+        Tier.MANUAL: Manual,
+        Tier.LOOKUP: Lookup,
+        Tier.IMPORTED: PlainImported,
+        Tier.COMPUTED: PlainComputed,
+        Tier.PART: Part,
+    }
+)
+"""What reflected classes derive from on this floor, which knows no populating."""
+
+
+class ClassMaker:
+    """Makes classes for the tables of one schema.
+
+    Parameters
+    ----------
+    tier_classes
+        What the classes derive from.
+    """
+
+    def __init__(self, connection: Connection, schema: str, tier_classes: TierClasses) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._place = (connection, schema)
+        self._tiers = tier_classes
+
+    def make(self, names: Mapping[str, Any]) -> dict[str, type[Table]]:
+        """Return a class for each table that has none among `names`; parts go to their masters.
+
+        Of two tables whose classes would have one name the older gets it. A part without a master,
+        and a table whose name follows no tier, gets no class.
+        """
+        module = str(names.get("__name__", __name__))
+        masters = {table._binding.name: table for table in self._present(names.values())}
+        parsed = self._parsed()
+        made: dict[str, type[Table]] = {}
+        for name, said in parsed.items():
+            taken = said.class_name in made or said.class_name in names
+            if said.master is None and name not in masters and not taken:
+                masters[name] = made[said.class_name] = self._class(name, said, module, None)
+        for name, said in parsed.items():
+            master = masters.get(TableName(name.schema, said.master or ""))
+            if master is not None and said.class_name not in vars(master):
+                part = self._class(name, said, module, master)
+                setattr(master, said.class_name, part)
+        return made
+
+    def _parsed(self) -> dict[TableName, ParsedName]:
+        tables = self._connection.catalog.names(self._schema)
+        return {name: said for name in tables if (said := parse_table_name(name.table))}
+
+    def _present(self, values: Iterable[Any]) -> Iterator[Any]:
+        """Yield the classes of this schema's tables among some values."""
+        for value in values:
+            binding = value._binding if isinstance(value, TableMeta) else None
+            if binding and (binding.connection, binding.name.schema) == self._place:
+                yield value
+
+    def _class(
+        self, name: TableName, said: ParsedName, module: str, master: type[Table] | None
+    ) -> type[Table]:
+        path = f"{master.__name__}.{said.class_name}" if master is not None else said.class_name
+        body: dict[str, Any] = {
+            "__module__": module,
+            "__qualname__": path,
+            "__doc__": f"The table {name}, as the database has it.",
+            "_binding": Binding(self._connection, name, path),
+        }
+        if master is not None:
+            body["master"] = master
+        return TableMeta(said.class_name, (self._tiers[said.tier],), body)
+
+
+class StoredClasses(Mapping[str, type[Table]]):
+    """The tables of a schema as the database has them, by what their classes are called."""
+
+    def __init__(self, connection: Connection, schema: str) -> None:
+        self._maker = ClassMaker(connection, schema, PLAIN_TIERS)
+
+    @cached_property
+    def _made(self) -> dict[str, type[Table]]:
+        return self._maker.make({})
+
+    def __getitem__(self, name: str) -> type[Table]:
+        # Other names are looked up too, such as those of codecs.
+        if not name[:1].isupper():
+            raise KeyError(name)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)

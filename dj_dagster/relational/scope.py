@@ -1,0 +1,79 @@
+"""Where the names in definitions are looked up; the one place that looks at callers' frames."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Names from several places.
+
+    Attributes
+    ----------
+    layers
+        The places, the one that counts first.
+    """
+
+    layers: tuple[Mapping[str, Any], ...]
+
+    def found(self, path: str) -> Iterator[Any]:
+        """Yield what ``name`` or ``name.attribute`` is in each of the places that have it."""
+        first, *rest = path.split(".")
+        for layer in self.layers:
+            value = layer.get(first)
+            for attribute in rest:
+                value = getattr(value, attribute, None)
+            if value is not None:
+                yield value
+
+    def names(self) -> set[str]:
+        """Return all names."""
+        return {name for layer in self.layers for name in layer}
+
+
+def calling_names() -> MutableMapping[str, Any]:
+    """Return the local names where this package was called from.
+
+    That is how a definition in a function, in a notebook or in a console finds the classes beside
+    it. Frames of this package itself are passed over. Of a module these are the names themselves,
+    so that later ones are seen too; of a function a copy.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and _is_ours(frame):
+        frame = frame.f_back
+    if frame is None:
+        return {}
+    if frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+        return dict(frame.f_locals)
+    return frame.f_locals
+
+
+def warn_caller(message: str, category: type[Warning]) -> None:
+    """Warn at the line from which this package was called, such as a class's decorator.
+
+    As with `warnings.warn`, Python's filters decide what is shown, and how often.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and _is_ours(frame):
+        frame = frame.f_back
+    if frame is not None:
+        warnings.warn_explicit(
+            message,
+            category,
+            frame.f_code.co_filename,
+            frame.f_lineno,
+            str(frame.f_globals.get("__name__")),
+            frame.f_globals.setdefault("__warningregistry__", {}),
+        )
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == _PACKAGE

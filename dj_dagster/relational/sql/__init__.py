@@ -1,0 +1,1 @@
+"""From query trees to SQL."""

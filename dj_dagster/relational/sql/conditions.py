@@ -1,0 +1,206 @@
+"""From conditions to SQL."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from dj_dagster.errors import InvalidValueError, UnknownAttributeError
+from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.types import Family
+from dj_dagster.relational.algebra.algebra import (
+    All,
+    AnyOf,
+    Condition,
+    Equals,
+    In,
+    JSONEquals,
+    JSONPath,
+    Matches,
+    Negated,
+    Node,
+    SQLText,
+)
+from dj_dagster.relational.algebra.projection import unknown
+from dj_dagster.relational.backends import Backend
+from dj_dagster.relational.sql.lowered import Lowered
+from dj_dagster.relational.sql.sql_text import Scanned, scan, written
+from dj_dagster.relational.sql_elements import Element
+from dj_dagster.relational.values import comparable
+
+_TEXTS = (Family.STRING, Family.ENUM)
+
+
+class Conditions:
+    """Spells conditions for one backend.
+
+    Parameters
+    ----------
+    side
+        Gives a query, of which some names are needed, as one that can stand beside others.
+    """
+
+    def __init__(self, backend: Backend, side: Callable[[Node, Sequence[str]], Lowered]) -> None:
+        self._backend = backend
+        self._side = side
+
+    def where(self, condition: Condition, over: Lowered, heading: Heading) -> Element:
+        """Return a condition as SQL over the columns of `over`."""
+        match condition:
+            case SQLText(text):
+                return self.text(text, over, heading)
+            case Equals(name, value):
+                return self._equals(over.columns[name], value, heading[name])
+            case JSONEquals(path, value):
+                return self._json_equals(path, value, over)
+            case In():
+                return self._in(condition, over, heading)
+            case Matches():
+                return self._matches(condition, over)
+            case All(conditions):
+                return sa.and_(sa.true(), *[self.where(c, over, heading) for c in conditions])
+            case AnyOf(conditions):
+                return sa.or_(sa.false(), *[self.where(c, over, heading) for c in conditions])
+            case Negated(Matches() as inner):
+                return self._has_no_match(inner, over)
+            case Negated(inner):
+                # A comparison with null is unknown, which for the user means that it fails.
+                return sa.func.coalesce(self.where(inner, over, heading), sa.false()).is_(
+                    sa.false()
+                )
+
+    def scanned(self, text: str) -> Scanned:
+        """Return a text of SQL in pieces."""
+        return scan(text, self._backend.backslash_escapes)
+
+    def text(self, text: str, over: Lowered, heading: Heading) -> Element:
+        """Return SQL of the user over the columns of `over`."""
+
+        def missing(name: str) -> UnknownAttributeError:
+            return UnknownAttributeError(f"{unknown(name, heading)} It was asked for in {text!r}.")
+
+        known = {name: over.columns[name] for name in over.columns if name in heading}
+        return written(self.scanned(text), known, self._backend, missing)
+
+    def json_value(self, path: JSONPath, over: Lowered) -> Element:
+        """Return a value inside JSON, as text unless the path names a type."""
+        return self._backend.json_value(over.columns[path.name], path.path, path.returning)
+
+    def names(self, condition: Condition) -> frozenset[str]:
+        """Return the names that a condition reads, and perhaps more words of its SQL."""
+        match condition:
+            case SQLText(text):
+                return self.scanned(text).words
+            case Equals(name, _):
+                return frozenset((name,))
+            case JSONEquals(path, _):
+                return frozenset((path.name,))
+            case In(names) | Matches(names):
+                return frozenset(names)
+            case All(conditions) | AnyOf(conditions):
+                return frozenset[str]().union(*map(self.names, conditions))
+            case Negated(inner):
+                return self.names(inner)
+
+    def has_select(self, condition: Condition) -> bool:
+        """Whether SQL of the user has a SELECT in it."""
+        match condition:
+            case SQLText(text):
+                return self.scanned(text).nested
+            case All(conditions) | AnyOf(conditions):
+                return any(map(self.has_select, conditions))
+            case Negated(inner):
+                return self.has_select(inner)
+            case _:
+                return False
+
+    def _equals(self, column: Element, value: Any, attribute: Attribute) -> Element:
+        if value is None:
+            return column.is_(None)
+        return column == self._bound([value], attribute)[0]
+
+    def _json_equals(self, condition: JSONPath, value: Any, over: Lowered) -> Element:
+        if value is None:
+            return self.json_value(condition, over).is_(None)
+        column = over.columns[condition.name]
+        value = value.item() if isinstance(value, np.generic) else value
+        if isinstance(value, bool):
+            text = self._backend.json_value(column, condition.path, None)
+            return text.in_(("true", "1") if value else ("false", "0"))
+        kind = condition.returning
+        if kind is None and isinstance(value, int | float | Decimal):
+            kind = "double"
+        return self._backend.json_value(column, condition.path, kind) == value
+
+    def _in(self, condition: In, over: Lowered, heading: Heading) -> Element:
+        columns = [
+            self._bound([row[place] for row in condition.values], heading[name])
+            for place, name in enumerate(condition.names)
+        ]
+        rows = list(zip(*columns, strict=True))
+        return self._backend.is_among([over.columns[name] for name in condition.names], rows)
+
+    def _bound(self, values: Sequence[Any], attribute: Attribute) -> Sequence[Any]:
+        return bound(values, attribute, self._backend)
+
+    def _matches(self, condition: Matches, over: Lowered) -> Element:
+        inner = self._side(condition.query, condition.names)
+        select = inner.select(*condition.names).correlate(None)
+        if not condition.names:
+            return sa.exists(select)
+        if len(condition.names) == 1:
+            return over.columns[condition.names[0]].in_(select)
+        return sa.tuple_(*[over.columns[name] for name in condition.names]).in_(select)
+
+    def _has_no_match(self, condition: Matches, over: Lowered) -> Element:
+        # NOT IN would find no row at all once the query holds a null.
+        inner = self._side(condition.query, condition.names)
+        same = [over.columns[name] == inner.columns[name] for name in condition.names]
+        select = inner.select().where(*same)
+        return ~sa.exists(select.correlate_except(*_sources(inner.source)))
+
+
+def bound(values: Sequence[Any], attribute: Attribute, backend: Backend) -> Sequence[Any]:
+    """Return values as the driver takes them, checked together where that is enough.
+
+    Raises
+    ------
+    InvalidValueError
+        For a value of another kind than the attribute.
+    """
+    kinds = set(map(type, values))
+    family = attribute.type.family if attribute.type else None
+    if kinds == {str} and family in _TEXTS:
+        _check_text(values, attribute)
+    elif not (kinds == {int} and family is Family.INTEGER):
+        values = [comparable(value, attribute) for value in values]
+    encode = backend.encoder(attribute.type) if attribute.type else None
+    if encode is None:
+        return values
+    try:
+        return [encode(value) for value in values]
+    except InvalidValueError:
+        # A number that is larger than any of the database's finds no row.
+        far = {True: math.inf, False: -math.inf}
+        return [encode(value) if abs(value) < 2**63 else far[value > 0] for value in values]
+
+
+def _sources(source: sa.FromClause) -> list[sa.FromClause]:
+    if isinstance(source, sa.Join):
+        return [source, *_sources(source.left), *_sources(source.right)]
+    return [source]
+
+
+def _check_text(values: Sequence[str], attribute: Attribute) -> None:
+    try:
+        "".join(values).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidValueError(
+            f"{attribute.table}.{attribute.name} cannot be compared with text that has half a "
+            f"surrogate pair: {error}"
+        ) from error

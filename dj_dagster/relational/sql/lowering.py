@@ -1,0 +1,259 @@
+"""From query trees to SQL, with subqueries only where one SELECT cannot say it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import sqlalchemy as sa
+
+from dj_dagster.errors import QueryError
+from dj_dagster.model.heading import Heading
+from dj_dagster.relational.algebra.algebra import (
+    Aggregated,
+    Base,
+    Computed,
+    Condition,
+    Grouped,
+    Joined,
+    JSONPath,
+    Matches,
+    Negated,
+    Node,
+    Projected,
+    Restricted,
+    SQLText,
+    Topped,
+    United,
+)
+from dj_dagster.relational.algebra.top import Order, order_terms
+from dj_dagster.relational.backends import Backend
+from dj_dagster.relational.sql.conditions import Conditions
+from dj_dagster.relational.sql.lowered import Lowered
+from dj_dagster.relational.sql_elements import Element
+
+
+class Lowering:
+    """Lowers query trees for one backend."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._numbers = count(1)
+        self._conditions = Conditions(backend, self._side)
+
+    def lower(self, node: Node) -> Lowered:
+        """Return a query's SQL parts; each call makes aliases of its own."""
+        match node:
+            case Base():
+                return self._base(node)
+            case Restricted():
+                return self._restricted(node)
+            case Projected():
+                return self._projected(node)
+            case Joined():
+                return self._joined(node.left, node.right, node.shared, node.outer)
+            case Aggregated():
+                return self._aggregated(node)
+            case Grouped():
+                return self._grouped(node)
+            case United():
+                return self._united(node)
+            case Topped():
+                return self._topped(node)
+            case _:
+                raise QueryError(f"There is no SQL for {type(node).__name__}.")
+
+    def ordered(
+        self, node: Node, order_by: Order, limit: int | None = None, offset: int | None = None
+    ) -> Lowered:
+        """Return a query's SQL parts in an order; None leaves the order of a `Top`.
+
+        Raises
+        ------
+        UnknownAttributeError
+            If the order names something that the query does not have.
+        """
+        over = self.lower(node)
+        if order_by is not None:
+            over = over.wrapped(node.heading.all_attributes) if over.is_cut else over
+            over = self._in_order(over, order_terms(order_by, node.heading), node.heading)
+        return over.cut(limit, offset)
+
+    def target(self, base: Base) -> tuple[sa.TableClause, Lowered]:
+        """Return a table itself, not an alias, for statements that change it."""
+        columns = [sa.column(name) for name in base.heading.all_attributes]
+        table = self._backend.sql_table(base.name, *columns)
+        return table, Lowered(table, dict(table.c))
+
+    def where(self, condition: Condition, over: Lowered, heading: Heading) -> Element:
+        """Return a condition as SQL over the columns of `over`."""
+        return self._conditions.where(condition, over, heading)
+
+    def _base(self, node: Base) -> Lowered:
+        columns = [sa.column(name) for name in node.heading.all_attributes]
+        # SQLAlchemy's own choice would hold a dot on SQLite, which misreads such names in joins.
+        alias = f"t{next(self._numbers)}"
+        source = self._backend.sql_table(node.name, *columns).alias(alias)
+        return Lowered(source, dict(source.c))
+
+    def _restricted(self, node: Restricted) -> Lowered:
+        over, heading = self.lower(node.source), node.source.heading
+        nested = self._conditions.has_select(node.condition)
+        # Window functions, too, count the rows that were there before the restriction.
+        if over.is_cut or over.group == () or over.opaque or (nested and not over.plain):
+            over = over.wrapped(heading.all_attributes)
+        element = self.where(node.condition, over, heading)
+        nested = nested or over.nested
+        names = self._conditions.names(node.condition) & over.columns.keys()
+        if over.group is not None and (nested or not names <= over.constant):
+            return replace(over, having=(*over.having, element), nested=nested)
+        return replace(over, where=(*over.where, element), nested=nested)
+
+    def _projected(self, node: Projected) -> Lowered:
+        heading = node.source.heading
+        over = self._ready(self.lower(node.source), node.columns, heading)
+        same = {new: old for new, old in node.columns.items() if isinstance(old, str)}
+        return replace(
+            over,
+            columns=self._columns(node.columns, over, heading),
+            opaque=self._opaque(node.columns) | {new for new in same if same[new] in over.opaque},
+            constant=frozenset(new for new in same if same[new] in over.constant),
+            plain=over.plain and all(new == old for new, old in node.columns.items()),
+            nested=over.nested or self._has_select(node.columns),
+        )
+
+    def _joined(self, left: Node, right: Node, shared: tuple[str, ...], outer: bool) -> Lowered:
+        ours, theirs = self._side(left), self._side(right)
+        if outer and not all(map(_is_column, theirs.columns.values())):
+            # Where there is no partner, a computed attribute is null too.
+            theirs = theirs.wrapped(right.heading.all_attributes)
+        on = [ours.columns[name] == theirs.columns[name] for name in shared]
+        on += theirs.where if outer else ()
+        return Lowered(
+            sa.join(ours.source, theirs.source, sa.and_(sa.true(), *on), isouter=outer),
+            {**theirs.columns, **ours.columns},
+            ours.where if outer else (*ours.where, *theirs.where),
+            plain=False,
+        )
+
+    def _aggregated(self, node: Aggregated) -> Lowered:
+        over = self._joined(node.source, node.group, node.shared, node.outer)
+        ours, theirs = node.source.heading.all_attributes, node.group.heading.attributes
+        both = Heading({**theirs, **ours}.values())
+        # A singleton's hidden key is that of its one row.
+        key = tuple(name for name in ours if ours[name].in_key and name in over.columns)
+        return self._in_groups(over, key, node.columns, both)
+
+    def _grouped(self, node: Grouped) -> Lowered:
+        over = self._side(node.source)
+        if node.whole:
+            heading = node.source.heading
+            over = self._ready(over, node.columns, heading)
+            return replace(over, columns=self._columns(node.columns, over, heading), group=())
+        return self._in_groups(over, node.names, node.columns, node.source.heading)
+
+    def _in_groups(
+        self,
+        over: Lowered,
+        key: tuple[str, ...],
+        columns: Mapping[str, Computed],
+        heading: Heading,
+    ) -> Lowered:
+        over = self._ready(over, columns, heading)
+        found = self._columns(columns, over, heading)
+        kept = [new for new, old in columns.items() if not isinstance(old, SQLText)]
+        by = [over.columns[name] for name in key]
+        # What is kept follows from the key, but MariaDB wants to be told.
+        by += [found[new] for new in kept if columns[new] not in key]
+        return replace(
+            over,
+            columns=found,
+            group=tuple(by or [sa.null()]),
+            constant=frozenset(new for new in kept if isinstance(columns[new], str)),
+            plain=False,
+            nested=over.nested or self._has_select(columns),
+        )
+
+    def _united(self, node: United) -> Lowered:
+        left, right = node.left.heading, node.right.heading
+        key, names = tuple(node.heading.primary_key), node.heading.names
+        if len(key) == len(names):
+            both = [self._side(side).select(*key) for side in (node.left, node.right)]
+            return _from(sa.union(*both))
+        first = self._joined(node.left, node.right, key, outer=True)
+        rest = self._side(node.right)
+        missing = self.where(Negated(Matches(key, node.left)), rest, right)
+        nulls = {name: sa.null() for name in left.names if name not in key}
+        rest = replace(rest, columns={**rest.columns, **nulls}, where=(*rest.where, missing))
+        return _from(sa.union_all(first.select(*names), rest.select(*names)))
+
+    def _topped(self, node: Topped) -> Lowered:
+        over = self.lower(node.source)
+        if over.is_cut:
+            over = over.wrapped(node.heading.all_attributes)
+        return self._in_order(over, node.order, node.heading).cut(node.limit, node.offset)
+
+    def _in_order(self, over: Lowered, terms: tuple[str, ...], heading: Heading) -> Lowered:
+        names = [term.removesuffix(" DESC") for term in terms]
+        if over.opaque.intersection(names):
+            over = over.wrapped(heading.all_attributes)
+        columns = [over.columns[name] for name in names]
+        order = [
+            column.desc() if term.endswith(" DESC") else column.asc()
+            for term, column in zip(terms, columns, strict=True)
+        ]
+        return replace(over, order=tuple(order))
+
+    def _side(self, node: Node, names: Iterable[str] | None = None) -> Lowered:
+        """Return a query that can stand beside others in one SELECT, some names of it at least."""
+        side = self.lower(node)
+        if side.is_simple:
+            return replace(side, order=())
+        return side.wrapped(node.heading.all_attributes if names is None else names)
+
+    def _ready(self, over: Lowered, columns: Mapping[str, Computed], heading: Heading) -> Lowered:
+        """Return a query over which columns can be spelled."""
+        if self._has_select(columns) and not over.plain:
+            return over.wrapped(heading.all_attributes)
+        texts = [what.text for what in columns.values() if isinstance(what, SQLText)]
+        again = any(self._conditions.scanned(text).words & over.opaque for text in texts)
+        return over.wrapped(heading.all_attributes) if again else over
+
+    def _columns(
+        self, columns: Mapping[str, Computed], over: Lowered, heading: Heading
+    ) -> dict[str, Element]:
+        return {new: self._column(what, over, heading) for new, what in columns.items()}
+
+    def _column(self, what: Computed, over: Lowered, heading: Heading) -> Element:
+        match what:
+            case SQLText(text):
+                return self._conditions.text(text, over, heading)
+            case JSONPath():
+                return self._conditions.json_value(what, over)
+            case _:
+                return over.columns[what]
+
+    def _has_select(self, columns: Mapping[str, Computed]) -> bool:
+        return any(
+            self._conditions.has_select(what)
+            for what in columns.values()
+            if isinstance(what, SQLText)
+        )
+
+    def _opaque(self, columns: Mapping[str, Computed]) -> frozenset[str]:
+        return frozenset(
+            new
+            for new, what in columns.items()
+            if isinstance(what, SQLText) and not self._conditions.scanned(what.text).repeatable
+        )
+
+
+def _is_column(element: Element) -> bool:
+    return isinstance(element, sa.ColumnClause) and not element.is_literal
+
+
+def _from(rows: sa.CompoundSelect[Any]) -> Lowered:
+    source = rows.subquery()
+    return Lowered(source, dict(source.c))

@@ -1,0 +1,306 @@
+"""The garbage collector: exactly what no row refers to goes, and only after its grace period."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dj_dagster as dj
+from dj_dagster.objects import content
+from dj_dagster.objects.blob import pack
+from dj_dagster.objects.content import collecting_path
+from dj_dagster.objects.store import Store
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> dj.Stores:
+    settings = {"protocol": "file", "location": str(tmp_path / "store")}
+    cold = {**settings, "location": str(tmp_path / "cold"), "partition_pattern": "{rig}"}
+    return dj.Stores({"default": "raw", "raw": settings, "cold": cold})
+
+
+@pytest.fixture
+def connection(database_url: str, stores: dj.Stores) -> Any:
+    opened = dj.Connection(database_url, stores=stores, safemode=False)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def schema(connection: dj.Connection, schema_prefix: str) -> dj.Schema:
+    return dj.Schema(f"{schema_prefix}lab", connection=connection)
+
+
+@pytest.fixture
+def scan(schema: dj.Schema) -> Any:
+    @schema
+    class Scan(dj.Manual):
+        definition = """
+        rig : int32
+        scan : int32
+        ---
+        blob = null : <blob@>
+        array = null : <npy@cold>
+        folder = null : <object@cold>
+        own = null : <filepath@raw>
+        """
+
+    return Scan
+
+
+def age(store: Store, seconds: float) -> None:
+    """Make everything in a folder's store older."""
+    then = time.time() - seconds
+    for path in store.list():
+        os.utime(store.full_path(path), (then, then))
+
+
+def collect(schema: dj.Schema, store: str = "raw", **options: Any) -> dj.GarbageReport:
+    return dj.GarbageCollector(schema, store=store).collect(dry_run=False, **options)
+
+
+def paths(schema: dj.Schema, store: str = "raw") -> list[str]:
+    return sorted(schema.connection.stores.get(store).list())
+
+
+@pytest.fixture
+def filled(scan: Any, stores: dj.Stores, tmp_path: Path) -> Any:
+    """Two rows, all of whose objects are two days old."""
+    folder = tmp_path / "movie.zarr"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a").write_bytes(b"aaa")
+    (folder / "deep" / "b").write_bytes(b"b")
+    stores.get("raw").put("mine/day1.dat", b"12345")
+    for n in (1, 2):
+        scan.insert1(
+            {
+                "rig": 7, "scan": n, "blob": f"value {n}", "array": np.arange(n), "folder": folder,
+                "own": "mine/day1.dat",
+            }
+        )  # fmt: skip
+    for name in stores.names:
+        age(stores.get(name), 48 * HOUR)
+    return scan
+
+
+def test_what_rows_use_stays(filled: Any, schema: dj.Schema) -> None:
+    before = paths(schema), paths(schema, "cold")
+    for name, objects in (("raw", 2), ("cold", 4)):
+        report = collect(schema, name)
+        assert (report.kept, report.deleted, report.garbage, report.missing) == (objects, 0, (), ())
+    assert (paths(schema), paths(schema, "cold")) == before
+    assert filled.fetch("blob", order_by="KEY").tolist() == ["value 1", "value 2"]
+
+
+def test_what_rows_used_goes_folders_whole(filled: Any, schema: dj.Schema) -> None:
+    (filled & {"scan": 2}).delete()
+    listed = dj.GarbageCollector(schema, store="cold").scan()
+    assert (listed.deleted, listed.deleting, len(listed.garbage)) == (0, False, 2)
+    assert len(paths(schema, "cold")) == 8
+    report = collect(schema, "cold")
+    assert (report.kept, report.deleted) == (2, 2)
+    assert report.deleted_bytes == listed.garbage_bytes > 0
+    left = paths(schema, "cold")
+    assert len(left) == 4
+    assert all(f"rig=7/{schema.name}/scan/scan=1/" in path for path in left)
+    assert collect(schema).deleted == 1
+    assert filled.fetch1("folder").verify()
+    # Partitions and keys leave no empty folders behind.
+    root = schema.connection.stores.get("cold").local_path("_schema")
+    assert [d for d, inside, files in os.walk(root) if not inside and not files] == []
+
+
+def test_what_is_young_stays(filled: Any, schema: dj.Schema) -> None:
+    filled.delete()
+    filled.insert1({"rig": 8, "scan": 1, "blob": "other"})
+    filled.delete()
+    report = collect(schema)
+    assert (report.kept, report.young, report.deleted) == (0, 1, 2)
+    age(schema.connection.stores.get(), 1)
+    assert collect(schema, grace=60).deleted == 0
+    assert collect(schema, grace=0).deleted == 1
+
+
+def test_files_that_are_no_objects_stay(filled: Any, schema: dj.Schema) -> None:
+    store = schema.connection.stores.get()
+    others = [
+        "mine/x_abcdefgh.npy", "_hash/other_schema/" + "a" * 26, f"_hash/{schema.name}/README",
+        "_schema/other_schema/scan/scan=1/x_abcdefgh", f"_schema/{schema.name}/notes",
+    ]  # fmt: skip
+    for path in others:
+        store.put(path, b"x")
+    filled.delete()
+    age(store, 48 * HOUR)
+    assert collect(schema).deleted == 2
+    assert paths(schema) == sorted([*others, "mine/day1.dat"])
+
+
+def test_a_codec_that_is_not_known_here_keeps_its_objects(
+    schema: dj.Schema, connection: dj.Connection, database_url: str, stores: dj.Stores
+) -> None:
+    class Note(dj.Codec, register=False):
+        name = "note"
+
+        def get_dtype(self, is_store: bool) -> str:
+            return "<blob>"
+
+        def encode(self, value: Any, *, key: Any = None, store_name: str | None = None) -> Any:
+            return [value]
+
+        def decode(self, stored: Any, *, key: Any = None) -> Any:
+            return stored[0]
+
+    connection.codecs.register(Note)
+
+    @schema
+    class Remark(dj.Manual):
+        definition = """
+        remark_id : int32
+        ---
+        text : <note@>
+        """
+
+    Remark.insert1({"remark_id": 1, "text": "remember"})
+    age(stores.get(), 48 * HOUR)
+    stranger = dj.Connection(database_url, stores=stores)
+    report = collect(dj.Schema(schema.name, connection=stranger))
+    stranger.close()
+    assert (report.kept, report.deleted) == (1, 0)
+    assert Remark.fetch1("text") == "remember"
+
+
+def test_rows_of_other_schemas_count(
+    filled: Any, schema: dj.Schema, schema_prefix: str, connection: dj.Connection
+) -> None:
+    other = dj.Schema(f"{schema_prefix}copies", connection=connection)
+
+    @other
+    class Copy(dj.Manual):
+        definition = filled.definition
+
+    Copy.insert(filled)
+    filled.delete()
+    for name in ("raw", "cold"):
+        assert collect(schema, name).deleted == 0
+    assert (Copy & {"scan": 1}).fetch1("blob") == "value 1"
+
+
+def test_a_reference_that_cannot_be_read_forbids_deleting(filled: Any, schema: dj.Schema) -> None:
+    (filled & {"scan": 2}).delete()
+    table = filled.connection.backend.full_name(filled.name)
+    filled.connection.query(f"""UPDATE {table} SET array = '{{"size": 3}}'""")
+    with pytest.raises(dj.ObjectError, match=r"Nothing was deleted.*scan\.array.*referenced_paths"):
+        collect(schema)
+    assert len(paths(schema)) == 3
+    assert collect(schema, ignore_unreadable=True).deleted == 1
+
+
+def test_what_rows_lost_is_told(filled: Any, schema: dj.Schema) -> None:
+    store = schema.connection.stores.get()
+    lost = next(store.list("_hash"))
+    store.delete(lost)
+    assert dj.GarbageCollector(schema).scan().missing == (lost,)
+
+
+def test_what_killed_writers_left_goes(filled: Any, schema: dj.Schema) -> None:
+    store = schema.connection.stores.get()
+    place = store.local_path(f"_hash/{schema.name}/.writing-0123456789abcdef")
+    place.write_bytes(b"half an obj")
+    assert collect(schema).deleted_bytes == 0
+    os.utime(place, (0, 0))
+    assert collect(schema).deleted_bytes == 11
+    assert not place.exists()
+
+
+def test_content_that_is_used_again_becomes_young(filled: Any, schema: dj.Schema) -> None:
+    filled.delete()
+    store = schema.connection.stores.get()
+    # The writer has stored its object, and has not committed its row when the collector looks.
+    reference = content.put_content(store, schema.name, pack("value 1"))
+    report = collect(schema)
+    assert (report.young, report.deleted) == (1, 1)
+    assert paths(schema, "raw") == sorted([reference["path"], "mine/day1.dat"])
+
+
+def test_content_that_is_used_again_beside_a_collector_gets_a_name_of_its_own(
+    filled: Any, schema: dj.Schema
+) -> None:
+    store = schema.connection.stores.get()
+    store.put(collecting_path(schema.name, store.settings), b"a collector")
+    filled.insert1({"rig": 9, "scan": 1, "blob": "value 1"})
+    filled.insert1({"rig": 9, "scan": 2, "blob": "new"})
+    assert len([path for path in paths(schema) if path.startswith("_hash")]) == 5
+    assert (filled & "rig = 9 and scan = 1").fetch1("blob") == "value 1"
+    store.delete(collecting_path(schema.name, store.settings))
+    # The old one has a row still; this one is an object like any other.
+    (filled & "rig = 9").delete()
+    age(store, 48 * HOUR)
+    assert collect(schema).deleted == 2
+
+
+def test_one_collector_at_a_time(filled: Any, schema: dj.Schema) -> None:
+    store = schema.connection.stores.get()
+    sign = collecting_path(schema.name, store.settings)
+    store.put(sign, b"another")
+    filled.delete()
+    age(store, 60)
+    with pytest.raises(dj.ObjectError, match="Another collector is at work"):
+        collect(schema, grace=0)
+    assert len(paths(schema)) == 4
+    age(store, 48 * HOUR)
+    assert collect(schema).deleted == 2
+    assert not store.exists(sign)
+
+
+def test_a_long_unit_of_work_keeps_its_objects(
+    filled: Any, schema: dj.Schema, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(content, "RENEW_AFTER", -1.0)
+    store = schema.connection.stores.get()
+
+    @schema
+    class Result(dj.Computed):
+        definition = """
+        -> Scan
+        ---
+        value : <blob@>
+        """
+
+        def make(self, key: dict[str, Any], lose: bool = False) -> None:
+            self.insert1({**key, "value": key})
+            age(store, 48 * HOUR)
+            if lose:
+                store.delete_many(list(store.list("_hash")))
+
+    Result.populate({"scan": 1})
+    young = [found for found in store.scan("_hash") if found.modified > time.time() - HOUR]
+    assert len(young) == 1
+    assert (Result & {"scan": 1}).fetch1("value") == {"rig": 7, "scan": 1}
+    store.delete(young[0].path)
+    with pytest.raises(dj.ObjectError, match="vanished"):
+        Result.populate({"scan": 2}, make_kwargs={"lose": True})
+
+
+def test_several_stores_at_once(filled: Any, schema: dj.Schema) -> None:
+    filled.delete()
+    reports = dj.collect_garbage(schema)
+    assert [(r.store, r.deleted, len(r.garbage)) for r in reports] == [
+        ("raw", 0, 2),
+        ("cold", 0, 4),
+    ]
+    assert "2 garbage" in str(reports[0])
+    assert sum(report.deleted for report in dj.collect_garbage(schema, delete=True)) == 6
+
+
+def test_schemas_are_asked_for(connection: dj.Connection) -> None:
+    with pytest.raises(dj.ConfigurationError, match="Name one or more schemas"):
+        dj.GarbageCollector()
+    with pytest.raises(dj.ConfigurationError):
+        dj.GarbageCollector(dj.Schema("x", connection=connection), store="nowhere")

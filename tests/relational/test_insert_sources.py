@@ -1,0 +1,243 @@
+"""Inserting from files and frames, in chunks, and in the order given."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import dj_dagster as dj
+
+
+@pytest.fixture
+def session(schema: Any) -> Any:
+    @schema
+    class Session(dj.Manual):
+        definition = """
+        subject : varchar(12)
+        number  : int32
+        ---
+        day = null     : date
+        start = null   : datetime(3)
+        score = 0.5    : float64
+        good = 1       : bool
+        side = 'left'  : enum('left', 'right')
+        info = null    : json
+        note = ''      : varchar(40)
+        """
+
+    return Session
+
+
+def rows(table: Any) -> list[tuple[Any, ...]]:
+    return [tuple(row.values()) for row in table.to_dicts(order_by="KEY")]
+
+
+A1 = ("a", 1, date(2026, 1, 2), datetime(2026, 1, 2, 3, 4, 5, 678_000), 1.5, False, "right")
+FRAME = pd.DataFrame(
+    {
+        "subject": ["a", "b"],
+        "number": [1, 2],
+        "day": [date(2026, 1, 2), None],
+        "start": pd.to_datetime(["2026-01-02 03:04:05.678", None], format="ISO8601"),
+        "score": [1.5, np.nan],
+        "good": pd.array([False, None], dtype="boolean"),
+        "side": pd.Categorical(["right", None]),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: FRAME,
+        lambda: FRAME.set_index(["number", "subject"]),
+        lambda: pl.from_pandas(FRAME),
+        lambda: pa.Table.from_pandas(FRAME),
+        lambda: pa.Table.from_pandas(FRAME).to_batches()[0],
+        lambda: (row for _, row in FRAME.astype(object).iterrows()),
+    ],
+    ids=["pandas", "indexed", "polars", "arrow", "batch", "series"],
+)
+def test_frames(session: Any, make: Any) -> None:
+    session.insert(make())
+    assert rows(session) == [
+        (*A1, None, ""),
+        ("b", 2, None, None, 0.5, True, "left", None, ""),
+    ]
+
+
+def test_insert_dataframe_round_trips(session: Any) -> None:
+    session.insert(FRAME)
+    frame = session.to_pandas()
+    session.delete_quick()
+    session.insert_dataframe(frame)
+    assert rows(session)[0][:7] == A1
+    session.delete_quick()
+    session.insert_dataframe(FRAME, index_as_pk=False)
+    assert len(session) == 2
+    with pytest.raises(dj.QueryError, match="set_index"):
+        session.insert_dataframe(FRAME, index_as_pk=True)
+    with pytest.raises(dj.QueryError, match="DataFrame"):
+        session.insert_dataframe([{"subject": "a"}])
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+NASTY = """'"; DROP TABLE session; -- \\ %s"""
+
+
+def test_csv(session: Any, tmp_path: Path) -> None:
+    quoted = NASTY.replace('"', '""')
+    path = write(
+        tmp_path / "a.csv",
+        "\ufeffsubject,number,day,start,score,good,side,info,note",
+        'a, 1 ,2026-01-02,2026-01-02 03:04:05.678,1.5,False,right,"{""k"": [1]}",ü',
+        "",
+        f'b,2,,,,,,,"{quoted}"',
+    )
+    session.insert(path)
+    expected = [
+        (*A1, {"k": [1]}, "ü"),
+        ("b", 2, None, None, 0.5, True, "left", None, NASTY),
+    ]
+    assert rows(session) == expected
+    session.insert(str(path), skip_duplicates=True, chunk_size=1)
+    assert rows(session) == expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["subject,number", "a,1", "b,two"], [r"a\.csv, line 3", "number", "int32", "'two'"]),
+        (["subject,number,day", "a,1,2026-02-30"], [r"a\.csv, line 2", "day", "2026-02-30"]),
+        (["subject,number,info", "a,1,{"], [r"a\.csv, line 2", "info", "JSON"]),
+        (["subject,number,good", "a,1,maybe"], [r"a\.csv, line 2", "good", "maybe"]),
+        (["subject,number", "a,1", "b"], [r"a\.csv, line 3", "1 values for 2 names"]),
+        (["subject,number", "a,1", ",2", "c,"], [r"a\.csv, line 4", "number"]),
+        (["subject,number,colour", "a,1,red"], ["colour", "ignore_extra_fields"]),
+        (["subject,number,number", "a,1,1"], [r"a\.csv, line 1", "twice"]),
+        (["subject,number", '"a,1'], [r"a\.csv", "cannot be read"]),
+        ([""], [r"a\.csv, line 1"]),
+    ],
+)
+def test_bad_csv_names_file_and_line(
+    session: Any, tmp_path: Path, lines: list[str], words: list[str]
+) -> None:
+    with pytest.raises(dj.QueryError) as caught:
+        session.insert(write(tmp_path / "a.csv", *lines))
+    for word in words:
+        assert caught.match(word)
+    assert len(session) == 0
+
+
+def test_missing_or_binary_csv(session: Any, tmp_path: Path) -> None:
+    with pytest.raises(dj.QueryError, match="'nowhere' cannot be read: No such file"):
+        session.insert("nowhere")
+    (tmp_path / "a.csv").write_bytes(b"subject,number\n\xff,1\n")
+    with pytest.raises(dj.QueryError, match=r"a\.csv.*cannot be read.*utf-8"):
+        session.insert(tmp_path / "a.csv")
+
+
+def test_chunks_are_written_one_by_one(session: Any) -> None:
+    given = [{"subject": "a", "number": n} for n in range(25)]
+    given[21]["number"] = "x"
+    with pytest.raises(dj.InvalidValueError, match="The 20 rows of the chunks before are in"):
+        session.insert(iter(given), chunk_size=10)
+    assert len(session) == 20
+    with pytest.raises(dj.QueryError, match="chunk_size=0"):
+        session.insert(given, chunk_size=0)
+
+
+def test_chunks_in_a_transaction_are_all_or_none(session: Any, connection: dj.Connection) -> None:
+    given = [{"subject": "a", "number": n} for n in (0, 1, 2, "x")]
+
+    def attempt() -> None:
+        with connection.transaction():
+            session.insert(given, chunk_size=2)
+
+    with pytest.raises(dj.InvalidValueError) as caught:
+        attempt()
+    assert "chunks before" not in str(caught.value)
+    assert len(session) == 0
+
+
+def test_rows_that_leave_out_different_values_keep_their_order(schema: Any) -> None:
+    @schema
+    class Node(dj.Manual):
+        definition = """
+        id : int32
+        ---
+        -> [nullable] self.proj(parent='id')
+        name = 'none' : varchar(8)
+        """
+
+    # Each row refers to the one before, and every other one has no name.
+    given = [
+        {"id": n, "parent": n - 1 if n else None, **({"name": str(n)} if n % 2 else {})}
+        for n in range(50)
+    ]
+    Node.insert(given)
+    assert rows(Node) == [(n, n - 1 if n else None, str(n) if n % 2 else "none") for n in range(50)]
+
+
+def test_later_row_replaces_earlier_one_of_the_same_call(session: Any) -> None:
+    given = [{"subject": "a", "number": 1, "score": 1}, {"subject": "a", "number": 1}]
+    session.insert(given, replace=True)
+    assert session.fetch1("score") == 0.5
+    session.insert(
+        [{"subject": "b", "number": 1}, {"subject": "b", "number": 1, "score": 2}],
+        skip_duplicates=True,
+    )
+    assert (session & {"subject": "b"}).fetch1("score") == 0.5
+    with pytest.raises(dj.QueryError, match="either replaced or skipped"):
+        session.insert(given, replace=True, skip_duplicates=True)
+
+
+def test_more_rows_than_a_packet_holds(schema: Any) -> None:
+    @schema
+    class Big(dj.Manual):
+        definition = """
+        id : int32
+        ---
+        text : varchar(4000)
+        raw : bytes
+        """
+
+    # Some 8 MB of text and bytes that have to be escaped, thus several statements.
+    text, raw = "ü'\\\0\n" * 800, bytes(range(256)) * 8
+    Big.insert({"id": n, "text": text, "raw": raw} for n in range(1200))
+    assert len(Big) == 1200
+    assert (Big & "id in (0, 1199)").to_dicts(order_by="id") == [
+        {"id": n, "text": text, "raw": raw} for n in (0, 1199)
+    ]
+    Big.delete_quick()
+    with pytest.raises(dj.DuplicateError):
+        Big.insert([{"id": n % 1199, "text": text, "raw": b""} for n in range(1200)])
+    assert len(Big) == 0
+
+
+def test_progress_bar(session: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    given = [{"subject": "a", "number": n} for n in range(4)]
+    session.insert(given[:2], display_progress=True)
+    assert "session" in capfd.readouterr().err
+    session.insert(given[2:])
+    assert capfd.readouterr().err == ""
+
+
+def test_insert1_returns_nothing_and_takes_options(session: Any) -> None:
+    assert session.insert1({"subject": "a", "number": 1}) is None
+    session.insert1(
+        {"subject": "a", "number": 1, "x": 3}, ignore_extra_fields=True, skip_duplicates=True
+    )
+    session.insert1({"subject": "a", "number": 1, "note": "new"}, replace=True)
+    assert session.fetch1("note") == "new"
