@@ -1,207 +1,259 @@
-"""The job queue of a computed table: which keys are being made, which failed and why.
+"""The job queue of a computed table: which keys are pending, being made, failed, and why.
 
-One hidden table ``~~name`` for each computed table, with DataJoint 2.3's columns and statuses.
+One hidden table ``~~name`` for each computed table, with DataJoint 2.3's columns and statuses, so
+that workers of both libraries can share it. A reservation of ours is a lease: its `scheduled_time`
+lies ahead and is put off while the worker lives; once it has passed, anyone may take the key up.
 """
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from getpass import getuser
-from typing import Any
+from typing import Any, Self
 
-import sqlalchemy as sa
-
-from dj_dagster.definition import parse_definition
 from dj_dagster.errors import PopulateError
-from dj_dagster.model.declaration import Default
-from dj_dagster.model.table_name import TableName
-from dj_dagster.model.types import parse_type
-from dj_dagster.relational import declare, fetch, write
-from dj_dagster.relational.algebra import All, AnyOf, Equals, In, Node, all_rows, restrict
-from dj_dagster.relational.encode import encode_rows
-from dj_dagster.relational.lowering import Lowering
+from dj_dagster.relational.algebra.algebra import In, Node, restrict
+from dj_dagster.relational.binding import Binding
+from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.table import Table
+from dj_dagster.workflow.job_rows import JobRows, Row, Worker
+from dj_dagster.workflow.job_table import create_queue, planned_key, queue_name
+from dj_dagster.workflow.make import Makes
+from dj_dagster.workflow.pending import source
+from dj_dagster.workflow.refresh import Refresh
+from dj_dagster.workflow.version import code_version
 
-PRIORITY = 5
-"""DataJoint's default; lower is sooner."""
-
-MESSAGE_LENGTH = 2047
-"""Characters of an error message that the queue keeps."""
-
-_DEFINITION = """
-# Job queue for `{schema}`.`{table}`
-{key}
----
-status : enum('pending', 'reserved', 'success', 'error', 'ignore')
-priority : int8  # lower is sooner
-created_time = CURRENT_TIMESTAMP(3) : datetime(3)
-scheduled_time = CURRENT_TIMESTAMP(3) : datetime(3)
-reserved_time = null : datetime(3)
-completed_time = null : datetime(3)
-duration = null : float64  # seconds
-error_message = '' : varchar(2047)
-error_stack = null : <blob>
-user = '' : varchar(255)
-host = '' : varchar(255)
-pid = 0 : int32
-connection_id = 0 : int64
-version = '' : varchar(64)
-index(status, priority, scheduled_time)
-"""
+STATUSES = ("pending", "reserved", "success", "error", "ignore")
 
 
-class JobQueue:
-    """The jobs of one computed table.
+class JobQueue(FreeTable):
+    """The jobs of one computed table, a table itself: restrict it, fetch from it, delete from it.
 
     Parameters
     ----------
-    table
-        The computed table; its queue is created when it is first needed.
+    target
+        The computed table; its queue is created when it is first used.
+
+    Examples
+    --------
+    ::
+
+        Spikes.jobs.progress()
+        (Spikes.jobs.errors & {"session_id": 3}).delete()
     """
 
-    def __init__(self, table: Table) -> None:
-        self._connection = table.connection
-        self._table = table
-        self.name = TableName(table.database, f"~~{table.table_name.lstrip('_')}")
+    def __init__(self, target: Table) -> None:
+        name = queue_name(target.name)
+        super().__init__(target.connection, name)
+        self._bound = Binding(target.connection, name, f"{target.class_name}.jobs")
+        self._target = target
 
-    @cached_property
+    @property
+    def target(self) -> Table:
+        """The computed table whose jobs these are."""
+        return self._target
+
+    @property
     def stored(self) -> StoredTable:
-        """The queue's table.
+        """The queue's own table, created if need be.
 
         Raises
         ------
         PopulateError
-            If no attribute of the table's key comes from a foreign key.
+            If the table's keys are not those of other tables.
         """
-        if self._connection.catalog.find(self.name) is None:
-            self._create()
-        stored = self._connection.catalog.find(self.name)
-        assert stored is not None
-        return stored
+        return self.connection.catalog.find(self.name) or create_queue(self._target)
 
     @property
     def key(self) -> list[str]:
-        """The part of the table's key that comes from its foreign keys."""
-        inherited = {
-            name for key in self._table.foreign_keys if key.primary for name in key.attributes
-        }
-        return [name for name in self._table.primary_key if name in inherited]
+        """What tells jobs apart: most often the part of the table's key from foreign keys."""
+        stored = self.connection.catalog.find(self.name)
+        return stored.heading.primary_key if stored else planned_key(self._target)
 
-    def node(self, *statuses: str) -> Node:
-        """Return the query for the jobs in any of these statuses."""
-        jobs = all_rows(self.name, self.stored.heading)
-        return restrict(jobs, In(("status",), tuple((status,) for status in statuses)))
+    @property
+    def definition(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What the queue holds, as text."""
+        return repr(self.heading)
 
-    def to_dicts(self, *statuses: str) -> list[dict[str, Any]]:
-        """Return the jobs in any of these statuses, all of their columns."""
-        return fetch.dicts(self._connection, self.node(*statuses), self.stored.heading.names)
+    @cached_property
+    def rows(self) -> JobRows:
+        """The queue's rows, by key and status."""
+        return JobRows(self.connection, self.stored)
 
-    def reserve(self, key: Mapping[str, Any], *, retry_errors: bool = False) -> bool:
-        """Claim a key for this process; False if it is claimed, failed or to be ignored.
+    @property
+    def pending(self) -> Self:
+        """Jobs that wait for a worker."""
+        return self._having("pending")
 
-        The row's primary key makes this exclusive: of any number of workers one succeeds.
+    @property
+    def reserved(self) -> Self:
+        """Jobs that a worker has claimed."""
+        return self._having("reserved")
+
+    @property
+    def errors(self) -> Self:
+        """Jobs that failed: delete them to have them tried again."""
+        return self._having("error")
+
+    @property
+    def ignored(self) -> Self:
+        """Jobs that are to be left out."""
+        return self._having("ignore")
+
+    @property
+    def completed(self) -> Self:
+        """Jobs that were done, where `keep_completed` is set."""
+        return self._having("success")
+
+    def progress(self) -> dict[str, int]:
+        """Return the number of jobs by status, and their `total`."""
+        counts = {s: fetch.count(self.connection, self.rows.node(s)) for s in STATUSES}
+        return {**counts, "total": sum(counts.values())}
+
+    def refresh(
+        self,
+        *restrictions: Any,
+        delay: float = 0,
+        priority: int | None = None,
+        stale_timeout: float | None = None,
+        orphan_timeout: float | None = None,
+    ) -> dict[str, int]:
+        """Add what is to be made, and remove what is not any more.
+
+        Parameters
+        ----------
+        *restrictions
+            Which keys of the key source to add; all must hold.
+        delay
+            Seconds until the new jobs are due.
+        priority
+            Of the new jobs, lower is sooner; by default the setting `default_priority`.
+        stale_timeout
+            Age in seconds from which a job goes once its key is not in the key source any more; by
+            default the setting of that name, 0 for never.
+        orphan_timeout
+            Age in seconds from which a reservation is given up; never by default, for workers that
+            are gone are noticed by themselves.
+
+        Returns
+        -------
+        dict
+            How many jobs were ``added``, ``removed``, ``orphaned`` and ``re_pended``.
         """
-        job = {**self._job_key(key), "status": "pending", "priority": PRIORITY}
-        free = ("pending", "error") if retry_errors else ("pending",)
-        values = {"status": "reserved", "reserved_time": self._now(), **_worker()}
-        encoded = encode_rows(self._connection, self.stored, [job], mode="skip")
-        with self._connection.transaction():
-            write.submit(self._connection, encoded)
-            return self._update(key, free, values) == 1
-
-    def complete(self, key: Mapping[str, Any]) -> None:
-        """Forget a job: its rows are in the table."""
-        target, where = self._rows(key, ("reserved",))
-        self._connection.execute(sa.delete(target).where(where))
-
-    def error(self, key: Mapping[str, Any], message: str, stack: str) -> None:
-        """Keep why a job failed; it is not tried again until someone asks for it."""
-        # No database takes half a surrogate pair, which file names can hold.
-        message = message.encode(errors="backslashreplace").decode()
-        if len(message) > MESSAGE_LENGTH:
-            message = message[: MESSAGE_LENGTH - len("...truncated")] + "...truncated"
-        values = {
-            "status": "error",
-            "completed_time": self._now(),
-            "error_message": message,
-            "error_stack": self._connection.codecs.get("blob").encode(
-                stack.encode(errors="backslashreplace").decode()
+        settings = self.connection.job_settings
+        chosen = settings.default_priority if priority is None else priority
+        step = Refresh(self._makes(), self.rows, chosen)
+        self.check()
+        orphaned = step.free_orphans(orphan_timeout) if orphan_timeout else 0
+        return {
+            "added": step.add(restrictions, delay),
+            "removed": step.remove_vanished(
+                settings.stale_timeout if stale_timeout is None else stale_timeout
             ),
+            "orphaned": orphaned,
+            "re_pended": step.add_finished_again(restrictions) if settings.keep_completed else 0,
         }
-        self._update(key, ("reserved",), values)
+
+    def reserve(self, key: Mapping[str, Any]) -> bool:
+        """Claim a pending job that is due; False if there is none, or another worker has it."""
+        return bool(self.claim([self.row(key)], ("pending",)))
+
+    def claim(self, rows: Sequence[Row], statuses: Sequence[str], version: str = "") -> list[Row]:
+        """Claim those of some jobs that are in one of the statuses, and due, and return them."""
+        worker = Worker(self._user, version or code_version(self.connection.job_settings))
+        return self.rows.claim(rows, statuses, worker, self.connection.job_settings.lease)
+
+    def complete(self, key: Mapping[str, Any], duration: float | None = None) -> None:
+        """End a job well: it is forgotten, or kept as `success` where `keep_completed` is set."""
+        keep = self.connection.job_settings.keep_completed
+        self.rows.complete({self.row(key): duration}, keep=keep)
+
+    def error(
+        self, key: Mapping[str, Any], error_message: str, error_stack: str | None = None
+    ) -> None:
+        """Keep why a job failed; it is not tried again until it is deleted, or asked for."""
+        self.rows.fail(self.row(key), error_message, error_stack)
+
+    def ignore(self, key: Mapping[str, Any]) -> None:
+        """Leave a key out from now on."""
+        row = self.row(key)
+        self.rows.add([row], priority=self.connection.job_settings.default_priority)
+        self.rows.update([row], (), {"status": "ignore"})
 
     def release(self, key: Mapping[str, Any]) -> None:
-        """Give up a reservation, as if it had never been made."""
-        self.complete(key)
+        """Give up a reservation: the key is pending again."""
+        self.rows.release([self.row(key)])
 
     def release_dead(self) -> int:
-        """Give up the reservations of processes of this machine that are gone; return how many.
+        """Make the jobs pending again whose worker is gone; return how many.
 
-        A process of another machine cannot be asked: `release` its keys when it is known dead.
+        A worker of this machine is gone when its process is, any other when its lease has run out.
         """
-        reserved = restrict(self.node("reserved"), Equals("host", platform.node()))
-        jobs = fetch.dicts(self._connection, reserved, [*self.key, "pid"])
-        dead = [job for job in jobs if not _alive(job["pid"])]
-        for job in dead:
-            self.release(job)
-        return len(dead)
+        return len(self.rows.release_dead())
 
-    def _create(self) -> None:
-        if not self.key:
+    def delete(self, *args: Any, **options: Any) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Forget these jobs, without asking: nothing depends on them."""
+        del args, options
+        return self.delete_quick()
+
+    def drop(self, *args: Any, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Drop the queue, without asking; it is created again when it is used."""
+        del args, options
+        self.connection.catalog.forget(self.database)
+        if self.connection.catalog.find(self.name) is not None:
+            self.drop_quick()
+
+    def row(self, key: Mapping[str, Any]) -> Row:
+        """Return the values of a job's key."""
+        try:
+            return tuple(key[name] for name in self.rows.key)
+        except KeyError as error:
             raise PopulateError(
-                f"{self._table.name} cannot reserve jobs: no attribute of its primary key comes "
-                "from a foreign key."
+                f"The key {dict(key)} lacks {error} of the job queue of {self._target.name}."
+            ) from None
+
+    def check(self) -> None:
+        """Refuse where the queue cannot tell the keys of the key source apart.
+
+        Raises
+        ------
+        PopulateError
+            Then.
+        """
+        table = self._makes()
+        names = source(table).heading.primary_key
+        if not names:
+            raise PopulateError(
+                f"{table.name} cannot reserve jobs: its keys have no attribute. Populate it "
+                "without reserve_jobs."
             )
-        heading = self._table.heading
-        types = {name: heading[name].type for name in self.key}
-        lines = [f"{name} : {kind.text}" for name, kind in types.items() if kind is not None]
-        schema, table = self._table.name
-        text = _DEFINITION.format(schema=schema, table=table, key="\n".join(lines))
-        definition = parse_definition(text, table=str(self.name))
+        if not self.holds(names):
+            raise PopulateError(
+                f"The job queue of {table.name} has the key {', '.join(self.key) or 'none'}, its "
+                f"key_source has {', '.join(names)}: populate it without reserve_jobs, or drop the "
+                "queue, table.jobs.drop(), to have it made anew."
+            )
 
-        def no_parents(item: object) -> StoredTable:
-            raise PopulateError(f"A job queue has no foreign keys: {item!r}")
+    def holds(self, names: Sequence[str]) -> bool:
+        """Whether the queue tells such keys apart."""
+        return bool(names) and set(names) == set(self.key)
 
-        self._connection.catalog.forget(schema)
-        declare.ensure_table(self._connection, self.name, definition, no_parents)
+    def _makes(self) -> Makes:
+        if isinstance(self._target, Makes):
+            return self._target
+        raise PopulateError(f"{self._target.name} is no table that can be populated.")
 
-    def _job_key(self, key: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: key[name] for name in self.key}
+    @cached_property
+    def _user(self) -> str:
+        return self.connection.get_user()
 
-    def _rows(self, key: Mapping[str, Any], statuses: Sequence[str]) -> tuple[Any, Any]:
-        heading = self.stored.heading
-        lowering = Lowering(self._connection.backend)
-        target, over = lowering.target(all_rows(self.name, heading))
-        of_key = tuple(Equals(name, value) for name, value in self._job_key(key).items())
-        status = AnyOf(tuple(Equals("status", status) for status in statuses))
-        return target, lowering.where(All((*of_key, status)), over, heading)
-
-    def _update(
-        self, key: Mapping[str, Any], statuses: Sequence[str], values: dict[str, Any]
-    ) -> int:
-        target, where = self._rows(key, statuses)
-        return self._connection.execute(sa.update(target).where(where).values(values))
-
-    def _now(self) -> sa.ColumnElement[Any]:
-        now = Default("CURRENT_TIMESTAMP(3)", is_expression=True)
-        return sa.literal_column(
-            self._connection.backend.default_sql(now, parse_type("datetime(3)"))
-        )
+    def _having(self, *statuses: str) -> Self:
+        node: Node = restrict(self.node, In(("status",), tuple((s,) for s in statuses)))
+        return self._derive(node)
 
 
-def _worker() -> dict[str, Any]:
-    return {"user": getuser(), "host": platform.node(), "pid": os.getpid()}
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def queues(connection: Any, tables: Sequence[Table]) -> list[JobQueue]:
+    """Return the queues that exist of some tables."""
+    return [JobQueue(t) for t in tables if connection.catalog.find(queue_name(t.name)) is not None]

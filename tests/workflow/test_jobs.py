@@ -109,7 +109,7 @@ def test_two_processes_make_no_key_twice(lab: Lab) -> None:
     assert sorted(lab.calls()) == list(range(40)), results
     assert len(lab.result) == 40
     assert [worker.returncode for worker in workers] == [0, 0], results
-    assert lab.result.jobs.to_dicts("reserved", "error", "pending") == []
+    assert lab.result.jobs.to_dicts() == []
 
 
 def test_key_of_a_killed_process_is_pending_again(lab: Lab) -> None:
@@ -120,7 +120,7 @@ def test_key_of_a_killed_process_is_pending_again(lab: Lab) -> None:
     while not lab.calls() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert lab.calls() == [0]
-    (job,) = lab.result.jobs.to_dicts("reserved")
+    (job,) = lab.result.jobs.reserved.to_dicts()
     assert (job["number"], job["pid"], job["reserved_time"] is None) == (0, worker.pid, False)
     assert [key["number"] for key in pending_keys(lab.result())] == [1, 2]
     assert [o.status for o in populate_keys(lab.result(), [{"number": 0}])] == ["reserved"]
@@ -156,7 +156,7 @@ def test_failed_key_waits_for_a_retry(schema: Any, tmp_path: Path) -> None:
     assert {name: o.status for name, o in outcomes.items()} == {"a": "made", "b": "failed"}
     assert "FileNotFoundError" in outcomes["b"].traceback
     assert "in make" in outcomes["b"].traceback
-    (job,) = Result.jobs.to_dicts("error")
+    (job,) = Result.jobs.errors.to_dicts()
     assert job["name"] == "b"
     assert job["error_message"].startswith("FileNotFoundError: no file \\udcff xxx")
     assert job["error_message"].endswith("...truncated")
@@ -171,7 +171,7 @@ def test_failed_key_waits_for_a_retry(schema: Any, tmp_path: Path) -> None:
     assert pending_keys(Result(), retry_errors=True) == [{"name": "b"}]
     retried = populate_keys(Result(), [{"name": "b"}, {"name": "a"}], retry_errors=True)
     assert [o.status for o in retried] == ["made", "present"]
-    assert Result.jobs.to_dicts("error", "reserved") == []
+    assert Result.jobs.to_dicts() == []
 
 
 def test_interrupted_make_gives_its_key_back(schema: Any) -> None:
@@ -195,7 +195,7 @@ def test_interrupted_make_gives_its_key_back(schema: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         Result.populate(reserve_jobs=True, suppress_errors=True)
     assert len(Result) == 0
-    assert Result.jobs.to_dicts("reserved", "error") == []
+    assert [job["status"] for job in Result.jobs.to_dicts()] == ["pending", "pending"]
     assert len(pending_keys(Result())) == 2
 
 
@@ -247,7 +247,7 @@ def test_queue_is_laid_out_as_datajoint_does(mariadb_url: str, tmp_path: Path) -
             "COMMENT ':<blob>:'",
             "DEFAULT current_timestamp(3)",
         ):
-            assert part in sql
+            assert part.lower() in sql.lower()
     finally:
         dj.Schema("t_queue_lab", connection=lab.result.connection).drop()
 
@@ -255,9 +255,11 @@ def test_queue_is_laid_out_as_datajoint_does(mariadb_url: str, tmp_path: Path) -
 def test_process_of_this_test_is_alive(lab: Lab) -> None:
     lab.recording.insert1((1,))
     jobs = lab.result.jobs
+    assert not jobs.reserve({"number": 1})
+    jobs.refresh(delay=-1)
     assert jobs.reserve({"number": 1})
     assert not jobs.reserve({"number": 1})
     assert jobs.release_dead() == 0
-    assert jobs.to_dicts("reserved")[0]["pid"] == os.getpid()
+    assert jobs.reserved.to_dicts()[0]["pid"] == os.getpid()
     jobs.release({"number": 1})
     assert jobs.reserve({"number": 1})

@@ -1,0 +1,119 @@
+"""One key tried: made, found there already, or failed."""
+
+from __future__ import annotations
+
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from dj_dagster.errors import DataJointError, DuplicateError
+from dj_dagster.relational.algebra.condition import make_condition
+from dj_dagster.relational.sql.lowering import Lowering
+from dj_dagster.workflow.make import Makes
+from dj_dagster.workflow.pending import Key, is_present, rows_of
+from dj_dagster.workflow.running import MakeRunner
+from dj_dagster.workflow.version import code_version
+
+Status = Literal["made", "present", "missing", "reserved", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOutcome:
+    """What became of one key.
+
+    Attributes
+    ----------
+    status
+        ``made`` now; ``present`` already; ``missing`` from the key source, for example because a
+        parent's row is not there (yet); ``reserved`` by another worker, failed before or to be
+        ignored; ``failed`` now.
+    seconds
+        Wall time of `make` and its commit.
+    rows, bytes
+        Rows written, parts included, and the size of their packed blobs.
+    error, traceback
+        Why it failed.
+    """
+
+    key: Key
+    status: Status
+    seconds: float = 0.0
+    rows: int = 0
+    bytes: int = 0
+    error: BaseException | None = None
+    traceback: str = ""
+
+    @property
+    def message(self) -> str:
+        """The error in a line, ``""`` where there is none."""
+        if self.error is None:
+            return ""
+        text = str(self.error)
+        return f"{type(self.error).__name__}: {text}" if text else type(self.error).__name__
+
+
+class Attempts:
+    """Tries keys of a table, and notes in its hidden columns how its rows came to be.
+
+    Parameters
+    ----------
+    must_insert, make_kwargs
+        See `MakeRunner`.
+    before
+        Called with each key before it is made.
+    """
+
+    def __init__(
+        self,
+        table: Makes,
+        *,
+        must_insert: bool,
+        make_kwargs: Mapping[str, Any] | None,
+        before: Callable[[Key], None] | None = None,
+    ) -> None:
+        self._table = table
+        self._before = before
+        self._runner = MakeRunner(table, must_insert=must_insert, make_kwargs=make_kwargs)
+        self._has_metadata = "_job_start_time" in table.heading.all_attributes
+        self._version = code_version(table.connection.job_settings) if self._has_metadata else ""
+
+    def make(self, key: Key) -> KeyOutcome:
+        """Make a key that is believed to be pending; only what stops the process is raised."""
+        if self._before is not None:
+            self._before(key)
+        began, started = datetime.now(), time.perf_counter()
+        try:
+            made = self._runner.run(key)
+            seconds = time.perf_counter() - started
+        except Exception as error:
+            if isinstance(error, DuplicateError) and is_present(self._table, key):
+                return KeyOutcome(key, "present")
+            seconds = time.perf_counter() - started
+            return KeyOutcome(key, "failed", seconds, error=error, traceback=traceback.format_exc())
+        if self._has_metadata:
+            try:
+                self._note(key, began, seconds)
+            except DataJointError as error:
+                # The rows are in: the key is made, whatever is known of how long it took.
+                warnings.warn(f"{self._table.name} {key}: {error}", stacklevel=2)
+        return KeyOutcome(key, "made", seconds, made.rows, made.bytes)
+
+    def _note(self, key: Key, began: datetime, seconds: float) -> None:
+        table = self._table
+        lowering = Lowering(table.connection.backend)
+        target, over = lowering.target(rows_of(table))
+        where = lowering.where(make_condition(key, table.heading), over, table.heading)
+        kind = table.heading["_job_start_time"].type
+        encode = table.connection.backend.encoder(kind) if kind else None
+        values = {
+            "_job_start_time": encode(began) if encode else began,
+            "_job_duration": seconds,
+            "_job_version": self._version,
+        }
+        table.connection.execute(sa.update(target).where(where).values(values))

@@ -1,0 +1,263 @@
+"""The rows of a job queue: reading and changing them by key and status."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from dj_dagster.model.declaration import Default
+from dj_dagster.model.heading import Heading
+from dj_dagster.model.types import Family, parse_type
+from dj_dagster.relational.algebra.algebra import All, Condition, In, Node, all_rows, restrict
+from dj_dagster.relational.backends.temporal import as_datetime
+from dj_dagster.relational.database import write
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.inserting.encode import encode_rows
+from dj_dagster.relational.sql.lowering import Lowering
+from dj_dagster.relational.stored import StoredTable
+from dj_dagster.workflow.liveness import Reservation, dead
+
+Row = tuple[Any, ...]
+"""The values of a job's key."""
+
+MESSAGE_LENGTH = 2047
+"""Characters of an error message that the queue keeps."""
+
+CHUNK = 1000
+"""Rows of one statement, at most."""
+
+BY_KEY = "FORCE INDEX (PRIMARY)"
+
+FREE: dict[str, Any] = {
+    "reserved_time": None,
+    "completed_time": None,
+    "duration": None,
+    "error_message": "",
+    "error_stack": None,
+    "host": "",
+    "user": "",
+    "pid": 0,
+    "connection_id": 0,
+    "version": "",
+}
+"""The columns of a job that nobody works on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Who claims keys: what the queue notes of a reservation."""
+
+    user: str
+    version: str = ""
+
+    def columns(self) -> dict[str, Any]:
+        """Return the values of its columns, in this process."""
+        return {
+            "user": self.user[:255],
+            "host": platform.node()[:255],
+            "pid": os.getpid(),
+            "version": self.version[:64],
+        }
+
+
+@dataclass(frozen=True)
+class JobRows:
+    """One queue's table; all keys here are tuples in the order of `key`."""
+
+    connection: Connection
+    stored: StoredTable
+
+    @property
+    def heading(self) -> Heading:
+        """The queue's attributes."""
+        return self.stored.heading
+
+    @property
+    def key(self) -> list[str]:
+        """Names of the queue's key."""
+        return self.heading.primary_key
+
+    def now(self) -> datetime:
+        """Return the database's time, which all workers share."""
+        return as_datetime(self.connection.rows(sa.select(self._now()))[0][0])
+
+    def node(self, *statuses: str, rows: Iterable[Row] | None = None) -> Node:
+        """Return the query for the jobs in any of these statuses, of some keys or all."""
+        return restrict(all_rows(self.stored.name, self.heading), self._condition(statuses, rows))
+
+    def add(self, rows: Sequence[Row], **columns: Any) -> None:
+        """Put keys into the queue; those that are there stay as they are."""
+        shared = {"status": "pending", **columns}
+        given = [{**dict(zip(self.key, row, strict=True)), **shared} for row in rows]
+        for start in range(0, len(given), CHUNK):
+            chunk = given[start : start + CHUNK]
+            write.submit(
+                self.connection, encode_rows(self.connection, self.stored, chunk, mode="skip")
+            )
+
+    def update(self, rows: Iterable[Row], statuses: Sequence[str], values: dict[str, Any]) -> int:
+        """Change the jobs of some keys, in the statuses or in any; return how many."""
+        target, where = self._where(statuses, rows)
+        encoded = self._encoded(values)
+        change = sa.update(target).where(where).values(encoded)
+        # By the index of statuses it would lock the jobs of others.
+        change = change.with_hint(BY_KEY, dialect_name="mysql")
+        return self.connection.execute(change)
+
+    def delete(self, rows: Iterable[Row], statuses: Sequence[str]) -> int:
+        """Forget the jobs of some keys, in the statuses or in any; return how many."""
+        target, where = self._where(statuses, rows)
+        return self.connection.execute(sa.delete(target).where(where))
+
+    def claim(
+        self, rows: Sequence[Row], statuses: Sequence[str], worker: Worker, lease: float
+    ) -> list[Row]:
+        """Reserve those of some keys that nobody holds, and return them.
+
+        Jobs are locked while they are looked at: of any number of workers one gets a key. Those
+        that another worker looks at in this moment are left out, so that nobody waits.
+        """
+        columns = worker.columns()
+        if self.connection.backend.name == "mysql":
+            columns["connection_id"] = sa.func.connection_id()
+
+        def work() -> list[Row]:
+            with self.connection.transaction:
+                found, now = self._lock(rows, statuses)
+                if found:
+                    times = {"reserved_time": now, "scheduled_time": now + timedelta(seconds=lease)}
+                    changed = {**FREE, **columns, **times, "status": "reserved"}
+                    self.update(found, (), changed)
+                return found
+
+        return self.connection.retrying(work)
+
+    def release(self, rows: Iterable[Row]) -> int:
+        """Give reservations up; the keys are for the next worker."""
+        values = {**FREE, "status": "pending", "scheduled_time": self._now()}
+        return self.update(rows, ("reserved",), values)
+
+    def renew(self, rows: Iterable[Row], lease: float) -> None:
+        """Say that this process still works on keys."""
+        columns = {"status": "reserved", "pid": os.getpid(), "host": platform.node()[:255]}
+        target, where = self._where(("reserved",), rows)
+        mine = [target.c[name] == value for name, value in columns.items()]
+        until = self._encoded({"scheduled_time": self.now() + timedelta(seconds=lease)})
+        self.connection.execute(sa.update(target).where(where, *mine).values(until))
+
+    def complete(self, durations: Mapping[Row, float | None], *, keep: bool) -> None:
+        """Forget the jobs of keys that are in their table, or keep them as `success`."""
+        if not keep:
+            self.delete(durations, ())
+            return
+        for row, duration in durations.items():
+            values = {"status": "success", "completed_time": self._now(), "duration": duration}
+            self.update([row], ("reserved", "pending", "error", "success"), values)
+
+    def fail(self, row: Row, message: str, stack: str | None) -> None:
+        """Keep why a job failed."""
+        values: dict[str, Any] = {
+            "status": "error",
+            "completed_time": self._now(),
+            "error_message": _shortened(_storable(message)),
+        }
+        if stack is not None:
+            values["error_stack"] = _storable(stack)
+        self.update([row], ("reserved", "pending", "error"), values)
+
+    def release_dead(self) -> list[Row]:
+        """Give up the reservations of workers that are gone, and return their keys."""
+        names = [*self.key, "host", "pid", "connection_id", "reserved_time", "scheduled_time"]
+        reserved = fetch.rows(self.connection, self.node("reserved"), names)
+        size = len(self.key)
+        held = [Reservation(row[:size], *row[size:]) for row in reserved if row[-2] is not None]
+        if not held:
+            return []
+        gone = dead(self.connection, held, self.now())
+        return [item.row for item in gone if self._take_back(item)]
+
+    def _take_back(self, item: Reservation) -> bool:
+        # Another worker may have taken it up, and claimed it, since it was read.
+        same = {"pid": item.pid, "host": item.host, "reserved_time": item.since}
+        target, where = self._where(("reserved",), [item.row])
+        mine = [target.c[name] == value for name, value in self._encoded(same).items()]
+        values = self._encoded({**FREE, "status": "pending", "scheduled_time": self._now()})
+        return self.connection.execute(sa.update(target).where(where, *mine).values(values)) == 1
+
+    def _lock(self, rows: Sequence[Row], statuses: Sequence[str]) -> tuple[list[Row], datetime]:
+        """Return the keys that can be claimed, locked until the transaction's end, and the time."""
+        target, where = self._where((), rows)
+        names = [*self.key, "status", "scheduled_time"]
+        select = sa.select(*[target.c[name] for name in names], self._now()).where(where)
+        select = select.with_hint(target, BY_KEY, dialect_name="mysql")
+        found = self.connection.rows(select.with_for_update(skip_locked=True))
+        if not found:
+            return [], datetime.min
+        now = as_datetime(found[0][-1])
+        known = {self._decoded(row[: len(self.key)]): row for row in found}
+        free = [
+            row
+            for row in rows
+            if (job := known.get(row)) is not None
+            and job[-3] in statuses
+            and (job[-3] != "pending" or as_datetime(job[-2]) <= now)
+        ]
+        return free, now
+
+    def _where(self, statuses: Sequence[str], rows: Iterable[Row]) -> tuple[Any, Any]:
+        lowering = Lowering(self.connection.backend)
+        target, over = lowering.target(all_rows(self.stored.name, self.heading))
+        return target, lowering.where(self._condition(statuses, rows), over, self.heading)
+
+    def _condition(self, statuses: Sequence[str], rows: Iterable[Row] | None) -> Condition:
+        conditions: list[Condition] = []
+        if rows is not None:
+            conditions.append(In(tuple(self.key), tuple(rows)))
+        if statuses:
+            conditions.append(In(("status",), tuple((status,) for status in statuses)))
+        return All(tuple(conditions))
+
+    def _encoded(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        encoded: dict[str, Any] = {}
+        for name, value in values.items():
+            encode = self._encoder(name)
+            if encode is not None and value is not None and not isinstance(value, sa.ColumnElement):
+                value = encode(value)
+            encoded[name] = value
+        return encoded
+
+    def _encoder(self, name: str) -> Any:
+        kind = self.heading[name].type
+        if kind is None:
+            return None
+        if kind.family is Family.CODEC:
+            return self.connection.codecs.get("blob").encode
+        return self.connection.backend.encoder(kind)
+
+    def _decoded(self, row: Sequence[Any]) -> Row:
+        kinds = [self.heading[name].type for name in self.key]
+        decoders = [self.connection.backend.decoder(kind) if kind else None for kind in kinds]
+        return tuple(d(v) if d else v for v, d in zip(row, decoders, strict=True))
+
+    def _now(self) -> sa.ColumnElement[Any]:
+        now = Default("CURRENT_TIMESTAMP(3)", is_expression=True)
+        sql = self.connection.backend.default_sql(now, parse_type("datetime(3)"))
+        return sa.literal_column(sql)
+
+
+def _storable(text: str) -> str:
+    """No database takes half a surrogate pair, which file names can hold."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _shortened(message: str) -> str:
+    if len(message) <= MESSAGE_LENGTH:
+        return message
+    return message[: MESSAGE_LENGTH - len("...truncated")] + "...truncated"

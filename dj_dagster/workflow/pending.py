@@ -1,0 +1,144 @@
+"""Which keys are still to be made: queries over the key source, the table and its jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from dj_dagster.errors import PopulateError
+from dj_dagster.relational.algebra.algebra import NEVER, Base, Node, all_rows, restrict
+from dj_dagster.relational.algebra.condition import make_condition
+from dj_dagster.relational.algebra.projection import project
+from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.values import comparable
+from dj_dagster.workflow.key_ranges import differing
+from dj_dagster.workflow.key_source import (
+    checked_key_source,
+    default_source,
+    lacking,
+    without,
+)
+from dj_dagster.workflow.make import Makes, has_own_key_source
+
+Key = dict[str, Any]
+Why = Literal["present", "missing"]
+
+
+def source(table: Makes, *restrictions: Any) -> Node:
+    """Return the query for all keys that a computed table is to make.
+
+    Parameters
+    ----------
+    *restrictions
+        All must hold; anything that may stand after ``&``. Without a `key_source` of its own the
+        table's keys can be restricted by other attributes of its parents too.
+    """
+    if not has_own_key_source(table):
+        return default_source(table, restrictions)
+    query = checked_key_source(table, table.key_source)
+    for restriction in restrictions:
+        query = query.restrict(restriction)
+    return project(query.node)
+
+
+def progress(table: Makes, *restrictions: Any) -> tuple[int, int]:
+    """Return how many keys remain to be made, and how many there are in all."""
+    keys = source(table, *restrictions)
+    if not restrictions and _is_counted(table, keys):
+        # The table first: rows that come meanwhile must not seem more than there are keys.
+        done = fetch.count(table.connection, rows_of(table))
+        total = fetch.count(table.connection, keys)
+        # Only where foreign keys were not enforced are there more.
+        if done <= total:
+            return total - done, total
+    remaining = fetch.count(table.connection, lacking(keys, rows_of(table)))
+    return remaining, fetch.count(table.connection, keys)
+
+
+def unmade_keys(
+    table: Makes,
+    *restrictions: Any,
+    held: Node | None = None,
+    limit: int | None = None,
+) -> list[Key]:
+    """Return keys of the key source that are not in the table, in their order.
+
+    Parameters
+    ----------
+    held
+        A query for keys to leave out.
+    limit
+        At most so many keys.
+    """
+    keys = source(table, *restrictions)
+    if not restrictions and _is_counted(table, keys):
+        ranges = differing(table.connection, keys, rows_of(table))
+        if ranges == NEVER:
+            return []
+        keys = keys if ranges is None else restrict(keys, ranges)
+    node = lacking(keys, rows_of(table))
+    node = node if held is None else without(node, held)
+    return fetch.dicts(table.connection, node, node.heading.primary_key, "KEY", limit)
+
+
+def why_not_pending(
+    table: Makes, keys: list[Key], *, in_source: bool = True
+) -> dict[tuple[Any, ...], Why]:
+    """Return why those keys that are not pending are not.
+
+    Parameters
+    ----------
+    in_source
+        Whether to ask the key source too.
+    """
+    names = tuple(keys[0]) if keys else ()
+    rows = [tuple(key.values()) for key in keys]
+    present = _found(table, rows_of(table), names, keys)
+    idle: dict[tuple[Any, ...], Why] = {row: "present" for row in rows if row in present}
+    rest = [key for key in keys if tuple(key.values()) not in idle] if in_source else []
+    if rest:
+        known = _found(table, source(table), names, rest)
+        idle |= {row: "missing" for key in rest if (row := tuple(key.values())) not in known}
+    return idle
+
+
+def is_present(table: Makes, key: Mapping[str, Any]) -> bool:
+    """Return whether the table has a row of a key."""
+    node = restrict(rows_of(table), make_condition(key, table.heading))
+    return fetch.exists(table.connection, node)
+
+
+def typed(table: Makes, keys: Iterable[Mapping[str, Any]]) -> list[Key]:
+    """Return keys with the attributes of the key source alone, as values of their types.
+
+    Raises
+    ------
+    PopulateError
+        If a key lacks one of them.
+    """
+    heading = source(table).heading
+    result: list[Key] = []
+    for key in keys:
+        lacking = [name for name in heading.primary_key if name not in key]
+        if lacking:
+            raise PopulateError(f"The key {dict(key)} for {table.name} lacks {', '.join(lacking)}.")
+        result.append({name: comparable(key[name], heading[name]) for name in heading.primary_key})
+    return result
+
+
+def rows_of(table: Makes) -> Base:
+    """Return the query for all rows of a table."""
+    return all_rows(table.name, table.heading)
+
+
+def _found(
+    table: Makes, node: Node, names: tuple[str, ...], keys: list[Key]
+) -> set[tuple[Any, ...]]:
+    restricted = restrict(node, make_condition(keys, node.heading))
+    return set(fetch.rows(table.connection, restricted, names))
+
+
+def _is_counted(table: Makes, keys: Node) -> bool:
+    """Whether each row of the table has exactly one key in the key source, by its foreign keys."""
+    names = keys.heading.primary_key
+    return bool(names) and set(names) == set(table.primary_key) and not has_own_key_source(table)

@@ -1,0 +1,303 @@
+"""Making keys in worker processes, which may die without taking the others along."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import time
+from collections import deque
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection as Pipe
+from multiprocessing.connection import wait
+from typing import Any
+
+import sqlalchemy as sa
+
+from dj_dagster.errors import PopulateError
+from dj_dagster.workflow.attempt import KeyOutcome
+from dj_dagster.workflow.jobs import JobQueue
+from dj_dagster.workflow.make import Makes
+from dj_dagster.workflow.pace import Pace
+from dj_dagster.workflow.pending import Key, is_present
+from dj_dagster.workflow.populate import Making
+from dj_dagster.workflow.sigterm import exit_on_sigterm
+
+LOOK = 0.5
+"""Seconds between two looks at whether the workers live: their children may hold their pipes."""
+
+REPORT = 0.02
+"""Seconds that an outcome waits for others to be reported with."""
+
+GRACE = 5.0
+"""Seconds that a worker has to stop in."""
+
+NONE = -1
+
+
+@dataclass
+class _Worker:
+    process: Any
+    pipe: Pipe
+    current: Any
+    pace: Pace = field(default_factory=Pace)
+    share: list[Key] = field(default_factory=list[Key])
+    reported: dict[tuple[Any, ...], KeyOutcome] = field(
+        default_factory=dict[tuple[Any, ...], KeyOutcome]
+    )
+
+    @property
+    def left(self) -> int:
+        """Number of keys that it has not reported yet."""
+        return len(self.share) - len(self.reported)
+
+    def unreported(self) -> list[Key]:
+        """Return those keys."""
+        return [key for key in self.share if tuple(key.values()) not in self.reported]
+
+
+class Crew:
+    """Worker processes of one `populate`.
+
+    They are forked where the system can: tables of notebooks and scripts need no import then. They
+    are no daemons, so that a `make` can have processes of its own.
+
+    Parameters
+    ----------
+    processes
+        How many, None for one a core; no more than there are keys.
+    limit
+        How many times `make` is called, at most.
+    """
+
+    def __init__(
+        self,
+        table: Makes,
+        making: Making,
+        keys: Iterable[Key],
+        processes: int | None,
+        limit: int | None,
+    ) -> None:
+        if isinstance(table.connection.engine.pool, sa.SingletonThreadPool):
+            raise PopulateError(
+                "A database in memory is seen by one process only: populate it with processes=1."
+            )
+        fork = "fork" in multiprocessing.get_all_start_methods()
+        self._context: Any = multiprocessing.get_context("fork" if fork else "spawn")
+        self._table = table
+        self._making = making
+        self._waiting = deque(keys)
+        self._allowed = len(self._waiting) if limit is None else limit
+        self._unclear: set[tuple[Any, ...]] = set()
+        self._lost = 0
+        self._size = max(1, min(processes or os.cpu_count() or 1, len(self._waiting)))
+        self._workers = list[_Worker]()
+
+    def outcomes(self) -> Generator[KeyOutcome]:
+        """Yield what became of each key, as it becomes known.
+
+        Raises
+        ------
+        PopulateError
+            If workers die again and again without having begun a key.
+        """
+        done = False
+        try:
+            for _ in range(self._size):
+                self._start()
+            while self._assign():
+                for worker in self._ready():
+                    yield from self._heard(worker)
+            done = True
+        finally:
+            self._stop(gently=done)
+
+    def _start(self) -> None:
+        ours, theirs = self._context.Pipe()
+        current = self._context.RawValue("q", NONE)
+        # Ends that a fork inherits would keep pipes open after this process is gone.
+        others = [worker.pipe for worker in self._workers] + [ours]
+        inherited = others if self._context.get_start_method() == "fork" else []
+        process = self._context.Process(
+            target=_serve,
+            args=(type(self._table), self._making, theirs, current, inherited),
+            name=f"populate {self._table.class_name}",
+            daemon=False,
+        )
+        process.start()
+        theirs.close()
+        self._workers.append(_Worker(process, ours, current))
+
+    def _assign(self) -> bool:
+        """Give idle workers keys; return whether any is at work."""
+        for worker in self._workers:
+            room = self._allowed - sum(other.left for other in self._workers)
+            count = min(len(self._waiting), room)
+            if not worker.left and count > 0:
+                # Towards the end smaller shares, that all end together.
+                size = min(worker.pace.size, -(-count // (2 * len(self._workers))))
+                worker.share = [self._waiting.popleft() for _ in range(size)]
+                worker.reported = {}
+                # A pipe that has broken shows when it is read.
+                with contextlib.suppress(OSError):
+                    worker.pipe.send(worker.share)
+        return any(worker.left for worker in self._workers)
+
+    def _ready(self) -> list[_Worker]:
+        """Wait for workers that have something to say, or are gone."""
+        busy = [worker for worker in self._workers if worker.left]
+        heard = wait([worker.pipe for worker in busy], LOOK)
+        return [w for w in busy if w.pipe in heard or not w.process.is_alive()]
+
+    def _heard(self, worker: _Worker) -> Generator[KeyOutcome]:
+        try:
+            while worker.pipe.poll():
+                outcomes = [_restored(item) for item in worker.pipe.recv()]
+                worker.reported |= {tuple(o.key.values()): o for o in outcomes}
+                worker.pace.note(len(outcomes), sum(outcome.seconds for outcome in outcomes))
+                for outcome in outcomes:
+                    yield self._counted(outcome)
+        except (EOFError, OSError, pickle.UnpicklingError):
+            worker.process.join(GRACE)
+        if not worker.process.is_alive() and worker.left:
+            yield from self._bury(worker)
+
+    def _counted(self, outcome: KeyOutcome) -> KeyOutcome:
+        if outcome.status in ("present", "reserved") and self._was_made(outcome.key):
+            outcome = replace(outcome, status="made")
+        self._allowed -= outcome.status in ("made", "failed")
+        return outcome
+
+    def _was_made(self, key: Key) -> bool:
+        """Whether a worker made a key that died before it could say so."""
+        return tuple(key.values()) in self._unclear and is_present(self._table, key)
+
+    def _bury(self, worker: _Worker) -> Generator[KeyOutcome]:
+        """Fail the key at which a worker died; the rest of its share is for the others."""
+        self._workers.remove(worker)
+        worker.pipe.close()
+        position = worker.current.value
+        culprit = worker.share[position] if position != NONE else None
+        rest = [key for key in worker.unreported() if key is not culprit]
+        # Some of them may have been made: whoever gets them finds out.
+        self._unclear |= {tuple(key.values()) for key in rest}
+        self._settle_jobs(worker)
+        if culprit is not None:
+            yield self._counted(self._failed(culprit, worker.process.exitcode))
+        self._lost += culprit is None
+        if self._lost > 2 * self._size:
+            raise PopulateError(
+                f"The worker processes of {self._table.name} end before they make a key, the last "
+                f"{_ending(worker.process.exitcode)}."
+            )
+        self._waiting.extendleft(reversed(rest))
+        if self._waiting:
+            self._start()
+
+    def _settle_jobs(self, worker: _Worker) -> None:
+        """End the jobs that a dead worker finished, and free those that it held."""
+        if not self._making.reserve:
+            return
+        queue, done = JobQueue(self._table), ("made", "present")
+        finished = {
+            queue.row(outcome.key): outcome.seconds or None
+            for outcome in worker.reported.values()
+            if outcome.status in done
+        }
+        if finished:
+            keep = self._table.connection.job_settings.keep_completed
+            queue.rows.complete(finished, keep=keep)
+        queue.release_dead()
+
+    def _failed(self, key: Key, code: int | None) -> KeyOutcome:
+        error = PopulateError(
+            f"The worker process that made {key} of {self._table.name} {_ending(code)}."
+        )
+        outcome = KeyOutcome(key, "failed", error=error)
+        if self._making.reserve:
+            JobQueue(self._table).error(key, outcome.message, str(error))
+        return outcome
+
+    def _stop(self, *, gently: bool) -> None:
+        for worker in self._workers:
+            with contextlib.suppress(OSError):
+                worker.pipe.close()
+            if not gently:
+                worker.process.terminate()
+        deadline = time.monotonic() + GRACE
+        for worker in self._workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+
+
+def _serve(
+    table_class: type[Makes], making: Making, pipe: Pipe, current: Any, inherited: list[Pipe]
+) -> None:
+    """Make the shares that come through a pipe, until it is closed."""
+    for other in inherited:
+        other.close()
+    positions: dict[tuple[Any, ...], int] = {}
+
+    def before(key: Key) -> None:
+        current.value = positions[tuple(key.values())]
+
+    try:
+        with exit_on_sigterm():
+            batches = making.batches(table_class(), before)
+            while True:
+                share: list[Key] = pipe.recv()
+                positions.clear()
+                positions.update((tuple(key.values()), number) for number, key in enumerate(share))
+                _report(pipe, batches.run(share), current)
+    except EOFError:
+        # All is done, or the parent is gone.
+        return
+    except (KeyboardInterrupt, SystemExit, BrokenPipeError):
+        current.value = NONE
+        os._exit(1)
+
+
+def _report(pipe: Pipe, outcomes: Generator[KeyOutcome], current: Any) -> None:
+    found: list[Any] = []
+    sent = time.monotonic()
+    with contextlib.closing(outcomes):
+        for outcome in outcomes:
+            current.value = NONE
+            found.append(_portable(outcome))
+            if time.monotonic() - sent > REPORT:
+                pipe.send(found)
+                found, sent = [], time.monotonic()
+    if found:
+        pipe.send(found)
+
+
+def _portable(outcome: KeyOutcome) -> tuple[KeyOutcome, tuple[str, str] | None]:
+    """Return an outcome that can be sent: not every exception can."""
+    error = outcome.error
+    if error is None:
+        return outcome, None
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return replace(outcome, error=None), (type(error).__name__, str(error))
+    return outcome, None
+
+
+def _restored(item: tuple[KeyOutcome, tuple[str, str] | None]) -> KeyOutcome:
+    outcome, told = item
+    if told is not None:
+        name, text = told
+        outcome = replace(outcome, error=type(name, (PopulateError,), {})(text))
+    if outcome.error is not None and outcome.traceback:
+        outcome.error.add_note(f"In a worker process:\n{outcome.traceback}")
+    return outcome
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"was killed by signal {-code}"
+    return f"ended with exit code {code}"
