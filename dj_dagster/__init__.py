@@ -6,11 +6,26 @@ computes the rows of one key. See `dj_dagster.orchestration` for the Dagster sid
 
 from __future__ import annotations
 
+import logging
+import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from dj_dagster import defaults
-from dj_dagster.defaults import Schema, conn
+from dj_dagster import errors as errors
+from dj_dagster.admin import kill, set_password
+from dj_dagster.compat import AttributeAdapter, key, key_hash
+from dj_dagster.defaults import (
+    Diagram,
+    FreeTable,
+    Schema,
+    VirtualModule,
+    conn,
+    get_codec,
+    list_codecs,
+    list_schemas,
+    virtual_schema,
+)
 from dj_dagster.errors import (
     AccessError,
     BlobError,
@@ -33,50 +48,106 @@ from dj_dagster.errors import (
     TransientError,
     UnknownAttributeError,
 )
+from dj_dagster.instance import Instance
+from dj_dagster.objects.blob import MatCell, MatStruct
 from dj_dagster.objects.codecs import Codec
+from dj_dagster.objects.npy_codec import NpyRef
+from dj_dagster.objects.object_ref import ObjectRef
+from dj_dagster.objects.schema_codec import SchemaCodec
 from dj_dagster.objects.stores import Stores
-from dj_dagster.relational.condition import AndList, Not
-from dj_dagster.relational.connection import Connection
+from dj_dagster.old_modules import OLD_MODULES, OldModule, replace_datajoint
+from dj_dagster.relational.algebra.condition import AndList, Not
+from dj_dagster.relational.algebra.top import Top
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.garbage.collector import (
+    GarbageCollector,
+    GarbageReport,
+    collect_garbage,
+)
+from dj_dagster.relational.inserting.validation import ValidationResult
 from dj_dagster.relational.table import Lookup, Manual, Part, Table
-from dj_dagster.workflow.computed import Computed, Imported
+from dj_dagster.relational.universal import U
+from dj_dagster.workflow.computed import AutoPopulate, Computed, Imported
+from dj_dagster.workflow.jobs import JobQueue as Job
 
 __version__ = version("dj-dagster")
 
+Entry, Ingest, Compute = Manual, Imported, Computed
+schema, create_virtual_module = Schema, VirtualModule
+ERD = Di = Diagram
+logger = logging.getLogger(__name__)
+
 __all__ = [
+    "ERD",
     "AccessError",
     "AndList",
+    "AttributeAdapter",
+    "AutoPopulate",
     "BlobError",
     "ChecksumError",
     "Codec",
+    "Compute",
     "Computed",
     "ConfigurationError",
     "Connection",
     "ConnectionFailedError",
     "DataJointError",
     "DefinitionError",
+    "Di",
+    "Diagram",
     "DuplicateError",
+    "Entry",
+    "FreeTable",
+    "GarbageCollector",
+    "GarbageReport",
     "Imported",
+    "Ingest",
+    "Instance",
     "IntegrityError",
     "InvalidValueError",
+    "Job",
     "Lookup",
     "LostConnectionError",
     "Manual",
+    "MatCell",
+    "MatStruct",
     "MissingAttributeError",
     "MissingExternalFile",
     "MissingTableError",
     "Not",
+    "NpyRef",
     "ObjectError",
+    "ObjectRef",
     "Part",
     "PopulateError",
     "QueryError",
     "QuerySyntaxError",
     "Schema",
+    "SchemaCodec",
     "Stores",
     "Table",
+    "Top",
     "TransientError",
+    "U",
     "UnknownAttributeError",
+    "ValidationResult",
+    "VirtualModule",
+    "collect_garbage",
     "config",
     "conn",
+    "create_virtual_module",
+    "errors",
+    "get_codec",
+    "key",
+    "key_hash",
+    "kill",
+    "list_codecs",
+    "list_schemas",
+    "logger",
+    "replace_datajoint",
+    "schema",
+    "set_password",
+    "virtual_schema",
 ]
 
 
@@ -87,4 +158,6 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name == "config":
         return defaults.config()
+    if name in OLD_MODULES:
+        return OldModule(name, sys.modules[__name__])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,9 @@ from importlib import import_module
 import click
 
 from dj_dagster import __version__
+from dj_dagster.defaults import Schema, config
 from dj_dagster.errors import DataJointError
+from dj_dagster.relational.garbage.collector import collect_garbage
 
 
 @click.group()
@@ -33,6 +35,42 @@ def demo(headless: bool, sessions: int) -> None:
             f"The demo needs {error.name}: pip install 'dj-dagster[demo]'"
         ) from error
     sys.exit(0 if run_headless(sessions) else 1)
+
+
+@cli.command()
+@click.argument("schemas", nargs=-1, required=True)
+@click.option("--delete", is_flag=True, help="Delete what was found, instead of listing it.")
+@click.option("--store", "stores", multiple=True, help="Only this store; may be given repeatedly.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    help="Hours for which objects without a row stay; the setting gc.grace by default.",
+)
+@click.option("--paths", is_flag=True, help="Name each object without a row.")
+def gc(
+    schemas: tuple[str, ...],
+    delete: bool,
+    stores: tuple[str, ...],
+    grace: float | None,
+    paths: bool,
+) -> None:
+    """Find the objects of SCHEMAS that no row refers to, and delete them with --delete.
+
+    The exit code is 1 if rows refer to objects that are not there.
+    """
+    reports = collect_garbage(
+        *(Schema(name, create_schema=False) for name in schemas),
+        stores=stores or None,
+        delete=delete,
+        grace=config()["gc.grace"] if grace is None else grace * 3600,
+    )
+    for report in reports:
+        click.echo(str(report))
+        for found in report.garbage if paths else ():
+            click.echo(f"  {found.path} ({found.size} bytes)")
+        for path in report.missing:
+            click.echo(f"  MISSING {path}")
+    sys.exit(1 if any(report.missing for report in reports) else 0)
 
 
 def main() -> None:

@@ -6,14 +6,26 @@ This is the outermost shell: nothing below it reads what is here.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping, MutableMapping
+from types import MappingProxyType
 from typing import Any
 
-from dj_dagster.relational.connection import Connection
-from dj_dagster.relational.schema import Schema as RelationalSchema
+from dj_dagster.compat import OldSchema
+from dj_dagster.errors import QueryError
+from dj_dagster.model.names import Tier, parse_table_name
+from dj_dagster.objects.codecs import Codec, CodecRegistry
+from dj_dagster.old_jobs import SchemaJobs
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.diagrams import diagram
+from dj_dagster.relational.schemas import free_table, virtual
+from dj_dagster.relational.schemas.reflection import PLAIN_TIERS
+from dj_dagster.relational.schemas.schema import Schema as RelationalSchema
 from dj_dagster.settings import Config
+from dj_dagster.workflow.computed import Computed, Imported
+from dj_dagster.workflow.jobs import queues
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _config: Config | None = None
 _connection: Connection | None = None
 
@@ -23,59 +35,174 @@ def config() -> Config:
     global _config
     with _lock:
         if _config is None:
-            _config = Config.load()
+            _config = Config.found()
         return _config
 
 
-def conn(*, reset: bool = False) -> Connection:
-    """Return the default connection.
+def conn(
+    host: str | None = None,
+    user: str | None = None,
+    password: str | None = None,
+    *,
+    init_fun: Callable[..., Any] | None = None,
+    reset: bool = False,
+    use_tls: bool | dict[str, Any] | None = None,
+) -> Connection:
+    """Return the default connection, which is made when it is first asked for.
 
     Parameters
     ----------
+    host, user, password, use_tls
+        Settings to change first. A connection that is open stays as it is, unless `reset`.
+    init_fun
+        Has no effect: it was an SQL statement to begin connections with.
     reset
-        Whether to close it and read the settings anew.
+        Whether to close the connection, read environment and files anew, and make another. What
+        was set in Python stays set.
     """
-    global _config, _connection
-    if reset:
-        with _lock:
-            if _connection is not None:
-                _connection.close()
-            _config = _connection = None
-    settings = config()
+    global _connection
+    given = {"host": host, "user": user, "password": password, "use_tls": use_tls}
+    changes = {f"database.{name}": value for name, value in given.items() if value is not None}
+    del init_fun
     with _lock:
+        if reset and _connection is not None:
+            _connection.close()
+            _connection = None
+        settings = config()
+        if reset:
+            settings.reread()
         if _connection is None:
+            settings.update(changes)
             _connection = settings.connect()
+        elif any(settings[name] != value for name, value in changes.items()):
+            warnings.warn(
+                f"The connection to {_connection.url} is open and stays in use: pass reset=True "
+                "to have another.",
+                stacklevel=2,
+            )
         return _connection
 
 
-class Schema(RelationalSchema):
+class Schema(OldSchema, RelationalSchema):
     """A named group of tables; decorate a class with it to declare its table.
 
     Parameters
     ----------
     name
-        On MySQL and MariaDB the database; on SQLite the first part of the table names.
+        On MySQL and MariaDB the database; on SQLite the first part of the table names. Without
+        one, decorated classes wait until `activate` gives it.
     context
-        Names that definitions may refer to besides those of the schema and of the class's module.
+        Names that definitions may refer to besides those in sight of the class.
     connection
         Where the schema lives; the default connection if none is given.
     create_schema, create_tables
-        Whether what does not exist is created; otherwise it is an error.
+        Whether what does not exist is created; otherwise it is an error. For tables the setting
+        ``database.create_tables`` decides by default.
+    add_objects
+        Further names, which come before those of the context.
     """
+
+    tier_classes = MappingProxyType(
+        {**PLAIN_TIERS, Tier.IMPORTED: Imported, Tier.COMPUTED: Computed}
+    )
 
     def __init__(
         self,
-        name: str,
-        context: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        context: MutableMapping[str, Any] | None = None,
         *,
         connection: Connection | None = None,
         create_schema: bool = True,
-        create_tables: bool = True,
+        create_tables: bool | None = None,
+        add_objects: Mapping[str, Any] | None = None,
     ) -> None:
+        if create_tables is None and connection is None:
+            create_tables = config()["database.create_tables"]
         super().__init__(
             name,
-            connection=connection if connection is not None else conn(),
+            connection=connection,
             context=context,
             create_schema=create_schema,
             create_tables=create_tables,
+            add_objects=add_objects,
         )
+
+    @property
+    def jobs(self) -> SchemaJobs:
+        """The job queues of the schema's computed tables, of those that have one."""
+        classes = {
+            cls().table_name: cls for cls in (*self.reflected.values(), *self.tables.values())
+        }
+        names = [name for name in self.list_tables() if _is_computed(name)]
+        tables = [classes[name]() if name in classes else self.get_table(name) for name in names]
+        return SchemaJobs(queues(self.connection, tables))
+
+    def _default_connection(self) -> Connection:
+        return conn()
+
+
+def _is_computed(table: str) -> bool:
+    parsed = parse_table_name(table)
+    return parsed is not None and parsed.tier in (Tier.IMPORTED, Tier.COMPUTED)
+
+
+class VirtualModule(virtual.VirtualModule):
+    """A module with a class for each table of a schema, on the default connection if none is given.
+
+    See `dj_dagster.relational.schemas.virtual.VirtualModule`.
+    """
+
+    schema_class = Schema
+
+
+def virtual_schema(schema_name: str, **options: Any) -> VirtualModule:
+    """Return a `VirtualModule` named after its schema."""
+    return VirtualModule(schema_name, schema_name, **options)
+
+
+class FreeTable(free_table.FreeTable):
+    """A table by its name alone: ``FreeTable("lab.session")``, ``FreeTable(connection, name)``.
+
+    See `dj_dagster.relational.schemas.free_table.FreeTable`.
+    """
+
+    def __init__(self, connection: Any, full_table_name: Any = None) -> None:
+        if full_table_name is None:
+            connection, full_table_name = conn(), connection
+        if not isinstance(connection, Connection):
+            raise QueryError("Write FreeTable(connection, 'schema.table'), or the name alone.")
+        super().__init__(connection, full_table_name)
+
+
+class Diagram(diagram.Diagram):
+    """A set of tables with the foreign keys between them, to draw and to compute with.
+
+    The setting ``display.diagram_direction`` says where children are drawn. See
+    `dj_dagster.relational.diagrams.diagram.Diagram`.
+    """
+
+    @property
+    def direction(self) -> str:
+        """As set in ``display.diagram_direction``."""
+        return config()["display.diagram_direction"]
+
+
+def list_schemas(connection: Connection | None = None) -> list[str]:
+    """Return the names of the schemas in the database."""
+    return (connection or conn()).schema_names()
+
+
+def list_codecs() -> list[str]:
+    """Return the names of the codecs at hand."""
+    return CodecRegistry().names
+
+
+def get_codec(name: str) -> Codec:
+    """Return the codec of a name.
+
+    Raises
+    ------
+    DefinitionError
+        If there is none.
+    """
+    return CodecRegistry().get(name)

@@ -1,4 +1,4 @@
-"""Settings, from the environment and from a `datajoint.json` file.
+"""Settings, from the environment, from files, and from Python.
 
 ==================  ===============================================================================
 environment         meaning
@@ -9,176 +9,307 @@ environment         meaning
 ``DJ_SAFEMODE``     whether deleting asks first
 ==================  ===============================================================================
 
-The file is looked for in the working directory and in those above it; the environment wins.
+All of them are in `dj_dagster.settings_sources`. A file ``datajoint.json``, or DataJoint 0.14's
+``dj_local_conf.json``, is looked for in the working directory and in those above it, then
+``~/.datajoint_config.json``; the environment wins over files, and what is set in Python over both.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
+import pprint
+import warnings
+from collections.abc import Generator, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
-from pydantic import Field, SecretStr, ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
-from sqlalchemy.exc import ArgumentError
+from pydantic import SecretStr, ValidationError
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.model.job_settings import JobSettings
 from dj_dagster.objects.stores import Stores
-from dj_dagster.relational.connection import Connection
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.database.display import Display
+from dj_dagster.settings_model import Section, Settings, section_names, setting_names
+from dj_dagster.settings_places import (
+    FollowingStores,
+    database_url,
+    embedded_store,
+)
+from dj_dagster.settings_sources import (
+    ENVIRONMENT,
+    FILE_NAMES,
+    GLOBAL_FILE,
+    LOCAL_FILE,
+    found_settings,
+    read_file,
+)
 
-FILE_NAME = "datajoint.json"
-FOLDER = ".dj"
-"""Where the embedded defaults live, below the working directory."""
+_NAMES = frozenset(setting_names())
 
 
-def _from(name: str, default: Any = None) -> Any:
-    return Field(default=default, validation_alias=name)
+class UnknownSettingError(ConfigurationError, KeyError):
+    """A setting that is neither known nor has been set."""
+
+    __str__ = Exception.__str__
 
 
-class Config(BaseSettings):
-    """The settings; attributes, or items by DataJoint's dotted names (``config["database.host"]``).
+class Config(MutableMapping[str, Any]):
+    """The settings, by dotted name or as attributes: ``config["jobs.auto_refresh"]``.
 
-    Attributes
+    Names of earlier versions of DataJoint, and any others, can be set and read back as well; a
+    warning says once of each that nothing here reads it. ``config["custom"]`` is yours.
+
+    Parameters
     ----------
-    stores
-        By name, as DataJoint spells them. A store `local` in the folder ``.dj/store`` is always
-        there, and is the default unless another is named.
+    values
+        Settings by dotted name.
+
+    Raises
+    ------
+    ConfigurationError
+        If a value cannot be used; the message names the setting, never its value.
+
+    Examples
+    --------
+    >>> config = Config({"database.host": "db.lab.org"})
+    >>> config["database.port"] = 3307
+    >>> config.database.port, config["display.limit"]
+    (3307, 12)
+    >>> with config.override(display__limit=5):
+    ...     config.display.limit
+    5
     """
 
-    model_config = SettingsConfigDict(
-        validate_assignment=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
-    )
-
-    database_url: SecretStr | None = _from("DJ_DATABASE_URL")
-    database_host: str | None = _from("DJ_HOST")
-    database_port: int | None = _from("DJ_PORT")
-    database_user: str | None = _from("DJ_USER")
-    database_password: SecretStr | None = _from("DJ_PASS")
-    safemode: bool = _from("DJ_SAFEMODE", default=True)
-    stores: dict[str, Any] = Field(default_factory=dict, validation_alias="DJ_STORES", repr=False)
+    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
+        self._settings = Settings()
+        self._others: dict[str, Any] = {}
+        self._assigned: dict[str, Any] = {}
+        self._warned: set[str] = set()
+        for name, value in (values or {}).items():
+            self._put(name, value)
 
     @classmethod
-    def load(cls) -> Config:
-        """Read the settings.
+    def found(cls) -> Config:
+        """Return the settings that the environment and the files say."""
+        return cls(found_settings())
+
+    def reread(self) -> None:
+        """Read the environment and the files again; what was set in Python stays."""
+        fresh = Config({**found_settings(), **self._assigned})
+        self._settings, self._others = fresh._settings, fresh._others
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._others:
+            return self._others[name]
+        value: Any = self._settings
+        for part in name.split("."):
+            inner = value if isinstance(value, Mapping) else _fields(value)
+            if part not in inner:
+                known = ", ".join(sorted(_NAMES))
+                raise UnknownSettingError(
+                    f"There is no setting {name!r}, and none was set. Known settings: {known}."
+                )
+            value = inner[part]
+        return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name == "database.host" and value is not None:
+            # The last word counts: a URL from elsewhere would win over the host.
+            self["database.url"] = None
+        self._put(name, value)
+        self._assigned[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        """Set a setting back to its default, or forget one of your own."""
+        self._assigned.pop(name, None)
+        if name in self._others:
+            del self._others[name]
+        else:
+            self._put(name, Config()[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*setting_names(), *self._others])
+
+    def __len__(self) -> int:
+        return len(_NAMES) + len(self._others)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in Settings.model_fields:
+            raise AttributeError(f"There is no setting {name!r}; see config.keys().")
+        return getattr(self._settings, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            super().__setattr__(name, value)
+        else:
+            self[name] = value
+
+    def __repr__(self) -> str:
+        # Whole stores are left out, for they hold keys.
+        shown = {name: _shown(name, self[name]) for name in self}
+        return pprint.pformat(shown, sort_dicts=False)
+
+    @contextmanager
+    def override(self, **values: Any) -> Generator[Config]:
+        """Change settings for a while; ``__`` in a name stands for the dot."""
+        names = {name.replace("__", "."): value for name, value in values.items()}
+        before = {name: self[name] for name in names if name in self}
+        assigned = dict(self._assigned)
+        try:
+            for name, value in names.items():
+                self[name] = value
+            yield self
+        finally:
+            for name in names:
+                if name in before:
+                    self._put(name, before[name])
+                else:
+                    self._others.pop(name, None)
+            self._assigned = assigned
+
+    __call__ = override
+
+    def load(self, filename: str | Path | None = None) -> None:
+        """Take the settings of a JSON file, by default of ``dj_local_conf.json``.
 
         Raises
         ------
         ConfigurationError
-            If one cannot be used; the message names it.
+            If it cannot be read.
         """
-        try:
-            return cls()
-        except ValidationError as error:
-            raise _refused(error) from None
-        except SettingsError as error:
-            raise ConfigurationError(f"Settings: {error}; write valid JSON.") from None
+        self.update(read_file(Path(filename or LOCAL_FILE)))
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take the environment before the file."""
-        del dotenv_settings, file_secret_settings
-        return init_settings, env_settings, _JsonFile(settings_cls)
+    def save(self, filename: str | Path, verbose: bool = False) -> None:
+        """Write what differs from the defaults to a JSON file, which only its owner can read.
 
-    def __getitem__(self, name: str) -> Any:
-        return getattr(self, self._field(name))
+        The password is written too, as DataJoint 0.14 does.
+        """
+        plain = Config()
+        values = {n: v for n, v in self.items() if n in self._others or v != plain[n]}
+        # Opened for its owner only before anything is written.
+        descriptor = os.open(filename, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            json.dump(values, stream, indent=4, default=str)
+        Path(filename).chmod(0o600)
+        if verbose:
+            print(f"Saved the settings in {filename}.")
 
-    def __setitem__(self, name: str, value: Any) -> None:
-        try:
-            setattr(self, self._field(name), value)
-        except ValidationError as error:
-            raise _refused(error) from None
+    def save_local(self, verbose: bool = False) -> None:
+        """Write the settings to ``dj_local_conf.json`` in the working directory; see `save`."""
+        self.save(LOCAL_FILE, verbose)
+
+    def save_global(self, verbose: bool = False) -> None:
+        """Write the settings to ``~/.datajoint_config.json``; see `save`."""
+        self.save(Path(GLOBAL_FILE).expanduser(), verbose)
+
+    @staticmethod
+    def save_template(path: str | Path = FILE_NAMES[0], minimal: bool = True) -> Path:
+        """Write a ``datajoint.json`` to begin with, without secrets, and return its path.
+
+        Raises
+        ------
+        FileExistsError
+            If there is one.
+        """
+        content: dict[str, Any] = {"database": {"host": "localhost", "port": 3306, "user": None}}
+        if not minimal:
+            content |= {"stores": embedded_store(), "safemode": True}
+            content |= {
+                name: getattr(Settings(), name).model_dump() for name in ("display", "jobs")
+            }
+        with Path(path).open("x", encoding="utf-8") as stream:
+            json.dump(content, stream, indent=2)
+        return Path(path).absolute()
+
+    def get_store_spec(self, store: str | None = None) -> dict[str, Any]:
+        """Return the settings of one store, by default of the default store.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is no such store.
+        """
+        stores = self._stores()
+        return dict(stores[Stores(stores).resolve(store)])
 
     def url(self) -> sa.URL:
         """Return the database URL, its password in it."""
-        if self.database_url is not None:
-            return _parsed_url(self.database_url.get_secret_value())
-        if self.database_host is not None:
-            password = self.database_password
-            return sa.URL.create(
-                "mysql+pymysql",
-                username=self.database_user,
-                password=password.get_secret_value() if password else None,
-                host=self.database_host,
-                port=self.database_port or 3306,
-            )
-        return sa.URL.create("sqlite", database=str(Path(FOLDER, "lab.sqlite").resolve()))
+        return database_url(self._settings.database)
 
     def connect(self) -> Connection:
         """Return a new connection to the configured database; nothing is dialled yet.
 
-        It follows later changes of `safemode`, but not of where the database and the stores are.
+        It follows later changes of the settings, but not of where the database is.
         """
-        local = {"protocol": "file", "location": str(Path(FOLDER, "store").resolve())}
-        stores = Stores({"default": "local", "local": local, **self.stores})
-        return Connection(self.url(), stores=stores, safemode=lambda: self.safemode)
-
-    def _field(self, name: str) -> str:
-        field = name.replace(".", "_")
-        if field not in type(self).model_fields:
-            known = ", ".join(sorted(type(self).model_fields))
-            raise ConfigurationError(f"There is no setting {name!r}. Known settings: {known}.")
-        return field
-
-
-class _JsonFile(PydanticBaseSettingsSource):
-    """The nearest `datajoint.json`, its sections flattened: ``database.host``."""
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        return self().get(str(field.validation_alias)), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        here = Path.cwd()
-        for folder in (here, *here.parents):
-            if (folder / FILE_NAME).is_file():
-                settings = _flattened(folder / FILE_NAME)
-                fields = self.settings_cls.model_fields.items()
-                return {
-                    str(field.validation_alias): settings[name]
-                    for name, field in fields
-                    if settings.get(name) is not None
-                }
-        return {}
-
-
-def _flattened(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigurationError(f"{file} is no valid JSON: {error}") from error
-    database = content.get("database", {}) if isinstance(content, dict) else None
-    if not isinstance(database, dict):
-        raise ConfigurationError(
-            f'{file} must hold an object, such as {{"database": {{"host": "db.lab.org"}}}}.'
+        connection = Connection(
+            self.url(),
+            stores=FollowingStores(self._stores),
+            safemode=lambda: self["safemode"],
+            jobs=self._jobs,
+            download_path=lambda: Path(self["download_path"]),
+            semantic_check=lambda: self._settings.semantic_check,
         )
-    return {**content, **{f"database_{name}": value for name, value in database.items()}}
+        # The section itself, so that changes are seen.
+        connection.display = cast(Display, self._settings.display)
+        return connection
+
+    def _jobs(self) -> JobSettings:
+        known = JobSettings.__dataclass_fields__
+        return JobSettings(**self._settings.jobs.model_dump(include=set(known)))
+
+    def _stores(self) -> dict[str, Any]:
+        return embedded_store() | self._settings.stores
+
+    def _put(self, name: str, value: Any) -> None:
+        *path, last = name.split(".")
+        holder = self[".".join(path)] if path and path[0] in ("stores", "custom") else None
+        if isinstance(holder, dict):
+            holder[last] = value
+        elif name in section_names() and isinstance(value, Mapping):
+            for inner, item in value.items():
+                self._put(f"{name}.{inner}", item)
+        elif name in _NAMES:
+            self._assign(path, last, value)
+        else:
+            self._others[name] = value
+            self._warn(name, f"The setting {name!r} is kept, but nothing here reads it.")
+
+    def _assign(self, path: list[str], last: str, value: Any) -> None:
+        section: Section = getattr(self._settings, path[0]) if path else self._settings
+        try:
+            setattr(section, last, value)
+        except ValidationError as error:
+            raise _refused(".".join([*path, last]), error) from None
+        if last == "loglevel":
+            logging.getLogger(__package__).setLevel(self._settings.loglevel)
+        if last == "enable_python_native_blobs" and not self._settings.enable_python_native_blobs:
+            self._warn(last, f"{last} cannot be turned off here: blobs hold any Python value.")
+
+    def _warn(self, name: str, message: str) -> None:
+        if name not in self._warned:
+            self._warned.add(name)
+            warnings.warn(message, stacklevel=4)
 
 
-def _refused(error: ValidationError) -> ConfigurationError:
-    """Say which settings cannot be used, without their values, which may be secret."""
-    problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-    return ConfigurationError(f"Settings: {'; '.join(problems)}.")
+def _fields(section: Any) -> dict[str, Any]:
+    return dict(section) if isinstance(section, Section) else {}
 
 
-def _parsed_url(text: str) -> sa.URL:
-    try:
-        return sa.make_url(text)
-    except (ArgumentError, ValueError):
-        # The text is not shown: it may hold a password.
-        raise ConfigurationError(
-            "DJ_DATABASE_URL is no database URL. Write sqlite:///path/to/file.sqlite or "
-            "mysql+pymysql://user:password@host:port/."
-        ) from None
+def _shown(name: str, value: Any) -> Any:
+    if name in ("database.url", "database.password"):
+        return None if value is None else "***"
+    return list(value) if name == "stores" else value
+
+
+def _refused(name: str, error: ValidationError) -> ConfigurationError:
+    """Say which setting cannot be used, without its value, which may be secret."""
+    variable = f" ({ENVIRONMENT[name]})" if name in ENVIRONMENT else ""
+    problems = "; ".join(dict.fromkeys(problem["msg"] for problem in error.errors()))
+    return ConfigurationError(f"Settings: {name}{variable}: {problems}.")

@@ -43,7 +43,7 @@ def _print_progress() -> int:
     click.echo(f"{'table':<22}{'tier':<10}{'rows':>6}  {'done':>11}  {'failed':>6}")
     pending = 0
     for table_class in lab.schema.tables.values():
-        for table in (table_class(), *(part() for part in table_class.parts())):
+        for table in (table_class(), *(part() for part in table_class.part_classes())):
             progress = _progress(table) if isinstance(table, AutoPopulate) else ("", "", 0)
             pending += progress[2]
             done, failed, _ = progress
@@ -56,12 +56,12 @@ def _print_errors() -> None:
     for table_class in lab.schema.tables.values():
         if issubclass(table_class, AutoPopulate):
             table = table_class()
-            for job in table.jobs.to_dicts("error"):
+            for job in table.jobs.errors.to_dicts():
                 key = {name: job[name] for name in table.primary_key}
                 click.echo(f"failed: {table.class_name} {key}: {job['error_message']}")
 
 
 def _progress(table: AutoPopulate) -> tuple[str, str, int]:
     remaining, total = table.progress()
-    failed = len(table.jobs.to_dicts("error"))
+    failed = len(table.jobs.errors.to_dicts())
     return f"{total - remaining} of {total}", str(failed), remaining

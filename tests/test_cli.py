@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -10,6 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import dj_dagster as dj
+from dj_dagster.objects.content import put_content
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -73,3 +77,29 @@ def test_a_database_that_nobody_speaks_is_refused(folder: Path) -> None:
     assert done.returncode == 1
     assert "oracle://me:***@host/ names a database that dj_dagster does not speak" in done.stderr
     assert "secret" not in done.stderr
+
+
+def test_gc_lists_and_deletes_garbage(folder: Path) -> None:
+    connection = dj.Connection(
+        f"sqlite:///{folder}/lab.sqlite",
+        stores=dj.Stores({"raw": {"protocol": "file", "location": str(folder / "raw")}}),
+    )
+    schema = dj.Schema("lab", connection=connection)
+    store = connection.stores.get("raw")
+    reference = put_content(store, "lab", b"nobody's")
+    settings = {
+        "DJ_DATABASE_URL": f"sqlite:///{folder}/lab.sqlite",
+        "DJ_STORES": json.dumps({"raw": {"protocol": "file", "location": str(folder / "raw")}}),
+    }
+    assert schema.list_tables() == []
+    connection.close()
+    listed = run(folder, "gc", "lab", "--paths", "--store", "raw", **settings)
+    assert listed.returncode == 0, listed.stderr
+    assert "1 young" in listed.stdout
+    os.utime(store.full_path(reference["path"]), (0, 0))
+    listed = run(folder, "gc", "lab", "--paths", "--store", "raw", **settings)
+    assert reference["path"] in listed.stdout
+    assert "nothing deleted" in listed.stdout
+    deleted = run(folder, "gc", "lab", "--delete", "--grace", "1", "--store", "raw", **settings)
+    assert "deleted 1 (8 B)" in deleted.stdout, deleted.stderr
+    assert not store.exists(reference["path"])

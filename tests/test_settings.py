@@ -19,6 +19,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory of the test's own, no settings in the environment or in memory."""
     for name in [name for name in os.environ if name.startswith("DJ_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(defaults, "_config", None)
     monkeypatch.setattr(defaults, "_connection", None)
@@ -33,7 +34,7 @@ FILE = {
     "database": {"host": "db.example", "port": 3307, "user": "bob", "password": "sekret"},
     "safemode": False,
     "stores": {"raw": {"protocol": "file", "location": "/raw"}},
-    "jobs": {"something": "else"},
+    "jobs": {"keep_completed": True},
 }
 
 
@@ -93,9 +94,159 @@ def test_setting_by_dotted_name(folder: Path) -> None:
     assert dj.conn().safemode is False
     dj.config["safemode"] = True
     assert dj.conn().safemode is True
-    for use in (lambda: dj.config["database.hots"], lambda: dj.config.__setitem__("nosuch", 1)):
-        with pytest.raises(dj.ConfigurationError, match=r"no setting.*Known settings: .*safemode"):
-            use()
+    with pytest.raises(dj.ConfigurationError, match=r"no setting.*Known settings: .*safemode"):
+        dj.config["database.hots"]
+
+
+def test_names_of_datajoint_2() -> None:
+    assert dj.config.jobs.auto_refresh is dj.config["jobs.auto_refresh"] is True
+    dj.config.jobs.keep_completed = True
+    dj.config.safemode = False
+    dj.config["display.limit"] = 5
+    dj.config["stores.raw"] = {"protocol": "file", "location": "/raw"}
+    assert dj.config["jobs.keep_completed"] is True
+    assert dj.config["safemode"] is False
+    assert dj.config.display.limit == 5
+    assert dj.config["stores.raw.location"] == "/raw"
+    with dj.config.override(safemode=True, display__limit=3, mine=1) as config:
+        assert (config.safemode, config.display.limit, config["mine"]) == (True, 3, 1)
+    assert (dj.config.safemode, dj.config.display.limit, "mine" in dj.config) == (False, 5, False)
+    del dj.config["display.limit"]
+    assert dj.config["display.limit"] == 12
+    with pytest.raises(AttributeError, match="nosuch"):
+        _ = dj.config.nosuch
+    with pytest.raises(dj.ConfigurationError, match=r"jobs\.stale_timeout.*DJ_JOBS"):
+        dj.config["jobs.stale_timeout"] = -1
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_of_datajoint_0_14(folder: Path) -> None:
+    config = dj.config
+    config["database.host"] = "db.example:3308"
+    config["database.user"], config["database.password"] = "bob", "sekret"
+    config["enable_python_native_blobs"] = True
+    config["fetch_format"] = "frame"
+    assert "custom" in config
+    config["custom"] = own = {"database.prefix": "lab_"}
+    own["root"] = "/data"
+    assert config["custom"]["root"] == "/data"
+    assert config.get("custom", {}).get("database.prefix", "") == "lab_"
+    assert config.get("nosuch", "default") == "default"
+    assert config["database.password"] == "sekret"
+    assert dj.conn().url == "mysql+pymysql://bob:***@db.example:3308"
+    with config(safemode=False, database__user="ann"):
+        assert (config["safemode"], config["database.user"]) == (False, "ann")
+    assert (config["safemode"], config["database.user"]) == (True, "bob")
+    config.save_local()
+    assert (folder / "dj_local_conf.json").stat().st_mode & 0o077 == 0
+    saved = json.loads((folder / "dj_local_conf.json").read_text())
+    assert saved["database.password"] == "sekret"
+    assert "safemode" not in saved
+    assert {"database.host", "display.limit", "safemode"} <= set(config)
+    assert dict(config)["display.limit"] == 12
+    with pytest.raises(KeyError):
+        config["nosuch"]
+
+
+def test_unknown_names_are_kept_and_warned_about_once() -> None:
+    with pytest.warns(UserWarning, match=r"'cache' is kept") as caught:
+        dj.config.update([("cache", "/a"), ("cache", "/b")])
+    assert len(caught) == 1
+    assert (dj.config["cache"], dj.config.get("cache"), "cache" in dj.config) == ("/b", "/b", True)
+    with pytest.warns(UserWarning, match="cannot be turned off"):
+        dj.config["enable_python_native_blobs"] = False
+
+
+def test_file_of_datajoint_0_14(folder: Path) -> None:
+    old = {
+        "database.host": "old.example", "database.user": "bob", "database.port": 3306,
+        "database.reconnect": True, "database.use_tls": None, "loglevel": "INFO", "safemode": False,
+        "stores": {"raw": {"protocol": "file", "location": "/raw", "stage": "/tmp"}},
+        "custom": {"root": "/data"},
+    }  # fmt: skip
+    (folder / "dj_local_conf.json").write_text(json.dumps(old))
+    assert dj.conn().url == "mysql+pymysql://bob@old.example:3306"
+    assert dj.conn().stores.names == ["local", "raw"]
+    assert dj.config["custom"] == {"root": "/data"}
+    (folder / "more.json").write_text('{"display.limit": 3}')
+    dj.config.load("more.json")
+    assert dj.config["display.limit"] == 3
+
+
+def test_secrets_folder(folder: Path) -> None:
+    stores = {"s": {"protocol": "s3", "endpoint": "e", "bucket": "bucket", "location": "l"}}
+    write(folder, {"database": {"host": "db.example", "user": "bob"}, "stores": stores})
+    (folder / ".secrets").mkdir()
+    for name, value in (
+        ("database.password", "sekret\n"), ("database.user", "nobody"),
+        ("stores.s.access_key", "a"), ("stores.s.secret_key", "b"), (".gitignore", "*"),
+    ):  # fmt: skip
+        (folder / ".secrets" / name).write_text(value)
+    assert dj.config["database.password"] == "sekret"
+    assert dj.config["database.user"] == "bob"
+    assert dj.config["stores"]["s"]["access_key"] == "a"
+    assert dj.conn().stores.names == ["local", "s"]
+
+
+def test_connection_follows_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dj.config["database.url"] = "sqlite:///one.sqlite"
+    first = dj.conn()
+    dj.config["stores"] = {"default": "a", "a": {"protocol": "file", "location": "/a"}}
+    assert first.stores.resolve() == "a"
+    dj.config["stores"]["b"] = {"protocol": "file", "location": "/b"}
+    assert "b" in first.stores
+    dj.config["database.url"] = "sqlite:///two.sqlite"
+    assert dj.conn() is first
+    monkeypatch.setenv("DJ_SAFEMODE", "false")
+    assert dj.conn(reset=True).url == "sqlite:///two.sqlite"
+    assert dj.config["safemode"] is False
+    assert "b" in dj.conn().stores
+
+
+def test_connection_arguments() -> None:
+    connection = dj.conn("db.example", "bob", "sekret")
+    assert connection.url == "mysql+pymysql://bob:***@db.example:3306"
+    assert dj.conn("db.example", user="bob") is connection
+    with pytest.warns(UserWarning, match="reset=True"):
+        assert dj.conn(host="other.example") is connection
+    other = dj.conn(host="other.example", reset=True, use_tls={"ca": "/ca.pem"})
+    assert other.url.startswith("mysql+pymysql://bob:***@other.example:3306")
+    assert "ca.pem" in other.url
+
+
+def test_the_last_word_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DJ_DATABASE_URL", "sqlite:///from-environment.sqlite")
+    dj.config["database.host"] = "db.example"
+    assert dj.conn().url == "mysql+pymysql://db.example:3306"
+    assert dj.conn(reset=True).url == "mysql+pymysql://db.example:3306"
+
+
+def test_previews_and_jobs_follow(folder: Path) -> None:
+    dj.config["display.limit"] = 2
+    dj.config["jobs.keep_completed"] = True
+    connection = dj.conn()
+    assert connection.display.limit == 2
+    assert connection.job_settings.keep_completed is True
+    dj.config.display.limit = 3
+    dj.config["jobs.default_priority"] = 1
+    dj.config["download_path"] = str(folder / "down")
+    assert connection.display.limit == 3
+    assert connection.job_settings.default_priority == 1
+    assert connection.download_path == folder / "down"
+
+
+def test_template(folder: Path) -> None:
+    assert dj.config.save_template(minimal=False) == folder / "datajoint.json"
+    assert dj.conn(reset=True).url == "mysql+pymysql://localhost:3306"
+    with pytest.raises(FileExistsError):
+        dj.config.save_template()
+
+
+def test_store_spec() -> None:
+    dj.config["stores"] = {"raw": {"protocol": "file", "location": "/raw"}}
+    assert dj.config.get_store_spec("raw") == {"protocol": "file", "location": "/raw"}
+    with pytest.raises(dj.ConfigurationError, match="no store 'rwa'"):
+        dj.config.get_store_spec("rwa")
 
 
 def test_secrets_are_not_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

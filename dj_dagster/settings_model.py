@@ -1,0 +1,137 @@
+"""What can be set: names, types and defaults, with DataJoint's names where it has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, TypeGuard
+
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SecretStr
+
+
+class Section(BaseModel):
+    """A group of settings; a value is checked whenever it is assigned."""
+
+    model_config = ConfigDict(validate_assignment=True, extra="forbid", hide_input_in_errors=True)
+
+
+class DatabaseSettings(Section):
+    """Where the database is: a `url`, or else a MySQL server by its `host`.
+
+    Attributes
+    ----------
+    use_tls
+        True demands an encrypted connection; a mapping may name `ca`, `cert`, `key` and so on.
+    create_tables
+        Whether schemas declare tables that do not exist, unless told otherwise.
+    name, database_prefix, reconnect
+        Kept for programs that read them. Connections are always opened again when they are lost.
+    """
+
+    url: SecretStr | None = None
+    host: str | None = None
+    port: int | None = None
+    user: str | None = None
+    password: SecretStr | None = None
+    use_tls: bool | dict[str, Any] | None = None
+    create_tables: bool = True
+    backend: Literal["mysql", "postgresql"] = "mysql"
+    name: str | None = None
+    database_prefix: str = ""
+    reconnect: bool = True
+
+
+class ConnectionSettings(Section):
+    """Details of the connection to a server; kept for programs that read them."""
+
+    charset: str = ""
+
+
+class DisplaySettings(Section):
+    """How previews and diagrams look: rows shown, characters a column."""
+
+    limit: int = Field(default=12, ge=0)
+    width: int = Field(default=24, ge=1)
+    show_tuple_count: bool = True
+    diagram_direction: Literal["LR", "TB"] = "LR"
+    diagram_theme: str = "auto"
+
+
+class JobsSettings(Section):
+    """How computed tables keep their jobs; see `dj_dagster.model.job_settings`."""
+
+    auto_refresh: bool = True
+    keep_completed: bool = False
+    stale_timeout: float = Field(default=3600, ge=0)
+    default_priority: int = Field(default=5, ge=-128, le=127)
+    version_method: str | None = None
+    allow_new_pk_fields_in_computed_tables: bool = False
+    add_job_metadata: bool = False
+    lease: float = Field(default=300, gt=0)
+
+
+class GarbageSettings(Section):
+    """How ``dj-dagster gc`` collects: `grace` in seconds, see `dj_dagster.GarbageCollector`."""
+
+    grace: float = Field(default=86_400, ge=0)
+
+
+class ProvenanceSettings(Section):
+    """DataJoint's capture of where rows came from; kept for programs that read it."""
+
+    capture: bool = False
+    source: dict[str, Any] = Field(default_factory=dict)
+
+
+class Settings(Section):
+    """All settings.
+
+    Attributes
+    ----------
+    stores
+        By name, as DataJoint spells them.
+    fetch_format
+        What the old ``fetch()`` returns: ``"array"`` or ``"frame"``.
+    enable_python_native_blobs
+        Always the case here, whatever is set.
+    semantic_check
+        Whether queries refuse to match attributes of one name that no foreign key ties together.
+        DataJoint 0.14 matched them by their names alone.
+    custom
+        Yours: nothing here reads it.
+    """
+
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings)
+    connection: ConnectionSettings = Field(default_factory=ConnectionSettings)
+    display: DisplaySettings = Field(default_factory=DisplaySettings)
+    jobs: JobsSettings = Field(default_factory=JobsSettings)
+    gc: GarbageSettings = Field(default_factory=GarbageSettings)
+    provenance: ProvenanceSettings = Field(default_factory=ProvenanceSettings)
+    # The very dict that was given: programs go on filling it.
+    stores: InstanceOf[dict[str, Any]] = Field(default_factory=dict, repr=False)
+    custom: Any = Field(default_factory=dict)
+    safemode: bool = True
+    semantic_check: bool = True
+    download_path: str = "."
+    fetch_format: Literal["array", "frame"] = "array"
+    loglevel: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    query_cache: str | None = None
+    enable_python_native_blobs: bool = True
+
+
+def section_names() -> list[str]:
+    """Return the names of the sections."""
+    fields = Settings.model_fields.items()
+    return [name for name, field in fields if _is_section(field.annotation)]
+
+
+def setting_names() -> Iterator[str]:
+    """Yield the dotted names of all settings, ``"database.host"``."""
+    for name, field in Settings.model_fields.items():
+        if _is_section(field.annotation):
+            yield from (f"{name}.{inner}" for inner in field.annotation.model_fields)
+        else:
+            yield name
+
+
+def _is_section(annotation: Any) -> TypeGuard[type[Section]]:
+    return isinstance(annotation, type) and issubclass(annotation, Section)

@@ -1,0 +1,144 @@
+"""Where settings come from: the environment, files, and folders of secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dj_dagster.errors import ConfigurationError
+from dj_dagster.settings_model import JobsSettings, section_names
+
+FILE_NAMES = ("datajoint.json", "dj_local_conf.json")
+"""Settings of a project, DataJoint 2's and 0.14's; of two in one folder the first is read."""
+
+LOCAL_FILE = FILE_NAMES[1]
+
+GLOBAL_FILE = "~/.datajoint_config.json"
+"""Settings of a user, where no project has any."""
+
+SECRETS = (".secrets", "/run/secrets/datajoint")
+"""Folders with one file for each setting: beside the file of the project, or of the machine."""
+
+ENVIRONMENT = {
+    "database.url": "DJ_DATABASE_URL",
+    "database.host": "DJ_HOST",
+    "database.port": "DJ_PORT",
+    "database.user": "DJ_USER",
+    "database.password": "DJ_PASS",
+    "database.use_tls": "DJ_USE_TLS",
+    "database.backend": "DJ_BACKEND",
+    "database.name": "DJ_DATABASE_NAME",
+    "database.database_prefix": "DJ_DATABASE_PREFIX",
+    "database.create_tables": "DJ_CREATE_TABLES",
+    "stores": "DJ_STORES",
+    "safemode": "DJ_SAFEMODE",
+    "semantic_check": "DJ_SEMANTIC_CHECK",
+    "gc.grace": "DJ_GC_GRACE",
+    "loglevel": "DJ_LOG_LEVEL",
+    "display.diagram_direction": "DJ_DIAGRAM_DIRECTION",
+    "display.diagram_theme": "DJ_DIAGRAM_THEME",
+    **{f"jobs.{name}": f"DJ_JOBS_{name.upper()}" for name in JobsSettings.model_fields},
+}
+"""The environment variable of a setting."""
+
+_IGNORE_FILES = "DJ_IGNORE_CONFIG_FILE"
+
+
+def found_settings() -> dict[str, Any]:
+    """Return the settings found, by dotted name; the environment wins over files and secrets.
+
+    Raises
+    ------
+    ConfigurationError
+        If a file or a variable is no valid JSON.
+    """
+    if os.environ.get(_IGNORE_FILES, "").lower() in ("1", "true", "yes"):
+        return _environment()
+    file = _nearest_file()
+    settings = read_file(file) if file else {}
+    _add_secrets(settings, file)
+    return _over(settings, _environment())
+
+
+def read_file(file: Path) -> dict[str, Any]:
+    """Return the settings of a JSON file, in sections or with dotted names, without the nulls.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such file, or it holds something else.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigurationError(f"{file} is no valid JSON: {error}") from error
+    except OSError as error:
+        raise ConfigurationError(f"The settings {file} cannot be read: {error}") from error
+    sections = section_names()
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(name, {}), dict) for name in sections
+    ):
+        raise ConfigurationError(
+            f'{file} must hold an object, such as {{"database": {{"host": "db.lab.org"}}}}.'
+        )
+    settings: dict[str, Any] = {}
+    for name, value in content.items():
+        inner = {f"{name}.{key}": item for key, item in value.items()} if name in sections else {}
+        settings |= inner if name in sections else {name: value}
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _over(settings: dict[str, Any], winning: dict[str, Any]) -> dict[str, Any]:
+    """Put settings over others; of the stores each by itself."""
+    stores = settings.get("stores"), winning.get("stores")
+    if all(isinstance(part, Mapping) for part in stores):
+        winning = {**winning, "stores": {**settings["stores"], **winning["stores"]}}
+    return {**settings, **winning}
+
+
+def _nearest_file() -> Path | None:
+    here = Path.cwd()
+    files = [folder / name for folder in (here, *here.parents) for name in FILE_NAMES]
+    everywhere = (*files, Path(GLOBAL_FILE).expanduser())
+    return next((file for file in everywhere if file.is_file()), None)
+
+
+def _environment() -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        name: os.environ[variable]
+        for name, variable in ENVIRONMENT.items()
+        if os.environ.get(variable)
+    }
+    if "stores" in settings:
+        try:
+            settings["stores"] = json.loads(settings["stores"])
+        except ValueError:
+            # The text is not shown: it may hold keys.
+            raise ConfigurationError(
+                "Settings: stores (DJ_STORES) cannot be read; write valid JSON."
+            ) from None
+    return settings
+
+
+def _add_secrets(settings: dict[str, Any], file: Path | None) -> None:
+    """Add what files of secrets say and `settings` does not: one named ``database.password``."""
+    beside, machine = (Path(folder) for folder in SECRETS)
+    folder = (file.parent if file else Path.cwd()) / beside
+    folder = folder if folder.is_dir() else machine
+    for secret in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if secret.is_file() and not secret.name.startswith("."):
+            _set_default(settings, secret.name, secret.read_text(encoding="utf-8").strip())
+
+
+def _set_default(settings: dict[str, Any], name: str, value: str) -> None:
+    if name.startswith("stores."):
+        _, store, key = [*name.split(".", 2), ""][:3]
+        stores = settings.get("stores")
+        named: Any = stores.get(store) if isinstance(stores, Mapping) else None
+        if isinstance(named, dict):
+            named.setdefault(key, value)
+    else:
+        settings.setdefault(name, value)

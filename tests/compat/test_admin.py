@@ -1,0 +1,54 @@
+"""Processes and passwords of a server."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+
+import dj_dagster as dj
+
+
+@pytest.fixture
+def user_url(mariadb_url: str) -> Iterator[sa.URL]:
+    """A user of this test's own, with the password 'first'."""
+    admin = dj.Connection(mariadb_url)
+    admin.query("CREATE USER 'compat'@'%' IDENTIFIED BY 'first'")
+    yield sa.make_url(mariadb_url).set(username="compat", password="first")
+    admin.query("DROP USER 'compat'@'%'")
+    admin.close()
+
+
+def test_set_password(user_url: sa.URL) -> None:
+    connection = dj.Connection(user_url)
+    dj.set_password("it's % new", connection)
+    connection.close()
+    with pytest.raises(dj.DataJointError):
+        dj.Connection(user_url).ping()
+    renewed = dj.Connection(user_url.set(password="it's % new"))
+    assert renewed.get_user().startswith("compat@")
+    renewed.close()
+
+
+def test_kill(
+    mariadb_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    victim, admin = dj.Connection(mariadb_url), dj.Connection(mariadb_url)
+    victim.start_transaction()
+    (number,) = victim.query("SELECT CONNECTION_ID()").fetchone()
+    answers = iter([str(number), "", "q"])
+    monkeypatch.setattr(builtins, "input", lambda _: next(answers))
+    dj.kill(f"id = {number}", admin)
+    assert str(number) in capsys.readouterr().out
+    with pytest.raises(dj.LostConnectionError):
+        victim.query("SELECT 1")
+    victim.cancel_transaction()
+    for connection in (victim, admin):
+        connection.close()
+
+
+def test_not_on_sqlite() -> None:
+    with pytest.raises(dj.QueryError, match="SQLite"):
+        dj.kill(connection=dj.Connection("sqlite://"))
