@@ -5,22 +5,39 @@ from importlib.metadata import version
 from dagster_shared.libraries import DagsterLibraryRegistry
 
 from dj_dagster.orchestration.build import build_definitions, chain_executor
+from dj_dagster.orchestration.checks import TableChecks
+from dj_dagster.orchestration.component import PipelineComponent
+from dj_dagster.orchestration.garbage import garbage_job, garbage_schedule
 from dj_dagster.orchestration.grains import Grain
 from dj_dagster.orchestration.io_manager import TableIOManager
 from dj_dagster.orchestration.partition_keys import decode_key, encode_key
-from dj_dagster.orchestration.sensor import SensorSettings
+from dj_dagster.orchestration.retries import RetryPolicy
+from dj_dagster.orchestration.schedules import populate_schedule
+from dj_dagster.orchestration.sensor_settings import SensorSettings, TableSettings
+from dj_dagster.orchestration.tracing import Trace, trace
 from dj_dagster.orchestration.translator import TableProps, TableTranslator
+from dj_dagster.orchestration.work import Work
 
 __all__ = [
     "Grain",
+    "PipelineComponent",
+    "RetryPolicy",
     "SensorSettings",
+    "TableChecks",
     "TableIOManager",
     "TableProps",
+    "TableSettings",
     "TableTranslator",
+    "Trace",
+    "Work",
     "build_definitions",
     "chain_executor",
     "decode_key",
     "encode_key",
+    "garbage_job",
+    "garbage_schedule",
+    "populate_schedule",
+    "trace",
 ]
 
 DagsterLibraryRegistry.register("dj-dagster", version("dj-dagster"), is_dagster_package=False)

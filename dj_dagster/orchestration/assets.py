@@ -2,6 +2,7 @@
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from dagster import (
@@ -20,11 +21,14 @@ from dagster import (
 )
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
+from dj_dagster.orchestration.code_version import code_place, code_version
 from dj_dagster.orchestration.column_schema import column_schema
 from dj_dagster.orchestration.naming import group_name, op_name
-from dj_dagster.orchestration.populating import Step, populate_table, raise_if_failed
+from dj_dagster.orchestration.populating import ON_EXISTING, Step, populate_table, raise_if_failed
+from dj_dagster.orchestration.provenance import Provenance
 from dj_dagster.orchestration.table_graph import TableGraph, TableNode
 from dj_dagster.orchestration.translator import TableProps, TableTranslator
+from dj_dagster.orchestration.work import HERE, Work
 
 IO_MANAGER_KEY = "table_io_manager"
 """Name of the resource that hands rows to and from ordinary assets."""
@@ -40,11 +44,17 @@ CONFIG = {
     "retry_errors": Field(
         bool, default_value=True, description="Whether to try keys again that failed before."
     ),
+    "on_existing": ON_EXISTING,
+    "isolate": Field(
+        bool,
+        default_value=False,
+        description="Whether make runs in a process of its own, which may die alone.",
+    ),
 }
 
 
-def table_spec(node: TableNode, translator: TableTranslator, partitions: Partitions) -> AssetSpec:
-    """Return the asset spec of a table, as the translator wants it.
+def table_props(node: TableNode, graph: TableGraph, partitions: Partitions) -> TableProps:
+    """Return what a translator may need to know of a table.
 
     Parameters
     ----------
@@ -52,7 +62,8 @@ def table_spec(node: TableNode, translator: TableTranslator, partitions: Partiti
         The partitions of all assets that tables may refer to; those not in it have none.
     """
     own = node.grain.partitions_def if node.grain else None
-    props = TableProps(
+    maker = graph.by_key[node.master or node.key].filler
+    return TableProps(
         table=node.table,
         key=node.key,
         title=node.title,
@@ -65,7 +76,15 @@ def table_spec(node: TableNode, translator: TableTranslator, partitions: Partiti
             for parent in node.parents
         ),
         partitions_def=own,
+        definition=node.definition,
+        populated=node.populated,
+        code_version=code_version(maker.source) if maker else None,
+        code_place=code_place(maker.source if maker else type(node.table)),
     )
+
+
+def table_spec(props: TableProps, translator: TableTranslator) -> AssetSpec:
+    """Return the asset spec of a table, as the translator wants it."""
     return translator.get_asset_spec(props).with_io_manager_key(IO_MANAGER_KEY)
 
 
@@ -75,6 +94,9 @@ def populated_assets(
     specs: Mapping[AssetKey, AssetSpec],
     *,
     backfill_batch: int,
+    op_tags: Mapping[str, Any] | None = None,
+    pool: str | None = None,
+    work: Work = HERE,
 ) -> AssetsDefinition:
     """Return the op that fills a table and its parts.
 
@@ -82,14 +104,21 @@ def populated_assets(
     ----------
     backfill_batch
         Keys of one run, at most, in backfills from the UI.
+    op_tags, pool
+        Tags and concurrency pool of the op.
+    work
+        In which processes it makes its keys.
     """
     parts = [part.key for part in graph.parts(node)]
+    versions = {key: spec.code_version for key, spec in specs.items()}
     own_specs = [specs[key].replace_attributes(skippable=True) for key in (node.key, *parts)]
 
     @multi_asset(
         name=op_name(node.key),
         specs=own_specs,
         config_schema=CONFIG,
+        op_tags=op_tags,
+        pool=pool,
         backfill_policy=BackfillPolicy.multi_run(backfill_batch) if node.grain else None,
     )
     def populate(context: AssetExecutionContext) -> Iterator[MaterializeResult[Any]]:
@@ -103,6 +132,9 @@ def populated_assets(
             _keys(node, config.get("keys", covered)),
             planned=_planned(context, covered),
             retry_errors=config["retry_errors"],
+            work=replace(work, isolate=work.isolate or config["isolate"]),
+            recompute=config["on_existing"] == "recompute",
+            provenance=Provenance(context.instance, graph, node, versions, context.run.run_id),
         )
         yield from (_unlogged(key) for key in (node.key, *parts))
         raise_if_failed(progress)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from dagster import (
@@ -17,17 +19,26 @@ from dagster import (
 )
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.model.table_name import TableName
 from dj_dagster.orchestration.assets import (
     IO_MANAGER_KEY,
     populated_assets,
+    table_props,
     table_spec,
 )
+from dj_dagster.orchestration.checks import TableChecks, blocking_keys, table_checks
+from dj_dagster.orchestration.collecting import collect
+from dj_dagster.orchestration.entry_jobs import entry_jobs
 from dj_dagster.orchestration.io_manager import TableIOManager
 from dj_dagster.orchestration.jobs import populate_job
-from dj_dagster.orchestration.sensor import SensorSettings, populate_sensor
-from dj_dagster.orchestration.table_graph import TableGraph, TableNode, table_graph
+from dj_dagster.orchestration.selection import selected
+from dj_dagster.orchestration.sensor import populate_sensor
+from dj_dagster.orchestration.sensor_settings import SensorSettings
+from dj_dagster.orchestration.table_graph import PartitionBy, TableGraph, TableNode, table_graph
+from dj_dagster.orchestration.table_sources import SchemaLike, TableSource
+from dj_dagster.orchestration.tracing import trace_job
 from dj_dagster.orchestration.translator import TableTranslator
-from dj_dagster.relational.schema import Schema
+from dj_dagster.relational.database.connection import Connection
 
 Specs = Mapping[AssetKey, AssetSpec]
 
@@ -44,9 +55,14 @@ def chain_executor() -> ExecutorDefinition:
 
 
 def build_definitions(
-    schemas: Schema | Iterable[Schema],
+    schemas: SchemaLike | Iterable[SchemaLike],
     *,
+    connection: Connection | None = None,
+    select: Iterable[str] | None = None,
+    exclude: Iterable[str] = (),
     translator: TableTranslator | None = None,
+    partition_by: Mapping[str, str | Sequence[str]] | None = None,
+    checks: TableChecks | None = None,
     assets: Sequence[AssetsDefinition | AssetSpec] = (),
     asset_checks: Sequence[AssetChecksDefinition] = (),
     jobs: Sequence[Any] = (),
@@ -55,15 +71,31 @@ def build_definitions(
     resources: Mapping[str, Any] | None = None,
     executor: ExecutorDefinition | None = None,
     sensor_settings: SensorSettings | None = None,
+    state_path: Path | None = None,
 ) -> Definitions:
     """Return assets, sensor, populate job and IO manager for all tables of some schemas.
 
     Parameters
     ----------
     schemas
-        The schemas, with the classes of their tables declared.
+        Any of these, or several:
+
+        - a `Schema` or a module that has one called ``schema``: the tables that have classes;
+        - a pattern of schema names, ``"lab_*"``: all tables of the schemas in the database that
+          have such names. Those of which no class is given can be looked at and not filled;
+        - a schema of DataJoint itself: its tables, filled by their own `make`.
+    connection
+        Where patterns look; the default connection if none is given.
+    select, exclude
+        Tables (``"lab.Session"``), schemas (``"lab"``) and tiers (``"tier:computed"``) to have and
+        to leave out, with ``*`` for anything; all by default. Parts go with their masters.
     translator
         Says how tables look as assets.
+    partition_by
+        By table, the first attributes of its key by which its partitions are told apart:
+        ``{"lab.Spikes": "subject_id"}``. One partition then stands for many keys.
+    checks
+        Which checks the tables have; see `TableChecks` for the default.
     assets
         Ordinary assets of yours. One that has the key of a Manual or Lookup table stands for that
         table: what it returns is written there when its `io_manager_key` is
@@ -74,17 +106,21 @@ def build_definitions(
         How runs execute their steps; see `chain_executor` for the default.
     sensor_settings
         Batch size, interval and bounds of the sensor.
+    state_path
+        The file that keeps what patterns found, so that the code location comes up while the
+        database is down; by default one a database, under DAGSTER_HOME or in ``.dagster``.
 
     Raises
     ------
     ConfigurationError
-        When an asset of yours has the key of a table that `make` fills, or a schema comes twice.
+        When an asset of yours has the key of a table that `make` fills, a schema comes twice, or
+        a name fits nothing.
     DataJointError
         When the database cannot be reached.
 
     Examples
     --------
-    >>> from dj_dagster.relational.connection import Connection
+    >>> from dj_dagster.relational.schemas.schema import Schema
     >>> from dj_dagster.relational.table import Manual
     >>> schema = Schema("lab", connection=Connection("sqlite:///:memory:"))
     >>> @schema
@@ -94,20 +130,43 @@ def build_definitions(
     >>> [spec.key.path for spec in defs.resolve_all_asset_specs()]
     [['lab', 'subject']]
     """
-    graph = table_graph([schemas] if isinstance(schemas, Schema) else schemas)
+    chosen = translator or TableTranslator()
+    sources = collect(schemas, connection=connection, state_path=state_path)
+    sources = selected(sources, select, exclude)
+    graph = table_graph(sources, _coarser(sources, chosen, partition_by or {}))
+    of_tables = table_checks(graph, checks or TableChecks())
+    graph = replace(graph, blocking=blocking_keys(of_tables))
     settings = sensor_settings or SensorSettings()
     own = _own_specs(graph, assets)
     partitions = {node.key: _partitions(node) for node in graph.nodes}
     partitions |= {key: spec.partitions_def for key, spec in own.items()}
-    chosen = translator or TableTranslator()
-    specs = {node.key: table_spec(node, chosen, partitions) for node in graph.nodes}
+    props = {node.key: table_props(node, graph, partitions) for node in graph.nodes}
+    specs = {key: table_spec(each, chosen) for key, each in props.items()}
+    versions = {key: spec.code_version for key, spec in specs.items()}
     return Definitions(
         assets=[
-            *_table_assets(graph, specs, own, settings.batch_size),
+            *_external(graph, specs, own),
+            *(
+                populated_assets(
+                    node,
+                    graph,
+                    specs,
+                    backfill_batch=settings.batch_size,
+                    op_tags=chosen.get_op_tags(props[node.key]),
+                    pool=chosen.get_pool(props[node.key]),
+                    work=chosen.get_work(props[node.key]),
+                )
+                for node in graph.populated
+            ),
             *(_merged(asset, specs) for asset in assets),
         ],
-        asset_checks=asset_checks,
-        jobs=[populate_job(graph), *jobs],
+        asset_checks=[*of_tables, *asset_checks],
+        jobs=[
+            *entry_jobs(graph),
+            populate_job(graph, versions),
+            trace_job(graph),
+            *jobs,
+        ],
         schedules=schedules,
         sensors=[populate_sensor(graph, managed=own, settings=settings), *sensors],
         resources={IO_MANAGER_KEY: TableIOManager(graph), **(resources or {})},
@@ -139,20 +198,33 @@ def _specs(asset: AssetsDefinition | AssetSpec) -> Iterable[AssetSpec]:
     return [asset] if isinstance(asset, AssetSpec) else asset.specs
 
 
-def _table_assets(
-    graph: TableGraph, specs: Specs, own: Mapping[AssetKey, AssetSpec], backfill_batch: int
-) -> list[AssetsDefinition | AssetSpec]:
+def _external(
+    graph: TableGraph, specs: Specs, own: Mapping[AssetKey, AssetSpec]
+) -> list[AssetSpec]:
+    """Return the assets of tables that nothing here fills."""
     filled = {node.key for node in graph.populated}
-    external = [
+    return [
         specs[node.key]
         for node in graph.nodes
         if not filled & {node.key, node.master} and node.key not in own
     ]
-    populated = [
-        populated_assets(node, graph, specs, backfill_batch=backfill_batch)
-        for node in graph.populated
-    ]
-    return [*external, *populated]
+
+
+def _coarser(
+    sources: Sequence[TableSource],
+    translator: TableTranslator,
+    given: Mapping[str, str | Sequence[str]],
+) -> PartitionBy:
+    """Return which tables have coarser partitions, by the translator and, before it, by `given`."""
+    found: dict[TableName, Sequence[str]] = {}
+    for source in sources:
+        if source.master is None and (names := translator.get_partition_by(source.table)):
+            found[source.name] = names
+    for pattern, names in given.items():
+        for source in selected(sources, [pattern], ()):
+            if source.master is None:
+                found[source.name] = [names] if isinstance(names, str) else names
+    return found
 
 
 def _merged(asset: AssetsDefinition | AssetSpec, specs: Specs) -> AssetsDefinition | AssetSpec:

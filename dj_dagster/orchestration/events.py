@@ -15,8 +15,19 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from dagster import AssetKey, AssetMaterialization, DagsterEvent, DagsterEventType, DagsterInstance
-from dagster._core.events import AssetMaterializationPlannedData, StepMaterializationData
+from dagster import (
+    AssetKey,
+    AssetMaterialization,
+    AssetObservation,
+    DagsterEvent,
+    DagsterEventType,
+    DagsterInstance,
+)
+from dagster._core.events import (
+    AssetMaterializationPlannedData,
+    AssetObservationData,
+    StepMaterializationData,
+)
 from dagster._core.events.log import EventLogEntry
 from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 from dagster._core.storage.event_log import SqliteEventLogStorage
@@ -39,12 +50,21 @@ class Mark:
 
     Dagster shows a partition as failed when a plan, not followed by a materialisation, is of a run
     that failed. `partition` is None for tables without partitions.
+
+    Attributes
+    ----------
+    again
+        Whether the rows were there before, and marked: the mark only says so once more.
+    tags
+        Dagster's tags of versions, see `Provenance`.
     """
 
     key: AssetKey
     partition: str | None
     metadata: Mapping[str, Any] | None = None
     planned: bool = False
+    again: bool = False
+    tags: Mapping[str, str] | None = None
 
 
 def write_marks(instance: DagsterInstance, marks: Iterable[Mark], origin: Origin = Origin()) -> int:
@@ -53,6 +73,19 @@ def write_marks(instance: DagsterInstance, marks: Iterable[Mark], origin: Origin
     for _, of_one_table in groupby(ordered, key=lambda mark: mark.key):
         _store(instance, [_entry(mark, origin) for mark in of_one_table])
     return len(ordered)
+
+
+def observe(
+    instance: DagsterInstance, key: AssetKey, metadata: Mapping[str, Any], origin: Origin
+) -> None:
+    """Put metadata into a table's own events, with no word on its rows."""
+    event = DagsterEvent(
+        event_type_value=DagsterEventType.ASSET_OBSERVATION.value,
+        job_name=origin.job_name,
+        step_key=origin.step_key,
+        event_specific_data=AssetObservationData(AssetObservation(key, metadata=metadata)),
+    )
+    instance.report_dagster_event(event, run_id=origin.run_id)
 
 
 def _entry(mark: Mark, origin: Origin) -> EventLogEntry:
@@ -81,7 +114,7 @@ def _planned(mark: Mark, origin: Origin) -> DagsterEvent:
 
 def _materialized(mark: Mark, origin: Origin) -> DagsterEvent:
     materialization = AssetMaterialization(
-        mark.key, partition=mark.partition, metadata=mark.metadata
+        mark.key, partition=mark.partition, metadata=mark.metadata, tags=mark.tags
     )
     return DagsterEvent(
         event_type_value=DagsterEventType.ASSET_MATERIALIZATION.value,

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from dagster import (
+    AssetCheckKey,
     AssetKey,
     DagsterInstance,
     DagsterRun,
@@ -16,7 +17,8 @@ from dagster import (
     build_sensor_context,
 )
 from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.execution.api import execute_run
+from dagster._core.execution.api import create_execution_plan, execute_run
+from dagster._core.snap import snapshot_from_execution_plan
 from dagster._core.storage.tags import RUN_KEY_TAG
 
 from dj_dagster.errors import PopulateError
@@ -59,6 +61,7 @@ def run_until_idle(
                 defs,
                 request.asset_selection or (),
                 instance=instance,
+                checks=request.asset_check_keys,
                 run_config=request.run_config,
                 tags={**request.tags, RUN_KEY_TAG: request.run_key or ""},
             )
@@ -78,13 +81,23 @@ def run_assets(
     assets: Collection[AssetKey],
     *,
     instance: DagsterInstance,
+    checks: Collection[AssetCheckKey] | None = None,
     run_config: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> DagsterRun:
-    """Materialise assets in one run in this process, and return it when it has ended."""
+    """Materialise assets in one run in this process, and return it when it has ended.
+
+    Parameters
+    ----------
+    checks
+        Those to evaluate; all of the assets for None.
+    """
     selected = frozenset(assets)
-    job = defs.resolve_implicit_global_asset_job_def().get_subset(asset_selection=selected)
-    return _run(job, instance, run_config, tags, selected)
+    chosen = None if checks is None else frozenset(checks)
+    job = defs.resolve_implicit_global_asset_job_def().get_subset(
+        asset_selection=selected, asset_check_selection=chosen
+    )
+    return _run(job, instance, run_config, tags, selected, chosen)
 
 
 def run_job(
@@ -98,17 +111,53 @@ def run_job(
     return _run(defs.resolve_job_def(job), instance, run_config)
 
 
+def create_run(
+    job: JobDefinition,
+    instance: DagsterInstance,
+    run_config: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    assets: frozenset[AssetKey] | None = None,
+    checks: frozenset[AssetCheckKey] | None = None,
+) -> DagsterRun:
+    """Create a run of a job, which knows of no other assets and checks than those chosen.
+
+    Dagster's `create_run_for_job` does the same, with all checks of the assets.
+    """
+    config = dict(run_config or {})
+    plan = create_execution_plan(job, run_config=config, tags=tags)
+    snapshot = job.get_job_snapshot()
+    return instance.create_run(
+        job_name=job.name,
+        run_id=None,
+        run_config=config,
+        status=None,
+        tags=tags or {},
+        root_run_id=None,
+        parent_run_id=None,
+        step_keys_to_execute=plan.step_keys_to_execute,
+        execution_plan_snapshot=snapshot_from_execution_plan(plan, job.get_job_snapshot_id()),
+        job_snapshot=snapshot,
+        parent_job_snapshot=job.get_parent_job_snapshot(),
+        asset_selection=assets,
+        asset_check_selection=checks,
+        resolved_op_selection=None,
+        op_selection=None,
+        remote_job_origin=None,
+        job_code_origin=None,
+        asset_graph=job.asset_layer.asset_graph,
+    )
+
+
 def _run(
     job: JobDefinition,
     instance: DagsterInstance,
     run_config: Mapping[str, Any] | None,
     tags: Mapping[str, str] | None = None,
     assets: frozenset[AssetKey] | None = None,
+    checks: frozenset[AssetCheckKey] | None = None,
 ) -> DagsterRun:
     # Not execute_in_process, which would put Dagster's own executor in the place of ours.
-    run = instance.create_run_for_job(
-        job, run_config={**_QUIET, **(run_config or {})}, tags=tags or {}, asset_selection=assets
-    )
+    run = create_run(job, instance, {**_QUIET, **(run_config or {})}, tags, assets, checks)
     execute_run(InMemoryJob(job), run, instance)
     ended = instance.get_run_by_id(run.run_id)
     return ended if ended is not None else run

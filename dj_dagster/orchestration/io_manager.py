@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
 from dagster import InputContext, IOManager, OutputContext
 from dagster._core.definitions.partitions.context import partition_loading_context
 
 from dj_dagster.errors import ConfigurationError, InvalidValueError
 from dj_dagster.model.names import Tier
 from dj_dagster.orchestration.grains import Grain
-from dj_dagster.orchestration.partition_keys import decode_shared
+from dj_dagster.orchestration.partition_keys import decode_shared, encode_key
 from dj_dagster.orchestration.reconcile import ROWS, add_partitions
+from dj_dagster.orchestration.row_forms import Row, as_rows, as_type
 from dj_dagster.orchestration.table_graph import TableGraph, TableNode
-from dj_dagster.relational.expression import QueryExpression
 
-Row = Mapping[str, Any]
-
-WRITABLE = (Tier.MANUAL, Tier.LOOKUP)
+WRITABLE = (Tier.MANUAL, Tier.LOOKUP, Tier.IMPORTED)
 
 
 class TableIOManager(IOManager):
     """Reads the rows of a table for an asset that takes it as input, and writes those it returns.
 
-    An input is a `pandas.DataFrame` with all attributes as columns, a list of dicts, or a dict for
-    exactly one row: as the parameter is annotated, a list of dicts without annotation. Rows come in
-    the order of their key. An asset with partitions gets the rows that agree with its partition in
-    the attributes they share, whatever else the table's key has.
+    An input has the form that its parameter is annotated with: ``list[dict]``, ``dict`` for exactly
+    one row, a frame of pandas or polars with all attributes as columns, a ``pyarrow.Table``, a
+    ``numpy.ndarray`` for the one blob of exactly one row, or ``dj.Table``, which is the query
+    itself: nothing is fetched. Without annotation it is a list of dicts. Rows come in the order of
+    their key. An asset with partitions gets the rows that agree with its partition, or with those
+    of its range, in the attributes they share, whatever else the table's key has.
 
-    An output is a DataFrame, a list of dicts or a dict, and is inserted at once or not at all. Rows
-    whose key is in the table already are left as they are, so that an asset can run again; their
-    number is in the metadata. To change rows, use `update1`.
+    An output takes the same forms, and is inserted at once or not at all, blobs through their
+    codecs. In an asset with a partition, attributes of its key that rows leave out are filled in
+    from it. Rows whose key is in the table already are left as they are, so that an asset can run
+    again; their number is in the metadata. To change rows, use `update1`.
 
     Examples
     --------
     >>> import dagster as dg
+    >>> import pandas as pd
     >>> @dg.asset(key=["lab", "subject"], io_manager_key="table_io_manager")
     ... def subjects() -> pd.DataFrame:
     ...     return pd.DataFrame({"subject_id": [1, 2], "sex": ["F", "M"]})
@@ -61,7 +61,7 @@ class TableIOManager(IOManager):
         """
         node = _node(self._graph, context)
         query = node.table & _restriction(node, context)
-        return _as_type(node, query, context.dagster_type.typing_type)
+        return as_type(node, query, context.dagster_type.typing_type)
 
     def handle_output(self, context: OutputContext, obj: Any) -> None:
         """Insert what an asset returned.
@@ -69,20 +69,22 @@ class TableIOManager(IOManager):
         Raises
         ------
         ConfigurationError
-            When people do not enter the table's rows.
+            When the table's rows come from `make`.
+        InvalidValueError
+            When a row belongs to another partition than the asset's.
         DataJointError
             One of its kinds, naming table and column, when the rows do not fit.
         """
         node = _node(self._graph, context)
-        if node.tier not in WRITABLE:
+        if node.tier not in WRITABLE or node.populated:
             raise ConfigurationError(
                 f"{node.title} is {node.tier.value}: its rows come from make. Return rows of a "
                 "Manual table, or give the asset another io_manager_key."
             )
-        rows = as_rows(obj, node.title)
+        rows = _in_partition(node, context, as_rows(obj, node))
         new = _new_rows(node, rows)
         if new:
-            node.table.insert(new)
+            node.table.insert(new, allow_direct_insert=True)
         if node.grain is not None:
             instance = context.step_context.instance
             add_partitions(instance, node.grain, node.grain.encode_all(rows))
@@ -95,34 +97,6 @@ class TableIOManager(IOManager):
         context.add_output_metadata(
             {"rows_inserted": len(new), "rows_left": left, ROWS: len(node.table)}
         )
-
-
-def as_rows(value: Any, title: str) -> list[Row]:
-    """Return rows as dicts.
-
-    Raises
-    ------
-    InvalidValueError
-        When `value` is no DataFrame, dict or list of dicts.
-    """
-    if value is None:
-        return []
-    if isinstance(value, pd.DataFrame):
-        named = value.reset_index() if any(value.index.names) else value
-        records: list[Any] = named.to_dict("records")
-        return records
-    rows: list[Any] = [value] if isinstance(value, Mapping) else _listed(value)
-    for row in rows:
-        if not isinstance(row, Mapping):
-            raise InvalidValueError(
-                f"{title} takes a DataFrame, a dict or a list of dicts; "
-                f"this holds a {type(row).__name__}"
-            )
-    return rows
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 
 def _node(graph: TableGraph, context: InputContext | OutputContext) -> TableNode:
@@ -139,12 +113,9 @@ def _restriction(node: TableNode, context: InputContext) -> Any:
 
     Those, not the partitions that Dagster maps them to in the table: between grains it maps none.
     """
-    step = context.step_context
-    partitions_def = step.entity_partitions_def
-    if partitions_def is None or not step.has_partitions:
+    partitions = _partitions(context.step_context)
+    if partitions is None:
         return True
-    with partition_loading_context(dynamic_partitions_store=step.instance):
-        partitions = partitions_def.get_partition_keys_in_range(step.partition_key_range)
     attributes = node.table.heading.attributes
     shared = [decode_shared(attributes, partition) for partition in partitions]
     if all(shared):
@@ -155,28 +126,35 @@ def _restriction(node: TableNode, context: InputContext) -> Any:
     )
 
 
-def _as_type(node: TableNode, query: QueryExpression, wanted: Any) -> Any:
-    if wanted is pd.DataFrame:
-        return pd.DataFrame(query.to_dicts(order_by="KEY"), columns=query.heading.names)
-    rows = query.to_dicts(order_by="KEY")
-    kind = typing.get_origin(wanted) or wanted
-    if kind is dict:
-        return _single(node, rows)
-    if kind in (list, Any, None, type(None)):
+def _partitions(step: Any) -> Sequence[str] | None:
+    """Return the partitions of the asset that runs, None for one without."""
+    partitions_def = step.entity_partitions_def
+    if partitions_def is None or not step.has_partitions:
+        return None
+    with partition_loading_context(dynamic_partitions_store=step.instance):
+        return partitions_def.get_partition_keys_in_range(step.partition_key_range)
+
+
+def _in_partition(node: TableNode, context: OutputContext, rows: list[Row]) -> list[Row]:
+    """Complete rows by what the asset's partition says of them, and see that they belong there."""
+    partitions = _partitions(context.step_context)
+    if not partitions:
         return rows
-    raise ConfigurationError(
-        f"rows of {node.title} cannot be given as {wanted}; annotate the input as "
-        "pandas.DataFrame, list[dict], or dict for a single row"
-    )
-
-
-def _single(node: TableNode, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    if len(rows) != 1:
-        raise InvalidValueError(
-            f"{node.title} has {len(rows)} rows for this input, which is annotated as one dict; "
-            "annotate it as list[dict]"
-        )
-    return rows[0]
+    attributes = {name: node.table.heading[name] for name in node.table.primary_key}
+    keys = [decode_shared(attributes, partition) for partition in partitions]
+    if not all(keys):
+        return rows
+    known = keys[0] if len(keys) == 1 else {}
+    completed = [{**known, **row} for row in rows]
+    names = tuple(attributes[name] for name in keys[0])
+    grain, wanted = Grain(node.title, names), {encode_key(names, key) for key in keys}
+    for row in completed:
+        if all(name in row for name in keys[0]) and grain.encode(row) not in wanted:
+            raise InvalidValueError(
+                f"A row of {node.title} is of {grain.encode(row)}; the asset ran for "
+                f"{', '.join(sorted(wanted)[:5])}. Return the rows of its own partitions."
+            )
+    return list(completed)
 
 
 def _new_rows(node: TableNode, rows: list[Row]) -> list[Row]:

@@ -2,13 +2,22 @@
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from dagster import Any as AnyConfig
 from dagster import Field, JobDefinition, OpExecutionContext, op
 from dagster import job as dagster_job
 
-from dj_dagster.orchestration.populating import Progress, Step, populate_table, raise_if_failed
+from dj_dagster.orchestration.populating import (
+    ON_EXISTING,
+    Progress,
+    Step,
+    populate_table,
+    raise_if_failed,
+)
+from dj_dagster.orchestration.provenance import CodeVersions, Provenance
+from dj_dagster.orchestration.recompute import existing_keys
 from dj_dagster.orchestration.reconcile import sync_partitions
 from dj_dagster.orchestration.table_graph import TableGraph, TableNode
 
@@ -30,20 +39,26 @@ CONFIG = {
     "retry_errors": Field(
         bool, default_value=False, description="Whether to try keys again that failed before."
     ),
+    "on_existing": ON_EXISTING,
 }
 
 
-def populate_job(graph: TableGraph) -> JobDefinition:
+def populate_job(graph: TableGraph, versions: CodeVersions) -> JobDefinition:
     """Return the job; with the config as it stands it makes everything that is pending.
 
     Tables are filled parents first, so that one launch fills a chain of them.
+
+    Parameters
+    ----------
+    versions
+        The code versions that rows are marked with.
     """
 
     @op(name=OP_NAME, config_schema=CONFIG)
     def populate(context: OpExecutionContext) -> None:
         config: dict[str, Any] = context.op_config
         nodes = chosen_tables(graph, config["tables"])
-        progress = [_populate(context, graph, node, config) for node in nodes]
+        progress = [_populate(context, graph, node, versions) for node in nodes]
         raise_if_failed(*progress)
 
     @dagster_job(
@@ -69,17 +84,24 @@ def chosen_tables(graph: TableGraph, names: Iterable[str]) -> list[TableNode]:
 
 
 def _populate(
-    context: OpExecutionContext, graph: TableGraph, node: TableNode, config: dict[str, Any]
+    context: OpExecutionContext, graph: TableGraph, node: TableNode, versions: CodeVersions
 ) -> Progress:
+    config: dict[str, Any] = context.op_config
     if node.grain is not None:
         # Marks of partitions that are not registered would not be shown.
         sync_partitions(context.instance, graph, node.grain)
     restrictions = [config["restriction"]] if config.get("restriction") is not None else []
-    keys = node.pending(
-        *restrictions,
-        limit=config["limit"] or None,
-        retry_errors=config["retry_errors"],
-    )
+    recompute = config["on_existing"] == "recompute"
+    choose = partial(existing_keys, node) if recompute else node.pending
+    keys = choose(*restrictions, limit=config["limit"] or None, retry_errors=config["retry_errors"])
     parts = [part.key for part in graph.parts(node)]
     step = Step.of(context)
-    return populate_table(step, node, parts, keys, retry_errors=config["retry_errors"])
+    return populate_table(
+        step,
+        node,
+        parts,
+        keys,
+        retry_errors=config["retry_errors"],
+        recompute=recompute,
+        provenance=Provenance(context.instance, graph, node, versions, context.run_id),
+    )

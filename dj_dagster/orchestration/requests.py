@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
-from dagster import AssetKey, DagsterInstance, RunRequest, RunsFilter
-from dagster._core.storage.tags import PARTITION_NAME_TAG
+from dagster import AssetKey, DagsterInstance, DagsterRunStatus, RunRequest, RunsFilter
+from dagster._core.storage.tags import PARTITION_NAME_TAG, PRIORITY_TAG
 
-from dj_dagster.orchestration.grains import Grain
 from dj_dagster.orchestration.naming import op_name
+from dj_dagster.orchestration.regions import Regions
 from dj_dagster.orchestration.table_graph import TableGraph, TableNode
 from dj_dagster.orchestration.unfinished import HeldKeys
-from dj_dagster.workflow.jobs import JobQueue
 
 BATCH_TAG = "dj_dagster/batch"
 KEYS_TAG = "dj_dagster/keys"
+FAILED_TAG = "dj_dagster/failed"
 TABLES_TAG = "dj_dagster/tables"
 
 
@@ -38,36 +38,56 @@ class Batch:
     def digest(self) -> str:
         """A name for these tables and keys, the same in every process."""
         words = [node.title for node in self.nodes] + list(self.partitions)
+        # A partition of many keys is asked for again as its keys come: that is no attempt more.
+        words += [str(node.rows_in(self.partitions)) for node in self.nodes if node.coarse]
         return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
 
 
-def pending_partitions(node: TableNode, held: HeldKeys, limit: int) -> list[str]:
-    """Return partitions to make: not in the table, without an error, in no unfinished run."""
-    if node.grain is None or node.key in held.whole:
-        return []
-    # Keys that a killed process had claimed are pending again.
-    if node.reservable:
-        JobQueue(node.table).release_dead()
+def pending_partitions(
+    node: TableNode, regions: Regions, held: HeldKeys, limit: int
+) -> tuple[list[str], bool]:
+    """Return partitions to make, and whether these are all.
+
+    They are in the table's key source, not in the table, without an error, and in no unfinished
+    run.
+
+    Parameters
+    ----------
+    regions
+        Where to look.
+    """
+    if node.grain is None or node.key in held.whole or not regions:
+        return [], not regions
     busy = held.of(node.key)
-    keys = node.pending(limit=limit + len(busy))
+    most = limit + len(busy)
+    keys = node.pending(*regions.restrictions(), limit=most)
     free = [p for p in node.grain.encode_all(keys) if p not in busy]
-    return free[:limit]
+    return free[:limit], len(keys) < most
 
 
-def grain_batches(
-    graph: TableGraph, grain: Grain, held: HeldKeys, *, size: int, limit: int
-) -> list[Batch]:
-    """Return what is pending in a grain, in batches of `size` keys, `limit` batches at most."""
-    pending = {
-        node.key: pending_partitions(node, held, size * limit)
-        for node in graph.of_grain(grain)
-        if node.populated
-    }
-    keys = list(dict.fromkeys(chain.from_iterable(pending.values())))[: size * limit]
-    return [
-        Batch(_nodes(graph, pending, held, part), tuple(part))
-        for part in (keys[start : start + size] for start in range(0, len(keys), size))
-    ]
+def batches(
+    graph: TableGraph,
+    pending: Mapping[AssetKey, list[str]],
+    held: HeldKeys,
+    *,
+    size: int,
+    limit: int,
+    of: Collection[AssetKey],
+) -> tuple[list[Batch], bool]:
+    """Put what is pending in tables of one grain into batches; return whether it is all in them.
+
+    Parameters
+    ----------
+    size, limit
+        Keys of a batch, and number of batches, at most.
+    of
+        Tables that may be in them.
+    """
+    keys = list(dict.fromkeys(chain.from_iterable(pending.values())))
+    wanted = keys[: size * limit]
+    parts = (wanted[start : start + size] for start in range(0, len(wanted), size))
+    found = [Batch(_nodes(graph, pending, held, part, of), tuple(part)) for part in parts]
+    return found, len(wanted) == len(keys)
 
 
 def single_batch(node: TableNode, held: HeldKeys) -> list[Batch]:
@@ -78,7 +98,7 @@ def single_batch(node: TableNode, held: HeldKeys) -> list[Batch]:
 
 
 def request(
-    instance: DagsterInstance, graph: TableGraph, batch: Batch, *, attempts: int
+    instance: DagsterInstance, graph: TableGraph, batch: Batch, *, attempts: int, priority: int = 0
 ) -> RunRequest | None:
     """Return the run of a batch, None when it was run `attempts` times and is pending still.
 
@@ -91,33 +111,47 @@ def request(
     line in the event log for each key. One key is in the tags for all the same: Dagster asks each
     run of a partitioned asset for its partitions.
     """
-    before = instance.get_runs_count(RunsFilter(tags={BATCH_TAG: batch.digest}))
-    if before >= attempts:
+    before = instance.get_runs(RunsFilter(tags={BATCH_TAG: batch.digest}))
+    # A run that told of failed keys has done its work; their next attempt is no repetition.
+    silent = [run for run in before if FAILED_TAG not in run.tags]
+    if len(silent) >= attempts:
         return None
+    selection = [key for node in batch.nodes for key in _with_parts(graph, node)]
     return RunRequest(
-        run_key=f"{batch.digest}-{before + 1}",
-        asset_selection=[key for node in batch.nodes for key in _with_parts(graph, node)],
-        run_config=_run_config(batch),
+        run_key=f"{batch.digest}-{len(before) + 1}",
+        asset_selection=selection,
+        # Each check is a step more, and asks the database for all rows.
+        asset_check_keys=[check for check in graph.blocking if check.asset_key in selection],
+        run_config=_run_config(
+            batch, again=any(run.status is DagsterRunStatus.FAILURE for run in silent)
+        ),
         tags={
             BATCH_TAG: batch.digest,
             KEYS_TAG: str(len(batch.partitions) or 1),
             TABLES_TAG: ", ".join(node.title for node in batch.nodes),
+            **({PRIORITY_TAG: str(priority)} if priority else {}),
             **({PARTITION_NAME_TAG: batch.partitions[0]} if batch.partitions else {}),
         },
     )
 
 
 def _nodes(
-    graph: TableGraph, pending: Mapping[AssetKey, list[str]], held: HeldKeys, part: list[str]
+    graph: TableGraph,
+    pending: Mapping[AssetKey, list[str]],
+    held: HeldKeys,
+    part: list[str],
+    of: Collection[AssetKey],
 ) -> tuple[TableNode, ...]:
     """Return the tables that lack some of the keys, and those that will once these have them."""
     wanted = set(part)
     lacking = [graph.by_key[key] for key, keys in pending.items() if wanted.intersection(keys)]
-    return tuple(node for node in graph.chain(lacking) if node.key not in held.whole)
+    wanted_nodes = (node for node in graph.chain(lacking) if node.key in of)
+    return tuple(node for node in wanted_nodes if node.key not in held.whole)
 
 
-def _run_config(batch: Batch) -> dict[str, object]:
-    config: dict[str, object] = {"retry_errors": False}
+def _run_config(batch: Batch, *, again: bool) -> dict[str, object]:
+    # What has ended its process once may do so again: the next time it ends one of its own.
+    config: dict[str, object] = {"retry_errors": False, "isolate": again}
     if batch.partitions:
         config["keys"] = list(batch.partitions)
     return {"ops": {op_name(node.key): {"config": config} for node in batch.nodes}}

@@ -2,143 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+import threading
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 
 from dagster import (
     AssetKey,
     AssetSelection,
     DagsterInstance,
     DefaultSensorStatus,
-    RunRequest,
     SensorDefinition,
     SensorEvaluationContext,
     SensorResult,
     sensor,
 )
 
-from dj_dagster.errors import ConnectionFailedError, DataJointError
-from dj_dagster.orchestration.grains import Grain
-from dj_dagster.orchestration.reconcile import (
-    Changes,
-    mark_row_count,
-    mark_rows,
-    sync_partitions,
-)
+from dj_dagster.errors import DataJointError
 from dj_dagster.orchestration.requests import (
     Batch,
-    grain_batches,
-    request,
-    single_batch,
 )
-from dj_dagster.orchestration.table_graph import TableGraph, TableNode
-from dj_dagster.orchestration.unfinished import HeldKeys, held_keys
-from dj_dagster.relational.connection import Connection
+from dj_dagster.orchestration.sensor_settings import SensorSettings
+from dj_dagster.orchestration.table_graph import TableGraph
+from dj_dagster.orchestration.tick import Tick
+from dj_dagster.orchestration.watching import Watch
 
 SENSOR_NAME = "populate_sensor"
 
 
-@dataclass(frozen=True)
-class SensorSettings:
-    """How the sensor works.
+class Watches:
+    """What is remembered of each Dagster instance; most often there is one."""
 
-    Attributes
-    ----------
-    interval
-        Seconds between ticks, at least. Dagster looks at sensors every 5 s or so; with 5 here a
-        look that comes a moment early would find the time not up, and every other one be lost.
-    batch_size
-        Keys of one run, at most. A run costs 2 s of processor time before its first key.
-    max_batches
-        Runs that one tick asks for, at most, in each grain.
-    max_marks
-        Marks that one tick writes for rows it finds, at most, in each table.
-    attempts
-        How often the same batch is run while its keys stay pending without an error.
-    """
+    def __init__(self, graph: TableGraph) -> None:
+        self._graph = graph
+        self._watches: dict[str, Watch] = {}
+        self._lock = threading.Lock()
 
-    interval: int = 3
-    batch_size: int = 1000
-    max_batches: int = 10
-    max_marks: int = 10_000
-    attempts: int = 3
-
-
-@dataclass
-class Tick:
-    """One evaluation of the sensor, and what went wrong in it."""
-
-    instance: DagsterInstance
-    graph: TableGraph
-    settings: SensorSettings
-    managed: frozenset[AssetKey]
-    changes: Changes = field(default_factory=Changes)
-    requests: list[RunRequest] = field(default_factory=list[RunRequest])
-    exhausted: list[Batch] = field(default_factory=list[Batch])
-    errors: dict[str, Exception] = field(default_factory=dict[str, Exception])
-    _unreachable: set[Connection] = field(default_factory=set[Connection])
-
-    def evaluate(self) -> None:
-        """Register partitions, mark rows, and collect requests for what is pending."""
-        for grain in self.graph.grains:
-            self._try(grain.name, self._connection(grain), self._sync, grain)
-        # Read before the tables: a run that ends in between still counts as unfinished then.
-        held = held_keys(self.instance, self.graph)
-        for node in self.graph.nodes:
-            self._try(node.title, node.table.connection, self._mark, node, held)
-        for grain in self.graph.grains:
-            self._try(grain.name, self._connection(grain), self._request_grain, grain, held)
-        for node in self.graph.populated:
-            if node.grain is None:
-                self._try(node.title, node.table.connection, self._request_single, node, held)
-
-    def _connection(self, grain: Grain) -> Connection:
-        return self.graph.of_grain(grain)[0].table.connection
-
-    def _sync(self, grain: Grain) -> None:
-        self.changes += sync_partitions(self.instance, self.graph, grain)
-
-    def _mark(self, node: TableNode, held: HeldKeys) -> None:
-        if node.key in self.managed or node.key in held.whole:
-            return
-        if node.grain is not None:
-            limit = self.settings.max_marks
-            self.changes += mark_rows(self.instance, node, but=held.of(node.key), limit=limit)
-        elif not node.populated:
-            self.changes += mark_row_count(self.instance, node)
-
-    def _request_grain(self, grain: Grain, held: HeldKeys) -> None:
-        size, limit = self.settings.batch_size, self.settings.max_batches
-        self._add(grain_batches(self.graph, grain, held, size=size, limit=limit))
-
-    def _request_single(self, node: TableNode, held: HeldKeys) -> None:
-        self._add(single_batch(node, held))
-
-    def _add(self, batches: list[Batch]) -> None:
-        for batch in batches:
-            attempts = self.settings.attempts
-            found = request(self.instance, self.graph, batch, attempts=attempts)
-            if found is None:
-                self.exhausted.append(batch)
-            else:
-                self.requests.append(found)
-
-    def _try(
-        self, what: str, connection: Connection, action: Callable[..., None], *args: Any
-    ) -> None:
-        """Do one thing; its failure is kept for the end, and stops nothing else.
-
-        A database that cannot be reached is asked once in a tick.
-        """
-        if connection in self._unreachable:
-            return
-        try:
-            action(*args)
-        except Exception as error:
-            self.errors[what] = error
-            if isinstance(error, ConnectionFailedError):
-                self._unreachable.add(connection)
+    @contextmanager
+    def of(self, instance: DagsterInstance) -> Generator[Watch]:
+        """Give the watch of an instance to one tick at a time; after an error it is forgotten."""
+        with self._lock:
+            name = repr(instance.get_ref()) if instance.is_persistent else ""
+            watch = self._watches.pop(name, None) or Watch(self._graph)
+            yield watch
+            if name:
+                self._watches[name] = watch
 
 
 def populate_sensor(
@@ -154,6 +61,7 @@ def populate_sensor(
     own = frozenset(managed)
     targets = [node.key for node in graph.populated]
     parts = [part.key for node in graph.populated for part in graph.parts(node)]
+    watches = Watches(graph)
 
     @sensor(
         name=SENSOR_NAME,
@@ -163,8 +71,9 @@ def populate_sensor(
         description="Sees new and deleted rows, and starts runs for keys that are pending.",
     )
     def evaluate(context: SensorEvaluationContext) -> SensorResult:
-        tick = Tick(context.instance, graph, settings, own)
-        tick.evaluate()
+        with watches.of(context.instance) as watch:
+            tick = Tick(context.instance, watch, settings, own)
+            tick.evaluate()
         return _result(context, tick)
 
     return evaluate

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from inspect import cleandoc
 from typing import Any
 
-from dagster import AssetDep, AssetKey, AssetSpec, PartitionsDefinition, TableSchema
+from dagster import (
+    AssetDep,
+    AssetKey,
+    AssetSpec,
+    BetaWarning,
+    CodeReferencesMetadataValue,
+    LocalFileCodeReference,
+    PartitionsDefinition,
+    TableSchema,
+)
 
 from dj_dagster.model.names import Tier
+from dj_dagster.orchestration.naming import op_name
+from dj_dagster.orchestration.work import Work
 from dj_dagster.relational.table import Table
 
 
@@ -29,6 +40,15 @@ class TableProps:
         The tables that it refers to, each with the mapping between its partitions and ours.
     partitions_def
         The partitions of the table's grain, None for a table without.
+    definition
+        The text that declares the table.
+    populated
+        Whether `make` fills the table here.
+    code_version
+        Of `make` and what it calls in its module; None for tables without, or whose source is not
+        at hand.
+    code_place
+        File and line of the table's class.
     """
 
     table: Table
@@ -40,13 +60,16 @@ class TableProps:
     columns: TableSchema
     deps: tuple[AssetDep, ...] = ()
     partitions_def: PartitionsDefinition[Any] | None = None
+    definition: str = ""
+    populated: bool = False
+    code_version: str | None = None
+    code_place: tuple[str, int] | None = None
 
     @property
     def description(self) -> str:
         """The table's comment as plain text, then its definition."""
         comment = self.table.heading.comment.strip()
-        definition = cleandoc(self.table.definition)
-        return f"{comment or self.title}\n\n```\n{definition}\n```"
+        return f"{comment or self.title}\n\n```\n{self.definition.strip()}\n```"
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -57,13 +80,31 @@ class TableProps:
             "dagster/storage_kind": self.backend,
             "dj/tier": self.tier.value,
             "dj/class": self.title,
+            **({"dj/trace": self._trace} if self.populated and self.partitions_def else {}),
+            **self._code,
         }
+
+    @property
+    def _trace(self) -> str:
+        return f"job trace, with table: {self.title}, partition: one of this asset's"
+
+    @property
+    def _code(self) -> Mapping[str, Any]:
+        if self.code_place is None:
+            return {}
+        file, line = self.code_place
+        with warnings.catch_warnings():
+            # Dagster calls these beta; users cannot do anything about it.
+            warnings.simplefilter("ignore", BetaWarning)
+            place = LocalFileCodeReference(file_path=file, line_number=line, label=self.title)
+            return {"dagster/code_references": CodeReferencesMetadataValue(code_references=[place])}
 
 
 class TableTranslator:
     """Turns tables into asset specs; override `get_asset_spec` to change them.
 
-    Keep the key, the deps and the partitions: runs and the sensor go by them.
+    Keep the key, the deps, the partitions and the code version: runs and the sensor go by them. An
+    `automation_condition`, a `freshness_policy` or owners are yours to add.
 
     Examples
     --------
@@ -83,4 +124,46 @@ class TableTranslator:
             kinds={props.tier.value, props.backend},
             tags={"dj_dagster/tier": props.tier.value},
             partitions_def=props.partitions_def,
+            code_version=props.code_version,
         )
+
+    def get_op_tags(self, props: TableProps) -> Mapping[str, Any]:
+        """Return the tags of the step that fills a table: what executors and launchers read.
+
+        Examples
+        --------
+        >>> class GpuTranslator(TableTranslator):
+        ...     def get_op_tags(self, props):
+        ...         return {"dagster-celery/queue": "gpu"} if "Spike" in props.title else {}
+        """
+        del props
+        return {}
+
+    def get_pool(self, props: TableProps) -> str | None:
+        """Return the concurrency pool of the step that fills a table; None for none.
+
+        A pool limits nothing until it is given a limit in the UI. Each table is in its own by
+        default, named like its op: ``"lab__processed"``.
+        """
+        return op_name(props.key)
+
+    def get_work(self, props: TableProps) -> Work:
+        """Return how a run makes a table's keys: worker processes, time limit.
+
+        Examples
+        --------
+        >>> class BusyTranslator(TableTranslator):
+        ...     def get_work(self, props):
+        ...         return Work(processes=8, timeout=3600)
+        """
+        del props
+        return Work()
+
+    def get_partition_by(self, table: Table) -> Sequence[str] | None:
+        """Return the first attributes of the key by which a table's partitions are told apart.
+
+        None for all of them. With a prefix one partition stands for many keys; what became of each
+        is in the table's jobs.
+        """
+        del table
+        return None

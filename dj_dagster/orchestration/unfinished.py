@@ -36,17 +36,46 @@ class HeldKeys:
         """Return the held partitions of a table, without those of `whole`."""
         return self.partitions.get(key, set())
 
+    def add(self, other: HeldKeys) -> None:
+        """Hold what another run holds too."""
+        for key, partitions in other.partitions.items():
+            self.partitions.setdefault(key, set()).update(partitions)
+        self.whole |= other.whole
 
-def held_keys(instance: DagsterInstance, graph: TableGraph) -> HeldKeys:
-    """Read the queued, starting and running runs of the instance."""
+
+class RunBook:
+    """The unfinished runs that have been read: what a run holds does not change."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, HeldKeys] = {}
+
+    def read(self, instance: DagsterInstance, graph: TableGraph) -> list[HeldKeys]:
+        """Read the queued, starting and running runs; return what those held that have ended."""
+        unfinished = RunsFilter(statuses=list(NOT_FINISHED_STATUSES))
+        now = set(instance.get_run_ids(unfinished))
+        new = sorted(now - set(self._runs))
+        if new:
+            for run in instance.get_runs(RunsFilter(run_ids=new)):
+                self._runs[run.run_id] = held_by(instance, graph, run)
+        return [self._runs.pop(run_id) for run_id in set(self._runs) - now]
+
+    def held(self) -> HeldKeys:
+        """Return what all of them hold."""
+        held = HeldKeys()
+        for run in self._runs.values():
+            held.add(run)
+        return held
+
+
+def held_by(instance: DagsterInstance, graph: TableGraph, run: DagsterRun) -> HeldKeys:
+    """Return what a run is going to make."""
     held = HeldKeys()
-    for run in instance.get_runs(RunsFilter(statuses=list(NOT_FINISHED_STATUSES))):
-        for node in _nodes(run, graph):
-            partitions = _partitions(instance, run, node)
-            if partitions:
-                held.partitions.setdefault(node.key, set()).update(partitions)
-            else:
-                held.whole.add(node.key)
+    for node in _nodes(run, graph):
+        partitions = _partitions(instance, run, node)
+        if partitions:
+            held.partitions[node.key] = set(partitions)
+        else:
+            held.whole.add(node.key)
     return held
 
 

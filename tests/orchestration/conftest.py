@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dj_dagster.relational.connection import Connection
+from dj_dagster.relational.database.connection import Connection
 from tests.orchestration.lab import Lab, declare_lab
 
 SETTINGS = {"telemetry": {"enabled": False}, "nux": {"enabled": False}}

@@ -9,8 +9,8 @@ from typing import Any
 import dagster as dg
 
 from dj_dagster.orchestration import build_definitions
-from dj_dagster.relational.connection import Connection
-from dj_dagster.relational.schema import Schema
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Lookup, Manual, Part
 from dj_dagster.workflow.computed import Computed, Imported
 

@@ -10,6 +10,7 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 from dagster._core.storage.dagster_run import DagsterRun
 
+from dj_dagster.orchestration import headless
 from dj_dagster.orchestration.headless import run_assets, run_until_idle
 
 
@@ -24,21 +25,26 @@ def create_run(
     *,
     run_config: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
+    checks: Iterable[dg.AssetCheckKey] = (),
 ) -> DagsterRun:
     job = defs.resolve_implicit_global_asset_job_def()
-    selected = frozenset(selection)
-    return instance.create_run_for_job(
-        job.get_subset(asset_selection=selected),
-        run_config=run_config or {},
-        tags=tags or {},
-        asset_selection=selected,
+    selected, chosen = frozenset(selection), frozenset(checks)
+    return headless.create_run(
+        job.get_subset(asset_selection=selected, asset_check_selection=chosen),
+        instance,
+        run_config,
+        tags,
+        selected,
+        chosen,
     )
 
 
 def execute(defs: dg.Definitions, instance: dg.DagsterInstance, run: DagsterRun) -> bool:
     """Execute a created run with the definitions' own executor; returns whether it succeeded."""
     job = defs.resolve_implicit_global_asset_job_def()
-    subset = job.get_subset(asset_selection=run.asset_selection)
+    subset = job.get_subset(
+        asset_selection=run.asset_selection, asset_check_selection=run.asset_check_selection
+    )
     return execute_run(InMemoryJob(subset), run, instance).success
 
 
@@ -51,7 +57,10 @@ def submit(
     if old:
         return old[0]
     selection = request.asset_selection or ()
-    return create_run(defs, instance, selection, run_config=request.run_config, tags=tags)
+    checks = request.asset_check_keys or ()
+    return create_run(
+        defs, instance, selection, run_config=request.run_config, tags=tags, checks=checks
+    )
 
 
 def tick(defs: dg.Definitions, instance: dg.DagsterInstance) -> dg.SensorResult:
@@ -87,7 +96,7 @@ def materialize(
     elif partition:
         tags["dagster/partition"] = partition
     assets = [key_of(name) for name in names]
-    return run_assets(defs, assets, instance=instance, tags=tags).is_success
+    return run_assets(defs, assets, instance=instance, checks=(), tags=tags).is_success
 
 
 def statuses(defs: dg.Definitions, instance: dg.DagsterInstance, name: str) -> dict[str, set[str]]:

@@ -8,7 +8,7 @@ import pytest
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration import TableProps, TableTranslator, build_definitions
-from dj_dagster.relational.schema import Schema
+from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Lookup, Manual, Part
 from dj_dagster.workflow.computed import Computed
 from tests.orchestration.lab import Lab

@@ -6,9 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 
+from dj_dagster.orchestration import build_definitions
+from dj_dagster.relational.schemas.schema import Schema
+from dj_dagster.relational.table import Table
+from dj_dagster.workflow.computed import Imported
 from tests.orchestration.lab import Lab, partition, partitions
 from tests.orchestration.running import key_of, materialize, tick
 
@@ -143,7 +150,7 @@ def test_a_dict_needs_exactly_one_row(filled: Lab, instance: dg.DagsterInstance)
 def test_an_annotation_that_rows_cannot_have(filled: Lab, instance: dg.DagsterInstance) -> None:
     defs = filled.definitions(assets=[reader(filled, str, [])])
     assert not materialize(defs, instance, "reads")
-    assert "annotate the input as pandas.DataFrame, list[dict], or dict" in error_text(instance)
+    assert "annotate the input as list[dict], dict for a single row" in error_text(instance)
 
 
 FRAME = pd.DataFrame({"subject_id": [1, 2], "sex": ["F", "M"]})
@@ -160,6 +167,10 @@ ROWS = FRAME.to_dict("records")
         ([], 0),
         (FRAME.head(0), 0),
         (None, 0),
+        (pl.DataFrame(ROWS), 2),
+        (pl.DataFrame(ROWS).lazy(), 2),
+        (pa.Table.from_pylist(ROWS), 2),
+        (np.array([(1, "F"), (2, "M")], dtype=[("subject_id", "i4"), ("sex", "U1")]), 2),
     ],
 )
 def test_what_an_asset_returns_is_inserted(
@@ -228,3 +239,89 @@ def test_rows_come_down_through_two_tables_in_one_run(
     )
     assert materialize(defs, instance, "lab/subject", "reads")
     assert list(taken[0]["sex"]) == ["F", "M"]
+
+
+@pytest.mark.parametrize("kind", [pl.DataFrame, pl.LazyFrame, pa.Table])
+def test_rows_come_as_other_frames(filled: Lab, instance: dg.DagsterInstance, kind: Any) -> None:
+    taken: Taken = []
+    defs = filled.definitions(assets=[reader(filled, kind, taken)])
+    assert materialize(defs, instance, "reads")
+    frame = taken[0].collect() if kind is pl.LazyFrame else taken[0]
+    assert isinstance(taken[0], kind)
+    rows = frame.to_pylist() if kind is pa.Table else frame.to_dicts()
+    assert rows == [{"subject_id": 1, "session_id": n, "total": n + 5} for n in range(3)]
+
+
+def test_a_query_is_not_fetched(filled: Lab, instance: dg.DagsterInstance) -> None:
+    taken: Taken = []
+    options = with_partitions_of(filled, "session")
+    defs = filled.definitions(assets=[reader(filled, Table, taken, **options)])
+    assert materialize(defs, instance, "reads", partition=partition(1))
+    (query,) = taken
+    assert isinstance(query, Table)
+    assert (query & "total > 100").to_dicts() == []
+    assert query.fetch1("total") == 6
+
+
+ARRAY = np.arange(6.0).reshape(2, 3)
+
+
+@pytest.fixture
+def scans(lab: Lab) -> Schema:
+    schema = Schema("scans", connection=lab.schema.connection, context=lab.schema.tables)
+
+    @schema
+    class Scan(Imported):
+        definition = """
+        -> Session
+        ---
+        image : <blob>
+        """
+
+    lab.add_sessions(range(3))
+    return schema
+
+
+def test_an_array_is_the_blob_of_the_partition(
+    lab: Lab, scans: Schema, instance: dg.DagsterInstance
+) -> None:
+    """An Imported table without `make` takes its rows from an asset, and hands them on."""
+    taken: Taken = []
+    session = with_partitions_of(lab, "session")
+
+    @dg.asset(key=["scans", "scan"], io_manager_key="table_io_manager", **session)
+    def scan(context) -> np.ndarray:
+        return ARRAY * int(context.partition_key[-1])
+
+    @dg.asset(ins={"image": dg.AssetIn(["scans", "scan"])}, **session)
+    def look(image: np.ndarray) -> None:
+        taken.append(image)
+
+    defs = build_definitions([lab.schema, scans], assets=[scan, look])
+    tick(defs, instance)
+    assert materialize(defs, instance, "scans/scan", "look", partition=partition(2))
+    assert np.array_equal(taken[0], 2 * ARRAY)
+    assert scans.tables["Scan"].keys() == [{"subject_id": 1, "session_id": 2}]
+
+
+def test_rows_of_another_partition_are_refused(
+    lab: Lab, scans: Schema, instance: dg.DagsterInstance
+) -> None:
+    @dg.asset(
+        key=["scans", "scan"],
+        io_manager_key="table_io_manager",
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        **with_partitions_of(lab, "session"),
+    )
+    def scan() -> list[dict[str, Any]]:
+        return [{"subject_id": 1, "session_id": n, "image": ARRAY} for n in (0, 2)]
+
+    defs = build_definitions([lab.schema, scans], assets=[scan])
+    tick(defs, instance)
+    assert not materialize(
+        defs, instance, "scans/scan", partition=partition(0), through=partition(1)
+    )
+    assert "is of subject_id=1/session_id=2; the asset ran for" in error_text(instance)
+    assert len(scans.tables["Scan"]()) == 0
+    assert materialize(defs, instance, "scans/scan", partition=partition(0), through=partition(2))
+    assert len(scans.tables["Scan"]()) == 2

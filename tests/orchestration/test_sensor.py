@@ -7,9 +7,9 @@ import pytest
 
 from dj_dagster.errors import DataJointError
 from dj_dagster.orchestration import SensorSettings, build_definitions
-from dj_dagster.relational.connection import Connection
+from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
-from dj_dagster.relational.schema import Schema
+from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Lookup, Manual
 from dj_dagster.workflow.computed import Computed
 from tests.orchestration.lab import Lab, partition, partitions
@@ -301,7 +301,8 @@ def test_an_unreachable_database_fails_the_tick_in_one_clear_line(
 
     defs = build_definitions(schema)
     connection.close()
-    connection.engine = Connection("mysql+pymysql://root:secret@127.0.0.1:9/").engine
+    nowhere = Connection("mysql+pymysql://root:secret@127.0.0.1:9/")
+    connection.engine, connection._sessions = nowhere.engine, nowhere._sessions
     with pytest.raises(DataJointError, match="cannot be reached") as caught:
         tick(defs, instance)
     assert "secret" not in str(caught.value)

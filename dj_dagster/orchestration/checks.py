@@ -1,0 +1,176 @@
+"""Checks of tables: nothing pending, parts with their masters, rows fresh enough."""
+
+# Dagster reads the annotation of `context` as an object: no postponed annotations here.
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from typing import Any
+
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckExecutionContext,
+    AssetCheckKey,
+    AssetCheckResult,
+    AssetChecksDefinition,
+    AssetCheckSeverity,
+    AssetCheckSpec,
+    DagsterInstance,
+    Failure,
+    multi_asset_check,
+)
+
+from dj_dagster.errors import ConfigurationError
+from dj_dagster.orchestration.naming import op_name
+from dj_dagster.orchestration.table_graph import TableGraph, TableNode
+
+COMPLETE, PARTS, FRESH = "complete", "parts", "fresh"
+
+Numbers = Mapping[str, int | float]
+
+
+@dataclass(frozen=True)
+class TableChecks:
+    """Which checks tables have. Runs that the sensor starts evaluate those that block, alone.
+
+    Attributes
+    ----------
+    complete
+        Whether tables that `make` fills are checked for keys that are pending or failed.
+    parts
+        Whether tables with parts are checked for rows of parts without their master's.
+    freshness
+        How long ago the last row of a table may have come: ``{"lab.Session": timedelta(days=1)}``,
+        with ``*`` for anything in the names.
+    blocking
+        Tables that those below wait for until their checks pass, when a run has both.
+    """
+
+    complete: bool = True
+    parts: bool = True
+    freshness: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
+    blocking: Iterable[str] = ()
+
+
+def table_checks(graph: TableGraph, wanted: TableChecks) -> list[AssetChecksDefinition]:
+    """Return the checks of all tables, one definition a table.
+
+    Raises
+    ------
+    ConfigurationError
+        When a name fits no table.
+    """
+    for pattern in (*wanted.freshness, *wanted.blocking):
+        if not any(_fits(node, pattern) for node in graph.nodes):
+            titles = ", ".join(node.title for node in graph.nodes)
+            raise ConfigurationError(f"{pattern!r} fits no table; there are {titles or 'none'}")
+    found = (_of_table(graph, node, wanted) for node in graph.nodes)
+    return [checks for checks in found if checks is not None]
+
+
+def blocking_keys(checks: Iterable[AssetChecksDefinition]) -> frozenset[AssetCheckKey]:
+    """Return those checks that block."""
+    specs = (spec for definition in checks for spec in definition.check_specs)
+    return frozenset(spec.key for spec in specs if spec.blocking)
+
+
+Check = Callable[[DagsterInstance], tuple[bool, Numbers]]
+
+
+def _of_table(
+    graph: TableGraph, node: TableNode, wanted: TableChecks
+) -> AssetChecksDefinition | None:
+    checks = _checks(graph, node, wanted)
+    if not checks:
+        return None
+    blocking = any(_fits(node, pattern) for pattern in wanted.blocking)
+    specs = [
+        AssetCheckSpec(name, asset=node.key, description=_SAID[name], blocking=blocking)
+        for name in checks
+    ]
+
+    @multi_asset_check(name=f"{op_name(node.key)}__checks", specs=specs, can_subset=True)
+    def check(context: AssetCheckExecutionContext) -> Iterable[AssetCheckResult]:
+        for key in context.selected_asset_check_keys:
+            passed, numbers = checks[key.name](context.instance)
+            if blocking and not passed:
+                _block(context, key, numbers)
+            yield AssetCheckResult(
+                passed=passed,
+                check_name=key.name,
+                asset_key=key.asset_key,
+                severity=AssetCheckSeverity.WARN,
+                metadata=dict(numbers),
+            )
+
+    return check
+
+
+def _block(context: AssetCheckExecutionContext, key: AssetCheckKey, numbers: Numbers) -> None:
+    """Fail without an output, which the tables below would start from whether it passed or not.
+
+    See `build.chain_executor`: a step starts once those above it have output.
+    """
+    # It is taken, although Dagster's annotation does not say so.
+    evaluation: Any = AssetCheckEvaluation(
+        asset_key=key.asset_key, check_name=key.name, passed=False, metadata=dict(numbers)
+    )
+    context.op_execution_context.log_event(evaluation)
+    title = key.asset_key.to_user_string()
+    raise Failure(f"{title} is not {key.name}: {dict(numbers)}", allow_retries=False)
+
+
+def _checks(graph: TableGraph, node: TableNode, wanted: TableChecks) -> dict[str, Check]:
+    checks: dict[str, Check] = {}
+    if wanted.complete and node.populated:
+        checks[COMPLETE] = lambda _: _complete(node)
+    parts = graph.parts(node)
+    if wanted.parts and parts:
+        checks[PARTS] = lambda _: _with_master(node, parts)
+    windows = [window for name, window in wanted.freshness.items() if _fits(node, name)]
+    if windows:
+        checks[FRESH] = lambda instance: _fresh(instance, node, min(windows))
+    return checks
+
+
+_SAID = {
+    COMPLETE: "No key is pending or failed.",
+    PARTS: "Each row of a part has its master's row.",
+    FRESH: "The last row came lately.",
+}
+
+
+def _complete(node: TableNode) -> tuple[bool, Numbers]:
+    remaining, total = node.maker.progress()
+    numbers = {
+        "pending": remaining,
+        "failed": node.maker.failed(),
+        "done": total - remaining,
+        "keys": total,
+    }
+    return remaining == 0, numbers
+
+
+def _with_master(node: TableNode, parts: Iterable[TableNode]) -> tuple[bool, Numbers]:
+    orphans, numbers = 0, {"rows": len(node.table)}
+    for part in parts:
+        name = part.key.path[-1]
+        orphans += len(part.table - node.table)
+        numbers[f"rows_{name}"] = len(part.table)
+        numbers[f"without_{name}"] = len(node.table - part.table)
+    return orphans == 0, {"orphans": orphans, **numbers}
+
+
+def _fresh(instance: DagsterInstance, node: TableNode, window: timedelta) -> tuple[bool, Numbers]:
+    event = instance.get_latest_materialization_event(node.key)
+    if event is None:
+        return False, {"hours_allowed": window.total_seconds() / 3600}
+    hours = (time.time() - event.timestamp) / 3600
+    allowed = window.total_seconds() / 3600
+    return hours <= allowed, {"hours": hours, "hours_allowed": allowed}
+
+
+def _fits(node: TableNode, pattern: str) -> bool:
+    short = node.title.removeprefix(f"{node.name.schema}.")
+    return any(fnmatchcase(each, pattern) for each in (node.title, short, node.name.schema))

@@ -1,0 +1,151 @@
+"""The tables of a code location: those that have classes, and those that a server has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from dj_dagster.errors import ConfigurationError, ConnectionFailedError
+from dj_dagster.model.table_name import TableName
+from dj_dagster.orchestration import state_file
+from dj_dagster.orchestration.state_file import SchemaState, logger
+from dj_dagster.orchestration.table_sources import (
+    SchemaLike,
+    TableSource,
+    described,
+    distinct,
+    of_name,
+    of_schema,
+    with_masters,
+)
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.schemas.schema import Schema
+
+States = Mapping[str, SchemaState]
+
+
+def collect(
+    schemas: SchemaLike | Iterable[SchemaLike],
+    *,
+    connection: Connection | None = None,
+    state_path: Path | None = None,
+) -> list[TableSource]:
+    """Return the tables of some schemas.
+
+    Parameters
+    ----------
+    schemas
+        See `build_definitions`. Tables of which a class is given are that class's; patterns add
+        the others.
+    connection
+        Where patterns look for schemas; the default connection if none is given.
+    state_path
+        Where the tables that patterns find are kept, see `state_file.default_path`.
+
+    Raises
+    ------
+    ConfigurationError
+        When a schema is given twice, a pattern fits none, or something else was given.
+    ConnectionFailedError
+        When the database cannot be reached, and was never before.
+    """
+    given: Any = schemas
+    listed: list[SchemaLike] = [given] if _is_single(given) else list(given)
+    patterns = [each for each in listed if isinstance(each, str)]
+    others = [each for each in listed if not isinstance(each, str)]
+    sources = distinct(source for each in others for source in _of(each))
+    if patterns:
+        sources += _of_patterns(patterns, connection or _default_connection(), state_path, sources)
+    return with_masters(sources)
+
+
+def _is_single(schemas: Any) -> bool:
+    # A schema of ours, and one of DataJoint, can be iterated over: its tables.
+    return isinstance(schemas, str | Schema | ModuleType) or _is_datajoint(schemas)
+
+
+def _of(given: Any) -> list[TableSource]:
+    schema = getattr(given, "schema", None) if isinstance(given, ModuleType) else given
+    if isinstance(schema, Schema):
+        return of_schema(schema)
+    if _is_datajoint(schema):
+        return import_module("dj_dagster.orchestration.datajoint_tables").of_schema(schema)
+    raise ConfigurationError(
+        f"{given!r} is no schema: give a dj.Schema, a module that has one called 'schema', or a "
+        "pattern of schema names such as 'lab_*'"
+    )
+
+
+def _is_datajoint(given: Any) -> bool:
+    return any(cls.__module__.split(".")[0] == "datajoint" for cls in type(given).__mro__)
+
+
+def _default_connection() -> Connection:
+    # The default connection belongs to the public face, which leans on this floor.
+    return import_module("dj_dagster.defaults").conn()
+
+
+def _of_patterns(
+    patterns: Sequence[str],
+    connection: Connection,
+    state_path: Path | None,
+    present: Iterable[TableSource],
+) -> list[TableSource]:
+    path = state_path or state_file.default_path(connection.url)
+    reading = _Reading(connection, patterns)
+    try:
+        states = reading.read()
+        state_file.save(path, states)
+    except ConnectionFailedError as error:
+        states = state_file.load(path)
+        if not states:
+            raise
+        logger.warning("%s Its tables are shown as they were last read.", error)
+        for schema, state in states.items():
+            connection.catalog.load(schema, state.tables)
+    taken = {source.name for source in present}
+    chosen = reading.matching(states)
+    return [
+        of_name(connection, TableName(schema, table), text)
+        for schema in chosen
+        for table, text in states[schema].definitions.items()
+        if TableName(schema, table) not in taken
+    ]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    connection: Connection
+    patterns: Sequence[str]
+
+    def read(self) -> dict[str, SchemaState]:
+        """Read the matching schemas, and those that their tables refer to."""
+        catalog = self.connection.catalog
+        chosen = self.matching(self.connection.schema_names())
+        wanted, states = list(chosen), dict[str, SchemaState]()
+        while wanted:
+            schema = wanted.pop(0)
+            catalog.forget(schema)
+            names = catalog.names(schema)
+            tables = tuple(raw for name in names if (raw := catalog.raw(name)) is not None)
+            shown = [name for name in names if not name.table.startswith("~")]
+            texts = described(self.connection, shown) if schema in chosen else {}
+            states[schema] = SchemaState(tables, {name.table: text for name, text in texts.items()})
+            parents = (key.parent.schema for table in tables for key in table.foreign_keys)
+            wanted += [each for each in dict.fromkeys(parents) if each not in (*states, *wanted)]
+        return states
+
+    def matching(self, names: Iterable[str]) -> list[str]:
+        """Return the names that any pattern fits, in their order."""
+        names = sorted(names)
+        for pattern in self.patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise ConfigurationError(
+                    f"no schema has a name like {pattern!r}; there are {', '.join(names) or 'none'}"
+                )
+        return [name for name in names if any(fnmatchcase(name, p) for p in self.patterns)]

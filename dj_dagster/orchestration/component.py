@@ -1,0 +1,134 @@
+"""The pipeline as a component of a ``dg`` project, written in YAML."""
+
+# Dagster reads the annotations of the fields as objects: no postponed annotations here.
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from typing import Any
+
+from dagster import (
+    Component,
+    ComponentLoadContext,
+    Definitions,
+    Resolvable,
+    Scaffolder,
+    ScaffoldRequest,
+    scaffold_component,
+    scaffold_with,
+)
+
+from dj_dagster.errors import ConfigurationError
+from dj_dagster.orchestration.build import build_definitions
+from dj_dagster.orchestration.schedules import populate_schedule
+from dj_dagster.orchestration.sensor_settings import SensorSettings
+from dj_dagster.orchestration.translator import TableTranslator
+from dj_dagster.relational.database.connection import Connection
+
+
+class PipelineScaffolder(Scaffolder[Any]):
+    """Writes the component's YAML for ``dg scaffold defs``."""
+
+    def scaffold(self, request: ScaffoldRequest[Any]) -> None:
+        """Write a component that shows all schemas of the configured database."""
+        scaffold_component(request, {"schemas": ["*"]})
+
+
+@scaffold_with(PipelineScaffolder)
+@dataclass
+class PipelineComponent(Component, Resolvable):
+    """Relational schemas as assets, with their sensor, jobs and checks; see `build_definitions`.
+
+    Attributes
+    ----------
+    modules
+        Python modules whose ``schema`` has the tables' classes: they can be filled.
+    schemas
+        Patterns of schema names in the database, ``lab_*``: they can be looked at.
+    database_url
+        Where patterns look; by default the configured database.
+    select, exclude
+        Tables, schemas (``lab``) and tiers (``tier:computed``) to have and to leave out.
+    partition_by
+        By table, the first attributes of its key that its partitions are told apart by.
+    translator
+        A `TableTranslator` of yours: ``my_project.translator.LabTranslator``.
+    batch_size, interval
+        Of the sensor: keys of a run, and seconds between ticks, at least.
+    schedule
+        When everything that is pending is made, as in ``0 3 * * *``, besides what the sensor does.
+
+    Examples
+    --------
+    .. code-block:: yaml
+
+        type: dj_dagster.orchestration.PipelineComponent
+        attributes:
+          modules: [my_project.lab]
+          schemas: ["lab_*"]
+          exclude: ["tier:lookup"]
+    """
+
+    modules: Sequence[str] = field(default_factory=list[str])
+    schemas: Sequence[str] = field(default_factory=list[str])
+    database_url: str | None = None
+    select: Sequence[str] | None = None
+    exclude: Sequence[str] = field(default_factory=list[str])
+    partition_by: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+    translator: str | None = None
+    batch_size: int | None = None
+    interval: int | None = None
+    schedule: str | None = None
+
+    def build_defs(self, context: ComponentLoadContext) -> Definitions:
+        """Return the definitions of all that the component names.
+
+        Raises
+        ------
+        ConfigurationError
+            When it names no schemas, or a module or translator that is not there.
+        """
+        del context
+        if not self.modules and not self.schemas:
+            raise ConfigurationError(
+                "The component names no schemas: write modules, for Python modules that have "
+                "them, or schemas, for patterns of names in the database."
+            )
+        return build_definitions(
+            [*map(_module, self.modules), *self.schemas],
+            connection=Connection(self.database_url) if self.database_url else None,
+            select=self.select,
+            exclude=self.exclude,
+            partition_by=self.partition_by,
+            translator=self.get_translator(),
+            sensor_settings=self._settings(),
+            schedules=[populate_schedule(self.schedule)] if self.schedule else [],
+        )
+
+    def get_translator(self) -> TableTranslator:
+        """Return what turns tables into assets; override it in a component of yours."""
+        if self.translator is None:
+            return TableTranslator()
+        module, _, name = self.translator.rpartition(".")
+        found = getattr(_module(module), name, None) if module else None
+        if not (isinstance(found, type) and issubclass(found, TableTranslator)):
+            raise ConfigurationError(
+                f"{self.translator!r} is no TableTranslator: write my_project.module.LabTranslator"
+            )
+        return found()
+
+    def _settings(self) -> SensorSettings:
+        settings = SensorSettings()
+        return replace(
+            settings,
+            batch_size=self.batch_size or settings.batch_size,
+            interval=self.interval or settings.interval,
+        )
+
+
+def _module(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise ConfigurationError(f"There is no Python module {name!r}: {error}") from None

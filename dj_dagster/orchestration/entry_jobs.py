@@ -1,0 +1,128 @@
+"""Jobs that enter rows from the launchpad, one for each table that people fill."""
+
+# Dagster reads the annotation of `context` as an object: no postponed annotations here.
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dagster import Array, Field, JobDefinition, Noneable, OpExecutionContext, Shape, String, op
+from dagster import job as dagster_job
+
+from dj_dagster.errors import InvalidValueError
+from dj_dagster.model.names import Tier
+from dj_dagster.orchestration.entry_config import attribute_field, rows_field
+from dj_dagster.orchestration.events import Mark, write_marks
+from dj_dagster.orchestration.naming import op_name
+from dj_dagster.orchestration.populating import Step
+from dj_dagster.orchestration.reconcile import ROWS, add_partitions
+from dj_dagster.orchestration.table_graph import TableGraph, TableNode
+
+PREFIX = "insert__"
+
+
+def entry_jobs(graph: TableGraph) -> list[JobDefinition]:
+    """Return a job for each Manual table: ``insert__lab__session`` for ``lab.Session``.
+
+    Its config has a field for each attribute. Rows of parts are entered with their masters', or
+    later; rows can come from a CSV file instead. All rows of a launch are inserted, or none.
+    """
+    return [
+        _entry_job(graph, node)
+        for node in graph.nodes
+        if node.tier is Tier.MANUAL and node.master is None
+    ]
+
+
+def job_name(node: TableNode) -> str:
+    """Return the name of a table's job."""
+    return PREFIX + op_name(node.key)
+
+
+def _entry_job(graph: TableGraph, node: TableNode) -> JobDefinition:
+    parts = {part.key.path[-1]: part for part in graph.parts(node)}
+
+    @op(name=f"{job_name(node)}__rows", config_schema=_config(node, parts))
+    def insert_rows(context: OpExecutionContext) -> None:
+        _insert(context, node, parts, context.op_config)
+
+    @dagster_job(
+        name=job_name(node),
+        description=f"Inserts rows into {node.title}, from the launchpad or a CSV file.",
+    )
+    def insert() -> None:
+        insert_rows()
+
+    return insert
+
+
+def _config(node: TableNode, parts: Mapping[str, TableNode]) -> dict[str, Field]:
+    config = {
+        "rows": rows_field(node.table.heading, op_name(node.key)),
+        "csv": Field(
+            Noneable(String),
+            is_required=False,
+            description="A CSV file, which the code location can read; its first line has names.",
+        ),
+        "skip_duplicates": Field(
+            bool,
+            default_value=False,
+            description="Whether rows with a key that is there are left out, instead of refused.",
+        ),
+    }
+    if parts:
+        shapes = {name: _part_rows(part) for name, part in parts.items()}
+        config["parts"] = Field(
+            Shape(shapes), is_required=False, description="Rows of its parts, with the key."
+        )
+    return config
+
+
+def _part_rows(part: TableNode) -> Field:
+    fields = {
+        attribute.name: attribute_field(attribute, op_name(part.key))
+        for attribute in part.table.heading.attributes.values()
+    }
+    return Field(Array(Shape(fields)), default_value=[])
+
+
+def _insert(
+    context: OpExecutionContext,
+    node: TableNode,
+    parts: Mapping[str, TableNode],
+    config: Mapping[str, Any],
+) -> None:
+    rows, file = _rows(config["rows"]), config.get("csv")
+    of_parts = {name: _rows(each) for name, each in config.get("parts", {}).items()}
+    if not rows and not file and not any(of_parts.values()):
+        raise InvalidValueError(f"There is no row for {node.title}: write rows, or the path csv.")
+    options = {"skip_duplicates": config["skip_duplicates"]}
+    before = len(node.table)
+    with node.table.connection.transaction:
+        if file:
+            node.table.insert(file, **options)
+        if rows:
+            node.table.insert(rows, **options)
+        for name, each in of_parts.items():
+            if each:
+                parts[name].table.insert(each, **options)
+    count = len(node.table)
+    context.log.info(f"{count - before} rows inserted into {node.title}")
+    context.add_output_metadata({"rows_inserted": count - before, ROWS: count})
+    _mark(context, node, rows)
+    for name, each in of_parts.items():
+        _mark(context, parts[name], each)
+
+
+def _rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows without the values that were left empty: these get their defaults."""
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+
+
+def _mark(context: OpExecutionContext, node: TableNode, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Show rows at once; those whose key the server or a file gave are seen by the sensor."""
+    grain = node.grain
+    if grain is None or any(name not in row for row in rows for name in grain.names):
+        return
+    partitions = grain.encode_all(rows)
+    add_partitions(context.instance, grain, partitions)
+    marks = (Mark(node.key, partition) for partition in partitions)
+    write_marks(context.instance, marks, Step.of(context).origin)

@@ -1,0 +1,118 @@
+"""The job that collects the stores' garbage, by schedule or from the launchpad."""
+
+# Dagster reads the annotation of `context` as an object: no postponed annotations here.
+from collections.abc import Iterable
+from typing import Any
+
+from dagster import (
+    DefaultScheduleStatus,
+    Failure,
+    Field,
+    JobDefinition,
+    MetadataValue,
+    OpExecutionContext,
+    Output,
+    ScheduleDefinition,
+    op,
+)
+from dagster import job as dagster_job
+
+from dj_dagster.relational.garbage.collector import GRACE, GarbageReport, collect_garbage
+from dj_dagster.relational.schemas.schema import Schema
+
+JOB_NAME = "collect_garbage"
+OP_NAME = "collect_garbage_of_stores"  # a job and an op cannot share a name
+LISTED = 100
+"""Paths that the metadata lists, at most."""
+
+
+def garbage_job(
+    schemas: Schema | Iterable[Schema], *, delete: bool = True, grace: float = GRACE
+) -> JobDefinition:
+    """Return a job that collects the garbage of some schemas in all stores of their connection.
+
+    What it found and freed is in the metadata of the step's output. It fails if rows refer to
+    objects that are not there.
+
+    Parameters
+    ----------
+    delete
+        Whether garbage is deleted, or only listed; a run's config may say otherwise.
+    grace
+        Seconds for which objects without a row stay; as `delete`.
+
+    Examples
+    --------
+    ::
+
+        build_definitions(
+            schema, jobs=[garbage_job(schema)], schedules=[garbage_schedule(schema, "0 3 * * *")]
+        )
+    """
+    chosen = [schemas] if isinstance(schemas, Schema) else list(schemas)
+    config = {
+        "delete": Field(bool, default_value=delete, description="Whether to delete garbage."),
+        "grace": Field(float, default_value=grace, description="Seconds that objects stay."),
+        "stores": Field([str], default_value=[], description="Which stores; all if empty."),
+    }
+
+    @op(name=OP_NAME, config_schema=config)
+    def collect(context: OpExecutionContext) -> Output[None]:
+        settings: dict[str, Any] = context.op_config
+        reports = collect_garbage(
+            *chosen,
+            stores=settings["stores"] or None,
+            delete=settings["delete"],
+            grace=settings["grace"],
+        )
+        for report in reports:
+            context.log.info(str(report))
+        figures = metadata(reports)
+        lost = [path for report in reports for path in report.missing]
+        if lost:
+            listed = ", ".join(lost[:LISTED])
+            raise Failure(f"{len(lost)} objects that rows refer to are gone: {listed}", figures)
+        return Output(None, metadata=figures)
+
+    @dagster_job(name=JOB_NAME, description="Deletes objects that no row refers to any more.")
+    def collect_garbage_job() -> None:
+        collect()
+
+    return collect_garbage_job
+
+
+def garbage_schedule(
+    schemas: Schema | Iterable[Schema], cron: str, *, grace: float = GRACE
+) -> ScheduleDefinition:
+    """Return a schedule, running from the start, of the job of `garbage_job`.
+
+    Parameters
+    ----------
+    cron
+        When, as ``"0 3 * * *"`` for every night at three.
+    """
+    return ScheduleDefinition(
+        name=f"{JOB_NAME}_schedule",
+        job=garbage_job(schemas, grace=grace),
+        cron_schedule=cron,
+        default_status=DefaultScheduleStatus.RUNNING,
+    )
+
+
+def metadata(reports: Iterable[GarbageReport]) -> dict[str, Any]:
+    """Return the figures of reports as Dagster shows and plots them."""
+    found = list(reports)
+    return {
+        "objects_in_use": sum(report.kept for report in found),
+        "bytes_in_use": sum(report.kept_bytes for report in found),
+        "objects_young": sum(report.young for report in found),
+        "objects_garbage": sum(len(report.garbage) for report in found),
+        "bytes_garbage": sum(report.garbage_bytes for report in found),
+        "objects_deleted": sum(report.deleted for report in found),
+        "bytes_freed": sum(report.deleted_bytes for report in found),
+        "objects_missing": sum(len(report.missing) for report in found),
+        "garbage": MetadataValue.json(
+            [one.path for report in found for one in report.garbage][:LISTED]
+        ),
+        "reports": MetadataValue.md("\n\n".join(map(str, found))),
+    }

@@ -1,0 +1,134 @@
+"""What fills a table: the protocol that runs and the sensor go by, and our own tables' side of it.
+
+Tables of DataJoint follow it too, see `datajoint_tables`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+from dj_dagster.workflow.jobs import JobQueue
+from dj_dagster.workflow.make import STEPS, Makes
+from dj_dagster.workflow.pending import progress
+from dj_dagster.workflow.populate import Key, KeyOutcome, pending_keys, populate_keys
+
+
+class Maker(Protocol):
+    """Makes the keys of one table, and knows which there are."""
+
+    @property
+    def source(self) -> type:
+        """The class that the user wrote `make` in."""
+        ...
+
+    @property
+    def key_names(self) -> list[str]:
+        """The attributes that a call of `make` is given."""
+        ...
+
+    @property
+    def reservable(self) -> bool:
+        """Whether the table has a job queue: its keys are those of other tables."""
+        ...
+
+    def keys(self) -> list[Key]:
+        """Return all keys that `make` could be given, in their order."""
+        ...
+
+    def pending(
+        self, *restrictions: Any, limit: int | None = None, retry_errors: bool = False
+    ) -> list[Key]:
+        """Return the keys that `make` has still to be given."""
+        ...
+
+    def progress(self) -> tuple[int, int]:
+        """Return how many keys remain to be made, and how many there are in all."""
+        ...
+
+    def failed(self) -> int:
+        """Return how many keys wait in the job queue because they failed."""
+        ...
+
+    def make(
+        self, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool
+    ) -> Iterator[KeyOutcome]:
+        """Make keys one by one, all that are pending for None; a failing one ends nothing."""
+        ...
+
+    def release_dead(self) -> int:
+        """Make keys pending again whose worker is gone; return how many."""
+        ...
+
+
+class OwnMaker:
+    """The maker of a table of ours."""
+
+    def __init__(self, table: Makes) -> None:
+        self._table = table
+
+    @property
+    def source(self) -> type:
+        """The table's class."""
+        return type(self._table)
+
+    @property
+    def table(self) -> Makes:
+        """The table."""
+        return self._table
+
+    @property
+    def key_names(self) -> list[str]:
+        """Those of the table's key that the key source has."""
+        given = self._table.key_source.primary_key
+        return [name for name in self._table.primary_key if name in given]
+
+    @property
+    def reservable(self) -> bool:
+        """Whether a foreign key is part of the primary key."""
+        return any(key.primary and key.attributes for key in self._table.foreign_keys)
+
+    def keys(self) -> list[Key]:
+        """Return the keys of the key source."""
+        return self._table.key_source.proj().to_dicts(order_by=self.key_names or None)
+
+    def pending(
+        self, *restrictions: Any, limit: int | None = None, retry_errors: bool = False
+    ) -> list[Key]:
+        """See `pending_keys`."""
+        return pending_keys(
+            self._table,
+            *restrictions,
+            limit=limit,
+            retry_errors=retry_errors,
+            ignore_jobs=not self.reservable,
+        )
+
+    def progress(self) -> tuple[int, int]:
+        """See `dj_dagster.workflow.pending.progress`."""
+        return progress(self._table)
+
+    def failed(self) -> int:
+        """Count the jobs that are in error."""
+        return len(JobQueue(self._table).errors) if self.reservable else 0
+
+    def make(
+        self, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool
+    ) -> Iterator[KeyOutcome]:
+        """See `populate_keys`."""
+        return populate_keys(self._table, keys, retry_errors=retry_errors, reserve=self.reservable)
+
+    def release_dead(self) -> int:
+        """See `JobQueue.release_dead`."""
+        return JobQueue(self._table).release_dead() if self.reservable else 0
+
+
+def maker_of(table: object) -> Maker | None:
+    """Return what fills a table of ours, None where its class says neither how nor which keys."""
+    if not isinstance(table, Makes):
+        return None
+    written = type(table).__mro__[: type(table).__mro__.index(Makes)]
+    names = {name for cls in written for name in vars(cls)}
+    if names & {"make", "key_source"} or names.issuperset(STEPS):
+        return OwnMaker(table)
+    return None

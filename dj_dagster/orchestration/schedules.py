@@ -1,0 +1,63 @@
+"""Schedules of the populate job, in one line each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from dagster import DefaultScheduleStatus, ScheduleDefinition
+
+from dj_dagster.orchestration.jobs import JOB_NAME, OP_NAME
+
+
+def populate_schedule(
+    cron: str,
+    tables: Iterable[str] = (),
+    *,
+    restriction: Any = None,
+    limit: int = 0,
+    retry_errors: bool = False,
+    name: str | None = None,
+    timezone: str | None = None,
+    running: bool = True,
+) -> ScheduleDefinition:
+    """Return a schedule that makes what is pending.
+
+    Parameters
+    ----------
+    cron
+        When: minute, hour, day of the month, month, day of the week.
+    tables
+        Which, as ``"Processed"`` or ``"lab.Processed"``; all that `make` fills by default.
+    restriction, limit, retry_errors
+        See the config of the populate job.
+    name
+        Of the schedule; by default made of the tables' names.
+    timezone
+        That the hours are of, such as ``"Europe/Berlin"``; UTC by default.
+    running
+        Whether it is on from the start.
+
+    Examples
+    --------
+    >>> populate_schedule("0 3 * * *", tables=["lab.Processed"]).name
+    'populate_lab_processed'
+    """
+    names = [tables] if isinstance(tables, str) else list(tables)
+    config: dict[str, Any] = {"tables": names, "limit": limit, "retry_errors": retry_errors}
+    if restriction is not None:
+        config["restriction"] = restriction
+    return ScheduleDefinition(
+        name=name or _name(names),
+        job_name=JOB_NAME,
+        cron_schedule=cron,
+        execution_timezone=timezone,
+        run_config={"ops": {OP_NAME: {"config": config}}},
+        default_status=DefaultScheduleStatus.RUNNING if running else DefaultScheduleStatus.STOPPED,
+    )
+
+
+def _name(tables: list[str]) -> str:
+    words = [re.sub(r"\W+", "_", table).lower() for table in tables]
+    return "_".join(["populate", *(words or ["all"])])

@@ -1,0 +1,75 @@
+"""How the sensor works: sizes, times, and what is different for single tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from dj_dagster.orchestration.retries import DEFAULT_RETRIES, RetryPolicy
+from dj_dagster.orchestration.table_graph import TableNode
+
+
+@dataclass(frozen=True)
+class TableSettings:
+    """What is different for one table.
+
+    Attributes
+    ----------
+    automatic
+        Whether the sensor starts runs for it; without, a person or a schedule does.
+    batch_size, retries
+        See `SensorSettings`. Of tables that are made together the smallest batch counts.
+    priority
+        Of its runs in Dagster's queue; higher is sooner.
+    """
+
+    automatic: bool = True
+    batch_size: int = 0
+    priority: int = 0
+    retries: RetryPolicy | None = None
+
+
+@dataclass(frozen=True)
+class SensorSettings:
+    """How the sensor works.
+
+    Attributes
+    ----------
+    interval
+        Seconds between ticks, at least. Dagster looks at sensors every 5 s or so; with 5 here a
+        look that comes a moment early would find the time not up, and every other one be lost.
+    batch_size
+        Keys of one run, at most. A run costs 2 s of processor time before its first key.
+    max_batches
+        Runs that one tick asks for, at most, in each grain.
+    max_marks
+        Marks that one tick writes for rows it finds, at most, in each table.
+    attempts
+        How often the same batch is run while its keys stay pending without an error.
+    retries
+        Which errors are tried again by themselves.
+    tables
+        Settings of single tables, by name: ``{"Spikes": TableSettings(batch_size=20)}``.
+    sweep
+        Seconds after which everything is looked at, whether or not the database says that it has
+        changed; more where that takes more than a twentieth of the time.
+    """
+
+    interval: int = 3
+    batch_size: int = 1000
+    max_batches: int = 10
+    max_marks: int = 10_000
+    attempts: int = 3
+    sweep: float = 600.0
+    retries: RetryPolicy = DEFAULT_RETRIES
+    tables: Mapping[str, TableSettings] = field(default_factory=dict[str, TableSettings])
+
+    def of(self, node: TableNode) -> TableSettings:
+        """Return the settings of a table, those of all tables where it has none of its own."""
+        short = node.title.removeprefix(f"{node.name.schema}.")
+        own = self.tables.get(node.title) or self.tables.get(short) or TableSettings()
+        return replace(
+            own,
+            batch_size=own.batch_size or self.batch_size,
+            retries=own.retries or self.retries,
+        )

@@ -1,0 +1,136 @@
+"""From what a user names (schemas, modules, patterns of schema names) to tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from inspect import cleandoc
+from itertools import chain
+from types import ModuleType
+from typing import Any
+
+from dj_dagster.errors import ConfigurationError
+from dj_dagster.model.names import Tier, parse_table_name
+from dj_dagster.model.table_name import TableName
+from dj_dagster.orchestration.maker import Maker, maker_of
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.declaring.describe import definition_of
+from dj_dagster.relational.declaring.spelling import Spelling
+from dj_dagster.relational.schemas.free_table import FreeTable
+from dj_dagster.relational.schemas.schema import Schema
+from dj_dagster.relational.table import Table
+
+SchemaLike = Schema | ModuleType | str | Any
+"""A schema, a module that has one called ``schema``, a pattern of names, a schema of DataJoint."""
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """One table, and what is known of it.
+
+    Attributes
+    ----------
+    table
+        A query over all rows.
+    master
+        A part's master.
+    maker
+        What fills the table; None where its class is not at hand, or it has no `make`.
+    definition
+        As its class has it, or rebuilt from the database.
+    """
+
+    table: Table
+    master: TableName | None
+    maker: Maker | None
+    definition: str
+
+    @property
+    def name(self) -> TableName:
+        """The schema's and the table's name in SQL."""
+        return self.table.name
+
+    @property
+    def given_names(self) -> list[str]:
+        """The attributes of what one call of `make` is given; the primary key where nothing is.
+
+        Of a computed table whose class is not at hand that is taken to be what it inherits.
+        """
+        table = self.table
+        if self.maker is not None:
+            return self.maker.key_names
+        if table.tier not in (Tier.IMPORTED, Tier.COMPUTED):
+            return table.primary_key
+        inherited = {name for key in table.foreign_keys if key.primary for name in key.attributes}
+        return [name for name in table.primary_key if name in inherited] or table.primary_key
+
+
+def of_schema(schema: Schema) -> list[TableSource]:
+    """Return the tables of a schema that have classes, declared or reflected ones."""
+    classes = dict.fromkeys((*schema.tables.values(), *schema.reflected.values()))
+    return list(chain.from_iterable(map(_of_class, classes)))
+
+
+def of_name(connection: Connection, name: TableName, definition: str) -> TableSource:
+    """Return a table that has no class."""
+    from_name = parse_table_name(name.table)
+    master = from_name.master if from_name else None
+    return TableSource(
+        FreeTable(connection, name),
+        TableName(name.schema, master) if master else None,
+        None,
+        definition,
+    )
+
+
+def described(connection: Connection, names: Iterable[TableName]) -> dict[TableName, str]:
+    """Return the definitions of tables, rebuilt from the database."""
+    names = list(names)
+    with connection.cursor() as session:
+        indexes = {
+            schema: connection.backend.indexes(session, schema)
+            for schema in dict.fromkeys(name.schema for name in names)
+        }
+    return {
+        name: definition_of(
+            connection, name, indexes[name.schema].get(name.table, {}), Spelling(name, {})
+        )
+        for name in names
+    }
+
+
+def distinct(sources: Iterable[TableSource]) -> list[TableSource]:
+    """Return tables, each once.
+
+    Raises
+    ------
+    ConfigurationError
+        When a table comes twice.
+    """
+    found: dict[TableName, TableSource] = {}
+    for source in sources:
+        if source.name in found:
+            raise ConfigurationError(f"schema {source.name.schema} is given more than once")
+        found[source.name] = source
+    return list(found.values())
+
+
+def with_masters(sources: Iterable[TableSource]) -> list[TableSource]:
+    """Return tables whose parts have their masters among them; a part on its own stands alone."""
+    sources = list(sources)
+    names = {source.name for source in sources}
+    return [
+        source if source.master in names else replace(source, master=None) for source in sources
+    ]
+
+
+def _of_class(cls: type[Table]) -> Iterator[TableSource]:
+    table = cls()
+    yield TableSource(table, None, maker_of(table), _definition(table))
+    for part in cls.part_classes():
+        yield TableSource(part(), table.name, None, _definition(part()))
+
+
+def _definition(table: Table) -> str:
+    text = cleandoc(table.definition)
+    return text or described(table.connection, [table.name])[table.name]

@@ -1,0 +1,125 @@
+"""Checks of tables, and schedules."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dj_dagster.errors import ConfigurationError
+from dj_dagster.orchestration import TableChecks, populate_schedule
+from dj_dagster.orchestration.headless import run_assets, run_until_idle
+from tests.orchestration.lab import Lab
+from tests.orchestration.running import key_of, requested, tick
+
+
+def evaluate(
+    defs: dg.Definitions, instance: dg.DagsterInstance, asset: str, *names: str
+) -> dict[str, tuple[bool, dict[str, Any]]]:
+    keys = [dg.AssetCheckKey(key_of(asset), name) for name in names]
+    run_assets(defs, [], instance=instance, checks=keys)
+    found = {}
+    for key in keys:
+        (record,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+        evaluation = record.event.dagster_event.asset_check_evaluation_data  # type: ignore[union-attr]
+        numbers = {name: value.value for name, value in evaluation.metadata.items()}
+        found[key.name] = (evaluation.passed, numbers)
+    return found
+
+
+def test_a_table_is_complete_once_nothing_is_pending(
+    any_lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    any_lab.add_sessions(range(3))
+    any_lab.broken = {2}
+    defs = any_lab.definitions()
+    name = any_lab.asset("raw_data")
+    assert evaluate(defs, instance, name, "complete")["complete"] == (
+        False,
+        {"pending": 3, "failed": 0, "done": 0, "keys": 3},
+    )
+    any_lab.RawData.populate(reserve_jobs=True, suppress_errors=True)
+    assert evaluate(defs, instance, name, "complete")["complete"] == (
+        False,
+        {"pending": 1, "failed": 1, "done": 2, "keys": 3},
+    )
+    any_lab.broken = set()
+    any_lab.RawData.jobs.delete()
+    any_lab.RawData.populate()
+    passed, numbers = evaluate(defs, instance, name, "complete")["complete"]
+    assert passed
+    assert numbers["done"] == 3
+
+
+def test_parts_are_counted_with_their_masters(lab: Lab, instance: dg.DagsterInstance) -> None:
+    lab.add_sessions(range(2))
+    lab.RawData.populate()
+    lab.Processed.populate()
+    defs = lab.definitions()
+    found = evaluate(defs, instance, "lab/processed", "parts")
+    numbers = {"orphans": 0, "rows": 2, "rows_peak": 4, "without_peak": 0}
+    assert found["parts"] == (True, numbers)
+    with lab.schema.connection.cursor() as session:
+        session.exec_driver_sql("PRAGMA foreign_keys = OFF")
+        session.exec_driver_sql('DELETE FROM "lab.__processed" WHERE session_id = 0')
+    passed, numbers = evaluate(defs, instance, "lab/processed", "parts")["parts"]
+    assert not passed
+    assert numbers["orphans"] == 2
+
+
+def test_a_table_is_fresh_while_its_last_row_is(lab: Lab, instance: dg.DagsterInstance) -> None:
+    day = TableChecks(freshness={"lab.Session": timedelta(days=1)})
+    defs = lab.definitions(checks=day)
+    assert not evaluate(defs, instance, "lab/session", "fresh")["fresh"][0]
+    lab.add_sessions([1])
+    tick(defs, instance)
+    passed, numbers = evaluate(defs, instance, "lab/session", "fresh")["fresh"]
+    assert passed
+    assert numbers["hours_allowed"] == 24
+    assert 0 <= numbers["hours"] < 1
+    strict = lab.definitions(checks=TableChecks(freshness={"lab.Session": timedelta(0)}))
+    assert not evaluate(strict, instance, "lab/session", "fresh")["fresh"][0]
+
+
+def test_a_blocking_check_holds_up_what_is_below(lab: Lab, instance: dg.DagsterInstance) -> None:
+    lab.add_sessions(range(2))
+    lab.broken = {1}
+    defs = lab.definitions(checks=TableChecks(blocking=["RawData"]))
+    (request,) = requested(tick(defs, instance))
+    assert request.asset_check_keys == [dg.AssetCheckKey(key_of("lab/raw_data"), "complete")]
+    run = next(run_until_idle(defs, instance=instance))
+    assert not run.is_success
+    assert [table for table, _ in lab.calls] == ["RawData", "RawData"]
+
+
+def test_runs_of_the_sensor_evaluate_no_other_checks(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.add_sessions([0])
+    (request,) = requested(tick(lab.definitions(), instance))
+    assert request.asset_check_keys == []
+
+
+def test_a_name_that_fits_nothing(lab: Lab) -> None:
+    with pytest.raises(ConfigurationError, match=r"'lab\.Sesion' fits no table"):
+        lab.definitions(checks=TableChecks(blocking=["lab.Sesion"]))
+
+
+def test_checks_can_be_left_out(lab: Lab) -> None:
+    defs = lab.definitions(checks=TableChecks(complete=False, parts=False))
+    assert not defs.resolve_asset_graph().asset_check_keys
+
+
+def test_a_schedule_makes_the_tables_that_it_names(lab: Lab, instance: dg.DagsterInstance) -> None:
+    lab.add_sessions(range(2))
+    nightly = populate_schedule("0 3 * * *", tables=["RawData"], restriction={"session_id": 1})
+    defs = lab.definitions(schedules=[nightly])
+    schedule = defs.resolve_schedule_def("populate_rawdata")
+    assert schedule.cron_schedule == "0 3 * * *"
+    context = dg.build_schedule_context(instance)
+    (request,) = schedule.evaluate_tick(context).run_requests or []
+    job = defs.resolve_job_def(schedule.job_name)
+    assert job.execute_in_process(request.run_config, instance=instance).success
+    assert lab.calls == [("RawData", 1)]

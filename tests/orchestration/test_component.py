@@ -1,0 +1,159 @@
+"""The component of a ``dg`` project."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster.components.testing import create_defs_folder_sandbox
+
+from dj_dagster.errors import ConfigurationError
+from dj_dagster.orchestration import PipelineComponent
+from tests.orchestration.lab import Lab
+
+DG = Path(sys.executable).with_name("dg")
+
+DEFINITIONS = """
+from pathlib import Path
+from dagster import definitions, load_from_defs_folder
+
+@definitions
+def defs():
+    return load_from_defs_folder(path_within_project=Path(__file__).parent)
+"""
+
+MODULE = """
+from dj_dagster.orchestration import TableTranslator
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.schemas.schema import Schema
+from dj_dagster.relational.table import Manual
+from dj_dagster.workflow.computed import Computed
+
+schema = Schema("lab", connection=Connection("sqlite:///{file}"))
+
+@schema
+class Thing(Manual):
+    definition = "thing : int32"
+
+@schema
+class Result(Computed):
+    definition = "-> Thing"
+    def make(self, key):
+        self.insert1(key)
+
+class Owned(TableTranslator):
+    def get_asset_spec(self, props):
+        return super().get_asset_spec(props).replace_attributes(owners=["team:lab"])
+"""
+
+
+def load(attributes: dict[str, Any]) -> dict[str, dg.AssetSpec]:
+    with create_defs_folder_sandbox() as sandbox:
+        path = sandbox.scaffold_component(
+            component_cls=PipelineComponent,
+            defs_yaml_contents={
+                "type": "dj_dagster.orchestration.PipelineComponent",
+                "attributes": attributes,
+            },
+        )
+        with sandbox.load_component_and_build_defs(defs_path=path) as (_, defs):
+            defs.get_repository_def().load_all_definitions()
+            return {
+                spec.key.to_user_string(): spec
+                for spec in defs.resolve_all_asset_specs()
+                if "dj/class" in spec.metadata
+            }
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = f"module_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(MODULE.replace("{file}", str(tmp_path / "own.sqlite")))
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+def test_modules_are_filled_and_patterns_looked_at(
+    lab: Lab, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    specs = load({"modules": [module], "translator": f"{module}.Owned", "schedule": "0 3 * * *"})
+    assert set(specs) == {"lab/thing", "lab/result"}
+    assert specs["lab/result"].owners == ["team:lab"]
+    assert specs["lab/result"].code_version
+    specs = load(
+        {
+            "schemas": ["l*"],
+            "database_url": lab.schema.connection.url,
+            "exclude": ["tier:lookup"],
+            "partition_by": {"RawData": ["subject_id"]},
+            "batch_size": 10,
+        }
+    )
+    assert "lab/processed/peak" in specs
+    assert "lab/filter_params" not in specs
+    assert specs["lab/raw_data"].partitions_def == specs["lab/subject"].partitions_def
+    assert list((tmp_path / "dj_dagster").glob("tables-*.json"))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({}, "names no schemas: write modules"),
+        ({"modules": ["no_such_lab"]}, "no Python module 'no_such_lab'"),
+        ({"modules": ["json"]}, "is no schema: give a dj.Schema"),
+        ({"modules": ["json"], "translator": "json.dumps"}, "is no TableTranslator"),
+    ],
+)
+def test_what_is_wrong_is_said(attributes: dict[str, Any], message: str) -> None:
+    component = PipelineComponent(**attributes)
+    with pytest.raises(ConfigurationError, match=message):
+        component.build_defs(dg.ComponentTree.for_test().load_context)
+
+
+def test_the_entry_point_leads_to_it() -> None:
+    (entry,) = (
+        each
+        for each in entry_points(group="dagster_dg_cli.registry_modules")
+        if each.name == "dj_dagster"
+    )
+    assert entry.load().PipelineComponent is PipelineComponent
+
+
+def test_a_dg_project_scaffolds_and_lists_it(tmp_path: Path, lab: Lab) -> None:
+    def dg_command(*words: str, cwd: Path) -> str:
+        done = subprocess.run(
+            [DG, *words],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(cwd / "src"), "DAGSTER_HOME": ""},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    project = tmp_path / "pulse"
+    defs = project / "src" / "pulse" / "defs"
+    defs.mkdir(parents=True)
+    (defs / "__init__.py").touch()
+    (defs.parent / "__init__.py").touch()
+    (defs.parent / "definitions.py").write_text(DEFINITIONS)
+    (project / "pyproject.toml").write_text(
+        '[project]\nname = "pulse"\nversion = "1"\n[tool.dg]\ndirectory_type = "project"\n'
+        '[tool.dg.project]\nroot_module = "pulse"\n'
+    )
+    url = lab.schema.connection.url
+    name = "dj_dagster.orchestration.PipelineComponent"
+    dg_command("scaffold", "defs", name, "tables", cwd=project)
+    file = defs / "tables" / "defs.yaml"
+    assert "schemas:" in file.read_text()
+    file.write_text(f"{file.read_text().rstrip()}\n  database_url: {url}\n")
+    assert "lab/processed/peak" in dg_command("list", "defs", "--json", cwd=project)

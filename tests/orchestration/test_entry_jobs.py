@@ -1,0 +1,175 @@
+"""Entering rows from the launchpad: typed fields, parts, CSV files."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import dagster as dg
+import numpy as np
+import pytest
+
+from dj_dagster.orchestration import build_definitions
+from dj_dagster.relational.schemas.schema import Schema
+from dj_dagster.relational.table import Manual
+from tests.orchestration.lab import Lab, partition
+from tests.orchestration.running import key_of, requested, tick
+
+
+def launch(
+    defs: dg.Definitions, instance: dg.DagsterInstance, job: str, **config: Any
+) -> dg.ExecuteInProcessResult:
+    return defs.resolve_job_def(job).execute_in_process(
+        {"ops": {f"{job}__rows": {"config": config}}}, instance=instance, raise_on_error=False
+    )
+
+
+def fields(defs: dg.Definitions, job: str) -> dict[str, Any]:
+    op = defs.resolve_job_def(job).nodes[0].definition
+    return op.config_schema.config_type.fields["rows"].config_type.inner_type.fields  # type: ignore[attr-defined]
+
+
+SESSION = {"subject_id": 1, "session_id": 3, "session_date": "2026-11-20"}
+
+
+def test_each_manual_table_has_a_job_and_no_other(lab: Lab) -> None:
+    jobs = {job.name for job in lab.definitions().resolve_all_job_defs()}
+    assert {name for name in jobs if name.startswith("insert__")} == {
+        "insert__lab__subject",
+        "insert__lab__session",
+    }
+
+
+def test_a_row_is_inserted_shown_and_processed(any_lab: Lab, instance: dg.DagsterInstance) -> None:
+    defs = any_lab.definitions()
+    name = any_lab.schema.name
+    assert launch(
+        defs, instance, f"insert__{name}__subject", rows=[{"subject_id": 1, "sex": "F"}]
+    ).success
+    assert launch(defs, instance, f"insert__{name}__session", rows=[SESSION]).success
+    assert any_lab.Session.to_dicts() == [
+        {"subject_id": 1, "session_id": 3, "session_date": dt.date(2026, 11, 20), "note": None}
+    ]
+    assert instance.get_materialized_partitions(key_of(any_lab.asset("session"))) == {partition(3)}
+    (request,) = requested(tick(defs, instance))
+    assert key_of(any_lab.asset("raw_data")) in (request.asset_selection or ())
+
+
+def test_rows_of_parts_come_with_their_master(lab: Lab, instance: dg.DagsterInstance) -> None:
+    lab.add_sessions([])
+    lab.Subject.insert1({"subject_id": 1, "sex": "F"}, skip_duplicates=True)
+    trials = [{"subject_id": 1, "session_id": 3, "trial_id": n, "start_s": n / 2} for n in (0, 1)]
+    defs = lab.definitions()
+    result = launch(defs, instance, "insert__lab__session", rows=[SESSION], parts={"trial": trials})
+    assert result.success
+    assert lab.Session.Trial.to_dicts() == trials
+    # Part by part or all: a trial without its session takes the session's row with it.
+    other = {**SESSION, "session_id": 4}
+    lost = [{**trials[0], "session_id": 5}]
+    assert not launch(
+        defs, instance, "insert__lab__session", rows=[other], parts={"trial": lost}
+    ).success
+    assert len(lab.Session()) == 1
+
+
+def test_rows_come_from_a_csv_file(lab: Lab, instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    file = tmp_path / "subjects.csv"
+    file.write_text("subject_id,sex\n1,F\n2,M\n")
+    defs = lab.definitions()
+    assert launch(defs, instance, "insert__lab__subject", csv=str(file)).success
+    assert len(lab.Subject()) == 2
+    again = launch(defs, instance, "insert__lab__subject", csv=str(file))
+    assert not again.success
+    assert launch(
+        defs, instance, "insert__lab__subject", csv=str(file), skip_duplicates=True
+    ).success
+    assert len(lab.Subject()) == 2
+
+
+def test_nothing_to_insert_says_what_to_write(lab: Lab, instance: dg.DagsterInstance) -> None:
+    result = launch(lab.definitions(), instance, "insert__lab__subject")
+    assert not result.success
+    assert "write rows, or the path csv" in str(
+        result.failure_data_for_node("insert__lab__subject__rows")
+    )
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"subject_id": 1, "sex": "X"},
+        {"subject_id": "one", "sex": "F"},
+        {"subject_id": 1},
+        {"subject_id": 1, "sex": "F", "age": 3},
+        {"subject_id": 1, "sex": None},
+    ],
+)
+def test_a_row_that_does_not_fit_is_refused_before_it_starts(
+    lab: Lab, instance: dg.DagsterInstance, row: dict[str, Any]
+) -> None:
+    with pytest.raises(dg.DagsterInvalidConfigError):
+        launch(lab.definitions(), instance, "insert__lab__subject", rows=[row])
+
+
+def test_each_type_of_value_has_its_field(lab: Lab, instance: dg.DagsterInstance) -> None:
+    schema = Schema("types", connection=lab.schema.connection)
+
+    @schema
+    class Everything(Manual):
+        definition = """
+        name : varchar(20)
+        ---
+        count = 3 : int32  # how many
+        ratio = null : float64
+        flag = 1 : bool
+        side = 'left' : enum('left', 'right')
+        day : date
+        moment : datetime
+        made = CURRENT_TIMESTAMP : timestamp
+        code : uuid
+        price : decimal(9, 2)
+        info = null : json
+        data : <blob>
+        """
+
+    defs = build_definitions(schema)
+    found = fields(defs, "insert__types__everything")
+    assert found["count"].default_value == 3
+    assert found["count"].description == "how many; int32"
+    assert found["side"].default_value == "left"
+    assert [v.config_value for v in found["side"].config_type.enum_values] == ["left", "right"]
+    assert found["ratio"].config_type.kind.value == "NONEABLE"
+    assert not found["ratio"].is_required
+    assert found["day"].is_required
+    assert not found["made"].is_required
+    row = {
+        "name": "a/b",
+        "ratio": 2,
+        "flag": False,
+        "day": "2026-01-31",
+        "moment": "2026-01-31 08:00:00",
+        "code": "00000000-0000-0000-0000-000000000001",
+        "price": 1.5,
+        "info": {"a": [1]},
+        "data": [1, 2, 3],
+    }
+    assert launch(defs, instance, "insert__types__everything", rows=[row]).success
+    found = Everything.fetch1()
+    made = found.pop("made")
+    assert isinstance(made, dt.datetime)
+    assert np.array_equal(found.pop("data"), [1, 2, 3])
+    assert found == {
+        "name": "a/b",
+        "count": 3,
+        "ratio": 2.0,
+        "flag": 0,
+        "side": "left",
+        "day": dt.date(2026, 1, 31),
+        "moment": dt.datetime(2026, 1, 31, 8),
+        "code": UUID(int=1),
+        "price": Decimal("1.50"),
+        "info": {"a": [1]},
+    }

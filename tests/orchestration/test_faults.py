@@ -1,0 +1,30 @@
+"""Processes and the database killed in the middle of batches; two that populate at once.
+
+`python -m benchmarks.faults` does the same twenty times over, at random moments.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.orchestration.fault_lab import fault_lab
+from tests.services.process import eventually
+
+KEYS = 240
+
+
+@pytest.mark.timeout(600)
+def test_every_key_is_made_once_whatever_is_killed(tmp_path: Path, mariadb_url: str) -> None:
+    del mariadb_url  # the server is one of our own; this skips where there is none
+    with fault_lab(tmp_path, batch=120, seconds=0.004) as lab:
+        lab.insert(KEYS)
+        # Somebody else's loop shares the work, as on another machine.
+        lab.start("populate", [sys.executable, "populate.py"])
+        for number, what in enumerate(("run", "database", "code", "daemon"), start=1):
+            eventually(lambda n=number: len(lab.calls()) > 40 * n, timeout=120, every=0.05)
+            eventually(lambda w=what: lab.kill(w), timeout=60, every=0.05)
+        lab.await_all(KEYS, timeout=240)
+        assert lab.check_calls() <= 2 * lab.kills.total()

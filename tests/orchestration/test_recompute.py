@@ -1,0 +1,120 @@
+"""Making again what is there already, from the launchpad: with cascade, or not at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dj_dagster.orchestration.headless import run_job
+from dj_dagster.relational.table import Manual
+from tests.orchestration.lab import Lab, partition, partitions
+from tests.orchestration.running import create_run, execute, key_of, run_until_quiet, statuses
+
+TABLES = ("raw_data", "processed", "processed/peak")
+
+
+def recompute(
+    lab: Lab, defs: dg.Definitions, instance: dg.DagsterInstance, table: str, first: int, last: int
+) -> bool:
+    op = f"{lab.schema.name}__{table}"
+    tags = {
+        "dagster/asset_partition_range_start": partition(first),
+        "dagster/asset_partition_range_end": partition(last),
+    }
+    config = {"ops": {op: {"config": {"on_existing": "recompute"}}}}
+    run = create_run(defs, instance, [key_of(lab.asset(table))], run_config=config, tags=tags)
+    return execute(defs, instance, run)
+
+
+def test_a_range_is_deleted_with_what_depends_on_it_and_made_again(
+    any_lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    any_lab.add_sessions(range(4))
+    defs = any_lab.definitions()
+    run_until_quiet(defs, instance)
+    any_lab.calls.clear()
+    assert recompute(any_lab, defs, instance, "raw_data", 1, 2)
+    assert any_lab.calls == [("RawData", 1), ("RawData", 2)]
+    assert [len(t()) for t in (any_lab.RawData, any_lab.Processed, any_lab.Filtered)] == [4, 2, 4]
+    # What was deleted with them comes back by itself.
+    run_until_quiet(defs, instance)
+    assert [len(t()) for t in (any_lab.Processed, any_lab.Processed.Peak)] == [4, 8]
+    assert len(any_lab.Filtered()) == 8
+    for name in TABLES:
+        assert set(statuses(defs, instance, any_lab.asset(*name.split("/")))) == {"MATERIALIZED"}
+
+
+def test_existing_rows_are_left_alone_unless_asked(lab: Lab, instance: dg.DagsterInstance) -> None:
+    lab.add_sessions(range(2))
+    defs = lab.definitions()
+    run_until_quiet(defs, instance)
+    lab.calls.clear()
+    run = create_run(
+        defs, instance, [key_of("lab/raw_data")], tags={"dagster/partition": partition(0)}
+    )
+    assert execute(defs, instance, run)
+    assert lab.calls == []
+
+
+def test_rows_that_a_person_entered_are_not_deleted(
+    any_lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    @any_lab.schema
+    class Verdict(Manual):
+        definition = """
+        -> RawData
+        ---
+        usable : int8
+        """
+
+    any_lab.add_sessions(range(3))
+    defs = any_lab.definitions()
+    run_until_quiet(defs, instance)
+    Verdict.insert1({"subject_id": 1, "session_id": 1, "usable": 1})
+    any_lab.calls.clear()
+    assert not recompute(any_lab, defs, instance, "raw_data", 0, 2)
+    assert any_lab.calls == []
+    assert len(any_lab.RawData()) == 3
+    (failure,) = instance.all_logs(
+        instance.get_runs(limit=1)[0].run_id, of_type=dg.DagsterEventType.STEP_FAILURE
+    )
+    event: Any = failure.get_dagster_event()
+    assert "1 rows of" in event.step_failure_data.error.to_string()
+    assert "Verdict" in event.step_failure_data.error.to_string()
+    assert recompute(any_lab, defs, instance, "raw_data", 2, 2)
+
+
+@pytest.mark.parametrize("on_existing", ["skip", "recompute"])
+def test_the_populate_job_makes_a_restriction_again(
+    lab: Lab, instance: dg.DagsterInstance, on_existing: str
+) -> None:
+    lab.add_sessions(range(3))
+    defs = lab.definitions()
+    run_until_quiet(defs, instance)
+    lab.calls.clear()
+    config = {"tables": ["RawData"], "restriction": {"session_id": 1}, "on_existing": on_existing}
+    run = run_job(
+        defs,
+        "populate",
+        instance=instance,
+        run_config={"ops": {"populate_tables": {"config": config}}},
+    )
+    assert run.is_success
+    assert lab.calls == ([("RawData", 1)] if on_existing == "recompute" else [])
+    assert len(lab.RawData()) == 3
+
+
+def test_a_key_that_fails_when_made_again_is_shown_as_failed(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.add_sessions(range(3))
+    defs = lab.definitions()
+    run_until_quiet(defs, instance)
+    lab.broken = {1}
+    assert not recompute(lab, defs, instance, "raw_data", 0, 2)
+    assert statuses(defs, instance, "lab/raw_data") == {
+        "MATERIALIZED": partitions([0, 2]),
+        "FAILED": {partition(1)},
+    }

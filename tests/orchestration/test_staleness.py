@@ -1,0 +1,236 @@
+"""Versions of code and inputs: what makes a partition stale, and what does not."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContextForTest
+
+from dj_dagster.orchestration import build_definitions
+from dj_dagster.orchestration.code_version import code_place, code_version
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.schemas.schema import Schema
+from tests.orchestration.lab import Lab, partition
+from tests.orchestration.running import key_of, materialize, run_until_quiet
+
+MODULE = '''
+from dj_dagster.relational.table import Manual, Part
+from dj_dagster.workflow.computed import Computed
+
+OFFSET = 1
+UNUSED = 2
+
+
+def shifted(value):
+    return value + OFFSET
+
+
+def unused(value):
+    return UNUSED
+
+
+class Base(Computed):
+    def scale(self, value):
+        """Scale it."""
+        return 2 * value
+
+
+class Thing(Manual):
+    definition = """
+    thing : int32
+    """
+
+
+class Result(Base):
+    definition = """
+    -> Thing
+    ---
+    value : int32
+    """
+
+    def make(self, key):
+        # a comment
+        self.insert1({**key, "value": self.scale(shifted(key["thing"]))})
+
+
+class Later(Computed):
+    definition = """
+    -> Result
+    ---
+    value : int32
+    """
+
+    def make(self, key):
+        self.insert1({**key, "value": (Result & key).fetch1("value")})
+'''
+
+
+class Written:
+    """A module that can be edited and imported again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.edits = 0
+
+    def load(self, *changes: tuple[str, str]) -> ModuleType:
+        text = MODULE
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        self.edits += 1
+        name = f"written_{self.folder.name.replace('-', '_')}_{self.edits}"
+        (self.folder / f"{name}.py").write_text(text)
+        importlib.invalidate_caches()
+        return importlib.import_module(name)
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
+    folder = tmp_path / tmp_path.name
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    before = set(sys.modules)
+    yield Written(folder)
+    for name in set(sys.modules) - before:
+        if name.startswith("written_"):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("# a comment", "# another comment\n"),
+        ('self.insert1({**key, "value"', 'self.insert1(\n            {**key, "value"'),
+        ('"""Scale it."""', '"""Scale a value."""'),
+        ("UNUSED = 2", "UNUSED = 3"),
+        ("thing : int32", "thing : int16"),
+        ("return UNUSED", "return -UNUSED"),
+    ],
+)
+def test_what_does_not_change_the_version(written: Written, changes: tuple[str, str]) -> None:
+    version = code_version(written.load().Result)
+    assert version is not None
+    assert code_version(written.load(changes).Result) == version
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ('"value": self', '"value": -self'),
+        ("value + OFFSET", "value - OFFSET"),
+        ("OFFSET = 1", "OFFSET = 2"),
+        ("return 2 * value", "return 3 * value"),
+    ],
+)
+def test_what_changes_the_version(written: Written, changes: tuple[str, str]) -> None:
+    before, after = written.load(), written.load(changes)
+    assert code_version(after.Result) != code_version(before.Result)
+    # Another table's code is its own affair.
+    assert code_version(after.Later) == code_version(before.Later)
+
+
+def test_a_class_is_found_by_its_line(written: Written) -> None:
+    module = written.load()
+    lines = MODULE.splitlines()
+    assert code_place(module.Result) == (module.__file__, lines.index("class Result(Base):") + 1)
+
+
+def declare(module: ModuleType, connection: Connection) -> dg.Definitions:
+    schema = Schema("lab", connection=connection, context=vars(module))
+    for name in ("Thing", "Result", "Later"):
+        schema(getattr(module, name))
+    return build_definitions(schema)
+
+
+def stale(
+    defs: dg.Definitions, instance: dg.DagsterInstance, name: str, partition_key: str
+) -> tuple[StaleStatus, list[str]]:
+    resolver = CachingStaleStatusResolver(
+        instance, defs.resolve_asset_graph(), LoadingContextForTest(instance)
+    )
+    causes = resolver.get_stale_causes(key_of(name), partition_key)
+    return resolver.get_status(key_of(name), partition_key), [cause.reason for cause in causes]
+
+
+def test_a_changed_make_shows_as_stale(
+    written: Written, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    connection = Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}")
+    module = written.load()
+    defs = declare(module, connection)
+    module.Thing.insert([{"thing": 1}, {"thing": 2}])
+    assert run_until_quiet(defs, instance) == [True]
+    for name in ("lab/result", "lab/later"):
+        assert stale(defs, instance, name, "thing=1") == (StaleStatus.FRESH, [])
+
+    changed = declare(written.load(("OFFSET = 1", "OFFSET = 2")), connection)
+    assert stale(changed, instance, "lab/result", "thing=1") == (
+        StaleStatus.STALE,
+        ["has a new code version"],
+    )
+    assert stale(changed, instance, "lab/later", "thing=1")[0] is StaleStatus.FRESH
+    # Looking at what is there does not make it new.
+    assert materialize(changed, instance, "lab/result", "lab/later", partition="thing=1")
+    assert stale(changed, instance, "lab/result", "thing=1")[0] is StaleStatus.STALE
+
+
+def test_rows_made_again_make_those_below_stale(
+    written: Written, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    connection = Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}", safemode=False)
+    module = written.load()
+    defs = declare(module, connection)
+    module.Thing.insert([{"thing": 1}, {"thing": 2}])
+    run_until_quiet(defs, instance)
+    # A row of Later comes from elsewhere after its input was made anew.
+    (module.Result & {"thing": 1}).delete()
+    assert materialize(defs, instance, "lab/result", partition="thing=1")
+    module.Later.populate()
+    assert stale(defs, instance, "lab/later", "thing=1") == (
+        StaleStatus.STALE,
+        ["has a new dependency data version"],
+    )
+    assert stale(defs, instance, "lab/later", "thing=2")[0] is StaleStatus.FRESH
+
+
+def tags_of(instance: dg.DagsterInstance, name: str, partition_key: str) -> dict[str, Any]:
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(key_of(name), asset_partitions=[partition_key]), limit=1
+    ).records
+    return dict(records[0].asset_materialization.tags or {})  # type: ignore[union-attr]
+
+
+def test_a_mark_carries_versions_of_code_and_inputs(lab: Lab, instance: dg.DagsterInstance) -> None:
+    lab.add_sessions([1])
+    defs = lab.definitions()
+    run_until_quiet(defs, instance)
+    specs = {spec.key: spec for spec in defs.resolve_all_asset_specs()}
+    (raw,) = (
+        run.run_id
+        for run in instance.get_runs()
+        if key_of("lab/raw_data") in (run.asset_selection or ())
+    )
+    tags = tags_of(instance, "lab/processed", partition(1))
+    assert tags["dagster/code_version"] == specs[key_of("lab/processed")].code_version
+    assert tags["dagster/data_version"] == raw
+    assert tags["dagster/input_data_version/lab/raw_data"] == raw
+    finer = tags_of(instance, "lab/filtered", f"{partition(1)}/filter_id=1")
+    assert finer["dagster/input_data_version/lab/raw_data"] == raw
+    assert finer["dagster/input_data_version/lab/filter_params"] == "INITIAL"
+    peak = tags_of(instance, "lab/processed/peak", partition(1))
+    assert peak["dagster/input_data_version/lab/processed"] == raw
+    for name, key in [
+        ("lab/raw_data", partition(1)),
+        ("lab/processed", partition(1)),
+        ("lab/processed/peak", partition(1)),
+        ("lab/filtered", f"{partition(1)}/filter_id=2"),
+    ]:
+        assert stale(defs, instance, name, key) == (StaleStatus.FRESH, [])

@@ -1,0 +1,225 @@
+"""The sensor between ticks: what it sees without looking at everything, and what it finds again."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dj_dagster.orchestration import SensorSettings
+from dj_dagster.orchestration.change_marks import SETTLED, ChangeMarks
+from dj_dagster.orchestration.key_watch import KeyWatch
+from dj_dagster.orchestration.regions import Region
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.schemas.free_table import FreeTable
+from dj_dagster.relational.schemas.schema import Schema
+from dj_dagster.relational.table import Manual
+from tests.orchestration.lab import Lab, partition, partitions
+from tests.orchestration.running import (
+    execute,
+    requested,
+    run_until_quiet,
+    statuses,
+    submit,
+    tick,
+)
+
+NEVER_SWEEP = SensorSettings(sweep=1e9)
+
+
+def test_rows_of_another_client_anywhere_in_the_key_are_seen(
+    any_lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    any_lab.add_sessions([5, 10])
+    defs = any_lab.definitions(sensor_settings=NEVER_SWEEP)
+    run_until_quiet(defs, instance)
+    other = Connection(any_lab.schema.connection._url, safemode=False)
+    session = Schema(any_lab.schema.name, connection=other)
+    table = f"`{session.name}`.`session`"
+    if other.backend.name == "sqlite":
+        table = f'"{session.name}.session"'
+    other.query(f"INSERT INTO {table} (subject_id, session_id, session_date) "
+                "VALUES (1, 7, '2026-01-01'), (1, 2, '2026-01-01')")  # fmt: skip
+    run_until_quiet(defs, instance)
+    assert len(any_lab.Processed()) == 4
+    assert set(instance.get_dynamic_partitions(f"{session.name}.Session")) == partitions(
+        [2, 5, 7, 10]
+    )
+    assert set(statuses(defs, instance, any_lab.asset("session"))) == {"MATERIALIZED"}
+    other.close()
+
+
+def test_deleted_and_replaced_rows_are_seen(any_lab: Lab, instance: dg.DagsterInstance) -> None:
+    any_lab.add_sessions(range(4))
+    defs = any_lab.definitions(sensor_settings=NEVER_SWEEP)
+    run_until_quiet(defs, instance)
+    (any_lab.Session & {"session_id": 3}).delete(prompt=False)
+    any_lab.add_sessions([9])
+    run_until_quiet(defs, instance)
+    name = any_lab.schema.name
+    assert set(instance.get_dynamic_partitions(f"{name}.Session")) == partitions([0, 1, 2, 9])
+    assert len(any_lab.Filtered()) == 8
+    assert len(instance.get_dynamic_partitions(f"{name}.Filtered")) == 8
+
+
+def test_a_deleted_result_is_made_again(any_lab: Lab, instance: dg.DagsterInstance) -> None:
+    any_lab.add_sessions(range(4))
+    defs = any_lab.definitions(sensor_settings=NEVER_SWEEP)
+    run_until_quiet(defs, instance)
+    (any_lab.Processed & {"session_id": 2}).delete(prompt=False)
+    any_lab.calls.clear()
+    run_until_quiet(defs, instance)
+    assert any_lab.calls == [("Processed", 2)]
+
+
+def test_a_key_whose_error_is_cleared_is_asked_for(
+    any_lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    any_lab.broken = {1}
+    any_lab.add_sessions(range(3))
+    defs = any_lab.definitions(sensor_settings=NEVER_SWEEP)
+    run_until_quiet(defs, instance)
+    any_lab.broken = set()
+    any_lab.RawData().jobs.errors.delete()
+    run_until_quiet(defs, instance)
+    assert any_lab.calls.count(("RawData", 1)) == 2
+    assert len(any_lab.Filtered()) == 6
+
+
+def test_a_request_that_no_run_came_of_is_made_again(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.add_sessions(range(2))
+    defs = lab.definitions(sensor_settings=NEVER_SWEEP)
+    asked = [requested(tick(defs, instance)) for _ in range(3)]
+    assert len({request.run_key for (request,) in asked}) == 1
+
+
+def test_a_run_that_ended_unseen_leaves_its_keys_to_the_next(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.add_sessions(range(2))
+    defs = lab.definitions(sensor_settings=NEVER_SWEEP)
+    (first,) = requested(tick(defs, instance))
+    instance.report_run_canceled(submit(defs, instance, first))
+    (second,) = requested(tick(defs, instance))
+    assert second.run_key != first.run_key
+    assert second.run_config == first.run_config
+
+
+def test_another_process_goes_on_where_one_was_killed(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.add_sessions(range(3))
+    (request,) = requested(tick(lab.definitions(), instance))
+    restarted = lab.definitions()
+    run = submit(restarted, instance, request)
+    assert requested(tick(restarted, instance)) == []
+    execute(restarted, instance, run)
+    run_until_quiet(lab.definitions(), instance)
+    assert len(lab.calls) == len(set(lab.calls)) + 3  # Filtered has two keys a session
+    assert len(lab.Filtered()) == 6
+
+
+def test_what_no_database_tells_is_found_by_the_sweep(
+    lab: Lab, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dj_dagster.orchestration.watching.SHARE", 0)
+    lab.add_sessions([0])
+    defs = lab.definitions(sensor_settings=SensorSettings(sweep=0.0))
+    run_until_quiet(defs, instance)
+    instance.delete_dynamic_partition("lab.Session", partition(0))
+    tick(defs, instance)
+    assert instance.get_dynamic_partitions("lab.Session") == [partition(0)]
+
+
+def test_a_tick_without_changes_reads_no_table(
+    any_lab: Lab, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    any_lab.add_sessions(range(3))
+    defs = any_lab.definitions(sensor_settings=NEVER_SWEEP)
+    run_until_quiet(defs, instance)
+    # Within these seconds the server cannot tell two changes from one.
+    for _ in range(2):
+        time.sleep(
+            SETTLED.total_seconds() / 2 + 0.6
+            if any_lab.schema.connection.backend.name == "mysql"
+            else 0
+        )
+        tick(defs, instance)
+    looked: list[Any] = []
+    for name in ("appended", "compare"):
+        monkeypatch.setattr(KeyWatch, name, lambda self, name=name: looked.append(name))
+    tick(defs, instance)
+    assert looked == []
+
+
+@pytest.fixture
+def numbers(database_url: str, schema_prefix: str) -> Any:
+    connection = Connection(database_url, safemode=False)
+    schema = Schema(f"{schema_prefix}numbers", connection=connection)
+
+    @schema
+    class Number(Manual):
+        definition = """
+        number : int32
+        letter : varchar(10)
+        """
+
+    yield Number
+    connection.close()
+
+
+def rows(*values: int) -> list[dict[str, Any]]:
+    return [{"number": value, "letter": "a"} for value in values]
+
+
+def test_marks_tell_of_changes_of_any_client(numbers: Any, database_url: str) -> None:
+    connection = numbers().connection
+    marks = ChangeMarks(connection, [numbers().name])
+    assert marks.changed() == {numbers().name}
+    deadline = time.monotonic() + 10
+    while marks.changed():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    other = Connection(database_url, safemode=False)
+    FreeTable(other, numbers().name).insert(rows(1))
+    assert marks.changed() == {numbers().name}
+    other.close()
+
+
+def test_ranges_cover_all_numbers_without_overlap(numbers: Any) -> None:
+    table = numbers()
+    values = [*range(-3000, 3000, 7), 10**6]
+    numbers.insert(rows(*values))
+    watch = KeyWatch(table.connection, table.name)
+    assert (first := watch.compare()) is not None
+    assert first.whole
+    assert watch.compare() is None
+    for value in (-2998, -1, 1, 2998, -5000, 999_999):
+        numbers.insert(rows(value))
+        appended = watch.appended()
+        region = watch.compare()
+        if appended:
+            assert [key["number"] for key in appended] == [value]
+            assert region is None
+        else:
+            assert isinstance(region, Region)
+            assert any(low <= value <= high for low, high in region.ranges)
+            assert region.ranges[0][1] - region.ranges[0][0] < 3000
+
+
+def test_a_row_exchanged_for_another_is_seen(numbers: Any) -> None:
+    numbers.insert(rows(*range(100)))
+    watch = KeyWatch(numbers().connection, numbers().name)
+    watch.compare()
+    for gone, come in itertools.pairwise([99, 100, 200, 101]):
+        (numbers & {"number": gone}).delete(prompt=False)
+        numbers.insert(rows(come), skip_duplicates=True)
+        found = {key["number"] for key in watch.appended() or ()}
+        region = watch.compare()
+        assert region is not None
+        assert region.whole or come in found or any(a <= come <= b for a, b in region.ranges)
