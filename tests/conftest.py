@@ -21,6 +21,7 @@ from playwright.sync_api import Browser, Page
 
 from tests.services.browser import chromium
 from tests.services.mariadb import drop_databases, mariadb
+from tests.services.postgres import postgres
 from tests.services.process import ServiceMissingError
 from tests.services.s3 import S3Server, bucket_files, s3
 
@@ -32,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--require-services",
         action="store_true",
         default=bool(os.environ.get("CI")),
-        help="fail, instead of skip, where MariaDB or Chromium is not installed",
+        help="fail, instead of skip, where MariaDB, PostgreSQL or Chromium is not installed",
     )
     parser.addoption(
         "--save-screenshots",
@@ -62,6 +63,13 @@ def mariadb_url(request: pytest.FixtureRequest) -> Iterator[str]:
         yield given
         return
     with _service(request, mariadb()) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """URL of an empty PostgreSQL database, for Dagster's storage."""
+    with _service(request, postgres()) as url:
         yield url
 
 
