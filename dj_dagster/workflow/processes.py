@@ -16,7 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dj_dagster.errors import PopulateError
+from dj_dagster.errors import DataJointError, PopulateError
 from dj_dagster.workflow.attempt import KeyOutcome
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import Makes
@@ -232,6 +232,10 @@ class Crew:
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
+        if self._making.reserve and not gently:
+            # One that was stopped while it claimed its first keys had no time to give them back.
+            with contextlib.suppress(DataJointError):
+                JobQueue(self._table).release_dead()
 
 
 def _serve(
