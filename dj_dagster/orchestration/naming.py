@@ -6,6 +6,7 @@ import re
 
 from dagster import AssetKey
 
+import dj_dagster.model.names as names
 from dj_dagster.model.names import camel_case, parse_table_name, snake_case
 from dj_dagster.model.table_name import TableName
 
@@ -28,9 +29,7 @@ def class_path(name: TableName) -> list[str]:
     parsed = parse_table_name(name.table)
     if parsed is None:
         return [camel_case(re.sub(r"[^a-z0-9]+", "_", name.table).strip("_"))]
-    if parsed.master is None:
-        return [parsed.class_name]
-    return [*class_path(TableName(name.schema, parsed.master)), parsed.class_name]
+    return names.class_path(name.table).split(".")
 
 
 def class_name(name: TableName) -> str:

@@ -14,8 +14,8 @@ from dj_dagster.orchestration.table_graph import TableNode
 from dj_dagster.workflow.attempt import KeyOutcome
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import Makes
-from dj_dagster.workflow.pending import Key, typed
-from dj_dagster.workflow.populate import Making, check_populable, queue_of
+from dj_dagster.workflow.pending import Key
+from dj_dagster.workflow.populate import Making, chosen
 from dj_dagster.workflow.processes import NONE, Crew, _Worker
 
 
@@ -76,22 +76,10 @@ class ApartMaker(OwnMaker):
         self, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool
     ) -> Generator[KeyOutcome]:
         """Make keys as `populate_keys` does."""
-        table = self.table
-        check_populable(table)
-        queue = queue_of(table) if self.reservable else None
-        if keys is None:
-            wanted = self.pending(retry_errors=retry_errors)
-        else:
-            wanted = typed(table, keys)
-            if queue is not None:
-                queue.release_dead()
-        making = Making(
-            reserve=queue is not None,
-            given=True,
-            statuses=("pending", "success", "error") if retry_errors else ("pending", "success"),
-            must_insert=queue is not None,
+        wanted, making = chosen(
+            self.table, keys, retry_errors=retry_errors, reserve=self.reservable
         )
-        crew = TimedCrew(table, making, wanted, self._work)
+        crew = TimedCrew(self.table, making, wanted, self._work)
         with closing(crew.outcomes()) as made:
             yield from made
 

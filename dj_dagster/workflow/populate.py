@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dj_dagster.errors import PopulateError
@@ -117,6 +117,20 @@ def populate_keys(
     PopulateError
         If the table is restricted, or this thread is in a transaction.
     """
+    wanted, making = chosen(table, keys, retry_errors=retry_errors, reserve=reserve)
+    making = replace(making, make_kwargs=dict(make_kwargs or {}))
+    with closing(making.batches(table).run(wanted)) as outcomes:
+        yield from outcomes
+
+
+def chosen(
+    table: Makes,
+    keys: Iterable[Mapping[str, Any]] | None,
+    *,
+    retry_errors: bool,
+    reserve: bool = True,
+) -> tuple[list[Key], Making]:
+    """Return the keys that `populate_keys` is to make, and how; parameters and errors are its."""
     check_populable(table)
     queue = queue_of(table) if reserve else None
     if keys is None:
@@ -130,10 +144,8 @@ def populate_keys(
         given=True,
         statuses=("pending", "success", "error") if retry_errors else ("pending", "success"),
         must_insert=queue is not None,
-        make_kwargs=dict(make_kwargs or {}),
     )
-    with closing(making.batches(table).run(wanted)) as outcomes:
-        yield from outcomes
+    return wanted, making
 
 
 def check_populable(table: Makes) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import re
-import sqlite3
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
@@ -23,20 +22,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import ExecutableDDLElement
 
 import dj_dagster.relational.backends.sqlite_catalog as catalog
+import dj_dagster.relational.backends.sqlite_errors as sqlite_errors
 import dj_dagster.relational.backends.temporal as temporal
 from dj_dagster.errors import (
-    AccessError,
-    ConnectionFailedError,
     DataJointError,
-    DuplicateError,
-    IntegrityError,
     InvalidValueError,
-    MissingAttributeError,
-    MissingTableError,
-    QueryError,
-    QuerySyntaxError,
-    TransientError,
-    UnknownAttributeError,
 )
 from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.table_name import TableName
@@ -45,6 +35,7 @@ from dj_dagster.relational.algebra.json_path import parse_json_path
 from dj_dagster.relational.backends import sqlite_functions
 from dj_dagster.relational.backends.base import Backend, Convert, InsertMode
 from dj_dagster.relational.backends.json_casts import cast_type
+from dj_dagster.relational.backends.unchecked import without_foreign_keys
 from dj_dagster.relational.sql_elements import Pieces
 from dj_dagster.relational.stored import RawTable
 from dj_dagster.relational.values import with_scale
@@ -246,19 +237,10 @@ class SQLiteBackend(Backend):
 
     def drop_schema(self, connection: SAConnection, schema: str) -> None:
         """Drop the schema's tables one by one, children included in any order, or none of them."""
-        connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
-        try:
-            connection.exec_driver_sql(self.begin)
-            try:
-                for name in catalog.table_names(connection, schema):
-                    connection.exec_driver_sql(f'DROP TABLE IF EXISTS "{name}"')
-                catalog.remove_schema(connection, schema)
-                connection.exec_driver_sql("COMMIT")
-            except BaseException:
-                connection.exec_driver_sql("ROLLBACK")
-                raise
-        finally:
-            connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+        with without_foreign_keys(connection, self.begin):
+            for name in catalog.table_names(connection, schema):
+                connection.exec_driver_sql(f'DROP TABLE IF EXISTS "{name}"')
+            catalog.remove_schema(connection, schema)
 
     def drop_tables(self, connection: SAConnection, names: Sequence[TableName]) -> None:
         """Drop them one by one, with their comments in the catalog."""
@@ -335,29 +317,7 @@ class SQLiteBackend(Backend):
 
     def translate(self, error: DBAPIError) -> DataJointError | None:
         """Decide by SQLite's wording; its error codes do not tell these apart."""
-        cause = error.orig
-        text = str(cause)
-        if not isinstance(cause, sqlite3.Error):
-            return None
-        for phrase, kind in _ERRORS.items():
-            if phrase in text:
-                return kind(text)
-        return QueryError(text)
-
-
-_ERRORS: dict[str, type[DataJointError]] = {
-    "UNIQUE constraint failed": DuplicateError,
-    "FOREIGN KEY constraint failed": IntegrityError,
-    "NOT NULL constraint failed": MissingAttributeError,
-    "database is locked": TransientError,
-    "unable to open database file": ConnectionFailedError,
-    "file is not a database": ConnectionFailedError,
-    "readonly database": AccessError,
-    "no such table": MissingTableError,
-    "no such column": UnknownAttributeError,
-    "syntax error": QuerySyntaxError,
-    "unrecognized token": QuerySyntaxError,
-}
+        return sqlite_errors.translate(error)
 
 
 @lru_cache(maxsize=1000)

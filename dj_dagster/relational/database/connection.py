@@ -231,12 +231,7 @@ class Connection:
 
     def rows(self, statement: sa.Executable) -> Sequence[Sequence[Any]]:
         """Run a query and return its rows as tuples."""
-
-        def work() -> Sequence[Sequence[Any]]:
-            with self.cursor() as session:
-                return session.execute(statement).fetchall()
-
-        return self.retrying(work)
+        return self.read(lambda session: session.execute(statement).fetchall())
 
     def read(self, query: Callable[[SAConnection], T]) -> T:
         """Do what only reads, with this thread's transaction or a connection from the pool."""

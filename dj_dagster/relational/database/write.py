@@ -47,11 +47,7 @@ def submit(
 
 
 @contextmanager
-def at_once(connection: Connection) -> Generator[None]:
-    """Run other changes than inserts: in this thread's transaction or unit of work, or a new one.
-
-    What a unit of work has collected is written first, so that the changes keep their order.
-    """
+def _at_once(connection: Connection) -> Generator[None]:
     buffer = connection.write_buffer
     if buffer is None:
         with connection.joined_transaction():
@@ -63,10 +59,14 @@ def at_once(connection: Connection) -> Generator[None]:
 
 
 def change(connection: Connection, work: Callable[[], T]) -> T:
-    """Do as `at_once`, and outside transactions and units of work again after a deadlock."""
+    """Run other changes than inserts: in this thread's transaction or unit of work, or a new one.
+
+    What a unit of work has collected is written first, so that the changes keep their order. A
+    transaction of their own is tried again after a deadlock.
+    """
 
     def whole() -> T:
-        with at_once(connection):
+        with _at_once(connection):
             return work()
 
     return whole() if connection.write_buffer is not None else connection.retrying(whole)

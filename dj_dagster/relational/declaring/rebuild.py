@@ -14,6 +14,7 @@ from dj_dagster.errors import IntegrityError
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import AttributeType, Family
+from dj_dagster.relational.backends.unchecked import without_foreign_keys
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring.alteration import Alteration, Present
 from dj_dagster.relational.declaring.ddl import create_statements
@@ -32,19 +33,9 @@ def rebuild(connection: Connection, present: Present, changes: Alteration) -> No
         If a row refers to none by a new foreign key.
     """
     plan = _whole(changes, present)
-    with connection.cursor() as session:
-        # Otherwise the old table could not be dropped; without effect inside a transaction.
-        session.exec_driver_sql("PRAGMA foreign_keys = OFF")
-        try:
-            session.exec_driver_sql(connection.backend.begin)
-            try:
-                _rebuild(connection, session, plan, present, changes)
-                session.exec_driver_sql("COMMIT")
-            except BaseException:
-                session.exec_driver_sql("ROLLBACK")
-                raise
-        finally:
-            session.exec_driver_sql("PRAGMA foreign_keys = ON")
+    # Otherwise the old table could not be dropped.
+    with connection.cursor() as session, without_foreign_keys(session, connection.backend.begin):
+        _rebuild(connection, session, plan, present, changes)
 
 
 def _rebuild(

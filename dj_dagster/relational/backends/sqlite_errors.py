@@ -1,0 +1,47 @@
+"""The errors of SQLite in our words."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from sqlalchemy.exc import DBAPIError
+
+from dj_dagster.errors import (
+    AccessError,
+    ConnectionFailedError,
+    DataJointError,
+    DuplicateError,
+    IntegrityError,
+    MissingAttributeError,
+    MissingTableError,
+    QueryError,
+    QuerySyntaxError,
+    TransientError,
+    UnknownAttributeError,
+)
+
+_ERRORS: dict[str, type[DataJointError]] = {
+    "UNIQUE constraint failed": DuplicateError,
+    "FOREIGN KEY constraint failed": IntegrityError,
+    "NOT NULL constraint failed": MissingAttributeError,
+    "database is locked": TransientError,
+    "unable to open database file": ConnectionFailedError,
+    "file is not a database": ConnectionFailedError,
+    "readonly database": AccessError,
+    "no such table": MissingTableError,
+    "no such column": UnknownAttributeError,
+    "syntax error": QuerySyntaxError,
+    "unrecognized token": QuerySyntaxError,
+}
+
+
+def translate(error: DBAPIError) -> DataJointError | None:
+    """Return our error for a driver's, by its wording; None for one that is not SQLite's."""
+    cause = error.orig
+    text = str(cause)
+    if not isinstance(cause, sqlite3.Error):
+        return None
+    for phrase, kind in _ERRORS.items():
+        if phrase in text:
+            return kind(text)
+    return QueryError(text)
