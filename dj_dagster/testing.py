@@ -182,6 +182,17 @@ class CodecConformance:
                     continue
                 raise AssertionError(f"{one!r:.80} was fetched although its object is gone")
 
+    def test_descriptions_read_nothing(self) -> None:
+        """`describe` returns text or None, of a beginning and of an object that is gone as well."""
+        for bench in self._benches():
+            stored = [bench.stored(value) for value in self.values]
+            bench.stores.get().delete_many(list(bench.stores.get().list()))
+            for one in stored:
+                size = len(one) if isinstance(one, bytes) else None
+                for known in [one, *([one[:9]] if isinstance(one, bytes) else [])]:
+                    text = bench.chain.codecs[-1].describe(known, size)
+                    assert text is None or isinstance(text, str), f"describe() returned {text!r}"
+
     def _spelled(self) -> list[str]:
         if self.types:
             return list(self.types)

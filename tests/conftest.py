@@ -18,7 +18,10 @@ from typing import Any, TypeVar
 
 import pytest
 from playwright.sync_api import Browser, Page
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
+from tests.services import azure, gcs
 from tests.services.browser import chromium
 from tests.services.mariadb import drop_databases, mariadb
 from tests.services.postgres import postgres
@@ -26,6 +29,8 @@ from tests.services.process import ServiceMissingError
 from tests.services.s3 import S3Server, bucket_files, s3
 
 T = TypeVar("T")
+
+_BROWSER = "tests/ui/"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,6 +45,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the pictures of the README into docs/",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests in a browser, which take longest."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_BROWSER))
+
+
+class _Together(LoadFileScheduling):
+    """Gives a process the tests of a whole file, and to one all that use a browser.
+
+    They share what they start, and two of `dagster dev` at once are slow beyond their patience.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _BROWSER if nodeid.startswith(_BROWSER) else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Together:
+    """Say which tests stay together when they are run in parallel."""
+    return _Together(config, log)
 
 
 @contextlib.contextmanager
@@ -103,6 +128,33 @@ def s3_store_settings(s3_server: S3Server) -> dict[str, Any]:
     settings = s3_server.store_settings(f"lab-{uuid.uuid4().hex[:8]}")
     bucket_files(settings).mkdir(settings["bucket"])
     return settings
+
+
+@pytest.fixture(scope="session")
+def gcs_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """URL of a server of Google Cloud Storage's protocol, without buckets."""
+    with _service(request, gcs.gcs()) as url:
+        yield url
+
+
+@pytest.fixture
+def gcs_store_settings(gcs_url: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Settings of a store in a fresh bucket of that server."""
+    monkeypatch.setenv(gcs.VARIABLE, gcs_url)
+    return gcs.bucket_settings(gcs_url, f"lab-{uuid.uuid4().hex[:8]}")
+
+
+@pytest.fixture(scope="session")
+def azure_connection_string() -> Iterator[str]:
+    """Address and credentials of an Azure Blob Storage server without containers."""
+    with azure.azurite() as connection_string:
+        yield connection_string
+
+
+@pytest.fixture
+def azure_store_settings(azure_connection_string: str) -> dict[str, Any]:
+    """Settings of a store in a fresh container of that server."""
+    return azure.container_settings(azure_connection_string, f"lab-{uuid.uuid4().hex[:8]}")
 
 
 # Playwright's loop counts as running in this thread while the browser is open, and other modules'

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
+from urllib.parse import quote
 
-from dj_dagster.errors import ConfigurationError, ObjectError, TransientError
+from pydantic import SecretStr
+
+from dj_dagster.errors import ConfigurationError, DataJointError, ObjectError, TransientError
 from dj_dagster.objects.store import Stat, Store, checked_path
 from dj_dagster.objects.store_settings import StoreSettings
 
@@ -36,6 +39,7 @@ class BucketStore(Store):
         super().__init__(name, settings)
         self._bucket = bucket
         self._root = "/".join(filter(None, [bucket, settings.location.strip("/")]))
+        self._clients = dict[int, Any]()
 
     @abstractmethod
     def connect(self) -> Any:
@@ -54,16 +58,42 @@ class BucketStore(Store):
     @property
     def filesystem(self) -> Any:
         """The bucket's server."""
-        return self._client
+        # One a process: a fork takes neither a client's threads nor its connections along.
+        process = os.getpid()
+        if process not in self._clients:
+            self._clients.setdefault(process, self._connected())
+        return self._clients[process]
 
-    @cached_property
-    def _client(self) -> Any:
-        return self.connect()
+    def understood(self, error: Exception) -> Exception:
+        """Return what fsspec's own file systems would have raised in place of an error.
+
+        That is FileNotFoundError for objects and buckets that are not there, PermissionError for a
+        refusal.
+        """
+        return error
+
+    @property
+    def secrets(self) -> list[str]:
+        """What no message may show."""
+        values = [getattr(self.settings, name) for name in type(self.settings).model_fields]
+        return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+
+    def upload(self, key: str, data: bytes) -> None:
+        """Write an object, which is given with its bucket."""
+        self.filesystem.pipe_file(key, data)
+
+    def download(self, key: str) -> bytes:
+        """Read an object, which is given with its bucket."""
+        return self.filesystem.cat_file(key)
+
+    def describe(self, key: str) -> Mapping[str, Any]:
+        """Return what fsspec's `info` knows of an object, which is given with its bucket."""
+        return self.filesystem.info(key)
 
     def put(self, path: str, data: bytes) -> None:
         """Upload an object; a failed upload leaves nothing."""
         with self._uploading(path):
-            self.filesystem.pipe_file(self.full_path(path), data)
+            self.upload(self.full_path(path), data)
 
     def put_file(self, path: str, file: Path) -> None:
         """Upload a file, a large one in parts; a failed upload leaves nothing."""
@@ -77,13 +107,12 @@ class BucketStore(Store):
     def get(self, path: str) -> bytes:
         """Download an object."""
         with self._reading(path):
-            data: Any = self.filesystem.cat_file(self.full_path(path))
-            return data
+            return self.download(self.full_path(path))
 
     def stat(self, path: str) -> Stat:
         """Ask for an object's size and age."""
         with self._reading(path):
-            info: dict[str, Any] = self.filesystem.info(self.full_path(path))
+            info = self.describe(self.full_path(path))
         if info["type"] != "file":
             raise self.missing(path)
         return Stat(path, int(info["size"]), _modified(info))
@@ -98,12 +127,13 @@ class BucketStore(Store):
 
     def scan(self, prefix: str = "") -> Iterator[Stat]:
         """Yield size and age of all objects in a folder and below."""
-        with self._translated(prefix):
-            found: dict[str, Any] = self.filesystem.find(self._folder(prefix), detail=True)
+        with self._uploading(prefix):
+            found: Any = self.filesystem.find(self._folder(prefix), detail=True)
         # A dict, because some servers list an object twice that several clients created at once.
         return (
             Stat(key.strip("/").removeprefix(f"{self._root}/"), int(info["size"]), _modified(info))
-            for key, info in found.items()
+            # Azure's client gives a list where no folder is.
+            for key, info in (found.items() if isinstance(found, dict) else ())
             if info["type"] == "file"
         )
 
@@ -149,17 +179,55 @@ class BucketStore(Store):
         """Turn errors of the client into ours, but leave FileNotFoundError to the callers."""
         try:
             yield
-        except (FileNotFoundError, ObjectError):
-            raise
-        except self.refusals as error:
+        except Exception as error:
+            self._raise(error, self.url(path))
+
+    def _connected(self) -> Any:
+        try:
+            return self.connect()
+        except Exception as error:
+            self._raise(error, self.url(), failure=ConfigurationError)
+
+    def _raise(
+        self, error: Exception, url: str, failure: type[DataJointError] | None = None
+    ) -> NoReturn:
+        """Raise an error of the client as ours, without secrets.
+
+        Parameters
+        ----------
+        failure
+            What an error becomes that the client does not raise of itself; it stays without one.
+        """
+        known = self.understood(error)
+        if isinstance(known, DataJointError):
+            raise known
+        if isinstance(known, FileNotFoundError) and failure is None:
+            raise known from error
+        text = self._shown(error)
+        # A traceback shows the cause too.
+        cause = error if text == str(error) else None
+        if isinstance(known, self.refusals):
             raise ConfigurationError(
-                f"Store '{self.name}': {self.server} refused access to {self.url(path)} "
-                f"({error}); check {self.credentials}."
-            ) from error
-        except self.failures as error:
+                f"Store '{self.name}': {self.server} refused access to {url} ({text}); check "
+                f"{self.credentials}."
+            ) from cause
+        if isinstance(known, self.failures) and not isinstance(known, FileNotFoundError):
             raise TransientError(
-                f"Store '{self.name}' at {self.server} failed for {self.url(path)}: {error}."
-            ) from error
+                f"Store '{self.name}' at {self.server} failed for {url}: {text}."
+            ) from cause
+        if failure is None:
+            raise error
+        raise failure(
+            f"Store '{self.name}': no connection to {self.server} can be made "
+            f"({type(error).__name__}: {text}); check {self.credentials}."
+        ) from cause
+
+    def _shown(self, error: Exception) -> str:
+        text = str(error)
+        for secret in self.secrets:
+            for spelling in {secret, quote(secret), quote(secret, safe="")}:
+                text = text.replace(spelling, "**********")
+        return text
 
 
 def _modified(info: Mapping[str, Any]) -> float:

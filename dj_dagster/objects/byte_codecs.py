@@ -7,8 +7,11 @@ from typing import Any
 
 from dj_dagster.errors import DefinitionError, ObjectError
 from dj_dagster.objects.blob import is_packed, pack, unpack
+from dj_dagster.objects.blob_summary import blob_summary
 from dj_dagster.objects.codec import Codec, ObjectContext
 from dj_dagster.objects.content import get_content, put_content
+from dj_dagster.objects.previews import byte_text
+from dj_dagster.objects.reference import reference_text
 from dj_dagster.objects.schema_codec import Key, known
 
 
@@ -17,6 +20,7 @@ class BlobCodec(Codec, register=False):
 
     name = "blob"
     concurrent = True
+    previews = True
 
     def get_dtype(self, is_store: bool) -> str:
         """Return where the packed bytes go."""
@@ -36,12 +40,17 @@ class BlobCodec(Codec, register=False):
         """
         return unpack(stored) if is_packed(stored) else bytes(stored)
 
+    def describe(self, stored: Any, size: int | None = None) -> str | None:
+        """Return type, shape and bytes."""
+        return blob_summary(stored, len(stored) if size is None else size)
+
 
 class HashCodec(Codec, register=False):
     """Bytes in a store, named by their content; always with a store, ``<hash@store>``."""
 
     name = "hash"
     concurrent = True
+    previews = True
 
     def get_dtype(self, is_store: bool) -> str:
         """Return the type of a reference."""
@@ -75,6 +84,10 @@ class HashCodec(Codec, register=False):
     ) -> bytes:
         """Return the verified bytes of a reference; raises as `get_content` does."""
         return get_content(known(context).stores, stored)
+
+    def describe(self, stored: Any, size: int | None = None) -> str | None:
+        """Return how much there is, and where."""
+        return reference_text(stored)
 
 
 class AttachCodec(Codec, register=False):
@@ -111,6 +124,12 @@ class AttachCodec(Codec, register=False):
         if not zero or safe in ("", ".", ".."):
             raise ObjectError("The bytes are not an attachment, which starts with a file name.")
         return str(_saved(known(context).download_path, safe, content))
+
+    def describe(self, stored: Any, size: int | None = None) -> str | None:
+        """Return the file's name and bytes."""
+        name, zero, content = bytes(stored).partition(b"\0")
+        length = len(content) if size is None else size - len(name) - 1
+        return f"{name.decode(errors='replace')}, {byte_text(length)}" if zero else None
 
 
 def _saved(folder: Path, name: str, content: bytes) -> Path:

@@ -47,6 +47,9 @@ class Codec(ABC):
     lazy: ClassVar[bool] = False
     """Whether decoding reads nothing from the store yet."""
 
+    previews: ClassVar[bool] = False
+    """Whether displays may decode a value to show it: that is quick, and does nothing else."""
+
     def __init_subclass__(cls, *, register: bool = True, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.listed = register
@@ -78,6 +81,19 @@ class Codec(ABC):
         if isinstance(stored, Mapping) and "path" in stored:
             return [(stored["path"], stored.get("store") or None)]
         return []
+
+    def describe(self, stored: Any, size: int | None = None) -> str | None:
+        """Return a few words on a column's content, which displays of rows show; None for none.
+
+        Parameters
+        ----------
+        stored
+            As `decode` gets it, but of long bytes the beginning only. Nothing is to be read from a
+            store for the answer.
+        size
+            How many bytes there are, None for what is no bytes.
+        """
+        del stored, size
 
     def __repr__(self) -> str:
         return f"<{self.name}>"

@@ -15,7 +15,13 @@ from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Any
 
-from dj_dagster.errors import DataJointError, DefinitionError, InvalidValueError, ObjectError
+from dj_dagster.errors import (
+    ConfigurationError,
+    DataJointError,
+    DefinitionError,
+    InvalidValueError,
+    ObjectError,
+)
 from dj_dagster.model.types import AttributeType, Family, parse_type
 from dj_dagster.objects.builtin_codecs import BUILTIN_CODECS
 from dj_dagster.objects.codec import Codec, ObjectContext
@@ -75,7 +81,8 @@ class CodecChain:
         """
         store_name = None
         if self.store is not None:
-            store_name = context.stores.resolve(self.store, self.codecs[-1].default_store)
+            with _located(self.codecs[-1], context):
+                store_name = context.stores.resolve(self.store, self.codecs[-1].default_store)
         given: dict[str, Any] = {
             "key": dict(context.key),
             "context": context,
@@ -257,7 +264,7 @@ def _located(codec: Codec, context: ObjectContext) -> Generator[None]:
     """Say in errors which codec failed and where the value belongs."""
     try:
         yield
-    except (InvalidValueError, ObjectError) as error:
+    except (InvalidValueError, ObjectError, ConfigurationError) as error:
         raise type(error)(f"{context.place}: {error}") from error
     except Exception as error:
         error.add_note(f"In codec {codec} of {context.place}.")

@@ -7,7 +7,9 @@ An object that is there already may be garbage that the collector is about to de
 is gone, and the row that uses it again is not committed yet. So a writer makes an object that is
 not young any more young again, and looks after that whether a collector is at work, which may have
 seen it old. Then it writes the content under a name of its own. A collector says that it is at work
-before it looks at any object, so one that starts later finds the object young.
+before it looks at any object, so one that starts later finds the object young; one that has come to
+its end by then has deleted the object by then too, which the writer sees. That it is young already
+proves nothing: another writer may have made it so a moment ago, too late for the collector.
 """
 
 from __future__ import annotations
@@ -67,11 +69,10 @@ def put_content(store: Store, schema: str, data: bytes) -> dict[str, Any]:
     age = _age(store, path, size)
     if age is None:
         store.put(path, data)
-    elif abs(age) > RENEW_AFTER:
-        store.renew(path, data)
-        if store.exists(collecting_path(schema, store.settings)):
-            path = f"{path}.{secrets.token_hex(4)}"
-            store.put(path, data)
+    else:
+        if abs(age) > RENEW_AFTER:
+            store.renew(path, data)
+        path = _spared(store, schema, path, data)
     return {"hash": digest, "path": path, "schema": schema, "store": store.name, "size": size}
 
 
@@ -110,6 +111,16 @@ def get_content(stores: Stores, reference: Mapping[str, Any] | str | bytes) -> b
             f"is {found}, not {digest}."
         )
     return data
+
+
+def _spared(store: Store, schema: str, path: str, data: bytes) -> str:
+    """Return where content lies, after it was found at a path, safe from collectors."""
+    if store.exists(collecting_path(schema, store.settings)):
+        path = f"{path}.{secrets.token_hex(4)}"
+        store.put(path, data)
+    elif _age(store, path, len(data)) is None:
+        store.put(path, data)
+    return path
 
 
 def _age(store: Store, path: str, size: int) -> float | None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
+from operator import index
 from typing import Any, Literal
 
 import numpy as np
 
 from dj_dagster.errors import ChecksumError, ObjectError
 from dj_dagster.objects.codec import ObjectContext
+from dj_dagster.objects.flight import in_flight
+from dj_dagster.objects.previews import array_text
 from dj_dagster.objects.reference import read_reference
 from dj_dagster.objects.schema_codec import Key, SchemaCodec
 from dj_dagster.objects.store import Store, checked_path
@@ -27,7 +30,7 @@ class NpyRef:
     def __init__(self, fields: Mapping[str, Any], store: Store) -> None:
         self.path = checked_path(fields["path"])
         self._store = store
-        self.shape: tuple[int, ...] = tuple(fields["shape"])
+        self.shape: tuple[int, ...] = tuple(map(_length, fields["shape"]))
         self.dtype = _dtype(fields["dtype"])
         self._loaded: np.ndarray[Any, Any] | None = None
 
@@ -72,12 +75,22 @@ class NpyRef:
         """
         local = self._store.local_path(self.path) if mmap_mode else None
         if self._loaded is None:
-            source = local or io.BytesIO(self._store.get(self.path))
+            source = local or io.BytesIO(self._whole())
             array = self._checked(_read(source, mmap_mode if local else None, self.path))
             if local:
                 return array
             self._loaded = array
         return self._loaded
+
+    def _whole(self) -> bytes:
+        data = self._store.get(self.path)
+        # Before memory is taken for an array that a damaged row or header describes.
+        if len(data) < self.nbytes:
+            raise ChecksumError(
+                f"{self._store.url(self.path)} has {len(data)} bytes; the array of {self.dtype} "
+                f"{self.shape} that was written has {self.nbytes}."
+            )
+        return data
 
     def _checked(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         if array.shape != self.shape or array.dtype != self.dtype:
@@ -92,8 +105,8 @@ class NpyRef:
     ) -> np.ndarray[Any, Any]:
         return np.array(self.load(), dtype=dtype, copy=copy)
 
-    def __getitem__(self, index: Any) -> Any:
-        return self.load()[index]
+    def __getitem__(self, item: Any) -> Any:
+        return self.load()[item]
 
     def __len__(self) -> int:
         if not self.shape:
@@ -108,12 +121,36 @@ class NpyRef:
         return f"NpyRef(shape={self.shape}, dtype={self.dtype}, {state})"
 
 
+def load_arrays(refs: Iterable[NpyRef | None]) -> Iterator[np.ndarray[Any, Any] | None]:
+    """Load many arrays, several at once, and yield them in their order; None stays None.
+
+    An array stays in memory for as long as its handle is kept.
+
+    Raises
+    ------
+    ObjectError
+        As `NpyRef.load`, where the array would be.
+
+    Examples
+    --------
+    >>> list(load_arrays([None]))
+    [None]
+
+    With a table, which waits for its store far less often than ``trace.load()`` in a loop would::
+
+        for trace in dj.load_arrays(Trace.to_arrays("trace")):
+            print(trace.mean())
+    """
+    return in_flight(lambda ref: None if ref is None else ref.load(), refs)
+
+
 class NpyCodec(SchemaCodec, register=False):
     """Arrays as ``.npy`` files in a store; fetched as `NpyRef`."""
 
     name = "npy"
     concurrent = True
     lazy = True
+    previews = True
 
     def validate(self, value: Any) -> None:
         """Accept arrays whose elements are plain bytes."""
@@ -121,6 +158,8 @@ class NpyCodec(SchemaCodec, register=False):
             return
         if not isinstance(value, np.ndarray):
             raise TypeError(f"<npy@> holds numpy arrays, not {type(value).__name__}")
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError("the mask would be lost: store value.filled(...)")
         if value.dtype.hasobject:
             raise TypeError("<npy@> holds no Python objects; use <blob@> for object arrays")
 
@@ -151,6 +190,19 @@ class NpyCodec(SchemaCodec, register=False):
         except (KeyError, TypeError, ValueError) as error:
             raise ObjectError(f"{dict(read_reference(stored))} describes no array.") from error
 
+    def describe(self, stored: Any, size: int | None = None) -> str | None:
+        """Return type, shape and bytes."""
+        fields = read_reference(stored)
+        dtype, shape = _dtype(fields["dtype"]), tuple(fields["shape"])
+        return array_text(dtype, shape, prod(shape) * dtype.itemsize)
+
+
+def _length(value: Any) -> int:
+    """Return a dimension of a shape that a row holds, which may be damaged."""
+    if (length := index(value)) < 0:
+        raise ValueError(f"{value!r} is no length")
+    return length
+
 
 def _spelled(dtype: np.dtype[Any]) -> Any:
     """Return a type as JSON: its name, as DataJoint writes it, where that says all."""
@@ -171,5 +223,6 @@ def _dtype(spelled: Any) -> np.dtype[Any]:
 def _read(source: Any, mode: Mode | None, path: str) -> np.ndarray[Any, Any]:
     try:
         return np.load(source, mmap_mode=mode, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except Exception as error:
+        # numpy reads the header as Python text: damaged, it fails in any way.
         raise ObjectError(f"{path} is no .npy file: {error}.") from error

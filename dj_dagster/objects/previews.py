@@ -57,17 +57,48 @@ def preview(value: Any) -> ValuePreview:
     """
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if isinstance(shape, tuple) and dtype is not None:
-        sizes = " × ".join(map(str, shape)) or "scalar"
-        size = getattr(value, "nbytes", None)
-        text = f"{dtype} array {sizes}" + ("" if size is None else f", {_bytes(int(size))}")
+        text = array_text(dtype, shape, getattr(value, "nbytes", None))
         return ValuePreview(text, thumbnail(value) if isinstance(value, np.ndarray) else None)
     if isinstance(value, Mapping):
         return ValuePreview(_cut(f"dict of {len(value)}: {', '.join(map(str, value))}"))
     if isinstance(value, bytes | bytearray):
-        return ValuePreview(f"bytes, {_bytes(len(value))}")
+        return ValuePreview(f"bytes, {byte_text(len(value))}")
     if isinstance(value, Sized) and not isinstance(value, str):
         return ValuePreview(f"{type(value).__name__} of {len(value)}")
     return ValuePreview(_cut(repr(value)))
+
+
+def array_text(dtype: object, shape: tuple[int, ...], size: int | None = None) -> str:
+    """Return the words for an array.
+
+    Parameters
+    ----------
+    size
+        Its bytes, None where they are not known.
+
+    Examples
+    --------
+    >>> array_text("int16", (1000, 3), 6000)
+    'int16 array 1000 × 3, 6 kB'
+    """
+    sizes = " × ".join(map(str, shape)) or "scalar"
+    return f"{dtype} array {sizes}" + ("" if size is None else f", {byte_text(int(size))}")
+
+
+def byte_text(number: int) -> str:
+    """Return a number of bytes as people read it.
+
+    Examples
+    --------
+    >>> byte_text(2500), byte_text(3_000_000_000)
+    ('2.5 kB', '3 GB')
+    """
+    size, unit = float(number), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 999.5:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.3g} {unit}"
 
 
 def thumbnail(array: np.ndarray[Any, Any]) -> bytes | None:
@@ -120,9 +151,3 @@ def _png(pixels: np.ndarray[Any, Any]) -> bytes:
 
 def _cut(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
-
-
-def _bytes(number: int) -> str:
-    if number < 1000:
-        return f"{number} B"
-    return f"{number / 1000:.3g} kB" if number < 1_000_000 else f"{number / 1_000_000:.3g} MB"

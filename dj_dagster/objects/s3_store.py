@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import s3fs
@@ -12,11 +15,15 @@ from botocore.exceptions import BotoCoreError, NoCredentialsError, PartialCreden
 from dj_dagster.errors import MissingExternalFile
 from dj_dagster.objects.bucket_store import BucketStore
 from dj_dagster.objects.flight import IN_FLIGHT
+from dj_dagster.objects.s3_objects import AT_MOST, S3Objects, are_at_hand
 from dj_dagster.objects.store_settings import S3StoreSettings
 
 
 class S3Store(BucketStore):
-    """A bucket of Amazon S3 or of any server that speaks its protocol."""
+    """A bucket of Amazon S3 or of any server that speaks its protocol.
+
+    Whole objects pass through `S3Objects` where that works, all else through s3fs.
+    """
 
     scheme = "s3"
     refusals = (PermissionError, NoCredentialsError, PartialCredentialsError)
@@ -48,6 +55,53 @@ class S3Store(BucketStore):
             self.filesystem.cp_file(key, key, MetadataDirective="REPLACE")
         if not self.exists(path):
             raise MissingExternalFile(f"{self.url(path)} is gone.")
+
+    def put_file(self, path: str, file: Path) -> None:
+        """Upload a file, a large one in parts; a failed upload leaves nothing."""
+        if file.stat().st_size <= AT_MOST:
+            self.put(path, file.read_bytes())
+        else:
+            super().put_file(path, file)
+
+    def upload(self, key: str, data: bytes) -> None:
+        """Write an object, a large one in parts."""
+        if self._quick and len(data) <= AT_MOST:
+            self._quick.put(self._in_bucket(key), data)
+        else:
+            super().upload(key, data)
+
+    def download(self, key: str) -> bytes:
+        """Read an object, in one request."""
+        if self._quick:
+            return self._quick.get(self._in_bucket(key))
+        # With more at once, s3fs asks for the size first, and costs the latency twice.
+        return self.filesystem.cat_file(key, max_concurrency=1)
+
+    def describe(self, key: str) -> Mapping[str, Any]:
+        """Return size and time of an object."""
+        if self._quick:
+            return self._quick.describe(self._in_bucket(key))
+        # Unlike `info`, this does not list what there is when nothing is found.
+        found = self.filesystem.call_s3(
+            "head_object", Bucket=self._bucket, Key=self._in_bucket(key)
+        )
+        return {
+            "type": "file",
+            "name": key,
+            "size": found["ContentLength"],
+            "LastModified": found["LastModified"],
+        }
+
+    @property
+    def _quick(self) -> S3Objects | None:
+        return self._objects if are_at_hand(self._s3) else None
+
+    @cached_property
+    def _objects(self) -> S3Objects:
+        return S3Objects(self._s3)
+
+    def _in_bucket(self, key: str) -> str:
+        return key.removeprefix(f"{self._bucket}/")
 
     def connect(self) -> s3fs.S3FileSystem:
         """Return a client of the server."""

@@ -9,7 +9,7 @@ from typing import Any
 from dj_dagster.errors import DefinitionError, ObjectError
 from dj_dagster.objects.addressing import object_path
 from dj_dagster.objects.codec import Codec, ObjectContext
-from dj_dagster.objects.reference import read_reference
+from dj_dagster.objects.reference import read_reference, reference_text
 from dj_dagster.objects.store import Store
 
 Key = Mapping[str, Any] | None
@@ -59,6 +59,10 @@ class SchemaCodec(Codec, register=False):
         """
         fields = read_reference(stored)
         return known(context).stores.get(fields.get("store"), self.default_store), fields
+
+    def describe(self, stored: Any, size: int | None = None) -> str | None:
+        """Return what a reference says of its object: what it is, how large, where."""
+        return reference_text(stored)
 
 
 def known(context: ObjectContext | None) -> ObjectContext:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
-from dj_dagster.errors import ConfigurationError, ObjectError
+from dj_dagster.errors import ConfigurationError, InvalidValueError, ObjectError
 from dj_dagster.objects.codec import ObjectContext
 from dj_dagster.objects.object_codec import ObjectCodec, published
 from dj_dagster.objects.object_ref import StagedObject
@@ -27,7 +27,8 @@ class ZarrCodec(ObjectCodec, register=False):
 
     An xarray ``Dataset`` or ``DataArray`` comes out as such, of numpy and dask arrays comes a
     ``zarr.Array``, as from a folder that was staged, where a group comes as ``zarr.Group``. A dask
-    array is computed and written chunk by chunk.
+    array is computed and written chunk by chunk; where its chunks are of several sizes, they are
+    made as large as the largest.
     """
 
     name = "zarr"
@@ -35,12 +36,21 @@ class ZarrCodec(ObjectCodec, register=False):
 
     def validate(self, value: Any) -> None:
         """Accept arrays with named dimensions or without."""
-        if isinstance(value, StagedObject) or _kind(value):
+        if isinstance(value, StagedObject):
             return
-        raise TypeError(
-            f"<zarr@> holds an xarray Dataset or DataArray, or a dask, zarr or numpy array, not "
-            f"{type(value).__name__}"
-        )
+        kind = _kind(value)
+        if not kind:
+            raise TypeError(
+                f"<zarr@> holds an xarray Dataset or DataArray, or a dask, zarr or numpy array, "
+                f"not {type(value).__name__}"
+            )
+        if kind == "array":
+            _check_array(value)
+        elif unwritable := [name for name in _names(value) if "/" in str(name)]:
+            raise ValueError(
+                f"the variable {unwritable[0]!r} would be lost in a group of its own: rename it, "
+                "without '/'"
+            )
 
     def encode(
         self,
@@ -58,8 +68,7 @@ class ZarrCodec(ObjectCodec, register=False):
         if kind == "array":
             _write_array(_zarr_store(store, path), value)
         else:
-            # Dimensions and coordinates of both kinds; which of them it was, the reference says.
-            value.to_zarr(_zarr_store(store, path), mode="w", consolidated=False, zarr_format=3)
+            _write_labelled(_zarr_store(store, path), value)
         return {**published(store, path, _EXT).to_json(), "kind": kind}
 
     def decode(self, stored: Any, *, key: Key = None, context: ObjectContext | None = None) -> Any:
@@ -82,26 +91,85 @@ class ZarrCodec(ObjectCodec, register=False):
 
 def _kind(value: Any) -> str:
     """Return how an array is written, "" for what is none."""
-    package = type(value).__module__.partition(".")[0]
-    name = type(value).__name__
+    package, name = _package(value), type(value).__name__
     if package == "xarray" and name in ("Dataset", "DataArray"):
         return name.lower()
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+    if isinstance(value, np.ndarray):
         return "array"
     return "array" if name in ("Array", "AsyncArray") and package in ("dask", "zarr") else ""
 
 
+def _package(value: Any) -> str:
+    return type(value).__module__.partition(".")[0]
+
+
+def _check_array(value: Any) -> None:
+    """Refuse arrays that would come out as something else, or not at all."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError("the mask would be lost: store value.filled(...)")
+    if _package(value) != "zarr" and value.dtype.hasobject:
+        raise TypeError("<zarr@> holds no Python objects; use <blob@> for object arrays")
+    # An unknown size is not a number.
+    if any(size != size for size in value.shape):
+        raise ValueError("a dask array has chunks of unknown size: call its compute_chunk_sizes()")
+
+
+def _names(value: Any) -> list[Any]:
+    names = list(value.coords)
+    return [*names, *value.data_vars] if hasattr(value, "data_vars") else [*names, value.name]
+
+
 def _write_array(target: Any, value: Any) -> None:
     zarr = _needed("zarr")
-    if isinstance(value, np.ndarray):
-        zarr.create_array(target, data=value)
-        return
-    chunks = getattr(value, "chunksize", None) or value.chunks
-    array = zarr.create_array(target, shape=value.shape, dtype=value.dtype, chunks=chunks)
-    if hasattr(value, "dask"):
-        value.store(array, lock=False)
+    if type(value).__name__ == "AsyncArray":
+        value = zarr.Array(value)
+    if isinstance(value, zarr.Array):
+        zarr.from_array(
+            target, data=value, fill_value=value.fill_value, attributes=dict(value.attrs)
+        )
+    elif isinstance(value, np.ndarray):
+        zarr.create_array(target, data=np.asarray(value))
     else:
-        array[...] = value[...]
+        # Two of its chunks must never share one in the store, which both would write at once.
+        value = value.rechunk(value.chunksize)
+        shape, chunks = value.shape, value.chunksize
+        array = zarr.create_array(target, shape=shape, dtype=value.dtype, chunks=chunks)
+        value.store(array, lock=False)
+
+
+def _write_labelled(target: Any, value: Any) -> None:
+    """Write an xarray object with its dimensions, coordinates and attributes."""
+    try:
+        evenly = _evenly_chunked(value)
+        evenly.to_zarr(target, mode="w", consolidated=False, zarr_format=3)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise InvalidValueError(f"the value cannot be written as Zarr: {error}") from error
+
+
+def _evenly_chunked(value: Any) -> Any:
+    """Give the dask arrays of an xarray object chunks of one size, as Zarr has them."""
+    if not any(variable.chunks for variable in _variables(value)):
+        return value
+    value = value.unify_chunks()
+    uneven = {
+        name: max(sizes)
+        for name, sizes in value.chunksizes.items()
+        if len({*sizes[:-1]}) > 1 or sizes[-1] > sizes[0]
+    }
+    value = (value.chunk(uneven) if uneven else value).copy(deep=False)
+    for variable in _variables(value):
+        if variable.chunks:
+            # How the array that this one comes from was stored; it need not fit any more.
+            variable.encoding = {
+                name: setting
+                for name, setting in variable.encoding.items()
+                if name not in ("chunks", "preferred_chunks", "shards")
+            }
+    return value
+
+
+def _variables(value: Any) -> list[Any]:
+    return list(value.variables.values()) if hasattr(value, "variables") else [value.variable]
 
 
 def _opened(source: Any, kind: str | None) -> Any:

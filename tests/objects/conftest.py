@@ -6,22 +6,18 @@ from typing import Any
 import pytest
 
 from dj_dagster.objects.stores import Store, Stores
+from tests.services.clouds import CLOUDS
 
 
 @pytest.fixture
-def file_settings(tmp_path: Path) -> dict[str, Any]:
+def file_store_settings(tmp_path: Path) -> dict[str, Any]:
     return {"protocol": "file", "location": str(tmp_path / "store")}
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(params=["file", *CLOUDS])
 def store_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Settings of a local folder, then of a bucket on an S3 server: the test runs on both."""
-    return request.getfixturevalue(f"{request.param}_settings")
-
-
-@pytest.fixture
-def s3_settings(s3_store_settings: dict[str, Any]) -> dict[str, Any]:
-    return s3_store_settings
+    """Settings of a local folder, then of a bucket on each kind of server: the test runs on all."""
+    return request.getfixturevalue(f"{request.param}_store_settings")
 
 
 @pytest.fixture

@@ -83,9 +83,9 @@ def registry() -> CodecRegistry:
 
 
 @pytest.fixture
-def file_stores(file_settings: dict[str, Any], tmp_path: Path) -> Stores:
+def file_stores(file_store_settings: dict[str, Any], tmp_path: Path) -> Stores:
     raw = {"protocol": "file", "location": str(tmp_path / "raw")}
-    return Stores({"default": "main", "main": file_settings, "raw": raw})
+    return Stores({"default": "main", "main": file_store_settings, "raw": raw})
 
 
 @pytest.fixture

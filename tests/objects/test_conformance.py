@@ -91,8 +91,31 @@ def failing(tried: CodecConformance) -> set[str]:
 
 
 def test_a_sound_codec_passes() -> None:
-    assert len(checks()) == 9
+    assert len(checks()) == 10
     assert failing(suite()) == set()
+
+
+class Mute(Codec, register=False):
+    """Describes bytes by a number."""
+
+    name = "mute"
+
+    def get_dtype(self, is_store: bool) -> str:
+        return "bytes"
+
+    def encode(self, value: Any, *, key: Any = None, store_name: str | None = None) -> Any:
+        return bytes(value)
+
+    def decode(self, stored: Any, *, key: Any = None) -> Any:
+        return list(stored)
+
+    def describe(self, stored: Any, size: int | None = None) -> Any:
+        return size
+
+
+def test_descriptions_are_text() -> None:
+    tried = type("Suite", (CodecConformance,), {"codec": Mute, "values": ([1, 2],)})()
+    assert "test_descriptions_read_nothing" in failing(tried)
 
 
 class Stray(SchemaCodec, register=False):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from datetime import date, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from dj_dagster.errors import (
 from dj_dagster.model.types import parse_type
 from dj_dagster.objects.addressing import key_text, object_path
 from dj_dagster.objects.codecs import CodecRegistry, ObjectContext
+from dj_dagster.objects.npy_codec import load_arrays
 from dj_dagster.objects.store_settings import FileStoreSettings
 from dj_dagster.objects.stores import Store, Stores
 
@@ -193,6 +196,34 @@ def test_a_local_array_is_mapped(stores: Stores, store: Store) -> None:
     assert isinstance(mapped, np.memmap) == (store.local_path("x") is not None)
 
 
+def test_many_arrays_are_loaded_in_their_order(stores: Stores, store: Store) -> None:
+    arrays = [np.full(3, n) for n in range(40)]
+    refs = [fetched("<npy@>", stored("<npy@>", array, stores), stores) for array in arrays]
+    refs.insert(1, None)
+    store.delete(refs[-1].path)
+    found = load_arrays(refs)
+    first = [None if array is None else array.tolist() for array in islice(found, 40)]
+    assert first == [[0] * 3, None, *([n] * 3 for n in range(1, 39))]
+    assert refs[0].is_loaded
+    with pytest.raises(MissingExternalFile):
+        next(found)
+
+
+def test_arrays_are_loaded_at_once(
+    stores: Stores, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refs = [fetched("<npy@>", stored("<npy@>", np.zeros(3), stores), stores) for _ in range(4)]
+    together = threading.Barrier(4, timeout=30)
+    get = store.get
+
+    def meet(path: str) -> bytes:
+        together.wait()
+        return get(path)
+
+    monkeypatch.setattr(store, "get", meet)
+    assert len(list(load_arrays(refs))) == 4
+
+
 def test_an_array_that_changed_is_refused(stores: Stores, store: Store) -> None:
     ref = fetched("<npy@>", stored("<npy@>", np.zeros(3), stores), stores)
     other = io.BytesIO()
@@ -200,14 +231,43 @@ def test_an_array_that_changed_is_refused(stores: Stores, store: Store) -> None:
     store.put(ref.path, other.getvalue())
     with pytest.raises(ChecksumError, match=r"\(3,\) was written"):
         ref.load()
-    store.put(ref.path, b"no array")
-    with pytest.raises(ObjectError, match=r"no \.npy file"):
-        ref.load()
+    header = other.getvalue()[:10]
+    for damaged in (b"no array" * 10, header + b"{'descr': (" + bytes(100)):
+        store.put(ref.path, damaged)
+        with pytest.raises(ObjectError, match=r"no \.npy file"):
+            ref.load()
 
 
-@pytest.mark.parametrize("value", [[1, 2], "x", np.array([object()])])
-def test_what_is_no_array_is_refused(stores: Stores, value: object) -> None:
-    with pytest.raises(InvalidValueError, match="<npy@> holds"):
+@pytest.mark.parametrize("shape", ["xyz", [-1], [2.5], ["2"], 3, None, {}, [None]])
+def test_a_damaged_shape_is_told(stores: Stores, shape: Any) -> None:
+    reference = stored("<npy@>", np.zeros(3), stores)
+    with pytest.raises(ObjectError, match=r"\.npy|describes no array"):
+        fetched("<npy@>", {**reference, "shape": shape}, stores).load()
+
+
+@pytest.mark.parametrize("length", [10**10, 10**15])
+def test_a_forged_length_of_an_array_is_told(stores: Stores, store: Store, length: int) -> None:
+    reference = stored("<npy@>", np.zeros(3), stores)
+    header = io.BytesIO()
+    description = {"descr": "<f8", "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(header, description)
+    store.put(reference["path"], header.getvalue() + bytes(24))
+    for forged in (reference, {**reference, "shape": [length]}):
+        with pytest.raises(ObjectError, match=reference["path"]):
+            fetched("<npy@>", forged, stores).load()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([1, 2], "<npy@> holds"),
+        ("x", "<npy@> holds"),
+        (np.array([object()]), "<npy@> holds"),
+        (np.ma.masked_array([1, 2], [0, 1]), "mask would be lost"),
+    ],
+)
+def test_what_is_no_array_is_refused(stores: Stores, value: object, message: str) -> None:
+    with pytest.raises(InvalidValueError, match=message):
         stored("<npy@>", value, stores)
 
 

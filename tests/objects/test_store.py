@@ -1,4 +1,4 @@
-"""What every store does, on a folder and on a real S3 server."""
+"""What every store does, on a folder and on a server of each protocol."""
 
 from __future__ import annotations
 

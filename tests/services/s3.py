@@ -52,8 +52,13 @@ def bucket_files(settings: Mapping[str, Any]) -> Any:
 
 
 @contextlib.contextmanager
-def s3() -> Generator[S3Server]:
+def s3(*options: str) -> Generator[S3Server]:
     """Run a server over an empty temporary folder.
+
+    Parameters
+    ----------
+    options
+        Further options of ``rclone serve s3``.
 
     Raises
     ------
@@ -66,7 +71,8 @@ def s3() -> Generator[S3Server]:
         (place / "buckets").mkdir()
         port = free_port()
         command = [rclone, "serve", "s3", "--config", "", "--addr", f"127.0.0.1:{port}"]
-        command += ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", str(place / "buckets")]
+        command += ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", *options]
+        command += [str(place / "buckets")]
         with server(command, log=place / "log", ready=lambda: accepts(port)):
             yield S3Server(f"127.0.0.1:{port}", ACCESS_KEY, SECRET_KEY)
 
