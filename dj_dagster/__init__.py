@@ -51,7 +51,7 @@ from dj_dagster.errors import (
 from dj_dagster.instance import Instance
 from dj_dagster.objects.blob import MatCell, MatStruct
 from dj_dagster.objects.codecs import Codec
-from dj_dagster.objects.npy_codec import NpyRef
+from dj_dagster.objects.npy_codec import NpyRef, load_arrays
 from dj_dagster.objects.object_ref import ObjectRef
 from dj_dagster.objects.schema_codec import SchemaCodec
 from dj_dagster.objects.stores import Stores
@@ -143,6 +143,7 @@ __all__ = [
     "kill",
     "list_codecs",
     "list_schemas",
+    "load_arrays",
     "logger",
     "replace_datajoint",
     "schema",

@@ -11,18 +11,20 @@ matches, as DataJoint 2 does. Write ``keep_all_rows=False`` to leave them out.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 from dj_dagster.errors import QueryError
 from dj_dagster.model.names import camel_case, snake_case
-from dj_dagster.model.types import parse_type
-from dj_dagster.objects.codec import Codec
-from dj_dagster.objects.codecs import CodecRegistry
+from dj_dagster.objects.attribute_adapter import (
+    AdapterCodec,
+    AttributeAdapter,
+    register_adapters,
+)
 
 to_camel_case = camel_case
 from_camel_case = snake_case
@@ -34,8 +36,18 @@ key = "KEY"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class _Connection(Protocol):
+    """What the old fetches need of a connection."""
+
+    @property
+    def fetch_format(self) -> Literal["array", "frame"]: ...
+
+
 class _Query(Protocol):
     """What the old fetches need of a query."""
+
+    @property
+    def connection(self) -> _Connection: ...
 
     @property
     def primary_key(self) -> list[str]: ...
@@ -74,7 +86,8 @@ class OldQuery:
         offset, limit, order_by, squeeze
             As for `to_dicts`.
         format
-            ``"array"``, one structured array of all attributes, or ``"frame"``, a data frame.
+            ``"array"``, one structured array of all attributes, or ``"frame"``, a data frame; by
+            default as the setting ``fetch_format`` has it.
         as_dict
             Whether rows are dicts.
         download_path
@@ -191,63 +204,6 @@ class OldSchema:
         super().drop(prompt=False if force else prompt)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-class AttributeAdapter:
-    """A kind of value of one's own, as it was written before `Codec`.
-
-    An instance goes by the name of the variable that holds it, ``<name>`` in definitions.
-
-    Attributes
-    ----------
-    attribute_type
-        What is stored: ``"longblob"``, ``"attach@raw"``, ``"varchar(255)"``.
-    """
-
-    attribute_type: ClassVar[Any]
-
-    def put(self, obj: Any) -> Any:
-        """Return what is stored for a value."""
-        raise NotImplementedError(f"{type(self).__name__} needs a method put(self, obj).")
-
-    def get(self, value: Any) -> Any:
-        """Return the value that `put` was given."""
-        raise NotImplementedError(f"{type(self).__name__} needs a method get(self, value).")
-
-
-class AdapterCodec(Codec, register=False):
-    """An `AttributeAdapter` as a codec."""
-
-    def __init__(self, name: str, adapter: AttributeAdapter) -> None:
-        self.name = name  # pyright: ignore[reportAttributeAccessIssue]
-        self._adapter = adapter
-
-    def get_dtype(self, is_store: bool) -> str:
-        """Return the adapter's type in today's spelling."""
-        return parse_type(self._adapter.attribute_type).text
-
-    def encode(self, value: Any, *, key: Any = None, store_name: str | None = None) -> Any:
-        """Return what the adapter puts."""
-        return self._adapter.put(value)
-
-    def decode(self, stored: Any, *, key: Any = None) -> Any:
-        """Return what the adapter gets."""
-        return self._adapter.get(stored)
-
-
-def register_adapters(registry: CodecRegistry, names: Iterable[str], found: Any) -> None:
-    """Make adapters available as codecs, those among the codec names of a definition.
-
-    Parameters
-    ----------
-    found
-        Function from a name to the objects of that name in sight of the definition.
-    """
-    for name in names:
-        for value in found(name):
-            if isinstance(value, AttributeAdapter):
-                registry.register(AdapterCodec(name, value))
-                break
-
-
 def key_hash(mapping: Mapping[str, Any]) -> str:
     """Return the MD5 of a key's values in the order of their names, as in old job tables.
 
@@ -283,7 +239,8 @@ def _fetch(
         return list(columns) if len(attrs) > 1 else columns
     if as_dict:
         return query.to_dicts(**options)
-    return query.to_pandas(**options) if format == "frame" else query.to_arrays(**options)
+    frame = (format or query.connection.fetch_format) == "frame"
+    return query.to_pandas(**options) if frame else query.to_arrays(**options)
 
 
 def _downloading(query: Any, folder: str | Path | None) -> AbstractContextManager[Any]:

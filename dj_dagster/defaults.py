@@ -1,19 +1,16 @@
-"""The default configuration and connection, for those who do not pass their own.
-
-This is the outermost shell: nothing below it reads what is here.
-"""
+"""What users name without a connection: it is on the default one."""
 
 from __future__ import annotations
 
-import threading
-import warnings
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from types import MappingProxyType
 from typing import Any
 
 from dj_dagster.compat import OldSchema
+from dj_dagster.default_connection import config, conn
 from dj_dagster.errors import QueryError
 from dj_dagster.model.names import Tier, parse_table_name
+from dj_dagster.model.table_name import TableName
 from dj_dagster.objects.codecs import Codec, CodecRegistry
 from dj_dagster.old_jobs import SchemaJobs
 from dj_dagster.relational.database.connection import Connection
@@ -21,66 +18,8 @@ from dj_dagster.relational.diagrams import diagram
 from dj_dagster.relational.schemas import free_table, virtual
 from dj_dagster.relational.schemas.reflection import PLAIN_TIERS
 from dj_dagster.relational.schemas.schema import Schema as RelationalSchema
-from dj_dagster.settings import Config
 from dj_dagster.workflow.computed import Computed, Imported
 from dj_dagster.workflow.jobs import queues
-
-_lock = threading.RLock()
-_config: Config | None = None
-_connection: Connection | None = None
-
-
-def config() -> Config:
-    """Return the settings, read when they are first asked for."""
-    global _config
-    with _lock:
-        if _config is None:
-            _config = Config.found()
-        return _config
-
-
-def conn(
-    host: str | None = None,
-    user: str | None = None,
-    password: str | None = None,
-    *,
-    init_fun: Callable[..., Any] | None = None,
-    reset: bool = False,
-    use_tls: bool | dict[str, Any] | None = None,
-) -> Connection:
-    """Return the default connection, which is made when it is first asked for.
-
-    Parameters
-    ----------
-    host, user, password, use_tls
-        Settings to change first. A connection that is open stays as it is, unless `reset`.
-    init_fun
-        Has no effect: it was an SQL statement to begin connections with.
-    reset
-        Whether to close the connection, read environment and files anew, and make another. What
-        was set in Python stays set.
-    """
-    global _connection
-    given = {"host": host, "user": user, "password": password, "use_tls": use_tls}
-    changes = {f"database.{name}": value for name, value in given.items() if value is not None}
-    del init_fun
-    with _lock:
-        if reset and _connection is not None:
-            _connection.close()
-            _connection = None
-        settings = config()
-        if reset:
-            settings.reread()
-        if _connection is None:
-            settings.update(changes)
-            _connection = settings.connect()
-        elif any(settings[name] != value for name, value in changes.items()):
-            warnings.warn(
-                f"The connection to {_connection.url} is open and stays in use: pass reset=True "
-                "to have another.",
-                stacklevel=2,
-            )
-        return _connection
 
 
 class Schema(OldSchema, RelationalSchema):
@@ -134,7 +73,12 @@ class Schema(OldSchema, RelationalSchema):
             cls().table_name: cls for cls in (*self.reflected.values(), *self.tables.values())
         }
         names = [name for name in self.list_tables() if _is_computed(name)]
-        tables = [classes[name]() if name in classes else self.get_table(name) for name in names]
+        tables = [
+            classes[name]()
+            if name in classes
+            else free_table.FreeTable(self.connection, TableName(self.name, name))
+            for name in names
+        ]
         return SchemaJobs(queues(self.connection, tables))
 
     def _default_connection(self) -> Connection:

@@ -12,53 +12,41 @@ environment         meaning
 All of them are in `dj_dagster.settings_sources`. A file ``datajoint.json``, or DataJoint 0.14's
 ``dj_local_conf.json``, is looked for in the working directory and in those above it, then
 ``~/.datajoint_config.json``; the environment wins over files, and what is set in Python over both.
+
+A URL and a host name the same thing twice. The stronger source decides between them: a host set in
+Python takes the place of a URL from the environment, and ``DJ_HOST`` that of a URL in a file. Where
+one source has both, the URL is used, and the log says so unless they agree. What a URL leaves out
+of user, password and port is taken from the other settings.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import pprint
-import warnings
-from collections.abc import Generator, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy as sa
-from pydantic import SecretStr, ValidationError
 
-from dj_dagster.errors import ConfigurationError
 from dj_dagster.model.job_settings import JobSettings
 from dj_dagster.objects.stores import Stores
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.display import Display
-from dj_dagster.settings_model import Section, Settings, section_names, setting_names
-from dj_dagster.settings_places import (
-    FollowingStores,
-    database_url,
-    embedded_store,
-)
+from dj_dagster.settings_mapping import SettingsMapping, UnknownSettingError
+from dj_dagster.settings_model import Settings
 from dj_dagster.settings_sources import (
-    ENVIRONMENT,
     FILE_NAMES,
     GLOBAL_FILE,
     LOCAL_FILE,
     found_settings,
     read_file,
 )
+from dj_dagster.settings_stores import FollowingStores, embedded_store
 
-_NAMES = frozenset(setting_names())
-
-
-class UnknownSettingError(ConfigurationError, KeyError):
-    """A setting that is neither known nor has been set."""
-
-    __str__ = Exception.__str__
+__all__ = ["Config", "UnknownSettingError"]
 
 
-class Config(MutableMapping[str, Any]):
+class Config(SettingsMapping):
     """The settings, by dotted name or as attributes: ``config["jobs.auto_refresh"]``.
 
     Names of earlier versions of DataJoint, and any others, can be set and read back as well; a
@@ -85,14 +73,6 @@ class Config(MutableMapping[str, Any]):
     5
     """
 
-    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
-        self._settings = Settings()
-        self._others: dict[str, Any] = {}
-        self._assigned: dict[str, Any] = {}
-        self._warned: set[str] = set()
-        for name, value in (values or {}).items():
-            self._put(name, value)
-
     @classmethod
     def found(cls) -> Config:
         """Return the settings that the environment and the files say."""
@@ -100,81 +80,9 @@ class Config(MutableMapping[str, Any]):
 
     def reread(self) -> None:
         """Read the environment and the files again; what was set in Python stays."""
-        fresh = Config({**found_settings(), **self._assigned})
-        self._settings, self._others = fresh._settings, fresh._others
-
-    def __getitem__(self, name: str) -> Any:
-        if name in self._others:
-            return self._others[name]
-        value: Any = self._settings
-        for part in name.split("."):
-            inner = value if isinstance(value, Mapping) else _fields(value)
-            if part not in inner:
-                known = ", ".join(sorted(_NAMES))
-                raise UnknownSettingError(
-                    f"There is no setting {name!r}, and none was set. Known settings: {known}."
-                )
-            value = inner[part]
-        return value.get_secret_value() if isinstance(value, SecretStr) else value
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        if name == "database.host" and value is not None:
-            # The last word counts: a URL from elsewhere would win over the host.
-            self["database.url"] = None
-        self._put(name, value)
-        self._assigned[name] = value
-
-    def __delitem__(self, name: str) -> None:
-        """Set a setting back to its default, or forget one of your own."""
-        self._assigned.pop(name, None)
-        if name in self._others:
-            del self._others[name]
-        else:
-            self._put(name, Config()[name])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter([*setting_names(), *self._others])
-
-    def __len__(self) -> int:
-        return len(_NAMES) + len(self._others)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if name not in Settings.model_fields:
-            raise AttributeError(f"There is no setting {name!r}; see config.keys().")
-        return getattr(self._settings, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name.startswith("_"):
-            super().__setattr__(name, value)
-        else:
-            self[name] = value
-
-    def __repr__(self) -> str:
-        # Whole stores are left out, for they hold keys.
-        shown = {name: _shown(name, self[name]) for name in self}
-        return pprint.pformat(shown, sort_dicts=False)
-
-    @contextmanager
-    def override(self, **values: Any) -> Generator[Config]:
-        """Change settings for a while; ``__`` in a name stands for the dot."""
-        names = {name.replace("__", "."): value for name, value in values.items()}
-        before = {name: self[name] for name in names if name in self}
-        assigned = dict(self._assigned)
-        try:
-            for name, value in names.items():
-                self[name] = value
-            yield self
-        finally:
-            for name in names:
-                if name in before:
-                    self._put(name, before[name])
-                else:
-                    self._others.pop(name, None)
-            self._assigned = assigned
-
-    __call__ = override
+        fresh, changes = Config.found(), self.changes()
+        fresh._put_all(changes)
+        self._settings, self._others, self._given = fresh._settings, fresh._others, fresh._given
 
     def load(self, filename: str | Path | None = None) -> None:
         """Take the settings of a JSON file, by default of ``dj_local_conf.json``.
@@ -184,7 +92,9 @@ class Config(MutableMapping[str, Any]):
         ConfigurationError
             If it cannot be read.
         """
-        self.update(read_file(Path(filename or LOCAL_FILE)))
+        values = read_file(Path(filename or LOCAL_FILE))
+        self._put_all(values)
+        self._assigned.update(values)
 
     def save(self, filename: str | Path, verbose: bool = False) -> None:
         """Write what differs from the defaults to a JSON file, which only its owner can read.
@@ -241,7 +151,7 @@ class Config(MutableMapping[str, Any]):
 
     def url(self) -> sa.URL:
         """Return the database URL, its password in it."""
-        return database_url(self._settings.database)
+        return self._settings.database.chosen_url()
 
     def connect(self) -> Connection:
         """Return a new connection to the configured database; nothing is dialled yet.
@@ -255,6 +165,7 @@ class Config(MutableMapping[str, Any]):
             jobs=self._jobs,
             download_path=lambda: Path(self["download_path"]),
             semantic_check=lambda: self._settings.semantic_check,
+            fetch_format=lambda: self._settings.fetch_format,
         )
         # The section itself, so that changes are seen.
         connection.display = cast(Display, self._settings.display)
@@ -266,50 +177,3 @@ class Config(MutableMapping[str, Any]):
 
     def _stores(self) -> dict[str, Any]:
         return embedded_store() | self._settings.stores
-
-    def _put(self, name: str, value: Any) -> None:
-        *path, last = name.split(".")
-        holder = self[".".join(path)] if path and path[0] in ("stores", "custom") else None
-        if isinstance(holder, dict):
-            holder[last] = value
-        elif name in section_names() and isinstance(value, Mapping):
-            for inner, item in value.items():
-                self._put(f"{name}.{inner}", item)
-        elif name in _NAMES:
-            self._assign(path, last, value)
-        else:
-            self._others[name] = value
-            self._warn(name, f"The setting {name!r} is kept, but nothing here reads it.")
-
-    def _assign(self, path: list[str], last: str, value: Any) -> None:
-        section: Section = getattr(self._settings, path[0]) if path else self._settings
-        try:
-            setattr(section, last, value)
-        except ValidationError as error:
-            raise _refused(".".join([*path, last]), error) from None
-        if last == "loglevel":
-            logging.getLogger(__package__).setLevel(self._settings.loglevel)
-        if last == "enable_python_native_blobs" and not self._settings.enable_python_native_blobs:
-            self._warn(last, f"{last} cannot be turned off here: blobs hold any Python value.")
-
-    def _warn(self, name: str, message: str) -> None:
-        if name not in self._warned:
-            self._warned.add(name)
-            warnings.warn(message, stacklevel=4)
-
-
-def _fields(section: Any) -> dict[str, Any]:
-    return dict(section) if isinstance(section, Section) else {}
-
-
-def _shown(name: str, value: Any) -> Any:
-    if name in ("database.url", "database.password"):
-        return None if value is None else "***"
-    return list(value) if name == "stores" else value
-
-
-def _refused(name: str, error: ValidationError) -> ConfigurationError:
-    """Say which setting cannot be used, without its value, which may be secret."""
-    variable = f" ({ENVIRONMENT[name]})" if name in ENVIRONMENT else ""
-    problems = "; ".join(dict.fromkeys(problem["msg"] for problem in error.errors()))
-    return ConfigurationError(f"Settings: {name}{variable}: {problems}.")

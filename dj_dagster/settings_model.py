@@ -5,39 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, TypeGuard
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SecretStr
+from pydantic import Field, InstanceOf
 
-
-class Section(BaseModel):
-    """A group of settings; a value is checked whenever it is assigned."""
-
-    model_config = ConfigDict(validate_assignment=True, extra="forbid", hide_input_in_errors=True)
-
-
-class DatabaseSettings(Section):
-    """Where the database is: a `url`, or else a MySQL server by its `host`.
-
-    Attributes
-    ----------
-    use_tls
-        True demands an encrypted connection; a mapping may name `ca`, `cert`, `key` and so on.
-    create_tables
-        Whether schemas declare tables that do not exist, unless told otherwise.
-    name, database_prefix, reconnect
-        Kept for programs that read them. Connections are always opened again when they are lost.
-    """
-
-    url: SecretStr | None = None
-    host: str | None = None
-    port: int | None = None
-    user: str | None = None
-    password: SecretStr | None = None
-    use_tls: bool | dict[str, Any] | None = None
-    create_tables: bool = True
-    backend: Literal["mysql", "postgresql"] = "mysql"
-    name: str | None = None
-    database_prefix: str = ""
-    reconnect: bool = True
+from dj_dagster.settings_database import DatabaseSettings, Section
 
 
 class ConnectionSettings(Section):

@@ -96,6 +96,9 @@ def _over(settings: dict[str, Any], winning: dict[str, Any]) -> dict[str, Any]:
     stores = settings.get("stores"), winning.get("stores")
     if all(isinstance(part, Mapping) for part in stores):
         winning = {**winning, "stores": {**settings["stores"], **winning["stores"]}}
+    if "database.host" in winning:
+        # Within one source the URL counts: here it would be that of the weaker one.
+        settings = {name: value for name, value in settings.items() if name != "database.url"}
     return {**settings, **winning}
 
 

@@ -23,6 +23,15 @@ FLOORS = (
     ("objects", "compat"),
     ("relational",),
     ("workflow",),
+    (
+        "default_connection",
+        "settings",
+        "settings_database",
+        "settings_mapping",
+        "settings_model",
+        "settings_sources",
+        "settings_stores",
+    ),
     ("orchestration",),
 )
 DAGSTER_FROM = len(FLOORS) - 1

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 import dj_dagster as dj
-from dj_dagster import defaults
+from dj_dagster import default_connection
+from dj_dagster.orchestration import build_definitions
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +23,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(defaults, "_config", None)
-    monkeypatch.setattr(defaults, "_connection", None)
+    monkeypatch.setattr(default_connection, "_config", None)
+    monkeypatch.setattr(default_connection, "_connection", None)
     return tmp_path
 
 
@@ -214,11 +216,88 @@ def test_connection_arguments() -> None:
     assert "ca.pem" in other.url
 
 
-def test_the_last_word_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DJ_DATABASE_URL", "sqlite:///from-environment.sqlite")
+def by_name() -> None:
     dj.config["database.host"] = "db.example"
+
+
+def by_attribute() -> None:
+    dj.config.database.host = "db.example"
+
+
+def by_argument() -> None:
+    assert dj.conn("db.example").url == "mysql+pymysql://db.example:3306"
+
+
+@pytest.mark.parametrize("set_host", [by_name, by_attribute, by_argument])
+def test_the_last_word_counts(
+    monkeypatch: pytest.MonkeyPatch, set_host: Callable[[], None]
+) -> None:
+    monkeypatch.setenv("DJ_DATABASE_URL", "sqlite:///from-environment.sqlite")
+    assert dj.config["database.url"] == "sqlite:///from-environment.sqlite"
+    set_host()
     assert dj.conn().url == "mysql+pymysql://db.example:3306"
     assert dj.conn(reset=True).url == "mysql+pymysql://db.example:3306"
+    dj.config["database.url"] = "sqlite:///from-python.sqlite"
+    assert dj.conn(reset=True).url == "sqlite:///from-python.sqlite"
+
+
+def test_what_is_set_as_an_attribute_stays_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    dj.config.database.user = "ann"
+    dj.config.jobs.keep_completed = True
+    monkeypatch.setenv("DJ_HOST", "db.example")
+    monkeypatch.setenv("DJ_JOBS_KEEP_COMPLETED", "false")
+    assert dj.conn(reset=True).url == "mysql+pymysql://ann@db.example:3306"
+    assert dj.config["jobs.keep_completed"] is True
+
+
+def test_parts_that_are_set_after_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DJ_DATABASE_URL", "mysql+pymysql://bob:sekret@h:3307/")
+    dj.config["database.user"] = "ann"
+    dj.config.database.password = "other"
+    assert dj.config.url().render_as_string(False) == "mysql+pymysql://ann:other@h:3307/"
+    assert dj.conn(user="eve", reset=True).url == "mysql+pymysql://eve:***@h:3307/"
+    with dj.config.override(database__host="g", database__port=1):
+        assert dj.config.url().render_as_string(False) == "mysql+pymysql://eve:other@g:1"
+    assert dj.config.url().render_as_string(False) == "mysql+pymysql://eve:other@h:3307/"
+    dj.config["database.url"] = "sqlite:///x.sqlite"
+    dj.config["database.user"] = "ann"
+    assert dj.conn(reset=True).url == "sqlite:///x.sqlite"
+
+
+def test_parts_that_a_url_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("USER", "bob"), ("PASS", "sekret"), ("PORT", "3307")):
+        monkeypatch.setenv(f"DJ_{name}", value)
+    monkeypatch.setenv("DJ_DATABASE_URL", "mysql+pymysql://h/")
+    assert dj.conn().url == "mysql+pymysql://bob:***@h:3307/"
+    monkeypatch.setenv("DJ_DATABASE_URL", "mysql+pymysql://ann@h:1/")
+    assert dj.conn(reset=True).url == "mysql+pymysql://ann@h:1/"
+
+
+def test_a_host_that_is_not_used_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(folder, {"database": {"host": "db.example", "url": "mysql+pymysql://bob:sekret@h/"}})
+    assert dj.conn().url == "mysql+pymysql://bob:***@h/"
+    assert "db.example is not used" in caplog.text
+    assert "sekret" not in caplog.text
+    monkeypatch.setenv("DJ_HOST", "of-environment")
+    caplog.clear()
+    assert dj.conn(reset=True).url == "mysql+pymysql://of-environment:3306"
+    monkeypatch.setenv("DJ_DATABASE_URL", "mysql+pymysql://of-environment/")
+    assert dj.conn(reset=True).url == "mysql+pymysql://of-environment/"
+    assert not caplog.text
+
+
+def test_patterns_of_schemas_are_looked_for_on_the_default_connection(folder: Path) -> None:
+    dj.config["database.url"] = f"sqlite:///{folder / 'own.sqlite'}"
+    schema: Any = dj.Schema("lab_one")
+
+    @schema
+    class Subject(dj.Manual):
+        definition = "subject : int32"
+
+    definitions = build_definitions("lab_*", state_path=folder / "state.json")
+    assert [key.path for key in definitions.resolve_all_asset_keys()] == [["lab_one", "subject"]]
 
 
 def test_previews_and_jobs_follow(folder: Path) -> None:
@@ -233,6 +312,26 @@ def test_previews_and_jobs_follow(folder: Path) -> None:
     assert connection.display.limit == 3
     assert connection.job_settings.default_priority == 1
     assert connection.download_path == folder / "down"
+
+
+def test_fetch_returns_what_fetch_format_says() -> None:
+    schema: Any = dj.Schema("lab")
+
+    @schema
+    class Subject(dj.Lookup):
+        definition = "subject : int32"
+        contents: ClassVar = [(1,), (2,)]
+
+    assert Subject.fetch().dtype.names == ("subject",)
+    dj.config["fetch_format"] = "frame"
+    assert Subject.fetch().index.tolist() == [1, 2]
+    assert Subject.fetch(format="array")["subject"].tolist() == [1, 2]
+    assert Subject.fetch(as_dict=True) == [{"subject": 1}, {"subject": 2}]
+    assert Subject.fetch("subject").tolist() == [1, 2]
+    with dj.config.override(fetch_format="array"):
+        assert Subject.fetch()["subject"].tolist() == [1, 2]
+    with pytest.raises(dj.ConfigurationError, match="fetch_format"):
+        dj.config["fetch_format"] = "frames"
 
 
 def test_template(folder: Path) -> None:

@@ -27,8 +27,8 @@ class JobSettings:
     add_job_metadata
         Whether computed tables that are declared from now on get `JOB_METADATA`.
     lease
-        How long a claimed key stays claimed without a sign of life. It is renewed four times as
-        often while the worker lives.
+        How long a claimed key stays claimed without a sign of life. It is renewed at a quarter of
+        it, and every 15 seconds at least, while the worker lives.
     """
 
     auto_refresh: bool = True

@@ -37,6 +37,11 @@ def ask_on_terminal(summary: str) -> bool:
     return answer.strip().lower() in ("y", "yes")
 
 
+def question(prompt: bool | None, confirm: Confirm | None, safemode: bool) -> Confirm | None:
+    """Return whom to ask, None to go ahead: `prompt` decides, and `safemode` where it is None."""
+    return (confirm or ask_on_terminal) if (safemode if prompt is None else prompt) else None
+
+
 def _can_ask() -> bool:
     """Whether there is a terminal, or a notebook, which has an `input` of its own."""
     on_terminal = sys.stdin is not None and sys.stdin.isatty()  # pyright: ignore[reportUnnecessaryComparison]

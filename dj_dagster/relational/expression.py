@@ -21,10 +21,12 @@ from dj_dagster.relational.algebra.joining import join
 from dj_dagster.relational.algebra.projection import project
 from dj_dagster.relational.algebra.top import Top, topped
 from dj_dagster.relational.algebra.union import unite
+from dj_dagster.relational.deletable import Deletable
 from dj_dagster.relational.fetching.rows import Rows
+from dj_dagster.relational.looking_again import looks_again
 
 
-class QueryExpression(OldQuery, Rows):
+class QueryExpression(OldQuery, Deletable, Rows):
     """A query that runs when its rows are asked for.
 
     Expressions are immutable: each operator returns a new one. ``&`` restricts, ``-`` restricts by
@@ -98,6 +100,7 @@ class QueryExpression(OldQuery, Rows):
         node = unite(self.node, _query(other, "united with"), self._checks())
         return QueryExpression(self.connection, node)
 
+    @looks_again
     def proj(self, *attributes: Any, **computed: str) -> QueryExpression:
         """Return the same rows with other attributes; the primary key is always kept.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, overload
+from typing import Any, ClassVar
 
 from dj_dagster.compat import old_delete
 from dj_dagster.errors import DataJointError, MissingTableError, QueryError
@@ -12,21 +12,19 @@ from dj_dagster.model.heading import Heading
 from dj_dagster.model.names import Tier, class_path, parse_table_name
 from dj_dagster.model.table_name import TableName
 from dj_dagster.relational.algebra.algebra import Node, all_rows
-from dj_dagster.relational.asking import Confirm, ask_on_terminal
+from dj_dagster.relational.asking import Confirm, question
 from dj_dagster.relational.binding import Binding
-from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import alter as alteration
 from dj_dagster.relational.declaring import describe as describing
 from dj_dagster.relational.declaring import drop as dropping
 from dj_dagster.relational.declaring.spelling import Spelling
-from dj_dagster.relational.deleting import delete as deletion
 from dj_dagster.relational.deleting.cascade import PartIntegrity
 from dj_dagster.relational.inserting.insertion import Insertion
 from dj_dagster.relational.related_tables import RelatedTables
 from dj_dagster.relational.scope import calling_names
 from dj_dagster.relational.stored import ForeignKey, StoredTable
-from dj_dagster.relational.table_meta import TableMeta
+from dj_dagster.relational.table_meta import TableMeta, undeclared
 
 
 class Table(RelatedTables, Insertion, metaclass=TableMeta):
@@ -41,11 +39,7 @@ class Table(RelatedTables, Insertion, metaclass=TableMeta):
 
     def __init__(self) -> None:
         if self._binding is None:
-            raise DataJointError(
-                f"The table {type(self).__name__} belongs to no schema yet. "
-                "Decorate it: @schema above the class, with schema = dj.Schema('my_schema'); "
-                "if the schema was given no name, activate it first."
-            )
+            raise undeclared(type(self))
         self._bound = self._binding
         self._node = None
 
@@ -149,87 +143,6 @@ class Table(RelatedTables, Insertion, metaclass=TableMeta):
             if isinstance(value, TableMeta) and issubclass(value, Part)
         ]
 
-    @overload
-    def delete(
-        self,
-        transaction: bool = True,
-        prompt: bool | None = None,
-        part_integrity: PartIntegrity = "enforce",
-        *,
-        confirm: Confirm | None = None,
-        dry_run: Literal[False] = False,
-    ) -> int: ...
-
-    @overload
-    def delete(
-        self,
-        transaction: bool = True,
-        prompt: bool | None = None,
-        part_integrity: PartIntegrity = "enforce",
-        *,
-        confirm: Confirm | None = None,
-        dry_run: Literal[True],
-    ) -> dict[str, int]: ...
-
-    @old_delete
-    def delete(
-        self,
-        transaction: bool = True,
-        prompt: bool | None = None,
-        part_integrity: PartIntegrity = "enforce",
-        *,
-        confirm: Confirm | None = None,
-        dry_run: bool = False,
-    ) -> int | dict[str, int]:
-        """Delete the rows of the query with all that depend on them, all of them or none.
-
-        Parameters
-        ----------
-        transaction
-            Taken for DataJoint's sake: a delete joins the transaction that is open, and is one of
-            its own otherwise, whatever this says.
-        prompt
-            Whether to ask before committing; the connection's safemode by default.
-        part_integrity
-            When rows of a part would go without their master's: ``"enforce"`` refuses, ``"ignore"``
-            deletes them, ``"cascade"`` deletes the masters of these rows too.
-        confirm
-            Asked instead of the terminal, with the counts as text.
-        dry_run
-            Whether to count only: nothing is locked or deleted.
-
-        Returns
-        -------
-        int or dict
-            Number of rows deleted from this table itself; in a dry run the number of rows by full
-            table name, parents first.
-
-        Raises
-        ------
-        DataJointError
-            For a part table on its own, or when rows of a part would go without their master's.
-        """
-        del transaction
-        if dry_run:
-            found = deletion.dry_run(self.connection, self.node, self.name, part_integrity)
-            full_name = self.connection.backend.full_name
-            return {full_name(name): count for name, count in found.items()}
-        question = self._question(prompt, confirm)
-        return deletion.delete_cascade(
-            self.connection, self.node, self.name, question, part_integrity
-        )
-
-    def delete_quick(self, get_count: bool = False) -> int:
-        """Delete the rows of the query alone; refused by the database if others depend on them.
-
-        Their number is returned, whether `get_count` asks for it or not.
-        """
-        del get_count
-        return write.change(
-            self.connection,
-            lambda: deletion.delete_rows(self.connection, self.node, self.name),
-        )
-
     @old_delete
     def drop(
         self,
@@ -255,9 +168,8 @@ class Table(RelatedTables, Insertion, metaclass=TableMeta):
             For a part table on its own, or when a part would go without its master.
         """
         self._check_whole("drop")
-        dropping.drop_table(
-            self.connection, self.name, self._question(prompt, confirm), part_integrity
-        )
+        asking = question(prompt, confirm, self.connection.safemode)
+        dropping.drop_table(self.connection, self.name, asking, part_integrity)
 
     def drop_quick(self) -> None:
         """Drop the table alone, without asking; refused if other tables refer to it."""
@@ -301,8 +213,8 @@ class Table(RelatedTables, Insertion, metaclass=TableMeta):
             raise DataJointError(
                 f"{self.name} has no definition to follow: only decorated classes can be altered."
             )
-        question = (confirm or ask_on_terminal) if prompt else None
-        return alteration.alter_table(self.connection, self._bound.plan(context), question)
+        asking = question(prompt, confirm, safemode=True)
+        return alteration.alter_table(self.connection, self._bound.plan(context), asking)
 
     def describe(self, context: Mapping[str, Any] | None = None, printout: bool = False) -> str:
         """Return the table's definition, rebuilt from the database.
@@ -331,10 +243,6 @@ class Table(RelatedTables, Insertion, metaclass=TableMeta):
         table._bound = Binding(self.connection, name, class_path(name.table))
         table._node = None
         return table
-
-    def _question(self, prompt: bool | None, confirm: Confirm | None) -> Confirm | None:
-        ask = self.connection.safemode if prompt is None else prompt
-        return (confirm or ask_on_terminal) if ask else None
 
     def _check_whole(self, doing: str) -> None:
         if self.is_restricted:

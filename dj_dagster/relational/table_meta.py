@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import wraps
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from dj_dagster.errors import DataJointError
 from dj_dagster.relational.binding import Binding
 from dj_dagster.relational.expression import QueryExpression
 
 if TYPE_CHECKING:
 
     def _bound(cls: Any) -> Any: ...
+
+
+_PACKAGE = __name__.partition(".")[0]
 
 
 class TableMeta(type):
@@ -34,11 +39,14 @@ class TableMeta(type):
     else:
 
         def __getattribute__(cls, name: str) -> Any:
-            """Give methods and properties of a declared table already bound to an instance."""
+            """Give methods and properties of a declared table already bound to an instance.
+
+            Those of a class that no schema has declared say so when they are called as if it were.
+            """
             value = super().__getattribute__(name)
             if isinstance(value, FunctionType | property) and not name.startswith("_"):
                 if super().__getattribute__("_binding") is None:
-                    return value
+                    return _refusing(cls, value)
                 return getattr(cls(), name)
             return value
 
@@ -75,3 +83,29 @@ class TableMeta(type):
 
     def __repr__(cls) -> str:
         return type.__repr__(cls) if cls._binding is None else f"<table {cls._binding.name}>"
+
+
+def undeclared(cls: type) -> DataJointError:
+    """Return the error for the use of a class that no schema has declared."""
+    return DataJointError(
+        f"The table {cls.__name__} belongs to no schema yet. "
+        "Decorate it: @schema above the class, with schema = dj.Schema('my_schema'); "
+        "if the schema was given no name, activate it first."
+    )
+
+
+def _refusing(cls: TableMeta, value: Any) -> Any:
+    """Return a method of ours that tells a call on the class from one with an instance given.
+
+    What users wrote stays as it is: it may be meant to be called so.
+    """
+    if not isinstance(value, FunctionType) or not value.__module__.startswith(f"{_PACKAGE}."):
+        return value
+
+    @wraps(value)
+    def method(*args: Any, **options: Any) -> Any:
+        if not args or not isinstance(type(args[0]), TableMeta):
+            raise undeclared(cls)
+        return value(*args, **options)
+
+    return method

@@ -7,7 +7,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
-from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation
 from pathlib import PurePath
 from struct import Struct
 from typing import Any
@@ -19,15 +19,13 @@ from dj_dagster.errors import InvalidValueError
 from dj_dagster.late import is_pandas_null
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.types import AttributeType, Family
+from dj_dagster.relational.bounds import bounded, cut, rounded, with_scale
 
 Coerce = Callable[[Any], Any]
 
 NUMERIC = {Family.INTEGER, Family.FLOAT, Family.DECIMAL, Family.BOOL}
 _MISFITS = (TypeError, ValueError, InvalidOperation, OverflowError)
 _FLOAT32 = Struct("<f")
-_TEXT_BYTES = {"tinytext": 2**8 - 1, "text": 2**16 - 1, "mediumtext": 2**24 - 1}
-# As many digits as MySQL's decimals can have, rounded as it rounds.
-_DECIMALS = Context(prec=65, rounding=ROUND_HALF_UP)
 
 
 def is_missing(value: Any, attribute: Attribute) -> bool:
@@ -52,7 +50,7 @@ def checked(value: Any, attribute: Attribute) -> Any:
     if kind is None:
         return value
     try:
-        return _bounded(_stored(value, kind), kind)
+        return bounded(_stored(value, kind), kind)
     except _MISFITS as error:
         raise InvalidValueError(
             f"{attribute.table}.{attribute.name} : {kind.text} cannot hold "
@@ -92,16 +90,11 @@ def _stored(value: Any, kind: AttributeType) -> Any:
         case Family.DECIMAL:
             return with_scale(coerced, kind.scale or 0)
         case Family.DATETIME:
-            return _rounded(coerced, kind.size or 0)
+            return rounded(coerced, kind.size or 0)
         case Family.TIME:
-            return _cut(coerced, kind.size or 0)
+            return cut(coerced, kind.size or 0)
         case _:
             return coerced
-
-
-def with_scale(value: Decimal, scale: int) -> Decimal:
-    """Return a decimal with so many digits after the point."""
-    return _DECIMALS.quantize(value, Decimal(1).scaleb(-scale))
 
 
 def _is_nan(value: Any) -> bool:
@@ -231,72 +224,3 @@ _COERCE: Mapping[Family, Coerce] = {
     Family.BYTES: _bytes,
     Family.CODEC: _as_is,
 }
-
-
-def _bounded(value: Any, kind: AttributeType) -> Any:
-    match kind.family:
-        case Family.FLOAT if kind.unsigned and value < 0:
-            raise ValueError("it must not be negative")
-        case Family.INTEGER:
-            return _in_range(value, kind)
-        case Family.STRING if kind.size is None and len(value.encode()) > byte_limit(kind):
-            raise ValueError(f"it has {len(value.encode())} bytes, {byte_limit(kind)} fit")
-        case Family.STRING if kind.size is not None and len(value) > kind.size:
-            raise ValueError(f"it has {len(value)} characters, {kind.size} fit")
-        case Family.ENUM:
-            return _enum_value(value, kind)
-        case Family.DECIMAL:
-            return _fitting_decimal(value, kind)
-        case _:
-            return value
-
-
-def integer_range(kind: AttributeType) -> tuple[int, int]:
-    """Return the least and the largest integer of a type."""
-    if kind.text == "year":
-        return 1901, 2155
-    bits = kind.size or 64
-    return (0, 2**bits - 1) if kind.unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-
-
-def byte_limit(kind: AttributeType) -> int:
-    """Return how many bytes of UTF-8 a text type without a length holds."""
-    return _TEXT_BYTES.get(kind.text, 2**32 - 1)
-
-
-def _in_range(value: int, kind: AttributeType) -> int:
-    low, high = integer_range(kind)
-    if not low <= value <= high:
-        raise ValueError(f"it must lie between {low} and {high}")
-    return value
-
-
-def _enum_value(value: str, kind: AttributeType) -> str:
-    """Return the value as the definition spells it: case does not count, as in MySQL."""
-    if value in kind.values:
-        return value
-    same = [known for known in kind.values if known.lower() == value.lower()]
-    if len(same) != 1:
-        raise ValueError(f"write one of {', '.join(map(repr, kind.values))}")
-    return same[0]
-
-
-def _fitting_decimal(value: Decimal, kind: AttributeType) -> Decimal:
-    digits = (kind.size or 10) - (kind.scale or 0)
-    if abs(value) >= Decimal(10) ** digits:
-        raise ValueError(f"at most {digits} digits fit before the point")
-    if kind.unsigned and value < 0:
-        raise ValueError("it must not be negative")
-    return value
-
-
-def _rounded(value: datetime, digits: int) -> datetime:
-    """Round to the digits that the column keeps, as the server would."""
-    step = 10 ** (6 - digits)
-    microsecond = (value.microsecond + step // 2) // step * step
-    return value + timedelta(microseconds=microsecond - value.microsecond)
-
-
-def _cut(value: time, digits: int) -> time:
-    """Cut to the digits that the column keeps: rounding could lead into the next day."""
-    return value.replace(microsecond=value.microsecond - value.microsecond % 10 ** (6 - digits))

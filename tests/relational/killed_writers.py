@@ -4,16 +4,23 @@
 kills it before its first call that changes files or the database, the next one before its second
 call, and so on, until one comes to its end. After each the rows must be whole. KIND ``collect``
 kills collectors instead. A line of JSON says how it went.
+
+The forks find all modules imported and all statements compiled, because their parent has gone
+through the same once in a folder of its own: that is what most of their time would go into.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Callable
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +41,21 @@ def open_schema(folder: Path) -> dj.Schema:
 
 
 def die_at(step: int) -> None:
-    """Kill this process before its n-th step."""
-    done = 0
+    """Kill this process before its n-th step, in whichever thread that is."""
+    steps = count(1)
 
-    def count(frame: Any, event: str, function: Any) -> None:
-        nonlocal done
-        if event == "c_call" and getattr(function, "__name__", "") in STEPS:
-            done += 1
-            if done == step:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def watch(frame: Any, event: str, function: Any) -> None:
+        if event == "c_call" and getattr(function, "__name__", "") in STEPS and next(steps) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    sys.setprofile(count)
+    threading.setprofile(watch)
+    sys.setprofile(watch)
+
+
+def live_on() -> None:
+    """Kill this process no more."""
+    sys.setprofile(None)
+    threading.setprofile(None)
 
 
 def insert(trace: Any, folder: Path, n: int) -> None:
@@ -63,6 +74,9 @@ def insert_staged(trace: Any, folder: Path, n: int) -> None:
 def collect(trace: Any, folder: Path, n: int) -> None:
     schema = dj.Schema("lab", connection=trace.connection)
     dj.GarbageCollector(schema, store="raw").collect(dry_run=False, grace=0)
+
+
+WRITE = {"insert": insert, "staged": insert_staged, "collect": collect}
 
 
 def make_garbage(trace: Any, folder: Path, n: int) -> None:
@@ -86,27 +100,36 @@ def forked(work: Callable[[], None]) -> int:
     return os.waitpid(child, 0)[1]
 
 
-def main(folder: Path, kind: str) -> None:
-    """Kill writers until one comes through."""
+def try_once(folder: Path, kind: str, n: int, step: int = 0) -> None:
+    """Check what the one before has left, then write row `n`, or collect, and die at a step."""
+    trace = declare(open_schema(folder))
+    check_rows(trace)
+    check_content(trace.connection.stores.get("raw"))
+    if kind == "collect":
+        make_garbage(trace, folder, n)
+    # What follows happens inside: the table is known, the connection open.
+    die_at(step)
+    WRITE[kind](trace, folder, n)
+    live_on()
+    trace.connection.close()
+
+
+def prepare(folder: Path) -> None:
+    """Make the folder that writers insert."""
     (folder / "movie" / "deep").mkdir(parents=True)
     (folder / "movie" / "a").write_bytes(b"aaa")
     (folder / "movie" / "deep" / "b").write_bytes(b"b" * 5000)
-    write = {"insert": insert, "staged": insert_staged, "collect": collect}[kind]
-    forked(lambda: declare(open_schema(folder)) and None)
+
+
+def main(folder: Path, kind: str) -> None:
+    """Kill writers until one comes through."""
+    for place in (folder / "warming", folder):
+        prepare(place)
+    for n in range(2):
+        try_once(folder / "warming", kind, n)
+    gc.freeze()
     killed = 0
-
-    def attempt() -> None:
-        trace = declare(open_schema(folder))
-        check_rows(trace)
-        check_content(trace.connection.stores.get("raw"))
-        if kind == "collect":
-            make_garbage(trace, folder, killed)
-        # What follows happens inside: the table is known, the connection open.
-        die_at(killed + 1)
-        write(trace, folder, killed)
-        sys.setprofile(None)
-
-    while (status := forked(attempt)) != 0:
+    while (status := forked(partial(try_once, folder, kind, killed, killed + 1))) != 0:
         assert os.WIFSIGNALED(status), f"after a kill at step {killed}"
         assert os.WTERMSIG(status) == signal.SIGKILL
         killed += 1

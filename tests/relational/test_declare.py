@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 import dj_dagster as dj
 from dj_dagster.definition import parse_definition
@@ -223,6 +225,26 @@ def test_declaring_again_writes_nothing(
     assert len(statements) < 30
     assert not [s for s in statements if s.lstrip().startswith(("CREATE T", "CREATE I", "INSERT"))]
     assert len(family["Lab"]) == 2
+
+
+def test_a_declaration_that_is_rolled_back_leaves_nothing(tmp_path: Path) -> None:
+    connection = connect(f"sqlite:///{tmp_path / 'lab.sqlite'}", tmp_path)
+    schema: Any = dj.Schema("lab", connection=connection)
+
+    class Subject(dj.Manual):
+        definition = "subject : int32"
+
+    def full_disk(*args: Any) -> None:
+        if args[2] == "COMMIT":
+            full = sqlite3.OperationalError("database or disk is full")
+            raise OperationalError("COMMIT", {}, full)
+
+    event.listen(connection.engine, "before_cursor_execute", full_disk)
+    with pytest.raises(dj.DataJointError, match="disk is full"):
+        schema(Subject)
+    event.remove(connection.engine, "before_cursor_execute", full_disk)
+    assert schema.list_tables() == []
+    assert len(schema(Subject)) == 0
 
 
 def test_list_tables_has_parents_first(family: dict[str, Any], schema: Any) -> None:

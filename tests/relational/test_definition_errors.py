@@ -19,6 +19,13 @@ class Undeclared(dj.Manual):
     """
 
 
+class UndeclaredResult(dj.Computed):
+    definition = "-> Undeclared"
+
+    def make(self, key: Any) -> Any:
+        return key
+
+
 class Unparsable(dj.Manual):
     class Part(dj.Part):
         definition = """
@@ -138,6 +145,54 @@ def test_classes_that_are_no_tables(schema: Any) -> None:
         schema(PartOfNothing.Piece)
     with pytest.raises(dj.DataJointError, match="belongs to no schema"):
         Undeclared()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: Undeclared.fetch(),
+        lambda: Undeclared.to_dicts(limit=1),
+        lambda: Undeclared.insert1((1,)),
+        lambda: Undeclared.insert([{"id": 1}]),
+        lambda: Undeclared.fetch1("id"),
+        lambda: Undeclared.delete(prompt=False),
+        lambda: UndeclaredResult.populate(suppress_errors=True),
+        lambda: Undeclared & {"id": 1},
+        lambda: Undeclared - {"id": 1},
+        lambda: Undeclared * Undeclared,
+        lambda: Undeclared.proj(),
+        lambda: len(Undeclared),
+        lambda: list(Undeclared),
+        lambda: {"id": 1} in Undeclared,
+    ],
+)
+def test_a_class_that_is_not_decorated_says_so(use: Any) -> None:
+    with pytest.raises(dj.DataJointError, match=r"Undeclared\w* belongs to no schema.*@schema"):
+        use()
+
+
+@pytest.mark.parametrize("use", [lambda t: t & Undeclared, lambda t: t * Undeclared])
+def test_nor_can_it_be_part_of_a_query(schema: Any, use: Any) -> None:
+    @schema
+    class Thing(dj.Manual):
+        definition = "id : int32"
+
+    with pytest.raises(dj.DataJointError, match=r"Undeclared belongs to no schema.*@schema"):
+        use(Thing)
+
+
+def test_methods_of_a_class_that_is_not_decorated_are_functions(schema: Any) -> None:
+    assert UndeclaredResult.make(None, 5) == 5
+
+    @schema
+    class Kept(Undeclared):
+        definition = "id : int32"
+
+        def add(self, row: Any) -> None:
+            Undeclared.insert1(self, row)
+
+    Kept().add((3,))
+    assert Kept.to_dicts() == [{"id": 3}]
 
 
 def test_definition_without_a_source_file(schema: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 import dj_dagster as dj
 
@@ -263,6 +264,41 @@ def test_circle_within_a_table_is_refused(schema: Any) -> None:
     with Person.connection.cursor() as session:
         table = '"{}.person"' if Person.connection.backend.name == "sqlite" else "`{}`.person"
         session.exec_driver_sql(f"UPDATE {table.format(schema.name)} SET boss = 2 WHERE person = 1")
-    with pytest.raises(dj.QueryError, match="circle"):
+    Person.insert([(number, 2) for number in range(3, 200)])
+    asked: list[str] = []
+    event.listen(Person.connection.engine, "before_cursor_execute", lambda *a: asked.append(a[2]))
+    with pytest.raises(dj.QueryError, match=r"circle: \(1,\), \(2,\)\. "):
         Person.delete()
-    assert len(Person) == 2
+    assert len(asked) < 30
+    assert len(Person) == 199
+
+
+def test_rows_of_a_projection_are_rows_of_its_table(lab: dict[str, Any]) -> None:
+    subject, session = lab["Subject"], lab["Session"]
+    assert (subject.proj() & {"subject": 1}).delete(dry_run=True)[subject.full_table_name] == 1
+    assert (subject.proj() & {"subject": 1}).delete() == 1
+    assert counts(lab) == ONE_LESS
+    assert (session.proj(doubled="quality * 2") & "doubled = 2" & "session = 1").delete() == 1
+    assert (session.proj("quality") & dj.Top(1)).delete() == 1
+    assert len(session) == 2
+    lab["Report"].delete()
+    lab["Report"].insert(session.keys())
+    assert (lab["Report"].proj() & "session = 1").delete_quick() == 1
+
+
+def test_rows_of_several_tables_cannot_be_deleted(lab: dict[str, Any]) -> None:
+    subject, session = lab["Subject"], lab["Session"]
+    renamed = {"subject": "session", "session": "subject"}
+    for query, words in (
+        (subject * session, r"a join of .*session.*subject"),
+        (subject.aggr(session, n="count(*)") & "n > 0", "an aggregation of"),
+        ((subject & "subject = 0").proj() + (subject & "subject = 1").proj(), "a union of"),
+        (dj.U("quality") & session, "groups of rows of"),
+        (session.proj(visit="session") & "visit = 0", "key of .*session under other names"),
+        (session.proj(**renamed), "key of .*session under other names"),
+    ):
+        for method in (query.delete, query.delete_quick):
+            with pytest.raises(dj.QueryError, match=rf"{words}.*\(Table & query\)\.delete\(\)"):
+                method()
+    assert counts(lab) == FULL
+    assert (subject & (subject * session & "quality = 0")).delete() > 0

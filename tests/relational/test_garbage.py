@@ -13,7 +13,7 @@ import pytest
 import dj_dagster as dj
 from dj_dagster.objects import content
 from dj_dagster.objects.blob import pack
-from dj_dagster.objects.content import collecting_path
+from dj_dagster.objects.content import collecting_path, content_hash
 from dj_dagster.objects.store import Store
 
 HOUR = 3600.0
@@ -243,6 +243,35 @@ def test_content_that_is_used_again_beside_a_collector_gets_a_name_of_its_own(
     (filled & "rig = 9").delete()
     age(store, 48 * HOUR)
     assert collect(schema).deleted == 2
+
+
+def test_content_that_another_writer_made_young_beside_a_collector_is_not_relied_on(
+    filled: Any, schema: dj.Schema
+) -> None:
+    filled.delete()
+    store = schema.connection.stores.get()
+    store.put(collecting_path(schema.name, store.settings), b"a collector")
+    (seen_old,) = (path for path in store.list("_hash") if content_hash(pack("value 1")) in path)
+    store.renew(seen_old)
+    filled.insert1({"rig": 9, "scan": 1, "blob": "value 1"})
+    store.delete(seen_old)
+    assert filled.fetch1("blob") == "value 1"
+
+
+def test_content_that_a_collector_takes_in_the_very_moment_is_stored_again(
+    filled: Any, schema: dj.Schema, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = schema.connection.stores.get()
+    renew = store.renew
+
+    def renew_too_late(path: str, data: bytes | None = None) -> None:
+        renew(path, data)
+        # A collector that had seen it old deletes it, and is done, before the writer looks again.
+        store.delete(path)
+
+    monkeypatch.setattr(store, "renew", renew_too_late)
+    filled.insert1({"rig": 9, "scan": 1, "blob": "value 1"})
+    assert (filled & "rig = 9").fetch1("blob") == "value 1"
 
 
 def test_one_collector_at_a_time(filled: Any, schema: dj.Schema) -> None:

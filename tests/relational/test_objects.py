@@ -108,3 +108,23 @@ def test_an_unknown_store_is_refused_by_name(trace: Any) -> None:
     with pytest.raises(dj.ConfigurationError, match="raw"):
         Trace.insert1({"trace_id": 1, "small": 0, "large": 1})
     without.close()
+
+
+def test_a_store_that_is_not_configured_is_told_early_and_named(trace: Any) -> None:
+    schema = dj.Schema(trace.database, connection=trace.connection)
+
+    class Lost(dj.Manual):
+        definition = """
+        lost_id : int32
+        ---
+        movie = null : <object@rwa>
+        """
+
+    with pytest.warns(UserWarning, match=r"lost\.movie cannot be inserted here yet.*'rwa'.*'raw'"):
+        schema(Lost)
+    Lost.insert1({"lost_id": 1})
+    with pytest.raises(
+        dj.ConfigurationError, match=r"lost\.movie \(lost_id=2\): .*no store 'rwa'; known are 'raw'"
+    ):
+        Lost.insert1({"lost_id": 2, "movie": b"x"})
+    assert len(Lost()) == 1

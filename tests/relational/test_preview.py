@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 
@@ -44,7 +45,8 @@ def test_text(item: Any) -> None:
     assert set(rule) == {"-", " "}
     assert re.split(r"\s{2,}", first)[:3] == ["1", "<i>&'\"", "None"]
     assert re.split(r"\s{2,}", second)[2] == "two lines"
-    assert second.endswith("<blob>  <blob@>")
+    assert re.split(r"\s{2,}", first)[-2:] == ["None", "None"]
+    assert second.endswith("list of 2  25 B in local")
     assert count == "(2 rows)"
     assert repr(item()) == item.preview()
     assert "6ba7b810-9dad-11d1-80b4…" in item.preview()
@@ -105,7 +107,65 @@ def test_what_cannot_be_read(item: Any, tmp_path: Path) -> None:
     for shown in (repr(item()), item()._repr_html_()):
         assert "left" in shown
         assert "2 rows" in shown
-        assert shown.count("(cannot be read)") == (2 if on_sqlite else 0)
+        assert shown.count("(cannot be read)") == (4 if on_sqlite else 2)
     for name in ("b", "who", "kept") if on_sqlite else ("b", "kept"):
         with pytest.raises(dj.DataJointError, match=rf"item\.{name}"):
             item.to_arrays(name)
+
+
+@pytest.fixture
+def recording(schema: Any, tmp_path: Path) -> Any:
+    @schema
+    class Recording(dj.Manual):
+        definition = """
+        id : int32
+        ---
+        trace = null : <blob>
+        movie = null : <blob@>
+        mask = null : <npy@>
+        folder = null : <object@>
+        notes = null : <attach>
+        raw = null : bytes
+        """
+
+    folder = tmp_path / "session.zarr"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"12345")
+    notes = tmp_path / "notes.txt"
+    notes.write_text("all went well")
+    Recording.insert1(
+        {
+            "id": 1,
+            "trace": np.sin(np.arange(500.0)),
+            "movie": np.zeros((20, 30, 40), "u2"),
+            "mask": np.ones((5, 6), bool),
+            "folder": folder,
+            "notes": notes,
+            "raw": b"abc",
+        }
+    )
+    return Recording
+
+
+def test_what_codecs_hold_is_described_without_reading_it(recording: Any, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "store")
+    shown = recording.preview(width=60).splitlines()[2]
+    assert re.split(r"\s{2,}", shown) == [
+        "1",
+        "float64 array 500, 4 kB",
+        "108 B in local",
+        "bool array 5 × 6, 30 B",
+        ".zarr folder of 1 file, 5 B in local",
+        "notes.txt, 13 B",
+        "bytes, 3 B",
+    ]
+    assert not (tmp_path / "notes_1.txt").exists()
+
+
+def test_small_arrays_are_pictured_in_html(recording: Any) -> None:
+    html = recording()._repr_html_()
+    assert html.count('<img src="data:image/png;base64,') == 1
+    recording.insert1({"id": 2, "trace": np.random.default_rng(1).random(100_000)})
+    html = recording()._repr_html_()
+    assert "float64 array 100000, 800 kB" in html
+    assert html.count("<img") == 1

@@ -11,13 +11,14 @@ import xarray as xr
 import zarr
 
 import dj_dagster as dj
+from tests.services.clouds import CLOUDS
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", *CLOUDS])
 def scan(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     settings: dict[str, Any] = {"protocol": "file", "location": str(tmp_path / "store")}
-    if request.param == "s3":
-        settings = request.getfixturevalue("s3_store_settings")
+    if request.param != "folder":
+        settings = request.getfixturevalue(f"{request.param}_store_settings")
     stores = dj.Stores({"default": "raw", "raw": settings})
     connection = dj.Connection(f"sqlite:///{tmp_path}/lab.sqlite", stores=stores, safemode=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -296,3 +297,51 @@ def test_a_table_altered_elsewhere_is_read_anew(lab: Any, elsewhere: dj.Connecti
     with pytest.raises(dj.UnknownAttributeError, match="changed the table, try again"):
         session.to_dicts()
     assert session.to_dicts() == [{"session": 1, "remark": "first"}]
+
+
+def test_what_another_process_changes_is_seen(lab: Any, elsewhere: dj.Connection) -> None:
+    session = lab.tables["Session"]
+    assert "extra" not in session.heading
+    elsewhere.query(f"ALTER TABLE {session.full_table_name} ADD COLUMN extra int")
+    theirs: Any = dj.Schema(lab.name, connection=elsewhere)
+
+    @theirs
+    class Late(dj.Manual):
+        definition = "late : int32"
+
+    assert lab["Session"].heading.names == ["session", "note", "extra"]
+    assert Late.table_name in lab.list_tables()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda t: t.insert1({"session": 2, "note": None, "extra": 5}),
+        lambda t: t.insert([{"session": 2, "note": None, "extra": 5}]),
+        lambda t: t.update1({"session": 1, "extra": 5}),
+        lambda t: t.proj("extra"),
+        lambda t: t.fetch1("extra"),
+        lambda t: t.fetch("extra"),
+    ],
+)
+def test_a_name_that_is_not_known_is_looked_for(
+    lab: Any, elsewhere: dj.Connection, use: Callable[[Any], Any]
+) -> None:
+    session = lab.tables["Session"]
+    with pytest.raises(dj.UnknownAttributeError, match="extra") as caught:
+        use(session)
+    assert not hasattr(caught.value, "__notes__")
+    elsewhere.query(f"ALTER TABLE {session.full_table_name} ADD COLUMN extra int")
+    with pytest.raises(dj.UnknownAttributeError, match="extra"):
+        session.proj("nosuch", "extra")
+    use(session)
+
+
+def test_the_call_that_did_not_know_a_name_says_so(lab: Any, elsewhere: dj.Connection) -> None:
+    session = lab.tables["Session"]
+    assert session.heading.names == ["session", "note"]
+    elsewhere.query(f"ALTER TABLE {session.full_table_name} ADD COLUMN extra int")
+    with pytest.raises(dj.UnknownAttributeError, match="extra") as caught:
+        session.proj("extra")
+    assert caught.value.__notes__ == ["The table has been changed meanwhile: try again."]
+    assert len(session.proj("extra")) == 1

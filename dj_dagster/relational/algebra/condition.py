@@ -144,7 +144,8 @@ def query_node(operand: Any) -> Node:
     """
     if isinstance(operand.node, Node):
         return operand.node
-    raise QueryError(f"{operand!r} belongs to no schema yet: decorate it with its schema first.")
+    name = getattr(operand, "__name__", repr(operand))
+    raise QueryError(f"{name} belongs to no schema yet. Decorate it: @schema above the class.")
 
 
 def as_mapping(record: np.void) -> dict[str, Any]:

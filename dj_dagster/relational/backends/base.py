@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from itertools import compress, groupby
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
@@ -18,44 +15,14 @@ from dj_dagster.errors import DataJointError
 from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import AttributeType
+from dj_dagster.relational.backends.insert_statement import (
+    InsertMode,
+    InsertStatement,
+    statements_of,
+)
 from dj_dagster.relational.stored import RawTable
 
 Convert = Callable[[Any], Any]
-
-
-class _Default(Enum):
-    DEFAULT = "DEFAULT"
-
-
-DEFAULT = _Default.DEFAULT
-"""Stands, among the values of a row to insert, for the column's default."""
-
-
-@dataclass(frozen=True, slots=True)
-class InsertStatement:
-    """One statement of an insert.
-
-    Attributes
-    ----------
-    sql
-        With its values where `parameters` is None.
-    parameters
-        One tuple a row.
-    count
-        Number of rows.
-    """
-
-    sql: str | bytes
-    parameters: Sequence[tuple[Any, ...]] | None
-    count: int
-
-    @property
-    def is_atomic(self) -> bool:
-        """Whether all rows are written or none, also outside a transaction."""
-        return self.parameters is None or self.count == 1
-
-
-InsertMode = Literal["insert", "skip", "replace"]
 
 
 class Backend(ABC):
@@ -256,10 +223,8 @@ class Backend(ABC):
         return {}
 
     @abstractmethod
-    def foreign_keys_into(
-        self, connection: SAConnection, schemas: Sequence[str]
-    ) -> set[tuple[str, str]]:
-        """Return ``(child schema, parent schema)`` of foreign keys into the given schemas."""
+    def schema_edges(self, connection: SAConnection) -> set[tuple[str, str]]:
+        """Return ``(child schema, parent schema)`` of all foreign keys that the user may see."""
 
     checks_values: bool = True
     """Whether the database refuses values that do not fit their column."""
@@ -303,15 +268,9 @@ class Backend(ABC):
         count
             Number of rows.
         """
-        rows = list(zip(*values, strict=True)) if values else [()] * count
-        if not any(DEFAULT in column for column in values):
-            yield InsertStatement(self.insert_sql(name, columns, key, mode), rows, count)
-            return
-        # One statement for each run of rows that leave the same columns out.
-        for given, run in groupby(rows, lambda row: [value is not DEFAULT for value in row]):
-            kept = tuple(compress(columns, given))
-            part = [tuple(compress(row, given)) for row in run]
-            yield InsertStatement(self.insert_sql(name, kept, key, mode), part, len(part))
+        return statements_of(
+            lambda given: self.insert_sql(name, given, key, mode), columns, values, count
+        )
 
     def stop_query(self, engine: sa.Engine, session: SAConnection) -> None:
         """End the query whose rows a session no longer wants (nothing to do where none are sent).

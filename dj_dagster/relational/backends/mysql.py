@@ -24,7 +24,8 @@ from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.json_path import parse_json_path
-from dj_dagster.relational.backends.base import Backend, Convert, InsertMode, InsertStatement
+from dj_dagster.relational.backends.base import Backend, Convert
+from dj_dagster.relational.backends.insert_statement import InsertMode, InsertStatement
 from dj_dagster.relational.backends.json_casts import cast_type
 from dj_dagster.relational.backends.mysql_among import among
 from dj_dagster.relational.sql_elements import Pieces
@@ -231,11 +232,9 @@ class MySQLBackend(Backend):
         """Read information_schema."""
         return catalog.foreign_key_names(connection, name)
 
-    def foreign_keys_into(
-        self, connection: SAConnection, schemas: Sequence[str]
-    ) -> set[tuple[str, str]]:
-        """Read the foreign keys of all databases that the user may see."""
-        return catalog.foreign_keys_into(connection, schemas)
+    def schema_edges(self, connection: SAConnection) -> set[tuple[str, str]]:
+        """Read information_schema."""
+        return catalog.schema_edges(connection)
 
     def size_on_disk(self, connection: SAConnection, names: Sequence[TableName]) -> int:
         """Read the server's estimates."""

@@ -88,10 +88,9 @@ def foreign_key_names(
     }
 
 
-def foreign_keys_into(connection: SAConnection, schemas: Sequence[str]) -> set[tuple[str, str]]:
-    """Return ``(child, parent)`` of foreign keys into some databases, as far as the user sees."""
-    edges = {(child, parent) for child, parent in connection.exec_driver_sql(_EDGES)}
-    return {(child, parent) for child, parent in edges if parent in schemas}
+def schema_edges(connection: SAConnection) -> set[tuple[str, str]]:
+    """Return ``(child, parent)`` of the databases that have foreign keys, as far as one sees."""
+    return {(child, parent) for child, parent in connection.exec_driver_sql(_EDGES)}
 
 
 def _raw_table(name: TableName, comment: str, columns: Rows, keys: Rows) -> RawTable:

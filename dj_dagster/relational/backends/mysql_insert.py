@@ -14,7 +14,7 @@ from sqlalchemy.ext.compiler import compiles
 
 import dj_dagster.relational.backends.temporal as temporal
 from dj_dagster.model.table_name import TableName
-from dj_dagster.relational.backends.base import DEFAULT, InsertMode, InsertStatement
+from dj_dagster.relational.backends.insert_statement import DEFAULT, InsertMode, InsertStatement
 
 STATEMENT_BYTES = 1_000_000
 """A statement ends after so many bytes: no server takes less than a mebibyte by default."""

@@ -6,45 +6,35 @@ import json
 import platform
 import re
 from collections.abc import Sequence
-from decimal import Decimal
 from functools import lru_cache
 from getpass import getuser
-from pathlib import Path
-from typing import Any, cast
-from uuid import UUID
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import event
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Connection as SAConnection
-from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import ExecutableDDLElement
 
 import dj_dagster.relational.backends.sqlite_catalog as catalog
 import dj_dagster.relational.backends.sqlite_errors as sqlite_errors
-import dj_dagster.relational.backends.temporal as temporal
 from dj_dagster.errors import (
     DataJointError,
-    InvalidValueError,
 )
 from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.table_name import TableName
-from dj_dagster.model.types import AttributeType, Family
+from dj_dagster.model.types import AttributeType
 from dj_dagster.relational.algebra.json_path import parse_json_path
-from dj_dagster.relational.backends import sqlite_functions
-from dj_dagster.relational.backends.base import Backend, Convert, InsertMode
+from dj_dagster.relational.backends import sqlite_engine, sqlite_types
+from dj_dagster.relational.backends.base import Backend, Convert
+from dj_dagster.relational.backends.insert_statement import InsertMode
 from dj_dagster.relational.backends.json_casts import cast_type
 from dj_dagster.relational.backends.unchecked import without_foreign_keys
 from dj_dagster.relational.sql_elements import Pieces
 from dj_dagster.relational.stored import RawTable
-from dj_dagster.relational.values import with_scale
 
 FEW = 20
 """Up to so many rows to compare with are passed as parameters."""
-
-EXACT_DIGITS = 15
-"""SQLite keeps decimals of up to this many digits exactly as numbers; longer ones are text."""
 
 _CASTS = {
     "signed": "INTEGER",
@@ -55,19 +45,6 @@ _CASTS = {
     "date": "TEXT",
     "datetime": "TEXT",
     "time": "TEXT",
-}
-_COLUMN_TYPES = {
-    Family.INTEGER: "INTEGER",
-    Family.BOOL: "INTEGER",
-    Family.FLOAT: "REAL",
-    Family.STRING: "TEXT",
-    Family.ENUM: "TEXT",
-    Family.DATE: "TEXT",
-    Family.DATETIME: "TEXT",
-    Family.TIME: "TEXT",
-    Family.UUID: "TEXT",
-    Family.JSON: "TEXT",
-    Family.BYTES: "BLOB",
 }
 
 
@@ -84,25 +61,7 @@ class SQLiteBackend(Backend):
 
     def create_engine(self, url: sa.URL) -> sa.Engine:
         """Return an engine; the folder of the database file is made."""
-        in_memory = url.database in (None, "", ":memory:")
-        if url.database and not in_memory:
-            file = Path(url.database).resolve()
-            file.parent.mkdir(parents=True, exist_ok=True)
-            # Absolute, so that a later change of the working directory does not matter.
-            url = url.set(database=str(file))
-        pool = {} if in_memory else {"max_overflow": -1}
-        engine = sa.create_engine(
-            url,
-            isolation_level="AUTOCOMMIT",
-            skip_autocommit_rollback=True,
-            enable_from_linting=False,
-            # Values may be private.
-            hide_parameters=True,
-            **pool,
-        )
-        event.listen(engine, "connect", _configure)
-        _reserve_words(engine.dialect)
-        return engine
+        return sqlite_engine.create(url)
 
     def full_name(self, name: TableName) -> str:
         """Quote the whole by backticks, which SQLite takes too.
@@ -121,12 +80,7 @@ class SQLiteBackend(Backend):
 
     def column_type(self, attribute_type: AttributeType, default: Default | None = None) -> str:
         """Return a type with the wanted affinity."""
-        if default is not None and _COLUMN_TYPES.get(attribute_type.family) == "INTEGER":
-            # SQLite would number the rows of an INTEGER PRIMARY KEY, whatever its default.
-            return "INT"
-        if attribute_type.family is Family.DECIMAL:
-            return "NUMERIC" if (attribute_type.size or 0) <= EXACT_DIGITS else "TEXT"
-        return _COLUMN_TYPES[attribute_type.family]
+        return sqlite_types.column_type(attribute_type, default)
 
     def default_sql(self, default: Default, attribute_type: AttributeType) -> str:
         """Give the current time the digits that `datetime_text` writes, local as MySQL's is."""
@@ -145,42 +99,11 @@ class SQLiteBackend(Backend):
 
     def encoder(self, attribute_type: AttributeType) -> Convert | None:
         """SQLite has no temporal, uuid, json or decimal types: text."""
-        digits = attribute_type.size or 0
-        match attribute_type.family:
-            case Family.INTEGER:
-                return _int64
-            case Family.DECIMAL | Family.UUID:
-                return str
-            case Family.DATE:
-                return lambda value: value.isoformat()
-            case Family.DATETIME:
-                return lambda value: temporal.datetime_text(value, digits)
-            case Family.TIME:
-                return lambda value: temporal.time_text(value, digits)
-            case Family.JSON:
-                return json.dumps
-            case _:
-                return None
+        return sqlite_types.encoder(attribute_type)
 
     def decoder(self, attribute_type: AttributeType) -> Convert | None:
         """Undo `encoder`."""
-        match attribute_type.family:
-            case Family.DECIMAL:
-                return lambda value: with_scale(Decimal(str(value)), attribute_type.scale or 0)
-            case Family.UUID:
-                return UUID
-            case Family.DATE:
-                return temporal.as_date
-            case Family.DATETIME:
-                return temporal.as_datetime
-            case Family.TIME:
-                return temporal.as_time
-            case Family.JSON:
-                return json.loads
-            case Family.BOOL:
-                return bool
-            case _:
-                return None
+        return sqlite_types.decoder(attribute_type)
 
     def double_quoted(self, text: str) -> str:
         """Use single quotes: in double ones SQLite would see the name of a column first."""
@@ -282,11 +205,9 @@ class SQLiteBackend(Backend):
         """Read pragmas, and the statements that made indexes of expressions."""
         return catalog.indexes(connection, schema, table)
 
-    def foreign_keys_into(
-        self, connection: SAConnection, schemas: Sequence[str]
-    ) -> set[tuple[str, str]]:
-        """Read the foreign keys of the whole file."""
-        return catalog.foreign_keys_into(connection, schemas)
+    def schema_edges(self, connection: SAConnection) -> set[tuple[str, str]]:
+        """Read the pragmas of the whole file."""
+        return catalog.schema_edges(connection)
 
     def size_on_disk(self, connection: SAConnection, names: Sequence[TableName]) -> int:
         """Count the pages of the file."""
@@ -328,34 +249,10 @@ def _insert_sql(name: TableName, columns: tuple[str, ...], mode: InsertMode) -> 
     elif mode == "replace":
         statement = statement.prefix_with("OR REPLACE")
     dialect = sqlite.dialect()
-    _reserve_words(dialect)
+    sqlite_engine.reserve_words(dialect)
     return str(statement.compile(dialect=dialect, column_keys=list(columns)))
-
-
-def _reserve_words(dialect: sa.Dialect) -> None:
-    """Have two words quoted that SQLAlchemy does not know to be reserved."""
-    preparer = dialect.identifier_preparer
-    preparer.reserved_words = {*preparer.reserved_words, "nothing", "returning"}
-
-
-def _configure(connection: DBAPIConnection, record: object) -> None:
-    del record
-    cursor = connection.cursor()
-    # The timeout comes first: the switch to the write-ahead log itself waits for other processes.
-    cursor.execute("PRAGMA busy_timeout = 30000")
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = NORMAL")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
-    sqlite_functions.register(cast(sqlite_functions.Registry, connection))
 
 
 def _is_lost_in_json(value: Any) -> bool:
     """Whether SQLite's JSON cannot hold a value, or not to the last bit."""
     return isinstance(value, bytes | float) or (isinstance(value, str) and "\0" in value)
-
-
-def _int64(value: int) -> int:
-    if -(2**63) <= value < 2**63:
-        return value
-    raise InvalidValueError(f"SQLite holds no integer of more than 64 bits: {value}")

@@ -144,11 +144,10 @@ def indexes(
     return found
 
 
-def foreign_keys_into(connection: SAConnection, schemas: Sequence[str]) -> set[tuple[str, str]]:
-    """Return ``(child schema, parent schema)`` of the foreign keys into some schemas."""
+def schema_edges(connection: SAConnection) -> set[tuple[str, str]]:
+    """Return ``(child schema, parent schema)`` of all foreign keys."""
     edges = connection.exec_driver_sql(_EDGES)
-    pairs = {(_name(child).schema, _name(parent).schema) for child, parent in edges}
-    return {(child, parent) for child, parent in pairs if parent in schemas}
+    return {(_name(child).schema, _name(parent).schema) for child, parent in edges}
 
 
 def size_on_disk(connection: SAConnection, names: Sequence[TableName]) -> int:

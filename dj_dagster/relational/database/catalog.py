@@ -105,14 +105,12 @@ class Catalog:
 
     def _dependents(self, schema: str) -> list[str]:
         """Return a schema and all that reach it by foreign keys, directly or not."""
-        found = [schema]
         with self._cursor() as session:
-            while True:
-                edges = self._backend.foreign_keys_into(session, found)
-                new = sorted({child for child, _ in edges} - set(found))
-                if not new:
-                    return found
-                found += new
+            edges = sorted(self._backend.schema_edges(session))
+        found = [schema]
+        for parent in found:
+            found += [child for child, of in edges if of == parent and child not in found]
+        return found
 
 
 def dependency_graph(tables: Iterable[RawTable]) -> DependencyGraph:

@@ -25,6 +25,7 @@ from dj_dagster.relational.backends import Backend, backend_for
 from dj_dagster.relational.database.catalog import Catalog
 from dj_dagster.relational.database.display import Display
 from dj_dagster.relational.database.driver import Tuples, fetch_sql
+from dj_dagster.relational.database.preferences import FetchFormat, Preferences, Preferring
 from dj_dagster.relational.database.raw_query import QueryResult
 from dj_dagster.relational.database.retry import retried
 from dj_dagster.relational.database.sessions import Sessions
@@ -35,7 +36,7 @@ from dj_dagster.relational.database.write_buffer import WriteBuffer
 T = TypeVar("T")
 
 
-class Connection:
+class Connection(Preferring):
     """A database, its stores and its codecs; safe to share between threads.
 
     Parameters
@@ -57,6 +58,9 @@ class Connection:
     semantic_check
         Whether queries refuse to match attributes of one name that no foreign key ties together,
         unless told otherwise; a function is called each time.
+    fetch_format
+        What the old ``fetch()`` of whole rows returns when it is not told: ``"array"`` or
+        ``"frame"``; a function is called each time.
 
     Examples
     --------
@@ -75,6 +79,7 @@ class Connection:
         jobs: JobSettings | Callable[[], JobSettings] | None = None,
         download_path: Path | Callable[[], Path] = Path(),
         semantic_check: bool | Callable[[], bool] = True,
+        fetch_format: FetchFormat | Callable[[], FetchFormat] = "array",
     ) -> None:
         try:
             self._url = sa.make_url(url)
@@ -88,10 +93,9 @@ class Connection:
         self.engine = self.backend.create_engine(self._url)
         self.stores = stores if stores is not None else Stores({})
         self.codecs = codecs if codecs is not None else CodecRegistry()
-        self._safemode = safemode
-        self._jobs = jobs if jobs is not None else JobSettings()
-        self._download_path = download_path
-        self._semantic_check = semantic_check
+        self._preferences = Preferences(
+            safemode, jobs or JobSettings(), download_path, semantic_check, fetch_format
+        )
         self.statements: StatementCache[Any] = StatementCache()
         self.display = Display()
         self.catalog = Catalog(self.backend, self.cursor)
@@ -106,28 +110,10 @@ class Connection:
         return f"Connection({self.url!r})"
 
     @property
-    def safemode(self) -> bool:
-        """Whether `delete` and `drop` ask before they act."""
-        return self._safemode() if callable(self._safemode) else self._safemode
-
-    @property
-    def semantic_check(self) -> bool:
-        """Whether attributes of one name match only if they are the same thing."""
-        check = self._semantic_check
-        return check if isinstance(check, bool) else check()
-
-    @property
-    def job_settings(self) -> JobSettings:
-        """How computed tables keep their jobs."""
-        return self._jobs() if callable(self._jobs) else self._jobs
-
-    @property
     def download_path(self) -> Path:
         """Folder where attachments are written to when they are fetched."""
         chosen = self._sessions.state.download_path
-        if chosen is not None:
-            return chosen
-        return self._download_path() if callable(self._download_path) else self._download_path
+        return chosen if chosen is not None else self._download_path
 
     @contextmanager
     def downloading_to(self, folder: Path) -> Generator[None]:

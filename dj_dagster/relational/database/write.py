@@ -16,7 +16,7 @@ from dj_dagster.errors import (
     QueryError,
 )
 from dj_dagster.model.table_name import TableName
-from dj_dagster.relational.backends.base import InsertStatement
+from dj_dagster.relational.backends.insert_statement import InsertStatement
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.driver import run_sql
 from dj_dagster.relational.database.write_buffer import EncodedRows, WriteBuffer

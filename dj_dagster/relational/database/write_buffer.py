@@ -10,7 +10,7 @@ from typing import Any
 from dj_dagster.errors import DataJointError
 from dj_dagster.model.table_name import TableName
 from dj_dagster.objects.keeping import StoredObjects
-from dj_dagster.relational.backends.base import InsertMode
+from dj_dagster.relational.backends.insert_statement import InsertMode
 
 
 @dataclass(frozen=True, slots=True)

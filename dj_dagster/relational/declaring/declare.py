@@ -7,10 +7,17 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from sqlalchemy.engine import Connection as SAConnection
 
-from dj_dagster.errors import DataJointError, DefinitionError, MissingTableError, QueryError
+from dj_dagster.errors import (
+    ConfigurationError,
+    DataJointError,
+    DefinitionError,
+    MissingTableError,
+    QueryError,
+)
 from dj_dagster.model.declaration import ForeignKeyDeclaration, TableDefinition
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.table_name import TableName
+from dj_dagster.model.types import Family
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.reported import raw_table
 from dj_dagster.relational.database.connection import Connection
@@ -61,8 +68,8 @@ def drop_schema(connection: Connection, schema: str) -> None:
     if connection.in_transaction:
         raise QueryError(f"The schema {schema} cannot be dropped inside a transaction.")
     with connection.cursor() as session:
-        edges = connection.backend.foreign_keys_into(session, [schema])
-        others = sorted({child for child, _ in edges} - {schema})
+        edges = connection.backend.schema_edges(session)
+        others = sorted({child for child, parent in edges if parent == schema} - {schema})
         if others:
             raise QueryError(
                 f"The schema {schema} cannot be dropped, for tables of {', '.join(others)} refer "
@@ -83,7 +90,8 @@ def ensure_table(
 ) -> None:
     """Create a table unless it exists; one that exists is left as it is.
 
-    A `UserWarning` says how it differs from the definition, where DataJoint would be silent.
+    A `UserWarning` says how it differs from the definition, and for a new table which attributes
+    name a store that is not configured, where DataJoint would be silent.
 
     Parameters
     ----------
@@ -115,21 +123,23 @@ def ensure_table(
         )
     if connection.in_transaction:
         raise QueryError(f"The table {name} cannot be declared inside a transaction.")
-    create_table(connection, plan_table(name, definition, find, connection.codecs, place))
+    plan = plan_table(name, definition, find, connection.codecs, place)
+    create_table(connection, plan)
+    _warn_of_stores(connection, plan)
 
 
 def create_table(connection: Connection, plan: PlannedTable) -> None:
     """Create a planned table with its comments and lineage, unless it has come to be meanwhile."""
     backend = connection.backend
     with ddl_block(connection) as session:
-        if backend.create_table(session, plan.name, list(create_statements(plan, backend))):
+        created = backend.create_table(session, plan.name, list(create_statements(plan, backend)))
+        if created:
             comments = {column.name: column.full_comment for column in plan.columns}
             backend.after_create(session, plan.name, plan.comment, comments)
-            connection.catalog.put(reported(plan, backend))
-        else:
-            # Another process was faster, maybe with another definition.
-            connection.catalog.forget(plan.name.schema)
-    if _is_reported_otherwise(plan, backend):
+    if created and not _is_reported_otherwise(plan, backend):
+        connection.catalog.put(reported(plan, backend))
+    else:
+        # Where another process was faster, its definition may differ.
         connection.catalog.forget(plan.name.schema)
     if backend.keeps_lineage and not plan.name.table.startswith("~~"):
         lineage.write(connection, plan.name, plan.lineage)
@@ -144,6 +154,23 @@ def _warn_of_differences(stored: StoredTable, plan: PlannedTable) -> None:
             "primary key.",
             UserWarning,
         )
+
+
+def _warn_of_stores(connection: Connection, plan: PlannedTable) -> None:
+    """Warn of attributes whose store is not known here; a machine that writes may know it."""
+    for column in plan.columns:
+        kind = column.declared
+        if kind is None or kind.family is not Family.CODEC:
+            continue
+        chain = connection.codecs.resolve(kind)
+        if chain.store is None:
+            continue
+        try:
+            connection.stores.resolve(chain.store, chain.codecs[-1].default_store)
+        except ConfigurationError as error:
+            warn_caller(
+                f"{plan.name}.{column.name} cannot be inserted here yet. {error}", UserWarning
+            )
 
 
 @contextmanager

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from dj_dagster.errors import QueryError
 from dj_dagster.model.heading import Heading
+from dj_dagster.model.table_name import TableName
 from dj_dagster.relational.algebra.algebra import (
+    Aggregated,
     AnyOf,
     Base,
     Condition,
+    Grouped,
     In,
+    Joined,
     Matches,
     Node,
     Projected,
     Restricted,
+    Topped,
+    United,
     restrict,
 )
 from dj_dagster.relational.database.connection import Connection
@@ -25,6 +31,13 @@ from dj_dagster.relational.stored import ForeignKey
 
 Key = tuple[Any, ...]
 
+_KINDS: Mapping[type[Node], str] = {
+    Aggregated: "an aggregation",
+    Grouped: "groups of rows",
+    Joined: "a join",
+    United: "a union",
+}
+
 
 def base_of(node: Node) -> tuple[Base, tuple[Condition, ...]]:
     """Return the table of a query and the conditions on its rows.
@@ -32,15 +45,26 @@ def base_of(node: Node) -> tuple[Base, tuple[Condition, ...]]:
     Raises
     ------
     QueryError
-        If the query is more than rows of one table.
+        If the query is more than rows of one table, or not told by conditions alone.
     """
     conditions: list[Condition] = []
     while isinstance(node, Restricted):
         conditions.append(node.condition)
         node = node.source
     if not isinstance(node, Base):
-        raise QueryError(f"Only rows of a table can be deleted, not of a {type(node).__name__}.")
+        raise QueryError(_not_of_one_table(node))
     return node, tuple(conditions)
+
+
+def table_of(node: Node) -> TableName:
+    """Return the table that a query chooses rows of.
+
+    Raises
+    ------
+    QueryError
+        If the query is more than rows of one table, or has its key under other names.
+    """
+    return _source(node).name
 
 
 def of_table(connection: Connection, node: Node) -> Node:
@@ -51,13 +75,12 @@ def of_table(connection: Connection, node: Node) -> Node:
     Raises
     ------
     QueryError
-        If the query is more than rows of one table.
+        If the query is more than rows of one table, or has its key under other names.
     """
-    if isinstance(node, Base | Restricted) and isinstance(_first_other(node), Base):
-        return node
-    base = _single_source(node)
-    if base is None or any(name not in node.heading for name in key_names(base)):
-        raise QueryError(f"Only rows of a table can be deleted, not of a {type(node).__name__}.")
+    plain = _unprojected(node)
+    if plain is not None:
+        return plain
+    base = _source(node)
     keys = fetch.rows(connection, node, key_names(base))
     return restrict(base, In(tuple(key_names(base)), tuple(keys)))
 
@@ -109,13 +132,20 @@ def layers(connection: Connection, node: Node, own: Sequence[ForeignKey]) -> lis
     table = base_of(node)[0]
     depth: dict[Key, int] = {}
     level, keys = 0, _keys(connection, node)
+    seen: dict[frozenset[Key], int] = {}
     while keys:
-        depth |= dict.fromkeys(keys, level)
-        if level > len(depth):
+        # What has come again comes for ever.
+        if (now := frozenset(keys)) in seen or level > len(depth):
+            since = seen.get(now, 0)
+            again = {key for key, last in depth.items() if last >= since}
+            circle = sorted(_circling(connection, table, again, own))
             raise QueryError(
-                f"Rows of {table.name} refer to each other in a circle, such as {keys[0]}. "
+                f"Rows of {table.name} refer to each other in a circle: "
+                f"{', '.join(map(str, circle[:3]))}{', …' if len(circle) > 3 else ''}. "
                 "Replace one by a row that refers to none, then delete."
             )
+        depth |= dict.fromkeys(keys, level)
+        seen[now] = level
         above = _with_keys(table, keys)
         below = AnyOf(tuple(dependence(above, foreign_key) for foreign_key in own))
         level, keys = level + 1, _keys(connection, restrict(table, below))
@@ -137,20 +167,59 @@ def key_names(node: Node) -> list[str]:
     return [name for name, attr in node.heading.all_attributes.items() if attr.in_key]
 
 
-def _first_other(node: Node) -> Node:
-    while isinstance(node, Restricted):
-        node = node.source
-    return node
+def _circling(
+    connection: Connection, table: Node, keys: set[Key], own: Sequence[ForeignKey]
+) -> set[Key]:
+    """Return, of rows that a circle leads to, those in circles: of the others none is a parent."""
+    while True:
+        below = _with_keys(table, list(keys))
+        above = AnyOf(tuple(reference(below, foreign_key) for foreign_key in own))
+        left = keys.intersection(_keys(connection, restrict(table, above)))
+        if left == keys:
+            return keys
+        keys = left
 
 
-def _single_source(node: Node) -> Base | None:
-    """Return the one table that a query passes on the rows of."""
+def _unprojected(node: Node) -> Node | None:
+    """Return restricted rows of a table without the choice of attributes, None for other queries.
+
+    What a restriction says of the attributes that were left holds for the table as well.
+    """
+    conditions: list[Condition] = []
     while not isinstance(node, Base):
-        source: object = getattr(node, "source", None)
-        if not isinstance(source, Node):
+        if isinstance(node, Restricted):
+            conditions.append(node.condition)
+        elif not isinstance(node, Projected) or any(o != n for n, o in node.columns.items()):
             return None
-        node = source
+        node = node.source
+    for condition in reversed(conditions):
+        node = restrict(node, condition)
     return node
+
+
+def _source(node: Node) -> Base:
+    """Return the one table that a query has rows of, under the names of its key."""
+    query, renamed = node, set[str]()
+    while isinstance(query, Restricted | Projected | Topped):
+        if isinstance(query, Projected):
+            renamed |= {new for new, old in query.columns.items() if old != new}
+        query = query.source
+    if not isinstance(query, Base):
+        raise QueryError(_not_of_one_table(query))
+    if any(name in renamed or name not in node.heading for name in key_names(query)):
+        raise QueryError(
+            f"The query has the key of {query.name} under other names: rows are deleted by its own "
+            "names. Leave the key as it is, or restrict the table: (Table & query).delete()."
+        )
+    return query
+
+
+def _not_of_one_table(node: Node) -> str:
+    names = ", ".join(sorted(map(str, node.tables)))
+    return (
+        f"Only rows of one table can be deleted, and this is {_KINDS.get(type(node), 'a query')} "
+        f"of {names}. Restrict the table that is to lose rows: (Table & query).delete()."
+    )
 
 
 def _keys(connection: Connection, node: Node) -> list[Key]:

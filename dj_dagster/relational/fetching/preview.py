@@ -1,4 +1,4 @@
-"""Short displays of queries, as text and as HTML for notebooks."""
+"""Short displays of queries: text, HTML for notebooks, Markdown for metadata."""
 
 from __future__ import annotations
 
@@ -11,17 +11,24 @@ from typing import Any
 
 from dj_dagster.errors import InvalidValueError
 from dj_dagster.model.heading import Attribute, Heading
-from dj_dagster.model.types import Family
+from dj_dagster.objects.previews import ValuePreview
 from dj_dagster.relational.algebra.algebra import Base, Node, Projected, Restricted
 from dj_dagster.relational.algebra.top import Order
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.fetching.peek import UNREADABLE, Appetite, peek
 from dj_dagster.relational.sql.ordering import make_window
 
 _CELL = 200
 """Characters that a value may take in HTML."""
 
-_UNREADABLE = "(cannot be read)"
+_CELL_OF_MARKDOWN = 60
+
+_PICTURED = 2**16
+"""Bytes that a packed value may have to be read for its picture in HTML."""
+
+_LOADED = 2**20
+"""Bytes that a value may have to be read for its picture in Markdown, from a row or a store."""
 
 _STYLE = (
     "<style>"
@@ -36,10 +43,10 @@ _STYLE = (
 
 @dataclass(frozen=True, slots=True)
 class _Preview:
-    """What is shown of a query: the cells of its first rows, and how many rows there are."""
+    """What is shown of a query: its first rows, and how many rows there are."""
 
     heading: Heading
-    lines: list[list[str]]
+    rows: Sequence[Sequence[Any]]
     more: bool
     total: int | None
 
@@ -48,11 +55,11 @@ def text_preview(
     connection: Connection, node: Node, limit: int | None = None, width: int | None = None
 ) -> str:
     """Return a table in plain text, key attributes marked with a star."""
-    shown = _shown(connection, node, limit)
+    shown = _shown(connection, node, limit, Appetite())
     heading = shown.heading
     width = max(1, connection.display.width if width is None else width)
     titles = [f"*{name}" if heading[name].in_key else name for name in heading.names]
-    lines = [[_cut(_one_line(cell), width) for cell in line] for line in shown.lines]
+    lines = [[_cut(_one_line(_text(value)), width) for value in row] for row in shown.rows]
     widths = [max(map(len, column)) for column in zip(titles, *lines, strict=True)]
     text = [
         "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -65,14 +72,17 @@ def text_preview(
 
 
 def html_preview(connection: Connection, node: Node) -> str:
-    """Return a table in HTML, key attributes bold and underlined, comments as their hints."""
-    shown = _shown(connection, node, None)
+    """Return a table in HTML, key attributes bold and underlined, comments as their hints.
+
+    Arrays that are not large are pictured.
+    """
+    shown = _shown(connection, node, None, Appetite(inline=_PICTURED))
     heading = shown.heading
     caption = f"<caption>{escape(heading.comment)}</caption>" if heading.comment else ""
     titles = "".join(_title(heading[name]) for name in heading.names)
     body = "".join(
-        "<tr>" + "".join(f"<td>{escape(_cut(cell, _CELL))}</td>" for cell in line) + "</tr>"
-        for line in shown.lines
+        "<tr>" + "".join(f"<td>{_html(value)}</td>" for value in row) + "</tr>"
+        for row in shown.rows
     )
     more = "<p>...</p>" if shown.more else ""
     count = "" if shown.total is None else f"<p>{shown.total} rows</p>"
@@ -82,33 +92,43 @@ def html_preview(connection: Connection, node: Node) -> str:
     )
 
 
-def _shown(connection: Connection, node: Node, limit: int | None) -> _Preview:
+def markdown_preview(connection: Connection, node: Node, limit: int) -> str:
+    """Return the first rows as a table in Markdown, small arrays pictured, also those in stores."""
+    names = node.heading.names
+    order = "KEY" if node.heading.primary_key and _has_no_order(node) else None
+    rows = _readable(connection, node, order, limit, Appetite(_LOADED, _LOADED))
+    lines = [names, ["---"] * len(names), *([_markdown(value) for value in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _shown(connection: Connection, node: Node, limit: int | None, appetite: Appetite) -> _Preview:
     display = connection.display
     limit = display.limit if limit is None else limit
     heading = node.heading
-    light = [name for name in heading.names if not _is_heavy(heading[name])]
     order = "KEY" if heading.primary_key and _has_no_order(node) else None
+    # Says what is wrong with the limit that was asked for, not with one more.
     make_window(order, limit, None, heading)
-    rows = _readable(connection, node, light, order, limit + 1)
-    cells = [_cells(row, light, heading) for row in rows[:limit]]
+    rows = _readable(connection, node, order, limit + 1, appetite)
     total = fetch.count(connection, node) if display.show_tuple_count else None
-    return _Preview(heading, cells, len(rows) > limit, total)
+    return _Preview(heading, rows[:limit], len(rows) > limit, total)
 
 
 def _readable(
-    connection: Connection, node: Node, names: Sequence[str], order: Order, limit: int
+    connection: Connection, node: Node, order: Order, limit: int, appetite: Appetite
 ) -> Sequence[Sequence[Any]]:
     """Return rows; for an attribute with a damaged value, something to say so."""
+    names = node.heading.names
     try:
-        return fetch.rows(connection, node, names, order, limit)
+        return peek(connection, node, names, order, limit, appetite)
     except InvalidValueError:
         columns: list[Sequence[Any]] = []
         for name in names:
             with suppress(InvalidValueError):
-                columns.append(fetch.columns(connection, node, [name], order, limit)[name])
+                found = peek(connection, node, [name], order, limit, appetite)
+                columns.append([row[0] for row in found])
                 continue
             columns.append(())
-        return list(zip_longest(*columns, fillvalue=_UNREADABLE))
+        return list(zip_longest(*columns, fillvalue=UNREADABLE))
 
 
 def _has_no_order(node: Node) -> bool:
@@ -118,20 +138,20 @@ def _has_no_order(node: Node) -> bool:
     return isinstance(node, Base)
 
 
-def _is_heavy(attribute: Attribute) -> bool:
-    """Whether values are not read for a preview, only named."""
-    return attribute.type is not None and attribute.type.family in (Family.CODEC, Family.BYTES)
+def _text(value: Any) -> str:
+    return value.text if isinstance(value, ValuePreview) else str(value)
 
 
-def _cells(row: Sequence[Any], light: Sequence[str], heading: Heading) -> list[str]:
-    values = dict(zip(light, row, strict=True))
-    return [_cell(values, heading[name]) for name in heading.names]
+def _html(value: Any) -> str:
+    text = escape(_cut(_text(value), _CELL))
+    picture = value.data_uri if isinstance(value, ValuePreview) else None
+    return text if picture is None else f'<img src="{picture}" alt=""><br>{text}'
 
 
-def _cell(values: dict[str, Any], attribute: Attribute) -> str:
-    if attribute.name not in values:
-        return attribute.type.text if attribute.type else ""
-    return str(values[attribute.name])
+def _markdown(value: Any) -> str:
+    if isinstance(value, ValuePreview):
+        return value.markdown.replace("|", "\\|")
+    return _cut(_one_line(str(value)), _CELL_OF_MARKDOWN).replace("|", "\\|")
 
 
 def _title(attribute: Attribute) -> str:

@@ -14,6 +14,7 @@ from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.fetching.arrays import array, records
 from dj_dagster.relational.fetching.frames import arrow_table, pandas_frame, polars_frame
 from dj_dagster.relational.fetching.preview import html_preview, text_preview
+from dj_dagster.relational.looking_again import looks_again
 from dj_dagster.relational.sql.ordering import FIRST_TWO
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ class Rows:
         columns = self._columns(self.heading.names, order_by, limit, offset, squeeze)
         return arrow_table(columns, self.heading)
 
+    @looks_again
     def to_arrays(
         self,
         *attributes: str,
@@ -177,6 +179,7 @@ class Rows:
         )
         return result if include_key or len(names) > 1 else result[0]
 
+    @looks_again
     def fetch1(self, *attributes: str, squeeze: bool = False) -> Any:
         """Return the one row as a dict, or the values of the named attributes.
 
@@ -240,7 +243,8 @@ class Rows:
     def preview(self, limit: int | None = None, width: int | None = None) -> str:
         """Return the first rows as a table in plain text.
 
-        What codecs unpack is not read, only named.
+        Of arrays and other large values type, shape and bytes are shown; what lies in a store is
+        not read for it.
 
         Parameters
         ----------

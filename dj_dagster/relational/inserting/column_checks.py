@@ -19,7 +19,7 @@ import numpy as np
 
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.types import AttributeType, Family
-from dj_dagster.relational.values import byte_limit, integer_range
+from dj_dagster.relational.bounds import byte_limit, integer_range
 
 Column = Sequence[Any]
 Kinds = set[type]

@@ -15,7 +15,7 @@ from dj_dagster.model.heading import Attribute
 from dj_dagster.objects.codecs import CodecChain, ObjectContext
 from dj_dagster.objects.flight import in_flight
 from dj_dagster.objects.keeping import StoredObjects
-from dj_dagster.relational.backends.base import DEFAULT, InsertMode
+from dj_dagster.relational.backends.insert_statement import DEFAULT, InsertMode
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.write_buffer import EncodedRows
 from dj_dagster.relational.inserting.column_checks import checked_column

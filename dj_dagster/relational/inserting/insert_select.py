@@ -8,13 +8,14 @@ from dj_dagster.errors import MissingAttributeError, UnknownAttributeError
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.algebra import Node
-from dj_dagster.relational.backends.base import InsertMode
+from dj_dagster.relational.backends.insert_statement import InsertMode
+from dj_dagster.relational.bounds import integer_range
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.write_buffer import EncodedRows
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.stored import StoredTable
-from dj_dagster.relational.values import NUMERIC, integer_range
+from dj_dagster.relational.values import NUMERIC
 
 
 def copied_names(table: StoredTable, source: Heading, *, ignore_extra_fields: bool) -> list[str]:

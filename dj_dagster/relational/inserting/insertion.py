@@ -10,7 +10,7 @@ from dj_dagster.late import is_data_frame
 from dj_dagster.model.names import Tier
 from dj_dagster.model.table_name import TableName
 from dj_dagster.relational.algebra.condition import HasNode, query_node
-from dj_dagster.relational.backends.base import InsertMode
+from dj_dagster.relational.backends.insert_statement import InsertMode
 from dj_dagster.relational.database import write
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.inserting.encode import RowEncoder
@@ -21,6 +21,7 @@ from dj_dagster.relational.inserting.row_sources import batches
 from dj_dagster.relational.inserting.staged_insert import StagedInsert
 from dj_dagster.relational.inserting.update import update_row
 from dj_dagster.relational.inserting.validation import ValidationResult, validate_rows
+from dj_dagster.relational.looking_again import looks_again
 from dj_dagster.relational.stored import StoredTable
 
 
@@ -39,6 +40,7 @@ class Insertion(QueryExpression):
         """The schema's and the table's name in SQL."""
         raise NotImplementedError
 
+    @looks_again
     def insert1(
         self,
         row: Any,
@@ -58,6 +60,7 @@ class Insertion(QueryExpression):
                 return
         self.insert([row], replace, skip_duplicates, ignore_extra_fields, allow_direct_insert)
 
+    @looks_again
     def insert(
         self,
         rows: Any,
@@ -157,6 +160,7 @@ class Insertion(QueryExpression):
         """
         return StagedInsert(self)
 
+    @looks_again
     def update1(self, row: Mapping[str, Any]) -> None:
         """Give one existing row other values; None is the default, or null where it is allowed.
 

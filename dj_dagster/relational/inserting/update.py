@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from dj_dagster.errors import MissingAttributeError, QueryError, UnknownAttributeError
 from dj_dagster.relational.algebra.algebra import all_rows, restrict
 from dj_dagster.relational.algebra.condition import make_condition
-from dj_dagster.relational.backends.base import DEFAULT
+from dj_dagster.relational.backends.insert_statement import DEFAULT
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch

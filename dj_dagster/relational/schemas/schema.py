@@ -90,14 +90,18 @@ class Schema(Activation):
     def list_tables(self) -> list[str]:
         """Return the names of the schema's tables in SQL, parents first, hidden ones left out.
 
-        Parts come right after their masters, where no other table has to be between.
+        Parts come right after their masters, where no other table has to be between. The database
+        is asked each time: other processes declare tables too.
         """
+        self.connection.catalog.forget(self.name)
         present = set(self.connection.catalog.names(self.name))
         graph = dependency_graph(self.connection.catalog.related(self.name))
         return [name.table for name in graph.order_with_parts(master_of) if name in present]
 
     def get_table(self, name: str) -> FreeTable:
         """Return a table by its name in SQL, with or without the tier's prefix, or its class name.
+
+        The database is asked each time, so that the table is as other processes have left it.
 
         Raises
         ------
@@ -110,6 +114,7 @@ class Schema(Activation):
 
             schema["Session"].to_dicts()
         """
+        self.connection.catalog.forget(self.name)
         found = find_table_name(self.connection, self.name, name)
         return FreeTable(self.connection, TableName(self.name, found))
 

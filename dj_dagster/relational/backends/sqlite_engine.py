@@ -1,0 +1,53 @@
+"""Connections to a SQLite file, configured as they are opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+
+from dj_dagster.relational.backends import sqlite_functions
+
+
+def create(url: sa.URL) -> sa.Engine:
+    """Return an engine in autocommit mode; the folder of the database file is made."""
+    in_memory = url.database in (None, "", ":memory:")
+    if url.database and not in_memory:
+        file = Path(url.database).resolve()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Absolute, so that a later change of the working directory does not matter.
+        url = url.set(database=str(file))
+    pool = {} if in_memory else {"max_overflow": -1}
+    engine = sa.create_engine(
+        url,
+        isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
+        enable_from_linting=False,
+        # Values may be private.
+        hide_parameters=True,
+        **pool,
+    )
+    event.listen(engine, "connect", _configure)
+    reserve_words(engine.dialect)
+    return engine
+
+
+def reserve_words(dialect: sa.Dialect) -> None:
+    """Have two words quoted that SQLAlchemy does not know to be reserved."""
+    preparer = dialect.identifier_preparer
+    preparer.reserved_words = {*preparer.reserved_words, "nothing", "returning"}
+
+
+def _configure(connection: DBAPIConnection, record: object) -> None:
+    del record
+    cursor = connection.cursor()
+    # The timeout comes first: the switch to the write-ahead log itself waits for other processes.
+    cursor.execute("PRAGMA busy_timeout = 30000")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+    sqlite_functions.register(cast(sqlite_functions.Registry, connection))

@@ -1,0 +1,94 @@
+"""How much an attribute's type holds: ranges, lengths, digits."""
+
+from __future__ import annotations
+
+from datetime import datetime, time, timedelta
+from decimal import ROUND_HALF_UP, Context, Decimal
+from typing import Any
+
+from dj_dagster.model.types import AttributeType, Family
+
+_TEXT_BYTES = {"tinytext": 2**8 - 1, "text": 2**16 - 1, "mediumtext": 2**24 - 1}
+# As many digits as MySQL's decimals can have, rounded as it rounds.
+_DECIMALS = Context(prec=65, rounding=ROUND_HALF_UP)
+
+
+def bounded(value: Any, kind: AttributeType) -> Any:
+    """Return a value of the right Python type as its attribute's type holds it.
+
+    Raises
+    ------
+    ValueError
+        Saying what would fit.
+    """
+    match kind.family:
+        case Family.FLOAT if kind.unsigned and value < 0:
+            raise ValueError("it must not be negative")
+        case Family.INTEGER:
+            return _in_range(value, kind)
+        case Family.STRING if kind.size is None and len(value.encode()) > byte_limit(kind):
+            raise ValueError(f"it has {len(value.encode())} bytes, {byte_limit(kind)} fit")
+        case Family.STRING if kind.size is not None and len(value) > kind.size:
+            raise ValueError(f"it has {len(value)} characters, {kind.size} fit")
+        case Family.ENUM:
+            return _enum_value(value, kind)
+        case Family.DECIMAL:
+            return _fitting_decimal(value, kind)
+        case _:
+            return value
+
+
+def integer_range(kind: AttributeType) -> tuple[int, int]:
+    """Return the least and the largest integer of a type."""
+    if kind.text == "year":
+        return 1901, 2155
+    bits = kind.size or 64
+    return (0, 2**bits - 1) if kind.unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def byte_limit(kind: AttributeType) -> int:
+    """Return how many bytes of UTF-8 a text type without a length holds."""
+    return _TEXT_BYTES.get(kind.text, 2**32 - 1)
+
+
+def _in_range(value: int, kind: AttributeType) -> int:
+    low, high = integer_range(kind)
+    if not low <= value <= high:
+        raise ValueError(f"it must lie between {low} and {high}")
+    return value
+
+
+def _enum_value(value: str, kind: AttributeType) -> str:
+    """Return the value as the definition spells it: case does not count, as in MySQL."""
+    if value in kind.values:
+        return value
+    same = [known for known in kind.values if known.lower() == value.lower()]
+    if len(same) != 1:
+        raise ValueError(f"write one of {', '.join(map(repr, kind.values))}")
+    return same[0]
+
+
+def _fitting_decimal(value: Decimal, kind: AttributeType) -> Decimal:
+    digits = (kind.size or 10) - (kind.scale or 0)
+    if abs(value) >= Decimal(10) ** digits:
+        raise ValueError(f"at most {digits} digits fit before the point")
+    if kind.unsigned and value < 0:
+        raise ValueError("it must not be negative")
+    return value
+
+
+def rounded(value: datetime, digits: int) -> datetime:
+    """Round to the digits that the column keeps, as the server would."""
+    step = 10 ** (6 - digits)
+    microsecond = (value.microsecond + step // 2) // step * step
+    return value + timedelta(microseconds=microsecond - value.microsecond)
+
+
+def cut(value: time, digits: int) -> time:
+    """Cut to the digits that the column keeps: rounding could lead into the next day."""
+    return value.replace(microsecond=value.microsecond - value.microsecond % 10 ** (6 - digits))
+
+
+def with_scale(value: Decimal, scale: int) -> Decimal:
+    """Return a decimal with so many digits after the point."""
+    return _DECIMALS.quantize(value, Decimal(1).scaleb(-scale))

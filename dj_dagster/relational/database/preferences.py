@@ -1,0 +1,58 @@
+"""What a connection prefers: its own choices, or those of settings that may still change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar, cast
+
+from dj_dagster.model.job_settings import JobSettings
+
+T = TypeVar("T")
+FetchFormat = Literal["array", "frame"]
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """Choices of a connection, each a value or a function that is called each time."""
+
+    safemode: bool | Callable[[], bool] = True
+    jobs: JobSettings | Callable[[], JobSettings] = field(default_factory=JobSettings)
+    download_path: Path | Callable[[], Path] = Path()
+    semantic_check: bool | Callable[[], bool] = True
+    fetch_format: FetchFormat | Callable[[], FetchFormat] = "array"
+
+
+class Preferring:
+    """The preferences of a connection, as they are now."""
+
+    _preferences: Preferences
+
+    @property
+    def safemode(self) -> bool:
+        """Whether `delete` and `drop` ask before they act."""
+        return _now(self._preferences.safemode)
+
+    @property
+    def semantic_check(self) -> bool:
+        """Whether attributes of one name match only if they are the same thing."""
+        return _now(self._preferences.semantic_check)
+
+    @property
+    def job_settings(self) -> JobSettings:
+        """How computed tables keep their jobs."""
+        return _now(self._preferences.jobs)
+
+    @property
+    def fetch_format(self) -> FetchFormat:
+        """What the old ``fetch()`` of whole rows returns when it is not told."""
+        return _now(self._preferences.fetch_format)
+
+    @property
+    def _download_path(self) -> Path:
+        return _now(self._preferences.download_path)
+
+
+def _now(preference: T | Callable[[], T]) -> T:
+    return cast(Callable[[], T], preference)() if callable(preference) else preference
