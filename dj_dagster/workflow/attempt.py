@@ -18,6 +18,7 @@ from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.workflow.make import Makes
 from dj_dagster.workflow.pending import Key, is_present, rows_of
 from dj_dagster.workflow.running import MakeRunner
+from dj_dagster.workflow.sigterm import ToldToEnd
 from dj_dagster.workflow.version import code_version
 
 Status = Literal["made", "present", "missing", "reserved", "failed"]
@@ -91,7 +92,10 @@ class Attempts:
         try:
             made = self._runner.run(key)
             seconds = time.perf_counter() - started
-        except Exception as error:
+        except ToldToEnd:
+            raise
+        except (Exception, SystemExit) as error:
+            # A make that calls sys.exit fails its key, not those behind it.
             if isinstance(error, DuplicateError) and is_present(self._table, key):
                 return KeyOutcome(key, "present")
             seconds = time.perf_counter() - started

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from dj_dagster.errors import DataJointError
+from dj_dagster.errors import ConnectionFailedError, DataJointError
+from dj_dagster.relational.database.retry import retried
 from dj_dagster.workflow.job_rows import Row
 from dj_dagster.workflow.jobs import JobQueue
+from dj_dagster.workflow.liveness import renewal
 from dj_dagster.workflow.version import code_version
 
 TICK = 0.5
@@ -78,17 +80,20 @@ class Claims:
 
     def fail(self, message: str, stack: str) -> None:
         """Keep why the taken key failed."""
-        with self._lock:
-            row, self._running = self._running, None
-        if row is not None:
-            self._queue.rows.fail(row, message, stack)
+        if self._running is not None:
+            self._queue.rows.fail(self._running, message, stack)
+        self._forget()
 
     def drop(self) -> None:
         """Forget the job of the taken key: there is nothing to make."""
+        if self._running is not None:
+            self._queue.rows.delete([self._running], ("reserved",))
+        self._forget()
+
+    def _forget(self) -> None:
+        # Only once the queue knows what became of it: until then it is for `close` to give back.
         with self._lock:
-            row, self._running = self._running, None
-        if row is not None:
-            self._queue.rows.delete([row], ("reserved",))
+            self._running = None
 
     def given_back(self) -> list[Row]:
         """Return the keys that were let go, unmade, since this was asked for last."""
@@ -97,7 +102,11 @@ class Claims:
             return returned
 
     def close(self) -> None:
-        """End the jobs that are done and give the others back."""
+        """End the jobs that are done and give the others back.
+
+        This process may live on, so that nobody else could tell that it has given up: a server that
+        is being started again is waited for.
+        """
         self._stop.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
@@ -105,15 +114,17 @@ class Claims:
             left = [*self._waiting, *([self._running] if self._running is not None else [])]
             self._waiting.clear()
             self._running = None
-        self._settle()
+        retried(self._settle, (ConnectionFailedError,))
         if left:
-            self._queue.rows.release(left)
+            retried(lambda: self._queue.rows.give_back(left), (ConnectionFailedError,))
 
     def _settle(self) -> None:
         with self._lock:
-            done, self._done = self._done, {}
+            done = dict(self._done)
         if done:
             self._queue.rows.complete(done, keep=self._keep)
+        with self._lock:
+            self._done = {row: at for row, at in self._done.items() if row not in done}
 
     def _watch(self) -> None:
         """Start the thread, unless the database is in memory, which no other worker can see."""
@@ -138,13 +149,13 @@ class Claims:
                 unmade = list(self._waiting)
                 self._waiting.clear()
             if unmade:
-                self._queue.rows.release(unmade)
+                self._queue.rows.give_back(unmade)
             self._returned.extend(unmade)
         self._settle()
 
     def _renew(self) -> None:
         with self._lock:
-            if time.monotonic() - self._renewed < self._lease / 4:
+            if time.monotonic() - self._renewed < renewal(self._lease):
                 return
             held = [*self._waiting, *([self._running] if self._running is not None else [])]
         if held:

@@ -124,9 +124,7 @@ class JobRows:
         Jobs are locked while they are looked at: of any number of workers one gets a key. Those
         that another worker looks at in this moment are left out, so that nobody waits.
         """
-        columns = worker.columns()
-        if self.connection.backend.name == "mysql":
-            columns["connection_id"] = sa.func.connection_id()
+        columns = {**worker.columns(), **self._connection_id()}
 
         def work() -> list[Row]:
             with self.connection.transaction:
@@ -141,16 +139,21 @@ class JobRows:
 
     def release(self, rows: Iterable[Row]) -> int:
         """Give reservations up; the keys are for the next worker."""
-        values = {**FREE, "status": "pending", "scheduled_time": self._now()}
-        return self.update(rows, ("reserved",), values)
+        return self.update(rows, ("reserved",), self._free())
+
+    def give_back(self, rows: Iterable[Row]) -> int:
+        """Give this process's reservations up, not those of workers that took over from it."""
+        target, where = self._where(("reserved",), rows)
+        change = sa.update(target).where(where, *self._mine(target)).values(self._free())
+        return self.connection.execute(change.with_hint(BY_KEY, dialect_name="mysql"))
 
     def renew(self, rows: Iterable[Row], lease: float) -> None:
         """Say that this process still works on keys."""
-        columns = {"status": "reserved", "pid": os.getpid(), "host": platform.node()[:255]}
         target, where = self._where(("reserved",), rows)
-        mine = [target.c[name] == value for name, value in columns.items()]
         until = self._encoded({"scheduled_time": self.now() + timedelta(seconds=lease)})
-        self.connection.execute(sa.update(target).where(where, *mine).values(until))
+        values = {**until, **self._connection_id()}
+        change = sa.update(target).where(where, *self._mine(target)).values(values)
+        self.connection.execute(change.with_hint(BY_KEY, dialect_name="mysql"))
 
     def complete(self, durations: Mapping[Row, float | None], *, keep: bool) -> None:
         """Forget the jobs of keys that are in their table, or keep them as `success`."""
@@ -158,8 +161,14 @@ class JobRows:
             self.delete(durations, ())
             return
         for row, duration in durations.items():
-            values = {"status": "success", "completed_time": self._now(), "duration": duration}
+            values = {**self._success(), "duration": duration}
             self.update([row], ("reserved", "pending", "error", "success"), values)
+
+    def end(self, rows: Sequence[Row], statuses: Sequence[str], *, keep: bool) -> int:
+        """End jobs of keys that are in their table without them; return how many."""
+        if keep:
+            return self.update(rows, statuses, {**FREE, **self._success()})
+        return self.delete(rows, statuses)
 
     def fail(self, row: Row, message: str, stack: str | None) -> None:
         """Keep why a job failed."""
@@ -172,30 +181,44 @@ class JobRows:
             values["error_stack"] = _storable(stack)
         self.update([row], ("reserved", "pending", "error"), values)
 
-    def release_dead(self) -> list[Row]:
-        """Give up the reservations of workers that are gone, and return their keys."""
+    def lost(self) -> list[Reservation]:
+        """Return the reservations of workers that are gone."""
         names = [*self.key, "host", "pid", "connection_id", "reserved_time", "scheduled_time"]
         reserved = fetch.rows(self.connection, self.node("reserved"), names)
         size = len(self.key)
         held = [Reservation(row[:size], *row[size:]) for row in reserved if row[-2] is not None]
-        if not held:
-            return []
-        gone = dead(self.connection, held, self.now())
-        return [item.row for item in gone if self._take_back(item)]
+        return dead(self.connection, held, self.now()) if held else []
 
-    def _take_back(self, item: Reservation) -> bool:
-        # Another worker may have taken it up, and claimed it, since it was read.
-        same = {"pid": item.pid, "host": item.host, "reserved_time": item.since}
+    def take_back(self, item: Reservation, *, made: bool, keep: bool) -> bool:
+        """Free a lost reservation, or end it where its key was made; whether it was still there."""
         target, where = self._where(("reserved",), [item.row])
+        # Since it was read its worker may have renewed it, or another claimed the key.
+        same = {"pid": item.pid, "host": item.host}
+        same |= {"reserved_time": item.since, "scheduled_time": item.until}
         mine = [target.c[name] == value for name, value in self._encoded(same).items()]
-        values = self._encoded({**FREE, "status": "pending", "scheduled_time": self._now()})
+        if made and not keep:
+            return self.connection.execute(sa.delete(target).where(where, *mine)) == 1
+        values = self._encoded({**FREE, **self._success()} if made else self._free())
         return self.connection.execute(sa.update(target).where(where, *mine).values(values)) == 1
+
+    def _connection_id(self) -> dict[str, Any]:
+        mysql = self.connection.backend.name == "mysql"
+        return {"connection_id": sa.func.connection_id()} if mysql else {}
+
+    def _mine(self, target: Any) -> list[Any]:
+        return [target.c.pid == os.getpid(), target.c.host == platform.node()[:255]]
+
+    def _free(self) -> dict[str, Any]:
+        return {**FREE, "status": "pending", "scheduled_time": self._now()}
+
+    def _success(self) -> dict[str, Any]:
+        return {"status": "success", "completed_time": self._now()}
 
     def _lock(self, rows: Sequence[Row], statuses: Sequence[str]) -> tuple[list[Row], datetime]:
         """Return the keys that can be claimed, locked until the transaction's end, and the time."""
         target, where = self._where((), rows)
-        names = [*self.key, "status", "scheduled_time"]
-        select = sa.select(*[target.c[name] for name in names], self._now()).where(where)
+        columns = [self._fetched(target, name) for name in (*self.key, "status", "scheduled_time")]
+        select = sa.select(*columns, self._now()).where(where)
         select = select.with_hint(target, BY_KEY, dialect_name="mysql")
         found = self.connection.rows(select.with_for_update(skip_locked=True))
         if not found:
@@ -240,6 +263,10 @@ class JobRows:
         if kind.family is Family.CODEC:
             return self.connection.codecs.get("blob").encode
         return self.connection.backend.encoder(kind)
+
+    def _fetched(self, target: Any, name: str) -> sa.ColumnElement[Any]:
+        kind = self.heading[name].type
+        return self.connection.backend.fetched(target.c[name], kind) if kind else target.c[name]
 
     def _decoded(self, row: Sequence[Any]) -> Row:
         kinds = [self.heading[name].type for name in self.key]

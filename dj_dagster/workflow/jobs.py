@@ -21,7 +21,7 @@ from dj_dagster.relational.table import Table
 from dj_dagster.workflow.job_rows import JobRows, Row, Worker
 from dj_dagster.workflow.job_table import create_queue, planned_key, queue_name
 from dj_dagster.workflow.make import Makes
-from dj_dagster.workflow.pending import source
+from dj_dagster.workflow.pending import present, source
 from dj_dagster.workflow.refresh import Refresh
 from dj_dagster.workflow.version import code_version
 
@@ -122,6 +122,9 @@ class JobQueue(FreeTable):
     ) -> dict[str, int]:
         """Add what is to be made, and remove what is not any more.
 
+        A key that is in the table has no pending or failed job afterwards; DataJoint keeps these
+        until a worker claims them, and what failed for good.
+
         Parameters
         ----------
         *restrictions
@@ -147,9 +150,11 @@ class JobQueue(FreeTable):
         step = Refresh(self._makes(), self.rows, chosen)
         self.check()
         orphaned = step.free_orphans(orphan_timeout) if orphan_timeout else 0
+        ended = step.end_made(keep=settings.keep_completed)
         return {
             "added": step.add(restrictions, delay),
-            "removed": step.remove_vanished(
+            "removed": ended
+            + step.remove_vanished(
                 settings.stale_timeout if stale_timeout is None else stale_timeout
             ),
             "orphaned": orphaned,
@@ -190,8 +195,28 @@ class JobQueue(FreeTable):
         """Make the jobs pending again whose worker is gone; return how many.
 
         A worker of this machine is gone when its process is, any other when its lease has run out.
+        Jobs whose worker ended after the rows were in are ended.
         """
-        return len(self.rows.release_dead())
+        return len(self.free_lost())
+
+    def free_lost(self) -> list[Row]:
+        """Do what `release_dead` does, and return the jobs that are pending again."""
+        lost = self.rows.lost()
+        keep = self.connection.job_settings.keep_completed
+        done = present(self._target, self.rows.key, [item.row for item in lost])
+        return [
+            item.row
+            for item in lost
+            if self.rows.take_back(item, made=item.row in done, keep=keep) and item.row not in done
+        ]
+
+    def end_made(self) -> int:
+        """End the pending and failed jobs whose keys are in the table, however they came there.
+
+        Returns how many there were.
+        """
+        keep = self.connection.job_settings.keep_completed
+        return Refresh(self._makes(), self.rows).end_made(keep=keep)
 
     def delete(self, *args: Any, **options: Any) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Forget these jobs, without asking: nothing depends on them."""

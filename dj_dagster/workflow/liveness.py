@@ -17,6 +17,12 @@ from dj_dagster.relational.database.connection import Connection
 CLOSING_TIME = 0.2
 """Seconds that a server may take to notice that a process is gone."""
 
+RENEWAL = 15.0
+"""Seconds, at most, after which a worker says that it lives."""
+
+MARGIN = 10.0
+"""Seconds by which it may be late."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
@@ -37,9 +43,18 @@ class Reservation:
     since: datetime
     until: datetime
 
+    @property
+    def is_leased(self) -> bool:
+        """Whether it has a lease."""
+        return self.since < self.until
+
     def has_expired(self, now: datetime) -> bool:
         """Whether its lease has run out."""
-        return self.since < self.until < now
+        return self.is_leased and self.until < now
+
+    def last_sign(self, lease: float) -> datetime:
+        """Return when its worker has said last that it lives, for a lease of so many seconds."""
+        return max(self.since, self.until - timedelta(seconds=lease))
 
     def is_local(self) -> bool:
         """Whether it is one of this machine."""
@@ -54,6 +69,30 @@ class Reservation:
         return age is not None and age + 2 < (now - self.since).total_seconds()
 
 
+def process_mark(pid: int) -> str:
+    """Return what tells a process of this machine from all others, also from later ones."""
+    try:
+        # Containers may share a machine's name, but not its process numbers.
+        space = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        space = "-"
+    began = _stat(pid)[19:20]
+    return " ".join([platform.node(), space, str(pid), *began])
+
+
+def is_gone(mark: str) -> bool:
+    """Whether a process has ended; False where that cannot be known from here."""
+    here, words = process_mark(os.getpid()).split(), mark.split()
+    if words[:2] != here[:2] or len(words) < 3:
+        return False
+    return not _runs(int(words[2])) or process_mark(int(words[2])).split() != words
+
+
+def renewal(lease: float) -> float:
+    """Return the seconds after which a worker says that it lives, for a lease of so many."""
+    return min(lease / 4, RENEWAL)
+
+
 def dead(
     connection: Connection, reservations: Iterable[Reservation], now: datetime
 ) -> list[Reservation]:
@@ -62,6 +101,9 @@ def dead(
     A worker of this machine is gone when its process is, and the server has no connection of it
     any more: containers may share a machine's name, but not its process numbers. Any other is taken
     for gone when its lease has run out.
+
+    After a start of the server, which ends all connections and numbers them anew, workers are given
+    time to say that they live.
     """
     held = list(reservations)
     expired = [item for item in held if item.has_expired(now)]
@@ -70,31 +112,47 @@ def dead(
         for item in held
         if item not in expired and item.is_local() and item.process_is_gone(now)
     ]
-    if gone and connection.backend.name == "mysql":
-        gone = _disconnected(connection, gone, now)
+    if (expired or gone) and connection.backend.name == "mysql":
+        return _unheard(connection, expired, gone, now)
     return expired + gone
 
 
-def _disconnected(
-    connection: Connection, gone: list[Reservation], now: datetime
+def _unheard(
+    connection: Connection, expired: list[Reservation], gone: list[Reservation], now: datetime
 ) -> list[Reservation]:
+    """Return those of which the server knows nothing either."""
+    lease = connection.job_settings.lease
+    uptime = int(connection.rows(sa.text("SHOW GLOBAL STATUS LIKE 'Uptime'"))[0][1])
+    # The server counts whole seconds.
+    earliest = now - timedelta(seconds=uptime + 1)
+    latest = now - timedelta(seconds=uptime - 1)
+    is_early = uptime < renewal(lease) + MARGIN
+    found = [item for item in expired if not is_early or item.last_sign(lease) > latest]
+    numbered: list[Reservation] = []
+    for item in gone:
+        if item.last_sign(lease) > latest or (not item.is_leased and item.since > earliest):
+            numbered.append(item)
+        elif not item.is_leased or not is_early:
+            found.append(item)
+    return found + _disconnected(connection, numbered)
+
+
+def _disconnected(connection: Connection, gone: list[Reservation]) -> list[Reservation]:
     deadline = time.monotonic() + CLOSING_TIME
-    # A server that was started since numbers its connections from the beginning.
-    uptime = connection.rows(sa.text("SHOW GLOBAL STATUS LIKE 'Uptime'"))[0][1]
-    started = now - timedelta(seconds=int(uptime) + 1)
-    before = [item for item in gone if item.since < started]
-    gone = [item for item in gone if item.since >= started]
-    while True:
+    while gone:
         sql = sa.text("SELECT id FROM information_schema.processlist")
         connected = {number for (number,) in connection.rows(sql)}
-        if not any(item.connection_id in connected for item in gone):
-            return before + gone
-        if time.monotonic() > deadline:
-            return before + [item for item in gone if item.connection_id not in connected]
+        left = [item for item in gone if item.connection_id not in connected]
+        if len(left) == len(gone) or time.monotonic() > deadline:
+            return left
         time.sleep(0.02)
+    return []
 
 
 def _runs(pid: int) -> bool:
+    if platform.system() == "Windows":
+        # Asking there, by os.kill, would end the process: let the lease run out.
+        return True
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

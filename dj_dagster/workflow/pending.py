@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from dj_dagster.errors import PopulateError
 from dj_dagster.relational.algebra.algebra import NEVER, Base, Node, all_rows, restrict
 from dj_dagster.relational.algebra.condition import make_condition
 from dj_dagster.relational.algebra.projection import project
+from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.table import Table
 from dj_dagster.relational.values import comparable
 from dj_dagster.workflow.key_ranges import differing
 from dj_dagster.workflow.key_source import (
@@ -93,13 +95,29 @@ def why_not_pending(
     """
     names = tuple(keys[0]) if keys else ()
     rows = [tuple(key.values()) for key in keys]
-    present = _found(table, rows_of(table), names, keys)
-    idle: dict[tuple[Any, ...], Why] = {row: "present" for row in rows if row in present}
+    there = present(table, names, rows)
+    idle: dict[tuple[Any, ...], Why] = {row: "present" for row in rows if row in there}
     rest = [key for key in keys if tuple(key.values()) not in idle] if in_source else []
     if rest:
-        known = _found(table, source(table), names, rest)
+        known = _found(table.connection, source(table), names, rest)
         idle |= {row: "missing" for key in rest if (row := tuple(key.values())) not in known}
     return idle
+
+
+def present(
+    table: Table, names: Sequence[str], rows: Iterable[tuple[Any, ...]]
+) -> set[tuple[Any, ...]]:
+    """Return those of some keys that a table has rows of.
+
+    Parameters
+    ----------
+    names
+        The attributes of the keys.
+    """
+    keys = [dict(zip(names, row, strict=True)) for row in rows]
+    if not keys:
+        return set()
+    return _found(table.connection, all_rows(table.name, table.heading), names, keys)
 
 
 def is_present(table: Makes, key: Mapping[str, Any]) -> bool:
@@ -132,10 +150,10 @@ def rows_of(table: Makes) -> Base:
 
 
 def _found(
-    table: Makes, node: Node, names: tuple[str, ...], keys: list[Key]
+    connection: Connection, node: Node, names: Sequence[str], keys: list[Key]
 ) -> set[tuple[Any, ...]]:
     restricted = restrict(node, make_condition(keys, node.heading))
-    return set(fetch.rows(table.connection, restricted, names))
+    return set(fetch.rows(connection, restricted, names))
 
 
 def _is_counted(table: Makes, keys: Node) -> bool:

@@ -18,30 +18,35 @@ import sqlalchemy as sa
 
 from dj_dagster.errors import DataJointError, PopulateError
 from dj_dagster.workflow.attempt import KeyOutcome
+from dj_dagster.workflow.crew_member import NONE, At, restored, serve
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import Makes
 from dj_dagster.workflow.pace import Pace
 from dj_dagster.workflow.pending import Key, is_present
 from dj_dagster.workflow.populate import Making
-from dj_dagster.workflow.sigterm import exit_on_sigterm
 
 LOOK = 0.5
 """Seconds between two looks at whether the workers live: their children may hold their pipes."""
 
-REPORT = 0.02
-"""Seconds that an outcome waits for others to be reported with."""
-
 GRACE = 5.0
 """Seconds that a worker has to stop in."""
 
-NONE = -1
-
 
 @dataclass
-class _Worker:
+class CrewWorker:
+    """A worker process as its parent sees it.
+
+    Attributes
+    ----------
+    at
+        What it is doing, shared with it.
+    share, reported
+        The keys that it was given last, and those of them that it has dealt with.
+    """
+
     process: Any
     pipe: Pipe
-    current: Any
+    at: At
     pace: Pace = field(default_factory=Pace)
     share: list[Key] = field(default_factory=list[Key])
     reported: dict[tuple[Any, ...], KeyOutcome] = field(
@@ -56,6 +61,11 @@ class _Worker:
     def unreported(self) -> list[Key]:
         """Return those keys."""
         return [key for key in self.share if tuple(key.values()) not in self.reported]
+
+    def making(self) -> Key | None:
+        """Return the key that it makes, None between keys."""
+        position = self.at.position
+        return None if position == NONE else self.share[position]
 
 
 class Crew:
@@ -93,7 +103,7 @@ class Crew:
         self._unclear: set[tuple[Any, ...]] = set()
         self._lost = 0
         self._size = max(1, min(processes or os.cpu_count() or 1, len(self._waiting)))
-        self._workers = list[_Worker]()
+        self._workers = list[CrewWorker]()
 
     def outcomes(self) -> Generator[KeyOutcome]:
         """Yield what became of each key, as it becomes known.
@@ -105,7 +115,7 @@ class Crew:
         """
         done = False
         try:
-            for _ in range(self._size):
+            for _ in range(self._size if self._waiting else 0):
                 self._start()
             while self._assign():
                 for worker in self._ready():
@@ -116,19 +126,19 @@ class Crew:
 
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
-        current = self._context.RawValue("q", NONE)
+        at = At(self._context)
         # Ends that a fork inherits would keep pipes open after this process is gone.
         others = [worker.pipe for worker in self._workers] + [ours]
         inherited = others if self._context.get_start_method() == "fork" else []
         process = self._context.Process(
-            target=_serve,
-            args=(type(self._table), self._making, theirs, current, inherited),
+            target=serve,
+            args=(type(self._table), self._making, theirs, at, inherited),
             name=f"populate {self._table.class_name}",
             daemon=False,
         )
         process.start()
         theirs.close()
-        self._workers.append(_Worker(process, ours, current))
+        self._workers.append(CrewWorker(process, ours, at))
 
     def _assign(self) -> bool:
         """Give idle workers keys; return whether any is at work."""
@@ -145,16 +155,16 @@ class Crew:
                     worker.pipe.send(worker.share)
         return any(worker.left for worker in self._workers)
 
-    def _ready(self) -> list[_Worker]:
+    def _ready(self) -> list[CrewWorker]:
         """Wait for workers that have something to say, or are gone."""
         busy = [worker for worker in self._workers if worker.left]
         heard = wait([worker.pipe for worker in busy], LOOK)
         return [w for w in busy if w.pipe in heard or not w.process.is_alive()]
 
-    def _heard(self, worker: _Worker) -> Generator[KeyOutcome]:
+    def _heard(self, worker: CrewWorker) -> Generator[KeyOutcome]:
         try:
             while worker.pipe.poll():
-                outcomes = [_restored(item) for item in worker.pipe.recv()]
+                outcomes = [restored(item) for item in worker.pipe.recv()]
                 worker.reported |= {tuple(o.key.values()): o for o in outcomes}
                 worker.pace.note(len(outcomes), sum(outcome.seconds for outcome in outcomes))
                 for outcome in outcomes:
@@ -174,12 +184,11 @@ class Crew:
         """Whether a worker made a key that died before it could say so."""
         return tuple(key.values()) in self._unclear and is_present(self._table, key)
 
-    def _bury(self, worker: _Worker) -> Generator[KeyOutcome]:
+    def _bury(self, worker: CrewWorker) -> Generator[KeyOutcome]:
         """Fail the key at which a worker died; the rest of its share is for the others."""
         self._workers.remove(worker)
         worker.pipe.close()
-        position = worker.current.value
-        culprit = worker.share[position] if position != NONE else None
+        culprit = worker.making()
         rest = [key for key in worker.unreported() if key is not culprit]
         # Some of them may have been made: whoever gets them finds out.
         self._unclear |= {tuple(key.values()) for key in rest}
@@ -196,7 +205,7 @@ class Crew:
         if self._waiting:
             self._start()
 
-    def _settle_jobs(self, worker: _Worker) -> None:
+    def _settle_jobs(self, worker: CrewWorker) -> None:
         """End the jobs that a dead worker finished, and free those that it held."""
         if not self._making.reserve:
             return
@@ -236,69 +245,6 @@ class Crew:
             # One that was stopped while it claimed its first keys had no time to give them back.
             with contextlib.suppress(DataJointError):
                 JobQueue(self._table).release_dead()
-
-
-def _serve(
-    table_class: type[Makes], making: Making, pipe: Pipe, current: Any, inherited: list[Pipe]
-) -> None:
-    """Make the shares that come through a pipe, until it is closed."""
-    for other in inherited:
-        other.close()
-    positions: dict[tuple[Any, ...], int] = {}
-
-    def before(key: Key) -> None:
-        current.value = positions[tuple(key.values())]
-
-    try:
-        with exit_on_sigterm():
-            batches = making.batches(table_class(), before)
-            while True:
-                share: list[Key] = pipe.recv()
-                positions.clear()
-                positions.update((tuple(key.values()), number) for number, key in enumerate(share))
-                _report(pipe, batches.run(share), current)
-    except EOFError:
-        # All is done, or the parent is gone.
-        return
-    except (KeyboardInterrupt, SystemExit, BrokenPipeError):
-        current.value = NONE
-        os._exit(1)
-
-
-def _report(pipe: Pipe, outcomes: Generator[KeyOutcome], current: Any) -> None:
-    found: list[Any] = []
-    sent = time.monotonic()
-    with contextlib.closing(outcomes):
-        for outcome in outcomes:
-            current.value = NONE
-            found.append(_portable(outcome))
-            if time.monotonic() - sent > REPORT:
-                pipe.send(found)
-                found, sent = [], time.monotonic()
-    if found:
-        pipe.send(found)
-
-
-def _portable(outcome: KeyOutcome) -> tuple[KeyOutcome, tuple[str, str] | None]:
-    """Return an outcome that can be sent: not every exception can."""
-    error = outcome.error
-    if error is None:
-        return outcome, None
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return replace(outcome, error=None), (type(error).__name__, str(error))
-    return outcome, None
-
-
-def _restored(item: tuple[KeyOutcome, tuple[str, str] | None]) -> KeyOutcome:
-    outcome, told = item
-    if told is not None:
-        name, text = told
-        outcome = replace(outcome, error=type(name, (PopulateError,), {})(text))
-    if outcome.error is not None and outcome.traceback:
-        outcome.error.add_note(f"In a worker process:\n{outcome.traceback}")
-    return outcome
 
 
 def _ending(code: int | None) -> str:

@@ -25,7 +25,7 @@ class Refresh:
         Of the jobs that become pending.
     """
 
-    def __init__(self, table: Makes, jobs: JobRows, priority: int) -> None:
+    def __init__(self, table: Makes, jobs: JobRows, priority: int = 0) -> None:
         self._table = table
         self._jobs = jobs
         self._priority = priority
@@ -38,6 +38,12 @@ class Refresh:
             due = self._jobs.now() + timedelta(seconds=delay)
             self._jobs.add(rows, priority=self._priority, scheduled_time=due)
         return len(rows)
+
+    def end_made(self, *, keep: bool) -> int:
+        """End the pending and failed jobs whose keys are in the table."""
+        waiting = ("pending", "error")
+        rows = self._rows(among(self._jobs.node(*waiting), rows_of(self._table)))
+        return self._jobs.end(rows, waiting, keep=keep) if rows else 0
 
     def add_finished_again(self, restrictions: Iterable[Any]) -> int:
         """Make finished jobs pending whose rows have been deleted."""

@@ -11,6 +11,7 @@ from dj_dagster.relational.database.write import unit_of_work
 from dj_dagster.relational.database.write_buffer import WriteBuffer
 from dj_dagster.workflow.content_hash import content_hash
 from dj_dagster.workflow.make import Makes, in_three_parts
+from dj_dagster.workflow.surroundings import surroundings_kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,11 @@ class MakeRunner:
             What the make raised; nothing has been written then.
         """
         table = self.table
-        with unit_of_work(table.connection, self._allowed) as buffer, table.making(key):
+        with (
+            unit_of_work(table.connection, self._allowed) as buffer,
+            table.making(key),
+            surroundings_kept(),
+        ):
             if self._three_parts:
                 self._in_three_parts(key, buffer)
             else:

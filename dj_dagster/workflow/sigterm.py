@@ -24,9 +24,13 @@ def exit_on_sigterm() -> Generator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+class ToldToEnd(SystemExit):
+    """SIGTERM came, in contrast to a `make` that calls `sys.exit`."""
+
+
 def _leave(number: int, frame: object) -> None:
     del number, frame
-    raise SystemExit("ended by SIGTERM")
+    raise ToldToEnd("ended by SIGTERM")
 
 
 @cache

@@ -32,6 +32,9 @@ class Todo:
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise PopulateError(f"order is {self.order!r}: write one of {', '.join(ORDERS)}.")
+        for name, number in (("limit", self.limit), ("max_calls", self.max_calls)):
+            if number is not None and number < 0:
+                raise PopulateError(f"{name} is {number}: it is a number of keys, 0 or more.")
 
     def plain(self) -> list[Key]:
         """Return what is pending, whatever jobs there are."""

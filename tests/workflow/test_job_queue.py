@@ -14,7 +14,7 @@ import pytest
 
 import dj_dagster as dj
 from dj_dagster.model.job_settings import JobSettings
-from dj_dagster.workflow import claims
+from dj_dagster.workflow import claims, liveness
 from dj_dagster.workflow.jobs import queues
 from tests.lab import connect
 
@@ -181,6 +181,13 @@ def test_jobs_of_keys_that_have_gone(lab: Pipeline) -> None:
     assert lab.statuses() == {2: "ignore"}
 
 
+@pytest.fixture
+def old_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server passes for one that was not started just now."""
+    monkeypatch.setattr(liveness, "MARGIN", -60.0)
+
+
+@pytest.mark.usefixtures("old_server")
 def test_reservation_of_a_dead_worker_is_taken_up(lab: Pipeline) -> None:
     jobs = lab.square.jobs
     jobs.refresh(delay=-1)
@@ -202,6 +209,7 @@ def test_reservation_of_a_dead_worker_is_taken_up(lab: Pipeline) -> None:
     assert lab.statuses() == {0: "reserved"}
 
 
+@pytest.mark.usefixtures("old_server")
 def test_pid_that_belongs_to_a_younger_process_is_dead(lab: Pipeline) -> None:
     jobs = lab.square.jobs
     jobs.refresh(delay=-1)

@@ -199,6 +199,28 @@ def test_interrupted_make_gives_its_key_back(schema: Any) -> None:
     assert len(pending_keys(Result())) == 2
 
 
+def test_keys_of_single_precision_are_claimed_and_made(schema: Any) -> None:
+    @schema
+    class Gain(dj.Manual):
+        definition = """
+        gain : float32
+        """
+
+    @schema
+    class Amplified(dj.Computed):
+        definition = """
+        -> Gain
+        """
+
+        def make(self, key: dict[str, Any]) -> None:
+            self.insert1(key)
+
+    Gain.insert([(0.1,), (1.5,), (16777216.0,)])
+    result = Amplified.populate(reserve_jobs=True, max_calls=10)
+    assert result["success_count"] == 3
+    assert len(Amplified & Gain.keys()) == 3
+
+
 def test_ignored_keys_are_left_out(schema: Any) -> None:
     @schema
     class Recording(dj.Manual):

@@ -142,6 +142,9 @@ def test_order_and_limits(schema: Any, session: Any) -> None:
     assert sorted(seen) == list(range(6))
     with pytest.raises(dj.PopulateError, match="original, reverse, random"):
         table.populate(order="sideways")
+    for options in ({"limit": -1}, {"max_calls": -1}, {"limit": -1, "reserve_jobs": True}):
+        with pytest.raises(dj.PopulateError, match=r"is -1: it is a number of keys"):
+            table.populate(**options)
 
 
 def test_keys_of_ones_own(schema: Any, session: Any) -> None:
