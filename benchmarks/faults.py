@@ -1,4 +1,4 @@
-"""Kills runs, daemon, code server and database at random moments, and counts what became of keys.
+"""Kills or cancels runs, kills daemon, code server, database at random; counts what became of keys.
 
 Run it from the repository: ``uv run python -m benchmarks.faults --keys 2000 --kills 20``. It fails
 when a key is lost, stuck, made twice at once, or shown otherwise than the tables have it. A second
@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.orchestration.fault_lab import fault_lab
 from tests.services.process import eventually
 
-PARTS = ("run", "database", "code", "daemon")
+PARTS = ("run", "database", "code", "daemon", "cancel")
 
 
 def faults(keys: int, kills: int, seed: int) -> None:

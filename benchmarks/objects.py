@@ -1,44 +1,49 @@
 """The object floor against DataJoint, in one run: medians and ratios.
 
 Run it from the repository: ``uv run python -m benchmarks.objects``. It starts a private MariaDB
-server and an S3 server behind a proxy that adds 5 ms to each request. ``--only pack`` takes the
-lines whose name holds "pack", ``--rounds`` says how often each is taken.
+server and an S3 server, which is reached through processes that add 5, 20 and 50 ms to each
+request. ``--only`` names groups of lines, ``--rounds`` says how often those of packing are taken,
+``--count`` how many objects the others have. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from datajoint import blob as their_blob
 
+import dj_dagster
+from benchmarks.latency import later
+from benchmarks.memory import MEBIBYTE, beside, packing
 from benchmarks.peers import Peer, alternate, peers
 from dj_dagster.objects import flight
 from dj_dagster.objects.blob import pack, unpack
 from dj_dagster.objects.stores import Stores
-from tests.services.faults import faulty_proxy
 from tests.services.mariadb import drop_databases, mariadb
 from tests.services.s3 import bucket_files, s3
 
 PREFIX = "bench_obj_"
-MEBIBYTE = 2**20
-LATENCY = 0.005
+LATENCIES = (5, 20, 50)
+"""Milliseconds."""
 
-Measure = Callable[[], float]
+# What rclone computes over again costs it more than all the rest does.
+CHEAP = ("--ignore-checksum", "--no-checksum")
+
+GROUPS = ("packing", "inline", "local", "S3", "flight")
+
+Work = Callable[[], object]
 
 
-def timed(work: Callable[[], object]) -> float:
+def timed(work: Work) -> float:
     """Return the seconds that a call takes."""
     started = time.perf_counter()
     work()
@@ -61,49 +66,62 @@ def payloads() -> dict[str, Any]:
 class Bench:
     """All measures, by the line of the table that they fill."""
 
-    def __init__(self, rounds: int, only: str) -> None:
-        self.rounds, self.only = rounds, only
-        self.lines: list[tuple[str, dict[str, float]]] = []
+    def __init__(self, rounds: int) -> None:
+        self.rounds = rounds
+        self.lines: list[tuple[str, dict[str, float], list[int]]] = []
 
-    def line(self, name: str, measures: dict[str, Measure], rounds: int | None = None) -> None:
-        """Take one line's measures, unless it is not wanted."""
-        if self.only in name:
-            medians = alternate(measures, rounds or self.rounds)
-            self.lines.append((name, medians))
-            figures = ", ".join(f"{key} {value:.4f} s" for key, value in medians.items())
-            print(f"{name}: {figures}", flush=True)
+    def often(self, name: str, works: dict[str, Work]) -> None:
+        """Take a line's measures several times."""
+        measures = {key: partial(timed, work) for key, work in works.items()}
+        self._add(name, alternate(measures, self.rounds), [])
+
+    def once(self, name: str, works: dict[str, Work]) -> None:
+        """Take a line's measures once, with the memory that the work needs beside what there is."""
+        seconds: dict[str, float] = {}
+        peaks: list[int] = []
+        for key, work in works.items():
+
+            def measure(key: str = key, work: Work = work) -> None:
+                seconds[key] = timed(work)
+
+            peaks.append(beside(measure) // MEBIBYTE)
+        self._add(name, seconds, peaks)
+
+    def _add(self, name: str, seconds: dict[str, float], peaks: list[int]) -> None:
+        self.lines.append((name, seconds, peaks))
+        figures = ", ".join(f"{key} {value:.4f} s" for key, value in seconds.items())
+        print(f"{name}: {figures}{_memory(peaks)}", flush=True)
 
     def table(self) -> str:
         """Return the lines as Markdown, each with the ratio of its last measure to its first."""
-        head = "| measure | dj_dagster | other | ratio |\n|---|---|---|---|"
+        head = "| measure | dj_dagster | other | ratio | peak |\n|---|---|---|---|---|"
         rows = [
-            f"| {name} | {ours[1]:.4f} s | {theirs[0]} {theirs[1]:.4f} s | "
-            f"{theirs[1] / ours[1]:.1f}× |"
-            for name, values in self.lines
-            for ours, theirs in [(next(iter(values.items())), list(values.items())[-1])]
+            f"| {name} | {first:.4f} s | {other} {last:.4f} s | {last / first:.1f}× |"
+            f" {_memory(peaks).removeprefix(', ')} |"
+            for name, seconds, peaks in self.lines
+            for (_, first), (other, last) in [tuple(seconds.items())]
         ]
         return "\n".join([head, *rows])
 
 
-def packing(bench: Bench) -> None:
+def _memory(peaks: list[int]) -> str:
+    return f", {' and '.join(map(str, peaks))} MiB" if peaks else ""
+
+
+def in_memory(bench: Bench) -> None:
     """Pack and unpack."""
     for name, value in payloads().items():
         theirs, ours = their_blob.pack(value), pack(value)
-        bench.line(
+        bench.often(
             f"pack {name}",
-            {
-                "dj_dagster": lambda value=value: timed(lambda: pack(value)),
-                "datajoint": lambda value=value: timed(lambda: their_blob.pack(value)),
-            },
+            {"dj_dagster": partial(pack, value), "datajoint": partial(their_blob.pack, value)},
         )
         # Each reads what the other wrote.
-        bench.line(
+        bench.often(
             f"unpack {name}",
-            {
-                "dj_dagster": lambda data=theirs: timed(lambda: unpack(data)),
-                "datajoint": lambda data=ours: timed(lambda: their_blob.unpack(data)),
-            },
+            {"dj_dagster": partial(unpack, theirs), "datajoint": partial(their_blob.unpack, ours)},
         )
+    print(*packing(), sep="\n", flush=True)
 
 
 class Traces:
@@ -124,25 +142,29 @@ class Traces:
             """
 
         self.table = schema(Trace)
+        self.is_inline = "@" not in spec
 
     def insert(self, rows: list[dict[str, Any]]) -> None:
-        """Insert rows in statements that the server's packet size allows."""
-        for start in range(0, len(rows), 5):
-            self.table.insert(rows[start : start + 5])
-
-    def insert_at_once(self, rows: list[dict[str, Any]]) -> None:
-        """Insert all rows in one call."""
-        self.table.insert(rows)
+        """Insert rows, inline in statements that the server's packet size allows."""
+        step = 5 if self.is_inline else len(rows)
+        for start in range(0, len(rows), step):
+            self.table.insert(rows[start : start + step])
 
     def fetch(self) -> None:
-        """Fetch everything."""
-        for trace in self.table.to_arrays("trace"):
+        """Fetch everything; what is loaded when it is used is loaded, by the best way there is."""
+        traces = self.table.to_arrays("trace")
+        lazy = not self.is_inline and self.peer.name == "dj_dagster"
+        for trace in dj_dagster.load_arrays(traces) if lazy else traces:
             assert np.asarray(trace).nbytes == MEBIBYTE
 
     def fetch_one_by_one(self, count: int) -> None:
         """Fetch rows by their keys."""
         for n in range(count):
             assert np.asarray((self.table & {"trace_id": n}).fetch1("trace")).nbytes == MEBIBYTE
+
+    def fetch_blobs(self) -> None:
+        """Fetch everything that is not loaded later."""
+        assert len(self.table.to_arrays("trace")) > 0
 
 
 def random_rows(count: int) -> list[dict[str, Any]]:
@@ -153,159 +175,102 @@ def random_rows(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def in_tables(bench: Bench, pair: tuple[Peer, Peer], count: int) -> None:
-    """Insert and fetch rows of 1 MiB each, inline and in stores.
+def in_tables(
+    bench: Bench, pair: tuple[Peer, Peer], where: str, spec: str, rows: list[dict[str, Any]]
+) -> None:
+    """Insert and fetch rows of 1 MiB each, inline or in a store.
 
     In stores both have ``<npy@store>``: DataJoint cannot insert ``<blob@store>`` on MariaDB.
     """
-    rows = random_rows(count)
-    for where, spec in (("inline", "<blob>"), ("local", "<npy@local>"), ("S3", "<npy@s3>")):
-        tables = {peer.name: Traces(peer, spec) for peer in pair}
-        whole = {
-            name: table.insert if where == "inline" else table.insert_at_once
-            for name, table in tables.items()
-        }
-        bench.line(
-            f"{where}: insert {count} × 1 MiB",
-            {name: lambda put=put: timed(lambda: put(rows)) for name, put in whole.items()},
-            1,
-        )
-        bench.line(
-            f"{where}: fetch {count} × 1 MiB",
-            {name: lambda t=t: timed(t.fetch) for name, t in tables.items()},
-            1,
-        )
-        few = count // 10
-        bench.line(
-            f"{where}: fetch {few} one by one",
-            {
-                name: lambda t=t, few=few: timed(lambda: t.fetch_one_by_one(few))
-                for name, t in tables.items()
-            },
-            1,
-        )
+    tables = {peer.name: Traces(peer, spec) for peer in pair}
+    count = len(rows)
+    bench.once(
+        f"{where}: insert {count} × 1 MiB",
+        {name: partial(table.insert, rows) for name, table in tables.items()},
+    )
+    bench.once(
+        f"{where}: fetch {count} × 1 MiB", {name: table.fetch for name, table in tables.items()}
+    )
+    bench.once(
+        f"{where}: fetch {count} one by one",
+        {name: partial(table.fetch_one_by_one, count) for name, table in tables.items()},
+    )
 
 
-def at_once(bench: Bench, peer: Peer, count: int) -> None:
-    """Compare 16 objects in flight with one by one, in the store with latency.
+def in_flight(bench: Bench, peer: Peer, rows: list[dict[str, Any]]) -> None:
+    """Compare 16 objects in flight with one by one, in stores that answer later and later.
 
-    Objects of 1 MiB keep server, proxy and client busy, which share this machine's cores; small
-    ones show what the latency alone costs.
+    Server, proxy and client share this machine's cores. Objects of 1 MiB keep them busy, which no
+    number of requests in flight can help; small ones, and long latencies, show the waiting alone.
     """
-    whole = random_rows(count)
-    small = [{**row, "trace": row["trace"][:4096]} for row in whole]
-    for size, rows in (("1 MiB", whole), ("4 KiB", small)):
-        tables = {n: Traces(peer, "<blob@s3>") for n in (16, 1)}
-        bench.line(
-            f"S3: insert {count} × {size}, 16 in flight beside 1",
-            {
-                f"{n} in flight": lambda n=n, t=t, rows=rows: with_flight(
-                    n, lambda: t.insert_at_once(rows)
-                )
-                for n, t in tables.items()
-            },
-            1,
-        )
-        bench.line(
-            f"S3: fetch {count} × {size}, 16 in flight beside 1",
-            {
-                f"{n} in flight": lambda n=n, t=t: with_flight(
-                    n, lambda: t.table.to_arrays("trace")
-                )
-                for n, t in tables.items()
-            },
-            1,
-        )
+    few = rows[: max(1, len(rows) // 5)]
+    for size, milliseconds, chosen in (
+        (4, 5, rows), (64, 5, rows), (1024, 5, rows), (1024, 20, few), (1024, 50, few),
+    ):  # fmt: skip
+        given = [{**row, "trace": row["trace"][: size * 1024]} for row in chosen]
+        what = f"{len(given)} × {size} KiB, S3 with {milliseconds} ms, 16 in flight beside 1"
+        tables = {width: Traces(peer, f"<blob@s3_{milliseconds}>") for width in (16, 1)}
+        for verb, works in (
+            ("insert", {width: partial(table.insert, given) for width, table in tables.items()}),
+            ("fetch", {width: table.fetch_blobs for width, table in tables.items()}),
+        ):
+            bench.once(
+                f"{verb} {what}",
+                {f"{width} in flight": partial(at_width, width, w) for width, w in works.items()},
+            )
 
 
-def with_flight(width: int, work: Callable[[], object]) -> float:
-    """Return the seconds that work takes with so many objects in flight."""
+def at_width(width: int, work: Work) -> None:
+    """Do work with so many objects in flight."""
     before = flight.in_flight.__defaults__
     flight.in_flight.__defaults__ = (width,)
     try:
-        return timed(work)
+        work()
     finally:
         flight.in_flight.__defaults__ = before
 
 
-MEMORY = """
-import sys
-from pathlib import Path
-import numpy as np
-
-def kilobytes(name):
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition(name + ":")[2].split()[0])
-
-value = np.random.default_rng(1).random(32 * 2**20, dtype="f4")
-if sys.argv[1] == "compressible":
-    value = np.round(np.sin(np.arange(32 * 2**20, dtype="f4") / 500) * 200).astype("f4")
-from {module} import pack, unpack
-pack(value[:1000])
-Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-before = kilobytes("VmRSS")
-data = pack(value)
-print((kilobytes("VmHWM") - before) * 1024 / value.nbytes + 1)
-Path("/proc/self/clear_refs").write_text("5")
-before = kilobytes("VmRSS")
-back = unpack(data)
-print((kilobytes("VmHWM") - before + len(data) / 1024) * 1024 / value.nbytes)
-"""
-
-
-def memory() -> Iterator[str]:
-    """Yield the peak memory of packing 128 MB and unpacking it, as a multiple of the payload.
-
-    What is packed, or unpacked, counts too. Linux only.
-    """
-    for kind in ("random", "compressible"):
-        for module in ("dj_dagster.objects.blob", "datajoint.blob"):
-            script = MEMORY.format(module=module)
-            command = [sys.executable, "-W", "ignore", "-c", script, kind]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            packing, unpacking = map(float, done.stdout.split())
-            yield f"peak memory, {kind}, {module}: {packing:.2f} to pack, {unpacking:.2f} to unpack"
-
-
 @contextlib.contextmanager
-def stores(endpoint: str, port: int, folder: Path) -> Iterator[dict[str, Any]]:
-    """Give the settings of a local store and of one on S3 with latency."""
-    bucket = f"bench-{uuid.uuid4().hex[:6]}"
-    settings = {
-        "protocol": "s3", "bucket": bucket, "location": "dj", "access_key": "dj-test-key",
-        "secret_key": "dj-test-secret", "secure": False,
-    }  # fmt: skip
-    bucket_files({**settings, "endpoint": endpoint}).mkdir(bucket)
-    local = {"protocol": "file", "location": str(folder)}
-    yield {"default": "local", "local": local, "s3": {**settings, "endpoint": f"127.0.0.1:{port}"}}
+def stores() -> Generator[dict[str, Any]]:
+    """Give the settings of a local store and of one on S3 with each latency."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(s3(*CHEAP))
+        bucket = f"bench-{uuid.uuid4().hex[:6]}"
+        settings = {**server.store_settings(bucket)}
+        bucket_files(settings).mkdir(bucket)
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="djbench"))
+        given: dict[str, Any] = {"default": "local"}
+        given["local"] = {"protocol": "file", "location": folder}
+        for milliseconds in LATENCIES:
+            endpoint = stack.enter_context(later(server.endpoint, milliseconds / 1000))
+            given[f"s3_{milliseconds}"] = {**settings, "endpoint": endpoint}
+        yield given
 
 
 def main() -> None:
     """Take all measures and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS)
     parser.add_argument("--count", type=int, default=1000)
     given = parser.parse_args()
-    bench = Bench(given.rounds, given.only)
-    packing(bench)
-    if not given.only or given.only in "memory":
-        print(*memory(), sep="\n", flush=True)
+    bench = Bench(given.rounds)
+    if "packing" in given.only:
+        in_memory(bench)
     with contextlib.ExitStack() as stack:
         url = sa.make_url(stack.enter_context(mariadb()))
         stack.callback(drop_databases, str(url), PREFIX)
-        server = stack.enter_context(s3())
-        proxy = stack.enter_context(faulty_proxy(server.endpoint))
-        proxy.delay = LATENCY
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="djbench")))
-        settings = stack.enter_context(stores(server.endpoint, proxy.port, folder))
+        settings = stack.enter_context(stores())
         pair = peers(url)
         pair[0].connection.stores = Stores(settings)
         pair[1].dj.config["stores"] = settings
-        in_tables(bench, pair, given.count)
-        at_once(bench, pair[0], given.count)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"\n{bench.table()}\n\npeak memory of this run: {peak:.0f} MiB")
+        rows = random_rows(given.count)
+        for where, spec in (("inline", "<blob>"), ("local", "<npy@local>"), ("S3", "<npy@s3_5>")):
+            if where in given.only:
+                in_tables(bench, pair, where, spec, rows)
+        if "flight" in given.only:
+            in_flight(bench, pair[0], rows)
+    print(f"\n{bench.table()}")
 
 
 if __name__ == "__main__":

@@ -132,7 +132,8 @@ def _line(name: str, seconds: float, peer: float, single: float) -> None:
 def ticks(sizes: list[int]) -> None:
     """Print the milliseconds of a tick of the sensor, by number of keys."""
     print(
-        f"{'tables in':<12}{'keys':>10}{'first':>10}{'nothing new':>13}{'100 new':>10}{'after':>10}"
+        f"{'tables in':<12}{'keys':>10}{'first look':>12}{'longest tick':>14}"
+        f"{'nothing new':>13}{'100 new':>10}{'after':>10}"
     )
     with mariadb() as url, tempfile.TemporaryDirectory() as folder:
         for name, place in (("SQLite", f"sqlite:///{folder}/lab.sqlite"), ("MariaDB", url)):
@@ -169,7 +170,7 @@ def _ticks(name: str, url: str, keys: int, home: Path) -> None:
     defs = build_definitions(schema, sensor_settings=settings)
     with dg.DagsterInstance.local_temp(str(home)) as instance:
         _register(instance, schema.name, [f"item={number}" for number in range(keys)])
-        first = _timed(lambda: tick(defs, instance=instance))
+        longest, whole = _first_look(lambda: tick(defs, instance=instance))
         time.sleep(3)
         for _ in range(20):
             tick(defs, instance=instance)
@@ -183,9 +184,18 @@ def _ticks(name: str, url: str, keys: int, home: Path) -> None:
     connection.close()
     print(
         f"{name:<12}{keys:>10}"
-        f"{first * 1e3:>10.0f}{quiet * 1e3:>13.1f}{new * 1e3:>10.0f}{after * 1e3:>10.0f}",
+        f"{whole * 1e3:>12.0f}{longest * 1e3:>14.0f}{quiet * 1e3:>13.1f}"
+        f"{new * 1e3:>10.0f}{after * 1e3:>10.0f}",
         flush=True,
     )
+
+
+def _first_look(evaluate: Callable[[], Any]) -> tuple[float, float]:
+    """Tick until a code server knows all keys; return the longest tick's seconds, and all."""
+    times = [_timed(evaluate)]
+    while times[-1] > 0.1 or len(times) < 2:
+        times.append(_timed(evaluate))
+    return max(times), sum(times)
 
 
 def _fill(connection: dj.Connection, result: Any) -> None:

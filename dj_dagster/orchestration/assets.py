@@ -21,12 +21,15 @@ from dagster import (
 )
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
+from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration.code_version import code_place, code_version
 from dj_dagster.orchestration.column_schema import column_schema
 from dj_dagster.orchestration.naming import group_name, op_name
-from dj_dagster.orchestration.populating import ON_EXISTING, Step, populate_table, raise_if_failed
+from dj_dagster.orchestration.populating import ON_EXISTING, populate_table, raise_if_failed
 from dj_dagster.orchestration.provenance import Provenance
-from dj_dagster.orchestration.table_graph import TableGraph, TableNode
+from dj_dagster.orchestration.step import Step
+from dj_dagster.orchestration.table_graph import TableGraph
+from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.orchestration.translator import TableProps, TableTranslator
 from dj_dagster.orchestration.work import HERE, Work
 
@@ -84,8 +87,20 @@ def table_props(node: TableNode, graph: TableGraph, partitions: Partitions) -> T
 
 
 def table_spec(props: TableProps, translator: TableTranslator) -> AssetSpec:
-    """Return the asset spec of a table, as the translator wants it."""
-    return translator.get_asset_spec(props).with_io_manager_key(IO_MANAGER_KEY)
+    """Return the asset spec of a table, as the translator wants it.
+
+    Raises
+    ------
+    ConfigurationError
+        When it gives something else.
+    """
+    spec: Any = translator.get_asset_spec(props)
+    if not isinstance(spec, AssetSpec):
+        raise ConfigurationError(
+            f"{type(translator).__name__}.get_asset_spec gave {spec!r} for {props.title}: "
+            "return an AssetSpec, such as super().get_asset_spec(props)"
+        )
+    return spec.with_io_manager_key(IO_MANAGER_KEY)
 
 
 def populated_assets(
@@ -125,13 +140,14 @@ def populated_assets(
         config = context.op_execution_context.op_config
         in_run = context.op_execution_context.has_partitions
         covered = list(context.partition_keys) if node.grain and in_run else []
+        step = Step.of(context)
         progress = populate_table(
-            Step.of(context),
+            step,
+            graph,
             node,
-            parts,
             _keys(node, config.get("keys", covered)),
             planned=_planned(context, covered),
-            retry_errors=config["retry_errors"],
+            retry_errors=config["retry_errors"] or step.again,
             work=replace(work, isolate=work.isolate or config["isolate"]),
             recompute=config["on_existing"] == "recompute",
             provenance=Provenance(context.instance, graph, node, versions, context.run.run_id),

@@ -26,15 +26,23 @@ from dj_dagster.orchestration.assets import (
     table_props,
     table_spec,
 )
-from dj_dagster.orchestration.checks import TableChecks, blocking_keys, table_checks
+from dj_dagster.orchestration.checks import (
+    TableChecks,
+    blocking_keys,
+    code_watch,
+    table_checks,
+)
 from dj_dagster.orchestration.collecting import collect
 from dj_dagster.orchestration.entry_jobs import entry_jobs
 from dj_dagster.orchestration.io_manager import TableIOManager
 from dj_dagster.orchestration.jobs import populate_job
+from dj_dagster.orchestration.naming import class_name
+from dj_dagster.orchestration.schedules import check_tables
 from dj_dagster.orchestration.selection import selected
 from dj_dagster.orchestration.sensor import populate_sensor
 from dj_dagster.orchestration.sensor_settings import SensorSettings
-from dj_dagster.orchestration.table_graph import PartitionBy, TableGraph, TableNode, table_graph
+from dj_dagster.orchestration.table_graph import PartitionBy, TableGraph, table_graph
+from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.orchestration.table_sources import SchemaLike, TableSource
 from dj_dagster.orchestration.tracing import trace_job
 from dj_dagster.orchestration.translator import TableTranslator
@@ -113,8 +121,8 @@ def build_definitions(
     Raises
     ------
     ConfigurationError
-        When an asset of yours has the key of a table that `make` fills, a schema comes twice, or
-        a name fits nothing.
+        When an asset of yours has the key of a table that `make` fills, a schema comes twice, a
+        name fits nothing, or the translator returns no spec.
     DataJointError
         When the database cannot be reached.
 
@@ -131,18 +139,22 @@ def build_definitions(
     [['lab', 'subject']]
     """
     chosen = translator or TableTranslator()
-    sources = collect(schemas, connection=connection, state_path=state_path)
-    sources = selected(sources, select, exclude)
-    graph = table_graph(sources, _coarser(sources, chosen, partition_by or {}))
-    of_tables = table_checks(graph, checks or TableChecks())
-    graph = replace(graph, blocking=blocking_keys(of_tables))
     settings = sensor_settings or SensorSettings()
+    found = collect(schemas, connection=connection, state_path=state_path)
+    _check_settings(settings, found)
+    sources = selected(found, select, exclude)
+    graph = table_graph(sources, _coarser(sources, chosen, partition_by or {}))
+    check_tables(graph, schedules)
     own = _own_specs(graph, assets)
     partitions = {node.key: _partitions(node) for node in graph.nodes}
     partitions |= {key: spec.partitions_def for key, spec in own.items()}
     props = {node.key: table_props(node, graph, partitions) for node in graph.nodes}
     specs = {key: table_spec(each, chosen) for key, each in props.items()}
     versions = {key: spec.code_version for key, spec in specs.items()}
+    works = {node.key: chosen.get_work(props[node.key]) for node in graph.populated}
+    wanted = checks or TableChecks()
+    of_tables = table_checks(graph, wanted, versions)
+    graph = replace(graph, blocking=blocking_keys(of_tables))
     return Definitions(
         assets=[
             *_external(graph, specs, own),
@@ -154,7 +166,7 @@ def build_definitions(
                     backfill_batch=settings.batch_size,
                     op_tags=chosen.get_op_tags(props[node.key]),
                     pool=chosen.get_pool(props[node.key]),
-                    work=chosen.get_work(props[node.key]),
+                    work=works[node.key],
                 )
                 for node in graph.populated
             ),
@@ -163,15 +175,34 @@ def build_definitions(
         asset_checks=[*of_tables, *asset_checks],
         jobs=[
             *entry_jobs(graph),
-            populate_job(graph, versions),
+            populate_job(graph, versions, works),
             trace_job(graph),
             *jobs,
         ],
         schedules=schedules,
-        sensors=[populate_sensor(graph, managed=own, settings=settings), *sensors],
+        sensors=[
+            populate_sensor(
+                graph,
+                managed=own,
+                settings=settings,
+                code=lambda: code_watch(graph, wanted, versions),
+            ),
+            *sensors,
+        ],
         resources={IO_MANAGER_KEY: TableIOManager(graph), **(resources or {})},
         executor=executor or chain_executor(),
     )
+
+
+def _check_settings(settings: SensorSettings, sources: Sequence[TableSource]) -> None:
+    """Refuse settings of tables that are not there: they would be left unheeded."""
+    names = {source.name: class_name(source.name) for source in sources}
+    titles = names.values()
+    known = {*titles, *(text.removeprefix(f"{name.schema}.") for name, text in names.items())}
+    if unknown := [name for name in settings.tables if name not in known]:
+        raise ConfigurationError(
+            f"sensor_settings has {unknown[0]!r}, which is no table; there are {', '.join(titles)}"
+        )
 
 
 def _partitions(node: TableNode) -> PartitionsDefinition[Any] | None:

@@ -1,4 +1,4 @@
-"""Checks of tables: nothing pending, parts with their masters, rows fresh enough."""
+"""Checks of tables: nothing pending, made by today's code, parts with masters, fresh enough."""
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.
 import time
@@ -23,11 +23,14 @@ from dagster import (
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration.naming import op_name
-from dj_dagster.orchestration.table_graph import TableGraph, TableNode
+from dj_dagster.orchestration.outdated import CURRENT, CodeWatch, ages
+from dj_dagster.orchestration.provenance import CodeVersions
+from dj_dagster.orchestration.table_graph import TableGraph
+from dj_dagster.orchestration.table_node import TableNode
 
 COMPLETE, PARTS, FRESH = "complete", "parts", "fresh"
 
-Numbers = Mapping[str, int | float]
+Numbers = Mapping[str, int | float | str]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ class TableChecks:
     ----------
     complete
         Whether tables that `make` fills are checked for keys that are pending or failed.
+    current
+        Whether they are checked for keys that were made before `make` was changed. The sensor
+        evaluates this check itself when it sees that code has changed.
     parts
         Whether tables with parts are checked for rows of parts without their master's.
     freshness
@@ -48,13 +54,21 @@ class TableChecks:
     """
 
     complete: bool = True
+    current: bool = True
     parts: bool = True
     freshness: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
     blocking: Iterable[str] = ()
 
 
-def table_checks(graph: TableGraph, wanted: TableChecks) -> list[AssetChecksDefinition]:
+def table_checks(
+    graph: TableGraph, wanted: TableChecks, versions: CodeVersions
+) -> list[AssetChecksDefinition]:
     """Return the checks of all tables, one definition a table.
+
+    Parameters
+    ----------
+    versions
+        The code versions of tables.
 
     Raises
     ------
@@ -65,8 +79,14 @@ def table_checks(graph: TableGraph, wanted: TableChecks) -> list[AssetChecksDefi
         if not any(_fits(node, pattern) for node in graph.nodes):
             titles = ", ".join(node.title for node in graph.nodes)
             raise ConfigurationError(f"{pattern!r} fits no table; there are {titles or 'none'}")
-    found = (_of_table(graph, node, wanted) for node in graph.nodes)
+    found = (_of_table(graph, node, wanted, versions.get(node.key)) for node in graph.nodes)
     return [checks for checks in found if checks is not None]
+
+
+def code_watch(graph: TableGraph, wanted: TableChecks, versions: CodeVersions) -> CodeWatch:
+    """Return what evaluates the check `current` by itself, for one Dagster instance."""
+    nodes = {node.key: (node, versions.get(node.key)) for node in graph.populated}
+    return CodeWatch({k: (n, v) for k, (n, v) in nodes.items() if v} if wanted.current else {})
 
 
 def blocking_keys(checks: Iterable[AssetChecksDefinition]) -> frozenset[AssetCheckKey]:
@@ -79,22 +99,29 @@ Check = Callable[[DagsterInstance], tuple[bool, Numbers]]
 
 
 def _of_table(
-    graph: TableGraph, node: TableNode, wanted: TableChecks
+    graph: TableGraph, node: TableNode, wanted: TableChecks, version: str | None
 ) -> AssetChecksDefinition | None:
-    checks = _checks(graph, node, wanted)
+    checks = _checks(graph, node, wanted, version)
     if not checks:
         return None
     blocking = any(_fits(node, pattern) for pattern in wanted.blocking)
     specs = [
-        AssetCheckSpec(name, asset=node.key, description=_SAID[name], blocking=blocking)
+        AssetCheckSpec(
+            name,
+            asset=node.key,
+            description=_SAID[name],
+            # Rows of older code are no reason to make none from new ones.
+            blocking=blocking and name != CURRENT,
+        )
         for name in checks
     ]
+    block = {spec.key for spec in specs if spec.blocking}
 
     @multi_asset_check(name=f"{op_name(node.key)}__checks", specs=specs, can_subset=True)
     def check(context: AssetCheckExecutionContext) -> Iterable[AssetCheckResult]:
         for key in context.selected_asset_check_keys:
             passed, numbers = checks[key.name](context.instance)
-            if blocking and not passed:
+            if key in block and not passed:
                 _block(context, key, numbers)
             yield AssetCheckResult(
                 passed=passed,
@@ -121,10 +148,14 @@ def _block(context: AssetCheckExecutionContext, key: AssetCheckKey, numbers: Num
     raise Failure(f"{title} is not {key.name}: {dict(numbers)}", allow_retries=False)
 
 
-def _checks(graph: TableGraph, node: TableNode, wanted: TableChecks) -> dict[str, Check]:
+def _checks(
+    graph: TableGraph, node: TableNode, wanted: TableChecks, version: str | None
+) -> dict[str, Check]:
     checks: dict[str, Check] = {}
     if wanted.complete and node.populated:
         checks[COMPLETE] = lambda _: _complete(node)
+    if wanted.current and node.populated and version is not None:
+        checks[CURRENT] = lambda instance: _current(instance, node, version)
     parts = graph.parts(node)
     if wanted.parts and parts:
         checks[PARTS] = lambda _: _with_master(node, parts)
@@ -136,6 +167,8 @@ def _checks(graph: TableGraph, node: TableNode, wanted: TableChecks) -> dict[str
 
 _SAID = {
     COMPLETE: "No key is pending or failed.",
+    CURRENT: "Every key was made by make as it is now. Stale ones are made again by a run with "
+    "on_existing: recompute.",
     PARTS: "Each row of a part has its master's row.",
     FRESH: "The last row came lately.",
 }
@@ -150,6 +183,11 @@ def _complete(node: TableNode) -> tuple[bool, Numbers]:
         "keys": total,
     }
     return remaining == 0, numbers
+
+
+def _current(instance: DagsterInstance, node: TableNode, version: str) -> tuple[bool, Numbers]:
+    *_, found = ages(instance, node, version)
+    return not found.stale, found.metadata
 
 
 def _with_master(node: TableNode, parts: Iterable[TableNode]) -> tuple[bool, Numbers]:

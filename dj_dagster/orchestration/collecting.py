@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from dj_dagster.default_connection import conn
 from dj_dagster.errors import ConfigurationError, ConnectionFailedError
 from dj_dagster.model.table_name import TableName
 from dj_dagster.orchestration import state_file
@@ -60,13 +61,14 @@ def collect(
     others = [each for each in listed if not isinstance(each, str)]
     sources = distinct(source for each in others for source in _of(each))
     if patterns:
-        sources += _of_patterns(patterns, connection or _default_connection(), state_path, sources)
+        sources += _of_patterns(patterns, connection or conn(), state_path, sources)
     return with_masters(sources)
 
 
 def _is_single(schemas: Any) -> bool:
-    # A schema of ours, and one of DataJoint, can be iterated over: its tables.
-    return isinstance(schemas, str | Schema | ModuleType) or _is_datajoint(schemas)
+    # Schemas of ours and of DataJoint can be iterated over too, and tables, given by mistake.
+    known = isinstance(schemas, str | Schema | ModuleType | type) or _is_datajoint(schemas)
+    return known or hasattr(schemas, "heading") or not isinstance(schemas, Iterable)
 
 
 def _of(given: Any) -> list[TableSource]:
@@ -82,12 +84,8 @@ def _of(given: Any) -> list[TableSource]:
 
 
 def _is_datajoint(given: Any) -> bool:
-    return any(cls.__module__.split(".")[0] == "datajoint" for cls in type(given).__mro__)
-
-
-def _default_connection() -> Connection:
-    # The default connection belongs to the public face, which leans on this floor.
-    return import_module("dj_dagster.defaults").conn()
+    kinds = {(cls.__module__.split(".")[0], cls.__name__) for cls in type(given).__mro__}
+    return not kinds.isdisjoint((("datajoint", "Schema"), ("datajoint", "_Schema")))
 
 
 def _of_patterns(
@@ -144,7 +142,8 @@ class _Reading:
         """Return the names that any pattern fits, in their order."""
         names = sorted(names)
         for pattern in self.patterns:
-            if not any(fnmatchcase(name, pattern) for name in names):
+            # "Everything" is right about a database that is still empty.
+            if pattern != "*" and not any(fnmatchcase(name, pattern) for name in names):
                 raise ConfigurationError(
                     f"no schema has a name like {pattern!r}; there are {', '.join(names) or 'none'}"
                 )

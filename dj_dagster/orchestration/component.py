@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import Any
 
 from dagster import (
+    AssetsDefinition,
+    AssetSpec,
     Component,
     ComponentLoadContext,
     Definitions,
@@ -38,6 +40,9 @@ class PipelineScaffolder(Scaffolder[Any]):
 class PipelineComponent(Component, Resolvable):
     """Relational schemas as assets, with their sensor, jobs and checks; see `build_definitions`.
 
+    One component has all schemas of a code location: its sensor follows rows from each table to
+    those below it.
+
     Attributes
     ----------
     modules
@@ -52,6 +57,10 @@ class PipelineComponent(Component, Resolvable):
         By table, the first attributes of its key that its partitions are told apart by.
     translator
         A `TableTranslator` of yours: ``my_project.translator.LabTranslator``.
+    assets
+        Assets of yours that stand for Manual tables, as in `build_definitions`:
+        ``my_project.intake.subjects``. Keep them outside of the folder ``defs``, from which they
+        would be loaded a second time; other assets are at home there.
     batch_size, interval
         Of the sensor: keys of a run, and seconds between ticks, at least.
     schedule
@@ -75,6 +84,7 @@ class PipelineComponent(Component, Resolvable):
     exclude: Sequence[str] = field(default_factory=list[str])
     partition_by: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     translator: str | None = None
+    assets: Sequence[str] = field(default_factory=list[str])
     batch_size: int | None = None
     interval: int | None = None
     schedule: str | None = None
@@ -85,7 +95,7 @@ class PipelineComponent(Component, Resolvable):
         Raises
         ------
         ConfigurationError
-            When it names no schemas, or a module or translator that is not there.
+            When it names no schemas, or a module, translator or asset that is not there.
         """
         del context
         if not self.modules and not self.schemas:
@@ -100,6 +110,7 @@ class PipelineComponent(Component, Resolvable):
             exclude=self.exclude,
             partition_by=self.partition_by,
             translator=self.get_translator(),
+            assets=[_asset(name) for name in self.assets],
             sensor_settings=self._settings(),
             schedules=[populate_schedule(self.schedule)] if self.schedule else [],
         )
@@ -108,8 +119,7 @@ class PipelineComponent(Component, Resolvable):
         """Return what turns tables into assets; override it in a component of yours."""
         if self.translator is None:
             return TableTranslator()
-        module, _, name = self.translator.rpartition(".")
-        found = getattr(_module(module), name, None) if module else None
+        found = _attribute(self.translator)
         if not (isinstance(found, type) and issubclass(found, TableTranslator)):
             raise ConfigurationError(
                 f"{self.translator!r} is no TableTranslator: write my_project.module.LabTranslator"
@@ -123,6 +133,18 @@ class PipelineComponent(Component, Resolvable):
             batch_size=self.batch_size or settings.batch_size,
             interval=self.interval or settings.interval,
         )
+
+
+def _asset(path: str) -> AssetsDefinition | AssetSpec:
+    found = _attribute(path)
+    if isinstance(found, AssetsDefinition | AssetSpec):
+        return found
+    raise ConfigurationError(f"{path!r} is no asset: write my_project.module.name")
+
+
+def _attribute(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(_module(module), name, None) if module else None
 
 
 def _module(name: str) -> Any:

@@ -4,17 +4,29 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dagster import Array, Field, JobDefinition, Noneable, OpExecutionContext, Shape, String, op
+from dagster import (
+    Array,
+    Failure,
+    Field,
+    JobDefinition,
+    Noneable,
+    OpExecutionContext,
+    Shape,
+    String,
+    op,
+)
 from dagster import job as dagster_job
 
-from dj_dagster.errors import InvalidValueError
+from dj_dagster.errors import DataJointError, InvalidValueError
 from dj_dagster.model.names import Tier
 from dj_dagster.orchestration.entry_config import attribute_field, rows_field
 from dj_dagster.orchestration.events import Mark, write_marks
 from dj_dagster.orchestration.naming import op_name
-from dj_dagster.orchestration.populating import Step
-from dj_dagster.orchestration.reconcile import ROWS, add_partitions
-from dj_dagster.orchestration.table_graph import TableGraph, TableNode
+from dj_dagster.orchestration.registered import register
+from dj_dagster.orchestration.row_marks import ROWS
+from dj_dagster.orchestration.step import Step
+from dj_dagster.orchestration.table_graph import TableGraph
+from dj_dagster.orchestration.table_node import TableNode
 
 PREFIX = "insert__"
 
@@ -42,7 +54,11 @@ def _entry_job(graph: TableGraph, node: TableNode) -> JobDefinition:
 
     @op(name=f"{job_name(node)}__rows", config_schema=_config(node, parts))
     def insert_rows(context: OpExecutionContext) -> None:
-        _insert(context, node, parts, context.op_config)
+        try:
+            _insert(context, node, parts, context.op_config)
+        except DataJointError as error:
+            # Dagster shows what a failure says before the stack, and that of others below it.
+            raise Failure(description=str(error), allow_retries=False) from error
 
     @dagster_job(
         name=job_name(node),
@@ -123,6 +139,6 @@ def _mark(context: OpExecutionContext, node: TableNode, rows: Sequence[Mapping[s
     if grain is None or any(name not in row for row in rows for name in grain.names):
         return
     partitions = grain.encode_all(rows)
-    add_partitions(context.instance, grain, partitions)
+    register(context.instance, grain, partitions)
     marks = (Mark(node.key, partition) for partition in partitions)
     write_marks(context.instance, marks, Step.of(context).origin)

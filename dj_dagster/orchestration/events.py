@@ -31,8 +31,7 @@ from dagster._core.events import (
 from dagster._core.events.log import EventLogEntry
 from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 from dagster._core.storage.event_log import SqliteEventLogStorage
-
-from dj_dagster.errors import DataJointError
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 
 
 @dataclass(frozen=True)
@@ -135,23 +134,19 @@ def _store(instance: DagsterInstance, entries: Sequence[EventLogEntry]) -> None:
 
 def _store_in_sqlite(storage: SqliteEventLogStorage, entries: Sequence[EventLogEntry]) -> None:
     """Do what `SqliteEventLogStorage.store_event` does, for all entries of one table and run."""
-    statements = [storage.prepare_insert_event(entry) for entry in entries]
+    rows = [storage._event_to_row(entry) for entry in entries]
+    insert = SqlEventLogStorageTable.insert()
     with storage.run_connection(entries[0].run_id) as connection:
-        for statement in statements:
-            connection.execute(statement)
+        connection.execute(insert, rows)
     # The index has its own copy of what concerns assets, across runs.
     with storage.index_transaction() as connection:
-        results = [connection.execute(statement) for statement in statements]
-        ids = [_id(result.inserted_primary_key) for result in results]
+        connection.execute(insert, rows)
+        # Nobody else writes meanwhile: the numbers follow one another.
+        last = connection.exec_driver_sql("SELECT last_insert_rowid()").scalar_one()
+        ids = range(last - len(rows) + 1, last + 1)
         storage._store_asset_event_tags(connection, entries, ids)
         for entry, event_id in _last_of_each_kind(entries, ids):
             storage._store_asset_event(connection, entry, event_id)
-
-
-def _id(inserted: Sequence[int] | None) -> int:
-    if inserted is None:
-        raise DataJointError("Dagster's event log gave an event no number; nothing was marked")
-    return inserted[0]
 
 
 def _last_of_each_kind(

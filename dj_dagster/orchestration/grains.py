@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from dagster import DynamicPartitionsDefinition
 
 from dj_dagster.model.heading import Attribute
-from dj_dagster.orchestration.partition_keys import decode_key, encode_key
+from dj_dagster.orchestration.partition_keys import decode_key, row_encoder, values_of
 
 Identity = frozenset[tuple[str, str]]
 
@@ -47,13 +47,21 @@ class Grain:
         """Names of the attributes, in order."""
         return [attribute.name for attribute in self.attributes]
 
+    @cached_property
+    def _encode_row(self) -> Callable[[Sequence[Any]], str]:
+        return row_encoder(self.attributes)
+
     def encode(self, key: Mapping[str, Any]) -> str:
         """Return the partition of a row; see `encode_key`."""
-        return encode_key(self.attributes, key)
+        return self._encode_row(values_of(key, self.names))
 
     def encode_all(self, keys: Iterable[Mapping[str, Any]]) -> list[str]:
         """Return the partitions of rows in their order, each once."""
-        return list(dict.fromkeys(self.encode(key) for key in keys))
+        return list(dict.fromkeys(map(self.encode, keys)))
+
+    def encode_rows(self, rows: Iterable[Sequence[Any]]) -> list[str]:
+        """Return the partitions of rows, given as the attributes' values in order, each once."""
+        return list(dict.fromkeys(map(self._encode_row, rows)))
 
     def decode(self, partition: str) -> dict[str, Any]:
         """Return the key that a partition stands for; see `decode_key`."""

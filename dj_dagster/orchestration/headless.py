@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -22,9 +23,12 @@ from dagster._core.snap import snapshot_from_execution_plan
 from dagster._core.storage.tags import RUN_KEY_TAG
 
 from dj_dagster.errors import PopulateError
-from dj_dagster.orchestration.sensor import SENSOR_NAME
+from dj_dagster.orchestration.sensor import SENSOR_NAME, goes_on
 
 MAX_TICKS = 100
+
+BREATH = 0.05
+"""Seconds between two ticks while the sensor looks at large tables."""
 
 # The event log has everything; the terminal is for what went wrong.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -52,11 +56,16 @@ def run_until_idle(
     PopulateError
         If the sensor still asks for runs after `max_ticks`.
     """
-    for _ in range(max_ticks):
-        requests = tick(defs, instance=instance)
-        if not requests:
+    ticks = 0
+    while ticks < max_ticks:
+        result = _evaluate(defs, instance)
+        if not result.run_requests and not goes_on(result):
             return
-        for request in requests:
+        if result.run_requests:
+            ticks += 1
+        else:
+            time.sleep(BREATH)
+        for request in result.run_requests or ():
             yield run_assets(
                 defs,
                 request.asset_selection or (),
@@ -70,10 +79,7 @@ def run_until_idle(
 
 def tick(defs: Definitions, *, instance: DagsterInstance) -> list[RunRequest]:
     """Evaluate the populate sensor once and return the runs that it asks for."""
-    repository = defs.get_repository_def()
-    with build_sensor_context(instance=instance, repository_def=repository) as context:
-        result = repository.get_sensor_def(SENSOR_NAME)(context)
-    return list(result.run_requests or ()) if isinstance(result, SensorResult) else []
+    return list(_evaluate(defs, instance).run_requests or ())
 
 
 def run_assets(
@@ -161,3 +167,10 @@ def _run(
     execute_run(InMemoryJob(job), run, instance)
     ended = instance.get_run_by_id(run.run_id)
     return ended if ended is not None else run
+
+
+def _evaluate(defs: Definitions, instance: DagsterInstance) -> SensorResult:
+    repository = defs.get_repository_def()
+    with build_sensor_context(instance=instance, repository_def=repository) as context:
+        result = repository.get_sensor_def(SENSOR_NAME)(context)
+    return result if isinstance(result, SensorResult) else SensorResult()

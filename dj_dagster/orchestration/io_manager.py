@@ -12,9 +12,11 @@ from dj_dagster.errors import ConfigurationError, InvalidValueError
 from dj_dagster.model.names import Tier
 from dj_dagster.orchestration.grains import Grain
 from dj_dagster.orchestration.partition_keys import decode_shared, encode_key
-from dj_dagster.orchestration.reconcile import ROWS, add_partitions
+from dj_dagster.orchestration.registered import register
 from dj_dagster.orchestration.row_forms import Row, as_rows, as_type
-from dj_dagster.orchestration.table_graph import TableGraph, TableNode
+from dj_dagster.orchestration.row_marks import ROWS
+from dj_dagster.orchestration.table_graph import TableGraph
+from dj_dagster.orchestration.table_node import TableNode
 
 WRITABLE = (Tier.MANUAL, Tier.LOOKUP, Tier.IMPORTED)
 
@@ -87,7 +89,7 @@ class TableIOManager(IOManager):
             node.table.insert(new, allow_direct_insert=True)
         if node.grain is not None:
             instance = context.step_context.instance
-            add_partitions(instance, node.grain, node.grain.encode_all(rows))
+            register(instance, node.grain, node.grain.encode_all(rows))
         left = len(rows) - len(new)
         if left:
             context.log.warning(

@@ -1,25 +1,25 @@
 """The job that populates tables from the launchpad."""
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from dagster import Any as AnyConfig
-from dagster import Field, JobDefinition, OpExecutionContext, op
+from dagster import AssetKey, Field, JobDefinition, OpExecutionContext, op
 from dagster import job as dagster_job
 
-from dj_dagster.orchestration.populating import (
-    ON_EXISTING,
-    Progress,
-    Step,
-    populate_table,
-    raise_if_failed,
-)
+from dj_dagster.errors import ConfigurationError
+from dj_dagster.orchestration.maker import OwnMaker
+from dj_dagster.orchestration.populating import ON_EXISTING, populate_table, raise_if_failed
+from dj_dagster.orchestration.progress import Progress
 from dj_dagster.orchestration.provenance import CodeVersions, Provenance
 from dj_dagster.orchestration.recompute import existing_keys
-from dj_dagster.orchestration.reconcile import sync_partitions
-from dj_dagster.orchestration.table_graph import TableGraph, TableNode
+from dj_dagster.orchestration.registered import sync_partitions
+from dj_dagster.orchestration.step import Step
+from dj_dagster.orchestration.table_graph import TableGraph
+from dj_dagster.orchestration.table_node import TableNode
+from dj_dagster.orchestration.work import HERE, Work
 
 JOB_NAME = "populate"
 OP_NAME = "populate_tables"  # a job and an op cannot share a name
@@ -43,7 +43,9 @@ CONFIG = {
 }
 
 
-def populate_job(graph: TableGraph, versions: CodeVersions) -> JobDefinition:
+def populate_job(
+    graph: TableGraph, versions: CodeVersions, works: Mapping[AssetKey, Work]
+) -> JobDefinition:
     """Return the job; with the config as it stands it makes everything that is pending.
 
     Tables are filled parents first, so that one launch fills a chain of them.
@@ -52,13 +54,18 @@ def populate_job(graph: TableGraph, versions: CodeVersions) -> JobDefinition:
     ----------
     versions
         The code versions that rows are marked with.
+    works
+        In which processes each table's keys are made.
     """
 
     @op(name=OP_NAME, config_schema=CONFIG)
     def populate(context: OpExecutionContext) -> None:
         config: dict[str, Any] = context.op_config
         nodes = chosen_tables(graph, config["tables"])
-        progress = [_populate(context, graph, node, versions) for node in nodes]
+        check_names(nodes, config.get("restriction"))
+        progress = [
+            _populate(context, graph, node, versions, works.get(node.key, HERE)) for node in nodes
+        ]
         raise_if_failed(*progress)
 
     @dagster_job(
@@ -83,8 +90,43 @@ def chosen_tables(graph: TableGraph, names: Iterable[str]) -> list[TableNode]:
     return [node for node in graph.populated if not wanted or node.key in wanted]
 
 
+def check_names(nodes: Iterable[TableNode], restriction: Any) -> None:
+    """Refuse a name that no table has: it would restrict nothing, and choose every key.
+
+    Raises
+    ------
+    ConfigurationError
+        Naming it, and those there are.
+    """
+    known = {name: None for node in nodes for name in _names(node)}
+    for name in _named(restriction):
+        if name not in known:
+            raise ConfigurationError(
+                f"no table here has an attribute {name!r} to restrict by; there are "
+                f"{', '.join(known) or 'none'}"
+            )
+
+
+def _names(node: TableNode) -> Iterable[str]:
+    yield from node.table.heading.names
+    if isinstance(node.maker, OwnMaker):
+        yield from node.maker.table.key_source.heading.names
+
+
+def _named(restriction: Any) -> Iterator[str]:
+    if isinstance(restriction, dict):
+        yield from map(str, restriction)
+    elif isinstance(restriction, list):
+        for each in restriction:
+            yield from _named(each)
+
+
 def _populate(
-    context: OpExecutionContext, graph: TableGraph, node: TableNode, versions: CodeVersions
+    context: OpExecutionContext,
+    graph: TableGraph,
+    node: TableNode,
+    versions: CodeVersions,
+    work: Work,
 ) -> Progress:
     config: dict[str, Any] = context.op_config
     if node.grain is not None:
@@ -93,15 +135,16 @@ def _populate(
     restrictions = [config["restriction"]] if config.get("restriction") is not None else []
     recompute = config["on_existing"] == "recompute"
     choose = partial(existing_keys, node) if recompute else node.pending
-    keys = choose(*restrictions, limit=config["limit"] or None, retry_errors=config["retry_errors"])
-    parts = [part.key for part in graph.parts(node)]
     step = Step.of(context)
+    retry_errors = config["retry_errors"] or step.again
+    keys = choose(*restrictions, limit=config["limit"] or None, retry_errors=retry_errors)
     return populate_table(
         step,
+        graph,
         node,
-        parts,
         keys,
-        retry_errors=config["retry_errors"],
+        retry_errors=retry_errors,
+        work=work,
         recompute=recompute,
         provenance=Provenance(context.instance, graph, node, versions, context.run_id),
     )

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import Family
+from dj_dagster.orchestration.key_pages import beyond
 from dj_dagster.orchestration.regions import EVERYTHING, Key, Region
 from dj_dagster.relational.algebra.algebra import all_rows
 from dj_dagster.relational.database.connection import Connection
@@ -80,6 +81,10 @@ class KeyWatch:
         else:
             self._last = last
         return [self._key(row) for row in rows]
+
+    def renew(self) -> None:
+        """Have the next comparison begin anew, and find that everything has changed."""
+        self._replaced = True
 
     def compare(self) -> Region | None:
         """Return where rows have come or gone beside those that `appended` told, None if nowhere.
@@ -150,7 +155,7 @@ class KeyWatch:
         source, order, columns = self._columns()
         select = sa.select(*columns).select_from(source).order_by(*order).limit(AT_ONCE + 1)
         if last is not None:
-            select = select.where(_beyond(order, last))
+            select = select.where(beyond(self._connection.backend.name, order, last))
         return [tuple(row) for row in self._connection.rows(select)]
 
     def _key(self, row: Sequence[Any]) -> Key:
@@ -238,12 +243,3 @@ def _is_integer(attribute: Attribute) -> bool:
 
 def _quotient(number: int, divisor: int) -> int:
     return -(-number // divisor) if number < 0 else number // divisor
-
-
-def _beyond(columns: Sequence[Any], last: Sequence[Any]) -> Any:
-    """Return the condition to come after a row, spelled so that servers use the index."""
-    ways = [
-        sa.and_(*[c == v for c, v in zip(columns[:n], last, strict=False)], columns[n] > last[n])
-        for n in range(len(columns))
-    ]
-    return sa.or_(*ways)

@@ -8,7 +8,8 @@ quotes, control characters). Equal keys have equal spellings whatever Python typ
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -22,6 +23,8 @@ from dj_dagster.model.types import AttributeType, Family
 # Beyond letters, digits and `_.-~`, which are never encoded: readable in dates and names, and
 # without a meaning in Dagster's partition selections.
 _PLAIN = ":+@ "
+
+_NEEDS_NOTHING = re.compile(r"[A-Za-z0-9_.~:+@-]*").fullmatch
 
 
 def encode_key(attributes: Iterable[Attribute], key: Mapping[str, Any]) -> str:
@@ -39,7 +42,43 @@ def encode_key(attributes: Iterable[Attribute], key: Mapping[str, Any]) -> str:
     >>> encode_key(heading, {"n": 3, "subject": "a/b"})
     'subject=a%2Fb/n=3'
     """
-    return "/".join(f"{attribute.name}={_encode(attribute, key)}" for attribute in attributes)
+    attributes = tuple(attributes)
+    return row_encoder(attributes)(values_of(key, [attribute.name for attribute in attributes]))
+
+
+def values_of(key: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    """Return the values of named attributes.
+
+    Raises
+    ------
+    InvalidValueError
+        When one is missing from `key`.
+    """
+    try:
+        return [key[name] for name in names]
+    except KeyError as error:
+        raise InvalidValueError(
+            f"the key {dict(key)} lacks {error.args[0]}; name all attributes of the primary key"
+        ) from None
+
+
+def row_encoder(attributes: Iterable[Attribute]) -> Callable[[Sequence[Any]], str]:
+    """Return what spells many keys, given as the attributes' values in order; see `encode_key`.
+
+    Examples
+    --------
+    >>> from dj_dagster.model.types import parse_type
+    >>> heading = [Attribute("subject", parse_type("varchar(9)")), Attribute("n", None)]
+    >>> list(map(row_encoder(heading), [("a", 1), ("b", 2)]))
+    ['subject=a/n=1', 'subject=b/n=2']
+    """
+    spellings = [_spelling(attribute) for attribute in attributes]
+    if len(spellings) == 1:
+        (only,) = spellings
+        return lambda row: only(row[0])
+    return lambda row: "/".join(
+        [spelled(value) for spelled, value in zip(spellings, row, strict=True)]
+    )
 
 
 def decode_key(attributes: Iterable[Attribute], text: str) -> dict[str, Any]:
@@ -85,18 +124,27 @@ def decode_shared(attributes: Mapping[str, Attribute], text: str) -> dict[str, A
     }
 
 
-def _encode(attribute: Attribute, key: Mapping[str, Any]) -> str:
-    if attribute.name not in key:
-        raise InvalidValueError(
-            f"the key {dict(key)} lacks {attribute.name}; name all attributes of the primary key"
-        )
-    value = key[attribute.name]
-    try:
-        text = _WRITERS[_family(attribute.type)](value, attribute.type)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise InvalidValueError(
-            f"{attribute.name} = {value!r} is no {_type_text(attribute)} value: {error}"
-        ) from error
+def _spelling(attribute: Attribute) -> Callable[[Any], str]:
+    """Return what spells the values of an attribute, looked up once for many."""
+    kind = attribute.type
+    family = _family(kind)
+    write, has_text, prefix = _WRITERS[family], _WRITERS[family] is _text, f"{attribute.name}="
+
+    def spelled(value: Any) -> str:
+        try:
+            text = write(value, kind)
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise InvalidValueError(
+                f"{attribute.name} = {value!r} is no {_type_text(attribute)} value: {error}"
+            ) from error
+        return prefix + (_quoted(text) if has_text else text)
+
+    return spelled
+
+
+def _quoted(text: str) -> str:
+    if _NEEDS_NOTHING(text) and "..." not in text:
+        return text
     # A person who types a partition loses blanks at its ends.
     plain = _PLAIN if text == text.strip() else _PLAIN.replace(" ", "")
     quoted = quote(text, safe=plain, errors="surrogatepass")
@@ -185,7 +233,7 @@ _WRITERS: Mapping[Family, Callable[[Any, AttributeType | None], str]] = {
 _READERS: Mapping[Family, Callable[[str], Any]] = {
     **dict.fromkeys(Family, str),
     Family.INTEGER: int,
-    Family.BOOL: int,
+    Family.BOOL: lambda text: bool(int(text)),
     Family.FLOAT: float,
     Family.DECIMAL: Decimal,
     Family.DATE: date.fromisoformat,

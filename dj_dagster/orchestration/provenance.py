@@ -24,7 +24,8 @@ from dagster._core.definitions.data_version import (
 
 from dj_dagster.orchestration.events import Mark
 from dj_dagster.orchestration.grains import Grain
-from dj_dagster.orchestration.table_graph import TableGraph, TableNode
+from dj_dagster.orchestration.table_graph import TableGraph
+from dj_dagster.orchestration.table_node import TableNode
 
 Tags = Mapping[str, str]
 
@@ -126,19 +127,8 @@ class Provenance:
         return found
 
     def _before(self, key: AssetKey, marks: Iterable[Mark]) -> Mapping[str, Tags]:
-        """Return the tags of the latest marks of some partitions."""
         partitions = {mark.partition for mark in marks if mark.key == key and mark.partition}
-        storage, event = self._instance.event_log_storage, DagsterEventType.ASSET_MATERIALIZATION
-        ids = list(storage.get_latest_storage_id_by_partition(key, event, partitions).values())
-        if not ids:
-            return {}
-        found = storage.fetch_materializations(
-            AssetRecordsFilter(asset_key=key, storage_ids=ids), limit=len(ids)
-        )
-        return {
-            record.partition_key or "": record.event_log_entry.tags or {}
-            for record in found.records
-        }
+        return latest_tags(self._instance, key, partitions)
 
     def _latest_versions(self, key: AssetKey, partitions: Collection[str]) -> Mapping[str, Tags]:
         if not partitions:
@@ -149,6 +139,22 @@ class Provenance:
             [DATA_VERSION_TAG],
             sorted(partitions),
         )
+
+
+def latest_tags(
+    instance: DagsterInstance, key: AssetKey, partitions: Collection[str]
+) -> dict[str, Tags]:
+    """Return the tags of the latest marks of some partitions of a table."""
+    storage, event = instance.event_log_storage, DagsterEventType.ASSET_MATERIALIZATION
+    ids = list(storage.get_latest_storage_id_by_partition(key, event, set(partitions)).values())
+    if not ids:
+        return {}
+    found = storage.fetch_materializations(
+        AssetRecordsFilter(asset_key=key, storage_ids=ids), limit=len(ids)
+    )
+    return {
+        record.partition_key or "": record.event_log_entry.tags or {} for record in found.records
+    }
 
 
 def _mapped(own: Grain, theirs: Grain, partitions: Iterable[str]) -> dict[str, str]:

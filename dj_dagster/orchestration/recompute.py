@@ -9,7 +9,8 @@ from dj_dagster.errors import PopulateError
 from dj_dagster.model.names import Tier, parse_table_name
 from dj_dagster.model.table_name import TableName
 from dj_dagster.orchestration.naming import class_name
-from dj_dagster.orchestration.table_graph import TableNode
+from dj_dagster.orchestration.table_graph import TableGraph
+from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.relational.deleting.cascade import cascade_counts
 
 ENTERED = (Tier.MANUAL, Tier.LOOKUP)
@@ -18,8 +19,8 @@ CHUNK = 100
 """Keys that are deleted together, just before they are made."""
 
 
-def check_recompute(node: TableNode, keys: Sequence[dict[str, Any]]) -> None:
-    """Refuse where rows that people have entered would be deleted too.
+def check_recompute(graph: TableGraph, node: TableNode, keys: Sequence[dict[str, Any]]) -> None:
+    """Refuse where rows would be deleted too that people, or assets of theirs, have entered.
 
     Raises
     ------
@@ -27,10 +28,11 @@ def check_recompute(node: TableNode, keys: Sequence[dict[str, Any]]) -> None:
         Naming their tables, with how many rows of each.
     """
     rows: Any = node.table & list(keys)
+    filled = {of_graph.name: _root(graph, of_graph).populated for of_graph in graph.nodes}
     lost = {
         name: count
         for name, count in cascade_counts(node.table.connection, rows.node, node.name).items()
-        if count and _is_entered(name)
+        if count and not filled.get(name, not _is_entered(name))
     }
     if lost:
         found = ", ".join(f"{count} rows of {class_name(name)}" for name, count in lost.items())
@@ -59,6 +61,10 @@ def existing_keys(
     pending = node.pending(*restrictions, limit=limit, retry_errors=retry_errors)
     keys = [dict(zip(names, values, strict=True)) for values in present]
     return (keys + pending)[:limit]
+
+
+def _root(graph: TableGraph, node: TableNode) -> TableNode:
+    return node if node.master is None else graph.by_key[node.master]
 
 
 def _is_entered(name: TableName) -> bool:

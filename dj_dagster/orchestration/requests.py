@@ -7,17 +7,17 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
-from dagster import AssetKey, DagsterInstance, DagsterRunStatus, RunRequest, RunsFilter
+from dagster import AssetKey, DagsterInstance, RunRequest
 from dagster._core.storage.tags import PARTITION_NAME_TAG, PRIORITY_TAG
 
+from dj_dagster.orchestration.attempts import BATCH_TAG, Attempts, Refusal
 from dj_dagster.orchestration.naming import op_name
 from dj_dagster.orchestration.regions import Regions
-from dj_dagster.orchestration.table_graph import TableGraph, TableNode
+from dj_dagster.orchestration.table_graph import TableGraph
+from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.orchestration.unfinished import HeldKeys
 
-BATCH_TAG = "dj_dagster/batch"
 KEYS_TAG = "dj_dagster/keys"
-FAILED_TAG = "dj_dagster/failed"
 TABLES_TAG = "dj_dagster/tables"
 
 
@@ -99,8 +99,8 @@ def single_batch(node: TableNode, held: HeldKeys) -> list[Batch]:
 
 def request(
     instance: DagsterInstance, graph: TableGraph, batch: Batch, *, attempts: int, priority: int = 0
-) -> RunRequest | None:
-    """Return the run of a batch, None when it was run `attempts` times and is pending still.
+) -> RunRequest | Refusal:
+    """Return the run of a batch, unless it was run `attempts` times and is pending still.
 
     Dagster starts one run for a `run_key`, so that a batch evaluated twice runs once. A run that
     was cancelled, or whose process died, leaves its keys pending: the next has another number.
@@ -111,20 +111,16 @@ def request(
     line in the event log for each key. One key is in the tags for all the same: Dagster asks each
     run of a partitioned asset for its partitions.
     """
-    before = instance.get_runs(RunsFilter(tags={BATCH_TAG: batch.digest}))
-    # A run that told of failed keys has done its work; their next attempt is no repetition.
-    silent = [run for run in before if FAILED_TAG not in run.tags]
-    if len(silent) >= attempts:
-        return None
+    before = Attempts.read(instance, batch.digest)
+    if refusal := before.refusal(attempts):
+        return refusal
     selection = [key for node in batch.nodes for key in _with_parts(graph, node)]
     return RunRequest(
-        run_key=f"{batch.digest}-{len(before) + 1}",
+        run_key=f"{batch.digest}-{before.next_number}",
         asset_selection=selection,
         # Each check is a step more, and asks the database for all rows.
         asset_check_keys=[check for check in graph.blocking if check.asset_key in selection],
-        run_config=_run_config(
-            batch, again=any(run.status is DagsterRunStatus.FAILURE for run in silent)
-        ),
+        run_config=_run_config(batch, again=before.has_died),
         tags={
             BATCH_TAG: batch.digest,
             KEYS_TAG: str(len(batch.partitions) or 1),

@@ -10,8 +10,8 @@ from typing import Any
 
 from dagster import AssetKey, DagsterEventType, DagsterInstance, EventRecordsFilter
 
-from dj_dagster.orchestration.reconcile import own_table
-from dj_dagster.orchestration.table_graph import TableNode
+from dj_dagster.orchestration.node_keys import own_table
+from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.workflow.jobs import JobQueue
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from dj_dagster.errors import ConfigurationError, InvalidValueError
 from dj_dagster.model.types import Family
-from dj_dagster.orchestration.table_graph import TableNode
+from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.relational.expression import QueryExpression
 
 Row = Mapping[str, Any]

@@ -8,7 +8,10 @@ from typing import Any
 
 from dagster import DefaultScheduleStatus, ScheduleDefinition
 
-from dj_dagster.orchestration.jobs import JOB_NAME, OP_NAME
+from dj_dagster.orchestration.jobs import JOB_NAME, OP_NAME, chosen_tables
+from dj_dagster.orchestration.table_graph import TableGraph
+
+_TABLES = "dj/tables"
 
 
 def populate_schedule(
@@ -54,8 +57,23 @@ def populate_schedule(
         cron_schedule=cron,
         execution_timezone=timezone,
         run_config={"ops": {OP_NAME: {"config": config}}},
+        metadata={_TABLES: names},
         default_status=DefaultScheduleStatus.RUNNING if running else DefaultScheduleStatus.STOPPED,
     )
+
+
+def check_tables(graph: TableGraph, schedules: Iterable[Any]) -> None:
+    """Refuse tables of populate schedules that are not there, before a night run finds out.
+
+    Raises
+    ------
+    ConfigurationError
+        When a name is that of no table, or of one that `make` does not fill.
+    """
+    for schedule in schedules:
+        if isinstance(schedule, ScheduleDefinition) and _TABLES in schedule.metadata:
+            names: Any = schedule.metadata[_TABLES].value
+            chosen_tables(graph, names)
 
 
 def _name(tables: list[str]) -> str:

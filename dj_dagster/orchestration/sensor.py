@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 
 from dagster import (
@@ -18,22 +18,26 @@ from dagster import (
 )
 
 from dj_dagster.errors import DataJointError
+from dj_dagster.orchestration.outdated import CodeWatch
 from dj_dagster.orchestration.requests import (
     Batch,
 )
 from dj_dagster.orchestration.sensor_settings import SensorSettings
 from dj_dagster.orchestration.table_graph import TableGraph
-from dj_dagster.orchestration.tick import Tick
+from dj_dagster.orchestration.tick import Tick, TickResult
 from dj_dagster.orchestration.watching import Watch
 
 SENSOR_NAME = "populate_sensor"
+
+UNFINISHED = "the look at whole tables goes on in the next tick"
 
 
 class Watches:
     """What is remembered of each Dagster instance; most often there is one."""
 
-    def __init__(self, graph: TableGraph) -> None:
+    def __init__(self, graph: TableGraph, code: Callable[[], CodeWatch]) -> None:
         self._graph = graph
+        self._code = code
         self._watches: dict[str, Watch] = {}
         self._lock = threading.Lock()
 
@@ -42,14 +46,18 @@ class Watches:
         """Give the watch of an instance to one tick at a time; after an error it is forgotten."""
         with self._lock:
             name = repr(instance.get_ref()) if instance.is_persistent else ""
-            watch = self._watches.pop(name, None) or Watch(self._graph)
+            watch = self._watches.pop(name, None) or Watch(self._graph, self._code())
             yield watch
             if name:
                 self._watches[name] = watch
 
 
 def populate_sensor(
-    graph: TableGraph, *, managed: Iterable[AssetKey], settings: SensorSettings
+    graph: TableGraph,
+    *,
+    managed: Iterable[AssetKey],
+    settings: SensorSettings,
+    code: Callable[[], CodeWatch],
 ) -> SensorDefinition:
     """Return the sensor of some tables; it is on from the start.
 
@@ -57,11 +65,14 @@ def populate_sensor(
     ----------
     managed
         Assets of the graph that are the user's own, which mark themselves when they run.
+    code
+        Gives what looks for rows of older code, for one instance.
     """
     own = frozenset(managed)
-    targets = [node.key for node in graph.populated]
-    parts = [part.key for node in graph.populated for part in graph.parts(node)]
-    watches = Watches(graph)
+    automatic = [node for node in graph.populated if settings.of(node).automatic]
+    targets = [node.key for node in automatic]
+    parts = [part.key for node in automatic for part in graph.parts(node)]
+    watches = Watches(graph, code)
 
     @sensor(
         name=SENSOR_NAME,
@@ -72,28 +83,33 @@ def populate_sensor(
     )
     def evaluate(context: SensorEvaluationContext) -> SensorResult:
         with watches.of(context.instance) as watch:
-            tick = Tick(context.instance, watch, settings, own)
-            tick.evaluate()
-        return _result(context, tick)
+            done = Tick(context.instance, watch, settings, own).evaluate()
+        return _result(context, done)
 
     return evaluate
 
 
-def _result(context: SensorEvaluationContext, tick: Tick) -> SensorResult:
-    if tick.errors and not tick.requests:
-        raise DataJointError(_errors_text(tick))
-    if tick.errors:
-        context.log.error(_errors_text(tick))
-    for batch in tick.exhausted:
+def goes_on(result: SensorResult) -> bool:
+    """Return whether a tick has left something of what takes long to the next ones."""
+    return UNFINISHED in str(result.skip_reason or "")
+
+
+def _result(context: SensorEvaluationContext, done: TickResult) -> SensorResult:
+    if done.errors and not done.requests:
+        raise DataJointError(_errors_text(done))
+    if done.errors:
+        context.log.error(_errors_text(done))
+    for batch in done.exhausted:
         context.log.warning(_exhausted_text(batch))
-    if tick.requests:
-        return SensorResult(run_requests=tick.requests)
-    return SensorResult(skip_reason=f"Nothing is pending; {tick.changes}.")
+    if done.requests:
+        return SensorResult(run_requests=done.requests)
+    so_far = f" so far: {UNFINISHED}" if done.goes_on else ""
+    return SensorResult(skip_reason=f"Nothing is pending{so_far}; {done.changes}.")
 
 
-def _errors_text(tick: Tick) -> str:
+def _errors_text(done: TickResult) -> str:
     return "\n".join(
-        f"{what}: {type(error).__name__}: {error}" for what, error in tick.errors.items()
+        f"{what}: {type(error).__name__}: {error}" for what, error in done.errors.items()
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration.retries import DEFAULT_RETRIES, RetryPolicy
-from dj_dagster.orchestration.table_graph import TableNode
+from dj_dagster.orchestration.table_node import TableNode
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class SensorSettings:
         Keys of one run, at most. A run costs 2 s of processor time before its first key.
     max_batches
         Runs that one tick asks for, at most, in each grain.
+    tick_seconds
+        Seconds after which a tick begins nothing more that can wait. What takes long, as a look at
+        a million rows does when a code server starts, is done in pieces of a second or so; those
+        that are left come in the next ticks, after the keys of new rows. Dagster gives up a tick
+        after 60 s, and evaluates other sensors between two of them.
     max_marks
         Marks that one tick writes for rows it finds, at most, in each table.
     attempts
@@ -58,11 +64,24 @@ class SensorSettings:
     interval: int = 3
     batch_size: int = 1000
     max_batches: int = 10
-    max_marks: int = 10_000
+    tick_seconds: float = 5.0
+    max_marks: int = 100_000
     attempts: int = 3
     sweep: float = 600.0
     retries: RetryPolicy = DEFAULT_RETRIES
     tables: Mapping[str, TableSettings] = field(default_factory=dict[str, TableSettings])
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "max_batches", "max_marks", "attempts"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(
+                    f"SensorSettings({name}={getattr(self, name)}): write 1 or more"
+                )
+        for name in ("interval", "tick_seconds", "sweep"):
+            if getattr(self, name) < 0:
+                raise ConfigurationError(
+                    f"SensorSettings({name}={getattr(self, name)}): write seconds, 0 or more"
+                )
 
     def of(self, node: TableNode) -> TableSettings:
         """Return the settings of a table, those of all tables where it has none of its own."""

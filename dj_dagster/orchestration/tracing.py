@@ -11,7 +11,8 @@ from dagster import job as dagster_job
 from dj_dagster.errors import ConfigurationError, QueryError
 from dj_dagster.model.names import Tier
 from dj_dagster.orchestration.naming import class_name
-from dj_dagster.orchestration.table_graph import TableGraph, TableNode
+from dj_dagster.orchestration.table_graph import TableGraph
+from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.relational.diagrams.diagram_rows import rows_above
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.table import Table

@@ -68,8 +68,12 @@ class TableProps:
     @property
     def description(self) -> str:
         """The table's comment as plain text, then its definition."""
-        comment = self.table.heading.comment.strip()
-        return f"{comment or self.title}\n\n```\n{self.definition.strip()}\n```"
+        comment, definition = self.table.heading.comment.strip(), self.definition.strip()
+        first, _, rest = definition.partition("\n")
+        if comment and first.lstrip("# ") == comment:
+            # The catalog shows both in one line.
+            definition = rest.strip()
+        return f"{comment or self.title}\n\n```\n{definition}\n```"
 
     @property
     def metadata(self) -> Mapping[str, Any]:

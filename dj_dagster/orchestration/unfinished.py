@@ -16,7 +16,8 @@ from dagster._core.storage.tags import (
 
 from dj_dagster.orchestration.grains import Grain
 from dj_dagster.orchestration.naming import op_name
-from dj_dagster.orchestration.table_graph import TableGraph, TableNode
+from dj_dagster.orchestration.table_graph import TableGraph
+from dj_dagster.orchestration.table_node import TableNode
 
 
 @dataclass

@@ -8,15 +8,15 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dj_dagster.errors import PopulateError
+from dj_dagster.errors import ConfigurationError, PopulateError
 from dj_dagster.orchestration.maker import OwnMaker
-from dj_dagster.orchestration.table_graph import TableNode
+from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.workflow.attempt import KeyOutcome
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import Makes
 from dj_dagster.workflow.pending import Key
 from dj_dagster.workflow.populate import Making, chosen
-from dj_dagster.workflow.processes import NONE, Crew, _Worker
+from dj_dagster.workflow.processes import Crew, CrewWorker
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,12 @@ class Work:
     processes: int = 1
     timeout: float | None = None
     isolate: bool = False
+
+    def __post_init__(self) -> None:
+        if self.processes < 1:
+            raise ConfigurationError(f"Work(processes={self.processes}): write 1 or more")
+        if self.timeout is not None and self.timeout <= 0:
+            raise ConfigurationError(f"Work(timeout={self.timeout}): write seconds, or None")
 
     @property
     def apart(self) -> bool:
@@ -90,25 +96,19 @@ class TimedCrew(Crew):
     def __init__(self, table: Makes, making: Making, keys: Iterable[Key], work: Work) -> None:
         super().__init__(table, making, keys, work.processes, None)
         self._timeout = work.timeout
-        self._since: dict[int, tuple[int, int, float]] = {}
         self._late: set[tuple[Any, ...]] = set()
 
-    def _ready(self) -> list[_Worker]:
+    def _ready(self) -> list[CrewWorker]:
         ready = super()._ready()
         if self._timeout is not None:
             ready += [w for w in self._workers if w not in ready and self._is_late(w)]
         return ready
 
-    def _is_late(self, worker: _Worker) -> bool:
-        position, now = worker.current.value, time.monotonic()
-        at = id(worker.share), position
-        before = self._since.get(worker.process.pid)
-        if before is None or before[:2] != at:
-            self._since[worker.process.pid] = (*at, now)
+    def _is_late(self, worker: CrewWorker) -> bool:
+        key, since = worker.making(), worker.at.since
+        if key is None or self._timeout is None or time.monotonic() - since < self._timeout:
             return False
-        if position == NONE or self._timeout is None or now - before[2] < self._timeout:
-            return False
-        self._late.add(tuple(worker.share[position].values()))
+        self._late.add(tuple(key.values()))
         worker.process.kill()
         worker.process.join()
         return True

@@ -48,3 +48,9 @@ def any_lab(database_url: str, schema_prefix: str) -> Iterator[Lab]:
     connection = Connection(database_url, safemode=False)
     yield declare_lab(connection, f"{schema_prefix}lab")
     connection.close()
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a tick that asks for runs do all the rest too, on a machine that is busy as well."""
+    monkeypatch.setattr("dj_dagster.orchestration.tick.HURRY", 60.0)

@@ -95,7 +95,7 @@ run_coordinator:
   module: dagster._core.run_coordinator.queued_run_coordinator
   class: QueuedRunCoordinator
   config: {max_concurrent_runs: 2, dequeue_interval_seconds: 1}
-run_monitoring: {enabled: true, poll_interval_seconds: 2, start_timeout_seconds: 30}
+run_monitoring: {enabled: true, poll_interval_seconds: 2, start_timeout_seconds: 60}
 """
 
 
@@ -108,6 +108,8 @@ class FaultLab:
     env: Mapping[str, str]
     port: int
     kills: Counter[str] = field(default_factory=Counter)
+    _killed: set[str] = field(default_factory=set[str])
+    _moments: list[float] = field(default_factory=list[float])
     _parts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -135,15 +137,27 @@ class FaultLab:
             context.__exit__(None, None, None)
 
     def kill(self, what: str) -> bool:
-        """Kill a part and start it again, or a run at work; False if there is none."""
-        if what == "database":
+        """Kill a part and start it again, or a run at work; False if there is none.
+
+        "cancel" ends a run as the button in the UI does.
+        """
+        if what == "cancel":
+            if not self._cancel():
+                return False
+        elif what == "database":
             self.database.kill()
+            self._moments.append(time.monotonic())
             self.database.start()
         elif what == "run":
             workers = self._workers()
             if not workers:
                 return False
-            os.kill(random.choice(workers), signal.SIGKILL)
+            victim = random.choice(workers)
+            os.kill(victim, signal.SIGKILL)
+            self._killed.add(str(victim))
+            _, loop, command = self._parts.get("populate", (None, None, []))
+            if loop is not None and victim == loop.pid:
+                self.start("populate", command)
         else:
             context, process, command = self._parts[what]
             os.kill(process.pid, signal.SIGKILL)
@@ -153,6 +167,16 @@ class FaultLab:
             self.start(what, command)
         self.kills[what] += 1
         return True
+
+    def _cancel(self) -> bool:
+        with self.instance() as instance:
+            at_work = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
+            for run_id in instance.get_run_ids(at_work):
+                self._moments.append(time.monotonic())
+                if instance.run_coordinator.cancel_run(run_id):
+                    ended = eventually(lambda r=run_id: _ended(instance, r), timeout=60)
+                    return ended is dg.DagsterRunStatus.CANCELED
+        return False
 
     def _workers(self) -> list[int]:
         """Return the processes that call make, by the newest calls."""
@@ -172,6 +196,17 @@ class FaultLab:
                 name: connection.query(f"SELECT count(*) FROM faults.`{name}`").fetchone()[0]
                 for name in ("item", "__measured", "__analysed")
             }
+        finally:
+            connection.close()
+
+    def jobs(self) -> int:
+        """Return the number of jobs, of whatever status, that there still are."""
+        connection = self.connection
+        try:
+            return sum(
+                connection.query(f"SELECT count(*) FROM faults.`~~{name}`").fetchone()[0]
+                for name in ("measured", "analysed")
+            )
         finally:
             connection.close()
 
@@ -195,42 +230,52 @@ class FaultLab:
             }
 
     def await_all(self, count: int, timeout: float) -> float:
-        """Wait until all rows and marks are there; return the seconds."""
+        """Wait until all rows and marks are there, and no jobs any more; return the seconds."""
         began = time.monotonic()
         wanted = {"item": count, "__measured": count, "__analysed": count}
         shown = {"item": count, "measured": count, "analysed": count}
         try:
             eventually(lambda: self.counts() == wanted, timeout=timeout, every=0.5)
             eventually(lambda: self.marked() == shown, timeout=timeout, every=0.5)
+            eventually(lambda: self.jobs() == 0, timeout=timeout, every=0.5)
         except TimeoutError as late:
             logs = "".join(f"\n--- {n}\n{tail(self.folder / f'{n}.log')}" for n in self._parts)
             raise AssertionError(
-                f"{late}: {self.counts()}, {self.marked()}, {dict(self.kills)}{logs}"
+                f"{late}: {self.counts()}, {self.marked()}, {self.jobs()} jobs, "
+                f"{dict(self.kills)}{logs}"
             ) from None
         return time.monotonic() - began
 
     def check_calls(self) -> int:
-        """Assert that no key was in two makes at once, or made after it was there.
+        """Assert that no key was in two makes at once, or made again but for a kill.
 
-        Returns how many calls a kill has cost.
+        Returns how many calls kills have cost.
         """
         lost = 0
-        ended: set[tuple[str, str]] = set()
+        ended: dict[tuple[str, str], tuple[str, float]] = {}
         open_calls: dict[tuple[str, str], str] = {}
-        for kind, table, item, pid, _ in self.calls():
+        for kind, table, item, pid, at in self.calls():
             key = table, item
             if kind == "start":
                 # A process that was killed has left a start without an end.
                 if key in open_calls:
                     assert not _runs(int(open_calls[key])), f"{key} is made twice at once"
                     lost += 1
-                assert key not in ended or self.kills, f"{key} was made twice"
+                assert key not in ended or self._undone(*ended[key]), f"{key} was made twice"
                 lost += key in ended
                 open_calls[key] = pid
             else:
                 open_calls.pop(key, None)
-                ended.add(key)
+                ended[key] = pid, float(at)
         return lost
+
+    def _undone(self, pid: str, at: float) -> bool:
+        """Whether a call that ended then can have been killed before its rows were in."""
+        return (
+            pid in self._killed
+            or bool(self.kills["cancel"])
+            or any(at - 1 < when < at + 15 for when in self._moments)
+        )
 
 
 @contextlib.contextmanager
@@ -278,6 +323,11 @@ def fault_lab(
 
 def _storage(url: str | None) -> str:
     return f"storage: {{postgres: {{postgres_url: '{url}'}}}}\n" if url else ""
+
+
+def _ended(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus | None:
+    run = instance.get_run_by_id(run_id)
+    return run.status if run is not None and run.is_finished else None
 
 
 def _runs(pid: int) -> bool:

@@ -48,6 +48,21 @@ def execute(defs: dg.Definitions, instance: dg.DagsterInstance, run: DagsterRun)
     return execute_run(InMemoryJob(subset), run, instance).success
 
 
+def reexecute(defs: dg.Definitions, instance: dg.DagsterInstance, run: DagsterRun) -> bool:
+    """Run all steps of a run again, as "re-execute" does; returns whether that succeeded."""
+    job = defs.resolve_implicit_global_asset_job_def()
+    subset = job.get_subset(asset_selection=run.asset_selection)
+    again = instance.create_run_for_job(
+        subset,
+        run_config=run.run_config,
+        tags=run.tags,
+        root_run_id=run.run_id,
+        parent_run_id=run.run_id,
+        asset_selection=run.asset_selection,
+    )
+    return execute_run(InMemoryJob(subset), again, instance).success
+
+
 def submit(
     defs: dg.Definitions, instance: dg.DagsterInstance, request: dg.RunRequest
 ) -> DagsterRun:
@@ -61,6 +76,15 @@ def submit(
     return create_run(
         defs, instance, selection, run_config=request.run_config, tags=tags, checks=checks
     )
+
+
+def start_and_die(instance: dg.DagsterInstance, run: DagsterRun) -> None:
+    """Have a run end as after an `os._exit`: begun, and nobody has said anything."""
+    instance.report_dagster_event(
+        dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, run.job_name, message="began"),
+        run_id=run.run_id,
+    )
+    instance.report_run_failed(run)
 
 
 def tick(defs: dg.Definitions, instance: dg.DagsterInstance) -> dg.SensorResult:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 import pandas as pd
 import pytest
 
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.orchestration import TableProps, TableTranslator, build_definitions
+from dj_dagster.orchestration import (
+    SensorSettings,
+    TableProps,
+    TableSettings,
+    TableTranslator,
+    build_definitions,
+    populate_schedule,
+)
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Lookup, Manual, Part
 from dj_dagster.workflow.computed import Computed
@@ -126,7 +135,7 @@ def test_description_is_the_comment_and_then_the_definition(lab: Lab) -> None:
     description = specs_of(lab.definitions())["lab/session"].description or ""
     first, _, rest = description.partition("\n\n")
     assert first == "One recording session"
-    assert rest.startswith("```\n# One recording session\n-> Subject\nsession_id : int32")
+    assert rest.startswith("```\n-> Subject\nsession_id : int32")
     assert rest.endswith("\n```")
 
 
@@ -252,3 +261,37 @@ def test_everything_else_of_the_users_is_joined(lab: Lab) -> None:
 def test_a_schema_given_twice_is_refused(lab: Lab) -> None:
     with pytest.raises(ConfigurationError, match="lab is given more than once"):
         build_definitions([lab.schema, lab.schema])
+
+
+@pytest.mark.parametrize("given", [3, None, Lab, [3]])
+def test_what_is_no_schema_is_refused(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"is no schema: give a dj\.Schema, a module"):
+        build_definitions(given)
+
+
+def test_a_table_in_place_of_its_schema_is_refused(lab: Lab) -> None:
+    for given in (lab.Session, lab.Session()):
+        with pytest.raises(ConfigurationError, match="is no schema"):
+            build_definitions(given)
+
+
+def test_a_translator_that_gives_no_spec_is_named(lab: Lab) -> None:
+    class Forgetful(TableTranslator):
+        def get_asset_spec(self, props: TableProps) -> Any:
+            super().get_asset_spec(props)
+
+    with pytest.raises(ConfigurationError, match=r"Forgetful.get_asset_spec gave None for lab\."):
+        lab.definitions(translator=Forgetful())
+
+
+def test_a_schedule_of_a_table_that_make_does_not_fill_is_refused(lab: Lab) -> None:
+    with pytest.raises(ConfigurationError, match="'Proccessed' names no table that make fills"):
+        lab.definitions(schedules=[populate_schedule("0 3 * * *", tables=["Proccessed"])])
+
+
+def test_settings_of_a_table_that_is_not_there_are_refused(lab: Lab) -> None:
+    wrong = SensorSettings(tables={"Procesed": TableSettings(batch_size=5)})
+    with pytest.raises(ConfigurationError, match=r"'Procesed', which is no table; there are lab\."):
+        lab.definitions(sensor_settings=wrong)
+    left_out = SensorSettings(tables={"Processed": TableSettings(), "lab.RawData": TableSettings()})
+    assert lab.definitions(sensor_settings=left_out, exclude=["Processed"])

@@ -108,7 +108,7 @@ def test_a_name_that_fits_nothing(lab: Lab) -> None:
 
 
 def test_checks_can_be_left_out(lab: Lab) -> None:
-    defs = lab.definitions(checks=TableChecks(complete=False, parts=False))
+    defs = lab.definitions(checks=TableChecks(complete=False, current=False, parts=False))
     assert not defs.resolve_asset_graph().asset_check_keys
 
 

@@ -29,6 +29,7 @@ def defs():
 """
 
 MODULE = """
+import dagster as dg
 from dj_dagster.orchestration import TableTranslator
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
@@ -46,6 +47,10 @@ class Result(Computed):
     definition = "-> Thing"
     def make(self, key):
         self.insert1(key)
+
+@dg.asset(key=["lab", "thing"], io_manager_key="table_io_manager")
+def things() -> list[dict]:
+    return [{"thing": 1}]
 
 class Owned(TableTranslator):
     def get_asset_spec(self, props):
@@ -102,6 +107,17 @@ def test_modules_are_filled_and_patterns_looked_at(
     assert list((tmp_path / "dj_dagster").glob("tables-*.json"))
 
 
+def test_assets_stand_for_manual_tables(module: str) -> None:
+    specs = load({"modules": [module], "assets": [f"{module}.things"]})
+    assert set(specs) == {"lab/thing", "lab/result"}
+    assert specs["lab/thing"].metadata["dj/class"] == "lab.Thing"
+
+
+def test_everything_in_an_empty_database_is_nothing(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'empty.sqlite'}"
+    assert load({"schemas": ["*"], "database_url": url}) == {}
+
+
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
@@ -109,6 +125,7 @@ def test_modules_are_filled_and_patterns_looked_at(
         ({"modules": ["no_such_lab"]}, "no Python module 'no_such_lab'"),
         ({"modules": ["json"]}, "is no schema: give a dj.Schema"),
         ({"modules": ["json"], "translator": "json.dumps"}, "is no TableTranslator"),
+        ({"modules": ["json"], "assets": ["json.dumps"]}, "'json.dumps' is no asset"),
     ],
 )
 def test_what_is_wrong_is_said(attributes: dict[str, Any], message: str) -> None:

@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
+from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration import build_definitions
 from dj_dagster.orchestration.headless import run_assets
 from tests.orchestration.running import key_of, materialize, requested, run_until_quiet, tick
@@ -95,6 +96,12 @@ def test_its_tables_are_assets_like_ours(pipeline: Pipeline) -> None:
     assert specs["bin"].partitions_def == specs["session"].partitions_def
     names = {key.path[-1] for key in defs.resolve_asset_graph().materializable_asset_keys}
     assert names == {"length", "bin"}
+
+
+def test_a_table_in_place_of_its_schema_is_refused(pipeline: Pipeline) -> None:
+    for given in (pipeline.tables["Session"], pipeline.tables["Session"]()):
+        with pytest.raises(ConfigurationError, match="is no schema: give"):
+            build_definitions(given)
 
 
 def test_its_own_make_fills_them_and_its_jobs_say_what_failed(

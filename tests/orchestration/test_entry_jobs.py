@@ -97,6 +97,21 @@ def test_nothing_to_insert_says_what_to_write(lab: Lab, instance: dg.DagsterInst
     )
 
 
+def test_a_value_that_only_the_table_refuses_is_named_first(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.Subject.insert1({"subject_id": 1, "sex": "F"})
+    rows = [SESSION, {**SESSION, "session_id": 4, "session_date": "yesterday"}]
+    result = launch(lab.definitions(), instance, "insert__lab__session", rows=rows)
+    failure = result.failure_data_for_node("insert__lab__session__rows")
+    assert failure is not None
+    assert failure.user_failure_data is not None
+    said = failure.user_failure_data.description or ""
+    assert said.startswith("lab.session.session_date : date cannot hold 'yesterday'")
+    assert "'session_id': 4" in said
+    assert not lab.Session()
+
+
 @pytest.mark.parametrize(
     "row",
     [

@@ -15,6 +15,9 @@ from tests.services.process import eventually
 
 KEYS = 240
 
+# A run after the code server: of those that the killed one started nobody sees the end.
+PARTS = ("run", "database", "cancel", "code", "run", "daemon")
+
 
 @pytest.mark.timeout(600)
 def test_every_key_is_made_once_whatever_is_killed(tmp_path: Path, mariadb_url: str) -> None:
@@ -23,8 +26,8 @@ def test_every_key_is_made_once_whatever_is_killed(tmp_path: Path, mariadb_url: 
         lab.insert(KEYS)
         # Somebody else's loop shares the work, as on another machine.
         lab.start("populate", [sys.executable, "populate.py"])
-        for number, what in enumerate(("run", "database", "code", "daemon"), start=1):
-            eventually(lambda n=number: len(lab.calls()) > 40 * n, timeout=120, every=0.05)
+        for number, what in enumerate(PARTS, start=1):
+            eventually(lambda n=number: len(lab.calls()) > 30 * n, timeout=120, every=0.05)
             eventually(lambda w=what: lab.kill(w), timeout=60, every=0.05)
         lab.await_all(KEYS, timeout=240)
         assert lab.check_calls() <= 2 * lab.kills.total()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
+import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from tests.orchestration.running import (
     key_of,
     requested,
     run_until_quiet,
+    start_and_die,
     statuses,
     submit,
     tick,
@@ -49,6 +52,26 @@ def do(what: str, number: int) -> None:
         time.sleep(60)
     elif what == "exit":
         os._exit(3)
+    elif what == "leave":
+        sys.exit("no licence")
+    elif what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)  # as the system does to what fills the memory
+    elif what == "fork":
+        os.fork()  # and the child is forgotten: it comes out of make as well
+    elif what == "daemon":
+        if os.fork() == 0:
+            time.sleep(5)
+            os._exit(0)
+    elif what == "folder":
+        os.chdir("/")
+    elif what == "close":
+        sys.stdout.close()
+        os.close(2)
+    elif what == "look":
+        print("there is somewhere to print to")
+        print("and errors", file=sys.stderr, flush=True)
+        if Path.cwd() == Path("/"):
+            raise FileNotFoundError("table.csv")
     elif what == "memory":
         resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))
         bytearray(1 << 40)
@@ -61,6 +84,21 @@ def do(what: str, number: int) -> None:
         raise ConnectionResetError("the file server is away")
     elif what == "surrogate":
         raise ValueError("\udce9 \x00 no such file")
+
+
+@contextlib.contextmanager
+def streams_of_its_own() -> Generator[None]:
+    """Let output be closed without the tests' own."""
+    kept = {number: os.dup(number) for number in (1, 2)}
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+        for number, copy in kept.items():
+            os.dup2(copy, number)
+            os.close(copy)
 
 
 @pytest.fixture
@@ -127,6 +165,8 @@ def errors(schema: Schema) -> dict[int, str]:
         ("raise", "Unpicklable: number 1"),
         ("memory", "MemoryError"),
         ("surrogate", "no such file"),
+        ("leave", "SystemExit: no licence"),
+        ("kill", "was killed by signal 9"),
     ],
 )
 def test_a_bad_key_fails_alone_in_workers_of_its_own(
@@ -142,7 +182,25 @@ def test_a_bad_key_fails_alone_in_workers_of_its_own(
     assert message in errors(pipeline)[1]
 
 
-@pytest.mark.parametrize("what", ["raise", "surrogate"])
+@pytest.mark.parametrize("what", ["fork", "folder", "close", "daemon", "print"])
+@pytest.mark.parametrize("isolate", [False, True])
+def test_what_a_make_leaves_behind_is_no_harm_to_the_next(
+    pipeline: Schema, instance: dg.DagsterInstance, what: str, isolate: bool
+) -> None:
+    insert(pipeline, "look", what, "look", "")
+    defs = definitions(pipeline, Work(isolate=isolate))
+    began = time.monotonic()
+    with streams_of_its_own():
+        assert run_until_quiet(defs, instance) == [True]
+        assert not sys.stdout.closed
+    assert time.monotonic() - began < 30
+    assert statuses(defs, instance, "lab/result") == {"MATERIALIZED": items(0, 1, 2, 3)}
+    assert len(pipeline.tables["Result"]().jobs) == 0
+    if not isolate:
+        assert pipeline.calls == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("what", ["raise", "surrogate", "leave"])
 def test_any_exception_and_output_is_told_in_the_runs_own_process(
     pipeline: Schema, instance: dg.DagsterInstance, what: str
 ) -> None:
@@ -159,7 +217,7 @@ def test_what_killed_a_run_is_isolated_by_the_next(
     defs = definitions(pipeline)
     (first,) = requested(tick(defs, instance))
     # As after an os._exit: nothing was made, nobody has said anything.
-    instance.report_run_failed(submit(defs, instance, first))
+    start_and_die(instance, submit(defs, instance, first))
     (second,) = requested(tick(defs, instance))
     assert not execute(defs, instance, submit(defs, instance, second))
     assert "exit code 3" in errors(pipeline)[1]
@@ -233,8 +291,8 @@ def test_a_mark_tells_rows_and_seconds_and_shows_a_few(
 def test_progress_of_long_steps_is_in_the_tables_events(
     pipeline: Schema, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dj_dagster.orchestration.populating.SECONDS_BETWEEN_EVENTS", 0.0)
-    monkeypatch.setattr("dj_dagster.orchestration.populating.SECONDS_BETWEEN_WRITES", 0.0)
+    monkeypatch.setattr("dj_dagster.orchestration.progress.SECONDS_BETWEEN_EVENTS", 0.0)
+    monkeypatch.setattr("dj_dagster.orchestration.step.SECONDS_BETWEEN_WRITES", 0.0)
     insert(pipeline, *[""] * 3)
     run_until_quiet(definitions(pipeline), instance)
     found = instance.fetch_observations(key_of("lab/result"), limit=9).records

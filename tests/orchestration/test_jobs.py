@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from dj_dagster.orchestration import TableProps, TableTranslator, Work
 from tests.orchestration.lab import Lab, partition, partitions
 from tests.orchestration.running import requested, statuses, tick
 
@@ -52,6 +53,30 @@ def test_keys_are_chosen_by_restriction(
     assert launch(defs, instance, restriction=restriction).success
     assert statuses(defs, instance, "lab/processed")["MATERIALIZED"] == {partition(2)}
     assert len(lab.RawData()) == 1
+
+
+@pytest.mark.parametrize("restriction", [{"sesion_id": 2}, [{"session_id": 2}, {"sesion_id": 2}]])
+def test_a_restriction_by_a_name_that_no_table_has_is_refused(
+    lab: Lab, instance: dg.DagsterInstance, restriction: Any
+) -> None:
+    lab.add_sessions(range(2))
+    result = launch(lab.definitions(), instance, restriction=restriction, on_existing="recompute")
+    assert "no table here has an attribute 'sesion_id'" in error_text(result)
+    assert lab.calls == []
+
+
+def test_tables_are_made_in_the_processes_that_the_translator_says(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    class Apart(TableTranslator):
+        def get_work(self, props: TableProps) -> Work:
+            return Work(isolate=props.title == "lab.RawData")
+
+    lab.add_sessions(range(2))
+    assert launch(lab.definitions(translator=Apart()), instance).success
+    assert len(lab.RawData()) == 2
+    # What another process does to `calls` stays there.
+    assert {table for table, _ in lab.calls} == {"Processed", "Filtered"}
 
 
 def test_keys_are_limited_per_table(lab: Lab, instance: dg.DagsterInstance) -> None:

@@ -7,12 +7,14 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from dj_dagster.orchestration.headless import run_until_idle
 from tests.orchestration.lab import Lab, partition, partitions
 from tests.orchestration.running import (
     create_run,
     execute,
     key_of,
     materialize,
+    reexecute,
     requested,
     run_until_quiet,
     statuses,
@@ -119,6 +121,20 @@ def test_a_failed_key_is_retried_when_a_person_asks(lab: Lab, instance: dg.Dagst
     assert lab.calls == [("RawData", 2), ("Processed", 2)]
     assert set(statuses(defs, instance, "lab/raw_data")) == {"MATERIALIZED"}
     assert run_until_quiet(defs, instance) == [True]  # Filtered had waited for it
+
+
+def test_a_run_of_the_sensor_that_a_person_executes_again_makes_what_failed_in_it(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.broken = {2}
+    lab.add_sessions(range(4))
+    defs = lab.definitions()
+    failed, *_ = run_until_idle(defs, instance=instance)
+    lab.broken = set()
+    lab.calls.clear()
+    assert reexecute(defs, instance, failed)
+    assert lab.calls == [("RawData", 2), ("Processed", 2)]
+    assert set(statuses(defs, instance, "lab/raw_data")) == {"MATERIALIZED"}
 
 
 def test_a_retry_of_a_range_leaves_what_is_done_alone(

@@ -9,6 +9,7 @@ import pytest
 
 from dj_dagster.orchestration.headless import run_job
 from dj_dagster.relational.table import Manual
+from dj_dagster.workflow.computed import Imported
 from tests.orchestration.lab import Lab, partition, partitions
 from tests.orchestration.running import create_run, execute, key_of, run_until_quiet, statuses
 
@@ -84,6 +85,21 @@ def test_rows_that_a_person_entered_are_not_deleted(
     assert "1 rows of" in event.step_failure_data.error.to_string()
     assert "Verdict" in event.step_failure_data.error.to_string()
     assert recompute(any_lab, defs, instance, "raw_data", 2, 2)
+
+
+def test_rows_that_no_make_of_ours_fills_are_not_deleted(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    @lab.schema
+    class Scan(Imported):
+        definition = "-> RawData"
+
+    lab.add_sessions(range(1))
+    defs = lab.definitions()
+    run_until_quiet(defs, instance)
+    Scan.insert1({"subject_id": 1, "session_id": 0}, allow_direct_insert=True)
+    assert not recompute(lab, defs, instance, "raw_data", 0, 0)
+    assert (len(Scan()), len(lab.RawData())) == (1, 1)
 
 
 @pytest.mark.parametrize("on_existing", ["skip", "recompute"])

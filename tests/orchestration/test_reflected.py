@@ -59,7 +59,7 @@ def test_a_server_shows_the_same_tables_as_their_classes(any_lab: Lab, state: Pa
     # Nothing here knows how to fill them.
     assert not defs.resolve_asset_graph().materializable_asset_keys
     description = specs_of(defs)[any_lab.asset("raw_data")].description or ""
-    assert description.startswith("The recording\n\n```\n# The recording\n-> Session\n---\n")
+    assert description.startswith("The recording\n\n```\n-> Session\n---\n")
     assert description.rstrip("`\n").endswith(": <blob>")
 
 

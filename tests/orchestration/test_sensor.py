@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from dj_dagster.errors import DataJointError
-from dj_dagster.orchestration import SensorSettings, build_definitions
+from dj_dagster.orchestration import SensorSettings, TableSettings, build_definitions
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.schemas.schema import Schema
@@ -36,6 +36,15 @@ def test_it_runs_from_the_start(lab: Lab) -> None:
     )
     assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
     assert sensor.minimum_interval_seconds == 7
+
+
+def test_it_is_shown_with_the_tables_that_it_starts_runs_for(lab: Lab) -> None:
+    by_hand = {"Processed": TableSettings(automatic=False)}
+    defs = lab.definitions(sensor_settings=SensorSettings(tables=by_hand))
+    selection = defs.resolve_sensor_def("populate_sensor").asset_selection
+    assert selection is not None
+    shown = selection.resolve(defs.resolve_asset_graph())
+    assert shown == {key_of("lab/raw_data"), key_of("lab/filtered")}
 
 
 def test_nothing_pending_asks_for_nothing(lab: Lab, instance: dg.DagsterInstance) -> None:

@@ -14,12 +14,13 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from dj_dagster.orchestration import build_definitions
+from dj_dagster.orchestration import TableChecks, build_definitions, outdated
 from dj_dagster.orchestration.code_version import code_place, code_version
+from dj_dagster.orchestration.headless import run_assets
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
 from tests.orchestration.lab import Lab, partition
-from tests.orchestration.running import key_of, materialize, run_until_quiet
+from tests.orchestration.running import key_of, materialize, run_until_quiet, tick
 
 MODULE = '''
 from dj_dagster.relational.table import Manual, Part
@@ -143,11 +144,11 @@ def test_a_class_is_found_by_its_line(written: Written) -> None:
     assert code_place(module.Result) == (module.__file__, lines.index("class Result(Base):") + 1)
 
 
-def declare(module: ModuleType, connection: Connection) -> dg.Definitions:
+def declare(module: ModuleType, connection: Connection, **options: Any) -> dg.Definitions:
     schema = Schema("lab", connection=connection, context=vars(module))
     for name in ("Thing", "Result", "Later"):
         schema(getattr(module, name))
-    return build_definitions(schema)
+    return build_definitions(schema, **options)
 
 
 def stale(
@@ -199,6 +200,115 @@ def test_rows_made_again_make_those_below_stale(
         ["has a new dependency data version"],
     )
     assert stale(defs, instance, "lab/later", "thing=2")[0] is StaleStatus.FRESH
+
+
+def reported(instance: dg.DagsterInstance, name: str) -> tuple[bool, dict[str, Any]] | None:
+    """Return what the last word on a table's code is: whether all is current, and the counts."""
+    check = dg.AssetCheckKey(key_of(name), "current")
+    found = instance.event_log_storage.get_latest_asset_check_execution_by_key([check])
+    if check not in found or found[check].evaluation is None:
+        return None
+    evaluation = found[check].evaluation
+    numbers = {key: value.value for key, value in evaluation.metadata.items()}
+    del numbers["code_version"]
+    return evaluation.passed, numbers
+
+
+def test_the_sensor_reports_tables_whose_make_has_changed(
+    written: Written,
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outdated, "PAUSE", 0.0)
+    monkeypatch.setattr(outdated, "SHARE", 0)
+    connection = Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}", safemode=False)
+    module = written.load()
+    defs = declare(module, connection)
+    module.Thing.insert([{"thing": 1}, {"thing": 2}])
+    run_until_quiet(defs, instance)
+    # One row came from elsewhere, and nobody knows of which code it is.
+    module.Thing.insert1({"thing": 3})
+    module.Result.populate()
+
+    changed = declare(written.load(("OFFSET = 1", "OFFSET = 2")), connection)
+    tick(changed, instance)
+    stale_counts = {"stale": 2, "current": 0, "unknown": 1, "first_stale": "thing=1"}
+    assert reported(instance, "lab/result") == (False, stale_counts)
+    assert reported(instance, "lab/later") == (True, {"stale": 0, "current": 2, "unknown": 0})
+    config = {"ops": {"lab__result": {"config": {"on_existing": "recompute"}}}}
+    tags = {"dagster/partition": "thing=2"}
+    again = run_assets(
+        changed, [key_of("lab/result")], instance=instance, checks=(), run_config=config, tags=tags
+    )
+    assert again.is_success
+    tick(changed, instance)
+    counts = {"stale": 1, "current": 1, "unknown": 1, "first_stale": "thing=1"}
+    assert reported(instance, "lab/result") == (False, counts)
+    # The old code is back.
+    defs = declare(written.load(), connection)
+    tick(defs, instance)
+    counts = {"stale": 1, "current": 1, "unknown": 1, "first_stale": "thing=2"}
+    assert reported(instance, "lab/result") == (False, counts)
+    (module.Result & {"thing": 2}).delete()
+    run_until_quiet(defs, instance)
+    assert reported(instance, "lab/result") == (True, {"stale": 0, "current": 2, "unknown": 1})
+
+
+def test_a_table_is_reported_once_for_a_version(
+    written: Written, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    connection = Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}")
+    module = written.load()
+    defs = declare(module, connection)
+    module.Thing.insert1({"thing": 1})
+    run_until_quiet(defs, instance)
+
+    def reports() -> int:
+        check = dg.AssetCheckKey(key_of("lab/result"), "current")
+        return len(instance.event_log_storage.get_asset_check_execution_history(check, limit=100))
+
+    again = declare(written.load(), connection)
+    for number, defs in enumerate([again, again, declare(written.load(), connection)]):
+        tick(defs, instance)
+        assert reports() == 1, number
+
+
+def test_a_table_that_make_has_not_filled_is_not_reported(
+    written: Written, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    connection = Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}")
+    tick(declare(written.load(), connection), instance)
+    assert reported(instance, "lab/result") is None
+
+
+def test_the_check_can_be_asked_for_and_left_out(
+    written: Written, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    connection = Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}")
+    module = written.load()
+    defs = declare(module, connection)
+    module.Thing.insert1({"thing": 1})
+    run_until_quiet(defs, instance)
+    changed = declare(written.load(("OFFSET = 1", "OFFSET = 2")), connection)
+    check = dg.AssetCheckKey(key_of("lab/result"), "current")
+    assert run_assets(changed, [], instance=instance, checks=[check]).is_success
+    counts = {"stale": 1, "current": 0, "unknown": 0, "first_stale": "thing=1"}
+    assert reported(instance, "lab/result") == (False, counts)
+    without = declare(written.load(), connection, checks=TableChecks(current=False))
+    assert check not in without.resolve_asset_graph().asset_check_keys
+    tick(without, instance)
+    assert reported(instance, "lab/result") == (False, counts)
+
+
+def test_stale_rows_do_not_block(
+    written: Written, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    connection = Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}")
+    defs = declare(written.load(), connection, checks=TableChecks(blocking=["Result"]))
+    graph = defs.resolve_asset_graph()
+    blocking = {key.name for key in graph.asset_check_keys if graph.get(key).blocking}
+    assert blocking == {"complete"}
 
 
 def tags_of(instance: dg.DagsterInstance, name: str, partition_key: str) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def test_another_process_goes_on_where_one_was_killed(
 def test_what_no_database_tells_is_found_by_the_sweep(
     lab: Lab, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dj_dagster.orchestration.watching.SHARE", 0)
+    monkeypatch.setattr("dj_dagster.orchestration.pauses.SHARE", 0)
     lab.add_sessions([0])
     defs = lab.definitions(sensor_settings=SensorSettings(sweep=0.0))
     run_until_quiet(defs, instance)

@@ -1,0 +1,141 @@
+"""The part of a tick that asks for runs, of what is pending where something has changed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from dagster import AssetKey, DagsterInstance, RunRequest
+
+from dj_dagster.orchestration.attempts import Refusal
+from dj_dagster.orchestration.grains import Grain
+from dj_dagster.orchestration.guard import Guard
+from dj_dagster.orchestration.pauses import Budget
+from dj_dagster.orchestration.registered import register
+from dj_dagster.orchestration.requests import (
+    Batch,
+    batches,
+    pending_partitions,
+    request,
+    single_batch,
+)
+from dj_dagster.orchestration.sensor_settings import SensorSettings
+from dj_dagster.orchestration.table_node import TableNode
+from dj_dagster.orchestration.unfinished import HeldKeys
+from dj_dagster.orchestration.watching import Watch
+
+
+@dataclass
+class Asking:
+    """Looks where keys are pending and asks for their runs.
+
+    Attributes
+    ----------
+    requests
+        The runs.
+    exhausted
+        Batches that were run so often that they are not any more.
+    postponed
+        Batches that are asked for later.
+    goes_on
+        Whether a whole table waits to be looked at.
+    """
+
+    instance: DagsterInstance
+    watch: Watch
+    settings: SensorSettings
+    held: HeldKeys
+    guard: Guard
+    budget: Budget
+    requests: list[RunRequest] = field(default_factory=list[RunRequest])
+    exhausted: list[Batch] = field(default_factory=list[Batch])
+    postponed: list[Batch] = field(default_factory=list[Batch])
+    goes_on: bool = False
+    _slow: bool = False
+
+    def ask(self) -> None:
+        """Ask for what is pending."""
+        graph, pending = self.watch.graph, self.watch.pending
+        waiting = {
+            key
+            for key, regions in pending.items()
+            if regions and self.settings.of(graph.by_key[key]).automatic
+        }
+        for grain in graph.grains:
+            nodes = [node for node in graph.of_grain(grain) if node.key in waiting]
+            if nodes:
+                self.guard.attempt(
+                    grain.name, nodes[0].table.connection, self._ask_in_grain, grain, nodes
+                )
+        for node in graph.populated:
+            if node.grain is None and node.key in waiting:
+                self.guard.attempt(node.title, node.table.connection, self._ask_single, node)
+        for batch in self.postponed:
+            self.watch.retry_batch(batch)
+
+    def _ask_in_grain(self, grain: Grain, nodes: list[TableNode]) -> None:
+        size, limit = self._batch_size(grain), self.settings.max_batches
+        found: dict[AssetKey, list[str]] = {}
+        complete: set[AssetKey] = set()
+        for node in nodes:
+            regions, pause = self.watch.pending[node.key], self.watch.pauses[node.key]
+            if regions.whole and not (pause.over and self._has_time()):
+                self.goes_on = True
+                continue
+            began = time.monotonic()
+            found[node.key], ended = pending_partitions(node, regions, self.held, size * limit)
+            if regions.whole:
+                pause.after(began)
+            if ended:
+                complete.add(node.key)
+        asked, all_in = batches(
+            self.watch.graph, found, self.held, size=size, limit=limit, of=self._automatic()
+        )
+        self._add(asked)
+        if all_in:
+            for key in complete:
+                del self.watch.pending[key]
+
+    def _has_time(self) -> bool:
+        """Whether a whole table may be looked at; one in each tick may."""
+        first, self._slow = not self._slow, True
+        return first or not self.budget.spent
+
+    def _automatic(self) -> set[AssetKey]:
+        populated = self.watch.graph.populated
+        return {node.key for node in populated if self.settings.of(node).automatic}
+
+    def _batch_size(self, grain: Grain) -> int:
+        nodes = [node for node in self.watch.graph.of_grain(grain) if node.populated]
+        return min(self.settings.of(node).batch_size for node in nodes)
+
+    def _ask_single(self, node: TableNode) -> None:
+        if node.key in self.held.whole:
+            return
+        self._add(single_batch(node, self.held))
+        del self.watch.pending[node.key]
+
+    def _add(self, found: Iterable[Batch]) -> None:
+        for batch in found:
+            asked = request(
+                self.instance,
+                self.watch.graph,
+                batch,
+                attempts=self.settings.attempts,
+                priority=max(self.settings.of(node).priority for node in batch.nodes),
+            )
+            if asked is Refusal.EXHAUSTED:
+                self.exhausted.append(batch)
+            elif isinstance(asked, Refusal):
+                self.postponed.append(batch)
+            else:
+                self._register(batch)
+                self.requests.append(asked)
+                self.watch.asked[str(asked.run_key)] = batch
+
+    def _register(self, batch: Batch) -> None:
+        """Register the partitions of a run where the look at the whole grain may not be there."""
+        grain = batch.nodes[0].grain
+        if grain is not None and (grain in self.watch.unsynced or grain in self.watch.syncs):
+            register(self.instance, grain, batch.partitions)

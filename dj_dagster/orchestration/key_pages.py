@@ -1,0 +1,87 @@
+"""The keys of a table a page at a time, so that a million of them are no single statement.
+
+Each page is a query of its own that begins behind the last key of the one before: nothing is held
+open meanwhile, neither a cursor nor a transaction. Rows that come or go behind the page are not
+seen; who needs them looks at what has changed beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from dj_dagster.model.types import Family
+from dj_dagster.relational.database.driver import Tuples, fetch_select
+from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.fetching.decode import RowDecoder
+from dj_dagster.relational.sql.lowering import Lowering
+from dj_dagster.relational.table import Table
+
+PAGE = 20_000
+"""Rows of a page, at most."""
+
+# Servers order these otherwise than they compare them: enumerations by number, and of floats they
+# do not find again what they have given.
+_NOT_COMPARABLE = (Family.ENUM, Family.FLOAT)
+
+Rows = Sequence[Sequence[Any]]
+
+
+def key_pages(table: Table, names: Sequence[str]) -> Iterator[Rows]:
+    """Yield the values of attributes of the key that there are, each once.
+
+    Parameters
+    ----------
+    names
+        Attributes of the primary key. If the key begins with them, in any order, each page is read
+        from its index.
+    """
+    heading, connection = table.heading, table.connection
+    kinds = [heading[name].type for name in names]
+    if any(kind is not None and kind.family in _NOT_COMPARABLE for kind in kinds):
+        rows = list(dict.fromkeys(map(tuple, fetch.rows(connection, table.node, names))))
+        yield from (rows[start : start + PAGE] for start in range(0, len(rows), PAGE))
+        return
+    decoder = RowDecoder(connection, heading, names)
+    order = [names.index(name) for name in heading.primary_key if name in names]
+    last: Sequence[Any] | None = None
+    while True:
+        page = _page(table, names, order, last)
+        if page:
+            yield decoder.rows(page)
+        if len(page) < PAGE:
+            return
+        last = page[-1]
+
+
+def _page(
+    table: Table, names: Sequence[str], order: Sequence[int], last: Sequence[Any] | None
+) -> Tuples:
+    """Return the first rows behind the last one, as the driver gives them."""
+    backend = table.connection.backend
+    lowered = Lowering(backend).lower(table.node)
+    columns = [lowered.columns[name] for name in names]
+    ordered = [columns[position] for position in order]
+    select = sa.select(*columns).select_from(lowered.source).where(*lowered.where)
+    if len(names) < len(table.primary_key):
+        select = select.distinct()
+    if last is not None:
+        place = [last[position] for position in order]
+        select = select.where(beyond(backend.name, ordered, place))
+    select = select.order_by(*ordered).limit(PAGE)
+    return table.connection.read(lambda session: fetch_select(session, select))
+
+
+def beyond(backend: str, columns: Sequence[Any], last: Sequence[Any]) -> Any:
+    """Return the condition to come after a row, spelled so that the database uses the index."""
+    if len(columns) == 1:
+        return columns[0] > last[0]
+    if backend == "sqlite":
+        return sa.tuple_(*columns) > sa.tuple_(*last)
+    ways = [
+        sa.and_(*[c == v for c, v in zip(columns[:n], last, strict=False)], columns[n] > last[n])
+        for n in range(len(columns))
+    ]
+    return sa.or_(*ways)

@@ -1,0 +1,188 @@
+"""The part of a tick that keeps Dagster's partitions and marks true to the tables.
+
+What has changed just now is dealt with at once. What takes long, the look at whole tables, is cut
+into pieces; those that the tick has no time for are left to the next ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from dagster import AssetKey, DagsterInstance
+
+from dj_dagster.orchestration.events import Mark, write_marks
+from dj_dagster.orchestration.grains import Grain
+from dj_dagster.orchestration.guard import Guard
+from dj_dagster.orchestration.node_keys import possible_in
+from dj_dagster.orchestration.pauses import Budget
+from dj_dagster.orchestration.regions import EVERYTHING, Regions
+from dj_dagster.orchestration.registered import Changes, beginnings, register, sync_pieces
+from dj_dagster.orchestration.row_marks import mark_row_count, unmarked_in, unmarked_pages
+from dj_dagster.orchestration.sensor_settings import SensorSettings
+from dj_dagster.orchestration.table_node import TableNode
+from dj_dagster.orchestration.unfinished import HeldKeys
+from dj_dagster.orchestration.watching import Watch
+
+MARKS = 1000
+"""Marks that are written at once, at most."""
+
+
+@dataclass
+class Upkeep:
+    """Registers and removes partitions, and marks rows.
+
+    Attributes
+    ----------
+    managed
+        Assets that are the user's own, which mark themselves.
+    changes
+        What was done.
+    """
+
+    instance: DagsterInstance
+    watch: Watch
+    settings: SensorSettings
+    managed: frozenset[AssetKey]
+    held: HeldKeys
+    guard: Guard
+    budget: Budget
+    changes: Changes = field(default_factory=Changes)
+    _written: Counter[AssetKey] = field(default_factory=Counter[AssetKey])
+    _failed: set[Hashable] = field(default_factory=set[Hashable])
+
+    def register_new(self) -> None:
+        """Register the partitions of new rows, and of new keys for `make`."""
+        for node in self._noted(self.watch.possible):
+            self._attempt(node, self._register)
+
+    def find_new(self) -> None:
+        """Find the new rows that have no mark."""
+        for node in self._noted(self.watch.unmarked):
+            self._attempt(node, self._find_unmarked)
+
+    def go_on(self) -> None:
+        """Do some of what takes long, one piece at least, as long as there is time."""
+        while pieces := self._pieces():
+            # In turn over all ticks, so that each gets its share however short they are.
+            self.watch.turn += 1
+            pieces[self.watch.turn % len(pieces)]()
+            if self.budget.spent:
+                return
+
+    def _noted(self, where: Mapping[AssetKey, Regions]) -> list[TableNode]:
+        return [self.watch.graph.by_key[key] for key, regions in list(where.items()) if regions]
+
+    def _attempt(self, node: TableNode, action: Callable[[TableNode], None]) -> bool:
+        return self.guard.attempt(node.title, node.table.connection, action, node)
+
+    def _register(self, node: TableNode) -> None:
+        regions = self.watch.possible[node.key]
+        if node.grain is not None and node in beginnings(self.watch.graph, node.grain):
+            if regions.whole:
+                self.watch.unsynced.add(node.grain)
+            else:
+                partitions = possible_in(node, regions)
+                register(self.instance, node.grain, partitions)
+                self.changes += Changes(added=len(partitions))
+        del self.watch.possible[node.key]
+
+    def _find_unmarked(self, node: TableNode) -> None:
+        regions, watch = self.watch.unmarked[node.key], self.watch
+        if node.key in self.held.whole:
+            return
+        if node.key not in self.managed:
+            if node.grain is None:
+                marked = 0 if node.populated else mark_row_count(self.instance, node)
+                self.changes += Changes(marked=marked)
+            elif regions.whole:
+                return
+            else:
+                backlog = watch.backlog[node.key]
+                found = dict.fromkeys(unmarked_in(self.instance, node, regions))
+                # New rows are marked before those that a look at the whole table finds.
+                watch.backlog[node.key] = deque([*found, *(p for p in backlog if p not in found)])
+        del watch.unmarked[node.key]
+
+    def _pieces(self) -> list[Callable[[], None]]:
+        """Return what can be done next: a piece of each thing that goes on."""
+        watch, graph = self.watch, self.watch.graph
+        for grain in graph.grains:
+            if self._is_to_be_synced(grain):
+                watch.syncs[grain] = sync_pieces(self.instance, graph, grain)
+                watch.unsynced.discard(grain)
+        # One grain after the other, for each holds its partitions in memory.
+        pieces = [partial(self._sync, grain) for grain in list(watch.syncs)[:1]]
+        pieces += [partial(self._search, n) for n in graph.nodes if self._is_to_be_searched(n)]
+        pieces += [partial(self._write_marks, n) for n in graph.nodes if self._is_to_be_marked(n)]
+        return pieces
+
+    def _is_to_be_synced(self, grain: Grain) -> bool:
+        watch = self.watch
+        due = grain in watch.unsynced and grain not in watch.syncs and watch.pauses[grain].over
+        return due and grain not in self._failed
+
+    def _is_to_be_searched(self, node: TableNode) -> bool:
+        watch, key = self.watch, node.key
+        if node.grain is None or key in self.managed or key in self.held.whole:
+            return False
+        # A mark would not be shown as long as its partition is not there.
+        if node.grain in watch.syncs or watch.backlog.get(key) or key in self._failed:
+            return False
+        noted = watch.unmarked.get(key)
+        due = noted is not None and noted.whole and watch.pauses[key, "marks"].over
+        return due or key in watch.searches
+
+    def _is_to_be_marked(self, node: TableNode) -> bool:
+        waiting = bool(self.watch.backlog.get(node.key))
+        return waiting and self._written[node.key] < self.settings.max_marks
+
+    def _sync(self, grain: Grain) -> None:
+        watch, began = self.watch, time.monotonic()
+        connection = watch.graph.of_grain(grain)[0].table.connection
+        if not self.guard.attempt(grain.name, connection, self._sync_piece, grain):
+            del watch.syncs[grain]
+            watch.unsynced.add(grain)
+            self._failed.add(grain)
+        watch.seconds[grain] += time.monotonic() - began
+        if grain not in watch.syncs:
+            watch.pauses[grain].took(watch.seconds.pop(grain))
+
+    def _sync_piece(self, grain: Grain) -> None:
+        done = next(self.watch.syncs[grain], None)
+        if done is None:
+            del self.watch.syncs[grain]
+        else:
+            self.changes += done
+
+    def _search(self, node: TableNode) -> None:
+        watch, key, began = self.watch, node.key, time.monotonic()
+        if key not in watch.searches:
+            watch.searches[key] = unmarked_pages(self.instance, node)
+            del watch.unmarked[key]
+        if not self._attempt(node, self._search_page):
+            watch.searches.pop(key)
+            watch.unmarked[key].add(EVERYTHING)
+            self._failed.add(key)
+        watch.seconds[key] += time.monotonic() - began
+        if key not in watch.searches:
+            watch.pauses[key, "marks"].took(watch.seconds.pop(key))
+
+    def _search_page(self, node: TableNode) -> None:
+        page = next(self.watch.searches[node.key], None)
+        if page is None:
+            del self.watch.searches[node.key]
+        else:
+            self.watch.backlog[node.key].extend(page)
+
+    def _write_marks(self, node: TableNode) -> None:
+        backlog, busy = self.watch.backlog[node.key], self.held.of(node.key)
+        most = min(len(backlog), MARKS, self.settings.max_marks - self._written[node.key])
+        wanted = [backlog.popleft() for _ in range(most)]
+        # A run that holds a key is going to mark it; if it does not, its end makes us look again.
+        marks = [Mark(node.key, partition) for partition in wanted if partition not in busy]
+        self.changes += Changes(marked=write_marks(self.instance, marks))
+        self._written[node.key] += most

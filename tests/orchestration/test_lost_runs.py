@@ -1,0 +1,157 @@
+"""What lost runs and workers leave behind, and what becomes of it by itself."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.storage.dagster_run import DagsterRun
+
+from dj_dagster.orchestration import SensorSettings, attempts
+from tests.orchestration.lab import Lab, partitions
+from tests.orchestration.running import (
+    execute,
+    requested,
+    run_until_quiet,
+    start_and_die,
+    statuses,
+    submit,
+    tick,
+)
+from tests.services.process import eventually
+
+
+def test_runs_that_cannot_start_are_asked_for_until_they_can(
+    lab: Lab, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defs = lab.definitions(sensor_settings=SensorSettings(attempts=1))
+    lab.add_sessions(range(2))
+    for _ in range(3):
+        (request,) = requested(tick(defs, instance))
+        instance.report_run_failed(submit(defs, instance, request), "could not be launched")
+        monkeypatch.setattr(attempts, "PAUSE", 60.0)
+        assert requested(tick(defs, instance)) == []
+        monkeypatch.setattr(attempts, "PAUSE", 0.0)
+    (request,) = requested(tick(defs, instance))
+    assert execute(defs, instance, submit(defs, instance, request))
+    assert len(lab.RawData()) == 2
+
+
+def test_pauses_after_runs_that_cannot_start_grow_up_to_a_limit(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    found = [attempts.pause_after(failures) for failures in range(1, 9)]
+    assert found == [15, 30, 60, 120, 240, 480, 600, 600]
+    defs = lab.definitions()
+    lab.add_sessions(range(2))
+    (request,) = requested(tick(defs, instance))
+    instance.report_run_failed(submit(defs, instance, request))
+    assert requested(tick(defs, instance)) == []
+    lab.add_sessions([2])
+    # New keys are not held up by it.
+    assert len(requested(tick(defs, instance))) == 1
+
+
+def test_runs_that_die_without_a_word_are_tried_a_few_times(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    defs = lab.definitions(sensor_settings=SensorSettings(attempts=2))
+    lab.add_sessions(range(2))
+    for _ in range(2):
+        (request,) = requested(tick(defs, instance))
+        start_and_die(instance, submit(defs, instance, request))
+    assert requested(tick(defs, instance)) == []
+
+
+def test_a_batch_is_in_one_live_run_also_where_its_request_was_forgotten(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.add_sessions(range(2))
+    (request,) = requested(tick(lab.definitions(), instance))
+    submit(lab.definitions(), instance, request)
+    # Another code server, which sees the run begin after it has looked at the runs.
+    late = lab.definitions()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            "dj_dagster.orchestration.unfinished.RunBook.read", lambda *_: list[object]()
+        )
+        assert requested(tick(late, instance)) == []
+    assert requested(tick(late, instance)) == []
+
+
+def test_jobs_of_keys_that_are_there_go_with_a_tick(
+    any_lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    defs = any_lab.definitions()
+    any_lab.add_sessions(range(3))
+    jobs = any_lab.RawData.jobs
+    jobs.refresh()
+    jobs.error({"subject_id": 1, "session_id": 1}, "ValueError: not yet")
+    any_lab.RawData.populate()
+    assert jobs.progress()["total"] == 3
+    tick(defs, instance)
+    assert jobs.progress()["total"] == 0
+
+
+def run_apart(defs: dg.Definitions, instance: dg.DagsterInstance, run: DagsterRun) -> Any:
+    """Execute a run in a process of its own."""
+    process = multiprocessing.get_context("fork").Process(
+        target=execute, args=(defs, instance, run)
+    )
+    process.start()
+    return process
+
+
+def test_run_whose_process_was_killed_unseen_ends_and_is_taken_up(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    class Deadly(set[int]):
+        def __contains__(self, session: object) -> bool:
+            if session == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return False
+
+    lab.broken = Deadly()
+    defs = lab.definitions()
+    lab.add_sessions(range(3))
+    (request,) = requested(tick(defs, instance))
+    run = submit(defs, instance, request)
+    process = run_apart(defs, instance, run)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    # Nobody has told Dagster.
+    assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.STARTED  # type: ignore[union-attr]
+    lab.broken = set()
+    tick(defs, instance)
+    assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.FAILURE  # type: ignore[union-attr]
+    assert all(run_until_quiet(defs, instance))
+    assert statuses(defs, instance, "lab/raw_data") == {"MATERIALIZED": partitions(range(3))}
+
+
+def test_run_whose_process_lives_is_left_to_it(lab: Lab, instance: dg.DagsterInstance) -> None:
+    class Waiting(set[int]):
+        def __contains__(self, session: object) -> bool:
+            eventually(lab_is_seen.is_set, timeout=60, every=0.02)
+            return False
+
+    lab_is_seen = multiprocessing.get_context("fork").Event()
+    lab.broken = Waiting()
+    defs = lab.definitions()
+    lab.add_sessions([0])
+    (request,) = requested(tick(defs, instance))
+    run = submit(defs, instance, request)
+    process = run_apart(defs, instance, run)
+
+    def noted() -> bool:
+        found = instance.get_run_by_id(run.run_id)
+        return found is not None and "dj_dagster/process" in found.tags
+
+    eventually(noted, timeout=60, every=0.1)
+    assert requested(tick(defs, instance)) == []
+    lab_is_seen.set()
+    process.join(60)
+    assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.SUCCESS  # type: ignore[union-attr]
