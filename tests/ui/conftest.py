@@ -6,7 +6,7 @@ import io
 import os
 import shutil
 import sqlite3
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,14 @@ from playwright.sync_api import Page
 
 from tests.services.dagster_dev import DagsterDev, dagster_dev
 from tests.services.process import eventually
+from tests.ui.institute import Institute, running_institute
+from tests.ui.rig import Rig, running_rig
+
+# Code locations, which make their databases where they are loaded.
+collect_ignore = ["rig_pipeline.py", "institute_tables.py"]
 
 REPOSITORY = Path(__file__).parents[2]
+Keep = Callable[[str], None]
 
 LAUNCH = """
 mutation ($job: String!, $config: RunConfigData) {
@@ -102,6 +108,20 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         yield Demo(dev, folder)
 
 
+@pytest.fixture(scope="package")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """A lab of two grains in `dagster dev`, shared by the tests of failures and of partitions."""
+    with running_rig(tmp_path_factory.mktemp("rig")) as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def institute(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Institute]:
+    """300 tables in a running `dagster dev`, one for all modules that ask for it."""
+    with running_institute(tmp_path_factory.mktemp("institute")) as running:
+        yield running
+
+
 @pytest.fixture
 def keep(request: pytest.FixtureRequest, page: Page) -> Any:
     """Save the page as a picture under docs/ when pytest is run with --save-screenshots."""
@@ -119,4 +139,6 @@ def _save_small(png: bytes, path: Path) -> None:
     """Save a picture 1200 pixels wide, in as many colours as a screenshot needs."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     picture = picture.resize((1200, round(picture.height * 1200 / picture.width)))
-    picture.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+    # Which takes colours that are rare too: the few red dots among much grey.
+    small = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    small.save(path, optimize=True)

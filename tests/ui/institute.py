@@ -1,0 +1,71 @@
+"""300 tables in a real `dagster dev`, see `institute_tables`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page
+
+from tests.services.dagster_dev import DagsterDev, dagster_dev
+
+UI = Path(__file__).parent
+
+WORKSPACE = """
+load_from:
+  - python_file:
+      relative_path: institute_tables.py
+      working_directory: .
+      location_name: institute
+"""
+
+
+@dataclass(frozen=True)
+class Institute:
+    """The running code location: its UI and its folder, with the file that declares the tables."""
+
+    dev: DagsterDev
+    folder: Path
+
+    def open(self, page: Page, path: str) -> Page:
+        """Open a page of the UI."""
+        page.goto(self.dev.url + path)
+        return page
+
+    def query(self, statement: str, *values: Any) -> Sequence[tuple[Any, ...]]:
+        """Return the rows of a statement on the database, as a client that knows nothing of us."""
+        file = self.folder / "institute.sqlite"
+        with closing(sqlite3.connect(file, timeout=30)) as database, database:
+            return database.execute(statement, values).fetchall()
+
+    def edit(self, old: str, new: str) -> None:
+        """Change what is written in the file that declares the tables."""
+        path = self.folder / "institute_tables.py"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    def expected(self, *animals: int) -> list[float]:
+        """Return what `Growth` has for some animals."""
+        marks = ", ".join("?" * len(animals))
+        statement = f'SELECT expected FROM "lab.__growth" WHERE animal_id IN ({marks})'
+        return [value for (value,) in self.query(statement, *animals)]
+
+
+@contextlib.contextmanager
+def running_institute(folder: Path) -> Generator[Institute]:
+    """Start it in an empty folder."""
+    (folder / "workspace.yaml").write_text(WORKSPACE)
+    shutil.copy(UI / "institute_tables.py", folder)
+    shutil.copy(UI.parents[1] / "dagster.yaml", folder)
+    # It is on its own settings, whatever the developer's are.
+    without = [name for name in os.environ if name.startswith("DJ_")]
+    with dagster_dev(folder, without=without, timeout=240) as dev:
+        yield Institute(dev, folder)

@@ -1,0 +1,32 @@
+"""What a person does on Dagster's pages, in a few words."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Locator, Page, Response
+
+SLOW = 30_000
+"""Milliseconds that a page may take; the first ones load their scripts."""
+
+
+def node(page: Page, name: str) -> Locator:
+    """Return a table, or a schema that is closed, in a graph."""
+    return page.locator("foreignObject").filter(has=page.get_by_text(name, exact=True))
+
+
+def write(page: Page, config: str) -> None:
+    """Write a config into the open launchpad, in the place of what is there."""
+    editor = page.locator(".CodeMirror").first
+    editor.click(timeout=SLOW)
+    page.keyboard.press("ControlOrMeta+A")
+    page.keyboard.press("Delete")
+    page.keyboard.insert_text(config)
+
+
+def launch(page: Page) -> None:
+    """Press the launchpad's button; the page may be left only once that is answered."""
+    with page.expect_response(_launches, timeout=SLOW):
+        page.get_by_role("button", name="Launch Run").click(timeout=SLOW)
+
+
+def _launches(response: Response) -> bool:
+    return "mutation Launch" in (response.request.post_data or "")
