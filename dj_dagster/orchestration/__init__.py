@@ -7,6 +7,7 @@ from dagster_shared.libraries import DagsterLibraryRegistry
 from dj_dagster.orchestration.build import build_definitions, chain_executor
 from dj_dagster.orchestration.checks import TableChecks
 from dj_dagster.orchestration.component import PipelineComponent
+from dj_dagster.orchestration.database_resource import DatabaseResource
 from dj_dagster.orchestration.garbage import garbage_job, garbage_schedule
 from dj_dagster.orchestration.grains import Grain
 from dj_dagster.orchestration.io_manager import TableIOManager
@@ -19,6 +20,7 @@ from dj_dagster.orchestration.translator import TableProps, TableTranslator
 from dj_dagster.orchestration.work import Work
 
 __all__ = [
+    "DatabaseResource",
     "Grain",
     "PipelineComponent",
     "RetryPolicy",

@@ -1,0 +1,86 @@
+"""The database and its stores as a Dagster resource, for credentials that Dagster keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from dagster import ConfigurableResource, EnvVar
+from pydantic import Field
+
+from dj_dagster.errors import ConfigurationError
+from dj_dagster.objects.stores import Stores
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.schemas.schema import Schema
+
+
+class DatabaseResource(ConfigurableResource[Any]):
+    """A database and object stores; values may be `dagster.EnvVar`, also those inside `stores`.
+
+    Give passwords so: Dagster's UI shows the name of a variable, and other values as they are.
+
+    Attributes
+    ----------
+    url
+        A SQLAlchemy URL, as in ``DJ_DATABASE_URL``.
+    stores
+        Object stores by name, as DataJoint spells them.
+
+    Examples
+    --------
+    >>> database = DatabaseResource(url="sqlite:///:memory:")
+    >>> schema = database.open_schema("lab")
+    >>> schema.database
+    'lab'
+
+    In assets and ops of yours it is a resource like any other:
+
+    >>> import dagster as dg
+    >>> @dg.asset
+    ... def subjects(database: DatabaseResource) -> int:
+    ...     return len(database.open_schema("lab")["Subject"])
+    """
+
+    url: str = Field(description="A SQLAlchemy URL, such as mysql+pymysql://me:secret@host/")
+    stores: dict[str, Any] = Field(
+        default_factory=dict, description="Object stores by name, as DataJoint spells them"
+    )
+
+    def connect(self) -> Connection:
+        """Return a new connection, which is the caller's to close; definitions keep theirs.
+
+        Raises
+        ------
+        ConfigurationError
+            When a variable of the environment is not set, or the URL or a store is none.
+        """
+        url: str = _resolved(self.url, "url")
+        return Connection(url, stores=Stores(_resolved(self.stores, "stores")))
+
+    def open_schema(self, name: str, **options: Any) -> Schema:
+        """Return a schema over a connection of its own; `options` are those of `Schema`.
+
+        ``schema["Session"]`` is a table of it, and ``@schema`` declares one.
+        """
+        return Schema(name, connection=self.connect(), **options)
+
+
+def _resolved(value: Any, place: str) -> Any:
+    """Return settings with the values of the environment in the place of their names."""
+    if isinstance(value, EnvVar):
+        found = value.get_value()
+        if found is None:
+            raise ConfigurationError(
+                f"DatabaseResource.{place} is the variable {value.env_var_name} of the "
+                "environment, which is not set"
+            )
+        return found
+    if isinstance(value, Mapping):
+        fields = cast("Mapping[str, Any]", value)
+        # Dagster writes a variable so in the config of a run.
+        if set(fields) == {"env"}:
+            return _resolved(EnvVar(str(fields["env"])), place)
+        return {name: _resolved(each, f"{place}.{name}") for name, each in fields.items()}
+    if isinstance(value, list):
+        return [_resolved(each, place) for each in cast("list[Any]", value)]
+    return value
