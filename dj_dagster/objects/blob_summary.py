@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
 
@@ -80,10 +81,7 @@ def _array(reader: BlobReader) -> str:
     dtype = DTYPES[type_id]
     if is_complex:
         dtype = np.result_type(dtype, np.complex64)
-    count = 1
-    for length in shape:
-        count *= length
-    return array_text(dtype, shape, count * dtype.itemsize)
+    return array_text(dtype, shape, math.prod(shape) * dtype.itemsize)
 
 
 def _text(reader: BlobReader) -> str:

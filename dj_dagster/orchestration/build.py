@@ -36,7 +36,7 @@ from dj_dagster.orchestration.collecting import collect
 from dj_dagster.orchestration.entry_jobs import entry_jobs
 from dj_dagster.orchestration.io_manager import TableIOManager
 from dj_dagster.orchestration.jobs import populate_job
-from dj_dagster.orchestration.naming import class_name
+from dj_dagster.orchestration.naming import class_name, short_name
 from dj_dagster.orchestration.schedules import check_tables
 from dj_dagster.orchestration.selection import selected
 from dj_dagster.orchestration.sensor import populate_sensor
@@ -196,9 +196,8 @@ def build_definitions(
 
 def _check_settings(settings: SensorSettings, sources: Sequence[TableSource]) -> None:
     """Refuse settings of tables that are not there: they would be left unheeded."""
-    names = {source.name: class_name(source.name) for source in sources}
-    titles = names.values()
-    known = {*titles, *(text.removeprefix(f"{name.schema}.") for name, text in names.items())}
+    titles = [class_name(source.name) for source in sources]
+    known = {*titles, *(short_name(source.name) for source in sources)}
     if unknown := [name for name in settings.tables if name not in known]:
         raise ConfigurationError(
             f"sensor_settings has {unknown[0]!r}, which is no table; there are {', '.join(titles)}"

@@ -22,7 +22,7 @@ from dagster import (
 )
 
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.orchestration.naming import op_name
+from dj_dagster.orchestration.naming import op_name, short_name
 from dj_dagster.orchestration.outdated import CURRENT, CodeWatch, ages
 from dj_dagster.orchestration.provenance import CodeVersions
 from dj_dagster.orchestration.table_graph import TableGraph
@@ -210,5 +210,5 @@ def _fresh(instance: DagsterInstance, node: TableNode, window: timedelta) -> tup
 
 
 def _fits(node: TableNode, pattern: str) -> bool:
-    short = node.title.removeprefix(f"{node.name.schema}.")
-    return any(fnmatchcase(each, pattern) for each in (node.title, short, node.name.schema))
+    names = (node.title, short_name(node.name), node.name.schema)
+    return any(fnmatchcase(name, pattern) for name in names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dj_dagster.model.table_name import TableName
@@ -70,5 +70,4 @@ class JobWatch:
 
 def _region(queue: JobQueue, rows: Iterable[tuple[Any, ...]]) -> Region:
     names = queue.rows.key
-    keys: list[Mapping[str, Any]] = [dict(zip(names, row, strict=True)) for row in rows]
-    return Region(keys=tuple(map(dict, keys)))
+    return Region(keys=tuple(dict(zip(names, row, strict=True)) for row in rows))

@@ -34,7 +34,17 @@ def class_path(name: TableName) -> list[str]:
 
 def class_name(name: TableName) -> str:
     """Return how a user reads a table's name: ``"lab.Session.Trial"``."""
-    return ".".join([name.schema, *class_path(name)])
+    return f"{name.schema}.{short_name(name)}"
+
+
+def short_name(name: TableName) -> str:
+    """Return the same without the schema: ``"Session.Trial"``."""
+    return ".".join(class_path(name))
+
+
+def spellings(name: TableName) -> tuple[str, ...]:
+    """Return how people may write a table's name: as class or asset, or as in the database."""
+    return class_name(name), short_name(name), asset_key(name).to_user_string(), str(name)
 
 
 def op_name(key: AssetKey) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.orchestration.naming import asset_key, class_name
+from dj_dagster.orchestration.naming import class_name, spellings
 from dj_dagster.orchestration.table_sources import TableSource
 
 TIER = "tier:"
@@ -53,12 +53,5 @@ def _fitting(sources: Sequence[TableSource], patterns: Iterable[str]) -> set[obj
 def _fits(source: TableSource, pattern: str) -> bool:
     if pattern.startswith(TIER):
         return fnmatchcase(source.table.tier.value, pattern.removeprefix(TIER).strip())
-    title = class_name(source.name)
-    spellings = (
-        title,
-        title.removeprefix(f"{source.name.schema}."),
-        source.name.schema,
-        str(source.name),
-        asset_key(source.name).to_user_string(),
-    )
-    return any(fnmatchcase(spelling, pattern) for spelling in spellings)
+    names = (*spellings(source.name), source.name.schema)
+    return any(fnmatchcase(name, pattern) for name in names)

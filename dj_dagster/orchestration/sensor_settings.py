@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.orchestration.naming import short_name
 from dj_dagster.orchestration.retries import DEFAULT_RETRIES, RetryPolicy
 from dj_dagster.orchestration.table_node import TableNode
 
@@ -85,8 +86,8 @@ class SensorSettings:
 
     def of(self, node: TableNode) -> TableSettings:
         """Return the settings of a table, those of all tables where it has none of its own."""
-        short = node.title.removeprefix(f"{node.name.schema}.")
-        own = self.tables.get(node.title) or self.tables.get(short) or TableSettings()
+        own = self.tables.get(node.title) or self.tables.get(short_name(node.name))
+        own = own or TableSettings()
         return replace(
             own,
             batch_size=own.batch_size or self.batch_size,

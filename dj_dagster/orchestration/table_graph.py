@@ -14,7 +14,7 @@ from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import Tier
 from dj_dagster.model.table_name import TableName
 from dj_dagster.orchestration.grains import Grain, GrainBook
-from dj_dagster.orchestration.naming import asset_key, class_name
+from dj_dagster.orchestration.naming import asset_key, class_name, spellings
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.orchestration.table_sources import TableSource
 
@@ -118,21 +118,12 @@ def table_graph(
 
 
 def _named(text: str, nodes: Sequence[TableNode], none: str) -> TableNode:
-    found = [node for node in nodes if text in _spellings(node)]
+    found = [node for node in nodes if text in spellings(node.name)]
     if len(found) == 1:
         return found[0]
     names = ", ".join(node.title for node in found or nodes)
     fault = "names more than one table" if found else none
     raise ConfigurationError(f"{text!r} {fault}; write one of {names}")
-
-
-def _spellings(node: TableNode) -> set[str]:
-    return {
-        node.title,
-        node.title.removeprefix(f"{node.name.schema}."),
-        node.key.to_user_string(),
-        str(node.name),
-    }
 
 
 def _topological_order(sources: Mapping[TableName, TableSource]) -> list[TableName]:

@@ -95,8 +95,7 @@ def html_preview(connection: Connection, node: Node) -> str:
 def markdown_preview(connection: Connection, node: Node, limit: int) -> str:
     """Return the first rows as a table in Markdown, small arrays pictured, also those in stores."""
     names = node.heading.names
-    order = "KEY" if node.heading.primary_key and _has_no_order(node) else None
-    rows = _readable(connection, node, order, limit, Appetite(_LOADED, _LOADED))
+    rows = _readable(connection, node, _order(node), limit, Appetite(_LOADED, _LOADED))
     lines = [names, ["---"] * len(names), *([_markdown(value) for value in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -105,7 +104,7 @@ def _shown(connection: Connection, node: Node, limit: int | None, appetite: Appe
     display = connection.display
     limit = display.limit if limit is None else limit
     heading = node.heading
-    order = "KEY" if heading.primary_key and _has_no_order(node) else None
+    order = _order(node)
     # Says what is wrong with the limit that was asked for, not with one more.
     make_window(order, limit, None, heading)
     rows = _readable(connection, node, order, limit + 1, appetite)
@@ -131,11 +130,12 @@ def _readable(
         return list(zip_longest(*columns, fillvalue=UNREADABLE))
 
 
-def _has_no_order(node: Node) -> bool:
-    """Whether a query is one of a table, whose first rows by key the server finds at once."""
-    while isinstance(node, Restricted | Projected):
-        node = node.source
-    return isinstance(node, Base)
+def _order(node: Node) -> Order:
+    """Return the order by key for a query of a table, whose first rows the server finds at once."""
+    source = node
+    while isinstance(source, Restricted | Projected):
+        source = source.source
+    return "KEY" if node.heading.primary_key and isinstance(source, Base) else None
 
 
 def _text(value: Any) -> str:
