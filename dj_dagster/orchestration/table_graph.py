@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 
 from dagster import AssetCheckKey, AssetKey
 
@@ -127,14 +128,24 @@ def _named(text: str, nodes: Sequence[TableNode], none: str) -> TableNode:
 
 
 def _topological_order(sources: Mapping[TableName, TableSource]) -> list[TableName]:
-    graph = DependencyGraph()
-    for name in sources:
-        graph.add_table(name)
-    for name, source in sources.items():
-        for foreign_key in source.table.foreign_keys:
-            if foreign_key.parent != name:
-                graph.add_edge(foreign_key.parent, name)
-    return [name for name in graph.topological_order() if name in sources]
+    edges = [
+        (foreign_key.parent, name)
+        for name, source in sources.items()
+        for foreign_key in source.table.foreign_keys
+        if foreign_key.parent != name
+    ]
+    # Not DependencyGraph, which would import networkx each time that a code location loads.
+    order = TopologicalSorter[TableName](dict.fromkeys(sources, ()))
+    for parent, child in edges:
+        order.add(child, parent)
+    try:
+        return [name for name in order.static_order() if name in sources]
+    except CycleError:
+        # It says which foreign keys these are.
+        graph = DependencyGraph()
+        for parent, child in edges:
+            graph.add_edge(parent, child)
+        raise
 
 
 def _key(
