@@ -15,17 +15,22 @@ import time
 from pathlib import Path
 
 from tests.orchestration.fault_lab import fault_lab
+from tests.services.database_server import DatabaseServer, database_server
+from tests.services.mariadb import MariaDBServer
+from tests.services.mysql import MySQLServer
 from tests.services.process import eventually
 
+SERVERS: dict[str, type[DatabaseServer]] = {"mariadb": MariaDBServer, "mysql": MySQLServer}
 PARTS = ("run", "database", "code", "daemon", "cancel")
 
 
-def faults(keys: int, kills: int, seed: int) -> None:
+def faults(keys: int, kills: int, seed: int, kind: type[DatabaseServer]) -> None:
     """Insert keys, kill parts while they are made, and wait until all is as it should be."""
     chosen = random.Random(seed)
     with (
         tempfile.TemporaryDirectory() as folder,
-        fault_lab(Path(folder), batch=250, seconds=0.01) as lab,
+        database_server(kind, durable=True) as database,
+        fault_lab(Path(folder), database, batch=250, seconds=0.01) as lab,
     ):
         began = time.monotonic()
         lab.insert(keys)
@@ -53,10 +58,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keys", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--server", choices=list(SERVERS), default="mariadb")
     parser.add_argument("--seed", type=int, default=random.randrange(1000))
     chosen = parser.parse_args()
     print(f"seed {chosen.seed}")
-    faults(chosen.keys, chosen.kills, chosen.seed)
+    faults(chosen.keys, chosen.kills, chosen.seed, SERVERS[chosen.server])
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ from benchmarks.peers import Peer, alternate, peers
 from dj_dagster.objects import flight
 from dj_dagster.objects.blob import pack, unpack
 from dj_dagster.objects.stores import Stores
-from tests.services.mariadb import drop_databases, mariadb
+from tests.services.database_server import drop_databases
+from tests.services.mariadb import mariadb
 from tests.services.s3 import bucket_files, s3
 
 PREFIX = "bench_obj_"

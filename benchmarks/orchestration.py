@@ -28,7 +28,8 @@ from dj_dagster.orchestration import SensorSettings, build_definitions
 from dj_dagster.orchestration.events import Mark, write_marks
 from dj_dagster.orchestration.headless import tick
 from tests.orchestration.fault_lab import FaultLab, fault_lab
-from tests.services.mariadb import mariadb
+from tests.services.database_server import database_server
+from tests.services.mariadb import MariaDBServer, mariadb
 from tests.services.postgres import postgres
 from tests.services.process import eventually
 
@@ -75,7 +76,8 @@ def path(keys: int, singles: int) -> None:
     """Print the seconds from INSERT to all materialised, and those of the peers."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        fault_lab(_new(folder, "one"), batch=1, seconds=0) as lab,
+        database_server(MariaDBServer, durable=True) as database,
+        fault_lab(_new(folder, "one"), database, batch=1, seconds=0) as lab,
     ):
         per_key = _whole_path(lab, singles) / singles
         peer = _datajoint(lab.database.url, keys) / keys
@@ -86,7 +88,10 @@ def path(keys: int, singles: int) -> None:
         for name, storage in (("SQLite", None), ("PostgreSQL", url)):
             with (
                 tempfile.TemporaryDirectory() as folder,
-                fault_lab(_new(folder, "all"), batch=1000, seconds=0, storage=storage) as lab,
+                database_server(MariaDBServer, durable=True) as database,
+                fault_lab(
+                    _new(folder, "all"), database, batch=1000, seconds=0, storage=storage
+                ) as lab,
             ):
                 _line(f"dj_dagster, {name} events", _whole_path(lab, keys) / keys, peer, per_key)
 

@@ -19,7 +19,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from benchmarks.peers import Peer, alternate, driver, peers
-from tests.services.mariadb import drop_databases, mariadb
+from tests.services.database_server import drop_databases
+from tests.services.mariadb import mariadb
 
 PREFIX = "bench_rel_"
 ROWS = 100_000

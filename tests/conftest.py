@@ -1,8 +1,8 @@
 """Fixtures shared by all tests: databases, object stores, a browser.
 
-A test runs where the fixtures it requests take it: one that asks for `database_url` runs on SQLite
-and on MariaDB, one that asks for `s3_store_settings` talks to a real S3 server. A service that is
-not installed skips its tests with the line that installs it, and fails them under
+A test runs where the fixtures it requests take it: one that asks for `database_url` runs on SQLite,
+MariaDB and MySQL, one that asks for `s3_store_settings` talks to a real S3 server. A service that
+is not installed skips its tests with the line that installs it, and fails them under
 `--require-services` or with `CI` set in the environment.
 """
 
@@ -23,12 +23,16 @@ from xdist.scheduler import LoadFileScheduling
 
 from tests.services import azure, gcs
 from tests.services.browser import chromium
-from tests.services.mariadb import drop_databases, mariadb
+from tests.services.database_server import DatabaseServer, database_server, drop_databases
+from tests.services.mariadb import MariaDBServer, mariadb
+from tests.services.mysql import MySQLServer, mysql
 from tests.services.postgres import postgres
 from tests.services.process import ServiceMissingError
 from tests.services.s3 import S3Server, bucket_files, s3
 
 T = TypeVar("T")
+
+SERVERS = ["mariadb", "mysql"]
 
 _BROWSER = "tests/ui/"
 
@@ -38,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--require-services",
         action="store_true",
         default=bool(os.environ.get("CI")),
-        help="fail, instead of skip, where MariaDB, PostgreSQL or Chromium is not installed",
+        help="fail, instead of skip, where MariaDB, MySQL, PostgreSQL or Chromium is not installed",
     )
     parser.addoption(
         "--save-screenshots",
@@ -83,12 +87,32 @@ def _service(request: pytest.FixtureRequest, start: AbstractContextManager[T]) -
 
 @pytest.fixture(scope="session")
 def mariadb_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """URL of a MariaDB or MySQL server: DJ_TEST_MYSQL_URL, or one of our own."""
+    """URL of a MariaDB server."""
+    with _service(request, mariadb()) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mysql_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """URL of a MySQL server: DJ_TEST_MYSQL_URL, or one of our own."""
     if given := os.environ.get("DJ_TEST_MYSQL_URL"):
         yield given
         return
-    with _service(request, mariadb()) as url:
+    with _service(request, mysql()) as url:
         yield url
+
+
+@pytest.fixture(scope="session", params=SERVERS)
+def server_url(request: pytest.FixtureRequest) -> str:
+    """URL of the MariaDB server, then of the MySQL server: the test runs on both."""
+    return request.getfixturevalue(f"{request.param}_url")
+
+
+@pytest.fixture(scope="module", params=[MariaDBServer, MySQLServer], ids=SERVERS)
+def own_server(request: pytest.FixtureRequest) -> Iterator[DatabaseServer]:
+    """A server of the module's own, which can be killed and started again; of both kinds."""
+    with _service(request, database_server(request.param, durable=True)) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -98,12 +122,12 @@ def postgres_url(request: pytest.FixtureRequest) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["sqlite", "mariadb"])
+@pytest.fixture(params=["sqlite", *SERVERS])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """URL of an empty SQLite file, then of the MariaDB server: the test runs on both."""
+    """URL of an empty SQLite file, then of each server: the test runs on all three."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'lab.sqlite'}"
-    return request.getfixturevalue("mariadb_url")
+    return request.getfixturevalue(f"{request.param}_url")
 
 
 @pytest.fixture

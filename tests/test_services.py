@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy
 from playwright.sync_api import Page
 
-from tests.services.mariadb import drop_databases
+from tests.services.database_server import drop_databases
 from tests.services.process import accepts, eventually, free_port, server
 from tests.services.s3 import bucket_files
 
@@ -23,16 +23,16 @@ def test_each_database_answers(database_url: str) -> None:
     engine.dispose()
 
 
-def test_only_the_databases_with_the_prefix_are_dropped(mariadb_url: str) -> None:
+def test_only_the_databases_with_the_prefix_are_dropped(server_url: str) -> None:
     mine, other = (f"t{uuid.uuid4().hex[:8]}_" for _ in range(2))
-    engine = sqlalchemy.create_engine(mariadb_url)
+    engine = sqlalchemy.create_engine(server_url)
     with engine.connect() as connection:
         for prefix in (mine, other):
             connection.exec_driver_sql(f"CREATE DATABASE `{prefix}lab`")
-        drop_databases(mariadb_url, mine)
+        drop_databases(server_url, mine)
         left = connection.exec_driver_sql("SHOW DATABASES").scalars().all()
     engine.dispose()
-    drop_databases(mariadb_url, other)
+    drop_databases(server_url, other)
     assert f"{mine}lab" not in left
     assert f"{other}lab" in left
 

@@ -1,14 +1,17 @@
 """Which tables may have changed: asked of the database, at a price that no number of rows raises.
 
 SQLite counts the commits of others for every connection that stays open; that says of the file, not
-of a table, that something was written. InnoDB keeps in memory when a table was written last, to the
-second, and forgets it when the server starts.
+of a table, that something was written. What servers tell, `mysql_marks` reads.
+
+Triggers would tell more. They are not used: they need rights that few users of a server have, and
+tables are other people's, whose inserts they would slow down, and whose dumps they would go along
+with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +19,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.model.table_name import TableName
+from dj_dagster.relational.backends.mysql_marks import SETTLED
 from dj_dagster.relational.database.connection import Connection
-
-SETTLED = timedelta(seconds=2)
-"""How long ago a time of the server must be for nothing else to have happened in its second."""
-
-_TABLES = sa.text(
-    # MySQL 8 would answer from yesterday's statistics; to MariaDB the hint is a comment.
-    "SELECT /*+ SET_VAR(information_schema_stats_expiry = 0) */ "
-    "TABLE_NAME, UPDATE_TIME, CREATE_TIME, NOW() "
-    "FROM information_schema.TABLES WHERE TABLE_SCHEMA = :schema"
-)
-_UPTIME = sa.text("SHOW GLOBAL STATUS LIKE 'Uptime'")
 
 
 class ChangeMarks:
@@ -56,40 +49,26 @@ class ChangeMarks:
         """
         if self._file is not None:
             return self._names if self._file.changed() else frozenset()
-        marks, now = self._read()
-        restarted = self._restarted(now)
+        schemas = sorted({name.schema for name in self._names})
+        backend = self._connection.backend
+        marks = self._connection.read(lambda session: backend.server_marks(session, schemas))
+        restarted = self._restarted(marks.started)
         changed = {
             name
             for name in self._names
-            if restarted or name not in self._marks or self._marks[name] != marks.get(name)
+            if restarted or name not in self._marks or self._marks[name] != marks.tables.get(name)
         }
-        self._marks = {name: marks.get(name) for name in self._names}
-        for name, mark in marks.items():
-            if mark[0] is not None and mark[0] > now - SETTLED:
-                # More can be written within the same second.
-                self._marks.pop(name, None)
+        self._started = marks.started or self._started
+        self._marks = {
+            name: marks.tables.get(name) for name in self._names if name not in marks.unsettled
+        }
         return frozenset(changed)
 
-    def _read(self) -> tuple[dict[TableName, tuple[datetime | None, datetime | None]], datetime]:
-        marks: dict[TableName, tuple[datetime | None, datetime | None]] = {}
-        now = datetime.max
-        for schema in sorted({name.schema for name in self._names}):
-            for table, updated, created, time in self._connection.rows(
-                _TABLES.bindparams(schema=schema)
-            ):
-                now = min(now, time)
-                if TableName(schema, table) in self._names:
-                    marks[TableName(schema, table)] = updated, created
-        return marks, now
-
-    def _restarted(self, now: datetime) -> bool:
+    def _restarted(self, started: datetime | None) -> bool:
         """Whether the server has started since the last time: it has forgotten what was written."""
-        if now == datetime.max:
+        if started is None:
             return False
-        uptime = int(self._connection.rows(_UPTIME)[0][1])
-        started, before = now - timedelta(seconds=uptime), self._started
-        self._started = started
-        return before is None or abs(started - before) > SETTLED
+        return self._started is None or abs(started - self._started) > SETTLED
 
 
 class _FileMark:

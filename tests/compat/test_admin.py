@@ -12,11 +12,11 @@ import dj_dagster as dj
 
 
 @pytest.fixture
-def user_url(mariadb_url: str) -> Iterator[sa.URL]:
+def user_url(server_url: str) -> Iterator[sa.URL]:
     """A user of this test's own, with the password 'first'."""
-    admin = dj.Connection(mariadb_url)
+    admin = dj.Connection(server_url)
     admin.query("CREATE USER 'compat'@'%' IDENTIFIED BY 'first'")
-    yield sa.make_url(mariadb_url).set(username="compat", password="first")
+    yield sa.make_url(server_url).set(username="compat", password="first")
     admin.query("DROP USER 'compat'@'%'")
     admin.close()
 
@@ -33,9 +33,9 @@ def test_set_password(user_url: sa.URL) -> None:
 
 
 def test_kill(
-    mariadb_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    server_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    victim, admin = dj.Connection(mariadb_url), dj.Connection(mariadb_url)
+    victim, admin = dj.Connection(server_url), dj.Connection(server_url)
     victim.start_transaction()
     (number,) = victim.query("SELECT CONNECTION_ID()").fetchone()
     answers = iter([str(number), "", "q"])

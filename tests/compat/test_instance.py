@@ -35,8 +35,8 @@ def test_instances_are_independent(database_url: str, schema_prefix: str, tmp_pa
         instance.connection.close()
 
 
-def test_a_server_is_named_as_in_datajoint(mariadb_url: str) -> None:
-    url = sa.make_url(mariadb_url)
+def test_a_server_is_named_as_in_datajoint(server_url: str) -> None:
+    url = sa.make_url(server_url)
     lab = dj.Instance(url.host, url.username, url.password, port=url.port)
     assert lab.connection.query("SELECT 1").fetchone() == (1,)
     info = lab.connection.conn_info

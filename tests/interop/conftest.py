@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 import dj_dagster
-from tests.services.mariadb import drop_databases
+from tests.services.database_server import drop_databases
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it misses a datajoint.json
@@ -51,22 +50,6 @@ class Libraries:
         return (self.ours, self.theirs) if declares == "ours" else (self.theirs, self.ours)
 
 
-def _is_mysql(url: str | None) -> bool:
-    if not url:
-        return False
-    engine = sa.create_engine(url)
-    try:
-        with engine.connect() as connection:
-            version = connection.exec_driver_sql("SELECT VERSION()").scalar_one()
-        return "mariadb" not in version.lower()
-    finally:
-        engine.dispose()
-
-
-THEIRS_IS_AT_HOME = _is_mysql(os.environ.get("DJ_TEST_MYSQL_URL"))
-"""Whether the server is a MySQL: on MariaDB DataJoint can do less than we."""
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the store that both use."""
@@ -74,9 +57,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(mariadb_url: str, store: Path) -> Iterator[tuple[Any, Any]]:
+def server(server_url: str, store: Path) -> Iterator[tuple[Any, Any]]:
     """A connection of each library; DataJoint has one configuration a process."""
-    url = sa.make_url(mariadb_url)
+    url = sa.make_url(server_url)
     stores = {"default": "main", "main": {"protocol": "file", "location": str(store)}}
     datajoint.config["safemode"] = False
     datajoint.config["stores"] = stores
@@ -84,19 +67,19 @@ def server(mariadb_url: str, store: Path) -> Iterator[tuple[Any, Any]]:
     theirs = datajoint.Connection(
         url.host or "", url.username or "", str(url.password or ""), url.port
     )
-    ours = dj_dagster.Connection(mariadb_url, stores=dj_dagster.Stores(stores), safemode=False)
+    ours = dj_dagster.Connection(server_url, stores=dj_dagster.Stores(stores), safemode=False)
     yield ours, theirs
     theirs.close()
     ours.close()
 
 
 @pytest.fixture
-def libraries(server: tuple[Any, Any], mariadb_url: str) -> Iterator[Libraries]:
+def libraries(server: tuple[Any, Any], server_url: str) -> Iterator[Libraries]:
     """Both libraries, and a schema that is dropped at the end."""
     ours, theirs = server
     name = f"t{uuid.uuid4().hex[:8]}_both"
     yield Libraries(Library(dj_dagster, ours), Library(datajoint, theirs), name)
-    drop_databases(mariadb_url, name)
+    drop_databases(server_url, name)
 
 
 @pytest.fixture(params=["ours", "theirs"])

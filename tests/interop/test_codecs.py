@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.interop.conftest import THEIRS_IS_AT_HOME, Libraries
+from tests.interop.conftest import Libraries
 from tests.interop.test_tables import declare
 
 FILE = b"a note"
@@ -41,12 +41,12 @@ CODECS: dict[str, tuple[Any, Any]] = {
 }
 """What is inserted, and what it is when it has been fetched, by codec."""
 
-WRITERS = [
-    (codec, writer)
-    for codec, writer in itertools.product(CODECS, ("ours", "theirs"))
-    # Their driver is not told how to pass a dict to a column that MariaDB calls a text.
-    if writer == "ours" or THEIRS_IS_AT_HOME or codec not in ("<blob@main>", "<attach@main>")
-]
+WRITERS = list(itertools.product(CODECS, ("ours", "theirs")))
+
+
+def on_mariadb(libraries: Libraries) -> bool:
+    (version,) = libraries.ours.connection.query("SELECT VERSION()").fetchone()
+    return "MariaDB" in version
 
 
 @pytest.fixture
@@ -69,7 +69,13 @@ def test_a_value_is_read_by_both(
     other = there.module(libraries.schema).Thing
     given, expected = CODECS[codec]
     write = table if writer == declares else other
-    write.insert([{"id": 1, "value": given}, {"id": 2, "value": None}])
+    rows = [{"id": 1, "value": given}, {"id": 2, "value": None}]
+    if writer == "theirs" and codec in ("<blob@main>", "<attach@main>") and on_mariadb(libraries):
+        # Their driver is not told how to pass a dict to a column that MariaDB calls a text.
+        with pytest.raises(TypeError, match="dict"):
+            write.insert(rows)
+        return
+    write.insert(rows)
     for read in (table, other):
         assert content((read & "id = 1").fetch1("value")) == expected
         assert (read & "id = 2").fetch1("value") is None

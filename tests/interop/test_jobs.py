@@ -137,10 +137,10 @@ def test_either_refreshes_the_queue(both: Both, declares: str) -> None:
 
 
 @pytest.fixture
-def keeping(both: Both, server: tuple[Any, Any], mariadb_url: str) -> Iterator[Both]:
+def keeping(both: Both, server: tuple[Any, Any], server_url: str) -> Iterator[Both]:
     """Both libraries set to keep finished jobs."""
     connection = dj_dagster.Connection(
-        mariadb_url, safemode=False, jobs=JobSettings(keep_completed=True)
+        server_url, safemode=False, jobs=JobSettings(keep_completed=True)
     )
     both.ours = declare(both, "ours", Library(dj_dagster, connection))
     settings = server[1]._config.jobs
@@ -164,12 +164,12 @@ def test_kept_jobs_are_understood(keeping: Both, declares: str) -> None:
 
 
 def test_hidden_columns_of_rows(
-    libraries: Libraries, server: tuple[Any, Any], mariadb_url: str, declares: str
+    libraries: Libraries, server: tuple[Any, Any], server_url: str, declares: str
 ) -> None:
     settings = server[1]._config.jobs
     settings.add_job_metadata = True
     connection = dj_dagster.Connection(
-        mariadb_url, safemode=False, jobs=JobSettings(add_job_metadata=True)
+        server_url, safemode=False, jobs=JobSettings(add_job_metadata=True)
     )
     try:
         found = Both(None, None, libraries)

@@ -13,7 +13,7 @@ import pytest
 
 import dj_dagster
 from tests.interop.conftest import Library, datajoint
-from tests.services.mariadb import drop_databases
+from tests.services.database_server import drop_databases
 
 TABLES = """
 @schema
@@ -134,7 +134,7 @@ def declare(library: Library, name: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def labs(server: tuple[Any, Any], mariadb_url: str) -> Iterator[tuple[dict[str, Any], ...]]:
+def labs(server: tuple[Any, Any], server_url: str) -> Iterator[tuple[dict[str, Any], ...]]:
     """The names to write queries with, ours and theirs."""
     schema = f"t{uuid.uuid4().hex[:8]}_same"
     ours = declare(Library(dj_dagster, server[0]), schema)
@@ -159,7 +159,7 @@ def labs(server: tuple[Any, Any], mariadb_url: str) -> Iterator[tuple[dict[str, 
     )
     ours["Pair"].insert([(1, 2, Decimal("1.50")), (1, 1, Decimal("2.25")), (4, 1, Decimal(0))])
     yield ours, declare(Library(datajoint, server[1]), schema)
-    drop_databases(mariadb_url, schema)
+    drop_databases(server_url, schema)
 
 
 def facts(query: str, names: dict[str, Any]) -> tuple[Any, ...]:

@@ -44,7 +44,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 @pytest.fixture
 def any_lab(database_url: str, schema_prefix: str) -> Iterator[Lab]:
-    """The lab on SQLite, then on MariaDB."""
+    """The lab on SQLite, then on MariaDB and MySQL."""
     connection = Connection(database_url, safemode=False)
     yield declare_lab(connection, f"{schema_prefix}lab")
     connection.close()

@@ -21,7 +21,7 @@ from typing import Any
 import dagster as dg
 
 from dj_dagster.relational.database.connection import Connection
-from tests.services.mariadb_server import MariaDBServer, mariadb_server
+from tests.services.database_server import DatabaseServer
 from tests.services.process import accepts, eventually, free_port, server, tail
 
 PIPELINE = '''
@@ -104,7 +104,7 @@ class FaultLab:
     """The parts, by name, and what was done to them."""
 
     folder: Path
-    database: MariaDBServer
+    database: DatabaseServer
     env: Mapping[str, str]
     port: int
     kills: Counter[str] = field(default_factory=Counter)
@@ -280,12 +280,19 @@ class FaultLab:
 
 @contextlib.contextmanager
 def fault_lab(
-    folder: Path, *, batch: int, seconds: float = 0.002, storage: str | None = None
+    folder: Path,
+    database: DatabaseServer,
+    *,
+    batch: int,
+    seconds: float = 0.002,
+    storage: str | None = None,
 ) -> Generator[FaultLab]:
-    """Start database, code server and daemon.
+    """Start code server and daemon.
 
     Parameters
     ----------
+    database
+        A server that runs, and keeps what is committed when it is killed.
     batch
         Keys of a run.
     seconds
@@ -302,23 +309,22 @@ def fault_lab(
     (folder / "workspace.yaml").write_text(
         f"load_from: [grpc_server: {{host: 127.0.0.1, port: {port}, location_name: faults}}]\n"
     )
-    with mariadb_server() as database:
-        env = {
-            "DAGSTER_HOME": str(folder / "home"),
-            "FAULT_DATABASE": database.url,
-            "FAULT_CALLS": str(folder / "calls"),
-            "FAULT_BATCH": str(batch),
-            "FAULT_SECONDS": str(seconds),
-        }
-        lab = FaultLab(folder, database, env, port)
-        words = [sys.executable, "-m", "dagster", "api", "grpc", "--port", str(port)]
-        words += ["--host", "127.0.0.1", "--python-file", "definitions.py", "-d", str(folder)]
-        try:
-            lab.start("code", words)
-            lab.start_daemon("daemon")
-            yield lab
-        finally:
-            lab.stop()
+    env = {
+        "DAGSTER_HOME": str(folder / "home"),
+        "FAULT_DATABASE": database.url,
+        "FAULT_CALLS": str(folder / "calls"),
+        "FAULT_BATCH": str(batch),
+        "FAULT_SECONDS": str(seconds),
+    }
+    lab = FaultLab(folder, database, env, port)
+    words = [sys.executable, "-m", "dagster", "api", "grpc", "--port", str(port)]
+    words += ["--host", "127.0.0.1", "--python-file", "definitions.py", "-d", str(folder)]
+    try:
+        lab.start("code", words)
+        lab.start_daemon("daemon")
+        yield lab
+    finally:
+        lab.stop()
 
 
 def _storage(url: str | None) -> str:

@@ -16,7 +16,7 @@ from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration import build_definitions
 from dj_dagster.orchestration.headless import run_assets
 from tests.orchestration.running import key_of, materialize, requested, run_until_quiet, tick
-from tests.services.mariadb import drop_databases
+from tests.services.database_server import drop_databases
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it misses a datajoint.json
@@ -40,8 +40,8 @@ class Pipeline:
 
 
 @pytest.fixture
-def pipeline(mariadb_url: str) -> Iterator[Pipeline]:
-    url = sa.make_url(mariadb_url)
+def pipeline(server_url: str) -> Iterator[Pipeline]:
+    url = sa.make_url(server_url)
     datajoint.logger.setLevel("ERROR")
     connection = datajoint.Connection(
         url.host or "", url.username or "", str(url.password or ""), url.port
@@ -83,7 +83,7 @@ def pipeline(mariadb_url: str) -> Iterator[Pipeline]:
     made.tables |= {"Session": Session, "Length": Length}
     yield made
     connection.close()
-    drop_databases(mariadb_url, name)
+    drop_databases(server_url, name)
 
 
 def test_its_tables_are_assets_like_ours(pipeline: Pipeline) -> None:

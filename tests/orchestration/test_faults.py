@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.orchestration.fault_lab import fault_lab
+from tests.services.database_server import DatabaseServer
 from tests.services.process import eventually
 
 KEYS = 240
@@ -20,9 +21,10 @@ PARTS = ("run", "database", "cancel", "code", "run", "daemon")
 
 
 @pytest.mark.timeout(600)
-def test_every_key_is_made_once_whatever_is_killed(tmp_path: Path, mariadb_url: str) -> None:
-    del mariadb_url  # the server is one of our own; this skips where there is none
-    with fault_lab(tmp_path, batch=120, seconds=0.004) as lab:
+def test_every_key_is_made_once_whatever_is_killed(
+    tmp_path: Path, own_server: DatabaseServer
+) -> None:
+    with fault_lab(tmp_path, own_server, batch=120, seconds=0.004) as lab:
         lab.insert(KEYS)
         # Somebody else's loop shares the work, as on another machine.
         lab.start("populate", [sys.executable, "populate.py"])

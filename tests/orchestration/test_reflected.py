@@ -93,9 +93,9 @@ def test_virtual_modules_are_taken_too(lab: Lab) -> None:
 
 
 def test_a_dead_database_leaves_the_code_location_up(
-    mariadb_url: str, schema_prefix: str, state: Path, instance: dg.DagsterInstance
+    server_url: str, schema_prefix: str, state: Path, instance: dg.DagsterInstance
 ) -> None:
-    connection = Connection(mariadb_url, safemode=False)
+    connection = Connection(server_url, safemode=False)
     declare_lab(connection, f"{schema_prefix}lab")
     other = Schema(f"{schema_prefix}other", connection=connection)
     other.context = {"lab": VirtualModule("lab", f"{schema_prefix}lab", connection=connection)}

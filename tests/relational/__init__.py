@@ -1,1 +1,1 @@
-"""Tests of the relational floor, on SQLite and on MariaDB."""
+"""Tests of the relational floor, on SQLite, MariaDB and MySQL."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import dj_dagster as dj
 from tests.lab import connect
-from tests.services.mariadb import drop_databases
+from tests.services.database_server import drop_databases
 
 Row = dict[str, Any]
 
@@ -49,7 +49,9 @@ def open_lab(
 ) -> Iterator[dj.Schema]:
     """Make a schema with the tables A, B and C; for the body of a fixture."""
     sqlite = backend == "sqlite"
-    url = f"sqlite:///{folder / 'a.sqlite'}" if sqlite else request.getfixturevalue("mariadb_url")
+    url = (
+        f"sqlite:///{folder / 'a.sqlite'}" if sqlite else request.getfixturevalue(f"{backend}_url")
+    )
     connection = connect(url, folder)
     schema: Any = dj.Schema(name, connection=connection)
 

@@ -1,4 +1,4 @@
-"""The query algebra: what each operator means, on both databases."""
+"""The query algebra: what each operator means, on all databases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import dj_dagster as dj
 from tests.relational.algebra_lab import SOME, fill, keys_of, open_lab
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+@pytest.fixture(scope="module", params=["sqlite", "mariadb", "mysql"])
 def lab(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dj.Schema]:

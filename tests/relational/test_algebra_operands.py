@@ -31,7 +31,7 @@ WORDS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+@pytest.fixture(scope="module", params=["sqlite", "mariadb", "mysql"])
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("operands")
     for schema in open_lab(request.param, "operands_lab", request, folder):

@@ -13,7 +13,7 @@ import pytest
 
 import dj_dagster as dj
 from tests.lab import connect
-from tests.services.mariadb import drop_databases
+from tests.services.database_server import drop_databases
 
 NAME = "operators_lab"
 
@@ -78,13 +78,17 @@ def declare(schema: Any) -> None:
     Best().insert([(1, 2, "long"), (3, None, "")])
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+@pytest.fixture(scope="module", params=["sqlite", "mariadb", "mysql"])
 def lab(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("operators")
     sqlite = request.param == "sqlite"
-    url = f"sqlite:///{folder / 'a.sqlite'}" if sqlite else request.getfixturevalue("mariadb_url")
+    url = (
+        f"sqlite:///{folder / 'a.sqlite'}"
+        if sqlite
+        else request.getfixturevalue(f"{request.param}_url")
+    )
     connection = connect(url, folder)
     schema: Any = dj.Schema(NAME, connection=connection)
     declare(schema)

@@ -68,11 +68,11 @@ def on_sqlite(
     yield from open_lab("sqlite", "random_lab", request, tmp_path_factory.mktemp("algebra"))
 
 
-@pytest.fixture(scope="module")
-def on_mariadb(
+@pytest.fixture(scope="module", params=["mariadb", "mysql"])
+def on_a_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dj.Schema]:
-    yield from open_lab("mariadb", "random_lab", request, tmp_path_factory.mktemp("algebra"))
+    yield from open_lab(request.param, "random_lab", request, tmp_path_factory.mktemp("algebra"))
 
 
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -86,5 +86,5 @@ def test_random_chains_on_sqlite(on_sqlite: Any, data: st.DataObject) -> None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=QUIET)
 @given(data=st.data())
-def test_random_chains_on_mariadb(on_mariadb: Any, data: st.DataObject) -> None:
-    chain(on_mariadb, data)
+def test_random_chains_on_a_server(on_a_server: Any, data: st.DataObject) -> None:
+    chain(on_a_server, data)

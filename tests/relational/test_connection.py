@@ -39,8 +39,8 @@ def test_unreachable_server_is_one_line_without_password() -> None:
     assert caught.value.transient
 
 
-def test_wrong_password_is_not_shown(mariadb_url: str) -> None:
-    connection = dj.Connection(mariadb_url.replace("root@", "nobody:sekret@"))
+def test_wrong_password_is_not_shown(server_url: str) -> None:
+    connection = dj.Connection(server_url.replace("root@", "nobody:sekret@"))
     with pytest.raises(dj.AccessError) as caught:
         connection.schema_names()
     assert "sekret" not in str(caught.value)
@@ -109,9 +109,9 @@ def test_schema_that_must_exist(connection: dj.Connection, schema_prefix: str) -
         item(schema)
 
 
-def test_connection_killed_by_the_server(mariadb_url: str, tmp_path: Path) -> None:
-    connection = dj.Connection(mariadb_url, safemode=False)
-    killer = dj.Connection(mariadb_url)
+def test_connection_killed_by_the_server(server_url: str, tmp_path: Path) -> None:
+    connection = dj.Connection(server_url, safemode=False)
+    killer = dj.Connection(server_url)
     schema: Any = dj.Schema("t_killed_lab", connection=connection)
     try:
         table = item(schema)

@@ -192,8 +192,8 @@ def test_several_paths_meet(schema: Any) -> None:
     assert len(Pair) == 1
 
 
-def test_tables_that_the_user_cannot_see(mariadb_url: str) -> None:
-    admin = dj.Connection(mariadb_url, safemode=False)
+def test_tables_that_the_user_cannot_see(server_url: str) -> None:
+    admin = dj.Connection(server_url, safemode=False)
     schema: Any = dj.Schema("seen_lab", connection=admin)
 
     @schema
@@ -223,7 +223,7 @@ def test_tables_that_the_user_cannot_see(mariadb_url: str) -> None:
         session.exec_driver_sql("CREATE USER limited@'%%' IDENTIFIED BY 'x'")
         session.exec_driver_sql("GRANT ALL ON seen_lab.* TO limited@'%%'")
     limited = dj.Connection(
-        sa.make_url(mariadb_url).set(username="limited", password="x"), safemode=False
+        sa.make_url(server_url).set(username="limited", password="x"), safemode=False
     )
     try:
         animals = dj.FreeTable(limited, "seen_lab.animal")

@@ -141,8 +141,8 @@ def stores(tmp_path: Path) -> dj.Stores:
 
 
 @pytest.fixture
-def legacy(mariadb_url: str, stores: dj.Stores, tmp_path: Path) -> Iterator[Legacy]:
-    connection = dj.Connection(mariadb_url, stores=stores, safemode=False)
+def legacy(server_url: str, stores: dj.Stores, tmp_path: Path) -> Iterator[Legacy]:
+    connection = dj.Connection(server_url, stores=stores, safemode=False)
     made = Legacy(connection, f"t{uuid.uuid4().hex[:8]}_old", tmp_path / "raw")
     yield made
     made.run(f"DROP DATABASE `{made.name}`")

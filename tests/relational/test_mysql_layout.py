@@ -11,15 +11,15 @@ import pytest
 
 import dj_dagster as dj
 from tests.lab import connect
-from tests.services.mariadb import drop_databases
+from tests.services.database_server import drop_databases
 
 
 @pytest.fixture
-def server(mariadb_url: str, tmp_path: Path) -> Iterator[dj.Connection]:
-    opened = connect(mariadb_url, tmp_path)
+def server(server_url: str, tmp_path: Path) -> Iterator[dj.Connection]:
+    opened = connect(server_url, tmp_path)
     yield opened
     opened.close()
-    drop_databases(mariadb_url, "layout_")
+    drop_databases(server_url, "layout_")
 
 
 @pytest.fixture

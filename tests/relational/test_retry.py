@@ -14,16 +14,16 @@ from dj_dagster.relational.database.retry import retried
 
 
 @pytest.fixture
-def server(mariadb_url: str, schema_prefix: str) -> Iterator[dj.Connection]:
-    connection = dj.Connection(mariadb_url, safemode=False)
+def server(server_url: str, schema_prefix: str) -> Iterator[dj.Connection]:
+    connection = dj.Connection(server_url, safemode=False)
     yield connection
     connection.close()
 
 
 @pytest.fixture
-def database_url(mariadb_url: str) -> str:
+def database_url(server_url: str) -> str:
     """SQLite has one writer at a time and no connection to lose."""
-    return mariadb_url
+    return server_url
 
 
 @pytest.fixture
@@ -84,13 +84,13 @@ def test_what_does_not_pass_is_raised_at_once(error: Exception) -> None:
     assert len(left) == 1
 
 
-def test_a_read_survives_a_lost_connection(item: Any, mariadb_url: str) -> None:
-    kill(mariadb_url, connection_id(item.connection))
+def test_a_read_survives_a_lost_connection(item: Any, server_url: str) -> None:
+    kill(server_url, connection_id(item.connection))
     assert len(item()) == 2
 
 
-def test_an_insert_survives_a_lost_connection(item: Any, mariadb_url: str) -> None:
-    kill(mariadb_url, connection_id(item.connection))
+def test_an_insert_survives_a_lost_connection(item: Any, server_url: str) -> None:
+    kill(server_url, connection_id(item.connection))
     item.insert([(3, 0), (4, 0)])
     assert len(item()) == 4
 
@@ -129,11 +129,11 @@ def test_a_deadlock_is_tried_again(item: Any, change: Any, left: list[int]) -> N
     assert len(item & "id > 100") == 500
 
 
-def test_after_a_lost_connection_a_transaction_is_over(item: Any, mariadb_url: str) -> None:
+def test_after_a_lost_connection_a_transaction_is_over(item: Any, server_url: str) -> None:
     def go_on_regardless() -> None:
         with item.connection.transaction():
             item.insert1((3, 0))
-            kill(mariadb_url, connection_id(item.connection))
+            kill(server_url, connection_id(item.connection))
             with pytest.raises(dj.LostConnectionError):
                 len(item())
             item.insert1((4, 0))
@@ -144,11 +144,11 @@ def test_after_a_lost_connection_a_transaction_is_over(item: Any, mariadb_url: s
     item.insert1((3, 0))
 
 
-def test_a_caught_error_does_not_let_half_a_transaction_commit(item: Any, mariadb_url: str) -> None:
+def test_a_caught_error_does_not_let_half_a_transaction_commit(item: Any, server_url: str) -> None:
     def commit_regardless() -> None:
         with item.connection.transaction():
             item.insert1((3, 0))
-            kill(mariadb_url, connection_id(item.connection))
+            kill(server_url, connection_id(item.connection))
             with pytest.raises(dj.LostConnectionError):
                 item.insert1((4, 0))
 
@@ -157,11 +157,11 @@ def test_a_caught_error_does_not_let_half_a_transaction_commit(item: Any, mariad
     assert len(item()) == 2
 
 
-def test_a_connection_lost_at_commit_is_said_to_be_uncertain(item: Any, mariadb_url: str) -> None:
+def test_a_connection_lost_at_commit_is_said_to_be_uncertain(item: Any, server_url: str) -> None:
     def lose_it_at_the_end() -> None:
         with item.connection.transaction():
             item.insert1((3, 0))
-            kill(mariadb_url, connection_id(item.connection))
+            kill(server_url, connection_id(item.connection))
 
     with pytest.raises(dj.errors.LostCommitError, match="look for its rows") as caught:
         lose_it_at_the_end()

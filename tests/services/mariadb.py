@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
-import sqlalchemy
-
-from tests.services.process import ServiceMissingError, accepts, free_port, server
+from tests.services.database_server import DatabaseServer, database_server
+from tests.services.process import ServiceMissingError
 
 INSTALL = "apt-get install -y --no-install-recommends mariadb-server-core"
 
-# The data is thrown away: nothing of it has to survive a crash, so nothing waits for the disk.
 FLAGS = (
     "--skip-name-resolve",
     "--skip-log-bin",
-    "--innodb-flush-log-at-trx-commit=0",
     "--innodb-doublewrite=0",
     "--innodb-log-file-size=8M",
 )
 
 # These two make the system tables' script create root without a password.
 BOOTSTRAP_PRELUDE = "use mysql;\nset @auth_root_socket=NULL;\nset @skip_auth_anonymous=1;\n"
+
+
+class MariaDBServer(DatabaseServer):
+    """The `mariadbd` that is on the PATH or in /usr/sbin."""
+
+    name = "mariadb"
+
+    def _command(self) -> list[str | Path]:
+        return [_daemon(), "--no-defaults", *self._options(), *FLAGS]
+
+    def _initialise(self) -> None:
+        (self._place / "data" / "mysql").mkdir(parents=True)
+        subprocess.run(
+            [*self._command(), "--bootstrap"],
+            input=BOOTSTRAP_PRELUDE + _system_tables(_daemon()),
+            text=True,
+            check=True,
+            capture_output=True,
+        )
 
 
 @contextlib.contextmanager
@@ -38,31 +52,8 @@ def mariadb() -> Generator[str]:
     ServiceMissingError
         If there is no `mariadbd` on the PATH or in /usr/sbin.
     """
-    daemon = _daemon()
-    # A socket's path may have 107 characters, which pytest's own folders can exceed.
-    with tempfile.TemporaryDirectory(prefix="djdb") as folder:
-        place = Path(folder)
-        _bootstrap(daemon, place)
-        port = free_port()
-        command = [daemon, *_options(place), f"--port={port}", "--bind-address=127.0.0.1"]
-        command += [f"--socket={place / 'sock'}", f"--pid-file={place / 'pid'}"]
-        command += ["--character-set-server=utf8mb4"]
-        with server(command, log=place / "log", ready=lambda: accepts(port)):
-            yield f"mysql+pymysql://root@127.0.0.1:{port}/"
-
-
-def drop_databases(url: str, prefix: str) -> None:
-    """Drop every database of the server whose name begins with `prefix`."""
-    engine = sqlalchemy.create_engine(url)
-    try:
-        with engine.begin() as connection:
-            connection.exec_driver_sql("SET foreign_key_checks = 0")
-            names = connection.exec_driver_sql("SHOW DATABASES").scalars().all()
-            for name in names:
-                if name.startswith(prefix):
-                    connection.exec_driver_sql(f"DROP DATABASE `{name}`")
-    finally:
-        engine.dispose()
+    with database_server(MariaDBServer) as running:
+        yield running.url
 
 
 def _daemon() -> Path:
@@ -71,23 +62,6 @@ def _daemon() -> Path:
     if found is None:
         raise ServiceMissingError(f"no mariadbd here; install it with: {INSTALL}")
     return Path(found).resolve()
-
-
-def _options(place: Path) -> list[str]:
-    data = [f"--datadir={place / 'data'}", f"--tmpdir={place / 'tmp'}", *FLAGS]
-    return ["--no-defaults", *data, *(["--user=root"] if os.geteuid() == 0 else [])]
-
-
-def _bootstrap(daemon: Path, place: Path) -> None:
-    (place / "data" / "mysql").mkdir(parents=True)
-    (place / "tmp").mkdir()
-    subprocess.run(
-        [daemon, *_options(place), "--bootstrap"],
-        input=BOOTSTRAP_PRELUDE + _system_tables(daemon),
-        text=True,
-        check=True,
-        capture_output=True,
-    )
 
 
 def _system_tables(daemon: Path) -> str:

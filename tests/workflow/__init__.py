@@ -1,1 +1,1 @@
-"""Tests of the workflow floor, on SQLite and on MariaDB."""
+"""Tests of the workflow floor, on SQLite, MariaDB and MySQL."""

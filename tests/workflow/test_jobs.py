@@ -252,8 +252,8 @@ def test_ignored_keys_are_left_out(schema: Any) -> None:
     assert Recording.delete() == 2
 
 
-def test_queue_is_laid_out_as_datajoint_does(mariadb_url: str, tmp_path: Path) -> None:
-    lab = Lab(mariadb_url, "t_queue_lab", tmp_path)
+def test_queue_is_laid_out_as_datajoint_does(server_url: str, tmp_path: Path) -> None:
+    lab = Lab(server_url, "t_queue_lab", tmp_path)
     try:
         assert lab.result.jobs.stored.heading.names == [
             "number", "status", "priority", "created_time", "scheduled_time", "reserved_time",

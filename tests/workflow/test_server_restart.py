@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 import dj_dagster as dj
 from dj_dagster.model.job_settings import JobSettings
 from dj_dagster.workflow import job_rows, liveness
-from tests.services.mariadb_server import MariaDBServer, mariadb_server
+from tests.services.database_server import DatabaseServer
 from tests.services.process import eventually
 from tests.workflow.test_job_queue import Pipeline
 
@@ -24,17 +24,10 @@ ELSEWHERE = 2**22 + 5
 """A process number that no process here can have, as one in another container."""
 
 
-@pytest.fixture(scope="module")
-def server(mariadb_url: str) -> Iterator[MariaDBServer]:
-    del mariadb_url  # the server is one of our own; this skips where there is none
-    with mariadb_server() as started:
-        yield started
-
-
 class Lab(Pipeline):
     """One key, which a worker of its own makes until it is let go."""
 
-    def __init__(self, server: MariaDBServer, folder: Path, lease: float) -> None:
+    def __init__(self, server: DatabaseServer, folder: Path, lease: float) -> None:
         settings = JobSettings(lease=lease)
         connection = dj.Connection(server.url, safemode=False, jobs=settings)
         super().__init__(connection, f"{folder.name[:20]}_", numbers=1)
@@ -84,9 +77,9 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("soon")
 def test_live_worker_of_another_container_is_given_time_to_say_so(
-    server: MariaDBServer, tmp_path: Path
+    own_server: DatabaseServer, tmp_path: Path
 ) -> None:
-    lab = Lab(server, tmp_path, lease=300)
+    lab = Lab(own_server, tmp_path, lease=300)
     worker = lab.work(ELSEWHERE)
     before = lab.job()
     lab.restart()
@@ -102,9 +95,9 @@ def test_live_worker_of_another_container_is_given_time_to_say_so(
 
 @pytest.mark.usefixtures("soon")
 def test_dead_worker_is_not_taken_for_the_one_that_has_its_number_now(
-    server: MariaDBServer, tmp_path: Path
+    own_server: DatabaseServer, tmp_path: Path
 ) -> None:
-    lab = Lab(server, tmp_path, lease=300)
+    lab = Lab(own_server, tmp_path, lease=300)
     worker = lab.work()
     number = lab.job()["connection_id"]
 
@@ -113,7 +106,7 @@ def test_dead_worker_is_not_taken_for_the_one_that_has_its_number_now(
         worker.join(30)
 
     lab.restart(die)
-    engine = sa.create_engine(server.url, poolclass=sa.NullPool)
+    engine = sa.create_engine(own_server.url, poolclass=sa.NullPool)
     others = [engine.connect() for _ in range(number + 5)]
     try:
         found = {other.exec_driver_sql("SELECT connection_id()").scalar() for other in others}
@@ -127,9 +120,9 @@ def test_dead_worker_is_not_taken_for_the_one_that_has_its_number_now(
 
 @pytest.mark.usefixtures("soon")
 def test_lease_that_ran_out_while_the_server_was_away_can_be_renewed(
-    server: MariaDBServer, tmp_path: Path
+    own_server: DatabaseServer, tmp_path: Path
 ) -> None:
-    lab = Lab(server, tmp_path, lease=2.5)
+    lab = Lab(own_server, tmp_path, lease=2.5)
     worker = lab.work()
     lab.restart(lambda: time.sleep(3))
     assert lab.square.jobs.release_dead() == 0
@@ -142,9 +135,9 @@ def test_lease_that_ran_out_while_the_server_was_away_can_be_renewed(
 
 @pytest.mark.usefixtures("soon")
 def test_lease_of_a_worker_that_died_meanwhile_runs_out_a_little_later(
-    server: MariaDBServer, tmp_path: Path
+    own_server: DatabaseServer, tmp_path: Path
 ) -> None:
-    lab = Lab(server, tmp_path, lease=2.5)
+    lab = Lab(own_server, tmp_path, lease=2.5)
     worker = lab.work(ELSEWHERE)
 
     def die() -> None:
@@ -157,13 +150,13 @@ def test_lease_of_a_worker_that_died_meanwhile_runs_out_a_little_later(
 
 
 def test_keys_of_a_populate_that_the_server_left_are_free_when_it_is_back(
-    server: MariaDBServer, tmp_path: Path
+    own_server: DatabaseServer, tmp_path: Path
 ) -> None:
-    lab = Lab(server, tmp_path, lease=300)
+    lab = Lab(own_server, tmp_path, lease=300)
 
     def make(table: Any, key: dict[str, Any]) -> None:
-        server.kill()
-        threading.Timer(1, server.start).start()
+        own_server.kill()
+        threading.Timer(1, own_server.start).start()
         len(table)
 
     lab.make = make  # type: ignore[method-assign]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,6 +20,7 @@ from dj_dagster.relational.backends.insert_statement import (
     InsertStatement,
     statements_of,
 )
+from dj_dagster.relational.backends.mysql_marks import ServerMarks
 from dj_dagster.relational.stored import RawTable
 
 Convert = Callable[[Any], Any]
@@ -232,6 +233,11 @@ class Backend(ABC):
     @abstractmethod
     def size_on_disk(self, connection: SAConnection, names: Sequence[TableName]) -> int:
         """Return the bytes that tables take with their indexes, as far as the database knows."""
+
+    def server_marks(self, connection: SAConnection, schemas: Collection[str]) -> ServerMarks:
+        """Return what tells that tables were written; a file has none but its own."""
+        del connection, schemas
+        raise NotImplementedError
 
     @abstractmethod
     def insert_from(

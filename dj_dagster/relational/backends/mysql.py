@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any
@@ -17,6 +17,7 @@ from sqlalchemy.schema import ExecutableDDLElement
 import dj_dagster.relational.backends.mysql_catalog as catalog
 import dj_dagster.relational.backends.mysql_errors as mysql_errors
 import dj_dagster.relational.backends.mysql_insert as mysql_insert
+import dj_dagster.relational.backends.mysql_marks as mysql_marks
 import dj_dagster.relational.backends.mysql_pool as mysql_pool
 import dj_dagster.relational.backends.temporal as temporal
 from dj_dagster.errors import ConfigurationError, DataJointError
@@ -28,6 +29,7 @@ from dj_dagster.relational.backends.base import Backend, Convert
 from dj_dagster.relational.backends.insert_statement import InsertMode, InsertStatement
 from dj_dagster.relational.backends.json_casts import cast_type
 from dj_dagster.relational.backends.mysql_among import among
+from dj_dagster.relational.backends.mysql_marks import ServerMarks
 from dj_dagster.relational.sql_elements import Pieces
 from dj_dagster.relational.stored import RawTable
 
@@ -239,6 +241,10 @@ class MySQLBackend(Backend):
     def size_on_disk(self, connection: SAConnection, names: Sequence[TableName]) -> int:
         """Read the server's estimates."""
         return catalog.size_on_disk(connection, names)
+
+    def server_marks(self, connection: SAConnection, schemas: Collection[str]) -> ServerMarks:
+        """Read information_schema and, on MySQL, performance_schema."""
+        return mysql_marks.read(connection, schemas)
 
     def insert_from(
         self,

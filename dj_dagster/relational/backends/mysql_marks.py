@@ -1,0 +1,89 @@
+"""What tells that tables of a server were written, at a price that no number of rows raises.
+
+InnoDB keeps in memory when a table was written last, to the second, sets it at commit, rows that a
+foreign key changes included, and forgets it when the server starts. MySQL also counts the rows that
+were written to each table since then, before they are committed, so that the counts alone do not
+do. TRUNCATE shows in these: MySQL forgets the time and MariaDB the estimated number of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy.engine import Connection as SAConnection
+from sqlalchemy.exc import DBAPIError
+
+from dj_dagster.model.table_name import TableName
+
+SETTLED = timedelta(seconds=2)
+"""How long ago a time of the server must be for nothing else to have happened in its second."""
+
+_TABLES = """
+SELECT TABLE_NAME, UPDATE_TIME, CREATE_TIME, TABLE_ROWS > 0, NOW()
+FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s
+"""
+_COUNTS = """
+SELECT OBJECT_NAME, COUNT_INSERT, COUNT_UPDATE, COUNT_DELETE
+FROM performance_schema.table_io_waits_summary_by_table
+WHERE OBJECT_TYPE = 'TABLE' AND OBJECT_SCHEMA = %s
+"""
+_UPTIME = "SHOW GLOBAL STATUS LIKE 'Uptime'"
+# Else MySQL answers from yesterday's statistics. It is not among what a hint in a query can set.
+_FRESH = "SET SESSION information_schema_stats_expiry = 0"
+
+
+@dataclass
+class ServerMarks:
+    """How the tables of some schemas were at one moment.
+
+    Attributes
+    ----------
+    tables
+        By table something that is another when the table has been written.
+    unsettled
+        Tables that were written just now: more may come without another mark.
+    started
+        When the server was; None without any table.
+    """
+
+    tables: dict[TableName, tuple[Any, ...]] = field(default_factory=dict)
+    unsettled: set[TableName] = field(default_factory=set)
+    started: datetime | None = None
+
+
+def read(session: SAConnection, schemas: Collection[str]) -> ServerMarks:
+    """Return the marks of all tables in some schemas, by one or two statements for each."""
+    marks, now = ServerMarks(), None
+    maria = getattr(session.dialect, "is_mariadb", False)
+    if not maria and "answers afresh" not in session.info:
+        session.exec_driver_sql(_FRESH)
+        session.info["answers afresh"] = True
+    for schema in schemas:
+        # Before the times: what is counted is committed later.
+        counts = {} if maria else _counts(session, schema)
+        for table, updated, created, filled, now in session.exec_driver_sql(_TABLES, (schema,)):
+            name = TableName(schema, table)
+            marks.tables[name] = updated, created, filled, *counts.get(table, ())
+            if updated is not None and updated > now - SETTLED:
+                marks.unsettled.add(name)
+    if now is not None:
+        uptime = session.exec_driver_sql(_UPTIME).one()[1]
+        marks.started = now - timedelta(seconds=int(uptime))
+    return marks
+
+
+def _counts(session: SAConnection, schema: str) -> dict[str, tuple[int, ...]]:
+    """Return how many rows were inserted, updated and deleted, where the user may know."""
+    if session.info.get("counts") is False:
+        return {}
+    try:
+        rows = session.exec_driver_sql(_COUNTS, (schema,)).fetchall()
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        session.info["counts"] = False
+        return {}
+    return {table: tuple(counts) for table, *counts in rows}
