@@ -77,6 +77,11 @@ class Attribute:
         return self.family in (Family.BYTES, Family.CODEC)
 
     @property
+    def holds_bytes(self) -> bool:
+        """Whether the table itself has bytes in the column, maybe many."""
+        return self.is_blob and not self.is_external
+
+    @property
     def is_attachment(self) -> bool:
         """Whether values are files that a row carries, in the table or in a store."""
         return self.codec == "attach"

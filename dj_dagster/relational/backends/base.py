@@ -13,6 +13,7 @@ from sqlalchemy.schema import ExecutableDDLElement
 
 from dj_dagster.errors import DataJointError
 from dj_dagster.model.declaration import Default, IndexDeclaration
+from dj_dagster.model.heading import Attribute
 from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import AttributeType
 from dj_dagster.relational.backends.insert_statement import (
@@ -233,6 +234,21 @@ class Backend(ABC):
     @abstractmethod
     def size_on_disk(self, connection: SAConnection, names: Sequence[TableName]) -> int:
         """Return the bytes that tables take with their indexes, as far as the database knows."""
+
+    @abstractmethod
+    def row_digest(
+        self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
+    ) -> sa.ColumnElement[int]:
+        """Return a number of 60 bits that is another one when values of a row are.
+
+        It is the same in all processes. Of bytes that the table holds itself the length counts.
+        """
+
+    @abstractmethod
+    def digest_sum(
+        self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
+    ) -> sa.ColumnElement[int]:
+        """Return the sum of the digests of a group of rows, equal modulo 2 to the power of 60."""
 
     def server_marks(self, connection: SAConnection, schemas: Collection[str]) -> ServerMarks:
         """Return what tells that tables were written; a file has none but its own."""

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.schema import ExecutableDDLElement
 
 import dj_dagster.relational.backends.mysql_catalog as catalog
+import dj_dagster.relational.backends.mysql_digest as mysql_digest
 import dj_dagster.relational.backends.mysql_errors as mysql_errors
 import dj_dagster.relational.backends.mysql_insert as mysql_insert
 import dj_dagster.relational.backends.mysql_marks as mysql_marks
@@ -22,6 +23,7 @@ import dj_dagster.relational.backends.mysql_pool as mysql_pool
 import dj_dagster.relational.backends.temporal as temporal
 from dj_dagster.errors import ConfigurationError, DataJointError
 from dj_dagster.model.declaration import Default, IndexDeclaration
+from dj_dagster.model.heading import Attribute
 from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.json_path import parse_json_path
@@ -241,6 +243,18 @@ class MySQLBackend(Backend):
     def size_on_disk(self, connection: SAConnection, names: Sequence[TableName]) -> int:
         """Read the server's estimates."""
         return catalog.size_on_disk(connection, names)
+
+    def row_digest(
+        self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
+    ) -> sa.ColumnElement[int]:
+        """Hash the values as text."""
+        return sa.cast(mysql_digest.row_digest(columns), sa.BigInteger)
+
+    def digest_sum(
+        self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
+    ) -> sa.ColumnElement[int]:
+        """Sum as decimals, which have room for all."""
+        return sa.func.sum(self.row_digest(columns))
 
     def server_marks(self, connection: SAConnection, schemas: Collection[str]) -> ServerMarks:
         """Read information_schema and, on MySQL, performance_schema."""

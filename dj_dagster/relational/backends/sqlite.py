@@ -22,10 +22,11 @@ from dj_dagster.errors import (
     DataJointError,
 )
 from dj_dagster.model.declaration import Default, IndexDeclaration
+from dj_dagster.model.heading import Attribute
 from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import AttributeType
 from dj_dagster.relational.algebra.json_path import parse_json_path
-from dj_dagster.relational.backends import sqlite_engine, sqlite_types
+from dj_dagster.relational.backends import sqlite_digest, sqlite_engine, sqlite_types
 from dj_dagster.relational.backends.base import Backend, Convert
 from dj_dagster.relational.backends.insert_statement import InsertMode
 from dj_dagster.relational.backends.json_casts import cast_type
@@ -212,6 +213,18 @@ class SQLiteBackend(Backend):
     def size_on_disk(self, connection: SAConnection, names: Sequence[TableName]) -> int:
         """Count the pages of the file."""
         return catalog.size_on_disk(connection, names)
+
+    def row_digest(
+        self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
+    ) -> sa.ColumnElement[int]:
+        """Call a function that each connection of ours knows."""
+        return sa.func.row_digest(*sqlite_digest.arguments(columns))
+
+    def digest_sum(
+        self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
+    ) -> sa.ColumnElement[int]:
+        """Call an aggregate, for SQLite's own refuses large sums."""
+        return sa.func.row_digest_sum(*sqlite_digest.arguments(columns))
 
     def insert_from(
         self,

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from dj_dagster.relational.backends import sqlite_functions
+from dj_dagster.relational.backends import sqlite_digest, sqlite_functions
 
 
 def create(url: sa.URL) -> sa.Engine:
@@ -50,4 +50,6 @@ def _configure(connection: DBAPIConnection, record: object) -> None:
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
-    sqlite_functions.register(cast(sqlite_functions.Registry, connection))
+    registry = cast(sqlite_functions.Registry, connection)
+    sqlite_functions.register(registry)
+    sqlite_digest.register(registry)
