@@ -65,6 +65,15 @@ def collect(
     return with_masters(sources)
 
 
+def of_database(connection: Connection, schema: str) -> list[TableSource]:
+    """Return the tables that a schema has in the database now, as tables without a class."""
+    connection.catalog.forget(schema)
+    names = connection.catalog.names(schema)
+    return with_masters(
+        of_name(connection, name, "") for name in names if not name.table.startswith("~")
+    )
+
+
 def _is_single(schemas: Any) -> bool:
     # Schemas of ours and of DataJoint can be iterated over too, and tables, given by mistake.
     known = isinstance(schemas, str | Schema | ModuleType | type) or _is_datajoint(schemas)

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dagster import InputContext, IOManager, OutputContext
+from dagster import (
+    AllPartitionMapping,
+    AssetKey,
+    DagsterInvariantViolationError,
+    InputContext,
+    IOManager,
+    OutputContext,
+    SpecificPartitionsPartitionMapping,
+)
 from dagster._core.definitions.partitions.context import partition_loading_context
 
+from dj_dagster.default_connection import conn
 from dj_dagster.errors import ConfigurationError, InvalidValueError
 from dj_dagster.model.names import Tier
+from dj_dagster.orchestration.collecting import of_database
 from dj_dagster.orchestration.grains import Grain
 from dj_dagster.orchestration.partition_keys import decode_shared, encode_key
 from dj_dagster.orchestration.registered import register
 from dj_dagster.orchestration.row_forms import Row, as_rows, as_type
 from dj_dagster.orchestration.row_marks import ROWS
-from dj_dagster.orchestration.table_graph import TableGraph
+from dj_dagster.orchestration.table_graph import TableGraph, table_graph
 from dj_dagster.orchestration.table_node import TableNode
+from dj_dagster.relational.database.connection import Connection
 
 WRITABLE = (Tier.MANUAL, Tier.LOOKUP, Tier.IMPORTED)
 
@@ -28,13 +39,26 @@ class TableIOManager(IOManager):
     one row, a frame of pandas or polars with all attributes as columns, a ``pyarrow.Table``, a
     ``numpy.ndarray`` for the one blob of exactly one row, or ``dj.Table``, which is the query
     itself: nothing is fetched. Without annotation it is a list of dicts. Rows come in the order of
-    their key. An asset with partitions gets the rows that agree with its partition, or with those
-    of its range, in the attributes they share, whatever else the table's key has.
+    their key.
+
+    An input holds the rows of the partitions that its partition mapping names, as Dagster has it:
+    those of the run where asset and table have the same partitions, all rows with an
+    ``AllPartitionMapping``. With the empty ``SpecificPartitionsPartitionMapping([])``, the one of
+    edges between tables of two grains, an asset gets the rows that agree with its own partitions
+    in the attributes they share, whatever else the table's key has.
 
     An output takes the same forms, and is inserted at once or not at all, blobs through their
     codecs. In an asset with a partition, attributes of its key that rows leave out are filled in
     from it. Rows whose key is in the table already are left as they are, so that an asset can run
     again; their number is in the metadata. To change rows, use `update1`.
+
+    Parameters
+    ----------
+    graph
+        The tables; those in the database that asset keys name, if none are given: such a manager
+        is what tests of single assets need.
+    connection
+        Where those are; the default connection by default.
 
     Examples
     --------
@@ -46,10 +70,25 @@ class TableIOManager(IOManager):
     >>> @dg.asset(ins={"processed": dg.AssetIn(["lab", "processed"])})
     ... def report(processed: pd.DataFrame) -> None:
     ...     print(processed.describe())
+
+    In a test of one asset:
+
+    >>> def test_subjects():
+    ...     manager = TableIOManager()
+    ...     assert dg.materialize([subjects], resources={"table_io_manager": manager}).success
     """
 
-    def __init__(self, graph: TableGraph) -> None:
+    def __init__(
+        self, graph: TableGraph | None = None, *, connection: Connection | None = None
+    ) -> None:
         self._graph = graph
+        self._connection = connection
+
+    @classmethod
+    def joined(cls, managers: Iterable[TableIOManager]) -> TableIOManager:
+        """Return a manager of the tables of several."""
+        graphs = [manager._graph for manager in managers if manager._graph is not None]
+        return cls(TableGraph(tuple(node for graph in graphs for node in graph.nodes)))
 
     def load_input(self, context: InputContext) -> Any:
         """Return the rows that an input asks for.
@@ -61,9 +100,10 @@ class TableIOManager(IOManager):
         InvalidValueError
             When a dict is asked for and not exactly one row agrees with the partition.
         """
-        node = _node(self._graph, context)
+        node = self._node(context.asset_key)
         query = node.table & _restriction(node, context)
-        return as_type(node, query, context.dagster_type.typing_type)
+        annotated = _given(context, "dagster_type")
+        return as_type(node, query, annotated.typing_type if annotated else None)
 
     def handle_output(self, context: OutputContext, obj: Any) -> None:
         """Insert what an asset returned.
@@ -77,7 +117,7 @@ class TableIOManager(IOManager):
         DataJointError
             One of its kinds, naming table and column, when the rows do not fit.
         """
-        node = _node(self._graph, context)
+        node = self._node(context.asset_key)
         if node.tier not in WRITABLE or node.populated:
             raise ConfigurationError(
                 f"{node.title} is {node.tier.value}: its rows come from make. Return rows of a "
@@ -87,9 +127,9 @@ class TableIOManager(IOManager):
         new = _new_rows(node, rows)
         if new:
             node.table.insert(new, allow_direct_insert=True)
-        if node.grain is not None:
-            instance = context.step_context.instance
-            register(instance, node.grain, node.grain.encode_all(rows))
+        step = _given(context, "step_context")
+        if node.grain is not None and step is not None:
+            register(step.instance, node.grain, node.grain.encode_all(rows))
         left = len(rows) - len(new)
         if left:
             context.log.warning(
@@ -100,46 +140,98 @@ class TableIOManager(IOManager):
             {"rows_inserted": len(new), "rows_left": left, ROWS: len(node.table)}
         )
 
+    def _node(self, key: AssetKey) -> TableNode:
+        graph = self._graph
+        if graph is None:
+            connection = self._connection or conn()
+            graph = table_graph(of_database(connection, key.path[0]))
+        if key in graph.by_key:
+            return graph.by_key[key]
+        tables = ", ".join(each.to_user_string() for each in graph.by_key)
+        raise ConfigurationError(
+            f"No table has the asset key {key.to_user_string()}: write one of "
+            f"{tables or 'none, for there is no table'}."
+        )
 
-def _node(graph: TableGraph, context: InputContext | OutputContext) -> TableNode:
-    if context.asset_key in graph.by_key:
-        return graph.by_key[context.asset_key]
-    tables = ", ".join(key.to_user_string() for key in graph.by_key)
-    raise ConfigurationError(
-        f"no table has the asset key {context.asset_key.to_user_string()}; the tables are {tables}"
-    )
+
+def _given(context: InputContext | OutputContext, name: str) -> Any:
+    """Return what Dagster gives with a context, None where a test has built it without."""
+    try:
+        return getattr(context, name)
+    except DagsterInvariantViolationError:
+        return None
 
 
 def _restriction(node: TableNode, context: InputContext) -> Any:
-    """Return what the partitions of the asset that runs say of the table's rows.
+    """Return what restricts the table to the rows of an input."""
+    step = _given(context, "step_context")
+    mapping = _mapping(step, context.asset_key)
+    if context.has_asset_partitions and not _agrees(step, mapping, context):
+        whole = mapping is None and step is not None and step.entity_partitions_def is None
+        if whole or isinstance(mapping, AllPartitionMapping):
+            return True
+        return _decoded(node, context)
+    partitions = _partitions(step, context)
+    return True if partitions is None else _agreeing(node, partitions)
 
-    Those, not the partitions that Dagster maps them to in the table: between grains it maps none.
-    """
-    partitions = _partitions(context.step_context)
-    if partitions is None:
-        return True
+
+def _mapping(step: Any, table: AssetKey) -> Any:
+    """Return the partition mapping that the asset has for a table, None where it says none."""
+    if step is None:
+        return None
+    asset = step.job_def.asset_layer.get_assets_def_for_node(step.node_handle)
+    return None if asset is None else asset.get_partition_mapping_for_dep(table)
+
+
+def _agrees(step: Any, mapping: Any, context: InputContext) -> bool:
+    """Whether the mapping leaves it to the database which rows go with which."""
+    empty = isinstance(mapping, SpecificPartitionsPartitionMapping) and not mapping.partition_keys
+    own = step.entity_partitions_def if empty else None
+    return own is not None and own != _given(context, "asset_partitions_def")
+
+
+def _decoded(node: TableNode, context: InputContext) -> list[dict[str, Any]]:
+    """Return the keys of the partitions that the mapping has named."""
+    partitions = context.asset_partition_keys
+    own = _given(context, "asset_partitions_def")
+    if node.grain is not None and own in (None, node.grain.partitions_def):
+        return list(map(node.grain.decode, partitions))
+    # A translator has given the table other partitions.
+    return _agreeing(node, partitions)
+
+
+def _agreeing(node: TableNode, partitions: Sequence[str]) -> Any:
+    """Return what partitions of any kind say of the table's attributes."""
     attributes = node.table.heading.attributes
     shared = [decode_shared(attributes, partition) for partition in partitions]
     if all(shared):
         return shared
+    if node.grain is None:
+        # Settings, which go with all partitions.
+        return True
     raise ConfigurationError(
-        f"the partition {partitions[0]!r} shares no attribute with {node.title}; use the "
-        "partitions of a table that it refers to, or none"
+        f"The partition {partitions[0]!r} shares no attribute with {node.title}: use the "
+        "partitions of a table that it refers to, or AllPartitionMapping for all of its rows."
     )
 
 
-def _partitions(step: Any) -> Sequence[str] | None:
+def _partitions(step: Any, context: InputContext | OutputContext) -> Sequence[str] | None:
     """Return the partitions of the asset that runs, None for one without."""
+    if step is None:
+        return [context.partition_key] if context.has_partition_key else None
     partitions_def = step.entity_partitions_def
     if partitions_def is None or not step.has_partitions:
         return None
+    chosen = step.partition_key_range
+    if chosen.start == chosen.end:
+        return [chosen.start]
     with partition_loading_context(dynamic_partitions_store=step.instance):
-        return partitions_def.get_partition_keys_in_range(step.partition_key_range)
+        return partitions_def.get_partition_keys_in_range(chosen)
 
 
 def _in_partition(node: TableNode, context: OutputContext, rows: list[Row]) -> list[Row]:
     """Complete rows by what the asset's partition says of them, and see that they belong there."""
-    partitions = _partitions(context.step_context)
+    partitions = _partitions(_given(context, "step_context"), context)
     if not partitions:
         return rows
     attributes = {name: node.table.heading[name] for name in node.table.primary_key}

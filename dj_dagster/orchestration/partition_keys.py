@@ -107,7 +107,8 @@ def decode_shared(attributes: Mapping[str, Attribute], text: str) -> dict[str, A
     """Return what a partition key says of `attributes`; others that it names are left out.
 
     The partition of one table thereby restricts another that shares some of its key. Empty for a
-    text that is no key at all, such as the date of a daily partition.
+    text that is not a key, such as the date of a daily partition; of partitions in two dimensions
+    each is read.
 
     Examples
     --------
@@ -116,7 +117,8 @@ def decode_shared(attributes: Mapping[str, Attribute], text: str) -> dict[str, A
     >>> decode_shared(subject, "subject_id=7/session_id=12")
     {'subject_id': 7}
     """
-    pairs = [part.partition("=") for part in text.split("/")]
+    # Dagster joins dimensions by a sign that is encoded in ours.
+    pairs = [part.partition("=") for part in text.replace("|", "/").split("/")]
     return {
         name: _decode(attributes[name], value)
         for name, separator, value in pairs

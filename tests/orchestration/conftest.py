@@ -9,6 +9,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from dj_dagster.orchestration import SensorSettings
+from dj_dagster.orchestration.pauses import Budget
 from dj_dagster.relational.database.connection import Connection
 from tests.orchestration.lab import Lab, declare_lab
 
@@ -52,5 +54,17 @@ def any_lab(database_url: str, schema_prefix: str) -> Iterator[Lab]:
 
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a tick that asks for runs do all the rest too, on a machine that is busy as well."""
+    """Let a tick do all that there is to do, on a machine that is busy as well.
+
+    The seconds that a tick has by default are over soon there, and what is left comes in the next
+    one, for which most tests do not wait.
+    """
     monkeypatch.setattr("dj_dagster.orchestration.tick.HURRY", 60.0)
+    monkeypatch.setattr("dj_dagster.orchestration.tick.Budget", _Patient)
+
+
+class _Patient(Budget):
+    """The time that a tick has, which is long unless a test has chosen it."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(600.0 if seconds == SensorSettings.tick_seconds else seconds)
