@@ -10,6 +10,7 @@ import numpy as np
 from dj_dagster.compat import key_hash
 from dj_dagster.errors import PopulateError
 from dj_dagster.late import LateModule
+from dj_dagster.relational.algebra.oversight import refuse_oversights
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.workflow.jobs import JobQueue
 
@@ -87,6 +88,8 @@ class OldJobs:
         """Forget these jobs, without asking, so that their keys are pending again."""
         del options
         deleted = 0
+        for queue, jobs in self._jobs:
+            refuse_oversights(jobs.node, f"delete jobs of {queue.target.name}")
         for queue, jobs in self._jobs:
             keys = [key for key in jobs.proj().to_dicts() if self._wants(key)]
             deleted += (queue & keys).delete_quick() if keys else 0

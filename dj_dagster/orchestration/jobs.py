@@ -20,6 +20,8 @@ from dj_dagster.orchestration.step import Step
 from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.orchestration.work import HERE, Work
+from dj_dagster.relational.algebra.oversight import refuse_oversights
+from dj_dagster.workflow.pending import check_restrictions
 
 JOB_NAME = "populate"
 OP_NAME = "populate_tables"  # a job and an op cannot share a name
@@ -62,7 +64,7 @@ def populate_job(
     def populate(context: OpExecutionContext) -> None:
         config: dict[str, Any] = context.op_config
         nodes = chosen_tables(graph, config["tables"])
-        check_names(nodes, config.get("restriction"))
+        check_restriction(nodes, config.get("restriction"))
         progress = [
             _populate(context, graph, node, versions, works.get(node.key, HERE)) for node in nodes
         ]
@@ -90,14 +92,28 @@ def chosen_tables(graph: TableGraph, names: Iterable[str]) -> list[TableNode]:
     return [node for node in graph.populated if not wanted or node.key in wanted]
 
 
-def check_names(nodes: Iterable[TableNode], restriction: Any) -> None:
-    """Refuse a name that no table has: it would restrict nothing, and choose every key.
+def check_restriction(nodes: Iterable[TableNode], restriction: Any) -> None:
+    """Refuse a restriction that would choose every key of a table, for it names nothing in it.
 
     Raises
     ------
     ConfigurationError
-        Naming it, and those there are.
+        If no table has one of its names; with those there are.
+    QueryError
+        If a table has none of them, or it is empty.
     """
+    if restriction is None:
+        return
+    nodes = list(nodes)
+    _check_names(nodes, restriction)
+    for node in nodes:
+        if isinstance(node.maker, OwnMaker):
+            check_restrictions(node.maker.table, restriction)
+        else:
+            refuse_oversights((node.table & restriction).node, f"populate {node.title}")
+
+
+def _check_names(nodes: Iterable[TableNode], restriction: Any) -> None:
     known = {name: None for node in nodes for name in _names(node)}
     for name in _named(restriction):
         if name not in known:
@@ -108,7 +124,8 @@ def check_names(nodes: Iterable[TableNode], restriction: Any) -> None:
 
 
 def _names(node: TableNode) -> Iterable[str]:
-    yield from node.table.heading.names
+    for table in (node.table, *node.table.parents(as_objects=True)):
+        yield from table.heading.names
     if isinstance(node.maker, OwnMaker):
         yield from node.maker.table.key_source.heading.names
 

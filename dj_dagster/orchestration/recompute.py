@@ -8,10 +8,14 @@ from typing import Any
 from dj_dagster.errors import PopulateError
 from dj_dagster.model.names import Tier, parse_table_name
 from dj_dagster.model.table_name import TableName
+from dj_dagster.orchestration.maker import OwnMaker
 from dj_dagster.orchestration.naming import class_name
 from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
+from dj_dagster.relational.algebra.algebra import Matches, restrict
 from dj_dagster.relational.deleting.cascade import cascade_counts
+from dj_dagster.relational.expression import QueryExpression
+from dj_dagster.workflow.pending import source
 
 ENTERED = (Tier.MANUAL, Tier.LOOKUP)
 
@@ -44,7 +48,8 @@ def check_recompute(graph: TableGraph, node: TableNode, keys: Sequence[dict[str,
 
 def delete_existing(node: TableNode, keys: Sequence[dict[str, Any]]) -> int:
     """Delete the rows of keys, with their parts and all that depends on them."""
-    rows: Any = node.table & list(keys)
+    # A key without attributes is that of all rows.
+    rows: Any = node.table & list(keys) if node.maker.key_names else node.table
     return rows.delete(prompt=False)
 
 
@@ -54,8 +59,14 @@ def existing_keys(
     """Return the keys of a table that have rows, and those that are pending."""
     names = node.maker.key_names
     rows: Any = node.table
-    for restriction in restrictions:
-        rows = rows & restriction
+    if restrictions and isinstance(node.maker, OwnMaker):
+        # By the parents' attributes too, as what is pending.
+        chosen = source(node.maker.table, *restrictions)
+        same_key = Matches(tuple(chosen.heading.primary_key), chosen)
+        rows = QueryExpression(rows.connection, restrict(rows.node, same_key))
+    else:
+        for restriction in restrictions:
+            rows = rows & restriction
     found = rows.proj().to_dicts(order_by=names or None)
     present = {tuple(row[name] for name in names): None for row in found}
     pending = node.pending(*restrictions, limit=limit, retry_errors=retry_errors)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, overload
 
 from dj_dagster.compat import old_delete
+from dj_dagster.model.table_name import TableName
 from dj_dagster.relational.algebra.algebra import Node
+from dj_dagster.relational.algebra.oversight import refuse_oversights
 from dj_dagster.relational.asking import Confirm, question
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
@@ -17,9 +19,9 @@ from dj_dagster.relational.deleting.cascade import PartIntegrity
 class Deletable:
     """The methods of a query that delete its rows from the table that they are of.
 
-    A dict restricts by those of its names that the query has, here as everywhere in the model: what
-    is mistyped in ``(Session & {"sesion_id": 1}).delete()`` restricts nothing. So look at what
-    `dry_run` says, or at the numbers in the question.
+    A dict restricts by those of its names that the query has, here as everywhere in the model. One
+    that names no attribute would restrict nothing: ``(Session & {"sesion_id": 1}).delete()`` is
+    refused, as is a delete by an empty dict, or by a query without an attribute in common.
     """
 
     if TYPE_CHECKING:
@@ -70,7 +72,7 @@ class Deletable:
 
         The query may choose, compute and restrict, as ``(Session.proj() & key).delete()`` does. One
         of several tables, or of groups of rows, is refused: write ``(Session & query).delete()``.
-        A mistyped name in a dict is passed over, and then restricts nothing.
+        A name in a dict that is not an attribute is passed over, as long as another one is.
 
         Parameters
         ----------
@@ -98,10 +100,10 @@ class Deletable:
         DataJointError
             For a part table on its own, or when rows of a part would go without their master's.
         QueryError
-            If the query is more than rows of one table.
+            If the query is more than rows of one table, or a restriction names no attribute.
         """
         del transaction
-        table = hierarchy.table_of(self.node)
+        table = self._losing_rows()
         if dry_run:
             found = deletion.dry_run(self.connection, self.node, table, part_integrity)
             full_name = self.connection.backend.full_name
@@ -117,10 +119,15 @@ class Deletable:
         Raises
         ------
         QueryError
-            If the query is more than rows of one table.
+            If the query is more than rows of one table, or a restriction names no attribute.
         """
         del get_count
-        table = hierarchy.table_of(self.node)
+        table = self._losing_rows()
         return write.change(
             self.connection, lambda: deletion.delete_rows(self.connection, self.node, table)
         )
+
+    def _losing_rows(self) -> TableName:
+        table = hierarchy.table_of(self.node)
+        refuse_oversights(self.node, f"delete from {table}")
+        return table

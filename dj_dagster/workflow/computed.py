@@ -54,9 +54,10 @@ class AutoPopulate(Makes):
         Parameters
         ----------
         *restrictions
-            Which keys; anything that may stand after ``&``, all must hold.
+            Which keys; anything that may stand after ``&``, all must hold. One that names no
+            attribute of the key source or, where that is the parents, of theirs is refused.
         keys
-            The keys to make, instead of those that restrictions leave.
+            The keys to make, instead of those that restrictions leave; none for ``[]``.
         suppress_errors
             Whether a failing key is noted and the others still made, instead of raising.
         return_exception_objects
@@ -93,10 +94,13 @@ class AutoPopulate(Makes):
         ------
         PopulateError
             If the table is restricted, or in a transaction; if its keys cannot be reserved.
+        QueryError
+            If a restriction would choose every key by accident.
         Exception
             What a `make` raised, unless `suppress_errors`.
         """
         check_populable(self)
+        pending.check_restrictions(self, *restrictions)
         todo = Todo(self, restrictions, keys, order, limit, max_calls)
         making = Making(
             reserve=reserve_jobs, given=keys is not None, make_kwargs=dict(make_kwargs or {})

@@ -21,7 +21,7 @@ from dj_dagster.relational.table import Table
 from dj_dagster.workflow.job_rows import JobRows, Row, Worker
 from dj_dagster.workflow.job_table import create_queue, planned_key, queue_name
 from dj_dagster.workflow.make import Makes
-from dj_dagster.workflow.pending import present, source
+from dj_dagster.workflow.pending import check_restrictions, present, source
 from dj_dagster.workflow.refresh import Refresh
 from dj_dagster.workflow.version import code_version
 
@@ -147,6 +147,7 @@ class JobQueue(FreeTable):
         """
         settings = self.connection.job_settings
         chosen = settings.default_priority if priority is None else priority
+        check_restrictions(self._makes(), *restrictions)
         step = Refresh(self._makes(), self.rows, chosen)
         self.check()
         orphaned = step.free_orphans(orphan_timeout) if orphan_timeout else 0

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from dj_dagster.errors import PopulateError
 from dj_dagster.relational.algebra.algebra import NEVER, Base, Node, all_rows, restrict
 from dj_dagster.relational.algebra.condition import make_condition
+from dj_dagster.relational.algebra.oversight import refuse_oversights
 from dj_dagster.relational.algebra.projection import project
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
@@ -41,6 +42,26 @@ def source(table: Makes, *restrictions: Any) -> Node:
     for restriction in restrictions:
         query = query.restrict(restriction)
     return project(query.node)
+
+
+def check_restrictions(table: Makes, *restrictions: Any) -> None:
+    """Refuse to populate by a restriction that would choose every key by accident.
+
+    Raises
+    ------
+    QueryError
+        See `refuse_oversights`.
+    """
+    if not restrictions:
+        return
+    own = checked_key_source(table, table.key_source) if has_own_key_source(table) else None
+    if own is None:
+        refuse_oversights(default_source(table, restrictions), f"populate {table.name}")
+        return
+    query = own
+    for restriction in restrictions:
+        query = query.restrict(restriction)
+    refuse_oversights(query.node, f"populate {table.name}", above=own.node)
 
 
 def progress(table: Makes, *restrictions: Any) -> tuple[int, int]:

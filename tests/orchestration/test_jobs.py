@@ -65,6 +65,27 @@ def test_a_restriction_by_a_name_that_no_table_has_is_refused(
     assert lab.calls == []
 
 
+@pytest.mark.parametrize("on_existing", ["skip", "recompute"])
+@pytest.mark.parametrize("restriction", [{"filter_id": 1}, {}, [{}], [{"session_id": 1}, {}]])
+def test_a_restriction_that_means_nothing_to_a_table_is_refused(
+    lab: Lab, instance: dg.DagsterInstance, restriction: Any, on_existing: str
+) -> None:
+    lab.add_sessions(range(2))
+    lab.RawData.populate()
+    lab.calls.clear()
+    result = launch(lab.definitions(), instance, restriction=restriction, on_existing=on_existing)
+    assert "Cannot populate lab._raw_data" in error_text(result)
+    assert lab.calls == []
+    assert len(lab.RawData()) == 2
+
+
+def test_an_empty_list_of_keys_makes_nothing(lab: Lab, instance: dg.DagsterInstance) -> None:
+    lab.add_sessions(range(2))
+    for on_existing in ("skip", "recompute"):
+        assert launch(lab.definitions(), instance, restriction=[], on_existing=on_existing).success
+    assert lab.calls == []
+
+
 def test_tables_are_made_in_the_processes_that_the_translator_says(
     lab: Lab, instance: dg.DagsterInstance
 ) -> None:

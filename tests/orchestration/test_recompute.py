@@ -122,6 +122,21 @@ def test_the_populate_job_makes_a_restriction_again(
     assert len(lab.RawData()) == 3
 
 
+def test_the_populate_job_makes_again_by_an_attribute_of_a_parent(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.add_sessions(range(3))
+    lab.Session.update1({"subject_id": 1, "session_id": 1, "session_date": "2026-11-21"})
+    defs = lab.definitions()
+    run_until_quiet(defs, instance)
+    lab.calls.clear()
+    chosen = {"session_date": "2026-11-21"}
+    config = {"tables": ["RawData"], "restriction": chosen, "on_existing": "recompute"}
+    run_config = {"ops": {"populate_tables": {"config": config}}}
+    assert run_job(defs, "populate", instance=instance, run_config=run_config).is_success
+    assert lab.calls == [("RawData", 1)]
+
+
 def test_a_key_that_fails_when_made_again_is_shown_as_failed(
     lab: Lab, instance: dg.DagsterInstance
 ) -> None:

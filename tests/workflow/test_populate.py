@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import dj_dagster as dj
+from dj_dagster.errors import QueryError
 from dj_dagster.workflow.populate import pending_keys, populate_keys
 
 
@@ -374,3 +375,93 @@ def test_singleton_table_is_made_once(schema: Any, recording: Any) -> None:
     assert [outcome.status for outcome in populate_keys(Summary(), [{}, {}])] == ["made", "present"]
     assert Summary.populate()["success_count"] == 0
     assert Summary.fetch1("total") == 5
+
+
+ACCIDENTS: list[Any] = [
+    {"subjct": "a"},
+    [{"subjct": "a"}, {"subjct": "b"}],
+    [{"subject": "a"}, {"subjct": "b"}],
+    dj.AndList([{"subject": "a"}, {"subjct": "b"}]),
+    dj.Not({"subjct": "a"}),
+    np.array([("a",)], dtype=[("subjct", "U8")]),
+    {},
+    [{}],
+]
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"reserve_jobs": True},
+        {"processes": 2},
+        {"keys": [{"subject": "a", "day": "2026-01-01"}]},
+    ],
+)
+def test_populate_by_no_attribute_is_refused(
+    schema: Any, recording: Any, options: dict[str, Any], own: bool
+) -> None:
+    members = {"key_source": recording.proj("level") & "level < 4"} if own else {}
+    table = computed(schema, make, Recording=recording, **members)
+    for accident in ACCIDENTS:
+        with pytest.raises(QueryError, match=r"populate .*result: a restriction (names|is empty)"):
+            table.populate(accident, **options)
+        with pytest.raises(QueryError, match="populate"):
+            table.populate({"subject": "a"}, accident, **options)
+    with pytest.raises(QueryError, match=r"'subjct'.*Did you mean subject"):
+        table.jobs.refresh({"subjct": "a"})
+    assert len(table()) == len(table.jobs) == 0
+    # Reading goes by DataJoint's rule.
+    assert table.progress({"subjct": "a"}) == table.progress()
+    found = table.populate({"level": 2, "elsewhere": 5}, {"subject": "a"}, processes=1)
+    assert found["success_count"] == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"keys": []},
+        {"keys": iter(())},
+        {"keys": [], "reserve_jobs": True},
+        {"keys": [], "processes": 2},
+        {"max_calls": 0},
+        {"max_calls": 0, "reserve_jobs": True},
+        {"max_calls": 0, "processes": 2},
+        {"limit": 0},
+        {"limit": 0, "reserve_jobs": True},
+    ],
+)
+def test_populate_of_no_keys_makes_nothing(
+    schema: Any, recording: Any, options: dict[str, Any]
+) -> None:
+    table = computed(schema, make, Recording=recording)
+    assert table.populate(**options) == {"success_count": 0, "error_list": []}
+    assert len(table()) == 0
+
+
+@pytest.mark.parametrize("nothing", [[], (), False, dj.Not(True), [[]]])
+@pytest.mark.parametrize("reserve", [False, True])
+def test_populate_by_an_empty_list_makes_nothing(
+    schema: Any, recording: Any, nothing: Any, reserve: bool
+) -> None:
+    table = computed(schema, make, Recording=recording)
+    assert table.populate(nothing, reserve_jobs=reserve)["success_count"] == 0
+    assert table.jobs.refresh(nothing)["added"] == 0
+    assert list(populate_keys(table(), [])) == []
+    assert len(table()) == 0
+
+
+def test_jobs_are_deleted_by_an_attribute_alone(schema: Any, recording: Any) -> None:
+    table = computed(schema, make, Recording=recording)
+    table.jobs.refresh()
+    for call in ("delete", "delete_quick"):
+        with pytest.raises(QueryError, match="'subjct'"):
+            getattr(table.jobs.pending & {"subjct": "a"}, call)()
+    with pytest.raises(QueryError, match="'tablename'"):
+        (schema.jobs & {"tablename": "__result"}).delete()
+    assert (table.jobs & []).delete() == 0
+    assert len(table.jobs) == 5
+    assert (table.jobs & {"day": date(2026, 1, 2), "elsewhere": 1}).delete() == 1
+    table.jobs.delete()
+    assert len(table.jobs) == 0

@@ -181,6 +181,22 @@ class Matches:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class PassedOver:
+    """Nothing: what was given holds for every row, for it names no attribute.
+
+    Attributes
+    ----------
+    names
+        What it named; none where it was empty.
+    known
+        The attributes that there are.
+    """
+
+    names: tuple[str, ...]
+    known: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class All:
     """Every condition holds."""
 
@@ -201,7 +217,7 @@ class Negated:
     condition: Condition
 
 
-Condition = SQLText | Equals | JSONEquals | In | Matches | All | AnyOf | Negated
+Condition = SQLText | Equals | JSONEquals | In | Matches | PassedOver | All | AnyOf | Negated
 ALWAYS = All(())
 NEVER = AnyOf(())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -26,6 +27,7 @@ from dj_dagster.relational.algebra.algebra import (
     Matches,
     Negated,
     Node,
+    PassedOver,
     SQLText,
 )
 from dj_dagster.relational.algebra.joining import shared_names
@@ -34,6 +36,8 @@ from dj_dagster.relational.algebra.top import Top
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_BEGUN = re.compile(r"\s*([A-Za-z_]\w*)\s*[.\[:]")
 
 
 @runtime_checkable
@@ -106,7 +110,7 @@ def make_condition(operand: Any, heading: Heading, semantic_check: bool = True) 
         case Not():
             return Negated(condition(operand.restriction))
         case AndList():
-            return All(tuple(map(condition, operand)))
+            return All(tuple(map(condition, operand))) if operand else _passed_over((), heading)
         case Mapping():
             return _equalities(operand, heading)
         case np.void():
@@ -172,7 +176,14 @@ def _records(frame: pd.DataFrame) -> list[dict[Any, Any]]:
 
 def _equalities(values: Mapping[Any, Any], heading: Heading) -> Condition:
     found = [_equality(name, value, heading) for name, value in values.items()]
-    return All(tuple(condition for condition in found if condition is not None))
+    conditions = tuple(condition for condition in found if condition is not None)
+    return All(conditions) if conditions else _passed_over(values, heading)
+
+
+def _passed_over(names: Iterable[Any], heading: Heading) -> Condition:
+    """Return the condition that is none, and says so; a key without attributes has no names."""
+    names = tuple(map(str, names))
+    return PassedOver(names, tuple(heading.names)) if names or heading.primary_key else ALWAYS
 
 
 def _equality(name: Any, value: Any, heading: Heading) -> Condition | None:
@@ -183,14 +194,28 @@ def _equality(name: Any, value: Any, heading: Heading) -> Condition | None:
 
 
 def _json_path(name: Any, heading: Heading) -> JSONPath | None:
-    path = parse_json_path(name) if isinstance(name, str) else None
-    if path is None or path.name not in heading:
+    """Return the path that a name is, None for one that begins with no attribute.
+
+    Raises
+    ------
+    QueryError
+        If the attribute is not JSON, or what comes after it cannot be read.
+    """
+    begun = _BEGUN.match(name) if isinstance(name, str) else None
+    if begun is None or begun[1] not in heading:
         return None
-    kind = heading[path.name].type
+    kind = heading[begun[1]].type
     if kind is not None and kind.family is not Family.JSON:
         raise QueryError(
-            f"{name!r} is a path into JSON, but {path.name} is {kind.text}: restrict by the whole "
+            f"{name!r} is a path into JSON, but {begun[1]} is {kind.text}: restrict by the whole "
             "value, or declare the attribute as json."
+        )
+    path = parse_json_path(name, alone=True)
+    if path is None:
+        raise QueryError(
+            f"{name!r} is not a path into {begun[1]}: write keys after dots and positions in "
+            f"brackets, as in '{begun[1]}.channels[0]', a key with dots, colons, brackets or "
+            f"quotes in double quotes, as in '{begun[1]}.\"a.b\"', and a type last, as in ':int32'."
         )
     return path
 

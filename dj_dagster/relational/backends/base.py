@@ -137,6 +137,23 @@ class Backend(ABC):
             If there is no such type.
         """
 
+    @abstractmethod
+    def json_is(
+        self, column: sa.ColumnElement[Any], path: str, value: str
+    ) -> sa.ColumnElement[Any]:
+        """Return the condition that the value at a path inside JSON is the given one.
+
+        Numbers are compared exactly, objects whatever the order of their keys, and true is not 1.
+        Where there is nothing at the path, that is null.
+
+        Parameters
+        ----------
+        path
+            As MySQL has it.
+        value
+            As JSON.
+        """
+
     def is_among(
         self, columns: Sequence[sa.ColumnElement[Any]], rows: Sequence[tuple[Any, ...]]
     ) -> sa.ColumnElement[bool]:

@@ -31,6 +31,7 @@ from dj_dagster.relational.backends.base import Backend, Convert
 from dj_dagster.relational.backends.insert_statement import InsertMode, InsertStatement
 from dj_dagster.relational.backends.json_casts import cast_type
 from dj_dagster.relational.backends.mysql_among import among
+from dj_dagster.relational.backends.mysql_json import json_at, json_is
 from dj_dagster.relational.backends.mysql_marks import ServerMarks
 from dj_dagster.relational.sql_elements import Pieces
 from dj_dagster.relational.stored import RawTable
@@ -61,7 +62,7 @@ _SERVER_SCHEMAS = {"information_schema", "mysql", "performance_schema", "sys"}
 
 
 class MySQLBackend(Backend):
-    """MySQL 8 and later, MariaDB 10.6 and later, through PyMySQL."""
+    """MySQL 8 and later, MariaDB 10.7 and later, through PyMySQL."""
 
     name = "mysql"
     begin = "START TRANSACTION"
@@ -126,7 +127,8 @@ class MySQLBackend(Backend):
         if path is None:
             return part
         kind = f" returning {cast_type(path.returning, _CASTS)}" if path.returning else ""
-        return f"(json_value(`{path.name}`, _utf8mb4'{path.path}'{kind}))"
+        quoted = path.path.replace("\\", "\\\\").replace("'", "''")
+        return f"(json_value(`{path.name}`, _utf8mb4'{quoted}'{kind}))"
 
     def encoder(self, attribute_type: AttributeType) -> Convert | None:
         """PyMySQL takes dates and decimals as they are."""
@@ -173,11 +175,17 @@ class MySQLBackend(Backend):
         self, column: sa.ColumnElement[Any], path: str, returning: str | None
     ) -> sa.ColumnElement[Any]:
         """Cast the text, as MariaDB has no RETURNING. MySQL gives objects and arrays as JSON."""
-        value: sa.ColumnElement[Any] = sa.func.json_value(column, path)
+        value = json_at("json_value", column, path)
         if returning is None:
             return value
         kind = sa.literal_column(cast_type(returning, _CASTS))
         return Pieces(["CAST", Pieces([value, " AS ", kind])])
+
+    def json_is(
+        self, column: sa.ColumnElement[Any], path: str, value: str
+    ) -> sa.ColumnElement[Any]:
+        """Leave it to the server; see `mysql_json`."""
+        return json_is(column, path, value)
 
     def is_among(
         self, columns: Sequence[sa.ColumnElement[Any]], rows: Sequence[tuple[Any, ...]]

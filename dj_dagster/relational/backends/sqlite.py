@@ -95,7 +95,8 @@ class SQLiteBackend(Backend):
         """Index the whole value: SQLite knows no prefixes. Of JSON index what a path leads to."""
         path = parse_json_path(part)
         if path is not None:
-            return f"(json_extract(\"{path.name}\", '{path.path}'))"
+            quoted = path.path.replace("'", "''")
+            return f"(json_extract(\"{path.name}\", '{quoted}'))"
         return re.sub(r"^(\w+)\s*\([0-9]+\)$", r"\1", part)
 
     def encoder(self, attribute_type: AttributeType) -> Convert | None:
@@ -119,11 +120,21 @@ class SQLiteBackend(Backend):
         self, column: sa.ColumnElement[Any], path: str, returning: str | None
     ) -> sa.ColumnElement[Any]:
         """Extract, and cast to what comes nearest."""
-        path = path.replace("[last]", "[#-1]")
         kind = sa.literal_column(cast_type(returning or "char", _CASTS))
+        if not path.isascii() or "\\" in path:
+            # SQLite compares keys as they are written, which may be with escapes.
+            value = sa.func.dj_json_value(column, path)
+            return Pieces(["CAST", Pieces([value, " AS ", kind])])
+        path = path.replace("[last]", "[#-1]")
         whole = sa.func.json_type(column, path).in_(("object", "array"))
         value = Pieces(["CAST", Pieces([sa.func.json_extract(column, path), " AS ", kind])])
         return sa.case((whole, sa.null()), else_=value)
+
+    def json_is(
+        self, column: sa.ColumnElement[Any], path: str, value: str
+    ) -> sa.ColumnElement[Any]:
+        """Compare in Python: SQLite knows neither equal objects nor escapes in keys."""
+        return sa.func.dj_json_is(column, path, value) == sa.true()
 
     def is_among(
         self, columns: Sequence[sa.ColumnElement[Any]], rows: Sequence[tuple[Any, ...]]

@@ -6,6 +6,7 @@ null among the arguments makes the result null, unless said otherwise.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from functools import lru_cache, wraps
 from typing import Any, Protocol
 
 from dj_dagster.errors import QueryError
+from dj_dagster.relational.algebra.json_path import json_steps
 
 Function = Callable[..., Any]
 
@@ -51,6 +53,8 @@ def register(connection: Registry) -> None:
     connection.create_function("regexp", 2, _null_of_null(_regexp), deterministic=True)
     connection.create_function("concat_ws", -1, _concat_ws, deterministic=True)
     connection.create_function("if", 3, lambda which, a, b: a if which else b, deterministic=True)
+    connection.create_function("dj_json_value", 2, _json_value, deterministic=True)
+    connection.create_function("dj_json_is", 3, _json_is, deterministic=True)
     for name, function in _CLOCK.items():
         connection.create_function(name, 0, function)
     for name, aggregate in _AGGREGATES.items():
@@ -109,6 +113,44 @@ def _regexp(pattern: str, text: Any) -> bool:
 def _substring_index(text: str, between: str, count: int) -> str:
     parts = text.split(between)
     return between.join(parts[:count] if count >= 0 else parts[count:])
+
+
+_steps = lru_cache(maxsize=1000)(json_steps)
+_loaded = lru_cache(maxsize=1000)(json.loads)
+
+
+def _at(text: str | None, path: str) -> Any:
+    """Return what is at a path; None where nothing is, or the text is not JSON."""
+    try:
+        value: Any = None if text is None else json.loads(text)
+        step: Any
+        for step in _steps(path):
+            # As in MySQL, what is not an array is one with a single element.
+            if step not in (0, -1) or isinstance(value, list):
+                value = value[step]
+    except (ValueError, TypeError, LookupError):
+        return None
+    return value
+
+
+def _json_value(text: str | None, path: str) -> Any:
+    """Return a single value at a path, null for arrays and objects."""
+    value = _at(text, path)
+    too_long = isinstance(value, int) and abs(value) >= 2**63
+    return None if isinstance(value, list | dict) else str(value) if too_long else value
+
+
+def _json_is(text: str | None, path: str, wanted: str) -> bool:
+    return _is_same(_at(text, path), _loaded(wanted))
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two values of JSON are equal; to Python true is 1."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_same(one[k], other[k]) for k in one)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))  # pyright: ignore[reportUnknownArgumentType]
+    return isinstance(one, bool) is isinstance(other, bool) and one == other
 
 
 _FUNCTIONS: dict[str, Function] = {

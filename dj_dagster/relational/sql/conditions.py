@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
+from datetime import date, time
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import sqlalchemy as sa
@@ -24,6 +27,7 @@ from dj_dagster.relational.algebra.algebra import (
     Matches,
     Negated,
     Node,
+    PassedOver,
     SQLText,
 )
 from dj_dagster.relational.algebra.projection import unknown
@@ -62,6 +66,8 @@ class Conditions:
                 return self._in(condition, over, heading)
             case Matches():
                 return self._matches(condition, over)
+            case PassedOver():
+                return sa.true()
             case All(conditions):
                 return sa.and_(sa.true(), *[self.where(c, over, heading) for c in conditions])
             case AnyOf(conditions):
@@ -102,6 +108,8 @@ class Conditions:
                 return frozenset((path.name,))
             case In(names) | Matches(names):
                 return frozenset(names)
+            case PassedOver():
+                return frozenset()
             case All(conditions) | AnyOf(conditions):
                 return frozenset[str]().union(*map(self.names, conditions))
             case Negated(inner):
@@ -124,18 +132,13 @@ class Conditions:
             return column.is_(None)
         return column == self._bound([value], attribute)[0]
 
-    def _json_equals(self, condition: JSONPath, value: Any, over: Lowered) -> Element:
-        if value is None:
-            return self.json_value(condition, over).is_(None)
-        column = over.columns[condition.name]
-        value = value.item() if isinstance(value, np.generic) else value
-        if isinstance(value, bool):
-            text = self._backend.json_value(column, condition.path, None)
-            return text.in_(("true", "1") if value else ("false", "0"))
-        kind = condition.returning
-        if kind is None and isinstance(value, int | float | Decimal):
-            kind = "double"
-        return self._backend.json_value(column, condition.path, kind) == value
+    def _json_equals(self, path: JSONPath, value: Any, over: Lowered) -> Element:
+        if path.returning is None:
+            return self._backend.json_is(
+                over.columns[path.name], path.path, _json_text(path, value)
+            )
+        found = self.json_value(path, over)
+        return found.is_(None) if value is None else found == _plain(value)
 
     def _in(self, condition: In, over: Lowered, heading: Heading) -> Element:
         columns = [
@@ -188,6 +191,37 @@ def bound(values: Sequence[Any], attribute: Attribute, backend: Backend) -> Sequ
         # A number that is larger than any of the database's finds no row.
         far = {True: math.inf, False: -math.inf}
         return [encode(value) if abs(value) < 2**63 else far[value > 0] for value in values]
+
+
+def _json_text(path: JSONPath, value: Any) -> str:
+    """Return a value as JSON.
+
+    Raises
+    ------
+    InvalidValueError
+        If it has no place in JSON.
+    """
+    try:
+        return json.dumps(_plain(value), default=_plain, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidValueError(
+            f"What is at {path.name}{path.path.removeprefix('$')} cannot be compared with "
+            f"{value!r}: JSON has no such value ({error})."
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that is not JSON's as one that is, those that are as they are."""
+    match value:
+        case np.generic() | np.ndarray():
+            return value.tolist()
+        case Decimal():
+            whole = value.is_finite() and value == value.to_integral_value()
+            return int(value) if whole else float(value)
+        case date() | time() | UUID():
+            return str(value)
+        case _:
+            return value
 
 
 def _sources(source: sa.FromClause) -> list[sa.FromClause]:
