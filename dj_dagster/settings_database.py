@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, SecretStr
-from sqlalchemy.exc import ArgumentError
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.local_files import DATABASE, embedded_folder
+from dj_dagster.relational.database_url import demands_tls, parsed_url, shown_url
 
-FOLDER = ".dj"
-"""Where the embedded defaults live, below the working directory."""
+_NO_TLS = "ssl_disabled"
 
 _logger = logging.getLogger(__package__)
 
@@ -35,7 +34,11 @@ class DatabaseSettings(Section):
     Attributes
     ----------
     use_tls
-        True demands an encrypted connection; a mapping may name `ca`, `cert`, `key` and so on.
+        True demands an encrypted connection, which is looked at once it is there; False switches
+        encryption off. A mapping demands it too, and may name `ca`, `cert`, `key` and so on:
+        ``{"verify_cert": True}`` has the certificate checked against the machine's authorities,
+        ``{"ca": "lab.pem"}`` against that one, the name of the host included unless
+        ``"check_hostname": False``.
     create_tables
         Whether schemas declare tables that do not exist, unless told otherwise.
     name, database_prefix, reconnect
@@ -70,12 +73,13 @@ class DatabaseSettings(Section):
         Raises
         ------
         ConfigurationError
-            If the settings name none that can be used.
+            If the settings name none that can be used, or an account without its server.
         """
         if self.url is not None:
             return self._completed(_parsed_url(self.url.get_secret_value()))
         if self.host is None:
-            return sa.URL.create("sqlite", database=str(Path(FOLDER, "lab.sqlite").resolve()))
+            self._refuse_lone_account()
+            return sa.URL.create("sqlite", database=str(embedded_folder() / DATABASE))
         if self.backend != "mysql":
             raise ConfigurationError(
                 f"database.backend is {self.backend!r}: write 'mysql', or leave the host out "
@@ -88,6 +92,21 @@ class DatabaseSettings(Section):
         parts = self._parts("user", "password", "use_tls", *([] if url.port else ["port"]))
         return _with_parts(url, {"port": url.port or 3306, **parts})
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether no database is named, so that it is the SQLite file of the folder ``.dj``."""
+        return self.url is None and self.host is None
+
+    def _refuse_lone_account(self) -> None:
+        given = {"user (DJ_USER)": self.user, "password (DJ_PASS)": self.password}
+        names = [name for name, value in given.items() if value is not None]
+        if names:
+            raise ConfigurationError(
+                f"Settings: database.{' and database.'.join(names)} are set, but not the server "
+                "that they are for. Set database.host (DJ_HOST), or leave them out to use the "
+                "SQLite file of this folder."
+            )
+
     def _completed(self, url: sa.URL) -> sa.URL:
         """Return a URL with the parts that it leaves out."""
         if self.host is not None and self.host.partition(":")[0] != url.host:
@@ -95,9 +114,11 @@ class DatabaseSettings(Section):
                 "The host %s is not used: a database URL is set too, and names %s. Leave one of "
                 "the two out (DJ_HOST, DJ_DATABASE_URL).",
                 self.host,
-                url.render_as_string(),
+                shown_url(url),
             )
         lacking = ["user", "password"] if url.username is None else []
+        if not demands_tls(url) and _NO_TLS not in url.query:
+            lacking.append("use_tls")
         return _with_parts(url, self._parts(*lacking, *([] if url.port else ["port"])))
 
     def _parts(self, *names: str) -> dict[str, Any]:
@@ -118,23 +139,26 @@ def _with_parts(url: sa.URL, parts: Mapping[str, Any]) -> sa.URL:
         password=parts.get("password", url.password),
         port=parts.get("port", url.port),
     )
-    return url.update_query_dict(_tls(parts.get("use_tls")))
+    if "use_tls" not in parts:
+        return url
+    others = {name: value for name, value in url.query.items() if not name.startswith("ssl_")}
+    return url.set(query={**others, **_tls(parts["use_tls"])})
 
 
-def _tls(use_tls: bool | Mapping[str, Any] | None) -> dict[str, str]:
-    """Return the query of a URL that demands TLS; without a `ca` no certificate is checked."""
-    if not use_tls:
-        return {}
-    options = {"check_hostname": "false"} if use_tls is True else dict(use_tls)
-    return {f"ssl_{name}": str(value) for name, value in options.items()}
+def _tls(use_tls: bool | Mapping[str, Any]) -> dict[str, str]:
+    """Return the query of a URL that demands TLS, or declines it.
+
+    Without a `ca` or `verify_cert` no certificate is checked.
+    """
+    if use_tls is False:
+        return {_NO_TLS: "true"}
+    options = {} if use_tls is True else use_tls
+    texts = {
+        f"ssl_{name}": str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in options.items()
+    }
+    return texts or {"ssl_check_hostname": "false"}
 
 
 def _parsed_url(text: str) -> sa.URL:
-    try:
-        return sa.make_url(text)
-    except (ArgumentError, ValueError):
-        # The text is not shown: it may hold a password.
-        raise ConfigurationError(
-            "DJ_DATABASE_URL is no database URL. Write sqlite:///path/to/file.sqlite or "
-            "mysql+pymysql://user:password@host:port/."
-        ) from None
+    return parsed_url(text, "DJ_DATABASE_URL")

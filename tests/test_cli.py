@@ -75,7 +75,7 @@ def test_an_unreachable_database_is_one_clear_line_without_the_password(folder: 
 def test_a_database_that_nobody_speaks_is_refused(folder: Path) -> None:
     done = run(folder, "demo", "--headless", DJ_DATABASE_URL="oracle://me:secret@host/")
     assert done.returncode == 1
-    assert "oracle://me:***@host/ names a database that dj_dagster does not speak" in done.stderr
+    assert "oracle://me:***@host/ uses an unsupported database" in done.stderr
     assert "secret" not in done.stderr
 
 

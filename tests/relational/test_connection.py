@@ -306,3 +306,42 @@ def test_who_and_whether(connection: dj.Connection) -> None:
     assert connection.is_connected
     nobody = dj.Connection(f"mysql+pymysql://bob@127.0.0.1:{free_port()}/")
     assert not nobody.is_connected
+
+
+@pytest.mark.parametrize("name", ["password", "passwd", "ssl_key_password"])
+def test_a_password_in_the_query_of_a_url_is_not_shown(name: str) -> None:
+    connection = dj.Connection(f"mysql+pymysql://bob@127.0.0.1:{free_port()}/?{name}=sekret")
+    with pytest.raises(dj.DataJointError) as caught:
+        connection.query("SELECT 1")
+    shown = f"{connection!r} {connection.url} {connection.engine!r} {caught.value}"
+    assert "sekret" not in shown
+    assert "bob@127.0.0.1" in shown
+
+
+def test_tls_is_used_declined_and_demanded(mysql_url: str, mariadb_url: str) -> None:
+    """The MySQL server has a certificate of its own making; the MariaDB server offers no TLS."""
+
+    def cipher(url: str, **settings: Any) -> str:
+        config = type(dj.config)({"database.url": url})
+        for setting, value in settings.items():
+            config[f"database.{setting}"] = value
+        connection = config.connect()
+        try:
+            return connection.query("SHOW STATUS LIKE 'Ssl_cipher'").fetchone()[1]
+        finally:
+            connection.close()
+
+    assert cipher(mysql_url, use_tls=True)
+    assert not cipher(mysql_url, use_tls=False)
+    assert not cipher(mariadb_url, use_tls=False)
+    for options in (True, {"check_hostname": False}):
+        with pytest.raises(dj.DataJointError, match=r"(?i)ssl|tls"):
+            cipher(mariadb_url, use_tls=options)
+    # Nobody has signed the server's certificate.
+    with pytest.raises(dj.DataJointError):
+        cipher(mysql_url, use_tls={"verify_cert": True})
+
+
+def test_commits_of_sqlite_wait_for_the_disk(tmp_path: Path) -> None:
+    connection = dj.Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}")
+    assert connection.query("PRAGMA synchronous").fetchone()[0] == 2

@@ -9,6 +9,7 @@ from sqlalchemy import URL
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.late import LateModule
 from dj_dagster.relational.backends.base import Backend
+from dj_dagster.relational.database_url import shown_url
 
 # Each loads a dialect of SQLAlchemy.
 _MYSQL = LateModule("dj_dagster.relational.backends.mysql")
@@ -32,7 +33,7 @@ def backend_for(url: URL) -> Backend:
     make = BACKENDS.get(url.get_backend_name())
     if make is None:
         raise ConfigurationError(
-            f"{url.render_as_string()} names a database that dj_dagster does not speak. "
+            f"{shown_url(url)} uses an unsupported database. "
             "Write sqlite:///path/to/file.sqlite or mysql+pymysql://user@host:port/."
         )
     return make()

@@ -33,6 +33,7 @@ from dj_dagster.relational.backends.json_casts import cast_type
 from dj_dagster.relational.backends.mysql_among import among
 from dj_dagster.relational.backends.mysql_json import json_at, json_is
 from dj_dagster.relational.backends.mysql_marks import ServerMarks
+from dj_dagster.relational.database_url import demands_tls, shown_url, without_secrets
 from dj_dagster.relational.sql_elements import Pieces
 from dj_dagster.relational.stored import RawTable
 
@@ -74,9 +75,11 @@ class MySQLBackend(Backend):
     def create_engine(self, url: sa.URL) -> sa.Engine:
         """Return an engine in strict SQL mode, as DataJoint sets it."""
         modes = "ONLY_FULL_GROUP_BY,NO_ZERO_IN_DATE,NO_ZERO_DATE,STRICT_ALL_TABLES"
+        address, secrets = without_secrets(url)
+        options = {"sql_mode": modes, "charset": "utf8mb4", "connect_timeout": 10, **secrets}
         try:
             engine = sa.create_engine(
-                url.set(drivername="mysql+pymysql"),
+                address.set(drivername="mysql+pymysql"),
                 isolation_level="AUTOCOMMIT",
                 paramstyle="format",
                 skip_autocommit_rollback=True,
@@ -85,14 +88,15 @@ class MySQLBackend(Backend):
                 hide_parameters=True,
                 max_overflow=-1,
                 pool_recycle=3600,
-                connect_args={"sql_mode": modes, "charset": "utf8mb4", "connect_timeout": 10},
+                connect_args=options,
             )
         except ModuleNotFoundError as error:
             raise ConfigurationError(
-                f"{url.render_as_string()} needs the driver {error.name}: "
-                "pip install 'dj-dagster[mysql]'"
+                f"{shown_url(url)} needs the driver {error.name}: pip install 'dj-dagster[mysql]'"
             ) from error
         mysql_pool.watch(engine)
+        if demands_tls(url):
+            mysql_pool.refuse_plain_text(engine)
         return engine
 
     def is_closed(self, session: SAConnection) -> bool:

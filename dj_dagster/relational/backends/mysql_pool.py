@@ -1,4 +1,4 @@
-"""Pooled connections that the server has closed, found before they are used."""
+"""Connections of the pool: closed ones are found before use, unencrypted ones refused."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
+
+from dj_dagster.errors import ConnectionFailedError
 
 IDLE = 5.0
 """Seconds after which a connection is asked for an answer before it is used again."""
@@ -23,6 +25,28 @@ def watch(engine: sa.Engine) -> None:
     """
     event.listen(engine, "checkin", _note_use)
     event.listen(engine, "checkout", _check)
+
+
+def refuse_plain_text(engine: sa.Engine) -> None:
+    """Refuse each new connection that is not encrypted.
+
+    PyMySQL before 1.2 goes on in plain text where a server offers no TLS.
+    """
+    event.listen(engine, "connect", _check_tls)
+
+
+def _check_tls(connection: Any, record: object) -> None:
+    del record
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
+        found = cursor.fetchone()
+    if not found or not found[1]:
+        connection.close()
+        raise ConnectionFailedError(
+            f"The connection to {connection.host}:{connection.port} is not encrypted, although "
+            "use_tls asks for TLS: the server offers none. Switch it on there, or set "
+            "database.use_tls (DJ_USE_TLS) to False."
+        )
 
 
 def _note_use(connection: Any, record: Any) -> None:

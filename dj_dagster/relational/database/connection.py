@@ -9,15 +9,14 @@ from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
-from sqlalchemy.exc import ArgumentError
 
 from dj_dagster.errors import (
-    ConfigurationError,
     ConnectionFailedError,
     LostConnectionError,
     QueryError,
     TransientError,
 )
+from dj_dagster.local_files import DOWNLOADS, FOLDER
 from dj_dagster.model.job_settings import JobSettings
 from dj_dagster.objects.codecs import CodecRegistry
 from dj_dagster.objects.stores import Stores
@@ -32,6 +31,7 @@ from dj_dagster.relational.database.sessions import Sessions
 from dj_dagster.relational.database.statement_cache import StatementCache
 from dj_dagster.relational.database.transaction import Transaction
 from dj_dagster.relational.database.write_buffer import WriteBuffer
+from dj_dagster.relational.database_url import parsed_url, shown_url
 
 T = TypeVar("T")
 
@@ -53,8 +53,8 @@ class Connection(Preferring):
     jobs
         How computed tables keep their jobs; a function is called each time.
     download_path
-        Folder where attachments are written to when they are fetched; a function is called each
-        time.
+        Folder where attachments are written to when they are fetched, never the working directory
+        unless it is named; a function is called each time.
     semantic_check
         Whether queries refuse to match attributes of one name that no foreign key ties together,
         unless told otherwise; a function is called each time.
@@ -77,18 +77,11 @@ class Connection(Preferring):
         codecs: CodecRegistry | None = None,
         safemode: bool | Callable[[], bool] = True,
         jobs: JobSettings | Callable[[], JobSettings] | None = None,
-        download_path: Path | Callable[[], Path] = Path(),
+        download_path: Path | Callable[[], Path] = Path(FOLDER, DOWNLOADS),
         semantic_check: bool | Callable[[], bool] = True,
         fetch_format: FetchFormat | Callable[[], FetchFormat] = "array",
     ) -> None:
-        try:
-            self._url = sa.make_url(url)
-        except (ArgumentError, ValueError):
-            # The text is not shown: it may hold a password.
-            raise ConfigurationError(
-                "This is no database URL. "
-                "Write sqlite:///path/to/file.sqlite or mysql+pymysql://user:password@host:port/."
-            ) from None
+        self._url = parsed_url(url)
         self.backend: Backend = backend_for(self._url)
         self.engine = self.backend.create_engine(self._url)
         self.stores = stores if stores is not None else Stores({})
@@ -103,8 +96,8 @@ class Connection(Preferring):
 
     @property
     def url(self) -> str:
-        """The URL with its password masked."""
-        return self._url.render_as_string(hide_password=True)
+        """The URL with its password masked, also one in its query."""
+        return shown_url(self._url)
 
     def __repr__(self) -> str:
         return f"Connection({self.url!r})"

@@ -1,0 +1,82 @@
+"""Files of the user's own machine: the folder ``.dj``, and which files of others are trusted.
+
+A folder that everyone may write into, such as ``/tmp``, may hold a file of settings, or a folder
+``.dj``, that somebody else has put there for others to find. These are left out, with a warning.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+FOLDER = ".dj"
+"""Name of the folder of the embedded database, its objects and what is downloaded."""
+
+DATABASE, STORE, DOWNLOADS = "lab.sqlite", "store", "downloads"
+
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+_logger = logging.getLogger(__package__)
+_told: set[Path] = set()
+
+
+def and_above(folder: Path) -> Iterator[Path]:
+    """Yield a folder and those above it, the nearest first."""
+    yield folder
+    yield from folder.parents
+
+
+def is_trusted(place: Path) -> bool:
+    """Return whether a file or folder was put there by someone who may decide for this user.
+
+    It was if it belongs to this user or to root, or if only its folder's owner may put files into
+    the folder. A link is judged by itself and by what it leads to. Windows keeps no such rights.
+
+    A place that is left out for this reason is named in the log, once.
+    """
+    if not hasattr(os, "geteuid"):
+        return True
+    owners = {place.lstat().st_uid, place.stat().st_uid}
+    if owners <= {os.geteuid(), 0} or not place.parent.stat().st_mode & _OTHERS_WRITE:
+        return True
+    if place not in _told:
+        _told.add(place)
+        _logger.warning(
+            "%s is not read: it belongs to another user, in a folder that others may write. "
+            "Name it in DJ_CONFIG_FILE if it is a file of settings that you want.",
+            place,
+        )
+    return False
+
+
+def embedded_folder() -> Path:
+    """Return the folder of the embedded database: the nearest ``.dj`` that has one, or a new one.
+
+    It is looked for from the working directory upwards, as files of settings are. The folder need
+    not exist: without one it would be in the working directory.
+    """
+    here = Path.cwd()
+    for folder in and_above(here):
+        found = folder / FOLDER
+        if any((found / name).exists() for name in (DATABASE, STORE)) and is_trusted(found):
+            return found
+    return here / FOLDER
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing; ``.dj`` is its owner's alone."""
+    for missing in reversed([each for each in and_above(folder) if not each.exists()]):
+        missing.mkdir(mode=0o700 if missing.name == FOLDER else 0o777, exist_ok=True)
+
+
+def make_private_file(file: Path) -> bool:
+    """Make an empty file that only its owner may read; return whether there was none."""
+    make_folder(file.parent)
+    try:
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        return False
+    return True
