@@ -3,7 +3,8 @@
 ==================  ===============================================================================
 environment         meaning
 ==================  ===============================================================================
-``DJ_DATABASE_URL`` a SQLAlchemy URL; ``sqlite:///.dj/lab.sqlite`` without it and without a host
+``DJ_DATABASE_URL`` a SQLAlchemy URL; without it and without a host the file ``lab.sqlite`` in
+                    the nearest folder ``.dj``, from the working directory upwards
 ``DJ_HOST`` …       ``DJ_HOST``, ``DJ_PORT``, ``DJ_USER``, ``DJ_PASS``: a MySQL server, as DataJoint
 ``DJ_STORES``       the stores as JSON, spelled as in ``datajoint.json``
 ``DJ_SAFEMODE``     whether deleting asks first
@@ -11,7 +12,9 @@ environment         meaning
 
 All of them are in `dj_dagster.settings_sources`. A file ``datajoint.json``, or DataJoint 0.14's
 ``dj_local_conf.json``, is looked for in the working directory and in those above it, then
-``~/.datajoint_config.json``; the environment wins over files, and what is set in Python over both.
+``~/.datajoint_config.json``; ``DJ_CONFIG_FILE`` names one instead. Files of other users in folders
+that everyone may write are left out. The environment wins over files, and what is set in Python
+over both.
 
 A URL and a host name the same thing twice. The stronger source decides between them: a host set in
 Python takes the place of a URL from the environment, and ``DJ_HOST`` that of a URL in a file. Where
@@ -22,12 +25,14 @@ of user, password and port is taken from the other settings.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy as sa
 
+from dj_dagster.local_files import make_private_file
 from dj_dagster.model.job_settings import JobSettings
 from dj_dagster.objects.stores import Stores
 from dj_dagster.relational.database.connection import Connection
@@ -44,6 +49,8 @@ from dj_dagster.settings_sources import (
 from dj_dagster.settings_stores import FollowingStores, embedded_store
 
 __all__ = ["Config", "UnknownSettingError"]
+
+_logger = logging.getLogger(__package__)
 
 
 class Config(SettingsMapping):
@@ -153,13 +160,24 @@ class Config(SettingsMapping):
         """Return the database URL, its password in it."""
         return self._settings.database.chosen_url()
 
+    def _prepared_url(self) -> sa.URL:
+        """Return the database URL; the file of an embedded database is made, and announced."""
+        url = self.url()
+        if self._settings.database.is_embedded and make_private_file(Path(str(url.database))):
+            _logger.warning(
+                "A new database was made: %s. It is used wherever settings name no other, from "
+                "this folder and those below it.",
+                url.database,
+            )
+        return url
+
     def connect(self) -> Connection:
         """Return a new connection to the configured database; nothing is dialled yet.
 
         It follows later changes of the settings, but not of where the database is.
         """
         connection = Connection(
-            self.url(),
+            self._prepared_url(),
             stores=FollowingStores(self._stores),
             safemode=lambda: self["safemode"],
             jobs=self._jobs,

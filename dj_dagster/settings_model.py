@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeGuard
 
 from pydantic import Field, InstanceOf
 
+from dj_dagster.local_files import DOWNLOADS, FOLDER
 from dj_dagster.settings_database import DatabaseSettings, Section
 
 
@@ -59,6 +60,8 @@ class Settings(Section):
     ----------
     stores
         By name, as DataJoint spells them.
+    download_path
+        Folder that fetched attachments are written to.
     fetch_format
         What the old ``fetch()`` returns: ``"array"`` or ``"frame"``.
     enable_python_native_blobs
@@ -81,7 +84,7 @@ class Settings(Section):
     custom: Any = Field(default_factory=dict)
     safemode: bool = True
     semantic_check: bool = True
-    download_path: str = "."
+    download_path: str = f"{FOLDER}/{DOWNLOADS}"
     fetch_format: Literal["array", "frame"] = "array"
     loglevel: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     query_cache: str | None = None

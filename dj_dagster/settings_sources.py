@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.local_files import and_above, is_trusted
 from dj_dagster.settings_model import JobsSettings, section_names
 
 FILE_NAMES = ("datajoint.json", "dj_local_conf.json")
@@ -44,6 +45,9 @@ ENVIRONMENT = {
 }
 """The environment variable of a setting."""
 
+CONFIG_FILE = "DJ_CONFIG_FILE"
+"""The variable that names a file of settings, whoever it belongs to; no other is looked for."""
+
 _IGNORE_FILES = "DJ_IGNORE_CONFIG_FILE"
 
 
@@ -53,7 +57,7 @@ def found_settings() -> dict[str, Any]:
     Raises
     ------
     ConfigurationError
-        If a file or a variable is no valid JSON.
+        If a file or a variable is not valid JSON, or the file of ``DJ_CONFIG_FILE`` is not there.
     """
     if os.environ.get(_IGNORE_FILES, "").lower() in ("1", "true", "yes"):
         return _environment()
@@ -103,10 +107,11 @@ def _over(settings: dict[str, Any], winning: dict[str, Any]) -> dict[str, Any]:
 
 
 def _nearest_file() -> Path | None:
-    here = Path.cwd()
-    files = [folder / name for folder in (here, *here.parents) for name in FILE_NAMES]
+    if named := os.environ.get(CONFIG_FILE):
+        return Path(named).expanduser()
+    files = [folder / name for folder in and_above(Path.cwd()) for name in FILE_NAMES]
     everywhere = (*files, Path(GLOBAL_FILE).expanduser())
-    return next((file for file in everywhere if file.is_file()), None)
+    return next((file for file in everywhere if file.is_file() and is_trusted(file)), None)
 
 
 def _environment() -> dict[str, Any]:
@@ -130,9 +135,9 @@ def _add_secrets(settings: dict[str, Any], file: Path | None) -> None:
     """Add what files of secrets say and `settings` does not: one named ``database.password``."""
     beside, machine = (Path(folder) for folder in SECRETS)
     folder = (file.parent if file else Path.cwd()) / beside
-    folder = folder if folder.is_dir() else machine
+    folder = folder if folder.is_dir() and is_trusted(folder) else machine
     for secret in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if secret.is_file() and not secret.name.startswith("."):
+        if secret.is_file() and not secret.name.startswith(".") and is_trusted(secret):
             _set_default(settings, secret.name, secret.read_text(encoding="utf-8").strip())
 
 

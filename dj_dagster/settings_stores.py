@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from dj_dagster.local_files import STORE, embedded_folder
 from dj_dagster.objects.stores import Stores
-from dj_dagster.settings_database import FOLDER
 
 
 def embedded_store() -> dict[str, Any]:
-    """Return the settings of the store that is always there, a folder, as the default store."""
-    local = {"protocol": "file", "location": str(Path(FOLDER, "store").resolve())}
+    """Return the settings of the default store, a folder beside the embedded database."""
+    local = {"protocol": "file", "location": str(embedded_folder() / STORE)}
     return {"default": "local", "local": local}
 
 

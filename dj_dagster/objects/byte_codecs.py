@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from dj_dagster.errors import DefinitionError, ObjectError
+from dj_dagster.local_files import make_folder
 from dj_dagster.objects.blob import is_packed, pack, unpack
 from dj_dagster.objects.blob_summary import blob_summary
 from dj_dagster.objects.codec import Codec, ObjectContext
@@ -94,6 +95,7 @@ class AttachCodec(Codec, register=False):
     """A file with its name: give a path, get the path of a copy."""
 
     name = "attach"
+    takes_path = True
 
     def get_dtype(self, is_store: bool) -> str:
         """Return where name and content go."""
@@ -134,7 +136,7 @@ class AttachCodec(Codec, register=False):
 
 def _saved(folder: Path, name: str, content: bytes) -> Path:
     """Write a file, or find it there already, under the first free variant of its name."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     stem, suffix = PurePath(name).stem, PurePath(name).suffix
     file, number = folder / name, 0
     while not _write_new(file, content) and file.read_bytes() != content:

@@ -14,11 +14,13 @@ from typing import BinaryIO
 from fsspec.implementations.local import LocalFileSystem
 
 from dj_dagster.errors import MissingExternalFile, ObjectError
+from dj_dagster.local_files import make_folder
 from dj_dagster.objects.store import Stat, Store, checked_path
 from dj_dagster.objects.store_settings import FileStoreSettings
 
 _TEMPORARY = ".writing-"
 _TRIES = 20
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 class FileStore(Store):
@@ -31,14 +33,14 @@ class FileStore(Store):
 
     def put(self, path: str, data: bytes) -> None:
         """Write a file beside its place and move it there once it is on the disk."""
-        with self._translated(path), _replacing(self._file(path)) as stream:
+        with self._translated(path), self._replacing(path) as stream:
             stream.write(data)
 
     def put_file(self, path: str, file: Path) -> None:
         """Copy a file beside its place and move it there once it is on the disk."""
         with (
             self._translated(path),
-            _replacing(self._file(path)) as stream,
+            self._replacing(path) as stream,
             file.open("rb") as source,
         ):
             shutil.copyfileobj(source, stream)
@@ -124,6 +126,14 @@ class FileStore(Store):
         """Return the file's place on this machine."""
         return str(self.root / path)
 
+    @contextmanager
+    def _replacing(self, path: str) -> Generator[BinaryIO]:
+        with _replacing(self._file(path)) as stream:
+            yield stream
+            if not self.root.parent.stat().st_mode & _OTHERS:
+                # As in the folder ``.dj``: a file that is moved elsewhere stays private.
+                Path(stream.name).chmod(0o600)
+
     def _file(self, path: str) -> Path:
         return self.root / checked_path(path)
 
@@ -173,9 +183,9 @@ def _opened(file: Path) -> BinaryIO:
     for _ in range(_TRIES):
         # A folder may vanish after it was made, and also while it is being made.
         with suppress(FileNotFoundError, FileExistsError):
-            file.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(file.parent)
             return file.open("xb")
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     return file.open("xb")
 
 

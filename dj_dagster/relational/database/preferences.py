@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar, cast
 
+from dj_dagster.local_files import DOWNLOADS, FOLDER
 from dj_dagster.model.job_settings import JobSettings
 
 T = TypeVar("T")
@@ -19,7 +20,7 @@ class Preferences:
 
     safemode: bool | Callable[[], bool] = True
     jobs: JobSettings | Callable[[], JobSettings] = field(default_factory=JobSettings)
-    download_path: Path | Callable[[], Path] = Path()
+    download_path: Path | Callable[[], Path] = Path(FOLDER, DOWNLOADS)
     semantic_check: bool | Callable[[], bool] = True
     fetch_format: FetchFormat | Callable[[], FetchFormat] = "array"
 
