@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
+from dj_dagster.local_files import make_folder
 from dj_dagster.relational.backends import sqlite_digest, sqlite_functions
 
 
@@ -17,7 +18,7 @@ def create(url: sa.URL) -> sa.Engine:
     in_memory = url.database in (None, "", ":memory:")
     if url.database and not in_memory:
         file = Path(url.database).resolve()
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
         # Absolute, so that a later change of the working directory does not matter.
         url = url.set(database=str(file))
     pool = {} if in_memory else {"max_overflow": -1}
@@ -47,7 +48,9 @@ def _configure(connection: DBAPIConnection, record: object) -> None:
     # The timeout comes first: the switch to the write-ahead log itself waits for other processes.
     cursor.execute("PRAGMA busy_timeout = 30000")
     cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = NORMAL")
+    # With NORMAL a power cut may take the last commits back, whose objects are there by then, or
+    # were collected. FULL waits for the disk at each commit.
+    cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
     registry = cast(sqlite_functions.Registry, connection)
