@@ -14,7 +14,7 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from dj_dagster.errors import ConfigurationError, DataJointError, ObjectError, TransientError
-from dj_dagster.objects.store import Stat, Store, checked_path
+from dj_dagster.objects.store import Stat, Store, checked_path, without_account
 from dj_dagster.objects.store_settings import StoreSettings
 
 _TIMES = ("LastModified", "mtime", "last_modified", "updated", "created")
@@ -227,7 +227,7 @@ class BucketStore(Store):
         for secret in self.secrets:
             for spelling in {secret, quote(secret), quote(secret, safe="")}:
                 text = text.replace(spelling, "**********")
-        return text
+        return without_account(text)
 
 
 def _modified(info: Mapping[str, Any]) -> float:

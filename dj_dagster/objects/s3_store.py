@@ -16,6 +16,7 @@ from dj_dagster.errors import MissingExternalFile
 from dj_dagster.objects.bucket_store import BucketStore
 from dj_dagster.objects.flight import IN_FLIGHT
 from dj_dagster.objects.s3_objects import AT_MOST, S3Objects, are_at_hand
+from dj_dagster.objects.store import without_account
 from dj_dagster.objects.store_settings import S3StoreSettings
 
 
@@ -36,8 +37,8 @@ class S3Store(BucketStore):
 
     @property
     def server(self) -> str:
-        """The server's URL."""
-        return self._s3.endpoint_url
+        """The server's URL, an account in it masked."""
+        return without_account(self._s3.endpoint_url)
 
     @property
     def credentials(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any
 from dj_dagster.errors import MissingExternalFile, ObjectError
 from dj_dagster.objects.flight import in_flight
 from dj_dagster.objects.store_settings import StoreSettings
+
+_ACCOUNT = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,3 +167,14 @@ def checked_path(path: str) -> str:
     if not parts or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
         raise ObjectError(f"{path!r} is not a path within a store; write 'folder/name'.")
     return "/".join(parts)
+
+
+def without_account(text: str) -> str:
+    """Mask the account in each URL of a text.
+
+    Examples
+    --------
+    >>> without_account("GET http://me:secret@proxy:8080/lab failed")
+    'GET http://***@proxy:8080/lab failed'
+    """
+    return _ACCOUNT.sub("***", text)

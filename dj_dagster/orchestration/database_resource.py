@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from dagster import ConfigurableResource, EnvVar
 from pydantic import Field
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.objects.store import without_account
 from dj_dagster.objects.stores import Stores
 from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.database_url import MASK, parsed_url, shown_url
 from dj_dagster.relational.schemas.schema import Schema
+
+_PLAIN = frozenset(
+    {
+        *("default", "filepath_default", "protocol", "endpoint", "bucket", "container"),
+        *("location", "subfolding", "partition_pattern", "hash_prefix", "schema_prefix"),
+        *("filepath_prefix", "proxy_server", "project", "account_name", "stage"),
+    }
+)
+"""Settings of stores that hold no secret; others are masked, unknown ones among them."""
 
 
 class DatabaseResource(ConfigurableResource[Any]):
@@ -46,6 +57,11 @@ class DatabaseResource(ConfigurableResource[Any]):
         default_factory=dict, description="Object stores by name, as DataJoint spells them"
     )
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Yield what displays show: the URL without its password, stores without their keys."""
+        yield "url", _shown(self.url)
+        yield "stores", {name: _shown(value, name) for name, value in self.stores.items()}
+
     def connect(self) -> Connection:
         """Return a new connection, which is the caller's to close; definitions keep theirs.
 
@@ -63,6 +79,23 @@ class DatabaseResource(ConfigurableResource[Any]):
         ``schema["Session"]`` is a table of it, and ``@schema`` declares one.
         """
         return Schema(name, connection=self.connect(), **options)
+
+
+def _shown(value: Any, name: str = "url") -> Any:
+    """Return a value for people to read: names of variables as they are, secrets masked."""
+    if isinstance(value, EnvVar):
+        return value
+    if isinstance(value, Mapping):
+        fields = cast("Mapping[str, Any]", value)
+        return {str(key): _shown(each, str(key)) for key, each in fields.items()}
+    if not isinstance(value, str):
+        return value
+    if name == "url":
+        try:
+            return shown_url(parsed_url(value))
+        except ConfigurationError:
+            return MASK
+    return MASK if name not in _PLAIN else without_account(value)
 
 
 def _resolved(value: Any, place: str) -> Any:

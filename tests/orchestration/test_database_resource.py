@@ -85,3 +85,15 @@ def test_missing_variables_and_secrets(
     monkeypatch.setenv("LAB_URL", "mysql+pymysql://me:topsecret@127.0.0.1:1/")
     monkeypatch.setenv("LAB_STORE", "/x")
     assert "topsecret" not in repr(database) + repr(database.connect())
+
+
+def test_displays_mask_secrets() -> None:
+    store = {"protocol": "s3", "endpoint": "http://me:sekret@s3.example", "bucket": "lab"}
+    resource = DatabaseResource(
+        url="mysql+pymysql://bob:sekret@db.example/?passwd=sekret",
+        stores={"default": "raw", "raw": {**store, "location": "", "secret_key": "sekret"}},
+    )
+    for shown in (repr(resource), str(resource), f"{[resource]}"):
+        assert "sekret" not in shown
+        assert "bob:***@db.example" in shown
+        assert "s3.example" in shown
