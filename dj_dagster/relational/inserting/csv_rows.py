@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Generator, Iterator, Sequence
+import re
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from os import PathLike, fspath
@@ -18,6 +19,11 @@ from dj_dagster.relational.inserting.row_batch import Batch, batch_of
 
 _BOOLS = {"true": 1, "false": 0, "1": 1, "0": 0}
 _TEXTS = (Family.STRING, Family.ENUM)
+
+LONG = 131_072
+"""Characters from which a record is not left to `csv`."""
+
+_VALUE = re.compile(r'"((?:[^"]|"")*)"|([^,"]*)')
 
 
 def csv_batches(path: str | PathLike[str], heading: Heading, size: int) -> Iterator[Batch]:
@@ -33,12 +39,16 @@ def csv_batches(path: str | PathLike[str], heading: Heading, size: int) -> Itera
     """
     file = fspath(path)
     with _readable(file), Path(file).open(newline="", encoding="utf-8-sig") as lines:
-        reader = csv.reader(lines, strict=True)
-        names = _header(file, reader)
+        records = _records(lines)
+        names = _header(file, records)
         start = 0
-        while batch := _next_batch(file, reader, names, heading, (start, size)):
+        while batch := _next_batch(file, records, names, heading, (start, size)):
             yield batch
             start += batch.size
+        if not start:
+            # The names are checked all the same.
+            columns: dict[str, Sequence[Any]] = dict.fromkeys(names, ())
+            yield batch_of(columns, 0, heading.attributes, place=lambda _: f"{file}, line 1")
 
 
 @contextmanager
@@ -53,8 +63,46 @@ def _readable(file: str) -> Generator[None]:
         ) from error
 
 
-def _header(file: str, reader: Iterator[list[str]]) -> list[str]:
-    names = [name.strip() for name in next(reader, [])]
+def _records(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield the values of each record, and the number of the line that it ends with.
+
+    A record goes on over lines as long as a quote is open. `csv` refuses values of more than
+    131,072 characters, by a setting of the whole process, so that longer records are read here.
+    """
+    open_lines: list[str] = []
+    quotes = 0
+    for number, line in enumerate(lines, 1):
+        open_lines.append(line)
+        quotes += line.count('"')
+        if quotes % 2:
+            continue
+        record, open_lines, quotes = "".join(open_lines), [], 0
+        if len(record) > LONG:
+            yield number, _long_values(record)
+        else:
+            # An empty line is a record without values.
+            yield number, next(csv.reader((record,), strict=True), [])
+    if open_lines:
+        raise csv.Error("unexpected end of data: a quote is not closed")
+
+
+def _long_values(record: str) -> list[str]:
+    record = record.rstrip("\r\n")
+    values: list[str] = []
+    end = -1
+    while end < len(record):
+        found = _VALUE.match(record, end + 1)
+        if found is None or record[found.end() : found.end() + 1] not in ("", ","):
+            raise csv.Error("',' expected after '\"'")
+        quoted, plain = found.groups()
+        values.append(plain if quoted is None else quoted.replace('""', '"'))
+        end = found.end()
+    return values
+
+
+def _header(file: str, records: Iterator[tuple[int, list[str]]]) -> list[str]:
+    _, first = next(records, (1, []))
+    names = [name.strip() for name in first]
     if not names:
         raise QueryError(f"{file}, line 1: there is nothing; name the attributes there.")
     for name in names:
@@ -64,19 +112,22 @@ def _header(file: str, reader: Iterator[list[str]]) -> list[str]:
 
 
 def _next_batch(
-    file: str, reader: Any, names: list[str], heading: Heading, span: tuple[int, int]
+    file: str,
+    records: Iterator[tuple[int, list[str]]],
+    names: list[str],
+    heading: Heading,
+    span: tuple[int, int],
 ) -> Batch | None:
     start, size = span
     rows: list[list[str]] = []
     lines: list[int] = []
-    for row in islice(filter(None, reader), size):
+    for number, row in islice((record for record in records if record[1]), size):
         if len(row) != len(names):
             raise QueryError(
-                f"{file}, line {reader.line_num}: there are {len(row)} values for "
-                f"{len(names)} names."
+                f"{file}, line {number}: there are {len(row)} values for {len(names)} names."
             )
         rows.append(row)
-        lines.append(reader.line_num)
+        lines.append(number)
     if not rows:
         return None
 

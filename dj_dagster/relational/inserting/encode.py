@@ -276,6 +276,8 @@ class RowEncoder:
             return
         place = batch.place(position)
         where = f"{place}: " if place else ""
+        if not batch.size:
+            raise type(error)(f"{where}{error}") from error.__cause__
         key = batch.values(position, self._table.heading.primary_key)
         text = str(error).removesuffix(".")
         raise type(error)(f"{where}{text}. The row's key: {key}.") from error.__cause__
