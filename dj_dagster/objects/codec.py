@@ -47,6 +47,9 @@ class Codec(ABC):
     lazy: ClassVar[bool] = False
     """Whether decoding reads nothing from the store yet."""
 
+    takes_path: ClassVar[bool] = False
+    """Whether a text is the path of a file, or folder, of this machine that is copied."""
+
     previews: ClassVar[bool] = False
     """Whether displays may decode a value to show it: that is quick, and does nothing else."""
 

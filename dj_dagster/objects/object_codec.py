@@ -18,6 +18,7 @@ class ObjectCodec(SchemaCodec, register=False):
     """A file or folder, given by its path, or bytes; fetched as `ObjectRef`."""
 
     name = "object"
+    takes_path = True
     concurrent = True
     lazy = True
 

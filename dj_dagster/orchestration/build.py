@@ -80,6 +80,7 @@ def build_definitions(
     executor: ExecutorDefinition | None = None,
     sensor_settings: SensorSettings | None = None,
     state_path: Path | None = None,
+    entry_folders: Sequence[str | Path] = (),
 ) -> Definitions:
     """Return assets, sensor, populate job and IO manager for all tables of some schemas.
 
@@ -117,6 +118,9 @@ def build_definitions(
     state_path
         The file that keeps what patterns found, so that the code location comes up while the
         database is down; by default one a database, under DAGSTER_HOME or in ``.dagster``.
+    entry_folders
+        Folders of the machine that runs the entry jobs, from which the launchpad may take CSV files
+        and files to store. Without any it takes rows alone.
 
     Raises
     ------
@@ -174,7 +178,7 @@ def build_definitions(
         ],
         asset_checks=[*of_tables, *asset_checks],
         jobs=[
-            *entry_jobs(graph),
+            *entry_jobs(graph, entry_folders),
             populate_job(graph, versions, works),
             trace_job(graph),
             *jobs,

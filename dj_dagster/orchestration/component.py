@@ -63,6 +63,8 @@ class PipelineComponent(Component, Resolvable):
         would be loaded a second time; other assets are at home there.
     batch_size, interval
         Of the sensor: keys of a run, and seconds between ticks, at least.
+    entry_folders
+        Folders of the machine from which the launchpad may take files.
     schedule
         When everything that is pending is made, as in ``0 3 * * *``, besides what the sensor does.
 
@@ -87,6 +89,7 @@ class PipelineComponent(Component, Resolvable):
     assets: Sequence[str] = field(default_factory=list[str])
     batch_size: int | None = None
     interval: int | None = None
+    entry_folders: Sequence[str] = field(default_factory=list[str])
     schedule: str | None = None
 
     def build_defs(self, context: ComponentLoadContext) -> Definitions:
@@ -112,6 +115,7 @@ class PipelineComponent(Component, Resolvable):
             translator=self.get_translator(),
             assets=[_asset(name) for name in self.assets],
             sensor_settings=self._settings(),
+            entry_folders=self.entry_folders,
             schedules=[populate_schedule(self.schedule)] if self.schedule else [],
         )
 

@@ -2,6 +2,7 @@
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from dagster import (
@@ -20,6 +21,7 @@ from dagster import job as dagster_job
 from dj_dagster.errors import DataJointError, InvalidValueError
 from dj_dagster.model.names import Tier
 from dj_dagster.orchestration.entry_config import attribute_field, rows_field
+from dj_dagster.orchestration.entry_files import EntryFiles
 from dj_dagster.orchestration.events import Mark, write_marks
 from dj_dagster.orchestration.naming import op_name
 from dj_dagster.orchestration.registered import register
@@ -31,14 +33,21 @@ from dj_dagster.orchestration.table_node import TableNode
 PREFIX = "insert__"
 
 
-def entry_jobs(graph: TableGraph) -> list[JobDefinition]:
+def entry_jobs(graph: TableGraph, folders: Sequence[str | Path] = ()) -> list[JobDefinition]:
     """Return a job for each Manual table: ``insert__lab__session`` for ``lab.Session``.
 
     Its config has a field for each attribute. Rows of parts are entered with their masters', or
     later; rows can come from a CSV file instead. All rows of a launch are inserted, or none.
+
+    Parameters
+    ----------
+    folders
+        Folders of the machine that runs the jobs, from which CSV files and files to store may be
+        taken. Without any, no file is: whoever opens the launchpad need not have an account there.
     """
+    files = EntryFiles(folders)
     return [
-        _entry_job(graph, node)
+        _entry_job(graph, node, files)
         for node in graph.nodes
         if node.tier is Tier.MANUAL and node.master is None
     ]
@@ -49,13 +58,13 @@ def job_name(node: TableNode) -> str:
     return PREFIX + op_name(node.key)
 
 
-def _entry_job(graph: TableGraph, node: TableNode) -> JobDefinition:
+def _entry_job(graph: TableGraph, node: TableNode, files: EntryFiles) -> JobDefinition:
     parts = {part.key.path[-1]: part for part in graph.parts(node)}
 
     @op(name=f"{job_name(node)}__rows", config_schema=_config(node, parts))
     def insert_rows(context: OpExecutionContext) -> None:
         try:
-            _insert(context, node, parts, context.op_config)
+            _insert(context, node, parts, context.op_config, files)
         except DataJointError as error:
             # Dagster shows what a failure says before the stack, and that of others below it.
             raise Failure(description=str(error), allow_retries=False) from error
@@ -76,7 +85,7 @@ def _config(node: TableNode, parts: Mapping[str, TableNode]) -> dict[str, Field]
         "csv": Field(
             Noneable(String),
             is_required=False,
-            description="A CSV file, which the code location can read; its first line has names.",
+            description="A CSV file in one of the entry_folders; its first line has names.",
         ),
         "skip_duplicates": Field(
             bool,
@@ -105,16 +114,20 @@ def _insert(
     node: TableNode,
     parts: Mapping[str, TableNode],
     config: Mapping[str, Any],
+    files: EntryFiles,
 ) -> None:
     rows, file = _rows(config["rows"]), config.get("csv")
     of_parts = {name: _rows(each) for name, each in config.get("parts", {}).items()}
     if not rows and not file and not any(of_parts.values()):
         raise InvalidValueError(f"There is no row for {node.title}: write rows, or the path csv.")
+    files.check(node, rows)
+    for name, each in of_parts.items():
+        files.check(parts[name], each)
     options = {"skip_duplicates": config["skip_duplicates"]}
     before = len(node.table)
     with node.table.connection.transaction:
         if file:
-            node.table.insert(file, **options)
+            files.insert(node, file, **options)
         if rows:
             node.table.insert(rows, **options)
         for name, each in of_parts.items():

@@ -12,7 +12,9 @@ import dagster as dg
 import numpy as np
 import pytest
 
+from dj_dagster.objects.stores import Stores
 from dj_dagster.orchestration import build_definitions
+from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Manual
 from tests.orchestration.lab import Lab, partition
@@ -78,7 +80,7 @@ def test_rows_of_parts_come_with_their_master(lab: Lab, instance: dg.DagsterInst
 def test_rows_come_from_a_csv_file(lab: Lab, instance: dg.DagsterInstance, tmp_path: Path) -> None:
     file = tmp_path / "subjects.csv"
     file.write_text("subject_id,sex\n1,F\n2,M\n")
-    defs = lab.definitions()
+    defs = build_definitions([lab.schema], entry_folders=[tmp_path])
     assert launch(defs, instance, "insert__lab__subject", csv=str(file)).success
     assert len(lab.Subject()) == 2
     again = launch(defs, instance, "insert__lab__subject", csv=str(file))
@@ -188,3 +190,102 @@ def test_each_type_of_value_has_its_field(lab: Lab, instance: dg.DagsterInstance
         "price": Decimal("1.50"),
         "info": {"a": [1]},
     }
+
+
+SECRET = "b7-secret-of-the-server"
+
+
+@pytest.fixture
+def filed(database_url: str, schema_prefix: str, tmp_path: Path) -> Schema:
+    """A schema with a table ``Paper``, whose rows may hold files of the machine."""
+    stores = Stores({"main": {"protocol": "file", "location": str(tmp_path / "store")}})
+    schema = Schema(f"{schema_prefix}files", connection=Connection(database_url, stores=stores))
+
+    @schema
+    class Paper(Manual):
+        definition = """
+        name : varchar(40)
+        ---
+        pages = null : int32
+        file = null : <attach>
+        folder = null : <object@main>
+        """
+
+    return schema
+
+
+def entered(schema: Schema, instance: dg.DagsterInstance, folders: Any, **config: Any) -> Any:
+    """Launch the entry job of ``Paper``; return whether it went well, and all that it said."""
+    job = f"insert__{schema.database}__paper"
+    result = launch(build_definitions([schema], entry_folders=folders), instance, job, **config)
+    return result.success, "\n".join(map(str, instance.all_logs(result.run_id)))
+
+
+@pytest.mark.parametrize("attribute", ["csv", "file", "folder"])
+def test_files_are_taken_from_allowed_folders_alone(
+    filed: Schema, instance: dg.DagsterInstance, tmp_path: Path, attribute: str
+) -> None:
+    allowed, other = tmp_path / "allowed", tmp_path / "other"
+    allowed.mkdir()
+    other.mkdir()
+    text = f"name,pages\n{SECRET},1\n" if attribute == "csv" else SECRET
+    for folder in (allowed, other):
+        (folder / "taken.csv").write_text(text)
+    (allowed / "link.csv").symlink_to(other / "taken.csv")
+    table = filed["Paper"]
+
+    def config(file: Path) -> dict[str, Any]:
+        if attribute == "csv":
+            return {"csv": str(file)}
+        return {"rows": [{"name": "x", attribute: str(file)}]}
+
+    for folders, file in [
+        ((), allowed / "taken.csv"),
+        ([allowed], other / "taken.csv"),
+        ([allowed], allowed / ".." / "other" / "taken.csv"),
+        ([allowed], allowed / "link.csv"),
+        ([allowed], other / "none.csv"),
+    ]:
+        success, said = entered(filed, instance, folders, **config(file))
+        assert not success, file
+        assert "entry_folders" in said
+        assert SECRET not in said
+        assert len(table) == 0
+    assert entered(filed, instance, [allowed], **config(allowed / "taken.csv"))[0]
+    assert len(table) == 1
+
+
+def test_a_csv_file_cannot_bring_files_of_other_folders(
+    filed: Schema, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    allowed = tmp_path / "allowed"
+    allowed.mkdir()
+    (tmp_path / "key").write_text(SECRET)
+    (allowed / "rows.csv").write_text(f"name,file\nx,{tmp_path / 'key'}\n")
+    success, said = entered(filed, instance, [allowed], csv=str(allowed / "rows.csv"))
+    assert not success
+    assert "Paper.file" in said
+    assert len(filed["Paper"]) == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"{SECRET}:x:0,a\n1,2\n",
+        f"name,pages\nx,{SECRET}\n",
+        f"name,pages\nx,1,{SECRET}\n",
+        f'name,pages\n"{SECRET},1\n',
+        f"name,{SECRET}\nx,1\n",
+        f"name,pages\n{SECRET},1\n{SECRET},2\n",
+    ],
+)
+def test_errors_of_a_csv_file_do_not_quote_it(
+    filed: Schema, instance: dg.DagsterInstance, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "rows.csv").write_text(content)
+    success, said = entered(filed, instance, [tmp_path], csv=str(tmp_path / "rows.csv"))
+    assert not success
+    assert "rows.csv" in said
+    assert "Paper" in said
+    assert SECRET not in said
+    assert len(filed["Paper"]) == 0
