@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import click
 
@@ -25,8 +26,8 @@ def cli() -> None:
 @click.option("--sessions", default=5, show_default=True, help="How many sessions to record.")
 def demo(headless: bool, sessions: int) -> None:
     """Run the demo pipeline: in the Dagster UI, or here with --headless."""
-    if not headless:
-        os.execv(sys.executable, [sys.executable, "-m", "dagster", "dev"])
+    place = _demo_folder()
+    sys.path.insert(0, str(place))
     # The demo's packages are an extra, which other commands do not need.
     try:
         run_headless = import_module("pipelines.demo").run_headless
@@ -34,7 +35,12 @@ def demo(headless: bool, sessions: int) -> None:
         raise DataJointError(
             f"The demo needs {error.name}: pip install 'dj-dagster[demo]'"
         ) from error
-    sys.exit(0 if run_headless(sessions) else 1)
+    if headless:
+        sys.exit(0 if run_headless(sessions) else 1)
+    command = [sys.executable, "-m", "dagster", "dev"]
+    if Path.cwd() != place:
+        command += ["--module-name", "pipelines.definitions", "--working-directory", str(place)]
+    os.execv(sys.executable, command)
 
 
 @cli.command()
@@ -71,6 +77,13 @@ def gc(
         for path in report.missing:
             click.echo(f"  MISSING {path}")
     sys.exit(1 if any(report.missing for report in reports) else 0)
+
+
+def _demo_folder() -> Path:
+    """Return the folder that has the demo's package: inside ours, or the source tree's top."""
+    here = Path(__file__).parent
+    installed = here / "demo"
+    return installed if installed.is_dir() else here.parent
 
 
 def main() -> None:
