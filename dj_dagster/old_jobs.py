@@ -57,6 +57,7 @@ class OldJobs:
             restriction = dict(restriction)
             wanted = frozenset({restriction.pop("key_hash")})
             hashes = wanted if hashes is None else hashes & wanted
+            restriction = restriction or True
         return OldJobs([(queue, jobs & restriction) for queue, jobs in self._jobs], hashes)
 
     def __sub__(self, restriction: Any) -> OldJobs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from importlib import import_module
 from itertools import islice
 from typing import Any
@@ -152,8 +153,9 @@ class DataJointMaker:
                 yield KeyOutcome(key, "made", seconds, rows=1)
             elif values in errors:
                 error = errors[values]
-                text = getattr(error, "__notes__", None) or [f"{type(error).__name__}: {error}"]
-                yield KeyOutcome(key, "failed", seconds, error=error, traceback="\n".join(text))
+                failed = KeyOutcome(key, "failed", seconds, error=error)
+                text = getattr(error, "__notes__", None) or [failed.message]
+                yield replace(failed, traceback="\n".join(text))
             else:
                 yield KeyOutcome(key, "reserved" if values in known else "missing")
 

@@ -51,7 +51,7 @@ class Progress:
         """Count a key."""
         self.counts[outcome.status] = self.counts.get(outcome.status, 0) + 1
         if outcome.error is not None:
-            self.failed[partition] = f"{type(outcome.error).__name__}: {outcome.error}"
+            self.failed[partition] = outcome.message
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(self.counts.items()))

@@ -16,7 +16,7 @@ from dj_dagster.errors import DataJointError, DuplicateError
 from dj_dagster.relational.algebra.condition import make_condition
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.workflow.make import Makes
-from dj_dagster.workflow.pending import Key, is_present, rows_of
+from dj_dagster.workflow.pending import Key, has_parents, is_present, rows_of
 from dj_dagster.workflow.running import MakeRunner
 from dj_dagster.workflow.sigterm import ToldToEnd
 from dj_dagster.workflow.version import code_version
@@ -32,8 +32,8 @@ class KeyOutcome:
     ----------
     status
         ``made`` now; ``present`` already; ``missing`` from the key source, for example because a
-        parent's row is not there (yet); ``reserved`` by another worker, failed before or to be
-        ignored; ``failed`` now.
+        parent's row is not there (yet), or was deleted meanwhile; ``reserved`` by another worker,
+        not due yet, failed before or to be ignored; ``failed`` now.
     seconds
         Wall time of `make` and its commit.
     rows, bytes
@@ -55,8 +55,16 @@ class KeyOutcome:
         """The error in a line, ``""`` where there is none."""
         if self.error is None:
             return ""
-        text = str(self.error)
+        text = text_of(self.error)
         return f"{type(self.error).__name__}: {text}" if text else type(self.error).__name__
+
+
+def text_of(error: BaseException) -> str:
+    """Return what an exception says, ``""`` where its own `__str__` fails."""
+    try:
+        return str(error)
+    except (Exception, SystemExit):
+        return ""
 
 
 class Attempts:
@@ -98,8 +106,10 @@ class Attempts:
             # A make that calls sys.exit fails its key, not those behind it.
             if isinstance(error, DuplicateError) and is_present(self._table, key):
                 return KeyOutcome(key, "present")
+            if self._is_gone(key):
+                return KeyOutcome(key, "missing")
             seconds = time.perf_counter() - started
-            return KeyOutcome(key, "failed", seconds, error=error, traceback=traceback.format_exc())
+            return KeyOutcome(key, "failed", seconds, error=error, traceback=_stack(error))
         if self._has_metadata:
             try:
                 self._note(key, began, seconds)
@@ -107,6 +117,13 @@ class Attempts:
                 # The rows are in: the key is made, whatever is known of how long it took.
                 warnings.warn(f"{self._table.name} {key}: {error}", stacklevel=2)
         return KeyOutcome(key, "made", seconds, made.rows, made.bytes)
+
+    def _is_gone(self, key: Key) -> bool:
+        """Whether a parent's row was deleted while its key was made."""
+        try:
+            return not has_parents(self._table, key)
+        except DataJointError:
+            return False
 
     def _note(self, key: Key, began: datetime, seconds: float) -> None:
         table = self._table
@@ -121,3 +138,12 @@ class Attempts:
             "_job_version": self._version,
         }
         table.connection.execute(sa.update(target).where(where).values(values))
+
+
+def _stack(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except (Exception, SystemExit):
+        # Such as a syntax error whose place is no place.
+        lines = traceback.format_tb(error.__traceback__)
+        return "".join(["Traceback (most recent call last):\n", *lines, type(error).__name__, "\n"])

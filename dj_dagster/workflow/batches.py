@@ -122,13 +122,17 @@ class Batches:
             return
         if len(others) > len(got):
             others |= {queue.row(key): key for key in _taken(waiting, LOOKAHEAD)}
-        names = [*queue.rows.key, "status"]
+        names = [*queue.rows.key, "status", "scheduled_time"]
         jobs = fetch.rows(queue.connection, queue.rows.node(rows=others), names)
-        statuses = {row[:-1]: row[-1] for row in jobs}
-        no_job = "pending" if self.given else "done"
+        known = {row[:-2]: row[-2:] for row in jobs}
+        no_job = ("pending" if self.given else "done", None)
+        # A job that is due later is for nobody now.
+        now = queue.rows.now() if any(status == "pending" for status, _ in known.values()) else None
         free: list[Key] = []
         for row, key in others.items():
-            if statuses.get(row, no_job) in self.statuses:
+            status, due = known.get(row, no_job)
+            later = status == "pending" and due is not None and now is not None and due > now
+            if status in self.statuses and not later:
                 free.append(key)
             else:
                 yield KeyOutcome(key, "reserved")

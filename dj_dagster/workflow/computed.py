@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,7 @@ class AutoPopulate(Makes):
         QueryError
             If a restriction would choose every key by accident.
         Exception
-            What a `make` raised, unless `suppress_errors`.
+            What a `make` raised, unless `suppress_errors`; a note names table and key.
         """
         check_populable(self)
         pending.check_restrictions(self, *restrictions)
@@ -105,7 +105,7 @@ class AutoPopulate(Makes):
         making = Making(
             reserve=reserve_jobs, given=keys is not None, make_kwargs=dict(make_kwargs or {})
         )
-        tally = _Tally(suppress_errors, return_exception_objects)
+        tally = _Tally(self.class_name, suppress_errors, return_exception_objects)
         with (
             exit_on_sigterm() if reserve_jobs else nullcontext(),
             progress.Progress(disable=not display_progress) as bar,
@@ -157,6 +157,7 @@ class AutoPopulate(Makes):
 class _Tally:
     """What `populate` returns, in the making."""
 
+    table: str
     suppress: bool
     as_objects: bool
     made: int = 0
@@ -170,6 +171,9 @@ class _Tally:
         self.made += outcome.status == "made"
         if outcome.error is not None:
             if not self.suppress:
+                # Notes of its own may be anything.
+                with suppress(Exception):
+                    outcome.error.add_note(f"While {self.table} was made for {outcome.key}.")
                 raise outcome.error
             self.errors.append((outcome.key, outcome.error if self.as_objects else outcome.message))
 

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
 from dj_dagster.errors import PopulateError
-from dj_dagster.workflow.attempt import KeyOutcome
+from dj_dagster.workflow.attempt import KeyOutcome, text_of
 from dj_dagster.workflow.make import Makes
 from dj_dagster.workflow.pending import Key
 from dj_dagster.workflow.populate import Making
@@ -101,8 +101,8 @@ def _portable(outcome: KeyOutcome) -> tuple[KeyOutcome, tuple[str, str] | None]:
         return outcome, None
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:
-        return replace(outcome, error=None), (type(error).__name__, str(error))
+    except (Exception, SystemExit):
+        return replace(outcome, error=None), (type(error).__name__, text_of(error))
     return outcome, None
 
 
@@ -113,5 +113,7 @@ def restored(item: tuple[KeyOutcome, tuple[str, str] | None]) -> KeyOutcome:
         name, text = told
         outcome = replace(outcome, error=type(name, (PopulateError,), {})(text))
     if outcome.error is not None and outcome.traceback:
-        outcome.error.add_note(f"In a worker process:\n{outcome.traceback}")
+        # Notes of its own may be anything.
+        with contextlib.suppress(Exception):
+            outcome.error.add_note(f"In a worker process:\n{outcome.traceback}")
     return outcome

@@ -14,7 +14,16 @@ import sqlalchemy as sa
 from dj_dagster.model.declaration import Default
 from dj_dagster.model.heading import Heading
 from dj_dagster.model.types import Family, parse_type
-from dj_dagster.relational.algebra.algebra import All, Condition, In, Node, all_rows, restrict
+from dj_dagster.relational.algebra.algebra import (
+    All,
+    AnyOf,
+    Condition,
+    In,
+    Node,
+    SQLText,
+    all_rows,
+    restrict,
+)
 from dj_dagster.relational.backends.temporal import as_datetime
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
@@ -91,6 +100,12 @@ class JobRows:
     def node(self, *statuses: str, rows: Iterable[Row] | None = None) -> Node:
         """Return the query for the jobs in any of these statuses, of some keys or all."""
         return restrict(all_rows(self.stored.name, self.heading), self._condition(statuses, rows))
+
+    def held(self, *statuses: str) -> Node:
+        """Return the query for the jobs in any of these statuses, and those that are due later."""
+        later = SQLText(f"status = 'pending' AND scheduled_time > {self._now_sql()}")
+        of_status = self._condition(statuses, None)
+        return restrict(all_rows(self.stored.name, self.heading), AnyOf((of_status, later)))
 
     def add(self, rows: Sequence[Row], **columns: Any) -> None:
         """Put keys into the queue; those that are there stay as they are."""
@@ -274,9 +289,11 @@ class JobRows:
         return tuple(d(v) if d else v for v, d in zip(row, decoders, strict=True))
 
     def _now(self) -> sa.ColumnElement[Any]:
+        return sa.literal_column(self._now_sql())
+
+    def _now_sql(self) -> str:
         now = Default("CURRENT_TIMESTAMP(3)", is_expression=True)
-        sql = self.connection.backend.default_sql(now, parse_type("datetime(3)"))
-        return sa.literal_column(sql)
+        return self.connection.backend.default_sql(now, parse_type("datetime(3)"))
 
 
 def _storable(text: str) -> str:

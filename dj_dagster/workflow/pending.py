@@ -16,6 +16,7 @@ from dj_dagster.relational.table import Table
 from dj_dagster.relational.values import comparable
 from dj_dagster.workflow.key_ranges import differing
 from dj_dagster.workflow.key_source import (
+    base,
     checked_key_source,
     default_source,
     lacking,
@@ -145,6 +146,20 @@ def is_present(table: Makes, key: Mapping[str, Any]) -> bool:
     """Return whether the table has a row of a key."""
     node = restrict(rows_of(table), make_condition(key, table.heading))
     return fetch.exists(table.connection, node)
+
+
+def has_parents(table: Makes, key: Mapping[str, Any]) -> bool:
+    """Return whether the rows are there that a key refers to."""
+    for foreign_key in table.foreign_keys:
+        parent = base(table.connection, foreign_key.parent)
+        names = foreign_key.attributes
+        if not names or parent is None or not names.keys() <= key.keys():
+            continue
+        of_key = {name: key[child] for child, name in names.items()}
+        node = restrict(parent, make_condition(of_key, parent.heading))
+        if not fetch.exists(table.connection, node):
+            return False
+    return True
 
 
 def typed(table: Makes, keys: Iterable[Mapping[str, Any]]) -> list[Key]:

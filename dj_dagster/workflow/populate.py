@@ -66,6 +66,8 @@ def pending_keys(
 ) -> list[Key]:
     """Return the keys that a computed table has still to make, in their order.
 
+    Those of jobs that are due later are left out.
+
     Parameters
     ----------
     *restrictions
@@ -82,7 +84,7 @@ def pending_keys(
         return unmade_keys(table, *restrictions, limit=limit)
     queue.release_dead()
     held = ("reserved", "ignore") if retry_errors else ("reserved", "ignore", "error")
-    return unmade_keys(table, *restrictions, held=queue.rows.node(*held), limit=limit)
+    return unmade_keys(table, *restrictions, held=queue.rows.held(*held), limit=limit)
 
 
 def populate_keys(
