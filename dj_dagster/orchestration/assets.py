@@ -1,7 +1,7 @@
 """Assets of tables: external ones for what people enter, ops for what `make` fills."""
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,12 +16,14 @@ from dagster import (
     MaterializeResult,
     PartitionMapping,
     PartitionsDefinition,
+    ScalarUnion,
     SpecificPartitionsPartitionMapping,
     multi_asset,
 )
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.orchestration.chosen import RunChoice
 from dj_dagster.orchestration.code_version import code_place, code_version
 from dj_dagster.orchestration.column_schema import column_schema
 from dj_dagster.orchestration.naming import group_name, op_name
@@ -40,9 +42,9 @@ Partitions = Mapping[AssetKey, PartitionsDefinition[Any] | None]
 
 CONFIG = {
     "keys": Field(
-        [str],
+        ScalarUnion(str, [str]),
         is_required=False,
-        description="Partition keys to make, instead of the run's own partitions.",
+        description="Partition keys to make, instead of the run's own partitions, or: all.",
     ),
     "retry_errors": Field(
         bool, default_value=True, description="Whether to try keys again that failed before."
@@ -138,15 +140,15 @@ def populated_assets(
     )
     def populate(context: AssetExecutionContext) -> Iterator[MaterializeResult[Any]]:
         config = context.op_execution_context.op_config
-        in_run = context.op_execution_context.has_partitions
-        covered = list(context.partition_keys) if node.grain and in_run else []
+        choice = RunChoice(context.instance, context.run)
+        partitions = choice.partitions(node, config.get("keys"))
         step = Step.of(context)
         progress = populate_table(
             step,
             graph,
             node,
-            _keys(node, config.get("keys", covered)),
-            planned=_planned(context, covered),
+            _keys(node, partitions),
+            planned=_planned(context, choice.covered(node)),
             retry_errors=config["retry_errors"] or step.again,
             work=replace(work, isolate=work.isolate or config["isolate"]),
             recompute=config["on_existing"] == "recompute",
@@ -171,18 +173,17 @@ def _mapping(
     return SpecificPartitionsPartitionMapping([])
 
 
-def _keys(node: TableNode, partitions: list[str]) -> list[dict[str, Any]] | None:
-    """Return the keys to make; None, for all that are pending, where a run names none."""
-    if node.grain is None or not partitions:
+def _keys(node: TableNode, partitions: Sequence[str] | None) -> list[dict[str, Any]] | None:
+    """Return the keys of partitions, in their order; None, for all, where there are none."""
+    if node.grain is None or partitions is None:
         return None
-    return [node.grain.decode(partition) for partition in partitions]
+    return sorted(map(node.grain.decode, partitions), key=lambda key: tuple(key.values()))
 
 
-def _planned(context: AssetExecutionContext, covered: list[str]) -> set[str]:
+def _planned(context: AssetExecutionContext, covered: Sequence[str]) -> set[str]:
     """Return the partitions that Dagster announced one by one when the run was created."""
     storage = context.instance.event_log_storage
-    many = len(covered) > 1
-    if many and storage.supports_partition_subset_in_asset_materialization_planned_events:
+    if storage.supports_partition_subset_in_asset_materialization_planned_events:
         return set()
     return set(covered)
 

@@ -6,10 +6,11 @@ from functools import partial
 from typing import Any
 
 from dagster import Any as AnyConfig
-from dagster import AssetKey, Field, JobDefinition, OpExecutionContext, op
+from dagster import AssetKey, Field, JobDefinition, OpExecutionContext, ScalarUnion, op
 from dagster import job as dagster_job
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.orchestration.chosen import ALL
 from dj_dagster.orchestration.maker import OwnMaker
 from dj_dagster.orchestration.populating import ON_EXISTING, populate_table, raise_if_failed
 from dj_dagster.orchestration.progress import Progress
@@ -28,16 +29,16 @@ OP_NAME = "populate_tables"  # a job and an op cannot share a name
 
 CONFIG = {
     "tables": Field(
-        [str],
-        default_value=[],
-        description="Tables as 'Processed' or 'lab.Processed'; all that make fills if empty.",
+        ScalarUnion(str, [str]),
+        default_value=ALL,
+        description="Tables as 'Processed' or 'lab.Processed'; all: those that make fills.",
     ),
     "restriction": Field(
         AnyConfig,
         is_required=False,
         description='Which keys: {subject_id: 3}, "subject_id < 3", or a list of which any holds.',
     ),
-    "limit": Field(int, default_value=0, description="Keys per table, at most; 0 for all."),
+    "limit": Field(int, is_required=False, description="Keys per table, at most."),
     "retry_errors": Field(
         bool, default_value=False, description="Whether to try keys again that failed before."
     ),
@@ -64,7 +65,9 @@ def populate_job(
     def populate(context: OpExecutionContext) -> None:
         config: dict[str, Any] = context.op_config
         nodes = chosen_tables(graph, config["tables"])
-        check_restriction(nodes, config.get("restriction"))
+        check_limit(config.get("limit"))
+        if "restriction" in config:
+            check_restriction(nodes, config["restriction"])
         progress = [
             _populate(context, graph, node, versions, works.get(node.key, HERE)) for node in nodes
         ]
@@ -80,16 +83,64 @@ def populate_job(
     return populate_tables
 
 
-def chosen_tables(graph: TableGraph, names: Iterable[str]) -> list[TableNode]:
-    """Return the tables of `names`, parents first; all that `make` fills when there are none.
+def chosen_tables(graph: TableGraph, names: str | Iterable[str]) -> list[TableNode]:
+    """Return the tables of `names`, parents first; those that `make` fills for ``"all"``.
 
     Raises
     ------
     ConfigurationError
-        When a name is that of no table, or of one that `make` does not fill.
+        When there are no names, or one is that of no table, or of one that `make` does not fill.
     """
-    wanted = {graph.populated_named(name).key for name in names}
-    return [node for node in graph.populated if not wanted or node.key in wanted]
+    if names == ALL:
+        return list(graph.populated)
+    wanted = {graph.populated_named(name).key for name in table_names(names)}
+    return [node for node in graph.populated if node.key in wanted]
+
+
+def table_names(names: str | Iterable[str]) -> list[str]:
+    """Return the names of tables as a list, one where only one is given.
+
+    Raises
+    ------
+    ConfigurationError
+        When there are none.
+    """
+    found = [names] if isinstance(names, str) else list(names)
+    if not found:
+        raise ConfigurationError(f"An empty list of tables is none: name some, or write {ALL!r}.")
+    return found
+
+
+def check_limit(limit: int | None) -> None:
+    """Refuse a limit that allows no key.
+
+    Raises
+    ------
+    ConfigurationError
+        When there is one below 1.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigurationError(
+            f"limit is {limit}: write 1 or more, or leave it out for no limit."
+        )
+
+
+def check_said(restriction: Any) -> None:
+    """Refuse a restriction that says nothing, alone or in a list: it would choose every key.
+
+    Raises
+    ------
+    ConfigurationError
+        When it is empty.
+    """
+    if isinstance(restriction, list):
+        for each in restriction:
+            check_said(each)
+    elif restriction is None or restriction == {} or not str(restriction).strip():
+        raise ConfigurationError(
+            f"A restriction of {restriction!r} restricts nothing: leave it out for all keys of the "
+            "tables, or say which."
+        )
 
 
 def check_restriction(nodes: Iterable[TableNode], restriction: Any) -> None:
@@ -98,12 +149,11 @@ def check_restriction(nodes: Iterable[TableNode], restriction: Any) -> None:
     Raises
     ------
     ConfigurationError
-        If no table has one of its names; with those there are.
+        If it is empty, or no table has one of its names; with those there are.
     QueryError
-        If a table has none of them, or it is empty.
+        If a table has none of them.
     """
-    if restriction is None:
-        return
+    check_said(restriction)
     nodes = list(nodes)
     _check_names(nodes, restriction)
     for node in nodes:
@@ -132,10 +182,15 @@ def _names(node: TableNode) -> Iterable[str]:
 
 def _named(restriction: Any) -> Iterator[str]:
     if isinstance(restriction, dict):
-        yield from map(str, restriction)
+        yield from map(_attribute, restriction)
     elif isinstance(restriction, list):
         for each in restriction:
             yield from _named(each)
+
+
+def _attribute(name: object) -> str:
+    """Return the attribute in which a name looks, which may be a path in its JSON."""
+    return str(name).partition(".")[0]
 
 
 def _populate(
@@ -149,12 +204,12 @@ def _populate(
     if node.grain is not None:
         # Marks of partitions that are not registered would not be shown.
         sync_partitions(context.instance, graph, node.grain)
-    restrictions = [config["restriction"]] if config.get("restriction") is not None else []
+    restrictions = [config["restriction"]] if "restriction" in config else []
     recompute = config["on_existing"] == "recompute"
     choose = partial(existing_keys, node) if recompute else node.pending
     step = Step.of(context)
     retry_errors = config["retry_errors"] or step.again
-    keys = choose(*restrictions, limit=config["limit"] or None, retry_errors=retry_errors)
+    keys = choose(*restrictions, limit=config.get("limit"), retry_errors=retry_errors)
     return populate_table(
         step,
         graph,

@@ -8,7 +8,15 @@ from typing import Any
 
 from dagster import DefaultScheduleStatus, ScheduleDefinition
 
-from dj_dagster.orchestration.jobs import JOB_NAME, OP_NAME, chosen_tables
+from dj_dagster.orchestration.chosen import ALL
+from dj_dagster.orchestration.jobs import (
+    JOB_NAME,
+    OP_NAME,
+    check_limit,
+    check_said,
+    chosen_tables,
+    table_names,
+)
 from dj_dagster.orchestration.table_graph import TableGraph
 
 _TABLES = "dj/tables"
@@ -16,10 +24,10 @@ _TABLES = "dj/tables"
 
 def populate_schedule(
     cron: str,
-    tables: Iterable[str] = (),
+    tables: str | Iterable[str] = ALL,
     *,
     restriction: Any = None,
-    limit: int = 0,
+    limit: int | None = None,
     retry_errors: bool = False,
     name: str | None = None,
     timezone: str | None = None,
@@ -32,7 +40,7 @@ def populate_schedule(
     cron
         When: minute, hour, day of the month, month, day of the week.
     tables
-        Which, as ``"Processed"`` or ``"lab.Processed"``; all that `make` fills by default.
+        Which, as ``"Processed"`` or ``"lab.Processed"``; ``"all"`` for those that `make` fills.
     restriction, limit, retry_errors
         See the config of the populate job.
     name
@@ -42,14 +50,23 @@ def populate_schedule(
     running
         Whether it is on from the start.
 
+    Raises
+    ------
+    ConfigurationError
+        When the list of tables, or the restriction, is empty, or the limit is below 1.
+
     Examples
     --------
     >>> populate_schedule("0 3 * * *", tables=["lab.Processed"]).name
     'populate_lab_processed'
     """
-    names = [tables] if isinstance(tables, str) else list(tables)
-    config: dict[str, Any] = {"tables": names, "limit": limit, "retry_errors": retry_errors}
+    names = ALL if tables == ALL else table_names(tables)
+    config: dict[str, Any] = {"tables": names, "retry_errors": retry_errors}
+    check_limit(limit)
+    if limit is not None:
+        config["limit"] = limit
     if restriction is not None:
+        check_said(restriction)
         config["restriction"] = restriction
     return ScheduleDefinition(
         name=name or _name(names),
@@ -76,6 +93,7 @@ def check_tables(graph: TableGraph, schedules: Iterable[Any]) -> None:
             chosen_tables(graph, names)
 
 
-def _name(tables: list[str]) -> str:
-    words = [re.sub(r"\W+", "_", table).lower() for table in tables]
-    return "_".join(["populate", *(words or ["all"])])
+def _name(tables: str | list[str]) -> str:
+    names = [tables] if isinstance(tables, str) else tables
+    words = [re.sub(r"\W+", "_", table).lower() for table in names]
+    return "_".join(["populate", *words])

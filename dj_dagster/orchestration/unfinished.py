@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
-from dagster import AssetKey, DagsterInstance, DagsterRun, RunsFilter
+from dagster import AssetKey, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.tags import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-    PARTITION_NAME_TAG,
-)
 
-from dj_dagster.orchestration.grains import Grain
-from dj_dagster.orchestration.naming import op_name
+from dj_dagster.errors import DataJointError, InvalidValueError
+from dj_dagster.orchestration.chosen import RunChoice
 from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
 
@@ -49,15 +44,20 @@ class RunBook:
 
     def __init__(self) -> None:
         self._runs: dict[str, HeldKeys] = {}
+        self._announcing: set[str] = set()
 
     def read(self, instance: DagsterInstance, graph: TableGraph) -> list[HeldKeys]:
         """Read the queued, starting and running runs; return what those held that have ended."""
         unfinished = RunsFilter(statuses=list(NOT_FINISHED_STATUSES))
         now = set(instance.get_run_ids(unfinished))
-        new = sorted(now - set(self._runs))
+        new = sorted(now - set(self._runs) | self._announcing)
+        self._announcing.clear()
         if new:
             for run in instance.get_runs(RunsFilter(run_ids=new)):
                 self._runs[run.run_id] = held_by(instance, graph, run)
+                # Its partitions are being announced while it is created.
+                if run.status is DagsterRunStatus.NOT_STARTED:
+                    self._announcing.add(run.run_id)
         return [self._runs.pop(run_id) for run_id in set(self._runs) - now]
 
     def held(self) -> HeldKeys:
@@ -69,43 +69,31 @@ class RunBook:
 
 
 def held_by(instance: DagsterInstance, graph: TableGraph, run: DagsterRun) -> HeldKeys:
-    """Return what a run is going to make."""
-    held = HeldKeys()
+    """Return what a run is going to make; a whole table where that is not known (yet)."""
+    held, choice = HeldKeys(), RunChoice(instance, run)
     for node in _nodes(run, graph):
-        partitions = _partitions(instance, run, node)
-        if partitions:
-            held.partitions[node.key] = set(partitions)
-        else:
+        covered: Sequence[str] = ()
+        named: Sequence[str] | None = None
+        # The run may be about to announce them; else its step is going to fail by this.
+        with suppress(DataJointError):
+            covered = choice.covered(node)
+            named = choice.configured(node)
+        # Those that it does not make are announced all the same, and its end is theirs too.
+        if found := {p for p in (*covered, *(named or ())) if _is_key(node, p)}:
+            held.partitions[node.key] = found
+        if named is None:
             held.whole.add(node.key)
     return held
+
+
+def _is_key(node: TableNode, partition: str) -> bool:
+    """Whether a partition, which a person may have written, stands for a key of the table."""
+    try:
+        return node.grain is not None and bool(node.grain.decode(partition))
+    except InvalidValueError:
+        return False
 
 
 def _nodes(run: DagsterRun, graph: TableGraph) -> Iterable[TableNode]:
     selected = run.asset_selection or ()
     return [graph.by_key[key] for key in selected if key in graph.by_key]
-
-
-def _partitions(instance: DagsterInstance, run: DagsterRun, node: TableNode) -> list[str]:
-    named = _configured(run, node)
-    if named or node.grain is None:
-        return named
-    if PARTITION_NAME_TAG in run.tags:
-        return [run.tags[PARTITION_NAME_TAG]]
-    return _range(instance, run, node.grain)
-
-
-def _configured(run: DagsterRun, node: TableNode) -> list[str]:
-    op = node.master or node.key
-    config: Any = run.run_config
-    for name in ("ops", op_name(op), "config", "keys"):
-        config = config.get(name, {})
-    return list(config)
-
-
-def _range(instance: DagsterInstance, run: DagsterRun, grain: Grain) -> list[str]:
-    start = run.tags.get(ASSET_PARTITION_RANGE_START_TAG)
-    end = run.tags.get(ASSET_PARTITION_RANGE_END_TAG)
-    registered = list(instance.get_dynamic_partitions(grain.name))
-    if start not in registered or end not in registered:
-        return []
-    return registered[registered.index(start) : registered.index(end) + 1]

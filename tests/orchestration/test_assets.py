@@ -289,6 +289,29 @@ def test_a_schedule_of_a_table_that_make_does_not_fill_is_refused(lab: Lab) -> N
         lab.definitions(schedules=[populate_schedule("0 3 * * *", tables=["Proccessed"])])
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"tables": []}, "empty list of tables"),
+        ({"restriction": {}}, "restricts nothing"),
+        ({"limit": 0}, "limit is 0"),
+    ],
+)
+def test_a_schedule_of_nothing_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        populate_schedule("0 3 * * *", **options)
+
+
+def test_a_schedule_of_all_tables_says_so(lab: Lab) -> None:
+    nightly = populate_schedule("0 3 * * *")
+    defs = lab.definitions(schedules=[nightly])
+    with dg.build_schedule_context() as context:
+        (request,) = list(nightly.evaluate_tick(context).run_requests or [])
+    assert request.run_config["ops"]["populate_tables"]["config"]["tables"] == "all"
+    assert nightly.name == "populate_all"
+    assert dg.validate_run_config(defs.resolve_job_def("populate"), request.run_config)
+
+
 def test_settings_of_a_table_that_is_not_there_are_refused(lab: Lab) -> None:
     wrong = SensorSettings(tables={"Procesed": TableSettings(batch_size=5)})
     with pytest.raises(ConfigurationError, match=r"'Procesed', which is no table; there are lab\."):

@@ -66,7 +66,7 @@ def test_a_restriction_by_a_name_that_no_table_has_is_refused(
 
 
 @pytest.mark.parametrize("on_existing", ["skip", "recompute"])
-@pytest.mark.parametrize("restriction", [{"filter_id": 1}, {}, [{}], [{"session_id": 1}, {}]])
+@pytest.mark.parametrize("restriction", [{"filter_id": 1}, [{"session_id": 1}, {"filter_id": 1}]])
 def test_a_restriction_that_means_nothing_to_a_table_is_refused(
     lab: Lab, instance: dg.DagsterInstance, restriction: Any, on_existing: str
 ) -> None:
@@ -79,11 +79,42 @@ def test_a_restriction_that_means_nothing_to_a_table_is_refused(
     assert len(lab.RawData()) == 2
 
 
+@pytest.mark.parametrize("on_existing", ["skip", "recompute"])
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"tables": []}, "An empty list of tables is none: name some, or write 'all'."),
+        ({"tables": ["all"]}, "names no table"),
+        ({"restriction": {}}, "A restriction of {} restricts nothing"),
+        ({"restriction": None}, "A restriction of None restricts nothing"),
+        ({"restriction": " "}, "A restriction of ' ' restricts nothing"),
+        ({"restriction": [{"session_id": 1}, {}]}, "A restriction of {} restricts nothing"),
+        ({"limit": 0}, "limit is 0: write 1 or more"),
+    ],
+)
+def test_nothing_is_not_everything(
+    lab: Lab, instance: dg.DagsterInstance, config: dict[str, Any], said: str, on_existing: str
+) -> None:
+    lab.add_sessions(range(2))
+    defs = lab.definitions()
+    lab.RawData.populate()
+    lab.calls.clear()
+    assert said in error_text(launch(defs, instance, on_existing=on_existing, **config))
+    assert lab.calls == []
+    assert len(lab.RawData()) == 2
+
+
 def test_an_empty_list_of_keys_makes_nothing(lab: Lab, instance: dg.DagsterInstance) -> None:
     lab.add_sessions(range(2))
     for on_existing in ("skip", "recompute"):
         assert launch(lab.definitions(), instance, restriction=[], on_existing=on_existing).success
     assert lab.calls == []
+
+
+def test_all_tables_have_a_word(lab: Lab, instance: dg.DagsterInstance) -> None:
+    lab.add_sessions(range(2))
+    assert launch(lab.definitions(), instance, tables="all").success
+    assert {table for table, _ in lab.calls} == {"RawData", "Processed", "Filtered"}
 
 
 def test_tables_are_made_in_the_processes_that_the_translator_says(

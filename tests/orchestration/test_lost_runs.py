@@ -67,6 +67,50 @@ def test_runs_that_die_without_a_word_are_tried_a_few_times(
     assert requested(tick(defs, instance)) == []
 
 
+def test_keys_whose_rows_go_again_and_again_are_made_each_time(
+    any_lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    defs = any_lab.definitions(sensor_settings=SensorSettings(attempts=1))
+    any_lab.add_sessions(range(2))
+    for _ in range(4):
+        assert all(run_until_quiet(defs, instance))
+        assert len(any_lab.Processed()) == 2
+        any_lab.RawData.delete()
+
+
+def test_runs_that_died_before_the_rows_were_made_do_not_count_later(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    defs = lab.definitions(sensor_settings=SensorSettings(attempts=2))
+    lab.add_sessions(range(2))
+    for _ in range(2):
+        (request,) = requested(tick(defs, instance))
+        start_and_die(instance, submit(defs, instance, request))
+        (request,) = requested(tick(defs, instance))
+        assert execute(defs, instance, submit(defs, instance, request))
+        run_until_quiet(defs, instance)
+        assert len(lab.RawData()) == 2
+        lab.RawData.delete()
+
+
+def test_a_run_is_asked_for_though_old_runs_were_deleted(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    defs = lab.definitions()
+    lab.add_sessions(range(2))
+    first, second = [], []
+    for runs in (first, second):
+        (request,) = requested(tick(defs, instance))
+        runs.append(submit(defs, instance, request))
+        assert execute(defs, instance, runs[0])
+        run_until_quiet(defs, instance)
+        lab.RawData.delete()
+    instance.delete_run(first[0].run_id)
+    (request,) = requested(tick(defs, instance))
+    # A key that was used before would give the old run.
+    assert submit(defs, instance, request).run_id != second[0].run_id
+
+
 def test_a_batch_is_in_one_live_run_also_where_its_request_was_forgotten(
     lab: Lab, instance: dg.DagsterInstance
 ) -> None:

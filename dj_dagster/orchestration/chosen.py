@@ -1,0 +1,159 @@
+"""Which keys a run makes: those that were chosen when it was created, and never more.
+
+A range of partitions is its two ends in the run's tags. What lies between them changes: a key that
+is deleted and entered again comes last. The events by which a run announces its partitions are
+written as it is created, and say which ones were chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from dagster import AssetKey, DagsterEventType, DagsterInstance, DagsterRun
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
+
+from dj_dagster.errors import ConfigurationError, PopulateError
+from dj_dagster.orchestration.naming import op_name
+from dj_dagster.orchestration.table_node import TableNode
+
+ALL = "all"
+"""The one word for all keys, or all tables: what is empty or left out never means it."""
+
+Keys = str | Sequence[str] | None
+"""What a run's config says of keys: `ALL`, partition keys, or nothing."""
+
+
+@dataclass
+class RunChoice:
+    """The partitions that a run is for; the step and the sensor both go by it."""
+
+    instance: DagsterInstance
+    run: DagsterRun
+    _read: dict[str, Mapping[AssetKey, list[str]]] = field(
+        default_factory=dict[str, Mapping[AssetKey, list[str]]]
+    )
+
+    def partitions(self, node: TableNode, keys: Keys) -> Sequence[str] | None:
+        """Return the partitions of a table that the run makes, None for all.
+
+        A table without partitions is chosen as a whole.
+
+        Parameters
+        ----------
+        keys
+            What the config of the table's op says of them; it goes before the run's partitions.
+
+        Raises
+        ------
+        ConfigurationError
+            When nothing says which, or `keys` is empty.
+        PopulateError
+            When it cannot be known any more what a range was.
+        """
+        if keys == ALL:
+            return None
+        if keys is not None:
+            return _named(node, keys)
+        if node.grain is None:
+            return None
+        if not self._tagged:
+            raise ConfigurationError(
+                f"The run names no partition of {node.title}, and no keys: choose partitions, or "
+                f"write keys: {ALL} in the config of {op_name(node.key)}."
+            )
+        return self.covered(node)
+
+    def configured(self, node: TableNode) -> Sequence[str] | None:
+        """Return the same for a run that waits, by its own config."""
+        config: Any = self.run.run_config
+        for name in ("ops", op_name(node.master or node.key), "config"):
+            config = config.get(name, {}) if isinstance(config, Mapping) else {}
+        return self.partitions(node, config.get("keys"))
+
+    def covered(self, node: TableNode) -> Sequence[str]:
+        """Return the partitions of a table that the run's tags stand for.
+
+        Raises
+        ------
+        PopulateError
+            When it cannot be known any more what a range was.
+        """
+        if node.grain is None or not self._tagged:
+            return []
+        start, end = self._tagged
+        if start == end:
+            return [start]
+        for run in self._first, self.run:
+            if (found := self._announced_by(run).get(node.key)) is not None:
+                return found
+        raise PopulateError(
+            f"{node.title} is not made: the run is for the partitions {start!r} to {end!r}, and "
+            "the events that say which these were are gone. Launch them anew."
+        )
+
+    @cached_property
+    def _tagged(self) -> tuple[str, str] | None:
+        return _ends(self.run)
+
+    @cached_property
+    def _first(self) -> DagsterRun:
+        """The run that this one repeats: its range was chosen then."""
+        root = self.run.root_run_id
+        found = self.instance.get_run_by_id(root) if root else None
+        return found if found is not None and _ends(found) == self._tagged else self.run
+
+    def _announced_by(self, run: DagsterRun) -> Mapping[AssetKey, list[str]]:
+        if run.run_id not in self._read:
+            self._read[run.run_id] = announced(self.instance, run.run_id)
+        return self._read[run.run_id]
+
+
+def announced(instance: DagsterInstance, run_id: str) -> dict[AssetKey, list[str]]:
+    """Return the partitions that a run has announced, by table."""
+    found: dict[AssetKey, dict[str, None]] = {}
+    planned = DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+    for entry in instance.all_logs(run_id, of_type=planned):
+        data = entry.get_dagster_event().asset_materialization_planned_data
+        partitions = found.setdefault(data.asset_key, {})
+        if data.partition is not None:
+            partitions[data.partition] = None
+        elif data.partitions_subset is not None:
+            partitions.update(dict.fromkeys(data.partitions_subset.get_partition_keys()))
+        else:
+            del found[data.asset_key]
+    return {key: list(partitions) for key, partitions in found.items()}
+
+
+def _ends(run: DagsterRun) -> tuple[str, str] | None:
+    """Return the first and the last partition that a run is for, None where it has none."""
+    if PARTITION_NAME_TAG in run.tags:
+        return run.tags[PARTITION_NAME_TAG], run.tags[PARTITION_NAME_TAG]
+    start = run.tags.get(ASSET_PARTITION_RANGE_START_TAG)
+    end = run.tags.get(ASSET_PARTITION_RANGE_END_TAG)
+    return (start, end) if start and end else None
+
+
+def _named(node: TableNode, keys: str | Sequence[str]) -> Sequence[str]:
+    if isinstance(keys, str):
+        raise ConfigurationError(
+            f"The config of {op_name(node.key)} has keys: {keys}. Write a list of partition keys "
+            f"of {node.title}, or {ALL}."
+        )
+    if not keys:
+        raise ConfigurationError(
+            f"The config of {op_name(node.key)} has an empty list of keys, which is none: leave it "
+            f"out to make the run's own partitions of {node.title}, or write keys: {ALL}."
+        )
+    if node.grain is None:
+        raise ConfigurationError(
+            f"The config of {op_name(node.key)} has keys, and {node.title} has no partitions: "
+            "leave them out."
+        )
+    return keys
