@@ -143,6 +143,7 @@ def populated_assets(
         choice = RunChoice(context.instance, context.run)
         partitions = choice.partitions(node, config.get("keys"))
         step = Step.of(context)
+        choice.tell(graph, node, partitions)
         progress = populate_table(
             step,
             graph,

@@ -7,7 +7,7 @@ written as it is created, and say which ones were chosen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -21,10 +21,14 @@ from dagster._core.storage.tags import (
 
 from dj_dagster.errors import ConfigurationError, PopulateError
 from dj_dagster.orchestration.naming import op_name
+from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
 
 ALL = "all"
 """The one word for all keys, or all tables: what is empty or left out never means it."""
+
+KEYS_TAG = "dj_dagster/keys"
+TABLES_TAG = "dj_dagster/tables"
 
 Keys = str | Sequence[str] | None
 """What a run's config says of keys: `ALL`, partition keys, or nothing."""
@@ -98,6 +102,16 @@ class RunChoice:
             "the events that say which these were are gone. Launch them anew."
         )
 
+    def tell(self, graph: TableGraph, node: TableNode, partitions: Sequence[str] | None) -> None:
+        """Tag the run with what it makes, as those of the sensor are from the start."""
+        if TABLES_TAG in self.run.tags:
+            return
+        selected = self.run.asset_selection or ()
+        nodes = [each for each in graph.populated if each.key in selected]
+        whole = None if node.grain else 1
+        keys = whole if partitions is None else len(partitions)
+        self.instance.add_run_tags(self.run.run_id, run_tags(nodes, keys))
+
     @cached_property
     def _tagged(self) -> tuple[str, str] | None:
         return _ends(self.run)
@@ -113,6 +127,20 @@ class RunChoice:
         if run.run_id not in self._read:
             self._read[run.run_id] = announced(self.instance, run.run_id)
         return self._read[run.run_id]
+
+
+def run_tags(nodes: Iterable[TableNode], keys: int | None) -> dict[str, str]:
+    """Return the tags by which a list of runs says what they make.
+
+    Parameters
+    ----------
+    keys
+        How many, None for all.
+    """
+    return {
+        KEYS_TAG: ALL if keys is None else str(keys),
+        TABLES_TAG: ", ".join(node.title for node in nodes),
+    }
 
 
 def announced(instance: DagsterInstance, run_id: str) -> dict[AssetKey, list[str]]:

@@ -10,7 +10,7 @@ from dagster import AssetKey, Field, JobDefinition, OpExecutionContext, ScalarUn
 from dagster import job as dagster_job
 
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.orchestration.chosen import ALL
+from dj_dagster.orchestration.chosen import ALL, run_tags
 from dj_dagster.orchestration.maker import OwnMaker
 from dj_dagster.orchestration.populating import ON_EXISTING, populate_table, raise_if_failed
 from dj_dagster.orchestration.progress import Progress
@@ -71,6 +71,8 @@ def populate_job(
         progress = [
             _populate(context, graph, node, versions, works.get(node.key, HERE)) for node in nodes
         ]
+        keys = sum(each.done for each in progress)
+        context.instance.add_run_tags(context.run_id, run_tags(nodes, keys))
         raise_if_failed(*progress)
 
     @dagster_job(

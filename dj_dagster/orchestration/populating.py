@@ -15,7 +15,6 @@ from dagster import (
     MetadataValue,
 )
 
-from dj_dagster.orchestration.attempts import FAILED_TAG
 from dj_dagster.orchestration.events import Mark, write_marks
 from dj_dagster.orchestration.progress import Progress, Shown
 from dj_dagster.orchestration.provenance import Provenance
@@ -31,6 +30,12 @@ ERRORS_SHOWN = 20
 
 ERRORS_LISTED = 500
 """Failing keys that the failure lists by name, at most."""
+
+ERRORS_NAMED = 20
+"""Failing keys that the error of a step names in its text, at most; the others are counted."""
+
+LONGEST_ERROR = 500
+"""Characters of one key's error in that text, at most."""
 
 ON_EXISTING = Field(
     Enum("OnExisting", [EnumValue("skip"), EnumValue("recompute")]),
@@ -86,6 +91,7 @@ def populate_table(
     shown = Shown(step, node, progress)
     marks = Marks(step, provenance)
     withdrawn: list[Mark] = []
+    step.log.info(f"{node.title}: {'all' if keys is None else len(keys)} keys are to be made")
     try:
         made = partial(_recomputed, graph) if recompute else outcomes
         for outcome in made(node, keys, retry_errors=retry_errors, work=work):
@@ -103,8 +109,7 @@ def populate_table(
         # them: a later plan of no run takes its plan back.
         write_marks(step.instance, withdrawn)
     if progress.failed:
-        failed = {FAILED_TAG: str(len(progress.failed))}
-        step.instance.add_run_tags(step.origin.run_id, failed)
+        step.tell_failed(len(progress.failed))
     step.log.info(str(progress))
     return progress
 
@@ -141,16 +146,24 @@ def raise_if_failed(*all_progress: Progress) -> None:
         for progress in failed
         for partition, error in progress.failed.items()
     }
-    first = next(iter(errors.items()))
+    named = [f"{key}: {_shortened(error)}" for key, error in list(errors.items())[:ERRORS_NAMED]]
+    if len(errors) > len(named):
+        named.append(f"and {len(errors) - len(named)} more")
     raise Failure(
-        description=f"{len(errors)} keys failed, the first: {': '.join(first)}",
+        description=f"{len(errors)} keys failed: {'; '.join(named)}",
         metadata={
             "failed": len(errors),
             "failed_keys": MetadataValue.json(dict(list(errors.items())[:ERRORS_LISTED])),
+            "failed_keys_left_out": max(0, len(errors) - ERRORS_LISTED),
             "progress": "; ".join(map(str, all_progress)),
         },
         allow_retries=False,
     )
+
+
+def _shortened(error: str) -> str:
+    """Return the beginning of an error that is too long to stand among others."""
+    return error if len(error) <= LONGEST_ERROR else f"{error[:LONGEST_ERROR]}..."
 
 
 def _marks(

@@ -11,14 +11,12 @@ from dagster import AssetKey, DagsterInstance, RunRequest
 from dagster._core.storage.tags import PARTITION_NAME_TAG, PRIORITY_TAG
 
 from dj_dagster.orchestration.attempts import BATCH_TAG, Attempts, Refusal
+from dj_dagster.orchestration.chosen import run_tags
 from dj_dagster.orchestration.naming import op_name
 from dj_dagster.orchestration.regions import Regions
 from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.orchestration.unfinished import HeldKeys
-
-KEYS_TAG = "dj_dagster/keys"
-TABLES_TAG = "dj_dagster/tables"
 
 
 @dataclass(frozen=True)
@@ -123,8 +121,7 @@ def request(
         run_config=_run_config(batch, again=before.has_died),
         tags={
             BATCH_TAG: batch.digest,
-            KEYS_TAG: str(len(batch.partitions) or 1),
-            TABLES_TAG: ", ".join(node.title for node in batch.nodes),
+            **run_tags(batch.nodes, len(batch.partitions) or 1),
             **({PRIORITY_TAG: str(priority)} if priority else {}),
             **({PARTITION_NAME_TAG: batch.partitions[0]} if batch.partitions else {}),
         },

@@ -8,7 +8,7 @@ from typing import Any
 
 from dagster import DefaultScheduleStatus, ScheduleDefinition
 
-from dj_dagster.orchestration.chosen import ALL
+from dj_dagster.orchestration.chosen import ALL, TABLES_TAG
 from dj_dagster.orchestration.jobs import (
     JOB_NAME,
     OP_NAME,
@@ -74,6 +74,7 @@ def populate_schedule(
         cron_schedule=cron,
         execution_timezone=timezone,
         run_config={"ops": {OP_NAME: {"config": config}}},
+        tags={TABLES_TAG: names if isinstance(names, str) else ", ".join(names)},
         metadata={_TABLES: names},
         default_status=DefaultScheduleStatus.RUNNING if running else DefaultScheduleStatus.STOPPED,
     )

@@ -13,6 +13,7 @@ from dagster import (
     OpExecutionContext,
 )
 
+from dj_dagster.orchestration.attempts import FAILED_TAG
 from dj_dagster.orchestration.events import Mark, Origin, write_marks
 from dj_dagster.orchestration.provenance import Provenance
 from dj_dagster.orchestration.run_processes import note_process
@@ -48,6 +49,12 @@ class Step:
         origin = Origin(context.run.run_id, context.job_name, step_key)
         again = context.run.parent_run_id is not None
         return cls(context.instance, context.log, origin, again)
+
+    def tell_failed(self, keys: int) -> None:
+        """Add to the number of failed keys in the tags of the run, which other steps have too."""
+        run = self.instance.get_run_by_id(self.origin.run_id)
+        before = int(run.tags.get(FAILED_TAG, "0")) if run is not None else 0
+        self.instance.add_run_tags(self.origin.run_id, {FAILED_TAG: str(before + keys)})
 
 
 class Marks:

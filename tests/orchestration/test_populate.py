@@ -222,3 +222,55 @@ def test_a_hundred_keys_cost_few_events_and_little_time(
     record = instance.get_run_record_by_id(run.run_id)
     assert record is not None
     assert record.end_time - record.start_time < 10  # type: ignore[operator]
+
+
+def test_a_sensor_for_failed_runs_gets_the_keys_with_their_errors(
+    lab: Lab, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dj_dagster.orchestration.populating.ERRORS_NAMED", 2)
+    lab.broken = {0, 2, 3}
+    lab.add_sessions(range(4))
+    defs = lab.definitions()
+    (request,) = requested(tick(defs, instance))
+    run = submit(defs, instance, request)
+    assert not execute(defs, instance, run)
+    told: list[tuple[str, Any]] = []
+
+    @dg.run_failure_sensor(request_jobs=None)
+    def tell(context: dg.RunFailureSensorContext) -> None:
+        for event in context.get_step_failure_events():
+            data = event.step_failure_data
+            assert data.error is not None
+            assert data.user_failure_data is not None
+            told.append((data.error.message, data.user_failure_data.metadata["failed_keys"].value))
+
+    (end,) = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    ended = instance.get_run_by_id(run.run_id)
+    assert ended is not None
+    assert ended.tags["dj_dagster/failed"] == "3"
+    tell(
+        dg.build_run_status_sensor_context(
+            "tell", end.get_dagster_event(), instance, ended
+        ).for_run_failure()
+    )
+    ((text, failed),) = told
+    assert "3 keys failed: lab.RawData subject_id=1/session_id=0: FileNotFoundError: no fil" in text
+    assert "session_id=2: FileNotFoundError: no file session2.csv; and 1 more" in text
+    assert failed[f"lab.RawData {partition(3)}"] == "FileNotFoundError: no file session3.csv"
+
+
+@pytest.mark.parametrize(("first", "last", "keys"), [(1, None, "1"), (1, 3, "3")])
+def test_runs_of_people_say_what_they_make(
+    lab: Lab, instance: dg.DagsterInstance, first: int, last: int | None, keys: str
+) -> None:
+    lab.add_sessions(range(5))
+    defs = lab.definitions()
+    register(defs, instance)
+    through = None if last is None else partition(last)
+    assert materialize(defs, instance, *TABLES, partition=partition(first), through=through)
+    (run,) = instance.get_runs(limit=1)
+    assert run.tags["dj_dagster/keys"] == keys
+    assert run.tags["dj_dagster/tables"] == "lab.RawData, lab.Processed"
+    messages = "\n".join(record.user_message for record in instance.all_logs(run.run_id))
+    assert f"lab.Processed: {keys} keys are to be made" in messages
+    assert f"lab.Processed: {keys} made" in messages
