@@ -134,7 +134,7 @@ def test_values_take_their_new_type(pair: Pair) -> None:
     assert pair.alter(plain.replace("weight = null : float64", "weight = null : varchar(9)"))
     assert (pair.Subject & {"subject": 1}).fetch1("weight") == "1.50"
     before = facts(pair.schema, "subject")
-    with pytest.raises(dj.QueryError):
+    with pytest.raises(dj.DefinitionError, match="'x'"):
         pair.alter(plain.replace("name : varchar(20)", "name : int32"))
     assert facts(pair.schema, "subject") == before
     assert pair.Subject.to_arrays("name", order_by="KEY").tolist() == ["x", "y"]

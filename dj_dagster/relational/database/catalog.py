@@ -51,6 +51,11 @@ class Catalog:
         with self._lock:
             return self._schema(name.schema).get(name)
 
+    def read(self, session: SAConnection, name: TableName) -> RawTable | None:
+        """Return a table as it is now for a session's transaction; nothing is kept of it."""
+        tables = self._backend.reflect(session, name.schema)
+        return next((without_hidden_parents(raw) for raw in tables if raw.name == name), None)
+
     def put(self, raw: RawTable) -> None:
         """Take in a table that was just declared, as the database will report it."""
         with self._lock:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import sqlalchemy as sa
 
 from dj_dagster.errors import DefinitionError, MissingTableError, QueryError
@@ -13,6 +16,7 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.headings import resolve
 from dj_dagster.relational.declaring import alter_statement, lineage, rebuild
 from dj_dagster.relational.declaring.alteration import Alteration, Present, alteration
+from dj_dagster.relational.declaring.conversion import changes_values, converted
 from dj_dagster.relational.declaring.declare import reported
 from dj_dagster.relational.declaring.plan import PlannedTable
 from dj_dagster.relational.fetching import fetch
@@ -50,8 +54,17 @@ def alter_table(connection: Connection, plan: PlannedTable, confirm: Confirm | N
         return False
     _check_rows(connection, present.stored, changes)
     question = "\n  ".join([f"Altering {plan.name}", *changes.lines()])
-    if confirm is not None and not confirm(question):
-        return False
+    if confirm is not None:
+        if not confirm(question):
+            return False
+        # While somebody thought about it, others may have changed the table, or entered rows.
+        now = _present(connection, plan)
+        if now.raw != present.raw or now.indexes != present.indexes:
+            raise QueryError(
+                f"{plan.name} was altered by someone else meanwhile, and nothing was changed here: "
+                "compare the definition with describe(), and call alter() again."
+            )
+        _check_rows(connection, now.stored, changes)
     try:
         if connection.backend.alters_tables:
             alter_statement.alter(connection, present, changes)
@@ -107,7 +120,28 @@ def _check_rows(connection: Connection, stored: StoredTable, changes: Alteration
             )
     for name in changes.modified:
         old = stored.heading.all_attributes[changes.renamed.get(name, name)]
-        _check_values(connection, stored, old, changes.attributes[name])
+        new = changes.attributes[name]
+        _check_values(connection, stored, old, new)
+        if Family.CODEC not in {kind.family for kind in (old.type, new.type) if kind}:
+            conversions(connection, stored, old, new)
+
+
+def conversions(
+    connection: Connection, stored: StoredTable, old: Attribute, new: Attribute
+) -> Mapping[Any, Any]:
+    """Return the new value of each value of an attribute whose type changes, by the old one.
+
+    Empty where the new type holds all values of the old one as they are.
+
+    Raises
+    ------
+    DefinitionError
+        If a value has no equal of the new type.
+    """
+    if not changes_values(old.type, new.type):
+        return {}
+    rows = fetch.rows(connection, all_rows(stored.name, stored.heading), [old.name])
+    return converted((value for (value,) in rows if value is not None), old, new)
 
 
 def _check_values(

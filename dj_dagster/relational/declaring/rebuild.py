@@ -6,20 +6,21 @@ The steps are those that SQLite's documentation of ALTER TABLE recommends, in on
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 
-from dj_dagster.errors import IntegrityError
+from dj_dagster.errors import IntegrityError, QueryError
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.backends.unchecked import without_foreign_keys
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring.alteration import Alteration, Present
+from dj_dagster.relational.declaring.conversion import changes_values, converted
 from dj_dagster.relational.declaring.ddl import create_statements
 from dj_dagster.relational.declaring.plan import PlannedColumn, PlannedTable
-from dj_dagster.relational.values import checked
 
 
 def rebuild(connection: Connection, present: Present, changes: Alteration) -> None:
@@ -27,14 +28,22 @@ def rebuild(connection: Connection, present: Present, changes: Alteration) -> No
 
     Raises
     ------
-    InvalidValueError
-        If a value does not fit the new type of its attribute.
+    DefinitionError
+        If a value has no equal of the new type of its attribute.
+    QueryError
+        If the table is not as it was when the changes were found.
     IntegrityError
         If a row refers to none by a new foreign key.
     """
     plan = _whole(changes, present)
     # Otherwise the old table could not be dropped.
     with connection.cursor() as session, without_foreign_keys(session, connection.backend.begin):
+        # Only from here on nobody else writes.
+        if connection.catalog.read(session, plan.name) != present.raw:
+            raise QueryError(
+                f"{plan.name} was altered by someone else meanwhile, and nothing was changed here: "
+                "compare the definition with describe(), and call alter() again."
+            )
         _rebuild(connection, session, plan, present, changes)
 
 
@@ -53,11 +62,16 @@ def _rebuild(
     kept = [name for name in changes.columns if name not in changes.added]
     source = backend.sql_table(plan.name, *[sa.column(old_names[name]) for name in kept])
     target = backend.sql_table(made, *map(sa.column, kept))
-    values = sa.select(*[source.c[old_names[name]] for name in kept])
-    session.execute(sa.insert(target).from_select(kept, values))
+    before, after = present.stored.heading.all_attributes, changes.attributes
+    values = [
+        _moved(connection, session, source, before[old_names[name]], after[name])
+        if name in changes.modified
+        else source.c[old_names[name]]
+        for name in kept
+    ]
+    session.execute(sa.insert(target).from_select(kept, sa.select(*values)))
     for name in changes.modified:
-        old = present.stored.heading.all_attributes[old_names[name]]
-        _convert(connection, session, target, old, changes.attributes[name])
+        session.exec_driver_sql(f'DROP TABLE IF EXISTS temp."converted~{name}"')
     backend.drop_tables(session, [plan.name])
     session.exec_driver_sql(f'ALTER TABLE "{made}" RENAME TO "{plan.name}"')
     for statement in indexes:
@@ -84,29 +98,37 @@ def _as_it_is(attribute: Attribute, comment: str) -> PlannedColumn:
     return PlannedColumn(attribute.name, kind, attribute.nullable, attribute.default, comment, None)
 
 
-def _convert(
+def _moved(
     connection: Connection,
     session: SAConnection,
-    target: sa.TableClause,
+    source: sa.TableClause,
     old: Attribute,
     new: Attribute,
-) -> None:
-    """Turn the values of a column into those of its new type."""
-    if old.type is None or new.type is None or old.type == new.type:
-        return
+) -> sa.ColumnElement[Any]:
+    """Return what the new column is filled with: the old one, or what its values are turned into.
+
+    The values are converted before they are written, since a column changes what it is given: 1
+    becomes '1' in a column for text.
+    """
+    column = source.c[old.name]
+    if old.type is None or new.type is None or not changes_values(old.type, new.type):
+        return column
     if Family.CODEC in (old.type.family, new.type.family):
-        return
-    decode, encode = (
-        connection.backend.decoder(old.type),
-        connection.backend.encoder(new.type),
-    )
-    column = target.c[new.name]
+        return column
+    decode, encode = connection.backend.decoder(old.type), connection.backend.encoder(new.type)
     found = session.execute(sa.select(column).distinct().where(column.is_not(None)))
-    for (stored,) in found.fetchall():
-        value = checked(decode(stored) if decode else stored, new)
-        wanted = encode(value) if encode else value
-        if wanted != stored or type(wanted) is not type(stored):
-            session.execute(sa.update(target).where(column == stored).values({new.name: wanted}))
+    decoded = [(stored, decode(stored) if decode else stored) for (stored,) in found.fetchall()]
+    wanted = converted((value for _, value in decoded), old, new)
+    name = f"converted~{new.name}"
+    session.exec_driver_sql(f'CREATE TEMP TABLE "{name}" (old PRIMARY KEY, new) WITHOUT ROWID')
+    pairs = sa.table(name, sa.column("old"), sa.column("new"))
+    rows = [
+        {"old": stored, "new": encode(wanted[value]) if encode else wanted[value]}
+        for stored, value in decoded
+    ]
+    if rows:
+        session.execute(sa.insert(pairs), rows)
+    return sa.select(pairs.c.new).where(pairs.c.old == column).scalar_subquery()
 
 
 def _check_references(session: SAConnection, name: TableName) -> None:

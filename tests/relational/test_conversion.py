@@ -1,0 +1,162 @@
+"""Values of an attribute whose type is altered: equal ones of the new type, or a refusal."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+import dj_dagster as dj
+
+NOON = dt.datetime(2026, 2, 3, 12, 30, 1)
+MIDNIGHT = dt.datetime(2026, 2, 3)
+KEY = UUID(int=7)
+
+Alter = Callable[[str, str, list[Any]], Any]
+
+
+@pytest.fixture
+def altered(schema: Any) -> Alter:
+    """Give an attribute of a new table another type, once it has values; return the values."""
+
+    def alter(old: str, new: str, values: list[Any]) -> list[Any]:
+        @schema
+        class Sample(dj.Manual):
+            definition = f"sample : int32\n---\nx = null : {old}\ny = 1 : int32"
+
+        Sample.insert([{"sample": n, "x": value} for n, value in enumerate([*values, None])])
+        Sample.definition = f"sample : int32\n---\nx = null : {new}\ny = 1 : int32"
+        Sample.alter(prompt=False)
+        *found, null = Sample.to_dicts(order_by="KEY")
+        assert null["x"] is None
+        assert {row["y"] for row in found} <= {1}
+        return [row["x"] for row in found]
+
+    return alter
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "good", "bad"),
+    [
+        ("bool", "enum('no', 'yes')", [], True),
+        ("bool", "int8", [True, False], None),
+        ("int32", "bool", [0, 1], 2),
+        ("int32", "int8", [127, -128], 128),
+        ("int32", "int unsigned", [5], -1),
+        ("int unsigned", "int32", [5], 2**31),
+        ("int32", "float32", [2**24], 2**24 + 1),
+        ("int64", "float64", [2**53], 2**53 + 1),
+        ("int32", "decimal(3,1)", [99], 100),
+        ("int32", "varchar(3)", [-12], 1234),
+        ("int32", "enum('2', '1')", [], 1),
+        ("int32", "json", [], 5),
+        ("float64", "int32", [3.0], 1.5),
+        ("float64", "float32", [0.5], 0.1),
+        ("float64", "decimal(5,2)", [0.1, 2.25], 1.005),
+        ("float64", "varchar(20)", [], 0.1),
+        ("decimal(6,3)", "decimal(5,2)", [Decimal("1.250")], Decimal("1.255")),
+        ("decimal(6,3)", "float64", [Decimal("0.100")], None),
+        ("decimal(6,3)", "int32", [Decimal("7.000")], Decimal("7.001")),
+        ("decimal(6,3)", "varchar(9)", [Decimal("0.500")], None),
+        ("varchar(20)", "int32", ["12", "-3"], "12 a"),
+        ("varchar(20)", "int32", ["0"], "007"),
+        ("varchar(20)", "decimal(5,2)", ["1.5"], "1.555"),
+        ("varchar(20)", "varchar(4)", ["four"], "fives"),
+        ("varchar(20)", "char(9)", ["x"], "x "),
+        ("varchar(20)", "enum('a', 'b')", ["a"], "A"),
+        ("varchar(20)", "date", ["2026-02-03"], "2026-2-3"),
+        ("varchar(30)", "datetime", ["2026-02-03 12:30:01"], "soon"),
+        ("varchar(40)", "uuid", [], str(KEY)),
+        ("varchar(40)", "json", ['{"a": [1, null]}', "3"], "nope"),
+        ("enum('a', 'b')", "enum('b', 'a', 'c')", ["a", "b"], None),
+        ("enum('a', 'b')", "enum('b')", ["b"], "a"),
+        ("enum('a', 'b')", "varchar(3)", ["a"], None),
+        ("enum('1', '2')", "int32", [], "2"),
+        ("datetime", "date", [MIDNIGHT], NOON),
+        ("date", "datetime", [NOON.date()], None),
+        ("datetime(6)", "datetime(3)", [NOON], NOON.replace(microsecond=7)),
+        ("datetime", "varchar(30)", [NOON], None),
+        ("datetime", "time", [], NOON),
+        ("uuid", "char(36)", [], KEY),
+        ("uuid", "bytes", [], KEY),
+        ("json", "int32", [], 5),
+        ("json", "varchar(20)", [], {"a": 1}),
+    ],
+)
+def test_values_become_equal_ones_or_are_refused(
+    altered: Alter, schema: Any, old: str, new: str, good: list[Any], bad: Any
+) -> None:
+    if bad is not None:
+        with pytest.raises(dj.DefinitionError, match="Nothing was changed") as refused:
+            altered(old, new, [*good, bad])
+        assert "Sample.x" in str(refused.value) or "sample.x" in str(refused.value)
+        assert repr(bad) in str(refused.value)
+        rows = schema["Sample"].to_dicts(order_by="KEY")
+        assert [row["x"] for row in rows] == [*good, bad, None]
+        schema["Sample"].drop(prompt=False)
+    if good:
+        found = altered(old, new, good)
+        assert [_plain(value) for value in found] == [_plain(value) for value in good]
+
+
+def _plain(value: Any) -> Any:
+    """Return what two values of different types have in common when they are equal."""
+    if isinstance(value, str):
+        try:
+            value = Decimal(value)
+        except ArithmeticError:
+            return value.removesuffix(" 00:00:00").replace('{"a": [1, null]}', "{'a': [1, None]}")
+    if isinstance(value, int | float | Decimal):
+        return Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+    return str(value).removesuffix(" 00:00:00")
+
+
+def test_a_change_made_while_alter_asks_is_not_lost(schema: Any, database_url: str) -> None:
+    @schema
+    class Sample(dj.Manual):
+        definition = "sample : int32\n---\nx : int32"
+
+    Sample.insert1({"sample": 1, "x": 1})
+    other = dj.Schema(schema.database, connection=dj.Connection(database_url))
+
+    def meanwhile(question: str) -> bool:
+        @other
+        class Sample(dj.Manual):
+            definition = "sample : int32\n---\nx : int32"
+
+        Sample.definition += "\nnote = 'kept' : varchar(9)"
+        Sample.alter(prompt=False)
+        return True
+
+    Sample.definition += "\nrate = 1 : int32"
+    with pytest.raises(dj.QueryError, match="meanwhile"):
+        Sample.alter(confirm=meanwhile)
+    other.connection.close()
+    (row,) = schema.connection.query(
+        f"SELECT * FROM {Sample.full_table_name}", as_dict=True
+    ).fetchall()
+    assert row["note"] == "kept"
+    assert "rate" not in row
+
+
+def test_a_value_that_comes_while_alter_asks_is_looked_at(schema: Any, database_url: str) -> None:
+    @schema
+    class Sample(dj.Manual):
+        definition = "sample : int32\n---\nx : float64"
+
+    Sample.insert1({"sample": 1, "x": 1})
+
+    def meanwhile(question: str) -> bool:
+        other = dj.Schema(schema.database, connection=dj.Connection(database_url))
+        other["Sample"].insert1({"sample": 2, "x": 1.5})
+        other.connection.close()
+        return True
+
+    Sample.definition = "sample : int32\n---\nx : int32"
+    with pytest.raises(dj.DefinitionError, match=r"1\.5"):
+        Sample.alter(confirm=meanwhile)
+    assert sorted(schema["Sample"].to_arrays("x").tolist()) == [1.0, 1.5]
