@@ -13,9 +13,11 @@ from functools import cached_property
 from typing import Any
 
 from dagster import AssetKey, DagsterEventType, DagsterInstance, DagsterRun
+from dagster._core.definitions.partitions.subset import DefaultPartitionsSubset
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
+    BACKFILL_ID_TAG,
     PARTITION_NAME_TAG,
 )
 
@@ -96,7 +98,7 @@ class RunChoice:
             return [start]
         for run in self._first, self.run:
             if (found := self._announced_by(run).get(node.key)) is not None:
-                return found
+                return self._of_backfill(node, found)
         raise PopulateError(
             f"{node.title} is not made: the run is for the partitions {start!r} to {end!r}, and "
             "the events that say which these were are gone. Launch them anew."
@@ -122,6 +124,20 @@ class RunChoice:
         root = self.run.root_run_id
         found = self.instance.get_run_by_id(root) if root else None
         return found if found is not None and _ends(found) == self._tagged else self.run
+
+    def _of_backfill(self, node: TableNode, partitions: list[str]) -> list[str]:
+        """Leave out what the run's backfill was not for.
+
+        A backfill creates its runs one after the other: the ends of a range are there before them.
+        """
+        name = self.run.tags.get(BACKFILL_ID_TAG)
+        backfill = self.instance.get_backfill(name) if name else None
+        data = backfill.asset_backfill_data if backfill is not None else None
+        subsets = data.target_subset.partitions_subsets_by_asset_key if data is not None else {}
+        target = subsets.get(node.key)
+        if not isinstance(target, DefaultPartitionsSubset):
+            return partitions
+        return [partition for partition in partitions if partition in target.subset]
 
     def _announced_by(self, run: DagsterRun) -> Mapping[AssetKey, list[str]]:
         if run.run_id not in self._read:

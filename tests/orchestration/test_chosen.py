@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.execution.backfill import PartitionBackfill
 from dagster._core.storage.dagster_run import DagsterRun
 
 from dj_dagster.relational.table import Lookup
@@ -21,6 +23,7 @@ from tests.orchestration.running import (
     run_until_quiet,
     tick,
 )
+from tests.services.process import eventually
 
 PARTITION = "dagster/partition"
 START, END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -48,12 +51,15 @@ def span(first: int, last: int) -> dict[str, str]:
 def enter_again(lab: Lab, defs: dg.Definitions, instance: dg.DagsterInstance, session: int) -> None:
     """Delete a session and enter it again, so that Dagster lists its partition last."""
     grain = f"{lab.schema.name}.Session"
+
+    def listed() -> list[str]:
+        tick(defs, instance)
+        return [*instance.get_dynamic_partitions(grain)]
+
     (lab.Session & {"session_id": session}).delete()
-    tick(defs, instance)
-    assert partition(session) not in instance.get_dynamic_partitions(grain)
+    eventually(lambda: partition(session) not in listed(), timeout=120, every=0.1)
     lab.add_sessions([session])
-    tick(defs, instance)
-    assert instance.get_dynamic_partitions(grain)[-1] == partition(session)
+    eventually(lambda: listed()[-1] == partition(session), timeout=120, every=0.1)
 
 
 def made(lab: Lab, table: str = "RawData") -> list[int]:
@@ -94,7 +100,13 @@ def test_a_key_of_a_range_that_is_gone_is_left_out_or_told(
     tick(defs, instance)
     run = choose(any_lab, defs, instance, span(1, 3), {})
     (any_lab.Session & {"session_id": gone}).delete()
-    tick(defs, instance)
+    grain = f"{any_lab.schema.name}.Session"
+
+    def is_gone() -> bool:
+        tick(defs, instance)
+        return partition(gone) not in instance.get_dynamic_partitions(grain)
+
+    eventually(is_gone, timeout=120, every=0.1)
     # Dagster itself refuses a range whose end is not there.
     assert execute(defs, instance, run) == bool(wanted)
     assert made(any_lab) == wanted
@@ -127,6 +139,33 @@ def test_a_run_that_is_executed_again_is_for_the_range_of_the_first(
     lab.calls.clear()
     # Dagster announces 1 to 3 anew, and these are now 1 to 5 as well.
     assert reexecute(defs, instance, run)
+    assert made(lab) == [1, 2, 3]
+
+
+def test_a_run_of_a_backfill_makes_nothing_that_the_backfill_was_not_for(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.add_sessions(range(6))
+    defs = lab.definitions()
+    tick(defs, instance)
+    backfill = PartitionBackfill.from_asset_partitions(
+        backfill_id="chosen",
+        asset_graph=defs.resolve_asset_graph(),
+        partition_names=[partition(number) for number in (1, 2, 3)],
+        asset_selection=[key_of(lab.asset("raw_data"))],
+        backfill_timestamp=time.time(),
+        tags={},
+        dynamic_partitions_store=instance,
+        all_partitions=False,
+        title=None,
+        description=None,
+        run_config=None,
+    )
+    instance.add_backfill(backfill)
+    # The daemon has found the range; now its end moves, and then the run is created.
+    enter_again(lab, defs, instance, 3)
+    tags = {**span(1, 3), "dagster/backfill": "chosen"}
+    assert execute(defs, instance, choose(lab, defs, instance, tags, {}))
     assert made(lab) == [1, 2, 3]
 
 
