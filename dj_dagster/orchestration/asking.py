@@ -86,7 +86,7 @@ class Asking:
             began = time.monotonic()
             found[node.key], ended = pending_partitions(node, regions, self.held, size * limit)
             if regions.whole:
-                pause.after(began)
+                pause.after(began, self.watch.rows(node))
             if ended:
                 complete.add(node.key)
         asked, all_in = batches(

@@ -1,4 +1,4 @@
-"""Checks of tables: nothing pending, made by today's code, parts with masters, fresh enough."""
+"""Checks of tables: nothing pending, made by today's code, no orphans, fresh enough."""
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.
 import time
@@ -27,8 +27,9 @@ from dj_dagster.orchestration.outdated import CURRENT, CodeWatch, ages
 from dj_dagster.orchestration.provenance import CodeVersions
 from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
+from dj_dagster.workflow.pending import orphans
 
-COMPLETE, PARTS, FRESH = "complete", "parts", "fresh"
+COMPLETE, PARTS, PARENTS, FRESH = "complete", "parts", "parents", "fresh"
 
 Numbers = Mapping[str, int | float | str]
 
@@ -46,6 +47,8 @@ class TableChecks:
         evaluates this check itself when it sees that code has changed.
     parts
         Whether tables with parts are checked for rows of parts without their master's.
+    parents
+        Whether tables with foreign keys are checked for rows whose parent is not there.
     freshness
         How long ago the last row of a table may have come: ``{"lab.Session": timedelta(days=1)}``,
         with ``*`` for anything in the names.
@@ -56,6 +59,7 @@ class TableChecks:
     complete: bool = True
     current: bool = True
     parts: bool = True
+    parents: bool = True
     freshness: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
     blocking: Iterable[str] = ()
 
@@ -110,8 +114,8 @@ def _of_table(
             name,
             asset=node.key,
             description=_SAID[name],
-            # Rows of older code are no reason to make none from new ones.
-            blocking=blocking and name != CURRENT,
+            # Rows of older code or without a parent are no reason to make none from new ones.
+            blocking=blocking and name not in (CURRENT, PARENTS),
         )
         for name in checks
     ]
@@ -159,6 +163,8 @@ def _checks(
     parts = graph.parts(node)
     if wanted.parts and parts:
         checks[PARTS] = lambda _: _with_master(node, parts)
+    if wanted.parents and node.table.foreign_keys:
+        checks[PARENTS] = lambda _: _with_parents(node)
     windows = [window for name, window in wanted.freshness.items() if _fits(node, name)]
     if windows:
         checks[FRESH] = lambda instance: _fresh(instance, node, min(windows))
@@ -170,6 +176,7 @@ _SAID = {
     CURRENT: "Every key was made by make as it is now. Stale ones are made again by a run with "
     "on_existing: recompute.",
     PARTS: "Each row of a part has its master's row.",
+    PARENTS: "Each row has the rows that it refers to.",
     FRESH: "The last row came lately.",
 }
 
@@ -198,6 +205,11 @@ def _with_master(node: TableNode, parts: Iterable[TableNode]) -> tuple[bool, Num
         numbers[f"rows_{name}"] = len(part.table)
         numbers[f"without_{name}"] = len(node.table - part.table)
     return orphans == 0, {"orphans": orphans, **numbers}
+
+
+def _with_parents(node: TableNode) -> tuple[bool, Numbers]:
+    found = orphans(node.table)
+    return found == 0, {"orphans": found, "rows": len(node.table)}
 
 
 def _fresh(instance: DagsterInstance, node: TableNode, window: timedelta) -> tuple[bool, Numbers]:

@@ -1,75 +1,119 @@
-"""What has changed in one table since it was looked at: rows at its end at once, others by counts.
+"""What has changed in one table since it was looked at: rows at its end at once, others by digests.
 
 New rows most often come last, in the order of the key or, in SQLite, of the rows themselves: these
-are found in the time that they take to read. Whether there were other changes shows in the numbers
-of rows, and in sums of their keys, over a thousand or so ranges of the key.
+are found in the time that they take to read. Whether there were other changes shows in digests of
+the rows, over a thousand or so ranges of the key. Numbers of rows and sums of keys would not do:
+two changes can leave both as they were.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from dj_dagster.model.heading import Attribute
+from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.table_name import TableName
-from dj_dagster.model.types import Family
 from dj_dagster.orchestration.key_pages import beyond
+from dj_dagster.orchestration.pauses import idle_seconds
 from dj_dagster.orchestration.regions import EVERYTHING, Key, Region
-from dj_dagster.relational.algebra.algebra import all_rows
+from dj_dagster.relational.algebra.algebra import Node, all_rows
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.sql.lowering import Lowering
+from dj_dagster.workflow.key_ranges import RANGES, Ranges, digested, extent, is_integer
 
-RANGES = 1000
 MOST_RANGES = 8 * RANGES
 MERGED = 8
 
 AT_ONCE = 10_000
 """Rows at the end that are read one by one, at most."""
 
-Counts = dict[int, tuple[int, ...]]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Digests:
+    """What stands for some rows: their number, and digests of their keys and of all values."""
+
+    count: int = 0
+    keys: int = 0
+    values: int = 0
+
+    def __add__(self, other: Digests) -> Digests:
+        return Digests(self.count + other.count, self.keys ^ other.keys, self.values ^ other.values)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where a table is not as it was.
+
+    Attributes
+    ----------
+    keys
+        Whether keys have come or gone; else other values have.
+    """
+
+    region: Region
+    keys: bool
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row: its place in the order of rows, its key as the driver gives it, its digests."""
+
+    place: tuple[Any, ...]
+    key: tuple[Any, ...]
+    digests: Digests
 
 
 class KeyWatch:
-    """Remembers how the keys of a table were.
+    """Remembers how the rows of a table were.
 
-    Nothing is held but counts: after a restart the table is looked at as a whole.
+    Nothing is held but digests: after a restart the table is looked at as a whole.
+
+    Parameters
+    ----------
+    values
+        Whether other values than keys count, but for bytes that the table has itself.
 
     Attributes
     ----------
     seconds
-        What the last comparison of counts took.
+        What the last comparison took, as far as the machine was not busy with other things.
     compared
         When it ended, by `time.monotonic`.
     """
 
-    def __init__(self, connection: Connection, name: TableName) -> None:
+    def __init__(self, connection: Connection, name: TableName, *, values: bool = True) -> None:
         self._connection = connection
         self._name = name
+        self._values = values
         self._by_row = connection.backend.name == "sqlite"
-        self._last: tuple[Any, ...] | None = None
-        self._start, self._width = 0, 0
-        self._counts: Counts | None = None
+        self._last: _Row | None = None
+        self._ranges: Ranges | None = None
+        self._digests: dict[int, Digests] | None = None
         self._replaced = False
         self.seconds = 0.0
         self.compared = 0.0
+
+    @property
+    def rows(self) -> int:
+        """How many rows the table had when it was looked at."""
+        return sum(each.count for each in (self._digests or {}).values())
 
     def appended(self) -> list[Key] | None:
         """Return the keys of new rows at the end, None if there are too many to read.
 
         They need not be all that has changed: see `compare`.
         """
-        if self._counts is None:
+        if self._digests is None:
             return []
-        last = self._read_last()
-        if self._by_row and self._last is not None and self._changed(self._last):
-            # Another row has come where the last one was.
-            self._replaced = True
-            return []
-        if last == self._last or last is None:
-            self._last = last
+        if self._by_row and self._last is not None and self._read(self._last) != self._last:
+            # Another row may have come where the last one was.
             return []
         rows = self._after(self._last)
         if len(rows) > AT_ONCE:
@@ -78,168 +122,166 @@ class KeyWatch:
         if rows:
             self._last = rows[-1]
             self._count(rows)
-        else:
-            self._last = last
-        return [self._key(row) for row in rows]
+        return self._keys(rows)
 
     def renew(self) -> None:
         """Have the next comparison begin anew, and find that everything has changed."""
         self._replaced = True
 
-    def compare(self) -> Region | None:
-        """Return where rows have come or gone beside those that `appended` told, None if nowhere.
+    def compare(self) -> Difference | None:
+        """Return where rows are others than before and than `appended` told, None if nowhere.
 
         At first that is everywhere.
         """
         began = time.monotonic()
-        first = self._counts is None or self._replaced
+        first = self._digests is None or self._replaced
+        # The end before the digests: what comes between the two is looked at once more.
+        last = self._read_last()
         if first:
-            self._replaced = False
-            # The end before the counts: what comes between the two is looked at once more.
-            self._last = self._read_last()
-            self._choose_ranges()
-        counts = self._read_counts()
-        before, self._counts = self._counts or {}, counts
+            self._ranges = self._choose_ranges()
+        digests = self._read_digests()
+        before, self._digests, self._last = self._digests or {}, digests, last
+        self._replaced = False
         self.compared = time.monotonic()
-        self.seconds = self.compared - began
+        self.seconds = idle_seconds(self.compared - began, self.rows)
         if first:
-            return EVERYTHING
-        numbers = [n for n in sorted({*before, *counts}) if before.get(n) != counts.get(n)]
+            return Difference(EVERYTHING, keys=True)
+        none = Digests()
+        changed = {
+            number: old
+            for number in sorted({*before, *digests})
+            if (old := before.get(number, none)) != digests.get(number, none)
+        }
+        new = [digests.get(number, none) for number in changed]
+        region = self._region(list(changed))
         self._merge()
-        if not numbers:
+        if not changed:
             return None
-        return self._region(numbers)
+        keys = any(
+            (a.count, a.keys) != (b.count, b.keys)
+            for a, b in zip(changed.values(), new, strict=True)
+        )
+        return Difference(region, keys)
 
-    @property
-    def _names(self) -> list[str]:
-        return [attribute.name for attribute in self._attributes()]
+    def _heading(self) -> Heading:
+        stored = self._connection.catalog.find(self._name)
+        if stored is None:
+            raise LookupError(f"The table {self._name} is gone.")
+        return stored.heading
+
+    def _node(self) -> Node:
+        return all_rows(self._name, self._heading())
 
     def _attributes(self) -> list[Attribute]:
         heading = self._heading()
         return [heading[name] for name in heading.primary_key]
 
-    def _heading(self) -> Any:
-        stored = self._connection.catalog.find(self._name)
-        if stored is None:
-            raise LookupError(f"the table {self._name} is gone")
-        return stored.heading
+    def _lowered(self) -> tuple[Any, list[Any], list[list[tuple[Any, Attribute]]]]:
+        """Return the source, the columns of the key, and the columns of each digest."""
+        node = self._node()
+        heading, names = node.heading, node.heading.primary_key
+        lowered = Lowering(self._connection.backend).lower(node)
+        parts = [digested(lowered.columns, heading, names)]
+        if self._values and len(heading.names) > len(names):
+            parts.append(digested(lowered.columns, heading, heading.names))
+        return lowered.source, [lowered.columns[name] for name in names], parts
 
-    def _lowered(self) -> tuple[Any, list[Any]]:
-        lowered = Lowering(self._connection.backend).lower(all_rows(self._name, self._heading()))
-        columns = [lowered.columns[name] for name in self._names]
-        return lowered.source, columns
-
-    def _columns(self) -> tuple[Any, list[Any], list[Any]]:
-        """Return the source, what rows are ordered by, and all that is read of each."""
-        source, keys = self._lowered()
-        if self._by_row:
-            row = sa.literal_column("_rowid_")
-            return source, [row], [row, *keys]
-        return source, keys, keys
-
-    def _read_last(self) -> tuple[Any, ...] | None:
-        source, order, columns = self._columns()
-        if not columns:
-            return None
+    def _rows(
+        self, *, after: _Row | None = None, at: _Row | None = None, last: bool = False
+    ) -> list[_Row]:
+        """Return some rows in their order: those behind one, the one in its place, the last."""
+        backend = self._connection.backend
+        source, keys, parts = self._lowered()
+        if not keys:
+            return []
+        order = [sa.literal_column("_rowid_")] if self._by_row else keys
+        columns = [*order, *keys, *(backend.row_digest(part) for part in parts if part)]
         select = sa.select(*columns).select_from(source)
-        select = select.order_by(*[column.desc() for column in order]).limit(1)
-        rows = self._connection.rows(select)
-        return tuple(rows[0]) if rows else None
+        if last:
+            select = select.order_by(*[column.desc() for column in order]).limit(1)
+        else:
+            select = select.order_by(*order).limit(AT_ONCE + 1)
+        if after is not None:
+            select = select.where(beyond(backend.name, order, after.place))
+        if at is not None:
+            select = select.where(order[0] == at.place[0])
+        ends = len(order), len(order) + len(keys)
+        return [
+            _Row(
+                tuple(row[: ends[0]]),
+                tuple(row[ends[0] : ends[1]]),
+                Digests(1, *map(int, row[ends[1] :])),
+            )
+            for row in self._connection.rows(select)
+        ]
 
-    def _changed(self, last: tuple[Any, ...]) -> bool:
-        source, order, columns = self._columns()
-        select = sa.select(*columns).select_from(source).where(order[0] == last[0])
-        return [tuple(row) for row in self._connection.rows(select)] != [last]
+    def _read_last(self) -> _Row | None:
+        rows = self._rows(last=True)
+        return rows[0] if rows else None
 
-    def _after(self, last: tuple[Any, ...] | None) -> list[tuple[Any, ...]]:
-        source, order, columns = self._columns()
-        select = sa.select(*columns).select_from(source).order_by(*order).limit(AT_ONCE + 1)
-        if last is not None:
-            select = select.where(beyond(self._connection.backend.name, order, last))
-        return [tuple(row) for row in self._connection.rows(select)]
+    def _read(self, row: _Row) -> _Row | None:
+        rows = self._rows(at=row)
+        return rows[0] if rows else None
 
-    def _key(self, row: Sequence[Any]) -> Key:
-        values = row[1:] if self._by_row else row
+    def _after(self, last: _Row | None) -> list[_Row]:
+        return self._rows(after=last)
+
+    def _keys(self, rows: Sequence[_Row]) -> list[Key]:
+        """Return the keys of rows; one that is no value of its type is left to a look at all."""
+        attributes = self._attributes()
         decoders = [
             self._connection.backend.decoder(attribute.type) if attribute.type else None
-            for attribute in self._attributes()
+            for attribute in attributes
         ]
-        decoded = [d(v) if d else v for v, d in zip(values, decoders, strict=True)]
-        return dict(zip(self._names, decoded, strict=True))
-
-    def _first_is_integer(self) -> bool:
-        attributes = self._attributes()
-        return bool(attributes) and _is_integer(attributes[0])
-
-    def _choose_ranges(self) -> None:
-        self._start, self._width = 0, 0
-        if not self._first_is_integer():
-            return
-        source, keys = self._lowered()
-        select = sa.select(sa.func.min(keys[0]), sa.func.max(keys[0])).select_from(source)
-        ((low, high),) = self._connection.rows(select)
-        low, high = int(low or 0), int(high or 0)
-        self._start, self._width = low, (high - low) // RANGES + 1
-
-    def _read_counts(self) -> Counts:
-        source, keys = self._lowered()
-        number: Any = sa.literal_column("0")
-        if self._width:
-            division = "/" if self._by_row else "DIV"
-            # Numbers as they are, for what is grouped by must read as what is selected.
-            start, width = sa.literal_column(str(self._start)), sa.literal_column(str(self._width))
-            number = (keys[0] - start).self_group().op(division)(width)
-        sums = [sa.func.sum(column) for column in self._summed(keys)]
-        select = sa.select(number, sa.func.count(), *sums).select_from(source)
-        select = select.group_by(number) if self._width else select
-        rows = self._connection.rows(select)
-        return {int(row[0]): tuple(int(value or 0) for value in row[1:]) for row in rows}
-
-    def _summed(self, keys: Sequence[Any]) -> list[Any]:
-        if self._by_row:
-            return [sa.literal_column("_rowid_")]
-        pairs = zip(keys, self._attributes(), strict=True)
-        return [column for column, attribute in pairs if _is_integer(attribute)]
-
-    def _count(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Take new rows into the counts, as if they had been counted."""
-        counts = self._counts if self._counts is not None else {}
-        integers = [n for n, attribute in enumerate(self._attributes()) if _is_integer(attribute)]
+        found: list[Key] = []
         for row in rows:
-            values = [row[0]] if self._by_row else [int(row[n]) for n in integers]
-            keys = row[1:] if self._by_row else row
-            number = _quotient(int(keys[0]) - self._start, self._width) if self._width else 0
-            old = counts.get(number, (0,) * (1 + len(values)))
-            counts[number] = tuple(a + b for a, b in zip(old, (1, *values), strict=True))
+            try:
+                values = [d(v) if d else v for v, d in zip(row.key, decoders, strict=True)]
+            except Exception as error:
+                _log.warning("The key %s of %s cannot be read: %s", row.key, self._name, error)
+                continue
+            found.append({a.name: v for a, v in zip(attributes, values, strict=True)})
+        return found
+
+    def _choose_ranges(self) -> Ranges | None:
+        attributes = self._attributes()
+        if not attributes or not is_integer(attributes[0]):
+            return None
+        found = extent(self._connection, self._node(), attributes[0].name)
+        return Ranges.over(*(found or (0, 0)))
+
+    def _read_digests(self) -> dict[int, Digests]:
+        source, keys, parts = self._lowered()
+        backend = self._connection.backend
+        number: Any = sa.literal_column("0")
+        if self._ranges is not None:
+            number = self._ranges.number(self._connection, keys[0])
+        columns = [backend.digest_xor(part) for part in parts if part]
+        select = sa.select(number, sa.func.count(), *columns).select_from(source)
+        select = select.group_by(number) if self._ranges is not None else select
+        rows = self._connection.rows(select)
+        return {int(row[0]): Digests(*(int(value or 0) for value in row[1:])) for row in rows}
+
+    def _count(self, rows: Sequence[_Row]) -> None:
+        """Take new rows into the digests, as if they had been among those that were read."""
+        digests = self._digests if self._digests is not None else {}
+        for row in rows:
+            number = self._ranges.number_of(int(row.key[0])) if self._ranges is not None else 0
+            digests[number] = digests.get(number, Digests()) + row.digests
 
     def _merge(self) -> None:
-        counts = self._counts or {}
-        if not self._width or len(counts) <= MOST_RANGES:
+        digests = self._digests or {}
+        if self._ranges is None or len(digests) <= MOST_RANGES:
             return
-        merged: Counts = {}
-        for number, values in counts.items():
-            wider = _quotient(number, MERGED)
-            old = merged.get(wider, (0,) * len(values))
-            merged[wider] = tuple(a + b for a, b in zip(old, values, strict=True))
-        self._width *= MERGED
-        self._counts = merged
+        numbers, self._ranges = Ranges(MERGED), Ranges(MERGED * self._ranges.width)
+        merged: dict[int, Digests] = {}
+        for number, each in digests.items():
+            wider = numbers.number_of(number)
+            merged[wider] = merged.get(wider, Digests()) + each
+        self._digests = merged
 
     def _region(self, numbers: Sequence[int]) -> Region:
-        if not self._width:
+        if self._ranges is None:
             return EVERYTHING
-        return Region(name=self._names[0], ranges=tuple(map(self._range, numbers)))
-
-    def _range(self, number: int) -> tuple[int, int]:
-        start, width = self._start, self._width
-        # Division is towards zero, whose range reaches to both sides.
-        low = start + (number if number > 0 else number - 1) * width + (number <= 0)
-        high = start + (number if number < 0 else number + 1) * width - (number >= 0)
-        return low, high
-
-
-def _is_integer(attribute: Attribute) -> bool:
-    return attribute.type is not None and attribute.type.family is Family.INTEGER
-
-
-def _quotient(number: int, divisor: int) -> int:
-    return -(-number // divisor) if number < 0 else number // divisor
+        first = self._attributes()[0].name
+        return Region(name=first, ranges=tuple(map(self._ranges.bounds, numbers)))

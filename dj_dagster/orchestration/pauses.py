@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from math import inf
 
 SHARE = 20
 """How much longer than it took a slow look is not taken again: 5 % of the time is spent on it."""
 
 SLOW = 0.05
 """Seconds from which a look is slow."""
+
+ROW_SECONDS = 1e-5
+"""What a look takes for each row, at most, on a machine that has nothing else to do."""
+
+
+def idle_seconds(seconds: float, rows: float) -> float:
+    """Return the seconds of a look at some rows, without those that the machine was busy."""
+    return min(seconds, ROW_SECONDS * rows)
 
 
 @dataclass
@@ -23,12 +32,20 @@ class Pause:
         """Whether it may be done again."""
         return time.monotonic() >= self.until
 
-    def after(self, began: float) -> None:
-        """Take note of what began then and has ended now."""
-        self.took(time.monotonic() - began)
+    def after(self, began: float, rows: float = inf) -> None:
+        """Take note of what began then and has ended now; see `took`."""
+        self.took(time.monotonic() - began, rows)
 
-    def took(self, seconds: float) -> None:
-        """Take note of what has ended now, after so many seconds of work."""
+    def took(self, seconds: float, rows: float = inf) -> None:
+        """Take note of what has ended now, after so many seconds.
+
+        Parameters
+        ----------
+        rows
+            How many there were to look at: of few the look is no slow one, however busy the
+            machine was with other things.
+        """
+        seconds = idle_seconds(seconds, rows)
         if seconds > SLOW:
             self.until = time.monotonic() + SHARE * seconds
 

@@ -149,7 +149,8 @@ class Upkeep:
             self._failed.add(grain)
         watch.seconds[grain] += time.monotonic() - began
         if grain not in watch.syncs:
-            watch.pauses[grain].took(watch.seconds.pop(grain))
+            rows = watch.rows(*watch.graph.of_grain(grain))
+            watch.pauses[grain].took(watch.seconds.pop(grain), rows)
 
     def _sync_piece(self, grain: Grain) -> None:
         done = next(self.watch.syncs[grain], None)
@@ -169,7 +170,7 @@ class Upkeep:
             self._failed.add(key)
         watch.seconds[key] += time.monotonic() - began
         if key not in watch.searches:
-            watch.pauses[key, "marks"].took(watch.seconds.pop(key))
+            watch.pauses[key, "marks"].took(watch.seconds.pop(key), watch.rows(node))
 
     def _search_page(self, node: TableNode) -> None:
         page = next(self.watch.searches[node.key], None)

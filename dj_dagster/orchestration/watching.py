@@ -167,11 +167,20 @@ class Watch:
             return False
         keys = self._keys.get(name)
         if keys is None:
-            keys = self._keys[name] = KeyWatch(self._connections[name], name)
+            values = self._is_read(name)
+            keys = self._keys[name] = KeyWatch(self._connections[name], name, values=values)
         appended = keys.appended()
         if appended:
-            self._changed(name, Region(keys=tuple(appended)), gone=False)
+            self._changed(name, Region(keys=tuple(appended)))
         return bool(appended)
+
+    def rows(self, *nodes: TableNode) -> int:
+        """Return how many rows some tables and those that their keys come from have."""
+        names = {node.name for node in nodes}
+        for name, readers in self._readers.items():
+            if any(node.name == reader.name for reader in readers for node in nodes):
+                names.add(name)
+        return sum(self._keys[name].rows for name in names if name in self._keys)
 
     def comparable(self, *, busy: bool) -> list[TableName]:
         """Return the tables in which to find what else has changed, the longest unseen first.
@@ -195,12 +204,12 @@ class Watch:
 
     def compare(self, name: TableName) -> None:
         """Find what has changed in a table beside rows at its end."""
-        began = time.monotonic()
-        region = self._keys[name].compare()
+        keys = self._keys[name]
+        found = keys.compare()
         self._seen(name)
-        self.pauses[name].after(began)
-        if region is not None:
-            self._changed(name, region, gone=True)
+        self.pauses[name].took(keys.seconds)
+        if found is not None:
+            self._changed(name, found.region, new=found.keys, gone=found.keys, rewritten=True)
 
     def free_dead(self, connection: Connection) -> None:
         """Have the keys made again whose worker died."""
@@ -232,12 +241,34 @@ class Watch:
         self.dirty.discard(name)
         self.unswept.discard(name)
 
-    def _changed(self, name: TableName, region: Region, *, gone: bool) -> None:
-        """Note what follows from new rows in a region, and from those `gone` from it."""
+    def _is_read(self, name: TableName) -> bool:
+        """Whether anything follows from other values than keys: from those that people entered."""
+        node = self._nodes.get(name)
+        entered = node is None or not (node.populated or node.master is not None)
+        return entered or bool(self._readers.get(name))
+
+    def _changed(
+        self,
+        name: TableName,
+        region: Region,
+        *,
+        new: bool = True,
+        gone: bool = False,
+        rewritten: bool = False,
+    ) -> None:
+        """Note what follows from a change in a region.
+
+        Parameters
+        ----------
+        new, gone
+            Whether there may be keys that were not there, and fewer than there were.
+        rewritten
+            Whether rows may have other values than they had.
+        """
         if len(region.ranges) > MANY_RANGES:
             region = EVERYTHING
         node = self._nodes.get(name)
-        if node is not None:
+        if node is not None and new:
             self.unmarked[node.key].add(region)
             if node.grain is not None:
                 self.possible[node.key].add(region)
@@ -248,8 +279,11 @@ class Watch:
         for reader in self._readers.get(name, ()):
             # A table which keys come from has changed.
             names = renamed_from(reader, name)
+            if names is not None and not new:
+                # Its keys come from the keys alone.
+                continue
             found = EVERYTHING if names is None else region.renamed(names)
             self.pending[reader.key].add(found)
             self.possible[reader.key].add(found)
-            if gone and reader.grain is not None:
+            if (gone or rewritten) and reader.grain is not None:
                 self.unsynced.add(reader.grain)

@@ -1,13 +1,19 @@
-"""Where, among a million keys, some are not made: rows counted by ranges of the first attribute.
+"""Ranges of the first attribute of a key, a thousand or so, and what stands for the rows in each.
 
-A server counts two tables in a fraction of the time that it takes to look each key of one up in the
-other. Only the ranges whose counts differ are then looked at key by key.
+A server reads two tables in a fraction of the time that it takes to look each key of one up in the
+other. Only the ranges that differ are then looked at key by key. What is compared are digests of
+the keys themselves: in counts a key too many and one too few cancel, and so they do in sums.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import sqlalchemy as sa
 
+from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.types import Family
 from dj_dagster.relational.algebra.algebra import NEVER, AnyOf, Condition, Node, SQLText
 from dj_dagster.relational.database.connection import Connection
@@ -18,46 +24,43 @@ RANGES = 1000
 Range = tuple[int, int]
 
 
-def differing(connection: Connection, keys: Node, made: Node) -> Condition | None:
-    """Return the condition on keys to be in a range of which not all are made.
+@dataclass(frozen=True)
+class Ranges:
+    """Numbers the values of an integer by division, towards zero as databases divide.
 
-    Parameters
-    ----------
-    keys, made
-        Each row of `made` must have exactly one of `keys`.
-
-    Returns
-    -------
-    Condition or None
-        None if the ranges do not help: the key does not begin with an integer, or with integers so
-        far apart that no database can subtract them.
+    Nothing is subtracted before, so that integers may lie as far apart as integers can.
     """
-    first = keys.heading.primary_key[0]
-    kind = keys.heading[first].type
-    if kind is None or kind.family is not Family.INTEGER:
-        return None
-    extent = _extent(connection, keys, first)
-    if extent is None:
-        return NEVER
-    if extent[1] - extent[0] >= 2**63:
-        return None
-    start, width = extent[0], (extent[1] - extent[0]) // RANGES + 1
-    # What is made comes first: rows that come meanwhile must not hide keys that are not.
-    done = _counts(connection, made, first, start, width)
-    wanted = _counts(connection, keys, first, start, width)
-    ranges = [
-        (start + number * width, start + (number + 1) * width - 1)
-        for number, count in sorted(wanted.items())
-        if done.get(number, 0) != count
-    ]
-    if not ranges:
-        return NEVER
-    if len(ranges) == len(wanted):
-        return None
-    return AnyOf(tuple(SQLText(f"`{first}` BETWEEN {a} AND {b}") for a, b in _merged(ranges)))
+
+    width: int
+
+    @classmethod
+    def over(cls, low: int, high: int) -> Ranges:
+        """Return about a thousand ranges from one value to another."""
+        return cls((high - low) // RANGES + 1)
+
+    def number(self, connection: Connection, column: sa.ColumnElement[Any]) -> Any:
+        """Return the SQL of a value's range."""
+        # A number as it is, for what is grouped by must read as what is selected.
+        return column.op(connection.backend.integer_division)(sa.literal_column(str(self.width)))
+
+    def number_of(self, value: int) -> int:
+        """Return a value's range."""
+        return value // self.width if value >= 0 else -(-value // self.width)
+
+    def bounds(self, number: int) -> Range:
+        """Return the values of a range, ends included; that of zero reaches to both sides."""
+        low = number if number > 0 else number - 1
+        high = number if number < 0 else number + 1
+        return low * self.width + (number <= 0), high * self.width - (number >= 0)
 
 
-def _extent(connection: Connection, node: Node, name: str) -> Range | None:
+def is_integer(attribute: Attribute) -> bool:
+    """Whether ranges can be made of an attribute."""
+    return attribute.family is Family.INTEGER
+
+
+def extent(connection: Connection, node: Node, name: str) -> Range | None:
+    """Return the least and the greatest value of an attribute, None without rows."""
     lowered = Lowering(connection.backend).lower(node)
     column = lowered.columns[name]
     select = sa.select(sa.func.min(column), sa.func.max(column))
@@ -65,17 +68,52 @@ def _extent(connection: Connection, node: Node, name: str) -> Range | None:
     return None if low is None else (int(low), int(high))
 
 
-def _counts(
-    connection: Connection, node: Node, name: str, start: int, width: int
-) -> dict[int, int]:
+def digested(columns: Mapping[str, Any], heading: Heading, names: Sequence[str]) -> list[Any]:
+    """Return the columns of some attributes as `Backend.row_digest` takes them."""
+    return [(columns[name], heading[name]) for name in names]
+
+
+def differing(connection: Connection, keys: Node, made: Node) -> Condition | None:
+    """Return the condition on keys to be in a range in which those of two queries differ.
+
+    Parameters
+    ----------
+    keys, made
+        Two queries with the same primary key.
+
+    Returns
+    -------
+    Condition or None
+        None if the ranges do not help: the key does not begin with an integer, or all differ.
+    """
+    first = keys.heading.primary_key[0]
+    if not is_integer(keys.heading[first]):
+        return None
+    found = extent(connection, keys, first)
+    if found is None:
+        return NEVER
+    ranges = Ranges.over(*found)
+    # What is made comes first: rows that come meanwhile must not hide keys that are not.
+    done = _digests(connection, made, keys.heading.primary_key, ranges)
+    wanted = _digests(connection, keys, keys.heading.primary_key, ranges)
+    numbers = [number for number in sorted(wanted) if done.get(number) != wanted[number]]
+    if not numbers:
+        return NEVER
+    if len(numbers) == len(wanted):
+        return None
+    bounds = _merged([ranges.bounds(number) for number in numbers])
+    return AnyOf(tuple(SQLText(f"`{first}` BETWEEN {a} AND {b}") for a, b in bounds))
+
+
+def _digests(
+    connection: Connection, node: Node, names: Sequence[str], ranges: Ranges
+) -> dict[int, tuple[int, int]]:
     lowered = Lowering(connection.backend).lower(node)
-    division = "DIV" if connection.backend.name == "mysql" else "/"
-    # Numbers as they are, for what is grouped by must read as what is selected.
-    since = sa.literal_column(str(start)), sa.literal_column(str(width))
-    number = (lowered.columns[name] - since[0]).self_group().op(division)(since[1])
-    select = sa.select(number, sa.func.count()).select_from(lowered.source)
-    select = select.where(*lowered.where).group_by(number)
-    return {int(number): count for number, count in connection.rows(select)}
+    number = ranges.number(connection, lowered.columns[names[0]])
+    digest = connection.backend.digest_xor(digested(lowered.columns, node.heading, names))
+    select = sa.select(number, sa.func.count(), digest).select_from(lowered.source)
+    rows = connection.rows(select.where(*lowered.where).group_by(number))
+    return {int(number): (count, int(digest)) for number, count, digest in rows}
 
 
 def _merged(ranges: list[Range]) -> list[Range]:

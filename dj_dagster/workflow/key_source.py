@@ -40,7 +40,7 @@ def default_key_source(table: Table) -> QueryExpression:
     PopulateError
         If no foreign key is part of the primary key.
     """
-    parents = [_projected(table.connection, key, ()) for key in _primary(table)]
+    parents = [referred(table.connection, key) for key in _primary(table)]
     return QueryExpression(table.connection, _joined(table, parents))
 
 
@@ -58,8 +58,7 @@ def default_source(table: Table, restrictions: Iterable[Any]) -> Node:
     connection, foreign_keys = table.connection, _primary(table)
     keys = default_key_source(table)
     parents = [
-        _projected(connection, key, _own_names(connection, key, foreign_keys))
-        for key in foreign_keys
+        referred(connection, key, _own_names(connection, key, foreign_keys)) for key in foreign_keys
     ]
     wide = _joined(table, parents)
     node = wide
@@ -91,6 +90,27 @@ def checked_key_source(table: Table, source: Any) -> QueryExpression:
             "it to the table."
         )
     return query
+
+
+def referred(connection: Connection, foreign_key: ForeignKey, more: Iterable[str] = ()) -> Node:
+    """Return the rows that a foreign key can refer to, under the names that it has for them.
+
+    Parameters
+    ----------
+    more
+        Other attributes of the parent to keep.
+
+    Raises
+    ------
+    PopulateError
+        If the parent is gone.
+    """
+    parent = _parent(connection, foreign_key)
+    columns = dict(foreign_key.attributes)
+    attributes = [replace(parent.heading[old], name=new) for new, old in columns.items()]
+    attributes += [parent.heading[name] for name in more]
+    names = columns | {name: name for name in more}
+    return Projected(Heading(attributes), parent.tables, parent, names)
 
 
 def without(source: Node, other: Node) -> Node:
@@ -171,12 +191,3 @@ def _is_plain(restriction: Any) -> bool:
     if isinstance(restriction, list | tuple | set):
         return all(map(_is_plain, restriction))
     return isinstance(restriction, str | Mapping)
-
-
-def _projected(connection: Connection, foreign_key: ForeignKey, more: Iterable[str]) -> Node:
-    parent = _parent(connection, foreign_key)
-    columns = dict(foreign_key.attributes)
-    attributes = [replace(parent.heading[old], name=new) for new, old in columns.items()]
-    attributes += [parent.heading[name] for name in more]
-    names = columns | {name: name for name in more}
-    return Projected(Heading(attributes), parent.tables, parent, names)

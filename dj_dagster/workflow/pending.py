@@ -6,7 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from dj_dagster.errors import PopulateError
-from dj_dagster.relational.algebra.algebra import NEVER, Base, Node, all_rows, restrict
+from dj_dagster.relational.algebra.algebra import (
+    NEVER,
+    All,
+    AnyOf,
+    Base,
+    Condition,
+    Equals,
+    Matches,
+    Negated,
+    Node,
+    all_rows,
+    restrict,
+)
 from dj_dagster.relational.algebra.condition import make_condition
 from dj_dagster.relational.algebra.oversight import refuse_oversights
 from dj_dagster.relational.algebra.projection import project
@@ -20,6 +32,7 @@ from dj_dagster.workflow.key_source import (
     checked_key_source,
     default_source,
     lacking,
+    referred,
     without,
 )
 from dj_dagster.workflow.make import Makes, has_own_key_source
@@ -68,15 +81,11 @@ def check_restrictions(table: Makes, *restrictions: Any) -> None:
 def progress(table: Makes, *restrictions: Any) -> tuple[int, int]:
     """Return how many keys remain to be made, and how many there are in all."""
     keys = source(table, *restrictions)
-    if not restrictions and _is_counted(table, keys):
-        # The table first: rows that come meanwhile must not seem more than there are keys.
-        done = fetch.count(table.connection, rows_of(table))
-        total = fetch.count(table.connection, keys)
-        # Only where foreign keys were not enforced are there more.
-        if done <= total:
-            return total - done, total
-    remaining = fetch.count(table.connection, lacking(keys, rows_of(table)))
-    return remaining, fetch.count(table.connection, keys)
+    lacked = _narrowed(table, keys, restrictions)
+    total = fetch.count(table.connection, keys)
+    if lacked is None:
+        return 0, total
+    return fetch.count(table.connection, lacking(lacked, rows_of(table))), total
 
 
 def unmade_keys(
@@ -94,15 +103,26 @@ def unmade_keys(
     limit
         At most so many keys.
     """
-    keys = source(table, *restrictions)
-    if not restrictions and _is_counted(table, keys):
-        ranges = differing(table.connection, keys, rows_of(table))
-        if ranges == NEVER:
-            return []
-        keys = keys if ranges is None else restrict(keys, ranges)
+    keys = _narrowed(table, source(table, *restrictions), restrictions)
+    if keys is None:
+        return []
     node = lacking(keys, rows_of(table))
     node = node if held is None else without(node, held)
     return fetch.dicts(table.connection, node, node.heading.primary_key, "KEY", limit)
+
+
+def orphans(table: Table) -> int:
+    """Return how many rows refer to a row that is not there.
+
+    Clients that do not enforce foreign keys leave such, as SQLite's own and restored dumps do.
+    """
+    conditions: list[Condition] = []
+    for foreign_key in table.foreign_keys:
+        names = tuple(foreign_key.attributes)
+        alone = Negated(Matches(names, referred(table.connection, foreign_key)))
+        given = [Negated(Equals(name, None)) for name in names if table.heading[name].nullable]
+        conditions.append(All((alone, *given)))
+    return fetch.count(table.connection, restrict(rows_of(table), AnyOf(tuple(conditions))))
 
 
 def why_not_pending(
@@ -180,7 +200,7 @@ def typed(table: Makes, keys: Iterable[Mapping[str, Any]]) -> list[Key]:
     return result
 
 
-def rows_of(table: Makes) -> Base:
+def rows_of(table: Table) -> Base:
     """Return the query for all rows of a table."""
     return all_rows(table.name, table.heading)
 
@@ -192,7 +212,17 @@ def _found(
     return set(fetch.rows(connection, restricted, names))
 
 
-def _is_counted(table: Makes, keys: Node) -> bool:
-    """Whether each row of the table has exactly one key in the key source, by its foreign keys."""
+def _narrowed(table: Makes, keys: Node, restrictions: Sequence[Any]) -> Node | None:
+    """Return the keys among which are all that are not made, None if there are none.
+
+    Where each row of the table has a key in the key source, by its foreign keys, most ranges of
+    keys can be left out. Rows without such a key, whatever client left them, hide none that lack.
+    """
     names = keys.heading.primary_key
-    return bool(names) and set(names) == set(table.primary_key) and not has_own_key_source(table)
+    whole = not restrictions and bool(names) and set(names) == set(table.primary_key)
+    if not whole or has_own_key_source(table):
+        return keys
+    ranges = differing(table.connection, keys, rows_of(table))
+    if ranges == NEVER:
+        return None
+    return keys if ranges is None else restrict(keys, ranges)

@@ -83,6 +83,28 @@ def test_a_table_is_fresh_while_its_last_row_is(lab: Lab, instance: dg.DagsterIn
     assert not evaluate(strict, instance, "lab/session", "fresh")["fresh"][0]
 
 
+def test_rows_without_a_parent_are_counted(any_lab: Lab, instance: dg.DagsterInstance) -> None:
+    any_lab.add_sessions(range(3))
+    any_lab.RawData.populate()
+    defs, name = any_lab.definitions(), any_lab.asset("raw_data")
+    assert evaluate(defs, instance, name, "parents")["parents"] == (
+        True,
+        {"orphans": 0, "rows": 3},
+    )
+    with any_lab.schema.connection.cursor() as session:
+        mysql = any_lab.schema.connection.backend.name == "mysql"
+        switch = "SET foreign_key_checks = {}" if mysql else "PRAGMA foreign_keys = {}"
+        session.exec_driver_sql(switch.format(0))
+        session.exec_driver_sql(
+            f"UPDATE {any_lab.Session.full_table_name} SET session_id = 20 WHERE session_id = 2"
+        )
+        session.exec_driver_sql(switch.format(1))
+    assert evaluate(defs, instance, name, "parents")["parents"] == (
+        False,
+        {"orphans": 1, "rows": 3},
+    )
+
+
 def test_a_blocking_check_holds_up_what_is_below(lab: Lab, instance: dg.DagsterInstance) -> None:
     lab.add_sessions(range(2))
     lab.broken = {1}
@@ -108,7 +130,9 @@ def test_a_name_that_fits_nothing(lab: Lab) -> None:
 
 
 def test_checks_can_be_left_out(lab: Lab) -> None:
-    defs = lab.definitions(checks=TableChecks(complete=False, current=False, parts=False))
+    defs = lab.definitions(
+        checks=TableChecks(complete=False, current=False, parts=False, parents=False)
+    )
     assert not defs.resolve_asset_graph().asset_check_keys
 
 

@@ -12,7 +12,7 @@ import pytest
 from dj_dagster.orchestration import SensorSettings
 from dj_dagster.orchestration.change_marks import SETTLED, ChangeMarks
 from dj_dagster.orchestration.key_watch import KeyWatch
-from dj_dagster.orchestration.regions import Region
+from dj_dagster.orchestration.pauses import Pause
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.schemas.schema import Schema
@@ -191,23 +191,84 @@ def test_marks_tell_of_changes_of_any_client(numbers: Any, database_url: str) ->
     other.close()
 
 
+def test_keys_as_far_apart_as_integers_can_be(database_url: str, schema_prefix: str) -> None:
+    connection = Connection(database_url, safemode=False)
+    schema = Schema(f"{schema_prefix}far", connection=connection)
+
+    @schema
+    class Far(Manual):
+        definition = """
+        number : int64
+        """
+
+    ends = [-(2**63), 2**63 - 1]
+    Far.insert([[end] for end in ends])
+    watch = KeyWatch(connection, Far().name)
+    watch.compare()
+    assert watch.compare() is None
+    for value in (0, -1, 1, -(2**62), 2**62):
+        Far.insert1([value])
+        found = {key["number"] for key in watch.appended() or ()}
+        difference = watch.compare()
+        ranges = difference.region.ranges if difference is not None else ()
+        assert value in found or any(low <= value <= high for low, high in ranges)
+        assert watch.compare() is None
+    connection.close()
+
+
+@pytest.mark.parametrize("letters", ["ab", "ba"])
+def test_values_exchanged_between_rows_are_seen(
+    database_url: str, schema_prefix: str, letters: str
+) -> None:
+    connection = Connection(database_url, safemode=False)
+    schema = Schema(f"{schema_prefix}exchanged", connection=connection)
+
+    @schema
+    class Noted(Manual):
+        definition = """
+        number : int32
+        ---
+        note : varchar(10)
+        """
+
+    Noted.insert([(n, "ab"[n % 2]) for n in range(10)])
+    watch = KeyWatch(connection, Noted().name)
+    watch.compare()
+    for number, letter in zip((2, 3), letters, strict=True):
+        Noted.update1({"number": number, "note": letter})
+    difference = watch.compare()
+    assert (difference is not None) == (letters == "ba")
+    assert difference is None or not difference.keys
+    connection.close()
+
+
+def test_a_look_at_few_rows_is_not_slow_however_busy_the_machine() -> None:
+    pause = Pause()
+    pause.took(5.0, rows=1000)
+    assert pause.over
+    pause.took(5.0, rows=100_000)
+    assert not pause.over
+
+
 def test_ranges_cover_all_numbers_without_overlap(numbers: Any) -> None:
     table = numbers()
     values = [*range(-3000, 3000, 7), 10**6]
     numbers.insert(rows(*values))
     watch = KeyWatch(table.connection, table.name)
     assert (first := watch.compare()) is not None
-    assert first.whole
+    assert first.region.whole
     assert watch.compare() is None
     for value in (-2998, -1, 1, 2998, -5000, 999_999):
         numbers.insert(rows(value))
         appended = watch.appended()
-        region = watch.compare()
+        found = watch.compare()
         if appended:
             assert [key["number"] for key in appended] == [value]
-            assert region is None
+            assert found is None
         else:
-            assert isinstance(region, Region)
+            assert found is not None
+            assert found.keys
+            region = found.region
             assert any(low <= value <= high for low, high in region.ranges)
             assert region.ranges[0][1] - region.ranges[0][0] < 3000
 
@@ -220,6 +281,7 @@ def test_a_row_exchanged_for_another_is_seen(numbers: Any) -> None:
         (numbers & {"number": gone}).delete(prompt=False)
         numbers.insert(rows(come), skip_duplicates=True)
         found = {key["number"] for key in watch.appended() or ()}
-        region = watch.compare()
-        assert region is not None
+        difference = watch.compare()
+        assert difference is not None
+        region = difference.region
         assert region.whole or come in found or any(a <= come <= b for a, b in region.ranges)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import xor
 from typing import Any
 
 import pytest
@@ -101,20 +103,20 @@ def test_another_value_gives_another_digest(table: Any, name: str, value: Any) -
     assert [before] == asked(table, "row_digest")
 
 
-def test_values_exchanged_between_rows_give_another_sum(table: Any) -> None:
+def test_values_exchanged_between_rows_do_not_cancel(table: Any) -> None:
     table.insert([{**ROW, "number": n, "name": "ab"[n]} for n in range(2)])
-    (before,) = asked(table, "digest_sum")
-    assert (sum(asked(table, "row_digest")) - before) % 2**60 == 0
+    (before,) = asked(table, "digest_xor")
+    assert reduce(xor, asked(table, "row_digest")) == before
     table.delete()
     table.insert([{**ROW, "number": n, "name": "ba"[n]} for n in range(2)])
-    assert [before] != asked(table, "digest_sum")
+    assert [before] != asked(table, "digest_xor")
 
 
 def test_a_thousand_rows_have_as_many_digests(table: Any) -> None:
     table.insert({**ROW, "number": n // 30, "name": str(n % 30)} for n in range(1000))
     digests = asked(table, "row_digest")
     assert len(set(digests)) == 1000
-    assert (sum(digests) - asked(table, "digest_sum")[0]) % 2**60 == 0
+    assert [reduce(xor, digests)] == asked(table, "digest_xor")
 
 
 def test_more_attributes_than_a_function_of_sqlite_takes(schema: Any) -> None:

@@ -51,6 +51,9 @@ class Backend(ABC):
     rolls_back_ddl: bool = False
     """Whether statements that change tables are part of a transaction."""
 
+    integer_division: str = "DIV"
+    """The operator that divides integers, towards zero."""
+
     backslash_escapes: bool = False
     """Whether a backslash inside a string of SQL escapes the next character."""
 
@@ -256,16 +259,16 @@ class Backend(ABC):
     def row_digest(
         self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
     ) -> sa.ColumnElement[int]:
-        """Return a number of 60 bits that is another one when values of a row are.
+        """Return a number of at most 60 bits that is another one when values of a row are.
 
         It is the same in all processes. Of bytes that the table holds itself the length counts.
         """
 
     @abstractmethod
-    def digest_sum(
+    def digest_xor(
         self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
     ) -> sa.ColumnElement[int]:
-        """Return the sum of the digests of a group of rows, equal modulo 2 to the power of 60."""
+        """Return the digests of a group of rows, which differ by their keys, in one number."""
 
     def server_marks(self, connection: SAConnection, schemas: Collection[str]) -> ServerMarks:
         """Return what tells that tables were written; a file has none but its own."""

@@ -259,14 +259,14 @@ class MySQLBackend(Backend):
     def row_digest(
         self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
     ) -> sa.ColumnElement[int]:
-        """Hash the values as text."""
-        return sa.cast(mysql_digest.row_digest(columns), sa.BigInteger)
+        """Take a checksum of the values as text."""
+        return mysql_digest.row_digest(columns)
 
-    def digest_sum(
+    def digest_xor(
         self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
     ) -> sa.ColumnElement[int]:
-        """Sum as decimals, which have room for all."""
-        return sa.func.sum(self.row_digest(columns))
+        """Take the exclusive or, which costs less than a sum."""
+        return sa.func.bit_xor(self.row_digest(columns))
 
     def server_marks(self, connection: SAConnection, schemas: Collection[str]) -> ServerMarks:
         """Read information_schema and, on MySQL, performance_schema."""

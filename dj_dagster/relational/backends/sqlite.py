@@ -55,6 +55,7 @@ class SQLiteBackend(Backend):
     name = "sqlite"
     begin = "BEGIN IMMEDIATE"
     begin_snapshot = "BEGIN"
+    integer_division = "/"
     alters_tables = False
     keeps_comments = False
     rolls_back_ddl = True
@@ -231,11 +232,11 @@ class SQLiteBackend(Backend):
         """Call a function that each connection of ours knows."""
         return sa.func.row_digest(*sqlite_digest.arguments(columns))
 
-    def digest_sum(
+    def digest_xor(
         self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
     ) -> sa.ColumnElement[int]:
-        """Call an aggregate, for SQLite's own refuses large sums."""
-        return sa.func.row_digest_sum(*sqlite_digest.arguments(columns))
+        """Call an aggregate that each connection of ours knows."""
+        return sa.func.row_digest_xor(*sqlite_digest.arguments(columns))
 
     def insert_from(
         self,
