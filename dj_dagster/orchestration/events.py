@@ -1,4 +1,4 @@
-"""Writing marks (materialised, planned) into Dagster's event log, many at a time.
+"""Writing marks (materialised, planned, notes) into Dagster's event log, many at a time.
 
 Dagster logs an event in one transaction each, 50 to 200 a second in SQLite; a mark per key and
 table would then cost more than the work itself. Here all marks of a batch go to the storage
@@ -9,9 +9,10 @@ file for SQLite, which Dagster itself never batches.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -30,8 +31,14 @@ from dagster._core.events import (
 )
 from dagster._core.events.log import EventLogEntry
 from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
-from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+
+INSTANT = 0.001
+"""Seconds between two marks of a table: of those with the same millisecond the UI shows one."""
+
+LEAD = 10.0
+"""Seconds that a mark's time may be ahead of the clock, where more than one comes in an instant."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,11 @@ class Mark:
         Whether the rows were there before, and marked: the mark only says so once more.
     tags
         Dagster's tags of versions, see `Provenance`.
+    note
+        Something to be read on the partition's page, instead of a word on its rows: an observation
+        in Dagster's words.
+    time
+        When it came to be so; written marks of a table differ in it by a millisecond at least.
     """
 
     key: AssetKey
@@ -64,13 +76,51 @@ class Mark:
     planned: bool = False
     again: bool = False
     tags: Mapping[str, str] | None = None
+    note: str | None = None
+    time: float = field(default_factory=time.time, compare=False)
+
+    @property
+    def kind(self) -> int:
+        """What decides the order in which the marks of one table are written."""
+        return 2 if self.note is not None else int(self.planned)
+
+
+class Clock:
+    """Gives each mark of a table a time of its own, later than that of the one before."""
+
+    def __init__(self) -> None:
+        self._last: dict[AssetKey, float] = {}
+        self._lock = threading.Lock()
+
+    def times(self, key: AssetKey, wanted: Iterable[float]) -> list[float]:
+        """Return times that are as wanted, or a little later.
+
+        They are no more than `LEAD` ahead of the clock, and closer together where they would be.
+        """
+        found: list[float] = []
+        with self._lock:
+            last, most = self._last.get(key, 0.0), time.time() + LEAD
+            for each in wanted:
+                step = INSTANT if last < most else INSTANT / 1000
+                last = max(each, last + step)
+                found.append(last)
+            self._last[key] = last
+        return found
+
+
+_CLOCK = Clock()
 
 
 def write_marks(instance: DagsterInstance, marks: Iterable[Mark], origin: Origin = Origin()) -> int:
-    """Write marks to the event log, in their order for each table, and return how many."""
-    ordered = sorted(marks, key=lambda mark: tuple(mark.key.path))
-    for _, of_one_table in groupby(ordered, key=lambda mark: mark.key):
-        _store(instance, [_entry(mark, origin) for mark in of_one_table])
+    """Write marks to the event log, and return how many.
+
+    Those of one table are in their order, plans after materialisations and notes at the end.
+    """
+    ordered = sorted(marks, key=lambda mark: (tuple(mark.key.path), mark.kind))
+    for (key, _), group in groupby(ordered, key=lambda mark: (mark.key, mark.kind)):
+        alike = list(group)
+        times = _CLOCK.times(key, [mark.time for mark in alike])
+        _store(instance, [_entry(mark, origin, at) for mark, at in zip(alike, times, strict=True)])
     return len(ordered)
 
 
@@ -87,16 +137,16 @@ def observe(
     instance.report_dagster_event(event, run_id=origin.run_id)
 
 
-def _entry(mark: Mark, origin: Origin) -> EventLogEntry:
+def _entry(mark: Mark, origin: Origin, timestamp: float) -> EventLogEntry:
     return EventLogEntry(
         error_info=None,
         level=logging.INFO if mark.planned else logging.DEBUG,
         user_message="",
         run_id=origin.run_id,
-        timestamp=time.time(),
+        timestamp=timestamp,
         step_key=origin.step_key,
         job_name=origin.job_name,
-        dagster_event=_planned(mark, origin) if mark.planned else _materialized(mark, origin),
+        dagster_event=_EVENTS[mark.kind](mark, origin),
     )
 
 
@@ -124,12 +174,48 @@ def _materialized(mark: Mark, origin: Origin) -> DagsterEvent:
     )
 
 
+def _noted(mark: Mark, origin: Origin) -> DagsterEvent:
+    observation = AssetObservation(
+        mark.key,
+        description=mark.note,
+        partition=mark.partition,
+        metadata=mark.metadata,
+        tags=mark.tags,
+    )
+    return DagsterEvent(
+        event_type_value=DagsterEventType.ASSET_OBSERVATION.value,
+        job_name=origin.job_name,
+        step_key=origin.step_key,
+        event_specific_data=AssetObservationData(observation),
+        message=f"{mark.key.to_user_string()}, {mark.partition}: {mark.note}",
+    )
+
+
+_EVENTS = (_materialized, _planned, _noted)
+"""What makes an event of a mark, by its `kind`."""
+
+
 def _store(instance: DagsterInstance, entries: Sequence[EventLogEntry]) -> None:
+    """Store entries of one table, run and kind."""
     storage = instance.event_log_storage
     if isinstance(storage, SqliteEventLogStorage):
         _store_in_sqlite(storage, entries)
+    elif (
+        isinstance(storage, SqlEventLogStorage)
+        and entries[0].dagster_event_type is DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+    ):
+        _store_plans(storage, entries)
     else:
         storage.store_event_batch(entries)
+
+
+def _store_plans(storage: SqlEventLogStorage, entries: Sequence[EventLogEntry]) -> None:
+    """Do what `store_event` does, for all entries: these Dagster never writes together."""
+    with storage.index_connection() as connection:
+        connection.execute(storage.prepare_insert_event_batch(entries))
+    with storage.index_transaction() as connection:
+        # Plans have no tags, and the table's summary keeps no number of theirs.
+        storage._store_asset_event(connection, entries[-1], 0)
 
 
 def _store_in_sqlite(storage: SqliteEventLogStorage, entries: Sequence[EventLogEntry]) -> None:
