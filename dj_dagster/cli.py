@@ -79,6 +79,44 @@ def gc(
     sys.exit(1 if any(report.missing for report in reports) else 0)
 
 
+@cli.command()
+@click.argument("schemas", nargs=-1, required=True)
+@click.option("--stale", "which", flag_value="stale", help="What is stale.")
+@click.option("--all", "which", flag_value="all", help="All that is there.")
+@click.option("--table", "tables", multiple=True, help="Only this table; may be given repeatedly.")
+@click.option(
+    "--delete-entered",
+    is_flag=True,
+    help="Delete rows too that people entered below; otherwise such keys are left.",
+)
+def recompute(
+    schemas: tuple[str, ...], which: str | None, tables: tuple[str, ...], delete_entered: bool
+) -> None:
+    """Make keys again, with all that depends on them.
+
+    SCHEMAS are Python modules that have a `schema`, with the classes that have the `make`. The exit
+    code is 1 if a key failed or was left.
+    """
+    if which is None:
+        raise click.UsageError("Say which keys to make again: --stale, or --all.")
+    sys.path.insert(0, "")
+    # Dagster takes seconds to import, which other commands do not need.
+    orchestration = import_module("dj_dagster.orchestration")
+    progress = orchestration.recompute(
+        [import_module(name) for name in schemas],
+        tables or "all",
+        stale=which == "stale",
+        delete_entered=delete_entered,
+    )
+    for each in progress:
+        click.echo(str(each))
+        for partition, error in each.failed.items():
+            click.echo(f"  {partition}: {error}")
+    if not progress:
+        click.echo("Nothing is stale." if which == "stale" else "There are no keys.")
+    sys.exit(1 if any(each.failed for each in progress) else 0)
+
+
 def _demo_folder() -> Path:
     """Return the folder that has the demo's package: inside ours, or the source tree's top."""
     here = Path(__file__).parent

@@ -11,6 +11,9 @@ from dj_dagster.errors import DefinitionError
 MAX_NAME = 64
 """The longest table or column name, in characters, that MySQL and MariaDB take."""
 
+NOTES_TABLE = "~provenance"
+"""The hidden table of a schema that keeps how the rows of its computed tables came to be."""
+
 
 class Tier(Enum):
     """Where a table's rows come from."""

@@ -12,6 +12,7 @@ from dj_dagster.orchestration.garbage import garbage_job, garbage_schedule
 from dj_dagster.orchestration.grains import Grain
 from dj_dagster.orchestration.io_manager import TableIOManager
 from dj_dagster.orchestration.partition_keys import decode_key, encode_key
+from dj_dagster.orchestration.recompute_job import recompute, recompute_schedule
 from dj_dagster.orchestration.retries import RetryPolicy
 from dj_dagster.orchestration.schedules import populate_schedule
 from dj_dagster.orchestration.sensor_settings import SensorSettings, TableSettings
@@ -39,6 +40,8 @@ __all__ = [
     "garbage_job",
     "garbage_schedule",
     "populate_schedule",
+    "recompute",
+    "recompute_schedule",
     "trace",
 ]
 

@@ -24,16 +24,22 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration.chosen import RunChoice
-from dj_dagster.orchestration.code_version import code_place, code_version
 from dj_dagster.orchestration.column_schema import column_schema
 from dj_dagster.orchestration.naming import group_name, op_name
-from dj_dagster.orchestration.populating import ON_EXISTING, populate_table, raise_if_failed
-from dj_dagster.orchestration.provenance import Provenance
+from dj_dagster.orchestration.populating import populate_table, raise_if_failed
+from dj_dagster.orchestration.recompute import (
+    DELETE_ENTERED,
+    SKIP,
+    STALE,
+    OnExisting,
+    on_existing,
+)
 from dj_dagster.orchestration.step import Step
 from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.orchestration.translator import TableProps, TableTranslator
 from dj_dagster.orchestration.work import HERE, Work
+from dj_dagster.workflow.code_version import code_place, code_version
 
 IO_MANAGER_KEY = "table_io_manager"
 """Name of the resource that hands rows to and from ordinary assets."""
@@ -49,7 +55,8 @@ CONFIG = {
     "retry_errors": Field(
         bool, default_value=True, description="Whether to try keys again that failed before."
     ),
-    "on_existing": ON_EXISTING,
+    "on_existing": on_existing(STALE),
+    "delete_entered": DELETE_ENTERED,
     "isolate": Field(
         bool,
         default_value=False,
@@ -127,7 +134,6 @@ def populated_assets(
         In which processes it makes its keys.
     """
     parts = [part.key for part in graph.parts(node)]
-    versions = {key: spec.code_version for key, spec in specs.items()}
     own_specs = [specs[key].replace_attributes(skippable=True) for key in (node.key, *parts)]
 
     @multi_asset(
@@ -152,13 +158,19 @@ def populated_assets(
             planned=_planned(context, choice.covered(node)),
             retry_errors=config["retry_errors"] or step.again,
             work=replace(work, isolate=work.isolate or config["isolate"]),
-            recompute=config["on_existing"] == "recompute",
-            provenance=Provenance(context.instance, graph, node, versions, context.run.run_id),
+            existing=_existing(step, config),
         )
         yield from (_unlogged(key) for key in (node.key, *parts))
         raise_if_failed(progress)
 
     return populate
+
+
+def _existing(step: Step, config: Mapping[str, Any]) -> OnExisting:
+    choice: str = config["on_existing"]
+    # What a sensor starts makes what is pending, and never again what is there.
+    by_default = choice == STALE and not step.by_person
+    return OnExisting(SKIP if by_default else choice, config["delete_entered"])
 
 
 def _mapping(

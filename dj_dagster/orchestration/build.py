@@ -37,6 +37,7 @@ from dj_dagster.orchestration.entry_jobs import entry_jobs
 from dj_dagster.orchestration.io_manager import TableIOManager
 from dj_dagster.orchestration.jobs import populate_job
 from dj_dagster.orchestration.naming import class_name, short_name
+from dj_dagster.orchestration.recompute_job import recompute_job
 from dj_dagster.orchestration.schedules import check_tables
 from dj_dagster.orchestration.selection import selected
 from dj_dagster.orchestration.sensor import populate_sensor
@@ -157,7 +158,8 @@ def build_definitions(
     versions = {key: spec.code_version for key, spec in specs.items()}
     works = {node.key: chosen.get_work(props[node.key]) for node in graph.populated}
     wanted = checks or TableChecks()
-    of_tables = table_checks(graph, wanted, versions)
+    graph = replace(graph, versions=versions)
+    of_tables = table_checks(graph, wanted)
     graph = replace(graph, blocking=blocking_keys(of_tables))
     return Definitions(
         assets=[
@@ -179,7 +181,8 @@ def build_definitions(
         asset_checks=[*of_tables, *asset_checks],
         jobs=[
             *entry_jobs(graph, entry_folders),
-            populate_job(graph, versions, works),
+            populate_job(graph, works),
+            recompute_job(graph, works),
             trace_job(graph),
             *jobs,
         ],
@@ -189,7 +192,7 @@ def build_definitions(
                 graph,
                 managed=own,
                 settings=settings,
-                code=lambda: code_watch(graph, wanted, versions),
+                code=lambda: code_watch(graph, wanted),
             ),
             *sensors,
         ],

@@ -24,7 +24,6 @@ from dagster import (
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration.naming import op_name, short_name
 from dj_dagster.orchestration.outdated import CURRENT, CodeWatch, ages
-from dj_dagster.orchestration.provenance import CodeVersions
 from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.workflow.pending import orphans
@@ -43,8 +42,8 @@ class TableChecks:
     complete
         Whether tables that `make` fills are checked for keys that are pending or failed.
     current
-        Whether they are checked for keys that were made before `make` was changed. The sensor
-        evaluates this check itself when it sees that code has changed.
+        Whether they are checked for keys that were made before `make`, or a row that they refer to,
+        was changed. The sensor evaluates this check itself when it sees such a change.
     parts
         Whether tables with parts are checked for rows of parts without their master's.
     parents
@@ -64,15 +63,8 @@ class TableChecks:
     blocking: Iterable[str] = ()
 
 
-def table_checks(
-    graph: TableGraph, wanted: TableChecks, versions: CodeVersions
-) -> list[AssetChecksDefinition]:
+def table_checks(graph: TableGraph, wanted: TableChecks) -> list[AssetChecksDefinition]:
     """Return the checks of all tables, one definition a table.
-
-    Parameters
-    ----------
-    versions
-        The code versions of tables.
 
     Raises
     ------
@@ -83,14 +75,14 @@ def table_checks(
         if not any(_fits(node, pattern) for node in graph.nodes):
             titles = ", ".join(node.title for node in graph.nodes)
             raise ConfigurationError(f"{pattern!r} fits no table; there are {titles or 'none'}")
-    found = (_of_table(graph, node, wanted, versions.get(node.key)) for node in graph.nodes)
+    found = (_of_table(graph, node, wanted) for node in graph.nodes)
     return [checks for checks in found if checks is not None]
 
 
-def code_watch(graph: TableGraph, wanted: TableChecks, versions: CodeVersions) -> CodeWatch:
+def code_watch(graph: TableGraph, wanted: TableChecks) -> CodeWatch:
     """Return what evaluates the check `current` by itself, for one Dagster instance."""
-    nodes = {node.key: (node, versions.get(node.key)) for node in graph.populated}
-    return CodeWatch({k: (n, v) for k, (n, v) in nodes.items() if v} if wanted.current else {})
+    nodes = [node for node in graph.populated if graph.versions.get(node.key)]
+    return CodeWatch(graph, nodes if wanted.current else ())
 
 
 def blocking_keys(checks: Iterable[AssetChecksDefinition]) -> frozenset[AssetCheckKey]:
@@ -103,9 +95,9 @@ Check = Callable[[DagsterInstance], tuple[bool, Numbers]]
 
 
 def _of_table(
-    graph: TableGraph, node: TableNode, wanted: TableChecks, version: str | None
+    graph: TableGraph, node: TableNode, wanted: TableChecks
 ) -> AssetChecksDefinition | None:
-    checks = _checks(graph, node, wanted, version)
+    checks = _checks(graph, node, wanted)
     if not checks:
         return None
     blocking = any(_fits(node, pattern) for pattern in wanted.blocking)
@@ -152,14 +144,12 @@ def _block(context: AssetCheckExecutionContext, key: AssetCheckKey, numbers: Num
     raise Failure(f"{title} is not {key.name}: {dict(numbers)}", allow_retries=False)
 
 
-def _checks(
-    graph: TableGraph, node: TableNode, wanted: TableChecks, version: str | None
-) -> dict[str, Check]:
+def _checks(graph: TableGraph, node: TableNode, wanted: TableChecks) -> dict[str, Check]:
     checks: dict[str, Check] = {}
     if wanted.complete and node.populated:
         checks[COMPLETE] = lambda _: _complete(node)
-    if wanted.current and node.populated and version is not None:
-        checks[CURRENT] = lambda instance: _current(instance, node, version)
+    if wanted.current and node.populated and graph.versions.get(node.key) is not None:
+        checks[CURRENT] = lambda instance: _current(instance, graph, node)
     parts = graph.parts(node)
     if wanted.parts and parts:
         checks[PARTS] = lambda _: _with_master(node, parts)
@@ -173,8 +163,8 @@ def _checks(
 
 _SAID = {
     COMPLETE: "No key is pending or failed.",
-    CURRENT: "Every key was made by make as it is now. Stale ones are made again by a run with "
-    "on_existing: recompute.",
+    CURRENT: "Every key was made by make as it is now, from rows as they are now. Stale ones are "
+    "made again by Materialize, or all of them by the job recompute.",
     PARTS: "Each row of a part has its master's row.",
     PARENTS: "Each row has the rows that it refers to.",
     FRESH: "The last row came lately.",
@@ -192,8 +182,8 @@ def _complete(node: TableNode) -> tuple[bool, Numbers]:
     return remaining == 0, numbers
 
 
-def _current(instance: DagsterInstance, node: TableNode, version: str) -> tuple[bool, Numbers]:
-    *_, found = ages(instance, node, version)
+def _current(instance: DagsterInstance, graph: TableGraph, node: TableNode) -> tuple[bool, Numbers]:
+    *_, found = ages(instance, graph, node)
     return not found.stale, found.metadata
 
 

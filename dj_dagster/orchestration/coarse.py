@@ -11,7 +11,7 @@ from dj_dagster.workflow.populate import KeyOutcome, Status
 ERRORS_SHOWN = 5
 """Failed keys of a partition whose errors are told, at most; all are in the table's jobs."""
 
-_PRECEDENCE: Sequence[Status] = ("failed", "made", "present", "reserved", "missing")
+_PRECEDENCE: Sequence[Status] = ("failed", "left", "made", "present", "reserved", "missing")
 
 
 def by_partition(

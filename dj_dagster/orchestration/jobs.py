@@ -1,28 +1,43 @@
 """The job that populates tables from the launchpad."""
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dagster import Any as AnyConfig
-from dagster import AssetKey, Field, JobDefinition, OpExecutionContext, ScalarUnion, op
+from dagster import (
+    AssetKey,
+    DagsterInstance,
+    Field,
+    JobDefinition,
+    OpExecutionContext,
+    ScalarUnion,
+    op,
+)
 from dagster import job as dagster_job
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.orchestration.aging import Aging
 from dj_dagster.orchestration.chosen import ALL, run_tags
 from dj_dagster.orchestration.maker import OwnMaker
-from dj_dagster.orchestration.populating import ON_EXISTING, populate_table, raise_if_failed
+from dj_dagster.orchestration.populating import populate_table, raise_if_failed
 from dj_dagster.orchestration.progress import Progress
-from dj_dagster.orchestration.provenance import CodeVersions, Provenance
-from dj_dagster.orchestration.recompute import existing_keys
+from dj_dagster.orchestration.recompute import (
+    DELETE_ENTERED,
+    SKIP,
+    STALE,
+    OnExisting,
+    on_existing,
+)
 from dj_dagster.orchestration.registered import sync_partitions
 from dj_dagster.orchestration.step import Step
 from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.orchestration.work import HERE, Work
 from dj_dagster.relational.algebra.oversight import refuse_oversights
-from dj_dagster.workflow.pending import check_restrictions
+from dj_dagster.relational.expression import QueryExpression
+from dj_dagster.workflow.pending import check_restrictions, source
+from dj_dagster.workflow.populate import Key
 
 JOB_NAME = "populate"
 OP_NAME = "populate_tables"  # a job and an op cannot share a name
@@ -42,21 +57,18 @@ CONFIG = {
     "retry_errors": Field(
         bool, default_value=False, description="Whether to try keys again that failed before."
     ),
-    "on_existing": ON_EXISTING,
+    "on_existing": on_existing(SKIP),
+    "delete_entered": DELETE_ENTERED,
 }
 
 
-def populate_job(
-    graph: TableGraph, versions: CodeVersions, works: Mapping[AssetKey, Work]
-) -> JobDefinition:
+def populate_job(graph: TableGraph, works: Mapping[AssetKey, Work]) -> JobDefinition:
     """Return the job; with the config as it stands it makes everything that is pending.
 
     Tables are filled parents first, so that one launch fills a chain of them.
 
     Parameters
     ----------
-    versions
-        The code versions that rows are marked with.
     works
         In which processes each table's keys are made.
     """
@@ -68,9 +80,7 @@ def populate_job(
         check_limit(config.get("limit"))
         if "restriction" in config:
             check_restriction(nodes, config["restriction"])
-        progress = [
-            _populate(context, graph, node, versions, works.get(node.key, HERE)) for node in nodes
-        ]
+        progress = [_populate(context, graph, node, works.get(node.key, HERE)) for node in nodes]
         keys = sum(each.done for each in progress)
         context.instance.add_run_tags(context.run_id, run_tags(nodes, keys))
         raise_if_failed(*progress)
@@ -196,29 +206,44 @@ def _attribute(name: object) -> str:
 
 
 def _populate(
-    context: OpExecutionContext,
-    graph: TableGraph,
-    node: TableNode,
-    versions: CodeVersions,
-    work: Work,
+    context: OpExecutionContext, graph: TableGraph, node: TableNode, work: Work
 ) -> Progress:
     config: dict[str, Any] = context.op_config
     if node.grain is not None:
         # Marks of partitions that are not registered would not be shown.
         sync_partitions(context.instance, graph, node.grain)
     restrictions = [config["restriction"]] if "restriction" in config else []
-    recompute = config["on_existing"] == "recompute"
-    choose = partial(existing_keys, node) if recompute else node.pending
     step = Step.of(context)
     retry_errors = config["retry_errors"] or step.again
-    keys = choose(*restrictions, limit=config.get("limit"), retry_errors=retry_errors)
+    limit = config.get("limit")
+    there = _there(context.instance, graph, node, config["on_existing"], restrictions)[:limit]
+    left = None if limit is None else limit - len(there)
+    new = node.pending(*restrictions, limit=left, retry_errors=retry_errors) if left != 0 else []
     return populate_table(
         step,
         graph,
         node,
-        keys,
+        there + new,
         retry_errors=retry_errors,
         work=work,
-        recompute=recompute,
-        provenance=Provenance(context.instance, graph, node, versions, context.run_id),
+        existing=OnExisting(config["on_existing"], config["delete_entered"]),
     )
+
+
+def _there(
+    instance: DagsterInstance,
+    graph: TableGraph,
+    node: TableNode,
+    choice: str,
+    restrictions: Sequence[Any],
+) -> list[Key]:
+    """Return the keys that are in a table and are to be made again."""
+    if choice == SKIP:
+        return []
+    if restrictions and isinstance(node.maker, OwnMaker):
+        # By the parents' attributes too, as what is pending.
+        chosen = source(node.maker.table, *restrictions)
+        restrictions = [QueryExpression(node.table.connection, chosen)]
+    if choice == STALE:
+        return Aging(instance, graph, node).stale(*restrictions)
+    return [key for page in node.staleness.pages(*restrictions) for key in page]

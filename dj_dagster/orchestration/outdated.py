@@ -1,13 +1,14 @@
-"""Which rows were made by other code than `make` is now, told as the check `current`.
+"""Which keys are stale, told as the check `current`.
 
 Dagster shows a single partition as stale and never says so of an asset that has partitions. So the
-sensor counts them once the code of a table has changed, and reports the check: the asset then has a
-warning in the graph and on its page, until its rows are made again.
+sensor counts them once the code of a table has changed, or rows that it refers to, and reports the
+check: the asset then has a warning in the graph and on its page, until its rows are made again.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,18 +17,17 @@ from dagster import (
     AssetCheckKey,
     AssetCheckSeverity,
     AssetKey,
-    DagsterEventType,
     DagsterInstance,
 )
-from dagster._core.definitions.data_version import CODE_VERSION_TAG, DATA_VERSION_TAG
 from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecord,
     AssetCheckExecutionRecordStatus,
 )
 
-from dj_dagster.orchestration.node_keys import present_pages
-from dj_dagster.orchestration.provenance import latest_tags
+from dj_dagster.orchestration.aging import Aged, Aging, Row
+from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
+from dj_dagster.workflow.populate import Key
 
 CURRENT = "current"
 """Name of the check."""
@@ -42,24 +42,23 @@ SHARE = 20
 """How much longer than counting took it is not done again."""
 
 CHUNK = 10_000
-"""Partitions that the event log is asked for at once; SQLite limits a statement's variables."""
-
-SAMPLES = 1000
-"""Marks that are read whole at once, at most."""
+"""Keys that are looked at together."""
 
 
 @dataclass(frozen=True)
 class Ages:
-    """How many keys of a table were made by which code.
+    """How many keys of a table are as they would be made now.
 
     Attributes
     ----------
     version
         Of `make` as it is now.
     current, stale
-        Keys that it made, and keys that other code has made.
+        Keys that it made, and keys that other code has made, or from rows that have changed since.
+    changed
+        Of the stale ones, those from such rows.
     unknown
-        Keys that came from elsewhere: a `populate()` without Dagster.
+        Keys of which it is not known: DataJoint itself has made them, or a worker that was killed.
     first
         A stale partition.
     """
@@ -67,6 +66,7 @@ class Ages:
     version: str
     current: int = 0
     stale: int = 0
+    changed: int = 0
     unknown: int = 0
     first: str = ""
 
@@ -74,48 +74,54 @@ class Ages:
     def metadata(self) -> dict[str, int | float | str]:
         """What the check shows."""
         counts = {"stale": self.stale, "current": self.current, "unknown": self.unknown}
+        changed = {"changed_inputs": self.changed} if self.changed else {}
         first = {"first_stale": self.first} if self.first else {}
-        return {**counts, **first, "code_version": self.version}
+        return {**counts, **changed, **first, "code_version": self.version}
 
-    def __add__(self, versions: Mapping[str, str | None]) -> Ages:
-        """Count some more partitions, given with the versions that made them."""
-        stale = [each for each, found in versions.items() if found not in (self.version, None)]
-        unknown = sum(found is None for found in versions.values())
-        return Ages(
-            self.version,
-            self.current + len(versions) - len(stale) - unknown,
-            self.stale + len(stale),
-            self.unknown + unknown,
-            self.first or (stale[0] if stale else ""),
+    def __add__(self, found: Sequence[tuple[Key, Aged]]) -> Ages:
+        """Count some more keys."""
+        counts = Counter(aged.age for _, aged in found)
+        return replace(
+            self,
+            current=self.current + counts["current"],
+            stale=self.stale + counts["code"] + counts["inputs"],
+            changed=self.changed + counts["inputs"],
+            unknown=self.unknown + counts["unknown"],
         )
 
 
-def ages(instance: DagsterInstance, node: TableNode, version: str) -> Iterator[Ages]:
-    """Count the rows of a table by the code that made them, page by page: the last has them all.
-
-    Parameters
-    ----------
-    version
-        Of `make` as it is now.
-    """
-    counted = Ages(version)
+def ages(instance: DagsterInstance, graph: TableGraph, node: TableNode) -> Iterator[Ages]:
+    """Count the keys of a table by their age, page by page: the last has them all."""
+    counted = Ages(graph.versions.get(node.key) or "")
     yield counted
-    for versions in _by_page(instance, node) if node.grain else [_of_whole(instance, node)]:
-        counted += versions
-        yield counted
+    aging = Aging(instance, graph, node)
+    for keys in aging.pages():
+        for start in range(0, len(keys), CHUNK):
+            chunk = keys[start : start + CHUNK]
+            found = aging.of_keys(chunk)
+            counted += [(key, found[tuple(key.values())]) for key in chunk]
+            if not counted.first and (stale := next(_stale(chunk, found), None)) is not None:
+                first = node.grain.encode(stale) if node.grain else node.title
+                counted = replace(counted, first=first)
+            yield counted
+
+
+def _stale(keys: Iterable[Key], ages: Mapping[Row, Aged]) -> Iterator[Key]:
+    return (key for key in keys if ages[tuple(key.values())].stale)
 
 
 class CodeWatch:
-    """Reports which tables have rows of other code than theirs is now.
+    """Reports which tables have stale rows.
 
     Parameters
     ----------
     nodes
-        The tables, each with the version of its code.
+        The tables, of those in the graph; the version of their code is known.
     """
 
-    def __init__(self, nodes: Mapping[AssetKey, tuple[TableNode, str]]) -> None:
-        self._nodes = nodes
+    def __init__(self, graph: TableGraph, nodes: Iterable[TableNode]) -> None:
+        self._graph = graph
+        self._nodes = {node.key: node for node in nodes}
         self._begun = False
         self._due: set[AssetKey] = set()
         # The tables with stale rows, and the last mark that was there when they were counted.
@@ -126,6 +132,11 @@ class CodeWatch:
     def recount(self) -> None:
         """Count the tables with stale rows once more: some may have been deleted."""
         self._due.update(self._behind)
+
+    def look_again(self, node: TableNode) -> None:
+        """Count a table in which the age of rows has changed."""
+        if node.key in self._nodes:
+            self._due.add(node.key)
 
     def report(self, instance: DagsterInstance) -> None:
         """Count the tables whose code or rows have changed since they were reported; report them.
@@ -160,14 +171,17 @@ class CodeWatch:
             return False
         evaluation = record.evaluation
         version = evaluation.metadata.get("code_version") if evaluation else None
-        return version is not None and version.value == self._nodes[record.key.asset_key][1]
+        return version is not None and version.value == self._version(record.key.asset_key)
+
+    def _version(self, key: AssetKey) -> str:
+        return self._graph.versions.get(key) or ""
 
     def _go_on(self, instance: DagsterInstance) -> None:
         """Count a page; report the table if it was the last."""
         if self._counting is None:
             key = min(self._due, key=lambda each: tuple(each.path))
             mark = _last_marks(instance, [key]).get(key)
-            self._counting = _Counting(key, mark, ages(instance, *self._nodes[key]))
+            self._counting = _Counting(key, mark, ages(instance, self._graph, self._nodes[key]))
         counting, self._counting = self._counting, None
         found = next(counting.pages, None)
         if found is not None:
@@ -177,7 +191,7 @@ class CodeWatch:
         self._due.discard(counting.key)
 
     def _report(self, instance: DagsterInstance, counted: _Counting) -> None:
-        found, key = counted.found or Ages(self._nodes[counted.key][1]), counted.key
+        found, key = counted.found or Ages(self._version(counted.key)), counted.key
         evaluation = AssetCheckEvaluation(
             asset_key=key,
             check_name=CURRENT,
@@ -206,44 +220,3 @@ def _last_marks(instance: DagsterInstance, keys: Iterable[AssetKey]) -> dict[Ass
     entries = [record.asset_entry for record in instance.get_asset_records(list(keys))]
     marks = {entry.asset_key: entry.last_materialization_storage_id for entry in entries}
     return {key: mark for key, mark in marks.items() if mark is not None}
-
-
-def _of_whole(instance: DagsterInstance, node: TableNode) -> dict[str, str | None]:
-    event = instance.get_latest_materialization_event(node.key)
-    if event is None or not node.table:
-        return {}
-    return {"": (event.tags or {}).get(CODE_VERSION_TAG)}
-
-
-def _by_page(instance: DagsterInstance, node: TableNode) -> Iterator[dict[str, str | None]]:
-    """Yield the code versions of the partitions that have rows.
-
-    Dagster finds data versions fast, and rows with the same one are of the same run.
-    """
-    versions: dict[str, str | None] = {}
-    for page in present_pages(node):
-        for start in range(0, len(page), CHUNK):
-            partitions = list(dict.fromkeys(page[start : start + CHUNK]))
-            runs = _runs(instance, node.key, partitions)
-            unknown = {run: each for each, run in runs.items() if run not in versions}
-            tags = _tags(instance, node.key, unknown.values())
-            for run, partition in unknown.items():
-                versions[run] = tags.get(partition, {}).get(CODE_VERSION_TAG)
-            yield {each: versions.get(runs.get(each, "")) for each in partitions}
-
-
-def _runs(instance: DagsterInstance, key: AssetKey, partitions: Sequence[str]) -> dict[str, str]:
-    found = instance.event_log_storage.get_latest_tags_by_partition(
-        key, DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION_TAG], partitions
-    )
-    return {partition: tags[DATA_VERSION_TAG] for partition, tags in found.items()}
-
-
-def _tags(
-    instance: DagsterInstance, key: AssetKey, partitions: Iterable[str]
-) -> dict[str, Mapping[str, str]]:
-    wanted = list(partitions)
-    found: dict[str, Mapping[str, str]] = {}
-    for start in range(0, len(wanted), SAMPLES):
-        found |= latest_tags(instance, key, wanted[start : start + SAMPLES])
-    return found

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from functools import partial
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from dagster import (
     AssetKey,
-    Enum,
-    EnumValue,
     Failure,
-    Field,
     MetadataValue,
 )
 
+from dj_dagster.orchestration.aging import Aging
 from dj_dagster.orchestration.events import Mark, write_marks
+from dj_dagster.orchestration.node_keys import own_table
 from dj_dagster.orchestration.progress import Progress, Shown
 from dj_dagster.orchestration.provenance import Provenance
-from dj_dagster.orchestration.recompute import CHUNK, check_recompute, delete_existing
+from dj_dagster.orchestration.recompute import OnExisting, made_again
+from dj_dagster.orchestration.row_marks import unmarked
 from dj_dagster.orchestration.step import Marks, Step
 from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
-from dj_dagster.orchestration.work import HERE, Work, outcomes
+from dj_dagster.orchestration.work import HERE, Work
+from dj_dagster.workflow.notes import NoteTaker
 from dj_dagster.workflow.populate import KeyOutcome
 
 ERRORS_SHOWN = 20
@@ -37,12 +37,13 @@ ERRORS_NAMED = 20
 LONGEST_ERROR = 500
 """Characters of one key's error in that text, at most."""
 
-ON_EXISTING = Field(
-    Enum("OnExisting", [EnumValue("skip"), EnumValue("recompute")]),
-    default_value="skip",
-    description="What becomes of keys that are there already: recompute deletes their rows, with "
-    "all that depends on them, and makes them again.",
-)
+PRESENT = "Its rows are there already, and current as far as is known: nothing was made."
+"""What the page of a key says after a run that was to make it."""
+
+UNTRIED = ("missing", "present", "left")
+"""What is not made, and has not failed."""
+
+SKIP_EXISTING = OnExisting()
 
 
 def populate_table(
@@ -53,9 +54,8 @@ def populate_table(
     *,
     planned: Collection[str] = (),
     retry_errors: bool,
-    provenance: Provenance | None = None,
     work: Work = HERE,
-    recompute: bool = False,
+    existing: OnExisting = SKIP_EXISTING,
 ) -> Progress:
     """Make the keys that are pending, and mark each in the event log when it is in the table.
 
@@ -64,24 +64,19 @@ def populate_table(
     graph
         All tables: the parts of this one are marked with it.
     keys
-        Keys of the table's grain; those that have their rows already are left as they are. None
-        for all that are pending.
+        Keys of the table's grain. None for all that are pending.
     planned
-        Partitions that Dagster shows as failed if the run fails, unless they are marked in it:
-        the finished ones among them are marked again.
+        Partitions that Dagster shows as failed if the run fails, unless they are marked in it.
     retry_errors
         Whether keys that failed before are tried again.
-    provenance
-        Gives the marks their versions; without it they have none.
     work
         Whether keys are made here or in other processes.
-    recompute
-        Whether rows that are there are deleted, with all that depends on them, and made again.
+    existing
+        What becomes of keys that have their rows already. Those that are left as they are keep
+        their marks; a run that a person started notes on their pages that they are there.
 
     Raises
     ------
-    PopulateError
-        When rows that people entered depend on those to be made again; nothing is deleted then.
     DataJointError
         When the database cannot be used at all; a failing `make` is no reason to raise.
     """
@@ -89,45 +84,49 @@ def populate_table(
     parts = [part.key for part in graph.parts(node)]
     progress = Progress(node.title, total=None if keys is None else len(keys))
     shown = Shown(step, node, progress)
-    marks = Marks(step, provenance)
-    withdrawn: list[Mark] = []
     step.log.info(f"{node.title}: {'all' if keys is None else len(keys)} keys are to be made")
+    aging = Aging(step.instance, graph, node)
+    marks = Marks(step, Provenance(step.instance, graph, node, step.origin.run_id))
+    notes = NoteTaker(node.table, node.maker.key_names, node.staleness.code)
+    there, withdrawn = list[str](), list[Mark]()
+    outcomes = made_again(graph, aging, node, keys, existing, retry_errors=retry_errors, work=work)
     try:
-        made = partial(_recomputed, graph) if recompute else outcomes
-        for outcome in made(node, keys, retry_errors=retry_errors, work=work):
+        for outcome in outcomes:
             partition = node.grain.encode(outcome.key) if node.grain else None
             progress.add(partition or node.title, outcome)
             if outcome.error is not None:
                 _log_error(step, progress, partition, outcome)
-            if outcome.status == "missing" and partition in planned:
+            if outcome.status == "present" and partition is not None:
+                there.append(partition)
+            if outcome.status in UNTRIED and partition in planned:
                 withdrawn += [Mark(key, partition, planned=True) for key in (node.key, *parts)]
-            if marks.add(_marks(node, parts, partition, outcome, planned, shown)):
+            if own_table(node) is None and outcome.status == "made":
+                # DataJoint has made it, which takes no notes.
+                notes.look([outcome.key])
+                notes.note(outcome.key)
+                notes.write_if_due()
+            if marks.add(_marks(step, node, parts, partition, outcome, planned, shown)):
                 shown.tell()
     finally:
+        notes.close()
         marks.write()
         # Dagster would show these as failed too if the run fails, although nothing was tried for
         # them: a later plan of no run takes its plan back.
         write_marks(step.instance, withdrawn)
+    _mark_unmarked(step, graph, node, aging, there)
     if progress.failed:
         step.tell_failed(len(progress.failed))
     step.log.info(str(progress))
     return progress
 
 
-def _recomputed(
-    graph: TableGraph,
-    node: TableNode,
-    keys: list[dict[str, Any]] | None,
-    *,
-    retry_errors: bool,
-    work: Work,
-) -> Iterator[KeyOutcome]:
-    wanted = node.maker.keys() if keys is None else keys
-    check_recompute(graph, node, wanted)
-    for start in range(0, len(wanted), CHUNK):
-        chunk = wanted[start : start + CHUNK]
-        delete_existing(node, chunk)
-        yield from outcomes(node, chunk, retry_errors=retry_errors, work=work)
+def _mark_unmarked(
+    step: Step, graph: TableGraph, node: TableNode, aging: Aging, partitions: Sequence[str]
+) -> None:
+    """Mark those rows that were there already and that Dagster does not know of."""
+    for each in (node, *graph.parts(node)):
+        lacking = unmarked(step.instance, each, list(partitions))
+        write_marks(step.instance, aging.marks(each, lacking))
 
 
 def raise_if_failed(*all_progress: Progress) -> None:
@@ -167,6 +166,7 @@ def _shortened(error: str) -> str:
 
 
 def _marks(
+    step: Step,
     node: TableNode,
     parts: Collection[AssetKey],
     partition: str | None,
@@ -182,8 +182,10 @@ def _marks(
             **shown.preview(outcome),
         }
         return [Mark(node.key, partition, metadata), *(Mark(part, partition) for part in parts)]
-    if outcome.status == "present" and partition in planned:
-        return [Mark(key, partition, again=True) for key in (node.key, *parts)]
+    if outcome.status == "present" and step.by_person:
+        return [Mark(node.key, partition, note=PRESENT)]
+    if outcome.status == "left":
+        return [Mark(node.key, partition, note=f"Not made again. {outcome.error}")]
     if outcome.status == "failed" and partition is not None and partition not in planned:
         return [Mark(key, partition, planned=True) for key in (node.key, *parts)]
     return []

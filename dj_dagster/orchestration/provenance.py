@@ -1,17 +1,18 @@
 """What a mark says of how its rows came to be: code version, data version, those of its inputs.
 
-They are Dagster's own tags, so that its UI shows a partition as stale once `make` has changed, or
-once one of its inputs was made again. All rows that one run makes in a table share a data version,
-the run's id: a run makes a key once at most.
+They are Dagster's own tags, so that its UI shows a partition as stale once `make` has changed. All
+rows that one run makes in a table share a data version, the run's id: a run makes a key once at
+most. Whether an input has changed since is told by the notes on the keys, see `aging`: Dagster
+itself compares the inputs of single partitions within a grain only, and by its own history.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from dagster import AssetKey, AssetRecordsFilter, DagsterEventType, DagsterInstance
+from dagster import AssetKey, AssetRecordsFilter, DagsterEventType, DagsterInstance, EventLogRecord
 from dagster._core.definitions.data_version import (
     CODE_VERSION_TAG,
     DATA_VERSION_TAG,
@@ -24,137 +25,135 @@ from dagster._core.definitions.data_version import (
 
 from dj_dagster.orchestration.events import Mark
 from dj_dagster.orchestration.grains import Grain
-from dj_dagster.orchestration.table_graph import TableGraph
+from dj_dagster.orchestration.table_graph import CodeVersions, TableGraph
 from dj_dagster.orchestration.table_node import TableNode
 
-Tags = Mapping[str, str]
+__all__ = ["CodeVersions", "Provenance", "data_versions", "last_marks"]
 
-CodeVersions = Mapping[AssetKey, str | None]
-"""By asset, the version of the code that fills it."""
+Tags = Mapping[str, str]
 
 UNKNOWN = DEFAULT_DATA_VERSION.value
 """The data version of rows that people entered, in Dagster's words."""
 
+CHUNK = 10_000
+"""Partitions that the event log is asked for at once; SQLite limits a statement's variables."""
+
+SAMPLES = 1000
+"""Marks that are read whole at once, at most."""
+
 
 class Provenance:
-    """Gives the marks of one step their tags.
+    """Gives the marks of one table and its parts their tags.
 
     Parameters
     ----------
     node
-        The table that the step fills; its parts come along.
-    versions
-        The code versions of tables; those without are marked without tags.
+        The table that `make` fills; its parts come along.
     run_id
-        Of the step's run.
+        Of the run that makes its rows.
     """
 
     def __init__(
-        self,
-        instance: DagsterInstance,
-        graph: TableGraph,
-        node: TableNode,
-        versions: CodeVersions,
-        run_id: str,
+        self, instance: DagsterInstance, graph: TableGraph, node: TableNode, run_id: str
     ) -> None:
-        self._instance = instance
-        self._graph = graph
-        self._node = node
-        self._version = versions.get(node.key)
+        self.instance = instance
+        self.graph = graph
+        self.node = node
+        self.version = graph.versions.get(node.key)
         self._run_id = run_id
-        # What is logged later than this was not an input.
-        self._pointer = str(instance.event_log_storage.get_maximum_record_id() or 0)
 
     def tagged(self, marks: Sequence[Mark]) -> list[Mark]:
-        """Return marks with their tags; those of rows that were there keep the tags they had."""
-        if self._version is None:
+        """Return the marks of a run, those of rows that it has made with their tags."""
+        version = self.version
+        if version is None:
             return list(marks)
-        made = [mark for mark in marks if not mark.planned and not mark.again]
-        again = [mark for mark in marks if mark.again]
-        inputs = self._inputs({mark.partition for mark in made if mark.partition is not None})
-        before = {key: self._before(key, again) for key in {mark.key for mark in again}}
+        made = [mark for mark in marks if _says_made(mark)]
+        inputs = self.inputs({mark.partition for mark in made if mark.partition is not None})
         return [
-            replace(mark, tags=before[mark.key].get(mark.partition or "", {}))
-            if mark.again
+            replace(mark, tags=self.tags(mark, version, self._run_id, inputs))
+            if _says_made(mark)
             else mark
-            if mark.planned
-            else replace(mark, tags=self._tags(mark, inputs))
             for mark in marks
         ]
 
-    def _tags(self, mark: Mark, inputs: Mapping[AssetKey, Mapping[str, str]]) -> Tags:
-        tags = {CODE_VERSION_TAG: self._version or "", DATA_VERSION_TAG: self._run_id}
-        for parent in self._graph.by_key[mark.key].parents:
-            if parent == self._node.key:
-                # Written together with the part: there is no later one that it was not made from.
-                version, pointer = self._run_id, NULL_EVENT_POINTER
-            else:
-                version = inputs.get(parent, {}).get(mark.partition or "", UNKNOWN)
-                pointer = self._pointer
-            tags[get_input_data_version_tag(parent)] = version
-            tags[get_input_event_pointer_tag(parent)] = pointer
+    def tags(
+        self, mark: Mark, code: str, version: str, inputs: Mapping[AssetKey, Mapping[str, str]]
+    ) -> Tags:
+        """Return the tags of a mark.
+
+        Parameters
+        ----------
+        code, version
+            Of the code that has made the rows, and of the rows.
+        inputs
+            See `inputs`.
+        """
+        tags = {CODE_VERSION_TAG: code, DATA_VERSION_TAG: version}
+        for parent in self.graph.by_key[mark.key].parents:
+            known = inputs.get(parent, {})
+            own = version if parent == self.node.key else known.get(mark.partition or "", UNKNOWN)
+            tags[get_input_data_version_tag(parent)] = own
+            tags[get_input_event_pointer_tag(parent)] = NULL_EVENT_POINTER
         return tags
 
-    def _inputs(self, partitions: Collection[str]) -> dict[AssetKey, Mapping[str, str]]:
+    def inputs(self, partitions: Collection[str]) -> dict[AssetKey, Mapping[str, str]]:
         """Return the data versions of the parents' rows, by the partitions of this table."""
-        parts = self._graph.parts(self._node)
-        parents = {parent for node in (self._node, *parts) for parent in node.parents}
-        return {parent: self._versions(parent, partitions) for parent in parents - {self._node.key}}
+        parts = self.graph.parts(self.node)
+        parents = {parent for node in (self.node, *parts) for parent in node.parents}
+        return {parent: self._versions(parent, partitions) for parent in parents - {self.node.key}}
 
     def _versions(self, parent: AssetKey, partitions: Collection[str]) -> Mapping[str, str]:
-        node = self._graph.by_key.get(parent)
-        if node is None or node.grain is None or self._node.grain is None:
+        node = self.graph.by_key.get(parent)
+        if node is None or node.grain is None or self.node.grain is None:
             return dict.fromkeys([*partitions, ""], self._whole_versions.get(parent, UNKNOWN))
-        mapped = _mapped(self._node.grain, node.grain, partitions)
-        found = self._latest_versions(parent, set(mapped.values()))
-        return {
-            own: found[theirs][DATA_VERSION_TAG]
-            for own, theirs in mapped.items()
-            if DATA_VERSION_TAG in found.get(theirs, {})
-        }
+        mapped = _mapped(self.node.grain, node.grain, partitions)
+        found = data_versions(self.instance, parent, sorted(set(mapped.values())))
+        return {own: found[theirs] for own, theirs in mapped.items() if theirs in found}
 
     @cached_property
     def _whole_versions(self) -> dict[AssetKey, str]:
         """The data versions of parents without partitions."""
-        parts = self._graph.parts(self._node)
+        parts = self.graph.parts(self.node)
         found: dict[AssetKey, str] = {}
-        for parent in {key for node in (self._node, *parts) for key in node.parents}:
-            node = self._graph.by_key.get(parent)
+        for parent in {key for node in (self.node, *parts) for key in node.parents}:
+            node = self.graph.by_key.get(parent)
             if node is None or node.grain is None:
-                event = self._instance.get_latest_materialization_event(parent)
+                event = self.instance.get_latest_materialization_event(parent)
                 version = extract_data_version_from_entry(event) if event else None
                 found[parent] = version.value if version else UNKNOWN
         return found
 
-    def _before(self, key: AssetKey, marks: Iterable[Mark]) -> Mapping[str, Tags]:
-        partitions = {mark.partition for mark in marks if mark.key == key and mark.partition}
-        return latest_tags(self._instance, key, partitions)
 
-    def _latest_versions(self, key: AssetKey, partitions: Collection[str]) -> Mapping[str, Tags]:
-        if not partitions:
-            return {}
-        return self._instance.event_log_storage.get_latest_tags_by_partition(
+def data_versions(
+    instance: DagsterInstance, key: AssetKey, partitions: Sequence[str]
+) -> dict[str, str]:
+    """Return the data versions of the last marks of some partitions; of those that have one."""
+    found: dict[str, str] = {}
+    for start in range(0, len(partitions), CHUNK):
+        tags = instance.event_log_storage.get_latest_tags_by_partition(
             key,
             DagsterEventType.ASSET_MATERIALIZATION,
             [DATA_VERSION_TAG],
-            sorted(partitions),
+            partitions[start : start + CHUNK],
         )
+        found |= {partition: each[DATA_VERSION_TAG] for partition, each in tags.items()}
+    return found
 
 
-def latest_tags(
+def last_marks(
     instance: DagsterInstance, key: AssetKey, partitions: Collection[str]
-) -> dict[str, Tags]:
-    """Return the tags of the latest marks of some partitions of a table."""
+) -> Iterator[EventLogRecord]:
+    """Yield the last marks of some partitions of a table, whole."""
     storage, event = instance.event_log_storage, DagsterEventType.ASSET_MATERIALIZATION
-    ids = list(storage.get_latest_storage_id_by_partition(key, event, set(partitions)).values())
-    if not ids:
-        return {}
-    found = storage.fetch_materializations(
-        AssetRecordsFilter(asset_key=key, storage_ids=ids), limit=len(ids)
-    )
-    return {
-        record.partition_key or "": record.event_log_entry.tags or {} for record in found.records
-    }
+    ids = sorted(storage.get_latest_storage_id_by_partition(key, event, set(partitions)).values())
+    for start in range(0, len(ids), SAMPLES):
+        chunk = ids[start : start + SAMPLES]
+        wanted = AssetRecordsFilter(asset_key=key, storage_ids=chunk)
+        yield from storage.fetch_materializations(wanted, limit=len(chunk)).records
+
+
+def _says_made(mark: Mark) -> bool:
+    return not mark.planned and mark.note is None
 
 
 def _mapped(own: Grain, theirs: Grain, partitions: Iterable[str]) -> dict[str, str]:

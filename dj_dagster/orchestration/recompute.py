@@ -2,84 +2,137 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from dagster import Enum, EnumValue, Field
 
 from dj_dagster.errors import PopulateError
-from dj_dagster.model.names import Tier, parse_table_name
 from dj_dagster.model.table_name import TableName
-from dj_dagster.orchestration.maker import OwnMaker
-from dj_dagster.orchestration.naming import class_name
+from dj_dagster.orchestration.aging import Aging
 from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
-from dj_dagster.relational.algebra.algebra import Matches, restrict
-from dj_dagster.relational.deleting.cascade import cascade_counts
-from dj_dagster.relational.expression import QueryExpression
-from dj_dagster.workflow.pending import source
+from dj_dagster.orchestration.work import Work, outcomes
+from dj_dagster.workflow.inputs import is_entered
+from dj_dagster.workflow.populate import Key, KeyOutcome
+from dj_dagster.workflow.remaking import CHUNK, Remaking, Row
 
-ENTERED = (Tier.MANUAL, Tier.LOOKUP)
+SKIP, STALE, RECOMPUTE = "skip", "stale", "recompute"
 
-CHUNK = 100
-"""Keys that are deleted together, just before they are made."""
+_ON_EXISTING = Enum("OnExisting", [EnumValue(SKIP), EnumValue(STALE), EnumValue(RECOMPUTE)])
+
+_SAID = (
+    "What becomes of keys that are there already. stale: those that are stale are deleted, with "
+    "all that depends on them, and made again. recompute: all of them are. skip: none is."
+)
 
 
-def check_recompute(graph: TableGraph, node: TableNode, keys: Sequence[dict[str, Any]]) -> None:
-    """Refuse where rows would be deleted too that people, or assets of theirs, have entered.
+def on_existing(default: str) -> Field:
+    """Return the field of a launchpad that says what becomes of keys that are there."""
+    return Field(_ON_EXISTING, default_value=default, description=_SAID)
 
-    Raises
-    ------
-    PopulateError
-        Naming their tables, with how many rows of each.
+
+DELETE_ENTERED = Field(
+    bool,
+    default_value=False,
+    description="Whether rows that people entered, and that depend on rows which are made again, "
+    "are deleted. Otherwise such keys are left as they are.",
+)
+
+
+@dataclass(frozen=True)
+class OnExisting:
+    """What becomes of keys that are in their table already.
+
+    Attributes
+    ----------
+    choice
+        ``"skip"``, ``"stale"`` or ``"recompute"``.
+    delete_entered
+        Whether rows below that people entered are deleted too.
+    gone
+        Where to note, by table, the keys that are deleted with those that they depend on.
     """
-    rows: Any = node.table & list(keys)
-    filled = {of_graph.name: _root(graph, of_graph).populated for of_graph in graph.nodes}
-    lost = {
-        name: count
-        for name, count in cascade_counts(node.table.connection, rows.node, node.name).items()
-        if count and not filled.get(name, not _is_entered(name))
-    }
-    if lost:
-        found = ", ".join(f"{count} rows of {class_name(name)}" for name, count in lost.items())
-        raise PopulateError(
-            f"{node.title} is not made again: {found} depend on the rows that would be deleted, "
-            "and no make brings them back. Delete them first, or choose other partitions."
-        )
+
+    choice: str = SKIP
+    delete_entered: bool = False
+    gone: dict[TableName, list[Key]] | None = None
 
 
-def delete_existing(node: TableNode, keys: Sequence[dict[str, Any]]) -> int:
-    """Delete the rows of keys, with their parts and all that depends on them."""
-    # A key without attributes is that of all rows.
-    rows: Any = node.table & list(keys) if node.maker.key_names else node.table
-    return rows.delete(prompt=False)
+def made_again(
+    graph: TableGraph,
+    aging: Aging,
+    node: TableNode,
+    keys: Sequence[Key] | None,
+    existing: OnExisting,
+    *,
+    retry_errors: bool,
+    work: Work,
+) -> Iterator[KeyOutcome]:
+    """Make keys, those too that are there where they are to be made again.
+
+    Yields
+    ------
+    KeyOutcome
+        One a key; ``left`` for those that rows depend on which people entered.
+    """
+    doomed = _doomed(aging, node, keys, existing)
+    rows = {_partition(node, key) for key in doomed}
+    others = None if keys is None else [key for key in keys if _partition(node, key) not in rows]
+    if others is None or others:
+        yield from outcomes(node, others, retry_errors=retry_errors, work=work)
+    remaking = _remaking(graph, node, existing)
+    for start in range(0, len(doomed), CHUNK):
+        chunk = doomed[start : start + CHUNK]
+        left = remaking.clear(chunk)
+        free = [key for key in chunk if tuple(key.values()) not in left]
+        if free:
+            yield from outcomes(node, free, retry_errors=True, work=work)
+        yield from _left(node, left)
 
 
-def existing_keys(
-    node: TableNode, *restrictions: Any, limit: int | None = None, retry_errors: bool = False
-) -> list[dict[str, Any]]:
-    """Return the keys of a table that have rows, and those that are pending."""
+def _remaking(graph: TableGraph, node: TableNode, existing: OnExisting) -> Remaking:
+    remaking = Remaking(
+        node.table, node.maker.key_names, _Filled(graph), with_entered=existing.delete_entered
+    )
+    if existing.gone is None:
+        return remaking
+    below = {each.name: each.maker.key_names for each in graph.populated}
+    return replace(remaking, below=below, gone=existing.gone)
+
+
+def _doomed(
+    aging: Aging, node: TableNode, keys: Sequence[Key] | None, existing: OnExisting
+) -> list[Key]:
+    """Return the keys of `make` that are there and are to be made again."""
+    if existing.choice == SKIP or keys == []:
+        return []
+    chosen = () if keys is None else (list(keys),)
+    if existing.choice == STALE:
+        return aging.stale(*chosen)
+    return [key for page in node.staleness.pages(*chosen) for key in page]
+
+
+def _partition(node: TableNode, key: Key) -> str:
+    return node.grain.encode(key) if node.grain is not None else ""
+
+
+def _left(node: TableNode, left: dict[Row, str]) -> Iterator[KeyOutcome]:
     names = node.maker.key_names
-    rows: Any = node.table
-    if restrictions and isinstance(node.maker, OwnMaker):
-        # By the parents' attributes too, as what is pending.
-        chosen = source(node.maker.table, *restrictions)
-        same_key = Matches(tuple(chosen.heading.primary_key), chosen)
-        rows = QueryExpression(rows.connection, restrict(rows.node, same_key))
-    else:
-        for restriction in restrictions:
-            rows = rows & restriction
-    found = rows.proj().to_dicts(order_by=names or None)
-    present = {tuple(row[name] for name in names): None for row in found}
-    pending = node.pending(*restrictions, limit=limit, retry_errors=retry_errors)
-    keys = [dict(zip(names, values, strict=True)) for values in present]
-    return (keys + pending)[:limit]
+    for row, reason in left.items():
+        error = PopulateError(f"It is left as it is: {reason}. Delete them first, if they may go.")
+        yield KeyOutcome(dict(zip(names, row, strict=True)), "left", error=error)
+
+
+class _Filled:
+    """Tells whether a `make` fills a table: here, or elsewhere by its tier."""
+
+    def __init__(self, graph: TableGraph) -> None:
+        self._filled = {node.name: _root(graph, node).populated for node in graph.nodes}
+
+    def __call__(self, name: TableName) -> bool:
+        return self._filled.get(name, not is_entered(name))
 
 
 def _root(graph: TableGraph, node: TableNode) -> TableNode:
     return node if node.master is None else graph.by_key[node.master]
-
-
-def _is_entered(name: TableName) -> bool:
-    parsed = parse_table_name(name.table)
-    while parsed is not None and parsed.master is not None:
-        parsed = parse_table_name(parsed.master)
-    return parsed is not None and parsed.tier in ENTERED

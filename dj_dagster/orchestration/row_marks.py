@@ -20,15 +20,16 @@ ROWS = "dagster/row_count"
 def unmarked_pages(instance: DagsterInstance, node: TableNode) -> Iterator[list[str]]:
     """Yield the partitions of a whole table that have rows and no mark, as many as a page has."""
     for page in present_pages(node):
-        yield _unmarked(instance, node, page)
+        yield unmarked(instance, node, page)
 
 
 def unmarked_in(instance: DagsterInstance, node: TableNode, regions: Regions) -> list[str]:
     """Return partitions that have rows in some regions and no mark in the event log."""
-    return _unmarked(instance, node, present_in(node, regions))
+    return unmarked(instance, node, present_in(node, regions))
 
 
-def _unmarked(instance: DagsterInstance, node: TableNode, partitions: list[str]) -> list[str]:
+def unmarked(instance: DagsterInstance, node: TableNode, partitions: list[str]) -> list[str]:
+    """Return those partitions, of some that have rows, of which Dagster has no mark."""
     marked = _marked(instance, node.key, partitions)
     return node.finished([partition for partition in partitions if partition not in marked])
 

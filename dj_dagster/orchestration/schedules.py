@@ -19,7 +19,8 @@ from dj_dagster.orchestration.jobs import (
 )
 from dj_dagster.orchestration.table_graph import TableGraph
 
-_TABLES = "dj/tables"
+TABLES = "dj/tables"
+"""Metadata of a schedule: the tables that it names."""
 
 
 def populate_schedule(
@@ -69,13 +70,13 @@ def populate_schedule(
         check_said(restriction)
         config["restriction"] = restriction
     return ScheduleDefinition(
-        name=name or _name(names),
+        name=name or schedule_name(JOB_NAME, names),
         job_name=JOB_NAME,
         cron_schedule=cron,
         execution_timezone=timezone,
         run_config={"ops": {OP_NAME: {"config": config}}},
         tags={TABLES_TAG: names if isinstance(names, str) else ", ".join(names)},
-        metadata={_TABLES: names},
+        metadata={TABLES: names},
         default_status=DefaultScheduleStatus.RUNNING if running else DefaultScheduleStatus.STOPPED,
     )
 
@@ -89,12 +90,13 @@ def check_tables(graph: TableGraph, schedules: Iterable[Any]) -> None:
         When a name is that of no table, or of one that `make` does not fill.
     """
     for schedule in schedules:
-        if isinstance(schedule, ScheduleDefinition) and _TABLES in schedule.metadata:
-            names: Any = schedule.metadata[_TABLES].value
+        if isinstance(schedule, ScheduleDefinition) and TABLES in schedule.metadata:
+            names: Any = schedule.metadata[TABLES].value
             chosen_tables(graph, names)
 
 
-def _name(tables: str | list[str]) -> str:
+def schedule_name(job: str, tables: str | list[str]) -> str:
+    """Return a name made of those of a job and of tables."""
     names = [tables] if isinstance(tables, str) else tables
     words = [re.sub(r"\W+", "_", table).lower() for table in names]
-    return "_".join(["populate", *words])
+    return "_".join([job, *words])

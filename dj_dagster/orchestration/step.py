@@ -12,8 +12,9 @@ from dagster import (
     DagsterLogManager,
     OpExecutionContext,
 )
+from dagster._core.storage.tags import AUTO_MATERIALIZE_TAG, SENSOR_NAME_TAG
 
-from dj_dagster.orchestration.attempts import FAILED_TAG
+from dj_dagster.orchestration.attempts import BATCH_TAG, FAILED_TAG
 from dj_dagster.orchestration.events import Mark, Origin, write_marks
 from dj_dagster.orchestration.provenance import Provenance
 from dj_dagster.orchestration.run_processes import note_process
@@ -23,6 +24,9 @@ MARKS_AT_ONCE = 1000
 
 SECONDS_BETWEEN_WRITES = 2.0
 """How long a finished key waits for its mark, at most, in seconds."""
+
+AUTOMATIC = {BATCH_TAG, SENSOR_NAME_TAG, AUTO_MATERIALIZE_TAG}
+"""Tags of runs that a sensor has started."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,15 @@ class Step:
     again
         Whether its run is another one executed again: what failed in that is to be tried again,
         although the config, which is the other's, may say no.
+    by_person
+        Whether a person, or a schedule or program of theirs, started it, in contrast to a sensor.
     """
 
     instance: DagsterInstance
     log: DagsterLogManager
     origin: Origin
     again: bool = False
+    by_person: bool = False
 
     @classmethod
     def of(cls, context: AssetExecutionContext | OpExecutionContext) -> Step:
@@ -48,7 +55,8 @@ class Step:
         step_key = context.get_step_execution_context().step.key
         origin = Origin(context.run.run_id, context.job_name, step_key)
         again = context.run.parent_run_id is not None
-        return cls(context.instance, context.log, origin, again)
+        by_person = not AUTOMATIC.intersection(context.run.tags)
+        return cls(context.instance, context.log, origin, again, by_person)
 
     def tell_failed(self, keys: int) -> None:
         """Add to the number of failed keys in the tags of the run, which other steps have too."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 
@@ -22,6 +22,9 @@ from dj_dagster.orchestration.table_sources import TableSource
 PartitionBy = Mapping[TableName, Sequence[str]]
 """By table, the attributes at the beginning of its key that its partitions are told apart by."""
 
+CodeVersions = Mapping[AssetKey, str | None]
+"""By asset, the version of the code that fills it."""
+
 
 @dataclass(frozen=True)
 class TableGraph:
@@ -31,10 +34,13 @@ class TableGraph:
     ----------
     blocking
         Checks that those below wait for: runs that the sensor starts evaluate these alone.
+    versions
+        The code versions of tables, as their assets have them.
     """
 
     nodes: tuple[TableNode, ...]
     blocking: frozenset[AssetCheckKey] = frozenset()
+    versions: CodeVersions = field(default_factory=dict[AssetKey, str | None])
 
     @cached_property
     def by_key(self) -> dict[AssetKey, TableNode]:

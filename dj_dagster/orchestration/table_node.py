@@ -21,6 +21,7 @@ from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.table import Table
 from dj_dagster.workflow.populate import Key, KeyOutcome
+from dj_dagster.workflow.staleness import Staleness
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,11 @@ class TableNode:
         if self.grain is None or self.filler is None:
             return False
         return set(self.grain.names) < set(self.filler.key_names)
+
+    @property
+    def staleness(self) -> Staleness:
+        """What tells which of its keys are stale, by the notes on them."""
+        return Staleness(self.table, self.maker.key_names, self.maker.source)
 
     def pending(
         self, *restrictions: Any, limit: int | None = None, retry_errors: bool = False

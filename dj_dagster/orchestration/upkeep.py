@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from dagster import AssetKey, DagsterInstance
 
+from dj_dagster.orchestration.aging import Aging, outdated_pages
 from dj_dagster.orchestration.events import Mark, write_marks
 from dj_dagster.orchestration.grains import Grain
 from dj_dagster.orchestration.guard import Guard
-from dj_dagster.orchestration.node_keys import possible_in
+from dj_dagster.orchestration.node_keys import possible_in, present_in
 from dj_dagster.orchestration.pauses import Budget
 from dj_dagster.orchestration.regions import EVERYTHING, Regions
 from dj_dagster.orchestration.registered import Changes, beginnings, register, sync_pieces
@@ -29,6 +30,9 @@ from dj_dagster.orchestration.watching import Watch
 
 MARKS = 1000
 """Marks that are written at once, at most."""
+
+NOTED = 10.0
+"""Seconds after which rows have the note on them, unless they never will."""
 
 
 @dataclass
@@ -63,6 +67,9 @@ class Upkeep:
         """Find the new rows that have no mark."""
         for node in self._noted(self.watch.unmarked):
             self._attempt(node, self._find_unmarked)
+        self._find_unnoted()
+        for node in self._noted(self.watch.aging):
+            self._attempt(node, self._find_outdated)
 
     def go_on(self) -> None:
         """Do some of what takes long, one piece at least, as long as there is time."""
@@ -107,6 +114,39 @@ class Upkeep:
                 watch.backlog[node.key] = deque([*found, *(p for p in backlog if p not in found)])
         del watch.unmarked[node.key]
 
+    def _find_unnoted(self) -> None:
+        """Look once more at rows that were there before the notes on them."""
+        watch, now = self.watch, time.monotonic()
+        for key, (due, partitions) in list(watch.unnoted.items()):
+            if now >= due:
+                del watch.unnoted[key]
+                self._attempt(watch.graph.by_key[key], partial(self._age_again, partitions))
+
+    def _age_again(self, partitions: Iterable[str], node: TableNode) -> None:
+        marks, _ = Aging(self.instance, self.watch.graph, node).outdated(sorted(partitions))
+        self._write_aged(node, marks)
+
+    def _find_outdated(self, node: TableNode) -> None:
+        """Have marks say which rows are stale, where these or what they refer to have changed."""
+        watch, regions = self.watch, self.watch.aging[node.key]
+        if node.grain is not None and regions.whole:
+            return
+        if node.grain is not None:
+            aging = Aging(self.instance, watch.graph, node)
+            self._write_aged(node, *aging.outdated(present_in(node, regions)))
+        del watch.aging[node.key]
+
+    def _write_aged(
+        self, node: TableNode, marks: Sequence[Mark], unnoted: Sequence[str] = ()
+    ) -> None:
+        """Write the marks that some rows need; look again at those on which there is no note."""
+        if marks:
+            self.changes += Changes(marked=write_marks(self.instance, marks))
+            self.watch.code.look_again(node)
+        if unnoted:
+            due, known = self.watch.unnoted.get(node.key, (time.monotonic() + NOTED, set[str]()))
+            self.watch.unnoted[node.key] = due, known.union(unnoted)
+
     def _pieces(self) -> list[Callable[[], None]]:
         """Return what can be done next: a piece of each thing that goes on."""
         watch, graph = self.watch, self.watch.graph
@@ -118,6 +158,7 @@ class Upkeep:
         pieces = [partial(self._sync, grain) for grain in list(watch.syncs)[:1]]
         pieces += [partial(self._search, n) for n in graph.nodes if self._is_to_be_searched(n)]
         pieces += [partial(self._write_marks, n) for n in graph.nodes if self._is_to_be_marked(n)]
+        pieces += [partial(self._age_page, n) for n in graph.populated if self._is_to_be_aged(n)]
         return pieces
 
     def _is_to_be_synced(self, grain: Grain) -> bool:
@@ -135,6 +176,35 @@ class Upkeep:
         noted = watch.unmarked.get(key)
         due = noted is not None and noted.whole and watch.pauses[key, "marks"].over
         return due or key in watch.searches
+
+    def _is_to_be_aged(self, node: TableNode) -> bool:
+        watch, key = self.watch, node.key
+        # A mark that is missing still would say it at once.
+        if key in watch.searches or watch.backlog.get(key) or (key, "aging") in self._failed:
+            return False
+        noted = watch.aging.get(key)
+        due = noted is not None and noted.whole and watch.pauses[key, "aging"].over
+        return due or key in watch.agings
+
+    def _age_page(self, node: TableNode) -> None:
+        watch, key, began = self.watch, node.key, time.monotonic()
+        if key not in watch.agings:
+            watch.agings[key] = outdated_pages(self.instance, watch.graph, node)
+            del watch.aging[key]
+        if not self._attempt(node, self._next_aged):
+            watch.agings.pop(key)
+            watch.aging[key].add(EVERYTHING)
+            self._failed.add((key, "aging"))
+        watch.seconds[key, "aging"] += time.monotonic() - began
+        if key not in watch.agings:
+            watch.pauses[key, "aging"].took(watch.seconds.pop((key, "aging")))
+
+    def _next_aged(self, node: TableNode) -> None:
+        found = next(self.watch.agings[node.key], None)
+        if found is None:
+            del self.watch.agings[node.key]
+        else:
+            self._write_aged(node, *found)
 
     def _is_to_be_marked(self, node: TableNode) -> bool:
         waiting = bool(self.watch.backlog.get(node.key))
@@ -184,6 +254,14 @@ class Upkeep:
         most = min(len(backlog), MARKS, self.settings.max_marks - self._written[node.key])
         wanted = [backlog.popleft() for _ in range(most)]
         # A run that holds a key is going to mark it; if it does not, its end makes us look again.
-        marks = [Mark(node.key, partition) for partition in wanted if partition not in busy]
+        free = [partition for partition in wanted if partition not in busy]
+        marks = self._first_marks(node, free)
         self.changes += Changes(marked=write_marks(self.instance, marks))
         self._written[node.key] += most
+
+    def _first_marks(self, node: TableNode, partitions: Sequence[str]) -> list[Mark]:
+        graph = self.watch.graph
+        filled = graph.by_key[node.master] if node.master is not None else node
+        if not filled.populated:
+            return [Mark(node.key, partition) for partition in partitions]
+        return Aging(self.instance, graph, filled).marks(node, partitions)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from dj_dagster.model.table_name import TableName
 from dj_dagster.orchestration.node_keys import own_table
 from dj_dagster.orchestration.table_node import TableNode
+from dj_dagster.workflow.inputs import Inputs
 from dj_dagster.workflow.job_table import queue_name
 from dj_dagster.workflow.make import has_own_key_source
 from dj_dagster.workflow.pending import source
@@ -37,6 +39,31 @@ class WatchedTables:
             if _has_queue(node):
                 found[queue_name(node.name)] = None
         self.names = tuple(found)
+
+
+@dataclass(frozen=True)
+class Hanging:
+    """A table whose rows become stale with those of another.
+
+    Attributes
+    ----------
+    names
+        ``{name in the other's key: name here}``; None where any row may be meant.
+    """
+
+    node: TableNode
+    names: Mapping[str, str] | None
+
+
+def hanging(nodes: Iterable[TableNode]) -> dict[TableName, list[Hanging]]:
+    """Return the tables whose rows become stale with those of others, by these."""
+    found: dict[TableName, list[Hanging]] = defaultdict(list)
+    for node in (node for node in nodes if node.populated):
+        # A key source of the user's that fails says so when keys are asked for.
+        with contextlib.suppress(Exception):
+            for name, names in Inputs(node.table, node.maker.key_names).tables():
+                found[name].append(Hanging(node, names))
+    return found
 
 
 def renamed_from(reader: TableNode, parent: TableName) -> dict[str, str] | None:

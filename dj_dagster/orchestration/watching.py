@@ -16,6 +16,7 @@ from dagster import AssetKey
 
 from dj_dagster.model.table_name import TableName
 from dj_dagster.orchestration.change_marks import ChangeMarks
+from dj_dagster.orchestration.events import Mark
 from dj_dagster.orchestration.grains import Grain
 from dj_dagster.orchestration.job_watch import JobWatch
 from dj_dagster.orchestration.key_watch import KeyWatch
@@ -28,7 +29,7 @@ from dj_dagster.orchestration.retries import Waiting
 from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.orchestration.unfinished import RunBook
-from dj_dagster.orchestration.watched import WatchedTables, renamed_from
+from dj_dagster.orchestration.watched import Hanging, WatchedTables, hanging, renamed_from
 from dj_dagster.relational.database.connection import Connection
 
 MANY_RANGES = 200
@@ -59,6 +60,12 @@ class Watch:
         Tables whose rows are being searched for those without marks, page by page.
     backlog
         Partitions to mark, found and not written yet.
+    aging
+        Where rows may have become stale, or not be so any more.
+    agings
+        Tables of which all rows are looked at for that, page by page.
+    unnoted
+        Partitions on which there was no note yet, and when to look again.
     errors, unread_errors
         Failed keys that wait to be tried again, and tables whose errors are to be read.
     asked
@@ -89,6 +96,13 @@ class Watch:
     )
     possible: dict[AssetKey, Regions] = field(default_factory=lambda: defaultdict(Regions))
     backlog: dict[AssetKey, deque[str]] = field(default_factory=lambda: defaultdict(deque[str]))
+    aging: dict[AssetKey, Regions] = field(default_factory=lambda: defaultdict(Regions))
+    agings: dict[AssetKey, Iterator[tuple[list[Mark], list[str]]]] = field(
+        default_factory=dict[AssetKey, Iterator[tuple[list[Mark], list[str]]]]
+    )
+    unnoted: dict[AssetKey, tuple[float, set[str]]] = field(
+        default_factory=dict[AssetKey, tuple[float, set[str]]]
+    )
     asked: dict[str, Batch] = field(default_factory=dict[str, Batch])
     runs: RunBook = field(default_factory=RunBook)
     pauses: dict[Any, Pause] = field(default_factory=lambda: defaultdict(Pause))
@@ -104,6 +118,7 @@ class Watch:
         self._nodes = {node.name: node for node in self.graph.nodes}
         self._jobs = JobWatch(self.graph.populated)
         self._readers: dict[TableName, list[TableNode]] = {}
+        self._hanging: dict[TableName, list[Hanging]] = {}
         self._keys: dict[TableName, KeyWatch] = {}
         self._marks: dict[Connection, ChangeMarks] = {}
         self._connections: dict[TableName, Connection] = {}
@@ -122,13 +137,14 @@ class Watch:
     def goes_on(self) -> bool:
         """Whether something is left of what takes long."""
         marks = any(self.backlog.values())
-        return bool(self.unswept or self.syncs or self.searches or marks)
+        return bool(self.unswept or self.syncs or self.searches or self.agings or marks)
 
     def start(self, connection: Connection) -> None:
         """Find out which tables of a database to watch: ours, and those that keys come from."""
         nodes = [node for node in self.graph.nodes if node.table.connection == connection]
         tables = WatchedTables(nodes)
         self._readers.update(tables.readers)
+        self._hanging.update(hanging(nodes))
         self._connections.update(dict.fromkeys(tables.names, connection))
         self._marks[connection] = ChangeMarks(connection, tables.names)
 
@@ -274,8 +290,13 @@ class Watch:
                 self.possible[node.key].add(region)
                 if gone:
                     self.unsynced.add(node.grain)
-            if node.populated and gone:
-                self.pending[node.key].add(region)
+            if node.populated:
+                self.aging[node.key].add(region)
+                if gone:
+                    self.pending[node.key].add(region)
+        for each in self._hanging.get(name, ()) if gone else ():
+            found = EVERYTHING if each.names is None else region.renamed(each.names)
+            self.aging[each.node.key].add(found)
         for reader in self._readers.get(name, ()):
             # A table which keys come from has changed.
             names = renamed_from(reader, name)

@@ -21,7 +21,7 @@ from dj_dagster.workflow.running import MakeRunner
 from dj_dagster.workflow.sigterm import ToldToEnd
 from dj_dagster.workflow.version import code_version
 
-Status = Literal["made", "present", "missing", "reserved", "failed"]
+Status = Literal["made", "present", "missing", "reserved", "failed", "left"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ class KeyOutcome:
     status
         ``made`` now; ``present`` already; ``missing`` from the key source, for example because a
         parent's row is not there (yet), or was deleted meanwhile; ``reserved`` by another worker,
-        not due yet, failed before or to be ignored; ``failed`` now.
+        not due yet, failed before or to be ignored; ``failed`` now; ``left`` as it was, for rows
+        that people entered depend on it.
     seconds
         Wall time of `make` and its commit.
     rows, bytes

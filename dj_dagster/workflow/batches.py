@@ -15,6 +15,7 @@ from dj_dagster.workflow.claims import Claims
 from dj_dagster.workflow.job_rows import Row
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import Makes
+from dj_dagster.workflow.notes import NoteTaker
 from dj_dagster.workflow.pace import Pace
 from dj_dagster.workflow.pending import Key, Why, why_not_pending
 
@@ -40,10 +41,13 @@ class Batches:
         Whether the keys are a user's, of which nothing is known, instead of pending ones.
     statuses
         In which a job may be claimed.
+    notes
+        Takes notes on the keys that are made.
     """
 
     table: Makes
     attempts: Attempts
+    notes: NoteTaker
     queue: JobQueue | None = None
     given: bool = False
     statuses: tuple[str, ...] = ("pending",)
@@ -64,7 +68,7 @@ class Batches:
         waiting, queue = deque(keys), self.queue
         outcomes = self._plain(waiting) if queue is None else self._claiming(queue, waiting)
         calls = 0
-        with closing(outcomes):
+        with closing(self.notes), closing(outcomes):
             while limit is None or calls < limit:
                 outcome = next(outcomes, None)
                 if outcome is None:
@@ -77,11 +81,13 @@ class Batches:
         while waiting:
             batch = _taken(waiting, pace.size)
             idle = why_not_pending(self.table, batch, in_source=self.given)
+            self._look(batch, idle)
             busy = 0.0
             for key in batch:
                 outcome = self._outcome(key, idle)
                 busy += outcome.seconds
                 yield outcome
+            self.notes.write_if_due()
             pace.note(len(batch), busy)
 
     def _claiming(self, queue: JobQueue, waiting: deque[Key]) -> Generator[KeyOutcome]:
@@ -96,6 +102,7 @@ class Batches:
                 for outcome in self._claimed(claims, [batch[row] for row in got], queue):
                     busy += outcome.seconds
                     yield outcome
+                self.notes.write_if_due()
                 waiting.extend(batch[row] for row in claims.given_back())
                 if got:
                     pace.note(len(got), busy)
@@ -147,6 +154,7 @@ class Batches:
             return
         # From now on nobody else makes them.
         idle = why_not_pending(self.table, keys)
+        self._look(keys, idle)
         by_row = {queue.row(key): key for key in keys}
         while (row := claims.take()) is not None:
             outcome = self._outcome(by_row[row], idle)
@@ -160,7 +168,16 @@ class Batches:
 
     def _outcome(self, key: Key, idle: dict[Row, Why]) -> KeyOutcome:
         status = idle.get(tuple(key.values()))
-        return KeyOutcome(key, status) if status else self.attempts.make(key)
+        if status:
+            return KeyOutcome(key, status)
+        outcome = self.attempts.make(key)
+        if outcome.status == "made":
+            self.notes.note(key)
+        return outcome
+
+    def _look(self, keys: list[Key], idle: dict[Row, Why]) -> None:
+        """Look at the rows that keys refer to: one that changes later makes its key stale."""
+        self.notes.look([key for key in keys if tuple(key.values()) not in idle])
 
 
 def _taken(waiting: deque[Key], count: int) -> list[Key]:

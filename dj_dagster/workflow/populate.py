@@ -10,8 +10,10 @@ from typing import Any
 from dj_dagster.errors import PopulateError
 from dj_dagster.workflow.attempt import Attempts, KeyOutcome, Status
 from dj_dagster.workflow.batches import Batches
+from dj_dagster.workflow.code_version import code_version
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import Makes
+from dj_dagster.workflow.notes import NoteTaker
 from dj_dagster.workflow.pending import Key, progress, source, typed, unmade_keys
 
 __all__ = [
@@ -54,7 +56,9 @@ class Making:
             table, must_insert=self.must_insert, make_kwargs=self.make_kwargs, before=before
         )
         queue = JobQueue(table) if self.reserve else None
-        return Batches(table, attempts, queue, self.given, self.statuses)
+        names = source(table).heading.primary_key
+        notes = NoteTaker(table, names, code_version(type(table)))
+        return Batches(table, attempts, notes, queue, self.given, self.statuses)
 
 
 def pending_keys(

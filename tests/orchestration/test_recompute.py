@@ -17,14 +17,20 @@ TABLES = ("raw_data", "processed", "processed/peak")
 
 
 def recompute(
-    lab: Lab, defs: dg.Definitions, instance: dg.DagsterInstance, table: str, first: int, last: int
+    lab: Lab,
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    table: str,
+    first: int,
+    last: int,
+    **options: bool,
 ) -> bool:
     op = f"{lab.schema.name}__{table}"
     tags = {
         "dagster/asset_partition_range_start": partition(first),
         "dagster/asset_partition_range_end": partition(last),
     }
-    config = {"ops": {op: {"config": {"on_existing": "recompute"}}}}
+    config = {"ops": {op: {"config": {"on_existing": "recompute", **options}}}}
     run = create_run(defs, instance, [key_of(lab.asset(table))], run_config=config, tags=tags)
     return execute(defs, instance, run)
 
@@ -76,8 +82,11 @@ def test_rows_that_a_person_entered_are_not_deleted(
     Verdict.insert1({"subject_id": 1, "session_id": 1, "usable": 1})
     any_lab.calls.clear()
     assert not recompute(any_lab, defs, instance, "raw_data", 0, 2)
-    assert any_lab.calls == []
+    # That key is named and left, the others are made again.
+    assert any_lab.calls == [("RawData", 0), ("RawData", 2)]
     assert len(any_lab.RawData()) == 3
+    assert len(Verdict()) == 1
+    assert set(statuses(defs, instance, any_lab.asset("raw_data"))) == {"MATERIALIZED"}
     (failure,) = instance.all_logs(
         instance.get_runs(limit=1)[0].run_id, of_type=dg.DagsterEventType.STEP_FAILURE
     )
@@ -85,6 +94,9 @@ def test_rows_that_a_person_entered_are_not_deleted(
     assert "1 rows of" in event.step_failure_data.error.to_string()
     assert "Verdict" in event.step_failure_data.error.to_string()
     assert recompute(any_lab, defs, instance, "raw_data", 2, 2)
+    # Unless it is told to.
+    assert recompute(any_lab, defs, instance, "raw_data", 0, 2, delete_entered=True)
+    assert (len(any_lab.RawData()), len(Verdict())) == (3, 0)
 
 
 def test_rows_that_no_make_of_ours_fills_are_not_deleted(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,13 +15,21 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from dj_dagster.orchestration import TableChecks, build_definitions, outdated
-from dj_dagster.orchestration.code_version import code_place, code_version
+from dj_dagster.orchestration import TableChecks, build_definitions, outdated, upkeep
 from dj_dagster.orchestration.headless import run_assets
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
-from tests.orchestration.lab import Lab, partition
-from tests.orchestration.running import key_of, materialize, run_until_quiet, tick
+from dj_dagster.workflow import notes
+from dj_dagster.workflow.code_version import code_place, code_version
+from tests.orchestration.lab import Lab, partition, partitions
+from tests.orchestration.running import key_of, materialize, run_until_quiet, statuses, tick
+
+
+@pytest.fixture(autouse=True)
+def counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a tick count all tables, on a machine that is busy as well."""
+    monkeypatch.setattr(outdated, "SECONDS", 600.0)
+
 
 MODULE = '''
 from dj_dagster.relational.table import Manual, Part
@@ -178,12 +187,18 @@ def test_a_changed_make_shows_as_stale(
         ["has a new code version"],
     )
     assert stale(changed, instance, "lab/later", "thing=1")[0] is StaleStatus.FRESH
-    # Looking at what is there does not make it new.
+    # Materialising makes it again, with what was made from it; other keys stay as they are.
     assert materialize(changed, instance, "lab/result", "lab/later", partition="thing=1")
-    assert stale(changed, instance, "lab/result", "thing=1")[0] is StaleStatus.STALE
+    assert module.Result.to_dicts(order_by="thing") == [
+        {"thing": 1, "value": 6},
+        {"thing": 2, "value": 6},
+    ]
+    for name in ("lab/result", "lab/later"):
+        assert stale(changed, instance, name, "thing=1") == (StaleStatus.FRESH, [])
+    assert stale(changed, instance, "lab/result", "thing=2")[0] is StaleStatus.STALE
 
 
-def test_rows_made_again_make_those_below_stale(
+def test_rows_that_were_made_again_elsewhere_are_not_stale(
     written: Written, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     connection = Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}", safemode=False)
@@ -191,15 +206,13 @@ def test_rows_made_again_make_those_below_stale(
     defs = declare(module, connection)
     module.Thing.insert([{"thing": 1}, {"thing": 2}])
     run_until_quiet(defs, instance)
-    # A row of Later comes from elsewhere after its input was made anew.
+    # The row of Later that depends on it is deleted too, and made from the new one.
     (module.Result & {"thing": 1}).delete()
     assert materialize(defs, instance, "lab/result", partition="thing=1")
     module.Later.populate()
-    assert stale(defs, instance, "lab/later", "thing=1") == (
-        StaleStatus.STALE,
-        ["has a new dependency data version"],
-    )
-    assert stale(defs, instance, "lab/later", "thing=2")[0] is StaleStatus.FRESH
+    tick(defs, instance)
+    for key in ("thing=1", "thing=2"):
+        assert stale(defs, instance, "lab/later", key) == (StaleStatus.FRESH, [])
 
 
 def reported(instance: dg.DagsterInstance, name: str) -> tuple[bool, dict[str, Any]] | None:
@@ -227,13 +240,14 @@ def test_the_sensor_reports_tables_whose_make_has_changed(
     defs = declare(module, connection)
     module.Thing.insert([{"thing": 1}, {"thing": 2}])
     run_until_quiet(defs, instance)
-    # One row came from elsewhere, and nobody knows of which code it is.
-    module.Thing.insert1({"thing": 3})
-    module.Result.populate()
+    # One row comes from a worker without Dagster, and one from no make at all.
+    module.Thing.insert([{"thing": 3}, {"thing": 4}])
+    module.Result.populate("thing = 3")
+    module.Result.insert1({"thing": 4, "value": 0}, allow_direct_insert=True)
 
     changed = declare(written.load(("OFFSET = 1", "OFFSET = 2")), connection)
     tick(changed, instance)
-    stale_counts = {"stale": 2, "current": 0, "unknown": 1, "first_stale": "thing=1"}
+    stale_counts = {"stale": 3, "current": 0, "unknown": 1, "first_stale": "thing=1"}
     assert reported(instance, "lab/result") == (False, stale_counts)
     assert reported(instance, "lab/later") == (True, {"stale": 0, "current": 2, "unknown": 0})
     config = {"ops": {"lab__result": {"config": {"on_existing": "recompute"}}}}
@@ -243,16 +257,16 @@ def test_the_sensor_reports_tables_whose_make_has_changed(
     )
     assert again.is_success
     tick(changed, instance)
-    counts = {"stale": 1, "current": 1, "unknown": 1, "first_stale": "thing=1"}
+    counts = {"stale": 2, "current": 1, "unknown": 1, "first_stale": "thing=1"}
     assert reported(instance, "lab/result") == (False, counts)
     # The old code is back.
     defs = declare(written.load(), connection)
     tick(defs, instance)
-    counts = {"stale": 1, "current": 1, "unknown": 1, "first_stale": "thing=2"}
+    counts = {"stale": 1, "current": 2, "unknown": 1, "first_stale": "thing=2"}
     assert reported(instance, "lab/result") == (False, counts)
     (module.Result & {"thing": 2}).delete()
     run_until_quiet(defs, instance)
-    assert reported(instance, "lab/result") == (True, {"stale": 0, "current": 2, "unknown": 1})
+    assert reported(instance, "lab/result") == (True, {"stale": 0, "current": 3, "unknown": 1})
 
 
 def test_a_table_is_reported_once_for_a_version(
@@ -311,11 +325,17 @@ def test_stale_rows_do_not_block(
     assert blocking == {"complete"}
 
 
-def tags_of(instance: dg.DagsterInstance, name: str, partition_key: str) -> dict[str, Any]:
+def mark_of(instance: dg.DagsterInstance, name: str, partition_key: str) -> dg.AssetMaterialization:
     records = instance.fetch_materializations(
         dg.AssetRecordsFilter(key_of(name), asset_partitions=[partition_key]), limit=1
     ).records
-    return dict(records[0].asset_materialization.tags or {})  # type: ignore[union-attr]
+    mark = records[0].asset_materialization
+    assert mark is not None
+    return mark
+
+
+def tags_of(instance: dg.DagsterInstance, name: str, partition_key: str) -> dict[str, Any]:
+    return dict(mark_of(instance, name, partition_key).tags or {})
 
 
 def test_a_mark_carries_versions_of_code_and_inputs(lab: Lab, instance: dg.DagsterInstance) -> None:
@@ -344,3 +364,143 @@ def test_a_mark_carries_versions_of_code_and_inputs(lab: Lab, instance: dg.Dagst
         ("lab/filtered", f"{partition(1)}/filter_id=2"),
     ]:
         assert stale(defs, instance, name, key) == (StaleStatus.FRESH, [])
+
+
+def ages_shown(
+    defs: dg.Definitions, instance: dg.DagsterInstance, name: str, keys: Iterable[str]
+) -> list[bool]:
+    """Return which partitions are shown as stale."""
+    return [stale(defs, instance, name, key)[0] is StaleStatus.STALE for key in keys]
+
+
+def test_what_refers_to_a_changed_row_is_stale_after_any_loss(
+    any_lab: Lab, instance: dg.DagsterInstance, dagster_home: Path, tmp_path: Path
+) -> None:
+    raw, filtered = any_lab.asset("raw_data"), any_lab.asset("filtered")
+    any_lab.add_sessions([1, 2])
+    any_lab.add_sessions([1], subject=2)
+    defs = any_lab.definitions()
+    run_until_quiet(defs, instance)
+    sessions = [partition(1), partition(2), partition(1, subject=2)]
+    finer = [f"{partition(1)}/filter_id={n}" for n in (1, 2)]
+    assert ages_shown(defs, instance, raw, sessions) == [False] * 3
+    assert ages_shown(defs, instance, filtered, finer) == [False] * 2
+    # A row of its own grain, of a coarser one above it, and of a lookup table without partitions.
+    any_lab.Session.update1({"subject_id": 1, "session_id": 2, "note": "corrected"})
+    any_lab.Subject.update1({"subject_id": 2, "sex": "M"})
+    any_lab.FilterParams.update1({"filter_id": 2, "cutoff": 25.0})
+    again = any_lab.definitions()
+    tick(again, instance)
+    assert ages_shown(again, instance, raw, sessions) == [False, True, True]
+    assert ages_shown(again, instance, filtered, finer) == [False, True]
+    assert reported(instance, raw) == (
+        False,
+        {"stale": 2, "changed_inputs": 2, "current": 1, "unknown": 0, "first_stale": partition(2)},
+    )
+    # A new instance knows as much as the old one.
+    shutil.copytree(dagster_home, tmp_path / "other_home")
+    with dg.DagsterInstance.local_temp(str(tmp_path / "other_home")) as other:
+        new = any_lab.definitions()
+        run_until_quiet(new, other)
+        assert ages_shown(new, other, raw, sessions) == [False, True, True]
+        assert ages_shown(new, other, filtered, finer) == [False, True]
+    # The rows are as they were.
+    any_lab.Session.update1({"subject_id": 1, "session_id": 2, "note": None})
+    any_lab.Subject.update1({"subject_id": 2, "sex": "F"})
+    back = any_lab.definitions()
+    tick(back, instance)
+    assert ages_shown(back, instance, raw, sessions) == [False] * 3
+    assert tags_of(instance, raw, partition(2))["dagster/code_version"]
+
+
+def test_a_mark_of_a_changed_input_keeps_what_it_told(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.add_sessions([1])
+    run_until_quiet(lab.definitions(), instance)
+    before = mark_of(instance, "lab/raw_data", partition(1)).metadata
+    lab.Session.update1({"subject_id": 1, "session_id": 1, "note": "corrected"})
+    tick(lab.definitions(), instance)
+    after = dict(mark_of(instance, "lab/raw_data", partition(1)).metadata)
+    assert "has changed" in str(after.pop("stale").value)
+    assert after == before
+
+
+def test_materialising_makes_what_refers_to_a_changed_row_again(
+    any_lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    raw, processed = any_lab.asset("raw_data"), any_lab.asset("processed")
+    any_lab.add_sessions([1, 2, 3])
+    run_until_quiet(any_lab.definitions(), instance)
+    any_lab.Session.update1({"subject_id": 1, "session_id": 2, "note": "corrected"})
+    any_lab.calls.clear()
+    defs = any_lab.definitions()
+    assert materialize(defs, instance, raw, partition=partition(1), through=partition(3))
+    assert any_lab.calls == [("RawData", 2)]
+    assert ages_shown(defs, instance, raw, [partition(2)]) == [False]
+    # What was deleted with it comes back by itself.
+    run_until_quiet(defs, instance)
+    assert statuses(defs, instance, processed) == {"MATERIALIZED": partitions([1, 2, 3])}
+    assert any_lab.calls.count(("Processed", 2)) == 1
+
+
+def test_materialising_a_current_key_says_so_and_leaves_its_mark(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.add_sessions([1, 2])
+    defs = lab.definitions()
+    run_until_quiet(defs, instance)
+    before = mark_of(instance, "lab/raw_data", partition(1))
+    lab.broken.add(2)
+    (lab.RawData & {"session_id": 2}).delete(prompt=False)
+    # The run fails, for the other key does.
+    keys = partition(1), partition(2)
+    assert not materialize(defs, instance, "lab/raw_data", partition=keys[0], through=keys[1])
+    assert mark_of(instance, "lab/raw_data", partition(1)) == before
+    assert statuses(defs, instance, "lab/raw_data") == {
+        "MATERIALIZED": {partition(1)},
+        "FAILED": {partition(2)},
+    }
+    said = instance.fetch_observations(
+        dg.AssetRecordsFilter(key_of("lab/raw_data"), asset_partitions=[partition(1)]), limit=10
+    ).records
+    assert ["already" in str(each.asset_observation.description) for each in said] == [True]  # type: ignore[union-attr]
+
+
+def test_what_a_sensor_starts_never_recomputes(
+    written: Written, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    connection = Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}", safemode=False)
+    module = written.load()
+    module_defs = declare(module, connection)
+    module.Thing.insert([{"thing": 1}, {"thing": 2}])
+    run_until_quiet(module_defs, instance)
+    changed = declare(written.load(("OFFSET = 1", "OFFSET = 2")), connection)
+    tags = {"dagster/sensor_name": "mine", "dagster/partition": "thing=1"}
+    result = key_of("lab/result")
+    assert run_assets(changed, [result], instance=instance, checks=(), tags=tags).is_success
+    run_until_quiet(changed, instance)
+    assert module.Result.to_arrays("value").tolist() == [4, 6]
+    assert ages_shown(changed, instance, "lab/result", ["thing=1", "thing=2"]) == [True, True]
+
+
+def test_rows_marked_before_their_notes_become_stale_as_others(
+    written: Written, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "NOTED", 0.0)
+    connection = Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}")
+    module = written.load()
+    defs = declare(module, connection)
+    module.Thing.insert1({"thing": 1})
+    # The sensor sees the row before the worker has written its note.
+    with monkeypatch.context() as patch:
+        late: list[Any] = []
+        patch.setattr(notes.Notes, "write", lambda _, taken: late.extend(taken))
+        module.Result.populate()
+        tick(defs, instance)
+    assert "dagster/code_version" not in tags_of(instance, "lab/result", "thing=1")
+    notes.Notes(module.Result(), ["thing"]).write(late)
+    tick(defs, instance)
+    assert tags_of(instance, "lab/result", "thing=1")["dagster/code_version"]
+    changed = declare(written.load(("OFFSET = 1", "OFFSET = 2")), connection)
+    assert ages_shown(changed, instance, "lab/result", ["thing=1"]) == [True]

@@ -75,7 +75,7 @@ def every_table(lab: dict[str, Any]) -> set[str]:
     for schema in (lab["schema"], lab["other"]):
         schema.connection.catalog.forget(schema.name)
         names += schema.connection.catalog.names(schema.name)
-    return {name.table for name in names if name.table != "~lineage"}
+    return {name.table for name in names if name.table not in ("~lineage", "~provenance")}
 
 
 ALL = {
@@ -95,7 +95,7 @@ def notes(lab: dict[str, Any]) -> set[str]:
         )
         with schema.connection.cursor() as session:
             found |= {row[0] for row in session.exec_driver_sql(sql) if row[0]}
-    return found - {"~~spikes"}
+    return found - {"~~spikes", "~provenance"}
 
 
 def test_descendants_go_along(lab: dict[str, Any]) -> None:

@@ -141,7 +141,7 @@ def create_table(connection: Connection, plan: PlannedTable) -> None:
     else:
         # Where another process was faster, its definition may differ.
         connection.catalog.forget(plan.name.schema)
-    if backend.keeps_lineage and not plan.name.table.startswith("~~"):
+    if backend.keeps_lineage and not plan.name.table.startswith("~"):
         lineage.write(connection, plan.name, plan.lineage)
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import sqlalchemy as sa
+
 from dj_dagster.errors import DataJointError, IntegrityError, QueryError
+from dj_dagster.model.names import NOTES_TABLE
 from dj_dagster.model.table_name import TableName
 from dj_dagster.relational.algebra.algebra import all_rows
 from dj_dagster.relational.asking import Confirm, listed
@@ -87,10 +90,21 @@ def _drop(connection: Connection, tables: Sequence[TableName]) -> None:
         with ddl_block(connection) as session:
             connection.backend.drop_tables(session, doomed)
         for schema in schemas:
-            lineage.forget(connection, schema, [t.table for t in doomed if t.schema == schema])
+            gone = [t.table for t in doomed if t.schema == schema]
+            lineage.forget(connection, schema, gone)
+            _forget_notes(connection, schema, gone)
     finally:
         for schema in schemas:
             connection.catalog.forget(schema)
+
+
+def _forget_notes(connection: Connection, schema: str, tables: Sequence[str]) -> None:
+    """Remove the notes on how rows of tables came to be; see `dj_dagster.workflow.notes`."""
+    name = TableName(schema, NOTES_TABLE)
+    if connection.catalog.find(name) is None:
+        return
+    target = connection.backend.sql_table(name, sa.column("table_name"))
+    connection.execute(sa.delete(target).where(target.c.table_name.in_(tables)))
 
 
 def _job_queues(connection: Connection, tables: Sequence[TableName]) -> list[TableName]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from dj_dagster.workflow.make import STEPS
 
@@ -31,12 +32,20 @@ Definition = _Named | ast.Assign | ast.AnnAssign
 def code_version(cls: type) -> str | None:
     """Return the version of the code that fills a table, None where its source is not at hand.
 
+    It is that of the source as it was when it was first asked for: a class that is loaded goes on
+    as it was, however its file is edited.
+
     Examples
     --------
     >>> code_version(int) is None
     True
     """
-    return _Walk(cls).version()
+    if cls not in _versions:
+        _versions[cls] = _Walk(cls).version()
+    return _versions[cls]
+
+
+_versions: WeakKeyDictionary[type, str | None] = WeakKeyDictionary()
 
 
 def code_place(cls: type) -> tuple[str, int] | None:

@@ -1,0 +1,209 @@
+"""Recomputing what is stale: as a job, on a schedule, and as a call that needs no Dagster."""
+
+# Dagster reads the annotation of `context` as an object: no postponed annotations here.
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from dagster import (
+    AssetKey,
+    DagsterInstance,
+    DefaultScheduleStatus,
+    Field,
+    JobDefinition,
+    OpExecutionContext,
+    ScalarUnion,
+    ScheduleDefinition,
+    op,
+)
+from dagster import job as dagster_job
+
+from dj_dagster.orchestration.aging import Aging
+from dj_dagster.orchestration.chosen import ALL, run_tags
+from dj_dagster.orchestration.collecting import collect
+from dj_dagster.orchestration.jobs import chosen_tables, table_names
+from dj_dagster.orchestration.populating import populate_table, raise_if_failed
+from dj_dagster.orchestration.progress import Progress
+from dj_dagster.orchestration.recompute import (
+    DELETE_ENTERED,
+    RECOMPUTE,
+    STALE,
+    OnExisting,
+    made_again,
+)
+from dj_dagster.orchestration.registered import sync_partitions
+from dj_dagster.orchestration.schedules import TABLES, schedule_name
+from dj_dagster.orchestration.step import Step
+from dj_dagster.orchestration.table_graph import TableGraph, table_graph
+from dj_dagster.orchestration.table_node import TableNode
+from dj_dagster.orchestration.table_sources import SchemaLike
+from dj_dagster.orchestration.work import HERE, Work
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.workflow.populate import Key
+
+JOB_NAME = "recompute"
+OP_NAME = "recompute_stale"
+
+CONFIG = {
+    "tables": Field(
+        ScalarUnion(str, [str]),
+        default_value=ALL,
+        description="Tables as 'Processed' or 'lab.Processed'; all: those that make fills.",
+    ),
+    "delete_entered": DELETE_ENTERED,
+}
+
+
+def recompute_job(graph: TableGraph, works: Mapping[AssetKey, Work]) -> JobDefinition:
+    """Return the job that makes again what is stale, and all that depends on it, parents first.
+
+    Parameters
+    ----------
+    works
+        In which processes each table's keys are made.
+    """
+
+    @op(name=OP_NAME, config_schema=CONFIG)
+    def recompute_op(context: OpExecutionContext) -> None:
+        config: dict[str, Any] = context.op_config
+        existing = OnExisting(STALE, config["delete_entered"], {})
+        step, progress, nodes = Step.of(context), list[Progress](), list[TableNode]()
+        for node, keys in _chosen(context.instance, graph, config["tables"], existing):
+            if node.grain is not None:
+                # Marks of partitions that are not registered would not be shown.
+                sync_partitions(context.instance, graph, node.grain)
+            work = works.get(node.key, HERE)
+            nodes.append(node)
+            progress.append(
+                populate_table(
+                    step, graph, node, keys, retry_errors=True, work=work, existing=existing
+                )
+            )
+        made = sum(each.done for each in progress)
+        context.instance.add_run_tags(context.run_id, run_tags(nodes, made))
+        raise_if_failed(*progress)
+
+    @dagster_job(
+        name=JOB_NAME,
+        description="Makes again what is stale, for make or a row that it refers to has changed, "
+        "with all that depends on it.",
+    )
+    def recompute_tables() -> None:
+        recompute_op()
+
+    return recompute_tables
+
+
+def recompute_schedule(
+    cron: str,
+    tables: str | Iterable[str] = ALL,
+    *,
+    delete_entered: bool = False,
+    name: str | None = None,
+    timezone: str | None = None,
+    running: bool = True,
+) -> ScheduleDefinition:
+    """Return a schedule that makes again what is stale.
+
+    Parameters
+    ----------
+    cron
+        When: minute, hour, day of the month, month, day of the week.
+    tables
+        Which, as ``"Processed"`` or ``"lab.Processed"``; ``"all"`` for those that `make` fills.
+    delete_entered
+        Whether rows that people entered, and that depend on stale ones, are deleted. Otherwise
+        such keys are left.
+    name, timezone, running
+        See `populate_schedule`.
+
+    Examples
+    --------
+    >>> recompute_schedule("0 3 * * 6").name
+    'recompute_all'
+    """
+    names = ALL if tables == ALL else table_names(tables)
+    config = {"tables": names, "delete_entered": delete_entered}
+    return ScheduleDefinition(
+        name=name or schedule_name(JOB_NAME, names),
+        job_name=JOB_NAME,
+        cron_schedule=cron,
+        execution_timezone=timezone,
+        run_config={"ops": {OP_NAME: {"config": config}}},
+        metadata={TABLES: names},
+        default_status=DefaultScheduleStatus.RUNNING if running else DefaultScheduleStatus.STOPPED,
+    )
+
+
+def recompute(
+    schemas: SchemaLike | Iterable[SchemaLike],
+    tables: str | Iterable[str] = ALL,
+    *,
+    stale: bool = True,
+    delete_entered: bool = False,
+    connection: Connection | None = None,
+    instance: DagsterInstance | None = None,
+) -> list[Progress]:
+    """Make again what is stale, with all that depends on it, in this process.
+
+    A failing key does not end the others. Dagster need not run; its sensor shows what has become
+    of the keys when it looks.
+
+    Parameters
+    ----------
+    schemas, connection
+        See `build_definitions`.
+    tables
+        Which, as ``"Processed"`` or ``"lab.Processed"``; ``"all"`` for those that `make` fills.
+    stale
+        Whether stale keys alone are made again; all that are there otherwise.
+    delete_entered
+        Whether rows that people entered, and that depend on those that are made again, are
+        deleted. Otherwise such keys are left.
+    instance
+        Where the code versions of keys are looked up that have no note in the database.
+
+    Returns
+    -------
+    list of Progress
+        What became of the keys, by table.
+
+    Raises
+    ------
+    ConfigurationError
+        When a name is that of no table, or of one that `make` does not fill.
+    """
+    graph = table_graph(collect(schemas, connection=connection))
+    where = instance or DagsterInstance.ephemeral()
+    existing = OnExisting(STALE if stale else RECOMPUTE, delete_entered, {})
+    found: list[Progress] = []
+    for node, keys in _chosen(where, graph, tables, existing):
+        progress = Progress(node.title, total=len(keys))
+        aging = Aging(where, graph, node)
+        made = made_again(graph, aging, node, keys, existing, retry_errors=True, work=HERE)
+        for outcome in made:
+            partition = node.grain.encode(outcome.key) if node.grain else node.title
+            progress.add(partition, outcome)
+        found.append(progress)
+    return found
+
+
+def _chosen(
+    instance: DagsterInstance,
+    graph: TableGraph,
+    tables: str | Iterable[str],
+    existing: OnExisting,
+) -> Iterator[tuple[TableNode, list[Key]]]:
+    """Yield tables, parents first, with the keys to make again and those gone with the parents'."""
+    wanted = {node.key for node in chosen_tables(graph, tables)}
+    for node in graph.populated:
+        keys: list[Key] = []
+        if node.key in wanted:
+            pages = node.staleness.pages()
+            keys = (
+                Aging(instance, graph, node).stale()
+                if existing.choice == STALE
+                else [key for page in pages for key in page]
+            )
+        keys += (existing.gone or {}).get(node.name, [])
+        if keys:
+            yield node, keys
