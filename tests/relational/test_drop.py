@@ -194,3 +194,40 @@ def test_odd_schema_name(connection: dj.Connection, schema_prefix: str) -> None:
     Price.drop_quick()
     assert schema.list_tables() == []
     schema.drop(prompt=False)
+
+
+def test_a_master_takes_parts_along_that_do_not_refer_to_it(
+    schema: Any, connection: dj.Connection
+) -> None:
+    @schema
+    class Box(dj.Manual):
+        definition = """
+        box : int32
+        """
+
+        class Loose(dj.Part):
+            definition = """
+            loose : int32
+            """
+
+    @schema
+    class Label(dj.Manual):
+        definition = """
+        -> Box.Loose
+        """
+
+    @schema
+    class Other(dj.Manual):
+        definition = """
+        other : int32
+        """
+
+    told: list[str] = []
+    Box.drop(prompt=True, confirm=lambda text: bool(told.append(text)))
+    assert all(name in told[0] for name in ("box", "box__loose", "label"))
+    with pytest.raises(dj.IntegrityError, match="box__loose"):
+        Box.drop_quick()
+    Box.drop()
+    assert [name for name in schema.list_tables() if not name.startswith("~")] == ["other"]
+    assert not Label.is_declared
+    assert Other.is_declared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -220,3 +221,72 @@ def test_transactions(item: Any, connection: dj.Connection) -> None:
             pass
         item.insert1((2, "b", None))
     assert len(item) == 2
+
+
+REFUSED: dict[str, tuple[str, list[tuple[Any, ...]], dict[str, Any]]] = {
+    "there already": ("Box", [(7, "g", 7), (3, "x", 8), (8, "h", 9)], {"box": 3, "kind": "x"}),
+    "there already, the first": ("Box", [(3, "x", 8), (8, "h", 9)], {"box": 3, "kind": "x"}),
+    "there already, the last": ("Box", [(8, "h", 9), (3, "x", 8)], {"box": 3, "kind": "x"}),
+    "twice": ("Box", [(7, "g", 7), (9, "g", 8), (7, "g", 9)], {"box": 7, "kind": "g"}),
+    "unique": ("Box", [(7, "g", 7), (9, "g", 4)], {"box": 9, "kind": "g"}),
+    "no parent": (
+        "Lid",
+        [(1, "x", 1), (70, "x", 1), (2, "x", 1)],
+        {"box": 70, "kind": "x", "n": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_row_of_many_that_was_refused_is_named(
+    schema: Any, connection: dj.Connection, kind: str, inside: bool
+) -> None:
+    @schema
+    class Box(dj.Manual):
+        definition = """
+        box : int32
+        kind : varchar(8)
+        ---
+        mark : int32
+        unique index (mark)
+        """
+
+    @schema
+    class Lid(dj.Manual):
+        definition = """
+        -> Box
+        n : int32
+        """
+
+    Box.insert([(n, "x", n) for n in range(5)])
+    name, rows, key = REFUSED[kind]
+    table = {"Box": Box, "Lid": Lid}[name]
+    with (
+        pytest.raises(dj.IntegrityError if name == "Lid" else dj.DuplicateError) as raised,
+        connection.transaction if inside else contextlib.nullcontext(),
+    ):
+        table.insert(rows)
+    assert f"The row's key: {key}." in str(raised.value)
+    assert str(table().name) in str(raised.value)
+    assert (len(Box()), len(Lid())) == (5, 0)
+
+
+def test_fetch1_names_table_and_key(schema: Any) -> None:
+    @schema
+    class Box(dj.Manual):
+        definition = """
+        box : int32
+        ---
+        info = null : json
+        """
+
+    Box.insert([(1, {"a b": 1}), (2, {"a b": 1})])
+    for query, told in (
+        (Box & {"box": 3}, r"box, restricted by box = 3, has no row"),
+        (Box & {"info.a b": 1} & "box < 9", r"""info."a b" = 1; box < 9, has 2 rows"""),
+        (Box.proj() & {"box": 4}, r"box = 4, has no row"),
+        (Box(), r"\.box has 2 rows"),
+    ):
+        with pytest.raises(dj.QueryError, match=told):
+            query.fetch1()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import dj_dagster as dj
+from dj_dagster.model.table_name import TableName
 from tests.lab import connect
 
 
@@ -345,3 +346,43 @@ def test_the_call_that_did_not_know_a_name_says_so(lab: Any, elsewhere: dj.Conne
         session.proj("extra")
     assert caught.value.__notes__ == ["The table has been changed meanwhile: try again."]
     assert len(session.proj("extra")) == 1
+
+
+def test_two_tables_of_one_class_name_are_named(schema: Any, connection: dj.Connection) -> None:
+    schema(type("Foo", (dj.Manual,), {"definition": "a : int32"})).insert1((1,))
+    again = dj.Schema(schema.name, connection=connection)
+    key_source = property(lambda self: self.proj())
+    body = {"definition": "b : int32", "key_source": key_source, "make": lambda self, key: None}
+    again(type("Foo", (dj.Computed,), body))
+    with pytest.warns(UserWarning, match=rf"{schema.name}\.foo and {schema.name}\.__foo"):
+        module: Any = dj.VirtualModule("lab", schema.name, connection=connection)
+    assert module.Foo().to_dicts() == [{"a": 1}]
+    assert module.schema["__foo"].heading.names == ["b"]
+
+
+def test_foreign_keys_in_a_circle_are_named(schema: Any, connection: dj.Connection) -> None:
+    one, two = (
+        connection.backend.full_name(TableName(schema.name, name)) for name in ("one", "two")
+    )
+    connection.query(f"CREATE TABLE {one} (id INT NOT NULL PRIMARY KEY, other INT)")
+    refers = "FOREIGN KEY (other) REFERENCES {} (id)"
+    connection.query(
+        f"CREATE TABLE {two} (id INT NOT NULL PRIMARY KEY, other INT, {refers.format(one)})"
+    )
+    if connection.backend.name == "sqlite":
+        connection.query(f"DROP TABLE {one}")
+        connection.query(
+            f"CREATE TABLE {one} (id INT NOT NULL PRIMARY KEY, other INT, {refers.format(two)})"
+        )
+    else:
+        connection.query(f"ALTER TABLE {one} ADD {refers.format(two)}")
+    module: Any = dj.VirtualModule("lab", schema.name, connection=connection)
+    module.One.insert1((1, None))
+    module.Two.insert1((1, 1))
+    module.One.update1({"id": 1, "other": 1})
+    assert module.One().to_dicts() == module.Two().to_dicts() == [{"id": 1, "other": 1}]
+    assert "Two" in module.One.describe()
+    for call in (module.One.delete, module.One.drop, module.One.descendants):
+        with pytest.raises(dj.DataJointError, match=r"cycle: .*one.*two|cycle: .*two.*one"):
+            call()
+    assert len(module.One()) == 1

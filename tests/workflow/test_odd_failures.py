@@ -48,6 +48,8 @@ class Closed(Exception):
         raise TypeError(note)
 
 
+_ODD_PLACE: Any = ("f", "line", "column", 3)
+
 ODD = {
     "mute": Mute,
     "nothing": Nothing,
@@ -55,7 +57,7 @@ ODD = {
     "closed": Closed,
     "half a letter": lambda: ValueError("\ud800"),
     "long": lambda: ValueError("x" * 100_000),
-    "no place": lambda: SyntaxError("bad", ("f", "line", "column", 3)),  # pyright: ignore[reportArgumentType]
+    "no place": lambda: SyntaxError("bad", _ODD_PLACE),
 }
 
 

@@ -245,3 +245,22 @@ def tables_of(condition: Condition) -> frozenset[TableName]:
             return tables_of(condition.condition)
         case _:
             return frozenset()
+
+
+def restrictions(query: Node | Condition) -> list[str]:
+    """Return what restricts a query, for messages: equalities and SQL, as far as all must hold."""
+    match query:
+        case Restricted(source=source, condition=condition):
+            return [*restrictions(source), *restrictions(condition)]
+        case Projected(source=source) | Topped(source=source):
+            return restrictions(source)
+        case Equals(name, value):
+            return [f"{name} = {value!r:.80}"]
+        case JSONEquals(path, value):
+            return [f"{path.name}{path.path.removeprefix('$')} = {value!r:.80}"]
+        case SQLText(text):
+            return [text]
+        case All(conditions):
+            return [text for condition in conditions for text in restrictions(condition)]
+        case _:
+            return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from sqlalchemy.engine import Connection as SAConnection
 
@@ -25,6 +26,7 @@ class Catalog:
         self._cursor = cursor
         self._raw: dict[str, dict[TableName, RawTable]] = {}
         self._stored: dict[TableName, StoredTable] = {}
+        self._resolving: set[TableName] = set()
         self._lock = threading.RLock()
 
     def tables(self, schema: str) -> dict[TableName, StoredTable]:
@@ -104,8 +106,15 @@ class Catalog:
         return self._raw[schema]
 
     def _resolved(self, raw: RawTable) -> StoredTable:
+        if raw.name in self._resolving:
+            # Foreign keys in a circle: what refers back to it needs its own attributes alone.
+            return resolve(replace(raw, foreign_keys=()), self.find)
         if raw.name not in self._stored:
-            self._stored[raw.name] = resolve(raw, self.find)
+            self._resolving.add(raw.name)
+            try:
+                self._stored[raw.name] = resolve(raw, self.find)
+            finally:
+                self._resolving.discard(raw.name)
         return self._stored[raw.name]
 
     def _dependents(self, schema: str) -> list[str]:

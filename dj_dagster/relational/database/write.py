@@ -18,6 +18,7 @@ from dj_dagster.errors import (
 from dj_dagster.model.table_name import TableName
 from dj_dagster.relational.backends.insert_statement import InsertStatement
 from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.database.culprit import refused_row
 from dj_dagster.relational.database.driver import run_sql
 from dj_dagster.relational.database.write_buffer import EncodedRows, WriteBuffer
 
@@ -181,14 +182,20 @@ def _run(
 ) -> None:
     if rows.objects is not None:
         rows.objects.keep(connection.stores)
+    done, statement = 0, None
     try:
         with connection.cursor() as session:
             for statement in statements:
                 run_sql(session, statement.sql, statement.parameters)
+                done += statement.count
                 if written is not None:
                     written(statement.count)
     except (QueryError, LostConnectionError) as error:
-        raise _retold(error, rows) from error
+        row = None
+        if statement is not None and isinstance(error, DuplicateError | IntegrityError):
+            tried = range(done, done + statement.count)
+            row = refused_row(connection, rows, error, tried, whole=statement.is_atomic)
+        raise _retold(error, rows, row) from error
 
 
 @contextmanager
@@ -200,20 +207,20 @@ def explained(rows: EncodedRows) -> Generator[None]:
         raise _retold(error, rows) from error
 
 
-def _retold(error: DataJointError, rows: EncodedRows) -> DataJointError:
-    return type(error)(f"{_explained(error, rows)} {_advice(error, rows)}".strip())
+def _retold(error: DataJointError, rows: EncodedRows, row: int | None = None) -> DataJointError:
+    return type(error)(f"{_explained(error, rows, row)} {_advice(error, rows)}".strip())
 
 
-def _explained(error: DataJointError, rows: EncodedRows) -> str:
+def _explained(error: DataJointError, rows: EncodedRows, row: int | None) -> str:
     match error:
         case DuplicateError():
-            return f"{rows.table} has this row already: {error}.{_only_key(rows)}"
+            return f"{rows.table} has this row already: {error}.{_key(rows, row)}"
         case IntegrityError() if rows.mode == "replace":
             return f"A row of {rows.table} cannot be replaced, others refer to it: {error}."
         case IntegrityError():
             return (
                 f"A row for {rows.table} refers to a row that does not exist: {error}."
-                f"{_only_key(rows)}"
+                f"{_key(rows, row)}"
             )
         case LostConnectionError():
             return str(error)
@@ -221,11 +228,13 @@ def _explained(error: DataJointError, rows: EncodedRows) -> str:
             return f"The rows for {rows.table} were refused: {error}."
 
 
-def _only_key(rows: EncodedRows) -> str:
-    if rows.count != 1:
+def _key(rows: EncodedRows, row: int | None) -> str:
+    """Return the key of a row, or of the only one, as a sentence."""
+    row = 0 if row is None and rows.count == 1 else row
+    if row is None:
         return ""
     given = dict(zip(rows.columns, rows.values, strict=True))
-    key = {name: given[name][0] for name in rows.key if name in given}
+    key = {name: given[name][row] for name in rows.key if name in given}
     return f" The row's key: {key}."
 
 

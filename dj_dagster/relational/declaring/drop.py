@@ -17,6 +17,7 @@ from dj_dagster.relational.declaring import lineage
 from dj_dagster.relational.declaring.declare import ddl_block
 from dj_dagster.relational.deleting.cascade import PartIntegrity, master_of
 from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.relatives import part_names
 
 
 def drop_table(
@@ -77,9 +78,17 @@ def drop_alone(connection: Connection, name: TableName) -> None:
 
 
 def with_descendants(connection: Connection, name: TableName) -> list[TableName]:
-    """Return a table and all that refer to it, directly or not, parents first."""
+    """Return a table and all that refer to it, directly or not, parents first.
+
+    Parts go with their masters, also those without a foreign key to them.
+    """
     graph = dependency_graph(connection.catalog.related(name.schema, fresh=True))
-    return [name, *graph.descendants(name)] if name in graph else [name]
+    doomed = [name]
+    # The list grows while it is walked.
+    for table in doomed if name in graph else ():
+        below = [*graph.children(table), *part_names(connection, table)]
+        doomed += [other for other in below if other in graph and other not in doomed]
+    return [name, *(table for table in graph.topological_order() if table in doomed[1:])]
 
 
 def _drop(connection: Connection, tables: Sequence[TableName]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dj_dagster.errors import QueryError
 from dj_dagster.model.heading import Heading
-from dj_dagster.relational.algebra.algebra import Node
+from dj_dagster.relational.algebra.algebra import Node, restrictions
 from dj_dagster.relational.algebra.top import Order
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
@@ -195,9 +195,10 @@ class Rows:
         rows = fetch.rows_of(self.connection, node, names, FIRST_TWO, squeeze=squeeze)
         if len(rows) != 1:
             found = "no row" if not rows else f"{len(self)} rows"
-            tables = ", ".join(sorted(map(str, node.tables)))
+            tables, by = ", ".join(sorted(map(str, node.tables))), restrictions(node)
+            told = f", restricted by {'; '.join(by)}," if by else ""
             raise QueryError(
-                f"fetch1 expects exactly one row; the query over {tables} has {found}."
+                f"fetch1 expects exactly one row; the query over {tables}{told} has {found}."
             )
         row = dict(zip(names, rows[0], strict=True))
         if not attributes:

@@ -48,6 +48,11 @@ class ClassMaker:
     ----------
     tier_classes
         What the classes derive from.
+
+    Attributes
+    ----------
+    left_out
+        Pairs of a table whose class has a name, and one that got none, for it would be the same.
     """
 
     def __init__(self, connection: Connection, schema: str, tier_classes: TierClasses) -> None:
@@ -55,21 +60,25 @@ class ClassMaker:
         self._schema = schema
         self._place = (connection, schema)
         self._tiers = tier_classes
+        self.left_out: list[tuple[TableName, TableName]] = []
 
     def make(self, names: Mapping[str, Any]) -> dict[str, type[Table]]:
         """Return a class for each table that has none among `names`; parts go to their masters.
 
-        Of two tables whose classes would have one name the older gets it. A part without a master,
-        and a table whose name follows no tier, gets no class.
+        Of two tables whose classes would have one name the older gets it, and both are noted in
+        `left_out`. A part without a master, and a table whose name follows no tier, gets no class.
         """
         module = str(names.get("__name__", __name__))
         masters = {table._binding.name: table for table in self._present(names.values())}
         parsed = self._parsed()
         made: dict[str, type[Table]] = {}
         for name, said in parsed.items():
-            taken = said.class_name in made or said.class_name in names
-            if said.master is None and name not in masters and not taken:
+            if said.master is not None or name in masters:
+                continue
+            taken = made.get(said.class_name, names.get(said.class_name))
+            if said.class_name not in made and said.class_name not in names:
                 masters[name] = made[said.class_name] = self._class(name, said, module, None)
+            self.left_out += [(other._binding.name, name) for other in self._present([taken])]
         for name, said in parsed.items():
             master = masters.get(TableName(name.schema, said.master or ""))
             if master is not None and said.class_name not in vars(master):

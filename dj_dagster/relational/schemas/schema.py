@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
+from dj_dagster.model.names import class_path
 from dj_dagster.model.table_name import TableName
 from dj_dagster.relational.asking import ask_on_terminal
 from dj_dagster.relational.database.catalog import dependency_graph
@@ -17,7 +18,7 @@ from dj_dagster.relational.schemas.activation import Activation
 from dj_dagster.relational.schemas.free_table import FreeTable, find_table_name
 from dj_dagster.relational.schemas.reflection import PLAIN_TIERS, ClassMaker, TierClasses
 from dj_dagster.relational.schemas.save import module_source
-from dj_dagster.relational.scope import calling_names
+from dj_dagster.relational.scope import calling_names, warn_caller
 from dj_dagster.relational.table import Table
 
 
@@ -66,7 +67,8 @@ class Schema(Activation):
         """Make classes for those tables of the schema that have none yet.
 
         Their tiers are read from the tables' names, parts become attributes of their masters.
-        Tables whose names follow no tier are left out: `FreeTable` reaches them.
+        Tables whose names follow no tier are left out: `FreeTable` reaches them. So is, with a
+        warning, the younger of two tables whose classes would have one name, in two tiers.
 
         Parameters
         ----------
@@ -83,6 +85,12 @@ class Schema(Activation):
         names = self._target(into)
         maker = ClassMaker(self.connection, self.name, self.tier_classes)
         made = maker.make(names)
+        for one, other in maker.left_out:
+            warn_caller(
+                f"{one} and {other} would both be the class {class_path(one.table)}, which is the "
+                f"first one's; schema[{other.table!r}] reaches the other, with its parts.",
+                UserWarning,
+            )
         names.update(made)
         self.reflected |= made
         return made
