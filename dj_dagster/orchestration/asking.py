@@ -65,9 +65,8 @@ class Asking:
         for grain in graph.grains:
             nodes = [node for node in graph.of_grain(grain) if node.key in waiting]
             if nodes:
-                self.guard.attempt(
-                    grain.name, nodes[0].table.connection, self._ask_in_grain, grain, nodes
-                )
+                connection = nodes[0].table.connection
+                self.guard.attempt(grain.name, connection, self._ask_in_grain, grain, nodes)
         for node in graph.populated:
             if node.grain is None and node.key in waiting:
                 self.guard.attempt(node.title, node.table.connection, self._ask_single, node)
@@ -78,33 +77,55 @@ class Asking:
         size, limit = self._batch_size(grain), self.settings.max_batches
         found: dict[AssetKey, list[str]] = {}
         complete: set[AssetKey] = set()
+        able = self._able()
         for node in nodes:
-            regions, pause = self.watch.pending[node.key], self.watch.pauses[node.key]
-            if regions.whole and not (pause.over and self._has_time()):
-                self.goes_on = True
+            if node.key not in able:
                 continue
-            began = time.monotonic()
-            found[node.key], ended = pending_partitions(node, regions, self.held, size * limit)
-            if regions.whole:
-                pause.after(began, self.watch.rows(node))
-            if ended:
-                complete.add(node.key)
+            self.guard.attempt(
+                node.title, node.table.connection, self._find, node, size * limit, found, complete
+            )
         asked, all_in = batches(
-            self.watch.graph, found, self.held, size=size, limit=limit, of=self._automatic()
+            self.watch.graph, found, self.held, size=size, limit=limit, of=self._able()
         )
-        self._add(asked)
+        self._add(batch for batch in asked if batch.nodes)
         if all_in:
             for key in complete:
                 del self.watch.pending[key]
+
+    def _find(
+        self,
+        node: TableNode,
+        limit: int,
+        found: dict[AssetKey, list[str]],
+        complete: set[AssetKey],
+    ) -> None:
+        """Find the partitions of one table that are pending; note whether these are all."""
+        regions, pause = self.watch.pending[node.key], self.watch.pauses[node.key]
+        if regions.whole and not (pause.over and self._has_time()):
+            self.goes_on = True
+            return
+        began = time.monotonic()
+        found[node.key], ended = pending_partitions(node, regions, self.held, limit)
+        if regions.whole:
+            pause.after(began, self.watch.rows(node))
+        if ended:
+            complete.add(node.key)
 
     def _has_time(self) -> bool:
         """Whether a whole table may be looked at; one in each tick may."""
         first, self._slow = not self._slow, True
         return first or not self.budget.spent
 
-    def _automatic(self) -> set[AssetKey]:
-        populated = self.watch.graph.populated
-        return {node.key for node in populated if self.settings.of(node).automatic}
+    def _able(self) -> set[AssetKey]:
+        """Return the tables that a run may have: not those that could not be looked at now."""
+        populated, failed = self.watch.graph.populated, self.guard.errors
+        return {
+            node.key
+            for node in populated
+            if self.settings.of(node).automatic
+            and not failed.keys() & {node.title, str(node.name)}
+            and self.guard.attempt(node.title, node.table.connection, _try, node)
+        }
 
     def _batch_size(self, grain: Grain) -> int:
         nodes = [node for node in self.watch.graph.of_grain(grain) if node.populated]
@@ -139,3 +160,8 @@ class Asking:
         grain = batch.nodes[0].grain
         if grain is not None and (grain in self.watch.unsynced or grain in self.watch.syncs):
             register(self.instance, grain, batch.partitions)
+
+
+def _try(node: TableNode) -> None:
+    """Find out which keys `make` is given, which a key source that is wrong does not say."""
+    _ = node.coarse

@@ -25,6 +25,7 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration.chosen import RunChoice
 from dj_dagster.orchestration.column_schema import column_schema
+from dj_dagster.orchestration.events import Mark, write_marks
 from dj_dagster.orchestration.naming import group_name, op_name
 from dj_dagster.orchestration.populating import populate_table, raise_if_failed
 from dj_dagster.orchestration.recompute import (
@@ -143,6 +144,8 @@ def populated_assets(
         op_tags=op_tags,
         pool=pool,
         backfill_policy=BackfillPolicy.multi_run(backfill_batch) if node.grain else None,
+        # For jobs that select the table without its parts, or these alone: all are filled.
+        can_subset=True,
     )
     def populate(context: AssetExecutionContext) -> Iterator[MaterializeResult[Any]]:
         config = context.op_execution_context.op_config
@@ -150,17 +153,22 @@ def populated_assets(
         partitions = choice.partitions(node, config.get("keys"))
         step = Step.of(context)
         choice.tell(graph, node, partitions)
+        planned = _planned(context, choice.covered(node))
+        chosen = context.selected_asset_keys
+        others = {node.key, *parts} - set(chosen)
+        marks = (Mark(key, each, planned=True) for key in others for each in sorted(planned))
+        write_marks(context.instance, marks, step.origin)
         progress = populate_table(
             step,
             graph,
             node,
             _keys(node, partitions),
-            planned=_planned(context, choice.covered(node)),
+            planned=planned,
             retry_errors=config["retry_errors"] or step.again,
             work=replace(work, isolate=work.isolate or config["isolate"]),
             existing=_existing(step, config),
         )
-        yield from (_unlogged(key) for key in (node.key, *parts))
+        yield from (_unlogged(key) for key in (node.key, *parts) if key in chosen)
         raise_if_failed(progress)
 
     return populate

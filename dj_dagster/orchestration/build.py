@@ -32,14 +32,14 @@ from dj_dagster.orchestration.checks import (
     code_watch,
     table_checks,
 )
-from dj_dagster.orchestration.collecting import collect
+from dj_dagster.orchestration.collecting import apart, collect
 from dj_dagster.orchestration.entry_jobs import entry_jobs
 from dj_dagster.orchestration.io_manager import TableIOManager
 from dj_dagster.orchestration.jobs import populate_job
 from dj_dagster.orchestration.naming import class_name, short_name
 from dj_dagster.orchestration.recompute_job import recompute_job
 from dj_dagster.orchestration.schedules import check_tables
-from dj_dagster.orchestration.selection import selected
+from dj_dagster.orchestration.selection import Tables, pattern_of, selected
 from dj_dagster.orchestration.sensor import populate_sensor
 from dj_dagster.orchestration.sensor_settings import SensorSettings
 from dj_dagster.orchestration.table_graph import PartitionBy, TableGraph, table_graph
@@ -50,6 +50,9 @@ from dj_dagster.orchestration.translator import TableTranslator
 from dj_dagster.relational.database.connection import Connection
 
 Specs = Mapping[AssetKey, AssetSpec]
+
+PartitionsWanted = Mapping[Any, str | Sequence[str]]
+"""By table, given as name or class, the first attributes of its key."""
 
 
 def chain_executor() -> ExecutorDefinition:
@@ -67,10 +70,10 @@ def build_definitions(
     schemas: SchemaLike | Iterable[SchemaLike],
     *,
     connection: Connection | None = None,
-    select: Iterable[str] | None = None,
-    exclude: Iterable[str] = (),
+    select: Tables | None = None,
+    exclude: Tables = (),
     translator: TableTranslator | None = None,
-    partition_by: Mapping[str, str | Sequence[str]] | None = None,
+    partition_by: PartitionsWanted | None = None,
     checks: TableChecks | None = None,
     assets: Sequence[AssetsDefinition | AssetSpec] = (),
     asset_checks: Sequence[AssetChecksDefinition] = (),
@@ -98,11 +101,13 @@ def build_definitions(
         Where patterns look; the default connection if none is given.
     select, exclude
         Tables (``"lab.Session"``), schemas (``"lab"``) and tiers (``"tier:computed"``) to have and
-        to leave out, with ``*`` for anything; all by default. Parts go with their masters.
+        to leave out, with ``*`` for anything; all by default. Parts go with their masters. Tables
+        may be given as classes.
     translator
         Says how tables look as assets.
     partition_by
-        By table, the first attributes of its key by which its partitions are told apart:
+        By table, name or class, the first attributes of its key by which its partitions are told
+        apart:
         ``{"lab.Spikes": "subject_id"}``. One partition then stands for many keys.
     checks
         Which checks the tables have; see `TableChecks` for the default.
@@ -147,7 +152,7 @@ def build_definitions(
     settings = sensor_settings or SensorSettings()
     found = collect(schemas, connection=connection, state_path=state_path)
     _check_settings(settings, found)
-    sources = selected(found, select, exclude)
+    sources = apart(selected(found, select, exclude))
     graph = table_graph(sources, _coarser(sources, chosen, partition_by or {}))
     check_tables(graph, schedules)
     own = _own_specs(graph, assets)
@@ -250,17 +255,24 @@ def _external(
 def _coarser(
     sources: Sequence[TableSource],
     translator: TableTranslator,
-    given: Mapping[str, str | Sequence[str]],
+    given: PartitionsWanted,
 ) -> PartitionBy:
     """Return which tables have coarser partitions, by the translator and, before it, by `given`."""
     found: dict[TableName, Sequence[str]] = {}
     for source in sources:
         if source.master is None and (names := translator.get_partition_by(source.table)):
             found[source.name] = names
-    for pattern, names in given.items():
+    for table, names in given.items():
+        pattern = pattern_of(table, "partition_by")
+        wanted: Any = [names] if isinstance(names, str) else names
+        if not isinstance(wanted, list | tuple) or not all(isinstance(n, str) for n in wanted):
+            raise ConfigurationError(
+                f"partition_by has {names!r} for {pattern}: write the names of the first "
+                "attributes of its key."
+            )
         for source in selected(sources, [pattern], ()):
             if source.master is None:
-                found[source.name] = [names] if isinstance(names, str) else names
+                found[source.name] = wanted
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,9 +12,10 @@ from types import ModuleType
 from typing import Any
 
 from dj_dagster.default_connection import conn
-from dj_dagster.errors import ConfigurationError, ConnectionFailedError
+from dj_dagster.errors import ConfigurationError, ConnectionFailedError, MissingTableError
 from dj_dagster.model.table_name import TableName
 from dj_dagster.orchestration import state_file
+from dj_dagster.orchestration.naming import asset_key, class_name
 from dj_dagster.orchestration.state_file import SchemaState, logger
 from dj_dagster.orchestration.table_sources import (
     SchemaLike,
@@ -62,7 +64,40 @@ def collect(
     sources = distinct(source for each in others for source in _of(each))
     if patterns:
         sources += _of_patterns(patterns, connection or conn(), state_path, sources)
-    return with_masters(sources)
+    return with_masters(_readable(sources))
+
+
+def apart(sources: Sequence[TableSource]) -> list[TableSource]:
+    """Return tables of which no two have one asset key: the last of several, with a warning.
+
+    Names differ in the tier alone where a table was declared anew as of another tier.
+    """
+    last = {asset_key(source.name): source for source in sources}
+    for source in sources:
+        kept = last[asset_key(source.name)]
+        if kept.name != source.name:
+            warnings.warn(
+                f"The tables {source.name} and {kept.name} are both {class_name(kept.name)} in "
+                f"Dagster: {source.name} is left out. Drop the one that is out of use, or give "
+                f"exclude=['{kept.name}'] to see the other.",
+                stacklevel=3,
+            )
+    kept_names = {source.name for source in last.values()}
+    return with_masters(source for source in sources if source.name in kept_names)
+
+
+def _readable(sources: Iterable[TableSource]) -> list[TableSource]:
+    """Leave out the tables that the database does not have, and their parts, with a warning."""
+    found, missing = list[TableSource](), set[TableName]()
+    for source in sources:
+        try:
+            _ = source.table.heading
+        except MissingTableError as error:
+            missing.add(source.name)
+            warnings.warn(f"{class_name(source.name)} is left out: {error}", stacklevel=4)
+        else:
+            found.append(source)
+    return [source for source in found if source.master not in missing]
 
 
 def of_database(connection: Connection, schema: str) -> list[TableSource]:

@@ -4,7 +4,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 from dagster import (
     AssetsDefinition,
@@ -12,7 +12,9 @@ from dagster import (
     Component,
     ComponentLoadContext,
     Definitions,
+    ResolutionContext,
     Resolvable,
+    Resolver,
     Scaffolder,
     ScaffoldRequest,
     scaffold_component,
@@ -35,13 +37,27 @@ class PipelineScaffolder(Scaffolder[Any]):
         scaffold_component(request, {"schemas": ["*"]})
 
 
+def _listed(context: ResolutionContext, value: Any) -> Any:
+    """Take one name for a list of it: Dagster would take each letter for a name."""
+    found = context.resolve_value(value)
+    return [found] if isinstance(found, str) else found
+
+
+def _listed_by_table(context: ResolutionContext, value: Mapping[str, Any]) -> dict[str, Any]:
+    return {table: _listed(context, names) for table, names in value.items()}
+
+
+Names = Annotated[Sequence[str], Resolver(_listed, model_field_type=Sequence[str] | str)]
+
+
 @scaffold_with(PipelineScaffolder)
 @dataclass
 class PipelineComponent(Component, Resolvable):
     """Relational schemas as assets, with their sensor, jobs and checks; see `build_definitions`.
 
-    One component has all schemas of a code location: its sensor follows rows from each table to
-    those below it.
+    Best one component has all schemas of a code location: its sensor follows rows from each table
+    to those below it. Of several, sensor and jobs have the names of their schemas at their ends.
+    A single name may stand for a list of names.
 
     Attributes
     ----------
@@ -79,14 +95,19 @@ class PipelineComponent(Component, Resolvable):
           exclude: ["tier:lookup"]
     """
 
-    modules: Sequence[str] = field(default_factory=list[str])
-    schemas: Sequence[str] = field(default_factory=list[str])
+    modules: Names = field(default_factory=list[str])
+    schemas: Names = field(default_factory=list[str])
     database_url: str | None = None
-    select: Sequence[str] | None = None
-    exclude: Sequence[str] = field(default_factory=list[str])
-    partition_by: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+    select: Annotated[
+        Sequence[str] | None, Resolver(_listed, model_field_type=Sequence[str] | str | None)
+    ] = None
+    exclude: Names = field(default_factory=list[str])
+    partition_by: Annotated[
+        Mapping[str, Sequence[str]],
+        Resolver(_listed_by_table, model_field_type=Mapping[str, Sequence[str] | str]),
+    ] = field(default_factory=dict[str, Sequence[str]])
     translator: str | None = None
-    assets: Sequence[str] = field(default_factory=list[str])
+    assets: Names = field(default_factory=list[str])
     batch_size: int | None = None
     interval: int | None = None
     entry_folders: Sequence[str] = field(default_factory=list[str])

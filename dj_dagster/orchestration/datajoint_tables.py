@@ -23,6 +23,7 @@ from dj_dagster.orchestration.table_sources import TableSource, described, of_na
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.table import Table
 from dj_dagster.workflow.jobs import JobQueue
+from dj_dagster.workflow.key_source import blaming
 from dj_dagster.workflow.populate import Key, KeyOutcome
 
 CHUNK = 20
@@ -86,7 +87,8 @@ class DataJointMaker:
     @property
     def key_names(self) -> list[str]:
         """Those of the table's key that the key source has."""
-        given = self._table.key_source.primary_key
+        with blaming(self._ours):
+            given = self._table.key_source.primary_key
         return [name for name in self._table.primary_key if name in given]
 
     @property

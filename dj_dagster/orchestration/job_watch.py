@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
+from dj_dagster.errors import MissingTableError
 from dj_dagster.model.table_name import TableName
 from dj_dagster.orchestration.node_keys import own_table
 from dj_dagster.orchestration.pauses import Pause
@@ -60,8 +62,10 @@ class JobWatch:
         for name, jobs in self._jobs.items():
             node = self._nodes[name]
             if node.table.connection == connection and "reserved" in jobs.values():
-                queue = JobQueue(node.table)
-                yield node, _region(queue, queue.free_lost())
+                # The look at a queue that is gone says so, under its own name.
+                with suppress(MissingTableError):
+                    queue = JobQueue(node.table)
+                    yield node, _region(queue, queue.free_lost())
 
     def forget(self) -> None:
         """Look at the queues as if for the first time."""

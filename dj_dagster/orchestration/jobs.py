@@ -189,7 +189,7 @@ def _names(node: TableNode) -> Iterable[str]:
     for table in (node.table, *node.table.parents(as_objects=True)):
         yield from table.heading.names
     if isinstance(node.maker, OwnMaker):
-        yield from node.maker.table.key_source.heading.names
+        yield from node.maker.key_source.heading.names
 
 
 def _named(restriction: Any) -> Iterator[str]:

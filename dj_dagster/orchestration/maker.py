@@ -6,10 +6,13 @@ Tables of DataJoint follow it too, see `datajoint_tables`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
+from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.workflow.jobs import JobQueue
-from dj_dagster.workflow.make import STEPS, Makes
+from dj_dagster.workflow.key_source import blaming, own_key_source
+from dj_dagster.workflow.make import STEPS, Makes, has_own_key_source
 from dj_dagster.workflow.pending import progress
 from dj_dagster.workflow.populate import Key, KeyOutcome, pending_keys, populate_keys
 
@@ -80,8 +83,14 @@ class OwnMaker:
     @property
     def key_names(self) -> list[str]:
         """Those of the table's key that the key source has."""
-        given = self._table.key_source.primary_key
+        given = self.key_source.primary_key
         return [name for name in self._table.primary_key if name in given]
+
+    @property
+    def key_source(self) -> QueryExpression:
+        """The query for all keys that `make` could be given."""
+        own = has_own_key_source(self._table)
+        return own_key_source(self._table) if own else self._table.key_source
 
     @property
     def reservable(self) -> bool:
@@ -90,23 +99,30 @@ class OwnMaker:
 
     def keys(self) -> list[Key]:
         """Return the keys of the key source."""
-        return self._table.key_source.proj().to_dicts(order_by=self.key_names or None)
+        with self._blaming():
+            return self.key_source.proj().to_dicts(order_by=self.key_names or None)
 
     def pending(
         self, *restrictions: Any, limit: int | None = None, retry_errors: bool = False
     ) -> list[Key]:
         """See `pending_keys`."""
-        return pending_keys(
-            self._table,
-            *restrictions,
-            limit=limit,
-            retry_errors=retry_errors,
-            ignore_jobs=not self.reservable,
-        )
+        with self._blaming():
+            return pending_keys(
+                self._table,
+                *restrictions,
+                limit=limit,
+                retry_errors=retry_errors,
+                ignore_jobs=not self.reservable,
+            )
 
     def progress(self) -> tuple[int, int]:
         """See `dj_dagster.workflow.pending.progress`."""
-        return progress(self._table)
+        with self._blaming():
+            return progress(self._table)
+
+    def _blaming(self) -> AbstractContextManager[None]:
+        """Name the key source where a query fails that a user has written."""
+        return blaming(self._table) if has_own_key_source(self._table) else nullcontext()
 
     def failed(self) -> int:
         """Count the jobs that are in error."""

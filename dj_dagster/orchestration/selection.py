@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration.naming import class_name, spellings
 from dj_dagster.orchestration.table_sources import TableSource
+from dj_dagster.relational.table import Table
+
+Named = str | type[Table] | Table
+Tables = Named | Iterable[Named]
+"""Tables by name or by class."""
 
 TIER = "tier:"
 
 
 def selected(
-    sources: Sequence[TableSource], select: Iterable[str] | None, exclude: Iterable[str]
+    sources: Sequence[TableSource], select: Tables | None, exclude: Tables
 ) -> list[TableSource]:
     """Return the tables that are selected and not excluded; parts go with their masters.
 
@@ -21,12 +27,12 @@ def selected(
     ----------
     select, exclude
         Names of tables (``"lab.Session"``), of schemas (``"lab"``) and tiers (``"tier:computed"``),
-        with ``*`` for anything: ``"lab.Old*"``. None selects all tables.
+        with ``*`` for anything: ``"lab.Old*"``; or tables themselves. None selects all tables.
 
     Raises
     ------
     ConfigurationError
-        When a name fits no table.
+        When a name fits no table, or is not a name.
     """
     chosen = {s.name for s in sources} if select is None else _fitting(sources, select)
     chosen -= _fitting(sources, exclude)
@@ -37,10 +43,30 @@ def selected(
     ]
 
 
-def _fitting(sources: Sequence[TableSource], patterns: Iterable[str]) -> set[object]:
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+def pattern_of(given: Any, setting: str) -> str:
+    """Return the pattern that a name or a class stands for.
+
+    Raises
+    ------
+    ConfigurationError
+        When it is neither, naming the setting that it was given in.
+    """
+    if isinstance(given, str):
+        return given
+    if isinstance(given, Table) or (isinstance(given, type) and issubclass(given, Table)):
+        table = given if isinstance(given, Table) else given()
+        return str(table.name)
+    raise ConfigurationError(
+        f"{setting} has {given!r}, which is not a table: write its class, or its name as in "
+        "'lab.Session'."
+    )
+
+
+def _fitting(sources: Sequence[TableSource], given: Tables) -> set[object]:
+    single = isinstance(given, str | type | Table)
     found: set[object] = set()
-    for pattern in patterns:
+    for each in [given] if single else given:
+        pattern = pattern_of(each, "select or exclude")
         names = {source.name for source in sources if _fits(source, pattern)}
         if not names:
             titles = ", ".join(class_name(source.name) for source in sources)

@@ -6,18 +6,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 
 from dagster import AssetCheckKey, AssetKey
 
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.model.graph import DependencyGraph
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import Tier
 from dj_dagster.model.table_name import TableName
 from dj_dagster.orchestration.grains import Grain, GrainBook
 from dj_dagster.orchestration.naming import asset_key, class_name, spellings
+from dj_dagster.orchestration.state_file import logger
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.orchestration.table_sources import TableSource
+
+Edge = tuple[TableName, TableName]
 
 PartitionBy = Mapping[TableName, Sequence[str]]
 """By table, the attributes at the beginning of its key that its partitions are told apart by."""
@@ -114,12 +117,13 @@ def table_graph(
         When those attributes do not begin a table's key.
     """
     found = {source.name: source for source in sources}
-    order = _topological_order(found)
+    order, ignored = _topological_order(found)
     coarser, book = partition_by or {}, GrainBook()
     grains = {name: book.grain(class_name(name), _key(found, name, coarser)) for name in order}
     shared = _shared_grains(found, grains)
     nodes = [
-        _node(found[name], grain if grain in shared else None) for name, grain in grains.items()
+        _node(found[name], grain if grain in shared else None, ignored)
+        for name, grain in grains.items()
     ]
     return TableGraph(tuple(nodes))
 
@@ -133,25 +137,41 @@ def _named(text: str, nodes: Sequence[TableNode], none: str) -> TableNode:
     raise ConfigurationError(f"{text!r} {fault}; write one of {names}")
 
 
-def _topological_order(sources: Mapping[TableName, TableSource]) -> list[TableName]:
-    edges = [
-        (foreign_key.parent, name)
+def _topological_order(
+    sources: Mapping[TableName, TableSource],
+) -> tuple[list[TableName], set[Edge]]:
+    """Return the tables, parents first, and the foreign keys, each a (parent, child), not heeded.
+
+    These close cycles, which other programs can make.
+    """
+    edges = {
+        (foreign_key.parent, name): foreign_key.primary
         for name, source in sources.items()
         for foreign_key in source.table.foreign_keys
         if foreign_key.parent != name
-    ]
-    # Not DependencyGraph, which would import networkx each time that a code location loads.
-    order = TopologicalSorter[TableName](dict.fromkeys(sources, ()))
-    for parent, child in edges:
-        order.add(child, parent)
-    try:
-        return [name for name in order.static_order() if name in sources]
-    except CycleError:
-        # It says which foreign keys these are.
-        graph = DependencyGraph()
-        for parent, child in edges:
-            graph.add_edge(parent, child)
-        raise
+    }
+    ignored: set[Edge] = set()
+    while True:
+        # Not DependencyGraph, which would import networkx each time that a code location loads.
+        order = TopologicalSorter[TableName](dict.fromkeys(sources, ()))
+        for parent, child in (edge for edge in edges if edge not in ignored):
+            order.add(child, parent)
+        try:
+            found = [name for name in order.static_order() if name in sources]
+        except CycleError as error:
+            # A list of tables, each the parent of the next, the first being the last as well.
+            cycle: list[TableName] = error.args[1]
+            links = list(pairwise(cycle))
+            left = next((link for link in links if not edges[link]), links[-1])
+            ignored.add(left)
+            logger.warning(
+                "Foreign keys form a cycle, %s: Dagster is not shown that %s refers to %s.",
+                " -> ".join(map(str, cycle)),
+                left[1],
+                left[0],
+            )
+        else:
+            return found, ignored
 
 
 def _key(
@@ -183,9 +203,13 @@ def _root(sources: Mapping[TableName, TableSource], name: TableName) -> TableSou
     return sources[sources[name].master or name]
 
 
-def _node(source: TableSource, grain: Grain | None) -> TableNode:
+def _node(source: TableSource, grain: Grain | None, ignored: set[Edge]) -> TableNode:
     master = asset_key(source.master) if source.master else None
-    parents = [asset_key(foreign_key.parent) for foreign_key in source.table.foreign_keys]
+    parents = [
+        asset_key(foreign_key.parent)
+        for foreign_key in source.table.foreign_keys
+        if (foreign_key.parent, source.name) not in ignored
+    ]
     ordered = dict.fromkeys(([master] if master else []) + parents)
     ordered.pop(asset_key(source.name), None)
     return TableNode(

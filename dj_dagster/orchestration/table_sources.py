@@ -9,10 +9,11 @@ from itertools import chain
 from types import ModuleType
 from typing import Any
 
-from dj_dagster.errors import ConfigurationError
+from dj_dagster.errors import ConfigurationError, ConnectionFailedError, DataJointError
 from dj_dagster.model.names import Tier, parse_table_name
 from dj_dagster.model.table_name import TableName
 from dj_dagster.orchestration.maker import Maker, maker_of
+from dj_dagster.orchestration.state_file import logger
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring.describe import definition_of
 from dj_dagster.relational.declaring.spelling import Spelling
@@ -54,11 +55,18 @@ class TableSource:
     def given_names(self) -> list[str]:
         """The attributes of what one call of `make` is given; the primary key where nothing is.
 
-        Of a computed table whose class is not at hand that is taken to be what it inherits.
+        Of a computed table whose class is not at hand, or whose key source fails, that is taken to
+        be what it inherits.
         """
         table = self.table
-        if self.maker is not None:
-            return self.maker.key_names
+        try:
+            if self.maker is not None:
+                return self.maker.key_names
+        except ConnectionFailedError:
+            raise
+        except DataJointError as error:
+            # The sensor says so too, and leaves the table alone.
+            logger.warning("%s", error)
         if table.tier not in (Tier.IMPORTED, Tier.COMPUTED):
             return table.primary_key
         inherited = {name for key in table.foreign_keys if key.primary for name in key.attributes}

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from dj_dagster.errors import MissingTableError
 from dj_dagster.model.table_name import TableName
 from dj_dagster.orchestration.node_keys import own_table
 from dj_dagster.orchestration.table_node import TableNode
@@ -75,9 +76,14 @@ def renamed_from(reader: TableNode, parent: TableName) -> dict[str, str] | None:
     table = own_table(reader)
     if table is None or has_own_key_source(table):
         return None
+    try:
+        foreign_keys = table.foreign_keys
+    except MissingTableError:
+        # The look at the table itself says that it is gone, under its own name.
+        return None
     names = [
         {theirs: ours for ours, theirs in key.attributes.items()}
-        for key in table.foreign_keys
+        for key in foreign_keys
         if key.primary and key.parent == parent
     ]
     return names[0] if len(names) == 1 else None

@@ -10,7 +10,7 @@ from dj_dagster.model.table_name import TableName
 from dj_dagster.relational.declaring import declare
 from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.table import Table
-from dj_dagster.workflow.key_source import checked_key_source
+from dj_dagster.workflow.key_source import own_key_source
 from dj_dagster.workflow.make import Makes, has_own_key_source
 
 _DEFINITION = """
@@ -57,7 +57,7 @@ def planned_key(table: Table) -> list[str]:
     if isinstance(table, Makes) and has_own_key_source(table):
         # A source that cannot be used says so when it is asked for keys.
         with contextlib.suppress(PopulateError):
-            key = checked_key_source(table, table.key_source).primary_key
+            key = own_key_source(table).primary_key
             return derived if set(key) == set(derived) else key
     return derived
 

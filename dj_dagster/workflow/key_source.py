@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import reduce
 from typing import Any
 
-from dj_dagster.errors import PopulateError
+from dj_dagster.errors import ConnectionFailedError, PopulateError, TransientError
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import Family
@@ -69,6 +70,25 @@ def default_source(table: Table, restrictions: Iterable[Any]) -> Node:
     return project(node)
 
 
+@contextmanager
+def blaming(table: Table) -> Generator[None]:
+    """Say of an error in a key source of the user's whose it is.
+
+    Raises
+    ------
+    PopulateError
+        In the place of the error, unless the database cannot be reached or says to try again.
+    """
+    try:
+        yield
+    except (PopulateError, ConnectionFailedError, TransientError):
+        raise
+    except Exception as error:
+        raise PopulateError(
+            f"The key_source of {table.name} fails: {type(error).__name__}: {error}"
+        ) from error
+
+
 def checked_key_source(table: Table, source: Any) -> QueryExpression:
     """Return a key source as a query.
 
@@ -111,6 +131,18 @@ def referred(connection: Connection, foreign_key: ForeignKey, more: Iterable[str
     attributes += [parent.heading[name] for name in more]
     names = columns | {name: name for name in more}
     return Projected(Heading(attributes), parent.tables, parent, names)
+
+
+def own_key_source(table: Any) -> QueryExpression:
+    """Return the key source that a table's class has written.
+
+    Raises
+    ------
+    PopulateError
+        If it raises, or see `checked_key_source`; with the name of the table.
+    """
+    with blaming(table):
+        return checked_key_source(table, table.key_source)
 
 
 def without(source: Node, other: Node) -> Node:

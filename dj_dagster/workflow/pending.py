@@ -29,9 +29,9 @@ from dj_dagster.relational.values import comparable
 from dj_dagster.workflow.key_ranges import differing
 from dj_dagster.workflow.key_source import (
     base,
-    checked_key_source,
     default_source,
     lacking,
+    own_key_source,
     referred,
     without,
 )
@@ -52,7 +52,7 @@ def source(table: Makes, *restrictions: Any) -> Node:
     """
     if not has_own_key_source(table):
         return default_source(table, restrictions)
-    query = checked_key_source(table, table.key_source)
+    query = own_key_source(table)
     for restriction in restrictions:
         query = query.restrict(restriction)
     return project(query.node)
@@ -68,7 +68,7 @@ def check_restrictions(table: Makes, *restrictions: Any) -> None:
     """
     if not restrictions:
         return
-    own = checked_key_source(table, table.key_source) if has_own_key_source(table) else None
+    own = own_key_source(table) if has_own_key_source(table) else None
     if own is None:
         refuse_oversights(default_source(table, restrictions), f"populate {table.name}")
         return

@@ -1,0 +1,220 @@
+"""One odd table of a code location is named, and leaves the others up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+import sqlalchemy as sa
+
+from dj_dagster.errors import ConfigurationError, DataJointError
+from dj_dagster.orchestration import PipelineComponent, build_definitions
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.schemas.schema import Schema
+from dj_dagster.relational.table import Manual, Part
+from dj_dagster.workflow.computed import Computed
+from tests.orchestration.running import run_until_quiet, tick
+
+
+@pytest.fixture
+def schema(database_url: str, schema_prefix: str) -> Iterator[Schema]:
+    """An item of which a Computed table makes a row with a part, and one below that."""
+    connection = Connection(database_url, safemode=False)
+    schema = Schema(f"{schema_prefix}odd", connection=connection)
+
+    @schema
+    class Item(Manual):
+        definition = "item : int32"
+
+    @schema
+    class Made(Computed):
+        definition = "-> Item"
+
+        class Piece(Part):
+            definition = "-> master\npiece : int32"
+
+        def make(self, key: dict[str, Any]) -> None:
+            self.insert1(key)
+            self.Piece().insert1({**key, "piece": 1})
+
+    @schema
+    class Below(Computed):
+        definition = "-> Made"
+
+        def make(self, key: dict[str, Any]) -> None:
+            self.insert1(key)
+
+    yield schema
+    connection.close()
+
+
+def outside(schema: Schema, *statements: str) -> None:
+    """Execute SQL in another client; ``{name}`` is a table of the schema in SQL."""
+    engine = sa.create_engine(schema.connection.engine.url)
+    lite = engine.name == "sqlite"
+    name, quote = schema.name, '"' if lite else "`"
+
+    class Names(dict[str, str]):
+        def __missing__(self, table: str) -> str:
+            table = table.replace("computed_", "__")
+            parts = [f"{name}.{table}"] if lite else [name, table]
+            return ".".join(f"{quote}{part}{quote}" for part in parts)
+
+    with engine.connect() as client:
+        for statement in statements:
+            client.exec_driver_sql(statement.format_map(Names()))
+        client.commit()
+    engine.dispose()
+
+
+def told_by(defs: dg.Definitions, instance: dg.DagsterInstance) -> str:
+    """What the sensor says when there is nothing more to run."""
+    try:
+        for _ in range(3):
+            run_until_quiet(defs, instance)
+    except DataJointError as error:
+        return str(error)
+    return ""
+
+
+def test_a_dropped_table_stops_itself_alone(schema: Schema, instance: dg.DagsterInstance) -> None:
+    defs, tables = build_definitions(schema), schema.tables
+    tables["Item"].insert1((1,))
+    assert told_by(defs, instance) == ""
+    outside(schema, "drop table {computed_below}")
+    for item in (2, 3):
+        tables["Item"].insert1((item,))
+        told = told_by(defs, instance)
+        assert f"{schema.name}.__below" in told
+        assert f"{schema.name}.__made:" not in told
+        assert len(tables["Made"]()) == item
+
+
+def test_a_table_that_is_gone_is_left_out_when_the_location_loads(schema: Schema) -> None:
+    outside(schema, "drop table {computed_below}")
+    schema.connection.catalog.forget_all()
+    with pytest.warns(UserWarning, match=r"odd\.Below is left out: .*__below"):
+        defs = build_definitions(schema)
+    paths = {spec.key.path[-1] for spec in defs.resolve_all_asset_specs()}
+    assert paths == {"item", "made", "piece"}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda schema: schema.nothing,
+        lambda schema: schema.tables["Item"]() & "nope = 1",
+        lambda schema: 5,
+    ],
+)
+def test_a_key_source_that_fails_is_named(
+    schema: Schema, instance: dg.DagsterInstance, broken: Callable[[Schema], Any]
+) -> None:
+    @schema
+    class Wrong(Computed):
+        definition = "-> Item"
+
+        @property
+        def key_source(self) -> Any:
+            return broken(schema)
+
+        def make(self, key: dict[str, Any]) -> None:
+            self.insert1(key)
+
+    defs = build_definitions(schema)
+    for count in (1, 2):
+        schema.tables["Item"].insert1((count,))
+        told = told_by(defs, instance)
+        assert len(schema.tables["Below"]()) == count
+        assert "Wrong" in told
+        assert "key_source" in told
+
+
+def test_a_job_may_select_a_table_without_its_parts(
+    schema: Schema, instance: dg.DagsterInstance
+) -> None:
+    """A job of the master, and one of the part alone, fill both; failures are shown of both."""
+    keys = {name: dg.AssetKey([schema.name, *name.split("/")]) for name in ("made", "made/piece")}
+    jobs = [dg.define_asset_job(f"job_{n}", selection=[key]) for n, key in enumerate(keys.values())]
+    schedule = dg.ScheduleDefinition(job=jobs[0], cron_schedule="0 0 * * *")
+    defs = dg.Definitions.merge(
+        build_definitions(schema, schedules=[schedule]), dg.Definitions(jobs=jobs)
+    )
+    schema.tables["Item"].insert([(1,), (2,)])
+    tick(defs, instance)
+    pieces: Any = vars(schema.tables["Made"])["Piece"]
+    for number in (0, 1):
+        done = defs.resolve_job_def(f"job_{number}").execute_in_process(
+            instance=instance, partition_key=f"item={number + 1}"
+        )
+        assert done.success
+        assert len(pieces()) == number + 1
+    for key in keys.values():
+        made = instance.get_materialized_partitions(key)
+        assert made == {"item=1", "item=2"}
+
+
+def test_two_tiers_of_one_name_are_told_apart_or_named(schema: Schema) -> None:
+    old = schema.tables["Made"]
+
+    @schema
+    class Foo(Manual):
+        definition = "a : int32"
+
+    class Again(Computed):
+        definition = "b : int32"
+
+        def make(self, key: dict[str, Any]) -> None:
+            del key
+
+    Again.__name__ = "Foo"
+    Schema(schema.name, connection=schema.connection)(Again)
+    assert old is schema.tables["Made"]
+    with pytest.warns(UserWarning, match=rf"{schema.name}\.foo and {schema.name}\.__foo are both"):
+        defs = build_definitions(schema.name, connection=schema.connection)
+    specs = [spec for spec in defs.resolve_all_asset_specs() if spec.key.path[-1] == "foo"]
+    assert [spec.metadata["dagster/table_name"] for spec in specs] == [f"{schema.name}.__foo"]
+
+
+def test_a_cycle_of_foreign_keys_leaves_the_location_up(
+    database_url: str, schema_prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Other programs make such: SQLite takes a reference to what is not there yet."""
+    connection = Connection(database_url, safemode=False)
+    schema = Schema(f"{schema_prefix}round", connection=connection)
+    lite = connection.backend.name == "sqlite"
+    refer = "foreign key (b) references {two} (b)"
+    outside(
+        schema,
+        f"create table {{one}} (a int primary key, b int null{', ' + refer if lite else ''})",
+        "create table {two} (b int primary key, a int null, foreign key (a) references {one} (a))",
+        *([] if lite else [f"alter table {{one}} add {refer}"]),
+    )
+    defs = build_definitions(schema.name, connection=connection)
+    assert {spec.key.path[-1] for spec in defs.resolve_all_asset_specs()} == {"one", "two"}
+    defs.get_repository_def()
+    assert "Foreign keys form a cycle" in caplog.text
+    assert f"{schema.name}.one" in caplog.text
+    connection.close()
+
+
+def test_tables_may_be_given_as_classes(schema: Schema) -> None:
+    made = schema.tables["Made"]
+    defs = build_definitions(schema, select=[schema.tables["Item"], made], exclude=made)
+    assert [spec.key.path[-1] for spec in defs.resolve_all_asset_specs()] == ["item"]
+    build_definitions(schema, partition_by={made: "item"})
+    wrongs: list[Any] = [{made: 5}, {5: "item"}]
+    for wrong in wrongs:
+        with pytest.raises(ConfigurationError, match=r"partition_by has 5"):
+            build_definitions(schema, partition_by=wrong)
+
+
+@pytest.mark.parametrize("field", ["modules", "schemas", "select", "exclude"])
+def test_one_name_is_a_list_of_it_in_a_component(schema: Schema, field: str) -> None:
+    component = PipelineComponent.from_attributes_dict(attributes={field: "my_lab"})
+    assert getattr(component, field) == ["my_lab"]
+    by_table = {"partition_by": {"lab.Made": "item"}}
+    component = PipelineComponent.from_attributes_dict(attributes=by_table)
+    assert component.partition_by == {"lab.Made": ["item"]}
