@@ -261,7 +261,7 @@ class Watch:
         """Whether anything follows from other values than keys: from those that people entered."""
         node = self._nodes.get(name)
         entered = node is None or not (node.populated or node.master is not None)
-        return entered or bool(self._readers.get(name))
+        return entered or bool(self._readers.get(name) or self._hanging.get(name))
 
     def _changed(
         self,
@@ -290,11 +290,11 @@ class Watch:
                 self.possible[node.key].add(region)
                 if gone:
                     self.unsynced.add(node.grain)
-            if node.populated:
-                self.aging[node.key].add(region)
-                if gone:
-                    self.pending[node.key].add(region)
-        for each in self._hanging.get(name, ()) if gone else ():
+            if node.populated and gone:
+                self.pending[node.key].add(region)
+        if node is not None and node.populated:
+            self.aging[node.key].add(region)
+        for each in self._hanging.get(name, ()) if rewritten else ():
             found = EVERYTHING if each.names is None else region.renamed(each.names)
             self.aging[each.node.key].add(found)
         for reader in self._readers.get(name, ()):
