@@ -15,10 +15,17 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from dj_dagster.orchestration import TableChecks, build_definitions, outdated, upkeep
-from dj_dagster.orchestration.headless import run_assets
+from dj_dagster.orchestration import (
+    TableChecks,
+    build_definitions,
+    outdated,
+    recompute,
+    upkeep,
+)
+from dj_dagster.orchestration.headless import run_assets, run_job
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
+from dj_dagster.relational.table import Manual
 from dj_dagster.workflow import notes
 from dj_dagster.workflow.code_version import code_place, code_version
 from tests.orchestration.lab import Lab, partition, partitions
@@ -504,3 +511,35 @@ def test_rows_marked_before_their_notes_become_stale_as_others(
     assert tags_of(instance, "lab/result", "thing=1")["dagster/code_version"]
     changed = declare(written.load(("OFFSET = 1", "OFFSET = 2")), connection)
     assert ages_shown(changed, instance, "lab/result", ["thing=1"]) == [True]
+
+
+def test_the_recompute_job_makes_again_what_is_stale_and_what_depends_on_it(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    @lab.schema
+    class Verdict(Manual):
+        definition = "-> Processed"
+
+    lab.add_sessions([1, 2, 3])
+    run_until_quiet(lab.definitions(), instance)
+    # The results of this session have been looked at by a person.
+    Verdict.insert1({"subject_id": 1, "session_id": 3})
+    for number in (2, 3):
+        lab.Session.update1({"subject_id": 1, "session_id": number, "note": "corrected"})
+    lab.calls.clear()
+    defs = lab.definitions()
+    run = run_job(defs, "recompute", instance=instance)
+    assert not run.is_success
+    assert lab.calls == [("RawData", 2), ("Processed", 2), ("Filtered", 2), ("Filtered", 2)]
+    tick(defs, instance)
+    sessions = [partition(n) for n in (1, 2, 3)]
+    assert ages_shown(defs, instance, "lab/raw_data", sessions) == [False, False, True]
+    for name in ("lab/raw_data", "lab/processed"):
+        assert statuses(defs, instance, name) == {"MATERIALIZED": set(sessions)}
+    # The same in a script, this time with what the person entered.
+    lab.calls.clear()
+    told = recompute(lab.schema, delete_entered=True, instance=instance)
+    assert lab.calls == [("RawData", 3), ("Processed", 3), ("Filtered", 3), ("Filtered", 3)]
+    assert {each.title: each.counts for each in told}["lab.RawData"] == {"made": 1}
+    assert len(Verdict()) == 0
+    assert recompute(lab.schema) == []
