@@ -24,7 +24,7 @@ from dj_dagster.objects.blob_format import (
     MatCell,
     MatStruct,
 )
-from dj_dagster.objects.blob_reader import BlobReader
+from dj_dagster.objects.blob_reader import BlobReader, has_wide_sizes
 from dj_dagster.objects.blob_writer import BlobWriter
 
 __all__ = ["MatCell", "MatStruct", "is_packed", "pack", "unpack"]
@@ -80,7 +80,7 @@ def unpack(data: bytes | bytearray | memoryview) -> Any:
             f"Not a packed blob: it starts with {header!r}, not with one of "
             f"{', '.join(map(repr, HEADERS))}."
         )
-    return BlobReader(view[4:]).read_all()
+    return BlobReader(view[4:], wide=header != MATLAB_HEADER or has_wide_sizes(view[4:])).read_all()
 
 
 def is_packed(data: bytes | bytearray | memoryview) -> bool:

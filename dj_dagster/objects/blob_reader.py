@@ -6,6 +6,7 @@ import datetime
 import math
 import struct
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -28,6 +29,9 @@ from dj_dagster.objects.blob_format import (
 
 Array = np.ndarray[Any, Any]
 
+EQUAL_HASHES = 1000
+"""Keys of one dict or set that may have the same hash: each is compared with all before it."""
+
 _DAMAGE = (
     ValueError,
     TypeError,
@@ -37,10 +41,28 @@ _DAMAGE = (
 )
 
 
-class BlobReader:
-    """Reads values from a buffer; every length is checked against what is left of it."""
+def has_wide_sizes(data: memoryview) -> bool:
+    """Return whether a blob of MATLAB's has sizes of 64 bits, as all but very old ones do.
 
-    def __init__(self, data: memoryview) -> None:
+    Old builds of mYm wrote 32 bits. Nothing in the blob says so, but its first size, the number of
+    dimensions, then reads as one that no array has.
+    """
+    if bytes(data[:1]) not in (Code.ARRAY, Code.CELL, Code.STRUCT) or len(data) < 9:
+        return True
+    return struct.unpack("<Q", data[1:9])[0] <= MAX_NDIM
+
+
+class BlobReader:
+    """Reads values from a buffer; every length is checked against what is left of it.
+
+    Parameters
+    ----------
+    wide
+        Whether sizes have 64 bits; they have 32 in blobs of old builds of mYm.
+    """
+
+    def __init__(self, data: memoryview, *, wide: bool = True) -> None:
+        self._size = "Q" if wide else "I"
         self._data = data
         self._position = 0
         self._end = len(data)
@@ -109,8 +131,8 @@ class BlobReader:
         return struct.unpack(layout, self.take(struct.calcsize(layout)))
 
     def u64(self) -> int:
-        """Return an unsigned 64-bit number."""
-        return self.numbers("Q")[0]
+        """Return a size: an unsigned number of 64 bits, or of 32 in old blobs."""
+        return self.numbers(self._size)[0]
 
     def items(self, count: int) -> list[Any]:
         """Return `count` sized values."""
@@ -122,7 +144,7 @@ class BlobReader:
         ndim = self.u64()
         if ndim > MAX_NDIM:
             raise BlobError(f"Damaged blob: an array of {ndim} dimensions.")
-        return tuple(self.numbers(f"{ndim}Q"))
+        return tuple(self.numbers(f"{ndim}{self._size}"))
 
     def name(self) -> str:
         """Return a field's name, which a zero byte ends."""
@@ -245,7 +267,23 @@ def _records(reader: BlobReader) -> Array:
 
 def _dict(reader: BlobReader) -> dict[Any, Any]:
     parts = reader.items(reader.u64() * 2)
-    return dict(zip(parts[::2], parts[1::2], strict=True))
+    return dict(zip(_told_apart(parts[::2]), parts[1::2], strict=True))
+
+
+def _set(reader: BlobReader) -> set[Any]:
+    return set(_told_apart(reader.items(reader.u64())))
+
+
+def _told_apart(keys: list[Any]) -> list[Any]:
+    """Return keys of which few have the same hash: a million bytes of others took 12 s to read."""
+    if len(keys) > EQUAL_HASHES:
+        most, count = Counter(map(hash, keys)).most_common(1)[0]
+        if count > EQUAL_HASHES:
+            raise BlobError(
+                f"The blob has {count} keys whose hash is {most}, at most {EQUAL_HASHES} are read: "
+                "it was probably made to keep its reader busy."
+            )
+    return keys
 
 
 def _int(reader: BlobReader) -> int:
@@ -279,7 +317,7 @@ _READERS: dict[bytes, Callable[[BlobReader], Any]] = {
     Code.RECORDS: _records,
     Code.TUPLE: lambda reader: tuple(reader.items(reader.u64())),
     Code.LIST: lambda reader: reader.items(reader.u64()),
-    Code.SET: lambda reader: set(reader.items(reader.u64())),
+    Code.SET: _set,
     Code.DICT: _dict,
     Code.STR: lambda reader: _bytes(reader).decode(),
     Code.BYTES: _bytes,

@@ -220,7 +220,8 @@ def _array(writer: BlobWriter, value: Array) -> None:
         )
     if value.dtype.names is not None:
         _records(writer, value)
-    elif value.dtype.kind in "OU":
+    elif value.dtype.kind in "OUT":
+        # NumPy's variable-width strings (T) are read back as objects, as fixed-width ones (U) are.
         _objects(writer, value)
     else:
         _numbers(writer, value)

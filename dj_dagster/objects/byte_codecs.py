@@ -105,6 +105,11 @@ class AttachCodec(Codec, register=False):
         """Accept the path of an existing file."""
         if not isinstance(value, str | PurePath):
             raise TypeError(f"<attach> holds the path of a file, not {type(value).__name__}")
+        if Path(value).is_dir():
+            raise ValueError(
+                f"{str(value)!r} is a folder, and <attach> holds one file: declare <object@> for "
+                "folders, or attach an archive of it"
+            )
         if not Path(value).is_file():
             raise ValueError(f"there is no file {str(value)!r} to attach")
 

@@ -15,7 +15,10 @@ from dj_dagster.objects.store import Store
 
 
 class ObjectCodec(SchemaCodec, register=False):
-    """A file or folder, given by its path, or bytes; fetched as `ObjectRef`."""
+    """A file or folder, given by its path, or bytes; fetched as `ObjectRef`.
+
+    ``(".bin", data)`` gives bytes the extension of a file.
+    """
 
     name = "object"
     takes_path = True
@@ -24,7 +27,7 @@ class ObjectCodec(SchemaCodec, register=False):
 
     def validate(self, value: Any) -> None:
         """Accept bytes, and the path of a file or folder that exists."""
-        if isinstance(value, bytes | bytearray | memoryview | StagedObject):
+        if isinstance(value, bytes | bytearray | memoryview | StagedObject) or _is_named(value):
             return
         if not isinstance(value, str | os.PathLike):
             raise TypeError(
@@ -45,10 +48,11 @@ class ObjectCodec(SchemaCodec, register=False):
         """Copy a file or folder into the store and return its reference."""
         if isinstance(value, StagedObject):
             return value.to_json()
+        ext, value = value if _is_named(value) else ("", value)
         if isinstance(value, bytes | bytearray | memoryview):
-            store, path = self.new_object(context, store_name)
+            store, path = self.new_object(context, store_name, ext)
             store.put(path, bytes(value))
-            return ObjectRef(path, store, len(value), timestamp=now()).to_json()
+            return ObjectRef(path, store, len(value), ext or None, timestamp=now()).to_json()
         source = Path(value)
         store, path = self.new_object(context, store_name, source.suffix)
         if source.is_dir():
@@ -63,6 +67,15 @@ class ObjectCodec(SchemaCodec, register=False):
         """Return the handle of a file or folder; nothing is read yet."""
         store, fields = self.stored_object(context, stored)
         return ObjectRef.of(fields, store)
+
+
+def _is_named(value: Any) -> bool:
+    """Return whether a value is bytes with the extension of their file."""
+    match value:
+        case (str(ext), bytes() | bytearray() | memoryview()):
+            return ext.startswith(".") and not set(ext) & set("/\\\0")
+        case _:
+            return False
 
 
 def published(store: Store, path: str, ext: str | None) -> StagedObject:

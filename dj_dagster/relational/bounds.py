@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime, time, timedelta
+from datetime import datetime, time
 from decimal import ROUND_HALF_UP, Context, Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from dj_dagster.model.types import AttributeType, Family
 
 _TEXT_BYTES = {"tinytext": 2**8 - 1, "text": 2**16 - 1, "mediumtext": 2**24 - 1}
+_TIMESTAMPS = datetime(1970, 1, 1), datetime(2038, 1, 19, 3, 14, 7)
+Moment = TypeVar("Moment", datetime, time)
 # As many digits as MySQL's decimals can have, rounded as it rounds.
 _DECIMALS = Context(prec=65, rounding=ROUND_HALF_UP)
 
@@ -34,6 +36,8 @@ def bounded(value: Any, kind: AttributeType) -> Any:
             return _enum_value(value, kind)
         case Family.DECIMAL:
             return _fitting_decimal(value, kind)
+        case Family.DATETIME if is_timestamp(kind):
+            return _timestamp(value)
         case _:
             return value
 
@@ -49,6 +53,21 @@ def integer_range(kind: AttributeType) -> tuple[int, int]:
 def byte_limit(kind: AttributeType) -> int:
     """Return how many bytes of UTF-8 a text type without a length holds."""
     return _TEXT_BYTES.get(kind.text, 2**32 - 1)
+
+
+def is_timestamp(kind: AttributeType) -> bool:
+    """Return whether a type counts seconds since 1970, as a server's timestamps do."""
+    return kind.text.startswith("timestamp")
+
+
+def in_timestamps(value: datetime) -> bool:
+    """Return whether a timestamp can hold a moment."""
+    return _TIMESTAMPS[0] < value.replace(microsecond=0) <= _TIMESTAMPS[1]
+
+
+def cuts_blanks(kind: AttributeType) -> bool:
+    """Return whether a type keeps no blanks at the end, as texts of a fixed length do not."""
+    return kind.text.startswith("char(")
 
 
 def _in_range(value: int, kind: AttributeType) -> int:
@@ -77,15 +96,22 @@ def _fitting_decimal(value: Decimal, kind: AttributeType) -> Decimal:
     return value
 
 
-def rounded(value: datetime, digits: int) -> datetime:
-    """Round to the digits that the column keeps, as the server would."""
-    step = 10 ** (6 - digits)
-    microsecond = (value.microsecond + step // 2) // step * step
-    return value + timedelta(microseconds=microsecond - value.microsecond)
+def _timestamp(value: datetime) -> datetime:
+    """Refuse what servers cannot keep: they count the seconds since 1970 in 31 bits."""
+    if not in_timestamps(value):
+        raise ValueError(
+            f"a timestamp lies after {_TIMESTAMPS[0]} and not after {_TIMESTAMPS[1]}; declare the "
+            "attribute as datetime"
+        )
+    return value
 
 
-def cut(value: time, digits: int) -> time:
-    """Cut to the digits that the column keeps: rounding could lead into the next day."""
+def cut(value: Moment, digits: int) -> Moment:
+    """Cut to the digits that the column keeps.
+
+    MariaDB cuts, MySQL rounds, which can lead into the next day. Here all databases are given what
+    has been cut already.
+    """
     return value.replace(microsecond=value.microsecond - value.microsecond % 10 ** (6 - digits))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import numbers
+import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
@@ -19,13 +20,22 @@ from dj_dagster.errors import InvalidValueError
 from dj_dagster.late import is_pandas_null
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.types import AttributeType, Family
-from dj_dagster.relational.bounds import bounded, cut, rounded, with_scale
+from dj_dagster.relational.bounds import bounded, cut, cuts_blanks, with_scale
 
 Coerce = Callable[[Any], Any]
 
 NUMERIC = {Family.INTEGER, Family.FLOAT, Family.DECIMAL, Family.BOOL}
 _MISFITS = (TypeError, ValueError, InvalidOperation, OverflowError)
 _FLOAT32 = Struct("<f")
+_MOMENT = re.compile(
+    r"(?P<day>\d{4}-\d{1,2}-\d{1,2})?((?<=\d)[ T](?=\d)|(?<!\d)|$)"
+    r"(?P<clock>\d{1,2}:\d{1,2}(:\d{1,2}(\.\d+)?)?)?"
+)
+
+
+def is_null(value: Any) -> bool:
+    """Return whether a value stands for null: None, NaN, NaT, and pandas' spellings of it."""
+    return value is None or is_pandas_null(value) or _is_nan(value)
 
 
 def is_missing(value: Any, attribute: Attribute) -> bool:
@@ -90,9 +100,11 @@ def _stored(value: Any, kind: AttributeType) -> Any:
         case Family.DECIMAL:
             return with_scale(coerced, kind.scale or 0)
         case Family.DATETIME:
-            return rounded(coerced, kind.size or 0)
+            return cut(coerced, kind.size or 0)
         case Family.TIME:
             return cut(coerced, kind.size or 0)
+        case Family.STRING if cuts_blanks(kind):
+            return coerced.rstrip(" ")
         case _:
             return coerced
 
@@ -158,7 +170,23 @@ def _date(value: Any) -> date:
         value = value.astype("datetime64[us]").item()
     if isinstance(value, datetime):
         return value.date()
-    return value if isinstance(value, date) else date.fromisoformat(value)
+    return value if isinstance(value, date) else date.fromisoformat(_padded(value))
+
+
+def _padded(text: Any) -> str:
+    """Return a date or time in ISO form, of which a server also takes 2026-1-5 and 9:05."""
+    if not isinstance(text, str):
+        raise TypeError("write a date or time, or its text")
+    found = _MOMENT.fullmatch(text.strip())
+    if found is None:
+        return text
+    day, clock = found["day"], found["clock"]
+    parts = [] if day is None else ["-".join(part.zfill(2) for part in day.split("-"))]
+    if clock is not None:
+        whole, point, fraction = clock.partition(".")
+        numbers = ":".join(part.zfill(2) for part in whole.split(":"))
+        parts.append(numbers + point + fraction)
+    return " ".join(parts)
 
 
 def _datetime(value: Any) -> datetime:
@@ -169,7 +197,7 @@ def _datetime(value: Any) -> datetime:
         value = value.floor("us").to_pydatetime()
     elif isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
-    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(_padded(value))
     if moment.tzinfo is not None:
         raise ValueError("the database keeps no time zone; convert it and drop tzinfo")
     return moment
@@ -180,7 +208,7 @@ def _time(value: Any) -> time:
         if not timedelta(0) <= value < timedelta(days=1):
             raise ValueError("it must be a time of day")
         return (datetime.min + value).time()
-    moment = value if isinstance(value, time) else time.fromisoformat(value)
+    moment = value if isinstance(value, time) else time.fromisoformat(_padded(value))
     if moment.tzinfo is not None:
         raise ValueError("the database keeps no time zone")
     return moment

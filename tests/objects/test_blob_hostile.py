@@ -148,3 +148,26 @@ def test_a_corrupted_compressed_blob_is_refused():
     packed[len(packed) // 2] ^= 0xFF
     with pytest.raises(BlobError):
         unpack(bytes(packed))
+
+
+def test_keys_of_equal_hashes_are_refused_at_once() -> None:
+    keys = [number * (2**61 - 1) for number in range(20_000)]
+    for blob in (pack(dict.fromkeys(keys, 0)), pack(set(keys))):
+        with pytest.raises(BlobError, match="hash"):
+            unpack(blob)
+    assert len(unpack(pack(set(range(20_000))))) == 20_000
+
+
+def test_sizes_of_32_bits_are_read() -> None:
+    """Old builds of mYm wrote them; nothing in the blob says so."""
+    array = np.arange(6.0).reshape(2, 3)
+    head = b"mYm\0A" + struct.pack("<IIIII", 2, 2, 3, 6, 0)
+    assert np.array_equal(unpack(head + array.tobytes("F")), array)
+    with pytest.raises(BlobError):
+        unpack(head + array.tobytes("F")[:-1])
+
+
+@pytest.mark.parametrize("wrap", [lambda array: array, lambda array: {"names": array}])
+def test_variable_width_strings_of_numpy_are_read_as_objects(wrap: Any) -> None:
+    found = unpack(pack(wrap(np.array(["a", "bcd"], dtype=np.dtypes.StringDType()))))
+    assert (found["names"] if isinstance(found, dict) else found).tolist() == ["a", "bcd"]

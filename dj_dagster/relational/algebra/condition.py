@@ -33,6 +33,7 @@ from dj_dagster.relational.algebra.algebra import (
 from dj_dagster.relational.algebra.joining import shared_names
 from dj_dagster.relational.algebra.json_path import parse_json_path
 from dj_dagster.relational.algebra.top import Top
+from dj_dagster.relational.values import is_null
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,6 +79,10 @@ class Not:
 
 class Universal:
     """What restricts nothing: all that there could be; see `dj_dagster.relational.universal.U`."""
+
+
+_NEVER_NULL = {int, str, bool, bytes, np.int64, np.int32, np.str_}
+"""Types of most keys, which need not be looked at one by one."""
 
 
 def make_condition(operand: Any, heading: Heading, semantic_check: bool = True) -> Condition:
@@ -188,7 +193,8 @@ def _passed_over(names: Iterable[Any], heading: Heading) -> Condition:
 
 def _equality(name: Any, value: Any, heading: Heading) -> Condition | None:
     if name in heading:
-        return Equals(name, value)
+        # A missing value of pandas or numpy stands for null, as in a data frame.
+        return Equals(name, None if is_null(value) else value)
     path = _json_path(name, heading)
     return JSONEquals(path, value) if path is not None else None
 
@@ -253,8 +259,12 @@ def _alike(items: Sequence[Any], heading: Heading) -> Condition | None:
         return None
     if not all(item.keys() == given for item in items):
         return None
-    kinds = [set(map(type, map(itemgetter(name), items))) for name in names]
-    return None if type(None) in set().union(*kinds) else AnyOf((_among(names, items),))
+    for name in names:
+        # Only a value of one of these types is surely not null.
+        unsure = set(map(type, map(itemgetter(name), items))) - _NEVER_NULL
+        if unsure and any(is_null(item[name]) for item in items):
+            return None
+    return AnyOf((_among(names, items),))
 
 
 def _among(names: tuple[str, ...], items: Sequence[Mapping[Any, Any]]) -> In:
@@ -270,4 +280,4 @@ def _key_names(item: Any, heading: Heading) -> tuple[str, ...]:
     names = tuple(name for name in heading.all_attributes if name in item)
     if any(_json_path(name, heading) for name in item if name not in names):
         return ()
-    return names if all(item[name] is not None for name in names) else ()
+    return () if any(is_null(item[name]) for name in names) else names

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from dj_dagster.errors import DefinitionError, InvalidValueError
@@ -29,7 +29,8 @@ FindParent = Callable[[ForeignKeyDeclaration], StoredTable]
 Place = Callable[[int], AbstractContextManager[None]]
 """Given the number of a line, puts its place before errors raised inside."""
 
-_CHECKED_DEFAULTS = (Family.INTEGER, Family.FLOAT, Family.DECIMAL, Family.STRING)
+_MOMENTS = (Family.DATE, Family.DATETIME, Family.TIME)
+_CHECKED_DEFAULTS = (Family.INTEGER, Family.FLOAT, Family.DECIMAL, Family.STRING, *_MOMENTS)
 
 SINGLETON = AttributeDeclaration(
     "_singleton", parse_type("bool"), Default("1"), comment="singleton primary key"
@@ -172,10 +173,13 @@ class _Plan:
                 f"The attribute {item.name!r} is a uuid, which can have no default but null."
             )
         stored_as = _stored_as(item.type, self.codecs)
-        _check_default(self.name, item)
+        default = _checked_default(self.name, item)
         comment = marker(item.type, item.comment)
+        if item.name in self.columns:
+            self._check_type(item.name, stored_as, "it is declared", "by its foreign key")
+            return
         self._add_column(
-            PlannedColumn(item.name, stored_as, item.nullable, item.default, comment, item.type),
+            PlannedColumn(item.name, stored_as, item.nullable, default, comment, item.type),
             in_key,
         )
         if in_key:
@@ -191,6 +195,9 @@ class _Plan:
                 self._add_column(
                     inherited_column(child, attribute, self.codecs, nullable=item.nullable), in_key
                 )
+            elif attribute.type is not None:
+                kind = _stored_as(without_counter(attribute.type), self.codecs)
+                self._check_type(child, kind, f"-> {item.target} has it", "here")
             self.lineage.setdefault(child, attribute.lineage or f"{parent.name}.{name}")
         self.foreign_keys.append(
             ForeignKey(
@@ -205,6 +212,16 @@ class _Plan:
         if item.unique:
             self.unique.append(IndexDeclaration(tuple(attributes), unique=True, line=item.line))
 
+    def _check_type(self, name: str, kind: AttributeType, who: str, other: str) -> None:
+        """Refuse another type of an attribute that is there already: its values never agree."""
+        before = self.columns[name].stored_as
+        if not _agree(kind, before):
+            raise DefinitionError(
+                f"The attribute {name!r} has two types: {who} as {kind.text}, {other} it is "
+                f"{before.text}. Give both the same type, or one of them another name with "
+                "-> Table.proj(new='old')."
+            )
+
     def _add_column(self, column: PlannedColumn, in_key: bool) -> None:
         if len(column.name) > MAX_NAME:
             raise DefinitionError(
@@ -216,17 +233,33 @@ class _Plan:
             self.key.append(column.name)
 
 
-def _check_default(table: TableName, item: AttributeDeclaration) -> None:
-    """Refuse a default that is no value of its type, which SQLite would take."""
-    family = item.type.family
-    if item.default is None or item.default.is_expression or family not in _CHECKED_DEFAULTS:
-        return
-    text = item.default.value
-    value = text if family is Family.STRING else Decimal(text.strip())
+def _agree(one: AttributeType, other: AttributeType) -> bool:
+    """Return whether a foreign key can relate two types: texts may differ in their lengths."""
+    if one.family is not other.family or one.family is Family.STRING:
+        return one.family is other.family
+    return (one.size, one.scale, one.unsigned, one.values) == (
+        other.size,
+        other.scale,
+        other.unsigned,
+        other.values,
+    )
+
+
+def _checked_default(table: TableName, item: AttributeDeclaration) -> Default | None:
+    """Return the default, dates and times in the form that all databases take.
+
+    A default that is not a value of its type is refused, which SQLite would take.
+    """
+    family, default = item.type.family, item.default
+    if default is None or default.is_expression or family not in _CHECKED_DEFAULTS:
+        return default
+    number = family in (Family.INTEGER, Family.FLOAT, Family.DECIMAL)
+    value = Decimal(default.value.strip()) if number else default.value
     try:
-        checked(value, Attribute(item.name, item.type, table=str(table)))
+        found = checked(value, Attribute(item.name, item.type, table=str(table)))
     except InvalidValueError as error:
-        raise DefinitionError(f"The default {text} does not fit: {error}") from None
+        raise DefinitionError(f"The default {default.value} does not fit: {error}") from None
+    return replace(default, value=str(found)) if family in _MOMENTS else default
 
 
 def _inherited(item: ForeignKeyDeclaration, parent: StoredTable) -> dict[str, str]:

@@ -12,18 +12,25 @@ from dj_dagster.model.numpy_types import OBJECT, numpy_type
 
 Array = np.ndarray[Any, Any]
 
+FLOAT = np.dtype(np.float64)
+NAN = float("nan")
+
 _MISFITS = (TypeError, ValueError, OverflowError)
 
 
 def array(values: Sequence[Any], attribute: Attribute) -> Array:
     """Return an attribute's values as an array.
 
-    Integers come as int64 (uint64 for unsigned 64 bits), floats as float64, booleans as bool, all
-    else as objects. So do numbers beside nulls, which numpy has no place for; an empty array of a
-    nullable attribute therefore is one of objects. The values of an attribute computed by the
-    query decide for themselves.
+    Integers come as int64 (uint64 for unsigned 64 bits), floats as float64 with NaN for null,
+    booleans as bool, all else as objects. So do other numbers beside nulls, which numpy has no
+    place for; an empty array of a nullable attribute therefore is one of objects. The values of an
+    attribute computed by the query decide for themselves.
     """
     dtype = numpy_type(attribute.type) if attribute.type else _found(values)
+    if dtype == FLOAT and None in values:
+        values = [NAN if value is None else value for value in values]
+    if dtype == FLOAT and all(isinstance(value, float | int) for value in values):
+        return np.array(values, dtype)
     if dtype == OBJECT or None in values or (attribute.nullable and not values):
         return objects(values)
     try:
@@ -39,7 +46,7 @@ def objects(values: Sequence[Any]) -> Array:
 
 
 def records(columns: Mapping[str, Sequence[Any]], heading: Heading) -> np.recarray[Any, Any]:
-    """Return a record array; numbers that may be null are objects, whether or not one is."""
+    """Return a record array; integers that may be null are objects, whether or not one is."""
     arrays = [_field(values, heading[name]) for name, values in columns.items()]
     fields = [(name, values.dtype) for name, values in zip(columns, arrays, strict=True)]
     result = np.recarray(len(arrays[0]) if arrays else 0, dtype=fields)
@@ -49,7 +56,8 @@ def records(columns: Mapping[str, Sequence[Any]], heading: Heading) -> np.recarr
 
 
 def _field(values: Sequence[Any], attribute: Attribute) -> Array:
-    may_be_null = attribute.nullable and attribute.type is not None
+    kind = attribute.type
+    may_be_null = attribute.nullable and kind is not None and numpy_type(kind) != FLOAT
     return objects(values) if may_be_null else array(values, attribute)
 
 

@@ -190,6 +190,11 @@ class Rows:
         QueryError
             If there is not exactly one row.
         """
+        for name in attributes:
+            if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise QueryError(
+                    f"fetch1 takes names one by one, as in fetch1('a', 'b'), not {name!r}."
+                )
         node = self.node
         names = self._needed(attributes) if attributes else node.heading.names
         rows = fetch.rows_of(self.connection, node, names, FIRST_TWO, squeeze=squeeze)

@@ -19,7 +19,13 @@ import numpy as np
 
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.types import AttributeType, Family
-from dj_dagster.relational.bounds import byte_limit, integer_range
+from dj_dagster.relational.bounds import (
+    byte_limit,
+    cuts_blanks,
+    in_timestamps,
+    integer_range,
+    is_timestamp,
+)
 
 Column = Sequence[Any]
 Kinds = set[type]
@@ -155,6 +161,8 @@ def _strings(kind: AttributeType) -> Check:
         text = "".join(values)
         if not text.isascii() and (kind.size is None or _has_surrogate(text)):
             return None
+        if cuts_blanks(kind) and any(value.endswith(" ") for value in values):
+            return None
         return values if len(max(values, key=len)) <= limit else None
 
     return check
@@ -191,6 +199,8 @@ def _datetimes(kind: AttributeType) -> Check:
     def check(values: Column, kinds: Kinds) -> Column | None:
         if kinds != {datetime} or any(map(_TIME_ZONE, values)):
             return None
+        if is_timestamp(kind) and not (in_timestamps(min(values)) and in_timestamps(max(values))):
+            return None
         parts = set(map(_MICROSECOND, values))
         return values if not any(part % step for part in parts) else None
 
@@ -225,6 +235,8 @@ def fits_of(attribute: Attribute) -> Fits | None:
         return lambda value: type(value) is float and math.isfinite(value)
     if kind.family is Family.STRING:
         limit = kind.size if kind.size is not None else byte_limit(kind)
+        if cuts_blanks(kind):
+            return None
         return lambda value: type(value) is str and len(value) <= limit and value.isascii()
     if kind.family is Family.ENUM:
         permitted = frozenset(kind.values)

@@ -75,7 +75,7 @@ class Declaring:
 
     def _read(self, cls: type[Table]) -> TableDefinition:
         """Return a class's definition, after a look at the tables that it refers to."""
-        self._name(cls)  # raises when it is too long, before anything is declared
+        self._check_name(cls, self._name(cls))  # raises before anything is declared
         definition = read_definition(cls, class_name(cls))
         if definition.deprecations:
             warn_caller("\n".join(definition.deprecations), DeprecationWarning)
@@ -103,6 +103,21 @@ class Declaring:
         if other.schema != self.schema and self.connection.catalog.find(name) is None:
             check_imports(cls, parent)
             check_acyclic(self.connection, name, [other])
+
+    def _check_name(self, cls: type[Table], name: TableName) -> None:
+        """Warn of another class of this schema that has the same table by another name."""
+        others = {
+            found.__name__
+            for found in self.scope.layers[-1].values()
+            if is_table(found) and found._binding is not None and found._binding.name == name
+        }
+        others.discard(cls.__name__)
+        if others:
+            warn_caller(
+                f"The classes {cls.__name__} and {', '.join(sorted(others))} have the same table, "
+                f"{name}: underscores and case do not count in its name. Rename one of them.",
+                UserWarning,
+            )
 
     def _name(self, cls: type[Table]) -> TableName:
         master = self._name(cls.master).table if issubclass(cls, Part) else None

@@ -43,6 +43,8 @@ def find_declared(target: str, cls: type[Table], scope: Scope) -> type[Table]:
         If there is no such table, or it has not been declared yet.
     """
     found = find_class(target, cls, scope)
+    if found is cls:
+        raise DefinitionError(_to_itself(cls))
     if found._binding is None:
         raise DefinitionError(
             f"{cls.__qualname__} refers to {target}, which is not declared yet: "
@@ -56,12 +58,21 @@ def is_table(value: object) -> TypeGuard[type[Table]]:
     return isinstance(value, TableMeta) and issubclass(value, Table)
 
 
+def _to_itself(cls: type[Table]) -> str:
+    return (
+        f"{cls.__qualname__} refers to itself by its name, which is not known yet. Write self for "
+        "it, with another name for its key: -> [nullable] self.proj(parent='...')."
+    )
+
+
 def _unknown(target: str, cls: type[Table], scope: Scope) -> str:
     known = sorted(
         name
         for name in scope.names() - {"self"}
         if any(is_table(found) and hasattr(found, "tier") for found in scope.found(name))
     )
+    if target in (cls.__name__, cls.__qualname__):
+        return _to_itself(cls)
     close = get_close_matches(target, known, n=1)
     hint = f"Did you mean {close[0]}? " if close else ""
     return (

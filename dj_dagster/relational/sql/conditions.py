@@ -32,6 +32,7 @@ from dj_dagster.relational.algebra.algebra import (
 )
 from dj_dagster.relational.algebra.projection import unknown
 from dj_dagster.relational.backends import Backend
+from dj_dagster.relational.bounds import cuts_blanks
 from dj_dagster.relational.sql.lowered import Lowered
 from dj_dagster.relational.sql.sql_text import Scanned, scan, written
 from dj_dagster.relational.sql_elements import Element
@@ -180,6 +181,8 @@ def bound(values: Sequence[Any], attribute: Attribute, backend: Backend) -> Sequ
     family = attribute.type.family if attribute.type else None
     if kinds == {str} and family in _TEXTS:
         _check_text(values, attribute)
+        if attribute.type and cuts_blanks(attribute.type):
+            values = [value.rstrip(" ") for value in values]
     elif not (kinds == {int} and family is Family.INTEGER):
         values = [comparable(value, attribute) for value in values]
     encode = backend.encoder(attribute.type) if attribute.type else None

@@ -1,0 +1,198 @@
+"""Values and names as people write them: dates, nulls, texts, references, files with names."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import dj_dagster as dj
+
+NAN = float("nan")
+
+
+def table(schema: Any, definition: str, name: str = "Probe") -> Any:
+    return schema(type(name, (dj.Manual,), {"definition": definition}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("date", "2026-13-01"),
+        ("date", "2026-02-30"),
+        ("date", "soon"),
+        ("datetime", "2026-01-01 25:00:00"),
+        ("datetime(3)", "x"),
+        ("timestamp", "1950-01-01"),
+        ("time", "12:61:00"),
+    ],
+)
+def test_a_default_that_is_not_a_moment_is_refused_with_its_line(
+    schema: Any, kind: str, text: str
+) -> None:
+    with pytest.raises(dj.DefinitionError, match=r"line 3.*seen") as refused:
+        table(schema, f"probe : int32\n---\nseen = '{text}' : {kind}")
+    assert text in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        ("date", "2026-1-5", dt.date(2026, 1, 5)),
+        ("datetime", "2026-1-5 1:02:03", dt.datetime(2026, 1, 5, 1, 2, 3)),
+        ("datetime(3)", "2026-01-05T01:02:03.25", dt.datetime(2026, 1, 5, 1, 2, 3, 250_000)),
+        ("datetime", "2026-01-05", dt.datetime(2026, 1, 5)),
+        ("time", "9:05", dt.time(9, 5)),
+        ("time", "09:05:07", dt.time(9, 5, 7)),
+    ],
+)
+def test_moments_in_usual_spellings(schema: Any, kind: str, text: str, value: Any) -> None:
+    probe = table(
+        schema, f"probe : int32\n---\ngiven = null : {kind}\nby_default = '{text}' : {kind}"
+    )
+    probe.insert1({"probe": 1, "given": text})
+    assert probe.fetch1("given", "by_default") == (value, value)
+    assert len(probe & {"given": text}) == 1
+    assert len(probe & [{"given": text}, {"by_default": text}]) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "kept"),
+    [
+        ("datetime", dt.datetime(2026, 12, 31, 23, 59, 59, 600_000), "2026-12-31 23:59:59"),
+        ("datetime(3)", dt.datetime(2026, 1, 1, 0, 0, 0, 999_900), "2026-01-01 00:00:00.999000"),
+        ("timestamp", dt.datetime(2026, 1, 1, 1, 1, 1, 700_000), "2026-01-01 01:01:01"),
+        ("time(2)", dt.time(1, 2, 3, 999_999), "01:02:03.990000"),
+        ("char(5)", "ab  ", "ab"),
+        ("char(5)", "  ab", "  ab"),
+        ("varchar(5)", "ab  ", "ab  "),
+    ],
+)
+def test_values_are_cut_alike_everywhere(schema: Any, kind: str, value: Any, kept: str) -> None:
+    probe = table(schema, f"probe : int32\n---\nx = null : {kind}")
+    probe.insert([{"probe": 1, "x": value}, {"probe": 2, "x": value}])
+    probe.insert1({"probe": 3, "x": value})
+    assert list(map(str, probe.to_arrays("x"))) == [kept] * 3
+    assert len(probe & {"x": value}) == 3
+
+
+@pytest.mark.parametrize("year", [1960, 1970, 2039, 9999])
+def test_a_timestamp_beyond_its_range_is_refused(schema: Any, year: int) -> None:
+    probe = table(schema, "probe : int32\n---\nx = null : timestamp")
+    for rows in ([{"probe": 1, "x": dt.datetime(year, 1, 1)}], [(1, f"{year}-01-01")]):
+        with pytest.raises(dj.DataJointError, match="timestamp"):
+            probe.insert(rows)
+    assert len(probe) == 0
+
+
+@pytest.mark.parametrize(
+    "child",
+    [
+        "subject : varchar(8)\n-> Subject",
+        "-> Subject\nsubject : varchar(8)",
+        "subject : int64\n-> Subject",
+        "visit : int32\n---\nsubject : uuid\n-> Subject",
+        "own : varchar(8)\n-> Subject.proj(own='subject')",
+    ],
+)
+def test_an_attribute_of_another_type_than_its_foreign_key_is_refused(
+    schema: Any, child: str
+) -> None:
+    table(schema, "subject : int32", "Subject")
+    with pytest.raises(dj.DefinitionError, match="two types") as refused:
+        table(schema, child, "Visit")
+    assert "line" in str(refused.value)
+    assert "int32" in str(refused.value)
+    assert schema.list_tables() == ["subject"]
+
+
+def test_an_attribute_of_the_same_type_as_its_foreign_key_is_one(schema: Any) -> None:
+    table(schema, "subject : int32\nsite : varchar(8)", "Subject")
+    visit = table(schema, "site : varchar(20)\nsubject : int32\n-> Subject", "Visit")
+    assert visit.primary_key == ["site", "subject"]
+
+
+def test_a_reference_to_itself_by_name_says_how(schema: Any) -> None:
+    with pytest.raises(dj.DefinitionError, match=r"self\.proj"):
+        table(schema, "cell : int32\n---\n-> [nullable] Cell.proj(parent='cell')", "Cell")
+
+
+def test_two_classes_of_one_table_are_told(schema: Any) -> None:
+    table(schema, "a : int32", "Day_Log")
+    with pytest.warns(UserWarning, match=r"DayLog.*Day_Log"):
+        table(schema, "a : int32", "DayLog")
+
+
+@pytest.mark.parametrize(
+    ("restriction", "found"),
+    [
+        ({"weight": NAN}, [2]),
+        ({"number": np.float64("nan")}, [2]),
+        ({"label": pd.NA}, [2]),
+        ({"seen": pd.NaT}, [2]),
+        (pd.Series({"probe": 2, "weight": NAN}), [2]),
+        ([{"probe": 2, "number": NAN}, {"probe": 1, "number": 1}], [1, 2]),
+        ([{"weight": NAN}, {"weight": 1.0}], [1, 2]),
+        (dj.Not({"weight": NAN}), [1]),
+    ],
+)
+def test_a_missing_value_in_a_restriction_is_null(
+    schema: Any, restriction: Any, found: list[int]
+) -> None:
+    probe = table(
+        schema,
+        "probe : int32\n---\nweight = null : float64\nlabel = null : varchar(9)\n"
+        "number = null : int32\nseen = null : datetime",
+    )
+    probe.insert([(1, 1.0, "a", 1, "2026-01-01"), (2, None, None, None, None)])
+    assert (probe & restriction).to_arrays("probe", order_by="probe").tolist() == found
+
+
+def test_null_floats_are_nan_in_arrays_and_records(schema: Any) -> None:
+    probe = table(
+        schema, "probe : int32\n---\nx = null : float64\ny = null : float32\nn = null : int32"
+    )
+    probe.insert([(1, 1.5, 2.5, 3), (2, None, None, None)])
+    records = probe.to_arrays(order_by="probe")
+    for name, first in (("x", 1.5), ("y", 2.5)):
+        column = probe.to_arrays(name, order_by="probe")
+        for values in (column, records[name]):
+            assert values.dtype == np.float64
+            assert values[0] == first
+            assert np.isnan(values[1])
+    assert records["n"].tolist() == [3, None]
+
+
+def test_fetch1_of_a_list_says_how(schema: Any) -> None:
+    probe = table(schema, "probe : int32\n---\nx : int32")
+    probe.insert1((1, 5))
+    with pytest.raises(dj.QueryError, match="one by one"):
+        probe.fetch1(["x"])
+
+
+def test_bytes_with_an_extension_are_an_object(
+    database_url: str, schema_prefix: str, tmp_path: Path
+) -> None:
+    stores = dj.Stores({"main": {"protocol": "file", "location": str(tmp_path / "store")}})
+    connection = dj.Connection(database_url, stores=stores)
+    schema = dj.Schema(f"{schema_prefix}objects", connection=connection)
+    probe = table(schema, "probe : int32\n---\nx : <object@main>")
+    probe.insert1((1, (".bin", b"abc")))
+    found = probe.fetch1("x")
+    assert (found.read(), found.ext) == (b"abc", ".bin")
+    assert found.path.endswith(".bin")
+    for wrong in ((".a/b", b"x"), ("bin", b"x"), (".bin", "text")):
+        with pytest.raises((dj.DataJointError, TypeError)):
+            probe.insert1((2, wrong))
+    assert len(probe) == 1
+    connection.close()
+
+
+def test_a_folder_is_not_attached(schema: Any, tmp_path: Path) -> None:
+    probe = table(schema, "probe : int32\n---\nx : <attach>")
+    with pytest.raises(dj.DataJointError, match="is a folder"):
+        probe.insert1((1, tmp_path))
