@@ -12,7 +12,11 @@ import click
 from dj_dagster import __version__
 from dj_dagster.defaults import Schema, config
 from dj_dagster.errors import DataJointError
-from dj_dagster.relational.garbage.collector import collect_garbage
+from dj_dagster.relational.garbage.collector import (
+    ALL_STORES,
+    GarbageCollector,
+    garbage_collectors,
+)
 
 
 @click.group()
@@ -45,38 +49,78 @@ def demo(headless: bool, sessions: int) -> None:
 
 @cli.command()
 @click.argument("schemas", nargs=-1, required=True)
-@click.option("--delete", is_flag=True, help="Delete what was found, instead of listing it.")
-@click.option("--store", "stores", multiple=True, help="Only this store; may be given repeatedly.")
+@click.option("--delete", is_flag=True, help="Move what was found to the trash of its store.")
+@click.option("--restore", is_flag=True, help="Move all out of the trash back to where it was.")
+@click.option("--claim", is_flag=True, help="Say that rows of this database alone refer to these.")
+@click.option(
+    "--store",
+    "stores",
+    multiple=True,
+    default=(ALL_STORES,),
+    show_default=True,
+    help="Only this store; may be given repeatedly.",
+)
 @click.option(
     "--grace",
     type=click.FloatRange(min=0),
     help="Hours for which objects without a row stay; the setting gc.grace by default.",
 )
+@click.option(
+    "--keep",
+    type=click.FloatRange(min=0),
+    help="Hours for which objects stay in the trash; the setting gc.keep by default.",
+)
+@click.option(
+    "--ignore-unreadable", is_flag=True, help="Go on although not all that may refer can be read."
+)
 @click.option("--paths", is_flag=True, help="Name each object without a row.")
 def gc(
     schemas: tuple[str, ...],
     delete: bool,
+    restore: bool,
+    claim: bool,
     stores: tuple[str, ...],
     grace: float | None,
+    keep: float | None,
+    ignore_unreadable: bool,
     paths: bool,
 ) -> None:
-    """Find the objects of SCHEMAS that no row refers to, and delete them with --delete.
+    """Find the objects of SCHEMAS that no row refers to, and move them to the trash with --delete.
 
     The exit code is 1 if rows refer to objects that are not there.
     """
-    reports = collect_garbage(
-        *(Schema(name, create_schema=False) for name in schemas),
-        stores=stores or None,
-        delete=delete,
-        grace=config()["gc.grace"] if grace is None else grace * 3600,
-    )
-    for report in reports:
+    if delete + restore + claim > 1:
+        raise click.UsageError("Give one of --delete, --restore and --claim.")
+    lost = False
+    found = (Schema(name, create_schema=False) for name in schemas)
+    for collector in garbage_collectors(*found, stores=stores):
+        if claim:
+            _claim(collector, schemas)
+            continue
+        report = (
+            collector.restore()
+            if restore
+            else collector.collect(
+                not delete,
+                grace=config()["gc.grace"] if grace is None else grace * 3600,
+                keep=config()["gc.keep"] if keep is None else keep * 3600,
+                ignore_unreadable=ignore_unreadable,
+            )
+        )
         click.echo(str(report))
-        for found in report.garbage if paths else ():
-            click.echo(f"  {found.path} ({found.size} bytes)")
+        for garbage in report.garbage if paths else ():
+            click.echo(f"  {garbage.path} ({garbage.size} bytes)")
         for path in report.missing:
             click.echo(f"  MISSING {path}")
-    sys.exit(1 if any(report.missing for report in reports) else 0)
+        lost = lost or bool(report.missing)
+    sys.exit(1 if lost else 0)
+
+
+def _claim(collector: GarbageCollector, schemas: tuple[str, ...]) -> None:
+    others = collector.claim()
+    click.echo(f"store {collector.store.name}: {', '.join(schemas)} belong to this database alone")
+    for other in others:
+        click.echo(f"  forgotten: {other}")
 
 
 @cli.command()

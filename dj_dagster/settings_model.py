@@ -41,9 +41,18 @@ class JobsSettings(Section):
 
 
 class GarbageSettings(Section):
-    """How ``dj-dagster gc`` collects: `grace` in seconds, see `dj_dagster.GarbageCollector`."""
+    """How ``dj-dagster gc`` collects, in seconds: see `dj_dagster.GarbageCollector`.
+
+    Attributes
+    ----------
+    grace
+        For how long objects without a row are left alone.
+    keep
+        For how long removed objects stay in the trash.
+    """
 
     grace: float = Field(default=86_400, ge=0)
+    keep: float = Field(default=30 * 86_400, ge=0)
 
 
 class ProvenanceSettings(Section):

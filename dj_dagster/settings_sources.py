@@ -38,6 +38,7 @@ ENVIRONMENT = {
     "safemode": "DJ_SAFEMODE",
     "semantic_check": "DJ_SEMANTIC_CHECK",
     "gc.grace": "DJ_GC_GRACE",
+    "gc.keep": "DJ_GC_KEEP",
     "loglevel": "DJ_LOG_LEVEL",
     "display.diagram_direction": "DJ_DIAGRAM_DIRECTION",
     "display.diagram_theme": "DJ_DIAGRAM_THEME",

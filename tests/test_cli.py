@@ -93,13 +93,31 @@ def test_gc_lists_and_deletes_garbage(folder: Path) -> None:
     }
     assert schema.list_tables() == []
     connection.close()
+    refused = run(folder, "gc", "lab", "--delete", "--grace", "0", **settings)
+    assert refused.returncode == 1
+    assert "did not register" in refused.stderr
+    assert store.exists(reference["path"])
+    claimed = run(folder, "gc", "lab", "--claim", "--store", "raw", **settings)
+    assert claimed.stdout == "store raw: lab belong to this database alone\n"
     listed = run(folder, "gc", "lab", "--paths", "--store", "raw", **settings)
     assert listed.returncode == 0, listed.stderr
     assert "1 young" in listed.stdout
     os.utime(store.full_path(reference["path"]), (0, 0))
     listed = run(folder, "gc", "lab", "--paths", "--store", "raw", **settings)
     assert reference["path"] in listed.stdout
-    assert "nothing deleted" in listed.stdout
+    assert "nothing removed" in listed.stdout
     deleted = run(folder, "gc", "lab", "--delete", "--grace", "1", "--store", "raw", **settings)
-    assert "deleted 1 (8 B)" in deleted.stdout, deleted.stderr
+    assert "moved 1 (8 B) to the trash" in deleted.stdout, deleted.stderr
     assert not store.exists(reference["path"])
+    restored = run(folder, "gc", "lab", "--restore", **settings)
+    assert "restored 1 files (8 B)" in restored.stdout, restored.stderr
+    assert store.get(reference["path"]) == b"nobody's"
+    os.utime(store.full_path(reference["path"]), (0, 0))
+    emptied = run(folder, "gc", "lab", "--delete", "--keep", "0", **settings)
+    assert "0 files in the trash (0 B), 8 B freed" in emptied.stdout, emptied.stderr
+
+
+def test_gc_takes_one_thing_at_a_time(folder: Path) -> None:
+    refused = run(folder, "gc", "lab", "--delete", "--restore")
+    assert refused.returncode == 2
+    assert "one of --delete, --restore and --claim" in refused.stderr

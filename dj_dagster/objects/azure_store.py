@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from dj_dagster.objects.bucket_store import BucketStore
@@ -49,6 +50,13 @@ class AzureStore(BucketStore):
         if status == _NOT_FOUND:
             return FileNotFoundError(str(error))
         return PermissionError(str(error)) if status in _REFUSED else error
+
+    def duplicate(self, key: str, other: str) -> None:
+        """Copy by way of this machine: the service copies when it likes, after it has answered."""
+        with TemporaryDirectory() as folder:
+            file = f"{folder}/object"
+            self.filesystem.get_file(key, file)
+            self.filesystem.put_file(file, other, overwrite=True)
 
     def connect(self) -> Any:
         """Return a client of the account."""

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from dj_dagster.errors import ConfigurationError, DataJointError, ObjectError, TransientError
-from dj_dagster.objects.store import Stat, Store, checked_path, without_account
+from dj_dagster.objects.store import OWN_FOLDER, Stat, Store, checked_path, without_account
 from dj_dagster.objects.store_settings import StoreSettings
 
 _TIMES = ("LastModified", "mtime", "last_modified", "updated", "created")
@@ -117,6 +117,16 @@ class BucketStore(Store):
             raise self.missing(path)
         return Stat(path, int(info["size"]), _modified(info))
 
+    def move(self, source: str, target: str) -> None:
+        """Have the server copy an object, then delete it at its old path."""
+        with self._reading(source):
+            self.duplicate(self.full_path(source), self.full_path(target))
+        self.delete(source)
+
+    def duplicate(self, key: str, other: str) -> None:
+        """Copy an object to another key; it is there when this returns."""
+        self.filesystem.cp_file(key, other)
+
     def delete(self, path: str) -> None:
         """Delete an object, if it is there."""
         try:
@@ -129,12 +139,13 @@ class BucketStore(Store):
         """Yield size and age of all objects in a folder and below."""
         with self._uploading(prefix):
             found: Any = self.filesystem.find(self._folder(prefix), detail=True)
+        own = f"{self._root}/{OWN_FOLDER}/"
         # A dict, because some servers list an object twice that several clients created at once.
         return (
             Stat(key.strip("/").removeprefix(f"{self._root}/"), int(info["size"]), _modified(info))
             # Azure's client gives a list where no folder is.
             for key, info in (found.items() if isinstance(found, dict) else ())
-            if info["type"] == "file"
+            if info["type"] == "file" and (prefix or not key.strip("/").startswith(own))
         )
 
     def folders(self, prefix: str = "") -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -15,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from dj_dagster.errors import MissingExternalFile, ObjectError
 from dj_dagster.local_files import make_folder
-from dj_dagster.objects.store import Stat, Store, checked_path
+from dj_dagster.objects.store import OWN_FOLDER, Stat, Store, checked_path
 from dj_dagster.objects.store_settings import FileStoreSettings
 
 _TEMPORARY = ".writing-"
@@ -94,6 +95,20 @@ class FileStore(Store):
                 raise
             self.put(path, data)
 
+    def move(self, source: str, target: str) -> None:
+        """Rename a file; where the target is on another disk it is copied."""
+        origin, goal = self._file(source), self._file(target)
+        with self._translated(source):
+            os.utime(origin)
+            try:
+                _rename(origin, goal)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                self.put_file(target, origin)
+                origin.unlink(missing_ok=True)
+            _sync_folder(goal.parent)
+
     def delete(self, path: str) -> None:
         """Delete a file; the folders stay."""
         with self._translated(path):
@@ -142,7 +157,9 @@ class FileStore(Store):
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, Stat]]:
         """Yield name and size of the files below a folder, leaving out what vanishes meanwhile."""
-        for directory, _, files in os.walk(self._folder(prefix)):
+        for directory, folders, files in os.walk(self._folder(prefix)):
+            if not prefix and OWN_FOLDER in folders and Path(directory) == self.root:
+                folders.remove(OWN_FOLDER)
             for name in files:
                 file = Path(directory) / name
                 with suppress(FileNotFoundError):
@@ -187,6 +204,18 @@ def _opened(file: Path) -> BinaryIO:
             return file.open("xb")
     make_folder(file.parent)
     return file.open("xb")
+
+
+def _rename(origin: Path, goal: Path) -> None:
+    """Rename a file into a folder that another process may be tidying away."""
+    for _ in range(_TRIES):
+        with suppress(FileNotFoundError, FileExistsError):
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            origin.replace(goal)
+            return
+        if not origin.exists():
+            break
+    origin.replace(goal)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ from dj_dagster.errors import InvalidValueError
 from dj_dagster.objects.codec import ObjectContext
 from dj_dagster.objects.object_ref import ObjectRef
 from dj_dagster.objects.schema_codec import Key, SchemaCodec, known, now
-from dj_dagster.objects.store import Store, checked_path
+from dj_dagster.objects.store import OWN_FOLDER, Store, checked_path
 
 
 class FilepathCodec(SchemaCodec, register=False):
@@ -73,7 +73,7 @@ def _relative(store: Store, path: str) -> str:
 
 def _managed_by_users(store: Store, path: str) -> str:
     settings = store.settings
-    for prefix in (settings.hash_prefix, settings.schema_prefix):
+    for prefix in (settings.hash_prefix, settings.schema_prefix, OWN_FOLDER):
         if f"{path}/".startswith(f"{prefix.strip('/')}/"):
             raise InvalidValueError(
                 f"{path} lies in the folder {prefix} of store '{store.name}', where objects come "

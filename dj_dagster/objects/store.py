@@ -14,6 +14,8 @@ from dj_dagster.objects.flight import in_flight
 from dj_dagster.objects.store_settings import StoreSettings
 
 _ACCOUNT = re.compile(r"(?<=://)[^/\s@]+(?=@)")
+OWN_FOLDER = ".dj_dagster"
+"""What a store holds beside its objects; it counts for none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,10 @@ class Store(ABC):
 
     @abstractmethod
     def scan(self, prefix: str = "") -> Iterator[Stat]:
-        """Yield what `stat` gives of all objects in a folder and below, in no special order."""
+        """Yield what `stat` gives of all objects in a folder and below, in no special order.
+
+        Without a folder `OWN_FOLDER` is left out.
+        """
 
     @abstractmethod
     def folders(self, prefix: str = "") -> list[str]:
@@ -123,6 +128,13 @@ class Store(ABC):
         """Delete objects, those that are there."""
         for _ in in_flight(self.delete, paths):
             pass
+
+    @abstractmethod
+    def move(self, source: str, target: str) -> None:
+        """Give an object another path, where it is as young as one that is written now.
+
+        It may lie at both for a moment, and never at neither; raises as `get` does.
+        """
 
     def settle(self, path: str) -> None:  # noqa: B027 - most stores keep what they have taken
         """Make what was written through `filesystem`, a file or a folder, survive a power cut."""

@@ -1,4 +1,4 @@
-"""Deleting objects beside writers: one collector at a time, and never what has become young."""
+"""Removing objects beside writers: one collector at a time, and never what has become young."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from dj_dagster.errors import DataJointError, MissingExternalFile, ObjectError
 from dj_dagster.objects.content import collecting_path
 from dj_dagster.objects.flight import in_flight
 from dj_dagster.objects.layout import FoundObject, schema_folders
+from dj_dagster.objects.registry import registry_folder
 from dj_dagster.objects.store import Store
+from dj_dagster.objects.trash import Trash, trash_folder
 
 BATCH = 200
-"""Objects that are looked at once more and then deleted, at a time."""
+"""Objects that are looked at once more and then removed, at a time."""
 
 SILENT = 600.0
 """Seconds after which a collector that has not said anything is taken for dead."""
@@ -25,19 +27,26 @@ class Collecting:
 
     Attributes
     ----------
+    schema
+        Its name.
     started
         When, by the clock of the store.
     """
 
     def __init__(self, store: Store, schema: str) -> None:
         self._store = store
-        self._schema = schema
+        self.schema = schema
         self._path = collecting_path(schema, store.settings)
         self._token = secrets.token_hex(8).encode()
         self._said = 0.0
         self._refuse_another()
         self._say()
+        self._began = time.monotonic()
         self.started = store.stat(self._path).modified
+
+    def now(self) -> float:
+        """Return the time by the clock of the store, or a second more, as stores round it."""
+        return self.started + time.monotonic() - self._began + 1
 
     def confirm(self) -> None:
         """Make sure that no other collector has begun, and stay in sight.
@@ -45,7 +54,7 @@ class Collecting:
         Raises
         ------
         ObjectError
-            If one has: this one must not delete any more.
+            If one has: this one must not remove any more.
         """
         if self._store.get(self._path) != self._token:
             raise self._busy("has taken over")
@@ -73,7 +82,7 @@ class Collecting:
 
     def _busy(self, doing: str) -> ObjectError:
         return ObjectError(
-            f"Another collector {doing} on {self._schema} in store '{self._store.name}'. If it was "
+            f"Another collector {doing} on {self.schema} in store '{self._store.name}'. If it was "
             f"killed, wait {SILENT / 60:.0f} minutes or delete {self._store.url(self._path)}."
         )
 
@@ -97,20 +106,24 @@ def collecting(store: Store, schema: str) -> Generator[Collecting]:
 def sweep(
     store: Store, sign: Collecting, garbage: Sequence[FoundObject], cutoff: float
 ) -> Iterator[FoundObject]:
-    """Delete objects that are still older than `cutoff`, and yield them as they go."""
+    """Move objects that are still older than `cutoff` to the trash, and yield them as they go.
+
+    To writers this is as if they were deleted: an object is at its place or it is not.
+    """
+    trash = Trash(store, sign.schema)
     for start in range(0, len(garbage), BATCH):
         batch = garbage[start : start + BATCH]
         sign.confirm()
         fresh = list(in_flight(lambda found: _is_old(store, found, cutoff), batch))
         gone = [found for found, old in zip(batch, fresh, strict=True) if old]
-        store.delete_many([file.path for found in gone for file in found.files])
+        trash.take([file.path for found in gone for file in found.files])
         yield from gone
 
 
 def sweep_unfinished(store: Store, schema: str, cutoff: float) -> int:
     """Remove what killed writers left before `cutoff`, and empty folders; return the bytes."""
     freed = 0
-    for folder in schema_folders(store, schema):
+    for folder in (*schema_folders(store, schema), registry_folder(schema), trash_folder(schema)):
         for file in list(store.unfinished(folder)):
             if file.modified < cutoff:
                 store.remove_unfinished(file.path)

@@ -17,7 +17,13 @@ from dagster import (
 )
 from dagster import job as dagster_job
 
-from dj_dagster.relational.garbage.collector import GRACE, GarbageReport, collect_garbage
+from dj_dagster.relational.garbage.collector import (
+    ALL_STORES,
+    GRACE,
+    KEEP,
+    GarbageReport,
+    garbage_collectors,
+)
 from dj_dagster.relational.schemas.schema import Schema
 
 JOB_NAME = "collect_garbage"
@@ -27,19 +33,26 @@ LISTED = 100
 
 
 def garbage_job(
-    schemas: Schema | Iterable[Schema], *, delete: bool = True, grace: float = GRACE
+    schemas: Schema | Iterable[Schema],
+    *,
+    delete: bool = True,
+    grace: float = GRACE,
+    keep: float = KEEP,
 ) -> JobDefinition:
     """Return a job that collects the garbage of some schemas in all stores of their connection.
 
-    What it found and freed is in the metadata of the step's output. It fails if rows refer to
-    objects that are not there.
+    What it found and removed is in the metadata of the step's output, and in the log what the
+    command ``dj-dagster gc`` prints. It fails if rows refer to objects that are not there, and
+    where the collector refuses, see `dj_dagster.GarbageCollector`.
 
     Parameters
     ----------
     delete
-        Whether garbage is deleted, or only listed; a run's config may say otherwise.
+        Whether garbage is moved to the trash, or only listed; a run's config may say otherwise.
     grace
         Seconds for which objects without a row stay; as `delete`.
+    keep
+        Seconds for which removed objects stay in the trash; as `delete`.
 
     Examples
     --------
@@ -51,22 +64,24 @@ def garbage_job(
     """
     chosen = [schemas] if isinstance(schemas, Schema) else list(schemas)
     config = {
-        "delete": Field(bool, default_value=delete, description="Whether to delete garbage."),
+        "delete": Field(bool, default_value=delete, description="Whether to remove garbage."),
         "grace": Field(float, default_value=grace, description="Seconds that objects stay."),
-        "stores": Field([str], default_value=[], description="Which stores; all if empty."),
+        "keep": Field(float, default_value=keep, description="Seconds that they stay in trash."),
+        "stores": Field(
+            [str], default_value=[ALL_STORES], description=f"Which stores; '{ALL_STORES}' for all."
+        ),
     }
 
     @op(name=OP_NAME, config_schema=config)
     def collect(context: OpExecutionContext) -> Output[None]:
         settings: dict[str, Any] = context.op_config
-        reports = collect_garbage(
-            *chosen,
-            stores=settings["stores"] or None,
-            delete=settings["delete"],
-            grace=settings["grace"],
-        )
-        for report in reports:
+        reports: list[GarbageReport] = []
+        for collector in garbage_collectors(*chosen, stores=settings["stores"]):
+            report = collector.collect(
+                not settings["delete"], grace=settings["grace"], keep=settings["keep"]
+            )
             context.log.info(str(report))
+            reports.append(report)
         figures = metadata(reports)
         lost = [path for report in reports for path in report.missing]
         if lost:
@@ -74,7 +89,7 @@ def garbage_job(
             raise Failure(f"{len(lost)} objects that rows refer to are gone: {listed}", figures)
         return Output(None, metadata=figures)
 
-    @dagster_job(name=JOB_NAME, description="Deletes objects that no row refers to any more.")
+    @dagster_job(name=JOB_NAME, description="Removes objects that no row refers to any more.")
     def collect_garbage_job() -> None:
         collect()
 
@@ -82,7 +97,7 @@ def garbage_job(
 
 
 def garbage_schedule(
-    schemas: Schema | Iterable[Schema], cron: str, *, grace: float = GRACE
+    schemas: Schema | Iterable[Schema], cron: str, *, grace: float = GRACE, keep: float = KEEP
 ) -> ScheduleDefinition:
     """Return a schedule, running from the start, of the job of `garbage_job`.
 
@@ -90,10 +105,12 @@ def garbage_schedule(
     ----------
     cron
         When, as ``"0 3 * * *"`` for every night at three.
+    grace, keep
+        As of `garbage_job`.
     """
     return ScheduleDefinition(
         name=f"{JOB_NAME}_schedule",
-        job=garbage_job(schemas, grace=grace),
+        job=garbage_job(schemas, grace=grace, keep=keep),
         cron_schedule=cron,
         default_status=DefaultScheduleStatus.RUNNING,
     )
@@ -109,7 +126,11 @@ def metadata(reports: Iterable[GarbageReport]) -> dict[str, Any]:
         "objects_garbage": sum(len(report.garbage) for report in found),
         "bytes_garbage": sum(report.garbage_bytes for report in found),
         "objects_deleted": sum(report.deleted for report in found),
-        "bytes_freed": sum(report.deleted_bytes for report in found),
+        "bytes_deleted": sum(report.deleted_bytes for report in found),
+        "files_restored": sum(report.restored for report in found),
+        "files_in_trash": sum(report.trash for report in found),
+        "bytes_in_trash": sum(report.trash_bytes for report in found),
+        "bytes_freed": sum(report.freed_bytes for report in found),
         "objects_missing": sum(len(report.missing) for report in found),
         "garbage": MetadataValue.json(
             [one.path for report in found for one in report.garbage][:LISTED]

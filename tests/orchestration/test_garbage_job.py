@@ -53,8 +53,11 @@ def test_what_was_found_and_freed_is_shown(schema: dj.Schema, instance: dg.Dagst
     assert (listed["objects_in_use"], listed["objects_garbage"]) == (1, 2)
     assert (listed["objects_deleted"], len(listed["garbage"])) == (0, 2)
     freed = figures(run(schema, instance))
-    assert (freed["objects_deleted"], freed["bytes_freed"]) == (2, listed["bytes_garbage"])
-    assert figures(run(schema, instance))["objects_garbage"] == 0
+    assert (freed["objects_deleted"], freed["bytes_deleted"]) == (2, listed["bytes_garbage"])
+    assert (freed["files_in_trash"], freed["bytes_freed"]) == (2, 0)
+    last = figures(run(schema, instance, keep=0.0))
+    assert (last["objects_garbage"], last["files_in_trash"]) == (0, 0)
+    assert last["bytes_freed"] == listed["bytes_garbage"]
 
 
 def test_lost_objects_fail_the_job(schema: dj.Schema, instance: dg.DagsterInstance) -> None:

@@ -11,6 +11,7 @@ import dj_dagster as dj
 from dj_dagster.objects.content import content_hash
 from dj_dagster.objects.reference import read_reference
 from dj_dagster.objects.store import Store
+from dj_dagster.objects.trash import Trash
 
 
 def declare(schema: dj.Schema) -> Any:
@@ -70,11 +71,27 @@ def referenced(table: Any, store: Store) -> set[str]:
 
 
 def check_collected(schema: dj.Schema, table: Any) -> dj.GarbageReport:
-    """Collect all garbage and check that exactly what rows refer to is left."""
+    """Collect all garbage and check that exactly what rows refer to is left, first with a trash."""
     store = schema.connection.stores.get("raw")
     time.sleep(1.1 if store.local_path("x") is None else 0.02)
-    report = dj.GarbageCollector(schema, store="raw").collect(dry_run=False, grace=0)
+    collector = dj.GarbageCollector(schema, store="raw")
+    report = collector.collect(dry_run=False, grace=0)
     assert report.missing == ()
+    assert set(store.list()) == referenced(table, store)
+    assert report.trash == check_trash(store, schema.name) >= report.deleted
+    emptied = collector.collect(dry_run=False, grace=0, keep=0)
+    assert (emptied.trash, emptied.missing) == (0, ())
+    assert emptied.freed_bytes >= report.deleted_bytes
     assert set(store.list()) == referenced(table, store)
     assert list(store.unfinished()) == []
     return report
+
+
+def check_trash(store: Store, schema: str) -> int:
+    """Check that the content in a trash is whole and return how many files are there."""
+    files = Trash(store, schema).files()
+    for file in files:
+        name = file.path.rpartition("/")[2].partition(".")[0]
+        if "/_hash/" in file.path:
+            assert content_hash(store.get(file.path)) == name, f"{file.path} is not whole"
+    return len(files)

@@ -3,7 +3,8 @@
 ``python -m tests.relational.killed_writers FOLDER KIND`` forks a writer, lets it insert a row, and
 kills it before its first call that changes files or the database, the next one before its second
 call, and so on, until one comes to its end. After each the rows must be whole. KIND ``collect``
-kills collectors instead. A line of JSON says how it went.
+kills collectors instead, ``empty`` those that empty the trash as well, and ``restore`` what puts it
+back. A line of JSON says how it went.
 
 The forks find all modules imported and all statements compiled, because their parent has gone
 through the same once in a folder of its own: that is what most of their time would go into.
@@ -25,7 +26,18 @@ from pathlib import Path
 from typing import Any
 
 import dj_dagster as dj
-from tests.relational.faults_lab import check_collected, check_content, check_rows, declare, value
+from dj_dagster.objects.blob import pack
+from dj_dagster.objects.content import content_hash
+from dj_dagster.objects.store import Store
+from dj_dagster.objects.trash import Trash
+from tests.relational.faults_lab import (
+    check_collected,
+    check_content,
+    check_rows,
+    check_trash,
+    declare,
+    value,
+)
 
 STEPS = {
     "open", "write", "flush", "fsync", "replace", "rename", "link", "utime", "mkdir", "unlink",
@@ -76,15 +88,35 @@ def collect(trace: Any, folder: Path, n: int) -> None:
     dj.GarbageCollector(schema, store="raw").collect(dry_run=False, grace=0)
 
 
-WRITE = {"insert": insert, "staged": insert_staged, "collect": collect}
+def empty(trace: Any, folder: Path, n: int) -> None:
+    schema = dj.Schema("lab", connection=trace.connection)
+    dj.GarbageCollector(schema, store="raw").collect(dry_run=False, grace=0, keep=0)
+
+
+def restore(trace: Any, folder: Path, n: int) -> None:
+    dj.GarbageCollector(dj.Schema("lab", connection=trace.connection), store="raw").restore()
+
+
+WRITE = {
+    "insert": insert, "staged": insert_staged, "collect": collect, "empty": empty,
+    "restore": restore,
+}  # fmt: skip
 
 
 def make_garbage(trace: Any, folder: Path, n: int) -> None:
     """Give a collector as much to do as the one before, and a row to leave alone."""
     trace.connection.stores.get("raw").delete("_hash/lab/.collecting")
-    collect(trace, folder, n)
+    empty(trace, folder, n)
     insert(trace, folder, n)
     (trace & {"trace_id": n - 1}).delete()
+
+
+def check_nothing_lost(store: Store, n: int) -> None:
+    """Check that the content of the last two rows is at its place or in the trash."""
+    check_trash(store, "lab")
+    files = [*store.list("_hash"), *(file.path for file in Trash(store, "lab").files())]
+    found = {path.rpartition("/")[2] for path in files}
+    assert {content_hash(pack(value(k))) for k in range(max(n - 2, 0), n)} <= found
 
 
 def forked(work: Callable[[], None]) -> int:
@@ -105,8 +137,12 @@ def try_once(folder: Path, kind: str, n: int, step: int = 0) -> None:
     trace = declare(open_schema(folder))
     check_rows(trace)
     check_content(trace.connection.stores.get("raw"))
-    if kind == "collect":
+    if kind in ("collect", "restore"):
+        check_nothing_lost(trace.connection.stores.get("raw"), n)
+    if kind in ("collect", "empty", "restore"):
         make_garbage(trace, folder, n)
+    if kind == "restore":
+        collect(trace, folder, n)
     # What follows happens inside: the table is known, the connection open.
     die_at(step)
     WRITE[kind](trace, folder, n)

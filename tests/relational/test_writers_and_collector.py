@@ -23,7 +23,11 @@ SECONDS = float(os.environ.get("DJ_TEST_SECONDS", "6"))
 
 SEED = int(os.environ.get("DJ_TEST_SEED", "0"))
 
-GRACE = 2.0
+GRACE = 8.0
+"""Longer than an insert takes beside busy processes."""
+
+LIMIT = 300.0
+"""Seconds after which it is given up to wait for objects to be removed and restored."""
 
 
 @pytest.fixture
@@ -37,9 +41,9 @@ def schema(database_url: str, schema_prefix: str, tmp_path: Path) -> Iterator[dj
 class Writer(threading.Thread):
     """Inserts rows, most of whose content others insert and delete too, and deletes them again."""
 
-    def __init__(self, table: Any, number: int, end: float) -> None:
+    def __init__(self, table: Any, number: int, ended: threading.Event) -> None:
         super().__init__()
-        self.table, self.number, self.end = table, number, end
+        self.table, self.number, self.ended = table, number, ended
         self.inserted = 0
         self.error: BaseException | None = None
 
@@ -51,7 +55,7 @@ class Writer(threading.Thread):
 
     def work(self) -> None:
         dice = random.Random(WRITERS * SEED + self.number)
-        while time.monotonic() < self.end:
+        while not self.ended.is_set():
             # All writers write the same twenty values, so that content is given up and used again.
             key = {"trace_id": self.number * 20 + dice.randrange(20)}
             row = {**key, "trace": value(key["trace_id"] % 20), "array": value(1)["data"]}
@@ -69,23 +73,39 @@ def test_no_row_loses_its_object(schema: dj.Schema, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(content, "RENEW_AFTER", GRACE / 8)
     trace = declare(schema)
     store: Store = schema.connection.stores.get("raw")
-    end = time.monotonic() + SECONDS
-    writers = [Writer(trace, number, end) for number in range(WRITERS)]
+    start, ended = time.monotonic(), threading.Event()
+    writers = [Writer(trace, number, ended) for number in range(WRITERS)]
     for writer in writers:
         writer.start()
-    deleted = runs = 0
-    while time.monotonic() < end:
-        report = dj.GarbageCollector(schema, store="raw").collect(dry_run=False, grace=GRACE)
-        assert report.missing == ()
-        deleted += report.deleted
-        runs += 1
+    try:
+        counts = work_beside(schema, start)
+    finally:
+        ended.set()
     for writer in writers:
         writer.join()
     assert [writer.error for writer in writers] == [None] * WRITERS
     inserted = sum(writer.inserted for writer in writers)
-    assert deleted > 0
+    assert min(counts.values()) > 0, counts
     check_content(store)
     rows = [row for row in trace.to_dicts() if row["trace"]["n"] == row["trace_id"] % 20]
     assert len(rows) == len(trace)
     report = check_collected(schema, trace)
-    print(f"{inserted} inserts, {runs} collections, {deleted} deleted, {report}")
+    print(f"{inserted} inserts, {counts}, {report}")
+
+
+def work_beside(schema: dj.Schema, start: float) -> dict[str, int]:
+    """Collect, restore and empty the trash for some seconds, and until each has happened."""
+    collector = dj.GarbageCollector(schema, store="raw")
+    counts = dict.fromkeys(("collections", "deleted", "restored", "freed"), 0)
+    while (passed := time.monotonic() - start) < LIMIT:
+        # What is restored competes with what writers store anew meanwhile.
+        if counts["deleted"] and counts["collections"] % 8 == 0:
+            counts["restored"] += collector.restore().restored
+        report = collector.collect(dry_run=False, grace=GRACE, keep=1)
+        assert (report.missing, report.restored) == ((), 0)
+        counts["collections"] += 1
+        counts["deleted"] += report.deleted
+        counts["freed"] += report.freed_bytes
+        if passed > SECONDS and min(counts.values()) > 0:
+            break
+    return counts

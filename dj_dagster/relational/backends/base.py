@@ -22,6 +22,7 @@ from dj_dagster.relational.backends.insert_statement import (
     statements_of,
 )
 from dj_dagster.relational.backends.mysql_marks import ServerMarks
+from dj_dagster.relational.backends.rights import ALL_RIGHTS, Rights
 from dj_dagster.relational.stored import RawTable
 
 Convert = Callable[[Any], Any]
@@ -178,6 +179,23 @@ class Backend(ABC):
     @abstractmethod
     def user(self, connection: SAConnection) -> str:
         """Return who is connected, as ``user@host``."""
+
+    @abstractmethod
+    def identity(self, connection: SAConnection, schema: str, *, create: bool) -> str | None:
+        """Return what tells the database of a schema from all others, its copies included.
+
+        It stays when the database is dropped to its last table, and a copy has another one.
+
+        Parameters
+        ----------
+        create
+            Whether what it takes is put into the schema; without it None may be the answer.
+        """
+
+    def rights(self, connection: SAConnection) -> Rights:
+        """Return what the user may read: everything, unless a backend says otherwise."""
+        del connection
+        return ALL_RIGHTS
 
     @abstractmethod
     def schema_names(self, connection: SAConnection) -> list[str]:

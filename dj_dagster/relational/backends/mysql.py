@@ -17,9 +17,11 @@ from sqlalchemy.schema import ExecutableDDLElement
 import dj_dagster.relational.backends.mysql_catalog as catalog
 import dj_dagster.relational.backends.mysql_digest as mysql_digest
 import dj_dagster.relational.backends.mysql_errors as mysql_errors
+import dj_dagster.relational.backends.mysql_identity as mysql_identity
 import dj_dagster.relational.backends.mysql_insert as mysql_insert
 import dj_dagster.relational.backends.mysql_marks as mysql_marks
 import dj_dagster.relational.backends.mysql_pool as mysql_pool
+import dj_dagster.relational.backends.mysql_rights as mysql_rights
 import dj_dagster.relational.backends.temporal as temporal
 from dj_dagster.errors import ConfigurationError, DataJointError
 from dj_dagster.model.declaration import Default, IndexDeclaration
@@ -34,6 +36,7 @@ from dj_dagster.relational.backends.mysql_among import among
 from dj_dagster.relational.backends.mysql_json import json_at, json_is
 from dj_dagster.relational.backends.mysql_marks import ServerMarks
 from dj_dagster.relational.database_url import demands_tls, shown_url, without_secrets
+from dj_dagster.relational.backends.rights import Rights
 from dj_dagster.relational.sql_elements import Pieces
 from dj_dagster.relational.stored import RawTable
 
@@ -197,6 +200,14 @@ class MySQLBackend(Backend):
         """Write many values into the statement; see `mysql_among`."""
         written = among(columns, rows)
         return super().is_among(columns, rows) if written is None else written
+
+    def identity(self, connection: SAConnection, schema: str, *, create: bool) -> str | None:
+        """Ask MySQL for the server's, and MariaDB, which has none, for that of a hidden table."""
+        return mysql_identity.identity(connection, schema, create=create)
+
+    def rights(self, connection: SAConnection) -> Rights:
+        """Read the user's grants, those of the roles in force included."""
+        return mysql_rights.rights(connection)
 
     def schema_names(self, connection: SAConnection) -> list[str]:
         """Return the databases that are the users' own."""

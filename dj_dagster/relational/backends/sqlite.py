@@ -157,6 +157,11 @@ class SQLiteBackend(Backend):
         del connection
         return f"{getuser()}@{platform.node()}"
 
+    def identity(self, connection: SAConnection, schema: str, *, create: bool) -> str | None:
+        """Join a random row of the file and the file's number, which a copy does not share."""
+        del schema
+        return catalog.identity(connection, create=create)
+
     def schema_names(self, connection: SAConnection) -> list[str]:
         """Return the schemas that the catalog lists."""
         return catalog.schema_names(connection)

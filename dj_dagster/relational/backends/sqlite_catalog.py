@@ -1,13 +1,15 @@
 """What SQLite holds: its own pragmas, and a catalog table for what it cannot keep.
 
 Column and table comments, which carry the attribute types, are rows of the table ``~catalog``, and
-so are the schemas, with empty names.
+so are the schemas, with empty names. The table ``~identity`` tells the file from others.
 """
 
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
@@ -33,6 +35,9 @@ _CREATE_CATALOG = """
 CREATE TABLE IF NOT EXISTS "~catalog" (
     schema_name TEXT NOT NULL, table_name TEXT NOT NULL, column_name TEXT NOT NULL,
     comment TEXT NOT NULL, PRIMARY KEY (schema_name, table_name, column_name))
+"""
+_CREATE_IDENTITY = """
+CREATE TABLE IF NOT EXISTS "~identity" (one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL)
 """
 _COLUMNS = """
 SELECT m.name, c.name, c.type, c."notnull", c.dflt_value, c.pk, m.sql
@@ -88,6 +93,24 @@ def add_schema(connection: SAConnection, schema: str) -> None:
                 "which SQLite does not tell apart: choose another name."
             )
     _insert(connection, [(schema, "", "", "")])
+    identity(connection, create=True)
+
+
+def identity(connection: SAConnection, *, create: bool) -> str | None:
+    """Return a random text of the file with the number that the file has on its disk."""
+    if not _exists(connection, "~identity"):
+        if not create:
+            return None
+        connection.exec_driver_sql(_CREATE_IDENTITY)
+    if create:
+        # The row that came first stays, whoever adds one.
+        statement = 'INSERT OR IGNORE INTO "~identity" VALUES (1, ?)'
+        connection.exec_driver_sql(statement, (uuid.uuid4().hex,))
+    found = connection.exec_driver_sql('SELECT id FROM "~identity"').scalar()
+    if found is None:
+        return None
+    file = next(row[2] for row in connection.exec_driver_sql("PRAGMA database_list"))
+    return f"{found}-{Path(file).stat().st_ino:x}" if file else str(found)
 
 
 def remove_schema(connection: SAConnection, schema: str) -> None:
@@ -221,9 +244,9 @@ def _default(text: str | None) -> Default | None:
     return Default(text)
 
 
-def _exists(connection: SAConnection) -> bool:
-    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '~catalog'"
-    return connection.exec_driver_sql(query).first() is not None
+def _exists(connection: SAConnection, table: str = "~catalog") -> bool:
+    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+    return connection.exec_driver_sql(query, (table,)).first() is not None
 
 
 def _insert(connection: SAConnection, rows: Iterable[tuple[str, ...]]) -> None:

@@ -91,6 +91,7 @@ class Connection(Preferring):
         )
         self.statements: StatementCache[Any] = StatementCache()
         self.display = Display()
+        self.registered: set[tuple[str, str]] = set()
         self.catalog = Catalog(self.backend, self.cursor)
         self._sessions = Sessions(self.engine, self.backend, self.url, self.catalog.forget_all)
 

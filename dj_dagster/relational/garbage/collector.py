@@ -1,77 +1,34 @@
-"""The garbage collector: what no row refers to any more is deleted from the stores."""
+"""The garbage collector: what no row refers to any more goes to the trash of its store."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dj_dagster.errors import ConfigurationError, ObjectError
 from dj_dagster.objects.flight import in_flight
 from dj_dagster.objects.layout import FoundObject, object_root, schema_folders, schema_objects
-from dj_dagster.objects.store import Store
+from dj_dagster.objects.registry import Registration
+from dj_dagster.objects.store import Stat, Store
 from dj_dagster.objects.sweeping import collecting, sweep, sweep_unfinished
+from dj_dagster.objects.trash import Trash
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.garbage.marking import Marks, marks
+from dj_dagster.relational.garbage.owners import check_owner, claim_schema
+from dj_dagster.relational.garbage.report import GarbageReport
 from dj_dagster.relational.schemas.schema import Schema
+
+__all__ = ["ALL_STORES", "GRACE", "KEEP", "GarbageCollector", "GarbageReport", "collect_garbage"]
 
 GRACE = 86_400.0
 """Seconds for which objects without a row are left alone: a writer may be about to commit it."""
 
+KEEP = 30 * 86_400.0
+"""Seconds for which removed objects stay in the trash."""
 
-@dataclass(frozen=True)
-class GarbageReport:
-    """What a collector found in one store, and what it deleted.
-
-    Attributes
-    ----------
-    store
-        The name of the store.
-    schemas
-        Whose objects were looked at.
-    deleting
-        Whether garbage was deleted; else it was only listed.
-    kept, kept_bytes
-        Number and bytes of the objects that rows refer to.
-    young, young_bytes
-        Objects without a row that are within the grace period.
-    garbage
-        Objects without a row, as they were found.
-    deleted, deleted_bytes
-        What was deleted of them, and of what killed writers had left.
-    missing
-        Paths that rows refer to and the store does not have: data was lost.
-    """
-
-    store: str
-    schemas: tuple[str, ...]
-    deleting: bool
-    kept: int = 0
-    kept_bytes: int = 0
-    young: int = 0
-    young_bytes: int = 0
-    garbage: tuple[FoundObject, ...] = field(default=(), repr=False)
-    deleted: int = 0
-    deleted_bytes: int = 0
-    missing: tuple[str, ...] = ()
-
-    @property
-    def garbage_bytes(self) -> int:
-        """Bytes of the garbage."""
-        return sum(found.size for found in self.garbage)
-
-    def __str__(self) -> str:
-        done = (
-            f"deleted {self.deleted} ({_bytes(self.deleted_bytes)})"
-            if self.deleting
-            else "nothing deleted in this dry run"
-        )
-        lost = f"; {len(self.missing)} MISSING: {self.missing[0]} …" if self.missing else ""
-        return (
-            f"store {self.store}, {', '.join(self.schemas)}: {self.kept} objects in use "
-            f"({_bytes(self.kept_bytes)}), {self.young} young ({_bytes(self.young_bytes)}), "
-            f"{len(self.garbage)} garbage ({_bytes(self.garbage_bytes)}); {done}{lost}"
-        )
+ALL_STORES = "all"
+"""What means all stores of a connection; nothing else does."""
 
 
 @dataclass
@@ -83,21 +40,39 @@ class _Sorted:
     garbage: list[FoundObject] = field(default_factory=list[FoundObject])
     missing: list[str] = field(default_factory=list[str])
     deleted: list[FoundObject] = field(default_factory=list[FoundObject])
+    restored: list[Stat] = field(default_factory=list[Stat])
+    trash: list[Stat] = field(default_factory=list[Stat])
     freed: int = 0
 
 
 class GarbageCollector:
-    """Finds the objects of some schemas in one store that no row refers to, and deletes them.
+    """Finds the objects of some schemas in one store that no row refers to, and removes them.
 
     All rows of the database are asked, of other schemas too, and of columns whose codec is not
-    known here. Objects of other schemas, users' files and whatever does not look like an object
-    stay. It may be killed at any time, and may run beside writers: objects that were written within
-    the grace period stay, and a writer that uses an old object again makes it young first, see
-    `dj_dagster.objects.content`. DataJoint's own writers do not do this: let them rest, or accept
-    that content which they store again in that very moment, after its last row was deleted, can be
-    lost.
+    known here. Objects of other schemas, users' files, the stores of DataJoint 0.14 and whatever
+    does not look like an object stay. It may be killed at any time, and may run beside writers:
+    objects that were written within the grace period stay, and a writer that uses an old object
+    again makes it young first, see `dj_dagster.objects.content`. DataJoint's own writers do not do
+    this: let them rest, or accept that content which they store again in that very moment, after
+    its last row was deleted, is found in the trash.
 
-    Two databases must not keep schemas of one name in one store: neither knows of the other's rows.
+    What is removed goes to a trash in the store, see `restore`. The next collection brings back
+    from there what rows refer to again, and deletes for good what has been there for long.
+
+    Nothing is removed, nor listed, unless it is certain that no row refers to it:
+
+    - The user may read all tables that may hold references, and is shown all schemas. That takes
+      SELECT on ``*.*`` on MySQL and MariaDB, or what amounts to it.
+    - No other database has registered with the store for the schema. Each does so when it first
+      writes there. Two databases that keep schemas of one name in one store cannot be collected.
+    - All objects are from writers that register. Objects of DataJoint, and of versions before
+      there was a register, stay until `claim` says that they belong to this database. Where
+      DataJoint writes beside a database that has registered, nothing tells of it: do not let
+      DataJoint keep a schema of the same name of another server there.
+
+    A database that is restored or moved is another one to the store, as a copy would be: MySQL is
+    told by its ``server_uuid``, MariaDB by a hidden table and when that was created, SQLite by a
+    row in its file and the file's number on the disk. It must `claim` its schemas then.
 
     Parameters
     ----------
@@ -119,13 +94,18 @@ class GarbageCollector:
         self.store: Store = self._connection.stores.get(store)
 
     def scan(self, *, grace: float = GRACE, ignore_unreadable: bool = False) -> GarbageReport:
-        """Return what `collect` would delete, writing nothing at all."""
+        """Return what `collect` would remove, writing nothing at all."""
         return self.collect(dry_run=True, grace=grace, ignore_unreadable=ignore_unreadable)
 
     def collect(
-        self, dry_run: bool = True, *, grace: float = GRACE, ignore_unreadable: bool = False
+        self,
+        dry_run: bool = True,
+        *,
+        grace: float = GRACE,
+        keep: float = KEEP,
+        ignore_unreadable: bool = False,
     ) -> GarbageReport:
-        """Find the garbage and delete it.
+        """Find the garbage and move it to the trash.
 
         Parameters
         ----------
@@ -135,34 +115,87 @@ class GarbageCollector:
             Seconds for which an object without a row stays, by the clock of the store. It must be
             longer than any `make` takes from its first insert to its end; less than an hour is for
             times when nobody writes.
+        keep
+            Seconds for which removed objects stay in the trash; 0 deletes them at once, and all
+            that is there.
         ignore_unreadable
-            Whether to go on although values were found of which it is not known what they refer to.
-            What they do refer to is then deleted.
+            Whether to go on although there are values of which it is not known what they refer to,
+            or tables that the user may not read. What they do refer to is then removed.
 
         Raises
         ------
         ObjectError
-            For such values, or while another collector is at work on a schema. Nothing has been
-            deleted of that schema.
+            Naming such values and tables, or other databases that use the store, or while another
+            collector is at work on a schema. Nothing has been removed of that schema.
         """
         done: list[_Sorted] = []
         for schema in self._schemas:
             if dry_run:
-                done.append(self._sorted(schema, time.time() - grace, ignore_unreadable))
+                found = self._sorted(schema, time.time() - grace, ignore_unreadable)
+                found.trash = Trash(self.store, schema).files()
             else:
-                done.append(self._swept(schema, grace, ignore_unreadable))
+                found = self._swept(schema, grace, keep, ignore_unreadable)
+            done.append(found)
         return self._report(done, deleting=not dry_run)
 
-    def _swept(self, schema: str, grace: float, ignore_unreadable: bool) -> _Sorted:
+    def restore(self) -> GarbageReport:
+        """Move all that is in the trash of the schemas back to where it was.
+
+        There it is as young as what was just written: rows that refer to it have the grace period
+        to come back. What has been written anew meanwhile stays as it is.
+
+        Raises
+        ------
+        ObjectError
+            While a collector is at work on a schema.
+        """
+        done: list[_Sorted] = []
+        for schema in self._schemas:
+            trash = Trash(self.store, schema)
+            with collecting(self.store, schema):
+                restored = trash.files()
+                trash.put_back(restored)
+            done.append(_Sorted(restored=restored))
+        return self._report(done, deleting=False)
+
+    def claim(self) -> list[Registration]:
+        """Register this database as the only one whose rows refer to the schemas in the store.
+
+        Once it is certain: for objects of programs that do not register, and after the database
+        was restored or moved. Removes no object.
+
+        Returns
+        -------
+        list
+            The other databases, which are forgotten until they write there again.
+        """
+        return [
+            other
+            for schema in self._schemas
+            for other in claim_schema(self._connection, schema, self.store)
+        ]
+
+    def _swept(self, schema: str, grace: float, keep: float, ignore_unreadable: bool) -> _Sorted:
         # The sign comes before the list, and the list before the rows: what happens in between
         # can only save an object.
         with collecting(self.store, schema) as sign:
             cutoff = sign.started - grace
             found = self._sorted(schema, cutoff, ignore_unreadable)
-            for gone in sweep(self.store, sign, found.garbage, cutoff):
-                found.deleted.append(gone)
-                found.freed += gone.size
+            trash = Trash(self.store, schema)
+            # First of all, so that nothing is emptied that rows refer to again.
+            found.restored = trash.of_objects(found.missing)
+            sign.confirm()
+            trash.put_back(found.restored)
+            if found.restored:
+                found.missing = self._missing(schema, found.missing)
+            found.deleted += sweep(self.store, sign, found.garbage, cutoff)
             found.freed += sweep_unfinished(self.store, schema, cutoff)
+            end = sign.now() - keep
+            over = [file for file in trash.files() if file.modified <= end]
+            sign.confirm()
+            trash.empty(over)
+            found.freed += sum(file.size for file in over)
+            found.trash = trash.files()
         # The sign's own folder may be empty now.
         for folder in schema_folders(self.store, schema):
             self.store.tidy(folder)
@@ -171,8 +204,10 @@ class GarbageCollector:
     def _sorted(self, schema: str, cutoff: float, ignore_unreadable: bool) -> _Sorted:
         objects = list(schema_objects(self.store, schema))
         rows = marks(self._connection, self.store)
-        if rows.unreadable and not ignore_unreadable:
-            raise _unreadable(rows)
+        if (rows.unreadable or rows.unseen) and not ignore_unreadable:
+            raise _unreadable(rows, self.store, self._connection)
+        if objects:
+            check_owner(self._connection, schema, self.store)
         roots = {object_root(path, schema, self.store.settings) for path in rows.paths}
         used = rows.paths | roots
         found = _Sorted()
@@ -207,26 +242,43 @@ class GarbageCollector:
     def _report(self, done: Sequence[_Sorted], *, deleting: bool) -> GarbageReport:
         kept = [one for found in done for one in found.kept]
         young = [one for found in done for one in found.young]
+        deleted = [one for found in done for one in found.deleted]
+        restored = [file for found in done for file in found.restored]
+        trash = [file for found in done for file in found.trash]
         return GarbageReport(
-            self.store.name,
-            self._schemas,
-            deleting,
-            len(kept),
-            sum(one.size for one in kept),
-            len(young),
-            sum(one.size for one in young),
-            tuple(one for found in done for one in found.garbage),
-            sum(len(found.deleted) for found in done),
-            sum(found.freed for found in done),
-            tuple(path for found in done for path in found.missing),
+            store=self.store.name,
+            schemas=self._schemas,
+            deleting=deleting,
+            kept=len(kept),
+            kept_bytes=sum(one.size for one in kept),
+            young=len(young),
+            young_bytes=sum(one.size for one in young),
+            garbage=tuple(one for found in done for one in found.garbage),
+            deleted=len(deleted),
+            deleted_bytes=sum(one.size for one in deleted),
+            missing=tuple(path for found in done for path in found.missing),
+            restored=len(restored),
+            restored_bytes=sum(file.size for file in restored),
+            trash=len(trash),
+            trash_bytes=sum(file.size for file in trash),
+            freed_bytes=sum(found.freed for found in done),
         )
+
+
+def garbage_collectors(
+    *schemas: Schema, stores: str | Iterable[str] = ALL_STORES
+) -> Iterator[GarbageCollector]:
+    """Yield the collectors of some schemas in several stores; see `collect_garbage`."""
+    names = _store_names(_connection_of(schemas), stores)
+    return (GarbageCollector(*schemas, store=name) for name in names)
 
 
 def collect_garbage(
     *schemas: Schema,
-    stores: Iterable[str] | None = None,
+    stores: str | Iterable[str] = ALL_STORES,
     delete: bool = False,
     grace: float = GRACE,
+    keep: float = KEEP,
     ignore_unreadable: bool = False,
 ) -> list[GarbageReport]:
     """Collect the garbage of some schemas in several stores; see `GarbageCollector`.
@@ -234,9 +286,16 @@ def collect_garbage(
     Parameters
     ----------
     stores
-        Their names; all stores of the schemas' connection by default.
+        Their names; by default ``"all"``, which means all stores of the schemas' connection.
     delete
-        Whether garbage is deleted; by default it is only listed and added up.
+        Whether garbage is moved to the trash; by default it is only listed and added up.
+    grace, keep, ignore_unreadable
+        As of `GarbageCollector.collect`.
+
+    Raises
+    ------
+    ConfigurationError
+        If no store is named, or there is none.
 
     Examples
     --------
@@ -245,12 +304,23 @@ def collect_garbage(
         for report in collect_garbage(schema):
             print(report)
     """
-    names = _connection_of(schemas).stores.names if stores is None else stores
-    collectors = [GarbageCollector(*schemas, store=name) for name in names]
     return [
-        collector.collect(not delete, grace=grace, ignore_unreadable=ignore_unreadable)
-        for collector in collectors
+        collector.collect(not delete, grace=grace, keep=keep, ignore_unreadable=ignore_unreadable)
+        for collector in garbage_collectors(*schemas, stores=stores)
     ]
+
+
+def _store_names(connection: Connection, stores: str | Iterable[str]) -> list[str]:
+    given = [stores] if isinstance(stores, str) else stores or ()
+    names = [name for name in given if name]
+    if ALL_STORES in names:
+        names = connection.stores.names
+    if not names:
+        raise ConfigurationError(
+            f"No store is named: write their names, or '{ALL_STORES}' for all that are set up. "
+            f"There are {', '.join(connection.stores.names) or 'none'}."
+        )
+    return [connection.stores.resolve(name) for name in dict.fromkeys(names)]
 
 
 def _connection_of(schemas: Sequence[Schema]) -> Connection:
@@ -260,18 +330,18 @@ def _connection_of(schemas: Sequence[Schema]) -> Connection:
     return next(iter(connections.values()))
 
 
-def _unreadable(rows: Marks) -> ObjectError:
-    places = "; ".join(f"{place}: {value}" for place, value in rows.unreadable.items())
-    return ObjectError(
-        f"Nothing was deleted: what rows refer to cannot be read from {places}. Import the codecs' "
-        "modules, mend the rows, or pass ignore_unreadable=True to take these for no reference."
-    )
-
-
-def _bytes(number: int) -> str:
-    size = float(number)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
+def _unreadable(rows: Marks, store: Store, connection: Connection) -> ObjectError:
+    parts = [f"Nothing was deleted from store '{store.name}'."]
+    if rows.unreadable:
+        places = "; ".join(f"{place}: {value}" for place, value in rows.unreadable.items())
+        parts.append(
+            f"What rows refer to cannot be read from {places}. Import the codecs' modules, mend "
+            "the rows, or pass ignore_unreadable=True to take these for no reference."
+        )
+    if rows.unseen:
+        parts.append(
+            f"{connection.get_user()} may not read what may refer to objects there: "
+            f"{', '.join(rows.unseen)}. Run the collector as a user with SELECT on *.*, or pass "
+            "ignore_unreadable=True if you know that nothing in there does."
+        )
+    return ObjectError(" ".join(parts))

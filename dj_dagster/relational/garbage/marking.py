@@ -1,21 +1,28 @@
 """The paths that rows refer to: read from the columns as they are stored, in one snapshot.
 
 The rows of all schemas count, as a copied row may refer to an object of another schema, and the
-columns of unknown codecs count too.
+columns of unknown codecs count too. What the user may not read is named: servers hide it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 
-from dj_dagster.errors import DefinitionError, ObjectError, QueryError
+from dj_dagster.errors import (
+    DefinitionError,
+    MissingTableError,
+    ObjectError,
+    QueryError,
+    TransientError,
+    UnknownAttributeError,
+)
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import Family
@@ -23,13 +30,45 @@ from dj_dagster.objects.codecs import CodecChain
 from dj_dagster.objects.external_pointer import ExternalPointerType
 from dj_dagster.objects.store import Store, checked_path
 from dj_dagster.objects.stores import Stores
+from dj_dagster.relational.backends.rights import Rights
 from dj_dagster.relational.database.catalog import Catalog
 from dj_dagster.relational.database.connection import Connection
 
 _ROWS_AT_ONCE = 5000
 
+_TRIES = 5
+"""How often the rows are read again because tables were declared or dropped meanwhile."""
+
 Reference = tuple[str, str | None]
 Read = Callable[[Any], Iterable[Reference]]
+Belongs = Callable[[str | None], bool]
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column that may hold references.
+
+    Attributes
+    ----------
+    read
+        Returns the references in a value.
+    store
+        The store that it was declared for, "" for the default store, None if that is not known.
+    """
+
+    table: TableName
+    name: str
+    read: Read
+    store: str | None
+
+    @property
+    def place(self) -> str:
+        """Schema, table and attribute."""
+        return f"{self.table}.{self.name}"
+
+    def concerns(self, belongs: Belongs) -> bool:
+        """Whether what it holds may refer to a store."""
+        return self.store is None or belongs(self.store)
 
 
 @dataclass
@@ -40,10 +79,13 @@ class Marks:
     ----------
     unreadable
         Columns with values of which it is not known what they refer to, each with one of them.
+    unseen
+        What the user may not read although it may refer to the store.
     """
 
     paths: set[str] = field(default_factory=set[str])
     unreadable: dict[str, str] = field(default_factory=dict[str, str])
+    unseen: list[str] = field(default_factory=list[str])
 
 
 def marks(connection: Connection, store: Store) -> Marks:
@@ -53,44 +95,83 @@ def marks(connection: Connection, store: Store) -> Marks:
     ------
     QueryError
         In a transaction, whose view of the rows may be an old one.
+    TransientError
+        If tables are declared and dropped all the time.
     """
     if connection.in_transaction:
         raise QueryError("Garbage is collected outside of transactions: leave this one first.")
-    # A catalog of its own: another process may have declared tables that ours does not know.
-    columns = list(_columns(Catalog(connection.backend, connection.cursor), connection))
-    found = Marks()
     belongs = _belonging(connection.stores, store)
+    columns = _columns(connection)
+    for _ in range(_TRIES):
+        found = None
+        with suppress(MissingTableError, UnknownAttributeError):
+            found = _marks(connection, columns, belongs)
+        before, columns = columns, _columns(connection)
+        # A table that was declared in between may have taken over references from another.
+        same = [column.place for column in before] == [column.place for column in columns]
+        if found is not None and same:
+            found.unseen += _hidden(connection)
+            return found
+    raise TransientError(
+        "Nothing was deleted, as tables were declared, altered or dropped all the time while their "
+        "rows were read: try again when that is over."
+    )
+
+
+def _marks(connection: Connection, columns: Iterable[_Column], belongs: Belongs) -> Marks:
+    found = Marks()
+    rights = _rights(connection)
     with _snapshot(connection) as session:
-        for table, attribute, read in columns:
-            for value in _values(session, connection, table, attribute.name):
-                _mark(found, f"{table}.{attribute.name}", read, value, belongs)
+        for column in columns:
+            if rights.reads(column.table):
+                for value in _values(session, connection, column.table, column.name):
+                    _mark(found, column, value, belongs)
+            elif column.concerns(belongs) and str(column.table) not in found.unseen:
+                found.unseen.append(str(column.table))
     return found
 
 
-def _mark(
-    found: Marks, place: str, read: Read, value: Any, belongs: Callable[[str | None], bool]
-) -> None:
+def _mark(found: Marks, column: _Column, value: Any, belongs: Belongs) -> None:
     try:
-        references = [(checked_path(path), name) for path, name in read(value)]
+        references = [(checked_path(path), name) for path, name in column.read(value)]
     except Exception as error:
         # A codec of somebody else's may fail in any way.
-        found.unreadable.setdefault(place, f"{value!r:.100} ({error})")
+        if column.concerns(belongs):
+            found.unreadable.setdefault(column.place, f"{value!r:.100} ({error})")
         return
+    # Not by what was declared: that may have changed since the row came.
     found.paths.update(path for path, name in references if belongs(name))
 
 
-def _columns(
-    catalog: Catalog, connection: Connection
-) -> Iterator[tuple[TableName, Attribute, Read]]:
-    """Yield the columns that may hold references, and how they are read."""
-    for schema in connection.schema_names():
-        for name, stored in catalog.tables(schema).items():
-            for attribute in stored.heading.all_attributes.values():
-                if (read := _reader(attribute, connection)) is not None:
-                    yield name, attribute, read
+def _hidden(connection: Connection) -> Iterator[str]:
+    """Yield what of the database the user may not even know of."""
+    rights = _rights(connection)
+    for schema in sorted({*connection.schema_names(), *rights.revoked}):
+        if not rights.shows_tables(schema):
+            yield f"tables of {schema}"
+    if not rights.shows_schemas:
+        yield "schemas that are not shown to this user"
 
 
-def _reader(attribute: Attribute, connection: Connection) -> Read | None:
+def _rights(connection: Connection) -> Rights:
+    with connection.cursor() as session:
+        return connection.backend.rights(session)
+
+
+def _columns(connection: Connection) -> list[_Column]:
+    """Return the columns that may hold references."""
+    # A catalog of its own: another process may have declared tables that ours does not know.
+    catalog = Catalog(connection.backend, connection.cursor)
+    return [
+        column
+        for schema in connection.schema_names()
+        for name, stored in catalog.tables(schema).items()
+        for attribute in stored.heading.all_attributes.values()
+        if (column := _column(name, attribute, connection)) is not None
+    ]
+
+
+def _column(table: TableName, attribute: Attribute, connection: Connection) -> _Column | None:
     kind = attribute.type
     # Objects of DataJoint 0.14 lie outside of the folders that are collected.
     if kind is None or kind.family is not Family.CODEC or isinstance(kind, ExternalPointerType):
@@ -98,12 +179,13 @@ def _reader(attribute: Attribute, connection: Connection) -> Read | None:
     try:
         chain = connection.codecs.resolve(kind)
     except DefinitionError:
-        return _required(_any_paths, kind.store)
+        return _Column(table, attribute.name, _required(_any_paths, kind.store), kind.store)
     inner = chain.column_type
     if inner.family is not Family.JSON and chain.store is None:
         return None
     decode = connection.backend.decoder(inner) or (lambda value: value)
-    return _required(lambda value: _paths(chain, decode(value)), chain.store)
+    read = _required(lambda value: _paths(chain, decode(value)), chain.store)
+    return _Column(table, attribute.name, read, chain.store)
 
 
 def _paths(chain: CodecChain, stored: Any) -> list[Reference]:
@@ -147,7 +229,7 @@ def _required(read: Read, store: str | None) -> Read:
     return checked
 
 
-def _belonging(stores: Stores, store: Store) -> Callable[[str | None], bool]:
+def _belonging(stores: Stores, store: Store) -> Belongs:
     """Return what tells whether a reference by a store's name may mean this store."""
 
     def belongs(name: str | None) -> bool:

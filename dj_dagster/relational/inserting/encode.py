@@ -18,6 +18,7 @@ from dj_dagster.objects.keeping import StoredObjects
 from dj_dagster.relational.backends.insert_statement import DEFAULT, InsertMode
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.write_buffer import EncodedRows
+from dj_dagster.relational.garbage.owners import register_writer
 from dj_dagster.relational.inserting.column_checks import checked_column
 from dj_dagster.relational.inserting.insert_columns import (
     InsertColumn,
@@ -170,6 +171,8 @@ class RowEncoder:
     def _column(self, column: InsertColumn, batch: Batch) -> Sequence[Any]:
         values = batch.columns[column.attribute.name]
         if column.codec is not None:
+            if column.has_store and any(value is not None for value in values):
+                register_writer(self._connection, self._table.name.schema, column.codec)
             pack = self._packing(column, column.codec, batch)
             if column.codec.encodes_concurrently and batch.size > 1:
                 return self._each_at_once(column, batch, values, pack)

@@ -14,6 +14,7 @@ from dj_dagster.objects.object_codec import ObjectCodec, published
 from dj_dagster.objects.object_ref import manifest_path
 from dj_dagster.objects.store import Store
 from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.garbage.owners import register_writer
 
 
 class Insertable(Protocol):
@@ -145,6 +146,7 @@ class StagedInsert(AbstractContextManager["StagedInsert"]):
                 f"{self._table.name} has no attribute {field!r} of type <object@> or <zarr@>: only "
                 "these are written in place."
             )
+        register_writer(connection, self._table.name.schema, chain)
         return connection.stores.get(chain.store)
 
     def _key(self) -> dict[str, Any]:
