@@ -99,9 +99,9 @@ def work_beside(schema: dj.Schema, start: float) -> dict[str, int]:
     counts = dict.fromkeys(("collections", "deleted", "restored", "freed"), 0)
     while (passed := time.monotonic() - start) < LIMIT:
         # What is restored competes with what writers store anew meanwhile.
-        if counts["deleted"] and counts["collections"] % 8 == 0:
+        if counts["deleted"] and counts["collections"] % 4 == 0:
             counts["restored"] += collector.restore().restored
-        report = collector.collect(dry_run=False, grace=GRACE, keep=1)
+        report = collector.collect(dry_run=False, grace=GRACE, keep=GRACE / 2)
         assert (report.missing, report.restored) == ((), 0)
         counts["collections"] += 1
         counts["deleted"] += report.deleted
