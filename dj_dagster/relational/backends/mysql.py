@@ -35,8 +35,8 @@ from dj_dagster.relational.backends.json_casts import cast_type
 from dj_dagster.relational.backends.mysql_among import among
 from dj_dagster.relational.backends.mysql_json import json_at, json_is
 from dj_dagster.relational.backends.mysql_marks import ServerMarks
-from dj_dagster.relational.database_url import demands_tls, shown_url, without_secrets
 from dj_dagster.relational.backends.rights import Rights
+from dj_dagster.relational.database_url import demands_tls, shown_url, without_secrets
 from dj_dagster.relational.sql_elements import Pieces
 from dj_dagster.relational.stored import RawTable
 
