@@ -16,7 +16,7 @@ import pytest
 import dj_dagster as dj
 from dj_dagster.objects.registry import registrations
 from dj_dagster.objects.store import Store
-from tests.services.mariadb import drop_databases
+from tests.services.database_server import drop_databases
 
 DEFINITION = """
 scan_id : int32
@@ -258,9 +258,9 @@ def test_content_in_the_trash_is_written_anew(
 
 
 @pytest.fixture
-def server_schema(mariadb_url: str, stores: dj.Stores) -> Iterator[dj.Schema]:
+def server_schema(server_url: str, stores: dj.Stores) -> Iterator[dj.Schema]:
     prefix = f"t{uuid.uuid4().hex[:8]}_"
-    opened = dj.Connection(mariadb_url, stores=stores, safemode=False)
+    opened = dj.Connection(server_url, stores=stores, safemode=False)
     schema = dj.Schema(f"{prefix}lab", connection=opened)
     table = declared(schema)
     table.insert([row(n) for n in range(3)])
@@ -268,12 +268,12 @@ def server_schema(mariadb_url: str, stores: dj.Stores) -> Iterator[dj.Schema]:
     make_old(stores.get("raw"))
     yield schema
     opened.close()
-    drop_databases(mariadb_url, prefix)
+    drop_databases(server_url, prefix)
 
 
 @pytest.fixture
 def granted(
-    server_schema: dj.Schema, mariadb_url: str, stores: dj.Stores
+    server_schema: dj.Schema, server_url: str, stores: dj.Stores
 ) -> Iterator[Callable[..., dj.Schema]]:
     """Return a function: the schema as seen by a new user with some grants and no others."""
     admin, opened, users = server_schema.connection, list[dj.Connection](), list[str]()
@@ -285,7 +285,7 @@ def granted(
             users.append(f"'{user}'@'{host}'")
             for grant in grants:
                 admin.query(f"GRANT {grant} TO '{user}'@'{host}'")
-        url = f"mysql+pymysql://{user}:pw@{mariadb_url.rpartition('@')[2]}"
+        url = f"mysql+pymysql://{user}:pw@{server_url.rpartition('@')[2]}"
         opened.append(dj.Connection(url, stores=stores, safemode=False))
         return dj.Schema(server_schema.name, connection=opened[-1], create_schema=False)
 
