@@ -191,6 +191,20 @@ def test_objects_of_before_are_collected_once_somebody_claims_them(
     assert [found.path for found in report.garbage] == [old]
 
 
+def test_a_schema_that_was_dropped_and_made_again_registers_anew(
+    schema: dj.Schema, stores: dj.Stores
+) -> None:
+    declared(schema).insert1(row(1))
+    schema.drop()
+    again = dj.Schema(schema.name, connection=schema.connection)
+    declared(again).insert1(row(2))
+    make_old(stores.get("raw"))
+    # On MariaDB, which has no number of its own, it is another database.
+    dj.GarbageCollector(again, store="raw").claim()
+    report = collect(again)
+    assert (report.kept, report.deleted) == (2, 2)
+
+
 def test_a_schema_without_objects_needs_no_record(schema: dj.Schema) -> None:
     declared(schema)
     assert collect(schema).deleted == 0

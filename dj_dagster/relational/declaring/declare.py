@@ -77,6 +77,10 @@ def drop_schema(connection: Connection, schema: str) -> None:
             )
         connection.backend.drop_schema(session, schema)
     connection.catalog.forget(schema)
+    # MariaDB's hidden table is gone, so that a schema of this name registers with stores anew.
+    connection.registered -= {
+        (store, name) for store, name in connection.registered if name == schema
+    }
 
 
 def ensure_table(
