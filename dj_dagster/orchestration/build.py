@@ -29,6 +29,7 @@ from dj_dagster.orchestration.assets import (
 from dj_dagster.orchestration.checks import (
     TableChecks,
     blocking_keys,
+    check_watch,
     code_watch,
     table_checks,
 )
@@ -198,6 +199,7 @@ def build_definitions(
                 managed=own,
                 settings=settings,
                 code=lambda: code_watch(graph, wanted),
+                checks=lambda: check_watch(graph, wanted),
             ),
             *sensors,
         ],

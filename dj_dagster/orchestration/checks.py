@@ -2,11 +2,12 @@
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 from dagster import (
     AssetCheckEvaluation,
@@ -16,6 +17,7 @@ from dagster import (
     AssetChecksDefinition,
     AssetCheckSeverity,
     AssetCheckSpec,
+    AssetKey,
     DagsterInstance,
     Failure,
     multi_asset_check,
@@ -24,18 +26,25 @@ from dagster import (
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration.naming import op_name, short_name
 from dj_dagster.orchestration.outdated import CURRENT, CodeWatch, ages
+from dj_dagster.orchestration.pauses import Pause
 from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.workflow.pending import orphans
 
 COMPLETE, PARTS, PARENTS, FRESH = "complete", "parts", "parents", "fresh"
 
+PATIENCE = 60.0
+"""Seconds for which checks wait for the runs that are at work in a table."""
+
 Numbers = Mapping[str, int | float | str]
 
 
 @dataclass(frozen=True)
 class TableChecks:
-    """Which checks tables have. Runs that the sensor starts evaluate those that block, alone.
+    """Which checks tables have.
+
+    The sensor evaluates them itself once something has happened in a table and no run is at work in
+    it. The runs that it starts evaluate those that block, alone.
 
     Attributes
     ----------
@@ -85,6 +94,18 @@ def code_watch(graph: TableGraph, wanted: TableChecks) -> CodeWatch:
     return CodeWatch(graph, nodes if wanted.current else ())
 
 
+def check_watch(graph: TableGraph, wanted: TableChecks) -> "CheckWatch":
+    """Return what evaluates all other checks of tables in which something has happened."""
+    found = {node.key: _checks(graph, node, wanted) for node in graph.nodes}
+    # `CodeWatch` reports that one.
+    return CheckWatch(
+        {
+            key: {name: check for name, check in checks.items() if name != CURRENT}
+            for key, checks in found.items()
+        }
+    )
+
+
 def blocking_keys(checks: Iterable[AssetChecksDefinition]) -> frozenset[AssetCheckKey]:
     """Return those checks that block."""
     specs = (spec for definition in checks for spec in definition.check_specs)
@@ -92,6 +113,66 @@ def blocking_keys(checks: Iterable[AssetChecksDefinition]) -> frozenset[AssetChe
 
 
 Check = Callable[[DagsterInstance], tuple[bool, Numbers]]
+
+
+class CheckWatch:
+    """Evaluates the checks of tables in which something has happened, and reports what is new.
+
+    Parameters
+    ----------
+    checks
+        The checks of each table.
+
+    Attributes
+    ----------
+    due
+        The tables in question, each with the time when it happened.
+    """
+
+    def __init__(self, checks: Mapping[AssetKey, Mapping[str, Check]]) -> None:
+        self._checks = {key: found for key, found in checks.items() if found}
+        self._pauses: defaultdict[AssetKey, Pause] = defaultdict(Pause)
+        self.due: dict[AssetKey, float] = {}
+
+    def note(self, key: AssetKey | None) -> None:
+        """Note that something has happened in a table."""
+        if key is not None and key in self._checks:
+            self.due.setdefault(key, time.monotonic())
+
+    def ready(self, busy: Collection[AssetKey]) -> list[AssetKey]:
+        """Return the tables to report now; those that are busy, or were slow just now, wait."""
+        late = time.monotonic() - PATIENCE
+        idle = (key for key, since in self.due.items() if key not in busy or since < late)
+        return [key for key in idle if self._pauses[key].over]
+
+    def report(self, instance: DagsterInstance, key: AssetKey) -> None:
+        """Evaluate the checks of a table, and report those that say something else than before."""
+        began = time.monotonic()
+        self.due.pop(key, None)
+        names = {AssetCheckKey(key, name): check for name, check in self._checks[key].items()}
+        before = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(names))
+        rows = 0.0
+        for check_key, check in names.items():
+            passed, numbers = check(instance)
+            rows += sum(each for each in numbers.values() if isinstance(each, int))
+            record = before.get(check_key)
+            said = record.evaluation if record is not None else None
+            if said is not None and (said.passed, _values(said)) == (passed, numbers):
+                continue
+            evaluation = AssetCheckEvaluation(
+                asset_key=key,
+                check_name=check_key.name,
+                passed=passed,
+                severity=AssetCheckSeverity.WARN,
+                # It is taken, although Dagster's annotation does not say so.
+                metadata=cast(Any, dict(numbers)),
+            )
+            instance.report_runless_asset_event(evaluation)
+        self._pauses[key].after(began, rows)
+
+
+def _values(evaluation: AssetCheckEvaluation) -> dict[str, object]:
+    return {name: each.value for name, each in evaluation.metadata.items()}
 
 
 def _of_table(

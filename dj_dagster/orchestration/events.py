@@ -34,11 +34,8 @@ from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 
-INSTANT = 0.001
-"""Seconds between two marks of a table: of those with the same millisecond the UI shows one."""
-
 LEAD = 10.0
-"""Seconds that a mark's time may be ahead of the clock, where more than one comes in an instant."""
+"""Seconds that a mark's time may be ahead of the clock, where many come in one millisecond."""
 
 
 @dataclass(frozen=True)
@@ -81,29 +78,36 @@ class Mark:
 
     @property
     def kind(self) -> int:
-        """What decides the order in which the marks of one table are written."""
+        """0 for rows that are there, 1 for a plan, 2 for a note: the order of writing."""
         return 2 if self.note is not None else int(self.planned)
 
 
 class Clock:
-    """Gives each mark of a table a time of its own, later than that of the one before."""
+    """Gives each mark of a table a millisecond of its own, later than that of the one before.
+
+    Of events with the same one the UI shows one.
+    """
 
     def __init__(self) -> None:
-        self._last: dict[AssetKey, float] = {}
+        self._last: dict[AssetKey, int] = {}
         self._lock = threading.Lock()
 
     def times(self, key: AssetKey, wanted: Iterable[float]) -> list[float]:
         """Return times that are as wanted, or a little later.
 
-        They are no more than `LEAD` ahead of the clock, and closer together where they would be.
+        They are no more than `LEAD` ahead of the clock, and share one where they would be.
         """
         found: list[float] = []
         with self._lock:
-            last, most = self._last.get(key, 0.0), time.time() + LEAD
+            # In whole milliseconds, as the UI reads them; halves keep clear of rounding.
+            last, most = self._last.get(key, 0), int((time.time() + LEAD) * 1000)
             for each in wanted:
-                step = INSTANT if last < most else INSTANT / 1000
-                last = max(each, last + step)
-                found.append(last)
+                instant = int(each * 1000)
+                if instant <= last:
+                    instant = last + 1 if last < most else last
+                    each = (instant + 0.5) / 1000
+                last = instant
+                found.append(each)
             self._last[key] = last
         return found
 

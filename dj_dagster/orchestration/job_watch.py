@@ -1,10 +1,10 @@
-"""Which keys the job queues have let go of: their error was cleared, or they were given back."""
+"""Which keys the job queues hold, and have let go of: cleared errors, and keys given back."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,10 +15,16 @@ from dj_dagster.orchestration.pauses import Pause
 from dj_dagster.orchestration.regions import EVERYTHING, Region
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.fetching import fetch
 from dj_dagster.workflow.job_table import queue_name
 from dj_dagster.workflow.jobs import JobQueue
 
 HELD = ("error", "ignore", "reserved")
+
+Row = tuple[Any, ...]
+
+Errors = Mapping[str, Sequence[Row]]
+"""The failed jobs of a table, by partition."""
 
 
 class JobWatch:
@@ -26,7 +32,9 @@ class JobWatch:
 
     def __init__(self, nodes: Iterable[TableNode]) -> None:
         self._nodes = {queue_name(node.name): node for node in nodes}
-        self._jobs: dict[TableName, dict[tuple[Any, ...], str]] = {}
+        # The status of each job, and when it came to that.
+        self._jobs: dict[TableName, dict[Row, tuple[str, Any]]] = {}
+        self._errors: dict[TableName, Errors] = {}
         self._pauses: dict[TableName, Pause] = defaultdict(Pause)
 
     def __contains__(self, name: TableName) -> bool:
@@ -36,32 +44,47 @@ class JobWatch:
         """Return the table whose queue has a name."""
         return self._nodes[name]
 
-    def freed(self, name: TableName) -> Region:
-        """Return where keys are free that a queue held before, and end jobs of keys that are made.
+    def seen(self, name: TableName) -> bool:
+        """Whether a queue was looked at since all was to be looked at anew."""
+        return name in self._jobs
+
+    def errors(self, node: TableNode) -> Errors:
+        """Return the failed jobs of a table as they were when its queue was looked at."""
+        return self._errors.get(queue_name(node.name), {})
+
+    def look(self, name: TableName) -> tuple[Region, set[str]]:
+        """Look at a queue, and end its jobs of keys that are made.
 
         These are left behind where a worker was killed, or a key was made without the queue.
+
+        Returns
+        -------
+        tuple
+            Where keys are free that the queue held before, and the partitions in which keys have
+            failed, or have no error any more.
         """
-        node = self._nodes[name]
-        if own_table(node) is None:
-            return EVERYTHING
+        node, before = self._nodes[name], self._jobs.get(name, {})
         queue, pause, began = JobQueue(node.table), self._pauses[name], time.monotonic()
-        if pause.over:
+        own = own_table(node) is not None
+        if own and pause.over:
             queue.end_made()
             pause.after(began)
-        names = [*queue.rows.key, "status"]
-        jobs = {
-            tuple(job[n] for n in names[:-1]): str(job["status"])
-            for job in (queue & [{"status": status} for status in HELD]).to_dicts()
-        }
-        before = self._jobs.get(name, {})
-        self._jobs[name] = jobs
-        return _region(queue, (row for row in before if row not in jobs))
+        # DataJoint declares the queue of a table of its own when that is first filled.
+        there = own or queue.connection.catalog.find(name) is not None
+        jobs = self._jobs[name] = _held(queue) if there else {}
+        failed, failed_before = _failed(jobs), _failed(before)
+        self._errors[name] = _by_partition(node, queue, failed)
+        # The time tells a key that has failed again.
+        turned = {row for row, _ in failed.items() ^ failed_before.items()}
+        freed = (row for row in before if row not in jobs)
+        return _region(queue, freed) if own else EVERYTHING, {*_by_partition(node, queue, turned)}
 
     def free_dead(self, connection: Connection) -> Iterator[tuple[TableNode, Region]]:
         """Have the keys made again whose worker died; yield where they are."""
         for name, jobs in self._jobs.items():
             node = self._nodes[name]
-            if node.table.connection == connection and "reserved" in jobs.values():
+            reserved = any(status == "reserved" for status, _ in jobs.values())
+            if own_table(node) is not None and node.table.connection == connection and reserved:
                 # The look at a queue that is gone says so, under its own name.
                 with suppress(MissingTableError):
                     queue = JobQueue(node.table)
@@ -75,3 +98,25 @@ class JobWatch:
 def _region(queue: JobQueue, rows: Iterable[tuple[Any, ...]]) -> Region:
     names = queue.rows.key
     return Region(keys=tuple(dict(zip(names, row, strict=True)) for row in rows))
+
+
+def _held(queue: JobQueue) -> dict[Row, tuple[str, Any]]:
+    rows = queue.rows
+    names = [*rows.key, "status", "completed_time"]
+    found = fetch.rows(rows.connection, rows.node(*HELD), names)
+    return {tuple(row[:-2]): (str(row[-2]), row[-1]) for row in found}
+
+
+def _failed(jobs: Mapping[Row, tuple[str, Any]]) -> dict[Row, tuple[str, Any]]:
+    return {row: job for row, job in jobs.items() if job[0] == "error"}
+
+
+def _by_partition(node: TableNode, queue: JobQueue, rows: Collection[Row]) -> Errors:
+    """Return rows of a queue by partition, where that is told by the queue's key."""
+    found: dict[str, list[Row]] = {}
+    names = queue.rows.key if rows else []
+    if node.grain is not None and set(node.grain.names) <= set(names):
+        for row in rows:
+            partition = node.grain.encode(dict(zip(names, row, strict=True)))
+            found.setdefault(partition, []).append(row)
+    return found

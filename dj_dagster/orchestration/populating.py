@@ -13,6 +13,7 @@ from dagster import (
 
 from dj_dagster.orchestration.aging import Aging
 from dj_dagster.orchestration.events import Mark, write_marks
+from dj_dagster.orchestration.failures import failure_marks
 from dj_dagster.orchestration.node_keys import own_table
 from dj_dagster.orchestration.progress import Progress, Shown
 from dj_dagster.orchestration.provenance import Provenance
@@ -86,7 +87,8 @@ def populate_table(
     shown = Shown(step, node, progress)
     step.log.info(f"{node.title}: {'all' if keys is None else len(keys)} keys are to be made")
     aging = Aging(step.instance, graph, node)
-    marks = Marks(step, Provenance(step.instance, graph, node, step.origin.run_id))
+    provenance = Provenance(step.instance, graph, node, step.origin.run_id)
+    marks = Marks(step, provenance, shown.with_rows)
     notes = NoteTaker(node.table, node.maker.key_names, node.staleness.code)
     there, withdrawn = list[str](), list[Mark]()
     outcomes = made_again(graph, aging, node, keys, existing, retry_errors=retry_errors, work=work)
@@ -179,15 +181,17 @@ def _marks(
             "rows": outcome.rows,
             "bytes": outcome.bytes,
             "seconds_make": round(outcome.seconds, 6),
-            **shown.preview(outcome),
         }
+        shown.made(partition, outcome.key)
         return [Mark(node.key, partition, metadata), *(Mark(part, partition) for part in parts)]
     if outcome.status == "present" and step.by_person:
         return [Mark(node.key, partition, note=PRESENT)]
     if outcome.status == "left":
         return [Mark(node.key, partition, note=f"Not made again. {outcome.error}")]
-    if outcome.status == "failed" and partition is not None and partition not in planned:
-        return [Mark(key, partition, planned=True) for key in (node.key, *parts)]
+    if outcome.status == "failed":
+        plan = partition is not None and partition not in planned
+        keys, text = (node.key, *parts), outcome.message
+        return failure_marks(keys, partition, text, outcome.traceback, plan=plan)
     return []
 
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dagster import MetadataValue
 
-from dj_dagster.orchestration.events import observe
+from dj_dagster.errors import DataJointError
+from dj_dagster.orchestration.events import Mark, observe
 from dj_dagster.orchestration.step import Step
 from dj_dagster.orchestration.table_node import TableNode
-from dj_dagster.relational.fetching.preview import markdown_preview
-from dj_dagster.workflow.populate import KeyOutcome
+from dj_dagster.relational.fetching.preview import first_rows, markdown_table, plain_values
+from dj_dagster.workflow.populate import Key, KeyOutcome
 
 SECONDS_BETWEEN_EVENTS = 30.0
 """How often a step's progress goes into the event log, in seconds."""
 
-PREVIEWS = 5
-"""Keys of a step whose first rows are shown with their marks."""
+PICTURED = 5
+"""Keys of a step whose larger values are read, to be pictured with their marks."""
 
 PREVIEW_ROWS = 3
+
+LINE = 200
+"""Characters of the line that has a key's values, at most."""
 
 
 @dataclass
@@ -59,12 +64,13 @@ class Progress:
 
 
 class Shown:
-    """What a step shows of its work beside the marks: progress, and a preview of a few keys."""
+    """What a step shows of its work beside the marks: progress, and the first rows of each key."""
 
     def __init__(self, step: Step, node: TableNode, progress: Progress) -> None:
         self._step, self._node, self._progress = step, node, progress
         self._began = self._told = time.monotonic()
-        self._previews = 0
+        self._pictured = 0
+        self._made: dict[str | None, Key] = {}
 
     def tell(self) -> None:
         """Log the progress; on long steps put it into the asset's own events now and then."""
@@ -80,12 +86,48 @@ class Shown:
             metadata |= {"total": total, "seconds_left": round(left)}
         observe(self._step.instance, self._node.key, metadata, self._step.origin)
 
-    def preview(self, outcome: KeyOutcome) -> dict[str, Any]:
-        """Return metadata with the first rows of a key, for the first few keys of a step."""
-        if self._previews >= PREVIEWS:
+    def made(self, partition: str | None, key: Key) -> None:
+        """Note a key whose rows are to be shown."""
+        self._made[partition] = key
+
+    def with_rows(self, marks: Sequence[Mark]) -> list[Mark]:
+        """Return marks, those of keys made since the last time with the first rows of each."""
+        made, self._made = self._made, {}
+        if not made:
+            return list(marks)
+        pictured = dict(list(made.items())[: max(0, PICTURED - self._pictured)])
+        self._pictured += len(pictured)
+        rest = {partition: key for partition, key in made.items() if partition not in pictured}
+        try:
+            found = {**self._rows(pictured, large=True), **self._rows(rest, large=False)}
+        except DataJointError as error:
+            # The keys are made, and are to be marked in any case.
+            self._step.log.warning(f"{self._node.title}: the rows cannot be shown: {error}")
+            return list(marks)
+        return [
+            replace(mark, metadata={**(mark.metadata or {}), **found[mark.partition]})
+            if mark.key == self._node.key and not mark.kind and mark.partition in found
+            else mark
+            for mark in marks
+        ]
+
+    def _rows(
+        self, keys: Mapping[str | None, Key], *, large: bool
+    ) -> dict[str | None, dict[str, Any]]:
+        """Return the metadata that shows the first rows of some keys, by partition."""
+        if not keys:
             return {}
-        self._previews += 1
         table: Any = self._node.table
-        rows: Any = table & outcome.key
-        text = markdown_preview(rows.connection, rows.node, PREVIEW_ROWS)
-        return {"preview": MetadataValue.md(text)}
+        rows: Any = table & list(keys.values())
+        by, heading = list(next(iter(keys.values()))), rows.heading
+        most = PREVIEW_ROWS * len(keys)
+        found = first_rows(rows.connection, rows.node, by, PREVIEW_ROWS, most, large=large)
+        shown: dict[str | None, dict[str, Any]] = {}
+        for partition, key in keys.items():
+            if first := found.get(tuple(key.values())):
+                text = markdown_table(heading.names, first)
+                shown[partition] = {"preview": MetadataValue.md(text)}
+                # Markdown is behind a click in the UI, a line of text is not.
+                if line := plain_values(heading, first[0], LINE):
+                    shown[partition]["values"] = MetadataValue.text(line)
+        return shown

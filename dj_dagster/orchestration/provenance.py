@@ -153,7 +153,7 @@ def last_marks(
 
 
 def _says_made(mark: Mark) -> bool:
-    return not mark.planned and mark.note is None
+    return not mark.kind and not mark.again
 
 
 def _mapped(own: Grain, theirs: Grain, partitions: Iterable[str]) -> dict[str, str]:

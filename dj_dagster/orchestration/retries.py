@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from dagster import AssetKey, DagsterEventType, DagsterInstance, EventRecordsFilter
+from dagster._core.instance.utils import RUNLESS_RUN_ID
 
 from dj_dagster.orchestration.node_keys import own_table
 from dj_dagster.orchestration.table_node import TableNode
@@ -137,6 +138,9 @@ def failures_of(
     counts: dict[str | None, int] = {}
     for record in records:
         partition = record.event_log_entry.get_dagster_event().partition
+        if record.run_id == RUNLESS_RUN_ID:
+            # It takes a plan back.
+            continue
         if record.storage_id > last.get(partition or "", 0):
             counts[partition] = counts.get(partition, 0) + 1
     return counts

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 
-from dagster import AssetKey, DagsterEventType, DagsterInstance
+from dagster import AssetKey, DagsterInstance
 
 from dj_dagster.orchestration.events import Mark, write_marks
 from dj_dagster.orchestration.node_keys import present_in, present_pages
+from dj_dagster.orchestration.provenance import last_marks
 from dj_dagster.orchestration.regions import Regions
+from dj_dagster.orchestration.shown import MISSING, shown
 from dj_dagster.orchestration.table_node import TableNode
-
-CHUNK = 10_000
-"""Partitions that the event log is asked for at once; SQLite limits a statement's variables."""
 
 ROWS = "dagster/row_count"
 
@@ -30,18 +29,21 @@ def unmarked_in(instance: DagsterInstance, node: TableNode, regions: Regions) ->
 
 def unmarked(instance: DagsterInstance, node: TableNode, partitions: list[str]) -> list[str]:
     """Return those partitions, of some that have rows, of which Dagster has no mark."""
-    marked = _marked(instance, node.key, partitions)
-    return node.finished([partition for partition in partitions if partition not in marked])
+    known = shown(instance, node.key, partitions)
+    return node.finished([p for p in partitions if not known.get(p, MISSING).marked])
 
 
-def _marked(instance: DagsterInstance, key: AssetKey, partitions: Sequence[str]) -> set[str]:
-    marked: set[str] = set()
-    event = DagsterEventType.ASSET_MATERIALIZATION
-    for start in range(0, len(partitions), CHUNK):
-        chunk = set(partitions[start : start + CHUNK])
-        found = instance.event_log_storage.get_latest_storage_id_by_partition(key, event, chunk)
-        marked.update(found)
-    return marked
+def repeated(
+    instance: DagsterInstance, node: TableNode, partitions: Collection[str]
+) -> dict[str, Mark]:
+    """Return marks that say of some partitions once more what their last materialisations said."""
+    records = last_marks(instance, node.key, partitions) if partitions else ()
+    found = {record.partition_key or "": record.asset_materialization for record in records}
+    return {
+        partition: Mark(node.key, partition, mark.metadata, again=True, tags=mark.tags)
+        for partition, mark in found.items()
+        if mark is not None
+    }
 
 
 def mark_row_count(instance: DagsterInstance, node: TableNode) -> int:
@@ -53,6 +55,13 @@ def mark_row_count(instance: DagsterInstance, node: TableNode) -> int:
     if rows == (_marked_row_count(instance, node.key) or 0):
         return 0
     return write_marks(instance, [Mark(node.key, None, {ROWS: rows})])
+
+
+def mark_single(instance: DagsterInstance, node: TableNode) -> int:
+    """Mark a table that `make` fills and that has one row at most, where nobody has marked it."""
+    if instance.get_latest_materialization_event(node.key) is not None or not node.table:
+        return 0
+    return write_marks(instance, [Mark(node.key, None)])
 
 
 def _marked_row_count(instance: DagsterInstance, key: AssetKey) -> object:

@@ -18,6 +18,7 @@ from dagster import (
 )
 
 from dj_dagster.errors import DataJointError
+from dj_dagster.orchestration.checks import CheckWatch
 from dj_dagster.orchestration.outdated import CodeWatch
 from dj_dagster.orchestration.requests import (
     Batch,
@@ -35,9 +36,15 @@ UNFINISHED = "the look at whole tables goes on in the next tick"
 class Watches:
     """What is remembered of each Dagster instance; most often there is one."""
 
-    def __init__(self, graph: TableGraph, code: Callable[[], CodeWatch]) -> None:
+    def __init__(
+        self,
+        graph: TableGraph,
+        code: Callable[[], CodeWatch],
+        checks: Callable[[], CheckWatch],
+    ) -> None:
         self._graph = graph
         self._code = code
+        self._checks = checks
         self._watches: dict[str, Watch] = {}
         self._lock = threading.Lock()
 
@@ -46,7 +53,8 @@ class Watches:
         """Give the watch of an instance to one tick at a time; after an error it is forgotten."""
         with self._lock:
             name = repr(instance.get_ref()) if instance.is_persistent else ""
-            watch = self._watches.pop(name, None) or Watch(self._graph, self._code())
+            watch = self._watches.pop(name, None)
+            watch = watch or Watch(self._graph, self._code(), self._checks())
             yield watch
             if name:
                 self._watches[name] = watch
@@ -58,6 +66,7 @@ def populate_sensor(
     managed: Iterable[AssetKey],
     settings: SensorSettings,
     code: Callable[[], CodeWatch],
+    checks: Callable[[], CheckWatch],
 ) -> SensorDefinition:
     """Return the sensor of some tables; it is on from the start.
 
@@ -67,12 +76,14 @@ def populate_sensor(
         Assets of the graph that are the user's own, which mark themselves when they run.
     code
         Gives what looks for rows of older code, for one instance.
+    checks
+        Gives what evaluates the other checks, for one instance.
     """
     own = frozenset(managed)
     automatic = [node for node in graph.populated if settings.of(node).automatic]
     targets = [node.key for node in automatic]
     parts = [part.key for node in automatic for part in graph.parts(node)]
-    watches = Watches(graph, code)
+    watches = Watches(graph, code, checks)
 
     @sensor(
         name=SENSOR_NAME,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from dagster import (
@@ -66,11 +66,23 @@ class Step:
 
 
 class Marks:
-    """Collects the marks of a step and writes them in batches, the first ones soon."""
+    """Collects the marks of a step and writes them in batches, the first ones soon.
 
-    def __init__(self, step: Step, provenance: Provenance | None = None) -> None:
+    Parameters
+    ----------
+    completed
+        Gives the marks of a batch what is found out for all of them at once.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        provenance: Provenance | None = None,
+        completed: Callable[[Sequence[Mark]], list[Mark]] = list,
+    ) -> None:
         self._step = step
         self._provenance = provenance
+        self._completed = completed
         self._waiting: list[Mark] = []
         self._written = time.monotonic()
 
@@ -85,7 +97,7 @@ class Marks:
 
     def write(self) -> None:
         """Write all that wait."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._completed(self._waiting), []
         tagged = self._provenance.tagged(waiting) if self._provenance else waiting
         write_marks(self._step.instance, tagged, self._step.origin)
         self._written = time.monotonic()

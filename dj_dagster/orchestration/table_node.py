@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -112,7 +112,10 @@ class TableNode:
         pending.sort(key=grain.encode)
         busy = Counter(map(grain.encode, pending))
         made = self.maker.make(pending, retry_errors=retry_errors)
-        yield from by_partition(made, grain, busy)
+        for outcome in by_partition(made, grain, busy):
+            # Keys that failed before are not tried again, and are pending still.
+            whole = outcome.status != "made" or self.finished([grain.encode(outcome.key)])
+            yield outcome if whole else replace(outcome, status="reserved")
         for key in wanted or ():
             if grain.encode(key) not in busy:
                 yield KeyOutcome(key, "present" if self.table & key else "missing")

@@ -74,6 +74,7 @@ class Tick:
         held = self._see_runs()
         for connection in watch.connections:
             guard.attempt(connection.url, connection, watch.see_changes, connection)
+        watch.see_losses(self.instance)
         if self._sweep_is_due():
             watch.sweep()
         self._look(budget)
@@ -86,7 +87,11 @@ class Tick:
         if asking.requests:
             budget.shorten(HURRY)
         upkeep.go_on()
+        if upkeep.changes.added:
+            watch.losses.hurry()
+            watch.see_losses(self.instance)
         self._report_code()
+        self._report_checks(held, budget)
         self._end_sweep(time.monotonic() - began)
         goes_on = watch.goes_on or asking.goes_on
         return TickResult(asking.requests, asking.exhausted, guard.errors, upkeep.changes, goes_on)
@@ -160,6 +165,22 @@ class Tick:
         free = watch.errors[node.key].free(node)
         if free:
             watch.retry(node, free)
+
+    def _report_checks(self, held: HeldKeys, budget: Budget) -> None:
+        """Report the checks of tables in which no run is at work, as long as there is time."""
+        watch = self.watch
+        asked = {node.key for batch in watch.asked.values() for node in batch.nodes}
+        for key in watch.checks.ready(asked | held.whole | held.partitions.keys()):
+            if budget.spent:
+                return
+            node = watch.graph.by_key[key]
+            self._guard.attempt(
+                f"checks of {node.title}",
+                node.table.connection,
+                watch.checks.report,
+                self.instance,
+                key,
+            )
 
     def _report_code(self) -> None:
         try:

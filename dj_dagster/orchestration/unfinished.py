@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from dagster import AssetKey, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
@@ -39,15 +40,30 @@ class HeldKeys:
         self.whole |= other.whole
 
 
+OUTSIDE_TAG = "dj_dagster/outside"
+"""Of runs that never ran: they stand for what has failed outside of runs."""
+
+INTERVAL = timedelta(seconds=3)
+"""How often failed runs are looked for, which takes a query."""
+
+OVERLAP = timedelta(seconds=10)
+"""How far back failed runs are looked for once more: Dagster's clocks may differ a little."""
+
+
 class RunBook:
     """The unfinished runs that have been read: what a run holds does not change."""
 
     def __init__(self) -> None:
         self._runs: dict[str, HeldKeys] = {}
         self._announcing: set[str] = set()
+        self._failed: dict[str, datetime] = {}
+        self._read: datetime | None = None
 
     def read(self, instance: DagsterInstance, graph: TableGraph) -> list[HeldKeys]:
-        """Read the queued, starting and running runs; return what those held that have ended."""
+        """Read the queued, starting and running runs; return what those held that have ended.
+
+        Those too that have begun and failed since the last time.
+        """
         unfinished = RunsFilter(statuses=list(NOT_FINISHED_STATUSES))
         now = set(instance.get_run_ids(unfinished))
         new = sorted(now - set(self._runs) | self._announcing)
@@ -58,7 +74,24 @@ class RunBook:
                 # Its partitions are being announced while it is created.
                 if run.status is DagsterRunStatus.NOT_STARTED:
                     self._announcing.add(run.run_id)
-        return [self._runs.pop(run_id) for run_id in set(self._runs) - now]
+        unseen = [run for run in self._failures(instance) if run.run_id not in self._runs]
+        ended = [self._runs.pop(run_id) for run_id in set(self._runs) - now]
+        return ended + [held_by(instance, graph, run) for run in unseen]
+
+    def _failures(self, instance: DagsterInstance) -> list[DagsterRun]:
+        """Return the runs that have failed since this was asked before; at first none."""
+        now, before = datetime.now(UTC), self._read
+        if before is not None and now < before + INTERVAL:
+            return []
+        self._read = now
+        if before is None:
+            return []
+        since = before - OVERLAP
+        failed = RunsFilter(statuses=[DagsterRunStatus.FAILURE], updated_after=since)
+        known = {run_id: at for run_id, at in self._failed.items() if at > since - OVERLAP}
+        new = [run for run in instance.get_runs(failed) if run.run_id not in known]
+        self._failed = known | {run.run_id: now for run in new}
+        return [run for run in new if OUTSIDE_TAG not in run.tags]
 
     def held(self) -> HeldKeys:
         """Return what all of them hold."""

@@ -16,14 +16,22 @@ from dagster import AssetKey, DagsterInstance
 
 from dj_dagster.orchestration.aging import Aging, outdated_pages
 from dj_dagster.orchestration.events import Mark, write_marks
+from dj_dagster.orchestration.failures import compare_failures
 from dj_dagster.orchestration.grains import Grain
 from dj_dagster.orchestration.guard import Guard
 from dj_dagster.orchestration.node_keys import possible_in, present_in
 from dj_dagster.orchestration.pauses import Budget
 from dj_dagster.orchestration.regions import EVERYTHING, Regions
 from dj_dagster.orchestration.registered import Changes, beginnings, register, sync_pieces
-from dj_dagster.orchestration.row_marks import mark_row_count, unmarked_in, unmarked_pages
+from dj_dagster.orchestration.row_marks import (
+    mark_row_count,
+    mark_single,
+    repeated,
+    unmarked_in,
+    unmarked_pages,
+)
 from dj_dagster.orchestration.sensor_settings import SensorSettings
+from dj_dagster.orchestration.shown import shown_as_failed
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.orchestration.unfinished import HeldKeys
 from dj_dagster.orchestration.watching import Watch
@@ -103,8 +111,8 @@ class Upkeep:
             return
         if node.key not in self.managed:
             if node.grain is None:
-                marked = 0 if node.populated else mark_row_count(self.instance, node)
-                self.changes += Changes(marked=marked)
+                mark = mark_single if node.populated else mark_row_count
+                self.changes += Changes(marked=mark(self.instance, node))
             elif regions.whole:
                 return
             else:
@@ -159,6 +167,7 @@ class Upkeep:
         pieces += [partial(self._search, n) for n in graph.nodes if self._is_to_be_searched(n)]
         pieces += [partial(self._write_marks, n) for n in graph.nodes if self._is_to_be_marked(n)]
         pieces += [partial(self._age_page, n) for n in graph.populated if self._is_to_be_aged(n)]
+        pieces += [partial(self._prove, n) for n in graph.populated if self._is_doubted(n)]
         return pieces
 
     def _is_to_be_synced(self, grain: Grain) -> bool:
@@ -210,6 +219,34 @@ class Upkeep:
         waiting = bool(self.watch.backlog.get(node.key))
         return waiting and self._written[node.key] < self.settings.max_marks
 
+    def _is_doubted(self, node: TableNode) -> bool:
+        doubted = node.key in self.watch.unproven or bool(self.watch.doubtful.get(node.key))
+        return doubted and (node.key, "failures") not in self._failed
+
+    def _prove(self, node: TableNode) -> None:
+        if not self._attempt(node, self._compare_failures):
+            self._failed.add((node.key, "failures"))
+
+    def _compare_failures(self, node: TableNode) -> None:
+        """Compare what is shown as failed with the errors in the job queue, as far as in doubt."""
+        watch, key = self.watch, node.key
+        if key in watch.unproven:
+            watch.doubtful[key].update(shown_as_failed(self.instance, key), watch.errors_of(node))
+            watch.unproven.discard(key)
+        # The end of a run makes us look again at what it holds.
+        doubtful = set[str]() if key in self.held.whole else watch.doubtful[key]
+        waiting = sorted(doubtful - self.held.of(key))
+        parts = [part.key for part in self.watch.graph.parts(node)]
+        now, later = waiting[:MARKS], waiting[MARKS:]
+        errors = watch.errors_of(node)
+        written, refuted = compare_failures(self.instance, node, parts, now, errors)
+        watch.doubtful[key] = set(later)
+        for table in (key, *parts) if refuted else ():
+            known = watch.backlog[table]
+            known.extend(partition for partition in refuted if partition not in known)
+            watch.refuted[table].update(refuted)
+        self.changes += Changes(marked=written)
+
     def _sync(self, grain: Grain) -> None:
         watch, began = self.watch, time.monotonic()
         connection = watch.graph.of_grain(grain)[0].table.connection
@@ -226,8 +263,10 @@ class Upkeep:
         done = next(self.watch.syncs[grain], None)
         if done is None:
             del self.watch.syncs[grain]
-        else:
-            self.changes += done
+            return
+        self.changes += done
+        if done.removed:
+            self.watch.losses.partitions.pop(grain, None)
 
     def _search(self, node: TableNode) -> None:
         watch, key, began = self.watch, node.key, time.monotonic()
@@ -255,7 +294,11 @@ class Upkeep:
         wanted = [backlog.popleft() for _ in range(most)]
         # A run that holds a key is going to mark it; if it does not, its end makes us look again.
         free = [partition for partition in wanted if partition not in busy]
-        marks = self._first_marks(node, free)
+        refuted = self.watch.refuted[node.key]
+        again = repeated(self.instance, node, refuted.intersection(free))
+        refuted.difference_update(wanted)
+        first = self._first_marks(node, [p for p in free if p not in again])
+        marks = [*again.values(), *first]
         self.changes += Changes(marked=write_marks(self.instance, marks))
         self._written[node.key] += most
 

@@ -12,14 +12,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from dagster import AssetKey
+from dagster import AssetKey, DagsterInstance
 
 from dj_dagster.model.table_name import TableName
 from dj_dagster.orchestration.change_marks import ChangeMarks
+from dj_dagster.orchestration.checks import CheckWatch
 from dj_dagster.orchestration.events import Mark
 from dj_dagster.orchestration.grains import Grain
-from dj_dagster.orchestration.job_watch import JobWatch
+from dj_dagster.orchestration.job_watch import Errors, JobWatch
 from dj_dagster.orchestration.key_watch import KeyWatch
+from dj_dagster.orchestration.losses import Losses
 from dj_dagster.orchestration.outdated import CodeWatch
 from dj_dagster.orchestration.pauses import SLOW, Pause
 from dj_dagster.orchestration.regions import EVERYTHING, Key, Region, Regions
@@ -44,8 +46,8 @@ class Watch:
 
     Attributes
     ----------
-    code
-        What looks for rows of older code.
+    code, checks
+        What looks for rows of older code, and what evaluates the other checks.
     dirty
         Tables, job queues among them, that may have changed since they were looked at.
     pending
@@ -66,8 +68,15 @@ class Watch:
         Tables of which all rows are looked at for that, page by page.
     unnoted
         Partitions on which there was no note yet, and when to look again.
+    doubtful, unproven
+        Partitions of which Dagster may show a failure wrongly, or not at all; and tables whose
+        failures are all in doubt.
+    refuted
+        Partitions of the backlog that are shown as failed although their rows are there.
     errors, unread_errors
         Failed keys that wait to be tried again, and tables whose errors are to be read.
+    losses
+        What was there of what a person may remove.
     asked
         Batches that were asked for, by run key, until their runs are seen.
     runs
@@ -86,6 +95,7 @@ class Watch:
 
     graph: TableGraph
     code: CodeWatch
+    checks: CheckWatch
     dirty: set[TableName] = field(default_factory=set[TableName])
     pending: dict[AssetKey, Regions] = field(default_factory=lambda: defaultdict(Regions))
     unmarked: dict[AssetKey, Regions] = field(default_factory=lambda: defaultdict(Regions))
@@ -103,6 +113,10 @@ class Watch:
     unnoted: dict[AssetKey, tuple[float, set[str]]] = field(
         default_factory=dict[AssetKey, tuple[float, set[str]]]
     )
+    doubtful: dict[AssetKey, set[str]] = field(default_factory=lambda: defaultdict(set[str]))
+    unproven: set[AssetKey] = field(default_factory=set[AssetKey])
+    refuted: dict[AssetKey, set[str]] = field(default_factory=lambda: defaultdict(set[str]))
+    losses: Losses = field(default_factory=Losses)
     asked: dict[str, Batch] = field(default_factory=dict[str, Batch])
     runs: RunBook = field(default_factory=RunBook)
     pauses: dict[Any, Pause] = field(default_factory=lambda: defaultdict(Pause))
@@ -136,8 +150,9 @@ class Watch:
     @property
     def goes_on(self) -> bool:
         """Whether something is left of what takes long."""
-        marks = any(self.backlog.values())
-        return bool(self.unswept or self.syncs or self.searches or self.agings or marks)
+        marks = any(self.backlog.values()) or any(self.doubtful.values())
+        pages = self.syncs or self.searches or self.agings
+        return bool(self.unswept or pages or self.unproven or marks)
 
     def start(self, connection: Connection) -> None:
         """Find out which tables of a database to watch: ours, and those that keys come from."""
@@ -163,6 +178,8 @@ class Watch:
             self.start(connection)
         self.dirty.update(self._connections)
         self.unswept = set(self.dirty)
+        # Tables with a queue are in doubt once that has been looked at.
+        self.unproven |= {n.key for n in self.graph.populated if n.grain and not n.reservable}
         self.code.recount()
         self.swept, self.sweeping = time.monotonic(), 0.0
 
@@ -177,7 +194,13 @@ class Watch:
         """
         if name in self._jobs:
             node = self._jobs.node(name)
-            self.pending[node.key].add(self._jobs.freed(name))
+            if not self._jobs.seen(name) and node.grain is not None:
+                self.unproven.add(node.key)
+            freed, turned = self._jobs.look(name)
+            self.pending[node.key].add(freed)
+            self.doubtful[node.key] |= turned
+            if turned:
+                self.checks.note(node.key)
             self.unread_errors.add(node.key)
             self._seen(name)
             return False
@@ -227,23 +250,45 @@ class Watch:
         if found is not None:
             self._changed(name, found.region, new=found.keys, gone=found.keys, rewritten=True)
 
+    def see_losses(self, instance: DagsterInstance) -> None:
+        """Look again at what people have removed in Dagster."""
+        graph = self.graph
+        grains, keys = self.losses.look(instance, graph.grains, [n.key for n in graph.nodes])
+        self.unsynced |= grains
+        for key in keys:
+            self.checks.note(key)
+            self.unmarked[key].add(EVERYTHING)
+            if graph.by_key[key].populated and graph.by_key[key].grain is not None:
+                self.unproven.add(key)
+
     def free_dead(self, connection: Connection) -> None:
         """Have the keys made again whose worker died."""
         for node, region in self._jobs.free_dead(connection):
             self.pending[node.key].add(region)
 
+    def errors_of(self, node: TableNode) -> Errors:
+        """Return the failed jobs of a table, by partition."""
+        return self._jobs.errors(node)
+
     def retry(self, node: TableNode, keys: Iterable[Key]) -> None:
         """Look at keys again: their run has ended, or they are to be tried once more."""
         found = Region(keys=tuple(keys))
+        self.checks.note(node.key)
         self.pending[node.key].add(found)
+        if node.grain is not None:
+            names, keys = set(node.grain.names), found.keys or ()
+            told = (key for key in keys if names <= key.keys())
+            self.doubtful[node.key].update(map(node.grain.encode, told))
         self.unmarked[node.key].add(found)
         for part in self.graph.parts(node):
             self.unmarked[part.key].add(found)
 
     def retry_all(self, node: TableNode) -> None:
         """Look at all keys of a table again."""
+        self.checks.note(node.key)
         self.pending[node.key].add(EVERYTHING)
         self.unmarked[node.key].add(EVERYTHING)
+        self.doubtful[node.key].update(self._jobs.errors(node))
 
     def retry_batch(self, batch: Batch) -> None:
         """Look again at what a run was to make."""
@@ -284,6 +329,9 @@ class Watch:
         if len(region.ranges) > MANY_RANGES:
             region = EVERYTHING
         node = self._nodes.get(name)
+        if node is not None:
+            self.checks.note(node.key)
+            self.checks.note(node.master)
         if node is not None and new:
             self.unmarked[node.key].add(region)
             if node.grain is not None:
@@ -304,6 +352,7 @@ class Watch:
                 # Its keys come from the keys alone.
                 continue
             found = EVERYTHING if names is None else region.renamed(names)
+            self.checks.note(reader.key)
             self.pending[reader.key].add(found)
             self.possible[reader.key].add(found)
             if (gone or rewritten) and reader.grain is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,3 +43,25 @@ def test_partitions_marks_and_failures_follow_the_tables(
     lab.add_sessions([2])
     run_until_quiet(defs, shared)
     assert statuses(defs, shared, "lab/raw_data")["MATERIALIZED"] == good
+
+
+def test_failures_outside_are_shown_and_what_was_removed_comes_back(
+    lab: Lab, shared: dg.DagsterInstance
+) -> None:
+    lab.broken = {1}
+    lab.add_sessions(range(3))
+    lab.RawData.populate(reserve_jobs=True, suppress_errors=True)
+    defs = lab.definitions()
+    run_until_quiet(defs, shared)
+    shown = {"MATERIALIZED": partitions([0, 2]), "FAILED": {partition(1)}}
+    assert statuses(defs, shared, "lab/raw_data") == shown
+    shared.wipe_assets([dg.AssetKey(["lab", "raw_data"])])
+    shared.delete_dynamic_partition("lab.Session", partition(2))
+    end = time.monotonic() + 60
+    while statuses(defs, shared, "lab/raw_data") != shown and time.monotonic() < end:
+        tick(defs, shared)
+        time.sleep(0.1)
+    assert statuses(defs, shared, "lab/raw_data") == shown
+    lab.RawData.jobs.ignore({"subject_id": 1, "session_id": 1})
+    run_until_quiet(defs, shared)
+    assert statuses(defs, shared, "lab/raw_data")["MISSING"] == {partition(1)}

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from itertools import zip_longest
 from typing import Any
 
+import sqlalchemy as sa
+
 from dj_dagster.errors import InvalidValueError
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.objects.previews import ValuePreview
-from dj_dagster.relational.algebra.algebra import Base, Node, Projected, Restricted
+from dj_dagster.relational.algebra.algebra import Base, In, Node, Projected, Restricted, restrict
 from dj_dagster.relational.algebra.top import Order
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.fetching.decode import Row, RowDecoder
 from dj_dagster.relational.fetching.peek import UNREADABLE, Appetite, peek
+from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.sql.ordering import make_window
 
 _CELL = 200
@@ -26,6 +30,11 @@ _CELL_OF_MARKDOWN = 60
 
 _PICTURED = 2**16
 """Bytes that a packed value may have to be read for its picture in HTML."""
+
+_GLANCE = 64
+"""Bytes of a packed value that are read to describe it, where many rows are shown."""
+
+_PLACE = "place of the row"
 
 _LOADED = 2**20
 """Bytes that a value may have to be read for its picture in Markdown, from a row or a store."""
@@ -92,12 +101,68 @@ def html_preview(connection: Connection, node: Node) -> str:
     )
 
 
-def markdown_preview(connection: Connection, node: Node, limit: int) -> str:
-    """Return the first rows as a table in Markdown, small arrays pictured, also those in stores."""
-    names = node.heading.names
-    rows = _readable(connection, node, _order(node), limit, Appetite(_LOADED, _LOADED))
-    lines = [names, ["---"] * len(names), *([_markdown(value) for value in row] for row in rows)]
+def first_rows(
+    connection: Connection, node: Node, by: Sequence[str], limit: int, most: int, *, large: bool
+) -> dict[Row, list[Row]]:
+    """Return the first rows for each value of some key attributes, with what is shown of them.
+
+    Two queries at most are asked, however many such values there are.
+
+    Parameters
+    ----------
+    limit
+        Rows of each.
+    most
+        Rows in all.
+    large
+        Whether larger values are read to be pictured, also those in stores.
+    """
+    names, key = node.heading.names, node.heading.primary_key
+    if not set(key) <= set(by):
+        first = _first_keys(connection, node, by, limit)
+        node = restrict(node, In(tuple(key), tuple(first)))
+    appetite = Appetite(_LOADED, _LOADED) if large else Appetite(_GLANCE)
+    places = [names.index(name) for name in by]
+    found: dict[Row, list[Row]] = {}
+    for row in _readable(connection, node, _order(node), most, appetite):
+        found.setdefault(tuple(row[place] for place in places), []).append(tuple(row))
+    return found
+
+
+def markdown_table(names: Sequence[str], rows: Sequence[Row]) -> str:
+    """Return rows as a table in Markdown."""
+    cells = [[_markdown(value) for value in row] for row in rows]
+    lines = [names, ["---"] * len(names), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def plain_values(heading: Heading, row: Row, width: int) -> str:
+    """Return what a row says beside its key in one line, without values that are described."""
+    texts = [
+        f"{name} = {_cut(_one_line(str(value)), _CELL_OF_MARKDOWN)}"
+        for name, value in zip(heading.names, row, strict=True)
+        if not heading[name].in_key and not isinstance(value, ValuePreview)
+    ]
+    return _cut(", ".join(texts), width)
+
+
+def _first_keys(connection: Connection, node: Node, by: Sequence[str], limit: int) -> Sequence[Row]:
+    """Return the keys of the first rows for each value of some of its attributes."""
+    key, heading, backend = node.heading.primary_key, node.heading, connection.backend
+    decoder = RowDecoder(connection, heading, key)
+    lowered = Lowering(backend).lower(node)
+    columns = dict(lowered.columns)
+    for name in decoder.names:
+        if (kind := heading[name].type) is not None:
+            columns[name] = backend.fetched(columns[name], kind)
+    order = [lowered.columns[name] for name in key]
+    place = sa.func.row_number().over(
+        partition_by=[lowered.columns[name] for name in by], order_by=order
+    )
+    numbered = replace(lowered, columns={**columns, _PLACE: place})
+    rows = numbered.select(*decoder.names, _PLACE).subquery()
+    wanted = sa.select(*(rows.c[name] for name in decoder.names)).where(rows.c[_PLACE] <= limit)
+    return decoder.rows([tuple(row) for row in connection.rows(wanted)])
 
 
 def _shown(connection: Connection, node: Node, limit: int | None, appetite: Appetite) -> _Preview:
