@@ -5,16 +5,23 @@ Tables of DataJoint follow it too, see `datajoint_tables`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
+from dj_dagster.model.types import Family
+from dj_dagster.relational.backends.temporal import is_odd
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.key_source import blaming, own_key_source
 from dj_dagster.workflow.make import STEPS, Makes, has_own_key_source
 from dj_dagster.workflow.pending import progress
 from dj_dagster.workflow.populate import Key, KeyOutcome, pending_keys, populate_keys
+
+logger = logging.getLogger(__name__)
+
+_DATES = (Family.DATE, Family.DATETIME)
 
 
 class Maker(Protocol):
@@ -107,18 +114,36 @@ class OwnMaker:
     ) -> list[Key]:
         """See `pending_keys`."""
         with self._blaming():
-            return pending_keys(
+            found = pending_keys(
                 self._table,
                 *restrictions,
                 limit=limit,
                 retry_errors=retry_errors,
                 ignore_jobs=not self.reservable,
             )
+        return self._usable(found)
 
     def progress(self) -> tuple[int, int]:
         """See `dj_dagster.workflow.pending.progress`."""
         with self._blaming():
             return progress(self._table)
+
+    def _usable(self, keys: list[Key]) -> list[Key]:
+        """Leave out the keys that no table can be given, zero dates of other clients; say so."""
+        heading = self._table.heading
+        kinds = [(name, heading[name].type) for name in self.key_names if keys]
+        dates = [(name, kind.family) for name, kind in kinds if kind and kind.family in _DATES]
+        if not dates:
+            return keys
+        odd = [key for key in keys if any(is_odd(key[name], family) for name, family in dates)]
+        for key in odd[:1]:
+            logger.warning(
+                "%s: %d keys hold a zero date and are left out, the first %s; correct them.",
+                self._table.name,
+                len(odd),
+                key,
+            )
+        return [key for key in keys if key not in odd] if odd else keys
 
     def _blaming(self) -> AbstractContextManager[None]:
         """Name the key source where a query fails that a user has written."""

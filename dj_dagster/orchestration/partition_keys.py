@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote, unquote
@@ -19,6 +19,12 @@ from uuid import UUID
 from dj_dagster.errors import InvalidValueError
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.types import AttributeType, Family
+from dj_dagster.relational.backends.temporal import (
+    as_time,
+    date_or_zero,
+    datetime_or_zero,
+    time_text,
+)
 
 # Beyond letters, digits and `_.-~`, which are never encoded: readable in dates and names, and
 # without a meaning in Dagster's partition selections.
@@ -193,18 +199,20 @@ def _decimal(value: Any, kind: AttributeType | None) -> str:
 def _date(value: Any, _: AttributeType | None) -> str:
     if isinstance(value, datetime):
         value = value.date()
-    return (value if isinstance(value, date) else date.fromisoformat(value)).isoformat()
+    found = date_or_zero(value)
+    return found.isoformat() if isinstance(found, date) else found
 
 
 def _datetime(value: Any, _: AttributeType | None) -> str:
-    moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    return moment.isoformat()
+    found = datetime_or_zero(value)
+    return found.isoformat() if isinstance(found, datetime) else found
 
 
 def _time(value: Any, _: AttributeType | None) -> str:
-    if isinstance(value, timedelta):
-        value = (datetime.min + value).time()
-    return (value if isinstance(value, time) else time.fromisoformat(value)).isoformat()
+    found = as_time(value)
+    if isinstance(found, timedelta):
+        return time_text(found, 6 if found.microseconds else 0)
+    return found.isoformat()
 
 
 def _uuid(value: Any, _: AttributeType | None) -> str:
@@ -238,9 +246,9 @@ _READERS: Mapping[Family, Callable[[str], Any]] = {
     Family.BOOL: lambda text: bool(int(text)),
     Family.FLOAT: float,
     Family.DECIMAL: Decimal,
-    Family.DATE: date.fromisoformat,
-    Family.DATETIME: datetime.fromisoformat,
-    Family.TIME: time.fromisoformat,
+    Family.DATE: date_or_zero,
+    Family.DATETIME: datetime_or_zero,
+    Family.TIME: as_time,
     Family.UUID: UUID,
     Family.BYTES: bytes.fromhex,
 }

@@ -20,6 +20,7 @@ from dj_dagster.errors import InvalidValueError
 from dj_dagster.late import is_pandas_null
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.types import AttributeType, Family
+from dj_dagster.relational.backends.temporal import as_time, is_odd
 from dj_dagster.relational.bounds import bounded, cut, cuts_blanks, with_scale
 
 Coerce = Callable[[Any], Any]
@@ -46,6 +47,9 @@ def is_missing(value: Any, attribute: Attribute) -> bool:
     if isinstance(value, str):
         return not value and family in NUMERIC
     return family is not Family.CODEC and _is_nan(value)
+
+
+_LONGEST_TIME = timedelta(hours=839)
 
 
 def checked(value: Any, attribute: Attribute) -> Any:
@@ -83,6 +87,9 @@ def comparable(value: Any, attribute: Attribute) -> Any:
     try:
         if attribute.type.family in (Family.CODEC, Family.JSON):
             raise TypeError("rows cannot be found by such a value; leave it out")
+        if attribute.type.family is not Family.TIME and is_odd(value, attribute.type.family):
+            # It can be found, though not entered.
+            return value
         return _stored(value, attribute.type)
     except _MISFITS as error:
         raise InvalidValueError(
@@ -102,6 +109,9 @@ def _stored(value: Any, kind: AttributeType) -> Any:
         case Family.DATETIME:
             return cut(coerced, kind.size or 0)
         case Family.TIME:
+            if isinstance(coerced, timedelta):
+                step = timedelta(microseconds=10 ** (6 - (kind.size or 0)))
+                return coerced - timedelta(microseconds=1) * _rest(coerced, step)
             return cut(coerced, kind.size or 0)
         case Family.STRING if cuts_blanks(kind):
             return coerced.rstrip(" ")
@@ -203,15 +213,22 @@ def _datetime(value: Any) -> datetime:
     return moment
 
 
-def _time(value: Any) -> time:
-    if isinstance(value, timedelta):
-        if not timedelta(0) <= value < timedelta(days=1):
-            raise ValueError("it must be a time of day")
-        return (datetime.min + value).time()
-    moment = value if isinstance(value, time) else time.fromisoformat(_padded(value))
+def _time(value: Any) -> time | timedelta:
+    """Return a time of day, or one of the durations that MySQL has beside these."""
+    moment = as_time(value if isinstance(value, time | timedelta) else _padded(value))
+    if isinstance(moment, timedelta):
+        if abs(moment) >= _LONGEST_TIME:
+            raise ValueError("it must be less than 839 hours")
+        return moment
     if moment.tzinfo is not None:
         raise ValueError("the database keeps no time zone")
     return moment
+
+
+def _rest(value: timedelta, step: timedelta) -> int:
+    """Return the microseconds by which a duration is beyond a multiple of `step`, towards zero."""
+    rest = abs(value) % step // timedelta(microseconds=1)
+    return -rest if value < timedelta(0) else rest
 
 
 def _uuid(value: Any) -> UUID:

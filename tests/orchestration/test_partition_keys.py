@@ -12,7 +12,7 @@ from dagster import DynamicPartitionsDefinition
 from dagster._core.definitions.partitions.utils.base import (  # the rule that Dagster applies
     INVALID_PARTITION_SUBSTRINGS,
 )
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dj_dagster.errors import InvalidValueError
@@ -35,6 +35,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "bool": st.booleans(),
     "float64": st.floats(allow_nan=False, allow_infinity=False),
 }
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""On a busy machine drawing examples is slow, which says nothing of them."""
+
 TYPES = st.sampled_from(list(VALUES))
 
 
@@ -49,6 +52,7 @@ def text_key(value: str) -> tuple[list[Attribute], dict[str, Any]]:
     return [Attribute("a0", parse_type("varchar(99)"), in_key=True)], {"a0": value}
 
 
+@PATIENT
 @given(keys())
 @example(text_key("a/b=c%2F|d...e....f,\x00\n\"[*]' "))
 @example(text_key("\ud800"))
@@ -62,6 +66,7 @@ def test_a_key_comes_back_as_it_went(case: tuple[list[Attribute], dict[str, Any]
     assert encode_key(heading, decoded) == text
 
 
+@PATIENT
 @given(keys())
 @example(text_key("...\x07\x08|"))
 def test_dagster_takes_every_partition_key(case: tuple[list[Attribute], dict[str, Any]]) -> None:
@@ -73,6 +78,7 @@ def test_dagster_takes_every_partition_key(case: tuple[list[Attribute], dict[str
     assert text.count("/") == len(heading) - 1
 
 
+@PATIENT
 @given(keys(), keys())
 def test_different_keys_have_different_spellings(
     one: tuple[list[Attribute], dict[str, Any]], other: tuple[list[Attribute], dict[str, Any]]
@@ -133,3 +139,24 @@ def test_partitions_definitions_accept_the_keys() -> None:
     heading = [Attribute("a", parse_type("varchar(9)"))]
     texts = [encode_key(heading, {"a": value}) for value in ("a...b", "x\ny", "1|2")]
     assert DynamicPartitionsDefinition(lambda _: texts).get_partition_keys() == texts
+
+
+@pytest.mark.parametrize(
+    ("type_text", "odd"),
+    [
+        ("time(6)", [dt.timedelta(hours=-1), dt.timedelta(hours=30), dt.time(6), dt.time(1)]),
+        ("time(6)", [dt.timedelta(microseconds=-1), dt.time(0), dt.timedelta(days=1)]),
+        ("date", ["0000-00-00", "2026-00-00", "2026-01-00", dt.date(2026, 1, 1)]),
+        ("datetime", ["0000-00-00 00:00:00", dt.datetime(1, 1, 1), dt.datetime(2026, 1, 1)]),
+        ("char(4)", ["a", "a ", "A", " a", "", ".", "e\u0301", "\u00e9"]),
+        ("year", [0, 1901, 2026]),
+        ("bigint unsigned", [0, 2**63, 2**64 - 1]),
+    ],
+)
+def test_what_only_a_server_can_hold_has_a_spelling_of_its_own(
+    type_text: str, odd: list[Any]
+) -> None:
+    heading = [Attribute("x", parse_type(type_text))]
+    spelled = [encode_key(heading, {"x": value}) for value in odd]
+    assert len(set(spelled)) == len(odd)
+    assert [decode_key(heading, text)["x"] for text in spelled] == odd

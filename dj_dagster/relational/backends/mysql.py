@@ -138,8 +138,16 @@ class MySQLBackend(Backend):
         return f"(json_value(`{path.name}`, _utf8mb4'{quoted}'{kind}))"
 
     def encoder(self, attribute_type: AttributeType) -> Convert | None:
-        """PyMySQL takes dates and decimals as they are."""
+        """PyMySQL takes dates and decimals as they are.
+
+        Of times it writes six digits or none; MySQL compares rows with times by their text.
+        """
         match attribute_type.family:
+            case Family.TIME:
+                digits = attribute_type.size or 0
+                return lambda value: (
+                    value if isinstance(value, str) else temporal.time_text(value, digits)
+                )
             case Family.UUID:
                 return lambda value: value.bytes
             case Family.JSON:

@@ -50,7 +50,7 @@ def encoder(attribute_type: AttributeType) -> Convert | None:
         case Family.DECIMAL | Family.UUID:
             return str
         case Family.DATE:
-            return lambda value: value.isoformat()
+            return lambda value: value if isinstance(value, str) else value.isoformat()
         case Family.DATETIME:
             return lambda value: temporal.datetime_text(value, digits)
         case Family.TIME:
@@ -69,9 +69,9 @@ def decoder(attribute_type: AttributeType) -> Convert | None:
         case Family.UUID:
             return UUID
         case Family.DATE:
-            return temporal.as_date
+            return temporal.date_or_zero
         case Family.DATETIME:
-            return temporal.as_datetime
+            return temporal.datetime_or_zero
         case Family.TIME:
             return temporal.as_time
         case Family.JSON:
