@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dj_dagster.errors import MissingExternalFile, ObjectError
+from dj_dagster.objects.registry import claim, register, registrations
 from dj_dagster.objects.stores import Store
+from dj_dagster.objects.trash import Trash
 
 
 def test_what_is_put_is_there(store: Store):
@@ -85,3 +87,41 @@ def test_several_may_write_the_same_object_at_once(store: Store):
         list(pool.map(lambda _: store.put("shared", b"same"), range(8)))
     assert store.get("shared") == b"same"
     assert list(store.list()) == ["shared"]
+
+
+def test_what_is_moved_is_at_its_new_place_only(store: Store):
+    store.put("a/object", b"bytes")
+    store.move("a/object", "b/c/object")
+    assert store.get("b/c/object") == b"bytes"
+    assert not store.exists("a/object")
+    with pytest.raises(MissingExternalFile):
+        store.move("a/object", "b/c/object")
+
+
+def test_a_trash_gives_back_what_it_took_and_nothing_sees_it(store: Store):
+    trash = Trash(store, "lab")
+    store.put("_hash/lab/one", b"1")
+    store.put("_hash/lab/two", b"2")
+    trash.take(["_hash/lab/one", "_hash/lab/two", "_hash/lab/gone"])
+    assert list(store.list()) == []
+    files = trash.files()
+    assert sorted(map(trash.original, files)) == ["_hash/lab/one", "_hash/lab/two"]
+    store.put("_hash/lab/two", b"anew")
+    trash.put_back(files)
+    assert (store.get("_hash/lab/one"), store.get("_hash/lab/two")) == (b"1", b"anew")
+    trash.take(["_hash/lab/one"])
+    trash.empty(trash.files())
+    assert trash.files() == []
+
+
+def test_databases_register_at_once_and_one_may_claim(store: Store):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: register(store, "lab", f"id{n % 4}", "here"), range(16)))
+    found = registrations(store, "lab")
+    assert [one.identity for one in found] == ["id0", "id1", "id2", "id3"]
+    assert not any(one.found_objects for one in found)
+    assert len(claim(store, "lab", "id2", "there")) == 3
+    assert [one.place for one in registrations(store, "lab")] == ["there"]
+    store.put("_hash/old/" + "a" * 26, b"before")
+    register(store, "old", "id0", "here")
+    assert [one.found_objects for one in registrations(store, "old")] == [True]
