@@ -64,19 +64,24 @@ def possible_in(node: TableNode, regions: Regions) -> list[str]:
     return grain.encode_rows(fetch.rows(table.connection, keys, grain.names, grain.names))
 
 
+def present_among(node: TableNode, partitions: Sequence[str]) -> set[str]:
+    """Return those partitions, of some, that have rows."""
+    keys = [] if node.grain is None else _decoded(node.grain, partitions)
+    return set(present_in(node, Regions(Region(keys=tuple(keys))))) if keys else set()
+
+
 def possible_among(node: TableNode, partitions: Sequence[str]) -> set[str]:
     """Return those partitions, of some, that have rows or that `make` could be given."""
     grain = node.grain
     keys = [] if grain is None else _decoded(grain, partitions)
     if grain is None or not keys:
         return set()
-    regions = Regions(Region(keys=tuple(keys)))
-    found = set(present_in(node, regions))
+    found = present_among(node, partitions)
     if node.filler is None:
         return found
     if own_table(node) is None:
         return found | set(grain.encode_rows(_given_rows(node, grain))).intersection(partitions)
-    return found | set(possible_in(node, regions))
+    return found | set(possible_in(node, Regions(Region(keys=tuple(keys)))))
 
 
 def _given_rows(node: TableNode, grain: Grain) -> Sequence[Sequence[object]]:

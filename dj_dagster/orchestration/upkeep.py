@@ -34,6 +34,7 @@ from dj_dagster.orchestration.sensor_settings import SensorSettings
 from dj_dagster.orchestration.shown import shown_as_failed
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.orchestration.unfinished import HeldKeys
+from dj_dagster.orchestration.vanished import vanished_pages
 from dj_dagster.orchestration.watching import Watch
 
 MARKS = 1000
@@ -168,6 +169,7 @@ class Upkeep:
         pieces += [partial(self._write_marks, n) for n in graph.nodes if self._is_to_be_marked(n)]
         pieces += [partial(self._age_page, n) for n in graph.populated if self._is_to_be_aged(n)]
         pieces += [partial(self._prove, n) for n in graph.populated if self._is_doubted(n)]
+        pieces += [partial(self._withdraw, n) for n in graph.nodes if self._has_vanished(n)]
         return pieces
 
     def _is_to_be_synced(self, grain: Grain) -> bool:
@@ -246,6 +248,42 @@ class Upkeep:
             known.extend(partition for partition in refuted if partition not in known)
             watch.refuted[table].update(refuted)
         self.changes += Changes(marked=written)
+
+    def _has_vanished(self, node: TableNode) -> bool:
+        watch, key = self.watch, node.key
+        if node.grain is None or key in self.managed or (key, "vanished") in self._failed:
+            return False
+        master = self.watch.graph.by_key.get(node.master) if node.master else None
+        if master is not None and master.populated:
+            # A part is marked with its master, whether or not it has rows.
+            watch.vanished.discard(key)
+            return False
+        due = key in watch.vanished and watch.pauses[key, "vanished"].over
+        return due or key in watch.withdrawals
+
+    def _withdraw(self, node: TableNode) -> None:
+        watch, key, began = self.watch, node.key, time.monotonic()
+        if not self._attempt(node, self._withdraw_page):
+            watch.withdrawals.pop(key, None)
+            watch.vanished.add(key)
+            self._failed.add((key, "vanished"))
+        watch.seconds[key, "vanished"] += time.monotonic() - began
+        if key not in watch.withdrawals:
+            watch.pauses[key, "vanished"].took(watch.seconds.pop((key, "vanished")))
+
+    def _withdraw_page(self, node: TableNode) -> None:
+        watch, key = self.watch, node.key
+        if key not in watch.withdrawals:
+            watch.vanished.discard(key)
+            parts = watch.graph.parts(node) if node.populated else []
+            marked = [key, *(part.key for part in parts)]
+            watch.withdrawals[key] = vanished_pages(self.instance, node, marked)
+        page = next(watch.withdrawals[key], None)
+        if page is None:
+            del watch.withdrawals[key]
+        elif node.populated:
+            # A failure before the mark would be shown again.
+            watch.doubtful[key].update(page)
 
     def _sync(self, grain: Grain) -> None:
         watch, began = self.watch, time.monotonic()

@@ -73,6 +73,10 @@ class Watch:
         failures are all in doubt.
     refuted
         Partitions of the backlog that are shown as failed although their rows are there.
+    vanished
+        Tables of which rows may be gone that are marked.
+    withdrawals
+        Tables whose marks are being compared with their rows, piece by piece.
     errors, unread_errors
         Failed keys that wait to be tried again, and tables whose errors are to be read.
     losses
@@ -117,6 +121,10 @@ class Watch:
     unproven: set[AssetKey] = field(default_factory=set[AssetKey])
     refuted: dict[AssetKey, set[str]] = field(default_factory=lambda: defaultdict(set[str]))
     losses: Losses = field(default_factory=Losses)
+    vanished: set[AssetKey] = field(default_factory=set[AssetKey])
+    withdrawals: dict[AssetKey, Iterator[list[str]]] = field(
+        default_factory=dict[AssetKey, Iterator[list[str]]]
+    )
     asked: dict[str, Batch] = field(default_factory=dict[str, Batch])
     runs: RunBook = field(default_factory=RunBook)
     pauses: dict[Any, Pause] = field(default_factory=lambda: defaultdict(Pause))
@@ -151,7 +159,7 @@ class Watch:
     def goes_on(self) -> bool:
         """Whether something is left of what takes long."""
         marks = any(self.backlog.values()) or any(self.doubtful.values())
-        pages = self.syncs or self.searches or self.agings
+        pages = self.syncs or self.searches or self.agings or self.withdrawals
         return bool(self.unswept or pages or self.unproven or marks)
 
     def start(self, connection: Connection) -> None:
@@ -338,6 +346,7 @@ class Watch:
                 self.possible[node.key].add(region)
                 if gone:
                     self.unsynced.add(node.grain)
+                    self.vanished.add(node.key)
             if node.populated and gone:
                 self.pending[node.key].add(region)
         if node is not None and node.populated:
