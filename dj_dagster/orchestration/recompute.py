@@ -10,10 +10,12 @@ from dagster import Enum, EnumValue, Field
 from dj_dagster.errors import PopulateError
 from dj_dagster.model.table_name import TableName
 from dj_dagster.orchestration.aging import Aging
+from dj_dagster.orchestration.node_keys import own_table
 from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.orchestration.work import Work, outcomes
 from dj_dagster.workflow.inputs import is_entered
+from dj_dagster.workflow.pending import given
 from dj_dagster.workflow.populate import Key, KeyOutcome
 from dj_dagster.workflow.remaking import CHUNK, Remaking, Row
 
@@ -74,7 +76,8 @@ def made_again(
     Yields
     ------
     KeyOutcome
-        One a key; ``left`` for those that rows depend on which people entered.
+        One a key; ``left`` for those that rows depend on which people entered, and for those that
+        are in the key source no more: nothing would bring them back.
     """
     doomed = _doomed(aging, node, keys, existing)
     rows = {_partition(node, key) for key in doomed}
@@ -84,7 +87,8 @@ def made_again(
     remaking = _remaking(graph, node, existing)
     for start in range(0, len(doomed), CHUNK):
         chunk = doomed[start : start + CHUNK]
-        left = remaking.clear(chunk)
+        left = _ungiven(node, chunk)
+        left |= remaking.clear([key for key in chunk if tuple(key.values()) not in left])
         free = [key for key in chunk if tuple(key.values()) not in left]
         if free:
             yield from outcomes(node, free, retry_errors=True, work=work)
@@ -113,6 +117,18 @@ def _doomed(
     return [key for page in node.staleness.pages(*chosen) for key in page]
 
 
+def _ungiven(node: TableNode, keys: Sequence[Key]) -> dict[Row, str]:
+    """Return the keys that `make` would not be given, by their values, each with the reason."""
+    table, names = own_table(node), node.maker.key_names
+    if table is None:
+        every = node.maker.keys()
+        known = {tuple(key[name] for name in names) for key in every}
+    else:
+        known = given(table, list(keys))
+    rows = (tuple(key.values()) for key in keys)
+    return {row: "its key is not in the key source any more" for row in rows if row not in known}
+
+
 def _partition(node: TableNode, key: Key) -> str:
     return node.grain.encode(key) if node.grain is not None else ""
 
@@ -120,7 +136,7 @@ def _partition(node: TableNode, key: Key) -> str:
 def _left(node: TableNode, left: dict[Row, str]) -> Iterator[KeyOutcome]:
     names = node.maker.key_names
     for row, reason in left.items():
-        error = PopulateError(f"It is left as it is: {reason}. Delete them first, if they may go.")
+        error = PopulateError(f"It is left as it is: {reason}.")
         yield KeyOutcome(dict(zip(names, row, strict=True)), "left", error=error)
 
 

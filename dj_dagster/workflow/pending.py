@@ -141,9 +141,15 @@ def why_not_pending(
     idle: dict[tuple[Any, ...], Why] = {row: "present" for row in rows if row in there}
     rest = [key for key in keys if tuple(key.values()) not in idle] if in_source else []
     if rest:
-        known = _found(table.connection, source(table), names, rest)
+        known = given(table, rest)
         idle |= {row: "missing" for key in rest if (row := tuple(key.values())) not in known}
     return idle
+
+
+def given(table: Makes, keys: list[Key]) -> set[tuple[Any, ...]]:
+    """Return those of some keys, by their values, that are in the key source."""
+    names = tuple(keys[0]) if keys else ()
+    return _found(table.connection, source(table), names, keys) if keys else set()
 
 
 def present(

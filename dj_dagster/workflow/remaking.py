@@ -77,7 +77,7 @@ class Remaking:
                 f"{count} rows of {name.schema}.{class_path(name.table)}"
                 for name, count in entered.items()
             )
-            reason = f"{found} depend on it, and no make brings them back"
+            reason = f"{found} depend on it, and no make brings them back: delete them first"
             return {tuple(keys[0].values()): reason}
         half = len(keys) // 2
         return self._kept(keys[:half]) | self._kept(keys[half:])

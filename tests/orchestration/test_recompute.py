@@ -9,9 +9,16 @@ import pytest
 
 from dj_dagster.orchestration.headless import run_job
 from dj_dagster.relational.table import Manual
-from dj_dagster.workflow.computed import Imported
+from dj_dagster.workflow.computed import Computed, Imported
 from tests.orchestration.lab import Lab, partition, partitions
-from tests.orchestration.running import create_run, execute, key_of, run_until_quiet, statuses
+from tests.orchestration.running import (
+    create_run,
+    execute,
+    key_of,
+    materialize,
+    run_until_quiet,
+    statuses,
+)
 
 TABLES = ("raw_data", "processed", "processed/peak")
 
@@ -112,6 +119,39 @@ def test_rows_that_no_make_of_ours_fills_are_not_deleted(
     Scan.insert1({"subject_id": 1, "session_id": 0}, allow_direct_insert=True)
     assert not recompute(lab, defs, instance, "raw_data", 0, 0)
     assert (len(Scan()), len(lab.RawData())) == (1, 1)
+
+
+def test_rows_that_the_key_source_has_no_more_are_left(
+    any_lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    session = any_lab.Session
+
+    @any_lab.schema
+    class Quiet(Computed):
+        definition = """
+        -> Session
+        """
+
+        @property
+        def key_source(self) -> Any:
+            return session & "note IS NULL"
+
+        def make(self, key: dict[str, Any]) -> None:
+            any_lab.calls.append(("Quiet", key["session_id"]))
+            self.insert1(key)
+
+    any_lab.add_sessions(range(3))
+    defs = any_lab.definitions()
+    run_until_quiet(defs, instance)
+    session.update1({"subject_id": 1, "session_id": 1, "note": "noise"})
+    any_lab.calls.clear()
+    # Whether all are to be made again, or those that are stale alone.
+    assert not recompute(any_lab, defs, instance, "quiet", 0, 2)
+    name = any_lab.asset("quiet")
+    assert not materialize(defs, instance, name, partition=partition(0), through=partition(2))
+    assert any_lab.calls == [("Quiet", 0), ("Quiet", 2)]
+    assert len(Quiet()) == 3
+    assert statuses(defs, instance, name) == {"MATERIALIZED": partitions([0, 1, 2])}
 
 
 @pytest.mark.parametrize("on_existing", ["skip", "recompute"])
