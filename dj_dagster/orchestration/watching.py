@@ -351,7 +351,7 @@ class Watch:
                 self.pending[node.key].add(region)
         if node is not None and node.populated:
             self.aging[node.key].add(region)
-        for each in self._hanging.get(name, ()) if rewritten else ():
+        for each in self._hanging.get(name, ()):
             found = EVERYTHING if each.names is None else region.renamed(each.names)
             self.aging[each.node.key].add(found)
         for reader in self._readers.get(name, ()):

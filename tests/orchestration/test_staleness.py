@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import sqlite3
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,6 +32,7 @@ from dj_dagster.workflow import notes
 from dj_dagster.workflow.code_version import code_place, code_version
 from tests.orchestration.lab import Lab, partition, partitions
 from tests.orchestration.running import key_of, materialize, run_until_quiet, statuses, tick
+from tests.services.process import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -543,3 +546,25 @@ def test_the_recompute_job_makes_again_what_is_stale_and_what_depends_on_it(
     assert {each.title: each.counts for each in told}["lab.RawData"] == {"made": 1}
     assert len(Verdict()) == 0
     assert recompute(lab.schema) == []
+
+
+def test_what_refers_to_a_row_that_came_back_as_it_was_is_current(
+    written: Written, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    file = tmp_path / "lab.sqlite"
+    connection = Connection(f"sqlite:///{file}", safemode=False)
+    module = written.load()
+    defs = declare(module, connection)
+    module.Thing.insert([{"thing": 1}, {"thing": 2}])
+    run_until_quiet(defs, instance)
+    # A client without foreign keys, which leaves what depends on the row.
+    with closing(sqlite3.connect(file)) as client:
+        client.execute(f"DELETE FROM {module.Result.full_table_name} WHERE thing = 1")
+        client.commit()
+
+    def is_back() -> bool:
+        run_until_quiet(defs, instance)
+        ages = [stale(defs, instance, "lab/later", key)[0] for key in ("thing=1", "thing=2")]
+        return len(module.Result()) == 2 and ages == [StaleStatus.FRESH] * 2
+
+    assert eventually(is_back, timeout=120, every=0.1)
