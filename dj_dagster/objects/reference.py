@@ -22,7 +22,7 @@ def read_reference(reference: object) -> Mapping[str, Any]:
     if isinstance(reference, str | bytes):
         try:
             fields = json.loads(reference)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ObjectError(f"{reference!r:.80} is not a reference to an object.") from error
     if not isinstance(fields, Mapping) or not isinstance(fields.get("path"), str):
         raise ObjectError(f"{reference!r:.80} is not a reference to an object: it has no path.")

@@ -42,8 +42,11 @@ def stored_preview(
         return preview(value.load() if small else value)
     try:
         text = chain.codecs[-1].describe(stored, size)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ObjectError(f"{context.place} cannot be read: {error!r}.") from error
+    except ObjectError:
+        raise
+    except Exception as error:
+        # What is stored may be anything, and a codec of somebody else's stumble in any way.
+        raise ObjectError(f"{context.place}: the reference is damaged: {error!r}.") from error
     return ValuePreview(text) if text else None
 
 

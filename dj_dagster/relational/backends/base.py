@@ -106,6 +106,10 @@ class Backend(ABC):
         del kind
         return column
 
+    def undecoded(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """Return what to select so that text arrives as bytes, where it may be none."""
+        return column
+
     @abstractmethod
     def decoder(self, attribute_type: AttributeType) -> Convert | None:
         """Return what turns the driver's value into a Python value, None for nothing to do."""

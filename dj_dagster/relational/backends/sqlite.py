@@ -104,6 +104,11 @@ class SQLiteBackend(Backend):
         """SQLite has no temporal, uuid, json or decimal types: text."""
         return sqlite_types.encoder(attribute_type)
 
+    def undecoded(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """Take the bytes of text: SQLite keeps any, and the driver refuses what is no UTF-8."""
+        is_text = sa.func.typeof(column) == sa.literal_column("'text'")
+        return sa.case((is_text, sa.cast(column, sa.LargeBinary)), else_=column)
+
     def decoder(self, attribute_type: AttributeType) -> Convert | None:
         """Undo `encoder`."""
         return sqlite_types.decoder(attribute_type)

@@ -12,6 +12,7 @@ from dj_dagster.errors import (
     DataJointError,
     DuplicateError,
     IntegrityError,
+    InvalidValueError,
     MissingAttributeError,
     MissingTableError,
     QueryError,
@@ -31,6 +32,7 @@ _ERRORS: dict[str, type[DataJointError]] = {
     "no such table": MissingTableError,
     "no such column": UnknownAttributeError,
     "syntax error": QuerySyntaxError,
+    "Could not decode to UTF-8": InvalidValueError,
     "unrecognized token": QuerySyntaxError,
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -56,10 +56,12 @@ class RowDecoder:
         key = heading.primary_key if any(chains.values()) else []
         self.names = [*wanted, *(name for name in key if name not in chains)]
         self._key = [(name, self.names.index(name)) for name in key]
+        # As much of the key as happens to be fetched.
+        self._known = [name for name in heading.primary_key if name in self.names]
         self._decoders = [
             (position, heading[name], decoder)
             for position, name in enumerate(self.names)
-            if (decoder := _decoder(heading[name], chains.get(name), connection)) is not None
+            if (decoder := decoder_of(heading[name], connection, chains.get(name))) is not None
         ]
         self._codecs = [
             (position, heading[name], chain)
@@ -103,7 +105,10 @@ class RowDecoder:
             list(map(itemgetter(position), fetched)) for position in range(len(self.names))
         ]
         for position, attribute, decoder in self._decoders:
-            columns[position] = _decoded(columns[position], attribute, decoder)
+            try:
+                columns[position] = decoded(columns[position], attribute, decoder)
+            except InvalidValueError as error:
+                raise self._located(error, columns, position, decoder) from error.__cause__
         keys = [columns[position] for _, position in self._key]
         for position, attribute, chain in self._codecs:
             if isinstance(attribute.type, ExternalPointerType):
@@ -113,6 +118,20 @@ class RowDecoder:
             at_once = chain.decodes_concurrently and len(fetched) > 1
             columns[position] = list((in_flight if at_once else map)(unpack, rows))
         return columns[: self._width]
+
+    def _located(
+        self,
+        error: InvalidValueError,
+        columns: Sequence[Sequence[Any]],
+        position: int,
+        decoder: Convert,
+    ) -> InvalidValueError:
+        """Return an error that says in which row a value is that cannot be decoded."""
+        place = next(
+            at for at, value in enumerate(columns[position]) if not _is_decoded(value, decoder)
+        )
+        row = {name: columns[self.names.index(name)][place] for name in self._known}
+        return InvalidValueError(f"{error}{in_row(row)}")
 
     def _unpacked(
         self, attribute: Attribute, chain: CodecChain, folder: Path, row: tuple[Any, ...]
@@ -130,15 +149,47 @@ class RowDecoder:
         )
 
 
-def _decoded(values: Sequence[Any], attribute: Attribute, decoder: Convert) -> list[Any]:
+_MISFITS = (TypeError, ValueError, ArithmeticError, RecursionError)
+
+
+def decoded(values: Sequence[Any], attribute: Attribute, decoder: Convert) -> list[Any]:
+    """Return an attribute's values.
+
+    Raises
+    ------
+    InvalidValueError
+        If one is none of the attribute's type.
+    """
     try:
         return [None if value is None else decoder(value) for value in values]
-    except (TypeError, ValueError, ArithmeticError) as error:
+    except _MISFITS as error:
         kind = attribute.type.text if attribute.type else "computed"
         raise InvalidValueError(
             f"{attribute.table}.{attribute.name} : {kind} holds a value that is none: {error}. "
             "Another program has written it; fetch the other attributes with proj."
         ) from error
+
+
+def in_row(key: Mapping[str, Any]) -> str:
+    """Return the words for the row of an error, "" where nothing of its key is known."""
+    shown = ", ".join(f"{name}={value!r:.80}" for name, value in key.items())
+    return f" The row is ({shown})." if shown else ""
+
+
+def holds_bytes(attribute: Attribute, connection: Connection) -> bool:
+    """Return whether an attribute's column is one of bytes."""
+    chain = _chain(attribute, connection)
+    kind = chain.column_type if chain else attribute.type
+    return kind is not None and kind.family is Family.BYTES
+
+
+def _is_decoded(value: Any, decoder: Convert) -> bool:
+    try:
+        if value is not None:
+            decoder(value)
+    except _MISFITS:
+        return False
+    return True
 
 
 def _chain(attribute: Attribute, connection: Connection) -> CodecChain | None:
@@ -154,9 +205,10 @@ def _chain(attribute: Attribute, connection: Connection) -> CodecChain | None:
         ) from None
 
 
-def _decoder(
-    attribute: Attribute, chain: CodecChain | None, connection: Connection
+def decoder_of(
+    attribute: Attribute, connection: Connection, chain: CodecChain | None = None
 ) -> Convert | None:
+    """Return what makes Python's values of what the driver gives, None for nothing to do."""
     if attribute.type is None:
         return connection.backend.computed_decoder()
     return connection.backend.decoder(chain.column_type if chain else attribute.type)

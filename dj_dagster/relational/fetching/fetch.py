@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import CompileError
 
+from dj_dagster.errors import DataJointError, InvalidValueError
 from dj_dagster.relational.algebra.algebra import Node
 from dj_dagster.relational.algebra.projection import unknown
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.driver import Tuples, stream_select
+from dj_dagster.relational.database.driver import Tuples, fetch_select, stream_select
 from dj_dagster.relational.database.write import flush_before_reading
-from dj_dagster.relational.fetching.decode import Row, RowDecoder
+from dj_dagster.relational.fetching.decode import Row, RowDecoder, holds_bytes, in_row
 from dj_dagster.relational.fetching.reading import Reading, read
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.sql.ordering import EVERYTHING, Order, Window, make_window
@@ -55,8 +56,9 @@ def rows_of(
     squeeze: bool = False,
 ) -> Sequence[Row]:
     """Return the named attributes of the rows of a window, decoded; see `rows`."""
-    fetched, decoder = _fetched(connection, node, names, window, squeeze)
-    return decoder.rows(fetched)
+    with _in_row(connection, node, names, window):
+        fetched, decoder = _fetched(connection, node, names, window, squeeze)
+        return decoder.rows(fetched)
 
 
 def columns(
@@ -72,8 +74,9 @@ def columns(
     """Return the named attributes of a query's rows, decoded, one sequence an attribute."""
     window = make_window(order_by, limit, offset, node.heading)
     names = list(dict.fromkeys(names))
-    fetched, decoder = _fetched(connection, node, names, window, squeeze)
-    return dict(zip(names, decoder.columns(fetched), strict=True))
+    with _in_row(connection, node, names, window):
+        fetched, decoder = _fetched(connection, node, names, window, squeeze)
+        return dict(zip(names, decoder.columns(fetched), strict=True))
 
 
 def dicts(
@@ -99,6 +102,11 @@ def stream(connection: Connection, node: Node, names: Sequence[str]) -> Generato
     chunk at a time; so are those of a database in memory, which has one connection only.
     """
     flush_before_reading(connection, node.tables)
+    with _in_row(connection, node, names, EVERYTHING):
+        yield from _streamed(connection, node, names)
+
+
+def _streamed(connection: Connection, node: Node, names: Sequence[str]) -> Generator[Row]:
     if connection.in_transaction or isinstance(connection.engine.pool, sa.SingletonThreadPool):
         fetched, decoder = _fetched(connection, node, names, EVERYTHING, squeeze=False)
         step = 1 if decoder.unpacks else CHUNK_ROWS
@@ -160,6 +168,55 @@ def _fetched(
     return found, decoder or _decoder(connection, node, names, squeeze)
 
 
+@contextmanager
+def _in_row(
+    connection: Connection, node: Node, names: Sequence[str], window: Window
+) -> Generator[None]:
+    """Say in which row a value is that cannot be read, where its error could not tell."""
+    try:
+        yield
+    except InvalidValueError as error:
+        key = [name for name in node.heading.primary_key if name not in names]
+        found = None
+        if "UTF-8" in str(error):
+            found = _no_text(connection, node, [*names, *key], window)
+        elif key:
+            with suppress(DataJointError):
+                fetched, decoder = _fetched(connection, node, [*names, *key], window, squeeze=False)
+                try:
+                    decoder.rows(fetched)
+                except InvalidValueError as told:
+                    found = told
+        raise found or error from error.__cause__
+
+
+def _no_text(
+    connection: Connection, node: Node, names: Sequence[str], window: Window
+) -> InvalidValueError | None:
+    """Return the error of the first text that is none, of which the driver gives no row."""
+    select = _select(connection, node, names, window, connection.backend.undecoded)
+    for row in connection.read(lambda session: fetch_select(session, select)):
+        cells = dict(zip(names, row, strict=True))
+        for attribute in map(node.heading.__getitem__, names):
+            value = cells[attribute.name]
+            if not isinstance(value, bytes) or holds_bytes(attribute, connection):
+                continue
+            try:
+                value.decode()
+            except UnicodeDecodeError as error:
+                key = {name: _shown(cells[name]) for name in node.heading.primary_key}
+                return InvalidValueError(
+                    f"{attribute.table}.{attribute.name} holds text that is not UTF-8: "
+                    f"{value!r:.80} ({error.reason}). Another program has written it; fetch the "
+                    f"other attributes with proj.{in_row(key)}"
+                )
+    return None
+
+
+def _shown(value: Any) -> Any:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
 def _decoder(
     connection: Connection, node: Node, names: Sequence[str], squeeze: bool = False
 ) -> RowDecoder:
@@ -170,12 +227,16 @@ def _decoder(
 
 
 def _select(
-    connection: Connection, node: Node, names: Sequence[str], window: Window
+    connection: Connection,
+    node: Node,
+    names: Sequence[str],
+    window: Window,
+    spelled: Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]] = lambda column: column,
 ) -> sa.Select[Any]:
     lowering = Lowering(connection.backend)
     lowered = lowering.ordered(node, window.order, window.limit, window.offset)
     stored = {
-        name: connection.backend.fetched(lowered.columns[name], kind)
+        name: spelled(connection.backend.fetched(lowered.columns[name], kind))
         for name in names
         if (kind := node.heading[name].type) is not None
     }

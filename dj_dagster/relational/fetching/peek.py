@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 
-from dj_dagster.errors import DataJointError
+from dj_dagster.errors import DataJointError, InvalidValueError
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.types import Family
 from dj_dagster.objects.codecs import CodecChain, ObjectContext
@@ -17,14 +17,14 @@ from dj_dagster.objects.previews import ValuePreview, byte_text
 from dj_dagster.objects.stored_previews import stored_preview
 from dj_dagster.relational.algebra.algebra import Node
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.fetching.decode import Row, RowDecoder
+from dj_dagster.relational.fetching.decode import Row, decoder_of
 from dj_dagster.relational.fetching.reading import Reading, read
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.sql.ordering import Order, Window, make_window
 from dj_dagster.relational.sql_elements import Element
 
 UNREADABLE = "(cannot be read)"
-"""Stands for a value that is damaged, or whose object is missing."""
+"""Stands for a value that is damaged, or whose object is missing; what is wrong follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +53,18 @@ def peek(
 ) -> list[Row]:
     """Return rows of the named attributes; values of codecs, and bytes, as `ValuePreview`.
 
-    Raises
-    ------
-    InvalidValueError
-        If the database holds what is none of the type of an attribute that is read whole.
+    So is what cannot be read, as `UNREADABLE`.
     """
     window = make_window(order_by, limit, None, node.heading)
     peeker = _Peeker(connection, node.heading, names, appetite)
     what = ("peek", *names, window, appetite)
-    fetched, _ = read(connection, node, what, lambda: Reading(peeker.select(node, window)))
+    try:
+        fetched, _ = read(connection, node, what, lambda: Reading(peeker.select(node, window)))
+    except InvalidValueError:
+        # Some text is none; the driver then gives no row at all.
+        peeker = _Peeker(connection, node.heading, names, appetite, careful=True)
+        careful = peeker.select(node, window)
+        fetched, _ = read(connection, node, (*what, "careful"), lambda: Reading(careful))
     return peeker.rows(fetched)
 
 
@@ -71,18 +74,31 @@ def is_heavy(attribute: Attribute) -> bool:
 
 
 class _Peeker:
-    """Selects and describes rows of a heading."""
+    """Selects and describes rows of a heading.
+
+    Parameters
+    ----------
+    careful
+        Whether text comes as bytes, which it can be none of.
+    """
 
     def __init__(
-        self, connection: Connection, heading: Heading, names: Sequence[str], appetite: Appetite
+        self,
+        connection: Connection,
+        heading: Heading,
+        names: Sequence[str],
+        appetite: Appetite,
+        *,
+        careful: bool = False,
     ) -> None:
+        self._careful = careful
         self._connection, self._appetite, self._names = connection, appetite, names
         light = [name for name in names if not is_heavy(heading[name])]
         heavy = [name for name in names if name not in light]
         if heavy:
             # Errors name the row by its key.
             light += [name for name in heading.primary_key if name not in light]
-        self._light = RowDecoder(connection, heading, light)
+        self._light = [_Light(connection, heading[name]) for name in light]
         self._heavy = [_Heavy(connection, heading[name]) for name in heavy]
         self._heading = heading
 
@@ -91,34 +107,60 @@ class _Peeker:
         backend = self._connection.backend
         lowered = Lowering(backend).ordered(node, window.order, window.limit, window.offset)
         columns = dict(lowered.columns)
-        for name in self._light.names:
+        names = [light.name for light in self._light]
+        for name in names:
             if (kind := self._heading[name].type) is not None:
                 columns[name] = backend.fetched(columns[name], kind)
-        names = list(self._light.names)
         for heavy in self._heavy:
             pieces = heavy.pieces(columns[heavy.name], self._appetite.inline)
             columns |= pieces
             names += pieces
+        if self._careful:
+            columns |= {name: backend.undecoded(columns[name]) for name in names}
         return replace(lowered, columns=columns).select(*names)
 
     def rows(self, fetched: Sequence[Row]) -> list[Row]:
         """Return what is shown of rows."""
-        width = len(self._light.names)
-        found = self._light.rows([row[:width] for row in fetched])
-        return [
-            self._row(dict(zip(self._light.names, light, strict=True)), iter(row[width:]))
-            for light, row in zip(found, fetched, strict=True)
-        ]
+        return [self._row(iter(row)) for row in fetched]
 
-    def _row(self, light: Mapping[str, Any], pieces: Any) -> Row:
-        key = {name: light[name] for name in self._heading.primary_key if name in light}
-        cells: dict[str, Any] = dict(light)
+    def _row(self, pieces: Iterator[Any]) -> Row:
+        cells: dict[str, Any] = {
+            light.name: light.shown(next(pieces), careful=self._careful) for light in self._light
+        }
+        key = {name: cells[name] for name in self._heading.primary_key if name in cells}
         for heavy in self._heavy:
             stored, size = next(pieces), next(pieces)
-            cells[heavy.name] = heavy.described(
-                self._connection, key, stored, size, self._appetite.stored
-            )
+            context = heavy.context(self._connection, key)
+            cells[heavy.name] = heavy.described(context, stored, size, self._appetite.stored)
         return tuple(cells[name] for name in self._names)
+
+
+class _Light:
+    """An attribute whose values are shown as they are."""
+
+    def __init__(self, connection: Connection, attribute: Attribute) -> None:
+        self.name = attribute.name
+        self._decode = decoder_of(attribute, connection)
+
+    def shown(self, stored: Any, *, careful: bool = False) -> Any:
+        """Return a value, or what is shown of one that is none of its type."""
+        try:
+            value = stored.decode() if careful and isinstance(stored, bytes) else stored
+            return value if value is None or self._decode is None else self._decode(value)
+        except Exception as error:
+            return unreadable(error)
+
+
+def unreadable(error: Exception, place: str = "") -> ValuePreview:
+    """Return what is shown of a value that cannot be read.
+
+    Parameters
+    ----------
+    place
+        What the error need not say, as the cell's place does.
+    """
+    reason = str(error) if isinstance(error, DataJointError) else f"{type(error).__name__}: {error}"
+    return ValuePreview(f"{UNREADABLE} {reason.removeprefix(f'{place}: ')}")
 
 
 class _Heavy:
@@ -139,23 +181,26 @@ class _Heavy:
         beginning = sa.func.substr(column, sa.literal_column("1"), sa.literal_column(str(most)))
         return {self.name: beginning, f"bytes of {self.name}": sa.func.length(column)}
 
-    def described(
-        self, connection: Connection, key: Mapping[str, Any], stored: Any, size: Any, most: int
-    ) -> ValuePreview:
+    def context(self, connection: Connection, key: Mapping[str, Any]) -> ObjectContext:
+        """Return where a value belongs."""
+        schema, _, table = self._attribute.table.partition(".")
+        return ObjectContext(connection.stores, schema, table, self.name, key)
+
+    def described(self, context: ObjectContext, stored: Any, size: Any, most: int) -> ValuePreview:
         """Return what is shown of a value: its type where there is nothing else to say."""
         kind = ValuePreview(self._attribute.type.text if self._attribute.type else "")
         if stored is None:
             return ValuePreview("None")
         if self._chain is None:
             return ValuePreview(f"bytes, {byte_text(int(size))}") if self._is_bytes else kind
-        schema, _, table = self._attribute.table.partition(".")
-        context = ObjectContext(connection.stores, schema, table, self.name, key)
         try:
+            if isinstance(stored, bytes) and not self._is_bytes:
+                stored = stored.decode()
             content = stored if self._decode is None else self._decode(stored)
             length = None if size is None else int(size)
             return stored_preview(self._chain, content, length, context, most) or kind
-        except (DataJointError, ValueError, TypeError):
-            return ValuePreview(UNREADABLE)
+        except Exception as error:
+            return unreadable(error, context.place)
 
 
 def _chain(connection: Connection, attribute: Attribute) -> CodecChain | None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from html import escape
-from itertools import zip_longest
 from typing import Any
 
 import sqlalchemy as sa
 
-from dj_dagster.errors import InvalidValueError
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.objects.previews import ValuePreview
 from dj_dagster.relational.algebra.algebra import Base, In, Node, Projected, Restricted, restrict
@@ -19,7 +16,7 @@ from dj_dagster.relational.algebra.top import Order
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.fetching.decode import Row, RowDecoder
-from dj_dagster.relational.fetching.peek import UNREADABLE, Appetite, peek
+from dj_dagster.relational.fetching.peek import Appetite, peek, unreadable
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.sql.ordering import make_window
 
@@ -124,7 +121,7 @@ def first_rows(
     appetite = Appetite(_LOADED, _LOADED) if large else Appetite(_GLANCE)
     places = [names.index(name) for name in by]
     found: dict[Row, list[Row]] = {}
-    for row in _readable(connection, node, _order(node), most, appetite):
+    for row in peek(connection, node, names, _order(node), most, appetite):
         found.setdefault(tuple(row[place] for place in places), []).append(tuple(row))
     return found
 
@@ -139,7 +136,7 @@ def markdown_table(names: Sequence[str], rows: Sequence[Row]) -> str:
 def plain_values(heading: Heading, row: Row, width: int) -> str:
     """Return what a row says beside its key in one line, without values that are described."""
     texts = [
-        f"{name} = {_cut(_one_line(str(value)), _CELL_OF_MARKDOWN)}"
+        f"{name} = {_cut(_one_line(_text(value)), _CELL_OF_MARKDOWN)}"
         for name, value in zip(heading.names, row, strict=True)
         if not heading[name].in_key and not isinstance(value, ValuePreview)
     ]
@@ -172,27 +169,9 @@ def _shown(connection: Connection, node: Node, limit: int | None, appetite: Appe
     order = _order(node)
     # Says what is wrong with the limit that was asked for, not with one more.
     make_window(order, limit, None, heading)
-    rows = _readable(connection, node, order, limit + 1, appetite)
+    rows = peek(connection, node, heading.names, order, limit + 1, appetite)
     total = fetch.count(connection, node) if display.show_tuple_count else None
     return _Preview(heading, rows[:limit], len(rows) > limit, total)
-
-
-def _readable(
-    connection: Connection, node: Node, order: Order, limit: int, appetite: Appetite
-) -> Sequence[Sequence[Any]]:
-    """Return rows; for an attribute with a damaged value, something to say so."""
-    names = node.heading.names
-    try:
-        return peek(connection, node, names, order, limit, appetite)
-    except InvalidValueError:
-        columns: list[Sequence[Any]] = []
-        for name in names:
-            with suppress(InvalidValueError):
-                found = peek(connection, node, [name], order, limit, appetite)
-                columns.append([row[0] for row in found])
-                continue
-            columns.append(())
-        return list(zip_longest(*columns, fillvalue=UNREADABLE))
 
 
 def _order(node: Node) -> Order:
@@ -204,7 +183,12 @@ def _order(node: Node) -> Order:
 
 
 def _text(value: Any) -> str:
-    return value.text if isinstance(value, ValuePreview) else str(value)
+    try:
+        text = value.text if isinstance(value, ValuePreview) else str(value)
+    except Exception as error:
+        text = unreadable(error).text
+    # Half a surrogate pair, which JSON allows, can be printed nowhere.
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _html(value: Any) -> str:
@@ -215,8 +199,8 @@ def _html(value: Any) -> str:
 
 def _markdown(value: Any) -> str:
     if isinstance(value, ValuePreview):
-        return value.markdown.replace("|", "\\|")
-    return _cut(_one_line(str(value)), _CELL_OF_MARKDOWN).replace("|", "\\|")
+        return _text(replace(value, text=value.markdown)).replace("|", "\\|")
+    return _cut(_one_line(_text(value)), _CELL_OF_MARKDOWN).replace("|", "\\|")
 
 
 def _title(attribute: Attribute) -> str:
