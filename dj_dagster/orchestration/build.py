@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dagster import (
     Definitions,
     ExecutorDefinition,
     PartitionsDefinition,
+    SensorDefinition,
     in_process_executor,
 )
 
@@ -37,6 +39,7 @@ from dj_dagster.orchestration.collecting import apart, collect
 from dj_dagster.orchestration.entry_jobs import entry_jobs
 from dj_dagster.orchestration.io_manager import TableIOManager
 from dj_dagster.orchestration.jobs import populate_job
+from dj_dagster.orchestration.merging import Pipeline, belonging, renamable
 from dj_dagster.orchestration.naming import class_name, short_name
 from dj_dagster.orchestration.recompute_job import recompute_job
 from dj_dagster.orchestration.schedules import check_tables
@@ -56,8 +59,11 @@ PartitionsWanted = Mapping[Any, str | Sequence[str]]
 """By table, given as name or class, the first attributes of its key."""
 
 
+@cache
 def chain_executor() -> ExecutorDefinition:
     """Return the default executor: one process, and a table starts when its parents have output.
+
+    It is the same each time, so that Dagster merges definitions that have it.
 
     A table of which some keys failed has output for the others: the tables that need it then go on
     with those. By Dagster's own rule they would be skipped, because the step failed.
@@ -129,6 +135,13 @@ def build_definitions(
         Folders of the machine that runs the entry jobs, from which the launchpad may take CSV files
         and files to store. Without any it takes rows alone.
 
+    Notes
+    -----
+    `Definitions.merge` joins several results, each of other tables; components are joined by it,
+    too. The sensors, the jobs ``populate``, ``recompute`` and ``trace``, and the schedules given
+    here then have the names of their schemas at their ends, ``populate__lab``, and one IO manager
+    serves all tables.
+
     Raises
     ------
     ConfigurationError
@@ -167,6 +180,18 @@ def build_definitions(
     graph = replace(graph, versions=versions)
     of_tables = table_checks(graph, wanted)
     graph = replace(graph, blocking=blocking_keys(of_tables))
+    pipeline = Pipeline(graph, frozenset(own))
+
+    def sensor(end: str) -> SensorDefinition:
+        return populate_sensor(
+            graph,
+            managed=own,
+            settings=settings,
+            code=lambda: code_watch(graph, wanted),
+            checks=lambda: check_watch(graph, wanted),
+            end=end,
+        )
+
     return Definitions(
         assets=[
             *_external(graph, specs, own),
@@ -187,22 +212,18 @@ def build_definitions(
         asset_checks=[*of_tables, *asset_checks],
         jobs=[
             *entry_jobs(graph, entry_folders),
-            populate_job(graph, works),
-            recompute_job(graph, works),
-            trace_job(graph),
+            *belonging(
+                pipeline,
+                [
+                    renamable(partial(populate_job, graph, works)),
+                    renamable(partial(recompute_job, graph, works)),
+                    renamable(partial(trace_job, graph)),
+                ],
+            ),
             *jobs,
         ],
-        schedules=schedules,
-        sensors=[
-            populate_sensor(
-                graph,
-                managed=own,
-                settings=settings,
-                code=lambda: code_watch(graph, wanted),
-                checks=lambda: check_watch(graph, wanted),
-            ),
-            *sensors,
-        ],
+        schedules=belonging(pipeline, schedules),
+        sensors=[*belonging(pipeline, [renamable(sensor)]), *sensors],
         resources={IO_MANAGER_KEY: TableIOManager(graph), **(resources or {})},
         executor=executor or chain_executor(),
     )

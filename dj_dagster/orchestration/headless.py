@@ -23,7 +23,8 @@ from dagster._core.snap import snapshot_from_execution_plan
 from dagster._core.storage.tags import RUN_KEY_TAG
 
 from dj_dagster.errors import PopulateError
-from dj_dagster.orchestration.sensor import SENSOR_NAME, goes_on
+from dj_dagster.orchestration.merging import pipelines_of
+from dj_dagster.orchestration.sensor import goes_on
 
 MAX_TICKS = 100
 
@@ -37,7 +38,7 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 def run_until_idle(
     defs: Definitions, *, instance: DagsterInstance, max_ticks: int = MAX_TICKS
 ) -> Iterator[DagsterRun]:
-    """Tick the populate sensor and run what it asks for, in this process, until it asks no more.
+    """Tick the populate sensors and run what it asks for, in this process, until it asks no more.
 
     Parameters
     ----------
@@ -58,14 +59,15 @@ def run_until_idle(
     """
     ticks = 0
     while ticks < max_ticks:
-        result = _evaluate(defs, instance)
-        if not result.run_requests and not goes_on(result):
+        results = _evaluate(defs, instance)
+        requests = _requests(results)
+        if not requests and not any(map(goes_on, results)):
             return
-        if result.run_requests:
+        if requests:
             ticks += 1
         else:
             time.sleep(BREATH)
-        for request in result.run_requests or ():
+        for request in requests:
             yield run_assets(
                 defs,
                 request.asset_selection or (),
@@ -78,8 +80,8 @@ def run_until_idle(
 
 
 def tick(defs: Definitions, *, instance: DagsterInstance) -> list[RunRequest]:
-    """Evaluate the populate sensor once and return the runs that it asks for."""
-    return list(_evaluate(defs, instance).run_requests or ())
+    """Evaluate the populate sensors once and return the runs that it asks for."""
+    return _requests(_evaluate(defs, instance))
 
 
 def run_assets(
@@ -169,8 +171,15 @@ def _run(
     return ended if ended is not None else run
 
 
-def _evaluate(defs: Definitions, instance: DagsterInstance) -> SensorResult:
+def _evaluate(defs: Definitions, instance: DagsterInstance) -> list[SensorResult]:
+    """Evaluate the sensor of each pipeline; there is more than one in merged definitions."""
     repository = defs.get_repository_def()
-    with build_sensor_context(instance=instance, repository_def=repository) as context:
-        result = repository.get_sensor_def(SENSOR_NAME)(context)
-    return result if isinstance(result, SensorResult) else SensorResult()
+    results: list[object] = []
+    for sensor in pipelines_of(repository.sensor_defs).values():
+        with build_sensor_context(instance=instance, repository_def=repository) as context:
+            results.append(sensor(context))
+    return [result for result in results if isinstance(result, SensorResult)]
+
+
+def _requests(results: list[SensorResult]) -> list[RunRequest]:
+    return [request for result in results for request in result.run_requests or ()]

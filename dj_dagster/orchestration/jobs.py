@@ -62,7 +62,7 @@ CONFIG = {
 }
 
 
-def populate_job(graph: TableGraph, works: Mapping[AssetKey, Work]) -> JobDefinition:
+def populate_job(graph: TableGraph, works: Mapping[AssetKey, Work], end: str = "") -> JobDefinition:
     """Return the job; with the config as it stands it makes everything that is pending.
 
     Tables are filled parents first, so that one launch fills a chain of them.
@@ -71,9 +71,11 @@ def populate_job(graph: TableGraph, works: Mapping[AssetKey, Work]) -> JobDefini
     ----------
     works
         In which processes each table's keys are made.
+    end
+        Of the names of the job and its op.
     """
 
-    @op(name=OP_NAME, config_schema=CONFIG)
+    @op(name=OP_NAME + end, config_schema=CONFIG)
     def populate(context: OpExecutionContext) -> None:
         config: dict[str, Any] = context.op_config
         nodes = chosen_tables(graph, config["tables"])
@@ -86,7 +88,7 @@ def populate_job(graph: TableGraph, works: Mapping[AssetKey, Work]) -> JobDefini
         raise_if_failed(*progress)
 
     @dagster_job(
-        name=JOB_NAME,
+        name=JOB_NAME + end,
         description="Makes what is pending, in all tables or in those that the config names.",
     )
     def populate_tables() -> None:

@@ -31,7 +31,7 @@ from dj_dagster.orchestration.recompute import (
     made_again,
 )
 from dj_dagster.orchestration.registered import sync_partitions
-from dj_dagster.orchestration.schedules import TABLES, schedule_name
+from dj_dagster.orchestration.schedules import job_schedule
 from dj_dagster.orchestration.step import Step
 from dj_dagster.orchestration.table_graph import TableGraph, table_graph
 from dj_dagster.orchestration.table_node import TableNode
@@ -53,16 +53,20 @@ CONFIG = {
 }
 
 
-def recompute_job(graph: TableGraph, works: Mapping[AssetKey, Work]) -> JobDefinition:
+def recompute_job(
+    graph: TableGraph, works: Mapping[AssetKey, Work], end: str = ""
+) -> JobDefinition:
     """Return the job that makes again what is stale, and all that depends on it, parents first.
 
     Parameters
     ----------
     works
         In which processes each table's keys are made.
+    end
+        Of the names of the job and its op.
     """
 
-    @op(name=OP_NAME, config_schema=CONFIG)
+    @op(name=OP_NAME + end, config_schema=CONFIG)
     def recompute_op(context: OpExecutionContext) -> None:
         config: dict[str, Any] = context.op_config
         existing = OnExisting(STALE, config["delete_entered"], {})
@@ -83,7 +87,7 @@ def recompute_job(graph: TableGraph, works: Mapping[AssetKey, Work]) -> JobDefin
         raise_if_failed(*progress)
 
     @dagster_job(
-        name=JOB_NAME,
+        name=JOB_NAME + end,
         description="Makes again what is stale, for make or a row that it refers to has changed, "
         "with all that depends on it.",
     )
@@ -123,13 +127,14 @@ def recompute_schedule(
     """
     names = ALL if tables == ALL else table_names(tables)
     config = {"tables": names, "delete_entered": delete_entered}
-    return ScheduleDefinition(
-        name=name or schedule_name(JOB_NAME, names),
-        job_name=JOB_NAME,
+    return job_schedule(
+        JOB_NAME,
+        names,
+        name=name,
         cron_schedule=cron,
         execution_timezone=timezone,
-        run_config={"ops": {OP_NAME: {"config": config}}},
-        metadata={TABLES: names},
+        op=OP_NAME,
+        config=config,
         default_status=DefaultScheduleStatus.RUNNING if running else DefaultScheduleStatus.STOPPED,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dagster import DefaultScheduleStatus, ScheduleDefinition
@@ -17,6 +17,7 @@ from dj_dagster.orchestration.jobs import (
     chosen_tables,
     table_names,
 )
+from dj_dagster.orchestration.merging import renamable
 from dj_dagster.orchestration.table_graph import TableGraph
 
 TABLES = "dj/tables"
@@ -69,14 +70,15 @@ def populate_schedule(
     if restriction is not None:
         check_said(restriction)
         config["restriction"] = restriction
-    return ScheduleDefinition(
-        name=name or schedule_name(JOB_NAME, names),
-        job_name=JOB_NAME,
+    return job_schedule(
+        JOB_NAME,
+        names,
+        name=name,
         cron_schedule=cron,
         execution_timezone=timezone,
-        run_config={"ops": {OP_NAME: {"config": config}}},
+        op=OP_NAME,
+        config=config,
         tags={TABLES_TAG: names if isinstance(names, str) else ", ".join(names)},
-        metadata={TABLES: names},
         default_status=DefaultScheduleStatus.RUNNING if running else DefaultScheduleStatus.STOPPED,
     )
 
@@ -93,6 +95,37 @@ def check_tables(graph: TableGraph, schedules: Iterable[Any]) -> None:
         if isinstance(schedule, ScheduleDefinition) and TABLES in schedule.metadata:
             names: Any = schedule.metadata[TABLES].value
             chosen_tables(graph, names)
+
+
+def job_schedule(
+    job: str,
+    tables: str | list[str],
+    *,
+    name: str | None,
+    op: str,
+    config: Mapping[str, Any],
+    **options: Any,
+) -> ScheduleDefinition:
+    """Return a schedule of one of our jobs, whose name can get an end.
+
+    Parameters
+    ----------
+    name
+        Of the schedule, which stays; by default made of those of job and tables.
+    op, config
+        Of the job.
+    options
+        See `dagster.ScheduleDefinition`.
+    """
+    return renamable(
+        lambda end: ScheduleDefinition(
+            name=name or schedule_name(job, tables) + end,
+            job_name=job + end,
+            run_config={"ops": {op + end: {"config": config}}},
+            metadata={TABLES: tables},
+            **options,
+        )
+    )
 
 
 def schedule_name(job: str, tables: str | list[str]) -> str:

@@ -67,6 +67,7 @@ def populate_sensor(
     settings: SensorSettings,
     code: Callable[[], CodeWatch],
     checks: Callable[[], CheckWatch],
+    end: str = "",
 ) -> SensorDefinition:
     """Return the sensor of some tables; it is on from the start.
 
@@ -78,6 +79,8 @@ def populate_sensor(
         Gives what looks for rows of older code, for one instance.
     checks
         Gives what evaluates the other checks, for one instance.
+    end
+        Of its name.
     """
     own = frozenset(managed)
     automatic = [node for node in graph.populated if settings.of(node).automatic]
@@ -86,7 +89,7 @@ def populate_sensor(
     watches = Watches(graph, code, checks)
 
     @sensor(
-        name=SENSOR_NAME,
+        name=SENSOR_NAME + end,
         asset_selection=AssetSelection.assets(*targets, *parts),
         minimum_interval_seconds=settings.interval,
         default_status=DefaultSensorStatus.RUNNING,

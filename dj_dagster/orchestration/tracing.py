@@ -104,14 +104,14 @@ def trace(result: Table | type[Table]) -> Trace:
     return Trace(found)
 
 
-def trace_job(graph: TableGraph) -> JobDefinition:
+def trace_job(graph: TableGraph, end: str = "") -> JobDefinition:
     """Return the job that shows the trace of a partition; assets name it in their metadata."""
     fields = {
         "table": Field(String, description="As 'Processed' or 'lab.Processed'."),
         "partition": Field(String, description="Which row or rows, as the UI spells partitions."),
     }
 
-    @op(name="trace_rows", config_schema=fields)
+    @op(name="trace_rows" + end, config_schema=fields)
     def trace_rows(context: OpExecutionContext) -> None:
         config: dict[str, str] = context.op_config
         node = graph.named(config["table"])
@@ -119,7 +119,7 @@ def trace_job(graph: TableGraph) -> JobDefinition:
         context.log.info(f"\n{found}")
         context.add_output_metadata({"trace": MetadataValue.md(found.markdown)})
 
-    @dagster_job(name=JOB_NAME, description="Shows what a result was made from.")
+    @dagster_job(name=JOB_NAME + end, description="Shows what a result was made from.")
     def show_trace() -> None:
         trace_rows()
 

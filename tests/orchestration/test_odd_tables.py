@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from dagster.components.testing import create_defs_folder_sandbox
 
 from dj_dagster.errors import ConfigurationError, DataJointError
-from dj_dagster.orchestration import PipelineComponent, build_definitions
+from dj_dagster.orchestration import PipelineComponent, build_definitions, populate_schedule
+from dj_dagster.orchestration.headless import run_assets, run_job, run_until_idle
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Manual, Part
@@ -218,3 +221,113 @@ def test_one_name_is_a_list_of_it_in_a_component(schema: Schema, field: str) -> 
     by_table = {"partition_by": {"lab.Made": "item"}}
     component = PipelineComponent.from_attributes_dict(attributes=by_table)
     assert component.partition_by == {"lab.Made": ["item"]}
+
+
+@pytest.fixture
+def other(schema: Schema, schema_prefix: str) -> Schema:
+    """A second schema, of another team: a Computed table of its own."""
+    other = Schema(f"{schema_prefix}other", connection=schema.connection)
+
+    @other
+    class Sample(Manual):
+        definition = "sample : int32"
+
+    @other
+    class Weighed(Computed):
+        definition = "-> Sample"
+
+        def make(self, key: dict[str, Any]) -> None:
+            self.insert1(key)
+
+    return other
+
+
+def test_merged_definitions_have_the_tables_and_jobs_of_both(
+    schema: Schema, other: Schema, instance: dg.DagsterInstance
+) -> None:
+    nightly = populate_schedule("0 3 * * *")
+    more = dg.Definitions(
+        jobs=[dg.define_asset_job("mine", selection=[dg.AssetKey([schema.name, "made"])])]
+    )
+    defs = dg.Definitions.merge(
+        build_definitions(schema), more, build_definitions(other, schedules=[nightly])
+    )
+    repository = defs.get_repository_def()
+    repository.load_all_definitions()
+    ends = [f"__{each.name}" for each in (schema, other)]
+    assert {f"{job}{end}" for job in ("populate", "recompute", "trace") for end in ends} < set(
+        repository.job_names
+    )
+    assert "mine" in repository.job_names
+    sensors = {sensor.name for sensor in repository.sensor_defs}
+    assert sensors == {f"populate_sensor{end}" for end in ends}
+    (schedule,) = repository.schedule_defs
+    assert (schedule.name, schedule.job_name) == (f"populate_all{ends[1]}", f"populate{ends[1]}")
+    schema.tables["Item"].insert1((1,))
+    other.tables["Sample"].insert1((2,))
+    for run in run_until_idle(defs, instance=instance):
+        assert run.is_success
+    assert len(schema.tables["Below"]()) == len(other.tables["Weighed"]()) == 1
+    schema.tables["Item"].insert1((3,))
+    assert run_job(defs, f"populate{ends[0]}", instance=instance).is_success
+    assert len(schema.tables["Below"]()) == 2
+
+    @dg.asset(
+        ins={
+            "items": dg.AssetIn([schema.name, "item"]),
+            "samples": dg.AssetIn([other.name, "sample"]),
+        },
+        io_manager_key="io_manager",
+    )
+    def report(items: list[dict[str, Any]], samples: list[dict[str, Any]]) -> int:
+        return len(items) + len(samples)
+
+    with_report = dg.Definitions.merge(defs, dg.Definitions(assets=[report]))
+    run = run_assets(with_report, [report.key], instance=instance)
+    assert run.is_success
+
+
+def test_definitions_of_one_schema_merge_and_one_alone_keeps_its_names(
+    schema: Schema, other: Schema
+) -> None:
+    alone = dg.Definitions.merge(build_definitions(schema), dg.Definitions())
+    assert alone.get_repository_def().has_sensor_def("populate_sensor")
+    item, rest = (
+        build_definitions(schema, select=["Item"]),
+        build_definitions(schema, exclude=["Item"]),
+    )
+    merged = dg.Definitions.merge(dg.Definitions.merge(item, rest), build_definitions(other))
+    repository = merged.get_repository_def()
+    repository.load_all_definitions()
+    assert {sensor.name for sensor in repository.sensor_defs} == {
+        f"populate_sensor__{each}"
+        for each in (f"{schema.name}_Below", f"{schema.name}_Item", other.name)
+    }
+
+
+def test_two_components_live_in_one_location(
+    schema: Schema, other: Schema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with create_defs_folder_sandbox() as sandbox:
+        for each in (schema, other):
+            sandbox.scaffold_component(
+                component_cls=PipelineComponent,
+                defs_path=each.name,
+                defs_yaml_contents={
+                    "type": "dj_dagster.orchestration.PipelineComponent",
+                    "attributes": {
+                        "schemas": each.name,
+                        "database_url": schema.connection.engine.url.render_as_string(False),
+                        "schedule": "0 3 * * *",
+                    },
+                },
+            )
+        with sandbox.build_all_defs() as defs:
+            repository = defs.get_repository_def()
+            repository.load_all_definitions()
+            assert {sensor.name for sensor in repository.sensor_defs} == {
+                f"populate_sensor__{each.name}" for each in (schema, other)
+            }
+            paths = {spec.key.path[-1] for spec in defs.resolve_all_asset_specs()}
+            assert {"item", "below", "sample", "weighed"} <= paths
