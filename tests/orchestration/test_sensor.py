@@ -292,7 +292,7 @@ def test_an_error_in_one_schema_does_not_stop_the_others(
     assert all(execute(defs, instance, run) for run in run_until)
     (filtered,) = requested(tick(defs, instance))
     execute(defs, instance, submit(defs, instance, filtered))
-    with pytest.raises(DataJointError, match=r"other\.Thing.*ValueError: no such disk"):
+    with pytest.raises(DataJointError, match=r"other\.Broken.*ValueError: no such disk"):
         tick(defs, instance)
 
 
