@@ -161,6 +161,24 @@ def recompute(
     sys.exit(1 if any(each.failed for each in progress) else 0)
 
 
+@cli.command()
+@click.option(
+    "-m",
+    "--module",
+    "modules",
+    multiple=True,
+    required=True,
+    help="Python module that has the code location's definitions; may be given repeatedly.",
+)
+def sync(modules: tuple[str, ...]) -> None:
+    """Show the keys and rows of all tables in Dagster, once, without a daemon; make nothing."""
+    sys.path.insert(0, "")
+    # Dagster takes seconds to import, which other commands do not need.
+    synchronization = import_module("dj_dagster.orchestration.synchronization")
+    for module in modules:
+        click.echo(f"{module}: {synchronization.sync_module(module)}.")
+
+
 def _demo_folder() -> Path:
     """Return the folder that has the demo's package: inside ours, or the source tree's top."""
     here = Path(__file__).parent

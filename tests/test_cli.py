@@ -121,3 +121,23 @@ def test_gc_takes_one_thing_at_a_time(folder: Path) -> None:
     refused = run(folder, "gc", "lab", "--delete", "--restore")
     assert refused.returncode == 2
     assert "one of --delete, --restore and --claim" in refused.stderr
+
+
+def test_sync_shows_keys_without_a_daemon(folder: Path) -> None:
+    (folder / "rig.py").write_text(
+        "import dj_dagster as dj\n"
+        "from dj_dagster.orchestration import build_definitions\n"
+        'schema = dj.Schema("rig")\n'
+        "@schema\n"
+        "class Item(dj.Manual):\n"
+        '    definition = "item : int32"\n'
+        "Item.insert([(1,), (2,)], skip_duplicates=True)\n"
+        "defs = build_definitions(schema)\n"
+    )
+    done = run(folder, "sync", "-m", "rig")
+    assert done.stdout == "rig: 2 partitions added, 0 removed, 2 marked.\n", done.stderr
+    done = run(folder, "sync", "-m", "rig")
+    assert done.stdout == "rig: 0 partitions added, 0 removed, 0 marked.\n", done.stderr
+    done = run(folder, "sync", "-m", "no_such_rig")
+    assert done.returncode == 1
+    assert "no_such_rig" in done.stderr

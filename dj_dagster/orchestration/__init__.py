@@ -16,6 +16,7 @@ from dj_dagster.orchestration.recompute_job import recompute, recompute_schedule
 from dj_dagster.orchestration.retries import RetryPolicy
 from dj_dagster.orchestration.schedules import populate_schedule
 from dj_dagster.orchestration.sensor_settings import SensorSettings, TableSettings
+from dj_dagster.orchestration.synchronization import sync
 from dj_dagster.orchestration.tracing import Trace, trace
 from dj_dagster.orchestration.translator import TableProps, TableTranslator
 from dj_dagster.orchestration.work import Work
@@ -42,6 +43,7 @@ __all__ = [
     "populate_schedule",
     "recompute",
     "recompute_schedule",
+    "sync",
     "trace",
 ]
 

@@ -70,18 +70,36 @@ def sync_pieces(instance: DagsterInstance, graph: TableGraph, grain: Grain) -> I
 
     Yields after each piece of work what that has changed. New partitions are there at once. What
     others register meanwhile stays; a partition whose row has come back meanwhile stays too.
+
+    Raises
+    ------
+    Exception
+        What a table raised that could not be read, after the partitions of the others were added;
+        none are removed then.
     """
     known: dict[str, bool] = {}
     for page in _registered(instance, grain):
         known.update(dict.fromkeys(page, False))
         yield Changes()
     nodes = beginnings(graph, grain)
+    failed: list[Exception] = []
     for node in nodes:
-        for page in possible_pages(node):
+        pages = possible_pages(node)
+        while True:
+            try:
+                page = next(pages, None)
+            except Exception as error:
+                # A table that is gone leaves the others of its grain; what it had stays for now.
+                failed.append(error)
+                break
+            if page is None:
+                break
             new = [partition for partition in page if partition not in known]
             register(instance, grain, new)
             known.update(dict.fromkeys(page, True))
             yield Changes(added=len(new))
+    if failed:
+        raise failed[0]
     gone = [partition for partition, seen in known.items() if not seen]
     known.clear()
     for start in range(0, len(gone), CHUNK):

@@ -32,6 +32,7 @@ from dj_dagster.orchestration.row_marks import (
 )
 from dj_dagster.orchestration.sensor_settings import SensorSettings
 from dj_dagster.orchestration.shown import shown_as_failed
+from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.orchestration.unfinished import HeldKeys
 from dj_dagster.orchestration.vanished import vanished_pages
@@ -335,14 +336,19 @@ class Upkeep:
         refuted = self.watch.refuted[node.key]
         again = repeated(self.instance, node, refuted.intersection(free))
         refuted.difference_update(wanted)
-        first = self._first_marks(node, [p for p in free if p not in again])
+        first = first_marks(
+            self.instance, self.watch.graph, node, [p for p in free if p not in again]
+        )
         marks = [*again.values(), *first]
         self.changes += Changes(marked=write_marks(self.instance, marks))
         self._written[node.key] += most
 
-    def _first_marks(self, node: TableNode, partitions: Sequence[str]) -> list[Mark]:
-        graph = self.watch.graph
-        filled = graph.by_key[node.master] if node.master is not None else node
-        if not filled.populated:
-            return [Mark(node.key, partition) for partition in partitions]
-        return Aging(self.instance, graph, filled).marks(node, partitions)
+
+def first_marks(
+    instance: DagsterInstance, graph: TableGraph, node: TableNode, partitions: Sequence[str]
+) -> list[Mark]:
+    """Return marks of partitions that have none, with what is known of how `make` filled them."""
+    filled = graph.by_key[node.master] if node.master is not None else node
+    if not filled.populated:
+        return [Mark(node.key, partition) for partition in partitions]
+    return Aging(instance, graph, filled).marks(node, partitions)

@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 from dagster.components.testing import create_defs_folder_sandbox
 
-from dj_dagster.errors import ConfigurationError, DataJointError
-from dj_dagster.orchestration import PipelineComponent, build_definitions, populate_schedule
+from dj_dagster.errors import ConfigurationError, DataJointError, PopulateError
+from dj_dagster.orchestration import PipelineComponent, build_definitions, populate_schedule, sync
 from dj_dagster.orchestration.headless import run_assets, run_job, run_until_idle
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
@@ -331,3 +331,27 @@ def test_two_components_live_in_one_location(
             }
             paths = {spec.key.path[-1] for spec in defs.resolve_all_asset_specs()}
             assert {"item", "below", "sample", "weighed"} <= paths
+
+
+def test_keys_are_there_before_a_daemon(
+    schema: Schema, other: Schema, instance: dg.DagsterInstance
+) -> None:
+    defs = dg.Definitions.merge(build_definitions(schema), build_definitions(other))
+    schema.tables["Item"].insert([(1,), (2,)])
+    schema.tables["Made"].populate()
+    other.tables["Sample"].insert1((3,))
+    assert str(sync(defs, instance=instance)) == "3 partitions added, 0 removed, 7 marked"
+    assert set(instance.get_dynamic_partitions(f"{schema.name}.Item")) == {"item=1", "item=2"}
+    made = dg.AssetKey([schema.name, "made"])
+    assert instance.get_materialized_partitions(made) == {"item=1", "item=2"}
+    assert not instance.get_runs()
+    (schema.tables["Item"] & {"item": 1}).delete(prompt=False)
+    assert sync(defs, instance=instance).removed == 1
+    outside(schema, "drop table {computed_below}")
+    schema.tables["Item"].insert1((5,))
+    with pytest.raises(PopulateError, match=r"__below") as told:
+        sync(defs, instance=instance)
+    assert "Made:" not in str(told.value)
+    assert "item=5" in instance.get_dynamic_partitions(f"{schema.name}.Item")
+    with pytest.raises(ConfigurationError, match="no tables: give what build_definitions"):
+        sync(dg.Definitions(), instance=instance)

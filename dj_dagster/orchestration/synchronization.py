@@ -1,0 +1,145 @@
+"""Partitions and marks made true to the tables once, without a daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from dagster import DagsterInstance, Definitions, RepositoryDefinition
+from dagster._core.definitions.reconstruct import repository_def_from_target_def
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.workspace.autodiscovery import loadable_targets_from_python_module
+
+from dj_dagster.errors import ConfigurationError, PopulateError
+from dj_dagster.orchestration.events import write_marks
+from dj_dagster.orchestration.grains import Grain
+from dj_dagster.orchestration.guard import Guard
+from dj_dagster.orchestration.merging import Pipeline, pipelines_of
+from dj_dagster.orchestration.registered import Changes, sync_partitions
+from dj_dagster.orchestration.row_marks import mark_row_count, mark_single, unmarked_pages
+from dj_dagster.orchestration.table_node import TableNode
+from dj_dagster.orchestration.upkeep import first_marks
+
+
+def sync(
+    definitions: Definitions | RepositoryDefinition, *, instance: DagsterInstance | None = None
+) -> Changes:
+    """Register the partitions of all tables and mark their rows, once.
+
+    The sensor does so all the time. Without a daemon, and before one has started, this shows keys
+    and rows in the UI; nothing is made.
+
+    Parameters
+    ----------
+    definitions
+        What `build_definitions` returned, also merged with others.
+    instance
+        Of Dagster; that of DAGSTER_HOME, or of the ``dagster.yaml`` here, by default.
+
+    Returns
+    -------
+    Changes
+        How many partitions were added and removed, and how many marks were written.
+
+    Raises
+    ------
+    ConfigurationError
+        When there is no Dagster instance, or nothing of ours in the definitions.
+    PopulateError
+        When tables could not be read, after all others were dealt with.
+
+    Examples
+    --------
+    >>> from dj_dagster.orchestration import build_definitions
+    >>> from dj_dagster.relational.database.connection import Connection
+    >>> from dj_dagster.relational.schemas.schema import Schema
+    >>> from dj_dagster.relational.table import Manual
+    >>> schema = Schema("lab", connection=Connection("sqlite:///:memory:"))
+    >>> @schema
+    ... class Subject(Manual):
+    ...     definition = "subject_id : int32"
+    >>> Subject.insert([(1,), (2,)])
+    >>> with DagsterInstance.ephemeral() as instance:
+    ...     print(sync(build_definitions(schema), instance=instance))
+    2 partitions added, 0 removed, 2 marked
+    """
+    repository = (
+        definitions.get_repository_def() if isinstance(definitions, Definitions) else definitions
+    )
+    pipelines = pipelines_of(repository.sensor_defs)
+    if not pipelines:
+        raise ConfigurationError(
+            "The definitions have no tables: give what build_definitions returned."
+        )
+    done, guard = _Sync(instance or _instance()), Guard()
+    for pipeline in pipelines:
+        graph = pipeline.graph
+        for grain in graph.grains:
+            connection = graph.of_grain(grain)[0].table.connection
+            guard.attempt(grain.name, connection, done.register, pipeline, grain)
+        for node in graph.nodes:
+            guard.attempt(node.title, node.table.connection, done.mark, pipeline, node)
+    if guard.errors:
+        told = "\n".join(f"{what}: {error}" for what, error in guard.errors.items())
+        raise PopulateError(f"{done.changes}, but these could not be read:\n{told}")
+    return done.changes
+
+
+def sync_module(module: str) -> Changes:
+    """Do the same for the code location that a Python module has, in any way that Dagster knows.
+
+    Raises
+    ------
+    ConfigurationError
+        When there is no such module, or none of ours in it.
+    """
+    try:
+        targets = loadable_targets_from_python_module(module, str(Path.cwd()))
+    except ImportError as error:
+        raise ConfigurationError(
+            f"There is no Python module {module!r} to sync, or it fails: {error}"
+        ) from error
+    changes = Changes()
+    for target in targets:
+        repository = repository_def_from_target_def(target.target_definition)
+        if repository is not None:
+            changes += sync(repository)
+    return changes
+
+
+class _Sync:
+    """Does it, piece by piece, and keeps what was done."""
+
+    def __init__(self, instance: DagsterInstance) -> None:
+        self._instance = instance
+        self.changes = Changes()
+
+    def register(self, pipeline: Pipeline, grain: Grain) -> None:
+        """Register the partitions of a grain."""
+        self.changes += sync_partitions(self._instance, pipeline.graph, grain)
+
+    def mark(self, pipeline: Pipeline, node: TableNode) -> None:
+        """Mark the rows of a table that nobody has marked."""
+        if node.key in pipeline.managed:
+            return
+        if node.grain is None:
+            mark: Callable[[DagsterInstance, TableNode], int] = (
+                mark_single if node.populated else mark_row_count
+            )
+            self.changes += Changes(marked=mark(self._instance, node))
+            return
+        for page in unmarked_pages(self._instance, node):
+            marks = first_marks(self._instance, pipeline.graph, node, page)
+            self.changes += Changes(marked=write_marks(self._instance, marks))
+
+
+def _instance() -> DagsterInstance:
+    if Path("dagster.yaml").is_file():
+        return DagsterInstance.from_ref(InstanceRef.from_dir(str(Path.cwd())))
+    try:
+        return DagsterInstance.get()
+    except Exception as error:
+        raise ConfigurationError(
+            "There is no Dagster instance to show the keys in: set DAGSTER_HOME to its folder, or "
+            "run this where dagster.yaml is."
+        ) from error
