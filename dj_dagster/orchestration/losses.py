@@ -20,7 +20,6 @@ from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.orchestration.grains import Grain
-from dj_dagster.orchestration.pauses import SLOW
 
 SHARE = 100
 """How much longer than it took counting is not done again."""
@@ -56,7 +55,7 @@ class Losses:
     Attributes
     ----------
     partitions
-        Number of partitions by grain; what the sensor removes itself is forgotten first.
+        Number of partitions by grain.
     """
 
     partitions: dict[Grain, Count] = field(default_factory=dict[Grain, Count])
@@ -85,9 +84,17 @@ class Losses:
         self._until = time.monotonic() + pause
         return lacking, wiped
 
+    def recount(self, instance: DagsterInstance, grain: Grain) -> None:
+        """Count the partitions of a grain of which the sensor itself has removed some."""
+        storage = instance.event_log_storage
+        if isinstance(storage, SqlEventLogStorage):
+            self.partitions.pop(grain, None)
+            with storage.index_connection() as connection:
+                self._lacks(connection, grain)
+
     def hurry(self) -> None:
         """Count in any case the next time, where that is quick: there is more to lose now."""
-        if self._took < SLOW:
+        if self._took < QUICK:
             self._until = 0.0
 
     def _lacks(self, connection: SAConnection, grain: Grain) -> bool:

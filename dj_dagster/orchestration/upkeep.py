@@ -305,7 +305,7 @@ class Upkeep:
             return
         self.changes += done
         if done.removed:
-            self.watch.losses.partitions.pop(grain, None)
+            self.watch.losses.recount(self.instance, grain)
 
     def _search(self, node: TableNode) -> None:
         watch, key, began = self.watch, node.key, time.monotonic()

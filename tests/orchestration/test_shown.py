@@ -225,6 +225,19 @@ def test_what_a_person_removes_in_dagster_comes_back(
     tick_until(defs, instance, shown, "lab/raw_data")
 
 
+def test_a_partition_removed_right_after_the_sensor_removed_others_comes_back(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.add_sessions([1, 2, 3])
+    defs = lab.definitions()
+    run_until_quiet(defs, instance)
+    (lab.Session & "session_id = 3").delete()
+    shown = {"MATERIALIZED": partitions([1, 2])}
+    tick_until(defs, instance, shown, "lab/raw_data")
+    instance.delete_dynamic_partition("lab.Session", partition(2))
+    tick_until(defs, instance, shown, "lab/raw_data")
+
+
 def test_the_events_of_a_table_have_times_of_their_own(
     lab: Lab, instance: dg.DagsterInstance
 ) -> None:
