@@ -28,6 +28,10 @@ SHORTEST, LONGEST = 3.0, 6.0
 """For how many seconds it is not, at least and at most: ticks with nothing new are to be cheap."""
 
 
+QUICK = 0.2
+"""Seconds up to which counting is quick; a busy machine takes some time for few partitions too."""
+
+
 @dataclass
 class Count:
     """How many lines of one of Dagster's tables there are, up to the last one of now."""
