@@ -103,7 +103,7 @@ class JobRows:
 
     def held(self, *statuses: str) -> Node:
         """Return the query for the jobs in any of these statuses, and those that are due later."""
-        later = SQLText(f"status = 'pending' AND scheduled_time > {self._now_sql()}")
+        later = SQLText("status = 'pending' AND scheduled_time > NOW(3)")
         of_status = self._condition(statuses, None)
         return restrict(all_rows(self.stored.name, self.heading), AnyOf((of_status, later)))
 

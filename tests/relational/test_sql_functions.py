@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import datetime
+import random
+import uuid
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import dj_dagster as dj
+from tests.relational.sql_expressions import Pair, expressions
+from tests.services.database_server import drop_databases
 
 
 @pytest.fixture
@@ -83,3 +89,92 @@ def test_spread(visit: Any) -> None:
 def test_an_order_of_several_in_one_text(visit: Any) -> None:
     assert visit.to_arrays("visit", order_by="born, visit DESC").tolist() == [3, 2, 1]
     assert [key["visit"] for key in visit.keys(order_by="score DESC,visit")][:2] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("visit / 2", 0.5),
+        ("7 div 2 + 7 % 4", 6),
+        ("visit = 1 || visit = 9", 1),
+        ("name <=> null", 0),
+        ("date(at)", datetime.date(2024, 2, 28)),
+        ("born + interval 1 year", datetime.date(2001, 2, 28)),
+        ("at - interval '1:30' minute_second", datetime.datetime(2024, 2, 28, 13, 4, 29, 500000)),
+        ("cast('2024-01-05' as datetime)", datetime.datetime(2024, 1, 5)),
+        ("timediff(at, timestamp '2024-02-28 00:00:00')", datetime.time(13, 5, 59, 500000)),
+        ("if(born = '2000-2-29', 'leap', 'no')", "leap"),
+        (r"""concat('it''s', "x", 'a\tb')""", "it'sxa\tb"),
+        ("case when score > 1.5 then upper(left(name, 3)) end", "ADA"),
+        ("NAME like 'ada%'", 1),
+    ],
+)
+def test_meaning_is_the_same_everywhere(visit: Any, expression: str, value: Any) -> None:
+    found = (visit & "visit = 1").proj(found=expression).fetch1("found")
+    assert found == value
+    assert isinstance(found, type(value))
+
+
+def test_aggregates_are_exact_and_ordered(visit: Any) -> None:
+    found = dj.U().aggr(
+        visit,
+        share="sum(score > 2) / count(*)",
+        names="group_concat(distinct visit order by visit desc separator '; ')",
+        pairs="count(distinct born, visit)",
+        bits="bit_or(visit)",
+    )
+    assert found.fetch1() == {
+        "share": pytest.approx(1 / 3, abs=1e-4), "names": "3; 2; 1", "pairs": 3, "bits": 3
+    }  # fmt: skip
+
+
+def test_names_in_comments_and_strings_are_no_attributes(visit: Any) -> None:
+    assert len(visit & "score = 2 /* nosuch */ -- nor this") == 1
+    assert len(visit & "score = 2 # nor `this`") == 1
+    assert len(visit & "name = 'nosuch /* text */'") == 0
+    with pytest.raises(dj.errors.UnknownAttributeError, match="nosuch"):
+        len(visit & "abs(nosuch) > 2")
+
+
+def test_rows_are_ordered_by_expressions(visit: Any) -> None:
+    assert visit.to_arrays("visit", order_by="abs(visit - 2), visit DESC").tolist() == [2, 3, 1]
+    order = ["field(visit, 2, 3, 1) desc", "KEY"]
+    assert [key["visit"] for key in (visit & dj.Top(2, order)).keys(order_by=order)] == [1, 3]
+    with pytest.raises(dj.DataJointError, match="nosuch"):
+        visit.to_dicts(order_by="abs(nosuch)")
+    with pytest.raises(dj.DataJointError, match="order_by"):
+        visit.to_dicts(order_by="visit; drop")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "soundex(name)",
+        "name collate utf8mb4_bin = 'x'",
+        "visit | 1 & 2",
+        "convert_tz(at, '+00:00', '+01:00')",
+        "born > 'no date'",
+        "9223372036854775807 + visit",
+    ],
+)
+def test_what_sqlite_cannot_do_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    @dj.Schema("lab", connection=dj.Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}"))
+    class Visit(dj.Manual):
+        definition = "visit : int32\n---\nname : varchar(9)\nborn : date\nat : datetime"
+
+    Visit.insert1((1, "x", "2024-01-01", "2024-01-01"))
+    with pytest.raises(dj.QueryError, match="SQLite"):
+        Visit.proj(found=text).to_dicts()
+
+
+def test_random_expressions_are_equal_or_refused(tmp_path: Path, mariadb_url: str) -> None:
+    schema = f"t{uuid.uuid4().hex[:8]}_sql"
+    seed = random.randrange(2**32)
+    try:
+        pair = Pair(f"sqlite:///{tmp_path / 'lab.sqlite'}", mariadb_url, schema)
+        texts = list(dict.fromkeys(islice(expressions(seed), 300)))
+        differences, refused = pair.differences(texts)
+    finally:
+        drop_databases(mariadb_url, schema)
+    assert not differences, f"seed {seed}"
+    assert refused < len(texts) / 5

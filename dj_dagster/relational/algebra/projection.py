@@ -12,6 +12,7 @@ from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.types import AttributeType, Family, parse_type
 from dj_dagster.relational.algebra.algebra import Computed, JSONPath, Node, Projected, SQLText
 from dj_dagster.relational.algebra.json_path import parse_json_path
+from dj_dagster.relational.user_sql.translation import inferred_type
 
 _AGGREGATE = re.compile(
     r"\s*(count|sum|min|max|any_value)\s*\(\s*(?:distinct\b)?\s*`?([^()`]*?)`?\s*\)\s*",
@@ -128,14 +129,14 @@ def _projected(heading: Heading, new: str, old: Computed) -> Attribute:
 
 
 def _inferred(text: str, heading: Heading) -> AttributeType | None:
-    """Return the type of an aggregate where it follows from that of the attribute.
+    """Return the type of an aggregate where it follows from that of the attribute, and of dates.
 
     Without it, values would come as each database happens to compute them: decimals for sums of
     integers, text for the latest of dates.
     """
     match = _AGGREGATE.fullmatch(text)
     if match is None:
-        return None
+        return inferred_type(text, {name: heading[name].type for name in heading.all_attributes})
     function, name = match[1].lower(), match[2]
     if function == "count":
         return _COUNT

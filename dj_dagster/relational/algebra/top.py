@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,10 @@ from typing import Any
 from dj_dagster.errors import QueryError, UnknownAttributeError
 from dj_dagster.model.heading import Heading
 from dj_dagster.relational.algebra.algebra import Node, Topped
+from dj_dagster.relational.user_sql.parsing import parse, split
+
+_DIRECTION = re.compile(r"\s(asc|desc)\s*$", re.IGNORECASE)
+_WORD = re.compile(r"\w*")
 
 Order = str | Sequence[str] | None
 
@@ -26,7 +31,8 @@ class Top:
     limit
         How many rows; None for all.
     order_by
-        An attribute, or several, each with `` DESC`` where wanted; ``"KEY"`` is the primary key.
+        An attribute or SQL, or several, each with `` DESC`` where wanted; ``"KEY"`` is the primary
+        key.
         None leaves the order of an earlier `Top`, and is the key if there is none.
     offset
         How many rows to leave out first.
@@ -45,7 +51,7 @@ class Top:
             object.__setattr__(self, name, _whole(name, getattr(self, name)))
         terms: Any = self.order_by
         if terms is not None and not all(isinstance(term, str) for term in terms):
-            raise TypeError(f"Top(order_by={self.order_by!r}): write names of attributes.")
+            raise TypeError(f"Top(order_by={self.order_by!r}): write names of attributes or SQL.")
         object.__setattr__(self, "offset", self.offset or 0)
 
 
@@ -79,32 +85,36 @@ def topped(source: Node, top: Top) -> Topped:
 
 
 def order_terms(order_by: Order, heading: Heading) -> tuple[str, ...]:
-    """Return an order as terms ``name`` and ``name DESC``, ``KEY`` spelled out.
+    """Return an order as terms, each followed by `` DESC`` or nothing, ``KEY`` spelled out.
 
     Raises
     ------
     UnknownAttributeError
-        If a term names something that the heading does not have.
+        If a term is a name that the heading does not have.
     QueryError
-        If a term is no attribute with ASC, DESC or nothing after it.
+        If a term is empty.
     """
     if order_by is None:
         return ()
     given = [order_by] if isinstance(order_by, str) else list(order_by)
-    texts = (text for several in given for text in several.split(","))
-    return tuple(term for text in texts for term in _terms(text, heading))
+    return tuple(term for text in given for part in split(text) for term in _terms(part, heading))
 
 
 def _terms(text: str, heading: Heading) -> list[str]:
-    name, _, direction = text.strip().partition(" ")
-    direction = direction.strip().upper()
-    if direction not in ("", "ASC", "DESC"):
-        raise QueryError(f"order_by has {text!r}: write an attribute, ASC or DESC after it.")
-    name = name.strip("`")
+    text = text.strip()
+    match = _DIRECTION.search(text)
+    end = " DESC" if match is not None and match[1].upper() == "DESC" else ""
+    what = (text if match is None else text[: match.start()]).strip()
+    name = what.strip("`")
+    is_sql = name not in heading and not _WORD.fullmatch(name)
+    if not what or (is_sql and len(parse(f"({what})").trees) != 1):
+        raise QueryError(f"order_by has {text!r}: write an attribute or SQL, ASC or DESC after it.")
+    if is_sql:
+        return [f"{what}{end}"]
     names = heading.primary_key if name.upper() == "KEY" and name not in heading else [name]
     for attribute in names:
         if attribute not in heading:
             raise UnknownAttributeError(
                 f"order_by names {attribute!r}. The heading has: {', '.join(heading.names)}."
             )
-    return [f"{attribute} DESC" if direction == "DESC" else attribute for attribute in names]
+    return [f"{attribute}{end}" for attribute in names]

@@ -55,8 +55,8 @@ class Backend(ABC):
     integer_division: str = "DIV"
     """The operator that divides integers, towards zero."""
 
-    backslash_escapes: bool = False
-    """Whether a backslash inside a string of SQL escapes the next character."""
+    translates_sql: bool = False
+    """Whether what users write in MySQL's SQL has to be said in other words."""
 
     keeps_lineage: bool = False
     """Whether schemas have DataJoint's ``~lineage`` table, which only DataJoint itself needs."""
@@ -117,14 +117,6 @@ class Backend(ABC):
     def computed_decoder(self) -> Convert | None:
         """Return what makes int or float of numbers that queries compute, None if they are."""
         return None
-
-    def double_quoted(self, text: str) -> str:
-        """Return SQL for a string that a user wrote in double quotes, as MySQL takes them."""
-        return text
-
-    def time_unit(self, word: str) -> str:
-        """Return SQL for the unit of a ``timestampdiff``."""
-        return word
 
     @abstractmethod
     def json_value(

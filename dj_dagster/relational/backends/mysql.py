@@ -72,7 +72,6 @@ class MySQLBackend(Backend):
     begin = "START TRANSACTION"
     begin_snapshot = "START TRANSACTION WITH CONSISTENT SNAPSHOT"
     indexes_in_table = True
-    backslash_escapes = True
     keeps_lineage = True
 
     def create_engine(self, url: sa.URL) -> sa.Engine:

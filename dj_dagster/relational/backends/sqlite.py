@@ -60,6 +60,7 @@ class SQLiteBackend(Backend):
     keeps_comments = False
     rolls_back_ddl = True
     checks_values = False
+    translates_sql = True
 
     def create_engine(self, url: sa.URL) -> sa.Engine:
         """Return an engine; the folder of the database file is made."""
@@ -112,15 +113,6 @@ class SQLiteBackend(Backend):
     def decoder(self, attribute_type: AttributeType) -> Convert | None:
         """Undo `encoder`."""
         return sqlite_types.decoder(attribute_type)
-
-    def double_quoted(self, text: str) -> str:
-        """Use single quotes: in double ones SQLite would see the name of a column first."""
-        inner = text[1:-1].replace('""', '"')
-        return "'" + inner.replace("'", "''") + "'"
-
-    def time_unit(self, word: str) -> str:
-        """Make a text of it, for a function of our own."""
-        return f"'{word}'"
 
     def json_value(
         self, column: sa.ColumnElement[Any], path: str, returning: str | None

@@ -20,6 +20,7 @@ from dj_dagster.errors import (
     TransientError,
     UnknownAttributeError,
 )
+from dj_dagster.relational.backends import sqlite_functions
 
 _ERRORS: dict[str, type[DataJointError]] = {
     "UNIQUE constraint failed": DuplicateError,
@@ -43,6 +44,8 @@ def translate(error: DBAPIError) -> DataJointError | None:
     text = str(cause)
     if not isinstance(cause, sqlite3.Error):
         return None
+    if "user-defined" in text and (told := sqlite_functions.failure()) is not None:
+        return told
     for phrase, kind in _ERRORS.items():
         if phrase in text:
             return kind(text)

@@ -34,8 +34,9 @@ from dj_dagster.relational.algebra.projection import unknown
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.bounds import cuts_blanks
 from dj_dagster.relational.sql.lowered import Lowered
-from dj_dagster.relational.sql.sql_text import Scanned, scan, written
+from dj_dagster.relational.sql.sql_text import written
 from dj_dagster.relational.sql_elements import Element
+from dj_dagster.relational.user_sql.parsing import parse
 from dj_dagster.relational.values import comparable
 
 _TEXTS = (Family.STRING, Family.ENUM)
@@ -81,10 +82,6 @@ class Conditions:
                     sa.false()
                 )
 
-    def scanned(self, text: str) -> Scanned:
-        """Return a text of SQL in pieces."""
-        return scan(text, self._backend.backslash_escapes)
-
     def text(self, text: str, over: Lowered, heading: Heading) -> Element:
         """Return SQL of the user over the columns of `over`."""
 
@@ -92,7 +89,8 @@ class Conditions:
             return UnknownAttributeError(f"{unknown(name, heading)} It was asked for in {text!r}.")
 
         known = {name: over.columns[name] for name in over.columns if name in heading}
-        return written(self.scanned(text), known, self._backend, missing)
+        types = {name: heading[name].type for name in known}
+        return written(text, known, types, missing, translated=self._backend.translates_sql)
 
     def json_value(self, path: JSONPath, over: Lowered) -> Element:
         """Return a value inside JSON, as text unless the path names a type."""
@@ -102,7 +100,7 @@ class Conditions:
         """Return the names that a condition reads, and perhaps more words of its SQL."""
         match condition:
             case SQLText(text):
-                return self.scanned(text).words
+                return parse(text).words
             case Equals(name, _):
                 return frozenset((name,))
             case JSONEquals(path, _):
@@ -120,7 +118,7 @@ class Conditions:
         """Whether SQL of the user has a SELECT in it."""
         match condition:
             case SQLText(text):
-                return self.scanned(text).nested
+                return parse(text).nested
             case All(conditions) | AnyOf(conditions):
                 return any(map(self.has_select, conditions))
             case Negated(inner):

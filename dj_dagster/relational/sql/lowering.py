@@ -33,6 +33,7 @@ from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.sql.conditions import Conditions
 from dj_dagster.relational.sql.lowered import Lowered
 from dj_dagster.relational.sql_elements import Element
+from dj_dagster.relational.user_sql.parsing import parse
 
 
 class Lowering:
@@ -197,14 +198,20 @@ class Lowering:
 
     def _in_order(self, over: Lowered, terms: tuple[str, ...], heading: Heading) -> Lowered:
         names = [term.removesuffix(" DESC") for term in terms]
-        if over.opaque.intersection(names):
+        texts = [name for name in names if name not in heading]
+        words = frozenset[str]().union(*(parse(text).words for text in texts))
+        nested = any(parse(text).nested for text in texts)
+        if over.opaque & words.union(names) or (nested and not over.plain):
             over = over.wrapped(heading.all_attributes)
-        columns = [over.columns[name] for name in names]
+        columns = [
+            over.columns[name] if name in heading else self._conditions.text(name, over, heading)
+            for name in names
+        ]
         order = [
             column.desc() if term.endswith(" DESC") else column.asc()
             for term, column in zip(terms, columns, strict=True)
         ]
-        return replace(over, order=tuple(order))
+        return replace(over, order=tuple(order), nested=over.nested or nested)
 
     def _side(self, node: Node, names: Iterable[str] | None = None) -> Lowered:
         """Return a query that can stand beside others in one SELECT, some names of it at least."""
@@ -218,7 +225,7 @@ class Lowering:
         if self._has_select(columns) and not over.plain:
             return over.wrapped(heading.all_attributes)
         texts = [what.text for what in columns.values() if isinstance(what, SQLText)]
-        again = any(self._conditions.scanned(text).words & over.opaque for text in texts)
+        again = any(parse(text).words & over.opaque for text in texts)
         return over.wrapped(heading.all_attributes) if again else over
 
     def _columns(
@@ -246,7 +253,7 @@ class Lowering:
         return frozenset(
             new
             for new, what in columns.items()
-            if isinstance(what, SQLText) and not self._conditions.scanned(what.text).repeatable
+            if isinstance(what, SQLText) and not parse(what.text).repeatable
         )
 
 

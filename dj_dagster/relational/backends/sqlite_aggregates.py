@@ -1,0 +1,185 @@
+"""Aggregates of MySQL for SQLite, which has fewer, and sums exact numbers inexactly."""
+
+from __future__ import annotations
+
+import json
+import math
+from decimal import Decimal
+from typing import Any
+
+from dj_dagster.relational.user_sql.values import EXACT, rounded
+
+
+class _Spread:
+    """The numbers of a group, of which the standard deviation or variance is asked for."""
+
+    sample = False
+    root = True
+
+    def __init__(self) -> None:
+        self._values: list[float] = []
+
+    def step(self, value: float | None) -> None:
+        """Take a number."""
+        if value is not None:
+            self._values.append(float(value))
+
+    def finalize(self) -> float | None:
+        """Return the result, null where there are too few numbers."""
+        count = len(self._values) - self.sample
+        if count < 1:
+            return None
+        mean = math.fsum(self._values) / len(self._values)
+        variance = math.fsum((value - mean) ** 2 for value in self._values) / count
+        return math.sqrt(variance) if self.root else variance
+
+
+class _SampleDeviation(_Spread):
+    sample = True
+
+
+class _Variance(_Spread):
+    root = False
+
+
+class _SampleVariance(_Spread):
+    sample, root = True, False
+
+
+class _Sum:
+    """A sum of exact numbers."""
+
+    def __init__(self) -> None:
+        self._sum: int | Decimal = 0
+        self._count = 0
+
+    def step(self, value: Any) -> None:
+        """Take a number."""
+        if value is None:
+            return
+        self._count += 1
+        if isinstance(value, int) and isinstance(self._sum, int):
+            self._sum += value
+        else:
+            self._sum = EXACT.add(Decimal(self._sum), Decimal(str(value)))
+
+    def finalize(self) -> Any:
+        """Return the sum, null of nothing; as text where SQLite has no such number."""
+        return _number(self._sum) if self._count else None
+
+
+class _Mean(_Sum):
+    def finalize(self) -> Any:
+        """Return the mean with four digits more than the numbers have, null of nothing."""
+        if not self._count:
+            return None
+        total = Decimal(self._sum)
+        mean = EXACT.divide(total, Decimal(self._count))
+        return _number(rounded(mean, 4 - int(total.as_tuple()[2])))
+
+
+def _number(value: int | Decimal) -> Any:
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**63 else str(value)
+    found = value.normalize(EXACT)
+    return float(found) if len(found.as_tuple()[1]) <= 15 else str(value)
+
+
+class _BitOr:
+    start = 0
+
+    def __init__(self) -> None:
+        self._bits = self.start
+
+    def step(self, value: int | None) -> None:
+        """Take an integer."""
+        if value is not None:
+            self._bits = self._joined(self._bits, value)
+
+    def finalize(self) -> int:
+        """Return the bits of all, as a signed number where SQLite has no other."""
+        found = self._bits & (2**64 - 1)
+        if found >= 2**63:
+            raise OverflowError("SQLite holds no integer of more than 64 bits")
+        return found
+
+    def _joined(self, one: int, other: int) -> int:
+        return one | other
+
+
+class _BitXor(_BitOr):
+    def _joined(self, one: int, other: int) -> int:
+        return one ^ other
+
+
+class _BitAnd(_BitOr):
+    start = -1
+
+    def _joined(self, one: int, other: int) -> int:
+        return one & other
+
+
+class _CountDistinct:
+    """How many combinations of values there are, those with a null left out."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[Any, ...]] = set()
+
+    def step(self, *values: Any) -> None:
+        """Take a row."""
+        if None not in values:
+            self._seen.add(values)
+
+    def finalize(self) -> int:
+        """Return their number."""
+        return len(self._seen)
+
+
+class _GroupConcat:
+    """Texts of a group, joined; the first argument tells how."""
+
+    def __init__(self) -> None:
+        self._options: dict[str, Any] = {}
+        self._rows: list[tuple[str, tuple[Any, ...]]] = []
+
+    def step(self, options: str, *values: Any) -> None:
+        """Take a row: its texts, then what it is ordered by."""
+        self._options = self._options or json.loads(options)
+        count = self._options["values"]
+        if None not in values[:count]:
+            self._rows.append(("".join(values[:count]), values[count:]))
+
+    def finalize(self) -> str | None:
+        """Return the text, null of nothing."""
+        if not self._rows:
+            return None
+        rows = self._rows
+        if self._options["distinct"]:
+            rows = list({text: (text, order) for text, order in reversed(rows)}.values())[::-1]
+        descending = self._options["descending"]
+        for place in reversed(range(len(descending))):
+            rows.sort(key=lambda row, n=place: _order(row[1][n]), reverse=descending[place])
+        return self._options["separator"].join(text for text, _ in rows)
+
+
+def _order(value: Any) -> tuple[int, Any]:
+    """Return a key by which nulls come first, then numbers, then texts whatever their case."""
+    if value is None:
+        return (0, 0)
+    return (2, value.casefold()) if isinstance(value, str) else (1, value)
+
+
+AGGREGATES: dict[str, tuple[int, Any]] = {
+    "dj_std": (1, _Spread),
+    "dj_stddev_samp": (1, _SampleDeviation),
+    "dj_variance": (1, _Variance),
+    "dj_var_samp": (1, _SampleVariance),
+    "dj_sum": (1, _Sum),
+    "dj_avg": (1, _Mean),
+    "dj_bit_or": (1, _BitOr),
+    "dj_bit_xor": (1, _BitXor),
+    "dj_bit_and": (1, _BitAnd),
+    "dj_count_distinct": (-1, _CountDistinct),
+    "dj_group_concat": (-1, _GroupConcat),
+}
+"""By name: how many arguments, and what takes them."""

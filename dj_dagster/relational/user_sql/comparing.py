@@ -1,0 +1,169 @@
+"""How MySQL compares values of different kinds, and which kind holds several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+from dj_dagster.relational.user_sql import json_functions, temporal
+from dj_dagster.relational.user_sql.values import (
+    FLOAT,
+    INT,
+    NULL,
+    TEXT,
+    Kind,
+    decimal_kind,
+    number,
+    text,
+)
+
+Convert = Callable[[Any], Any]
+
+
+def moment(value: Any) -> datetime | None:
+    """Return a value that is not null as a moment; None for none."""
+    match value:
+        case datetime():
+            return value
+        case date():
+            return datetime.combine(value, time())
+        case timedelta():
+            return datetime.combine(date.today(), time()) + value
+        case str():
+            return temporal.moment(value)
+        case bytes():
+            return temporal.moment(value.decode("latin-1"))
+        case _:
+            return temporal.moment_of_number(value)
+
+
+def duration(value: Any) -> timedelta | None:
+    """Return a value that is not null as a time; None for none."""
+    match value:
+        case timedelta():
+            return value
+        case datetime():
+            return temporal.time_of(value)
+        case date():
+            return timedelta()
+        case str():
+            return temporal.duration(value)
+        case bytes():
+            return temporal.duration(value.decode("latin-1"))
+        case _:
+            return temporal.duration_of_number(value)
+
+
+def common(kinds: Iterable[Kind]) -> Kind | None:
+    """Return the kind that holds values of several kinds; None where they do not go together."""
+    known = [kind for kind in kinds if kind.family != "null"]
+    families = {kind.family for kind in known}
+    scale = max((kind.scale for kind in known), default=0)
+    if not families:
+        return NULL
+    if families <= {"int"}:
+        tags = {kind.tag for kind in known}
+        return known[0] if len(tags) == 1 and "unsigned" in tags else _integers(tags)
+    if families <= {"int", "decimal"}:
+        return decimal_kind(scale)
+    if families <= {"int", "decimal", "float"}:
+        return FLOAT if FLOAT in known else Kind("float", scale, tag="fixed")
+    if families <= {"date", "datetime"}:
+        return Kind("datetime", scale) if "datetime" in families else known[0]
+    if len(families) == 1:
+        return _texts(known) if families == {"text"} else Kind(known[0].family, scale)
+    if "any" in families or "bytes" in families:
+        return None
+    is_moment = any(kind.is_temporal or kind.tag == "moment" for kind in known)
+    return Kind("text", tag="moment") if is_moment else TEXT
+
+
+def _texts(kinds: list[Kind]) -> Kind:
+    return Kind("text", tag="moment") if any(kind.tag == "moment" for kind in kinds) else TEXT
+
+
+def _integers(tags: set[str]) -> Kind:
+    return decimal_kind(0) if "unsigned" in tags else INT
+
+
+def conform(value: Any, kind: Kind, target: Kind) -> Any:
+    """Return a value that is not null as one of the kind that was found to be common."""
+    match target.family:
+        case "text":
+            return text(value, kind)
+        case "float":
+            return float(number(value, kind))
+        case "datetime":
+            return moment(value)
+        case _:
+            return value
+
+
+def converters(one: Kind, other: Kind) -> tuple[Convert, Convert] | None:
+    """Return what makes values of two kinds comparable; None where they are not compared."""
+    families = {one.family, other.family}
+    if "null" in families:
+        return _same, _same
+    if families & {"date", "datetime"}:
+        if "time" in families:
+            return None
+        if families & {"int", "decimal", "float"}:
+            return _digits_of(one), _digits_of(other)
+        return moment, moment
+    if "time" in families:
+        if families & {"int", "decimal", "float"}:
+            return _digits_of(one), _digits_of(other)
+        return duration, duration
+    if "moment" in (one.tag, other.tag) and not (one.is_text and other.is_text):
+        return None
+    if "any" in families:
+        return None if families & {"bytes"} else (_same, _same)
+    if one.is_text and other.is_text:
+        if "bytes" in families:
+            return _bytes, _bytes
+        if families == {"json", "text"}:
+            return json_functions.unquote, json_functions.unquote
+        return _same, _same
+    if one.is_text or other.is_text or "float" in families:
+        return _float_of(one), _float_of(other)
+    return _same, _same
+
+
+def compare(one: Any, other: Any) -> int:
+    """Return -1, 0 or 1 for two values that were made comparable."""
+    if isinstance(one, str) is not isinstance(other, str):
+        one, other = float(number(one)), float(number(other))
+    elif isinstance(one, float) is not isinstance(other, float):
+        one, other = float(one), float(other)
+    return (one > other) - (one < other)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else text(value).encode()
+
+
+def _float_of(kind: Kind) -> Convert:
+    return lambda value: float(number(value, kind))
+
+
+def _digits_of(kind: Kind) -> Convert:
+    """Return what makes a number of a date or time; a number may be a date's digits alone."""
+    if kind.family == "date":
+        return lambda value: number(value) * 1_000_000
+    if kind.family in ("datetime", "time"):
+        return lambda value: number(value, Kind("datetime", 6))
+    return _moment_digits
+
+
+def _moment_digits(value: Any) -> Any:
+    """Return the digits of the moment that a number is meant for, else the number."""
+    if isinstance(value, float):
+        value = Decimal(repr(value))
+    found = temporal.moment_of_number(value) if value >= 101 else None
+    return value if found is None else temporal.digits(found, 6)

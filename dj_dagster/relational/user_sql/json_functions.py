@@ -1,0 +1,106 @@
+"""Functions of MySQL's SQL on JSON, which is text."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import Any
+
+from dj_dagster.errors import QueryError
+from dj_dagster.relational.algebra.json_path import json_steps
+
+_steps = lru_cache(maxsize=1000)(json_steps)
+_MISSING = object()
+
+
+def at(text: str | None, path: str) -> Any:
+    """Return what is at a path; None where nothing is, or the text is not JSON."""
+    found = _found(text, path)
+    return None if found is _MISSING else found
+
+
+def _found(text: str | None, path: str) -> Any:
+    try:
+        value: Any = _MISSING if text is None else json.loads(text)
+        step: Any
+        for step in _steps(path):
+            # As in MySQL, what is not an array is one with a single element.
+            if step not in (0, -1) or isinstance(value, list):
+                value = value[step]
+    except (ValueError, TypeError, LookupError):
+        return _MISSING
+    return value
+
+
+def dumped(value: Any) -> str:
+    """Return a value as JSON is written by the database."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _checked(path: str) -> str:
+    if "*" in path or not path.startswith("$"):
+        raise QueryError(f"SQL on SQLite: the JSON path {path!r} is not supported.")
+    return path
+
+
+def extract(text: str, *paths: str) -> str | None:
+    """Return what is at a path as JSON; of several paths an array of what is there."""
+    found = [_found(text, _checked(path)) for path in paths]
+    there = [value for value in found if value is not _MISSING]
+    if not there:
+        return None
+    return dumped(there if len(paths) > 1 else there[0])
+
+
+def unquote(text: str) -> str:
+    """Return the text of a JSON string, anything else as it is."""
+    if len(text) < 2 or text[0] != '"' or text[-1] != '"':
+        return text
+    try:
+        return json.loads(text, strict=False)
+    except ValueError:
+        return text
+
+
+def value(text: str, path: str) -> str | None:
+    """Return a single value at a path as text; None for arrays and objects."""
+    found = at(text, _checked(path))
+    if isinstance(found, bool):
+        return str(int(found))
+    if found is None or isinstance(found, list | dict):
+        return None
+    return found if isinstance(found, str) else dumped(found)
+
+
+def length(text: str, path: str = "$") -> int | None:
+    """Return how many elements there are; a single value counts as one."""
+    found = _found(text, _checked(path))
+    if found is _MISSING:
+        return None
+    return len(found) if isinstance(found, list | dict) else 1  # pyright: ignore[reportUnknownArgumentType]
+
+
+def contains_path(text: str, which: str, *paths: str) -> bool:
+    """Whether there is anything at one of the paths, or at all of them."""
+    there = [_found(text, _checked(path)) is not _MISSING for path in paths]
+    return any(there) if which.lower() == "one" else all(there)
+
+
+def is_valid(text: str) -> bool:
+    """Whether a text is JSON."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def type_of(text: str) -> str | None:
+    """Return the name of a JSON value's type."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    names = {bool: "BOOLEAN", int: "INTEGER", float: "DOUBLE", str: "STRING", list: "ARRAY",
+             dict: "OBJECT", type(None): "NULL"}  # fmt: skip
+    return names[type(found)]

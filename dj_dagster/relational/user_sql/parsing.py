@@ -1,0 +1,247 @@
+"""SQL of a user as a tree, and where in the text its attributes stand.
+
+The parser is sqlglot's, which takes a moment to import and is therefore imported when it is needed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any
+
+_PIECE = re.compile(
+    r"(?P<string>'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\")|(?P<quoted>`[^`]*`)"
+    r"|(?P<special>/\*[!M+].*?\*/|--(?![\s]|$))|(?P<comment>/\*.*?\*/|(?:--(?=\s|$)|\#)[^\n]*)",
+    re.DOTALL,
+)
+SIMPLE = re.compile(
+    r"\s*(`?)([a-z]\w*)\1\s*(=|<>|!=|<=?|>=?|\bbetween\b)\s*"
+    r"(-?[0-9]{1,15}(?:\s+and\s+-?[0-9]{1,15})?)\s*",
+    re.IGNORECASE | re.ASCII,
+)
+"""The comparisons of integers that are asked most often, for which no parser is needed."""
+
+_FIRST_MARK = 0xF0000
+_ESCAPES = {"0": "\0", "b": "\b", "n": "\n", "r": "\r", "t": "\t", "Z": "\x1a"}
+_SYNTAX = (
+    *("CAST", "CHAR", "CONVERT", "EXTRACT", "GROUP_CONCAT", "JSON_VALUE", "MATCH", "POSITION"),
+    *("SUBSTR", "SUBSTRING", "TRIM"),
+)
+"""Functions whose arguments are not all separated by commas."""
+
+_NO_BRACKETS = ("UTC_DATE", "UTC_TIME", "UTC_TIMESTAMP")
+_UNIT_FIRST = ("TIMESTAMPDIFF", "TIMESTAMPADD")
+_NOT_REPEATABLE = frozenset(
+    ["RAND", "RANDOM", "RANDOMBLOB", "UUID", "UUID_SHORT", "SYSDATE", "SLEEP", "RANDOM_BYTES"]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A name in a text that may be an attribute's, and where it stands."""
+
+    text: str
+    start: int
+    end: int
+    is_quoted: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parsed:
+    """A text of SQL.
+
+    Attributes
+    ----------
+    source
+        The text without its comments.
+    trees
+        Its expressions, several where commas separate them; none where it cannot be parsed, and
+        for a comparison so simple that it need not be.
+    names
+        What may be attributes, in the order of the text.
+    nested
+        Whether there is a SELECT in it, whose names may be those of other tables.
+    repeatable
+        Whether it gives the same value wherever it is written: no window function, nothing random.
+    """
+
+    text: str
+    source: str
+    trees: tuple[Any, ...]
+    names: tuple[Name, ...]
+    nested: bool
+    repeatable: bool
+
+    @property
+    def words(self) -> frozenset[str]:
+        """All that may be names of attributes."""
+        return frozenset(name.text for name in self.names)
+
+
+@lru_cache(maxsize=2000)
+def parse(text: str) -> Parsed:
+    """Return a text in MySQL's SQL, parsed.
+
+    Examples
+    --------
+    >>> sorted(parse("score > 3 AND label LIKE 'a and b' -- not this").words)
+    ['label', 'score']
+    """
+    simple = SIMPLE.fullmatch(text)
+    if simple is not None:
+        quotes = len(simple[1])
+        name = Name(simple[2], simple.start(2) - quotes, simple.end(2) + quotes, quotes > 0)
+        return Parsed(text, text, (), (name,), nested=False, repeatable=True)
+    source, masked, strings = _masked(text)
+    trees = None if masked is None else _trees(masked, strings)
+    if not trees:
+        words = frozenset(re.findall(r"\w+", source))
+        opaque = re.search(r"(?i)\bover\b|\brand\b|@", source) is None
+        names = tuple(Name(word, 0, 0) for word in words)
+        return Parsed(text, source, (), names, nested=True, repeatable=opaque)
+    from sqlglot import exp
+
+    nodes: list[Any] = [node for tree in trees for node in tree.walk()]
+    nested = any(isinstance(node, exp.Query) for node in nodes)
+    repeatable = not any(map(_is_new_each_time, nodes))
+    names = [_name(node.this) for node in nodes if type(node) is exp.Column and not node.table]
+    names = sorted(names, key=lambda name: name.start)
+    return Parsed(text, source, tuple(trees), tuple(names), nested, repeatable)
+
+
+def split(text: str) -> list[str]:
+    """Return the parts of a text between its commas, those in brackets and strings left alone.
+
+    >>> split("a desc, field(b, 'x,y')")
+    ['a desc', " field(b, 'x,y')"]
+    """
+    if "(" not in text and "'" not in text and '"' not in text:
+        return text.split(",")
+    source, _, _ = _masked(text)
+    hidden = _PIECE.sub(lambda match: " " * len(match[0]), source)
+    parts, depth, start = list[str](), 0, 0
+    for place, char in enumerate(hidden):
+        depth += (char == "(") - (char == ")")
+        if char == "," and not depth:
+            parts.append(source[start:place])
+            start = place + 1
+    return [*parts, source[start:]]
+
+
+def call_name(node: Any) -> str:
+    """Return the name of a function, upper case; empty for what is none."""
+    from sqlglot import exp
+
+    return str(node.this).upper() if isinstance(node, exp.Anonymous) else ""
+
+
+def _name(identifier: Any) -> Name:
+    start, end = identifier.meta["start"] - 7, identifier.meta["end"] - 6
+    return Name(identifier.name, start, end, identifier.quoted)
+
+
+def _is_new_each_time(node: Any) -> bool:
+    from sqlglot import exp
+
+    variable = isinstance(node, exp.Window | exp.Parameter | exp.SessionParameter)
+    return variable or call_name(node) in _NOT_REPEATABLE
+
+
+def _masked(text: str) -> tuple[str, str | None, list[str]]:
+    """Return a text without comments, the same with marks in place of strings, and the strings.
+
+    Lengths stay. The parser's own reading of strings and comments is not wholly MySQL's.
+    """
+    strings: list[str] = []
+    special = False
+
+    def seen(match: re.Match[str]) -> str:
+        nonlocal special
+        special = special or match.lastgroup == "special"
+        return " " * len(match[0]) if match.lastgroup == "comment" else match[0]
+
+    def mark(match: re.Match[str]) -> str:
+        if match.lastgroup != "string":
+            return match[0]
+        strings.append(_unquoted(match[0]))
+        inside = len(match[0]) - 2
+        return f"'{chr(_FIRST_MARK + len(strings) - 1):<{inside}}'" if inside else "''"
+
+    source = _PIECE.sub(seen, text)
+    masked = _PIECE.sub(mark, source)
+    return source, None if special or len(strings) > 0xFFFF else masked, strings
+
+
+def _unquoted(literal: str) -> str:
+    def plain(match: re.Match[str]) -> str:
+        # What is escaped for LIKE keeps its backslash; a quote may be doubled.
+        escaped = match[1]
+        if escaped is None:
+            return literal[0]
+        return match[0] if escaped in "%_" else _ESCAPES.get(escaped, escaped)
+
+    return re.sub(rf"\\(.)|{literal[0] * 2}", plain, literal[1:-1], flags=re.DOTALL)
+
+
+def _trees(masked: str, strings: list[str]) -> list[Any] | None:
+    from sqlglot import exp
+    from sqlglot.errors import SqlglotError
+
+    try:
+        parsed: list[Any] = _dialect().parse(f"SELECT {masked}")
+    except (SqlglotError, RecursionError):
+        return None
+    select = parsed[0] if len(parsed) == 1 else None
+    if not isinstance(select, exp.Select) or _has_clauses(select):
+        return None
+    trees = list(select.expressions)
+    if any(isinstance(tree, exp.Alias | exp.Aliases | exp.Star) for tree in trees):
+        return None
+    for node in list(select.walk()):
+        _mend(node, strings)
+    return list(select.expressions)
+
+
+def _has_clauses(select: Any) -> bool:
+    return any(value for name, value in select.args.items() if name != "expressions")
+
+
+def _mend(node: Any, strings: list[str]) -> None:
+    from sqlglot import exp
+
+    if isinstance(node, exp.Literal) and node.is_string and node.this:
+        first = ord(node.this[0])
+        if first >= _FIRST_MARK:
+            node.set("this", strings[first - _FIRST_MARK])
+    elif isinstance(node, exp.JSONPath):
+        # The path as it was written: how it is read depends on the function.
+        marks = [str(key.this) for key in node.find_all(exp.JSONPathKey)]
+        if len(marks) == 1 and ord(marks[0][:1] or "$") >= _FIRST_MARK:
+            node.replace(exp.Literal.string(strings[ord(marks[0][0]) - _FIRST_MARK]))
+    elif isinstance(node, exp.Column) and not node.table and node.name.upper() in _NO_BRACKETS:
+        if not node.this.quoted:
+            node.replace(exp.Anonymous(this=node.name, expressions=[]))
+    elif call_name(node) in _UNIT_FIRST and node.expressions:
+        unit = node.expressions[0]
+        node.set("expressions", [exp.var(unit.name.upper()), *node.expressions[1:]])
+
+
+@cache
+def _dialect() -> Any:
+    from sqlglot.dialects.mysql import MySQL
+
+    class UserSQL(MySQL):
+        """MySQL with every function under the name that the user wrote."""
+
+        class Parser(MySQL.Parser):
+            """Knows of functions only how their arguments are written."""
+
+            FUNCTIONS = {}  # noqa: RUF012
+            FUNCTION_PARSERS = {  # noqa: RUF012
+                name: MySQL.Parser.FUNCTION_PARSERS[name]
+                for name in _SYNTAX
+                if name in MySQL.Parser.FUNCTION_PARSERS
+            }
+
+    return UserSQL()

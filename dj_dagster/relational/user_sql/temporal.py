@@ -1,0 +1,256 @@
+"""Dates and times in MySQL's SQL: read from texts and numbers, moved, and written."""
+
+from __future__ import annotations
+
+import re
+from calendar import monthrange
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+Temporal = date | datetime | timedelta
+
+_MICROSECOND = timedelta(microseconds=1)
+_DAY = timedelta(days=1)
+_LONGEST = timedelta(hours=838, minutes=59, seconds=59)
+_MOMENT = re.compile(
+    r"\s*(\d{4}|\d{2})[^\w\s](\d{1,2})[^\w\s](\d{1,2})"
+    r"(?:(?:[T]|\s+)(\d{1,2})[^\w\s](\d{1,2})(?:[^\w\s](\d{1,2})(?:\.(\d*))?)?)?\s*",
+    re.ASCII,
+)
+_COMPACT = re.compile(r"\s*(\d{8}|\d{14}|\d{6}|\d{12})(?:\.(\d*))?\s*", re.ASCII)
+_TIME = re.compile(
+    r"\s*(-)?(?:(\d+)\s+)?(\d+)(?::(\d{1,2}))?(?::(\d{1,2}))?(?:\.(\d*))?\s*", re.ASCII
+)
+
+
+@lru_cache(maxsize=10_000)
+def moment(value: str, places: int = 6) -> datetime | None:
+    """Return the moment that a text tells in one of the usual spellings; None for no moment."""
+    match = _MOMENT.fullmatch(value)
+    if match:
+        *parts, fraction = match.groups(default="0")
+        numbers = [int(part) for part in parts]
+        short = len(match[1]) == 2
+    else:
+        compact = _COMPACT.fullmatch(value)
+        if compact is None:
+            return None
+        digits_, fraction = compact[1], compact[2] or "0"
+        short = len(digits_) in (6, 12)
+        first = 2 if short else 4
+        numbers = [int(digits_[:first])]
+        numbers += [int(digits_[n : n + 2]) for n in range(first, len(digits_), 2)]
+        numbers += [0] * (6 - len(numbers))
+    if short:
+        numbers[0] += 2000 if numbers[0] < 70 else 1900
+    try:
+        year, month, day, hour, minute, second = numbers
+        found = datetime(year, month, day, hour, minute, second)
+        return found + timedelta(microseconds=_micros(fraction, places))
+    except (ValueError, OverflowError):
+        return None
+
+
+def moment_of_number(value: float | Decimal) -> datetime | None:
+    """Return the moment whose digits a number has: 20240229, 20240229130559."""
+    number = int(value)
+    if number < 0:
+        return None
+    if number < 10**8:
+        shown = f"{number:06d}" if number < 10**6 else f"{number:08d}"
+    else:
+        shown = f"{number:012d}" if number < 10**12 else f"{number:014d}"
+    fraction = Decimal(str(value)) - number
+    found = moment(shown)
+    return found and found + timedelta(microseconds=int(fraction * 1_000_000))
+
+
+@lru_cache(maxsize=10_000)
+def duration(value: str) -> timedelta | None:
+    """Return the time that a text tells: ``9:30``, ``-1:00:00``, ``1 10:00``, ``103000``."""
+    match = _TIME.fullmatch(value)
+    if match is None:
+        found = moment(value)
+        return found and found - datetime.combine(found.date(), time())
+    sign, days, first, minutes, seconds, fraction = match.groups()
+    if minutes is None and days is None:
+        digits_ = f"{int(first):06d}"
+        hours, minutes, seconds = digits_[:-4], digits_[-4:-2], digits_[-2:]
+    else:
+        hours = first
+    if int(minutes or 0) > 59 or int(seconds or 0) > 59:
+        return None
+    found = timedelta(
+        days=int(days or 0), hours=int(hours), minutes=int(minutes or 0),
+        seconds=int(seconds or 0), microseconds=_micros(fraction or "0", 6),
+    )  # fmt: skip
+    found = min(found, _LONGEST)
+    return -found if sign else found
+
+
+def duration_of_number(value: float | Decimal) -> timedelta | None:
+    """Return the time whose digits a number has: 93000."""
+    return duration(f"{value:f}" if isinstance(value, Decimal) else str(value))
+
+
+def time_of(value: datetime) -> timedelta:
+    """Return the time of day of a moment."""
+    return value - datetime(value.year, value.month, value.day)
+
+
+def _micros(fraction: str, places: int) -> int:
+    kept = int((fraction + "000000")[:6])
+    half_up = len(fraction) > 6 and fraction[6] >= "5"
+    step = 10 ** (6 - places)
+    return (kept + half_up + step // 2) // step * step if places < 6 or half_up else kept
+
+
+def round_to(value: Any, places: int) -> Any:
+    """Return a moment or a time with so many digits of its seconds."""
+    step = 10 ** (6 - places)
+    if isinstance(value, timedelta):
+        total = abs(value) // _MICROSECOND
+        kept = timedelta(microseconds=total // step * step)
+        return -kept if value < timedelta(0) else kept
+    return value.replace(microsecond=value.microsecond // step * step)
+
+
+def text(value: Temporal, places: int) -> str:
+    """Return a date, moment or time as the database writes it."""
+    match value:
+        case datetime():
+            return value.isoformat(" ", "seconds") + _fraction(value.microsecond, places)
+        case timedelta():
+            sign, left = ("-", -value) if value < timedelta(0) else ("", value)
+            seconds, micros = divmod(left // _MICROSECOND, 1_000_000)
+            minutes, second = divmod(seconds, 60)
+            hour, minute = divmod(minutes, 60)
+            return f"{sign}{hour:02d}:{minute:02d}:{second:02d}{_fraction(micros, places)}"
+        case _:
+            return value.isoformat()
+
+
+def _fraction(micros: int, places: int) -> str:
+    return f".{micros:06d}"[: places + 1] if places else ""
+
+
+def digits(value: Temporal, places: int) -> int | Decimal:
+    """Return a date, moment or time as the number that has its digits."""
+    shown = re.sub(r"[^\d.]", "", text(value, places))
+    negative = isinstance(value, timedelta) and value < timedelta(0)
+    found = Decimal(shown) if places else int(shown)
+    return -found if negative else found
+
+
+def moved(value: date, months: int, rest: timedelta) -> Any:
+    """Return a date or moment so many months and so much time later; None out of range."""
+    try:
+        year, month = divmod(value.year * 12 + value.month - 1 + months, 12)
+        if months:
+            day = min(value.day, monthrange(year, month + 1)[1])
+            value = value.replace(year=year, month=month + 1, day=day)
+        return value + rest
+    except (ValueError, OverflowError):
+        return None
+
+
+_LENGTHS = {
+    "MICROSECOND": _MICROSECOND,
+    "SECOND": timedelta(seconds=1),
+    "MINUTE": timedelta(minutes=1),
+    "HOUR": timedelta(hours=1),
+    "DAY": _DAY,
+    "WEEK": timedelta(weeks=1),
+}
+_MONTHS = {"MONTH": 1, "QUARTER": 3, "YEAR": 12}
+SIMPLE_UNITS = frozenset({*_LENGTHS, *_MONTHS})
+_ORDER = ("DAY", "HOUR", "MINUTE", "SECOND", "MICROSECOND")
+_COMPOUND = {
+    f"{first}_{last}": _ORDER[start : end + 1]
+    for start, first in enumerate(_ORDER)
+    for end, last in enumerate(_ORDER)
+    if start < end
+}
+UNITS = SIMPLE_UNITS | {*_COMPOUND, "YEAR_MONTH"}
+
+
+def is_of_days(unit: str) -> bool:
+    """Whether a date moved by this unit is still a date."""
+    return unit in ("DAY", "WEEK", "MONTH", "QUARTER", "YEAR", "YEAR_MONTH")
+
+
+def has_fraction(unit: str) -> bool:
+    """Whether a moment moved by this unit has digits after its seconds."""
+    return unit.endswith("MICROSECOND")
+
+
+def interval(amount: int | Decimal, unit: str) -> tuple[int, timedelta] | None:
+    """Return the months and the time of an interval with one number."""
+    try:
+        if unit in _MONTHS:
+            return int(amount) * _MONTHS[unit], timedelta()
+        if isinstance(amount, Decimal):
+            return 0, timedelta(microseconds=int(amount * 1_000_000))
+        return 0, int(amount) * _LENGTHS[unit]
+    except OverflowError:
+        return None
+
+
+def compound(value: str, unit: str) -> tuple[int, timedelta] | None:
+    """Return the months and the time of an interval such as ``'1:30' MINUTE_SECOND``."""
+    sign = -1 if value.lstrip().startswith("-") else 1
+    parts = re.findall(r"\d+", value)
+    if unit == "YEAR_MONTH":
+        numbers = [0] * (2 - len(parts)) + [int(part) for part in parts]
+        return (sign * (numbers[0] * 12 + numbers[1]), timedelta()) if len(numbers) == 2 else None
+    names = _COMPOUND[unit]
+    if len(parts) > len(names):
+        return None
+    if names[-1] == "MICROSECOND" and parts:
+        parts[-1] = f"{parts[-1]:<06}"[:6]
+    found = [int(part) for part in parts]
+    try:
+        pairs = zip(names[len(names) - len(found) :], found, strict=True)
+        return 0, sign * sum((number * _LENGTHS[name] for name, number in pairs), timedelta())
+    except OverflowError:
+        return None
+
+
+def between(unit: str, first: datetime, second: datetime) -> int:
+    """Return how many whole units lie between two moments."""
+    if second < first:
+        return -between(unit, second, first)
+    if unit in _LENGTHS:
+        return (second - first) // _LENGTHS[unit]
+    months = (second.year - first.year) * 12 + second.month - first.month
+    months -= (second.day, second.time()) < (first.day, first.time())
+    return months // _MONTHS[unit]
+
+
+def week(value: date, mode: int) -> tuple[int, int]:
+    """Return the year and the number of a date's week, by one of MySQL's eight modes."""
+    monday, wide = bool(mode & 1), bool(mode & 2)
+    # Else the first week is the first that begins in the year.
+    four_days = monday is not bool(mode & 4)
+    return _week(value, monday, four_days, wide)
+
+
+def _week(value: date, monday: bool, four_days: bool, wide: bool) -> tuple[int, int]:
+    def start(year: int) -> int:
+        """Return the ordinal at which the first week of a year begins."""
+        new_year = date(year, 1, 1)
+        weekday = new_year.weekday() if monday else new_year.isoweekday() % 7
+        first = new_year.toordinal() - weekday
+        later = weekday >= 4 if four_days else weekday != 0
+        return first + 7 if later else first
+
+    year, day = value.year, value.toordinal()
+    if day < start(year):
+        if not wide:
+            return year, 0
+        year -= 1
+    elif wide and year < 9999 and day >= start(year + 1):
+        year += 1
+    return year, (day - start(year)) // 7 + 1

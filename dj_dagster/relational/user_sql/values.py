@@ -1,0 +1,179 @@
+"""Values of MySQL's SQL in Python, and how they become others.
+
+An integer is an int, an exact number a `Decimal` with its digits after the point, a moment a
+datetime, a time a timedelta; null is None.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Context, Decimal
+from typing import Any, Literal
+
+from dj_dagster.errors import QueryError
+from dj_dagster.relational.user_sql import temporal
+
+Family = Literal[
+    "int", "decimal", "float", "text", "bytes", "json", "date", "datetime", "time", "null", "any"
+]
+EXACT = Context(prec=200)
+MAX_SCALE = 30
+_NUMBER = re.compile(r"\s*([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is known of an expression's values before there are any.
+
+    Attributes
+    ----------
+    family
+        ``"any"`` for what a database alone knows.
+    scale
+        Digits after the point of decimals, of seconds in times.
+    choices
+        The permitted values of an enum.
+    tag
+        ``"unsigned"`` for integers that are, ``"moment"`` for texts that are dates to the
+        server, ``"fixed"`` for floats that are written with all digits of their scale.
+    """
+
+    family: Family
+    scale: int = 0
+    choices: tuple[str, ...] = ()
+    tag: str = ""
+
+    @property
+    def is_temporal(self) -> bool:
+        """Whether values are dates or times."""
+        return self.family in ("date", "datetime", "time")
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether values are exact numbers."""
+        return self.family in ("int", "decimal")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether values are texts, of JSON and enums too."""
+        return self.family in ("text", "json", "bytes")
+
+
+UNSIGNED = Kind("int", tag="unsigned")
+INT, FLOAT, TEXT = Kind("int"), Kind("float"), Kind("text")
+NULL, ANY, JSON, BYTES = Kind("null"), Kind("any"), Kind("json"), Kind("bytes")
+DATE = Kind("date")
+
+
+def decimal_kind(scale: int) -> Kind:
+    """Return the kind of exact numbers with so many digits after the point."""
+    return Kind("decimal", min(scale, MAX_SCALE))
+
+
+def number(value: Any, kind: Kind = ANY) -> Any:
+    """Return a value that is not null as a number: int, `Decimal` or float."""
+    match value:
+        case bool():
+            return int(value)
+        case str():
+            if kind.choices:
+                return kind.choices.index(value) + 1 if value in kind.choices else 0
+            match = _NUMBER.match(value)
+            return float(match[1]) if match else 0.0
+        case bytes():
+            return number(value.decode("latin-1"))
+        case date() | timedelta():
+            return temporal.digits(value, kind.scale)
+        case _:
+            return value
+
+
+def exact(value: Any, kind: Kind = ANY) -> int | Decimal:
+    """Return a value as an exact number, texts by their digits."""
+    if isinstance(value, str) and not kind.choices:
+        match = _NUMBER.match(value)
+        return Decimal(match[1]) if match else 0
+    found = number(value, kind)
+    return Decimal(repr(found)) if isinstance(found, float) else found
+
+
+def whole(value: Any, kind: Kind = ANY) -> int:
+    """Return a value as an integer, rounded half away from zero (floats half to even)."""
+    found = number(value, kind)
+    if isinstance(found, float):
+        return round(found)
+    return int(rounded(found, 0)) if isinstance(found, Decimal) else found
+
+
+def rounded(value: Decimal, scale: int) -> Decimal:
+    """Return a decimal with so many digits after the point."""
+    return value.quantize(Decimal(1).scaleb(-scale), ROUND_HALF_UP, EXACT)
+
+
+def cut(value: Decimal, scale: int) -> Decimal:
+    """Return a decimal cut to so many digits after the point."""
+    return value.quantize(Decimal(1).scaleb(-scale), ROUND_DOWN, EXACT)
+
+
+def true(value: Any, kind: Kind = ANY) -> bool | None:
+    """Whether a value holds as a condition; None for null."""
+    if value is None:
+        return None
+    if kind.choices and isinstance(value, str):
+        return number(value, kind) != 0
+    return number(value) != 0
+
+
+def text(value: Any, kind: Kind = ANY) -> str:
+    """Return a value that is not null as text."""
+    if kind.family == "decimal" and isinstance(value, int | Decimal):
+        return f"{rounded(Decimal(value), kind.scale):f}"
+    match value:
+        case str():
+            return value
+        case bytes():
+            return value.decode("utf-8", "surrogateescape")
+        case bool():
+            return str(int(value))
+        case float():
+            return f"{value or 0.0:.{kind.scale}f}" if kind.tag == "fixed" else _float_text(value)
+        case Decimal():
+            return f"{value:f}"
+        case date() | timedelta():
+            return temporal.text(value, kind.scale)
+        case _:
+            return str(value)
+
+
+def _float_text(value: float) -> str:
+    if value == 0:
+        return "0"
+    sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+    point = len(digits) + int(exponent)
+    if -14 <= point <= 15:
+        return f"{Decimal(repr(value)).normalize():f}"
+    shown = "".join(map(str, digits))
+    rest = f".{shown[1:]}" if shown[1:] else ""
+    return f"{'-' if sign else ''}{shown[0]}{rest}e{point - 1}"
+
+
+def integer(value: int) -> int:
+    """Return an integer if the database has it.
+
+    Raises
+    ------
+    QueryError
+        If it has more than 64 bits.
+    """
+    if -(2**63) <= value < 2**64:
+        return value
+    raise QueryError(f"SQL on SQLite: the integer {value} is out of range, as it is on MySQL.")
+
+
+def floating(value: float) -> float:
+    """Return a float if the database has it, as neither infinity nor NaN."""
+    if value - value == 0:
+        return value
+    raise QueryError(f"SQL on SQLite: the float {value} is out of range, as it is on MySQL.")

@@ -1,0 +1,239 @@
+"""Random expressions of MySQL's SQL, asked of SQLite and of a server: equal, or refused by SQLite.
+
+A long run, with services that are installed:
+``python -m tests.relational.sql_expressions --expressions 20000``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import math
+import random
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import dj_dagster as dj
+from tests.services.database_server import drop_databases
+from tests.services.mariadb import mariadb
+
+DEFINITION = """
+probe : int32
+---
+n : int32
+m : int16
+nothing = null : int32
+x : float64
+price : decimal(8,2)
+name : varchar(20)
+digits : varchar(20)
+dose : enum('low', 'mid', 'high')
+day : date
+at : datetime
+exact : datetime(3)
+clock : time
+info : json
+"""
+ROWS: list[dict[str, Any]] = [
+    {"probe": 1, "n": 5, "m": 2, "x": 2.5, "price": "1.25", "name": "abc", "digits": "5",
+     "dose": "mid", "day": "2024-02-29", "at": "2024-02-29 13:05:59", "clock": "13:05:59",
+     "exact": "2024-02-29 13:05:59.125", "info": {"k": 1, "s": "x"}},
+    {"probe": 2, "n": -7, "m": 3, "x": -0.125, "price": "-2.50", "name": "straße", "digits": "10.5",
+     "dose": "low", "day": "1999-12-31", "at": "1999-12-31 00:00:00", "clock": "00:00:00",
+     "exact": "1999-12-31 23:59:59.999", "info": {"k": 2.5, "s": "a b"}},
+    {"probe": 3, "n": 0, "m": 0, "x": 1e6, "price": "0.00", "name": "", "digits": "9x",
+     "dose": "high", "day": "2024-01-05", "at": "2024-01-05 23:59:59", "clock": "10:30:00",
+     "exact": "2024-01-05 00:00:00.000", "info": {"k": None, "t": [1, 2, {"u": "v"}]}},
+    {"probe": 4, "n": 123456, "m": 255, "x": 0.1, "price": "99999.99", "name": "b,c", "digits": "",
+     "dose": "low", "day": "2000-03-01", "at": "2000-03-01 06:07:08", "clock": "23:59:59",
+     "exact": "2000-03-01 06:07:08.090", "info": {"s": "ü"}},
+]  # fmt: skip
+
+# What takes values of which kinds: N number, I small integer, S text, D date, A moment, H time,
+# B condition, V any of these.
+GRAMMAR: dict[str, Sequence[str]] = {
+    "N": (
+        "{N} + {N}", "{N} - {N}", "{N} * {N}", "{N} / {N}", "{N} % {N}", "{N} DIV {N}", "-{N}",
+        "{N} MOD {N}", "({I} & {I})", "({I} | {I})", "({I} ^ {I})", "({I} << {I})", "({I} >> {I})",
+        "abs({N})", "sign({N})", "ceil({N})", "floor({N})", "round({N})", "round({N}, 1)",
+        "round({N}, -1)", "truncate({N}, 1)", "sqrt({N})", "pow({I}, 2)", "exp({I})", "ln({N})",
+        "log10({N})", "log2({N})", "mod({N}, {N})", "greatest({N}, {N})", "least({N}, {N})",
+        "if({B}, {N}, {N})", "ifnull({N}, {N})", "coalesce(nothing, {N})", "nullif({N}, {N})",
+        "case when {B} then {N} else {N} end", "case {I} when {I} then {N} end",
+        "length({S})", "char_length({S})", "locate({S}, {S})", "instr({S}, {S})", "ascii({S})",
+        "find_in_set({S}, 'a,b,c')", "field({S}, 'a', 'abc', 'low')", "strcmp({S}, {S})",
+        "year({D})", "month({D})", "day({A})", "dayofweek({D})", "weekday({D})", "dayofyear({D})",
+        "week({D})", "week({D}, 3)", "yearweek({D})", "quarter({A})", "hour({A})", "minute({H})",
+        "second({A})", "microsecond(exact)", "datediff({D}, {A})", "to_days({D})",
+        "timestampdiff(month, {D}, {A})", "timestampdiff(hour, {A}, {D})", "time_to_sec({H})",
+        "extract(year_month from {D})", "cast({N} as signed)", "cast({S} as signed)",
+        "cast({N} as decimal(12,2))", "cast({S} as decimal(12,3))", "{S} + 0", "dose + 0",
+        "{D} + 0", "{A} + 0", "crc32({S})", "json_value(info, '$.k') + 0", "isnull({V})", "({B})",
+        "json_length(info)", "bit_count({I})",
+    ),
+    "S": (
+        "concat({S}, {S})", "concat({S}, {N})", "concat_ws('-', {S}, nothing, {S})",
+        "hex(upper({S}))",
+        "concat({S}, {D}, {H})", "concat({A}, '')", "lower({S})", "left({S}, {I})",
+        "right({S}, {I})", "substr({S}, {I})", "substring({S}, {I}, 2)", "trim({S})",
+        "trim(leading 'a' from {S})", "lpad({S}, 5, '*')", "rpad({S}, 4, 'xy')", "reverse({S})",
+        "repeat({S}, 2)", "replace({S}, 'a', 'oo')", "substring_index({S}, ',', 1)", "hex({S})",
+        "hex({I})", "format({N}, 2)", "insert({S}, 2, 1, 'zz')", "elt({I}, 'p', 'q')", "md5({S})",
+        "date_format({A}, '%Y/%m/%d %H:%i:%s %W %j %U %v %x')",
+        "date_format({D}, '%c %e %b %y %D')",
+        "time_format({H}, '%H.%i.%s')", "monthname({D})", "dayname({D})", "cast({N} as char)",
+        "convert({I}, char)", "json_unquote(json_extract(info, '$.s'))", "json_value(info, '$.s')",
+        "if({B}, {S}, {S})", "coalesce({S}, 'z')", "conv({I}, 10, 16)", "bin({I})",
+        "if({B}, {N}, {S})", "case when {B} then {D} else {S} end", "quote({S})",
+    ),
+    "D": (
+        "date({A})", "{D} + interval {I} day", "{D} - interval 1 month", "last_day({D})",
+        "date_add({D}, interval {I} week)", "cast({A} as date)", "adddate({D}, {I})",
+        "str_to_date('29/02/2024', '%d/%m/%Y')", "makedate(2024, {I})", "date('2024-1-5')",
+        "if({B}, {D}, {D})", "greatest({D}, {D})", "timestampadd(year, 1, {D})",
+    ),
+    "A": (
+        "{A} + interval {I} hour", "date_sub({A}, interval 90 minute)", "timestamp({D})",
+        "cast({D} as datetime)", "{A} - interval '1:30' minute_second", "timestamp({D}, {H})",
+        "str_to_date('2024-01-02 03:04:05', '%Y-%m-%d %H:%i:%s')", "exact", "if({B}, {A}, {A})",
+        "date_add({D}, interval 1 hour)", "coalesce({A}, {D})", "timestampadd(minute, {I}, {A})",
+    ),
+    "H": ("time({A})", "maketime({I}, 5, 6)", "sec_to_time({I})", "cast({A} as time)",
+          "timediff({A}, {A})", "addtime({H}, '1:00:00')", "cast('9:30' as time)"),
+    "B": (
+        "{N} = {N}", "{N} < {N}", "{N} >= {N}", "{N} <> {N}", "{N} <=> {N}", "{V} is null",
+        "{N} is not null", "{B} and {B}", "{B} or {B}", "({B}) xor ({B})", "not ({B})",
+        "({B}) && ({B})", "({B}) || ({B})", "!({B})", "{N} between {N} and {N}",
+        "{N} in ({N}, {N}, 5)", "{S} = {S}", "{S} like 'a%'", "{S} not like '%b_'",
+        "{S} regexp '^[a-c]'", "{S} in ('abc', {S})", "{D} = '2024-2-29'", "{D} < {D}",
+        "{D} between '2000-1-1' and '2024-2-1'", "{A} > '2000-01-01 12:00'", "{A} = {D}",
+        "clock < '9:30'", "{H} >= {H}", "{D} = 20240229", "digits > {I}", "digits = 5.0",
+        "n = '5'", "({N}) is true", "dose = 2", "dose in ('low', 'mid')", "price = '1.25'",
+    ),
+}  # fmt: skip
+LEAVES: dict[str, Sequence[str]] = {
+    "N": ("n", "m", "nothing", "x", "price", "digits", "2", "0", "1.5", "-3", "0.25", "1e2", "10"),
+    "I": ("n", "m", "1", "2", "3", "0", "-1"),
+    "S": ("name", "digits", "dose", "'a'", "'abc'", "''", "'10'", "null", "'x y'"),
+    "D": ("day", "day", "'2024-02-29'", "date '2001-03-04'"),
+    "A": ("at", "at", "exact", "timestamp '2024-01-31 10:20:30'"),
+    "H": ("clock", "clock", "time '01:02:03'"),
+    "B": ("n > 1", "true", "nothing = 1", "m", "name = 'abc'"),
+}
+Made = Callable[[str], str]
+
+
+def expressions(seed: int) -> Iterator[str]:
+    """Yield random expressions without end."""
+    source = random.Random(seed)
+    while True:
+        yield _made(source, source.choice("NNSSDAHB"), source.choice((1, 2, 2, 3)))
+
+
+def _made(source: random.Random, kind: str, depth: int) -> str:
+    if kind == "V":
+        kind = source.choice("NSDAHB")
+    if depth <= 0 or kind == "I":
+        return source.choice(LEAVES[kind])
+    form = source.choice(GRAMMAR[kind])
+    parts = form.split("{")
+    text = parts[0]
+    for part in parts[1:]:
+        inner = _made(source, part[0], depth - 1)
+        is_plain = inner.replace("_", "").isalnum() or inner.startswith("'")
+        text += inner if is_plain else f"({inner})"
+        text += part[2:]
+    return text
+
+
+class Pair:
+    """A table with the same rows on SQLite and on a server."""
+
+    def __init__(self, sqlite_url: str, server_url: str, schema: str) -> None:
+        self._tables = [_table(url, schema) for url in (sqlite_url, server_url)]
+
+    def differences(self, texts: Sequence[str]) -> tuple[list[str], int]:
+        """Return what SQLite answers otherwise than the server, and how many it refused."""
+        here, there = (_answers(table, texts) for table in self._tables)
+        found: list[str] = []
+        refused = 0
+        for text in texts:
+            ours, theirs = here[text], there[text]
+            if isinstance(ours, str):
+                refused += 1
+                is_named = "SQLite" in ours or "attribute" in ours
+                found += [] if is_named else [f"{text}: refused without a name: {ours}"]
+            elif isinstance(theirs, str):
+                found.append(f"{text}: {ours}, the server refuses: {theirs}")
+            elif not all(map(same, ours, theirs)):
+                found.append(f"{text}: {ours}, the server: {theirs}")
+        return found, refused
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are equal, floats but for their last digits."""
+    numbers = (int, float)
+    if isinstance(one, numbers) and isinstance(other, numbers):
+        return one == other or math.isclose(one, other, rel_tol=1e-12, abs_tol=1e-12)
+    return type(one) is type(other) and one == other
+
+
+def _table(url: str, schema: str) -> Any:
+    connection = dj.Connection(url)
+    made = dj.Schema(schema, connection=connection)
+    table: Any = made(type("Probe", (dj.Manual,), {"definition": DEFINITION}))
+    table.insert(ROWS)
+    return table
+
+
+def _answers(table: Any, texts: Sequence[str]) -> dict[str, list[Any] | str]:
+    """Return the values of each expression in all rows, or why there are none."""
+    named = {f"v{number}": text for number, text in enumerate(texts)}
+    try:
+        rows = table.proj(**named).to_dicts(order_by="KEY")
+    except dj.DataJointError as error:
+        if len(texts) == 1:
+            return {texts[0]: str(error)}
+        half = len(texts) // 2
+        return _answers(table, texts[:half]) | _answers(table, texts[half:])
+    return {text: [row[name] for row in rows] for name, text in named.items()}
+
+
+def main() -> int:
+    """Compare so many expressions; print the differences."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--expressions", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    options = parser.parse_args()
+    print(f"seed {options.seed}, {datetime.datetime.now():%H:%M:%S}")
+    made = expressions(options.seed)
+    with tempfile.TemporaryDirectory() as folder, mariadb() as url:
+        schema = f"t{uuid.uuid4().hex[:8]}_sql"
+        try:
+            pair = Pair(f"sqlite:///{Path(folder) / 'lab.sqlite'}", url, schema)
+            differences, refused = _compared(pair, made, options.expressions)
+        finally:
+            drop_databases(url, schema)
+    print(f"{len(differences)} differ, {refused} refused by SQLite of {options.expressions}")
+    return 1 if differences else 0
+
+
+def _compared(pair: Pair, made: Iterator[str], count: int) -> tuple[list[str], int]:
+    differences: list[str] = []
+    refused = 0
+    for start in range(0, count, 50):
+        texts = [next(made) for _ in range(min(50, count - start))]
+        found, not_done = pair.differences(list(dict.fromkeys(texts)))
+        for line in found:
+            print(line, flush=True)
+        differences += found
+        refused += not_done
+    return differences, refused
+
+
+if __name__ == "__main__":
+    sys.exit(main())
