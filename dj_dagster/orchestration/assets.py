@@ -40,6 +40,7 @@ from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.orchestration.translator import TableProps, TableTranslator
 from dj_dagster.orchestration.work import HERE, Work
+from dj_dagster.relational.backends.temporal import sortable
 from dj_dagster.workflow.code_version import code_place, code_version
 
 IO_MANAGER_KEY = "table_io_manager"
@@ -198,7 +199,9 @@ def _keys(node: TableNode, partitions: Sequence[str] | None) -> list[dict[str, A
     """Return the keys of partitions, in their order; None, for all, where there are none."""
     if node.grain is None or partitions is None:
         return None
-    return sorted(map(node.grain.decode, partitions), key=lambda key: tuple(key.values()))
+    return sorted(
+        map(node.grain.decode, partitions), key=lambda key: [*map(sortable, key.values())]
+    )
 
 
 def _planned(context: AssetExecutionContext, covered: Sequence[str]) -> set[str]:

@@ -40,6 +40,9 @@ class Ranges:
 
     def number(self, connection: Connection, column: sa.ColumnElement[Any]) -> Any:
         """Return the SQL of a value's range."""
+        if self.width == 1:
+            # MySQL cannot divide the least integer by one.
+            return column
         # A number as it is, for what is grouped by must read as what is selected.
         return column.op(connection.backend.integer_division)(sa.literal_column(str(self.width)))
 

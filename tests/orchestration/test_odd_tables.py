@@ -355,3 +355,47 @@ def test_keys_are_there_before_a_daemon(
     assert "item=5" in instance.get_dynamic_partitions(f"{schema.name}.Item")
     with pytest.raises(ConfigurationError, match="no tables: give what build_definitions"):
         sync(dg.Definitions(), instance=instance)
+
+
+@pytest.mark.parametrize(
+    ("kind", "usual", "odd", "made"),
+    [
+        ("time", ["06:00:00", "08:00:00"], ["-01:00:00", "30:00:00"], 4),
+        ("date", ["2026-01-01", "2026-01-02"], ["0000-00-00", "2026-00-00"], 2),
+        ("datetime", ["2026-01-01 10:00:00", "2026-01-02 10:00:00"], ["0000-00-00 00:00:00"], 2),
+        ("int64", [-(2**63), 0], [str(2**63 - 1)], 3),
+    ],
+)
+def test_an_odd_key_of_another_client_leaves_the_others(
+    schema: Schema,
+    instance: dg.DagsterInstance,
+    kind: str,
+    usual: list[Any],
+    odd: list[str],
+    made: int,
+) -> None:
+    """Zero dates are of no type of Python's and are left; all else is made, each key once."""
+
+    @schema
+    class Odd(Manual):
+        definition = f"value : {kind}"
+
+    @schema
+    class After(Computed):
+        definition = "-> Odd"
+
+        def make(self, key: dict[str, Any]) -> None:
+            self.insert1(key)
+
+    lax = [] if schema.connection.backend.name == "sqlite" else ["set sql_mode = ''"]
+    Odd.insert1((usual[0],))
+    outside(schema, *lax, *[f"insert into {{odd}} values ('{value}')" for value in odd])
+    defs = build_definitions(schema, select=[Odd, After])
+    for run in run_until_idle(defs, instance=instance):
+        assert run.is_success
+    Odd.insert1((usual[1],))
+    for run in run_until_idle(defs, instance=instance):
+        assert run.is_success
+    assert len(After()) == made
+    partitions = instance.get_dynamic_partitions(f"{schema.name}.Odd")
+    assert len(partitions) == len(set(partitions)) == len(usual) + len(odd)

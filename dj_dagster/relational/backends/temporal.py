@@ -89,5 +89,16 @@ def is_odd(value: Any, family: Family) -> bool:
             return False
 
 
+def sortable(value: Any) -> Any:
+    """Return what stands for a value of a key in sorting, also beside an odd one.
+
+    >>> sorted([time(6), timedelta(hours=-1), timedelta(hours=30)], key=sortable)[1]
+    datetime.time(6, 0)
+    """
+    if isinstance(value, time):
+        return datetime.combine(date.min, value) - datetime.min
+    return str(value) if isinstance(value, date) else value
+
+
 def _fraction(microsecond: int, digits: int) -> str:
     return f".{microsecond:06d}"[: digits + 1] if digits else ""
