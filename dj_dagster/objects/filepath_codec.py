@@ -7,7 +7,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from dj_dagster.errors import InvalidValueError
+from dj_dagster.objects.checksums import Written
 from dj_dagster.objects.codec import ObjectContext
+from dj_dagster.objects.flight import in_flight
+from dj_dagster.objects.manifest import files_crc32
 from dj_dagster.objects.object_ref import ObjectRef
 from dj_dagster.objects.schema_codec import Key, SchemaCodec, known, now
 from dj_dagster.objects.store import OWN_FOLDER, Store, checked_path
@@ -34,7 +37,7 @@ class FilepathCodec(SchemaCodec, register=False):
         store_name: str | None = None,
         context: ObjectContext | None = None,
     ) -> dict[str, Any]:
-        """Return the reference of what is there."""
+        """Return the reference of what is there, which is read in full for its checksum."""
         store = known(context).stores.get(store_name, self.default_store)
         path = _managed_by_users(store, _relative(store, os.fspath(value)))
         files = [path] if store.exists(path) else list(store.list(path))
@@ -42,12 +45,19 @@ class FilepathCodec(SchemaCodec, register=False):
             raise InvalidValueError(
                 f"There is no file {store.url(path)} in store '{store.name}': put it there first."
             )
+        found = dict(
+            zip(files, in_flight(lambda file: Written.from_store(store, file), files), strict=True)
+        )
+        fields = {"path": path, "store": store.name, "timestamp": now()}
+        if files == [path]:
+            return {**fields, **found[path].fields, "is_dir": False}
+        names = [(file.removeprefix(f"{path}/"), written) for file, written in found.items()]
         return {
-            "path": path,
-            "store": store.name,
-            "size": sum(map(store.size, files)),
-            "is_dir": files != [path],
-            "timestamp": now(),
+            **fields,
+            "size": sum(written.size or 0 for written in found.values()),
+            "is_dir": True,
+            "item_count": len(files),
+            "files_crc32": files_crc32(names),
         }
 
     def decode(
@@ -55,7 +65,7 @@ class FilepathCodec(SchemaCodec, register=False):
     ) -> ObjectRef:
         """Return the handle of a file or folder; nothing is read yet."""
         store, fields = self.stored_object(context, stored)
-        return ObjectRef.of(fields, store)
+        return ObjectRef.of(fields, store, known(context).place, listed=False)
 
 
 def _relative(store: Store, path: str) -> str:

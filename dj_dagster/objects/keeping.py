@@ -10,7 +10,7 @@ from typing import Any
 from dj_dagster.errors import MissingExternalFile, ObjectError
 from dj_dagster.objects import content
 from dj_dagster.objects.flight import in_flight
-from dj_dagster.objects.object_ref import manifest_path
+from dj_dagster.objects.manifest import manifest_path
 from dj_dagster.objects.store import Store
 from dj_dagster.objects.stores import Stores
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dj_dagster.objects.object_ref import manifest_path
+from dj_dagster.objects.manifest import manifest_path
 from dj_dagster.objects.store import Stat, Store
 from dj_dagster.objects.store_settings import StoreSettings
 

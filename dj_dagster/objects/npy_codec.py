@@ -6,16 +6,18 @@ import io
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from operator import index
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from dj_dagster.errors import ChecksumError, ObjectError
+from dj_dagster.objects.checksums import Written, placed, told
 from dj_dagster.objects.codec import ObjectContext
 from dj_dagster.objects.flight import in_flight
 from dj_dagster.objects.previews import array_text
 from dj_dagster.objects.reference import read_reference
-from dj_dagster.objects.schema_codec import Key, SchemaCodec
+from dj_dagster.objects.schema_codec import Key, SchemaCodec, known
 from dj_dagster.objects.store import Store, checked_path
 
 Mode = Literal["r", "c"]
@@ -27,9 +29,11 @@ class NpyRef:
     numpy takes it for an array: ``np.mean(ref)``, ``ref[3:5]``.
     """
 
-    def __init__(self, fields: Mapping[str, Any], store: Store) -> None:
+    def __init__(self, fields: Mapping[str, Any], store: Store, place: str = "") -> None:
         self.path = checked_path(fields["path"])
         self._store = store
+        self._written = Written.of(fields)
+        self._place = place
         self.shape: tuple[int, ...] = tuple(map(_length, fields["shape"]))
         self.dtype = _dtype(fields["dtype"])
         self._loaded: np.ndarray[Any, Any] | None = None
@@ -71,19 +75,27 @@ class NpyRef:
         Raises
         ------
         ObjectError
-            If the file is missing, or is no array of this shape and type.
+            If the file is missing or not what was written, which of a mapped one only the size
+            tells, or is no array of this shape and type.
         """
         local = self._store.local_path(self.path) if mmap_mode else None
         if self._loaded is None:
-            source = local or io.BytesIO(self._whole())
-            array = self._checked(_read(source, mmap_mode if local else None, self.path))
+            with placed(self._place):
+                source = self._mapped(local) if local else io.BytesIO(self._whole())
+                array = self._checked(_read(source, mmap_mode if local else None, self.path))
             if local:
                 return array
             self._loaded = array
         return self._loaded
 
+    def _mapped(self, file: Path) -> Path:
+        found = Written(self._store.size(self.path))
+        self._written.check(found, told(self._store, self.path))
+        return file
+
     def _whole(self) -> bytes:
         data = self._store.get(self.path)
+        self._written.check_bytes(data, told(self._store, self.path))
         # Before memory is taken for an array that a damaged row or header describes.
         if len(data) < self.nbytes:
             raise ChecksumError(
@@ -176,9 +188,16 @@ class NpyCodec(SchemaCodec, register=False):
         store, path = self.new_object(context, store_name, ".npy")
         stream = io.BytesIO()
         np.save(stream, array, allow_pickle=False)
-        store.put(path, stream.getvalue())
+        data = stream.getvalue()
+        store.put(path, data)
         shape = list(array.shape)
-        return {"path": path, "store": store.name, "dtype": _spelled(array.dtype), "shape": shape}
+        described = {"dtype": _spelled(array.dtype), "shape": shape}
+        return {
+            "path": path,
+            "store": store.name,
+            **described,
+            **Written.from_bytes(data).fields,
+        }
 
     def decode(
         self, stored: Any, *, key: Key = None, context: ObjectContext | None = None
@@ -186,7 +205,7 @@ class NpyCodec(SchemaCodec, register=False):
         """Return the handle of an array; nothing is read yet."""
         store, fields = self.stored_object(context, stored)
         try:
-            return NpyRef(fields, store)
+            return NpyRef(fields, store, known(context).place)
         except (KeyError, TypeError, ValueError) as error:
             raise ObjectError(f"{dict(read_reference(stored))} describes no array.") from error
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
+from dj_dagster.objects.checksums import Written
 from dj_dagster.objects.codec import ObjectContext
 from dj_dagster.objects.flight import in_flight
-from dj_dagster.objects.object_ref import ObjectRef, StagedObject, manifest_path
-from dj_dagster.objects.schema_codec import Key, SchemaCodec, now
+from dj_dagster.objects.folder_content import folder_content
+from dj_dagster.objects.manifest import Manifest, put_manifest
+from dj_dagster.objects.object_ref import ObjectRef, StagedObject
+from dj_dagster.objects.schema_codec import Key, SchemaCodec, known, now
 from dj_dagster.objects.store import Store
 
 
@@ -36,6 +38,8 @@ class ObjectCodec(SchemaCodec, register=False):
             )
         if not Path(value).exists():
             raise ValueError(f"there is no file or folder {os.fspath(value)!r}")
+        if not Path(value).is_file() and not Path(value).is_dir():
+            raise ValueError(f"{os.fspath(value)!r} is neither a file nor a folder")
 
     def encode(
         self,
@@ -51,22 +55,21 @@ class ObjectCodec(SchemaCodec, register=False):
         ext, value = value if _is_named(value) else ("", value)
         if isinstance(value, bytes | bytearray | memoryview):
             store, path = self.new_object(context, store_name, ext)
-            store.put(path, bytes(value))
-            return ObjectRef(path, store, len(value), ext or None, timestamp=now()).to_json()
+            data = bytes(value)
+            store.put(path, data)
+            return _file_ref(store, path, ext, Written.from_bytes(data)).to_json()
         source = Path(value)
         store, path = self.new_object(context, store_name, source.suffix)
         if source.is_dir():
             return _put_folder(store, path, source).to_json()
-        store.put_file(path, source)
-        size = source.stat().st_size
-        return ObjectRef(path, store, size, source.suffix or None, timestamp=now()).to_json()
+        return _file_ref(store, path, source.suffix, _put_file(store, path, source)).to_json()
 
     def decode(
         self, stored: Any, *, key: Key = None, context: ObjectContext | None = None
     ) -> ObjectRef:
         """Return the handle of a file or folder; nothing is read yet."""
         store, fields = self.stored_object(context, stored)
-        return ObjectRef.of(fields, store)
+        return ObjectRef.of(fields, store, known(context).place)
 
 
 def _is_named(value: Any) -> bool:
@@ -81,6 +84,8 @@ def _is_named(value: Any) -> bool:
 def published(store: Store, path: str, ext: str | None) -> StagedObject:
     """Return the reference of what was written in place, after the list of a folder's files.
 
+    All is read once for its checksums.
+
     Raises
     ------
     MissingExternalFile
@@ -88,35 +93,49 @@ def published(store: Store, path: str, ext: str | None) -> StagedObject:
     """
     store.settle(path)
     if store.exists(path):
-        return StagedObject(path, store, store.size(path), ext, timestamp=now())
-    files = [
-        {"path": file.path.removeprefix(f"{path}/"), "size": file.size} for file in store.scan(path)
-    ]
-    if not files:
+        written = Written.from_store(store, path)
+        return StagedObject(path, store, written.size, ext, timestamp=now(), crc32=written.crc32)
+    paths = sorted(store.list(path))
+    if not paths:
         raise store.missing(path)
-    files.sort(key=lambda file: str(file["path"]))
-    return StagedObject(path, store, *_listed(store, path, ext, files))
+    found = in_flight(lambda file: Written.from_store(store, file), paths)
+    files = {
+        file.removeprefix(f"{path}/"): written for file, written in zip(paths, found, strict=True)
+    }
+    return StagedObject(**_listed(store, path, ext, Manifest(files)))
+
+
+def _put_file(store: Store, path: str, file: Path) -> Written:
+    written = Written.from_file(file)
+    store.put_file(path, file)
+    return written
+
+
+def _file_ref(store: Store, path: str, ext: str | None, written: Written) -> ObjectRef:
+    return ObjectRef(path, store, written.size, ext or None, timestamp=now(), crc32=written.crc32)
 
 
 def _put_folder(store: Store, path: str, folder: Path) -> ObjectRef:
     """Copy a folder's files, and after them the list of what it has."""
-    files = [
-        {"path": file.relative_to(folder).as_posix(), "size": file.stat().st_size}
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    ]
-    names = [str(file["path"]) for file in files]
-    for _ in in_flight(lambda name: store.put_file(f"{path}/{name}", folder / name), names):
-        pass
-    return ObjectRef(path, store, *_listed(store, path, folder.suffix or None, files))
+    files, empty = folder_content(folder)
+
+    def put(name: str) -> Written:
+        return _put_file(store, f"{path}/{name}", folder / name)
+
+    found = dict(zip(files, in_flight(put, files), strict=True))
+    return ObjectRef(**_listed(store, path, folder.suffix or None, Manifest(found, tuple(empty))))
 
 
-def _listed(
-    store: Store, path: str, ext: str | None, files: list[dict[str, Any]]
-) -> tuple[int, str | None, bool, int, str]:
-    """Write the list of a folder's files; return size and the other fields of its reference."""
-    total = sum(int(file["size"]) for file in files)
+def _listed(store: Store, path: str, ext: str | None, content: Manifest) -> dict[str, Any]:
+    """Write the list of a folder's files; return the fields of the folder's handle."""
     written = now()
-    manifest = {"files": files, "total_size": total, "item_count": len(files), "created": written}
-    store.put(manifest_path(path), json.dumps(manifest, indent=2).encode())
-    return total, ext, True, len(files), written
+    return {
+        "path": path,
+        "location": store,
+        "size": content.size,
+        "ext": ext,
+        "is_dir": True,
+        "item_count": len(content.files),
+        "timestamp": written,
+        "crc32": put_manifest(store, path, content, written),
+    }

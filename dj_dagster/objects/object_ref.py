@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from dj_dagster.errors import ChecksumError, MissingExternalFile, ObjectError
+from dj_dagster.objects.checksums import Written, placed, told
+from dj_dagster.objects.flight import in_flight
+from dj_dagster.objects.manifest import Manifest, files_crc32, get_manifest
 from dj_dagster.objects.store import Store, checked_path
 
 
@@ -30,6 +34,14 @@ class ObjectRef:
         Number of files in a folder, None for a file.
     timestamp
         When it was written, UTC in ISO 8601.
+    crc32
+        Checksum of the file, or of the list of a folder's files; None where DataJoint wrote it.
+    files_crc32
+        Checksum of all files of a folder that has no list.
+    listed
+        Whether a folder has a list of its files beside it.
+    place
+        Table, attribute and key of the row, for errors.
     """
 
     path: str
@@ -39,9 +51,15 @@ class ObjectRef:
     is_dir: bool = False
     item_count: int | None = None
     timestamp: str | None = None
+    crc32: str | None = None
+    files_crc32: str | None = None
+    listed: bool = True
+    place: str = ""
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any], store: Store) -> ObjectRef:
+    def of(
+        cls, fields: Mapping[str, Any], store: Store, place: str = "", *, listed: bool = True
+    ) -> ObjectRef:
         """Return the handle that a reference in a row describes."""
         return cls(
             checked_path(fields["path"]),
@@ -51,6 +69,10 @@ class ObjectRef:
             bool(fields.get("is_dir")),
             fields.get("item_count"),
             fields.get("timestamp"),
+            fields.get("crc32"),
+            fields.get("files_crc32"),
+            listed,
+            place,
         )
 
     @property
@@ -74,19 +96,23 @@ class ObjectRef:
         return self.fs.get_mapper(self.full_path)
 
     def read(self, subpath: str | None = None) -> bytes:
-        """Return a file's bytes.
+        """Return a file's bytes, verified.
 
         Raises
         ------
-        MissingExternalFile
-            If it is not there.
+        MissingExternalFile, ChecksumError
+            If it is not there, or is not what was written.
         ObjectError
             For a folder without `subpath`.
         """
-        return self.location.get(self._file(subpath))
+        with placed(self.place):
+            path = self._file(subpath)
+            data = self.location.get(path)
+            self._written(path).check_bytes(data, told(self.location, path))
+            return data
 
     def open(self, subpath: str | None = None, mode: str = "rb") -> IO[Any]:
-        """Open a file for reading, in place.
+        """Open a file for reading, in place; its size is verified.
 
         Parameters
         ----------
@@ -95,22 +121,36 @@ class ObjectRef:
         """
         if set(mode) - set("rbt"):
             raise ObjectError(f"Objects are never changed: open {self.path} for reading, 'rb'.")
-        path = self._file(subpath)
-        self.location.size(path)
+        with placed(self.place):
+            path = self._file(subpath)
+            found = Written(self.location.size(path))
+            self._written(path).check(found, told(self.location, path))
         return self.fs.open(self.location.full_path(path), mode)
 
     def listdir(self, subpath: str = "") -> list[str]:
-        """Return the names in the folder, sorted."""
+        """Return the names in the folder, sorted.
+
+        Raises
+        ------
+        MissingExternalFile
+            If a file that was written there is gone; so do `walk` and `download`.
+        """
         inside = self._inside(subpath)
-        return sorted(
-            {PurePosixPath(path).relative_to(inside).parts[0] for path in self._files(inside)}
-        )
+        with placed(self.place):
+            paths = [*self._files(inside), *self._empty_folders(inside)]
+        names = (PurePosixPath(path).relative_to(inside).parts for path in paths)
+        return sorted({parts[0] for parts in names if parts})
 
     def walk(self) -> Iterator[tuple[str, list[str], list[str]]]:
         """Yield each folder below with the names of its folders and files, as `os.walk`."""
-        files = [PurePosixPath(path).relative_to(self.path) for path in self._files(self.path)]
-        folders = {parent for file in files for parent in file.parents}
-        for folder in sorted(folders):
+        with placed(self.place):
+            files = [PurePosixPath(path).relative_to(self.path) for path in self._files(self.path)]
+            empty = [
+                PurePosixPath(path).relative_to(self.path)
+                for path in self._empty_folders(self.path)
+            ]
+        folders = {parent for file in [*files, *empty] for parent in file.parents} | {*empty}
+        for folder in sorted(folders or {PurePosixPath()}):
             inside = sorted(f.name for f in folders if f != folder and f.parent == folder)
             name = "" if folder == PurePosixPath() else str(folder)
             yield name, inside, sorted(file.name for file in files if file.parent == folder)
@@ -118,39 +158,75 @@ class ObjectRef:
     def exists(self, subpath: str | None = None) -> bool:
         """Whether the file or folder is there."""
         path = self._inside(subpath or "")
-        return self.location.exists(path) or any(True for _ in self.location.list(path))
+        if self.location.exists(path) or any(True for _ in self.location.list(path)):
+            return True
+        # Stores have no empty folders.
+        with suppress(MissingExternalFile):
+            return self.is_dir and (self.item_count == 0 or bool(self._empty_folders(path)))
+        return False
 
     def download(self, destination: str | Path, subpath: str | None = None) -> Path:
-        """Copy the file or folder into a local folder and return the copy's path."""
+        """Copy the file or folder into a local folder, verify it and return the copy's path.
+
+        A file that is not what was written is removed again.
+        """
         source = self._inside(subpath or "")
         target = Path(destination) / PurePosixPath(source).name
-        single = self.location.exists(source)
-        files = [source] if single else list(self._files(source))
-        for file in files:
-            place = target if single else target / PurePosixPath(file).relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            self.fs.get_file(self.location.full_path(file), str(place))
+        with placed(self.place):
+            single = self.location.exists(source)
+            files = [source] if single else list(self._files(source))
+            copied: dict[str, Written] = {}
+            for file in files:
+                place = target if single else target / PurePosixPath(file).relative_to(source)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                self.fs.get_file(self.location.full_path(file), str(place))
+                copied[file] = Written.from_file(place)
+                try:
+                    self._written(file).check(copied[file], told(self.location, file))
+                except ChecksumError:
+                    place.unlink()
+                    raise
+            if not single:
+                target.mkdir(parents=True, exist_ok=True)
+                for folder in self._empty_folders(source):
+                    inside = target / PurePosixPath(folder).relative_to(source)
+                    inside.mkdir(parents=True, exist_ok=True)
+            if source == self.path and self.is_dir:
+                self._check_whole(copied)
         return target
 
-    def verify(self) -> bool:
-        """Check that all is there with the size that was written.
+    def verify(self, *, read: bool = True) -> bool:
+        """Check that all is there as it was written.
+
+        Parameters
+        ----------
+        read
+            Whether all is read and compared with its checksum; else sizes are compared.
 
         Raises
         ------
         MissingExternalFile, ChecksumError
             Naming the first file that is not.
         """
-        for path, size in self._expected():
-            found = self.location.size(path)
-            if size is not None and found != size:
-                raise ChecksumError(
-                    f"{self.location.url(path)} in store '{self.store}' has {found} bytes, "
-                    f"{size} were written."
-                )
+        with placed(self.place):
+            paths = list(self._files(self.path)) if self.is_dir else [self.path]
+
+            def found(path: str) -> Written:
+                read_in_full = read and (self._written(path).crc32 or self.files_crc32)
+                if read_in_full:
+                    return Written.from_store(self.location, path)
+                return Written(self.location.size(path))
+
+            by_path = dict(zip(paths, in_flight(found, paths), strict=True))
+            for path, written in by_path.items():
+                self._written(path).check(written, told(self.location, path))
+            if self.is_dir:
+                self._check_whole(by_path)
         return True
 
     def to_json(self) -> dict[str, Any]:
         """Return the reference that a row holds."""
+        checksums = {"crc32": self.crc32, "files_crc32": self.files_crc32}
         return {
             "path": self.path,
             "store": self.store,
@@ -159,6 +235,7 @@ class ObjectRef:
             "is_dir": self.is_dir,
             "item_count": self.item_count,
             "timestamp": self.timestamp,
+            **{name: value for name, value in checksums.items() if value},
         }
 
     def __fspath__(self) -> str:
@@ -183,32 +260,61 @@ class ObjectRef:
             raise ObjectError(f"{self.path} is a folder: name one of its files, see listdir().")
         return self._inside(subpath or "")
 
-    def _files(self, folder: str) -> Iterator[str]:
-        found = False
-        for path in self.location.list(folder):
-            found = True
-            yield path
-        if not found and self.item_count != 0:
-            raise self.location.missing(folder)
-
-    def _expected(self) -> Iterator[tuple[str, int | None]]:
-        if not self.is_dir:
-            yield self.path, self.size
-            return
+    @cached_property
+    def _manifest(self) -> Manifest | None:
+        """What was written into the folder, None where nothing says so: for users' own folders."""
+        if not self.is_dir or not self.listed:
+            return None
         try:
-            manifest = json.loads(self.location.get(manifest_path(self.path)))
+            return get_manifest(self.location, self.path, self.crc32)
         except MissingExternalFile:
-            # Staged folders have none.
-            yield from ((path, None) for path in self._files(self.path))
-            return
-        for file in manifest["files"]:
-            yield self._inside(file["path"]), file["size"]
+            # DataJoint writes none of folders that were staged.
+            if self.crc32:
+                raise
+            return None
+
+    def _written(self, path: str) -> Written:
+        if not self.is_dir:
+            return Written(self.size, self.crc32)
+        known = self._manifest.files if self._manifest else {}
+        return known.get(path.removeprefix(f"{self.path}/"), Written())
+
+    def _files(self, folder: str) -> list[str]:
+        """Return the paths of the files in a folder and below, all that were written among them."""
+        found = set(self.location.list(folder))
+        known = self._manifest
+        if known is not None:
+            written = {f"{self.path}/{path}" for path in known.files}
+            gone = sorted(
+                path for path in written - found if path.startswith(f"{folder}/") or path == folder
+            )
+            if gone:
+                raise self.location.missing(gone[0])
+            if not (found or folder == self.path or self._empty_folders(folder)):
+                raise self.location.missing(folder)
+        elif not found and self.item_count != 0:
+            raise self.location.missing(folder)
+        return sorted(found)
+
+    def _empty_folders(self, folder: str) -> list[str]:
+        known = self._manifest
+        inside = [f"{self.path}/{path}" for path in known.folders] if known is not None else []
+        return [path for path in inside if path == folder or path.startswith(f"{folder}/")]
+
+    def _check_whole(self, found: Mapping[str, Written]) -> None:
+        """Compare all files of a folder with what its row says of them together."""
+        url = told(self.location, self.path)
+        if self._manifest is None:
+            if self.item_count is not None and len(found) != self.item_count:
+                raise ChecksumError(
+                    f"{url} has {len(found)} files, {self.item_count} were written."
+                )
+            total = sum(written.size or 0 for written in found.values())
+            Written(self.size).check(Written(total), url)
+        if self.files_crc32 and all(written.crc32 for written in found.values()):
+            names = [(path.removeprefix(f"{self.path}/"), one) for path, one in found.items()]
+            Written(crc32=self.files_crc32).check(Written(crc32=files_crc32(names)), url)
 
 
 class StagedObject(ObjectRef):
     """What was written in place and waits for its row; a codec takes it as it is."""
-
-
-def manifest_path(folder: str) -> str:
-    """Return where the list of a folder's files lies."""
-    return f"{folder}.manifest.json"

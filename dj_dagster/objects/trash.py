@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from dj_dagster.errors import MissingExternalFile
 from dj_dagster.objects.flight import in_flight
-from dj_dagster.objects.object_ref import manifest_path
+from dj_dagster.objects.manifest import manifest_path
 from dj_dagster.objects.store import OWN_FOLDER, Stat, Store
 
 

@@ -12,11 +12,17 @@ from typing import Any
 import numpy as np
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
-from dj_dagster.errors import ConfigurationError, InvalidValueError, ObjectError
+from dj_dagster.errors import (
+    ConfigurationError,
+    InvalidValueError,
+    MissingExternalFile,
+    ObjectError,
+)
 from dj_dagster.objects.codec import ObjectContext
+from dj_dagster.objects.manifest import get_manifest
 from dj_dagster.objects.object_codec import ObjectCodec, published
 from dj_dagster.objects.object_ref import StagedObject
-from dj_dagster.objects.schema_codec import Key
+from dj_dagster.objects.schema_codec import Key, known
 from dj_dagster.objects.store import Store, checked_path
 
 _EXT = ".zarr"
@@ -80,9 +86,20 @@ class ZarrCodec(ObjectCodec, register=False):
             If there is no array any more, or it cannot be read.
         """
         store, fields = self.stored_object(context, stored)
-        path = checked_path(fields["path"])
+        path, place = checked_path(fields["path"]), known(context).place
+        source = _zarr_store(store, path, read_only=True)
         try:
-            return _opened(_zarr_store(store, path, read_only=True), fields.get("kind"))
+            manifest = get_manifest(store, path, fields.get("crc32"))
+        except MissingExternalFile:
+            # DataJoint writes none of folders that were staged.
+            if fields.get("crc32"):
+                raise
+        else:
+            verified = _needed("dj_dagster.objects.verified_zarr")
+            url = store.url(path)
+            source = verified.VerifiedStore(source, manifest, store.name, url, place)
+        try:
+            return _opened(source, fields.get("kind"))
         except FileNotFoundError as error:
             raise store.missing(path) from error
         except (ValueError, TypeError, KeyError) as error:

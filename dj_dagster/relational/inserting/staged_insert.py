@@ -10,8 +10,8 @@ from dj_dagster.errors import DataJointError, QueryError
 from dj_dagster.model.heading import Heading
 from dj_dagster.model.table_name import TableName
 from dj_dagster.objects.addressing import object_path
+from dj_dagster.objects.manifest import manifest_path
 from dj_dagster.objects.object_codec import ObjectCodec, published
-from dj_dagster.objects.object_ref import manifest_path
 from dj_dagster.objects.store import Store
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.garbage.owners import register_writer

@@ -1,0 +1,75 @@
+"""Zarr folders whose files are compared with the list that was written of them.
+
+Zarr takes a chunk that is not there for an empty one; the list knows better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable
+from typing import Any
+
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import WrapperStore
+
+from dj_dagster.errors import MissingExternalFile
+from dj_dagster.objects.checksums import placed
+from dj_dagster.objects.manifest import Manifest
+
+
+class VerifiedStore(WrapperStore[Any]):
+    """Reads a folder; each file that is read whole is verified.
+
+    Parameters
+    ----------
+    store_name, url
+        Where the folder lies, for errors.
+    place
+        The row that it belongs to, for errors.
+    """
+
+    def __init__(
+        self, store: Any, manifest: Manifest, store_name: str, url: str, place: str
+    ) -> None:
+        super().__init__(store)
+        self._manifest, self._place = manifest, place
+        self._name, self._url = store_name, url
+
+    def _with_store(self, store: Any) -> VerifiedStore:
+        return type(self)(store, self._manifest, self._name, self._url, self._place)
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Return a file's bytes.
+
+        Raises
+        ------
+        MissingExternalFile, ChecksumError
+            If it was written and is not there, or has changed.
+        """
+        found = await self._store.get(key, prototype, byte_range)
+        written = self._manifest.files.get(key)
+        if written is None:
+            return found
+        with placed(self._place):
+            if found is None:
+                raise MissingExternalFile(f"Store '{self._name}' has no object {self._url}/{key}.")
+            if byte_range is None:
+                told = f"{self._url}/{key} in store '{self._name}'"
+                written.check_bytes(found.to_bytes(), told)
+        return found
+
+    async def get_partial_values(
+        self,
+        prototype: BufferPrototype,
+        key_ranges: Iterable[tuple[str, ByteRequest | None]],
+    ) -> list[Buffer | None]:
+        """Return parts of files."""
+        return [await self.get(key, prototype, part) for key, part in key_ranges]
+
+    async def _get_many(
+        self, requests: Iterable[tuple[str, BufferPrototype, ByteRequest | None]]
+    ) -> AsyncGenerator[tuple[str, Buffer | None], None]:
+        for key, prototype, part in requests:
+            yield key, await self.get(key, prototype, part)
