@@ -304,7 +304,14 @@ def is_made_text(value: Program, node: Any) -> bool:
     from sqlglot import exp
 
     made = value.kind.family == "text" and value.literal is None
-    return made and node.find(exp.Column) is None
+    return made and (value.kind.tag == "moment" or node.find(exp.Column) is None)
+
+
+def has_null(node: Any) -> bool:
+    """Whether NULL is written somewhere in an expression."""
+    from sqlglot import exp
+
+    return node.find(exp.Null) is not None
 
 
 def letters(takes: str, count: int, name: str) -> str:

@@ -23,6 +23,7 @@ from dj_dagster.relational.user_sql.operations import (
     as_written,
     constant,
     digits,
+    has_null,
     is_made_text,
     known,
     later,
@@ -428,7 +429,7 @@ class Compiler:
         literals = [value.literal for value in values] + [None]
         kind = function.gives
         kind = kind if isinstance(kind, Kind) else kind([v.kind for v in values], literals)
-        if name == "QUOTE" and values[0].kind == NULL:
+        if name == "QUOTE" and has_null(given[0]):
             raise Untranslatable("QUOTE() of NULL")
         if name in ("TIMESTAMP", "TIME") and is_made_text(values[0], given[0]):
             raise Untranslatable(f"{name}() of a text that is computed from none")
