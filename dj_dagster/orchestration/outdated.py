@@ -153,10 +153,19 @@ class CodeWatch:
             self._due.update(key for key, mark in marks.items() if mark != self._behind[key])
         if not self._due:
             return
-        while self._due and time.monotonic() < began + SECONDS:
-            self._go_on(instance)
+        failed: dict[AssetKey, Exception] = {}
+        while self._due - failed.keys() and time.monotonic() < began + SECONDS:
+            key = min(self._due - failed.keys(), key=lambda each: tuple(each.path))
+            key = self._counting.key if self._counting is not None else key
+            try:
+                self._go_on(instance, key)
+            except Exception as error:
+                # Those that can be read are not to wait for one that cannot.
+                failed[key] = error
         ended = time.monotonic()
         self._looks_again = ended + max(PAUSE, SHARE * (ended - began))
+        for error in failed.values():
+            raise error
 
     def _unreported(self, instance: DagsterInstance) -> set[AssetKey]:
         checks = [AssetCheckKey(key, CURRENT) for key in self._nodes]
@@ -176,10 +185,9 @@ class CodeWatch:
     def _version(self, key: AssetKey) -> str:
         return self._graph.versions.get(key) or ""
 
-    def _go_on(self, instance: DagsterInstance) -> None:
-        """Count a page; report the table if it was the last."""
+    def _go_on(self, instance: DagsterInstance, key: AssetKey) -> None:
+        """Count a page of a table; report it if it was the last."""
         if self._counting is None:
-            key = min(self._due, key=lambda each: tuple(each.path))
             mark = _last_marks(instance, [key]).get(key)
             self._counting = _Counting(key, mark, ages(instance, self._graph, self._nodes[key]))
         counting, self._counting = self._counting, None

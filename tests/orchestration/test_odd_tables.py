@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster.components.testing import create_defs_folder_sandbox
 
 from dj_dagster.errors import ConfigurationError, DataJointError, PopulateError
@@ -399,3 +400,19 @@ def test_an_odd_key_of_another_client_leaves_the_others(
     assert len(After()) == made
     partitions = instance.get_dynamic_partitions(f"{schema.name}.Odd")
     assert len(partitions) == len(set(partitions)) == len(usual) + len(odd)
+
+
+def test_a_dropped_table_leaves_the_check_of_others(
+    schema: Schema, instance: dg.DagsterInstance
+) -> None:
+    """The table that is gone comes before the others in the order in which they are counted."""
+    defs, tables = build_definitions(schema), schema.tables
+    tables["Item"].insert1((1,))
+    for name in ("Made", "Below"):
+        tables[name].populate()
+    sync(defs, instance=instance)
+    outside(schema, "drop table {computed_below}")
+    assert f"{schema.name}.__below" in told_by(defs, instance)
+    check = dg.AssetCheckKey(dg.AssetKey([schema.name, "made"]), "current")
+    found = instance.event_log_storage.get_latest_asset_check_execution_by_key([check])
+    assert found[check].status is AssetCheckExecutionRecordStatus.SUCCEEDED
