@@ -79,13 +79,15 @@ def compare_failures(
         are there.
     """
     states = shown(instance, node.key, partitions, notes=True)
+    # A part may be shown otherwise than its master, which was marked anew alone.
+    of_parts = [shown(instance, part, partitions) for part in parts]
     failed, wrongly = dict[str, Shown](), list[str]()
     for partition in partitions:
         state = states.get(partition, MISSING)
         if partition in errors:
             if state.state != "running" and not (state.state == "failed" and state.noted):
                 failed[partition] = state
-        elif state.state == "failed":
+        elif any(s.get(partition, MISSING).state == "failed" for s in (states, *of_parts)):
             wrongly.append(partition)
     present = _present(node, wrongly)
     keys = [node.key, *parts]

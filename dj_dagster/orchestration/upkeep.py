@@ -234,7 +234,9 @@ class Upkeep:
         """Compare what is shown as failed with the errors in the job queue, as far as in doubt."""
         watch, key = self.watch, node.key
         if key in watch.unproven:
-            watch.doubtful[key].update(shown_as_failed(self.instance, key), watch.errors_of(node))
+            for table in (key, *(part.key for part in watch.graph.parts(node))):
+                watch.doubtful[key].update(shown_as_failed(self.instance, table))
+            watch.doubtful[key].update(watch.errors_of(node))
             watch.unproven.discard(key)
         # The end of a run makes us look again at what it holds.
         doubtful = set[str]() if key in self.held.whole else watch.doubtful[key]

@@ -12,7 +12,7 @@ from tests.orchestration.truth_machine import replay, run_machine
 from tests.orchestration.truth_player import PATIENCE, Act
 from tests.orchestration.truth_world import Bench
 
-HISTORIES, STEPS = 3, 20
+HISTORIES, STEPS = 1, 20
 
 
 @pytest.fixture

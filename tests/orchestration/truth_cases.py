@@ -48,6 +48,14 @@ CASES: dict[str, list[Act]] = {
         QUIET,
         ("launch", ("Chosen",), shown(1), shown(2), True),
     ],
+    "parts are shown as their master after a dead run and a changed input": [
+        session(1),
+        session(2),
+        QUIET,
+        ("die", ("Made", "Below"), shown(1), shown(2), False),
+        ("replace", "Session", (1, 1), (0, 0)),
+        QUIET,
+    ],
     "keys that a dead run was not to make are not shown as failed": [
         session(1, approved=0),
         session(2, approved=0),
