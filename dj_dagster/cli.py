@@ -17,6 +17,7 @@ from dj_dagster.relational.garbage.collector import (
     GarbageCollector,
     garbage_collectors,
 )
+from dj_dagster.workflow.checking import check_schema
 
 
 @click.group()
@@ -114,6 +115,28 @@ def gc(
             click.echo(f"  MISSING {path}")
         lost = lost or bool(report.missing)
     sys.exit(1 if lost else 0)
+
+
+@cli.command()
+@click.argument("schemas", nargs=-1, required=True)
+@click.option("--read-data", is_flag=True, help="Decode all values and read all objects.")
+def check(schemas: tuple[str, ...], read_data: bool) -> None:
+    """Find what is missing, damaged, orphaned or unreferenced in SCHEMAS and their stores.
+
+    The exit code is 1 if there is any.
+    """
+    count = 0
+    for name in schemas:
+        found = check_schema(
+            Schema(name, create_schema=False),
+            read_data=read_data,
+            say=lambda text: click.echo(text, err=True),
+        )
+        for finding in found:
+            click.echo(str(finding))
+            count += 1
+    click.echo(f"{count} findings" if count else "All is well.")
+    sys.exit(1 if count else 0)
 
 
 def _claim(collector: GarbageCollector, schemas: tuple[str, ...]) -> None:

@@ -183,6 +183,11 @@ def holds_bytes(attribute: Attribute, connection: Connection) -> bool:
     return kind is not None and kind.family is Family.BYTES
 
 
+def column_decoder(attribute: Attribute, connection: Connection) -> Convert | None:
+    """Return what makes of the driver's value what codecs take, None for nothing to do."""
+    return decoder_of(attribute, connection, _chain(attribute, connection))
+
+
 def _is_decoded(value: Any, decoder: Convert) -> bool:
     try:
         if value is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,13 @@ from dj_dagster.relational.algebra.projection import unknown
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.driver import Tuples, fetch_select, stream_select
 from dj_dagster.relational.database.write import flush_before_reading
-from dj_dagster.relational.fetching.decode import Row, RowDecoder, holds_bytes, in_row
+from dj_dagster.relational.fetching.decode import (
+    Row,
+    RowDecoder,
+    column_decoder,
+    holds_bytes,
+    in_row,
+)
 from dj_dagster.relational.fetching.reading import Reading, read
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.sql.ordering import EVERYTHING, Order, Window, make_window
@@ -104,6 +110,42 @@ def stream(connection: Connection, node: Node, names: Sequence[str]) -> Generato
     flush_before_reading(connection, node.tables)
     with _in_row(connection, node, names, EVERYTHING):
         yield from _streamed(connection, node, names)
+
+
+def raw_rows(
+    connection: Connection, node: Node, name: str
+) -> Iterator[tuple[Any, dict[str, Any], Callable[[], object]]]:
+    """Yield an attribute's values as their column's type, before any codec, with key and decoding.
+
+    Returns
+    -------
+    iterator
+        Of the value, the row's key, and a function that decodes the row and raises what is wrong.
+    """
+    heading = node.heading
+    names = list(dict.fromkeys((name, *heading.primary_key)))
+    decoder = RowDecoder(connection, heading, names)
+    simple = RowDecoder(connection, heading, heading.primary_key)
+    inner = column_decoder(heading[name], connection)
+    with _in_row(connection, node, names, EVERYTHING):
+        select = _select(connection, node, decoder.names, EVERYTHING)
+        fetched = connection.read(lambda session: fetch_select(session, select))
+    for row in fetched:
+        key_row = tuple(row[decoder.names.index(part)] for part in simple.names)
+        (key,) = simple.rows([key_row])
+        known = dict(zip(heading.primary_key, key, strict=True))
+
+        def decode(row: Row = row) -> object:
+            return decoder.rows([row])
+
+        value = row[0]
+        if value is not None and inner is not None:
+            try:
+                value = inner(value)
+            except (TypeError, ValueError, ArithmeticError, RecursionError):
+                # Whoever reads it will say what is wrong.
+                value = row[0]
+        yield value, known, decode
 
 
 def _streamed(connection: Connection, node: Node, names: Sequence[str]) -> Generator[Row]:

@@ -1,0 +1,157 @@
+"""Looking for what is missing, damaged, orphaned or unreferenced in a schema and its stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dj_dagster.errors import DataJointError, ObjectError
+from dj_dagster.model.heading import Attribute
+from dj_dagster.model.types import Family
+from dj_dagster.objects.byte_codecs import AttachCodec
+from dj_dagster.objects.checksums import Written, told
+from dj_dagster.objects.codecs import CodecChain, ObjectContext
+from dj_dagster.objects.external_pointer import ExternalPointerType
+from dj_dagster.objects.npy_codec import NpyRef
+from dj_dagster.objects.object_ref import ObjectRef
+from dj_dagster.objects.reference import read_reference
+from dj_dagster.relational.fetching.fetch import raw_rows
+from dj_dagster.relational.garbage.collector import garbage_collectors
+from dj_dagster.relational.schemas.free_table import FreeTable
+from dj_dagster.relational.schemas.schema import Schema
+from dj_dagster.relational.table import Table
+from dj_dagster.workflow.pending import orphans
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is wrong.
+
+    Attributes
+    ----------
+    place
+        Schema, table and attribute, or the store.
+    text
+        What is wrong, with the key of the row.
+    """
+
+    place: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text}"
+
+
+def check_schema(
+    schema: Schema, *, read_data: bool = False, say: Say = lambda _: None
+) -> Iterator[Finding]:
+    """Yield what is wrong with the rows of a schema and with the objects that they refer to.
+
+    Parameters
+    ----------
+    read_data
+        Whether all values are decoded, and all objects read and compared with their checksums;
+        else objects are looked for, and their sizes compared.
+    say
+        Called with what is looked at, and with what could not be.
+    """
+    for name in schema.list_tables():
+        full_name = f"{schema.name}.{name}"
+        table = FreeTable(schema.connection, full_name)
+        say(f"table {full_name}")
+        if found := orphans(table):
+            yield Finding(str(table.name), f"{found} rows refer to a row that is not there.")
+        for attribute in table.heading.attributes.values():
+            yield from _values(table, attribute, read_data=read_data)
+    if schema.connection.stores.names:
+        yield from _unreferenced(schema, say)
+
+
+def _unreferenced(schema: Schema, say: Say) -> Iterator[Finding]:
+    for collector in garbage_collectors(schema):
+        name = collector.store.name
+        say(f"store {name}")
+        try:
+            report = collector.scan()
+        except DataJointError as error:
+            say(f"What is unreferenced in store {name} cannot be told: {error}")
+            continue
+        for one in report.garbage:
+            yield Finding(f"store {name}", f"no row refers to {one.path} ({one.size} bytes).")
+
+
+def _values(table: Table, attribute: Attribute, *, read_data: bool) -> Iterator[Finding]:
+    """Yield what is wrong with the values of an attribute, one by one."""
+    kind, connection = attribute.type, table.connection
+    coded = kind is not None and kind.family is Family.CODEC
+    if not coded and not read_data:
+        return
+    place = f"{attribute.table}.{attribute.name}"
+    try:
+        chain = connection.codecs.resolve(kind) if coded and kind is not None else None
+        followed = isinstance(kind, ExternalPointerType)
+        if chain is None or followed:
+            # What a pointer of DataJoint 0.14 stands for is verified as it is fetched.
+            decode = None
+        else:
+            decode = _look(chain, read_data=read_data)
+            if decode is None:
+                return
+        for row, key, fetch in raw_rows(connection, table.node, attribute.name):
+            try:
+                if decode is None:
+                    if read_data or not followed:
+                        fetch()
+                elif row is not None:
+                    schema, _, name = attribute.table.partition(".")
+                    decode(row, ObjectContext(connection.stores, schema, name, attribute.name, key))
+            except DataJointError as error:
+                shown = ", ".join(f"{name}={value!r}" for name, value in key.items())
+                text = str(error).removeprefix(f"{place} ({shown}): ")
+                yield Finding(place, f"({shown}) {text}")
+    except DataJointError as error:
+        yield Finding(place, str(error).removeprefix(f"{place}: "))
+
+
+def _look(chain: CodecChain, *, read_data: bool) -> Callable[[Any, ObjectContext], object] | None:
+    """Return what looks at a value; None where only reading it would tell."""
+    if isinstance(chain.codecs[0], AttachCodec):
+        # Fetching an attachment writes a file.
+        chain = replace(chain, codecs=chain.codecs[1:])
+    if chain.store is None and not read_data:
+        return None
+
+    def look(stored: Any, context: ObjectContext) -> None:
+        if not read_data and not chain.codecs[-1].lazy:
+            _look_for(stored, context)
+            return
+        value = chain.decode(stored, context)
+        if isinstance(value, ObjectRef):
+            value.verify(read=read_data)
+        elif isinstance(value, NpyRef) and read_data:
+            value.load()
+        elif isinstance(value, NpyRef):
+            _look_for(stored, context)
+        elif chain.store is not None and "item_count" in read_reference(stored):
+            # A folder of chunks, which are read when they are used.
+            store = context.stores.get(read_reference(stored).get("store"))
+            ObjectRef.of(read_reference(stored), store, context.place).verify()
+
+    return look
+
+
+def _look_for(stored: Any, context: ObjectContext) -> None:
+    """Compare an object's size with what its reference says."""
+    fields = read_reference(stored)
+    store = context.stores.get(fields.get("store"))
+    if fields.get("is_dir"):
+        ObjectRef.of(fields, store, context.place).verify(read=False)
+        return
+    try:
+        found = Written(store.size(str(fields["path"])))
+        Written.of(fields).check(found, told(store, str(fields["path"])))
+    except ObjectError as error:
+        raise type(error)(f"{context.place}: {error}") from error
