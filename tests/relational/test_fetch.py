@@ -73,7 +73,7 @@ def test_order_limit_and_offset(item: Any) -> None:
 def test_arrays(item: Any) -> None:
     numbers, x, t, d, flag, b = item.to_arrays("n", "x", "t", "d", "flag", "b", order_by="KEY")
     assert numbers.tolist() == [None, -(2**53) - 1, 2**53 + 1]
-    assert [a.dtype.kind for a in (numbers, x, t, d, flag, b)] == ["O", "O", "O", "O", "b", "O"]
+    assert [a.dtype.kind for a in (numbers, x, t, d, flag, b)] == ["O", "f", "O", "O", "b", "O"]
     assert d.tolist() == [None, Decimal("2.0"), Decimal("1.5")]
     assert (item & "n is not null").to_arrays("n").dtype == np.int64
     assert (item & "x is not null").to_arrays("x").dtype == np.float64
