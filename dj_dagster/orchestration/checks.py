@@ -29,9 +29,11 @@ from dj_dagster.orchestration.outdated import CURRENT, CodeWatch, ages
 from dj_dagster.orchestration.pauses import Pause
 from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
+from dj_dagster.relational.fetching import fetch
 from dj_dagster.workflow.pending import orphans
 
 COMPLETE, PARTS, PARENTS, FRESH = "complete", "parts", "parents", "fresh"
+READABLE = "readable"
 
 PATIENCE = 60.0
 """Seconds for which checks wait for the runs that are at work in a table."""
@@ -57,6 +59,9 @@ class TableChecks:
         Whether tables with parts are checked for rows of parts without their master's.
     parents
         Whether tables with foreign keys are checked for rows whose parent is not there.
+    readable
+        Whether tables are checked for keys that are no values of their types, as other programs may
+        have written: these are left out of all work.
     freshness
         How long ago the last row of a table may have come: ``{"lab.Session": timedelta(days=1)}``,
         with ``*`` for anything in the names.
@@ -68,6 +73,7 @@ class TableChecks:
     current: bool = True
     parts: bool = True
     parents: bool = True
+    readable: bool = True
     freshness: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
     blocking: Iterable[str] = ()
 
@@ -188,7 +194,7 @@ def _of_table(
             asset=node.key,
             description=_SAID[name],
             # Rows of older code or without a parent are no reason to make none from new ones.
-            blocking=blocking and name not in (CURRENT, PARENTS),
+            blocking=blocking and name not in (CURRENT, PARENTS, READABLE),
         )
         for name in checks
     ]
@@ -236,6 +242,8 @@ def _checks(graph: TableGraph, node: TableNode, wanted: TableChecks) -> dict[str
         checks[PARTS] = lambda _: _with_master(node, parts)
     if wanted.parents and node.table.foreign_keys:
         checks[PARENTS] = lambda _: _with_parents(node)
+    if wanted.readable and _has_texts(node):
+        checks[READABLE] = lambda _: _readable(node)
     windows = [window for name, window in wanted.freshness.items() if _fits(node, name)]
     if windows:
         checks[FRESH] = lambda instance: _fresh(instance, node, min(windows))
@@ -248,8 +256,27 @@ _SAID = {
     "made again by Materialize, or all of them by the job recompute.",
     PARTS: "Each row of a part has its master's row.",
     PARENTS: "Each row has the rows that it refers to.",
+    READABLE: "Each key is a value of its type. Keys that are not are left out of all work.",
     FRESH: "The last row came lately.",
 }
+
+
+def _has_texts(node: TableNode) -> bool:
+    """Return whether the database may hold what is no value of the key's types.
+
+    Integers and texts are what they are; dates, decimals and others are texts on SQLite.
+    """
+    table = node.table
+    kinds = [table.heading[name].type for name in table.primary_key]
+    decoder = table.connection.backend.decoder
+    return any(kind is not None and decoder(kind) is not None for kind in kinds)
+
+
+def _readable(node: TableNode) -> tuple[bool, Numbers]:
+    table = node.table
+    _, errors = fetch.readable(table.connection, table.node, table.primary_key)
+    first = {"first": str(errors[0])} if errors else {}
+    return not errors, {"unreadable": len(errors), **first}
 
 
 def _complete(node: TableNode) -> tuple[bool, Numbers]:

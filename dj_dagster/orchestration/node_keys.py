@@ -49,7 +49,7 @@ def present_in(node: TableNode, regions: Regions) -> list[str]:
         return []
     rows = node.table & regions.restrictions()[0]
     order = node.grain.names
-    return node.grain.encode_rows(fetch.rows(node.table.connection, rows.node, order, order))
+    return node.grain.encode_rows(fetch.keys(node.table.connection, rows.node, order, order))
 
 
 def possible_in(node: TableNode, regions: Regions) -> list[str]:
@@ -61,7 +61,7 @@ def possible_in(node: TableNode, regions: Regions) -> list[str]:
     if grain is None or table is None:
         return present_in(node, regions)
     keys = source(table, *regions.restrictions())
-    return grain.encode_rows(fetch.rows(table.connection, keys, grain.names, grain.names))
+    return grain.encode_rows(fetch.keys(table.connection, keys, grain.names, grain.names))
 
 
 def present_among(node: TableNode, partitions: Sequence[str]) -> set[str]:
@@ -89,7 +89,7 @@ def _given_rows(node: TableNode, grain: Grain) -> Sequence[Sequence[object]]:
     if table is None:
         keys = node.maker.keys()
         return [[key[name] for name in grain.names] for key in keys]
-    return fetch.rows(table.connection, source(table), grain.names)
+    return fetch.keys(table.connection, source(table), grain.names)
 
 
 def _decoded(grain: Grain, partitions: Sequence[str]) -> list[Key]:

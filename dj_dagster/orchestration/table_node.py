@@ -149,4 +149,4 @@ class TableNode:
         if self.grain is None:
             return []
         names = self.grain.names
-        return self.grain.encode_rows(fetch.rows(query.connection, query.node, names, names))
+        return self.grain.encode_rows(fetch.keys(query.connection, query.node, names, names))

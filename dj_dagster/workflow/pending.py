@@ -108,7 +108,9 @@ def unmade_keys(
         return []
     node = lacking(keys, rows_of(table))
     node = node if held is None else without(node, held)
-    return fetch.dicts(table.connection, node, node.heading.primary_key, "KEY", limit)
+    names = node.heading.primary_key
+    found = fetch.keys(table.connection, node, names, "KEY", limit)
+    return [dict(zip(names, row, strict=True)) for row in found]
 
 
 def orphans(table: Table) -> int:

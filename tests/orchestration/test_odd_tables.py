@@ -416,3 +416,50 @@ def test_a_dropped_table_leaves_the_check_of_others(
     check = dg.AssetCheckKey(dg.AssetKey([schema.name, "made"]), "current")
     found = instance.event_log_storage.get_latest_asset_check_execution_by_key([check])
     assert found[check].status is AssetCheckExecutionRecordStatus.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "later"),
+    [
+        ("date", "2026-01-01", "2026-01-02"),
+        ("datetime", "2026-01-01 10:00:00", "2026-01-01 11:00:00"),
+        ("uuid", "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000002"),
+        ("decimal(5,2)", "1.50", "2.50"),
+    ],
+)
+def test_a_key_that_cannot_be_read_leaves_the_others(
+    tmp_path: Path, instance: dg.DagsterInstance, kind: str, good: str, later: str
+) -> None:
+    """Servers refuse such values; SQLite takes any, from a client that knows nothing of types."""
+    schema = Schema("lab", connection=Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}"))
+
+    @schema
+    class Item(Manual):
+        definition = f"item : {kind}"
+
+    @schema
+    class Made(Computed):
+        definition = "-> Item"
+
+        def make(self, key: dict[str, Any]) -> None:
+            self.insert1(key)
+
+    defs = build_definitions(schema)
+    Item.insert1({"item": good})
+    outside(schema, "INSERT INTO {item} VALUES ('nonsense')")
+    run_until_quiet(defs, instance)
+    assert len(Made()) == 1
+    Item.insert1({"item": later})
+    run_until_quiet(defs, instance)
+    assert len(Made()) == 2
+    assert len(instance.get_materialized_partitions(dg.AssetKey(["lab", "made"]))) == 2
+    (check,) = [
+        checks
+        for checks in defs.resolve_asset_graph().asset_check_keys
+        if checks.name == "readable" and checks.asset_key.path[-1] == "item"
+    ]
+    record = instance.event_log_storage.get_latest_asset_check_execution_by_key([check])[check]
+    assert record.status is AssetCheckExecutionRecordStatus.FAILED
+    assert record.evaluation.metadata["unreadable"].value == 1
+    assert "nonsense" in str(record.evaluation.metadata["first"].value)
+    schema.connection.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -89,6 +90,19 @@ class RowDecoder:
         if not self._decoders and not self._codecs:
             return fetched
         return list(zip(*self.columns(fetched), strict=True))
+
+    def readable(self, fetched: Sequence[Row]) -> tuple[Sequence[Row], list[InvalidValueError]]:
+        """Return the wanted values of the rows that can be read, and the errors of the others."""
+        found: list[Row] = []
+        errors: list[InvalidValueError] = []
+        with suppress(InvalidValueError):
+            return self.rows(fetched), errors
+        for row in fetched:
+            try:
+                found += self.rows([row])
+            except InvalidValueError as error:
+                errors.append(error)
+        return found, errors
 
     def columns(self, fetched: Sequence[Row]) -> list[Sequence[Any]]:
         """Return the wanted values of rows, one sequence an attribute.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -27,6 +28,8 @@ from dj_dagster.relational.fetching.reading import Reading, read
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.sql.ordering import EVERYTHING, Order, Window, make_window
 
+logger = logging.getLogger(__name__)
+
 CHUNK_ROWS = 1000
 CHUNK_BYTES = 2**20
 """How much a streaming query reads ahead; a row that is larger comes alone."""
@@ -51,6 +54,36 @@ def rows(
     """
     window = make_window(order_by, limit, offset, node.heading)
     return rows_of(connection, node, names, window, squeeze=squeeze)
+
+
+def readable(
+    connection: Connection,
+    node: Node,
+    names: Sequence[str],
+    order_by: Order = None,
+    limit: int | None = None,
+) -> tuple[Sequence[Row], Sequence[InvalidValueError]]:
+    """Return the rows of `rows` that can be read, and the errors of the others.
+
+    Other programs may have written what is no value of its type; that is the trouble of its row.
+    """
+    window = make_window(order_by, limit, None, node.heading)
+    fetched, decoder = _fetched(connection, node, names, window, squeeze=False)
+    return decoder.readable(fetched)
+
+
+def keys(
+    connection: Connection,
+    node: Node,
+    names: Sequence[str],
+    order_by: Order = None,
+    limit: int | None = None,
+) -> Sequence[Row]:
+    """Return keys that can be read; the first that cannot is named in the log."""
+    found, errors = readable(connection, node, names, order_by, limit)
+    if errors:
+        logger.warning("%d keys are left out, the first: %s", len(errors), errors[0])
+    return found
 
 
 def rows_of(
