@@ -178,3 +178,18 @@ def test_random_expressions_are_equal_or_refused(tmp_path: Path, mariadb_url: st
         drop_databases(mariadb_url, schema)
     assert not differences, f"seed {seed}"
     assert refused < len(texts) / 5
+
+
+@pytest.mark.parametrize("order", ["(SELECT 1)", "n DESC, (select max(n) from other)", "n; DROP x"])
+def test_an_order_reads_no_other_table(schema: Any, order: str) -> None:
+    @schema
+    class Ordered(dj.Manual):
+        definition = "n : int32"
+
+    Ordered.insert([(1,), (2,)])
+    for step in (
+        lambda: Ordered.to_dicts(order_by=order),
+        lambda: (Ordered & dj.Top(1, order)).to_dicts(),
+    ):
+        with pytest.raises(dj.DataJointError):
+            step()

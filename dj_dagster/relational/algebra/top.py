@@ -92,7 +92,7 @@ def order_terms(order_by: Order, heading: Heading) -> tuple[str, ...]:
     UnknownAttributeError
         If a term is a name that the heading does not have.
     QueryError
-        If a term is empty.
+        If a term is empty, or has a SELECT in it.
     """
     if order_by is None:
         return ()
@@ -107,7 +107,11 @@ def _terms(text: str, heading: Heading) -> list[str]:
     what = (text if match is None else text[: match.start()]).strip()
     name = what.strip("`")
     is_sql = name not in heading and not _WORD.fullmatch(name)
-    if not what or (is_sql and len(parse(f"({what})").trees) != 1):
+    parsed = parse(f"({what})") if is_sql and what else None
+    if parsed is not None and parsed.nested:
+        # An order may come from a user of a program, and must not read other tables.
+        raise QueryError(f"order_by has {text!r}, which holds a SELECT: join or aggregate first.")
+    if not what or (parsed is not None and len(parsed.trees) != 1):
         raise QueryError(f"order_by has {text!r}: write an attribute or SQL, ASC or DESC after it.")
     if is_sql:
         return [f"{what}{end}"]
