@@ -102,7 +102,9 @@ class OwnMaker:
     @property
     def reservable(self) -> bool:
         """Whether a foreign key is part of the primary key."""
-        return any(key.primary and key.attributes for key in self._table.foreign_keys)
+        # Hidden attributes, such as that of a table with one row, are in no job.
+        names = set(self._table.primary_key)
+        return any(key.primary and names & set(key.attributes) for key in self._table.foreign_keys)
 
     def keys(self) -> list[Key]:
         """Return the keys of the key source."""

@@ -61,7 +61,7 @@ def test_definitions_and_assets_use_its_database_and_stores(
     defs = build_definitions([schema], assets=[summary], resources={"database": database})
     assert all(run_until_quiet(defs, instance))
     assert schema["Mean"].fetch1("mean") == 1.0
-    assert [path.name for path in (tmp_path / "store").iterdir()] == ["_hash"]
+    assert (tmp_path / "store" / "_hash").is_dir()
     result = dg.materialize([summary], instance=instance, resources={"database": database})
     event = result.asset_materializations_for_node("summary")[0]
     assert event.metadata["rows"].value == 1
