@@ -365,8 +365,8 @@ def test_secrets_are_not_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("DJ_PORT", "sekret", "DJ_PORT"),
         ("DJ_SAFEMODE", "sekret", "DJ_SAFEMODE"),
         ("DJ_STORES", "{sekret", "stores.*valid JSON"),
-        ("DJ_DATABASE_URL", "mysql//bob:sekret@h", "no database URL"),
-        ("DJ_DATABASE_URL", "mysql://bob:sekret@h:port/", "no database URL"),
+        ("DJ_DATABASE_URL", "mysql//bob:sekret@h", "not a database URL"),
+        ("DJ_DATABASE_URL", "mysql://bob:sekret@h:port/", "not a database URL"),
         ("DJ_DATABASE_URL", "oracle://bob:sekret@h/", "unsupported database"),
     ],
 )

@@ -36,6 +36,7 @@ def quick_folder() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("kind", "steps"),
     [("insert", 40), ("staged", 40), ("collect", 50), ("empty", 50), ("restore", 20)],

@@ -14,6 +14,7 @@ from dj_dagster.relational.algebra.algebra import Node, Topped
 from dj_dagster.relational.user_sql.parsing import parse, split
 
 _DIRECTION = re.compile(r"\s(asc|desc)\s*$", re.IGNORECASE)
+_TWO_WORDS = re.compile(r"`?\w+`?\s+\w+")
 _WORD = re.compile(r"\w*")
 
 Order = str | Sequence[str] | None
@@ -111,7 +112,8 @@ def _terms(text: str, heading: Heading) -> list[str]:
     if parsed is not None and parsed.nested:
         # An order may come from a user of a program, and must not read other tables.
         raise QueryError(f"order_by has {text!r}, which holds a SELECT: join or aggregate first.")
-    if not what or (parsed is not None and len(parsed.trees) != 1):
+    two_words = _TWO_WORDS.fullmatch(what)
+    if not what or two_words or (parsed is not None and len(parsed.trees) != 1):
         raise QueryError(f"order_by has {text!r}: write an attribute or SQL, ASC or DESC after it.")
     if is_sql:
         return [f"{what}{end}"]
