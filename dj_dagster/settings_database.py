@@ -11,9 +11,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.local_files import DATABASE, embedded_folder
-from dj_dagster.relational.database_url import demands_tls, parsed_url, shown_url
-
-_NO_TLS = "ssl_disabled"
+from dj_dagster.relational.database_url import NO_TLS, demands_tls, parsed_url, shown_url
 
 _logger = logging.getLogger(__package__)
 
@@ -117,7 +115,7 @@ class DatabaseSettings(Section):
                 shown_url(url),
             )
         lacking = ["user", "password"] if url.username is None else []
-        if not demands_tls(url) and _NO_TLS not in url.query:
+        if not demands_tls(url) and NO_TLS not in url.query:
             lacking.append("use_tls")
         return _with_parts(url, self._parts(*lacking, *([] if url.port else ["port"])))
 
@@ -151,7 +149,7 @@ def _tls(use_tls: bool | Mapping[str, Any]) -> dict[str, str]:
     Without a `ca` or `verify_cert` no certificate is checked.
     """
     if use_tls is False:
-        return {_NO_TLS: "true"}
+        return {NO_TLS: "true"}
     options = {} if use_tls is True else use_tls
     texts = {
         f"ssl_{name}": str(value).lower() if isinstance(value, bool) else str(value)

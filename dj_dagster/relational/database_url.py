@@ -15,7 +15,10 @@ _SECRET = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
 MASK = "***"
 """What stands for a secret where it is shown."""
 
-_TLS, _NO_TLS = "ssl_", "ssl_disabled"
+NO_TLS = "ssl_disabled"
+"""The option in the query of a URL that declines encryption."""
+
+_TLS = "ssl_"
 
 
 def parsed_url(text: str | sa.URL, name: str = "This") -> sa.URL:
@@ -63,4 +66,4 @@ def without_secrets(url: sa.URL) -> tuple[sa.URL, dict[str, str]]:
 
 def demands_tls(url: sa.URL) -> bool:
     """Return whether the query of a URL asks for an encrypted connection."""
-    return any(name.startswith(_TLS) and name != _NO_TLS for name in url.query)
+    return any(name.startswith(_TLS) and name != NO_TLS for name in url.query)

@@ -15,7 +15,12 @@ from dj_dagster.relational.asking import Confirm
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.headings import resolve
 from dj_dagster.relational.declaring import alter_statement, lineage, rebuild
-from dj_dagster.relational.declaring.alteration import Alteration, Present, alteration
+from dj_dagster.relational.declaring.alteration import (
+    Alteration,
+    Present,
+    alteration,
+    altered_meanwhile,
+)
 from dj_dagster.relational.declaring.conversion import changes_values, converted
 from dj_dagster.relational.declaring.declare import reported
 from dj_dagster.relational.declaring.plan import PlannedTable
@@ -60,10 +65,7 @@ def alter_table(connection: Connection, plan: PlannedTable, confirm: Confirm | N
         # While somebody thought about it, others may have changed the table, or entered rows.
         now = _present(connection, plan)
         if now.raw != present.raw or now.indexes != present.indexes:
-            raise QueryError(
-                f"{plan.name} was altered by someone else meanwhile, and nothing was changed here: "
-                "compare the definition with describe(), and call alter() again."
-            )
+            raise altered_meanwhile(plan.name)
         _check_rows(connection, now.stored, changes)
     try:
         if connection.backend.alters_tables:

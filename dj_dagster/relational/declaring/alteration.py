@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dj_dagster.errors import DefinitionError
+from dj_dagster.errors import DefinitionError, QueryError
 from dj_dagster.model.declaration import IndexDeclaration
 from dj_dagster.model.heading import Attribute
+from dj_dagster.model.table_name import TableName
 from dj_dagster.relational.database.headings import marker, split_comment
 from dj_dagster.relational.declaring.describe import (
     attribute_line,
@@ -94,6 +95,14 @@ class Alteration:
             *(f"add              {index_line(index)}" for index in self.added_indexes),
             *([f"comment          {self.plan.comment!r}"] if self.comment_changes else []),
         ]
+
+
+def altered_meanwhile(name: TableName) -> QueryError:
+    """Return the error for a table that is not as it was when its changes were found."""
+    return QueryError(
+        f"{name} was altered by someone else meanwhile, and nothing was changed here: compare the "
+        "definition with describe(), and call alter() again."
+    )
 
 
 def alteration(

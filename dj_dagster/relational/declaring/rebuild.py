@@ -11,13 +11,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 
-from dj_dagster.errors import IntegrityError, QueryError
+from dj_dagster.errors import IntegrityError
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.backends.unchecked import without_foreign_keys
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.declaring.alteration import Alteration, Present
+from dj_dagster.relational.declaring.alteration import Alteration, Present, altered_meanwhile
 from dj_dagster.relational.declaring.conversion import changes_values, converted
 from dj_dagster.relational.declaring.ddl import create_statements
 from dj_dagster.relational.declaring.plan import PlannedColumn, PlannedTable
@@ -40,10 +40,7 @@ def rebuild(connection: Connection, present: Present, changes: Alteration) -> No
     with connection.cursor() as session, without_foreign_keys(session, connection.backend.begin):
         # Only from here on nobody else writes.
         if connection.catalog.read(session, plan.name) != present.raw:
-            raise QueryError(
-                f"{plan.name} was altered by someone else meanwhile, and nothing was changed here: "
-                "compare the definition with describe(), and call alter() again."
-            )
+            raise altered_meanwhile(plan.name)
         _rebuild(connection, session, plan, present, changes)
 
 
