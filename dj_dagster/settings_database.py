@@ -100,9 +100,8 @@ class DatabaseSettings(Section):
         names = [name for name, value in given.items() if value is not None]
         if names:
             raise ConfigurationError(
-                f"Settings: database.{' and database.'.join(names)} are set, but not the server "
-                "that they are for. Set database.host (DJ_HOST), or leave them out to use the "
-                "SQLite file of this folder."
+                f"Settings: database.{' and database.'.join(names)} without a server. Set "
+                "database.host (DJ_HOST), or leave the account out to use the embedded SQLite file."
             )
 
     def _completed(self, url: sa.URL) -> sa.URL:
