@@ -89,7 +89,7 @@ def _given_rows(node: TableNode, grain: Grain) -> Sequence[Sequence[object]]:
     if table is None:
         keys = node.maker.keys()
         return [[key[name] for name in grain.names] for key in keys]
-    return fetch.keys(table.connection, source(table), grain.names)
+    return fetch.keys(table.connection, source(table), grain.names, grain.names)
 
 
 def _decoded(grain: Grain, partitions: Sequence[str]) -> list[Key]:

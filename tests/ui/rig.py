@@ -40,6 +40,15 @@ query ($key: AssetKeyInput!) {
   }
 }
 """
+FAILURES = """
+query ($run: ID!) {
+  logsForRun(runId: $run) {
+    ... on EventConnection {
+      events { ... on FailedToMaterializeEvent { partition assetKey { path } } }
+    }
+  }
+}
+"""
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,12 @@ class Rig:
         answer = self.dev.graphql(STATISTICS, key={"path": ["rig", table]})
         found = answer["assetNodeOrError"]["partitionStats"]
         return found["numPartitions"], found["numMaterialized"], found["numFailed"]
+
+    def failed(self, run_id: str, table: str) -> list[str]:
+        """Return the partitions of a table that failed in a run, in their order."""
+        events = self.dev.graphql(FAILURES, run=run_id)["logsForRun"]["events"]
+        path = ["rig", table]
+        return sorted(e["partition"] for e in events if e and e["assetKey"]["path"] == path)
 
     def until(self, *, timeout: float = 240, **counts: tuple[int, int, int]) -> None:
         """Wait until the partition counts of some tables are as expected; see `counts`."""
