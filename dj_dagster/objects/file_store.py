@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 
 from dj_dagster.errors import MissingExternalFile, ObjectError
@@ -75,6 +76,13 @@ class FileStore(Store):
         """Return a file's bytes."""
         with self._translated(path):
             return self._file(path).read_bytes()
+
+    def get_buffer(self, path: str) -> memoryview:
+        """Read a file right into the memory."""
+        with self._translated(path), self._file(path).open("rb") as stream:
+            # Unlike a bytearray this memory is not filled with zeros first.
+            data = np.empty(os.fstat(stream.fileno()).st_size, np.uint8).data
+            return data[: stream.readinto(data)]
 
     def stat(self, path: str) -> Stat:
         """Return a file's size and age."""

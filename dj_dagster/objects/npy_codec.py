@@ -22,6 +22,14 @@ from dj_dagster.objects.store import Store, checked_path
 
 Mode = Literal["r", "c"]
 
+_HEADER = 2**16
+"""Bytes that hold any header: numpy reads none above 10,000."""
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
 
 class NpyRef:
     """An array in a store; shape and type are known, the rest is loaded when it is first used.
@@ -81,7 +89,7 @@ class NpyRef:
         local = self._store.local_path(self.path) if mmap_mode else None
         if self._loaded is None:
             with placed(self._place):
-                source = self._mapped(local) if local else io.BytesIO(self._whole())
+                source = self._mapped(local) if local else self._whole()
                 array = self._checked(_read(source, mmap_mode if local else None, self.path))
             if local:
                 return array
@@ -93,8 +101,8 @@ class NpyRef:
         self._written.check(found, told(self._store, self.path))
         return file
 
-    def _whole(self) -> bytes:
-        data = self._store.get(self.path)
+    def _whole(self) -> memoryview:
+        data = self._store.get_buffer(self.path)
         self._written.check_bytes(data, told(self._store, self.path))
         # Before memory is taken for an array that a damaged row or header describes.
         if len(data) < self.nbytes:
@@ -239,9 +247,24 @@ def _dtype(spelled: Any) -> np.dtype[Any]:
     return np.dtype([(name, kind, *map(tuple, shape)) for name, kind, *shape in spelled])
 
 
-def _read(source: Any, mode: Mode | None, path: str) -> np.ndarray[Any, Any]:
+def _read(source: Path | memoryview, mode: Mode | None, path: str) -> np.ndarray[Any, Any]:
     try:
-        return np.load(source, mmap_mode=mode, allow_pickle=False)
+        if isinstance(source, Path):
+            return np.load(source, mmap_mode=mode, allow_pickle=False)
+        return _in_place(source)
     except Exception as error:
         # numpy reads the header as Python text: damaged, it fails in any way.
         raise ObjectError(f"{path} is no .npy file: {error}.") from error
+
+
+def _in_place(data: memoryview) -> np.ndarray[Any, Any]:
+    """Return the array whose memory is that of its file's bytes; numpy's own reading copies."""
+    stream = io.BytesIO(data[:_HEADER])
+    read = _HEADERS.get(np.lib.format.read_magic(stream))
+    if read is not None:
+        shape, fortran, dtype = read(stream)
+        count = prod(shape)
+        if count and dtype.itemsize and not dtype.hasobject:
+            array = np.frombuffer(data, dtype, count, stream.tell())
+            return array.reshape(shape, order="F" if fortran else "C")
+    return np.load(io.BytesIO(data), allow_pickle=False)

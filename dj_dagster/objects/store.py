@@ -65,6 +65,10 @@ class Store(ABC):
             If the store has no object there.
         """
 
+    def get_buffer(self, path: str) -> memoryview:
+        """Return an object's bytes in memory that may be changed; raises as `get` does."""
+        return memoryview(bytearray(self.get(path)))
+
     @abstractmethod
     def stat(self, path: str) -> Stat:
         """Return an object's size and age; raises as `get` does."""

@@ -167,6 +167,7 @@ def test_objects_are_not_opened_for_writing(stores: Stores) -> None:
     [
         np.arange(6.0).reshape(2, 3),
         np.asfortranarray(np.arange(6, dtype="i2").reshape(2, 3)),
+        np.asfortranarray(np.arange(60_000).reshape(200, 300)),
         np.array(5),
         np.zeros((0, 3), dtype="c8"),
         np.array(["2024-01-01"], dtype="M8[D]"),
@@ -182,6 +183,8 @@ def test_arrays_are_loaded_late(stores: Stores, array: np.ndarray[Any, Any]) -> 
     assert ref.nbytes == array.nbytes
     assert not ref.is_loaded
     assert np.array_equal(np.asarray(ref), array)
+    assert ref.load().flags.writeable
+    assert ref.load().flags.f_contiguous == array.flags.f_contiguous
     assert ref.is_loaded
     if array.ndim:
         assert len(ref) == len(array)
