@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import sys
+import tempfile
 import uuid
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
@@ -35,6 +38,37 @@ T = TypeVar("T")
 SERVERS = ["mariadb", "mysql"]
 
 _BROWSER = "tests/ui/"
+
+_MEMORY = Path("/dev/shm")
+_ROOM = 4 * 2**30
+"""Bytes that a folder in memory must have free to be used."""
+
+
+def _keep_bytecode() -> None:
+    """Let processes that tests start find their modules compiled, whatever the environment says.
+
+    Compiling what `import dagster` reads takes ten times as long as reading it.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+
+
+def _use_memory() -> None:
+    """Keep temporary folders in memory where there is room; TMPDIR has the last word.
+
+    A commit waits for the disk, which is most of the time of a small test. Nothing here has to
+    survive a power cut; a process that is killed leaves the same in either.
+    """
+    if "TMPDIR" in os.environ or not os.access(_MEMORY, os.W_OK):
+        return
+    if shutil.disk_usage(_MEMORY).free > _ROOM:
+        # Programs that tests start, and the processes that pytest-xdist starts, take it over.
+        os.environ["TMPDIR"] = str(_MEMORY)
+        tempfile.tempdir = None
+
+
+_keep_bytecode()
+_use_memory()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

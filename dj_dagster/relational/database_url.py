@@ -67,3 +67,8 @@ def without_secrets(url: sa.URL) -> tuple[sa.URL, dict[str, str]]:
 def demands_tls(url: sa.URL) -> bool:
     """Return whether the query of a URL asks for an encrypted connection."""
     return any(name.startswith(_TLS) and name != NO_TLS for name in url.query)
+
+
+def leaves_tls_open(url: sa.URL) -> bool:
+    """Return whether neither the query of a URL nor a file that it names says a word of TLS."""
+    return not any(name.startswith(("ssl", "read_default")) for name in url.query)

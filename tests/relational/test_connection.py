@@ -331,6 +331,7 @@ def test_tls_is_used_declined_and_demanded(mysql_url: str, mariadb_url: str) -> 
         finally:
             connection.close()
 
+    assert cipher(mysql_url)
     assert cipher(mysql_url, use_tls=True)
     assert not cipher(mysql_url, use_tls=False)
     assert not cipher(mariadb_url, use_tls=False)

@@ -36,7 +36,12 @@ from dj_dagster.relational.backends.mysql_among import among
 from dj_dagster.relational.backends.mysql_json import json_at, json_is
 from dj_dagster.relational.backends.mysql_marks import ServerMarks
 from dj_dagster.relational.backends.rights import Rights
-from dj_dagster.relational.database_url import demands_tls, shown_url, without_secrets
+from dj_dagster.relational.database_url import (
+    demands_tls,
+    leaves_tls_open,
+    shown_url,
+    without_secrets,
+)
 from dj_dagster.relational.sql_elements import Pieces
 from dj_dagster.relational.stored import RawTable
 
@@ -99,6 +104,8 @@ class MySQLBackend(Backend):
         mysql_pool.watch(engine)
         if demands_tls(url):
             mysql_pool.refuse_plain_text(engine)
+        elif leaves_tls_open(url):
+            mysql_pool.share_tls_context(engine)
         return engine
 
     def is_closed(self, session: SAConnection) -> bool:

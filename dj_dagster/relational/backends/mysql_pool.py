@@ -27,6 +27,27 @@ def watch(engine: sa.Engine) -> None:
     event.listen(engine, "checkout", _check)
 
 
+def share_tls_context(engine: sa.Engine) -> None:
+    """Encrypt where the server can, with one context for all connections.
+
+    PyMySQL makes a context for each, into which it reads the system's certificates, which it does
+    not check: 20 ms of CPU a connection.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+
+    def connect(dialect: Any, record: object, args: Any, options: dict[str, Any]) -> Any:
+        del record
+        options = {**options, "ssl_disabled": True, "defer_connect": True}
+        connection = dialect.loaded_dbapi.connect(*args, **options)
+        connection.ssl, connection.ctx = True, context
+        connection.connect()
+        return connection
+
+    event.listen(engine, "do_connect", connect)
+
+
 def refuse_plain_text(engine: sa.Engine) -> None:
     """Refuse each new connection that is not encrypted.
 
