@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from dj_dagster.errors import ConfigurationError, InvalidValueError
+from dj_dagster.late import LateModule, is_data_frame
 from dj_dagster.model.types import Family
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.relational.expression import QueryExpression
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = LateModule("pandas")
 
 Row = Mapping[str, Any]
 
@@ -69,7 +74,7 @@ def as_rows(value: Any, node: TableNode) -> list[Row]:
     """
     if value is None:
         return []
-    if isinstance(value, pd.DataFrame):
+    if is_data_frame(value):
         named = value.reset_index() if any(value.index.names) else value
         records: list[Any] = named.to_dict("records")
         return records
