@@ -123,3 +123,17 @@ class ChecksumError(ObjectError):
 
 class PopulateError(DataJointError):
     """Populate was asked for something that it must not do."""
+
+
+def text_of(error: BaseException) -> str:
+    """Return what an exception says, ``""`` where its own `__str__` fails."""
+    try:
+        return str(error)
+    except (Exception, SystemExit):
+        return ""
+
+
+def named_text(error: BaseException) -> str:
+    """Return the name of an exception's class with what it says, if it says something."""
+    text = text_of(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

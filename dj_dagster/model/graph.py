@@ -46,27 +46,37 @@ class DependencyGraph:
         """Add a foreign key of `child`; the tables are added where they are missing.
 
         A table that refers to itself (a hierarchy) depends on no other, and gets no edge.
+        """
+        if parent == child:
+            self.add_table(child)
+        else:
+            self._graph.add_edge(parent, child)
+
+    def topological_order(self) -> list[TableName]:
+        """Return all tables, each after its parents, otherwise in the order they were added.
+
+        Tables whose foreign keys form a cycle, which other programs can make, come together.
+        """
+        return _order(self._graph)
+
+    def check_acyclic(self, tables: Iterable[TableName]) -> None:
+        """Refuse tables of which one refers to itself by way of others.
 
         Raises
         ------
         DefinitionError
-            When the child is, by other foreign keys, already needed by the parent; the graph stays
-            as it was.
+            Naming the cycle.
         """
-        if parent == child:
-            self.add_table(child)
-            return
-        if parent in self and child in self and nx.has_path(self._graph, child, parent):
-            path = [parent, *nx.shortest_path(self._graph, child, parent)]
-            raise DefinitionError(
-                f"foreign keys form a cycle: {' -> '.join(map(str, path))}\n"
-                f"remove one of them, for instance that of {child} to {parent}"
-            )
-        self._graph.add_edge(parent, child)
-
-    def topological_order(self) -> list[TableName]:
-        """Return all tables, each after its parents, otherwise in the order they were added."""
-        return list(nx.topological_sort(self._graph))
+        wanted = set(tables)
+        for members in nx.strongly_connected_components(self._graph):
+            if len(members) > 1 and wanted & members:
+                links = nx.find_cycle(self._graph.subgraph(members))
+                parent, child = links[-1]
+                path = [*(start for start, _ in links), child]
+                raise DefinitionError(
+                    f"foreign keys form a cycle: {' -> '.join(map(str, path))}\n"
+                    f"remove one of them, for instance that of {child} to {parent}"
+                )
 
     def order_with_parts(
         self, master_of: Callable[[TableName], TableName | None]
@@ -91,7 +101,7 @@ class DependencyGraph:
         members: dict[TableName, list[TableName]] = {}
         for table in order:
             members.setdefault(leaders[table], []).append(table)
-        return [table for leader in nx.topological_sort(groups) for table in members[leader]]
+        return [table for leader in _order(groups) for table in members[leader]]
 
     def parents(self, table: TableName) -> list[TableName]:
         """Return the tables that `table` refers to directly, in the order they were added."""
@@ -102,15 +112,28 @@ class DependencyGraph:
         return list(self._graph.successors(self._known(table)))
 
     def ancestors(self, table: TableName) -> list[TableName]:
-        """Return all that `table` refers to, through any number of tables, parents first."""
-        return self._sorted(nx.ancestors(self._graph, self._known(table)))
+        """Return all that `table` refers to, through any number of tables, parents first.
+
+        Raises
+        ------
+        DefinitionError
+            When there is a cycle among these; see `check_acyclic`.
+        """
+        return self._sorted(table, nx.ancestors(self._graph, self._known(table)))
 
     def descendants(self, table: TableName) -> list[TableName]:
-        """Return all that refers to `table`, through any number of tables, parents first."""
-        return self._sorted(nx.descendants(self._graph, self._known(table)))
+        """Return all that refers to `table`, through any number of tables, parents first.
 
-    def _sorted(self, tables: Iterable[TableName]) -> list[TableName]:
+        Raises
+        ------
+        DefinitionError
+            When there is a cycle among these; see `check_acyclic`.
+        """
+        return self._sorted(table, nx.descendants(self._graph, self._known(table)))
+
+    def _sorted(self, start: TableName, tables: Iterable[TableName]) -> list[TableName]:
         wanted = set(tables)
+        self.check_acyclic({start, *wanted})
         return [table for table in self.topological_order() if table in wanted]
 
     def _known(self, table: TableName) -> TableName:
@@ -120,6 +143,17 @@ class DependencyGraph:
             advice = f"\nthe nearest name is {close[0]}" if close else ""
             raise DefinitionError(f"the graph has no table {table}{advice}")
         return table
+
+
+def _order(graph: nx.DiGraph[TableName]) -> list[TableName]:
+    """Return tables, each after its parents; those of a cycle together."""
+    try:
+        return list(nx.topological_sort(graph))
+    except nx.NetworkXUnfeasible:
+        cycles = nx.condensation(graph)
+        added = {table: number for number, table in enumerate(graph)}
+        groups = (cycles.nodes[number]["members"] for number in nx.topological_sort(cycles))
+        return [table for members in groups for table in sorted(members, key=added.__getitem__)]
 
 
 def _is_apart(graph: nx.DiGraph[TableName], leader: TableName, part: TableName) -> bool:

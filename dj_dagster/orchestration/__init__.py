@@ -12,9 +12,9 @@ from dj_dagster.orchestration.garbage import garbage_job, garbage_schedule
 from dj_dagster.orchestration.grains import Grain
 from dj_dagster.orchestration.io_manager import TableIOManager
 from dj_dagster.orchestration.partition_keys import decode_key, encode_key
-from dj_dagster.orchestration.recompute_job import recompute, recompute_schedule
+from dj_dagster.orchestration.recompute_job import recompute
 from dj_dagster.orchestration.retries import RetryPolicy
-from dj_dagster.orchestration.schedules import populate_schedule
+from dj_dagster.orchestration.schedules import populate_schedule, recompute_schedule
 from dj_dagster.orchestration.sensor_settings import SensorSettings, TableSettings
 from dj_dagster.orchestration.synchronization import sync
 from dj_dagster.orchestration.tracing import Trace, trace

@@ -220,7 +220,7 @@ def build_definitions(
                     renamable(partial(trace_job, graph)),
                 ],
             ),
-            *jobs,
+            *belonging(pipeline, jobs),
         ],
         schedules=belonging(pipeline, schedules),
         sensors=[*belonging(pipeline, [renamable(sensor)]), *sensors],

@@ -1,7 +1,7 @@
 """The job that collects the stores' garbage, by schedule or from the launchpad."""
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dagster import (
@@ -17,6 +17,7 @@ from dagster import (
 )
 from dagster import job as dagster_job
 
+from dj_dagster.orchestration.merging import renamable
 from dj_dagster.relational.garbage.collector import (
     ALL_STORES,
     GRACE,
@@ -58,11 +59,15 @@ def garbage_job(
     --------
     ::
 
-        build_definitions(
-            schema, jobs=[garbage_job(schema)], schedules=[garbage_schedule(schema, "0 3 * * *")]
-        )
+        build_definitions(schema, schedules=[garbage_schedule(schema, "0 3 * * *")])
     """
     chosen = [schemas] if isinstance(schemas, Schema) else list(schemas)
+    return renamable(lambda end: _garbage_job(chosen, end, delete=delete, grace=grace, keep=keep))
+
+
+def _garbage_job(
+    schemas: Sequence[Schema], end: str, *, delete: bool, grace: float, keep: float
+) -> JobDefinition:
     config = {
         "delete": Field(bool, default_value=delete, description="Whether to remove garbage."),
         "grace": Field(float, default_value=grace, description="Seconds that objects stay."),
@@ -72,11 +77,11 @@ def garbage_job(
         ),
     }
 
-    @op(name=OP_NAME, config_schema=config)
+    @op(name=OP_NAME + end, config_schema=config)
     def collect(context: OpExecutionContext) -> Output[None]:
         settings: dict[str, Any] = context.op_config
         reports: list[GarbageReport] = []
-        for collector in garbage_collectors(*chosen, stores=settings["stores"]):
+        for collector in garbage_collectors(*schemas, stores=settings["stores"]):
             report = collector.collect(
                 not settings["delete"], grace=settings["grace"], keep=settings["keep"]
             )
@@ -89,7 +94,7 @@ def garbage_job(
             raise Failure(f"{len(lost)} objects that rows refer to are gone: {listed}", figures)
         return Output(None, metadata=figures)
 
-    @dagster_job(name=JOB_NAME, description="Removes objects that no row refers to any more.")
+    @dagster_job(name=JOB_NAME + end, description="Removes objects that no row refers to any more.")
     def collect_garbage_job() -> None:
         collect()
 
@@ -99,7 +104,7 @@ def garbage_job(
 def garbage_schedule(
     schemas: Schema | Iterable[Schema], cron: str, *, grace: float = GRACE, keep: float = KEEP
 ) -> ScheduleDefinition:
-    """Return a schedule, running from the start, of the job of `garbage_job`.
+    """Return a schedule, running from the start, with the job of `garbage_job` that it runs.
 
     Parameters
     ----------
@@ -108,11 +113,14 @@ def garbage_schedule(
     grace, keep
         As of `garbage_job`.
     """
-    return ScheduleDefinition(
-        name=f"{JOB_NAME}_schedule",
-        job=garbage_job(schemas, grace=grace, keep=keep),
-        cron_schedule=cron,
-        default_status=DefaultScheduleStatus.RUNNING,
+    chosen = [schemas] if isinstance(schemas, Schema) else list(schemas)
+    return renamable(
+        lambda end: ScheduleDefinition(
+            name=f"{JOB_NAME}_schedule{end}",
+            job=_garbage_job(chosen, end, delete=True, grace=grace, keep=keep),
+            cron_schedule=cron,
+            default_status=DefaultScheduleStatus.RUNNING,
+        )
     )
 
 

@@ -42,12 +42,14 @@ from dj_dagster.workflow.populate import Key
 JOB_NAME = "populate"
 OP_NAME = "populate_tables"  # a job and an op cannot share a name
 
+TABLES_CONFIG = Field(
+    ScalarUnion(str, [str]),
+    default_value=ALL,
+    description="Tables as 'Processed' or 'lab.Processed'; all: those that make fills.",
+)
+
 CONFIG = {
-    "tables": Field(
-        ScalarUnion(str, [str]),
-        default_value=ALL,
-        description="Tables as 'Processed' or 'lab.Processed'; all: those that make fills.",
-    ),
+    "tables": TABLES_CONFIG,
     "restriction": Field(
         AnyConfig,
         is_required=False,
@@ -82,10 +84,9 @@ def populate_job(graph: TableGraph, works: Mapping[AssetKey, Work], end: str = "
         check_limit(config.get("limit"))
         if "restriction" in config:
             check_restriction(nodes, config["restriction"])
-        progress = [_populate(context, graph, node, works.get(node.key, HERE)) for node in nodes]
-        keys = sum(each.done for each in progress)
-        context.instance.add_run_tags(context.run_id, run_tags(nodes, keys))
-        raise_if_failed(*progress)
+        step = Step.of(context)
+        progress = [_populate(step, config, graph, n, works.get(n.key, HERE)) for n in nodes]
+        end_run(context, nodes, progress)
 
     @dagster_job(
         name=JOB_NAME + end,
@@ -207,28 +208,52 @@ def _attribute(name: object) -> str:
     return str(name).partition(".")[0]
 
 
-def _populate(
-    context: OpExecutionContext, graph: TableGraph, node: TableNode, work: Work
+def fill(
+    step: Step,
+    graph: TableGraph,
+    node: TableNode,
+    keys: list[Key],
+    *,
+    retry_errors: bool,
+    work: Work,
+    existing: OnExisting,
 ) -> Progress:
-    config: dict[str, Any] = context.op_config
+    """Make keys of a table in a run without partitions; see `populate_table`."""
     if node.grain is not None:
         # Marks of partitions that are not registered would not be shown.
-        sync_partitions(context.instance, graph, node.grain)
+        sync_partitions(step.instance, graph, node.grain)
+    return populate_table(
+        step, graph, node, keys, retry_errors=retry_errors, work=work, existing=existing
+    )
+
+
+def end_run(
+    context: OpExecutionContext, nodes: Iterable[TableNode], progress: Sequence[Progress]
+) -> None:
+    """Have a run say what it was about, and fail where keys have failed.
+
+    Raises
+    ------
+    dagster.Failure
+        See `raise_if_failed`.
+    """
+    keys = sum(each.done for each in progress)
+    context.instance.add_run_tags(context.run_id, run_tags(nodes, keys))
+    raise_if_failed(*progress)
+
+
+def _populate(
+    step: Step, config: Mapping[str, Any], graph: TableGraph, node: TableNode, work: Work
+) -> Progress:
     restrictions = [config["restriction"]] if "restriction" in config else []
-    step = Step.of(context)
     retry_errors = config["retry_errors"] or step.again
     limit = config.get("limit")
-    there = _there(context.instance, graph, node, config["on_existing"], restrictions)[:limit]
+    there = _there(step.instance, graph, node, config["on_existing"], restrictions)[:limit]
     left = None if limit is None else limit - len(there)
     new = node.pending(*restrictions, limit=left, retry_errors=retry_errors) if left != 0 else []
-    return populate_table(
-        step,
-        graph,
-        node,
-        there + new,
-        retry_errors=retry_errors,
-        work=work,
-        existing=OnExisting(config["on_existing"], config["delete_entered"]),
+    existing = OnExisting(config["on_existing"], config["delete_entered"])
+    return fill(
+        step, graph, node, there + new, retry_errors=retry_errors, work=work, existing=existing
     )
 
 

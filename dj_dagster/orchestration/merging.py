@@ -24,7 +24,10 @@ from dagster import (
 )
 from dagster._core.definitions.metadata.metadata_value import ObjectMetadataValue
 
+from dj_dagster.errors import ConfigurationError
+from dj_dagster.orchestration.chosen import ALL
 from dj_dagster.orchestration.io_manager import TableIOManager
+from dj_dagster.orchestration.naming import spellings
 from dj_dagster.orchestration.table_graph import TableGraph
 
 T = TypeVar("T")
@@ -61,6 +64,14 @@ class Pipeline:
         """The names of its schemas."""
         return tuple(sorted({node.key.path[0] for node in self.graph.nodes}))
 
+    def has(self, names: Iterable[str]) -> bool:
+        """Return whether `make` fills tables of all these names."""
+        known = {text for node in self.graph.populated for text in spellings(node.name)}
+        return known.issuperset(names)
+
+
+TABLES = "dj/tables"
+"""Metadata of a schedule: the tables that it names."""
 
 ORIGIN = "dj/origin"
 """Metadata of jobs, sensors and schedules: how they are made; Dagster keeps it in their copies."""
@@ -75,7 +86,7 @@ class Origin:
     make
         Is given what its name ends with.
     pipeline
-        That it belongs to; a schedule belongs to none before it is given to one.
+        That it belongs to; a schedule in definitions of the user's own belongs to none.
     """
 
     make: Callable[[str], Any]
@@ -147,23 +158,42 @@ def told_apart(def_sets: Sequence[Definitions]) -> list[Definitions]:
         return list(def_sets)
     end_of = dict(zip(pipelines, ends(pipelines), strict=True))
 
-    def renamed(thing: Any) -> Any:
+    def renamed(thing: Any) -> list[Any]:
         origin = _origin(thing)
-        if origin is None or origin.pipeline is None:
-            return thing
-        return origin.made(end_of[origin.pipeline], thing.metadata)
+        if origin is None or (origin.pipeline is None and TABLES not in thing.metadata):
+            return [thing]
+        of = [origin.pipeline] if origin.pipeline is not None else _holding(pipelines, thing)
+        return [origin.made(end_of[pipeline], thing.metadata) for pipeline in of]
 
     shared = _shared(def_sets)
     found: list[Definitions] = []
     for each in def_sets:
         fields: dict[str, Any] = {name: getattr(each, name) for name in _FIELDS}
         for name in ("jobs", "sensors", "schedules"):
-            fields[name] = [renamed(thing) for thing in fields[name] or ()]
+            fields[name] = [new for thing in fields[name] or () for new in renamed(thing)]
         fields["resources"] = {
             key: shared.get(key, value) if isinstance(value, TableIOManager) else value
             for key, value in (fields["resources"] or {}).items()
         }
         found.append(Definitions(**fields))
+    return found
+
+
+def _holding(pipelines: Iterable[Pipeline], schedule: ScheduleDefinition) -> list[Pipeline]:
+    """Return the pipelines in which a schedule is to run its job: those that have its tables.
+
+    Raises
+    ------
+    ConfigurationError
+        When there are none.
+    """
+    names: Any = schedule.metadata[TABLES].value
+    found = [each for each in pipelines if names == ALL or each.has(names)]
+    if not found:
+        raise ConfigurationError(
+            f"The schedule {schedule.name} is for {', '.join(names)}, and none of the pipelines "
+            "that are joined here fills all of these: write a schedule for each."
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""Recomputing what is stale: as a job, on a schedule, and as a call that needs no Dagster."""
+"""Recomputing what is stale: as a job, and as a call that needs no Dagster."""
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,21 +7,16 @@ from typing import Any
 from dagster import (
     AssetKey,
     DagsterInstance,
-    DefaultScheduleStatus,
-    Field,
     JobDefinition,
     OpExecutionContext,
-    ScalarUnion,
-    ScheduleDefinition,
     op,
 )
 from dagster import job as dagster_job
 
 from dj_dagster.orchestration.aging import Aging
-from dj_dagster.orchestration.chosen import ALL, run_tags
+from dj_dagster.orchestration.chosen import ALL
 from dj_dagster.orchestration.collecting import collect
-from dj_dagster.orchestration.jobs import chosen_tables, table_names
-from dj_dagster.orchestration.populating import populate_table, raise_if_failed
+from dj_dagster.orchestration.jobs import TABLES_CONFIG, chosen_tables, end_run, fill
 from dj_dagster.orchestration.progress import Progress
 from dj_dagster.orchestration.recompute import (
     DELETE_ENTERED,
@@ -30,8 +25,6 @@ from dj_dagster.orchestration.recompute import (
     OnExisting,
     made_again,
 )
-from dj_dagster.orchestration.registered import sync_partitions
-from dj_dagster.orchestration.schedules import job_schedule
 from dj_dagster.orchestration.step import Step
 from dj_dagster.orchestration.table_graph import TableGraph, table_graph
 from dj_dagster.orchestration.table_node import TableNode
@@ -43,14 +36,7 @@ from dj_dagster.workflow.populate import Key
 JOB_NAME = "recompute"
 OP_NAME = "recompute_stale"
 
-CONFIG = {
-    "tables": Field(
-        ScalarUnion(str, [str]),
-        default_value=ALL,
-        description="Tables as 'Processed' or 'lab.Processed'; all: those that make fills.",
-    ),
-    "delete_entered": DELETE_ENTERED,
-}
+CONFIG = {"tables": TABLES_CONFIG, "delete_entered": DELETE_ENTERED}
 
 
 def recompute_job(
@@ -72,19 +58,12 @@ def recompute_job(
         existing = OnExisting(STALE, config["delete_entered"], {})
         step, progress, nodes = Step.of(context), list[Progress](), list[TableNode]()
         for node, keys in _chosen(context.instance, graph, config["tables"], existing):
-            if node.grain is not None:
-                # Marks of partitions that are not registered would not be shown.
-                sync_partitions(context.instance, graph, node.grain)
             work = works.get(node.key, HERE)
             nodes.append(node)
             progress.append(
-                populate_table(
-                    step, graph, node, keys, retry_errors=True, work=work, existing=existing
-                )
+                fill(step, graph, node, keys, retry_errors=True, work=work, existing=existing)
             )
-        made = sum(each.done for each in progress)
-        context.instance.add_run_tags(context.run_id, run_tags(nodes, made))
-        raise_if_failed(*progress)
+        end_run(context, nodes, progress)
 
     @dagster_job(
         name=JOB_NAME + end,
@@ -95,48 +74,6 @@ def recompute_job(
         recompute_op()
 
     return recompute_tables
-
-
-def recompute_schedule(
-    cron: str,
-    tables: str | Iterable[str] = ALL,
-    *,
-    delete_entered: bool = False,
-    name: str | None = None,
-    timezone: str | None = None,
-    running: bool = True,
-) -> ScheduleDefinition:
-    """Return a schedule that makes again what is stale.
-
-    Parameters
-    ----------
-    cron
-        When: minute, hour, day of the month, month, day of the week.
-    tables
-        Which, as ``"Processed"`` or ``"lab.Processed"``; ``"all"`` for those that `make` fills.
-    delete_entered
-        Whether rows that people entered, and that depend on stale ones, are deleted. Otherwise
-        such keys are left.
-    name, timezone, running
-        See `populate_schedule`.
-
-    Examples
-    --------
-    >>> recompute_schedule("0 3 * * 6").name
-    'recompute_all'
-    """
-    names = ALL if tables == ALL else table_names(tables)
-    config = {"tables": names, "delete_entered": delete_entered}
-    return job_schedule(
-        JOB_NAME,
-        names,
-        name=name,
-        cron_schedule=cron,
-        execution_timezone=timezone,
-        op=OP_NAME,
-        config=config,
-        default_status=DefaultScheduleStatus.RUNNING if running else DefaultScheduleStatus.STOPPED,
-    )
 
 
 def recompute(

@@ -1,4 +1,4 @@
-"""Schedules of the populate job, in one line each."""
+"""Schedules of the populate and the recompute job, in one line each."""
 
 from __future__ import annotations
 
@@ -8,20 +8,11 @@ from typing import Any
 
 from dagster import DefaultScheduleStatus, ScheduleDefinition
 
+from dj_dagster.orchestration import jobs, recompute_job
 from dj_dagster.orchestration.chosen import ALL, TABLES_TAG
-from dj_dagster.orchestration.jobs import (
-    JOB_NAME,
-    OP_NAME,
-    check_limit,
-    check_said,
-    chosen_tables,
-    table_names,
-)
-from dj_dagster.orchestration.merging import renamable
+from dj_dagster.orchestration.jobs import check_limit, check_said, chosen_tables, table_names
+from dj_dagster.orchestration.merging import TABLES, renamable
 from dj_dagster.orchestration.table_graph import TableGraph
-
-TABLES = "dj/tables"
-"""Metadata of a schedule: the tables that it names."""
 
 
 def populate_schedule(
@@ -62,29 +53,53 @@ def populate_schedule(
     >>> populate_schedule("0 3 * * *", tables=["lab.Processed"]).name
     'populate_lab_processed'
     """
-    names = ALL if tables == ALL else table_names(tables)
-    config: dict[str, Any] = {"tables": names, "retry_errors": retry_errors}
+    config: dict[str, Any] = {"retry_errors": retry_errors}
     check_limit(limit)
     if limit is not None:
         config["limit"] = limit
     if restriction is not None:
         check_said(restriction)
         config["restriction"] = restriction
-    return job_schedule(
-        JOB_NAME,
-        names,
-        name=name,
-        cron_schedule=cron,
-        execution_timezone=timezone,
-        op=OP_NAME,
-        config=config,
-        tags={TABLES_TAG: names if isinstance(names, str) else ", ".join(names)},
-        default_status=DefaultScheduleStatus.RUNNING if running else DefaultScheduleStatus.STOPPED,
-    )
+    job = jobs.JOB_NAME, jobs.OP_NAME
+    return _schedule(job, cron, tables, config, name, timezone, running=running)
+
+
+def recompute_schedule(
+    cron: str,
+    tables: str | Iterable[str] = ALL,
+    *,
+    delete_entered: bool = False,
+    name: str | None = None,
+    timezone: str | None = None,
+    running: bool = True,
+) -> ScheduleDefinition:
+    """Return a schedule that makes again what is stale.
+
+    Parameters
+    ----------
+    delete_entered
+        Whether rows that people entered, and that depend on stale ones, are deleted. Otherwise
+        such keys are left.
+    cron, tables, name, timezone, running
+        See `populate_schedule`.
+
+    Raises
+    ------
+    ConfigurationError
+        When the list of tables is empty.
+
+    Examples
+    --------
+    >>> recompute_schedule("0 3 * * 6").name
+    'recompute_all'
+    """
+    job = recompute_job.JOB_NAME, recompute_job.OP_NAME
+    config = {"delete_entered": delete_entered}
+    return _schedule(job, cron, tables, config, name, timezone, running=running)
 
 
 def check_tables(graph: TableGraph, schedules: Iterable[Any]) -> None:
-    """Refuse tables of populate schedules that are not there, before a night run finds out.
+    """Refuse tables of schedules that are not there, before a night run finds out.
 
     Raises
     ------
@@ -97,39 +112,37 @@ def check_tables(graph: TableGraph, schedules: Iterable[Any]) -> None:
             chosen_tables(graph, names)
 
 
-def job_schedule(
-    job: str,
-    tables: str | list[str],
-    *,
-    name: str | None,
-    op: str,
+def _schedule(
+    of: tuple[str, str],
+    cron: str,
+    tables: str | Iterable[str],
     config: Mapping[str, Any],
-    **options: Any,
+    name: str | None,
+    timezone: str | None,
+    *,
+    running: bool,
 ) -> ScheduleDefinition:
-    """Return a schedule of one of our jobs, whose name can get an end.
-
-    Parameters
-    ----------
-    name
-        Of the schedule, which stays; by default made of those of job and tables.
-    op, config
-        Of the job.
-    options
-        See `dagster.ScheduleDefinition`.
-    """
+    """Return a schedule of one of our jobs, given with its op, whose name can get an end."""
+    job, op = of
+    names = ALL if tables == ALL else table_names(tables)
+    text = names if isinstance(names, str) else ", ".join(names)
     return renamable(
         lambda end: ScheduleDefinition(
-            name=name or schedule_name(job, tables) + end,
+            name=name or _schedule_name(job, names) + end,
             job_name=job + end,
-            run_config={"ops": {op + end: {"config": config}}},
-            metadata={TABLES: tables},
-            **options,
+            cron_schedule=cron,
+            execution_timezone=timezone,
+            run_config={"ops": {op + end: {"config": {"tables": names, **config}}}},
+            metadata={TABLES: names},
+            tags={TABLES_TAG: text},
+            default_status=(
+                DefaultScheduleStatus.RUNNING if running else DefaultScheduleStatus.STOPPED
+            ),
         )
     )
 
 
-def schedule_name(job: str, tables: str | list[str]) -> str:
-    """Return a name made of those of a job and of tables."""
+def _schedule_name(job: str, tables: str | list[str]) -> str:
     names = [tables] if isinstance(tables, str) else tables
     words = [re.sub(r"\W+", "_", table).lower() for table in names]
     return "_".join([job, *words])

@@ -17,12 +17,10 @@ from dagster import (
     sensor,
 )
 
-from dj_dagster.errors import DataJointError
+from dj_dagster.errors import DataJointError, named_text
 from dj_dagster.orchestration.checks import CheckWatch
 from dj_dagster.orchestration.outdated import CodeWatch
-from dj_dagster.orchestration.requests import (
-    Batch,
-)
+from dj_dagster.orchestration.requests import Batch
 from dj_dagster.orchestration.sensor_settings import SensorSettings
 from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.tick import Tick, TickResult
@@ -122,9 +120,7 @@ def _result(context: SensorEvaluationContext, done: TickResult) -> SensorResult:
 
 
 def _errors_text(done: TickResult) -> str:
-    return "\n".join(
-        f"{what}: {type(error).__name__}: {error}" for what, error in done.errors.items()
-    )
+    return "\n".join(f"{what}: {named_text(error)}" for what, error in done.errors.items())
 
 
 def _exhausted_text(batch: Batch) -> str:

@@ -10,7 +10,7 @@ from dagster._core.definitions.reconstruct import repository_def_from_target_def
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.workspace.autodiscovery import loadable_targets_from_python_module
 
-from dj_dagster.errors import ConfigurationError, PopulateError
+from dj_dagster.errors import ConfigurationError, PopulateError, named_text
 from dj_dagster.orchestration.events import write_marks
 from dj_dagster.orchestration.grains import Grain
 from dj_dagster.orchestration.guard import Guard
@@ -80,7 +80,7 @@ def sync(
         for node in graph.nodes:
             guard.attempt(node.title, node.table.connection, done.mark, pipeline, node)
     if guard.errors:
-        told = "\n".join(f"{what}: {error}" for what, error in guard.errors.items())
+        told = "\n".join(f"{what}: {named_text(error)}" for what, error in guard.errors.items())
         raise PopulateError(f"{done.changes}, but these could not be read:\n{told}")
     return done.changes
 

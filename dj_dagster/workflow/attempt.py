@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from dj_dagster.errors import DataJointError, DuplicateError
+from dj_dagster.errors import DataJointError, DuplicateError, named_text
 from dj_dagster.relational.algebra.condition import make_condition
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.workflow.make import Makes
@@ -54,18 +54,7 @@ class KeyOutcome:
     @property
     def message(self) -> str:
         """The error in a line, ``""`` where there is none."""
-        if self.error is None:
-            return ""
-        text = text_of(self.error)
-        return f"{type(self.error).__name__}: {text}" if text else type(self.error).__name__
-
-
-def text_of(error: BaseException) -> str:
-    """Return what an exception says, ``""`` where its own `__str__` fails."""
-    try:
-        return str(error)
-    except (Exception, SystemExit):
-        return ""
+        return "" if self.error is None else named_text(self.error)
 
 
 class Attempts:

@@ -57,7 +57,7 @@ class AutoPopulate(Makes):
             Which keys; anything that may stand after ``&``, all must hold. One that names no
             attribute of the key source or, where that is the parents, of theirs is refused.
         keys
-            The keys to make, instead of those that restrictions leave; none for ``[]``.
+            The keys to make, as far as all restrictions hold for them; none for ``[]``.
         suppress_errors
             Whether a failing key is noted and the others still made, instead of raising.
         return_exception_objects

@@ -11,8 +11,8 @@ from dataclasses import replace
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
-from dj_dagster.errors import PopulateError
-from dj_dagster.workflow.attempt import KeyOutcome, text_of
+from dj_dagster.errors import PopulateError, text_of
+from dj_dagster.workflow.attempt import KeyOutcome
 from dj_dagster.workflow.make import Makes
 from dj_dagster.workflow.pending import Key
 from dj_dagster.workflow.populate import Making

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import reduce
 from typing import Any
 
-from dj_dagster.errors import ConnectionFailedError, PopulateError, TransientError
+from dj_dagster.errors import ConnectionFailedError, PopulateError, TransientError, named_text
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import Family
@@ -84,9 +84,7 @@ def blaming(table: Table) -> Generator[None]:
     except (PopulateError, ConnectionFailedError, TransientError):
         raise
     except Exception as error:
-        raise PopulateError(
-            f"The key_source of {table.name} fails: {type(error).__name__}: {error}"
-        ) from error
+        raise PopulateError(f"The key_source of {table.name} fails: {named_text(error)}") from error
 
 
 def checked_key_source(table: Table, source: Any) -> QueryExpression:

@@ -148,10 +148,10 @@ def why_not_pending(
     return idle
 
 
-def given(table: Makes, keys: list[Key]) -> set[tuple[Any, ...]]:
-    """Return those of some keys, by their values, that are in the key source."""
+def given(table: Makes, keys: list[Key], *restrictions: Any) -> set[tuple[Any, ...]]:
+    """Return those of some keys, by their values, that are in the key source, restricted."""
     names = tuple(keys[0]) if keys else ()
-    return _found(table.connection, source(table), names, keys) if keys else set()
+    return _found(table.connection, source(table, *restrictions), names, keys) if keys else set()
 
 
 def present(

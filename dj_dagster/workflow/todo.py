@@ -12,7 +12,7 @@ from dj_dagster.relational.algebra.algebra import Matches, restrict
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import Makes
-from dj_dagster.workflow.pending import Key, source, typed, unmade_keys
+from dj_dagster.workflow.pending import Key, given, source, typed, unmade_keys
 
 Sequence = Literal["original", "reverse", "random"]
 ORDERS = ("original", "reverse", "random")
@@ -39,7 +39,7 @@ class Todo:
     def plain(self) -> list[Key]:
         """Return what is pending, whatever jobs there are."""
         if self.keys is not None:
-            return self._arranged(typed(self.table, self.keys))
+            return self._chosen(self.keys)
         limit = self.limit
         if self.order == "original" and self.max_calls is not None:
             limit = min(self.max_calls, self.max_calls if limit is None else limit)
@@ -51,7 +51,7 @@ class Todo:
         """Yield the jobs that are due; after that those of workers that were lost meanwhile."""
         queue.release_dead()
         if self.keys is not None:
-            yield self._arranged(typed(self.table, self.keys))
+            yield self._chosen(self.keys)
             return
         if refresh:
             # Due at once, whatever the clocks' digits.
@@ -60,6 +60,13 @@ class Todo:
             yield self._due(queue, priority)
             if not queue.release_dead():
                 return
+
+    def _chosen(self, keys: Iterable[Mapping[str, Any]]) -> list[Key]:
+        found = typed(self.table, keys)
+        if self.restrictions:
+            known = given(self.table, found, *self.restrictions)
+            found = [key for key in found if tuple(key.values()) in known]
+        return self._arranged(found)
 
     def _due(self, queue: JobQueue, priority: int | None) -> list[Key]:
         jobs = queue.rows

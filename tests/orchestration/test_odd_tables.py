@@ -13,7 +13,14 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from dagster.components.testing import create_defs_folder_sandbox
 
 from dj_dagster.errors import ConfigurationError, DataJointError, PopulateError
-from dj_dagster.orchestration import PipelineComponent, build_definitions, populate_schedule, sync
+from dj_dagster.orchestration import (
+    PipelineComponent,
+    build_definitions,
+    garbage_schedule,
+    populate_schedule,
+    recompute_schedule,
+    sync,
+)
 from dj_dagster.orchestration.headless import run_assets, run_job, run_until_idle
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
@@ -105,12 +112,24 @@ def test_a_table_that_is_gone_is_left_out_when_the_location_loads(schema: Schema
     assert paths == {"item", "made", "piece"}
 
 
+class SilentError(Exception):
+    """One that cannot even be told."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def fail_without_text() -> None:
+    raise SilentError
+
+
 @pytest.mark.parametrize(
     "broken",
     [
         lambda schema: schema.nothing,
         lambda schema: schema.tables["Item"]() & "nope = 1",
         lambda schema: 5,
+        lambda schema: fail_without_text(),
     ],
 )
 def test_a_key_source_that_fails_is_named(
@@ -286,6 +305,35 @@ def test_merged_definitions_have_the_tables_and_jobs_of_both(
     with_report = dg.Definitions.merge(defs, dg.Definitions(assets=[report]))
     run = run_assets(with_report, [report.key], instance=instance)
     assert run.is_success
+
+
+def test_schedules_in_definitions_of_ones_own_run_the_jobs_of_their_tables(
+    schema: Schema, other: Schema
+) -> None:
+    """The jobs have got other names by the merge, the schedules of a third definition too."""
+    both = [
+        build_definitions(each, schedules=[garbage_schedule(each, "0 6 * * *")])
+        for each in (schema, other)
+    ]
+    own = dg.Definitions(
+        schedules=[
+            populate_schedule("0 3 * * *"),
+            populate_schedule("0 4 * * *", [f"{schema.name}.Made", "Below"], name="early"),
+            recompute_schedule("0 5 * * *", "Weighed"),
+        ]
+    )
+    repository = dg.Definitions.merge(*both, own).get_repository_def()
+    repository.load_all_definitions()
+    ends = [f"__{each.name}" for each in (schema, other)]
+    assert {schedule.name: schedule.job_name for schedule in repository.schedule_defs} == {
+        **{f"populate_all{end}": f"populate{end}" for end in ends},
+        "early": f"populate{ends[0]}",
+        f"recompute_weighed{ends[1]}": f"recompute{ends[1]}",
+        **{f"collect_garbage_schedule{end}": f"collect_garbage{end}" for end in ends},
+    }
+    spread = dg.Definitions(schedules=[populate_schedule("0 3 * * *", ["Made", "Weighed"])])
+    with pytest.raises(ConfigurationError, match="populate_made_weighed is for Made, Weighed"):
+        dg.Definitions.merge(*both, spread)
 
 
 def test_definitions_of_one_schema_merge_and_one_alone_keeps_its_names(

@@ -386,3 +386,16 @@ def test_foreign_keys_in_a_circle_are_named(schema: Any, connection: dj.Connecti
         with pytest.raises(dj.DataJointError, match=r"cycle: .*one.*two|cycle: .*two.*one"):
             call()
     assert len(module.One()) == 1
+    # What has nothing to do with them is dealt with as ever.
+    assert {*module.schema.list_tables()} == {"one", "two"}
+
+    @schema
+    class Apart(dj.Manual):
+        definition = "apart : int32"
+
+    Apart.insert1((1,))
+    assert {*schema.list_tables()} == {"apart", "one", "two"}
+    assert Apart.delete() == 1
+    assert [name.split(".")[-1].strip('`"') for name in Apart.descendants()] == ["apart"]
+    Apart.drop()
+    assert {*schema.list_tables()} == {"one", "two"}

@@ -440,6 +440,21 @@ def test_populate_of_no_keys_makes_nothing(
     assert len(table()) == 0
 
 
+@pytest.mark.parametrize("options", [{}, {"reserve_jobs": True}, {"processes": 2}])
+@pytest.mark.parametrize("own", [False, True])
+def test_restrictions_hold_for_given_keys_too(
+    schema: Any, recording: Any, options: dict[str, Any], own: bool
+) -> None:
+    members = {"key_source": recording.proj("level")} if own else {}
+    table = computed(schema, make, Recording=recording, **members)
+    keys = recording.keys(order_by="KEY")
+    found = table.populate("level > 1", keys=keys[:3], **options)
+    wanted = (recording & "level > 1" & keys[:3]).keys(order_by="KEY")
+    assert found == {"success_count": len(wanted), "error_list": []}
+    assert table.keys(order_by="KEY") == wanted
+    assert 0 < len(wanted) < 3
+
+
 @pytest.mark.parametrize("nothing", [[], (), False, dj.Not(True), [[]]])
 @pytest.mark.parametrize("reserve", [False, True])
 def test_populate_by_an_empty_list_makes_nothing(

@@ -88,6 +88,7 @@ def with_descendants(connection: Connection, name: TableName) -> list[TableName]
     for table in doomed if name in graph else ():
         below = [*graph.children(table), *part_names(connection, table)]
         doomed += [other for other in below if other in graph and other not in doomed]
+    graph.check_acyclic(doomed)
     return [name, *(table for table in graph.topological_order() if table in doomed[1:])]
 
 

@@ -150,6 +150,7 @@ def _descend(connection: Connection, tables: _Tables, roots: Mapping[TableName, 
         own = [foreign_key for foreign_key in incoming if foreign_key.parent == name]
         if rows is not None:
             doomed[name] = hierarchy.layers(connection, rows, own) if own else [rows]
+    tables.graph.check_acyclic(doomed)
     return doomed
 
 

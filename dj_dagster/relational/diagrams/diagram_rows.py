@@ -30,7 +30,7 @@ def rows_above(connection: Connection, node: Node, root: TableName) -> Rows:
     graph = graph_above(connection, [root])
     found: Rows = {root: [hierarchy.of_table(connection, node)]}
     conditions: dict[TableName, list[Condition]] = {}
-    for name in reversed(graph.topological_order()):
+    for name in [root, *reversed(graph.ancestors(root))]:
         stored = connection.catalog.find(name)
         if stored is None:
             continue

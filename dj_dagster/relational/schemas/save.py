@@ -38,6 +38,7 @@ class _Source:
         graph = dependency_graph(connection.catalog.related(schema))
         order = graph.order_with_parts(master_of)
         self._tables = [name for name in order if name in present and parse_table_name(name.table)]
+        graph.check_acyclic(self._tables)
         with connection.cursor() as session:
             self._indexes: Mapping[str, Mapping[str, IndexDeclaration]] = (
                 connection.backend.indexes(session, schema)
