@@ -129,5 +129,8 @@ class Deletable:
 
     def _losing_rows(self) -> TableName:
         table = hierarchy.table_of(self.node)
+        found = self.connection.catalog.find(table)
+        if found is not None:
+            found.check_table("delete from")
         refuse_oversights(self.node, f"delete from {table}")
         return table

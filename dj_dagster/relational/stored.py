@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from dj_dagster.errors import QueryError
 from dj_dagster.model.declaration import Default
 from dj_dagster.model.heading import Heading
 from dj_dagster.model.table_name import TableName
@@ -50,6 +51,8 @@ class RawTable:
     external
         By column, the store that it points into through a table of DataJoint 0.14; these foreign
         keys are not among the others.
+    is_view
+        Whether it is a view of the database, which can only be read. No key is known of it.
     """
 
     name: TableName
@@ -59,6 +62,7 @@ class RawTable:
     foreign_keys: tuple[ForeignKey, ...]
     unique: tuple[tuple[str, ...], ...] = ()
     external: dict[str, str] = field(default_factory=dict[str, str])
+    is_view: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +72,18 @@ class StoredTable:
     name: TableName
     heading: Heading
     foreign_keys: tuple[ForeignKey, ...]
+    is_view: bool = False
+
+    def check_table(self, doing: str) -> None:
+        """Refuse what only tables take.
+
+        Raises
+        ------
+        QueryError
+            If this is a view.
+        """
+        if self.is_view:
+            raise QueryError(
+                f"{self.name} is a view of the database, which can only be read: {doing} the "
+                "tables that it selects from, or change the view itself in SQL."
+            )

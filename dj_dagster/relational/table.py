@@ -168,12 +168,14 @@ class Table(RelatedTables, Insertion, metaclass=TableMeta):
             For a part table on its own, or when a part would go without its master.
         """
         self._check_whole("drop")
+        self._check_no_view("drop")
         asking = question(prompt, confirm, self.connection.safemode)
         dropping.drop_table(self.connection, self.name, asking, part_integrity)
 
     def drop_quick(self) -> None:
         """Drop the table alone, without asking; refused if other tables refer to it."""
         self._check_whole("drop")
+        self._check_no_view("drop")
         dropping.drop_alone(self.connection, self.name)
 
     def alter(
@@ -209,6 +211,7 @@ class Table(RelatedTables, Insertion, metaclass=TableMeta):
             If the primary key would change, or the rows cannot follow. Nothing is changed then.
         """
         self._check_whole("alter")
+        self._check_no_view("alter")
         if self._bound.plan is None:
             raise DataJointError(
                 f"{self.name} has no definition to follow: only decorated classes can be altered."
@@ -247,6 +250,11 @@ class Table(RelatedTables, Insertion, metaclass=TableMeta):
     def _check_whole(self, doing: str) -> None:
         if self.is_restricted:
             raise QueryError(f"{self.name} is restricted: {doing} takes the whole table.")
+
+    def _check_no_view(self, doing: str) -> None:
+        found = self.connection.catalog.find(self.name)
+        if found is not None:
+            found.check_table(doing)
 
 
 class Manual(Table):

@@ -263,3 +263,36 @@ def test_declaring_otherwise_warns(pair: Pair, recwarn: pytest.WarningsRecorder)
     assert Subject.heading.names == ["subject", "name", "weight", "sex"]
     assert Subject.alter(prompt=False)
     assert Subject.heading.names == ["subject", "name", "sex", "lab"]
+
+
+def test_comments_keep_what_takes_four_bytes(schema: Any, database_url: str) -> None:
+    @schema
+    class Mood(dj.Manual):
+        definition = """
+        # how it was 😀
+        mood : int32
+        ---
+        label : varchar(9)  # a face 😈, or two 😀😀
+        """
+
+    assert not Mood.alter(prompt=False)
+    found = dj.Schema(schema.name, connection=dj.Connection(database_url))["mood"].heading
+    assert found.comment == "how it was 😀"
+    assert found["label"].comment == "a face 😈, or two 😀😀"
+    Mood.definition = Mood.definition.replace("😈", "😂").replace("was 😀", "is 😂")
+    assert Mood.alter(prompt=False)
+    assert not Mood.alter(prompt=False)
+    assert "is 😂" in Mood.describe()
+
+
+@pytest.mark.parametrize("line", ["mood : enum('😀', '😈')", "mood = '😀' : varchar(9)"])
+def test_values_of_four_bytes_in_definitions_hold_or_are_named(schema: Any, line: str) -> None:
+    made = type("Mood", (dj.Manual,), {"definition": f"number : int32\n---\n{line}"})
+    if schema.connection.backend.name == "mysql":
+        with pytest.raises(dj.DataJointError, match=r"mood.*😀"):
+            schema(made)
+        return
+    table: Any = schema(made)
+    table.insert([{"number": 1, "mood": "😀"}])
+    assert table.fetch1("mood") == "😀"
+    assert not table.alter(prompt=False)

@@ -241,3 +241,15 @@ def test_insert1_returns_nothing_and_takes_options(session: Any) -> None:
     )
     session.insert1({"subject": "a", "number": 1, "note": "new"}, replace=True)
     assert session.fetch1("note") == "new"
+
+
+def test_nothing_is_inserted_from_sources_without_rows(schema: Any, tmp_path: Path) -> None:
+    @schema
+    class Empty(dj.Manual):
+        definition = "number : int32\n---\nlabel = null : varchar(9)"
+
+    (tmp_path / "empty.csv").write_text("number,label\n")
+    for rows in (tmp_path / "empty.csv", pd.DataFrame({"number": [], "label": []}), [], iter(())):
+        Empty.insert(rows)
+        Empty.insert(rows, skip_duplicates=True)
+    assert len(Empty()) == 0

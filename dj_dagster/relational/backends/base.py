@@ -97,6 +97,10 @@ class Backend(ABC):
         """Return the SQL of what an index line names besides attributes: ``a(10)``, ``(expr)``."""
         return part
 
+    def definition_text(self, text: str) -> str:
+        """Return a text of a definition as the server can keep it; `reflect` undoes it."""
+        return text
+
     @abstractmethod
     def encoder(self, attribute_type: AttributeType) -> Convert | None:
         """Return what turns a checked Python value into the driver's, None for nothing to do."""
@@ -240,7 +244,10 @@ class Backend(ABC):
 
     @abstractmethod
     def reflect(self, connection: SAConnection, schema: str) -> list[RawTable]:
-        """Return all tables of a schema, hidden ones too, in a bounded number of statements."""
+        """Return all tables and views of a schema, hidden ones too.
+
+        The number of statements does not grow with the number of tables.
+        """
 
     @abstractmethod
     def indexes(

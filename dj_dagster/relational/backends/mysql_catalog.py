@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlalchemy.engine import Connection as SAConnection
 
@@ -14,8 +15,9 @@ from dj_dagster.relational.backends.reported import Reference, Rows, grouped, ra
 from dj_dagster.relational.stored import RawTable, StoredColumn
 
 _TABLES = """
-SELECT table_name, table_comment FROM information_schema.tables
-WHERE table_schema = %s AND table_type = 'BASE TABLE'
+SELECT table_name, IF(table_type = 'VIEW', '', table_comment), table_type = 'VIEW'
+FROM information_schema.tables
+WHERE table_schema = %s AND table_type IN ('BASE TABLE', 'VIEW')
 ORDER BY create_time, CAST(UPPER(table_name) AS BINARY)
 """
 _SIZE = """
@@ -45,6 +47,8 @@ WHERE table_schema = %s AND table_name = %s AND referenced_table_name IS NOT NUL
 ORDER BY constraint_name, ordinal_position
 """
 _NOW = re.compile(r"(?:current_timestamp|now)(?:\(([0-9]*)\))?", re.IGNORECASE)
+_BEYOND = re.compile("[\U00010000-\U0010ffff]")
+_ESCAPED = re.compile(r"\\U([0-9a-f]{8})")
 _EDGES = """
 SELECT DISTINCT table_schema, referenced_table_schema FROM information_schema.key_column_usage
 WHERE referenced_table_schema IS NOT NULL
@@ -52,16 +56,32 @@ WHERE referenced_table_schema IS NOT NULL
 
 
 def tables(connection: SAConnection, schema: str) -> list[RawTable]:
-    """Return all tables of a database, by three statements."""
+    """Return all tables and views of a database, by three statements."""
     # The tables come first: of one that is declared meanwhile the columns would be missing.
     tables = connection.exec_driver_sql(_TABLES, (schema,)).fetchall()
     columns = grouped(connection.exec_driver_sql(_COLUMNS, (schema,)))
     keys = grouped(connection.exec_driver_sql(_KEYS, (schema,)))
     return [
-        _raw_table(TableName(schema, name), comment, columns[name], keys[name])
-        for name, comment in tables
+        replace(
+            _raw_table(TableName(schema, name), _unescaped(comment), columns[name], keys[name]),
+            is_view=bool(is_view),
+        )
+        for name, comment, is_view in tables
         if name in columns
     ]
+
+
+def escaped(text: str) -> str:
+    r"""Return a text without characters of four bytes, of which servers make question marks.
+
+    >>> escaped("face \N{GRINNING FACE}")
+    'face \\U0001f600'
+    """
+    return _BEYOND.sub(lambda match: f"\\U{ord(match[0]):08x}", text)
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
 
 
 def indexes(
@@ -100,7 +120,7 @@ def _raw_table(name: TableName, comment: str, columns: Rows, keys: Rows) -> RawT
             kind,
             nullable == "YES",
             _default(default),
-            text or "",
+            _unescaped(text or ""),
             "auto_increment" in extra.lower(),
         )
         for column, kind, nullable, default, text, extra in columns

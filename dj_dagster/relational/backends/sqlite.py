@@ -26,7 +26,12 @@ from dj_dagster.model.heading import Attribute
 from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import AttributeType
 from dj_dagster.relational.algebra.json_path import parse_json_path
-from dj_dagster.relational.backends import sqlite_digest, sqlite_engine, sqlite_types
+from dj_dagster.relational.backends import (
+    sqlite_digest,
+    sqlite_engine,
+    sqlite_types,
+    sqlite_views,
+)
 from dj_dagster.relational.backends.base import Backend, Convert
 from dj_dagster.relational.backends.insert_statement import InsertMode
 from dj_dagster.relational.backends.json_casts import cast_type
@@ -176,6 +181,8 @@ class SQLiteBackend(Backend):
     def drop_schema(self, connection: SAConnection, schema: str) -> None:
         """Drop the schema's tables one by one, children included in any order, or none of them."""
         with without_foreign_keys(connection, self.begin):
+            for name, _ in catalog.views(connection, schema):
+                connection.exec_driver_sql(f'DROP VIEW IF EXISTS "{name}"')
             for name in catalog.table_names(connection, schema):
                 connection.exec_driver_sql(f'DROP TABLE IF EXISTS "{name}"')
             catalog.remove_schema(connection, schema)
@@ -211,8 +218,9 @@ class SQLiteBackend(Backend):
         catalog.add_comments(connection, name, {"": comment, **column_comments})
 
     def reflect(self, connection: SAConnection, schema: str) -> list[RawTable]:
-        """Read pragmas and catalog, four statements for the whole schema."""
-        return catalog.tables(connection, schema)
+        """Read pragmas and catalog, five statements for the whole schema, and one a view."""
+        tables = catalog.tables(connection, schema)
+        return [*tables, *sqlite_views.views(connection, schema, tables)]
 
     def indexes(
         self, connection: SAConnection, schema: str, table: str | None = None

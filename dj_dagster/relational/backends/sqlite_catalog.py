@@ -44,6 +44,9 @@ SELECT m.name, c.name, c.type, c."notnull", c.dflt_value, c.pk, m.sql
 FROM sqlite_master m JOIN pragma_table_info(m.name) c
 WHERE m.type = 'table' AND m.name > ? AND m.name < ? ORDER BY m.rowid, c.cid
 """
+_VIEWS = """
+SELECT name, sql FROM sqlite_master WHERE type = 'view' AND name > ? AND name < ? ORDER BY rowid
+"""
 _FOREIGN_KEYS = """
 SELECT m.name, f.id, f."table", f."from", f."to"
 FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f
@@ -134,6 +137,12 @@ def table_names(connection: SAConnection, schema: str) -> list[str]:
     """Return the names of a schema's tables in SQL."""
     names = [row[0] for row in connection.exec_driver_sql(_COLUMNS, _span(schema))]
     return list(dict.fromkeys(names))
+
+
+def views(connection: SAConnection, schema: str) -> list[tuple[str, str]]:
+    """Return the names of a schema's views in SQL, each with the statement that made it."""
+    found = connection.exec_driver_sql(_VIEWS, _span(schema))
+    return [(name, sql) for name, sql in found]
 
 
 def tables(connection: SAConnection, schema: str) -> list[RawTable]:

@@ -20,6 +20,8 @@ def without_foreign_keys(session: SAConnection, begin: str) -> Generator[None]:
         The statement that opens a transaction.
     """
     session.exec_driver_sql("PRAGMA foreign_keys = OFF")
+    # Otherwise a table is not renamed while a view selects from the one whose place it takes.
+    session.exec_driver_sql("PRAGMA legacy_alter_table = ON")
     try:
         session.exec_driver_sql(begin)
         try:
@@ -29,4 +31,5 @@ def without_foreign_keys(session: SAConnection, begin: str) -> Generator[None]:
             session.exec_driver_sql("ROLLBACK")
             raise
     finally:
+        session.exec_driver_sql("PRAGMA legacy_alter_table = OFF")
         session.exec_driver_sql("PRAGMA foreign_keys = ON")

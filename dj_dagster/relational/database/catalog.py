@@ -25,6 +25,7 @@ class Catalog:
         self._backend = backend
         self._cursor = cursor
         self._raw: dict[str, dict[TableName, RawTable]] = {}
+        self._views: dict[str, dict[TableName, RawTable]] = {}
         self._stored: dict[TableName, StoredTable] = {}
         self._resolving: set[TableName] = set()
         self._lock = threading.RLock()
@@ -39,19 +40,26 @@ class Catalog:
         with self._lock:
             return list(self._schema(schema))
 
+    def view_names(self, schema: str) -> list[TableName]:
+        """Return the names of a schema's views, which are not among its tables."""
+        with self._lock:
+            self._schema(schema)
+            return list(self._views.get(schema, ()))
+
     def find(self, name: TableName) -> StoredTable | None:
-        """Return a table, None when the database does not have it."""
+        """Return a table or view, None when the database does not have it."""
         with self._lock:
             found = self._stored.get(name)
             if found is not None:
                 return found
-            raw = self._schema(name.schema).get(name)
+            raw = self.raw(name)
             return self._resolved(raw) if raw else None
 
     def raw(self, name: TableName) -> RawTable | None:
-        """Return a table as the database reports it, None when it does not have it."""
+        """Return a table or view as the database reports it, None when it does not have it."""
         with self._lock:
-            return self._schema(name.schema).get(name)
+            table = self._schema(name.schema).get(name)
+            return table or self._views.get(name.schema, {}).get(name)
 
     def read(self, session: SAConnection, name: TableName) -> RawTable | None:
         """Return a table as it is now for a session's transaction; nothing is kept of it."""
@@ -75,12 +83,14 @@ class Catalog:
         """Read a schema anew when it is next asked for."""
         with self._lock:
             self._raw.pop(schema, None)
+            self._views.pop(schema, None)
             self._stored = {name: t for name, t in self._stored.items() if name.schema != schema}
 
     def forget_all(self) -> None:
         """Read every schema anew when it is next asked for."""
         with self._lock:
             self._raw.clear()
+            self._views.clear()
             self._stored.clear()
 
     def related(self, schema: str, *, fresh: bool = False) -> list[RawTable]:
@@ -102,7 +112,10 @@ class Catalog:
         if schema not in self._raw:
             with self._cursor() as session:
                 tables = self._backend.reflect(session, schema)
-            self._raw[schema] = {raw.name: without_hidden_parents(raw) for raw in tables}
+            self._raw[schema] = {
+                raw.name: without_hidden_parents(raw) for raw in tables if not raw.is_view
+            }
+            self._views[schema] = {raw.name: raw for raw in tables if raw.is_view}
         return self._raw[schema]
 
     def _resolved(self, raw: RawTable) -> StoredTable:

@@ -34,7 +34,7 @@ def resolve(raw: RawTable, find: FindTable) -> StoredTable:
     # The key comes first and in its own order, whatever the order of the columns.
     ranked = {name: position for position, name in enumerate(raw.primary_key)}
     attributes.sort(key=lambda attribute: ranked.get(attribute.name, len(ranked)))
-    return StoredTable(raw.name, Heading(attributes, raw.comment), raw.foreign_keys)
+    return StoredTable(raw.name, Heading(attributes, raw.comment), raw.foreign_keys, raw.is_view)
 
 
 def without_hidden_parents(raw: RawTable) -> RawTable:
@@ -128,7 +128,10 @@ def split_comment(text: str) -> tuple[AttributeType | None, str]:
         return None, match[2]
 
 
-def _native_type(column: StoredColumn) -> AttributeType:
+def _native_type(column: StoredColumn) -> AttributeType | None:
+    if not column.sql_type:
+        # What a view computes has no type.
+        return None
     text = _WIDTH.sub(r"\1", column.sql_type)
     try:
         return parse_type(f"{text} auto_increment" if column.auto_increment else text)

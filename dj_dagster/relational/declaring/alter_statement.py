@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from dj_dagster.model.declaration import IndexDeclaration
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring.alteration import Alteration, Present
-from dj_dagster.relational.declaring.ddl import TableSQL
+from dj_dagster.relational.declaring.ddl import TableSQL, in_server_words
 
 
 def alter(connection: Connection, present: Present, changes: Alteration) -> None:
     """Alter a table."""
     with connection.cursor() as session:
         names = connection.backend.foreign_key_names(session, changes.plan.name)
-        sql = TableSQL(changes.plan, connection.backend, session.dialect)
+        plan = in_server_words(changes.plan, connection.backend)
+        sql = TableSQL(plan, connection.backend, session.dialect)
         clauses = [
             *(f"DROP FOREIGN KEY {sql.quote(names[key.parent, tuple(key.attributes)])}"
               for key in changes.dropped_keys),
@@ -25,7 +26,7 @@ def alter(connection: Connection, present: Present, changes: Alteration) -> None
             *(f"ADD {sql.foreign_key(key)}" for key in changes.added_keys),
         ]  # fmt: skip
         if changes.comment_changes:
-            clauses.append(f"COMMENT = {sql.text(changes.plan.comment)}")
+            clauses.append(f"COMMENT = {sql.text(plan.comment)}")
         session.exec_driver_sql(f"ALTER TABLE {sql.name} {', '.join(clauses)}")
 
 

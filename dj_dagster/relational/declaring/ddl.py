@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from zlib import crc32
 
@@ -38,6 +39,28 @@ def create_statements(
         table = _table(plan, backend, plan.name)
         for number, index in enumerate(plan.indexes):
             yield CreateIndex(_index(index, number, plan, table, backend), if_not_exists=True)
+
+
+def in_server_words(plan: PlannedTable, backend: Backend) -> PlannedTable:
+    """Return a planned table as its server can keep it.
+
+    Raises
+    ------
+    DefinitionError
+        If the server would lose characters of a default, or of a value of an enum.
+    """
+    kept = backend.definition_text
+    for column in plan.columns:
+        default = (column.default.value,) if column.default is not None else ()
+        for value in (*column.stored_as.values, *default):
+            if kept(value) != value:
+                raise DefinitionError(
+                    f"{plan.name}.{column.name} cannot have the value {value!r} in its definition: "
+                    "the server keeps definitions in three bytes a character, and makes '?' of "
+                    "emoji and the like. Declare the attribute as varchar without such a default."
+                )
+    columns = tuple(replace(column, comment=kept(column.comment)) for column in plan.columns)
+    return replace(plan, comment=kept(plan.comment), columns=columns)
 
 
 class TableSQL:
@@ -88,7 +111,7 @@ def _table(plan: PlannedTable, backend: Backend, name: TableName) -> sa.Table:
     table_name, schema = backend.ddl_name(name)
     columns = [_column(column, backend) for column in plan.columns]
     constraints = [
-        _constraint(foreign_key, number, columns, metadata, backend)
+        _constraint(foreign_key, number, {name: columns}, metadata, backend)
         for number, foreign_key in enumerate(plan.foreign_keys, 1)
     ]
     names = {column.name for column in plan.columns}
@@ -175,13 +198,13 @@ def _column(column: PlannedColumn, backend: Backend) -> sa.Column[Any]:
 def _constraint(
     foreign_key: ForeignKey,
     number: int,
-    columns: list[sa.Column[Any]],
+    own: dict[TableName, list[sa.Column[Any]]],
     metadata: sa.MetaData,
     backend: Backend,
 ) -> sa.ForeignKeyConstraint:
     name, schema = backend.ddl_name(foreign_key.parent)
-    if foreign_key.parent == foreign_key.child:
-        targets = {column.name: column for column in columns}
+    if foreign_key.parent in own:
+        targets = {column.name: column for column in own[foreign_key.parent]}
     else:
         # A stand-in for the parent, which a second foreign key to it shares.
         parent = metadata.tables.get(f"{schema}.{name}" if schema else name)

@@ -23,7 +23,7 @@ from dj_dagster.relational.backends.reported import raw_table
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.headings import split_comment
 from dj_dagster.relational.declaring import lineage
-from dj_dagster.relational.declaring.ddl import create_statements
+from dj_dagster.relational.declaring.ddl import create_statements, in_server_words
 from dj_dagster.relational.declaring.plan import (
     FindParent,
     Place,
@@ -136,7 +136,8 @@ def create_table(connection: Connection, plan: PlannedTable) -> None:
     """Create a planned table with its comments and lineage, unless it has come to be meanwhile."""
     backend = connection.backend
     with ddl_block(connection) as session:
-        created = backend.create_table(session, plan.name, list(create_statements(plan, backend)))
+        statements = create_statements(in_server_words(plan, backend), backend)
+        created = backend.create_table(session, plan.name, list(statements))
         if created:
             comments = {column.name: column.full_comment for column in plan.columns}
             backend.after_create(session, plan.name, plan.comment, comments)

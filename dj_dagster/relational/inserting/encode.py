@@ -88,7 +88,7 @@ class RowEncoder:
         """
         # All batches are looked at before an object of any is written.
         first = [(batch, self._checked(batch)) for batch in batches]
-        return [self._rows(batch, found) for batch, found in first]
+        return [self._rows(batch, found) for batch, found in first if batch.size]
 
     def encode_plain(self, row: dict[Any, Any]) -> EncodedRows | None:
         """Encode a row of values that are the driver's as they are; None: it is no such row."""

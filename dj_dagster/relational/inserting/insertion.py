@@ -111,13 +111,14 @@ class Insertion(QueryExpression):
         """
         if not allow_direct_insert:
             self._check_direct_insert()
+        stored = self.stored
+        stored.check_table("insert into")
         mode = _mode(replace, skip_duplicates)
         # A list is never a query, and asking a protocol takes longer than checking a row.
         if not isinstance(rows, list | tuple) and isinstance(rows, HasNode):
             rows = self._left_to_copy(rows, mode, ignore_extra_fields)
             if rows is None:
                 return
-        stored = self.stored
         encoder = RowEncoder(
             self.connection, stored, mode=mode, ignore_extra_fields=ignore_extra_fields
         )
@@ -182,6 +183,7 @@ class Insertion(QueryExpression):
             raise QueryError(
                 f"update1 finds its row by the key: call it on {self.name} without restriction."
             )
+        self.stored.check_table("update")
         update_row(self.connection, self.stored, row)
 
     def validate(self, rows: Any, *, ignore_extra_fields: bool = False) -> ValidationResult:

@@ -124,7 +124,9 @@ def find_table_name(
         if fresh:
             # Another process may have made it since.
             connection.catalog.forget(schema)
-        tables = [found.table for found in connection.catalog.tables(schema)]
+        catalog = connection.catalog
+        found = [*catalog.names(schema), *catalog.view_names(schema)]
+        tables = [name.table for name in found]
         for prefix in ("", "#", "_", "__"):
             if prefix + spelled in tables:
                 return prefix + spelled

@@ -87,8 +87,10 @@ class ClassMaker:
         return made
 
     def _parsed(self) -> dict[TableName, ParsedName]:
-        tables = self._connection.catalog.names(self._schema)
-        return {name: said for name in tables if (said := parse_table_name(name.table))}
+        catalog = self._connection.catalog
+        # Views come last: of two classes with one name the table gets it.
+        names = [*catalog.names(self._schema), *catalog.view_names(self._schema)]
+        return {name: said for name in names if (said := parse_table_name(name.table))}
 
     def _present(self, values: Iterable[Any]) -> Iterator[Any]:
         """Yield the classes of this schema's tables among some values."""
