@@ -13,10 +13,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
+from datetime import date, datetime, time
 from functools import wraps
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol, TypeVar, cast
+
+import numpy as np
 
 from dj_dagster.errors import QueryError
 from dj_dagster.model.names import camel_case, snake_case
@@ -207,13 +210,23 @@ class OldSchema:
 def key_hash(mapping: Mapping[str, Any]) -> str:
     """Return the MD5 of a key's values in the order of their names, as in old job tables.
 
+    The values count as DataJoint has them: a truth is 1 or 0 there, a time of day a duration.
+
     Examples
     --------
     >>> key_hash({"subject": 1, "session": 2})
     '3c59dc048e8850243be8079a5c74d079'
     """
-    values = (str(mapping[name]) for name in sorted(mapping))
+    values = (str(_old_value(mapping[name])) for name in sorted(mapping))
     return hashlib.md5("".join(values).encode(), usedforsecurity=False).hexdigest()
+
+
+def _old_value(value: Any) -> Any:
+    if isinstance(value, bool | np.bool_):
+        return int(value)
+    if isinstance(value, time):
+        return datetime.combine(date.min, value) - datetime.combine(date.min, time.min)
+    return value
 
 
 def _check_format(format: str | None, attrs: tuple[str, ...], as_dict: bool | None) -> None:

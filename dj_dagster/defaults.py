@@ -12,7 +12,7 @@ from dj_dagster.errors import QueryError
 from dj_dagster.model.names import Tier, parse_table_name
 from dj_dagster.model.table_name import TableName
 from dj_dagster.objects.codecs import Codec, CodecRegistry
-from dj_dagster.old_jobs import SchemaJobs
+from dj_dagster.old_jobs import JobTable, SchemaJobs
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.diagrams import diagram
 from dj_dagster.relational.schemas import free_table, virtual
@@ -67,8 +67,10 @@ class Schema(OldSchema, RelationalSchema):
         )
 
     @property
-    def jobs(self) -> SchemaJobs:
-        """The job queues of the schema's computed tables, of those that have one."""
+    def jobs(self) -> SchemaJobs | JobTable:
+        """The jobs of the schema's computed tables, a query; in a schema of 0.14 its own table."""
+        if self.connection.catalog.is_old(self.name):
+            return JobTable(self.connection, self.name)
         classes = {
             cls().table_name: cls for cls in (*self.reflected.values(), *self.tables.values())
         }
@@ -79,7 +81,7 @@ class Schema(OldSchema, RelationalSchema):
             else free_table.FreeTable(self.connection, TableName(self.name, name))
             for name in names
         ]
-        return SchemaJobs(queues(self.connection, tables))
+        return SchemaJobs(self.connection, queues(self.connection, tables))
 
     def _default_connection(self) -> Connection:
         return conn()

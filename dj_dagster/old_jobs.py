@@ -1,136 +1,152 @@
-"""The jobs of a whole schema as one table, as DataJoint 0.14 kept them in ``schema.jobs``."""
+"""The jobs of a whole schema as one table, as DataJoint 0.14 had them in ``schema.jobs``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
 
 from dj_dagster.compat import key_hash
 from dj_dagster.errors import PopulateError
-from dj_dagster.late import LateModule
+from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.table_name import TableName
+from dj_dagster.model.types import AttributeType, Family, parse_type
+from dj_dagster.objects.codecs import Codec
+from dj_dagster.relational.algebra.algebra import Listed, Node
 from dj_dagster.relational.algebra.oversight import refuse_oversights
+from dj_dagster.relational.algebra.projection import project
+from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
+from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.schemas.free_table import FreeTable
+from dj_dagster.relational.values import comparable
 from dj_dagster.workflow.jobs import JobQueue
-
-if TYPE_CHECKING:
-    import pandas as pd
-else:
-    pd = LateModule("pandas")
+from dj_dagster.workflow.shared_jobs import SharedJobs, ensure_jobs
 
 _STATUSES = "status in ('reserved', 'error', 'ignore')"
-_KEY = ("table_name", "key_hash")
-_OWN = ("status", "error_message", "error_stack", "user", "host", "pid", "connection_id")
-_COLUMNS = (*_KEY, *_OWN[:1], "key", *_OWN[1:], "timestamp")
+_TYPES = {
+    "table_name": "varchar(255)",
+    "key_hash": "char(32)",
+    "status": "enum('reserved','error','ignore')",
+    "key": "<job_key>",
+    "error_message": "varchar(2047)",
+    "error_stack": "<blob>",
+    "user": "varchar(255)",
+    "host": "varchar(255)",
+    "pid": "int32",
+    "connection_id": "int64",
+    "timestamp": "datetime(3)",
+}
+_HEADING = Heading(
+    Attribute(name, parse_type(kind), in_key=name in ("table_name", "key_hash"))
+    for name, kind in _TYPES.items()
+)
+_SPELLED_ALIKE = (Family.INTEGER, Family.BOOL, Family.DECIMAL, Family.STRING, Family.DATE)
+"""Types whose values SQL turns into the text that Python's `str` gives."""
 
 
-class OldJobs:
-    """Jobs that are reserved, failed or ignored, of any tables of a schema.
-
-    Their attributes are those of DataJoint 0.14: `table_name` and `key_hash` as the primary key,
-    `status`, `key`, `error_message`, `error_stack`, `user`, `host`, `pid`, `connection_id` and
-    `timestamp`.
+class JobTable(FreeTable):
+    """The table ``~jobs`` of a schema of DataJoint 0.14, which its workers share with ours.
 
     Parameters
     ----------
-    jobs
-        Pairs of a queue and a query for some of its jobs.
-    hashes
-        The only hashes of keys to take; None takes all.
+    connection
+        Where the schema is.
+    database
+        The schema's name; its table of jobs is created if need be.
     """
 
-    def __init__(
-        self, jobs: list[tuple[JobQueue, QueryExpression]], hashes: frozenset[str] | None = None
+    def __init__(self, connection: Connection, database: str) -> None:
+        super().__init__(connection, ensure_jobs(connection, database))
+
+    def reserve(self, table_name: str, key: Mapping[str, Any]) -> bool:
+        """Claim a key of a table; False if it has a job already, in whichever status."""
+        return self._jobs(table_name, key).reserve(tuple(key.values()))
+
+    def ignore(self, table_name: str, key: Mapping[str, Any]) -> None:
+        """Leave a key of a table out from now on."""
+        self._jobs(table_name, key).ignore([tuple(key.values())])
+
+    def complete(self, table_name: str, key: Mapping[str, Any]) -> None:
+        """Forget a job that was done."""
+        self._jobs(table_name, key).forget([tuple(key.values())])
+
+    def error(
+        self,
+        table_name: str,
+        key: Mapping[str, Any],
+        error_message: str,
+        error_stack: str | None = None,
     ) -> None:
-        self._jobs = jobs
-        self._hashes = hashes
+        """Keep why a job failed."""
+        self._jobs(table_name, key).fail(tuple(key.values()), error_message, error_stack)
 
-    @classmethod
-    def of(cls, queues: list[JobQueue]) -> OldJobs:
-        """Return all jobs of some queues."""
-        return cls([(queue, _named(queue)) for queue in queues])
-
-    def __and__(self, restriction: Any) -> OldJobs:
-        hashes = self._hashes
-        if isinstance(restriction, Mapping) and "key_hash" in restriction:
-            restriction = dict(restriction)
-            wanted = frozenset({restriction.pop("key_hash")})
-            hashes = wanted if hashes is None else hashes & wanted
-            restriction = restriction or True
-        return OldJobs([(queue, jobs & restriction) for queue, jobs in self._jobs], hashes)
-
-    def __sub__(self, restriction: Any) -> OldJobs:
-        return OldJobs([(queue, jobs - restriction) for queue, jobs in self._jobs], self._hashes)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for queue, jobs in self._jobs:
-            yield from (row for row in _rows(queue, jobs) if self._wants(row["key"]))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __bool__(self) -> bool:
-        return any(True for _ in self)
-
-    def fetch(self, *attrs: str, as_dict: bool | None = None, format: str = "array") -> Any:
-        """Return the jobs in one of the old shapes; see `dj_dagster.compat.OldQuery.fetch`."""
-        rows = list(self)
-        if as_dict:
-            names = [n for a in attrs for n in (_KEY if a == "KEY" else [a])] or _COLUMNS
-            return [{name: row[name] for name in names} for row in rows]
-        if attrs:
-            columns = [_column(rows, attr) for attr in attrs]
-            return columns if len(columns) > 1 else columns[0]
-        frame = pd.DataFrame(rows, columns=list(_COLUMNS), dtype=object)
-        return frame.set_index([*_KEY]) if format == "frame" else frame.to_records(index=False)
-
-    def delete(self, **options: Any) -> int:
+    def delete(self, *args: Any, **options: Any) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Forget these jobs, without asking, so that their keys are pending again."""
-        del options
-        deleted = 0
-        for queue, jobs in self._jobs:
-            refuse_oversights(jobs.node, f"delete jobs of {queue.target.name}")
-        for queue, jobs in self._jobs:
-            keys = [key for key in jobs.proj().to_dicts() if self._wants(key)]
-            deleted += (queue & keys).delete_quick() if keys else 0
-        return deleted
+        del args, options
+        return self.delete_quick()
 
-    delete_quick = delete
+    def drop(self, *args: Any, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Drop the table, without asking; it is created again when it is used."""
+        del args, options
+        self.drop_quick()
 
-    def __repr__(self) -> str:
-        return repr(self.fetch(format="frame"))
-
-    def _wants(self, key: Mapping[str, Any]) -> bool:
-        return self._hashes is None or key_hash(key) in self._hashes
+    def _jobs(self, table_name: str, key: Mapping[str, Any]) -> SharedJobs:
+        table = TableName(self.name.schema, table_name)
+        return SharedJobs(self.connection, table, tuple(key), self.connection.get_user())
 
 
-class SchemaJobs(list[JobQueue]):
-    """The job queues of a schema, one for each computed table that has one.
+class SchemaJobs(QueryExpression):
+    """The jobs of a schema that are reserved, failed or ignored, as a query over all its queues.
 
-    That is what DataJoint 2.3 gives. Restricted, fetched from or deleted from it is the one table
-    of jobs that DataJoint 0.14 had, see `OldJobs`.
+    Their attributes are those of DataJoint 0.14's table: `table_name` and `key_hash` as the primary
+    key, `status`, `key`, `error_message`, `error_stack`, `user`, `host`, `pid`, `connection_id` and
+    `timestamp`. Unrestricted it is iterated over, and indexed, as the queues themselves, which is
+    what DataJoint 2.3 gives.
+
+    Parameters
+    ----------
+    queues
+        One for each computed table that has one.
 
     Examples
     --------
     ::
 
         (schema.jobs & 'status = "error"').delete()
+        dj.U("table_name").aggr(schema.jobs, n="count(*)")
+        for queue in schema.jobs:
+            print(queue.target, queue.progress())
     """
 
-    def __and__(self, restriction: Any) -> OldJobs:
-        return OldJobs.of(self) & restriction
+    def __init__(self, connection: Connection, queues: Sequence[JobQueue]) -> None:
+        connection.codecs.register(JobKeyCodec)
+        parts = tuple(map(_named, queues))
+        tables = frozenset[TableName]().union(*(part.tables for part in parts))
+        self._all = Listed(_HEADING, tables, parts)
+        super().__init__(connection, self._all)
+        self._queues = list(queues)
 
-    def __sub__(self, restriction: Any) -> OldJobs:
-        return OldJobs.of(self) - restriction
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._queues) if self.node is self._all else super().__iter__()
 
-    def fetch(self, *attrs: str, **options: Any) -> Any:
-        """Return the jobs of all tables; see `OldJobs.fetch`."""
-        return OldJobs.of(self).fetch(*attrs, **options)
+    def __getitem__(self, position: int) -> JobQueue:
+        return self._queues[position]
 
-    def delete(self, **options: Any) -> int:
-        """Forget the jobs of all tables."""
-        return OldJobs.of(self).delete(**options)
+    def delete(self, *args: Any, **options: Any) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Forget these jobs, without asking, so that their keys are pending again."""
+        del args, options
+        refuse_oversights(self.node, "delete jobs")
+        keys: dict[str, list[dict[str, Any]]] = {}
+        for row in self.proj("key").to_dicts():
+            keys.setdefault(row["table_name"], []).append(row["key"])
+        return sum((self._queue(table) & found).delete_quick() for table, found in keys.items())
+
+    def delete_quick(self, get_count: bool = False) -> int:
+        """Do the same as `delete`."""
+        del get_count
+        return self.delete()
 
     def ignore(self, table_name: str, key: Mapping[str, Any]) -> None:
         """Leave a key of a table out from now on."""
@@ -151,34 +167,126 @@ class SchemaJobs(list[JobQueue]):
         self._queue(table_name).error(key, error_message, error_stack)
 
     def _queue(self, table_name: str) -> JobQueue:
-        for queue in self:
+        for queue in self._queues:
             if queue.target.table_name == table_name:
                 return queue
-        known = ", ".join(queue.target.table_name for queue in self) or "none"
+        known = ", ".join(queue.target.table_name for queue in self._queues) or "none"
         raise PopulateError(f"No table {table_name!r} has jobs here; those that have: {known}.")
 
 
-def _named(queue: JobQueue) -> QueryExpression:
+class JobKeyCodec(Codec, register=False):
+    """The key of a job as a dict, from text that a query has put together of its attributes."""
+
+    name = "job_key"
+
+    def get_dtype(self, is_store: bool) -> str:
+        """Return what the query gives."""
+        del is_store
+        return "varchar(65535)"
+
+    def encode(
+        self, value: Any, *, key: Mapping[str, Any] | None = None, store_name: str | None = None
+    ) -> Any:
+        """Refuse: keys are in the columns of the queues."""
+        raise TypeError(f"{value!r:.80} cannot be written: insert into the table's own jobs.")
+
+    def decode(self, stored: str, *, key: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the key's values by name."""
+        del key
+        found: dict[str, Any] = {}
+        for part in stored.split(","):
+            name, kind, text = part.split("=")
+            found[name] = _value(name, parse_type(_unhexed(kind)), _unhexed(text))
+        return found
+
+
+def _named(queue: JobQueue) -> Node:
     """Return a queue's jobs with the attributes that only the old table had."""
     name = queue.target.table_name.replace("'", "''")
-    return (queue & _STATUSES).proj(..., table_name=f"'{name}'", timestamp="(reserved_time)")
+    jobs = _spellable(queue & _STATUSES)
+    texts = {key: _text(queue, key) for key in queue.key}
+    parts = [f"CONCAT('{key}={_hexed(queue, key)}=', HEX({texts[key]}))" for key in texts]
+    whole = f"CONCAT_WS(',', {', '.join(parts)})"
+    columns = {
+        "table_name": f"'{name}'",
+        "key_hash": _hash(queue, jobs, texts, whole),
+        "key": whole,
+        "timestamp": "COALESCE(completed_time, reserved_time, created_time)",
+    }
+    kept = [name for name in _TYPES if name not in columns]
+    return project(jobs, *kept, **columns)
 
 
-def _rows(queue: JobQueue, jobs: QueryExpression) -> Iterator[dict[str, Any]]:
-    for row in jobs.to_dicts():
-        key = {name: row[name] for name in queue.key}
-        row |= {"key": key, "key_hash": key_hash(key), "timestamp": _time(row)}
-        yield {name: row[name] for name in _COLUMNS}
+def _spellable(jobs: JobQueue) -> Node:
+    """Return jobs of which SQL can spell each attribute of the key."""
+    node = project(jobs.node, ...)
+    if jobs.connection.backend.name == "mysql":
+        return node
+    # SQLite keeps them as text, and would not have them mixed with MySQL's bytes.
+    text = parse_type("char(36)")
+    attributes = [
+        replace(one, type=text) if one.type and one.type.family is Family.UUID else one
+        for one in node.heading.all_attributes.values()
+    ]
+    return replace(node, heading=Heading(attributes))
 
 
-def _time(row: Mapping[str, Any]) -> Any:
-    """Return when the job was last changed, as far as it says."""
-    return row["completed_time"] or row["timestamp"] or row["created_time"]
+def _hash(queue: JobQueue, jobs: Node, texts: Mapping[str, str], whole: str) -> str:
+    """Return SQL for the hash of a key, computed here where the server's is another."""
+    kinds = [queue.heading[name].type for name in texts]
+    alike = all(kind is not None and kind.family in _SPELLED_ALIKE for kind in kinds)
+    if alike and _has_md5(queue.connection):
+        return f"MD5(CONCAT({', '.join(texts[name] for name in sorted(texts))}))"
+    rows = fetch.rows(queue.connection, project(jobs, spelled=whole), [*texts, "spelled"])
+    if not rows:
+        return "''"
+    attributes = [queue.heading[name] for name in texts]
+    hashes = [
+        key_hash({a.name: comparable(v, a) for a, v in zip(attributes, row, strict=False)})
+        for row in rows
+    ]
+    return f"ELT(FIELD({whole}, {_quoted(row[-1] for row in rows)}), {_quoted(hashes)})"
 
 
-def _column(rows: list[dict[str, Any]], attr: str) -> Any:
-    if attr == "KEY":
-        return [{name: row[name] for name in _KEY} for row in rows]
-    values = np.empty(len(rows), dtype=object)
-    values[:] = [row[attr] for row in rows]
-    return values
+def _quoted(words: Iterable[str]) -> str:
+    return ", ".join(f"'{word}'" for word in words)
+
+
+def _text(queue: JobQueue, name: str) -> str:
+    kind = queue.heading[name].type
+    if kind is not None and kind.family is Family.UUID and queue.connection.backend.name == "mysql":
+        return f"HEX(`{name}`)"
+    return f"CAST(`{name}` AS CHAR)"
+
+
+def _has_md5(connection: Connection) -> bool:
+    """Whether the database knows MD5, which MySQL has given up."""
+    if connection.backend.name != "mysql":
+        return True
+    with connection.cursor() as session:
+        dialect = session.dialect
+    known = getattr(dialect, "server_version_info", None) or ()
+    return bool(getattr(dialect, "is_mariadb", False)) or known < (9, 6)
+
+
+def _value(name: str, kind: AttributeType, text: str) -> Any:
+    match kind.family:
+        case Family.INTEGER:
+            return int(text)
+        case Family.BOOL:
+            return bool(int(text))
+        case Family.FLOAT:
+            return float(text)
+        case Family.DECIMAL:
+            return Decimal(text)
+        case _:
+            return comparable(text, Attribute(name, kind))
+
+
+def _hexed(queue: JobQueue, name: str) -> str:
+    kind = queue.heading[name].type
+    return (kind.text if kind else "varchar(255)").encode().hex()
+
+
+def _unhexed(text: str) -> str:
+    return bytes.fromhex(text).decode()

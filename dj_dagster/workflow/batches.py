@@ -136,8 +136,9 @@ class Batches:
         # A job that is due later is for nobody now.
         now = queue.rows.now() if any(status == "pending" for status, _ in known.values()) else None
         free: list[Key] = []
+        unheld = set(queue.rows.free(list(others), self.statuses))
         for row, key in others.items():
-            status, due = known.get(row, no_job)
+            status, due = known.get(row, no_job) if row in unheld else ("reserved", None)
             later = status == "pending" and due is not None and now is not None and due > now
             if status in self.statuses and not later:
                 free.append(key)

@@ -32,6 +32,7 @@ from dj_dagster.relational.inserting.encode import encode_rows
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.stored import StoredTable
 from dj_dagster.workflow.liveness import Reservation, dead
+from dj_dagster.workflow.shared_jobs import SharedJobs
 
 Row = tuple[Any, ...]
 """The values of a job's key."""
@@ -78,10 +79,18 @@ class Worker:
 
 @dataclass(frozen=True)
 class JobRows:
-    """One queue's table; all keys here are tuples in the order of `key`."""
+    """One queue's table; all keys here are tuples in the order of `key`.
+
+    Attributes
+    ----------
+    shared
+        Where workers of DataJoint 0.14 look, in a schema of that era: it is told of all that they
+        have to know, before the queue is, and asked for what they have.
+    """
 
     connection: Connection
     stored: StoredTable
+    shared: SharedJobs | None = None
 
     @property
     def heading(self) -> Heading:
@@ -128,8 +137,14 @@ class JobRows:
 
     def delete(self, rows: Iterable[Row], statuses: Sequence[str]) -> int:
         """Forget the jobs of some keys, in the statuses or in any; return how many."""
+        rows = list(rows)
         target, where = self._where(statuses, rows)
-        return self.connection.execute(sa.delete(target).where(where))
+        deleted = self.connection.execute(sa.delete(target).where(where))
+        if self.shared is not None and tuple(statuses) == ("reserved",):
+            self.shared.release(rows)
+        elif self.shared is not None:
+            self.shared.forget(rows)
+        return deleted
 
     def claim(
         self, rows: Sequence[Row], statuses: Sequence[str], worker: Worker, lease: float
@@ -144,6 +159,8 @@ class JobRows:
         def work() -> list[Row]:
             with self.connection.transaction:
                 found, now = self._lock(rows, statuses)
+                if found and self.shared is not None:
+                    found = self.shared.take(found, statuses)
                 if found:
                     times = {"reserved_time": now, "scheduled_time": now + timedelta(seconds=lease)}
                     changed = {**FREE, **columns, **times, "status": "reserved"}
@@ -154,13 +171,24 @@ class JobRows:
 
     def release(self, rows: Iterable[Row]) -> int:
         """Give reservations up; the keys are for the next worker."""
-        return self.update(rows, ("reserved",), self._free())
+        rows = list(rows)
+        return self.freed(rows, self.update(rows, ("reserved",), self._free()))
+
+    def freed(self, rows: Iterable[Row], count: int) -> int:
+        """Let other eras' workers know of reservations that were given up; return the count."""
+        if self.shared is not None:
+            self.shared.release(rows)
+        return count
 
     def give_back(self, rows: Iterable[Row]) -> int:
         """Give this process's reservations up, not those of workers that took over from it."""
+        rows = list(rows)
         target, where = self._where(("reserved",), rows)
         change = sa.update(target).where(where, *self._mine(target)).values(self._free())
-        return self.connection.execute(change.with_hint(BY_KEY, dialect_name="mysql"))
+        count = self.connection.execute(change.with_hint(BY_KEY, dialect_name="mysql"))
+        if self.shared is not None:
+            self.shared.give_back(rows)
+        return count
 
     def renew(self, rows: Iterable[Row], lease: float) -> None:
         """Say that this process still works on keys."""
@@ -178,22 +206,29 @@ class JobRows:
         for row, duration in durations.items():
             values = {**self._success(), "duration": duration}
             self.update([row], ("reserved", "pending", "error", "success"), values)
+        if self.shared is not None:
+            self.shared.forget(durations)
 
     def end(self, rows: Sequence[Row], statuses: Sequence[str], *, keep: bool) -> int:
         """End jobs of keys that are in their table without them; return how many."""
-        if keep:
-            return self.update(rows, statuses, {**FREE, **self._success()})
-        return self.delete(rows, statuses)
+        if not keep:
+            return self.delete(rows, statuses)
+        if self.shared is not None:
+            self.shared.forget(rows)
+        return self.update(rows, statuses, {**FREE, **self._success()})
 
     def fail(self, row: Row, message: str, stack: str | None) -> None:
         """Keep why a job failed."""
+        message, stack = _shortened(_storable(message)), _storable(stack) if stack else stack
+        if self.shared is not None:
+            self.shared.fail(row, message, stack)
         values: dict[str, Any] = {
             "status": "error",
             "completed_time": self._now(),
-            "error_message": _shortened(_storable(message)),
+            "error_message": message,
         }
         if stack is not None:
-            values["error_stack"] = _storable(stack)
+            values["error_stack"] = stack
         self.update([row], ("reserved", "pending", "error"), values)
 
     def lost(self) -> list[Reservation]:
@@ -212,9 +247,32 @@ class JobRows:
         same |= {"reserved_time": item.since, "scheduled_time": item.until}
         mine = [target.c[name] == value for name, value in self._encoded(same).items()]
         if made and not keep:
-            return self.connection.execute(sa.delete(target).where(where, *mine)) == 1
-        values = self._encoded({**FREE, **self._success()} if made else self._free())
-        return self.connection.execute(sa.update(target).where(where, *mine).values(values)) == 1
+            change: Any = sa.delete(target)
+        else:
+            values = self._encoded({**FREE, **self._success()} if made else self._free())
+            change = sa.update(target).values(values)
+        taken = self.connection.execute(change.where(where, *mine)) == 1
+        if taken and self.shared is not None:
+            self.shared.give_back([item.row], item.host, item.pid)
+        return taken
+
+    def free(self, rows: Sequence[Row], statuses: Sequence[str] = ()) -> list[Row]:
+        """Return those of some keys that no worker of another era has; see `SharedJobs.held`."""
+        held: set[Row] = set() if self.shared is None else self.shared.held(rows, statuses)
+        return [row for row in rows if row not in held]
+
+    def reconcile(self) -> None:
+        """Take over what was done to the jobs of the schema by others, or in ``schema.jobs``.
+
+        What failed or is ignored here and is not there any more is to be made again.
+        """
+        if self.shared is None:
+            return
+        ended = list(fetch.rows(self.connection, self.node("error", "ignore"), self.key))
+        gone = self.shared.lacking(ended) if ended else []
+        if gone:
+            target, where = self._where(("error", "ignore"), gone)
+            self.connection.execute(sa.delete(target).where(where))
 
     def _connection_id(self) -> dict[str, Any]:
         mysql = self.connection.backend.name == "mysql"

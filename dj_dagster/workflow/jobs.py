@@ -23,6 +23,7 @@ from dj_dagster.workflow.job_table import create_queue, planned_key, queue_name
 from dj_dagster.workflow.make import Makes
 from dj_dagster.workflow.pending import check_restrictions, present, source
 from dj_dagster.workflow.refresh import Refresh
+from dj_dagster.workflow.shared_jobs import SharedJobs, ensure_jobs
 from dj_dagster.workflow.version import code_version
 
 STATUSES = ("pending", "reserved", "success", "error", "ignore")
@@ -80,7 +81,13 @@ class JobQueue(FreeTable):
     @cached_property
     def rows(self) -> JobRows:
         """The queue's rows, by key and status."""
-        return JobRows(self.connection, self.stored)
+        stored, schema = self.stored, self.name.schema
+        if not self.connection.catalog.is_old(schema):
+            return JobRows(self.connection, stored)
+        ensure_jobs(self.connection, schema)
+        key = stored.heading.primary_key
+        shared = SharedJobs(self.connection, self._target.name, key, self._user)
+        return JobRows(self.connection, stored, shared)
 
     @property
     def pending(self) -> Self:
@@ -186,6 +193,8 @@ class JobQueue(FreeTable):
         """Leave a key out from now on."""
         row = self.row(key)
         self.rows.add([row], priority=self.connection.job_settings.default_priority)
+        if self.rows.shared is not None:
+            self.rows.shared.ignore([row])
         self.rows.update([row], (), {"status": "ignore"})
 
     def release(self, key: Mapping[str, Any]) -> None:
@@ -202,6 +211,7 @@ class JobQueue(FreeTable):
 
     def free_lost(self) -> list[Row]:
         """Do what `release_dead` does, and return the jobs that are pending again."""
+        self.rows.reconcile()
         lost = self.rows.lost()
         keep = self.connection.job_settings.keep_completed
         done = present(self._target, self.rows.key, [item.row for item in lost])
@@ -224,12 +234,37 @@ class JobQueue(FreeTable):
         del args, options
         return self.delete_quick()
 
+    def delete_quick(self, get_count: bool = False) -> int:
+        """Forget these jobs; workers of DataJoint 0.14 find their keys free as well."""
+        shared = self.rows.shared
+        if shared is None:
+            return super().delete_quick(get_count)
+        rows = list(fetch.rows(self.connection, self.node, self.rows.key))
+        deleted = super().delete_quick(get_count)
+        shared.forget(rows)
+        return deleted
+
     def drop(self, *args: Any, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Drop the queue, without asking; it is created again when it is used."""
         del args, options
         self.connection.catalog.forget(self.database)
         if self.connection.catalog.find(self.name) is not None:
             self.drop_quick()
+
+    def free(
+        self, keys: list[dict[str, Any]], statuses: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
+        """Return those of some keys that no worker of DataJoint 0.14 has.
+
+        Parameters
+        ----------
+        statuses
+            Of its jobs that do not count.
+        """
+        if self.rows.shared is None or not keys:
+            return keys
+        free = set(self.rows.free([self.row(key) for key in keys], statuses))
+        return [key for key in keys if self.row(key) in free]
 
     def row(self, key: Mapping[str, Any]) -> Row:
         """Return the values of a job's key."""

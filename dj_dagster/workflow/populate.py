@@ -88,7 +88,10 @@ def pending_keys(
         return unmade_keys(table, *restrictions, limit=limit)
     queue.release_dead()
     held = ("reserved", "ignore") if retry_errors else ("reserved", "ignore", "error")
-    return unmade_keys(table, *restrictions, held=queue.rows.held(*held), limit=limit)
+    # Workers of another era hold keys that a query does not tell.
+    most = limit if queue.rows.shared is None else None
+    keys = unmade_keys(table, *restrictions, held=queue.rows.held(*held), limit=most)
+    return queue.free(keys, ("error",) if retry_errors else ())[:limit]
 
 
 def populate_keys(

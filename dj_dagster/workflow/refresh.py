@@ -85,7 +85,7 @@ class Refresh:
         now = self._jobs.now()
         times = {"created_time": now, "scheduled_time": now}
         values = {**FREE, **times, "status": "pending", "priority": self._priority}
-        return self._jobs.update(rows, (status,), values) if rows else 0
+        return self._jobs.freed(rows, self._jobs.update(rows, (status,), values)) if rows else 0
 
     def _delete(self, rows: list[Row], *statuses: str) -> int:
         return self._jobs.delete(rows, statuses) if rows else 0

@@ -82,7 +82,7 @@ class Todo:
             for row in rows
             if row[size + 1] <= now and (priority is None or row[size] <= priority)
         ]
-        return self._arranged(due)
+        return self._arranged(queue.free(due))
 
     def _arranged(self, keys: list[Key]) -> list[Key]:
         keys = keys[: self.limit]

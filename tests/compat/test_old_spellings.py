@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -216,7 +217,7 @@ def test_jobs_of_a_schema(schema: Any, session: Any) -> None:
             raise ValueError("no " + key["subject"])
 
     Mean.populate(reserve_jobs=True, suppress_errors=True)
-    assert len(schema.jobs) == 1
+    assert [queue.target.table_name for queue in schema.jobs] == [Mean.table_name]
     schema.jobs.ignore(Mean.table_name, {"subject": "b", "session": 1})
     failed = schema.jobs & 'status = "error"' & {"table_name": Mean.table_name}
     assert len(failed) == 2
@@ -234,6 +235,56 @@ def test_jobs_of_a_schema(schema: Any, session: Any) -> None:
     assert Mean.jobs.progress()["total"] == 0
     with pytest.raises(dj.PopulateError, match=r"__maen.*__mean"):
         schema.jobs.ignore("__maen", key)
+
+
+def test_jobs_of_a_schema_are_a_query(schema: Any, session: Any) -> None:
+    assert len(schema.jobs) == 0
+    assert schema.jobs.fetch("KEY") == []
+
+    @schema
+    class Token(dj.Lookup):
+        definition = """
+        token : uuid
+        rate : float64
+        day : date
+        good : bool
+        """
+        contents: ClassVar[Any] = [(uuid.UUID(int=7), 0.5, "2024-05-01", True)]
+
+    @schema
+    class Checked(dj.Computed):
+        definition = """
+        -> Token
+        """
+
+        def make(self, key: dict[str, Any]) -> None:
+            raise ValueError("unchecked")
+
+    @schema
+    class Mean(dj.Computed):
+        definition = """
+        -> session
+        """
+
+        def make(self, key: dict[str, Any]) -> None:
+            raise ValueError("no " + key["subject"])
+
+    for table in (Checked, Mean):
+        table.populate(reserve_jobs=True, suppress_errors=True)
+    counts = dj.U("table_name").aggr(schema.jobs & "status = 'error'", n="count(*)")
+    assert dict(zip(*counts.fetch("table_name", "n"), strict=True)) == {"__checked": 1, "__mean": 3}
+    last = schema.jobs.fetch("error_message", order_by="error_message desc", limit=1)
+    assert last.tolist() == ["ValueError: unchecked"]
+    key = (schema.jobs & {"table_name": "__checked"}).fetch1("key")
+    assert key == (Checked.key_source).fetch1("KEY")
+    assert key["good"] is True
+    (found,) = schema.jobs & {"key_hash": dj.key_hash(key)}
+    assert (found["table_name"], found["status"]) == ("__checked", "error")
+    states = schema.jobs.proj(state="status") & "state = 'error' and table_name like '%mean'"
+    assert len(states) == 3
+    assert (schema.jobs & {"table_name": "__checked"}).delete() == 1
+    assert Checked.progress() == (1, 1)
+    assert len(schema.jobs) == 3
 
 
 def test_deferred_activation(connection: dj.Connection, schema_prefix: str) -> None:

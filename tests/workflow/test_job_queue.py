@@ -100,7 +100,7 @@ def test_jobs_through_their_lives(lab: Pipeline) -> None:
     assert [queue.name for queue in queues(jobs.connection, [lab.square()])] == [jobs.name]
     assert lab.schema.jobs[0].progress()["ignore"] == 2
     jobs.drop()
-    assert lab.schema.jobs == []
+    assert list(lab.schema.jobs) == []
     assert len(lab.square.jobs) == 0
 
 

@@ -105,6 +105,16 @@ class United(Node):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Listed(Node):
+    """The rows of several queries, which all have the attributes of the heading, one after another.
+
+    Without any query there are no rows.
+    """
+
+    parts: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Topped(Node):
     """The first rows in some order, after leaving out `offset`.
 

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection as SAConnection
 from dj_dagster.model.graph import DependencyGraph
 from dj_dagster.model.table_name import TableName
 from dj_dagster.relational.backends import Backend
+from dj_dagster.relational.database.eras import Era, is_of_old_era
 from dj_dagster.relational.database.headings import resolve, without_hidden_parents
 from dj_dagster.relational.stored import RawTable, StoredTable
 
@@ -28,6 +29,8 @@ class Catalog:
         self._views: dict[str, dict[TableName, RawTable]] = {}
         self._stored: dict[TableName, StoredTable] = {}
         self._resolving: set[TableName] = set()
+        self._eras: dict[str, Era] = {}
+        self._found_old: dict[str, bool] = {}
         self._lock = threading.RLock()
 
     def tables(self, schema: str) -> dict[TableName, StoredTable]:
@@ -73,6 +76,27 @@ class Catalog:
                 self._raw[raw.name.schema][raw.name] = raw
             self._stored.pop(raw.name, None)
 
+    def is_old(self, schema: str) -> bool:
+        """Whether a schema is of the era of DataJoint 0.14; see `is_of_old_era`.
+
+        Only servers have such: DataJoint of that era knows no other databases.
+        """
+        if not self._backend.keeps_lineage:
+            return False
+        with self._lock:
+            if schema in self._eras:
+                return self._eras[schema] == "0.14"
+            if schema not in self._found_old:
+                self._found_old[schema] = is_of_old_era(self._schema(schema).values())
+            return self._found_old[schema]
+
+    def set_era(self, schema: str, era: Era | None) -> None:
+        """Say of which era a schema is; None to find it out from its tables."""
+        with self._lock:
+            self._eras.pop(schema, None)
+            if era is not None:
+                self._eras[schema] = era
+
     def load(self, schema: str, tables: Iterable[RawTable]) -> None:
         """Take in a schema as it was read before, in place of asking the database."""
         with self._lock:
@@ -84,6 +108,7 @@ class Catalog:
         with self._lock:
             self._raw.pop(schema, None)
             self._views.pop(schema, None)
+            self._found_old.pop(schema, None)
             self._stored = {name: t for name, t in self._stored.items() if name.schema != schema}
 
     def forget_all(self) -> None:
@@ -91,6 +116,7 @@ class Catalog:
         with self._lock:
             self._raw.clear()
             self._views.clear()
+            self._found_old.clear()
             self._stored.clear()
 
     def related(self, schema: str, *, fresh: bool = False) -> list[RawTable]:

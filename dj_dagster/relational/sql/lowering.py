@@ -19,6 +19,7 @@ from dj_dagster.relational.algebra.algebra import (
     Grouped,
     Joined,
     JSONPath,
+    Listed,
     Matches,
     Negated,
     Node,
@@ -61,6 +62,8 @@ class Lowering:
                 return self._grouped(node)
             case United():
                 return self._united(node)
+            case Listed():
+                return self._listed(node)
             case Topped():
                 return self._topped(node)
             case _:
@@ -189,6 +192,13 @@ class Lowering:
         nulls = {name: sa.null() for name in left.names if name not in key}
         rest = replace(rest, columns={**rest.columns, **nulls}, where=(*rest.where, missing))
         return _from(sa.union_all(first.select(*names), rest.select(*names)))
+
+    def _listed(self, node: Listed) -> Lowered:
+        names = node.heading.names
+        if not node.parts:
+            source = sa.select(*(sa.null().label(name) for name in names)).subquery()
+            return Lowered(source, dict(source.c), (sa.false(),))
+        return _from(sa.union_all(*(self._side(part).select(*names) for part in node.parts)))
 
     def _topped(self, node: Topped) -> Lowered:
         over = self.lower(node.source)
