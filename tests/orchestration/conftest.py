@@ -4,17 +4,46 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+from alembic.script import ScriptDirectory
 
 from dj_dagster.orchestration import SensorSettings
 from dj_dagster.orchestration.pauses import Budget
 from dj_dagster.relational.database.connection import Connection
 from tests.orchestration.lab import Lab, declare_lab
 
-SETTINGS = {"telemetry": {"enabled": False}, "nux": {"enabled": False}}
+SETTINGS = {
+    "telemetry": {"enabled": False},
+    "nux": {"enabled": False},
+    # Else two processes are started for each step, which copy what it prints.
+    "compute_logs": {
+        "module": "dagster._core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+    },
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def migrations_read_once() -> Iterator[None]:
+    """Keep Dagster from reading its hundred migration scripts anew for each database file.
+
+    It does so for each run, which would be a fifth of the time of these tests.
+    """
+    read = cache(lambda directory: list(load(directory)))
+    load = ScriptDirectory._load_revisions
+    directories: dict[str, ScriptDirectory] = {}
+
+    def load_once(self: ScriptDirectory) -> list[Any]:
+        return read(directories.setdefault(self.dir, self))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "_load_revisions", load_once)
+        yield
 
 
 @pytest.fixture(scope="session")
