@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from dj_dagster.relational.garbage.collector import garbage_collectors
 from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Table
+from dj_dagster.workflow.collisions import colliding_keys
 from dj_dagster.workflow.pending import orphans
 
 Say = Callable[[str], object]
@@ -64,6 +65,9 @@ def check_schema(
         say(f"table {full_name}")
         if found := orphans(table):
             yield Finding(str(table.name), f"{found} rows refer to a row that is not there.")
+        for first, second in colliding_keys(table):
+            text = f"({_shown(first)}) and ({_shown(second)}) are one key to a server's collation."
+            yield Finding(str(table.name), text)
         for attribute in table.heading.attributes.values():
             yield from _values(table, attribute, read_data=read_data)
     if schema.connection.stores.names:
@@ -109,11 +113,15 @@ def _values(table: Table, attribute: Attribute, *, read_data: bool) -> Iterator[
                     schema, _, name = attribute.table.partition(".")
                     decode(row, ObjectContext(connection.stores, schema, name, attribute.name, key))
             except DataJointError as error:
-                shown = ", ".join(f"{name}={value!r}" for name, value in key.items())
+                shown = _shown(key)
                 text = str(error).removeprefix(f"{place} ({shown}): ")
                 yield Finding(place, f"({shown}) {text}")
     except DataJointError as error:
         yield Finding(place, str(error).removeprefix(f"{place}: "))
+
+
+def _shown(key: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in key.items())
 
 
 def _look(chain: CodecChain, *, read_data: bool) -> Callable[[Any, ObjectContext], object] | None:

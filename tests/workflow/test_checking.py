@@ -76,3 +76,29 @@ def test_values_in_rows_and_orphans_are_found(schema: Any, film: Any) -> None:
     (found,) = check_schema(schema, read_data=True)
     assert "film.inline" in str(found)
     assert "film_id=3" in str(found)
+
+
+def test_keys_that_a_server_would_take_for_one_are_named(schema: Any) -> None:
+    @schema
+    class Cell(dj.Manual):
+        definition = """
+        cell : varchar(20)
+        number : int32
+        ---
+        label : varchar(20)
+        unique index (label)
+        """
+
+    apart = schema.connection.backend.tells_text_apart
+    Cell.insert([("Zelle", 1, "a"), ("zelle", 2, "b"), ("e", 1, "c")])
+    assert list(check_schema(schema)) == []
+    if apart:
+        Cell.insert([("zelle", 1, "B"), ("é", 1, "d ")])
+    pairs = [
+        ("cell='Zelle', number=1", "cell='zelle', number=1"),
+        ("cell='e', number=1", "cell='é', number=1"),
+        ("label='B'", "label='b'"),
+    ]
+    expected = [f"({a}) and ({b}) are one key to a server's collation." for a, b in pairs]
+    found = sorted(finding.text for finding in check_schema(schema))
+    assert found == (expected if apart else [])

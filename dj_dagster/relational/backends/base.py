@@ -58,6 +58,9 @@ class Backend(ABC):
     translates_sql: bool = False
     """Whether what users write in MySQL's SQL has to be said in other words."""
 
+    tells_text_apart: bool = False
+    """Whether texts are equal only if they are written alike; else a collation compares them."""
+
     keeps_lineage: bool = False
     """Whether schemas have DataJoint's ``~lineage`` table, which only DataJoint itself needs."""
 

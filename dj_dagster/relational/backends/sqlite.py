@@ -66,6 +66,7 @@ class SQLiteBackend(Backend):
     rolls_back_ddl = True
     checks_values = False
     translates_sql = True
+    tells_text_apart = True
 
     def create_engine(self, url: sa.URL) -> sa.Engine:
         """Return an engine; the folder of the database file is made."""
