@@ -34,6 +34,7 @@ import sqlalchemy as sa
 
 from dj_dagster.local_files import make_private_file
 from dj_dagster.model.job_settings import JobSettings
+from dj_dagster.objects.blob_format import ReadLimits
 from dj_dagster.objects.stores import Stores
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.display import Display
@@ -184,6 +185,7 @@ class Config(SettingsMapping):
             download_path=lambda: Path(self["download_path"]),
             semantic_check=lambda: self._settings.semantic_check,
             fetch_format=lambda: self._settings.fetch_format,
+            read_limits=lambda: ReadLimits(**self._settings.read_limits.model_dump()),
         )
         # The section itself, so that changes are seen.
         connection.display = cast(Display, self._settings.display)

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeGuard
 from pydantic import Field, InstanceOf
 
 from dj_dagster.local_files import DOWNLOADS, FOLDER
+from dj_dagster.objects.blob_format import DEFAULT_LIMITS
 from dj_dagster.settings_database import DatabaseSettings, Section
 
 
@@ -55,6 +56,15 @@ class GarbageSettings(Section):
     keep: float = Field(default=30 * 86_400, ge=0)
 
 
+class ReadLimitSettings(Section):
+    """What reading one packed value may cost; see `dj_dagster.objects.blob_format.ReadLimits`."""
+
+    unpacked_bytes: int = Field(default=DEFAULT_LIMITS.unpacked_bytes, ge=0)
+    # Deeper ones would use up Python's stack.
+    depth: int = Field(default=DEFAULT_LIMITS.depth, ge=1, le=200)
+    equal_hashes: int = Field(default=DEFAULT_LIMITS.equal_hashes, ge=1)
+
+
 class ProvenanceSettings(Section):
     """DataJoint's capture of where rows came from; kept for programs that read it."""
 
@@ -87,6 +97,7 @@ class Settings(Section):
     display: DisplaySettings = Field(default_factory=DisplaySettings)
     jobs: JobsSettings = Field(default_factory=JobsSettings)
     gc: GarbageSettings = Field(default_factory=GarbageSettings)
+    read_limits: ReadLimitSettings = Field(default_factory=ReadLimitSettings)
     provenance: ProvenanceSettings = Field(default_factory=ProvenanceSettings)
     # The very dict that was given: programs go on filling it.
     stores: InstanceOf[dict[str, Any]] = Field(default_factory=dict, repr=False)

@@ -10,7 +10,7 @@ from typing import Any
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.local_files import and_above, is_trusted
-from dj_dagster.settings_model import JobsSettings, section_names
+from dj_dagster.settings_model import JobsSettings, ReadLimitSettings, section_names
 
 FILE_NAMES = ("datajoint.json", "dj_local_conf.json")
 """Settings of a project, DataJoint 2's and 0.14's; of two in one folder the first is read."""
@@ -42,6 +42,10 @@ ENVIRONMENT = {
     "loglevel": "DJ_LOG_LEVEL",
     "display.diagram_direction": "DJ_DIAGRAM_DIRECTION",
     "display.diagram_theme": "DJ_DIAGRAM_THEME",
+    **{
+        f"read_limits.{name}": f"DJ_READ_LIMITS_{name.upper()}"
+        for name in ReadLimitSettings.model_fields
+    },
     **{f"jobs.{name}": f"DJ_JOBS_{name.upper()}" for name in JobsSettings.model_fields},
 }
 """The environment variable of a setting."""

@@ -17,17 +17,19 @@ from dj_dagster.errors import BlobError
 from dj_dagster.objects.blob_compression import deflated, inflated
 from dj_dagster.objects.blob_format import (
     COMPRESS_ABOVE,
+    DEFAULT_LIMITS,
     HEADERS,
     MATLAB_HEADER,
     PYTHON_HEADER,
     ZLIB_HEADER,
     MatCell,
     MatStruct,
+    ReadLimits,
 )
 from dj_dagster.objects.blob_reader import BlobReader, has_wide_sizes
 from dj_dagster.objects.blob_writer import BlobWriter
 
-__all__ = ["MatCell", "MatStruct", "is_packed", "pack", "unpack"]
+__all__ = ["MatCell", "MatStruct", "ReadLimits", "is_packed", "pack", "unpack"]
 
 
 def pack(value: Any, *, compress: bool = True) -> bytes:
@@ -61,26 +63,33 @@ def pack(value: Any, *, compress: bool = True) -> bytes:
     return b"".join(chunks) if shorter is None else shorter
 
 
-def unpack(data: bytes | bytearray | memoryview) -> Any:
+def unpack(data: bytes | bytearray | memoryview, limits: ReadLimits = DEFAULT_LIMITS) -> Any:
     """Read the value of a blob, trusting nothing in it.
+
+    Parameters
+    ----------
+    limits
+        What that may cost.
 
     Raises
     ------
     BlobError
-        If the bytes are not a whole, valid blob. No bytes can make this function run code, take
-        memory out of proportion to their length, or recurse without bound.
+        If the bytes are not a whole, valid blob, or reading them would cost more. No bytes can make
+        this function run code, take memory out of proportion to their length, or recurse without
+        bound.
     """
     # Read-only, so that no array is made of bytes that belong to the caller.
     view = memoryview(data).cast("B").toreadonly()
     if bytes(view[: len(ZLIB_HEADER)]) == ZLIB_HEADER:
-        view = inflated(view[len(ZLIB_HEADER) :])
+        view = inflated(view[len(ZLIB_HEADER) :], limits.unpacked_bytes)
     header = bytes(view[:4])
     if header not in (MATLAB_HEADER, PYTHON_HEADER):
         raise BlobError(
             f"Not a packed blob: it starts with {header!r}, not with one of "
             f"{', '.join(map(repr, HEADERS))}."
         )
-    return BlobReader(view[4:], wide=header != MATLAB_HEADER or has_wide_sizes(view[4:])).read_all()
+    wide = header != MATLAB_HEADER or has_wide_sizes(view[4:])
+    return BlobReader(view[4:], wide=wide, limits=limits).read_all()
 
 
 def is_packed(data: bytes | bytearray | memoryview) -> bool:

@@ -46,8 +46,13 @@ def deflated(chunks: Sequence[bytes | memoryview], size: int) -> bytes | None:
     return packed.getvalue() if packed.tell() < size else None
 
 
-def inflated(view: memoryview) -> memoryview:
+def inflated(view: memoryview, most: int) -> memoryview:
     """Decompress what follows the header ``ZL123``, never beyond the size that it declares.
+
+    Parameters
+    ----------
+    most
+        Bytes that it may become.
 
     Returns
     -------
@@ -58,13 +63,18 @@ def inflated(view: memoryview) -> memoryview:
     Raises
     ------
     BlobError
-        If it is damaged, or holds more or less than it declares.
+        If it is damaged, or holds more or less than it declares, or more than it may.
     """
     if len(view) < 8:
         raise BlobError("A compressed blob ends within its header.")
     (size,) = struct.unpack("<Q", view[:8])
     if size > len(view) * _MOST_INFLATION:
         raise BlobError(f"A compressed blob of {len(view)} bytes claims to hold {size} bytes.")
+    if size > most:
+        raise BlobError(
+            f"A compressed blob holds {size} bytes, and read_limits.unpacked_bytes = {most} may be "
+            "read: set it higher if the blob can be trusted."
+        )
     inflater = isal_zlib.decompressobj()
     # Grown as it fills: a forged size must not take memory.
     data = bytearray(_MISALIGNMENT)

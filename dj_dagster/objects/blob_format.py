@@ -8,6 +8,7 @@ and boolean arrays, cells and structs only. Readers treat both headers alike.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +23,28 @@ COMPRESS_ABOVE: Final = 1000
 
 MAX_DEPTH: Final = 128
 """Values inside values inside values: deeper ones are refused, written or read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLimits:
+    """What reading one packed value may cost, whoever has written it: settings ``read_limits``.
+
+    Attributes
+    ----------
+    unpacked_bytes
+        Bytes that a compressed blob may become: a thousandth of it is enough to pack them.
+    depth
+        Values inside values inside values.
+    equal_hashes
+        Keys of one dict or set that may have the same hash: each is compared with all before it.
+    """
+
+    unpacked_bytes: int = 4 * 2**30
+    depth: int = MAX_DEPTH
+    equal_hashes: int = 1000
+
+
+DEFAULT_LIMITS: Final = ReadLimits()
 
 MAX_NDIM: Final = 64
 """What numpy 2 can hold."""

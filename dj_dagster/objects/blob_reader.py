@@ -17,20 +17,18 @@ from dj_dagster.errors import BlobError
 from dj_dagster.objects.blob_format import (
     BOOL_ID,
     CHAR_ID,
+    DEFAULT_LIMITS,
     DTYPES,
-    MAX_DEPTH,
     MAX_NDIM,
     OBJECT_ID,
     SIZED_MINIMUM,
     Code,
     MatCell,
     MatStruct,
+    ReadLimits,
 )
 
 Array = np.ndarray[Any, Any]
-
-EQUAL_HASHES = 1000
-"""Keys of one dict or set that may have the same hash: each is compared with all before it."""
 
 _DAMAGE = (
     ValueError,
@@ -59,9 +57,15 @@ class BlobReader:
     ----------
     wide
         Whether sizes have 64 bits; they have 32 in blobs of old builds of mYm.
+    limits
+        What reading may cost.
     """
 
-    def __init__(self, data: memoryview, *, wide: bool = True) -> None:
+    def __init__(
+        self, data: memoryview, *, wide: bool = True, limits: ReadLimits = DEFAULT_LIMITS
+    ) -> None:
+        self._deepest = limits.depth
+        self._equal_hashes = limits.equal_hashes
         self._size = "Q" if wide else "I"
         self._data = data
         self._position = 0
@@ -89,8 +93,10 @@ class BlobReader:
         reader = _READERS.get(code)
         if reader is None:
             raise BlobError(f"Damaged blob: {code!r} is no type code (byte {self._position}).")
-        if self._depth > MAX_DEPTH:
-            raise BlobError(f"The blob is nested deeper than {MAX_DEPTH} levels.")
+        if self._depth > self._deepest:
+            raise BlobError(
+                f"The blob is nested deeper than read_limits.depth = {self._deepest} levels."
+            )
         self._depth += 1
         value = reader(self)
         self._depth -= 1
@@ -145,6 +151,18 @@ class BlobReader:
         if ndim > MAX_NDIM:
             raise BlobError(f"Damaged blob: an array of {ndim} dimensions.")
         return tuple(self.numbers(f"{ndim}{self._size}"))
+
+    def told_apart(self, keys: list[Any]) -> list[Any]:
+        """Return keys of which few have the same hash: a megabyte of others took 12 s to read."""
+        most = self._equal_hashes
+        if len(keys) > most:
+            value, count = Counter(map(hash, keys)).most_common(1)[0]
+            if count > most:
+                raise BlobError(
+                    f"The blob has {count} keys whose hash is {value}, and read_limits.equal_hashes"
+                    f" = {most} are read: it was probably made to keep its reader busy."
+                )
+        return keys
 
     def name(self) -> str:
         """Return a field's name, which a zero byte ends."""
@@ -267,23 +285,11 @@ def _records(reader: BlobReader) -> Array:
 
 def _dict(reader: BlobReader) -> dict[Any, Any]:
     parts = reader.items(reader.u64() * 2)
-    return dict(zip(_told_apart(parts[::2]), parts[1::2], strict=True))
+    return dict(zip(reader.told_apart(parts[::2]), parts[1::2], strict=True))
 
 
 def _set(reader: BlobReader) -> set[Any]:
-    return set(_told_apart(reader.items(reader.u64())))
-
-
-def _told_apart(keys: list[Any]) -> list[Any]:
-    """Return keys of which few have the same hash: a million bytes of others took 12 s to read."""
-    if len(keys) > EQUAL_HASHES:
-        most, count = Counter(map(hash, keys)).most_common(1)[0]
-        if count > EQUAL_HASHES:
-            raise BlobError(
-                f"The blob has {count} keys whose hash is {most}, at most {EQUAL_HASHES} are read: "
-                "it was probably made to keep its reader busy."
-            )
-    return keys
+    return set(reader.told_apart(reader.items(reader.u64())))
 
 
 def _int(reader: BlobReader) -> int:

@@ -31,15 +31,19 @@ class BlobCodec(Codec, register=False):
         """Pack a value."""
         return pack(value)
 
-    def decode(self, stored: bytes, *, key: Key = None) -> Any:
+    def decode(
+        self, stored: bytes, *, key: Key = None, context: ObjectContext | None = None
+    ) -> Any:
         """Unpack a value; bytes that were never packed, by another program, are returned as such.
 
         Raises
         ------
         BlobError
-            For packed bytes that are damaged.
+            For packed bytes that are damaged, or that cost more to read than the context allows.
         """
-        return unpack(stored) if is_packed(stored) else bytes(stored)
+        if not is_packed(stored):
+            return bytes(stored)
+        return unpack(stored, context.limits) if context is not None else unpack(stored)
 
     def describe(self, stored: Any, size: int | None = None) -> str | None:
         """Return type, shape and bytes."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from dj_dagster.objects.blob_format import DEFAULT_LIMITS, ReadLimits
 from dj_dagster.objects.stores import Stores
 
 
@@ -116,6 +117,8 @@ class ObjectContext:
         The primary key of the row, as far as it is known.
     download_path
         Folder where attachments are written to when they are fetched.
+    limits
+        What reading a packed value may cost.
     """
 
     stores: Stores
@@ -124,6 +127,7 @@ class ObjectContext:
     attribute: str
     key: Mapping[str, Any]
     download_path: Path = Path()
+    limits: ReadLimits = DEFAULT_LIMITS
 
     @property
     def place(self) -> str:

@@ -111,7 +111,9 @@ def _values(table: Table, attribute: Attribute, *, read_data: bool) -> Iterator[
                         fetch()
                 elif row is not None:
                     schema, _, name = attribute.table.partition(".")
-                    decode(row, ObjectContext(connection.stores, schema, name, attribute.name, key))
+                    limits = connection.read_limits
+                    place_of = (connection.stores, schema, name, attribute.name, key)
+                    decode(row, ObjectContext(*place_of, limits=limits))
             except DataJointError as error:
                 shown = _shown(key)
                 text = str(error).removeprefix(f"{place} ({shown}): ")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import struct
 import tracemalloc
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+import dj_dagster as dj
 from dj_dagster.errors import BlobError
-from dj_dagster.objects.blob import pack, unpack
+from dj_dagster.objects.blob import ReadLimits, pack, unpack
+from dj_dagster.settings import Config
+from tests.objects.equality import same
 from tests.objects.golden_blobs import GOLDEN
 from tests.objects.test_blob_round_trip import VALUES
 
@@ -171,3 +175,45 @@ def test_sizes_of_32_bits_are_read() -> None:
 def test_variable_width_strings_of_numpy_are_read_as_objects(wrap: Any) -> None:
     found = unpack(pack(wrap(np.array(["a", "bcd"], dtype=np.dtypes.StringDType()))))
     assert (found["names"] if isinstance(found, dict) else found).tolist() == ["a", "bcd"]
+
+
+def _deep(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "limits"),
+    [
+        (np.zeros(100_000), {"unpacked_bytes": 799_999}),
+        (_deep(30), {"depth": 20}),
+        ({number * (2**61 - 1): 0 for number in range(51)}, {"equal_hashes": 50}),
+        ({number * (2**61 - 1) for number in range(51)}, {"equal_hashes": 50}),
+    ],
+)
+def test_what_costs_more_than_a_limit_is_refused_by_the_limits_name(
+    value: Any, limits: dict[str, int], tmp_path: Path
+):
+    data = pack(value)
+    assert same(unpack(data), value)
+    (name,) = limits
+    with pytest.raises(BlobError, match=rf"read_limits\.{name}"):
+        unpack(data, ReadLimits(**limits))
+    config = Config({"database.url": f"sqlite:///{tmp_path / 'lab.sqlite'}"})
+    connection = config.connect()
+    table: Any = dj.Schema("lab", connection=connection)(
+        type("Probe", (dj.Manual,), {"definition": "probe : int32\n---\ndata : <blob>"})
+    )
+    table.insert1((1, value))
+    config[f"read_limits.{name}"] = limits[name]
+    with pytest.raises(dj.DataJointError, match=rf"lab\.probe\.data.*read_limits\.{name}"):
+        table.fetch1("data")
+    assert "probe" in repr(table())
+    connection.close()
+
+
+def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DJ_READ_LIMITS_UNPACKED_BYTES", "1000")
+    assert Config.found()["read_limits.unpacked_bytes"] == 1000

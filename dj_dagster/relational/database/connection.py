@@ -18,6 +18,7 @@ from dj_dagster.errors import (
 )
 from dj_dagster.local_files import DOWNLOADS, FOLDER
 from dj_dagster.model.job_settings import JobSettings
+from dj_dagster.objects.blob_format import DEFAULT_LIMITS, ReadLimits
 from dj_dagster.objects.codecs import CodecRegistry
 from dj_dagster.objects.stores import Stores
 from dj_dagster.relational.backends import Backend, backend_for
@@ -61,6 +62,8 @@ class Connection(Preferring):
     fetch_format
         What the old ``fetch()`` of whole rows returns when it is not told: ``"array"`` or
         ``"frame"``; a function is called each time.
+    read_limits
+        What reading one packed value may cost; a function is called each time.
 
     Examples
     --------
@@ -80,6 +83,7 @@ class Connection(Preferring):
         download_path: Path | Callable[[], Path] = Path(FOLDER, DOWNLOADS),
         semantic_check: bool | Callable[[], bool] = True,
         fetch_format: FetchFormat | Callable[[], FetchFormat] = "array",
+        read_limits: ReadLimits | Callable[[], ReadLimits] = DEFAULT_LIMITS,
     ) -> None:
         self._url = parsed_url(url)
         self.backend: Backend = backend_for(self._url)
@@ -87,7 +91,12 @@ class Connection(Preferring):
         self.stores = stores if stores is not None else Stores({})
         self.codecs = codecs if codecs is not None else CodecRegistry()
         self._preferences = Preferences(
-            safemode, jobs or JobSettings(), download_path, semantic_check, fetch_format
+            safemode,
+            jobs or JobSettings(),
+            download_path,
+            semantic_check,
+            fetch_format,
+            read_limits,
         )
         self.statements: StatementCache[Any] = StatementCache()
         self.display = Display()

@@ -9,6 +9,7 @@ from typing import Literal, TypeVar, cast
 
 from dj_dagster.local_files import DOWNLOADS, FOLDER
 from dj_dagster.model.job_settings import JobSettings
+from dj_dagster.objects.blob_format import DEFAULT_LIMITS, ReadLimits
 
 T = TypeVar("T")
 FetchFormat = Literal["array", "frame"]
@@ -23,6 +24,7 @@ class Preferences:
     download_path: Path | Callable[[], Path] = Path(FOLDER, DOWNLOADS)
     semantic_check: bool | Callable[[], bool] = True
     fetch_format: FetchFormat | Callable[[], FetchFormat] = "array"
+    read_limits: ReadLimits | Callable[[], ReadLimits] = DEFAULT_LIMITS
 
 
 class Preferring:
@@ -49,6 +51,11 @@ class Preferring:
     def fetch_format(self) -> FetchFormat:
         """What the old ``fetch()`` of whole rows returns when it is not told."""
         return _now(self._preferences.fetch_format)
+
+    @property
+    def read_limits(self) -> ReadLimits:
+        """What reading one packed value may cost."""
+        return _now(self._preferences.read_limits)
 
     @property
     def _download_path(self) -> Path:

@@ -14,6 +14,7 @@ import numpy as np
 from dj_dagster.errors import DefinitionError, InvalidValueError
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.types import Family
+from dj_dagster.objects.blob_format import ReadLimits
 from dj_dagster.objects.codecs import CodecChain, ObjectContext
 from dj_dagster.objects.external_pointer import ExternalPointerType
 from dj_dagster.objects.flight import in_flight
@@ -128,7 +129,8 @@ class RowDecoder:
             if isinstance(attribute.type, ExternalPointerType):
                 columns[position] = followed(self._connection, attribute, columns[position])
             rows = zip(columns[position], *keys, strict=True)
-            unpack = partial(self._unpacked, attribute, chain, self._connection.download_path)
+            reading = (self._connection.download_path, self._connection.read_limits)
+            unpack = partial(self._unpacked, attribute, chain, reading)
             at_once = chain.decodes_concurrently and len(fetched) > 1
             columns[position] = list((in_flight if at_once else map)(unpack, rows))
         return columns[: self._width]
@@ -148,7 +150,11 @@ class RowDecoder:
         return InvalidValueError(f"{error}{in_row(row)}")
 
     def _unpacked(
-        self, attribute: Attribute, chain: CodecChain, folder: Path, row: tuple[Any, ...]
+        self,
+        attribute: Attribute,
+        chain: CodecChain,
+        reading: tuple[Path, ReadLimits],
+        row: tuple[Any, ...],
     ) -> Any:
         value, *key = row
         if value is None:
@@ -156,7 +162,7 @@ class RowDecoder:
         schema, _, table = attribute.table.partition(".")
         names = (name for name, _ in self._key)
         place = dict(zip(names, key, strict=True))
-        context = ObjectContext(self._stores, schema, table, attribute.name, place, folder)
+        context = ObjectContext(self._stores, schema, table, attribute.name, place, *reading)
         unpacked = chain.decode(value, context)
         return (
             unpacked.squeeze() if self._squeeze and isinstance(unpacked, np.ndarray) else unpacked

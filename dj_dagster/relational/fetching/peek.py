@@ -184,7 +184,8 @@ class _Heavy:
     def context(self, connection: Connection, key: Mapping[str, Any]) -> ObjectContext:
         """Return where a value belongs."""
         schema, _, table = self._attribute.table.partition(".")
-        return ObjectContext(connection.stores, schema, table, self.name, key)
+        limits = connection.read_limits
+        return ObjectContext(connection.stores, schema, table, self.name, key, limits=limits)
 
     def described(self, context: ObjectContext, stored: Any, size: Any, most: int) -> ValuePreview:
         """Return what is shown of a value: its type where there is nothing else to say."""
