@@ -33,7 +33,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 
 from dj_dagster.local_files import make_private_file
-from dj_dagster.model.job_settings import JobSettings
+from dj_dagster.model.job_settings import JobSettings, Provenance
 from dj_dagster.objects.blob_format import ReadLimits
 from dj_dagster.objects.stores import Stores
 from dj_dagster.relational.database.connection import Connection
@@ -185,6 +185,7 @@ class Config(SettingsMapping):
             download_path=lambda: Path(self["download_path"]),
             semantic_check=lambda: self._settings.semantic_check,
             fetch_format=lambda: self._settings.fetch_format,
+            provenance=self._provenance,
             read_limits=lambda: ReadLimits(**self._settings.read_limits.model_dump()),
         )
         # The section itself, so that changes are seen.
@@ -194,6 +195,10 @@ class Config(SettingsMapping):
     def _jobs(self) -> JobSettings:
         known = JobSettings.__dataclass_fields__
         return JobSettings(**self._settings.jobs.model_dump(include=set(known)))
+
+    def _provenance(self) -> Provenance:
+        said = self._settings.provenance
+        return Provenance(said.capture, said.source, self._settings.strict_provenance)
 
     def _stores(self) -> dict[str, Any]:
         return embedded_store() | self._settings.stores

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any, Literal, TypeGuard
 
-from pydantic import Field, InstanceOf
+from pydantic import Field, InstanceOf, field_validator
 
 from dj_dagster.local_files import DOWNLOADS, FOLDER
 from dj_dagster.objects.blob_format import DEFAULT_LIMITS
@@ -66,10 +67,25 @@ class ReadLimitSettings(Section):
 
 
 class ProvenanceSettings(Section):
-    """DataJoint's capture of where rows came from; kept for programs that read it."""
+    """What is noted of where entered rows come from; see `dj_dagster.relational.provenance`.
+
+    Attributes
+    ----------
+    capture
+        Whether manual tables that are declared from now on get the hidden attribute ``_prov``, and
+        inserts fill it. `dj_dagster.deploy.add_prov_column` adds it to tables that are there.
+    source
+        What is noted of the system outside.
+    """
 
     capture: bool = False
     source: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("source")
+    @classmethod
+    def _is_json(cls, value: dict[str, Any]) -> dict[str, Any]:
+        json.dumps(value, default=str)
+        return value
 
 
 class Settings(Section):
@@ -88,6 +104,9 @@ class Settings(Section):
     semantic_check
         Whether queries refuse to match attributes of one name that no foreign key ties together.
         DataJoint 0.14 matched them by their names alone.
+    strict_provenance
+        Whether a `make` may only read tables that its own refers to, and only write rows of its
+        key: for tests of pipelines. DataJoint had it in 2.3.0 to 2.3.2.
     custom
         Yours: nothing here reads it.
     """
@@ -104,6 +123,7 @@ class Settings(Section):
     custom: Any = Field(default_factory=dict)
     safemode: bool = True
     semantic_check: bool = True
+    strict_provenance: bool = False
     download_path: str = f"{FOLDER}/{DOWNLOADS}"
     fetch_format: Literal["array", "frame"] = "array"
     loglevel: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"

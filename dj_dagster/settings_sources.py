@@ -37,6 +37,9 @@ ENVIRONMENT = {
     "stores": "DJ_STORES",
     "safemode": "DJ_SAFEMODE",
     "semantic_check": "DJ_SEMANTIC_CHECK",
+    "strict_provenance": "DJ_STRICT_PROVENANCE",
+    "provenance.capture": "DJ_PROVENANCE_CAPTURE",
+    "provenance.source": "DJ_PROVENANCE_SOURCE",
     "gc.grace": "DJ_GC_GRACE",
     "gc.keep": "DJ_GC_KEEP",
     "loglevel": "DJ_LOG_LEVEL",
@@ -125,13 +128,13 @@ def _environment() -> dict[str, Any]:
         for name, variable in ENVIRONMENT.items()
         if os.environ.get(variable)
     }
-    if "stores" in settings:
+    for name in {"stores", "provenance.source"} & settings.keys():
         try:
-            settings["stores"] = json.loads(settings["stores"])
+            settings[name] = json.loads(settings[name])
         except ValueError:
             # The text is not shown: it may hold keys.
             raise ConfigurationError(
-                "Settings: stores (DJ_STORES) cannot be read; write valid JSON."
+                f"Settings: {name} ({ENVIRONMENT[name]}) cannot be read; write valid JSON."
             ) from None
     return settings
 

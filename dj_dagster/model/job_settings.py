@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dj_dagster.model.declaration import AttributeDeclaration, Default, TableDefinition
 from dj_dagster.model.types import parse_type
@@ -58,6 +60,39 @@ JOB_METADATA = (
     ),
 )
 """The hidden columns of a computed table, as DataJoint 2.3.5 declares them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What is noted and checked of where rows come from.
+
+    Attributes
+    ----------
+    capture
+        Whether manual tables that are declared from now on have ``_prov``, and it is filled.
+    source
+        What is noted of the system outside, of any kind that JSON has.
+    strict
+        Whether a `make` may only read what it refers to, and only write rows of its own key.
+    """
+
+    capture: bool = False
+    source: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    strict: bool = False
+
+
+PROVENANCE = AttributeDeclaration(
+    "_prov",
+    parse_type("json"),
+    nullable=True,
+    comment="extrinsic provenance for a row that entered from outside",
+)
+"""The hidden column of a manual table, as DataJoint 2.3.5 declares it."""
+
+
+def with_provenance(definition: TableDefinition) -> TableDefinition:
+    """Return a definition with `PROVENANCE` at its end."""
+    return replace(definition, secondary=(*definition.secondary, PROVENANCE))
 
 
 def with_job_metadata(definition: TableDefinition) -> TableDefinition:

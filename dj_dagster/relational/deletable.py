@@ -132,5 +132,6 @@ class Deletable:
         found = self.connection.catalog.find(table)
         if found is not None:
             found.check_table("delete from")
+        write.check_writable(self.connection, table)
         refuse_oversights(self.node, f"delete from {table}")
         return table

@@ -15,11 +15,11 @@ import sqlalchemy as sa
 from dj_dagster.errors import DataJointError, DuplicateError, named_text
 from dj_dagster.relational.algebra.condition import make_condition
 from dj_dagster.relational.sql.lowering import Lowering
+from dj_dagster.relational.version import code_version
 from dj_dagster.workflow.make import Makes
 from dj_dagster.workflow.pending import Key, has_parents, is_present, rows_of
 from dj_dagster.workflow.running import MakeRunner
 from dj_dagster.workflow.sigterm import ToldToEnd
-from dj_dagster.workflow.version import code_version
 
 Status = Literal["made", "present", "missing", "reserved", "failed", "left"]
 

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 
 from dj_dagster.errors import ConnectionFailedError, DataJointError
 from dj_dagster.relational.database.retry import retried
+from dj_dagster.relational.version import code_version
 from dj_dagster.workflow.job_rows import Row
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.liveness import renewal
-from dj_dagster.workflow.version import code_version
 
 TICK = 0.5
 """Seconds between two looks at whether a make takes long."""

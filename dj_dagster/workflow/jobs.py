@@ -18,13 +18,13 @@ from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.table import Table
+from dj_dagster.relational.version import code_version
 from dj_dagster.workflow.job_rows import JobRows, Row, Worker
 from dj_dagster.workflow.job_table import create_queue, planned_key, queue_name
 from dj_dagster.workflow.make import Makes
 from dj_dagster.workflow.pending import check_restrictions, present, source
 from dj_dagster.workflow.refresh import Refresh
 from dj_dagster.workflow.shared_jobs import SharedJobs, ensure_jobs
-from dj_dagster.workflow.version import code_version
 
 STATUSES = ("pending", "reserved", "success", "error", "ignore")
 

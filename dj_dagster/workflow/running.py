@@ -8,10 +8,13 @@ from typing import Any
 
 from dj_dagster.errors import PopulateError
 from dj_dagster.relational.database.write import unit_of_work
-from dj_dagster.relational.database.write_buffer import WriteBuffer
+from dj_dagster.relational.database.write_buffer import Making, WriteBuffer
+from dj_dagster.relational.inserting.encode import RowEncoder
+from dj_dagster.relational.inserting.row_batch import Batch
 from dj_dagster.workflow.content_hash import content_hash
 from dj_dagster.workflow.make import Makes, in_three_parts
 from dj_dagster.workflow.surroundings import surroundings_kept
+from dj_dagster.workflow.upstream import Upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ class MakeRunner:
         """
         table = self.table
         with (
-            unit_of_work(table.connection, self._allowed) as buffer,
+            unit_of_work(table.connection, self._allowed, self._making(key)) as buffer,
             table.making(key),
             surroundings_kept(),
         ):
@@ -88,6 +91,22 @@ class MakeRunner:
                 )
         written = buffer.written
         return Made(written.get(table.name, 0), sum(written.values()), buffer.bytes)
+
+    def _making(self, key: Mapping[str, Any]) -> Making | None:
+        """Return what is noted and checked of where the rows of a key come from."""
+        table, wanted = self.table, self.table.connection.provenance
+        if not wanted.strict:
+            return Making(table.name, key) if wanted.capture else None
+        row = Batch({name: [value] for name, value in key.items()}, 1)
+        (encoded,) = RowEncoder(table.connection, table.stored, partial=True).encode([row])
+        values = (column[0] for column in encoded.values)
+        return Making(
+            table.name,
+            key,
+            dict(zip(encoded.columns, values, strict=True)),
+            readable=self._allowed | Upstream(table, key).tables,
+            writable=self._allowed,
+        )
 
     def _in_three_parts(self, key: Mapping[str, Any], buffer: WriteBuffer) -> None:
         table: Any = self.table

@@ -81,6 +81,11 @@ class Upstream:
     def __iter__(self) -> Iterator[str]:
         return map(self._table.connection.backend.full_name, self._reached)
 
+    @property
+    def tables(self) -> frozenset[TableName]:
+        """The ancestors."""
+        return frozenset(self._reached)
+
     def __repr__(self) -> str:
         return f"Upstream of {self._table.name} {self._key}: {', '.join(self)}"
 

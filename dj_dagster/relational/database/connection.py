@@ -17,7 +17,7 @@ from dj_dagster.errors import (
     TransientError,
 )
 from dj_dagster.local_files import DOWNLOADS, FOLDER
-from dj_dagster.model.job_settings import JobSettings
+from dj_dagster.model.job_settings import JobSettings, Provenance
 from dj_dagster.objects.blob_format import DEFAULT_LIMITS, ReadLimits
 from dj_dagster.objects.codecs import CodecRegistry
 from dj_dagster.objects.stores import Stores
@@ -64,6 +64,8 @@ class Connection(Preferring):
         ``"frame"``; a function is called each time.
     read_limits
         What reading one packed value may cost; a function is called each time.
+    provenance
+        What is noted and checked of where rows come from; a function is called each time.
 
     Examples
     --------
@@ -84,6 +86,7 @@ class Connection(Preferring):
         semantic_check: bool | Callable[[], bool] = True,
         fetch_format: FetchFormat | Callable[[], FetchFormat] = "array",
         read_limits: ReadLimits | Callable[[], ReadLimits] = DEFAULT_LIMITS,
+        provenance: Provenance | Callable[[], Provenance] | None = None,
     ) -> None:
         self._url = parsed_url(url)
         self.backend: Backend = backend_for(self._url)
@@ -97,6 +100,7 @@ class Connection(Preferring):
             semantic_check,
             fetch_format,
             read_limits,
+            provenance or Provenance(),
         )
         self.statements: StatementCache[Any] = StatementCache()
         self.display = Display()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeVar, cast
 
 from dj_dagster.local_files import DOWNLOADS, FOLDER
-from dj_dagster.model.job_settings import JobSettings
+from dj_dagster.model.job_settings import JobSettings, Provenance
 from dj_dagster.objects.blob_format import DEFAULT_LIMITS, ReadLimits
 
 T = TypeVar("T")
@@ -25,6 +25,7 @@ class Preferences:
     semantic_check: bool | Callable[[], bool] = True
     fetch_format: FetchFormat | Callable[[], FetchFormat] = "array"
     read_limits: ReadLimits | Callable[[], ReadLimits] = DEFAULT_LIMITS
+    provenance: Provenance | Callable[[], Provenance] = field(default_factory=Provenance)
 
 
 class Preferring:
@@ -56,6 +57,11 @@ class Preferring:
     def read_limits(self) -> ReadLimits:
         """What reading one packed value may cost."""
         return _now(self._preferences.read_limits)
+
+    @property
+    def provenance(self) -> Provenance:
+        """What is noted and checked of where rows come from."""
+        return _now(self._preferences.provenance)
 
     @property
     def _download_path(self) -> Path:

@@ -20,7 +20,7 @@ from dj_dagster.relational.backends.insert_statement import InsertStatement
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.culprit import refused_row
 from dj_dagster.relational.database.driver import run_sql
-from dj_dagster.relational.database.write_buffer import EncodedRows, WriteBuffer
+from dj_dagster.relational.database.write_buffer import EncodedRows, Making, WriteBuffer
 
 T = TypeVar("T")
 
@@ -74,7 +74,9 @@ def change(connection: Connection, work: Callable[[], T]) -> T:
 
 
 @contextmanager
-def unit_of_work(connection: Connection, allowed: frozenset[TableName]) -> Generator[WriteBuffer]:
+def unit_of_work(
+    connection: Connection, allowed: frozenset[TableName], making: Making | None = None
+) -> Generator[WriteBuffer]:
     """Collect the rows inserted inside and write them together at the end, or none of them.
 
     No transaction is open while the block runs, unless a query inside reads a table with collected
@@ -84,6 +86,8 @@ def unit_of_work(connection: Connection, allowed: frozenset[TableName]) -> Gener
     ----------
     allowed
         The computed tables that may be inserted into.
+    making
+        The `make` that runs inside.
 
     Raises
     ------
@@ -93,7 +97,7 @@ def unit_of_work(connection: Connection, allowed: frozenset[TableName]) -> Gener
     if connection.write_buffer is not None or connection.in_transaction:
         raise QueryError("A make cannot run inside another one, nor inside a transaction.")
     with ExitStack() as transaction:
-        buffer = WriteBuffer(allowed, transaction=transaction)
+        buffer = WriteBuffer(allowed, transaction=transaction, making=making)
         connection.write_buffer = buffer
         try:
             yield buffer
@@ -109,10 +113,33 @@ def unit_of_work(connection: Connection, allowed: frozenset[TableName]) -> Gener
 
 
 def flush_before_reading(connection: Connection, tables: frozenset[TableName]) -> None:
-    """Write the collected rows that a query over these tables must see."""
+    """Write the collected rows that a query over these tables must see.
+
+    Raises
+    ------
+    QueryError
+        If this thread's `make` may not read one of the tables.
+    """
     buffer = connection.write_buffer
-    if buffer is not None and buffer.touches(tables):
+    if buffer is None:
+        return
+    if buffer.making is not None:
+        buffer.making.check_read(tables)
+    if buffer.touches(tables):
         _flush(connection, buffer)
+
+
+def check_writable(connection: Connection, table: TableName) -> None:
+    """Refuse what this thread's `make` may not write to, where that is checked.
+
+    Raises
+    ------
+    QueryError
+        If it is neither the made table nor a part of it.
+    """
+    buffer = connection.write_buffer
+    if buffer is not None and buffer.making is not None:
+        buffer.making.check_write(table)
 
 
 def _flush(connection: Connection, buffer: WriteBuffer) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from dj_dagster.errors import DataJointError
+from dj_dagster.errors import DataJointError, QueryError
 from dj_dagster.model.table_name import TableName
 from dj_dagster.objects.keeping import StoredObjects
 from dj_dagster.relational.backends.insert_statement import InsertMode
@@ -41,6 +41,58 @@ class EncodedRows:
     objects: StoredObjects | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Making:
+    """The `make` that a unit of work is for.
+
+    Attributes
+    ----------
+    key
+        What it was called with.
+    stored_key
+        The same as the database stores it.
+    readable, writable
+        The tables that it may read and insert into; None where that is not checked.
+    """
+
+    table: TableName
+    key: Mapping[str, Any]
+    stored_key: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    readable: frozenset[TableName] | None = None
+    writable: frozenset[TableName] | None = None
+
+    def check_read(self, tables: frozenset[TableName]) -> None:
+        """Refuse to read tables that the made one does not refer to."""
+        if self.readable is None:
+            return
+        others = sorted(str(t) for t in tables - self.readable if not t.table.startswith("~"))
+        if others:
+            raise QueryError(
+                f"strict_provenance: the make of {self.table} is not permitted to read the "
+                f"undeclared {', '.join(others)}. Add a foreign key to what it reads, and use "
+                "self.upstream[Table]."
+            )
+
+    def check_write(self, table: TableName) -> None:
+        """Refuse to write a table other than the made one and its parts."""
+        if self.writable is not None and table not in self.writable:
+            raise QueryError(
+                f"strict_provenance: the make of {self.table} is not permitted to write {table}: "
+                "only the table itself and its parts."
+            )
+
+    def check_rows(self, rows: EncodedRows) -> None:
+        """Refuse rows of another key."""
+        given = dict(zip(rows.columns, rows.values, strict=True))
+        for name, wanted in self.stored_key.items():
+            other = next((v for v in given.get(name, ()) if v != wanted), wanted)
+            if other != wanted:
+                raise QueryError(
+                    f"strict_provenance: a row for {rows.table} has {name}={other!r}, which does "
+                    f"not match the current make() key: {dict(self.key)}."
+                )
+
+
 @dataclass(slots=True)
 class WriteBuffer:
     """What one unit of work collects.
@@ -49,6 +101,8 @@ class WriteBuffer:
     ----------
     allowed
         The tables that a `make` fills: its own and its parts.
+    making
+        The `make`, where something is noted or checked of where its rows come from.
     pending
         What is not yet written, in order of the insert calls.
     written
@@ -65,9 +119,12 @@ class WriteBuffer:
     bytes: int = 0
     failed: DataJointError | None = None
     transaction: ExitStack = field(default_factory=ExitStack)
+    making: Making | None = None
 
     def add(self, encoded: EncodedRows) -> None:
         """Collect rows."""
+        if self.making is not None:
+            self.making.check_rows(encoded)
         self.pending.append(encoded)
         self.note(encoded.table, encoded.count)
         self.bytes += encoded.bytes

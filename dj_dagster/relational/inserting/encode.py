@@ -12,6 +12,7 @@ from dj_dagster.errors import (
     UnknownAttributeError,
 )
 from dj_dagster.model.heading import Attribute
+from dj_dagster.model.job_settings import PROVENANCE
 from dj_dagster.objects.codecs import CodecChain, ObjectContext
 from dj_dagster.objects.flight import in_flight
 from dj_dagster.objects.keeping import StoredObjects
@@ -29,6 +30,7 @@ from dj_dagster.relational.inserting.insert_columns import (
 )
 from dj_dagster.relational.inserting.row_batch import Batch
 from dj_dagster.relational.inserting.row_sources import batches
+from dj_dagster.relational.provenance import record
 from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.values import checked, is_missing
 
@@ -65,6 +67,7 @@ class RowEncoder:
         self._ignore_extra_fields = ignore_extra_fields
         self._refuse = refuse
         self._partial = partial
+        self._origin = None if partial else record(connection, table)
         self._sizes: list[int] = []
         self._objects: list[dict[str, Any]] = []
         columns, packed = columns_of(table.heading, connection.backend)
@@ -106,6 +109,9 @@ class RowEncoder:
             values.append((value,))
         if not row.keys() <= set(names):
             return None
+        if self._origin is not None:
+            names.append(PROVENANCE.name)
+            values.append((self._origin,))
         return EncodedRows(
             self._table.name,
             tuple(names),
@@ -137,12 +143,15 @@ class RowEncoder:
             if column.attribute.name in batch.columns:
                 found[column.attribute.name] = self._column(column, batch)
         names = tuple(name for name in self._table.heading.attributes if name in found)
+        values = tuple(found[name] for name in names)
+        if self._origin is not None:
+            names, values = (*names, PROVENANCE.name), (*values, [self._origin] * batch.size)
         sizes, self._sizes = self._sizes, []
         objects, self._objects = self._objects, []
         return EncodedRows(
             self._table.name,
             names,
-            tuple(found[name] for name in names),
+            values,
             batch.size,
             key_of(self._table.heading),
             self._mode,

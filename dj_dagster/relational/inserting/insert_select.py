@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from dj_dagster.errors import MissingAttributeError, UnknownAttributeError
 from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.job_settings import PROVENANCE
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.algebra import Node
 from dj_dagster.relational.backends.insert_statement import InsertMode
@@ -89,6 +90,9 @@ def insert_select(
     mode: InsertMode,
 ) -> int:
     """Copy rows in one statement; the number that the database reports is returned."""
+    if all(PROVENANCE.name in h.all_attributes for h in (table.heading, source.heading)):
+        # The rows come from where those came from that are copied.
+        names = [*names, PROVENANCE.name]
     select = Lowering(connection.backend).lower(source).select(*names)
     key = tuple(name for name, attr in table.heading.all_attributes.items() if attr.in_key)
     target = connection.backend.sql_table(table.name, *map(sa.column, {*names, *key}))

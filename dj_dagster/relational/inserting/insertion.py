@@ -113,6 +113,7 @@ class Insertion(QueryExpression):
             self._check_direct_insert()
         stored = self.stored
         stored.check_table("insert into")
+        write.check_writable(self.connection, stored.name)
         mode = _mode(replace, skip_duplicates)
         # A list is never a query, and asking a protocol takes longer than checking a row.
         if not isinstance(rows, list | tuple) and isinstance(rows, HasNode):
@@ -184,6 +185,7 @@ class Insertion(QueryExpression):
                 f"update1 finds its row by the key: call it on {self.name} without restriction."
             )
         self.stored.check_table("update")
+        write.check_writable(self.connection, self.name)
         update_row(self.connection, self.stored, row)
 
     def validate(self, rows: Any, *, ignore_extra_fields: bool = False) -> ValidationResult:

@@ -13,7 +13,7 @@ from typing import Any
 from dj_dagster.compat import register_adapters
 from dj_dagster.errors import DataJointError, DefinitionError
 from dj_dagster.model.declaration import ForeignKeyDeclaration, TableDefinition
-from dj_dagster.model.job_settings import with_job_metadata
+from dj_dagster.model.job_settings import with_job_metadata, with_provenance
 from dj_dagster.model.names import Tier, sql_table_name
 from dj_dagster.model.table_name import TableName
 from dj_dagster.relational.binding import Binding
@@ -164,6 +164,8 @@ class Declaring:
         computed = cls.tier in (Tier.IMPORTED, Tier.COMPUTED)
         if computed and self.connection.job_settings.add_job_metadata:
             definition = with_job_metadata(definition)
+        if cls.tier is Tier.MANUAL and self.connection.provenance.capture:
+            definition = with_provenance(definition)
 
         def find(item: ForeignKeyDeclaration) -> StoredTable:
             if item.target == "self":
