@@ -39,6 +39,10 @@ class Schema(OldSchema, RelationalSchema):
         ``database.create_tables`` decides by default.
     add_objects
         Further names, which come before those of the context.
+    era
+        ``"0.14"`` or ``"2.3"``: in whose layout new tables are declared on MySQL and MariaDB, so
+        that DataJoint of that era can use them; by default that of the tables that there are, or
+        the later one.
     """
 
     tier_classes = MappingProxyType(
@@ -54,6 +58,7 @@ class Schema(OldSchema, RelationalSchema):
         create_schema: bool = True,
         create_tables: bool | None = None,
         add_objects: Mapping[str, Any] | None = None,
+        era: str | None = None,
     ) -> None:
         if create_tables is None and connection is None:
             create_tables = config()["database.create_tables"]
@@ -64,6 +69,7 @@ class Schema(OldSchema, RelationalSchema):
             create_schema=create_schema,
             create_tables=create_tables,
             add_objects=add_objects,
+            era=era,
         )
 
     @property

@@ -178,7 +178,7 @@ class CodecRegistry:
         if type.family is Family.BYTES and not type.core:
             return CodecChain((self.get("blob"),), type)
         if isinstance(type, ExternalPointerType):
-            return self._pointer_chain(str(type.codec))
+            return self._pointer_chain(type)
         codecs: dict[str, Codec] = {}
         inner, store = type, type.store
         while inner.codec is not None:
@@ -190,11 +190,13 @@ class CodecRegistry:
             store = store if inner.store is None else inner.store
         return CodecChain(tuple(codecs.values()), inner, store)
 
-    def _pointer_chain(self, name: str) -> CodecChain:
+    def _pointer_chain(self, type: ExternalPointerType) -> CodecChain:
         """Return the chain of a pointer of DataJoint 0.14, an adapter before it if it has one."""
-        pointer = ExternalPointerCodec()
+        name = str(type.codec)
         adapters = () if name in KINDS else (self.get(name),)
-        return CodecChain((*adapters, pointer), parse_type(pointer.get_dtype(True)))
+        kind = parse_type(adapters[0].get_dtype(True)).codec if adapters else name
+        pointer = ExternalPointerCodec(kind if kind in KINDS else "blob")
+        return CodecChain((*adapters, pointer), parse_type(pointer.get_dtype(True)), type.store)
 
     def _unknown(self, name: str) -> DefinitionError:
         names = self.names

@@ -8,20 +8,22 @@ attachment  ``schema/ab/cd/abcd….name``, the file                  of name, ze
 filepath    wherever the user put it                               of its path
 ==========  =====================================================  =================================
 
-The `contents_hash` of a filepath is that of the file. They are read, never written.
+The `contents_hash` of a filepath is that of the file.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from dj_dagster.errors import ChecksumError, MissingExternalFile, ObjectError
+from dj_dagster.errors import ChecksumError, InvalidValueError, MissingExternalFile, ObjectError
 from dj_dagster.model.types import AttributeType, Family
+from dj_dagster.objects.blob import pack
 from dj_dagster.objects.byte_codecs import AttachCodec, BlobCodec
 from dj_dagster.objects.codec import Codec, ObjectContext
 from dj_dagster.objects.file_store import FileStore
@@ -63,9 +65,18 @@ class ExternalObject:
 
 
 class ExternalPointerCodec(Codec, register=False):
-    """Reads what a pointer stands for, once its row has been looked up."""
+    """What a pointer stands for: read once its row has been looked up, written before the row is.
+
+    Parameters
+    ----------
+    kind
+        Which of `KINDS` values are written as.
+    """
 
     name = "external"
+
+    def __init__(self, kind: str = "blob") -> None:
+        self._kind = kind
 
     def get_dtype(self, is_store: bool) -> str:
         """Return what the column holds."""
@@ -73,18 +84,43 @@ class ExternalPointerCodec(Codec, register=False):
         return "uuid"
 
     def validate(self, value: Any) -> None:
-        """Refuse all values."""
-        raise TypeError(
-            "the column was made by DataJoint 0.14 and points into its table of external objects, "
-            "which is read and not written here: add an attribute of a type such as <blob@store> "
-            "to the table, or migrate the schema with DataJoint 2, and insert into that"
-        )
+        """Accept paths for files, and any value for a blob."""
+        if self._kind != "blob" and not isinstance(value, str | os.PathLike):
+            raise TypeError(f"<{self._kind}@> takes the path of a file, not {type(value).__name__}")
 
     def encode(
-        self, value: Any, *, key: Mapping[str, Any] | None = None, store_name: str | None = None
-    ) -> Any:
-        """Never reached: no value is valid."""
-        raise ObjectError(f"{value!r:.80} cannot be written as an object of DataJoint 0.14.")
+        self,
+        value: Any,
+        *,
+        key: Mapping[str, Any] | None = None,
+        store_name: str | None = None,
+        context: ObjectContext | None = None,
+    ) -> ExternalObject:
+        """Put an object into its store, and return the row that is to say where it lies.
+
+        Raises
+        ------
+        InvalidValueError
+            If a file is not where it can be stored from.
+        """
+        del key
+        if context is None:
+            raise ObjectError("An external object is written in the context of its attribute.")
+        store = context.stores.get(store_name)
+        if self._kind == "filepath":
+            return _placed_file(store, os.fspath(value))
+        if self._kind == "blob":
+            data = hashed = pack(value)
+            name = None
+        else:
+            name = Path(value).name
+            data = _file_data(Path(value))
+            hashed = name.encode() + b"\0" + data
+        found = ExternalObject(store.name, _digest(hashed), len(data), name)
+        path = external_path(store, context.schema, found)
+        if not store.exists(path) or store.size(path) != len(data):
+            store.put(path, data)
+        return found
 
     def decode(
         self,
@@ -127,13 +163,74 @@ def external_path(store: Store, schema: str, found: ExternalObject) -> str:
     return "/".join([schema, *folds, digest + suffix])
 
 
+def _file_data(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InvalidValueError(f"{file} cannot be attached: {error.strerror or error}") from error
+
+
+def _placed_file(store: Store, given: str) -> ExternalObject:
+    """Return the row of a file, which is copied to the store from its stage if it is not there.
+
+    Raises
+    ------
+    InvalidValueError
+        If it lies in neither, or the store has another file of that path.
+    """
+    stage = store.settings.stage
+    folders = [Path(stage).expanduser()] if stage else []
+    local = store.local_path("x")
+    folders += [local.parent] if local is not None else []
+    path = _path_below(folders, given)
+    if path is None:
+        places = " nor ".join(map(str, folders)) or "a stage, which its settings do not name"
+        raise InvalidValueError(f"{given} lies in neither {places} of store '{store.name}'.")
+    path = checked_path(path)
+    staged = Path(stage).expanduser() / path if stage else None
+    there = store.exists(path)
+    if staged is not None and staged.is_file():
+        size, contents = staged.stat().st_size, _file_hash(staged)
+        if not there:
+            store.put_file(path, staged)
+        elif _stored_hash(store, path) != contents:
+            raise InvalidValueError(
+                f"A different version of {path} is in store '{store.name}' already: give the file "
+                "another name."
+            )
+    elif there:
+        size, contents = store.size(path), _stored_hash(store, path)
+    else:
+        raise InvalidValueError(f"There is no file {given} for store '{store.name}'.")
+    return ExternalObject(store.name, _digest(path.encode()), size, None, path, contents)
+
+
+def _path_below(folders: list[Path], given: str) -> str | None:
+    """Return the path of a file below one of the folders; one that is not absolute is such."""
+    if not Path(given).is_absolute():
+        return given
+    for folder in folders:
+        if Path(given).is_relative_to(folder):
+            return Path(given).relative_to(folder).as_posix()
+    return None
+
+
+def _stored_hash(store: Store, path: str) -> UUID:
+    local = store.local_path(path)
+    return _file_hash(local) if local is not None else _digest(store.get(path))
+
+
+def _digest(data: bytes) -> UUID:
+    return UUID(bytes=hashlib.md5(data, usedforsecurity=False).digest())
+
+
 def _content(store: Store, found: ExternalObject, schema: str) -> bytes:
     """Return the bytes that were hashed: an attachment's with its name in front."""
     path = external_path(store, schema, found)
     data = store.get(path)
     if found.attachment_name is not None:
         data = found.attachment_name.encode() + b"\0" + data
-    _check(store, path, UUID(bytes=hashlib.md5(data, usedforsecurity=False).digest()), found.hash)
+    _check(store, path, _digest(data), found.hash)
     return data
 
 
@@ -152,7 +249,7 @@ def _file(store: Store, found: ExternalObject, path: str, context: ObjectContext
     copy = (Path(stage).expanduser() if stage else context.download_path) / checked_path(path)
     if not copy.is_file() or _file_hash(copy) != found.contents_hash:
         data = store.get(path)
-        digest = UUID(bytes=hashlib.md5(data, usedforsecurity=False).digest())
+        digest = _digest(data)
         _check(store, path, digest, found.contents_hash)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(data)

@@ -55,11 +55,11 @@ class Eras:
             return [tuple(row) for row in found] if found.returns_rows else []
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def clients(
     server_url: str, old_datajoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[dj.Connection, OldClient, Path]]:
-    """Both clients, for the tests of a file."""
+    """Both clients; the old one takes a while to start."""
     folder = tmp_path_factory.mktemp("eras")
     for name in ("main", "stage"):
         (folder / name).mkdir()
@@ -67,7 +67,7 @@ def clients(
     stores = {"main": {"protocol": "file", **place}}
     ours = dj.Connection(
         server_url,
-        stores=dj.Stores(stores),
+        stores=dj.Stores({"default": "main", **stores}),
         safemode=False,
         download_path=folder / "downloads",
     )

@@ -281,9 +281,15 @@ def test_what_is_missing_or_damaged(old: Any, legacy: Legacy) -> None:
     bare.close()
 
 
-def test_old_pointers_are_not_written(old: Any) -> None:
-    with pytest.raises(dj.InvalidValueError, match=r"movie.*DataJoint 0\.14.*<blob@store>"):
-        old.Scan.insert1({"subject_id": 1, "scan": 1, "movie": [1]}, allow_direct_insert=True)
+def test_old_columns_are_written(old: Any, legacy: Legacy) -> None:
+    legacy.folder.mkdir(exist_ok=True)
+    (legacy.folder / "b.dat").write_bytes(b"b")
+    values = {"movie": [1], "graph": {(1, 2), (2, 3)}, "file": "b.dat"}
+    old.Scan.insert1({"subject_id": 1, "scan": 0, **values}, allow_direct_insert=True)
+    found = (old.Scan & "scan = 0").fetch1()
+    assert found["movie"] == [1]
+    assert found["graph"] == {(1, 2), (2, 3)}
+    assert Path(found["file"]).read_bytes() == b"b"
     old.Scan.insert1({"subject_id": 1, "scan": 1, "mesh": {(1, 2)}}, allow_direct_insert=True)
     assert (old.Scan & "scan = 1").fetch1("mesh") == {(1, 2)}
     old.Subject.insert1({"subject_id": 3, "notes": {"weight": 20.5}})

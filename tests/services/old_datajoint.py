@@ -57,9 +57,9 @@ def install(folder: Path) -> None:
     ServiceMissingError
         If that fails.
     """
-    installer = [shutil.which("uv") or "uv", "pip", "install", "--python", sys.executable]
-    if shutil.which("uv") is None:
-        installer = [sys.executable, "-m", "pip", "install"]
+    uv = os.environ.get("UV") or shutil.which("uv")
+    installer = [uv, "pip", "install", "--python", sys.executable] if uv else []
+    installer = installer or [sys.executable, "-m", "pip", "install"]
     command = [*installer, "--quiet", "--no-deps", "--target", str(folder), *PACKAGES]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -109,6 +109,8 @@ def old_client(
         "download_path": str(cwd),
     }
     clean = {name: value for name, value in os.environ.items() if not name.startswith("DJ_")}
+    # It counts as experimental there.
+    clean["DJ_SUPPORT_FILEPATH_MANAGEMENT"] = "TRUE"
     process = subprocess.Popen(
         [sys.executable, "-c", _CLIENT],
         stdin=subprocess.PIPE,

@@ -171,7 +171,7 @@ def _write_whole(
 def _only_statement(
     connection: Connection, encoded: Sequence[EncodedRows]
 ) -> InsertStatement | None:
-    if len(encoded) != 1:
+    if len(encoded) != 1 or encoded[0].before:
         return None
     if encoded[0].count == 1:
         return next(_statements(connection, encoded[0]))
@@ -192,7 +192,14 @@ def _write(
     connection: Connection, encoded: Iterable[EncodedRows], written: Written | None = None
 ) -> None:
     for rows in encoded:
+        write_before(connection, rows)
         _run(connection, rows, _statements(connection, rows), written)
+
+
+def write_before(connection: Connection, encoded: EncodedRows) -> None:
+    """Write the rows that others refer to, in this thread's transaction."""
+    for rows in encoded.before:
+        _run(connection, rows, _statements(connection, rows))
 
 
 def _statements(connection: Connection, rows: EncodedRows) -> Iterator[InsertStatement]:

@@ -29,6 +29,8 @@ class EncodedRows:
         Size of the packed blobs among the values, objects in stores included.
     objects
         What was written to stores for these rows.
+    before
+        Rows of hidden tables that these refer to, which are written first.
     """
 
     table: TableName
@@ -39,6 +41,7 @@ class EncodedRows:
     mode: InsertMode = "insert"
     bytes: int = 0
     objects: StoredObjects | None = None
+    before: tuple[EncodedRows, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

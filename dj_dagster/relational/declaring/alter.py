@@ -23,6 +23,7 @@ from dj_dagster.relational.declaring.alteration import (
 )
 from dj_dagster.relational.declaring.conversion import changes_values, converted
 from dj_dagster.relational.declaring.declare import reported
+from dj_dagster.relational.declaring.old_layout import ensure_external_tables
 from dj_dagster.relational.declaring.plan import PlannedTable
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.stored import StoredTable
@@ -68,11 +69,12 @@ def alter_table(connection: Connection, plan: PlannedTable, confirm: Confirm | N
             raise altered_meanwhile(plan.name)
         _check_rows(connection, now.stored, changes)
     try:
+        ensure_external_tables(connection, plan)
         if connection.backend.alters_tables:
             alter_statement.alter(connection, present, changes)
         else:
             rebuild.rebuild(connection, present, changes)
-        if connection.backend.keeps_lineage:
+        if connection.backend.keeps_lineage and not plan.old:
             lineage.write(connection, plan.name, plan.lineage)
     finally:
         # Tables that refer to it take over types from it.

@@ -17,6 +17,7 @@ from dj_dagster.relational.declaring.describe import (
     index_line,
     own_indexes,
 )
+from dj_dagster.relational.declaring.old_layout import external_keys
 from dj_dagster.relational.declaring.plan import PlannedColumn, PlannedTable
 from dj_dagster.relational.declaring.sameness import (
     index_key,
@@ -141,15 +142,26 @@ def alteration(
         if not any(same_foreign_key(new, planned) for planned in plan.foreign_keys)
     ]
     _check_foreign_keys(plan, [*added_keys, *dropped_keys])
+    pointed = [_renamed_key(key, names) for key in external_keys(present.raw)]
+    added_keys += [
+        key for key in plan.external if not any(same_foreign_key(key, old) for old in pointed)
+    ]
+    staying_keys = [key for key in pointed if _stays(key, plan)]
+    dropped_external = [
+        key
+        for key, new in zip(external_keys(present.raw), pointed, strict=True)
+        if new not in staying_keys
+    ]
+    made_by_server = [*plan.foreign_keys, *plan.external, *staying_keys]
     columns = [names.get(column.name, column.name) for column in present.raw.columns]
     order = _order(present, plan, names, dropped_keys)
     staying = [name for name in order if name in columns]
     wanted_indexes = [
         replace(index, parts=tuple(map(index_part, index.parts)), line=0)
-        for index in own_indexes(plan.indexes, plan.foreign_keys, server_indexes_keys)
+        for index in own_indexes(plan.indexes, made_by_server, server_indexes_keys)
     ]
     found = {name: _renamed_index(index, names) for name, index in present.indexes.items()}
-    kept = own_indexes(found.values(), plan.foreign_keys, server_indexes_keys)
+    kept = own_indexes(found.values(), made_by_server, server_indexes_keys)
     extra, missing = _difference(found, kept, wanted_indexes)
     return Alteration(
         plan,
@@ -165,7 +177,7 @@ def alteration(
         ),
         staying != [name for name in columns if name in staying],
         tuple(added_keys),
-        tuple(dropped_keys),
+        (*dropped_keys, *dropped_external),
         tuple(missing),
         extra,
         plan.comment != present.raw.comment,
@@ -252,14 +264,17 @@ def _differs(
         (old.nullable, old.comment) != (new.nullable, new.comment)
         or not same_type(old.type, new.type)
         or not same_default(old.default, new.default, new.type)
-        # Whether the column's comment carries its type: an inherited one has that of its parent.
+        # An inherited column has the type of its parent, which its comment may carry or not.
         or (column.declared is None and (stored.comment != column.comment))
-        or (
-            column.declared is not None
-            and column.declared.core
-            and split_comment(stored.comment)[0] is None
-        )
     )
+
+
+def _stays(pointer: ForeignKey, plan: PlannedTable) -> bool:
+    """Whether a column goes on pointing into the store that it points into."""
+    (name,) = pointer.attributes
+    planned = [key.parent for key in plan.external if name in key.attributes]
+    there = any(column.name == name for column in plan.columns)
+    return there and (not planned or planned == [pointer.parent])
 
 
 def _renamed_key(foreign_key: ForeignKey, names: Mapping[str, str]) -> ForeignKey:

@@ -112,7 +112,7 @@ def _table(plan: PlannedTable, backend: Backend, name: TableName) -> sa.Table:
     columns = [_column(column, backend) for column in plan.columns]
     constraints = [
         _constraint(foreign_key, number, {name: columns}, metadata, backend)
-        for number, foreign_key in enumerate(plan.foreign_keys, 1)
+        for number, foreign_key in enumerate([*plan.foreign_keys, *plan.external], 1)
     ]
     names = {column.name for column in plan.columns}
     return sa.Table(
@@ -216,7 +216,8 @@ def _constraint(
         list(foreign_key.attributes),
         [targets[parent_name] for parent_name in foreign_key.attributes.values()],
         name=_constraint_name(foreign_key.child, number),
-        onupdate="CASCADE",
+        # Hashes of external objects never change.
+        onupdate="RESTRICT" if foreign_key.parent.table.startswith("~") else "CASCADE",
         ondelete="RESTRICT",
         info={"foreign_key": foreign_key},
     )

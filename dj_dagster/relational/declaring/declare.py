@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 
 from sqlalchemy.engine import Connection as SAConnection
 
@@ -21,9 +22,10 @@ from dj_dagster.model.types import Family
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.reported import raw_table
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.headings import split_comment
+from dj_dagster.relational.database.headings import EXTERNAL_PREFIX, split_comment
 from dj_dagster.relational.declaring import lineage
 from dj_dagster.relational.declaring.ddl import create_statements, in_server_words
+from dj_dagster.relational.declaring.old_layout import ensure_external_tables, in_old_layout
 from dj_dagster.relational.declaring.plan import (
     FindParent,
     Place,
@@ -117,9 +119,7 @@ def ensure_table(
     if stored is not None:
         if not name.table.startswith("~"):
             with suppress(DefinitionError):
-                _warn_of_differences(
-                    stored, plan_table(name, definition, find, connection.codecs, place)
-                )
+                _warn_of_differences(stored, planned(connection, name, definition, find, place))
         return
     if not create:
         raise MissingTableError(
@@ -127,14 +127,40 @@ def ensure_table(
         )
     if connection.in_transaction:
         raise QueryError(f"The table {name} cannot be declared inside a transaction.")
-    plan = plan_table(name, definition, find, connection.codecs, place)
+    plan = planned(connection, name, definition, find, place)
     create_table(connection, plan)
     _warn_of_stores(connection, plan)
+
+
+def planned(
+    connection: Connection,
+    name: TableName,
+    definition: TableDefinition,
+    find: FindParent,
+    place: Place = nowhere,
+) -> PlannedTable:
+    """Return the table that a definition asks for, in the layout of its schema.
+
+    Raises
+    ------
+    DefinitionError
+        If the definition refers to what is not there, or to what that layout does not have.
+    """
+    plan = plan_table(name, definition, find, connection.codecs, place)
+    hidden = name.table.startswith("~")
+    if hidden or not connection.catalog.is_old(name.schema):
+        return plan
+    return in_old_layout(connection, plan)
 
 
 def create_table(connection: Connection, plan: PlannedTable) -> None:
     """Create a planned table with its comments and lineage, unless it has come to be meanwhile."""
     backend = connection.backend
+    notes_lineage = backend.keeps_lineage and not plan.old and not plan.name.table.startswith("~")
+    if notes_lineage:
+        # First, so that nobody takes the schema for one of 0.14 meanwhile.
+        lineage.ensure(connection, plan.name.schema)
+    ensure_external_tables(connection, plan)
     with ddl_block(connection) as session:
         statements = create_statements(in_server_words(plan, backend), backend)
         created = backend.create_table(session, plan.name, list(statements))
@@ -146,7 +172,7 @@ def create_table(connection: Connection, plan: PlannedTable) -> None:
     else:
         # Where another process was faster, its definition may differ.
         connection.catalog.forget(plan.name.schema)
-    if backend.keeps_lineage and not plan.name.table.startswith("~"):
+    if notes_lineage:
         lineage.write(connection, plan.name, plan.lineage)
 
 
@@ -201,11 +227,17 @@ def reported(plan: PlannedTable, backend: Backend) -> RawTable:
     ]
     references = [(key.parent, key.attributes) for key in plan.foreign_keys]
     unique = [index.parts for index in plan.indexes if index.unique]
-    return raw_table(plan.name, plan.comment, columns, plan.key, references, unique)
+    found = raw_table(plan.name, plan.comment, columns, plan.key, references, unique)
+    stores = [(key, key.parent.table.removeprefix(EXTERNAL_PREFIX)) for key in plan.external]
+    return replace(
+        found, external={name: store for key, store in stores for name in key.attributes}
+    )
 
 
 def _is_reported_otherwise(plan: PlannedTable, backend: Backend) -> bool:
     """Whether the server has names of its own for types of the table: native types, left bare."""
+    if plan.old:
+        return True
     kinds = [column.declared for column in plan.columns if column.declared is not None]
     return any(kind.auto_increment or (backend.keeps_comments and not kind.core) for kind in kinds)
 

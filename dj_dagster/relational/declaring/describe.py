@@ -12,6 +12,7 @@ from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import Family, without_counter
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.headings import FindTable
+from dj_dagster.relational.declaring.old_layout import external_keys
 from dj_dagster.relational.declaring.plan import inherited_column
 from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn, StoredTable
 
@@ -46,7 +47,8 @@ def definition_of(
     raw, stored = connection.catalog.raw(name), connection.catalog.find(name)
     if raw is None or stored is None:
         raise MissingTableError(f"There is no table {name} in {connection.url} to describe.")
-    shown = own_indexes(indexes.values(), raw.foreign_keys, connection.backend.indexes_in_table)
+    keys = [*raw.foreign_keys, *external_keys(raw)]
+    shown = own_indexes(indexes.values(), keys, connection.backend.indexes_in_table)
     description = _Description(connection, raw, stored, shown)
     lines = [*description.lines(spell), *map(index_line, description.indexes)]
     comment = " ".join(raw.comment.split())

@@ -20,6 +20,15 @@ CREATE TABLE IF NOT EXISTS {} (
 """
 
 
+def ensure(connection: Connection, schema: str) -> None:
+    """Create the record of a schema, unless it is there."""
+    record = TableName(schema, "~lineage")
+    if connection.catalog.raw(record) is None:
+        with connection.cursor() as session:
+            session.exec_driver_sql(_CREATE.format(_quoted(connection, record)))
+        connection.catalog.forget(schema)
+
+
 def write(connection: Connection, table: TableName, origins: Mapping[str, str]) -> None:
     """Note the origin of a table's attributes, ``{attribute: schema.table.attribute}``.
 

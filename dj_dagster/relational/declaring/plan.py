@@ -68,7 +68,15 @@ class PlannedColumn:
 
 @dataclass(frozen=True, slots=True)
 class PlannedTable:
-    """A table to create, all names resolved."""
+    """A table to create, all names resolved.
+
+    Attributes
+    ----------
+    old
+        Whether it is in the layout of DataJoint 0.14.
+    external
+        The foreign keys by which columns then point into the tables of external objects.
+    """
 
     name: TableName
     comment: str
@@ -77,6 +85,8 @@ class PlannedTable:
     foreign_keys: tuple[ForeignKey, ...]
     indexes: tuple[IndexDeclaration, ...]
     lineage: dict[str, str]
+    old: bool = False
+    external: tuple[ForeignKey, ...] = ()
 
 
 def nowhere(line: int) -> AbstractContextManager[None]:

@@ -14,6 +14,7 @@ from dj_dagster.model.types import parse_type
 from dj_dagster.objects.external_pointer import ExternalObject
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.headings import EXTERNAL_PREFIX
+from dj_dagster.relational.database.write_buffer import EncodedRows
 
 _COLUMNS = ("hash", "size", "attachment_name", "filepath", "contents_hash")
 _CHUNK = 10_000
@@ -55,6 +56,32 @@ def external_objects(
                 None if contents is None else _uuid(connection, contents),
             )
     return found
+
+
+def tracking_rows(
+    connection: Connection, schema: str, objects: Iterable[ExternalObject]
+) -> tuple[EncodedRows, ...]:
+    """Return the rows of hidden tables that say where objects lie; those that are there stay."""
+    encode = connection.backend.encoder(_UUID) or (lambda value: value)
+    by_store: dict[str, dict[UUID, ExternalObject]] = {}
+    for one in objects:
+        by_store.setdefault(one.store, {})[one.hash] = one
+    found: list[EncodedRows] = []
+    for store, given in by_store.items():
+        rows = [
+            (
+                encode(one.hash),
+                one.size,
+                one.attachment_name,
+                one.filepath,
+                None if one.contents_hash is None else encode(one.contents_hash),
+            )
+            for one in given.values()
+        ]
+        name = TableName(schema, f"{EXTERNAL_PREFIX}{store}")
+        values = tuple(zip(*rows, strict=True))
+        found.append(EncodedRows(name, _COLUMNS, values, len(rows), ("hash",), "skip"))
+    return tuple(found)
 
 
 def _rows(connection: Connection, schema: str, store: str, hashes: list[UUID]) -> Any:

@@ -14,11 +14,13 @@ from dj_dagster.errors import (
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.job_settings import PROVENANCE
 from dj_dagster.objects.codecs import CodecChain, ObjectContext
+from dj_dagster.objects.external_pointer import ExternalObject
 from dj_dagster.objects.flight import in_flight
 from dj_dagster.objects.keeping import StoredObjects
 from dj_dagster.relational.backends.insert_statement import DEFAULT, InsertMode
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.write_buffer import EncodedRows
+from dj_dagster.relational.fetching.external import tracking_rows
 from dj_dagster.relational.garbage.owners import register_writer
 from dj_dagster.relational.inserting.column_checks import checked_column
 from dj_dagster.relational.inserting.insert_columns import (
@@ -70,6 +72,7 @@ class RowEncoder:
         self._origin = None if partial else record(connection, table)
         self._sizes: list[int] = []
         self._objects: list[dict[str, Any]] = []
+        self._external: list[ExternalObject] = []
         columns, packed = columns_of(table.heading, connection.backend)
         if packed:
             columns = tuple(with_codec(column, connection) for column in columns)
@@ -148,6 +151,7 @@ class RowEncoder:
             names, values = (*names, PROVENANCE.name), (*values, [self._origin] * batch.size)
         sizes, self._sizes = self._sizes, []
         objects, self._objects = self._objects, []
+        external, self._external = self._external, []
         return EncodedRows(
             self._table.name,
             names,
@@ -157,6 +161,7 @@ class RowEncoder:
             self._mode,
             sum(sizes),
             StoredObjects(tuple(objects)) if objects else None,
+            tracking_rows(self._connection, self._table.name.schema, external) if external else (),
         )
 
     def _check_names(self, batch: Batch) -> None:
@@ -249,6 +254,9 @@ class RowEncoder:
             stored = chain.encode(value, self._context(column.attribute, batch, position))
             # Appending is safe in several threads, adding is not.
             self._sizes.append(_size(stored))
+            if isinstance(stored, ExternalObject):
+                self._external.append(stored)
+                return stored.hash
             if chain.store is not None and isinstance(stored, dict):
                 self._objects.append(stored)
             return stored
@@ -316,5 +324,7 @@ def encode_rows(
 def _size(encoded: Any) -> int:
     if isinstance(encoded, bytes | bytearray | memoryview):
         return len(encoded)
+    if isinstance(encoded, ExternalObject):
+        return encoded.size
     size: Any = encoded.get("size") if isinstance(encoded, dict) else None
     return int(size or 0)

@@ -8,6 +8,7 @@ from dj_dagster.errors import MissingAttributeError, UnknownAttributeError
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.job_settings import PROVENANCE
 from dj_dagster.model.types import AttributeType, Family
+from dj_dagster.objects.external_pointer import ExternalPointerType
 from dj_dagster.relational.algebra.algebra import Node
 from dj_dagster.relational.backends.insert_statement import InsertMode
 from dj_dagster.relational.bounds import integer_range
@@ -56,6 +57,8 @@ def can_copy(connection: Connection, table: StoredTable, source: Heading, name: 
     if mine.type is None or theirs.type is None:
         # Of a computed attribute only the server knows the type.
         return strict and _is_plain(mine)
+    if isinstance(mine.type, ExternalPointerType) or isinstance(theirs.type, ExternalPointerType):
+        return mine.type == theirs.type and _schema(mine) == _schema(theirs)
     if mine.type.text == theirs.type.text:
         return not theirs.nullable or mine.nullable or strict
     if mine.type.family is Family.CODEC or theirs.type.family is Family.CODEC:
@@ -64,6 +67,10 @@ def can_copy(connection: Connection, table: StoredTable, source: Heading, name: 
         return _is_wider(mine.type, theirs.type) and (mine.nullable or not theirs.nullable)
     numeric = mine.type.family in NUMERIC and theirs.type.family in NUMERIC
     return numeric or mine.type.family is theirs.type.family
+
+
+def _schema(attribute: Attribute) -> str:
+    return attribute.table.partition(".")[0]
 
 
 def _is_plain(attribute: Attribute) -> bool:

@@ -49,6 +49,7 @@ def update_row(connection: Connection, table: StoredTable, row: Mapping[str, Any
         if encoded.objects is not None:
             encoded.objects.keep(connection.stores)
         with write.explained(encoded):
+            write.write_before(connection, encoded)
             if changes:
                 found = connection.execute(sa.update(target).where(where).values(changes))
             else:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from dj_dagster.errors import DataJointError
 from dj_dagster.model.names import MAX_NAME
 from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.database.eras import Era, checked_era
 from dj_dagster.relational.declaring import declare
 from dj_dagster.relational.schemas.declaring import Declaring, checked_class
 from dj_dagster.relational.scope import Scope, calling_names
@@ -32,8 +33,10 @@ class Activation:
         create_schema: bool = True,
         create_tables: bool | None = None,
         add_objects: Mapping[str, Any] | None = None,
+        era: str | None = None,
     ) -> None:
         self.context = context
+        self._era: Era | None = None if era is None else checked_era(era)
         self.create_schema = create_schema
         self.create_tables = True if create_tables is None else create_tables
         self.add_objects = dict(add_objects or {})
@@ -127,6 +130,8 @@ class Activation:
         create = self.create_schema if create_schema is None else create_schema
         if self._name is None:
             declare.ensure_schema(chosen, schema_name, create=create)
+            if self._era is not None:
+                chosen.catalog.set_era(schema_name, self._era)
             self._waiting = dict(self._decorated)
             self._name, self._connection = schema_name, chosen
         self.create_schema = create

@@ -19,7 +19,7 @@ from dj_dagster.model.table_name import TableName
 from dj_dagster.relational.binding import Binding
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import declare
-from dj_dagster.relational.declaring.plan import FindParent, PlannedTable, plan_table
+from dj_dagster.relational.declaring.plan import FindParent, PlannedTable
 from dj_dagster.relational.schemas.class_source import definition_text, located, read_definition
 from dj_dagster.relational.schemas.module_graph import check_half_imported, check_imports
 from dj_dagster.relational.schemas.references import find_class, find_declared, is_table
@@ -141,7 +141,7 @@ class Declaring:
             return replace(self, scope=scope).plan(cls)
         definition, find = self._completed(cls, self._read(cls))
         place = partial(located, cls, class_name(cls))
-        return plan_table(self._name(cls), definition, find, self.connection.codecs, place)
+        return declare.planned(self.connection, self._name(cls), definition, find, place)
 
     def _declare(self, cls: type[Table], definition: TableDefinition) -> None:
         name = self._name(cls)

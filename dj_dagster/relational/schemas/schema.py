@@ -41,6 +41,10 @@ class Schema(Activation):
         Whether what does not exist is created; otherwise it is an error.
     add_objects
         Further names, which come before those of the context.
+    era
+        ``"0.14"`` or ``"2.3"``: in whose layout new tables are declared on MySQL and MariaDB, so
+        that DataJoint of that era can use them; by default that of the tables that there are, or
+        the later one.
 
     Attributes
     ----------

@@ -1,0 +1,127 @@
+"""Tables in the layout of DataJoint 0.14, for schemas of that era, which its clients go on using.
+
+==============================  =====================  =========================  ================
+definition                      column                 comment                    foreign key
+==============================  =====================  =========================  ================
+native and core types           their own type         the user's                 none
+``uuid``                        ``binary(16)``         ``:uuid:``                 none
+``<blob>``, ``longblob``        ``longblob``           the user's                 none
+``<attach>``                    ``longblob``           ``:attach:``               none
+``<blob@s>`` (attach, filepath) ``binary(16)``         ``:blob@s:``               ``~external_s``
+``<adapter>``                   that of its type       ``:<adapter>:``            if that has one
+==============================  =====================  =========================  ================
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dj_dagster.errors import DefinitionError
+from dj_dagster.model.table_name import TableName
+from dj_dagster.model.types import AttributeType, Family, parse_type
+from dj_dagster.objects.codecs import CodecChain
+from dj_dagster.objects.external_pointer import KINDS
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.database.headings import EXTERNAL_PREFIX, split_comment
+from dj_dagster.relational.declaring.plan import PlannedColumn, PlannedTable
+from dj_dagster.relational.stored import ForeignKey, RawTable
+
+_CREATE = """
+CREATE TABLE IF NOT EXISTS {table} (
+    `hash` binary(16) NOT NULL COMMENT ':uuid:hash of contents (blob), of filename + contents (attach), or relative filepath (filepath)',
+    `size` bigint unsigned NOT NULL COMMENT 'size of object in bytes',
+    `attachment_name` varchar(255) DEFAULT NULL COMMENT 'the filename of an attachment',
+    `filepath` varchar(1000) DEFAULT NULL COMMENT 'relative filepath or attachment filename',
+    `contents_hash` binary(16) DEFAULT NULL COMMENT ':uuid:used for the filepath datatype',
+    `timestamp` timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP COMMENT 'automatic timestamp',
+    PRIMARY KEY (`hash`)
+) ENGINE=InnoDB COMMENT 'external storage tracking'
+"""  # noqa: E501 - as 0.14 writes it
+_UUID = parse_type("uuid")
+# What MySQL makes of the type bool.
+_TRUTH = replace(parse_type("tinyint"), text="tinyint(1)")
+
+
+def in_old_layout(connection: Connection, plan: PlannedTable) -> PlannedTable:
+    """Return a planned table as DataJoint 0.14 would declare it.
+
+    Raises
+    ------
+    DefinitionError
+        If it has an attribute of a type that 0.14 cannot read.
+    """
+    columns: list[PlannedColumn] = []
+    external: list[ForeignKey] = []
+    for column in plan.columns:
+        if column.declared is None:
+            columns.append(column)
+            continue
+        found, store = _column(connection, plan.name, column, column.declared)
+        columns.append(found)
+        if store is not None:
+            external.append(external_key(plan.name, column.name, store, nullable=column.nullable))
+    return replace(plan, columns=tuple(columns), external=tuple(external), old=True)
+
+
+def external_key(
+    table: TableName, column: str, store: str, *, nullable: bool = False
+) -> ForeignKey:
+    """Return the foreign key by which a column points into the table of a store's objects."""
+    parent = TableName(table.schema, f"{EXTERNAL_PREFIX}{store}")
+    return ForeignKey(table, parent, {column: "hash"}, nullable=nullable)
+
+
+def external_keys(raw: RawTable) -> list[ForeignKey]:
+    """Return the foreign keys by which a table's columns point into stores."""
+    return [external_key(raw.name, column, store) for column, store in raw.external.items()]
+
+
+def ensure_external_tables(connection: Connection, plan: PlannedTable) -> None:
+    """Create the tables of external objects that a planned table refers to, where they lack."""
+    for name in dict.fromkeys(key.parent for key in plan.external):
+        if connection.catalog.raw(name) is None:
+            quoted = f"`{name.schema}`.`{name.table}`".replace("%", "%%")
+            with connection.cursor() as session:
+                session.exec_driver_sql(_CREATE.format(table=quoted))
+            connection.catalog.forget(name.schema)
+
+
+def _column(
+    connection: Connection, table: TableName, column: PlannedColumn, kind: AttributeType
+) -> tuple[PlannedColumn, str | None]:
+    """Return a column as 0.14 has it, and the store that it points into, if any."""
+    comment = split_comment(column.comment)[1] if kind.core else column.comment
+    if kind.family is Family.UUID:
+        return column, None
+    if kind.family is not Family.CODEC:
+        if kind.family is Family.BYTES:
+            raise _unknown(table, column.name, kind, "write longblob, in which bytes are packed")
+        stored_as = _TRUTH if kind.family is Family.BOOL else column.stored_as
+        return replace(column, stored_as=stored_as, comment=comment), None
+    chain = connection.codecs.resolve(kind)
+    if chain.store is None:
+        marked = comment if kind.codec == "blob" else f":{_spelled(kind)}:{comment}"
+        return replace(column, comment=marked), None
+    if not any(codec.name in KINDS for codec in chain.codecs):
+        raise _unknown(
+            table, column.name, kind, "it has blob@store, attach@store and filepath@store"
+        )
+    store = _store(connection, chain)
+    spelled = f"{kind.codec}@{store}" if kind.codec in KINDS else f"<{kind.codec}>"
+    return replace(column, stored_as=_UUID, comment=f":{spelled}:{comment}"), store
+
+
+def _store(connection: Connection, chain: CodecChain) -> str:
+    return chain.store or connection.stores.resolve("", chain.codecs[-1].default_store)
+
+
+def _spelled(kind: AttributeType) -> str:
+    return "attach" if kind.codec == "attach" else f"<{kind.codec}>"
+
+
+def _unknown(table: TableName, name: str, kind: AttributeType, advice: str) -> DefinitionError:
+    return DefinitionError(
+        f"{table}.{name} : {kind.text} cannot be declared, for the schema {table.schema} is one of "
+        f"DataJoint 0.14, whose clients do not know that type: {advice}, declare the table in "
+        f"another schema, or migrate this one with `dj-dagster migrate {table.schema}`."
+    )
