@@ -20,10 +20,12 @@ from dj_dagster.defaults import (
     FreeTable,
     Schema,
     VirtualModule,
+    backup,
     conn,
     get_codec,
     list_codecs,
     list_schemas,
+    restore,
     virtual_schema,
 )
 from dj_dagster.errors import (
@@ -132,6 +134,7 @@ __all__ = [
     "UnknownAttributeError",
     "ValidationResult",
     "VirtualModule",
+    "backup",
     "collect_garbage",
     "config",
     "conn",
@@ -146,6 +149,7 @@ __all__ = [
     "load_arrays",
     "logger",
     "replace_datajoint",
+    "restore",
     "schema",
     "set_password",
     "virtual_schema",

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 
 import click
 
 from dj_dagster import __version__
-from dj_dagster.defaults import Schema, config
-from dj_dagster.errors import DataJointError
+from dj_dagster.defaults import Schema, config, conn
+from dj_dagster.errors import ConfigurationError, DataJointError
+from dj_dagster.relational.backup.contents import open_backup
+from dj_dagster.relational.backup.making import ALL_SCHEMAS, make_backup
+from dj_dagster.relational.backup.restoring import restore_backup
 from dj_dagster.relational.garbage.collector import (
     ALL_STORES,
     GarbageCollector,
@@ -93,8 +97,7 @@ def gc(
     if delete + restore + claim > 1:
         raise click.UsageError("Give one of --delete, --restore and --claim.")
     lost = False
-    found = (Schema(name, create_schema=False) for name in schemas)
-    for collector in garbage_collectors(*found, stores=stores):
+    for collector in garbage_collectors(*_schemas(schemas), stores=stores):
         if claim:
             _claim(collector, schemas)
             continue
@@ -126,17 +129,92 @@ def check(schemas: tuple[str, ...], read_data: bool) -> None:
     The exit code is 1 if there is any.
     """
     count = 0
-    for name in schemas:
-        found = check_schema(
-            Schema(name, create_schema=False),
-            read_data=read_data,
-            say=lambda text: click.echo(text, err=True),
-        )
-        for finding in found:
+    for schema in _schemas(schemas):
+        for finding in check_schema(schema, read_data=read_data, say=_tell):
             click.echo(str(finding))
             count += 1
     click.echo(f"{count} findings" if count else "All is well.")
     sys.exit(1 if count else 0)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("schemas", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All schemas of the database.")
+@click.option("--read-data", is_flag=True, help="Read the copies of earlier backups as well.")
+def backup(folder: Path, schemas: tuple[str, ...], everything: bool, read_data: bool) -> None:
+    """Copy SCHEMAS and the objects that their rows refer to into FOLDER, while others write.
+
+    Objects that an earlier backup in FOLDER has are not copied again. The exit code is 1 if rows
+    refer to objects that are not there.
+    """
+    if everything == bool(schemas):
+        raise click.UsageError("Name schemas, or give --all.")
+    chosen = ALL_SCHEMAS if everything else schemas
+    report = make_backup(conn(), folder, chosen, read_data=read_data, say=_tell)
+    for problem in report.backup.problems:
+        click.echo(problem)
+    click.echo(str(report))
+    sys.exit(1 if report.backup.problems else 0)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--name", help="Which backup; the latest by default.")
+@click.option(
+    "--keep-objects", is_flag=True, help="Let objects be that the stores have already, the same."
+)
+@click.option("--ignore-damaged", is_flag=True, help="Leave out objects whose copy is damaged.")
+@click.option("--dry-run", is_flag=True, help="Read the backup, name what is damaged, and stop.")
+def restore(
+    folder: Path, name: str | None, keep_objects: bool, ignore_damaged: bool, dry_run: bool
+) -> None:
+    """Bring back a backup of FOLDER into an empty database, and its objects into their stores.
+
+    The exit code is 1 if something of the backup is damaged.
+    """
+    if dry_run:
+        found = open_backup(folder, name)
+        damages = 0
+        for damage in found.damages():
+            click.echo(damage)
+            damages += 1
+        click.echo(f"{found.place}: {damages} damaged" if damages else f"{found.place} is whole.")
+        sys.exit(1 if damages else 0)
+    report = restore_backup(
+        conn(), folder, name, keep_objects=keep_objects, ignore_damaged=ignore_damaged, say=_tell
+    )
+    for damage in report.damaged:
+        click.echo(damage)
+    for schema, store in report.foreign:
+        click.echo(
+            f"Objects of {schema} in store {store} were registered by another database before. If "
+            f"that is gone, say so by: dj-dagster gc {schema} --store {store} --claim"
+        )
+    click.echo(str(report))
+    sys.exit(1 if report.damaged else 0)
+
+
+def _tell(text: str) -> None:
+    """Say what is being done, beside the results."""
+    click.echo(text, err=True)
+
+
+def _schemas(names: Iterable[str]) -> list[Schema]:
+    """Return schemas that are there.
+
+    Raises
+    ------
+    ConfigurationError
+        Naming those that there are.
+    """
+    known = conn().schema_names()
+    for name in names:
+        if name not in known:
+            raise ConfigurationError(
+                f"{conn().url} has no schema {name}; there are {', '.join(known) or 'none'}."
+            )
+    return [Schema(name, create_schema=False) for name in names]
 
 
 def _claim(collector: GarbageCollector, schemas: tuple[str, ...]) -> None:

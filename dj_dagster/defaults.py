@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -13,6 +14,8 @@ from dj_dagster.model.names import Tier, parse_table_name
 from dj_dagster.model.table_name import TableName
 from dj_dagster.objects.codecs import Codec, CodecRegistry
 from dj_dagster.old_jobs import JobTable, SchemaJobs
+from dj_dagster.relational.backup.making import BackupReport, make_backup
+from dj_dagster.relational.backup.restoring import RestoreReport, restore_backup
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.diagrams import diagram
 from dj_dagster.relational.schemas import free_table, virtual
@@ -158,3 +161,47 @@ def get_codec(name: str) -> Codec:
         If there is none.
     """
     return CodecRegistry().get(name)
+
+
+def backup(
+    folder: str | Path,
+    schemas: str | Iterable[str],
+    *,
+    connection: Connection | None = None,
+    read_data: bool = False,
+) -> BackupReport:
+    """Copy schemas and the objects of their rows into a folder, beside writers.
+
+    On the default connection if none is given; see
+    `dj_dagster.relational.backup.making.make_backup`.
+
+    Examples
+    --------
+    ::
+
+        dj.backup("/backups/lab", ["lab"])
+        dj.restore("/backups/lab")  # into an empty database and stores
+    """
+    return make_backup(connection or conn(), folder, schemas, read_data=read_data)
+
+
+def restore(
+    folder: str | Path,
+    name: str | None = None,
+    *,
+    connection: Connection | None = None,
+    keep_objects: bool = False,
+    ignore_damaged: bool = False,
+) -> RestoreReport:
+    """Bring back a backup, the latest without a name, into an empty database and stores.
+
+    Those of the default connection if none is given; see
+    `dj_dagster.relational.backup.restoring.restore_backup`.
+    """
+    return restore_backup(
+        connection or conn(),
+        folder,
+        name,
+        keep_objects=keep_objects,
+        ignore_damaged=ignore_damaged,
+    )

@@ -8,11 +8,16 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 
 import dj_dagster as dj
+from dj_dagster import default_connection
+from dj_dagster.cli import cli
 from dj_dagster.objects.content import put_content
 
 REPOSITORY = Path(__file__).parents[1]
@@ -141,3 +146,47 @@ def test_sync_shows_keys_without_a_daemon(folder: Path) -> None:
     done = run(folder, "sync", "-m", "no_such_rig")
     assert done.returncode == 1
     assert "no_such_rig" in done.stderr
+
+
+@pytest.fixture
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run the command in this process, on defaults of an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("DJ_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(default_connection, "_config", None)
+    monkeypatch.setattr(default_connection, "_connection", None)
+    return lambda *arguments: CliRunner().invoke(cli, arguments)
+
+
+def test_what_was_backed_up_is_restored_after_all_is_lost(
+    inside: Callable[..., Result], tmp_path: Path
+) -> None:
+    @dj.Schema("rig")
+    class Item(dj.Manual):
+        definition = "item : int32\n---\ntrace : <npy@>"
+
+    Item.insert1((1, np.arange(3)))
+    refused = inside("backup", "copies")
+    assert refused.exit_code == 2
+    assert "Name schemas, or give --all" in refused.output
+    done = inside("backup", "copies", "rig")
+    assert done.exit_code == 0, done.output
+    assert "1 files of stores" in done.output
+    dj.conn().close()
+    shutil.rmtree(tmp_path / ".dj")
+    dj.conn(reset=True)
+    done = inside("restore", "copies")
+    assert done.exit_code == 0, done.output
+    assert "rig restored; 1 files of stores written" in done.output
+    checked = inside("check", "rig", "--read-data")
+    assert checked.stdout == "All is well.\n"
+    (copy,) = (tmp_path / "copies" / "objects").rglob("??*/*")
+    copy.write_bytes(b"")
+    done = inside("restore", "copies", "--dry-run")
+    assert done.exit_code == 1
+    assert copy.name in done.stdout
+    for command in ("check", "gc"):
+        wrong = inside(command, "nosuch")
+        assert str(wrong.exception).endswith("has no schema nosuch; there are rig.")
+    dj.conn().close()

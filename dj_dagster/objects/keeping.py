@@ -39,7 +39,7 @@ class StoredObjects:
 def _keep(stores: Stores, reference: Mapping[str, Any]) -> None:
     store = stores.get(reference.get("store"))
     path = str(reference["path"])
-    if not _is_managed(store, path):
+    if not is_managed(store, path):
         return
     try:
         store.renew(_file_of(store, path, is_folder=bool(reference.get("is_dir"))))
@@ -50,7 +50,8 @@ def _keep(stores: Stores, reference: Mapping[str, Any]) -> None:
         ) from error
 
 
-def _is_managed(store: Store, path: str) -> bool:
+def is_managed(store: Store, path: str) -> bool:
+    """Whether an object comes and goes with its row; others are users' own files."""
     settings = store.settings
     folders = (settings.hash_prefix, settings.schema_prefix)
     return path.startswith(tuple(f"{folder.strip('/')}/" for folder in folders))

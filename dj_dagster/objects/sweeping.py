@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from dj_dagster.errors import DataJointError, MissingExternalFile, ObjectError
@@ -12,7 +13,7 @@ from dj_dagster.objects.content import collecting_path
 from dj_dagster.objects.flight import in_flight
 from dj_dagster.objects.layout import FoundObject, schema_folders
 from dj_dagster.objects.registry import registry_folder
-from dj_dagster.objects.store import Store
+from dj_dagster.objects.store import OWN_FOLDER, Store
 from dj_dagster.objects.trash import Trash, trash_folder
 
 BATCH = 200
@@ -20,6 +21,9 @@ BATCH = 200
 
 SILENT = 600.0
 """Seconds after which a collector that has not said anything is taken for dead."""
+
+_BACKUPS = f"{OWN_FOLDER}/backups"
+"""Where backups that are at work say so."""
 
 
 class Collecting:
@@ -101,6 +105,46 @@ def collecting(store: Store, schema: str) -> Generator[Collecting]:
         yield sign
     finally:
         sign.end()
+
+
+@contextmanager
+def backing_up(stores: Iterable[Store]) -> Generator[None]:
+    """Keep collectors from emptying the trash of stores, as long as the block runs.
+
+    What a backup is about to copy may go to the trash meanwhile, and is taken from there. Where a
+    store cannot be written, only the time for which objects stay in its trash keeps them.
+    """
+    path = f"{_BACKUPS}/{secrets.token_hex(8)}"
+    signed: list[Store] = []
+    ended = threading.Event()
+
+    def say() -> None:
+        while not ended.wait(SILENT / 10):
+            for store in signed:
+                with suppress(DataJointError):
+                    store.put(path, b"")
+
+    for store in stores:
+        with suppress(DataJointError):
+            store.put(path, b"")
+            signed.append(store)
+    thread = threading.Thread(target=say, name="dj-backing-up", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        for store in signed:
+            with suppress(DataJointError):
+                store.delete(path)
+                store.tidy(_BACKUPS)
+
+
+def is_backed_up(store: Store) -> bool:
+    """Whether a backup of a store is at work; one that has not said anything for long is dead."""
+    since = time.time() - SILENT
+    return any(sign.modified > since for sign in store.scan(_BACKUPS))
 
 
 def sweep(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,6 +30,23 @@ from dj_dagster.relational.stored import RawTable
 Convert = Callable[[Any], Any]
 
 
+@dataclass(frozen=True, slots=True)
+class DumpedTable:
+    """A table in a dump.
+
+    Attributes
+    ----------
+    sha256
+        Of its rows as they are written, to compare with those of the restored table.
+    """
+
+    schema: str
+    table: str
+    file: str
+    rows: int
+    sha256: str
+
+
 class Backend(ABC):
     """The differences between databases; one instance serves one connection and holds no state."""
 
@@ -37,8 +56,8 @@ class Backend(ABC):
     begin: str
     """The statement that opens a transaction that is going to write."""
 
-    begin_snapshot: str
-    """The statement that opens one that reads all tables as they are at one moment."""
+    begin_snapshot: tuple[str, ...]
+    """The statements that open one that reads all tables as they are at one moment."""
 
     indexes_in_table: bool = False
     """Whether CREATE TABLE can hold indexes, so that table and indexes come to be as one."""
@@ -337,6 +356,34 @@ class Backend(ABC):
         return statements_of(
             lambda given: self.insert_sql(name, given, key, mode), columns, values, count
         )
+
+    @abstractmethod
+    def dump(
+        self, session: SAConnection, folder: Path, schemas: Sequence[str]
+    ) -> list[DumpedTable]:
+        """Write schemas into an empty folder, as the session's open snapshot has them.
+
+        The session is of no use for anything else then.
+
+        Returns
+        -------
+        list
+            What `load` takes; nothing where all is in one file.
+        """
+
+    @abstractmethod
+    def load(
+        self,
+        session: SAConnection,
+        folder: Path,
+        schemas: Sequence[str],
+        tables: Sequence[DumpedTable],
+    ) -> None:
+        """Bring back what `dump` has written, where `occupied` finds nothing."""
+
+    @abstractmethod
+    def occupied(self, session: SAConnection, schemas: Sequence[str]) -> list[str]:
+        """Return the tables that are in the way of `load`."""
 
     def stop_query(self, engine: sa.Engine, session: SAConnection) -> None:
         """End the query whose rows a session no longer wants (nothing to do where none are sent).

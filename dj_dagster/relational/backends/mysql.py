@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from sqlalchemy.schema import ExecutableDDLElement
 
 import dj_dagster.relational.backends.mysql_catalog as catalog
 import dj_dagster.relational.backends.mysql_digest as mysql_digest
+import dj_dagster.relational.backends.mysql_dump as mysql_dump
 import dj_dagster.relational.backends.mysql_errors as mysql_errors
 import dj_dagster.relational.backends.mysql_identity as mysql_identity
 import dj_dagster.relational.backends.mysql_insert as mysql_insert
@@ -29,7 +31,7 @@ from dj_dagster.model.heading import Attribute
 from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.json_path import parse_json_path
-from dj_dagster.relational.backends.base import Backend, Convert
+from dj_dagster.relational.backends.base import Backend, Convert, DumpedTable
 from dj_dagster.relational.backends.insert_statement import InsertMode, InsertStatement
 from dj_dagster.relational.backends.json_casts import cast_type
 from dj_dagster.relational.backends.mysql_among import among
@@ -75,7 +77,11 @@ class MySQLBackend(Backend):
 
     name = "mysql"
     begin = "START TRANSACTION"
-    begin_snapshot = "START TRANSACTION WITH CONSISTENT SNAPSHOT"
+    # At a lower level of isolation, which a server may have as its default, there is no snapshot.
+    begin_snapshot = (
+        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        "START TRANSACTION WITH CONSISTENT SNAPSHOT",
+    )
     indexes_in_table = True
     keeps_lineage = True
 
@@ -162,9 +168,12 @@ class MySQLBackend(Backend):
                 return None
 
     def fetched(self, column: sa.ColumnElement[Any], kind: AttributeType) -> sa.ColumnElement[Any]:
-        """Widen float columns, which the server would print with six digits only."""
+        """Widen float columns, which the server would print with six digits only.
+
+        By a difference: a sum would take the sign of -0.
+        """
         single = kind.family is Family.FLOAT and kind.size == 32
-        return column + sa.literal_column("0e0") if single else column
+        return column - sa.literal_column("0e0") if single else column
 
     def decoder(self, attribute_type: AttributeType) -> Convert | None:
         """Undo `encoder`; times come as durations."""
@@ -333,6 +342,26 @@ class MySQLBackend(Backend):
     def translate(self, error: DBAPIError) -> DataJointError | None:
         """Decide by the server's error number."""
         return mysql_errors.translate(error)
+
+    def dump(
+        self, session: SAConnection, folder: Path, schemas: Sequence[str]
+    ) -> list[DumpedTable]:
+        """Write SQL, a file a table."""
+        return mysql_dump.dump(session, folder, schemas)
+
+    def load(
+        self,
+        session: SAConnection,
+        folder: Path,
+        schemas: Sequence[str],
+        tables: Sequence[DumpedTable],
+    ) -> None:
+        """Run the SQL, and compare the rows."""
+        mysql_dump.load(session, folder, schemas, tables)
+
+    def occupied(self, session: SAConnection, schemas: Sequence[str]) -> list[str]:
+        """Return the tables of the schemas."""
+        return mysql_dump.occupied(session, schemas)
 
     def stop_query(self, engine: sa.Engine, session: SAConnection) -> None:
         """Kill the query: the server would send all its rows before the connection is free."""

@@ -37,6 +37,7 @@ _ERRORS: dict[int, type[DataJointError]] = {
     1146: MissingTableError,
     1205: TransientError,
     1213: TransientError,
+    1412: TransientError,
     1216: IntegrityError,
     1217: IntegrityError,
     1451: IntegrityError,

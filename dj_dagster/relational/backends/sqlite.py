@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from getpass import getuser
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,11 +29,12 @@ from dj_dagster.model.types import AttributeType
 from dj_dagster.relational.algebra.json_path import parse_json_path
 from dj_dagster.relational.backends import (
     sqlite_digest,
+    sqlite_dump,
     sqlite_engine,
     sqlite_types,
     sqlite_views,
 )
-from dj_dagster.relational.backends.base import Backend, Convert
+from dj_dagster.relational.backends.base import Backend, Convert, DumpedTable
 from dj_dagster.relational.backends.insert_statement import InsertMode
 from dj_dagster.relational.backends.json_casts import cast_type
 from dj_dagster.relational.backends.unchecked import without_foreign_keys
@@ -59,7 +61,7 @@ class SQLiteBackend(Backend):
 
     name = "sqlite"
     begin = "BEGIN IMMEDIATE"
-    begin_snapshot = "BEGIN"
+    begin_snapshot = ("BEGIN",)
     integer_division = "/"
     alters_tables = False
     keeps_comments = False
@@ -271,6 +273,30 @@ class SQLiteBackend(Backend):
         """Skip where any unique index clashes; other errors still raise."""
         del key
         return _insert_sql(name, columns, mode)
+
+    def dump(
+        self, session: SAConnection, folder: Path, schemas: Sequence[str]
+    ) -> list[DumpedTable]:
+        """Copy the file with all its schemas."""
+        del schemas
+        sqlite_dump.dump(session, folder)
+        return []
+
+    def load(
+        self,
+        session: SAConnection,
+        folder: Path,
+        schemas: Sequence[str],
+        tables: Sequence[DumpedTable],
+    ) -> None:
+        """Put the copy in the place of the whole database."""
+        del schemas, tables
+        sqlite_dump.load(session, folder)
+
+    def occupied(self, session: SAConnection, schemas: Sequence[str]) -> list[str]:
+        """Return all tables of the file."""
+        del schemas
+        return sqlite_dump.occupied(session)
 
     def translate(self, error: DBAPIError) -> DataJointError | None:
         """Decide by SQLite's wording; its error codes do not tell these apart."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.table_name import TableName
@@ -46,15 +47,8 @@ def external_objects(
     found: dict[UUID, ExternalObject] = {}
     for start in range(0, len(wanted), _CHUNK):
         for row in _rows(connection, schema, store, wanted[start : start + _CHUNK]):
-            digest, size, name, path, contents = row
-            found[_uuid(connection, digest)] = ExternalObject(
-                store,
-                _uuid(connection, digest),
-                int(size),
-                name,
-                path,
-                None if contents is None else _uuid(connection, contents),
-            )
+            one = _object(connection, store, row)
+            found[one.hash] = one
     return found
 
 
@@ -84,9 +78,33 @@ def tracking_rows(
     return tuple(found)
 
 
-def _rows(connection: Connection, schema: str, store: str, hashes: list[UUID]) -> Any:
+def all_external_objects(
+    session: SAConnection, connection: Connection, schema: str, store: str
+) -> Iterator[ExternalObject]:
+    """Yield all objects of a hidden table, as a session sees them."""
+    rows = session.execute(sa.select(*_table(connection, schema, store).c))
+    return (_object(connection, store, row) for row in rows)
+
+
+def _object(connection: Connection, store: str, row: Sequence[Any]) -> ExternalObject:
+    digest, size, name, path, contents = row
+    return ExternalObject(
+        store,
+        _uuid(connection, digest),
+        int(size),
+        name,
+        path,
+        None if contents is None else _uuid(connection, contents),
+    )
+
+
+def _table(connection: Connection, schema: str, store: str) -> sa.TableClause:
     name = TableName(schema, f"{EXTERNAL_PREFIX}{store}")
-    table = connection.backend.sql_table(name, *map(sa.column, _COLUMNS))
+    return connection.backend.sql_table(name, *map(sa.column, _COLUMNS))
+
+
+def _rows(connection: Connection, schema: str, store: str, hashes: list[UUID]) -> Any:
+    table = _table(connection, schema, store)
     encode = connection.backend.encoder(_UUID) or (lambda value: value)
     among = connection.backend.is_among([table.c.hash], [(encode(digest),) for digest in hashes])
     return connection.rows(sa.select(*table.c).where(among))

@@ -11,7 +11,7 @@ from dj_dagster.objects.flight import in_flight
 from dj_dagster.objects.layout import FoundObject, object_root, schema_folders, schema_objects
 from dj_dagster.objects.registry import Registration
 from dj_dagster.objects.store import Stat, Store
-from dj_dagster.objects.sweeping import collecting, sweep, sweep_unfinished
+from dj_dagster.objects.sweeping import collecting, is_backed_up, sweep, sweep_unfinished
 from dj_dagster.objects.trash import Trash
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.garbage.marking import Marks, marks
@@ -117,7 +117,7 @@ class GarbageCollector:
             times when nobody writes.
         keep
             Seconds for which removed objects stay in the trash; 0 deletes them at once, and all
-            that is there.
+            that is there. While a backup is at work all stays.
         ignore_unreadable
             Whether to go on although there are values of which it is not known what they refer to,
             or tables that the user may not read. What they do refer to is then removed.
@@ -191,7 +191,8 @@ class GarbageCollector:
             found.deleted += sweep(self.store, sign, found.garbage, cutoff)
             found.freed += sweep_unfinished(self.store, schema, cutoff)
             end = sign.now() - keep
-            over = [file for file in trash.files() if file.modified <= end]
+            over = [] if is_backed_up(self.store) else trash.files()
+            over = [file for file in over if file.modified <= end]
             sign.confirm()
             trash.empty(over)
             found.freed += sum(file.size for file in over)

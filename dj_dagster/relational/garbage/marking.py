@@ -40,12 +40,14 @@ _TRIES = 5
 """How often the rows are read again because tables were declared or dropped meanwhile."""
 
 Reference = tuple[str, str | None]
+"""Path and name of the store, None for the default one."""
+
 Read = Callable[[Any], Iterable[Reference]]
 Belongs = Callable[[str | None], bool]
 
 
 @dataclass(frozen=True)
-class _Column:
+class ReferenceColumn:
     """A column that may hold references.
 
     Attributes
@@ -101,12 +103,12 @@ def marks(connection: Connection, store: Store) -> Marks:
     if connection.in_transaction:
         raise QueryError("Garbage is collected outside of transactions: leave this one first.")
     belongs = _belonging(connection.stores, store)
-    columns = _columns(connection)
+    columns = reference_columns(connection)
     for _ in range(_TRIES):
         found = None
         with suppress(MissingTableError, UnknownAttributeError):
             found = _marks(connection, columns, belongs)
-        before, columns = columns, _columns(connection)
+        before, columns = columns, reference_columns(connection)
         # A table that was declared in between may have taken over references from another.
         same = [column.place for column in before] == [column.place for column in columns]
         if found is not None and same:
@@ -118,20 +120,20 @@ def marks(connection: Connection, store: Store) -> Marks:
     )
 
 
-def _marks(connection: Connection, columns: Iterable[_Column], belongs: Belongs) -> Marks:
+def _marks(connection: Connection, columns: Iterable[ReferenceColumn], belongs: Belongs) -> Marks:
     found = Marks()
     rights = _rights(connection)
-    with _snapshot(connection) as session:
+    with snapshot(connection) as session:
         for column in columns:
             if rights.reads(column.table):
-                for value in _values(session, connection, column.table, column.name):
+                for value in column_values(session, connection, column.table, column.name):
                     _mark(found, column, value, belongs)
             elif column.concerns(belongs) and str(column.table) not in found.unseen:
                 found.unseen.append(str(column.table))
     return found
 
 
-def _mark(found: Marks, column: _Column, value: Any, belongs: Belongs) -> None:
+def _mark(found: Marks, column: ReferenceColumn, value: Any, belongs: Belongs) -> None:
     try:
         references = [(checked_path(path), name) for path, name in column.read(value)]
     except Exception as error:
@@ -158,7 +160,7 @@ def _rights(connection: Connection) -> Rights:
         return connection.backend.rights(session)
 
 
-def _columns(connection: Connection) -> list[_Column]:
+def reference_columns(connection: Connection) -> list[ReferenceColumn]:
     """Return the columns that may hold references."""
     # A catalog of its own: another process may have declared tables that ours does not know.
     catalog = Catalog(connection.backend, connection.cursor)
@@ -171,7 +173,9 @@ def _columns(connection: Connection) -> list[_Column]:
     ]
 
 
-def _column(table: TableName, attribute: Attribute, connection: Connection) -> _Column | None:
+def _column(
+    table: TableName, attribute: Attribute, connection: Connection
+) -> ReferenceColumn | None:
     kind = attribute.type
     # Objects of DataJoint 0.14 lie outside of the folders that are collected.
     if kind is None or kind.family is not Family.CODEC or isinstance(kind, ExternalPointerType):
@@ -179,13 +183,13 @@ def _column(table: TableName, attribute: Attribute, connection: Connection) -> _
     try:
         chain = connection.codecs.resolve(kind)
     except DefinitionError:
-        return _Column(table, attribute.name, _required(_any_paths, kind.store), kind.store)
+        return ReferenceColumn(table, attribute.name, _required(_any_paths, kind.store), kind.store)
     inner = chain.column_type
     if inner.family is not Family.JSON and chain.store is None:
         return None
     decode = connection.backend.decoder(inner) or (lambda value: value)
     read = _required(lambda value: _paths(chain, decode(value)), chain.store)
-    return _Column(table, attribute.name, read, chain.store)
+    return ReferenceColumn(table, attribute.name, read, chain.store)
 
 
 def _paths(chain: CodecChain, stored: Any) -> list[Reference]:
@@ -250,19 +254,21 @@ def _belonging(stores: Stores, store: Store) -> Belongs:
 
 
 @contextmanager
-def _snapshot(connection: Connection) -> Generator[SAConnection]:
+def snapshot(connection: Connection) -> Generator[SAConnection]:
     """Give a connection on which all tables are seen as they were at one moment."""
     with connection.session_apart() as session:
-        session.exec_driver_sql(connection.backend.begin_snapshot)
+        for statement in connection.backend.begin_snapshot:
+            session.exec_driver_sql(statement)
         try:
             yield session
         finally:
             session.exec_driver_sql("ROLLBACK")
 
 
-def _values(
+def column_values(
     session: SAConnection, connection: Connection, table: TableName, name: str
 ) -> Iterator[Any]:
+    """Yield the values of a column that are there, as a session sees them."""
     column = sa.column(name)
     source = connection.backend.sql_table(table, column)
     statement = sa.select(source.c[name]).where(source.c[name].is_not(None))

@@ -1,0 +1,261 @@
+"""Copies of stores' objects in a folder, each under the checksum of its bytes.
+
+What is there already is never written again, so that a later backup takes only what is new, and
+objects with the same bytes are kept once. A copy is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import IO
+
+from dj_dagster.errors import ChecksumError, MissingExternalFile, ObjectError
+from dj_dagster.objects.keeping import is_managed
+from dj_dagster.objects.manifest import manifest_path
+from dj_dagster.objects.store import Stat, Store, checked_path
+from dj_dagster.objects.trash import trash_folder
+
+_AT_ONCE = 2**24
+_PIECE = 2**22
+_UNFINISHED = ".writing-"
+_ABANDONED = 86_400.0
+"""Seconds after which what a killed writer has left is removed."""
+
+_TRIES = 3
+"""How often an object is looked for that a collector moves to and fro."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedFile:
+    """A file of a store and the checksum of its copy."""
+
+    store: str
+    path: str
+    size: int
+    modified: float
+    sha256: str
+
+
+class Copies:
+    """A folder of copies."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def place(self, sha256: str) -> Path:
+        """Return where the copy with a checksum lies."""
+        return self._folder / sha256[:2] / sha256
+
+    def add(self, store: Store, path: str) -> tuple[int, str]:
+        """Copy an object and return its size and checksum.
+
+        Raises
+        ------
+        MissingExternalFile
+            If the store has no object there.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        temporary = self._folder / f"{_UNFINISHED}{secrets.token_hex(8)}"
+        digest, size = hashlib.sha256(), 0
+        try:
+            with _opened(store, path) as source, temporary.open("xb") as target:
+                while piece := source.read(_PIECE):
+                    digest.update(piece)
+                    size += target.write(piece)
+                target.flush()
+                os.fsync(target.fileno())
+            place = self.place(digest.hexdigest())
+            place.parent.mkdir(exist_ok=True)
+            temporary.replace(place)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(place.parent)
+        return size, digest.hexdigest()
+
+    def damage(self, sha256: str, size: int, *, read: bool = True) -> str:
+        """Return what is wrong with a copy, "" for nothing.
+
+        Parameters
+        ----------
+        read
+            Whether it is read; else its size is compared.
+        """
+        return file_damage(self.place(sha256), sha256, size, read=read)
+
+    def tidy(self) -> None:
+        """Remove what killed writers have left."""
+        remove_abandoned(self._folder)
+
+
+def file_damage(file: Path, sha256: str, size: int, *, read: bool = True) -> str:
+    """Return how a file differs from what was written, "" if it does not."""
+    try:
+        found = file.stat().st_size
+        if found != size:
+            return f"{file} has {found} bytes, {size} were written"
+        if read:
+            with file.open("rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() != sha256:
+                    return f"{file} has changed since it was written"
+    except FileNotFoundError:
+        return f"{file} is missing"
+    except OSError as error:
+        return f"{file} cannot be read: {error.strerror}"
+    return ""
+
+
+def remove_abandoned(folder: Path) -> list[Path]:
+    """Remove the files that killed writers have left in a folder; return such folders."""
+    folders: list[Path] = []
+    before = time.time() - _ABANDONED
+    for left in folder.glob(f"{_UNFINISHED}*"):
+        with suppress(FileNotFoundError):
+            if left.is_dir():
+                folders += [left] if left.stat().st_mtime < before else []
+            elif left.stat().st_mtime < before:
+                left.unlink()
+    return folders
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut; Windows has and needs no such call."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def files_of(store: Store, path: str, schema: str) -> list[tuple[str, Stat]]:
+    """Return the files of an object: its own path for each, and where it is now.
+
+    An object that was moved to the trash, as its row is gone meanwhile, is found there.
+
+    Raises
+    ------
+    MissingExternalFile
+        If the object is nowhere.
+    """
+    path = checked_path(path)
+    trash = f"{trash_folder(schema)}/"
+    before: dict[str, Stat] | None = None
+    for _ in range(_TRIES):
+        found = {file.path: file for file in _files(store, path)}
+        if path in found:
+            return list(found.items())
+        removed = {file.path.removeprefix(trash): file for file in _files(store, f"{trash}{path}")}
+        both = removed | found
+        # A folder's files move one by one.
+        if both and (not removed or both == before):
+            return list(both.items())
+        before = both
+    if before:
+        return list(before.items())
+    raise store.missing(path)
+
+
+def _files(store: Store, path: str) -> Iterator[Stat]:
+    try:
+        single = store.stat(path)
+    except MissingExternalFile:
+        yield from store.scan(path)
+        with suppress(MissingExternalFile):
+            yield store.stat(manifest_path(path))
+    else:
+        yield single
+
+
+def copied(
+    copies: Copies,
+    store: Store,
+    path: str,
+    found: Stat,
+    schema: str,
+    known: CopiedFile | None,
+    *,
+    read: bool,
+) -> tuple[CopiedFile, bool]:
+    """Copy a file of a store unless it was copied before; return what is known of it, and whether.
+
+    Parameters
+    ----------
+    found
+        Where it is, as `files_of` gives it.
+    known
+        What an earlier backup says of this path.
+    read
+        Whether an earlier copy is read, to copy the file again if it is damaged.
+    """
+    if (
+        known is not None
+        and _is_same(store, path, known, found)
+        and not copies.damage(known.sha256, known.size, read=read)
+    ):
+        return known, False
+    for _ in range(_TRIES):
+        with suppress(MissingExternalFile):
+            size, sha256 = copies.add(store, found.path)
+            if size == found.size:
+                return CopiedFile(store.name, path, size, found.modified, sha256), True
+        # A collector has just moved it, or its user has written it anew.
+        found = dict(files_of(store, path, schema))[path]
+    raise ChecksumError(f"{store.url(path)} in store '{store.name}' changes while it is read.")
+
+
+def _is_same(store: Store, path: str, known: CopiedFile, found: Stat) -> bool:
+    """Whether an object is what was copied: those of users may be replaced, others never are."""
+    if known.size != found.size:
+        return False
+    return is_managed(store, path) or known.modified == found.modified
+
+
+@contextmanager
+def _opened(store: Store, path: str) -> Generator[IO[bytes]]:
+    if store.size(path) <= _AT_ONCE:
+        yield BytesIO(store.get(path))
+        return
+    try:
+        with store.filesystem.open(store.full_path(path), "rb") as stream:
+            yield stream
+    except FileNotFoundError as error:
+        raise store.missing(path) from error
+
+
+def give_back(copies: Copies, store: Store, file: CopiedFile) -> bool:
+    """Write a copy to where its object was; return whether it was not there.
+
+    Raises
+    ------
+    ObjectError
+        If something else is there.
+    """
+    place = copies.place(file.sha256)
+    try:
+        size = store.size(file.path)
+    except MissingExternalFile:
+        store.put_file(file.path, place)
+        return True
+    with _opened(store, file.path) as stream:
+        same = size == file.size and _digest(stream) == file.sha256
+    if not same:
+        raise ObjectError(
+            f"{store.url(file.path)} in store '{store.name}' is there and is not what was backed "
+            "up: move it away first."
+        )
+    return False
+
+
+def _digest(stream: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while piece := stream.read(_PIECE):
+        digest.update(piece)
+    return digest.hexdigest()

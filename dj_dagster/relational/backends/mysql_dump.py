@@ -1,0 +1,281 @@
+"""Tables of MySQL and MariaDB as SQL that brings every value back bit for bit.
+
+The files are read back here, and by the server's own client as well, in the order of their names:
+``zcat database/*.sql.gz | mysql --binary-mode``. Before each statement a comment says how long it
+is. The rows are read by queries of our own in the snapshot in which references are read, too;
+``mysqldump`` is not at hand everywhere, and opens a snapshot of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, cast
+
+from isal import igzip
+from sqlalchemy.engine import Connection as SAConnection
+from sqlalchemy.exc import DBAPIError
+
+from dj_dagster.errors import ChecksumError
+from dj_dagster.model.table_name import TableName
+from dj_dagster.relational.backends.base import DumpedTable
+from dj_dagster.relational.backends.mysql_insert import STATEMENT_BYTES, quoted_name
+from dj_dagster.relational.database.driver import run_sql
+
+IDENTITY = "~identity"
+RESTORING = "~restoring"
+"""A table that a schema has while it is restored."""
+
+_SCHEMAS, _VIEWS = "00000-schemas.sql.gz", "99999-views.sql.gz"
+_SETTINGS = (
+    "SET NAMES utf8mb4",
+    "SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO'",
+    "SET SESSION time_zone = '+00:00'",
+    "SET SESSION sql_quote_show_create = 1",
+    "SET SESSION foreign_key_checks = 0",
+    "SET SESSION unique_checks = 0",
+)
+_AS_BYTES = "SET NAMES binary"
+"""So that the server converts no text on its way."""
+
+_TABLES = """
+SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = %s
+AND table_type IN ('BASE TABLE', 'VIEW') ORDER BY table_name
+"""
+_COLUMNS = """
+SELECT column_name, data_type FROM information_schema.columns
+WHERE table_schema = %s AND table_name = %s AND coalesce(generation_expression, '') = ''
+ORDER BY ordinal_position
+"""
+_KEY = """
+SELECT column_name FROM information_schema.statistics
+WHERE table_schema = %s AND table_name = %s AND index_name = 'PRIMARY' ORDER BY seq_in_index
+"""
+_PLAIN = {"tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "year"}
+_BYTES = re.compile(r".*blob|(var)?binary|bit|geom.*|(multi)?(point|polygon|linestring)")
+_DEFINER = re.compile(r" DEFINER=`(?:[^`]|``)*`@`(?:[^`]|``)*`")
+_BUFFERED_ROWS = 50
+
+Literal = Callable[[bytes], bytes]
+
+
+def dump(session: SAConnection, folder: Path, schemas: Sequence[str]) -> list[DumpedTable]:
+    """Write the tables of some schemas, as the session's open snapshot has them.
+
+    The session is of no use for anything else then, and closed.
+    """
+    _begin(session)
+    session.exec_driver_sql("SET SESSION net_write_timeout = 3600")
+    with _opened(folder / _SCHEMAS, "wb") as stream:
+        for schema in schemas:
+            create = f"SHOW CREATE DATABASE IF NOT EXISTS {_quoted(schema)}"
+            _write(stream, _row(session, create)[1])
+    found: list[DumpedTable] = []
+    views: list[tuple[str, str]] = []
+    for schema in schemas:
+        for table, kind in session.exec_driver_sql(_TABLES, (schema,)).fetchall():
+            if kind == "VIEW":
+                views.append((schema, table))
+            elif table not in (IDENTITY, RESTORING):
+                # So that the server does not keep others from altering the table after that.
+                session.exec_driver_sql("SAVEPOINT dumped")
+                file = f"{len(found) + 1:05}.sql.gz"
+                found.append(_dump_table(session, folder / file, TableName(schema, table)))
+                session.exec_driver_sql("ROLLBACK TO SAVEPOINT dumped")
+    _set(session, "SET NAMES utf8mb4")
+    with _opened(folder / _VIEWS, "wb") as stream:
+        for schema, view in views:
+            text = _row(session, f"SHOW CREATE VIEW {_quoted(schema)}.{_quoted(view)}")[1]
+            _write(stream, f"USE {quoted_name(schema)}")
+            _write(stream, _DEFINER.sub("", text))
+    return found
+
+
+def load(
+    session: SAConnection, folder: Path, schemas: Sequence[str], tables: Sequence[DumpedTable]
+) -> None:
+    """Make the tables of a dump and fill them, in schemas without tables.
+
+    Raises
+    ------
+    ChecksumError
+        If a table's rows are not what was dumped.
+    """
+    _begin(session)
+    for statement in _statements(folder / _SCHEMAS):
+        run_sql(session, statement, None)
+    for schema in schemas:
+        if RESTORING in _names(session, schema):
+            _clear(session, schema)
+        marker = f"{_quoted(schema)}.`{RESTORING}`"
+        session.exec_driver_sql(f"CREATE TABLE {marker} (one int PRIMARY KEY)")
+    for table in tables:
+        for statement in _statements(folder / table.file):
+            run_sql(session, statement, None)
+    _set(session, "SET NAMES utf8mb4")
+    _load_views(session, list(_statements(folder / _VIEWS)))
+    for table in tables:
+        _verify(session, table)
+    for schema in schemas:
+        session.exec_driver_sql(f"DROP TABLE {_quoted(schema)}.`{RESTORING}`")
+
+
+def occupied(session: SAConnection, schemas: Sequence[str]) -> list[str]:
+    """Return the tables of some schemas; what a killed `load` has left is none."""
+    found: list[str] = []
+    for schema in schemas:
+        names = _names(session, schema)
+        if RESTORING not in names:
+            found += [f"{schema}.{name}" for name in names if name != IDENTITY]
+    return found
+
+
+def _dump_table(session: SAConnection, file: Path, name: TableName) -> DumpedTable:
+    _set(session, "SET NAMES utf8mb4")
+    create = _row(session, f"SHOW CREATE TABLE {_quoted(name.schema)}.{_quoted(name.table)}")[1]
+    rows, digest = 0, hashlib.sha256()
+    with _opened(file, "wb") as stream:
+        for statement in (*_SETTINGS, f"USE {quoted_name(name.schema)}", create, _AS_BYTES):
+            _write(stream, statement)
+        _write(stream, "START TRANSACTION")
+        for statement, count in _inserts(session, name):
+            _write(stream, statement)
+            digest.update(statement)
+            rows += count
+        _write(stream, "COMMIT")
+    return DumpedTable(name.schema, name.table, file.name, rows, digest.hexdigest())
+
+
+def _verify(session: SAConnection, table: DumpedTable) -> None:
+    digest = hashlib.sha256()
+    rows = 0
+    for statement, count in _inserts(session, TableName(table.schema, table.table)):
+        digest.update(statement)
+        rows += count
+    if digest.hexdigest() != table.sha256:
+        raise ChecksumError(
+            f"{table.schema}.{table.table} has not come back as it was: {table.rows} rows were "
+            f"dumped, and {rows} are there, or some have other values. Restore on a server of the "
+            "version that the backup was made on."
+        )
+
+
+def _inserts(session: SAConnection, name: TableName) -> Iterator[tuple[bytes, int]]:
+    """Yield the statements that insert a table's rows, each with the number of its rows."""
+    columns = session.exec_driver_sql(_COLUMNS, tuple(name)).fetchall()
+    key = session.exec_driver_sql(_KEY, tuple(name)).scalars().all()
+    _set(session, _AS_BYTES)
+    names = ", ".join(quoted_name(column) for column, _ in columns)
+    head = f"INSERT INTO {quoted_name(name.table)} ({names}) VALUES (".encode()
+    literals = [_literal(kind) for _, kind in columns]
+    chosen = ", ".join(_selected(column, kind) for column, kind in columns)
+    query = f"SELECT {chosen} FROM {_quoted(name.schema)}.{_quoted(name.table)}"
+    if key:
+        query += f" ORDER BY {', '.join(map(_quoted, key))}"
+    options = {"stream_results": True, "max_row_buffer": _BUFFERED_ROWS}
+    parts: list[bytes] = []
+    size = 0
+    for row in session.exec_driver_sql(query, execution_options=options):
+        values = zip(literals, row, strict=True)
+        text = b",".join([b"NULL" if v is None else make(v) for make, v in values])
+        if parts and size + len(text) > STATEMENT_BYTES:
+            yield head + b"),(".join(parts) + b")", len(parts)
+            parts, size = [], 0
+        parts.append(text)
+        size += len(text) + 3
+    if parts:
+        yield head + b"),(".join(parts) + b")", len(parts)
+    _set(session, "SET NAMES utf8mb4")
+
+
+def _selected(column: str, kind: str) -> str:
+    """Return the SQL of a column's values as bytes that lose nothing."""
+    name = _quoted(column)
+    if kind == "float":
+        # The server would print six digits only; with a sum, -0 would lose its sign.
+        return f"CAST({name} - 0e0 AS BINARY)"
+    if kind == "json":
+        return f"CAST(CONVERT({name} USING utf8mb4) AS BINARY)"
+    return name if _BYTES.fullmatch(kind) else f"CAST({name} AS BINARY)"
+
+
+def _literal(kind: str) -> Literal:
+    """Return what writes a value as SQL."""
+    if kind in _PLAIN:
+        return bytes
+    introducer = b"_utf8mb4'" if kind == "json" else b"_binary'"
+
+    def written(value: bytes) -> bytes:
+        return introducer + value.replace(b"\\", b"\\\\").replace(b"'", b"''") + b"'"
+
+    return written
+
+
+def _load_views(session: SAConnection, statements: Sequence[bytes]) -> None:
+    """Make views, those first that others read."""
+    waiting = list(zip(statements[::2], statements[1::2], strict=True))
+    while waiting:
+        left: list[tuple[bytes, bytes]] = []
+        for use, create in waiting:
+            run_sql(session, use, None)
+            try:
+                run_sql(session, create, None)
+            except DBAPIError:
+                if len(waiting) == 1:
+                    raise
+                left.append((use, create))
+        if len(left) == len(waiting):
+            run_sql(session, left[0][0], None)
+            run_sql(session, left[0][1], None)
+        waiting = left
+
+
+def _clear(session: SAConnection, schema: str) -> None:
+    """Drop what a killed `load` has left, its mark last."""
+    kinds = session.exec_driver_sql(_TABLES, (schema,)).fetchall()
+    for name, kind in sorted(kinds, key=lambda found: found[0] == RESTORING):
+        what = "VIEW" if kind == "VIEW" else "TABLE"
+        if name != IDENTITY:
+            session.exec_driver_sql(f"DROP {what} {_quoted(schema)}.{_quoted(name)}")
+
+
+def _names(session: SAConnection, schema: str) -> list[str]:
+    return [name for name, _ in session.exec_driver_sql(_TABLES, (schema,))]
+
+
+def _row(session: SAConnection, statement: str) -> tuple[Any, ...]:
+    return tuple(session.exec_driver_sql(statement).one())
+
+
+def _begin(session: SAConnection) -> None:
+    """Change the settings of a session that is closed afterwards."""
+    session.detach()
+    _set(session, *_SETTINGS)
+
+
+def _set(session: SAConnection, *statements: str) -> None:
+    for statement in statements:
+        session.exec_driver_sql(statement)
+
+
+def _quoted(name: str) -> str:
+    """Return an identifier in SQL that the driver looks for placeholders in."""
+    return quoted_name(name).replace("%", "%%")
+
+
+def _opened(file: Path, mode: str) -> IO[bytes]:
+    return cast(IO[bytes], igzip.open(file, mode, compresslevel=1))
+
+
+def _write(stream: IO[bytes], statement: str | bytes) -> None:
+    text = statement.encode() if isinstance(statement, str) else statement
+    stream.write(b"-- %d\n%b;\n" % (len(text), text))
+
+
+def _statements(file: Path) -> Iterator[bytes]:
+    with _opened(file, "rb") as stream:
+        while line := stream.readline():
+            yield stream.read(int(line.removeprefix(b"-- ")))
+            stream.read(2)

@@ -1,0 +1,1 @@
+"""Backups of a database with the objects that its rows refer to."""

@@ -1,0 +1,218 @@
+"""What a folder of backups holds, and whether it is whole.
+
+::
+
+    backup.json                       says what the folder is
+    objects/3f/3f2a…                  copies of objects, shared by all backups
+    2026-11-29T03-00-00.217Z/         a backup
+        backup.json                   when and of what, with the checksums of the other files
+        objects.jsonl.gz              which copy lies at which path in which store
+        database/                     the tables
+
+A backup gets its name when it is complete; before that it is called ``.writing-…``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from isal import igzip
+
+from dj_dagster.errors import ChecksumError, ConfigurationError
+from dj_dagster.objects.copies import CopiedFile, Copies, file_damage, sync_folder
+from dj_dagster.objects.flight import in_flight
+from dj_dagster.relational.backends.base import DumpedTable
+
+FORMAT = 1
+HEAD, OBJECTS, DATABASE = "backup.json", "objects.jsonl.gz", "database"
+_NAME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9.-]+Z")
+
+
+@dataclass(frozen=True)
+class Backup:
+    """One backup in a folder.
+
+    Attributes
+    ----------
+    name
+        When it was made, UTC.
+    url
+        Of the database, without secrets.
+    backend
+        ``"sqlite"`` or ``"mysql"``, which alone can restore it.
+    schemas
+        Those that it has.
+    tables
+        Of a server, with the checksums of their rows.
+    stores
+        Where each store was.
+    problems
+        What rows referred to and could not be backed up.
+    files
+        Size and checksum of each file of the database, and of the list of objects.
+    """
+
+    folder: Path
+    name: str
+    url: str
+    backend: str
+    schemas: tuple[str, ...]
+    tables: tuple[DumpedTable, ...]
+    stores: Mapping[str, str]
+    problems: tuple[str, ...]
+    files: Mapping[str, tuple[int, str]]
+
+    @property
+    def place(self) -> Path:
+        """The backup's own folder."""
+        return self.folder / self.name
+
+    def objects(self) -> Iterator[CopiedFile]:
+        """Yield what it holds of the stores."""
+        return read_objects(self.place)
+
+    def damages(self) -> Iterator[str]:
+        """Yield what is missing or not as it was written, file by file."""
+        damaged = list(self.damaged_files())
+        yield from damaged
+        if not any(OBJECTS in damage for damage in damaged):
+            yield from (damage for _, damage in self.damaged_objects())
+
+    def damaged_files(self, names: Iterable[str] | None = None) -> Iterator[str]:
+        """Yield what is wrong with the files of the database, and with the list of objects.
+
+        Parameters
+        ----------
+        names
+            Which of `files` to look at; all by default.
+        """
+        for name in self.files if names is None else names:
+            size, sha256 = self.files[name]
+            if damage := file_damage(self.place / name, sha256, size):
+                yield damage
+
+    def damaged_objects(self, skip: Collection[str] = ()) -> Iterator[tuple[CopiedFile, str]]:
+        """Yield each object whose copy is missing or not as it was written, and what is wrong.
+
+        Parameters
+        ----------
+        skip
+            Checksums of copies of which the size alone is compared.
+        """
+        copies = Copies(self.folder / "objects")
+
+        def look(file: CopiedFile) -> tuple[CopiedFile, str]:
+            damage = copies.damage(file.sha256, file.size, read=file.sha256 not in skip)
+            return file, damage and f"{damage}: {file.path} of store '{file.store}'"
+
+        yield from (found for found in in_flight(look, self.objects()) if found[1])
+
+
+def backups(folder: Path) -> list[str]:
+    """Return the names of the complete backups in a folder, the latest last."""
+    check_folder(folder)
+    found = (place.name for place in folder.iterdir() if place.is_dir())
+    return sorted(name for name in found if _NAME.fullmatch(name))
+
+
+def open_backup(folder: Path, name: str | None = None) -> Backup:
+    """Return a backup, the latest if none is named.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none.
+    ChecksumError
+        If what says what it holds is damaged.
+    """
+    names = backups(folder)
+    if not names or (name is not None and name not in names):
+        wanted = f"no backup {name}" if name else "no backup"
+        raise ConfigurationError(f"{folder} has {wanted}; there are {', '.join(names) or 'none'}.")
+    return _read_head(folder, name or names[-1])
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ConfigurationError unless a folder is one of backups."""
+    try:
+        said = json.loads((folder / HEAD).read_text())["format"]
+    except FileNotFoundError:
+        raise ConfigurationError(f"{folder} is no folder of backups: it has no {HEAD}.") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"{folder / HEAD} cannot be read: {error}.") from error
+    if said != FORMAT:
+        raise ConfigurationError(
+            f"{folder} has backups of format {said}, and this version reads {FORMAT}: update it."
+        )
+
+
+def write_format(folder: Path) -> None:
+    """Make an empty folder one of backups."""
+    (folder / HEAD).write_text(json.dumps({"format": FORMAT, "made by": "dj-dagster backup"}))
+
+
+def summed(folder: Path) -> dict[str, tuple[int, str]]:
+    """Return size and checksum of each file of the database, and of the list of objects."""
+    found: dict[str, tuple[int, str]] = {}
+    for file in [folder / OBJECTS, *sorted((folder / DATABASE).iterdir())]:
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        found[file.relative_to(folder).as_posix()] = (file.stat().st_size, digest)
+    return found
+
+
+def settle(folder: Path) -> None:
+    """Make a backup's files survive a power cut."""
+    for file in (*folder.iterdir(), *(folder / DATABASE).iterdir()):
+        if file.is_file():
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())
+    sync_folder(folder / DATABASE)
+    sync_folder(folder)
+
+
+def write_head(folder: Path, backup: Backup) -> None:
+    """Write what a backup holds into its folder, which need not have its name yet."""
+    fields = asdict(backup)
+    del fields["folder"]
+    (folder / HEAD).write_text(json.dumps({**fields, "checksum": _checksum(fields)}, indent=2))
+
+
+def write_objects(folder: Path, files: Iterable[CopiedFile]) -> None:
+    """Write the list of a backup's objects."""
+    with cast(IO[bytes], igzip.open(folder / OBJECTS, "wb")) as stream:
+        for file in files:
+            stream.write(json.dumps(asdict(file)).encode() + b"\n")
+
+
+def read_objects(folder: Path) -> Iterator[CopiedFile]:
+    """Yield the objects of a list."""
+    with igzip.open(folder / OBJECTS, "rb") as stream:
+        for line in stream:
+            yield CopiedFile(**json.loads(line))
+
+
+def _read_head(folder: Path, name: str) -> Backup:
+    file = folder / name / HEAD
+    try:
+        fields: dict[str, Any] = json.loads(file.read_bytes())
+        if fields.pop("checksum") != _checksum(fields):
+            raise ChecksumError(f"{file} has changed since it was written: restore another backup.")
+        fields["tables"] = tuple(DumpedTable(**table) for table in fields["tables"])
+        fields["files"] = {path: tuple(known) for path, known in fields["files"].items()}
+        for key in ("schemas", "problems"):
+            fields[key] = tuple(fields[key])
+        return Backup(folder=folder, **fields)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ChecksumError(f"{file} cannot be read: {error}. Restore another backup.") from error
+
+
+def _checksum(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

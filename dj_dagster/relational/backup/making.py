@@ -1,0 +1,316 @@
+"""Making a backup beside writers: a snapshot of the tables first, then what its rows refer to.
+
+Objects are written before their rows and never changed, so that what the snapshot refers to is
+there, or has been moved to the trash of its store since.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+
+from dj_dagster.errors import (
+    AccessError,
+    ChecksumError,
+    ConfigurationError,
+    MissingTableError,
+    ObjectError,
+    QueryError,
+    TransientError,
+    UnknownAttributeError,
+)
+from dj_dagster.objects.copies import (
+    CopiedFile,
+    Copies,
+    copied,
+    files_of,
+    remove_abandoned,
+    sync_folder,
+)
+from dj_dagster.objects.flight import in_flight
+from dj_dagster.objects.store import Stat, Store
+from dj_dagster.objects.sweeping import backing_up
+from dj_dagster.relational.backends.base import DumpedTable
+from dj_dagster.relational.backup import contents
+from dj_dagster.relational.backup.contents import Backup, backups, check_folder, open_backup
+from dj_dagster.relational.backup.references import Referenced, referenced
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.garbage.marking import reference_columns, snapshot
+
+ALL_SCHEMAS = "all"
+"""What means all schemas of a database; nothing else does."""
+
+_TRIES = 5
+
+Say = Callable[[str], object]
+Source = tuple[str, str, str, Stat]
+"""Store, path and schema of a file, and where it is."""
+
+
+@dataclass(frozen=True)
+class BackupReport:
+    """What a backup took.
+
+    Attributes
+    ----------
+    objects, size
+        Files of stores that it holds, and their bytes.
+    copied, copied_size
+        Those of them that no earlier backup in the folder had.
+    """
+
+    backup: Backup
+    objects: int
+    size: int
+    copied: int
+    copied_size: int
+
+    def __str__(self) -> str:
+        backup = self.backup
+        lost = f"; {len(backup.problems)} PROBLEMS" if backup.problems else ""
+        return (
+            f"{backup.place}: {', '.join(backup.schemas)}; {self.objects} files of stores "
+            f"({self.size} bytes), {self.copied} of them new ({self.copied_size} bytes){lost}"
+        )
+
+
+def make_backup(
+    connection: Connection,
+    folder: str | Path,
+    schemas: str | Iterable[str],
+    *,
+    read_data: bool = False,
+    say: Say = lambda _: None,
+) -> BackupReport:
+    """Copy the tables of some schemas, and the objects that they refer to, into a folder.
+
+    All is as it was at one moment, however many write meanwhile. Objects that an earlier backup in
+    the folder has are not copied again. The backup is read once more before it counts as made; one
+    that is interrupted leaves those before it as they were.
+
+    Users, grants, triggers and stored procedures of a server are not part of it.
+
+    Parameters
+    ----------
+    folder
+        For backups alone, none but its owner may look into it. It is made if it is not there.
+    schemas
+        Their names, or ``"all"``. Those that they refer to by foreign keys are added; of SQLite it
+        is always the whole file.
+    read_data
+        Whether the copies that earlier backups made are read too, and made again where they are
+        damaged. Otherwise their sizes are compared.
+    say
+        Called with what is done.
+
+    Raises
+    ------
+    ConfigurationError
+        If the folder holds something else, or a schema is not there.
+    AccessError
+        If the user may not read all tables.
+    ChecksumError
+        If what was written cannot be read back.
+    """
+    if connection.in_transaction:
+        raise QueryError("A backup is made outside of transactions: leave this one first.")
+    place = Path(folder).expanduser().absolute()
+    chosen = _chosen(connection, schemas)
+    try:
+        _prepare(place)
+        temporary = place / f".writing-{secrets.token_hex(8)}"
+        temporary.mkdir()
+        try:
+            with backing_up(map(connection.stores.get, connection.stores.names)):
+                return _made(connection, place, temporary, chosen, read_data=read_data, say=say)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise ObjectError(f"The backup in {place} could not be made: {error}.") from error
+
+
+def _made(
+    connection: Connection,
+    folder: Path,
+    temporary: Path,
+    schemas: Sequence[str],
+    *,
+    read_data: bool,
+    say: Say,
+) -> BackupReport:
+    before = _known(folder, say)
+    say(f"tables of {', '.join(schemas)}")
+    found, tables = _dumped(connection, temporary, schemas)
+    say(f"{len(found.objects)} objects")
+    copies = Copies(folder / "objects")
+    files, new = list[CopiedFile](), list[CopiedFile]()
+    for one in _copied(connection, copies, found, before, read=read_data):
+        if isinstance(one, str):
+            found.problems[one] = None
+            continue
+        file, is_new = one
+        files.append(file)
+        new += [file] if is_new else []
+        if len(files) % 1000 == 0:
+            say(f"{len(files)} files of stores, {len(new)} of them new")
+    contents.write_objects(temporary, sorted(files, key=lambda file: (file.store, file.path)))
+    backup = Backup(
+        folder,
+        temporary.name,
+        connection.url,
+        connection.backend.name,
+        tuple(schemas),
+        tuple(tables),
+        {name: connection.stores.get(name).url() for name in sorted({f.store for f in files})},
+        tuple(found.problems),
+        contents.summed(temporary),
+    )
+    say("reading the backup again")
+    old = set[str]() if read_data else {f.sha256 for f in files} - {f.sha256 for f in new}
+    damages = chain(backup.damaged_files(), (text for _, text in backup.damaged_objects(old)))
+    if damage := next(damages, ""):
+        raise ChecksumError(f"What was just written cannot be read back: {damage}.")
+    backup = replace(backup, name=_free_name(folder))
+    contents.write_head(temporary, backup)
+    contents.settle(temporary)
+    temporary.rename(backup.place)
+    sync_folder(folder)
+    return BackupReport(
+        backup,
+        len(files),
+        sum(file.size for file in files),
+        len(new),
+        sum(file.size for file in new),
+    )
+
+
+def _chosen(connection: Connection, schemas: str | Iterable[str]) -> list[str]:
+    """Return the schemas with those that they refer to."""
+    known = connection.schema_names()
+    given = [schemas] if isinstance(schemas, str) else list(schemas)
+    names = known if given == [ALL_SCHEMAS] else given
+    if not names:
+        raise ConfigurationError(
+            f"No schema to back up: name one of {', '.join(known) or 'none'}, or '{ALL_SCHEMAS}'."
+        )
+    for name in names:
+        if name not in known:
+            raise ConfigurationError(
+                f"{connection.url} has no schema {name}; there are {', '.join(known) or 'none'}."
+            )
+    if connection.backend.rolls_back_ddl:
+        # All schemas are in one file.
+        return known
+    with connection.cursor() as session:
+        edges = sorted(connection.backend.schema_edges(session))
+        rights = connection.backend.rights(session)
+    found = list(dict.fromkeys(names))
+    for name in found:
+        found += [parent for child, parent in edges if child == name and parent not in found]
+        if not rights.shows_tables(name):
+            raise AccessError(
+                f"{connection.get_user()} may not read all tables of {name}: make the backup as a "
+                f"user with SELECT on {name}.*"
+            )
+    return sorted(found)
+
+
+def _prepare(folder: Path) -> None:
+    """Make the folder, or see that it is one of backups, and remove what was left unfinished."""
+    if not folder.exists():
+        folder.mkdir(parents=True, mode=0o700)
+    if not any(folder.iterdir()):
+        contents.write_format(folder)
+    check_folder(folder)
+    Copies(folder / "objects").tidy()
+    for left in remove_abandoned(folder):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _known(folder: Path, say: Say) -> dict[tuple[str, str], CopiedFile]:
+    """Return what the latest backup has, nothing if it is damaged: all is then looked at anew."""
+    if not backups(folder):
+        return {}
+    try:
+        last = open_backup(folder)
+        damage = next(last.damaged_files([contents.OBJECTS]), "")
+        known = {} if damage else {(file.store, file.path): file for file in last.objects()}
+    except ChecksumError as error:
+        damage, known = str(error), {}
+    if damage:
+        say(f"All objects are copied again, as the latest backup is damaged: {damage}")
+    return known
+
+
+def _dumped(
+    connection: Connection, temporary: Path, schemas: Sequence[str]
+) -> tuple[Referenced, list[DumpedTable]]:
+    """Write the tables and return what their rows refer to, all in one snapshot."""
+    place = temporary / contents.DATABASE
+    for _ in range(_TRIES):
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        columns = reference_columns(connection)
+        with (
+            suppress(MissingTableError, UnknownAttributeError, TransientError),
+            snapshot(connection) as session,
+        ):
+            same = [column.place for column in columns] == [
+                column.place for column in reference_columns(connection)
+            ]
+            if same:
+                found = referenced(session, connection, columns, schemas)
+                return found, connection.backend.dump(session, place, schemas)
+    raise TransientError(
+        "No backup was made, as tables were declared, altered or dropped all the time meanwhile: "
+        "try again when that is over."
+    )
+
+
+def _copied(
+    connection: Connection,
+    copies: Copies,
+    found: Referenced,
+    before: Mapping[tuple[str, str], CopiedFile],
+    *,
+    read: bool,
+) -> Iterator[tuple[CopiedFile, bool] | str]:
+    """Copy what is new and yield each file, or what is wrong with it."""
+
+    def located(one: tuple[str, str, str]) -> list[Source | str]:
+        name, path, schema = one
+        try:
+            files = files_of(connection.stores.get(name), path, schema)
+        except ObjectError as error:
+            return [str(error)]
+        return [(name, file, schema, stat) for file, stat in files]
+
+    def taken(source: Source | str) -> tuple[CopiedFile, bool] | str:
+        if isinstance(source, str):
+            return source
+        name, path, schema, stat = source
+        store: Store = connection.stores.get(name)
+        known = before.get((name, path))
+        try:
+            return copied(copies, store, path, stat, schema, known, read=read)
+        except ObjectError as error:
+            return str(error)
+
+    sources = chain.from_iterable(in_flight(located, sorted(found.objects)))
+    return in_flight(taken, sources)
+
+
+def _free_name(folder: Path) -> str:
+    while True:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        name = now.replace(":", "-").replace("+00-00", "Z")
+        if not (folder / name).exists():
+            return name
+        time.sleep(0.002)
