@@ -228,7 +228,7 @@ def _narrowed(table: Makes, keys: Node, restrictions: Sequence[Any]) -> Node | N
     """
     names = keys.heading.primary_key
     whole = not restrictions and bool(names) and set(names) == set(table.primary_key)
-    if not whole or has_own_key_source(table):
+    if not whole or has_own_key_source(table) or table.connection.backend.looks_up_quickly:
         return keys
     ranges = differing(table.connection, keys, rows_of(table))
     if ranges == NEVER:

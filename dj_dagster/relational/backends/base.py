@@ -77,6 +77,12 @@ class Backend(ABC):
     translates_sql: bool = False
     """Whether what users write in MySQL's SQL has to be said in other words."""
 
+    looks_up_quickly: bool = False
+    """Whether it looks a key of each row up sooner than it takes digests of the rows.
+
+    Of a million keys of two integers: 0.3 s against 2.6 s on SQLite, whose digests are Python.
+    """
+
     tells_text_apart: bool = False
     """Whether texts are equal only if they are written alike; else a collation compares them."""
 

@@ -69,6 +69,7 @@ class SQLiteBackend(Backend):
     checks_values = False
     translates_sql = True
     tells_text_apart = True
+    looks_up_quickly = True
 
     def create_engine(self, url: sa.URL) -> sa.Engine:
         """Return an engine; the folder of the database file is made."""
