@@ -4,8 +4,8 @@ They are mixed into the classes of today, which know nothing of them; each says 
 what the old call meant. `dj_dagster.old_modules` lets packages that say ``import datajoint`` use
 them too.
 
-One old default is not kept, for it has no spelling of its own: ``aggr`` keeps the rows that nothing
-matches, as DataJoint 2 does. Write ``keep_all_rows=False`` to leave them out.
+What has no spelling of its own, such as that ``aggr`` left out the rows that nothing matches, is
+kept where the connection's `era` is that of 0.14: see `dj_dagster.old_modules.replace_datajoint`.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ class _Connection(Protocol):
 
     @property
     def fetch_format(self) -> Literal["array", "frame"]: ...
+
+    @property
+    def era(self) -> str: ...
 
 
 class _Query(Protocol):
@@ -135,13 +138,13 @@ class OldQuery:
 
     def head(self, limit: int = 25, **fetch_options: Any) -> Any:
         """Return the first rows by primary key; options are those of the old `fetch`."""
-        if fetch_options:
+        if fetch_options or cast(_Query, self).connection.era == "0.14":
             return self.fetch(order_by="KEY", limit=limit, **fetch_options)
         return super().head(limit)  # pyright: ignore[reportAttributeAccessIssue]
 
     def tail(self, limit: int = 25, **fetch_options: Any) -> Any:
         """Return the last rows by primary key, in its order; options are those of `fetch`."""
-        if fetch_options:
+        if fetch_options or cast(_Query, self).connection.era == "0.14":
             return self.fetch(order_by="KEY DESC", limit=limit, **fetch_options)[::-1]
         return super().tail(limit)  # pyright: ignore[reportAttributeAccessIssue]
 

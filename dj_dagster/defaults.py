@@ -13,6 +13,7 @@ from dj_dagster.errors import QueryError
 from dj_dagster.model.names import Tier, parse_table_name
 from dj_dagster.model.table_name import TableName
 from dj_dagster.objects.codecs import Codec, CodecRegistry
+from dj_dagster.old_external import ExternalMapping
 from dj_dagster.old_jobs import JobTable, SchemaJobs
 from dj_dagster.relational.backup.making import BackupReport, make_backup
 from dj_dagster.relational.backup.restoring import RestoreReport, restore_backup
@@ -91,6 +92,11 @@ class Schema(OldSchema, RelationalSchema):
             for name in names
         ]
         return SchemaJobs(self.connection, queues(self.connection, tables))
+
+    @property
+    def external(self) -> ExternalMapping:
+        """The objects of DataJoint 0.14 by store; see `dj_dagster.old_external`."""
+        return ExternalMapping(self.connection, self.name)
 
     def _default_connection(self) -> Connection:
         return conn()

@@ -103,7 +103,7 @@ class SchemaJobs(QueryExpression):
     Their attributes are those of DataJoint 0.14's table: `table_name` and `key_hash` as the primary
     key, `status`, `key`, `error_message`, `error_stack`, `user`, `host`, `pid`, `connection_id` and
     `timestamp`. Unrestricted it is iterated over, and indexed, as the queues themselves, which is
-    what DataJoint 2.3 gives.
+    what DataJoint 2.3 gives, unless the code is of the era of 0.14.
 
     Parameters
     ----------
@@ -129,7 +129,8 @@ class SchemaJobs(QueryExpression):
         self._queues = list(queues)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._queues) if self.node is self._all else super().__iter__()
+        old = self.connection.era == "0.14"
+        return iter(self._queues) if self.node is self._all and not old else super().__iter__()
 
     def __getitem__(self, position: int) -> JobQueue:
         return self._queues[position]

@@ -7,10 +7,12 @@ from types import ModuleType
 from typing import Any
 
 from dj_dagster import compat, errors, settings
+from dj_dagster.default_connection import config
 from dj_dagster.model import heading
 from dj_dagster.objects import blob
 from dj_dagster.relational import expression
 from dj_dagster.relational.algebra import condition
+from dj_dagster.relational.database.eras import checked_era
 from dj_dagster.workflow import computed
 
 _SOURCES: dict[str, tuple[ModuleType, ...]] = {
@@ -63,11 +65,21 @@ class OldModule(ModuleType):
         raise AttributeError(f"DataJoint's module {self.__name__} has no {name!r} in dj_dagster.")
 
 
-def replace_datajoint() -> None:
+def replace_datajoint(*, era: str | None = None) -> None:
     """Put dj_dagster in the place of ``datajoint``, for packages that import that.
 
     ``from datajoint.errors import DataJointError`` and the like work as well; a name that is not
     there is an `ImportError`, as ever.
+
+    Parameters
+    ----------
+    era
+        ``"0.14"`` for code that was written for that era, where the same words mean something else
+        now. For all connections that follow the settings: names alone decide what matches, ``aggr``
+        leaves out rows without a match, ``dj.U(...) * table`` adds to the key, ``head`` and
+        ``tail`` give what `fetch` gives, ``schema.jobs`` is iterated over by its rows, and new
+        schemas on servers are laid out as 0.14 has them. What differs is listed in
+        ``docs/eras.md``. By default the era stays as the setting `era` has it.
 
     Raises
     ------
@@ -80,9 +92,11 @@ def replace_datajoint() -> None:
 
         import dj_dagster as dj
 
-        dj.replace_datajoint()       # before anything that imports datajoint
-        from element_lab import lab  # a published package, written for DataJoint 0.14
+        dj.replace_datajoint(era="0.14")  # before anything that imports datajoint
+        from element_lab import lab       # a published package, written for DataJoint 0.14
     """
+    if era is not None:
+        config()["era"] = checked_era(era)
     package = sys.modules[__name__.partition(".")[0]]
     if sys.modules.setdefault("datajoint", package) is not package:
         raise ImportError(

@@ -185,6 +185,7 @@ class Config(SettingsMapping):
             download_path=lambda: Path(self["download_path"]),
             semantic_check=lambda: self._settings.semantic_check,
             fetch_format=lambda: self._settings.fetch_format,
+            era=lambda: self._settings.era,
             provenance=self._provenance,
             read_limits=lambda: ReadLimits(**self._settings.read_limits.model_dump()),
         )

@@ -61,6 +61,9 @@ class SettingsMapping(MutableMapping[str, Any]):
         return value.get_secret_value() if isinstance(value, SecretStr) else value
 
     def __setitem__(self, name: str, value: Any) -> None:
+        if name == _URL and value is not None and "database.host" not in self._assigned:
+            # One of a file or the environment has nothing to say beside it.
+            self._put("database.host", None)
         self._put(name, value)
         self._assigned.add(name)
 

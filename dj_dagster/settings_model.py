@@ -10,6 +10,7 @@ from pydantic import Field, InstanceOf, field_validator
 
 from dj_dagster.local_files import DOWNLOADS, FOLDER
 from dj_dagster.objects.blob_format import DEFAULT_LIMITS
+from dj_dagster.relational.database.eras import Era
 from dj_dagster.settings_database import DatabaseSettings, Section
 
 
@@ -104,6 +105,8 @@ class Settings(Section):
     semantic_check
         Whether queries refuse to match attributes of one name that no foreign key ties together.
         DataJoint 0.14 matched them by their names alone.
+    era
+        ``"0.14"`` for code of that era of DataJoint; see `dj_dagster.replace_datajoint`.
     strict_provenance
         Whether a `make` may only read tables that its own refers to, and only write rows of its
         key: for tests of pipelines. DataJoint had it in 2.3.0 to 2.3.2.
@@ -123,6 +126,7 @@ class Settings(Section):
     custom: Any = Field(default_factory=dict)
     safemode: bool = True
     semantic_check: bool = True
+    era: Era = "2.3"
     strict_provenance: bool = False
     download_path: str = f"{FOLDER}/{DOWNLOADS}"
     fetch_format: Literal["array", "frame"] = "array"

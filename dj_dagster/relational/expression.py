@@ -17,7 +17,7 @@ from dj_dagster.relational.algebra.condition import (
     make_condition,
     query_node,
 )
-from dj_dagster.relational.algebra.joining import join
+from dj_dagster.relational.algebra.joining import AS_BEFORE, join, with_key
 from dj_dagster.relational.algebra.projection import project
 from dj_dagster.relational.algebra.top import Top, topped
 from dj_dagster.relational.algebra.union import unite
@@ -63,6 +63,8 @@ class QueryExpression(OldQuery, Deletable, Rows):
         return self._derive(algebra.restrict(self.node, condition))
 
     def __mul__(self, other: Any) -> QueryExpression:
+        if isinstance(other, Universal) and self.connection.era == "0.14":
+            return QueryExpression(self.connection, with_key(self.node, other.primary_key))
         return self.join(other)
 
     def join(
@@ -121,7 +123,11 @@ class QueryExpression(OldQuery, Deletable, Rows):
 
     @old_aggr
     def aggr(
-        self, group: Any, *attributes: Any, exclude_nonmatching: bool = False, **computed: str
+        self,
+        group: Any,
+        *attributes: Any,
+        exclude_nonmatching: bool | None = None,
+        **computed: str,
     ) -> QueryExpression:
         """Return these rows with what is computed from the rows of `group` that agree with each.
 
@@ -132,8 +138,9 @@ class QueryExpression(OldQuery, Deletable, Rows):
         *attributes
             Which of this query's own attributes to keep, as for `proj`.
         exclude_nonmatching
-            Whether to leave out rows that no row of `group` agrees with. Otherwise for them
-            ``count(*)`` is 1, ``count(attribute_of_group)`` 0 and most other aggregates are null.
+            Whether to leave out rows that no row of `group` agrees with, as code of DataJoint 0.14
+            has it by default. Otherwise for them ``count(*)`` is 1, ``count(attribute_of_group)`` 0
+            and most other aggregates are null.
         **computed
             ``mean="avg(score)"``.
 
@@ -149,6 +156,8 @@ class QueryExpression(OldQuery, Deletable, Rows):
             Session.aggr(Session.Trial, n="count(trial_id)", best="max(score)") & "n > 10"
         """
         other = _query(group, "aggregated over")
+        if exclude_nonmatching is None:
+            exclude_nonmatching = self.connection.era == "0.14"
         node = aggregate(
             self.node,
             other,
@@ -177,7 +186,8 @@ def _query(other: Any, use: str) -> Node:
     if isinstance(other, Universal):
         raise QueryError(
             f"A query cannot be {use} {other!r}, which has no rows of its own. "
-            f"For distinct values write {other!r} & query, for groups {other!r}.aggr(query, ...)."
+            f"For distinct values write {other!r} & query, for groups {other!r}.aggr(query, ...). "
+            f"{AS_BEFORE}"
         )
     if not isinstance(other, HasNode):
         raise QueryError(f"A query can be {use} a query, not with {other!r}.")

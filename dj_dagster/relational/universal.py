@@ -8,6 +8,8 @@ from dj_dagster.errors import QueryError
 from dj_dagster.relational.algebra.aggregation import aggregate_by, distinct
 from dj_dagster.relational.algebra.algebra import Node
 from dj_dagster.relational.algebra.condition import HasNode, Universal, query_node
+from dj_dagster.relational.algebra.joining import AS_BEFORE, with_key
+from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
 
 
@@ -62,10 +64,12 @@ class U(Universal):
 
     aggregate = aggr
 
-    def __mul__(self, other: Any) -> NoReturn:
+    def __mul__(self, other: Any) -> QueryExpression:
+        if isinstance(other, HasNode) and _connection(other).era == "0.14":
+            return QueryExpression(_connection(other), with_key(query_node(other), self._names))
         raise QueryError(
             f"{self!r} has no rows to join. Write {self!r} & query for distinct combinations; the "
-            "query alone, or with proj, for its rows."
+            f"query alone, or with proj, for its rows. {AS_BEFORE}"
         )
 
     def __sub__(self, other: Any) -> NoReturn:
@@ -78,3 +82,7 @@ class U(Universal):
         if not isinstance(query, HasNode):
             raise QueryError(f"{self!r} & needs a query, not {query!r}.")
         return query_node(query)
+
+
+def _connection(query: Any) -> Connection:
+    return (query() if isinstance(query, type) else query).connection

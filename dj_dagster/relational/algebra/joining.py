@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from dj_dagster.errors import QueryError
 from dj_dagster.model.heading import Attribute, Heading
-from dj_dagster.relational.algebra.algebra import Joined, Node
+from dj_dagster.relational.algebra.algebra import Computed, Joined, Node, Projected
+from dj_dagster.relational.algebra.projection import unknown
+
+AS_BEFORE = "For code written for DataJoint 0.14 call dj.replace_datajoint(era='0.14') first."
+"""What to do where an error is due to the era that code was written for."""
+
+
+def with_key(query: Node, names: Iterable[str]) -> Projected:
+    """Return the same rows with more attributes in their key, as DataJoint 0.14 has ``U * query``.
+
+    Raises
+    ------
+    UnknownAttributeError
+        If the query does not have one of them.
+    """
+    heading = query.heading
+    for name in names:
+        if name not in heading:
+            raise unknown(name, heading)
+    key = [*heading.primary_key, *names]
+    attributes = [replace(a, in_key=a.name in key) for a in heading.attributes.values()]
+    attributes.sort(key=lambda attribute: not attribute.in_key)
+    columns: dict[str, Computed] = {attribute.name: attribute.name for attribute in attributes}
+    return Projected(Heading(attributes, heading.comment), query.tables, query, columns)
 
 
 def shared_names(left: Heading, right: Heading, semantic_check: bool = True) -> tuple[str, ...]:
@@ -31,7 +55,7 @@ def shared_names(left: Heading, right: Heading, semantic_check: bool = True) -> 
                 f"The attribute {name!r} is not the same thing on both sides: "
                 f"{_origin(left[name])} and {_origin(right[name])}. Rename or leave out one of "
                 f"them, for example with .proj(other_{name}='{name}'). Where names alone are to "
-                "decide, as in DataJoint 0.14: dj.config['semantic_check'] = False."
+                f"decide: dj.config['semantic_check'] = False. {AS_BEFORE}"
             )
     return shared
 

@@ -20,17 +20,26 @@ Cursor = Callable[[], AbstractContextManager[SAConnection]]
 
 
 class Catalog:
-    """The tables of a database by schema, resolved on demand; shared between threads."""
+    """The tables of a database by schema, resolved on demand; shared between threads.
 
-    def __init__(self, backend: Backend, cursor: Cursor) -> None:
+    Parameters
+    ----------
+    era
+        Returns the era of schemas that have no tables yet.
+    """
+
+    def __init__(
+        self, backend: Backend, cursor: Cursor, era: Callable[[], Era] = lambda: "2.3"
+    ) -> None:
         self._backend = backend
         self._cursor = cursor
+        self._era = era
         self._raw: dict[str, dict[TableName, RawTable]] = {}
         self._views: dict[str, dict[TableName, RawTable]] = {}
         self._stored: dict[TableName, StoredTable] = {}
         self._resolving: set[TableName] = set()
         self._eras: dict[str, Era] = {}
-        self._found_old: dict[str, bool] = {}
+        self._found_old: dict[str, bool | None] = {}
         self._lock = threading.RLock()
 
     def tables(self, schema: str) -> dict[TableName, StoredTable]:
@@ -88,7 +97,8 @@ class Catalog:
                 return self._eras[schema] == "0.14"
             if schema not in self._found_old:
                 self._found_old[schema] = is_of_old_era(self._schema(schema).values())
-            return self._found_old[schema]
+            found = self._found_old[schema]
+            return self._era() == "0.14" if found is None else found
 
     def set_era(self, schema: str, era: Era | None) -> None:
         """Say of which era a schema is; None to find it out from its tables."""

@@ -25,6 +25,7 @@ from dj_dagster.relational.backends import Backend, backend_for
 from dj_dagster.relational.database.catalog import Catalog
 from dj_dagster.relational.database.display import Display
 from dj_dagster.relational.database.driver import Tuples, fetch_sql
+from dj_dagster.relational.database.eras import Era
 from dj_dagster.relational.database.preferences import FetchFormat, Preferences, Preferring
 from dj_dagster.relational.database.raw_query import QueryResult
 from dj_dagster.relational.database.retry import retried
@@ -66,6 +67,9 @@ class Connection(Preferring):
         What reading one packed value may cost; a function is called each time.
     provenance
         What is noted and checked of where rows come from; a function is called each time.
+    era
+        ``"0.14"`` for code of that era of DataJoint, see `dj_dagster.replace_datajoint`; a function
+        is called each time.
 
     Examples
     --------
@@ -87,6 +91,7 @@ class Connection(Preferring):
         fetch_format: FetchFormat | Callable[[], FetchFormat] = "array",
         read_limits: ReadLimits | Callable[[], ReadLimits] = DEFAULT_LIMITS,
         provenance: Provenance | Callable[[], Provenance] | None = None,
+        era: Era | Callable[[], Era] = "2.3",
     ) -> None:
         self._url = parsed_url(url)
         self.backend: Backend = backend_for(self._url)
@@ -101,11 +106,12 @@ class Connection(Preferring):
             fetch_format,
             read_limits,
             provenance or Provenance(),
+            era,
         )
         self.statements: StatementCache[Any] = StatementCache()
         self.display = Display()
         self.registered: set[tuple[str, str]] = set()
-        self.catalog = Catalog(self.backend, self.cursor)
+        self.catalog = Catalog(self.backend, self.cursor, lambda: self.era)
         self._sessions = Sessions(self.engine, self.backend, self.url, self.catalog.forget_all)
 
     @property

@@ -36,11 +36,11 @@ def checked_era(era: str) -> Era:
     raise ConfigurationError(f"There is no era {era!r}: write one of {', '.join(ERAS)}.")
 
 
-def is_of_old_era(tables: Iterable[RawTable]) -> bool:
+def is_of_old_era(tables: Iterable[RawTable]) -> bool | None:
     """Whether a schema's tables were declared by DataJoint 0.14, or in its layout.
 
     They carry no types in their comments, but for a few special ones, and there is either no
-    ``~lineage`` or a hidden table that only 0.14 makes.
+    ``~lineage`` or a hidden table that only 0.14 makes. None where there is nothing to go by.
     """
     found = list(tables)
     shown = [raw for raw in found if not raw.name.table.startswith("~")]
@@ -49,4 +49,4 @@ def is_of_old_era(tables: Iterable[RawTable]) -> bool:
     hidden = [raw.name.table for raw in found if raw.name.table.startswith("~")]
     if any(name.startswith(_OLD_TABLES) for name in hidden):
         return True
-    return bool(shown) and "~lineage" not in hidden
+    return "~lineage" not in hidden if found else None

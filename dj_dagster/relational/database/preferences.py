@@ -10,6 +10,7 @@ from typing import Literal, TypeVar, cast
 from dj_dagster.local_files import DOWNLOADS, FOLDER
 from dj_dagster.model.job_settings import JobSettings, Provenance
 from dj_dagster.objects.blob_format import DEFAULT_LIMITS, ReadLimits
+from dj_dagster.relational.database.eras import Era
 
 T = TypeVar("T")
 FetchFormat = Literal["array", "frame"]
@@ -26,6 +27,7 @@ class Preferences:
     fetch_format: FetchFormat | Callable[[], FetchFormat] = "array"
     read_limits: ReadLimits | Callable[[], ReadLimits] = DEFAULT_LIMITS
     provenance: Provenance | Callable[[], Provenance] = field(default_factory=Provenance)
+    era: Era | Callable[[], Era] = "2.3"
 
 
 class Preferring:
@@ -41,7 +43,12 @@ class Preferring:
     @property
     def semantic_check(self) -> bool:
         """Whether attributes of one name match only if they are the same thing."""
-        return _now(self._preferences.semantic_check)
+        return self.era != "0.14" and _now(self._preferences.semantic_check)
+
+    @property
+    def era(self) -> Era:
+        """Of which era of DataJoint the code is that uses this, where the meaning differs."""
+        return _now(self._preferences.era)
 
     @property
     def job_settings(self) -> JobSettings:

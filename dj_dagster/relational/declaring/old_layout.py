@@ -79,11 +79,16 @@ def external_keys(raw: RawTable) -> list[ForeignKey]:
 def ensure_external_tables(connection: Connection, plan: PlannedTable) -> None:
     """Create the tables of external objects that a planned table refers to, where they lack."""
     for name in dict.fromkeys(key.parent for key in plan.external):
-        if connection.catalog.raw(name) is None:
-            quoted = f"`{name.schema}`.`{name.table}`".replace("%", "%%")
-            with connection.cursor() as session:
-                session.exec_driver_sql(_CREATE.format(table=quoted))
-            connection.catalog.forget(name.schema)
+        ensure_external_table(connection, name)
+
+
+def ensure_external_table(connection: Connection, name: TableName) -> None:
+    """Create a table of external objects, unless it is there."""
+    if connection.catalog.raw(name) is None:
+        quoted = f"`{name.schema}`.`{name.table}`".replace("%", "%%")
+        with connection.cursor() as session:
+            session.exec_driver_sql(_CREATE.format(table=quoted))
+        connection.catalog.forget(name.schema)
 
 
 def _column(

@@ -1,0 +1,173 @@
+"""The objects that a schema of DataJoint 0.14 has in stores: ``schema.external["store"]``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+from uuid import UUID
+
+from dj_dagster.errors import DataJointError, MissingTableError
+from dj_dagster.model.table_name import TableName
+from dj_dagster.objects.external_pointer import ExternalObject, external_path
+from dj_dagster.objects.store import Store
+from dj_dagster.relational.algebra.condition import Not
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.database.headings import EXTERNAL_PREFIX
+from dj_dagster.relational.declaring.old_layout import ensure_external_table
+from dj_dagster.relational.expression import QueryExpression
+from dj_dagster.relational.schemas.free_table import FreeTable
+
+
+class ExternalTable(FreeTable):
+    """What is known of a schema's objects in one store, a table itself.
+
+    Parameters
+    ----------
+    connection
+        Where the schema is.
+    store, database
+        Names of the store and the schema; the table is created if need be.
+
+    Examples
+    --------
+    ::
+
+        external = schema.external["raw"]
+        len(external), len(external.unused())
+        external.delete(delete_external_files=True)
+    """
+
+    def __init__(self, connection: Connection, store: str, database: str) -> None:
+        name = TableName(database, f"{EXTERNAL_PREFIX}{store}")
+        ensure_external_table(connection, name)
+        super().__init__(connection, name)
+        self.store = store
+
+    @property
+    def references(self) -> Iterator[dict[str, str]]:
+        """The columns that point here, as ``referencing_table`` and ``column_name``."""
+        for table, column in self._pointers():
+            full = self.connection.backend.full_name(table)
+            yield {"referencing_table": full, "column_name": column}
+
+    def unused(self) -> QueryExpression:
+        """Return the objects that no row points to."""
+        return self.restrict(Not(self._pointing()), semantic_check=False)
+
+    def used(self) -> QueryExpression:
+        """Return the objects that rows point to."""
+        return self.restrict(self._pointing(), semantic_check=False)
+
+    def fetch_external_paths(self, **options: Any) -> list[tuple[UUID, PurePosixPath]]:
+        """Return hash and place of each object; options are those of `fetch`."""
+        names = ("hash", "attachment_name", "filepath")
+        rows = self.fetch(*names, as_dict=True, **options)
+        return [(row["hash"], PurePosixPath(self._store.url(self._path(row)))) for row in rows]
+
+    def delete(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        *,
+        delete_external_files: bool | None = None,
+        limit: int | None = None,
+        display_progress: bool = False,
+        errors_as_string: bool = True,
+    ) -> list[tuple[UUID, str, Any]]:
+        """Forget the objects that no row points to.
+
+        Parameters
+        ----------
+        delete_external_files
+            Whether the objects themselves are deleted too; has to be said.
+        limit
+            At most so many, where they are.
+        display_progress
+            Taken for DataJoint's sake.
+        errors_as_string
+            Whether errors are returned as text.
+
+        Returns
+        -------
+        list
+            Hash, path and error of each object that could not be deleted, which is known again.
+        """
+        del display_progress
+        if delete_external_files is None:
+            raise DataJointError(
+                "Say whether the objects themselves are deleted as well: "
+                "delete(delete_external_files=True), or False."
+            )
+        if not delete_external_files:
+            keys = self.unused().fetch("KEY", limit=limit)
+            if keys:
+                (self & keys).delete_quick()
+            return []
+        failed: list[tuple[UUID, str, Any]] = []
+        for row in self.unused().to_dicts(limit=limit):
+            path = self._path(row)
+            key = {"hash": row["hash"]}
+            try:
+                # Refused by the foreign key, where a row has come to point to it meanwhile.
+                (self & key).delete_quick()
+            except DataJointError:
+                continue
+            try:
+                self._store.delete(path)
+            except Exception as error:
+                self.insert1(row, skip_duplicates=True)
+                failed.append((row["hash"], path, str(error) if errors_as_string else error))
+        return failed
+
+    @property
+    def _store(self) -> Store:
+        return self.connection.stores.get(self.store)
+
+    def _path(self, row: Mapping[str, Any]) -> str:
+        if row["filepath"] is not None:
+            return str(row["filepath"])
+        found = ExternalObject(self.store, row["hash"], 0, row["attachment_name"])
+        return external_path(self._store, self.name.schema, found)
+
+    def _pointers(self) -> list[tuple[TableName, str]]:
+        tables = self.connection.catalog.related(self.name.schema, fresh=True)
+        return [
+            (raw.name, column)
+            for raw in tables
+            if raw.name.schema == self.name.schema
+            for column, store in raw.external.items()
+            if store == self.store
+        ]
+
+    def _pointing(self) -> list[QueryExpression]:
+        return [
+            FreeTable(self.connection, table).proj(hash=column).proj("hash")
+            for table, column in self._pointers()
+        ]
+
+
+class ExternalMapping(Mapping[str, ExternalTable]):
+    """The stores in which a schema of DataJoint 0.14 has objects."""
+
+    def __init__(self, connection: Connection, database: str) -> None:
+        self._connection = connection
+        self._database = database
+
+    def __getitem__(self, store: str) -> ExternalTable:
+        known = store in list(self)
+        if not known and not self._connection.catalog.is_old(self._database):
+            raise MissingTableError(
+                f"The schema {self._database} has no objects of DataJoint 0.14 in a store "
+                f"{store!r}. Unused objects of today's are found by `dj-dagster gc`."
+            )
+        return ExternalTable(self._connection, store, self._database)
+
+    def __iter__(self) -> Iterator[str]:
+        for name in self._connection.catalog.names(self._database):
+            if name.table.startswith(EXTERNAL_PREFIX):
+                yield name.table.removeprefix(EXTERNAL_PREFIX)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"ExternalMapping({self._database!r}: {', '.join(self) or 'none'})"

@@ -1,0 +1,165 @@
+"""What code of the era of DataJoint 0.14 means by the words of today."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+import dj_dagster as dj
+from tests.compat.conftest import Eras
+
+
+@pytest.fixture
+def old_connection(database_url: str, tmp_path: Path) -> Iterator[dj.Connection]:
+    """A connection for code of that era."""
+    opened = dj.Connection(database_url, safemode=False, era="0.14")
+    yield opened
+    opened.close()
+
+
+def tables(schema: Any) -> tuple[Any, Any]:
+    """Two tables with attributes of one name, and no foreign key between them."""
+
+    @schema
+    class Region(dj.Lookup):
+        definition = """
+        region : int
+        ---
+        acronym : varchar(8)
+        """
+        contents: ClassVar[Any] = [(1, "a"), (2, "b"), (3, "c")]
+
+    @schema
+    class Cell(dj.Lookup):
+        definition = """
+        region : int
+        cell : int
+        ---
+        depth : double
+        """
+        contents: ClassVar[Any] = [(1, 1, 0.5), (1, 2, 1.5), (2, 1, 2.5)]
+
+    return Region, Cell
+
+
+def test_the_old_meaning(old_connection: dj.Connection, schema_prefix: str) -> None:
+    region, cell = tables(dj.Schema(f"{schema_prefix}old", connection=old_connection))
+    assert (region & cell).fetch("acronym", order_by="region").tolist() == ["a", "b"]
+    assert (region - cell).fetch("acronym").tolist() == ["c"]
+    assert len(region * cell) == 3
+    counts = region.aggr(cell, n="count(*)")
+    assert counts.fetch("n", order_by="region").tolist() == [2, 1]
+    assert len(region.aggr(cell, n="count(cell)", keep_all_rows=True)) == 3
+    wider = dj.U("depth") * cell
+    assert wider.primary_key == ["region", "cell", "depth"]
+    assert len(cell * dj.U("depth")) == len(wider) == 3
+    assert wider.fetch("depth", order_by="KEY").tolist() == [0.5, 1.5, 2.5]
+    with pytest.raises(dj.UnknownAttributeError, match="nothing"):
+        _ = dj.U("nothing") * cell
+    assert isinstance(region.head(2), np.ndarray)
+    assert region.tail(2)["acronym"].tolist() == ["b", "c"]
+    assert list(dj.Schema(f"{schema_prefix}old", connection=old_connection).jobs) == []
+
+
+def test_errors_that_are_due_to_the_era_name_the_way_back(schema: Any) -> None:
+    region, cell = tables(schema)
+    for query in (
+        lambda: region & cell,
+        lambda: region - cell,
+        lambda: region * cell,
+        lambda: dj.U("depth") * cell,
+        lambda: cell * dj.U("depth"),
+    ):
+        with pytest.raises(dj.QueryError, match=r"replace_datajoint\(era='0\.14'\)"):
+            query()
+
+
+def test_packages_of_the_old_era(tmp_path: Path) -> None:
+    code = f"""
+import dj_dagster
+dj_dagster.replace_datajoint(era="0.14")
+import datajoint as dj
+dj.config["database.url"] = "sqlite:///{tmp_path}/lab.sqlite"
+schema = dj.schema("names")
+
+@schema
+class One(dj.Lookup):
+    definition = "n : int"
+    contents = [(1,), (2,)]
+
+@schema
+class Other(dj.Lookup):
+    definition = "n : int"
+    contents = [(2,), (3,)]
+
+assert (One & Other).fetch("n").tolist() == [2]
+assert One.head(1).dtype.names == ("n",)
+try:
+    dj_dagster.replace_datajoint(era="0.13")
+except dj.errors.DataJointError as error:
+    assert "0.13" in str(error)
+else:
+    raise AssertionError
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_new_schemas_of_old_code_are_in_its_layout(
+    server_url: str, tmp_path: Path, schema_prefix: str
+) -> None:
+    connection = dj.Connection(server_url, safemode=False, era="0.14")
+    schema = dj.Schema(f"t{schema_prefix}laid_out", connection=connection)
+    region, _ = tables(schema)
+    with connection.cursor() as session:
+        name = region.full_table_name
+        text = session.exec_driver_sql(f"SHOW CREATE TABLE {name}").fetchall()[0][1]
+    assert "varchar(8) NOT NULL" in text
+    assert "COMMENT" not in text
+    schema.drop()
+    connection.close()
+
+
+def test_external_objects_of_a_schema(eras: Eras) -> None:
+    schema = eras.schema(era="0.14")
+
+    @schema
+    class Movie(dj.Manual):
+        definition = """
+        movie : int
+        ---
+        frames = null : blob@main
+        poster = null : attach@main
+        raw = null : filepath@main
+        """
+
+    folder = eras.stores / "stage" / eras.name
+    folder.mkdir()
+    for name in ("poster", "raw"):
+        (folder / f"{name}.txt").write_text(name)
+    paths = {name: str(folder / f"{name}.txt") for name in ("poster", "raw")}
+    Movie.insert([{"movie": 1, "frames": 1, **paths}, {"movie": 2, "frames": 2}])
+    external = schema.external["main"]
+    assert len(external) == 4
+    assert (len(external.used()), len(external.unused())) == (4, 0)
+    theirs = eras.old.run("""
+        result = sorted(str(p) for _, p in schema.external["main"].fetch_external_paths())
+    """)
+    places = {str(path) for _, path in external.fetch_external_paths()}
+    assert places == set(theirs)
+    (Movie & "movie = 1").delete()
+    assert len(external.unused()) == 3
+    with pytest.raises(dj.DataJointError, match="delete_external_files"):
+        external.delete()
+    assert external.delete(delete_external_files=True) == []
+    assert len(external) == 1
+    assert sum(Path(place).exists() for place in places) == 1
+    assert list(schema.external) == ["main"]
+    with pytest.raises(dj.MissingTableError, match="'none'"):
+        _ = dj.Schema(f"{eras.name}_new", connection=eras.connection).external["none"]
