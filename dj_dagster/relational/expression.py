@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from dj_dagster.compat import OldQuery, old_aggr
 from dj_dagster.errors import QueryError
@@ -64,7 +64,9 @@ class QueryExpression(OldQuery, Deletable, Rows):
 
     def __mul__(self, other: Any) -> QueryExpression:
         if isinstance(other, Universal) and self.connection.era == "0.14":
-            return QueryExpression(self.connection, with_key(self.node, other.primary_key))
+            return QueryExpression(
+                self.connection, with_key(self.node, cast(Any, other).primary_key)
+            )
         return self.join(other)
 
     def join(
