@@ -2,7 +2,7 @@
 
 Values come back as they went in, with these differences, which the format has no room for: other
 mappings become `dict`, other sequences `list` or `tuple`, any set a `set`, a `bytearray` `bytes`, a
-pandas ``Timestamp`` a `datetime` (nanoseconds are lost), a unicode array an object array of `str`,
+pandas ``Timestamp`` a `datetime`, a unicode array an object array of `str`,
 a zero-dimensional numeric array a numpy scalar, a structured array a `numpy.recarray`.
 
 Arrays are returned Fortran-ordered, as they are stored, and unlike in DataJoint writable: each owns

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import struct
 import uuid
-import warnings
 from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence, Set
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -148,10 +147,14 @@ def _moment(value: datetime.date | datetime.time) -> bytes:
     if value != value:
         raise ValueError("it is NaT; store None instead")
     if getattr(value, "tzinfo", None) is not None:
-        warnings.warn(
-            f"{value!r} is stored in a blob without its time zone: the format has no room for it. "
-            "Convert to UTC first, or store value.isoformat().",
-            stacklevel=2,
+        raise ValueError(
+            f"{value!r} has a time zone, for which the format of blobs has no room: convert it to "
+            "UTC and drop tzinfo, or store value.isoformat()"
+        )
+    if getattr(value, "nanosecond", 0):
+        raise ValueError(
+            f"{value!r} has nanoseconds, for which the format of blobs has no room: store "
+            "value.to_datetime64(), or value.floor('us')"
         )
     day, clock = -1, -1
     if isinstance(value, datetime.date):

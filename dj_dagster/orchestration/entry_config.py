@@ -27,7 +27,7 @@ HINTS = {
     Family.DATETIME: "YYYY-MM-DD hh:mm:ss",
     Family.TIME: "hh:mm:ss",
     Family.UUID: "32 hexadecimal digits",
-    Family.BYTES: "text",
+    Family.BYTES: "a text, of which the bytes in UTF-8 are kept",
     Family.JSON: "any value",
 }
 

@@ -20,6 +20,7 @@ from dagster import job as dagster_job
 
 from dj_dagster.errors import DataJointError, InvalidValueError
 from dj_dagster.model.names import Tier
+from dj_dagster.model.types import Family
 from dj_dagster.orchestration.entry_config import attribute_field, rows_field
 from dj_dagster.orchestration.entry_files import EntryFiles
 from dj_dagster.orchestration.events import Mark, write_marks
@@ -116,8 +117,8 @@ def _insert(
     config: Mapping[str, Any],
     files: EntryFiles,
 ) -> None:
-    rows, file = _rows(config["rows"]), config.get("csv")
-    of_parts = {name: _rows(each) for name, each in config.get("parts", {}).items()}
+    rows, file = _rows(node, config["rows"]), config.get("csv")
+    of_parts = {name: _rows(parts[name], each) for name, each in config.get("parts", {}).items()}
     if not rows and not file and not any(of_parts.values()):
         raise InvalidValueError(f"There is no row for {node.title}: write rows, or the path csv.")
     files.check(node, rows)
@@ -141,9 +142,21 @@ def _insert(
         _mark(context, parts[name], each)
 
 
-def _rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows without the values that were left empty: these get their defaults."""
-    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+def _rows(node: TableNode, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows without the values that were left empty: these get their defaults.
+
+    The launchpad has no bytes, hence texts stand for them.
+    """
+    attributes = node.table.heading.attributes.items()
+    bytes_of = {name for name, a in attributes if a.type and a.type.family is Family.BYTES}
+    return [
+        {
+            name: value.encode() if name in bytes_of and isinstance(value, str) else value
+            for name, value in row.items()
+            if value is not None
+        }
+        for row in rows
+    ]
 
 
 def _mark(context: OpExecutionContext, node: TableNode, rows: Sequence[Mapping[str, Any]]) -> None:

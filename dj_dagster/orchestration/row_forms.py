@@ -13,6 +13,7 @@ from dj_dagster.late import LateModule, is_data_frame
 from dj_dagster.model.types import Family
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.relational.expression import QueryExpression
+from dj_dagster.relational.inserting.row_sources import frame_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,8 +44,7 @@ def as_type(node: TableNode, query: QueryExpression, wanted: Any) -> Any:
         return query
     match library, getattr(kind, "__name__", ""):
         case "pandas", "DataFrame":
-            rows = query.to_dicts(order_by="KEY")
-            return pd.DataFrame(rows, columns=pd.Index(query.heading.names))
+            return _frame(query)
         case "polars", "DataFrame":
             return query.to_polars(order_by="KEY")
         case "polars", "LazyFrame":
@@ -64,6 +64,18 @@ def as_type(node: TableNode, query: QueryExpression, wanted: Any) -> Any:
     )
 
 
+def _frame(query: QueryExpression) -> pd.DataFrame:
+    rows = query.to_dicts(order_by="KEY")
+    frame = pd.DataFrame(rows, columns=pd.Index(query.heading.names))
+    for name, attribute in query.heading.attributes.items():
+        if attribute.type is not None and attribute.type.family is Family.INTEGER:
+            values = [row[name] for row in rows]
+            # Beside a null pandas makes floats of integers, which hold 53 bits.
+            if None in values and any(abs(value or 0) > 2**53 for value in values):
+                frame[name] = pd.Series(values, dtype=object)
+    return frame
+
+
 def as_rows(value: Any, node: TableNode) -> list[Row]:
     """Return what an asset returned as dicts.
 
@@ -75,9 +87,9 @@ def as_rows(value: Any, node: TableNode) -> list[Row]:
     if value is None:
         return []
     if is_data_frame(value):
-        named = value.reset_index() if any(value.index.names) else value
-        records: list[Any] = named.to_dict("records")
-        return records
+        # Not to_dict, which makes Python's numbers of numpy's, also in blobs.
+        columns = frame_columns(value)
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     if isinstance(value, QueryExpression):
         return list(value.to_dicts())
     if isinstance(value, np.ndarray) and value.dtype.names is None:

@@ -32,8 +32,8 @@ def bounded(value: Any, kind: AttributeType) -> Any:
             raise ValueError(f"it has {len(value.encode())} bytes, {byte_limit(kind)} fit")
         case Family.STRING if kind.size is not None and len(value) > kind.size:
             raise ValueError(f"it has {len(value)} characters, {kind.size} fit")
-        case Family.ENUM:
-            return _enum_value(value, kind)
+        case Family.ENUM if value not in kind.values:
+            raise ValueError(f"write one of {', '.join(map(repr, kind.values))}")
         case Family.DECIMAL:
             return _fitting_decimal(value, kind)
         case Family.DATETIME if is_timestamp(kind):
@@ -77,14 +77,12 @@ def _in_range(value: int, kind: AttributeType) -> int:
     return value
 
 
-def _enum_value(value: str, kind: AttributeType) -> str:
-    """Return the value as the definition spells it: case does not count, as in MySQL."""
+def declared_spelling(value: str, kind: AttributeType) -> str:
+    """Return the value of an enum as its definition spells it: case does not count, as in MySQL."""
     if value in kind.values:
         return value
     same = [known for known in kind.values if known.lower() == value.lower()]
-    if len(same) != 1:
-        raise ValueError(f"write one of {', '.join(map(repr, kind.values))}")
-    return same[0]
+    return same[0] if len(same) == 1 else value
 
 
 def _fitting_decimal(value: Decimal, kind: AttributeType) -> Decimal:

@@ -21,12 +21,14 @@ from dj_dagster.late import is_pandas_null
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.backends.temporal import as_time, is_odd
-from dj_dagster.relational.bounds import bounded, cut, cuts_blanks, with_scale
+from dj_dagster.relational.bounds import bounded, cut, cuts_blanks, declared_spelling, with_scale
+
+_LONG_NUMBER = re.compile(r"[0-9]{19}")
 
 Coerce = Callable[[Any], Any]
 
 NUMERIC = {Family.INTEGER, Family.FLOAT, Family.DECIMAL, Family.BOOL}
-_MISFITS = (TypeError, ValueError, InvalidOperation, OverflowError)
+_MISFITS = (TypeError, ValueError, InvalidOperation, OverflowError, RecursionError)
 _FLOAT32 = Struct("<f")
 _MOMENT = re.compile(
     r"(?P<day>\d{4}-\d{1,2}-\d{1,2})?((?<=\d)[ T](?=\d)|(?<!\d)|$)"
@@ -115,6 +117,8 @@ def _stored(value: Any, kind: AttributeType) -> Any:
             return cut(coerced, kind.size or 0)
         case Family.STRING if cuts_blanks(kind):
             return coerced.rstrip(" ")
+        case Family.ENUM:
+            return declared_spelling(coerced, kind)
         case _:
             return coerced
 
@@ -128,7 +132,10 @@ def _is_nan(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "a value inside values inside values"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -240,8 +247,21 @@ def _uuid(value: Any) -> UUID:
 
 
 def _json(value: Any) -> Any:
-    json.dumps(value, allow_nan=False)
+    if _LONG_NUMBER.search(json.dumps(value, allow_nan=False)):
+        _check_integers(value)
     return value
+
+
+def _check_integers(value: Any) -> None:
+    """Refuse integers of more than 64 bits in JSON, of which MySQL makes floats."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise ValueError(
+            f"MySQL's JSON holds integers between {-(2**63)} and {2**64 - 1}: write larger ones as "
+            "texts, or declare the attribute as <blob>"
+        )
+    if isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            _check_integers(part)
 
 
 def _bytes(value: Any) -> bytes:

@@ -100,11 +100,18 @@ def test_records_of_records_come_back():
     assert read.b.shape == (2, 3)
 
 
-def test_a_time_zone_is_lost_with_a_warning():
-    moment = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
-    with pytest.warns(UserWarning, match="time zone"):
-        packed = pack(moment)
-    assert unpack(packed) == dt.datetime(2024, 1, 1)
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (dt.datetime(2024, 1, 1, tzinfo=dt.UTC), "time zone"),
+        ({"at": [dt.time(1, tzinfo=dt.UTC)]}, "time zone"),
+        (pd.Timestamp("2024-01-01", tz="Europe/Paris"), "time zone"),
+        (pd.Timestamp(2024, 1, 1, nanosecond=1), "nanoseconds"),
+    ],
+)
+def test_moments_that_would_lose_something_are_refused(value: Any, reason: str):
+    with pytest.raises(BlobError, match=reason):
+        pack(value)
 
 
 def _itself() -> list[Any]:

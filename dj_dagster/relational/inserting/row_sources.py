@@ -55,7 +55,7 @@ def batches(rows: Any, heading: Heading, size: int = BATCH) -> Iterator[Batch]:
 
 def _columns_of(rows: Any) -> dict[Any, Sequence[Any]] | None:
     if is_data_frame(rows):
-        return _frame_columns(rows)
+        return frame_columns(rows)
     if isinstance(rows, np.ndarray):
         names = rows.dtype.names if rows.ndim == 1 else None
         return {name: rows[name].tolist() for name in names} if names else None
@@ -68,7 +68,7 @@ def _columns_of(rows: Any) -> dict[Any, Sequence[Any]] | None:
     return None
 
 
-def _frame_columns(frame: pd.DataFrame) -> dict[Any, Sequence[Any]]:
+def frame_columns(frame: pd.DataFrame) -> dict[Any, Sequence[Any]]:
     """Return a frame's columns, its index among them where that has names."""
     columns: dict[Any, Sequence[Any]] = {}
     for level, name in enumerate(frame.index.names):

@@ -32,7 +32,7 @@ from dj_dagster.relational.algebra.algebra import (
 )
 from dj_dagster.relational.algebra.projection import unknown
 from dj_dagster.relational.backends import Backend
-from dj_dagster.relational.bounds import cuts_blanks
+from dj_dagster.relational.bounds import cuts_blanks, declared_spelling
 from dj_dagster.relational.sql.lowered import Lowered
 from dj_dagster.relational.sql.sql_text import written
 from dj_dagster.relational.sql_elements import Element
@@ -181,6 +181,8 @@ def bound(values: Sequence[Any], attribute: Attribute, backend: Backend) -> Sequ
         _check_text(values, attribute)
         if attribute.type and cuts_blanks(attribute.type):
             values = [value.rstrip(" ") for value in values]
+        if attribute.type and family is Family.ENUM:
+            values = [declared_spelling(value, attribute.type) for value in values]
     elif not (kinds == {int} and family is Family.INTEGER):
         values = [comparable(value, attribute) for value in values]
     encode = backend.encoder(attribute.type) if attribute.type else None

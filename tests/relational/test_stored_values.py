@@ -1,0 +1,24 @@
+"""Each value comes back equal, or is refused by name; see `tests.relational.stored_values`."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from tests.relational.stored_values import COLUMNS, launchpad, walking
+from tests.relational.type_values import MAKERS, documented_types
+
+
+def test_the_documentation_tells_of_each_type() -> None:
+    assert documented_types() == set(MAKERS)
+
+
+def test_values_come_back_equal_or_are_refused(
+    database_url: str, schema_prefix: str, tmp_path: Path
+) -> None:
+    seed = random.randrange(2**32)
+    with walking(database_url, f"{schema_prefix}lab", tmp_path) as walk:
+        found = list(walk.differences(random.Random(seed), 6))
+        (row,) = launchpad(walk, [("bytes", "h\u00e9llo")])
+        assert row[COLUMNS["bytes"]] == "h\u00e9llo".encode()
+    assert not found, f"seed {seed}"
