@@ -69,6 +69,7 @@ from dj_dagster.relational.garbage.collector import (
 from dj_dagster.relational.inserting.validation import ValidationResult
 from dj_dagster.relational.table import Lookup, Manual, Part, Table
 from dj_dagster.relational.universal import U
+from dj_dagster.workflow.checking import Finding, check_schema
 from dj_dagster.workflow.computed import AutoPopulate, Computed, Imported
 from dj_dagster.workflow.jobs import JobQueue as Job
 
@@ -99,6 +100,7 @@ __all__ = [
     "Diagram",
     "DuplicateError",
     "Entry",
+    "Finding",
     "FreeTable",
     "GarbageCollector",
     "GarbageReport",
@@ -135,6 +137,7 @@ __all__ = [
     "ValidationResult",
     "VirtualModule",
     "backup",
+    "check_schema",
     "collect_garbage",
     "config",
     "conn",

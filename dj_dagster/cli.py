@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+import zlib
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +15,7 @@ import click
 from dj_dagster import __version__
 from dj_dagster.defaults import Schema, config, conn
 from dj_dagster.errors import ConfigurationError, DataJointError
+from dj_dagster.local_files import embedded_folder
 from dj_dagster.relational.backup.contents import open_backup
 from dj_dagster.relational.backup.making import ALL_SCHEMAS, make_backup
 from dj_dagster.relational.backup.restoring import restore_backup
@@ -123,18 +126,56 @@ def gc(
 @cli.command()
 @click.argument("schemas", nargs=-1, required=True)
 @click.option("--read-data", is_flag=True, help="Decode all values and read all objects.")
-def check(schemas: tuple[str, ...], read_data: bool) -> None:
+@click.option(
+    "--progress/--no-progress", default=None, help="Count rows; by default on a terminal."
+)
+@click.option("--restart", is_flag=True, help="Begin anew, after a check that was interrupted.")
+def check(schemas: tuple[str, ...], read_data: bool, progress: bool | None, restart: bool) -> None:
     """Find what is missing, damaged, orphaned or unreferenced in SCHEMAS and their stores.
 
-    The exit code is 1 if there is any.
+    A check that is interrupted, even killed, goes on where it was when it is called again: a file
+    in the folder .dj/checks says where. The exit code is 1 if anything was found.
     """
     count = 0
+    shown = sys.stderr.isatty() if progress is None else progress
     for schema in _schemas(schemas):
-        for finding in check_schema(schema, read_data=read_data, say=_tell):
+        bookmark = _bookmark(schema, read_data=read_data)
+        if restart:
+            bookmark.unlink(missing_ok=True)
+        found = check_schema(
+            schema,
+            read_data=read_data,
+            say=_tell,
+            progress=_Counting() if shown else None,
+            bookmark=bookmark,
+        )
+        for finding in found:
             click.echo(str(finding))
             count += 1
     click.echo(f"{count} findings" if count else "All is well.")
     sys.exit(1 if count else 0)
+
+
+class _Counting:
+    """Shows on stderr how far a check is: in one line of a terminal, else a line now and then."""
+
+    def __init__(self) -> None:
+        self._shown = 0.0
+
+    def __call__(self, place: str, done: int, total: int) -> None:
+        ended = done >= total
+        here = sys.stderr.isatty()
+        if not ended and time.monotonic() - self._shown < (0.2 if here else 5):
+            return
+        self._shown = time.monotonic()
+        text = f"{place}: {done} of {total} rows"
+        click.echo(f"\r{text}\033[K" if here else text, err=True, nl=ended or not here)
+
+
+def _bookmark(schema: Schema, *, read_data: bool) -> Path:
+    """Return the file that says where the check of a schema is."""
+    of = f"{schema.connection.url} {read_data}"
+    return embedded_folder() / "checks" / f"{schema.name}-{zlib.crc32(of.encode()):08x}.json"
 
 
 @cli.command()

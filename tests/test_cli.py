@@ -181,12 +181,26 @@ def test_what_was_backed_up_is_restored_after_all_is_lost(
     assert "rig restored; 1 files of stores written" in done.output
     checked = inside("check", "rig", "--read-data")
     assert checked.stdout == "All is well.\n"
+    counted = inside("check", "rig", "--progress")
+    assert "rig.item.trace: 1 of 1 rows\n" in counted.stderr
     (copy,) = (tmp_path / "copies" / "objects").rglob("??*/*")
     copy.write_bytes(b"")
     done = inside("restore", "copies", "--dry-run")
     assert done.exit_code == 1
     assert copy.name in done.stdout
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dj_dagster.cli._Counting.__call__", interrupted)
+        inside("check", "rig", "--progress")
+    (file,) = (tmp_path / ".dj" / "checks").iterdir()
+    resumed = inside("check", "rig")
+    assert "going on at rig.item.trace, after 1 rows" in resumed.stderr
+    assert str(file) in resumed.stderr
+    assert not file.exists()
     for command in ("check", "gc"):
         wrong = inside(command, "nosuch")
         assert str(wrong.exception).endswith("has no schema nosuch; there are rig.")
     dj.conn().close()
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt

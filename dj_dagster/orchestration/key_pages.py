@@ -12,19 +12,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dj_dagster.model.types import Family
 from dj_dagster.relational.database.driver import Tuples, fetch_select
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.fetching.decode import RowDecoder
 from dj_dagster.relational.sql.lowering import Lowering
+from dj_dagster.relational.sql.ordering import NOT_COMPARABLE, beyond
 from dj_dagster.relational.table import Table
 
 PAGE = 20_000
 """Rows of a page, at most."""
-
-# Servers order these otherwise than they compare them: enumerations by number, and of floats they
-# do not find again what they have given.
-_NOT_COMPARABLE = (Family.ENUM, Family.FLOAT)
 
 Rows = Sequence[Sequence[Any]]
 
@@ -40,7 +36,7 @@ def key_pages(table: Table, names: Sequence[str]) -> Iterator[Rows]:
     """
     heading, connection = table.heading, table.connection
     kinds = [heading[name].type for name in names]
-    if any(kind is not None and kind.family in _NOT_COMPARABLE for kind in kinds):
+    if any(kind is not None and kind.family in NOT_COMPARABLE for kind in kinds):
         rows = list(dict.fromkeys(map(tuple, fetch.keys(connection, table.node, names))))
         yield from (rows[start : start + PAGE] for start in range(0, len(rows), PAGE))
         return
@@ -73,16 +69,3 @@ def _page(
         select = select.where(beyond(backend.name, ordered, place))
     select = select.order_by(*ordered).limit(PAGE)
     return table.connection.read(lambda session: fetch_select(session, select))
-
-
-def beyond(backend: str, columns: Sequence[Any], last: Sequence[Any]) -> Any:
-    """Return the condition to come after a row, spelled so that the database uses the index."""
-    if len(columns) == 1:
-        return columns[0] > last[0]
-    if backend == "sqlite":
-        return sa.tuple_(*columns) > sa.tuple_(*last)
-    ways = [
-        sa.and_(*[c == v for c, v in zip(columns[:n], last, strict=False)], columns[n] > last[n])
-        for n in range(len(columns))
-    ]
-    return sa.or_(*ways)

@@ -18,12 +18,12 @@ import sqlalchemy as sa
 
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.table_name import TableName
-from dj_dagster.orchestration.key_pages import beyond
 from dj_dagster.orchestration.pauses import idle_seconds
 from dj_dagster.orchestration.regions import EVERYTHING, Key, Region
 from dj_dagster.relational.algebra.algebra import Node, all_rows
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.sql.lowering import Lowering
+from dj_dagster.relational.sql.ordering import beyond
 from dj_dagster.workflow.key_ranges import RANGES, Ranges, digested, extent, is_integer
 
 MOST_RANGES = 8 * RANGES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from dj_dagster.errors import DataJointError, ObjectError
@@ -16,15 +17,17 @@ from dj_dagster.objects.external_pointer import ExternalPointerType
 from dj_dagster.objects.npy_codec import NpyRef
 from dj_dagster.objects.object_ref import ObjectRef
 from dj_dagster.objects.reference import read_reference
-from dj_dagster.relational.fetching.fetch import raw_rows
+from dj_dagster.relational.fetching.fetch import can_go_on, raw_rows
 from dj_dagster.relational.garbage.collector import garbage_collectors
 from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Table
+from dj_dagster.workflow.bookmark import Bookmark
 from dj_dagster.workflow.collisions import colliding_keys
 from dj_dagster.workflow.pending import orphans
 
 Say = Callable[[str], object]
+Progress = Callable[[str, int, int], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,12 @@ class Finding:
 
 
 def check_schema(
-    schema: Schema, *, read_data: bool = False, say: Say = lambda _: None
+    schema: Schema,
+    *,
+    read_data: bool = False,
+    say: Say = lambda _: None,
+    progress: Progress | None = None,
+    bookmark: Path | None = None,
 ) -> Iterator[Finding]:
     """Yield what is wrong with the rows of a schema and with the objects that they refer to.
 
@@ -58,20 +66,74 @@ def check_schema(
         else objects are looked for, and their sizes compared.
     say
         Called with what is looked at, and with what could not be.
+    progress
+        Called after each row with table and attribute, the number of rows that are done, and that
+        of all.
+    bookmark
+        A file that is there while the check runs. If it is interrupted the next one with this file
+        yields again what was found, and goes on from there; what has changed meanwhile in what was
+        done is not seen.
+
+    Examples
+    --------
+    ::
+
+        for finding in dj.check_schema(schema, read_data=True):
+            print(finding)
     """
+    of = {"url": schema.connection.url, "schema": schema.name, "read_data": read_data}
+    mark = Bookmark(bookmark, of)
+    if mark.is_resumed:
+        at = f" at {mark.step}, after {mark.rows} rows" if mark.step else ""
+        say(f"going on{at}, with the check that began at {mark.begun} ({bookmark})")
+        yield from (Finding(place, text) for place, text in mark.findings)
+    try:
+        for finding in _findings(schema, mark, say, progress, read_data=read_data):
+            mark.findings.append((finding.place, finding.text))
+            yield finding
+    except BaseException:
+        mark.save()
+        raise
+    mark.remove()
+
+
+def _findings(
+    schema: Schema, mark: Bookmark, say: Say, progress: Progress | None, *, read_data: bool
+) -> Iterator[Finding]:
     for name in schema.list_tables():
-        full_name = f"{schema.name}.{name}"
-        table = FreeTable(schema.connection, full_name)
-        say(f"table {full_name}")
+        table = FreeTable(schema.connection, f"{schema.name}.{name}")
+        say(f"table {table.name}")
+        yield from check_table(table, read_data=read_data, progress=progress, mark=mark)
+    if schema.connection.stores.names:
+        yield from _unreferenced(schema, say)
+
+
+def check_table(
+    table: Table,
+    *,
+    read_data: bool = False,
+    progress: Progress | None = None,
+    mark: Bookmark | None = None,
+) -> Iterator[Finding]:
+    """Yield what is wrong with the rows of a table and their objects; see `check_schema`."""
+    mark = mark or Bookmark()
+    if mark.begins(str(table.name)):
         if found := orphans(table):
             yield Finding(str(table.name), f"{found} rows refer to a row that is not there.")
         for first, second in colliding_keys(table):
             text = f"({_shown(first)}) and ({_shown(second)}) are one key to a server's collation."
             yield Finding(str(table.name), text)
-        for attribute in table.heading.attributes.values():
-            yield from _values(table, attribute, read_data=read_data)
-    if schema.connection.stores.names:
-        yield from _unreferenced(schema, say)
+        mark.ended()
+    total = len(table) if progress is not None else 0
+    for attribute in table.heading.attributes.values():
+        if not mark.begins(f"{table.name}.{attribute.name}"):
+            continue
+        for finding in _values(table, attribute, mark, read_data=read_data):
+            if isinstance(finding, Finding):
+                yield finding
+            elif progress is not None:
+                progress(mark.step, mark.rows, total)
+        mark.ended()
 
 
 def _unreferenced(schema: Schema, say: Say) -> Iterator[Finding]:
@@ -87,8 +149,10 @@ def _unreferenced(schema: Schema, say: Say) -> Iterator[Finding]:
             yield Finding(f"store {name}", f"no row refers to {one.path} ({one.size} bytes).")
 
 
-def _values(table: Table, attribute: Attribute, *, read_data: bool) -> Iterator[Finding]:
-    """Yield what is wrong with the values of an attribute, one by one."""
+def _values(
+    table: Table, attribute: Attribute, mark: Bookmark, *, read_data: bool
+) -> Iterator[Finding | None]:
+    """Yield what is wrong with the values of an attribute one by one, and None after each row."""
     kind, connection = attribute.type, table.connection
     coded = kind is not None and kind.family is Family.CODEC
     if not coded and not read_data:
@@ -104,20 +168,23 @@ def _values(table: Table, attribute: Attribute, *, read_data: bool) -> Iterator[
             decode = _look(chain, read_data=read_data)
             if decode is None:
                 return
-        for row, key, fetch in raw_rows(connection, table.node, attribute.name):
+        goes_on = can_go_on(table.heading)
+        for row in raw_rows(connection, table.node, attribute.name, mark.after):
             try:
                 if decode is None:
                     if read_data or not followed:
-                        fetch()
-                elif row is not None:
+                        row.decode()
+                elif row.value is not None:
                     schema, _, name = attribute.table.partition(".")
                     limits = connection.read_limits
-                    place_of = (connection.stores, schema, name, attribute.name, key)
-                    decode(row, ObjectContext(*place_of, limits=limits))
+                    place_of = (connection.stores, schema, name, attribute.name, row.key)
+                    decode(row.value, ObjectContext(*place_of, limits=limits))
             except DataJointError as error:
-                shown = _shown(key)
+                shown = _shown(row.key)
                 text = str(error).removeprefix(f"{place} ({shown}): ")
                 yield Finding(place, f"({shown}) {text}")
+            mark.passed(row.place if goes_on else None)
+            yield None
     except DataJointError as error:
         yield Finding(place, str(error).removeprefix(f"{place}: "))
 

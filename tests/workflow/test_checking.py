@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,27 @@ import numpy as np
 import pytest
 
 import dj_dagster as dj
+from dj_dagster.objects.manifest import manifest_path
+from dj_dagster.objects.store import Store
+from dj_dagster.workflow import bookmark
 from dj_dagster.workflow.checking import check_schema
 
-STORED = ("trace", "one", "many", "chunks", "packed")
+DAMAGES = int(os.environ.get("DJ_TEST_DAMAGES", "0"))
+"""Objects to damage, by default one of each codec in each way; the issue of bytes says 500."""
+
+READ: dict[str, Callable[[Any, Path], object]] = {
+    "trace": lambda value, _: value.load(),
+    "one": lambda value, _: value.read(),
+    "many": lambda value, folder: value.download(folder),
+    "chunks": lambda value, _: np.asarray(value),
+    "packed": lambda value, _: value,
+    "attached": lambda value, _: value,
+    "own": lambda value, _: value.read(),
+    "owns": lambda value, folder: value.download(folder),
+}
+"""What reads a value in full, by attribute."""
+
+WAYS = ("flip", "cut", "swap", "lose")
 
 
 @pytest.fixture
@@ -28,45 +49,106 @@ def film(schema: Any, tmp_path: Path) -> Any:
         many : <object@>
         chunks : <zarr@>
         packed : <blob@>
+        attached : <attach@>
+        own : <filepath@>
+        owns : <filepath@>
         inline : <blob>
         """
 
-    for n in (1, 2, 3):
+    rows = -(-DAMAGES // len(READ)) if DAMAGES else len(WAYS)
+    folder = tmp_path / "film"
+    folder.mkdir()
+    for n in range(rows + 2):
         values = np.random.default_rng(n).normal(size=100)
-        folder = tmp_path / f"many{n}"
-        folder.mkdir()
         (folder / "a.bin").write_bytes(values.tobytes())
-        Film.insert1((n, values, values.tobytes(), folder, values, values, [n]))
+        own = tmp_path / "store" / "own" / str(n)
+        own.mkdir(parents=True)
+        (own / "a.bin").write_bytes(values.tobytes())
+        (own / "b.bin").write_bytes(bytes([n % 256]))
+        places = (folder / "a.bin", f"own/{n}/a.bin", f"own/{n}")
+        row = (n, values, values.tobytes(), folder, values, values, *places, values)
+        Film.insert1(row)
     return Film
 
 
-def files(film: Any, store: Any, name: str) -> list[str]:
-    """Return the files of the second row's object."""
+def references(film: Any, name: str) -> list[Any]:
+    """Return the references of an attribute, in the order of the rows."""
     table = film.connection.backend.full_name(film().name)
-    stored = film.connection.query(f"SELECT {name} FROM {table} WHERE film_id = 2").fetchone()[0]
-    path = json.loads(stored)["path"]
-    return [*store.list(path)] or [path]
+    found = film.connection.query(f"SELECT {name} FROM {table} ORDER BY film_id")
+    return [json.loads(row[0]) for row in found.fetchall()]
 
 
-@pytest.mark.parametrize("how", ["flip", "cut", "lose"])
-def test_each_damage_is_found_and_nothing_else(schema: Any, film: Any, how: str) -> None:
+def files(store: Store, reference: Any) -> list[str]:
+    """Return the files of an object."""
+    path = reference["path"]
+    found = sorted(store.list(path)) or [path]
+    return [*found, manifest_path(path)] if store.exists(manifest_path(path)) else found
+
+
+def damage(store: Store, file: str, other: str, how: str, chance: random.Random) -> bool:
+    """Change a file; return whether its size tells."""
+    data = bytearray(store.get(file))
+    if how == "flip":
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    elif how == "cut":
+        data = data[: chance.randrange(len(data))]
+    elif how == "swap":
+        data = bytearray(store.get(other))
+    size = store.size(file)
+    store.delete(file)
+    if how != "lose":
+        store.put(file, bytes(data))
+    return how == "lose" or len(data) != size
+
+
+def test_random_damage_is_found_and_refused_and_nothing_else(
+    schema: Any, film: Any, tmp_path: Path
+) -> None:
+    """With DJ_TEST_DAMAGES=500 this is the long run."""
     assert list(check_schema(schema, read_data=True)) == []
-    store, chance = film.connection.stores.get(), random.Random()
-    for name in STORED:
-        file = chance.choice(files(film, store, name))
-        whole = store.get(file)
-        data = bytearray(whole)
-        if how == "flip":
-            data[chance.randrange(len(data))] ^= 1
-        store.delete(file)
-        if how != "lose":
-            store.put(file, bytes(data[:-1] if how == "cut" else data))
-        (found,) = check_schema(schema, read_data=True)
-        assert found.place.endswith(f"film.{name}")
-        assert "film_id=2" in str(found)
-        assert len(list(check_schema(schema))) == (how != "flip")
-        store.put(file, whole)
-    assert list(check_schema(schema, read_data=True)) == []
+    store, chance = film.connection.stores.get(), random.Random(os.environ.get("DJ_TEST_SEED"))
+    damaged, sizes = set[tuple[str, int]](), set[tuple[str, int]]()
+    count = len(film()) - 2
+    for name in READ:
+        stored = references(film, name)
+        for n in range(count):
+            if len(damaged) >= (DAMAGES or len(READ) * len(WAYS)):
+                break
+            if name == "own" and ("owns", n) in damaged:
+                continue
+            mine, others = files(store, stored[n]), files(store, stored[-1])
+            # The file of `own` is one of the folder of `owns`.
+            at = 1 if name == "owns" else chance.randrange(len(mine))
+            # That of a row which stays as it is, which differs from it.
+            same = store.get(mine[at]) == store.get(others[at])
+            how = chance.choice(["flip", "cut", "lose"]) if same else WAYS[n % len(WAYS)]
+            told = damage(store, mine[at], others[at], how, chance)
+            places = {(name, n)} | ({("owns", n)} if name == "own" else set())
+            damaged |= places
+            sizes |= places if told else set()
+    print(f"{len(damaged)} damaged objects, {len(sizes)} of them of another size")
+
+    def found(*, read_data: bool) -> set[tuple[str, int]]:
+        findings = list(check_schema(schema, read_data=read_data))
+        places = [(each.place.rpartition(".")[2], each.text) for each in findings]
+        keys = {
+            (name, int(text.partition("film_id=")[2].partition(")")[0])) for name, text in places
+        }
+        assert len(keys) == len(findings)
+        return keys
+
+    assert found(read_data=True) == damaged
+    # What is no list of files, or no array's description, is found without reading all as well.
+    assert sizes <= found(read_data=False) <= damaged
+    folder = tmp_path / "out"
+    for name, read in READ.items():
+        for n in range(count + 2):
+            row = film & {"film_id": n}
+            if (name, n) not in damaged:
+                read(row.fetch1(name), folder / f"{name}{n}")
+                continue
+            with pytest.raises(dj.ObjectError, match=f"film.{name} .film_id={n}"):
+                read(row.fetch1(name), folder / f"{name}{n}")
 
 
 def test_values_in_rows_and_orphans_are_found(schema: Any, film: Any) -> None:
@@ -102,3 +184,83 @@ def test_keys_that_a_server_would_take_for_one_are_named(schema: Any) -> None:
     expected = [f"({a}) and ({b}) are one key to a server's collation." for a, b in pairs]
     found = sorted(finding.text for finding in check_schema(schema))
     assert found == (expected if apart else [])
+
+
+@pytest.fixture
+def sample(schema: Any) -> Any:
+    """Rows whose keys are of several types, two of them with a damaged object."""
+
+    @schema
+    class Sample(dj.Manual):
+        definition = """
+        day : date
+        name : varchar(20)
+        code : uuid
+        at : time(3)
+        ---
+        trace : <blob@>
+        note : <blob>
+        """
+
+    def row(n: int) -> tuple[Any, ...]:
+        code = uuid.UUID(int=n)
+        return (f"2026-01-{n // 10 + 1:02}", f"n{n % 5}", code, f"10:00:{n:02}.5", [n], {"n": n})
+
+    Sample.insert(map(row, range(40)))
+    store = schema.connection.stores.get()
+    for one in (Sample & {"code": uuid.UUID(int=5)}, Sample & {"code": uuid.UUID(int=35)}):
+        table = one.connection.backend.full_name(one.name)
+        query = f"SELECT trace FROM {table} WHERE name = 'n0' ORDER BY day, name, code"
+        paths = [json.loads(found[0])["path"] for found in one.connection.query(query).fetchall()]
+        store.put(paths[1 if one.fetch1("code").int == 5 else -1], b"damaged")
+    return Sample
+
+
+def test_an_interrupted_check_goes_on_where_it_was(
+    schema: Any, sample: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, seen = tmp_path / "state" / "check.json", list[tuple[str, int, int]]()
+    whole = list(check_schema(schema, read_data=True))
+    assert len(whole) == 2
+
+    def interrupted(place: str, done: int, total: int) -> None:
+        seen.append((place, done, total))
+        if place.endswith("trace") and done == 25:
+            raise KeyboardInterrupt
+
+    found: list[Any] = []
+    with pytest.raises(KeyboardInterrupt):
+        found.extend(check_schema(schema, read_data=True, progress=interrupted, bookmark=file))
+    assert seen[-1] == (f"{sample().name}.trace", 25, 40)
+    said, rest = list[str](), list[tuple[str, int, int]]()
+    again = check_schema(
+        schema,
+        read_data=True,
+        say=said.append,
+        progress=lambda *done: rest.append(done),
+        bookmark=file,
+    )
+    assert list(again) == whole
+    assert rest[0] == (f"{sample().name}.trace", 26, 40)
+    assert len(rest) == 15 + 40
+    assert str(file) in said[0]
+    assert not file.exists()
+    # Of another kind of check, and of one that came to its end, nothing is left.
+    with pytest.raises(KeyboardInterrupt):
+        list(check_schema(schema, progress=interrupted, bookmark=file))
+    monkeypatch.setattr(bookmark, "SECONDS", 0.0)
+    assert list(check_schema(schema, read_data=True, bookmark=file)) == whole
+
+
+@pytest.mark.parametrize("key", ["kind : enum('b', 'a')", "number : float32", ""])
+def test_keys_that_cannot_be_gone_on_from_are_checked_too(schema: Any, key: str) -> None:
+    @schema
+    class Odd(dj.Manual):
+        definition = f"{key}\n---\nvalue : <blob@>"
+
+    rows = [("a", [1]), ("b", [2])] if "enum" in key else [(0.1, [1]), (0.2, [2])]
+    Odd.insert(rows if key else [([1],)])
+    store = schema.connection.stores.get()
+    for path in list(store.list("_hash")):
+        store.put(path, b"damaged")
+    assert len(list(check_schema(schema, read_data=True))) == len(Odd())

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import CompileError
 
 from dj_dagster.errors import DataJointError, InvalidValueError
+from dj_dagster.model.heading import Heading
 from dj_dagster.relational.algebra.algebra import Node
 from dj_dagster.relational.algebra.projection import unknown
 from dj_dagster.relational.database.connection import Connection
@@ -25,8 +27,16 @@ from dj_dagster.relational.fetching.decode import (
     in_row,
 )
 from dj_dagster.relational.fetching.reading import Reading, read
+from dj_dagster.relational.sql.lowered import Lowered
 from dj_dagster.relational.sql.lowering import Lowering
-from dj_dagster.relational.sql.ordering import EVERYTHING, Order, Window, make_window
+from dj_dagster.relational.sql.ordering import (
+    EVERYTHING,
+    NOT_COMPARABLE,
+    Order,
+    Window,
+    beyond,
+    make_window,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -145,40 +155,95 @@ def stream(connection: Connection, node: Node, names: Sequence[str]) -> Generato
         yield from _streamed(connection, node, names)
 
 
-def raw_rows(
-    connection: Connection, node: Node, name: str
-) -> Iterator[tuple[Any, dict[str, Any], Callable[[], object]]]:
-    """Yield an attribute's values as their column's type, before any codec, with key and decoding.
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """A value as its column's type, before any codec, and its row.
 
-    Returns
-    -------
-    iterator
-        Of the value, the row's key, and a function that decodes the row and raises what is wrong.
+    Attributes
+    ----------
+    place
+        The key as the driver gives it.
+    decode
+        Decodes the row and raises what is wrong with it.
+    """
+
+    value: Any
+    key: dict[str, Any]
+    place: Row
+    decode: Callable[[], object]
+
+
+def raw_rows(
+    connection: Connection, node: Node, name: str, after: Row | None = None
+) -> Iterator[RawRow]:
+    """Yield an attribute's values in the order of the key, some at a time.
+
+    Parameters
+    ----------
+    after
+        The place of the row to go on behind, where the key `can_go_on`.
     """
     heading = node.heading
     names = list(dict.fromkeys((name, *heading.primary_key)))
     decoder = RowDecoder(connection, heading, names)
     simple = RowDecoder(connection, heading, heading.primary_key)
     inner = column_decoder(heading[name], connection)
+    positions = [decoder.names.index(part) for part in heading.primary_key]
     with _in_row(connection, node, names, EVERYTHING):
-        select = _select(connection, node, decoder.names, EVERYTHING)
-        fetched = connection.read(lambda session: fetch_select(session, select))
-    for row in fetched:
-        key_row = tuple(row[decoder.names.index(part)] for part in simple.names)
-        (key,) = simple.rows([key_row])
-        known = dict(zip(heading.primary_key, key, strict=True))
+        for page in _pages(connection, node, decoder.names, after):
+            for row in page:
+                place = tuple(row[position] for position in positions)
+                try:
+                    (key,) = simple.rows([place])
+                except InvalidValueError:
+                    # Decoding the row says what is wrong.
+                    key = place
+                known = dict(zip(heading.primary_key, key, strict=True))
+                decode = partial(decoder.rows, [row])
+                yield RawRow(_inner(row[0], inner), known, place, decode)
 
-        def decode(row: Row = row) -> object:
-            return decoder.rows([row])
 
-        value = row[0]
-        if value is not None and inner is not None:
-            try:
-                value = inner(value)
-            except (TypeError, ValueError, ArithmeticError, RecursionError):
-                # Whoever reads it will say what is wrong.
-                value = row[0]
-        yield value, known, decode
+def can_go_on(heading: Heading) -> bool:
+    """Whether the rows behind one can be asked for."""
+    kinds = [heading[name].type for name in heading.primary_key]
+    return bool(kinds) and all(
+        kind is not None and kind.family not in NOT_COMPARABLE for kind in kinds
+    )
+
+
+def _inner(value: Any, decode: Callable[[Any], Any] | None) -> Any:
+    if value is None or decode is None:
+        return value
+    try:
+        return decode(value)
+    except (TypeError, ValueError, ArithmeticError, RecursionError):
+        # Whoever reads it will say what is wrong.
+        return value
+
+
+def _pages(
+    connection: Connection, node: Node, names: Sequence[str], after: Row | None
+) -> Iterator[Tuples]:
+    """Yield rows by queries of their own: nothing is held open while they are looked at."""
+    key = node.heading.primary_key
+    if not can_go_on(node.heading):
+        select = _select(connection, node, names, EVERYTHING)
+        yield connection.read(lambda session: fetch_select(session, select))
+        return
+    size = 1
+    while True:
+        lowered = _lowered(connection, node, names, EVERYTHING)
+        columns = [lowered.columns[name] for name in key]
+        select = lowered.select(*names)
+        if after is not None:
+            select = select.where(beyond(connection.backend.name, columns, after))
+        select = select.order_by(None).order_by(*columns).limit(size)
+        page = connection.read(lambda session, select=select: fetch_select(session, select))
+        yield page
+        if len(page) < size:
+            return
+        after = tuple(page[-1][names.index(name)] for name in key)
+        size = _next_size(page, size)
 
 
 def _streamed(connection: Connection, node: Node, names: Sequence[str]) -> Generator[Row]:
@@ -308,6 +373,16 @@ def _select(
     window: Window,
     spelled: Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]] = lambda column: column,
 ) -> sa.Select[Any]:
+    return _lowered(connection, node, names, window, spelled).select(*names)
+
+
+def _lowered(
+    connection: Connection,
+    node: Node,
+    names: Sequence[str],
+    window: Window,
+    spelled: Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]] = lambda column: column,
+) -> Lowered:
     lowering = Lowering(connection.backend)
     lowered = lowering.ordered(node, window.order, window.limit, window.offset)
     stored = {
@@ -315,7 +390,7 @@ def _select(
         for name in names
         if (kind := node.heading[name].type) is not None
     }
-    return replace(lowered, columns=lowered.columns | stored).select(*names)
+    return replace(lowered, columns=lowered.columns | stored)
 
 
 def _next_size(chunk: Tuples, size: int) -> int:

@@ -6,9 +6,15 @@ import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import sqlalchemy as sa
+
 from dj_dagster.errors import QueryError
 from dj_dagster.model.heading import Heading
+from dj_dagster.model.types import Family
 from dj_dagster.relational.algebra.top import Order, order_terms
+
+NOT_COMPARABLE = (Family.ENUM, Family.FLOAT)
+"""What servers order otherwise than they compare it, or do not find again as they have given it."""
 
 
 class Window(NamedTuple):
@@ -65,3 +71,16 @@ def _whole(name: str, value: Any) -> int:
     if number < 0 or isinstance(value, bool):
         raise QueryError(f"{name} is a whole number from 0 on, not {value!r}.")
     return number
+
+
+def beyond(backend: str, columns: Sequence[Any], last: Sequence[Any]) -> Any:
+    """Return the condition to come after a row, spelled so that the database uses the index."""
+    if len(columns) == 1:
+        return columns[0] > last[0]
+    if backend == "sqlite":
+        return sa.tuple_(*columns) > sa.tuple_(*last)
+    ways = [
+        sa.and_(*[c == v for c, v in zip(columns[:n], last, strict=False)], columns[n] > last[n])
+        for n in range(len(columns))
+    ]
+    return sa.or_(*ways)
