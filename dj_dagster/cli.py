@@ -25,6 +25,7 @@ from dj_dagster.relational.garbage.collector import (
     garbage_collectors,
 )
 from dj_dagster.workflow.checking import check_schema
+from dj_dagster.workflow.migration import Migration
 
 
 @click.group()
@@ -234,6 +235,35 @@ def restore(
         )
     click.echo(str(report))
     sys.exit(1 if report.damaged else 0)
+
+
+@cli.command()
+@click.argument("schema")
+@click.option("--dry-run", is_flag=True, help="Say what would change, and stop.")
+@click.option("--undo", is_flag=True, help="Give the schema the layout of 0.14 back.")
+@click.option("--confirm", is_flag=True, help="Drop what only 0.14 needs; no undo after that.")
+def migrate(schema: str, dry_run: bool, undo: bool, confirm: bool) -> None:
+    """Give SCHEMA, which DataJoint 0.14 declared, the layout of DataJoint 2.x.
+
+    All rows are read before and after, and have to be the same. Meanwhile nobody may write. Until
+    --confirm it can be undone.
+    """
+    if dry_run + undo + confirm > 1:
+        raise click.UsageError("Give one of --dry-run, --undo and --confirm.")
+    migration = Migration(conn(), schema, _tell)
+    if dry_run:
+        changes = migration.changes()
+        click.echo("\n".join(map(str, changes)) or "No column changes.")
+    elif undo:
+        migration.undo()
+        click.echo(f"{schema} is as DataJoint 0.14 left it.")
+    elif confirm:
+        migration.confirm()
+        click.echo(f"{schema} has the layout of DataJoint 2.x for good.")
+    else:
+        for table, count in migration.run().items():
+            click.echo(f"{table}: {count} rows, all the same")
+        click.echo(f"Try it, then: dj-dagster migrate {schema} --confirm, or --undo.")
 
 
 def _tell(text: str) -> None:

@@ -147,7 +147,7 @@ class ExternalPointerCodec(Codec, register=False):
         store = context.stores.get(stored.store)
         if stored.filepath is not None:
             return str(_file(store, stored, stored.filepath, context))
-        data = _content(store, stored, context.schema)
+        data = external_content(store, stored, context.schema)
         if stored.attachment_name is not None:
             return AttachCodec().decode(data, context=context)
         return BlobCodec().decode(data)
@@ -224,7 +224,7 @@ def _digest(data: bytes) -> UUID:
     return UUID(bytes=hashlib.md5(data, usedforsecurity=False).digest())
 
 
-def _content(store: Store, found: ExternalObject, schema: str) -> bytes:
+def external_content(store: Store, found: ExternalObject, schema: str) -> bytes:
     """Return the bytes that were hashed: an attachment's with its name in front."""
     path = external_path(store, schema, found)
     data = store.get(path)

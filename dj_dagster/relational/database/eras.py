@@ -13,6 +13,9 @@ Era = Literal["0.14", "2.3"]
 
 ERAS: tuple[Era, ...] = get_args(Era)
 
+MIGRATION = "~migration"
+"""What only schemas have that are being migrated, or were."""
+
 _OLD_TABLES = ("~log", "~jobs", "~external_")
 # Both eras mark these types alike, or a user has chosen the name of the codec.
 _NEW_MARKER = re.compile(
@@ -47,6 +50,8 @@ def is_of_old_era(tables: Iterable[RawTable]) -> bool | None:
     if any(_NEW_MARKER.match(column.comment) for raw in shown for column in raw.columns):
         return False
     hidden = [raw.name.table for raw in found if raw.name.table.startswith("~")]
+    if MIGRATION in hidden:
+        return False
     if any(name.startswith(_OLD_TABLES) for name in hidden):
         return True
     return "~lineage" not in hidden if found else None

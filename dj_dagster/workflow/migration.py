@@ -1,0 +1,333 @@
+"""Migrating a schema of DataJoint 0.14, so that it can be taken back until it is confirmed.
+
+Columns are marked with their types, as 2.x does it. A column that points to external objects is put
+aside, under a hidden name, and one with references takes its place; blobs and files stay where they
+are, attachments are copied, for 2.x keeps their names with them. What was before is noted in the
+hidden table ``~migration``, and rows are compared before and after.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dj_dagster.errors import DataJointError, ObjectError
+from dj_dagster.model.heading import Attribute
+from dj_dagster.model.table_name import TableName
+from dj_dagster.model.types import parse_type
+from dj_dagster.objects.blob import pack
+from dj_dagster.objects.codec import ObjectContext
+from dj_dagster.objects.content import content_hash, put_content
+from dj_dagster.objects.external_pointer import (
+    ExternalObject,
+    external_content,
+    external_path,
+)
+from dj_dagster.objects.filepath_codec import FilepathCodec
+from dj_dagster.objects.object_ref import ObjectRef
+from dj_dagster.relational.algebra.algebra import all_rows
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.database.eras import MIGRATION
+from dj_dagster.relational.database.headings import EXTERNAL_PREFIX
+from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.fetching.external import external_objects
+from dj_dagster.relational.garbage.owners import register_writer
+from dj_dagster.relational.schemas.origins import rebuild
+from dj_dagster.workflow.migration_changes import (
+    ASIDE,
+    ColumnChange,
+    column_lines,
+    is_migrated,
+    migration_changes,
+)
+from dj_dagster.workflow.shared_jobs import TABLE as JOBS
+
+_CREATE = """
+CREATE TABLE {} (
+    `table_name` varchar(64) NOT NULL, `column_name` varchar(64) NOT NULL,
+    `aside` tinyint NOT NULL, `definition` text NOT NULL, `comment` text NOT NULL,
+    PRIMARY KEY (`table_name`, `column_name`)
+) ENGINE=InnoDB COMMENT 'what columns were before the schema was migrated'
+"""
+
+Say = Callable[[str], None]
+_UUID = parse_type("uuid")
+
+
+@dataclass(frozen=True)
+class Migration:
+    """The migration of one schema.
+
+    Parameters
+    ----------
+    say
+        Called with a line for each step.
+    """
+
+    connection: Connection
+    schema: str
+    say: Say = lambda _: None
+
+    def changes(self) -> list[ColumnChange]:
+        """Return what would change, nothing is written."""
+        return migration_changes(self.connection, self.schema)
+
+    def run(self) -> dict[TableName, int]:
+        """Give the schema the layout of 2.x, or leave it as it is if anything goes wrong.
+
+        Returns
+        -------
+        dict
+            The number of rows by table, all of which are as they were.
+
+        Raises
+        ------
+        DataJointError
+            If rows differ afterwards, or an object cannot be read.
+        """
+        if is_migrated(self.connection, self.schema):
+            raise DataJointError(
+                f"A migration of {self.schema} has begun: confirm it, or undo it first."
+            )
+        changes = self.changes()
+        self.say(f"Reading all rows of {self.schema}.")
+        before = self._digests()
+        self._sql(_CREATE.format(self._quoted(MIGRATION)))
+        # Of no table: there as long as it can be undone.
+        self._sql(f"INSERT INTO {self._quoted(MIGRATION)} VALUES ('', '', 0, '', '')")
+        try:
+            for table in dict.fromkeys(change.table for change in changes):
+                self.say(f"Changing {table}.")
+                self._change(table, [change for change in changes if change.table == table])
+            self._forget()
+            rebuild(self.connection, self.schema)
+            self._forget()
+            self.say("Comparing all rows.")
+            self._compare(before)
+        except BaseException:
+            self.undo()
+            raise
+        return {name: rows for name, (rows, _) in before.items()}
+
+    def undo(self) -> None:
+        """Give the schema back the layout of 0.14.
+
+        Raises
+        ------
+        DataJointError
+            If there is no migration that could be undone, or rows have come in since whose objects
+            0.14 would not find.
+        """
+        noted = self._noted()
+        asides = [(table, column) for table, column, aside, *_ in noted if aside]
+        lines = {table: column_lines(self.connection, table) for table, *_ in noted}
+        for table, column in asides:
+            if ASIDE + column in lines[table] and column in lines[table]:
+                query = (
+                    f"SELECT COUNT(*) FROM {self._full(table)} WHERE `{ASIDE}{column}` IS NULL "
+                    f"AND `{column}` IS NOT NULL"
+                )
+                if count := self._sql(query)[0][0]:
+                    raise DataJointError(
+                        f"{table}.{column} has {count} values that were entered since the "
+                        "migration, which 0.14 would not find: delete these rows first, and enter "
+                        "them again afterwards."
+                    )
+        for table in dict.fromkeys(name for name, *_ in noted):
+            clauses: list[str] = []
+            for name, column, aside, definition, comment in noted:
+                if name != table:
+                    continue
+                before = f"`{column}` {definition} COMMENT '{comment}'"
+                if not aside:
+                    clauses.append(f"MODIFY COLUMN {before}")
+                elif ASIDE + column in lines[table]:
+                    clauses += [f"DROP COLUMN `{column}`"] if column in lines[table] else []
+                    clauses.append(f"CHANGE COLUMN `{ASIDE}{column}` {before}")
+            if clauses:
+                self._sql(f"ALTER TABLE {self._full(table)} {', '.join(clauses)}")
+        for name in ("~lineage", MIGRATION):
+            self._sql(f"DROP TABLE IF EXISTS {self._quoted(name)}")
+        self._forget()
+
+    def confirm(self) -> None:
+        """Drop what only 0.14 needs: it cannot be undone afterwards.
+
+        Raises
+        ------
+        DataJointError
+            If there is no migration to confirm.
+        """
+        noted = self._noted()
+        with self.connection.cursor() as session:
+            names = {
+                table: self.connection.backend.foreign_key_names(session, table)
+                for table, *_ in noted
+            }
+        for table, column, aside, *_ in noted:
+            if not aside:
+                continue
+            keys = [
+                f"DROP FOREIGN KEY `{name}`"
+                for (_, columns), name in names[table].items()
+                if columns == (ASIDE + column,)
+            ]
+            clauses = [*keys, f"DROP COLUMN `{ASIDE}{column}`"]
+            self._sql(f"ALTER TABLE {self._full(table)} {', '.join(clauses)}")
+        self._forget()
+        for name in self.connection.catalog.names(self.schema):
+            if name.table.startswith(EXTERNAL_PREFIX) or name.table == JOBS:
+                self._sql(f"DROP TABLE {self._full(name)}")
+        self._sql(f"DELETE FROM {self._quoted(MIGRATION)}")
+        self._forget()
+
+    def _compare(self, before: dict[TableName, tuple[int, str]]) -> None:
+        after = self._digests()
+        different = [str(name) for name, found in before.items() if after.get(name) != found]
+        if different:
+            raise DataJointError(f"Rows of {', '.join(different)} would not be the same.")
+
+    def _change(self, table: TableName, changes: list[ColumnChange]) -> None:
+        """Change a table's columns by one statement, and fill those with references."""
+        for change in changes:
+            note = (
+                table.table,
+                change.name,
+                change.store is not None,
+                change.definition,
+                change.old_comment,
+            )
+            self._sql(f"INSERT INTO {self._quoted(MIGRATION)} VALUES (%s, %s, %s, %s, %s)", *note)
+        clauses = [clause for change in changes for clause in _clauses(change)]
+        self._sql(f"ALTER TABLE {self._full(table)} {', '.join(clauses)}")
+        for change in changes:
+            if change.store is None:
+                continue
+            self._fill(change, change.store)
+            if not change.nullable:
+                self._sql(
+                    f"ALTER TABLE {self._full(table)} MODIFY COLUMN `{change.name}` json NOT NULL "
+                    f"COMMENT '{change.new_comment}'"
+                )
+
+    def _fill(self, change: ColumnChange, store: str) -> None:
+        register_writer(
+            self.connection,
+            self.schema,
+            self.connection.codecs.resolve(parse_type(change.type_text)),
+        )
+        aside, table = f"`{ASIDE}{change.name}`", self._full(change.table)
+        found = self._sql(f"SELECT DISTINCT {aside} FROM {table} WHERE {aside} IS NOT NULL")
+        decode = self.connection.backend.decoder(_UUID)
+        hashes = [decode(value) if decode else value for (value,) in found]
+        objects = external_objects(self.connection, self.schema, store, hashes)
+        for digest in hashes:
+            if digest not in objects:
+                raise ObjectError(f"{change.table}.{change.name}: the object {digest} is unknown.")
+            reference = self._reference(change, objects[digest])
+            self._sql(
+                f"UPDATE {table} SET `{change.name}` = %s WHERE {aside} = %s",
+                json.dumps(reference),
+                digest.bytes,
+            )
+
+    def _reference(self, change: ColumnChange, found: ExternalObject) -> dict[str, Any]:
+        """Return the reference of 2.x for an object, which is copied if it is an attachment."""
+        store = self.connection.stores.get(found.store)
+        if found.filepath is not None:
+            context = ObjectContext(
+                self.connection.stores, self.schema, change.table.table, change.name, {}
+            )
+            return FilepathCodec().encode(found.filepath, store_name=store.name, context=context)
+        if found.attachment_name is not None:
+            return put_content(store, self.schema, external_content(store, found, self.schema))
+        data = external_content(store, found, self.schema)
+        return {
+            "hash": content_hash(data),
+            "path": external_path(store, self.schema, found),
+            "schema": self.schema,
+            "store": store.name,
+            "size": len(data),
+        }
+
+    def _digests(self) -> dict[TableName, tuple[int, str]]:
+        """Return the number of rows, and a digest of all their values, by table."""
+        found: dict[TableName, tuple[int, str]] = {}
+        for name in self.connection.catalog.names(self.schema):
+            stored = self.connection.catalog.find(name)
+            if name.table.startswith("~") or stored is None:
+                continue
+            digest, count = hashlib.sha256(), 0
+            attributes = list(stored.heading.attributes.values())
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                self.connection.downloading_to(Path(folder)),
+            ):
+                names = [attribute.name for attribute in attributes]
+                rows = fetch.rows(self.connection, all_rows(name, stored.heading), names, ["KEY"])
+                for row in rows:
+                    count += 1
+                    for value, attribute in zip(row, attributes, strict=True):
+                        digest.update(_bytes(value, attribute))
+            found[name] = (count, digest.hexdigest())
+        return found
+
+    def _noted(self) -> list[tuple[TableName, str, bool, str, str]]:
+        known = is_migrated(self.connection, self.schema)
+        rows = self._sql(f"SELECT * FROM {self._quoted(MIGRATION)}") if known else []
+        if not rows:
+            raise DataJointError(f"There is no migration of {self.schema} that is not confirmed.")
+        return [
+            (TableName(self.schema, table), column, bool(aside), definition, comment)
+            for table, column, aside, definition, comment in rows
+            if table
+        ]
+
+    def _sql(self, statement: str, *values: Any) -> list[Any]:
+        with self.connection.cursor() as session:
+            statement = statement if values else statement.replace("%", "%%")
+            result = session.exec_driver_sql(statement, values)
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+    def _full(self, name: TableName) -> str:
+        return f"`{name.schema}`.`{name.table}`"
+
+    def _quoted(self, table: str) -> str:
+        return self._full(TableName(self.schema, table))
+
+    def _forget(self) -> None:
+        self.connection.catalog.set_era(self.schema, None)
+        self.connection.catalog.forget(self.schema)
+
+
+def _clauses(change: ColumnChange) -> Iterator[str]:
+    comment = f"COMMENT '{change.new_comment}'"
+    if change.store is None:
+        yield f"MODIFY COLUMN `{change.name}` {change.definition} {comment}"
+        return
+    aside = f"{ASIDE}{change.name}"
+    yield (
+        f"CHANGE COLUMN `{change.name}` `{aside}` binary(16) DEFAULT NULL "
+        "COMMENT 'where the object was, until the migration is confirmed'"
+    )
+    yield f"ADD COLUMN `{change.name}` json DEFAULT NULL {comment} AFTER `{aside}`"
+
+
+def _bytes(value: Any, attribute: Attribute) -> bytes:
+    """Return a value as bytes that are the same in both layouts; of files their content."""
+    kind = attribute.type
+    if value is None:
+        return b"-"
+    if isinstance(value, ObjectRef):
+        return b"f" + hashlib.sha256(value.read()).digest()
+    if kind is not None and kind.codec in ("attach", "filepath"):
+        return b"f" + hashlib.sha256(Path(value).read_bytes()).digest()
+    try:
+        return b"v" + pack(int(value) if isinstance(value, bool) else value)
+    except ObjectError:
+        return b"t" + str(value).encode()
