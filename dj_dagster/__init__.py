@@ -6,15 +6,15 @@ computes the rows of one key. See `dj_dagster.orchestration` for the Dagster sid
 
 from __future__ import annotations
 
-import logging
-import sys
-from importlib.metadata import version
+from importlib import metadata as _metadata
+from logging import getLogger as _get_logger
 from typing import TYPE_CHECKING, Any
 
 from dj_dagster import defaults
 from dj_dagster import errors as errors
 from dj_dagster.admin import kill, set_password
 from dj_dagster.compat import AttributeAdapter, key, key_hash
+from dj_dagster.default_connection import Connection
 from dj_dagster.defaults import (
     Diagram,
     FreeTable,
@@ -57,10 +57,14 @@ from dj_dagster.objects.npy_codec import NpyRef, load_arrays
 from dj_dagster.objects.object_ref import ObjectRef
 from dj_dagster.objects.schema_codec import SchemaCodec
 from dj_dagster.objects.stores import Stores
-from dj_dagster.old_modules import OLD_MODULES, OldModule, replace_datajoint
+from dj_dagster.old_modules import (
+    OLD_MODULES,
+    install_modules,
+    old_module,
+    replace_datajoint,
+)
 from dj_dagster.relational.algebra.condition import AndList, Not
 from dj_dagster.relational.algebra.top import Top
-from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.garbage.collector import (
     GarbageCollector,
     GarbageReport,
@@ -73,12 +77,12 @@ from dj_dagster.workflow.checking import Finding, check_schema
 from dj_dagster.workflow.computed import AutoPopulate, Computed, Imported
 from dj_dagster.workflow.jobs import JobQueue as Job
 
-__version__ = version("dj-dagster")
+__version__ = _metadata.version("dj-dagster")
 
 Entry, Ingest, Compute = Manual, Imported, Computed
 schema, create_virtual_module = Schema, VirtualModule
 ERD = Di = Diagram
-logger = logging.getLogger(__name__)
+logger = _get_logger(__name__)
 
 __all__ = [
     "ERD",
@@ -167,5 +171,8 @@ def __getattr__(name: str) -> Any:
     if name == "config":
         return defaults.config()
     if name in OLD_MODULES:
-        return OldModule(name, sys.modules[__name__])
+        return old_module(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+install_modules()

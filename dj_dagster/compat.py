@@ -11,7 +11,7 @@ kept where the connection's `era` is that of 0.14: see `dj_dagster.old_modules.r
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import date, datetime, time
 from functools import wraps
@@ -58,7 +58,7 @@ class _Query(Protocol):
     @property
     def primary_key(self) -> list[str]: ...
 
-    def proj(self, *attributes: Any) -> _Query: ...
+    def some_dicts(self, names: Iterable[str], **options: Any) -> list[dict[str, Any]]: ...
 
     def to_dicts(self, **options: Any) -> list[dict[str, Any]]: ...
 
@@ -248,8 +248,7 @@ def _fetch(
 ) -> Any:
     if attrs and as_dict:
         names = [n for attr in attrs for n in (query.primary_key if attr == key else [attr])]
-        rows = query.proj(*names).to_dicts(**options)
-        return [{name: row[name] for name in names} for row in rows]
+        return query.some_dicts(dict.fromkeys(names), **options)
     if attrs:
         columns = query.to_arrays(*attrs, **options)
         return list(columns) if len(attrs) > 1 else columns

@@ -11,12 +11,76 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from dj_dagster.relational.database.connection import Connection
+import sqlalchemy as sa
+from pydantic import SecretStr
+
+from dj_dagster.relational.database import connection as database
 from dj_dagster.settings import Config
+from dj_dagster.settings_database import DatabaseSettings
 
 _lock = threading.RLock()
 _config: Config | None = None
-_connection: Connection | None = None
+_connection: database.Connection | None = None
+
+
+class Connection(database.Connection):
+    """A database, by its URL or as a server with an account.
+
+    Parameters
+    ----------
+    host
+        A SQLAlchemy URL, which may also be given as `url`; or a MySQL server, ``"host"`` or
+        ``"host:port"``.
+    user, password, port, use_tls
+        Of a server, as in ``config["database.user"]`` and so on; the port is 3306 by default.
+    init_fun
+        Has no effect: it was an SQL statement to begin connections with.
+    backend
+        Taken for DataJoint's sake: the URL says which database it is.
+    config_override
+        The settings that a connection to a server follows; `config` by default.
+    **options
+        Those of `dj_dagster.relational.database.connection.Connection`. A connection by URL has
+        nothing else; one to a server takes the others from the settings and follows them.
+
+    Examples
+    --------
+    ::
+
+        Connection("mysql+pymysql://alice@db.lab.org/", safemode=False)
+        Connection("db.lab.org", "alice", "secret")
+    """
+
+    def __init__(
+        self,
+        host: str | sa.URL | None = None,
+        user: str | None = None,
+        password: str | None = None,
+        port: int | None = None,
+        init_fun: str | None = None,
+        use_tls: bool | dict[str, Any] | None = None,
+        *,
+        url: str | sa.URL | None = None,
+        backend: Any = None,
+        config_override: Config | None = None,
+        **options: Any,
+    ) -> None:
+        del backend
+        address = host if url is None else url
+        if user is None or isinstance(address, sa.URL):
+            super().__init__("" if address is None else address, **options)
+        else:
+            settings = config_override or config()
+            given = DatabaseSettings(
+                host=address,
+                user=user,
+                password=None if password is None else SecretStr(password),
+                port=port,
+                use_tls=use_tls,
+            )
+            super().__init__(given.chosen_url(), **{**settings.connection_options(), **options})
+            self.display = settings.display
+        self.init_fun = init_fun
 
 
 def config() -> Config:
@@ -36,7 +100,7 @@ def conn(
     init_fun: Callable[..., Any] | None = None,
     reset: bool = False,
     use_tls: bool | dict[str, Any] | None = None,
-) -> Connection:
+) -> database.Connection:
     """Return the default connection, which is made when it is first asked for.
 
     Parameters
@@ -60,9 +124,9 @@ def conn(
         settings = config()
         if reset:
             settings.reread()
-        if _connection is None:
+        if _connection is None or (changes and _connection.is_lost):
             settings.update(changes)
-            _connection = settings.connect()
+            _connection = settings.connect(Connection)
         elif any(settings[name] != value for name, value in changes.items()):
             warnings.warn(
                 f"The connection to {_connection.url} is open and stays in use: pass reset=True "

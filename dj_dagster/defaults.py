@@ -76,6 +76,11 @@ class Schema(OldSchema, RelationalSchema):
             era=era,
         )
 
+    def activate(self, schema_name: str | None = None, **options: Any) -> None:
+        """Give the schema its name; see `Activation.activate` for the options."""
+        super().activate(schema_name, **options)
+        self.connection.register(self)
+
     @property
     def jobs(self) -> SchemaJobs | JobTable:
         """The jobs of the schema's computed tables, a query; in a schema of 0.14 its own table."""

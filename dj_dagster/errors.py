@@ -12,6 +12,7 @@
     │   ├── DuplicateError
     │   ├── IntegrityError
     │   ├── UnknownAttributeError
+    │   │   └── UnknownFieldError
     │   ├── MissingAttributeError
     │   └── InvalidValueError       a value does not fit its attribute
     ├── ConnectionFailedError       transient: no server at that address
@@ -73,6 +74,12 @@ class IntegrityError(QueryError):
 
 class UnknownAttributeError(QueryError):
     """A name that the heading does not have."""
+
+
+class UnknownFieldError(UnknownAttributeError, KeyError):
+    """A row that was to be inserted has a name that the table does not have."""
+
+    __str__ = Exception.__str__
 
 
 class MissingAttributeError(QueryError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dj_dagster.default_connection import Connection
 from dj_dagster.defaults import FreeTable, Schema, VirtualModule
 from dj_dagster.settings import Config
 
@@ -55,7 +56,7 @@ class Instance:
         self.config = Config.found()
         self.config.update({f"database.{n}": v for n, v in given.items() if v is not None})
         self.config.update({name.replace("__", "."): v for name, v in settings.items()})
-        self.connection = self.config.connect()
+        self.connection = self.config.connect(Connection)
 
     def Schema(self, schema_name: str | None = None, **options: Any) -> Schema:
         """Return a schema of this database; options are those of `dj_dagster.Schema`."""

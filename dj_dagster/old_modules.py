@@ -1,45 +1,90 @@
-"""The modules of DataJoint that old code reaches into: ``dj.hash.key_hash``, ``dj.table.Table``."""
+"""The modules of DataJoint that code reaches into: ``dj.hash.key_hash``, ``dj.table.Table``.
+
+Each is one object, ``dj_dagster.hash`` and, after `replace_datajoint`, ``datajoint.hash``, so that
+what is set on it is found again.
+"""
 
 from __future__ import annotations
 
 import sys
+from functools import partial
+from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
-from dj_dagster import compat, errors, settings
 from dj_dagster.default_connection import config
-from dj_dagster.model import heading
-from dj_dagster.objects import blob
-from dj_dagster.relational import expression
-from dj_dagster.relational.algebra import condition
+from dj_dagster.errors import DataJointError
 from dj_dagster.relational.database.eras import checked_era
-from dj_dagster.workflow import computed
 
-_SOURCES: dict[str, tuple[ModuleType, ...]] = {
-    "attribute_adapter": (compat,),
-    "autopopulate": (computed,),
-    "blob": (blob,),
-    "codecs": (),
-    "condition": (condition,),
+_NAMES = "dj_dagster.old_names"
+_COMPAT = "dj_dagster.compat"
+
+_CODEC_MODULES = ("attach", "blob", "filepath", "hash", "npy", "object", "schema")
+
+_SOURCES: dict[str, tuple[str, ...]] = {
+    "admin": (),
+    "attribute_adapter": (_COMPAT,),
+    "autopopulate": ("dj_dagster.workflow.computed",),
+    "blob": ("dj_dagster.objects.blob", _NAMES),
+    "builtin_codecs": ("dj_dagster.objects.builtin_codecs",),
+    **dict.fromkeys(
+        (f"builtin_codecs.{name}" for name in _CODEC_MODULES),
+        ("dj_dagster.objects.builtin_codecs",),
+    ),
+    "codecs": ("dj_dagster.objects.codec", _NAMES),
+    "condition": (_NAMES, "dj_dagster.relational.algebra.condition"),
     "connection": (),
+    "declare": (_NAMES,),
+    "dependencies": (),
     "diagram": (),
-    "errors": (errors,),
-    "expression": (expression,),
-    "fetch": (compat,),
+    "errors": (_NAMES,),
+    "expression": ("dj_dagster.relational.expression", _NAMES),
+    "external": ("dj_dagster.old_external", _NAMES),
+    "fetch": (_COMPAT, _NAMES),
     "gc": (),
-    "hash": (compat,),
-    "heading": (heading,),
+    "hash": (_COMPAT, _NAMES),
+    "hash_registry": (),
+    "heading": ("dj_dagster.model.heading",),
+    "instance": (),
+    "jobs": ("dj_dagster.old_jobs", _NAMES),
+    "lineage": (),
     "logging": (),
+    "objectref": (),
+    "preview": (_NAMES,),
     "schemas": (),
-    "settings": (settings,),
-    "table": (),
-    "user_tables": (),
-    "utils": (compat,),
+    "settings": (_NAMES,),
+    "staged_insert": ("dj_dagster.relational.inserting.staged_insert",),
+    "storage": ("dj_dagster.objects.addressing",),
+    "table": ("dj_dagster.relational.expression", _NAMES),
+    "user_tables": ("dj_dagster.relational.table_meta", _NAMES),
+    "utils": (_COMPAT, _NAMES),
     "version": (),
 }
 """DataJoint's modules, and where some of their names are here; others are in the package itself."""
 
+_INSIDE: dict[str, frozenset[str]] = {
+    "codecs": frozenset({"resolve_dtype", "unregister_codec"}),
+    "declare": frozenset(
+        {"alter", "compile_attribute", "compile_foreign_key", "declare", "prepare_declare"}
+    ),
+    "hash_registry": frozenset({"delete_path", "get_hash", "get_store_backend", "put_hash"}),
+    "settings": frozenset({"find_config_file", "find_secrets_dir", "read_secret_file"}),
+    "storage": frozenset({"StorageBackend", "build_object_path", "generate_token"}),
+}
+"""Functions inside DataJoint: they can be imported, and refuse when they are called."""
+
 OLD_MODULES = frozenset(_SOURCES)
+
+_OURS = frozenset({"admin", "errors", "instance", "settings"})
+"""Modules of ours that have DataJoint's names too; the others have nothing else."""
+
+_LATE = frozenset({"dependencies"})
+"""The same, with all of the names, but slow to load."""
+
+_PACKAGE = __name__.partition(".")[0]
+
+_VERSIONS = {"0.14": "0.14.10", "2.3": "2.3.5"}
+"""The version of DataJoint whose meaning code gets, by the era; `datajoint.version` says it."""
 
 
 class OldModule(ModuleType):
@@ -49,20 +94,37 @@ class OldModule(ModuleType):
     ----------
     name
         One of `OLD_MODULES`.
-    package
-        The public face, where most names are.
     """
 
-    def __init__(self, name: str, package: ModuleType) -> None:
-        super().__init__(name, f"The names of DataJoint's module {name}.")
-        self._sources = (*_SOURCES[name], package)
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{_PACKAGE}.{name}", f"The names of DataJoint's module {name}.")
+        self._sources = (*_SOURCES[name], _PACKAGE)
+        self._inside = _INSIDE.get(name, frozenset[str]())
+        if name == "builtin_codecs":
+            vars(self)["__path__"] = []
 
     def __getattr__(self, name: str) -> Any:
-        # The package would look for submodules of DataJoint again.
-        for source in () if name.startswith("__") or name in OLD_MODULES else self._sources:
-            if hasattr(source, name):
-                return getattr(source, name)
-        raise AttributeError(f"DataJoint's module {self.__name__} has no {name!r} in dj_dagster.")
+        if name in self._inside:
+            return partial(_refuse, f"{self.__name__}.{name}")
+        return _found(self.__name__, self._sources, name)
+
+
+def install_modules() -> None:
+    """Let ``import dj_dagster.hash`` and the like find DataJoint's modules."""
+    for name in OLD_MODULES - _LATE:
+        full = f"{_PACKAGE}.{name}"
+        if name in _OURS:
+            vars(import_module(full))["__getattr__"] = OldModule(name).__getattr__
+        else:
+            sys.modules[full] = OldModule(name)
+    vars(old_module("version"))["__version__"] = _VERSIONS["2.3"]
+    # Blobs of 32-bit MATLAB are told by their content here, whatever is set.
+    vars(old_module("blob"))["use_32bit_dims"] = False
+
+
+def old_module(name: str) -> ModuleType:
+    """Return one of DataJoint's modules, the same one each time."""
+    return import_module(f"{_PACKAGE}.{name}")
 
 
 def replace_datajoint(*, era: str | None = None) -> None:
@@ -97,10 +159,35 @@ def replace_datajoint(*, era: str | None = None) -> None:
     """
     if era is not None:
         config()["era"] = checked_era(era)
-    package = sys.modules[__name__.partition(".")[0]]
+        vars(old_module("version"))["__version__"] = _VERSIONS[checked_era(era)]
+    package = sys.modules[_PACKAGE]
     if sys.modules.setdefault("datajoint", package) is not package:
         raise ImportError(
             "datajoint has been imported already: call replace_datajoint() before that."
         )
     for name in OLD_MODULES:
-        sys.modules.setdefault(f"datajoint.{name}", OldModule(name, package))
+        sys.modules.setdefault(f"datajoint.{name}", old_module(name))
+
+
+def _refuse(name: str, *arguments: Any, **options: Any) -> NoReturn:
+    raise DataJointError(
+        f"{name} is a piece of how DataJoint works inside, which dj_dagster does in another way: "
+        "use definitions, tables and their methods."
+    )
+
+
+def _found(module: str, sources: tuple[str, ...], name: str) -> Any:
+    """Return a name from the first source that has it.
+
+    Raises
+    ------
+    AttributeError
+        If none has.
+    """
+    for source in () if name.startswith("__") else sources:
+        # The package would look for the submodules of DataJoint again.
+        if source != _PACKAGE or name not in OLD_MODULES:
+            found = import_module(source)
+            if hasattr(found, name):
+                return getattr(found, name)
+    raise AttributeError(f"DataJoint's module {module} has no {name!r} in dj_dagster.")

@@ -172,26 +172,29 @@ class Config(SettingsMapping):
             )
         return url
 
-    def connect(self) -> Connection:
+    def connect(self, kind: type[Connection] = Connection) -> Connection:
         """Return a new connection to the configured database; nothing is dialled yet.
 
         It follows later changes of the settings, but not of where the database is.
         """
-        connection = Connection(
-            self._prepared_url(),
-            stores=FollowingStores(self._stores),
-            safemode=lambda: self["safemode"],
-            jobs=self._jobs,
-            download_path=lambda: Path(self["download_path"]),
-            semantic_check=lambda: self._settings.semantic_check,
-            fetch_format=lambda: self._settings.fetch_format,
-            era=lambda: self._settings.era,
-            provenance=self._provenance,
-            read_limits=lambda: ReadLimits(**self._settings.read_limits.model_dump()),
-        )
+        connection = kind(self._prepared_url(), **self.connection_options())
         # The section itself, so that changes are seen.
         connection.display = cast(Display, self._settings.display)
         return connection
+
+    def connection_options(self) -> dict[str, Any]:
+        """Return the options of connections that follow these settings."""
+        return {
+            "stores": FollowingStores(self._stores),
+            "safemode": lambda: self["safemode"],
+            "jobs": self._jobs,
+            "download_path": lambda: Path(self["download_path"]),
+            "semantic_check": lambda: self._settings.semantic_check,
+            "fetch_format": lambda: self._settings.fetch_format,
+            "era": lambda: self._settings.era,
+            "provenance": self._provenance,
+            "read_limits": lambda: ReadLimits(**self._settings.read_limits.model_dump()),
+        }
 
     def _jobs(self) -> JobSettings:
         known = JobSettings.__dataclass_fields__

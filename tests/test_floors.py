@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parents[1] / "dj_dagster"
 # From the ground up; a module that none of these names (or contains) is of the public face.
 FLOORS = (
     ("model", "definition", "errors", "late", "local_files"),
-    ("objects", "compat"),
+    ("objects", "compat", "old_connection"),
     ("relational",),
     ("workflow",),
     (

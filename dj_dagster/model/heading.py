@@ -47,6 +47,11 @@ class Attribute:
         return self.name.startswith("_")
 
     @property
+    def original_type(self) -> str | None:
+        """A core type or codec as the definition has it; None for the database's own types."""
+        return self.type.text if self.type is not None and self.type.core else None
+
+    @property
     def family(self) -> Family | None:
         """The kind of value, None where the type is unknown."""
         return self.type.family if self.type is not None else None

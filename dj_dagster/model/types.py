@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Self
 
@@ -62,6 +62,9 @@ class AttributeType(str):
         empty string for ``@`` with no name, which means the default store.
     auto_increment
         Whether the native type carries ``auto_increment``.
+    rounds
+        Whether the server rounds the digits of a second that it does not keep, where others cut
+        them off.
     """
 
     text: str
@@ -74,6 +77,7 @@ class AttributeType(str):
     codec: str | None = None
     store: str | None = None
     auto_increment: bool = False
+    rounds: bool = field(default=False, repr=False)
 
     def __new__(cls, text: str, *facts: Any, **named: Any) -> Self:
         """Make the string; the rest are fields."""

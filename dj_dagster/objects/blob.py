@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from dj_dagster.errors import BlobError
 from dj_dagster.objects.blob_compression import deflated, inflated
 from dj_dagster.objects.blob_format import (
@@ -29,7 +31,7 @@ from dj_dagster.objects.blob_format import (
 from dj_dagster.objects.blob_reader import BlobReader, has_wide_sizes
 from dj_dagster.objects.blob_writer import BlobWriter
 
-__all__ = ["MatCell", "MatStruct", "ReadLimits", "is_packed", "pack", "unpack"]
+__all__ = ["MatCell", "MatStruct", "ReadLimits", "is_packed", "pack", "squeezed", "unpack"]
 
 
 def pack(value: Any, *, compress: bool = True) -> bytes:
@@ -63,11 +65,18 @@ def pack(value: Any, *, compress: bool = True) -> bytes:
     return b"".join(chunks) if shorter is None else shorter
 
 
-def unpack(data: bytes | bytearray | memoryview, limits: ReadLimits = DEFAULT_LIMITS) -> Any:
+def unpack(
+    data: bytes | bytearray | memoryview,
+    squeeze: bool = False,
+    *,
+    limits: ReadLimits = DEFAULT_LIMITS,
+) -> Any:
     """Read the value of a blob, trusting nothing in it.
 
     Parameters
     ----------
+    squeeze
+        Whether arrays lose their dimensions of length 1; one of a single number is that number.
     limits
         What that may cost.
 
@@ -89,7 +98,28 @@ def unpack(data: bytes | bytearray | memoryview, limits: ReadLimits = DEFAULT_LI
             f"{', '.join(map(repr, HEADERS))}."
         )
     wide = header != MATLAB_HEADER or has_wide_sizes(view[4:])
-    return BlobReader(view[4:], wide=wide, limits=limits).read_all()
+    value = BlobReader(view[4:], wide=wide, limits=limits).read_all()
+    return squeezed(value) if squeeze else value
+
+
+def squeezed(value: Any) -> Any:
+    """Return a value whose arrays, also those inside it, have no dimensions of length 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> squeezed({"gain": np.array([[5.0]]), "trace": np.ones((1, 3))})
+    {'gain': np.float64(5.0), 'trace': array([1., 1., 1.])}
+    """
+    match value:
+        case np.ndarray():
+            return value.squeeze()[()]
+        case dict():
+            return {name: squeezed(item) for name, item in value.items()}
+        case list() | tuple():
+            return type(value)(map(squeezed, value))
+        case _:
+            return value
 
 
 def is_packed(data: bytes | bytearray | memoryview) -> bool:

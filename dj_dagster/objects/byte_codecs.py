@@ -43,7 +43,7 @@ class BlobCodec(Codec, register=False):
         """
         if not is_packed(stored):
             return bytes(stored)
-        return unpack(stored, context.limits) if context is not None else unpack(stored)
+        return unpack(stored, limits=context.limits) if context is not None else unpack(stored)
 
     def describe(self, stored: Any, size: int | None = None) -> str | None:
         """Return type, shape and bytes."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote, unquote
@@ -210,9 +210,7 @@ def _datetime(value: Any, _: AttributeType | None) -> str:
 
 def _time(value: Any, _: AttributeType | None) -> str:
     found = as_time(value)
-    if isinstance(found, timedelta):
-        return time_text(found, 6 if found.microseconds else 0)
-    return found.isoformat()
+    return time_text(found, 6 if found.microseconds else 0)
 
 
 def _uuid(value: Any, _: AttributeType | None) -> str:

@@ -30,7 +30,7 @@ def ask_on_terminal(summary: str) -> bool:
         raise nobody
     print(summary)
     try:
-        answer = input("Proceed? [yes, No]: ")
+        answer = _input()("Proceed? [yes, No]: ")
     except (EOFError, RuntimeError) as error:
         # A notebook that runs by itself raises a RuntimeError of its own.
         raise nobody from error
@@ -45,7 +45,13 @@ def question(prompt: bool | None, confirm: Confirm | None, safemode: bool) -> Co
 def _can_ask() -> bool:
     """Whether there is a terminal, or a notebook, which has an `input` of its own."""
     on_terminal = sys.stdin is not None and sys.stdin.isatty()  # pyright: ignore[reportUnnecessaryComparison]
-    return on_terminal or not isinstance(builtins.input, BuiltinFunctionType)
+    return on_terminal or not isinstance(_input(), BuiltinFunctionType)
+
+
+def _input() -> Callable[[str], str]:
+    """Return what reads an answer; programs put one of their own into DataJoint's utils."""
+    utils = sys.modules.get(f"{__name__.partition('.')[0]}.utils")
+    return builtins.input if utils is None else vars(utils).get("input", builtins.input)
 
 
 def listed(title: str, counts: Mapping[TableName, int], *, empty: bool = True) -> str:

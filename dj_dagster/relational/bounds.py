@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime, time
+from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
-from typing import Any, TypeVar
+from math import isfinite
+from struct import Struct
+from typing import Any
 
 from dj_dagster.model.types import AttributeType, Family
 
 _TEXT_BYTES = {"tinytext": 2**8 - 1, "text": 2**16 - 1, "mediumtext": 2**24 - 1}
 _TIMESTAMPS = datetime(1970, 1, 1), datetime(2038, 1, 19, 3, 14, 7)
-Moment = TypeVar("Moment", datetime, time)
+_SINGLE = Struct("<f")
 # As many digits as MySQL's decimals can have, rounded as it rounds.
 _DECIMALS = Context(prec=65, rounding=ROUND_HALF_UP)
 
@@ -104,13 +106,39 @@ def _timestamp(value: datetime) -> datetime:
     return value
 
 
-def cut(value: Moment, digits: int) -> Moment:
-    """Cut to the digits that the column keeps.
+def in_digits(value: timedelta, kind: AttributeType) -> timedelta:
+    """Return a time, or a moment since any midnight, with the digits that its column keeps.
 
-    MariaDB cuts, MySQL rounds, which can lead into the next day. Here all databases are given what
-    has been cut already.
+    MariaDB cuts the others off, towards zero. MySQL rounds, which can lead into the next day.
     """
-    return value.replace(microsecond=value.microsecond - value.microsecond % 10 ** (6 - digits))
+    step = timedelta(microseconds=10 ** (6 - (kind.size or 0)))
+    size = abs(value)
+    kept = (size + step / 2 if kind.rounds else size) // step * step
+    return -kept if value < timedelta(0) else kept
+
+
+def single(value: float) -> float:
+    """Return a number with the precision that 32 bits keep.
+
+    Raises
+    ------
+    OverflowError
+        If it is too large.
+    """
+    return _SINGLE.unpack(_SINGLE.pack(value))[0]
+
+
+def shortest_single(value: Any) -> Any:
+    """Return the shortest number that 32 bits keep as they keep this one.
+
+    >>> shortest_single(0.10000000149011612)
+    0.1
+    """
+    if not isinstance(value, float) or not isfinite(value):
+        return value
+    kept = _SINGLE.pack(value)
+    shortened = (float(f"{value:.{digits}g}") for digits in (6, 7, 8, 9))
+    return next((number for number in shortened if _SINGLE.pack(number) == kept), value)
 
 
 def with_scale(value: Decimal, scale: int) -> Decimal:

@@ -101,7 +101,7 @@ class QueryExpression(OldQuery, Deletable, Rows):
         return self.join(other, semantic_check, left=True)
 
     def __add__(self, other: Any) -> QueryExpression:
-        node = unite(self.node, _query(other, "united with"), self._checks())
+        node = unite(self.node, _query(other, "united with"), False)
         return QueryExpression(self.connection, node)
 
     @looks_again

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import PurePath
-from struct import Struct
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +20,14 @@ from dj_dagster.late import is_pandas_null
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.backends.temporal import as_time, is_odd
-from dj_dagster.relational.bounds import bounded, cut, cuts_blanks, declared_spelling, with_scale
+from dj_dagster.relational.bounds import (
+    bounded,
+    cuts_blanks,
+    declared_spelling,
+    in_digits,
+    single,
+    with_scale,
+)
 
 _LONG_NUMBER = re.compile(r"[0-9]{19}")
 
@@ -29,7 +35,6 @@ Coerce = Callable[[Any], Any]
 
 NUMERIC = {Family.INTEGER, Family.FLOAT, Family.DECIMAL, Family.BOOL}
 _MISFITS = (TypeError, ValueError, InvalidOperation, OverflowError, RecursionError)
-_FLOAT32 = Struct("<f")
 _MOMENT = re.compile(
     r"(?P<day>\d{4}-\d{1,2}-\d{1,2})?((?<=\d)[ T](?=\d)|(?<!\d)|$)"
     r"(?P<clock>\d{1,2}:\d{1,2}(:\d{1,2}(\.\d+)?)?)?"
@@ -89,7 +94,7 @@ def comparable(value: Any, attribute: Attribute) -> Any:
     try:
         if attribute.type.family in (Family.CODEC, Family.JSON):
             raise TypeError("rows cannot be found by such a value; leave it out")
-        if attribute.type.family is not Family.TIME and is_odd(value, attribute.type.family):
+        if is_odd(value, attribute.type.family):
             # It can be found, though not entered.
             return value
         return _stored(value, attribute.type)
@@ -105,16 +110,15 @@ def _stored(value: Any, kind: AttributeType) -> Any:
     coerced = _COERCE[kind.family](value)
     match kind.family:
         case Family.FLOAT if kind.size == 32:
-            return _FLOAT32.unpack(_FLOAT32.pack(coerced))[0]
+            return single(coerced)
         case Family.DECIMAL:
             return with_scale(coerced, kind.scale or 0)
         case Family.DATETIME:
-            return cut(coerced, kind.size or 0)
+            if not coerced.microsecond:
+                return coerced
+            return datetime.min + in_digits(coerced - datetime.min, kind)
         case Family.TIME:
-            if isinstance(coerced, timedelta):
-                step = timedelta(microseconds=10 ** (6 - (kind.size or 0)))
-                return coerced - timedelta(microseconds=1) * _rest(coerced, step)
-            return cut(coerced, kind.size or 0)
+            return in_digits(coerced, kind)
         case Family.STRING if cuts_blanks(kind):
             return coerced.rstrip(" ")
         case Family.ENUM:
@@ -220,22 +224,14 @@ def _datetime(value: Any) -> datetime:
     return moment
 
 
-def _time(value: Any) -> time | timedelta:
+def _time(value: Any) -> timedelta:
     """Return a time of day, or one of the durations that MySQL has beside these."""
+    if isinstance(value, np.timedelta64):
+        value = value.astype("timedelta64[us]").item()
     moment = as_time(value if isinstance(value, time | timedelta) else _padded(value))
-    if isinstance(moment, timedelta):
-        if abs(moment) >= _LONGEST_TIME:
-            raise ValueError("it must be less than 839 hours")
-        return moment
-    if moment.tzinfo is not None:
-        raise ValueError("the database keeps no time zone")
+    if abs(moment) >= _LONGEST_TIME:
+        raise ValueError("it must be less than 839 hours")
     return moment
-
-
-def _rest(value: timedelta, step: timedelta) -> int:
-    """Return the microseconds by which a duration is beyond a multiple of `step`, towards zero."""
-    rest = abs(value) % step // timedelta(microseconds=1)
-    return -rest if value < timedelta(0) else rest
 
 
 def _uuid(value: Any) -> UUID:

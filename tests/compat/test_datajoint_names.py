@@ -46,13 +46,7 @@ WITHOUT = {
     "Table.get_select_fields": INTERNAL,
     "Part.tier_regexp": "dj_dagster.model.names.parse_table_name",
     "Connection.connect": "connections open when they are used",
-    "Connection.purge_query_cache": "there is no query cache",
-    "Connection.set_query_cache": "there is no query cache",
-    "Connection.register": "schemas need not be known to the connection",
-    "Connection.query.suppress_warnings": "warnings of the server are not shown",
-    "Connection.query.reconnect": "lost connections are always opened again",
     "Schema.lineage_table_exists": "lineage is read from foreign keys",
-    "Top.merge": INTERNAL,
 }
 """What we do without, and why."""
 

@@ -78,6 +78,15 @@ def test_fetch1(session: Any) -> None:
         session.fetch1("KEY")
 
 
+def test_rows_in_the_order_of_what_is_not_fetched(session: Any) -> None:
+    by_rate = session.fetch("session", "subject", order_by="rate")
+    rows = session.fetch("subject", "session", as_dict=True, order_by="rate")
+    assert [row["session"] for row in rows] == by_rate[0].tolist()
+    assert list(rows[0]) == ["subject", "session"]
+    keys = session.fetch("KEY", as_dict=True, order_by="rate DESC", limit=1)
+    assert keys == [{"subject": by_rate[1][-1], "session": by_rate[0][-1]}]
+
+
 def test_head_and_tail(session: Any) -> None:
     assert session.head(1)[0]["subject"] == "a"
     assert session.head(2, as_dict=True)[1]["session"] == 2

@@ -209,3 +209,13 @@ def test_packed_bytes_are_told_from_others():
     assert not is_packed(b"")
     assert not is_packed(b"mYm")
     assert not is_packed(b"\x89PNG\r\n")
+
+
+def test_arrays_are_squeezed_where_that_is_asked_for():
+    value = {"gain": np.array([[5.0]]), "traces": [np.ones((1, 3)), "text"], "n": (1, None)}
+    squeezed = unpack(pack(value), squeeze=True)
+    assert squeezed["gain"] == 5.0
+    assert np.ndim(squeezed["gain"]) == 0
+    assert squeezed["traces"][0].shape == (3,)
+    assert squeezed["n"] == (1, None)
+    assert unpack(pack(np.ones((1, 3)))).shape == (1, 3)

@@ -200,7 +200,7 @@ def test_what_costs_more_than_a_limit_is_refused_by_the_limits_name(
     assert same(unpack(data), value)
     (name,) = limits
     with pytest.raises(BlobError, match=rf"read_limits\.{name}"):
-        unpack(data, ReadLimits(**limits))
+        unpack(data, limits=ReadLimits(**limits))
     config = Config({"database.url": f"sqlite:///{tmp_path / 'lab.sqlite'}"})
     connection = config.connect()
     table: Any = dj.Schema("lab", connection=connection)(

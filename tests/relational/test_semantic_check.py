@@ -60,7 +60,6 @@ def test_meanings_are_compared_by_default(connection: dj.Connection, schema_pref
         lambda: region & imported,
         lambda: region - imported,
         lambda: region * imported,
-        lambda: region + imported,
         lambda: region.aggr(imported, n="count(*)"),
     ):
         with pytest.raises(dj.QueryError, match="semantic_check"):

@@ -30,7 +30,10 @@ ROUND_TRIPS: list[tuple[str, list[Any]]] = [
     ("int64", [(-(2**63), -(2**63)), (2**63 - 1, 2**63 - 1)]),
     ("int unsigned", [(0, 0), (2**32 - 1, 2**32 - 1)]),
     ("float64", [(0.1, 0.1), (-1e308, -1e308), (5e-324, 5e-324), (math.pi, math.pi)]),
-    ("float32", [(0.1, float(np.float32(0.1))), (16777217.0, 16777216.0), (1234567.8, 1234567.75)]),
+    (
+        "float32",
+        [(0.1, 0.1), (16777217.0, 16777216.0), (1234567.8, 1234567.8), (-2.3e-20, -2.3e-20)],
+    ),
     ("bool", [(True, True), (0, False), (np.bool_(True), True)]),
     (
         "decimal(10, 3)",
@@ -58,25 +61,26 @@ ROUND_TRIPS: list[tuple[str, list[Any]]] = [
         [
             (datetime(999, 1, 1), None),
             (datetime(2026, 1, 1, 0, 0, 0, 499_999), datetime(2026, 1, 1)),
-            (datetime(2026, 12, 31, 23, 59, 59, 500_000), datetime(2026, 12, 31, 23, 59, 59)),
-            (datetime(9999, 12, 31, 23, 59, 59, 900_000), datetime(9999, 12, 31, 23, 59, 59)),
             ("2026-01-02 03:04:05", datetime(2026, 1, 2, 3, 4, 5)),
             (date(2026, 1, 2), datetime(2026, 1, 2)),
             (pd.Timestamp("2026-01-02 03:04:05"), datetime(2026, 1, 2, 3, 4, 5)),
         ],
     ),
-    ("datetime(3)", [(datetime(2026, 1, 1, 0, 0, 0, 1500), datetime(2026, 1, 1, 0, 0, 0, 1000))]),
+    ("datetime(3)", [(datetime(2026, 1, 1, 0, 0, 0, 1400), datetime(2026, 1, 1, 0, 0, 0, 1000))]),
     ("datetime(6)", [(datetime(2026, 1, 1, 0, 0, 0, 123_456), None)]),
     (
         "time",
         [
-            (time(23, 59, 59, 900_000), time(23, 59, 59)),
-            (timedelta(hours=2), time(2)),
-            (timedelta(hours=-1), timedelta(hours=-1)),
+            (time(23, 59, 59, 400_000), timedelta(hours=23, minutes=59, seconds=59)),
+            (timedelta(hours=2), None),
+            ("9:05", timedelta(hours=9, minutes=5)),
+            (np.timedelta64(90, "m"), timedelta(minutes=90)),
+            (timedelta(hours=-1), None),
+            (timedelta(hours=-838, minutes=-59), None),
         ],
     ),
-    ("time(3)", [(time(1, 2, 3, 500_000), None), (timedelta(hours=30, milliseconds=5), None)]),
-    ("time(6)", [(time(1, 2, 3, 456), None)]),
+    ("time(3)", [(timedelta(hours=30, milliseconds=5), None)]),
+    ("time(6)", [(time(1, 2, 3), timedelta(hours=1, minutes=2, seconds=3))]),
     ("uuid", [(UID, None), (str(UID), UID)]),
     ("json", [({"a": [1, None, "ü%s"]}, None), ([], None), ("text", None), (1.5, None)]),
     ("bytes", [(b"\x00\xff%s'", None), (bytearray(b"x"), b"x"), (b"", None)]),
@@ -254,3 +258,31 @@ def test_too_large_row_says_what_to_do(schema: Any, connection: dj.Connection) -
         with pytest.raises(dj.DataJointError, match="max_allowed_packet"):
             table.insert1((1, random))
         assert len(table) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        ("datetime", datetime(2026, 12, 31, 23, 59, 59, 700_000)),
+        ("datetime(3)", datetime(2026, 1, 1, 0, 0, 0, 1500)),
+        ("time", timedelta(hours=23, minutes=59, seconds=59, milliseconds=500)),
+        ("time(1)", timedelta(hours=-30, milliseconds=-250)),
+    ],
+)
+def test_parts_of_a_second_are_cut_or_rounded_as_the_server_does(
+    schema: Any, connection: dj.Connection, kind: str, given: Any
+) -> None:
+    table = table_of(schema, f"value : {kind}", f"own : {kind}")
+    table.insert1({"id": 1, "value": given, "own": given})
+    if connection.backend.name == "sqlite":
+        cut = {"datetime": datetime(2026, 12, 31, 23, 59, 59)}
+        assert table.fetch1("value") == cut.get(kind, table.fetch1("value"))
+    else:
+        text = str(given) if isinstance(given, datetime) else SERVER_TIMES[kind]
+        connection.query(f"UPDATE {table.full_table_name} SET own = %s", (text,))
+    value, own = table.fetch1("value", "own")
+    assert value == own
+    assert len(table & {"value": given}) == 1
+
+
+SERVER_TIMES = {"time": "23:59:59.500000", "time(1)": "-30:00:00.250000"}

@@ -50,10 +50,16 @@ class Top:
     def __post_init__(self) -> None:
         for name in ("limit", "offset"):
             object.__setattr__(self, name, _whole(name, getattr(self, name)))
-        terms: Any = self.order_by
+        terms: Any = [self.order_by] if isinstance(self.order_by, str) else self.order_by
         if terms is not None and not all(isinstance(term, str) for term in terms):
             raise TypeError(f"Top(order_by={self.order_by!r}): write names of attributes or SQL.")
+        object.__setattr__(self, "order_by", terms if terms is None else list(terms))
         object.__setattr__(self, "offset", self.offset or 0)
+
+    def merge(self, other: Top) -> Top:
+        """Return what both are, one after the other; the second has the same order, or None."""
+        limits = [limit for limit in (self.limit, other.limit) if limit is not None]
+        return Top(min(limits, default=None), self.order_by, self.offset + other.offset)
 
 
 def _whole(name: str, value: Any) -> int | None:

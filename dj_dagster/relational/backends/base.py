@@ -225,6 +225,11 @@ class Backend(ABC):
         del connection
         return ALL_RIGHTS
 
+    def rounds_seconds(self, connection: SAConnection) -> bool:
+        """Return whether the server rounds the digits of a second that a column does not keep."""
+        del connection
+        return False
+
     @abstractmethod
     def schema_names(self, connection: SAConnection) -> list[str]:
         """Return the schemas that exist."""

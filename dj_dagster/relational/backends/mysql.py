@@ -38,6 +38,7 @@ from dj_dagster.relational.backends.mysql_among import among
 from dj_dagster.relational.backends.mysql_json import json_at, json_is
 from dj_dagster.relational.backends.mysql_marks import ServerMarks
 from dj_dagster.relational.backends.rights import Rights
+from dj_dagster.relational.bounds import shortest_single
 from dj_dagster.relational.database_url import (
     demands_tls,
     leaves_tls_open,
@@ -186,6 +187,8 @@ class MySQLBackend(Backend):
                 return bool
             case Family.TIME:
                 return temporal.as_time
+            case Family.FLOAT if attribute_type.size == 32:
+                return shortest_single
             case _:
                 return None
 
@@ -269,6 +272,12 @@ class MySQLBackend(Backend):
     def definition_text(self, text: str) -> str:
         """Escape what servers, whose definitions have three bytes a character, would lose."""
         return catalog.escaped(text)
+
+    def rounds_seconds(self, connection: SAConnection) -> bool:
+        """MySQL does, unless its mode says otherwise; MariaDB cuts them off, unless it does."""
+        maria = getattr(connection.dialect, "is_mariadb", False)
+        mode = str(connection.exec_driver_sql("SELECT @@sql_mode").scalar())
+        return "TIME_ROUND_FRACTIONAL" in mode if maria else "TIME_TRUNCATE" not in mode
 
     def reflect(self, connection: SAConnection, schema: str) -> list[RawTable]:
         """Read information_schema, three statements for the whole database."""

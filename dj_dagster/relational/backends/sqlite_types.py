@@ -11,7 +11,7 @@ from dj_dagster.model.declaration import Default
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.backends import temporal
 from dj_dagster.relational.backends.base import Convert
-from dj_dagster.relational.bounds import with_scale
+from dj_dagster.relational.bounds import shortest_single, with_scale
 
 EXACT_DIGITS = 15
 """SQLite keeps decimals of up to this many digits exactly as numbers; longer ones are text."""
@@ -74,6 +74,8 @@ def decoder(attribute_type: AttributeType) -> Convert | None:
             return temporal.datetime_or_zero
         case Family.TIME:
             return temporal.as_time
+        case Family.FLOAT if attribute_type.size == 32:
+            return shortest_single
         case Family.JSON:
             return json.loads
         case Family.BOOL:

@@ -22,16 +22,15 @@ def datetime_text(value: datetime | str, digits: int) -> str:
     return value.isoformat(" ", "seconds") + _fraction(value.microsecond, digits)
 
 
-def time_text(value: time | timedelta, digits: int) -> str:
-    """Return ``HH:MM:SS[.ffffff]`` with a fixed number of digits.
+def time_text(value: timedelta, digits: int) -> str:
+    """Return ``[-]HH:MM:SS[.ffffff]`` with a fixed number of digits.
 
-    Of durations that are not times of a day too, as MySQL has them: ``-01:00:00``, ``30:00:00``.
+    >>> time_text(timedelta(hours=-30, minutes=-5), 0)
+    '-30:05:00'
     """
-    if isinstance(value, timedelta):
-        seconds, micros = divmod(abs(value) // timedelta(microseconds=1), 1_000_000)
-        sign, (minutes, rest) = "-" if value < timedelta(0) else "", divmod(seconds, 60)
-        return f"{sign}{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}{_fraction(micros, digits)}"
-    return value.isoformat("seconds") + _fraction(value.microsecond, digits)
+    seconds, micros = divmod(abs(value) // timedelta(microseconds=1), 1_000_000)
+    sign, (minutes, rest) = "-" if value < timedelta(0) else "", divmod(seconds, 60)
+    return f"{sign}{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}{_fraction(micros, digits)}"
 
 
 _DURATION = re.compile(r"(-?)(\d{1,3}):([0-5]\d):([0-5]\d)(?:\.(\d{1,6}))?").fullmatch
@@ -56,47 +55,40 @@ def date_or_zero(value: str | date) -> date | str:
     return value if _HAS_ZERO(value) else date.fromisoformat(value)
 
 
-def as_time(value: str | time | timedelta) -> time | timedelta:
-    """Return a time of day from what a driver gave; MySQL also has durations of days."""
-    if isinstance(value, str):
-        duration = _DURATION(value)
-        if duration is None:
-            return time.fromisoformat(value)
+def as_time(value: str | time | timedelta) -> timedelta:
+    """Return what an attribute of type time holds: a time of day, or a duration of either sign.
+
+    Raises
+    ------
+    ValueError
+        For a text that is neither, and for a time with a time zone.
+    """
+    if isinstance(value, timedelta):
+        return value
+    duration = _DURATION(value) if isinstance(value, str) else None
+    if duration is not None:
         sign, hours, minutes, seconds, fraction = duration.groups()
         micros = int((fraction or "0").ljust(6, "0"))
-        value = timedelta(0, int(seconds), micros, 0, int(minutes), int(hours))
-        value = -value if sign else value
-    if isinstance(value, timedelta):
-        within_day = timedelta(0) <= value < timedelta(days=1)
-        return (datetime.min + value).time() if within_day else value
-    return value
+        found = timedelta(0, int(seconds), micros, 0, int(minutes), int(hours))
+        return -found if sign else found
+    clock = time.fromisoformat(value) if isinstance(value, str) else value
+    if clock.tzinfo is not None:
+        raise ValueError("the database keeps no time zone")
+    return datetime.combine(date.min, clock) - datetime.min
 
 
 def is_odd(value: Any, family: Family) -> bool:
-    """Whether a value is one of those that MySQL holds and Python's types do not.
-
-    These are zero dates, and times that are negative or longer than a day.
-    """
-    match family:
-        case Family.DATE | Family.DATETIME:
-            return isinstance(value, str) and _HAS_ZERO(value) is not None
-        case Family.TIME:
-            is_text = isinstance(value, str) and _DURATION(value) is not None
-            return (is_text or isinstance(value, timedelta)) and isinstance(
-                as_time(value), timedelta
-            )
-        case _:
-            return False
+    """Whether a value is one of those that MySQL holds and Python's types do not: a zero date."""
+    is_date = family in (Family.DATE, Family.DATETIME)
+    return is_date and isinstance(value, str) and _HAS_ZERO(value) is not None
 
 
 def sortable(value: Any) -> Any:
     """Return what stands for a value of a key in sorting, also beside an odd one.
 
-    >>> sorted([time(6), timedelta(hours=-1), timedelta(hours=30)], key=sortable)[1]
-    datetime.time(6, 0)
+    >>> sorted([date(2026, 1, 2), "0000-00-00"], key=sortable)[0]
+    '0000-00-00'
     """
-    if isinstance(value, time):
-        return datetime.combine(date.min, value) - datetime.min
     return str(value) if isinstance(value, date) else value
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import cached_property
 
 from sqlalchemy.engine import Connection as SAConnection
 
@@ -157,14 +158,19 @@ class Catalog:
     def _resolved(self, raw: RawTable) -> StoredTable:
         if raw.name in self._resolving:
             # Foreign keys in a circle: what refers back to it needs its own attributes alone.
-            return resolve(replace(raw, foreign_keys=()), self.find)
+            return resolve(replace(raw, foreign_keys=()), self.find, rounds=self._rounds)
         if raw.name not in self._stored:
             self._resolving.add(raw.name)
             try:
-                self._stored[raw.name] = resolve(raw, self.find)
+                self._stored[raw.name] = resolve(raw, self.find, rounds=self._rounds)
             finally:
                 self._resolving.discard(raw.name)
         return self._stored[raw.name]
+
+    @cached_property
+    def _rounds(self) -> bool:
+        with self._cursor() as session:
+            return self._backend.rounds_seconds(session)
 
     def _dependents(self, schema: str) -> list[str]:
         """Return a schema and all that reach it by foreign keys, directly or not."""

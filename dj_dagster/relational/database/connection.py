@@ -21,6 +21,7 @@ from dj_dagster.model.job_settings import JobSettings, Provenance
 from dj_dagster.objects.blob_format import DEFAULT_LIMITS, ReadLimits
 from dj_dagster.objects.codecs import CodecRegistry
 from dj_dagster.objects.stores import Stores
+from dj_dagster.old_connection import OldConnection
 from dj_dagster.relational.backends import Backend, backend_for
 from dj_dagster.relational.database.catalog import Catalog
 from dj_dagster.relational.database.display import Display
@@ -38,7 +39,7 @@ from dj_dagster.relational.database_url import parsed_url, shown_url
 T = TypeVar("T")
 
 
-class Connection(Preferring):
+class Connection(OldConnection, Preferring):
     """A database, its stores and its codecs; safe to share between threads.
 
     Parameters
@@ -251,7 +252,15 @@ class Connection(Preferring):
         """Give a session from the pool, whatever transaction this thread has open."""
         return self._sessions.apart()
 
-    def query(self, query: str, args: Sequence[Any] = (), *, as_dict: bool = False) -> QueryResult:
+    def query(
+        self,
+        query: str,
+        args: Sequence[Any] = (),
+        *,
+        as_dict: bool = False,
+        suppress_warnings: bool = True,
+        reconnect: bool | None = None,
+    ) -> QueryResult:
         """Run a statement of your own, in this thread's transaction if one is open.
 
         Parameters
@@ -260,7 +269,11 @@ class Connection(Preferring):
             Values for the statement's placeholders, ``%s`` on every database.
         as_dict
             Whether rows come as dicts instead of tuples.
+        suppress_warnings, reconnect
+            Have no effect: the server's warnings are not shown, and a connection that was lost
+            is opened again.
         """
+        del suppress_warnings, reconnect
         sql = self.backend.own_placeholders(query, filled=bool(args))
         with self.cursor() as session:
             result = session.exec_driver_sql(sql, tuple(args))
@@ -272,12 +285,19 @@ class Connection(Preferring):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the database answers."""
+        """Whether the database answers; not so after `close`, until the connection is used."""
+        if self._sessions.is_closed:
+            return False
         try:
             self.ping()
         except ConnectionFailedError:
             return False
         return True
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the database could not be reached, or the connection has been closed."""
+        return self._sessions.is_reached is False
 
     def ping(self) -> None:
         """Ask the database for an answer.

@@ -23,14 +23,21 @@ _MARKER = re.compile(r":((?:'(?:[^'\\]|\\.)*'|[^:'])+):(.*)", re.DOTALL)
 _WIDTH = re.compile(r"\b((?:tiny|small|medium|big)?int|year)\(\d+\)")
 
 
-def resolve(raw: RawTable, find: FindTable) -> StoredTable:
+def resolve(raw: RawTable, find: FindTable, *, rounds: bool = False) -> StoredTable:
     """Give a reported table its attribute types and lineages.
 
     Inherited columns carry no type of their own: type and lineage come from the parent, which
     `find` returns (None where it is out of sight).
+
+    Parameters
+    ----------
+    rounds
+        Whether the server rounds the digits of a second that it does not keep.
     """
     origins = _origins(raw.foreign_keys)
     attributes = [_attribute(column, raw, origins.get(column.name), find) for column in raw.columns]
+    if rounds:
+        attributes = [_rounding(attribute) for attribute in attributes]
     # The key comes first and in its own order, whatever the order of the columns.
     ranked = {name: position for position, name in enumerate(raw.primary_key)}
     attributes.sort(key=lambda attribute: ranked.get(attribute.name, len(ranked)))
@@ -90,6 +97,13 @@ def _attribute(
         lineage=lineage,
         table=str(raw.name),
     )
+
+
+def _rounding(attribute: Attribute) -> Attribute:
+    kind = attribute.type
+    if kind is None or kind.family not in (Family.DATETIME, Family.TIME):
+        return attribute
+    return replace(attribute, type=replace(kind, rounds=True))
 
 
 def _external_store(

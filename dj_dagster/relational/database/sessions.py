@@ -53,6 +53,13 @@ class ThreadState(threading.local):
 class Sessions:
     """Gives each thread a session of its own, and one transaction at a time.
 
+    Attributes
+    ----------
+    is_reached
+        Whether the database was reached when it was last asked, None before.
+    is_closed
+        Whether `close` was the last that happened.
+
     Parameters
     ----------
     place
@@ -72,6 +79,8 @@ class Sessions:
         self._kept = KeptSessions(engine.connect, backend.is_closed)
         self._process = os.getpid()
         self._parents: tuple[object, ...] = ()
+        self.is_reached: bool | None = None
+        self.is_closed = False
 
     @property
     def state(self) -> ThreadState:
@@ -95,7 +104,9 @@ class Sessions:
             if self.state.transaction is not None:
                 yield self.state.transaction
                 return
+            self.is_reached = False
             session = self._kept.get()
+            self.is_reached, self.is_closed = True, False
             try:
                 yield session
             except BaseException as error:
@@ -111,6 +122,7 @@ class Sessions:
         self._leave_to_parent()
         try:
             with self.engine.connect() as session:
+                self.is_reached, self.is_closed = True, False
                 yield session
         except SQLAlchemyError as error:
             raise self._translated(error) from error
@@ -162,7 +174,7 @@ class Sessions:
             session.exec_driver_sql("ROLLBACK")
         except SQLAlchemyError:
             # A lost connection has rolled back by itself; it must not go back to the pool.
-            if not session.invalidated:
+            if not (session.closed or session.invalidated):
                 session.invalidate()
         self._end()
 
@@ -170,6 +182,7 @@ class Sessions:
         """Close the pooled connections; new ones are opened on use."""
         self._kept.drop_all()
         self.engine.dispose()
+        self.is_reached, self.is_closed = False, True
 
     def _end(self) -> None:
         state, opened = self.state, self.state.opened

@@ -9,11 +9,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dj_dagster.errors import DefinitionError, InvalidValueError
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.types import Family
+from dj_dagster.objects.blob import squeezed
 from dj_dagster.objects.blob_format import ReadLimits
 from dj_dagster.objects.codecs import CodecChain, ObjectContext
 from dj_dagster.objects.external_pointer import ExternalPointerType
@@ -164,9 +163,7 @@ class RowDecoder:
         place = dict(zip(names, key, strict=True))
         context = ObjectContext(self._stores, schema, table, attribute.name, place, *reading)
         unpacked = chain.decode(value, context)
-        return (
-            unpacked.squeeze() if self._squeeze and isinstance(unpacked, np.ndarray) else unpacked
-        )
+        return squeezed(unpacked) if self._squeeze else unpacked
 
 
 _MISFITS = (TypeError, ValueError, ArithmeticError, RecursionError)

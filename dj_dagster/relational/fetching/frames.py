@@ -175,7 +175,7 @@ def _polars_type(polars: Any, kind: AttributeType) -> Any:
         case Family.DATETIME:
             return polars.Datetime("us")
         case Family.TIME:
-            return polars.Time
+            return polars.Duration("us")
         case Family.BYTES:
             return polars.Binary
         case Family.CODEC:
@@ -197,7 +197,7 @@ def _arrow_type(arrow: Any, kind: AttributeType) -> Any:
         case Family.DATETIME:
             return arrow.timestamp("us")
         case Family.TIME:
-            return arrow.time64("us")
+            return arrow.duration("us")
         case Family.BYTES:
             return arrow.binary()
         case _:

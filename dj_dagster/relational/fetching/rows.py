@@ -76,6 +76,20 @@ class Rows:
         names = node.heading.names
         return fetch.dicts(self.connection, node, names, order_by, limit, offset, squeeze=squeeze)
 
+    def some_dicts(
+        self,
+        names: Iterable[str],
+        order_by: Order = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        squeeze: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Return some attributes of the rows as dicts; the order may name others."""
+        names = list(names)
+        return fetch.dicts(
+            self.connection, self.node, names, order_by, limit, offset, squeeze=squeeze
+        )
+
     def keys(
         self, order_by: Order = None, limit: int | None = None, offset: int | None = None
     ) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from dj_dagster.errors import (
     InvalidValueError,
     MissingAttributeError,
     QueryError,
-    UnknownAttributeError,
+    UnknownFieldError,
 )
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.job_settings import PROVENANCE
@@ -89,7 +89,7 @@ class RowEncoder:
 
         Raises
         ------
-        UnknownAttributeError, MissingAttributeError, InvalidValueError
+        UnknownFieldError, MissingAttributeError, InvalidValueError
             Naming the table, the attribute and the row's key, before anything is written.
         """
         # All batches are looked at before an object of any is written.
@@ -172,7 +172,7 @@ class RowEncoder:
                     f"{', '.join(self._table.heading.names)}. "
                     "Pass ignore_extra_fields=True to leave it out."
                 )
-                self._fail(batch, position, None, UnknownAttributeError(message))
+                self._fail(batch, position, None, UnknownFieldError(message))
         if self._partial or len(batch.columns) == len(self._columns):
             return
         for column in self._columns:

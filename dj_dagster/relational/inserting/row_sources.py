@@ -17,6 +17,7 @@ from dj_dagster.model.heading import Heading
 from dj_dagster.relational.algebra.condition import as_mapping
 from dj_dagster.relational.inserting.csv_rows import csv_batches
 from dj_dagster.relational.inserting.row_batch import Batch, batch_of
+from dj_dagster.relational.scope import warn_caller
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +26,12 @@ else:
 
 BATCH = 10_000
 """Rows that are checked together."""
+
+
+_POSITIONAL = (
+    "Positional inserts take values in the order of the attributes, which an altered table "
+    "changes: write dicts. DataJoint is going to refuse them."
+)
 
 
 def batches(rows: Any, heading: Heading, size: int = BATCH) -> Iterator[Batch]:
@@ -103,6 +110,8 @@ def _cut(columns: dict[Any, Sequence[Any]], heading: Heading, size: int) -> Iter
 def _from_rows(rows: Iterable[Any], heading: Heading, size: int) -> Iterator[Batch]:
     given, start = iter(rows), 0
     while taken := list(islice(given, size)):
+        if start == 0 and type(taken[0]) in (tuple, list):
+            warn_caller(_POSITIONAL, DeprecationWarning)
         yield _batch(taken, heading, start)
         start += len(taken)
 

@@ -22,6 +22,8 @@ class ValidationResult:
 
     Attributes
     ----------
+    is_valid
+        Whether nothing is wrong.
     errors
         For each the row's number from 0, the attribute (None where it is about the whole row), and
         what is wrong.
@@ -29,15 +31,11 @@ class ValidationResult:
         Number of rows.
     """
 
+    is_valid: bool
     errors: list[tuple[int, str | None, str]] = field(
         default_factory=list[tuple[int, str | None, str]]
     )
     rows_checked: int = 0
-
-    @property
-    def is_valid(self) -> bool:
-        """Whether no error was found."""
-        return not self.errors
 
     def __bool__(self) -> bool:
         return self.is_valid
@@ -50,18 +48,18 @@ class ValidationResult:
         InvalidValueError
             With the summary as its message.
         """
-        if self.errors:
+        if not self.is_valid:
             raise InvalidValueError(self.summary())
 
     def summary(self) -> str:
         """Return the number of rows and errors, and the first errors."""
         if self.is_valid:
-            return f"All {self.rows_checked} rows are valid."
-        lines = [f"{len(self.errors)} errors in {self.rows_checked} rows:"]
+            return f"Validation passed: {self.rows_checked} rows checked."
+        lines = [f"Validation failed: {len(self.errors)} error(s) in {self.rows_checked} rows:"]
         for row, name, message in self.errors[:SHOWN]:
-            lines.append(f"  row {row}{f', {name}' if name else ''}: {message}")
+            lines.append(f"  Row {row}{f', {name}' if name else ''}: {message}")
         if len(self.errors) > SHOWN:
-            lines.append(f"  and {len(self.errors) - SHOWN} more")
+            lines.append(f"  and {len(self.errors) - SHOWN} more errors")
         return "\n".join(lines)
 
 
@@ -83,4 +81,4 @@ def validate_rows(
     except DataJointError as error:
         # The rows cannot be read any further.
         errors.append((checked, None, str(error)))
-    return ValidationResult(sorted(errors, key=lambda found: found[0]), checked)
+    return ValidationResult(not errors, sorted(errors, key=lambda found: found[0]), checked)

@@ -141,10 +141,15 @@ class Activation:
             self._declare(*decorated)
             del self._waiting[name]
 
-    def __call__(self, cls: T) -> T:
+    def __call__(self, cls: T, *, context: Mapping[str, Any] | None = None) -> T:
         """Declare a table class and its parts; returns the class itself.
 
         Before the schema is activated the class waits instead.
+
+        Parameters
+        ----------
+        context
+            Names that the definition may refer to, in place of the local ones.
 
         Raises
         ------
@@ -152,7 +157,7 @@ class Activation:
             If a definition does not parse or refers to an unknown table; nothing is declared then.
         """
         checked_class(cls)
-        decorated = (cls, calling_names())
+        decorated = (cls, calling_names() if context is None else context)
         if self._name is None:
             self._waiting[cls.__name__] = decorated
         else:

@@ -28,6 +28,7 @@ from dj_dagster.relational.schemas.schema_graph import check_acyclic
 from dj_dagster.relational.scope import Scope, warn_caller
 from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.table import Lookup, Part, Table
+from dj_dagster.relational.table_meta import TableMeta
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +215,20 @@ def checked_class(cls: type[Table]) -> None:
             f"The part {cls.__name__} is declared with its master: "
             "write it inside the master's class and decorate that."
         )
+    _adopt_parts(cls)
     for part in cls.part_classes():
         part.master = cls
+
+
+def _adopt_parts(cls: type[Table]) -> None:
+    """Give a class parts of its own where a base class that is no table itself has some."""
+    for base in cls.__mro__[1:]:
+        if issubclass(base, Table) and base._binding is None:
+            for part in base.part_classes():
+                if part.__name__ not in vars(cls):
+                    names = {"__module__": cls.__module__, "__doc__": part.__doc__}
+                    names["__qualname__"] = f"{cls.__qualname__}.{part.__name__}"
+                    setattr(cls, part.__name__, TableMeta(part.__name__, (part,), names))
 
 
 def family_of(cls: type[Table]) -> tuple[type[Table], ...]:
@@ -249,4 +262,11 @@ def _fill(cls: type[Lookup]) -> None:
             stacklevel=4,
         )
         return
-    cls().insert(rows, skip_duplicates=True)
+    names = cls().heading.names
+    cls().insert([_named(row, names) for row in rows], skip_duplicates=True)
+
+
+def _named(row: Any, names: list[str]) -> Any:
+    """Return a row by name: contents are written beside the definition, in its order."""
+    plain = type(row) in (tuple, list) and len(row) == len(names)
+    return dict(zip(names, row, strict=True)) if plain else row

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from datetime import date, time
+from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -78,9 +78,7 @@ class Conditions:
                 return self._has_no_match(inner, over)
             case Negated(inner):
                 # A comparison with null is unknown, which for the user means that it fails.
-                return sa.func.coalesce(self.where(inner, over, heading), sa.false()).is_(
-                    sa.false()
-                )
+                return sa.not_(sa.func.coalesce(self.where(inner, over, heading), sa.false()))
 
     def text(self, text: str, over: Lowered, heading: Heading) -> Element:
         """Return SQL of the user over the columns of `over`."""
@@ -221,7 +219,7 @@ def _plain(value: Any) -> Any:
         case Decimal():
             whole = value.is_finite() and value == value.to_integral_value()
             return int(value) if whole else float(value)
-        case date() | time() | UUID():
+        case date() | time() | timedelta() | UUID():
             return str(value)
         case _:
             return value

@@ -1,0 +1,114 @@
+"""What DataJoint's connections have besides: schemas, the graph of tables, an adapter, a cache."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from dj_dagster.late import LateModule
+
+# It needs networkx, and the floors above this one.
+graphs: Any = LateModule("dj_dagster.dependencies")
+
+
+class Adapter:
+    """What DataJoint's adapters say of a database; they make no SQL here.
+
+    Parameters
+    ----------
+    backend
+        ``"mysql"`` or ``"sqlite"``.
+    """
+
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
+
+    def quote_identifier(self, name: str) -> str:
+        """Return a name to write into SQL.
+
+        Examples
+        --------
+        >>> Adapter("mysql").quote_identifier("session")
+        '`session`'
+        """
+        return "`" + name.replace("`", "``") + "`"
+
+    def quote_string(self, text: str) -> str:
+        """Return a text to write into SQL."""
+        return "'" + text.replace("'", "''") + "'"
+
+    def make_full_table_name(self, database: str, table_name: str) -> str:
+        """Return schema and table as one name; SQLite has no schemas, only their names."""
+        if self.backend == "sqlite":
+            return self.quote_identifier(f"{database}.{table_name}")
+        return f"{self.quote_identifier(database)}.{self.quote_identifier(table_name)}"
+
+
+class OldConnection:
+    """Names of DataJoint's connections that nothing here needs, mixed into ours.
+
+    Attributes
+    ----------
+    init_fun, charset
+        Have no effect: they began connections with a statement, and chose a character set.
+    """
+
+    init_fun: str | None = None
+    charset = "utf8mb4"
+
+    if TYPE_CHECKING:
+        # Given by the connection.
+        backend: Any
+
+        def query(self, query: str) -> Any:
+            """Run a statement."""
+
+        def close(self) -> None:
+            """Close the pooled connections."""
+
+    @cached_property
+    def schemas(self) -> dict[str, Any]:
+        """The schemas that were activated on this connection, by name."""
+        return {}
+
+    def register(self, schema: Any) -> None:
+        """Add a schema to `schemas`; those that are activated add themselves."""
+        self.schemas[schema.database] = schema
+
+    @cached_property
+    def dependencies(self) -> Any:
+        """The graph of the tables of `schemas`; see `dj_dagster.dependencies.Dependencies`.
+
+        It is empty before its method ``load()`` is called.
+        """
+        return graphs.Dependencies(self)
+
+    @cached_property
+    def adapter(self) -> Adapter:
+        """How the database spells names."""
+        return Adapter(self.backend.name)
+
+    @property
+    def connection_id(self) -> int:
+        """The number that the server gave this thread's session; 0 on SQLite, which has none."""
+        if self.adapter.backend == "sqlite":
+            return 0
+        return self.query("SELECT connection_id()").fetchone()[0]
+
+    def set_query_cache(self, query_cache: str | None = None) -> None:
+        """Do nothing: rows are always those of the database."""
+
+    def purge_query_cache(self) -> None:
+        """Do nothing: there is no cache."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,240 @@
+"""Functions and classes of DataJoint's modules that code imports, and nothing here needs."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from dj_dagster.compat import key
+from dj_dagster.dependencies import extract_master
+from dj_dagster.errors import DataJointError
+from dj_dagster.model.names import class_path
+from dj_dagster.model.table_name import TableName
+from dj_dagster.objects import blob
+from dj_dagster.objects.codecs import CodecRegistry
+from dj_dagster.relational.algebra import algebra
+from dj_dagster.relational.algebra.condition import make_condition as condition_of
+from dj_dagster.relational.declaring.spelling import Spelling
+from dj_dagster.relational.expression import QueryExpression
+from dj_dagster.relational.schemas.free_table import FreeTable, table_name
+from dj_dagster.relational.sql.conditions import Conditions
+from dj_dagster.relational.sql.lowered import Lowered
+from dj_dagster.relational.sql.lowering import Lowering
+from dj_dagster.relational.table import Table
+from dj_dagster.relational.table_meta import TableMeta
+from dj_dagster.settings_mapping import SettingsMapping
+from dj_dagster.settings_model import setting_names
+from dj_dagster.settings_sources import FILE_NAMES, GLOBAL_FILE, LOCAL_FILE, SECRETS
+
+CONFIG_FILENAME = FILE_NAMES[0]
+LOCALCONFIG = LOCAL_FILE
+GLOBALCONFIG = Path(GLOBAL_FILE).name
+SECRETS_DIRNAME = SECRETS[0]
+DEFAULT_SUBFOLDING = (2, 2)
+ERROR_MESSAGE_LENGTH = 2047
+TRUNCATION_APPENDIX = "...truncated"
+EXTERNAL_TABLE_ROOT = "~external"
+UUID_DATA_TYPE = "binary(16)"
+MAX_TABLE_NAME_LENGTH = 64
+
+
+Role = Enum("Role", "manual lookup imported computed job")
+role_to_prefix = {
+    Role.manual: "",
+    Role.lookup: "#",
+    Role.imported: "_",
+    Role.computed: "__",
+    Role.job: "~",
+}
+prefix_to_role = {prefix: role for role, prefix in role_to_prefix.items()}
+
+foreign_key_error_regexp = re.compile(
+    r"[\w\s:]*\((?P<child>`[^`]+`.`[^`]+`), "
+    r"CONSTRAINT (?P<name>`[^`]+`) "
+    r"(FOREIGN KEY \((?P<fk_attrs>[^)]+)\) "
+    r"REFERENCES (?P<parent>`[^`]+`(\.`[^`]+`)?) \((?P<pk_attrs>[^)]+)\)[\s\w]+\))?"
+)
+"""What MySQL says of a foreign key that would be violated."""
+
+
+class BucketInaccessible(DataJointError):
+    """A bucket that cannot be reached; nothing here raises it, stores raise `ObjectError`."""
+
+
+class _ByNode(type):
+    """Makes a class of the queries whose outermost operator is of some kind."""
+
+    nodes: tuple[type[algebra.Node], ...]
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, QueryExpression) and isinstance(instance.node, cls.nodes)
+
+
+class Union(metaclass=_ByNode):
+    """What ``isinstance`` says of queries made by ``+``."""
+
+    nodes = (algebra.United,)
+
+
+class Aggregation(metaclass=_ByNode):
+    """What ``isinstance`` says of queries made by `aggr`."""
+
+    nodes = (algebra.Aggregated, algebra.Grouped)
+
+
+class _Classed(TableMeta):
+    """Makes a class of the tables that have a class of their own."""
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return issubclass(type(instance), cls)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        if cls.__dict__.get("_of_all"):
+            return issubclass(subclass, Table) and not issubclass(subclass, FreeTable)
+        return super().__subclasscheck__(subclass)
+
+
+class UserTable(Table, metaclass=_Classed):
+    """The base of tables that have a class: all but `FreeTable`."""
+
+    _of_all = True
+
+
+class Blob:
+    """What DataJoint packs values with; `dj_dagster.objects.blob` is what does it here.
+
+    Parameters
+    ----------
+    squeeze
+        Whether dimensions of length 1 are taken from arrays as they are unpacked.
+    """
+
+    def __init__(self, squeeze: bool = False) -> None:
+        self._squeeze = squeeze
+
+    def pack(self, obj: Any, compress: bool = True) -> bytes:
+        """Write a value as a blob."""
+        return blob.pack(obj, compress=compress)
+
+    def unpack(self, blob_bytes: bytes) -> Any:
+        """Read the value of a blob."""
+        return blob.unpack(blob_bytes, squeeze=self._squeeze)
+
+
+default = {name: SettingsMapping()[name] for name in setting_names()}
+"""The default of each setting by its dotted name."""
+
+
+def user_choice(
+    prompt: str, choices: Iterable[str] = ("yes", "no"), default: str | None = None
+) -> str:
+    """Ask on the terminal until the answer is one of some words, and return it.
+
+    Parameters
+    ----------
+    default
+        The answer when nothing is typed.
+    """
+    words = list(choices)
+    shown = ", ".join(word.title() if word == default else word for word in words)
+    while True:
+        answer = input(f"{prompt} [{shown}]: ").strip().lower() or default
+        if answer in words:
+            return answer
+
+
+def get_master(full_table_name: str) -> str:
+    """Return the full name of a part's master, an empty text for other tables."""
+    return extract_master(full_table_name) or ""
+
+
+def is_camel_case(s: str) -> bool:
+    """Whether a name is a class's: ``"SpikeSort"``."""
+    return re.fullmatch(r"[A-Z][A-Za-z0-9]*", s) is not None
+
+
+def uuid_from_stream(stream: BinaryIO, *, init_string: str = "") -> UUID:
+    """Return the hash by which DataJoint 0.14 names a stream's bytes in its external stores."""
+    digest = hashlib.md5(init_string.encode(), usedforsecurity=False)
+    while chunk := stream.read(2**20):
+        digest.update(chunk)
+    return UUID(bytes=digest.digest())
+
+
+def uuid_from_buffer(buffer: bytes = b"", *, init_string: str = "") -> UUID:
+    """Return the same of bytes."""
+    return uuid_from_stream(BytesIO(buffer), init_string=init_string)
+
+
+def uuid_from_file(filepath: str | Path, *, init_string: str = "") -> UUID:
+    """Return the same of a file."""
+    with Path(filepath).open("rb") as stream:
+        return uuid_from_stream(stream, init_string=init_string)
+
+
+def preview(query_expression: Any, limit: int | None = None, width: int | None = None) -> str:
+    """Return a query's first rows as text."""
+    return query_expression.preview(limit, width)
+
+
+def repr_html(query_expression: Any) -> str:
+    """Return a query's first rows in HTML."""
+    return query_expression._repr_html_()
+
+
+def lookup_class_name(name: str, context: Mapping[str, Any], depth: int = 3) -> str | None:
+    """Return by which name a table's class is reached in a context, None if it is not.
+
+    Parameters
+    ----------
+    name
+        The full name of the table in SQL.
+    depth
+        Has no effect: classes are looked for in the context and in its modules.
+    """
+    del depth
+    table = table_name(name)
+    spelled = Spelling(TableName("", ""), context)(table)
+    return None if spelled == f"{table.schema}.{class_path(table.table)}" else spelled
+
+
+def make_condition(
+    query_expression: Any, condition: Any, columns: set[str], semantic_check: bool = False
+) -> str | bool:
+    """Return a restriction as a text of SQL; True or False where it chooses all or nothing.
+
+    Parameters
+    ----------
+    columns
+        Gets the names of the attributes that the restriction looks at.
+    """
+    heading, connection = query_expression.heading, query_expression.connection
+    made = condition_of(condition, heading, semantic_check)
+    if made in (algebra.ALWAYS, algebra.NEVER):
+        return made == algebra.ALWAYS
+    lowering = Lowering(connection.backend)
+    spelling = Conditions(connection.backend, lambda node, names: lowering.lower(node))
+    columns.update(spelling.names(made) & set(heading.names))
+    over = Lowered(sa.table("t"), {name: sa.column(name) for name in heading.all_attributes})
+    text = spelling.where(made, over, heading).compile(
+        dialect=connection.engine.dialect, compile_kwargs={"literal_binds": True}
+    )
+    return str(text).replace("%%", "%")
+
+
+def is_codec_registered(name: str) -> bool:
+    """Whether there is a codec of a name, which may be written in ``<>``."""
+    return name.strip("<>") in CodecRegistry().names
+
+
+def is_key(attr: Any) -> bool:
+    """Whether an attribute that is asked for stands for the primary key."""
+    return attr in (key, "KEY")

@@ -1,0 +1,31 @@
+"""What published packages take from DataJoint's modules, one line each."""
+
+LINES = """
+from datajoint import FreeTable, Table, VirtualModule, U, config, logger
+from datajoint.admin import kill, set_password
+from datajoint.attribute_adapter import AttributeAdapter
+from datajoint.blob import Blob, MatCell, MatStruct, pack, unpack
+from datajoint.condition import AndList, Top, make_condition
+from datajoint.connection import Connection, conn
+from datajoint.declare import compile_foreign_key
+from datajoint.dependencies import extract_master, topo_sort, unite_master_parts
+from datajoint.diagram import Diagram
+from datajoint.errors import BucketInaccessible, DataJointError, DuplicateError, IntegrityError
+from datajoint.expression import Aggregation, AndList, Not, QueryExpression, U, Union
+from datajoint.external import ExternalMapping, ExternalTable
+from datajoint.fetch import is_key, key
+from datajoint.hash import key_hash, uuid_from_buffer, uuid_from_file, uuid_from_stream
+from datajoint.jobs import JobTable
+from datajoint.logging import logger
+from datajoint.preview import preview, repr_html
+from datajoint.schemas import VirtualModule, list_schemas
+from datajoint.settings import GLOBALCONFIG, LOCALCONFIG, config, default
+from datajoint.table import FreeTable, QueryExpression, Table
+from datajoint.table import foreign_key_error_regexp, lookup_class_name
+from datajoint.user_tables import AutoPopulate, Part, TableMeta, UserTable
+from datajoint.utils import from_camel_case, get_master, to_camel_case, user_choice
+from datajoint.version import __version__
+import datajoint.hash
+""".strip().splitlines()
+"""Collected from Spyglass, IBL-pipeline, the Elements and their workflows, datajoint-utilities,
+pharus, datajoint-link and datajoint-plus."""

@@ -1,0 +1,209 @@
+"""DataJoint's modules and what code takes from them; connections as DataJoint makes them."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import pytest
+import sqlalchemy as sa
+
+import dj_dagster as dj
+from dj_dagster.dependencies import Dependencies, topo_sort, unite_master_parts
+from tests.compat.public_imports import LINES
+
+
+def test_lines_that_public_packages_import() -> None:
+    # In a process of its own: here DataJoint itself is imported by other tests.
+    script = "\n".join(["import dj_dagster", "dj_dagster.replace_datajoint()", *LINES])
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["blob", "hash", "errors", "settings", "user_tables"])
+def test_a_module_is_one_object(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = __import__(f"dj_dagster.{name}", fromlist=["any"])
+    monkeypatch.setattr(module, "chosen", 1, raising=False)
+    assert getattr(dj, name) is module
+    assert getattr(dj, name).chosen == 1
+
+
+def test_names_that_are_nowhere_are_errors() -> None:
+    with pytest.raises(AttributeError, match=r"dj_dagster\.hash has no 'no_such_name'"):
+        _ = dj.hash.no_such_name
+    with pytest.raises(AttributeError, match=r"dj_dagster\.settings has no 'no_such_name'"):
+        _ = dj.settings.no_such_name
+    with pytest.raises(dj.DataJointError, match=r"declare\.declare is a piece of how DataJoint"):
+        dj.declare.declare("`lab`.`session`", "session : int", {})
+
+
+def test_functions_of_utils_and_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert dj.utils.get_master("`lab`.`__sort__unit`") == "`lab`.`__sort`"
+    assert dj.utils.get_master("`lab`.`__sort`") == ""
+    assert dj.utils.is_camel_case("SpikeSort")
+    assert not dj.utils.is_camel_case("spike_sort")
+    answers = iter(["perhaps", "No"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(answers))
+    assert dj.utils.user_choice("Go on?", default="yes") == "no"
+    (tmp_path / "file").write_bytes(b"content")
+    expected = uuid.UUID(bytes=hashlib.md5(b"lab/content").digest())
+    assert dj.hash.uuid_from_file(tmp_path / "file", init_string="lab/") == expected
+    assert dj.hash.uuid_from_buffer(b"content", init_string="lab/") == expected
+
+
+def test_tables_in_a_graph_come_parents_first_and_parts_behind_masters() -> None:
+    edges = [("`a`.`a`", "`a`.`m`"), ("`a`.`a`", "`a`.`z`"), ("`a`.`m`", "`a`.`m__p`")]
+    graph = nx.DiGraph([*edges, ("`a`.`z`", "`a`.`m__p`")])
+    assert topo_sort(graph) == ["`a`.`a`", "`a`.`z`", "`a`.`m`", "`a`.`m__p`"]
+    names = ["`a`.`a`", "`a`.`m`", "`a`.`z`", "`a`.`m__p`"]
+    assert unite_master_parts(names) == ["`a`.`a`", "`a`.`m`", "`a`.`m__p`", "`a`.`z`"]
+
+
+@pytest.fixture
+def tables(schema: dj.Schema) -> dict[str, Any]:
+    @schema
+    class Cell(dj.Manual):
+        definition = "cell : int"
+
+    @schema
+    class Synapse(dj.Manual):
+        definition = """
+        -> Cell.proj(pre='cell')
+        -> Cell.proj(post='cell')
+        ---
+        weight = null : float
+        """
+
+        class Spine(dj.Part):
+            definition = """
+            -> master
+            spine : int
+            """
+
+    Cell.insert([{"cell": number} for number in range(3)])
+    return {"cell": Cell, "synapse": Synapse}
+
+
+def test_dependencies_of_a_connection(tables: dict[str, Any], schema: dj.Schema) -> None:
+    cell, synapse = tables["cell"], tables["synapse"]
+    graph = schema.connection.dependencies
+    assert isinstance(graph, Dependencies)
+    assert graph is schema.connection.dependencies
+    graph.load()
+    names = [cell.full_table_name, synapse.full_table_name, synapse.Spine.full_table_name]
+    assert graph.topo_sort() == names
+    assert graph.number_of_edges(*names[:2]) == 2
+    assert graph.descendants(names[1]) == names[1:]
+    assert graph.ancestors(names[1]) == [names[1], names[0]]
+    assert [name for name, _ in graph.children(names[0])] == [names[1]] * 2
+    ((parent, edge),) = graph.parents(names[2])
+    assert parent == names[1]
+    assert edge["attr_map"] == {"pre": "pre", "post": "post"}
+    assert edge["primary"]
+    assert graph.subgraph(names[:2]).number_of_edges() == 2
+    assert graph.nodes[names[0]]["primary_key"] == {"cell"}
+
+
+def test_kinds_of_queries_and_tables(tables: dict[str, Any], schema: dj.Schema) -> None:
+    cell = tables["cell"]
+    union = (cell & "cell = 1") + (cell & "cell = 2")
+    assert isinstance(union, dj.expression.Union)
+    assert isinstance(dj.U().aggr(cell, n="count(*)"), dj.expression.Aggregation)
+    assert not isinstance(cell(), dj.expression.Union)
+    assert isinstance(cell(), dj.user_tables.UserTable)
+    assert not isinstance(schema["Cell"], dj.user_tables.UserTable)
+    assert isinstance(cell, dj.user_tables.TableMeta)
+
+
+@pytest.mark.parametrize(
+    ("restriction", "rows"),
+    [
+        ({"cell": 1}, 1),
+        ("cell > 0", 2),
+        ([{"cell": 0}, {"cell": 2}], 2),
+        (dj.AndList(["cell > 0", "cell < 2"]), 1),
+        (dj.Not("cell = 0"), 2),
+    ],
+)
+def test_a_condition_as_text_restricts_as_it_does(
+    tables: dict[str, Any], restriction: Any, rows: int
+) -> None:
+    cell, columns = tables["cell"], set[str]()
+    text = dj.condition.make_condition(cell(), restriction, columns)
+    assert isinstance(text, str)
+    assert len(cell & text) == len(cell & restriction) == rows
+    assert columns == {"cell"}
+    assert dj.condition.make_condition(cell(), True, set()) is True
+
+
+def test_a_connection_to_a_server_by_host_and_account(server_url: str) -> None:
+    url = sa.make_url(server_url)
+    place = f"{url.host}:{url.port}"
+    with dj.Connection(place, url.username, url.password or "") as connection:
+        assert connection.is_connected
+        assert connection.query("SELECT 1", reconnect=True).fetchone() == (1,)
+        assert connection.adapter.backend == "mysql"
+        assert connection.adapter.quote_identifier("key") == "`key`"
+        assert connection.connection_id > 0
+    assert not connection.is_connected
+    other = dj.Connection(
+        host=url.host, user=url.username, password=url.password or "", port=url.port, use_tls=None
+    )
+    assert other.conn_info["port"] == url.port
+    assert connection.query("SELECT 1").fetchone() == (1,)
+    assert connection.is_connected
+    connection.close()
+    other.close()
+
+
+def test_names_of_a_definition_are_given(schema: dj.Schema) -> None:
+    @schema
+    class Subject(dj.Manual):
+        definition = "subject : int"
+
+    def written_elsewhere() -> Any:
+        return type("Weight", (dj.Manual,), {"definition": "-> Animal\n---\nweight : int"})
+
+    with pytest.raises(dj.DataJointError, match="Animal"):
+        schema(written_elsewhere())
+    weight = schema(written_elsewhere(), context={"Animal": Subject})
+    Subject.insert1({"subject": 1})
+    weight.insert1({"subject": 1, "weight": 20})
+    assert weight.fetch1("weight") == 20
+
+
+def test_positional_inserts_warn(schema: dj.Schema, recwarn: pytest.WarningsRecorder) -> None:
+    @schema
+    class Color(dj.Lookup):
+        definition = "color : varchar(8)"
+        contents = (("red",), ("blue",))
+
+    Color.insert1({"color": "green"})
+    assert not [warning for warning in recwarn if "Positional" in str(warning.message)]
+    with pytest.warns(DeprecationWarning, match="Positional inserts"):
+        Color.insert1(("black",))
+
+
+def test_parts_of_a_base_class_that_is_no_table(schema: dj.Schema) -> None:
+    class Recording(dj.Manual):
+        definition = """
+        recording : int
+        """
+
+        class Channel(dj.Part):
+            definition = """
+            -> master
+            channel : int
+            """
+
+    @schema
+    class Ephys(Recording):
+        pass
+
+    assert Ephys.Channel.heading.primary_key == ["recording", "channel"]
+    assert Ephys.Channel is not Recording.Channel
