@@ -5,6 +5,7 @@ from importlib.metadata import version
 from dagster_shared.libraries import DagsterLibraryRegistry
 
 from dj_dagster.orchestration.build import build_definitions, chain_executor
+from dj_dagster.orchestration.check_job import check_job, check_schedule
 from dj_dagster.orchestration.checks import TableChecks
 from dj_dagster.orchestration.component import PipelineComponent
 from dj_dagster.orchestration.database_resource import DatabaseResource
@@ -36,6 +37,8 @@ __all__ = [
     "Work",
     "build_definitions",
     "chain_executor",
+    "check_job",
+    "check_schedule",
     "decode_key",
     "encode_key",
     "garbage_job",

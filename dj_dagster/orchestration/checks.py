@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from fnmatch import fnmatchcase
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from dagster import (
     AssetCheckEvaluation,
@@ -30,10 +30,11 @@ from dj_dagster.orchestration.pauses import Pause
 from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.relational.fetching import fetch
+from dj_dagster.workflow.checking import check_table
 from dj_dagster.workflow.pending import orphans
 
 COMPLETE, PARTS, PARENTS, FRESH = "complete", "parts", "parents", "fresh"
-READABLE = "readable"
+READABLE, INTACT = "readable", "intact"
 
 PATIENCE = 60.0
 """Seconds for which checks wait for the runs that are at work in a table."""
@@ -62,6 +63,11 @@ class TableChecks:
     readable
         Whether tables are checked for keys that are no values of their types, as other programs may
         have written: these are left out of all work.
+    intact
+        Whether tables are checked for values that cannot be decoded and objects that are missing
+        or damaged: ``"sizes"`` compares the sizes of objects, ``"data"`` reads all. As that takes
+        long, the sensor leaves it out: it is evaluated where someone asks for it, with the other
+        checks of a table too. `check_schedule` is for whole schemas and their stores.
     freshness
         How long ago the last row of a table may have come: ``{"lab.Session": timedelta(days=1)}``,
         with ``*`` for anything in the names.
@@ -74,6 +80,7 @@ class TableChecks:
     parts: bool = True
     parents: bool = True
     readable: bool = True
+    intact: Literal["sizes", "data"] | None = None
     freshness: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
     blocking: Iterable[str] = ()
 
@@ -103,10 +110,10 @@ def code_watch(graph: TableGraph, wanted: TableChecks) -> CodeWatch:
 def check_watch(graph: TableGraph, wanted: TableChecks) -> "CheckWatch":
     """Return what evaluates all other checks of tables in which something has happened."""
     found = {node.key: _checks(graph, node, wanted) for node in graph.nodes}
-    # `CodeWatch` reports that one.
+    # `CodeWatch` reports the one, and nobody the other: it takes long.
     return CheckWatch(
         {
-            key: {name: check for name, check in checks.items() if name != CURRENT}
+            key: {name: check for name, check in checks.items() if name not in (CURRENT, INTACT)}
             for key, checks in found.items()
         }
     )
@@ -194,7 +201,7 @@ def _of_table(
             asset=node.key,
             description=_SAID[name],
             # Rows of older code or without a parent are no reason to make none from new ones.
-            blocking=blocking and name not in (CURRENT, PARENTS, READABLE),
+            blocking=blocking and name not in (CURRENT, PARENTS, READABLE, INTACT),
         )
         for name in checks
     ]
@@ -244,6 +251,8 @@ def _checks(graph: TableGraph, node: TableNode, wanted: TableChecks) -> dict[str
         checks[PARENTS] = lambda _: _with_parents(node)
     if wanted.readable and _has_texts(node):
         checks[READABLE] = lambda _: _readable(node)
+    if wanted.intact:
+        checks[INTACT] = lambda _: _intact(node, read_data=wanted.intact == "data")
     windows = [window for name, window in wanted.freshness.items() if _fits(node, name)]
     if windows:
         checks[FRESH] = lambda instance: _fresh(instance, node, min(windows))
@@ -257,6 +266,7 @@ _SAID = {
     PARTS: "Each row of a part has its master's row.",
     PARENTS: "Each row has the rows that it refers to.",
     READABLE: "Each key is a value of its type. Keys that are not are left out of all work.",
+    INTACT: "Each value can be decoded, and each object is what was written.",
     FRESH: "The last row came lately.",
 }
 
@@ -277,6 +287,11 @@ def _readable(node: TableNode) -> tuple[bool, Numbers]:
     _, errors = fetch.readable(table.connection, table.node, table.primary_key)
     first = {"first": str(errors[0])} if errors else {}
     return not errors, {"unreadable": len(errors), **first}
+
+
+def _intact(node: TableNode, *, read_data: bool) -> tuple[bool, Numbers]:
+    found = list(map(str, check_table(node.table, read_data=read_data)))
+    return not found, {"findings": len(found), **({"first": found[0]} if found else {})}
 
 
 def _complete(node: TableNode) -> tuple[bool, Numbers]:
