@@ -76,8 +76,24 @@ def digested(columns: Mapping[str, Any], heading: Heading, names: Sequence[str])
     return [(columns[name], heading[name]) for name in names]
 
 
-def differing(connection: Connection, keys: Node, made: Node) -> Condition | None:
-    """Return the condition on keys to be in a range in which those of two queries differ.
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Where the keys of two queries differ.
+
+    Attributes
+    ----------
+    differing
+        The condition on keys to be in a range in which those of the two queries differ.
+    count
+        How many keys the first query has, where that is known.
+    """
+
+    differing: Condition | None = None
+    count: int | None = None
+
+
+def compare(connection: Connection, keys: Node, made: Node) -> Compared:
+    """Compare the keys of two queries by the ranges that they are in.
 
     Parameters
     ----------
@@ -86,26 +102,29 @@ def differing(connection: Connection, keys: Node, made: Node) -> Condition | Non
 
     Returns
     -------
-    Condition or None
-        None if the ranges do not help: the key does not begin with an integer, or all differ.
+    Compared
+        Without a condition if the ranges do not help: the key does not begin with an integer, or
+        all of them differ.
     """
     first = keys.heading.primary_key[0]
     if not is_integer(keys.heading[first]):
-        return None
+        return Compared()
     found = extent(connection, keys, first)
     if found is None:
-        return NEVER
+        return Compared(NEVER, 0)
     ranges = Ranges.over(*found)
     # What is made comes first: rows that come meanwhile must not hide keys that are not.
     done = _digests(connection, made, keys.heading.primary_key, ranges)
     wanted = _digests(connection, keys, keys.heading.primary_key, ranges)
+    count = sum(count for count, _ in wanted.values())
     numbers = [number for number in sorted(wanted) if done.get(number) != wanted[number]]
     if not numbers:
-        return NEVER
+        return Compared(NEVER, count)
     if len(numbers) == len(wanted):
-        return None
+        return Compared(None, count)
     bounds = _merged([ranges.bounds(number) for number in numbers])
-    return AnyOf(tuple(SQLText(f"`{first}` BETWEEN {a} AND {b}") for a, b in bounds))
+    texts = (SQLText(f"`{first}` BETWEEN {a} AND {b}") for a, b in bounds)
+    return Compared(AnyOf(tuple(texts)), count)
 
 
 def _digests(

@@ -26,7 +26,7 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.table import Table
 from dj_dagster.relational.values import comparable
-from dj_dagster.workflow.key_ranges import differing
+from dj_dagster.workflow.key_ranges import Compared, compare
 from dj_dagster.workflow.key_source import (
     base,
     default_source,
@@ -81,8 +81,11 @@ def check_restrictions(table: Makes, *restrictions: Any) -> None:
 def progress(table: Makes, *restrictions: Any) -> tuple[int, int]:
     """Return how many keys remain to be made, and how many there are in all."""
     keys = source(table, *restrictions)
-    lacked = _narrowed(table, keys, restrictions)
-    total = fetch.count(table.connection, keys)
+    compared = _compared(table, keys, restrictions)
+    total = compared.count
+    if total is None:
+        total = fetch.count(table.connection, keys)
+    lacked = _narrowed(keys, compared)
     if lacked is None:
         return 0, total
     return fetch.count(table.connection, lacking(lacked, rows_of(table))), total
@@ -103,10 +106,11 @@ def unmade_keys(
     limit
         At most so many keys.
     """
-    keys = _narrowed(table, source(table, *restrictions), restrictions)
-    if keys is None:
+    keys = source(table, *restrictions)
+    lacked = _narrowed(keys, _compared(table, keys, restrictions))
+    if lacked is None:
         return []
-    node = lacking(keys, rows_of(table))
+    node = lacking(lacked, rows_of(table))
     node = node if held is None else without(node, held)
     names = node.heading.primary_key
     found = fetch.keys(table.connection, node, names, "KEY", limit)
@@ -220,8 +224,8 @@ def _found(
     return set(fetch.rows(connection, restricted, names))
 
 
-def _narrowed(table: Makes, keys: Node, restrictions: Sequence[Any]) -> Node | None:
-    """Return the keys among which are all that are not made, None if there are none.
+def _compared(table: Makes, keys: Node, restrictions: Sequence[Any]) -> Compared:
+    """Compare the keys with the table's by ranges, where that helps.
 
     Where each row of the table has a key in the key source, by its foreign keys, most ranges of
     keys can be left out. Rows without such a key, whatever client left them, hide none that lack.
@@ -229,8 +233,12 @@ def _narrowed(table: Makes, keys: Node, restrictions: Sequence[Any]) -> Node | N
     names = keys.heading.primary_key
     whole = not restrictions and bool(names) and set(names) == set(table.primary_key)
     if not whole or has_own_key_source(table) or table.connection.backend.looks_up_quickly:
-        return keys
-    ranges = differing(table.connection, keys, rows_of(table))
-    if ranges == NEVER:
+        return Compared()
+    return compare(table.connection, keys, rows_of(table))
+
+
+def _narrowed(keys: Node, compared: Compared) -> Node | None:
+    """Return the keys among which are all that are not made, None if there are none."""
+    if compared.differing == NEVER:
         return None
-    return keys if ranges is None else restrict(keys, ranges)
+    return keys if compared.differing is None else restrict(keys, compared.differing)
