@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from dj_dagster.errors import InvalidValueError
 from dj_dagster.model.declaration import Default
 from dj_dagster.model.heading import Heading
 from dj_dagster.model.types import Family, parse_type
@@ -220,6 +221,14 @@ class JobRows:
     def fail(self, row: Row, message: str, stack: str | None) -> None:
         """Keep why a job failed."""
         message, stack = _shortened(_storable(message)), _storable(stack) if stack else stack
+        try:
+            self._note_failure(row, message, stack)
+        except InvalidValueError:
+            # A database of latin1 has fewer characters.
+            plain = message.encode("ascii", "backslashreplace").decode()
+            self._note_failure(row, _shortened(plain), stack)
+
+    def _note_failure(self, row: Row, message: str, stack: str | None) -> None:
         if self.shared is not None:
             self.shared.fail(row, message, stack)
         values: dict[str, Any] = {
