@@ -32,6 +32,7 @@ from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.inserting.encode import encode_rows
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.stored import StoredTable
+from dj_dagster.relational.values import comparable
 from dj_dagster.workflow.liveness import Reservation, dead
 from dj_dagster.workflow.shared_jobs import SharedJobs
 
@@ -273,15 +274,22 @@ class JobRows:
     def reconcile(self) -> None:
         """Take over what was done to the jobs of the schema by others, or in ``schema.jobs``.
 
-        What failed or is ignored here and is not there any more is to be made again.
+        What failed or is ignored here and is not there any more is to be made again; what is there
+        alone is noted here, with its error.
         """
         if self.shared is None:
             return
         ended = list(fetch.rows(self.connection, self.node("error", "ignore"), self.key))
-        gone = self.shared.lacking(ended) if ended else []
+        gone, new = self.shared.differing(ended)
         if gone:
             target, where = self._where(("error", "ignore"), gone)
             self.connection.execute(sa.delete(target).where(where))
+        for job in new:
+            row = tuple(comparable(job.key[name], self.heading[name]) for name in self.key)
+            values = {"status": job.status, "error_message": job.message, "error_stack": job.stack}
+            priority = self.connection.job_settings.default_priority
+            self.add([row], **values, priority=priority, completed_time=self.now())
+            self.update([row], ("pending", "success"), values)
 
     def _connection_id(self) -> dict[str, Any]:
         mysql = self.connection.backend.name == "mysql"

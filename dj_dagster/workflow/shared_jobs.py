@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from dj_dagster.compat import key_hash
 from dj_dagster.errors import BlobError
 from dj_dagster.model.table_name import TableName
-from dj_dagster.objects.blob import pack
+from dj_dagster.objects.blob import pack, unpack
 from dj_dagster.relational.database.connection import Connection
 
 TABLE = "~jobs"
@@ -37,12 +38,14 @@ CREATE TABLE IF NOT EXISTS {table} (
     PRIMARY KEY (`table_name`, `key_hash`)
 ) ENGINE=InnoDB COMMENT 'job reservation table for `{schema}`'
 """
+_ENDED = "SELECT `key`, status, error_message, error_stack FROM {} WHERE table_name = %s"
 _CHUNK = 1000
 _OWN = "`status` = 'reserved' AND `host` = %s AND `pid` = %s"
 _WORKER = "`key` = VALUES(`key`), `user` = VALUES(`user`), `host` = VALUES(`host`), " \
     "`pid` = VALUES(`pid`), `connection_id` = VALUES(`connection_id`)"  # fmt: skip
 
 Row = tuple[Any, ...]
+T = TypeVar("T")
 
 
 def ensure_jobs(connection: Connection, schema: str) -> TableName:
@@ -54,6 +57,16 @@ def ensure_jobs(connection: Connection, schema: str) -> TableName:
             session.exec_driver_sql(statement.replace("%", "%%"))
         connection.catalog.forget(schema)
     return name
+
+
+@dataclass(frozen=True, slots=True)
+class EndedJob:
+    """A job that failed, or is to be left out; no key is told by an empty one."""
+
+    key: dict[str, Any]
+    status: str
+    message: str
+    stack: str | None
 
 
 class SharedJobs:
@@ -87,10 +100,20 @@ class SharedJobs:
         left = {digest for digest, status in found.items() if status not in but}
         return {row for row in rows if self._hash(row) in left} if left else set()
 
-    def lacking(self, rows: Iterable[Row]) -> list[Row]:
-        """Return those of some keys that have no job."""
-        known = self.statuses()
-        return [row for row in rows if self._hash(row) not in known]
+    def differing(self, rows: Iterable[Row]) -> tuple[list[Row], list[EndedJob]]:
+        """Return those of some keys that have no job, and jobs that ended of any others.
+
+        Jobs of which the key is not told are left out.
+        """
+        known, hashes = self.statuses(), {row: self._hash(row) for row in rows}
+        gone = [row for row, digest in hashes.items() if digest not in known]
+        ended = {digest for digest, status in known.items() if status != "reserved"}
+        wanted = sorted(ended - set(hashes.values()))
+        new: list[EndedJob] = []
+        for chunk in _chunks(wanted):
+            marks = ", ".join(["%s"] * len(chunk))
+            new += map(_ended, self._rows(f"{_ENDED} AND key_hash IN ({marks})", *chunk))
+        return gone, [job for job in new if job.key.keys() == set(self._key)]
 
     def reserve(self, row: Row) -> bool:
         """Reserve a key unless it has a job."""
@@ -203,6 +226,21 @@ class SharedJobs:
         return key_hash(dict(zip(self._key, row, strict=True)))
 
 
+def _ended(row: Sequence[Any]) -> EndedJob:
+    key, status, message, stack = row
+    try:
+        found = {} if key is None else unpack(key)
+        told = None if stack is None else unpack(stack)
+    except BlobError:
+        found, told = {}, None
+    return EndedJob(
+        dict(found) if isinstance(found, Mapping) else {},
+        str(status),
+        str(message),
+        None if told is None else str(told),
+    )
+
+
 def _worker() -> tuple[str, int]:
     return platform.node()[:255], os.getpid()
 
@@ -215,6 +253,6 @@ def _packed(key: Mapping[str, Any]) -> bytes | None:
         return None
 
 
-def _chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+def _chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
     for start in range(0, len(rows), _CHUNK):
         yield rows[start : start + _CHUNK]

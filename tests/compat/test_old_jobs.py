@@ -144,6 +144,21 @@ def test_failed_jobs_are_tried_again_when_asked(eras: Eras, made: Any) -> None:
     assert 4 in made.fetch("n")
 
 
+def test_failures_of_0_14_are_shown_and_forgotten(eras: Eras, made: Any) -> None:
+    eras.old.run("""
+        schema.jobs.ignore(Made.table_name, {"n": 1})
+        Made.populate(reserve_jobs=True, suppress_errors=True)
+    """)
+    assert pending_keys(made()) == []
+    message, stack, key = made.jobs.errors.fetch1("error_message", "error_stack", "KEY")
+    assert (message, key) == ("ValueError: four", {"n": 4})
+    assert "make" in stack
+    assert made.jobs.ignored.fetch("n").tolist() == [1]
+    eras.old.run("schema.jobs.delete()")
+    assert pending_keys(made()) == [{"n": 1}, {"n": 4}]
+    assert len(made.jobs.errors) == len(made.jobs.ignored) == 0
+
+
 def test_jobs_of_an_old_schema_are_its_table(eras: Eras, made: Any) -> None:
     jobs: Any = eras.schema().jobs
     assert jobs.reserve("__made", {"n": 0})
