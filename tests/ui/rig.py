@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import sqlite3
@@ -44,7 +45,11 @@ FAILURES = """
 query ($run: ID!) {
   logsForRun(runId: $run) {
     ... on EventConnection {
-      events { ... on FailedToMaterializeEvent { partition assetKey { path } } }
+      events {
+        ... on ExecutionStepFailureEvent {
+          failureMetadata { metadataEntries { ... on JsonMetadataEntry { jsonString } } }
+        }
+      }
     }
   }
 }
@@ -88,10 +93,15 @@ class Rig:
         return found["numPartitions"], found["numMaterialized"], found["numFailed"]
 
     def failed(self, run_id: str, table: str) -> list[str]:
-        """Return the partitions of a table that failed in a run, in their order."""
+        """Return the partitions of a table, ``"Sorting"``, that failed in a run."""
         events = self.dev.graphql(FAILURES, run=run_id)["logsForRun"]["events"]
-        path = ["rig", table]
-        return sorted(e["partition"] for e in events if e and e["assetKey"]["path"] == path)
+        entries = [
+            e for event in events if event for e in event["failureMetadata"]["metadataEntries"]
+        ]
+        titles = [title for entry in entries if entry for title in json.loads(entry["jsonString"])]
+        found = [title.partition(" ")[2] for title in titles if title.startswith(f"rig.{table} ")]
+        assert found, f"run {run_id} names nothing of {table}"
+        return sorted(found)
 
     def until(self, *, timeout: float = 240, **counts: tuple[int, int, int]) -> None:
         """Wait until the partition counts of some tables are as expected; see `counts`."""

@@ -45,7 +45,7 @@ def test_the_run_shows_each_failed_key_with_its_error(rig: Rig, page: Page) -> N
         expect(page.get_by_text(f"ValueError: {error}").first).to_be_visible(timeout=SLOW)
         page.get_by_placeholder("Filter…").fill("type:STEP_FAILURE")
         page.get_by_text("[Show JSON]").first.click(timeout=SLOW)
-        for failed in rig.failed(run_id, "sorting"):
+        for failed in rig.failed(run_id, "Sorting"):
             line = f'"rig.Sorting {failed}": "ValueError: {SORTINGS[failed]}"'
             expect(page.get_by_role("dialog").get_by_text(line).first).to_be_visible()
 
@@ -54,7 +54,7 @@ def test_a_run_executed_again_from_its_failure_makes_what_failed(rig: Rig, page:
     before = rig.calls()
     rig.mend("Sorting 1 2 2")
     run_id = _open_failed_run(rig, page, "sorting", "animal=1/session=2/detector=2")
-    failed = rig.failed(run_id, "sorting")
+    failed = rig.failed(run_id, "Sorting")
     page.get_by_role("button", name="Re-execute all").locator("xpath=following::button[1]").click()
     with page.expect_response(_launches, timeout=SLOW):
         page.get_by_role("menuitem", name="From failure").click()
