@@ -187,12 +187,15 @@ def _bookmark(schema: Schema, *, read_data: bool) -> Path:
 def backup(folder: Path, schemas: tuple[str, ...], everything: bool, read_data: bool) -> None:
     """Copy SCHEMAS and the objects that their rows refer to into FOLDER, while others write.
 
+    Of SQLite it is the whole file.
+
     Objects that an earlier backup in FOLDER has are not copied again. The exit code is 1 if rows
     refer to objects that are not there.
     """
-    if everything == bool(schemas):
+    # Of SQLite it is the whole file in any case.
+    if (everything and schemas) or not (everything or schemas or conn().backend.name == "sqlite"):
         raise click.UsageError("Name schemas, or give --all.")
-    chosen = ALL_SCHEMAS if everything else schemas
+    chosen = schemas or ALL_SCHEMAS
     report = make_backup(conn(), folder, chosen, read_data=read_data, say=_tell)
     for problem in report.backup.problems:
         click.echo(problem)

@@ -167,10 +167,10 @@ def test_what_was_backed_up_is_restored_after_all_is_lost(
         definition = "item : int32\n---\ntrace : <npy@>"
 
     Item.insert1((1, np.arange(3)))
-    refused = inside("backup", "copies")
+    refused = inside("backup", "copies", "rig", "--all")
     assert refused.exit_code == 2
     assert "Name schemas, or give --all" in refused.output
-    done = inside("backup", "copies", "rig")
+    done = inside("backup", "copies")
     assert done.exit_code == 0, done.output
     assert "1 files of stores" in done.output
     dj.conn().close()

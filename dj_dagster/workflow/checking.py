@@ -7,17 +7,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dj_dagster.errors import DataJointError, ObjectError
+from dj_dagster.errors import (
+    ConnectionFailedError,
+    DataJointError,
+    ObjectError,
+    TransientError,
+)
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.types import Family
 from dj_dagster.objects.byte_codecs import AttachCodec
 from dj_dagster.objects.checksums import Written, told
 from dj_dagster.objects.codecs import CodecChain, ObjectContext
 from dj_dagster.objects.external_pointer import ExternalPointerType
+from dj_dagster.objects.flight import in_flight
 from dj_dagster.objects.npy_codec import NpyRef
 from dj_dagster.objects.object_ref import ObjectRef
 from dj_dagster.objects.reference import read_reference
-from dj_dagster.relational.fetching.fetch import can_go_on, raw_rows
+from dj_dagster.relational.fetching.fetch import RawRow, can_go_on, raw_rows
 from dj_dagster.relational.garbage.collector import garbage_collectors
 from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.schemas.schema import Schema
@@ -27,6 +33,9 @@ from dj_dagster.workflow.collisions import colliding_keys
 from dj_dagster.workflow.pending import orphans
 
 Say = Callable[[str], object]
+AT_ONCE = 4
+"""Objects of a server that are read at once: each may be large."""
+
 Progress = Callable[[str, int, int], object]
 
 
@@ -169,7 +178,8 @@ def _values(
             if decode is None:
                 return
         goes_on = can_go_on(table.heading)
-        for row in raw_rows(connection, table.node, attribute.name, mark.after):
+
+        def looked(row: RawRow) -> tuple[RawRow, Finding | None]:
             try:
                 if decode is None:
                     if read_data or not followed:
@@ -179,14 +189,34 @@ def _values(
                     limits = connection.read_limits
                     place_of = (connection.stores, schema, name, attribute.name, row.key)
                     decode(row.value, ObjectContext(*place_of, limits=limits))
+            except (ConnectionFailedError, TransientError):
+                # It says nothing of the row: the check goes on there another time.
+                raise
             except DataJointError as error:
                 shown = _shown(row.key)
                 text = str(error).removeprefix(f"{place} ({shown}): ")
-                yield Finding(place, f"({shown}) {text}")
+                return row, Finding(place, f"({shown}) {text}")
+            return row, None
+
+        rows = raw_rows(connection, table.node, attribute.name, mark.after)
+        waits = decode is not None and chain is not None and _waits(table, chain)
+        for row, finding in in_flight(looked, rows, AT_ONCE) if waits else map(looked, rows):
+            if finding is not None:
+                yield finding
             mark.passed(row.place if goes_on else None)
             yield None
+    except (ConnectionFailedError, TransientError):
+        raise
     except DataJointError as error:
         yield Finding(place, str(error).removeprefix(f"{place}: "))
+
+
+def _waits(table: Table, chain: CodecChain) -> bool:
+    """Whether several values are better looked at at once, as their store is not at hand."""
+    if chain.store is None or not chain.encodes_concurrently:
+        return False
+    store = table.connection.stores.get(chain.store, chain.codecs[-1].default_store)
+    return store.local_path("x") is None
 
 
 def _shown(key: Mapping[str, Any]) -> str:

@@ -239,6 +239,37 @@ def test_restoring_without_what_is_damaged(tmp_path: Path, backup_folder: Path) 
     assert len(list(check_schema(again.schema))) == 1
 
 
+def test_objects_of_a_server_are_restored_into_a_folder(
+    s3_store_settings: dict[str, Any], tmp_path: Path, backup_folder: Path
+) -> None:
+    local = {"protocol": "file", "location": str(tmp_path / "store")}
+    places = [("lab.sqlite", s3_store_settings), ("new.sqlite", local)]
+    connection, fresh = (
+        dj.Connection(
+            f"sqlite:///{tmp_path / name}",
+            stores=dj.Stores({"default": "raw", "raw": settings}),
+            safemode=False,
+        )
+        for name, settings in places
+    )
+    schema = dj.Schema("lab", connection=connection)
+
+    @schema
+    class Trace(dj.Manual):
+        definition = "trace_id : int32\n---\ntrace : <npy@>\nfolder : <object@>"
+
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "large.bin").write_bytes(os.urandom(17 * 2**20))
+    Trace.insert1((1, np.arange(3), folder))
+    report = dj.backup(backup_folder, "all", connection=connection)
+    assert (report.objects, report.copied, report.backup.problems) == (3, 3, ())
+    assert dj.backup(backup_folder, "all", connection=connection).copied == 0
+    assert dj.restore(backup_folder, connection=fresh).objects == 3
+    again = dj.VirtualModule("again", "lab", connection=fresh)
+    assert list(check_schema(again.schema, read_data=True)) == []
+
+
 def test_what_is_missing_in_a_store_is_told(
     schema: Any, scan: Any, tmp_path: Path, backup_folder: Path
 ) -> None:

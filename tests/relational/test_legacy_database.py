@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -320,3 +321,30 @@ def test_a_cascade_over_external_rows(old: Any, legacy: Legacy) -> None:
     assert (old.Subject & "subject_id = 1").delete(prompt=False) == 1
     assert len(old.Scan) == 0
     assert len(dj.FreeTable(legacy.connection, f"{legacy.name}.~external_raw")) == 1
+
+
+def test_a_backup_has_external_objects(old: Any, legacy: Legacy, tmp_path: Path) -> None:
+    insert_scan(
+        legacy,
+        1,
+        movie=legacy.external(pack(np.arange(5))),
+        report=legacy.external(b"text", "report.txt"),
+        file=legacy.filepath("own/raw.bin", b"raw"),
+    )
+
+    def state() -> list[Any]:
+        files = [path for path in legacy.folder.rglob("*") if path.is_file()]
+        rows = [
+            legacy.connection.query(f"SELECT * FROM `{legacy.name}`.`{table}`").fetchall()
+            for table in ("_scan", "subject", "~external_raw", "~jobs", "~log")
+        ]
+        return [*rows, {path: path.read_bytes() for path in files if "own/" not in str(path)}]
+
+    before = state()
+    report = dj.backup(tmp_path / "backups", legacy.name, connection=legacy.connection)
+    assert (report.objects, report.backup.problems) == (3, ())
+    shutil.rmtree(legacy.folder)
+    legacy.run(f"DROP DATABASE `{legacy.name}`")
+    dj.restore(tmp_path / "backups", connection=legacy.connection)
+    assert state() == before
+    assert (legacy.folder / "own" / "raw.bin").read_bytes() == b"raw"

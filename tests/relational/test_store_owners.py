@@ -310,6 +310,22 @@ def granted(
         admin.query(f"DROP USER {user}")
 
 
+def test_a_backup_is_refused_to_who_does_not_see_all(
+    server_schema: dj.Schema, granted: Callable[..., dj.Schema], tmp_path: Path
+) -> None:
+    name = server_schema.name
+    for grants in (
+        [f"SELECT ON `{name}`.`scan`"],
+        [f"INSERT ON `{name}`.*"],
+        ["SHOW DATABASES ON *.*"],
+    ):
+        limited = granted(*grants).connection
+        with pytest.raises(dj.AccessError):
+            dj.backup(tmp_path / "copies", name, connection=limited)
+    reader = granted(f"SELECT ON `{name}`.*").connection
+    assert dj.backup(tmp_path / "copies", name, connection=reader).backup.schemas == (name,)
+
+
 @pytest.mark.parametrize(
     ("grants", "named"),
     [

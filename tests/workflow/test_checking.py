@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -264,3 +265,37 @@ def test_keys_that_cannot_be_gone_on_from_are_checked_too(schema: Any, key: str)
     for path in list(store.list("_hash")):
         store.put(path, b"damaged")
     assert len(list(check_schema(schema, read_data=True))) == len(Odd())
+
+
+def test_a_store_that_is_not_reached_is_no_damage(
+    schema: Any, sample: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, file = schema.connection.stores.get(), tmp_path / "check.json"
+    get = store.get
+
+    def lost(path: str) -> bytes:
+        raise dj.TransientError(f"{path} cannot be reached")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "get", lost)
+        with pytest.raises(dj.TransientError):
+            list(check_schema(schema, read_data=True, bookmark=file))
+    assert store.get == get
+    assert len(list(check_schema(schema, read_data=True, bookmark=file))) == 2
+
+
+def test_objects_of_a_server_are_read_at_once(
+    schema: Any, sample: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = schema.connection.stores.get()
+    monkeypatch.setattr(store, "local_path", lambda _: None)
+    at_once = threading.Barrier(2)
+    get = store.get
+
+    def together(path: str) -> bytes:
+        if path.startswith("_hash"):
+            at_once.wait(30)
+        return get(path)
+
+    monkeypatch.setattr(store, "get", together)
+    assert len(list(check_schema(schema, read_data=True))) == 2
