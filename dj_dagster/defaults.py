@@ -96,7 +96,7 @@ class Schema(OldSchema, RelationalSchema):
             else free_table.FreeTable(self.connection, TableName(self.name, name))
             for name in names
         ]
-        return SchemaJobs(self.connection, queues(self.connection, tables))
+        return SchemaJobs(self.connection, self.name, queues(self.connection, tables))
 
     @property
     def external(self) -> ExternalMapping:

@@ -22,6 +22,7 @@ from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.values import comparable
 from dj_dagster.workflow.jobs import JobQueue
+from dj_dagster.workflow.shared_jobs import TABLE as JOBS
 from dj_dagster.workflow.shared_jobs import SharedJobs, ensure_jobs
 
 _STATUSES = "status in ('reserved', 'error', 'ignore')"
@@ -38,10 +39,6 @@ _TYPES = {
     "connection_id": "int64",
     "timestamp": "datetime(3)",
 }
-_HEADING = Heading(
-    Attribute(name, parse_type(kind), in_key=name in ("table_name", "key_hash"))
-    for name, kind in _TYPES.items()
-)
 _SPELLED_ALIKE = (Family.INTEGER, Family.BOOL, Family.DECIMAL, Family.STRING, Family.DATE)
 """Types whose values SQL turns into the text that Python's `str` gives."""
 
@@ -107,6 +104,8 @@ class SchemaJobs(QueryExpression):
 
     Parameters
     ----------
+    schema
+        Its name.
     queues
         One for each computed table that has one.
 
@@ -120,11 +119,11 @@ class SchemaJobs(QueryExpression):
             print(queue.target, queue.progress())
     """
 
-    def __init__(self, connection: Connection, queues: Sequence[JobQueue]) -> None:
+    def __init__(self, connection: Connection, schema: str, queues: Sequence[JobQueue]) -> None:
         connection.codecs.register(JobKeyCodec)
         parts = tuple(map(_named, queues))
         tables = frozenset[TableName]().union(*(part.tables for part in parts))
-        self._all = Listed(_HEADING, tables, parts)
+        self._all = Listed(_heading(schema), tables, parts)
         super().__init__(connection, self._all)
         self._queues = list(queues)
 
@@ -199,6 +198,20 @@ class JobKeyCodec(Codec, register=False):
             name, kind, text = part.split("=")
             found[name] = _value(name, parse_type(_unhexed(kind)), _unhexed(text))
         return found
+
+
+def _heading(schema: str) -> Heading:
+    """Return the attributes, those of the key with an origin, so that counts can be joined."""
+    key = ("table_name", "key_hash")
+    return Heading(
+        Attribute(
+            name,
+            parse_type(kind),
+            in_key=name in key,
+            lineage=f"{schema}.{JOBS}.{name}" if name in key else None,
+        )
+        for name, kind in _TYPES.items()
+    )
 
 
 def _named(queue: JobQueue) -> Node:

@@ -282,6 +282,8 @@ def test_jobs_of_a_schema_are_a_query(schema: Any, session: Any) -> None:
         table.populate(reserve_jobs=True, suppress_errors=True)
     counts = dj.U("table_name").aggr(schema.jobs & "status = 'error'", n="count(*)")
     assert dict(zip(*counts.fetch("table_name", "n"), strict=True)) == {"__checked": 1, "__mean": 3}
+    failed = dj.U("table_name").aggr(schema.jobs & "status = 'error'", failed="count(*)")
+    assert (counts * failed & "n = failed").fetch("n", order_by="n").tolist() == [1, 3]
     last = schema.jobs.fetch("error_message", order_by="error_message desc", limit=1)
     assert last.tolist() == ["ValueError: unchecked"]
     key = (schema.jobs & {"table_name": "__checked"}).fetch1("key")
@@ -411,3 +413,11 @@ def test_names() -> None:
     assert issubclass(dj.Manual, dj.expression.QueryExpression)
     with pytest.raises(AttributeError, match="nosuch"):
         _ = dj.utils.nosuch
+
+
+def test_numpy_scalars_in_sql_text(session: Any) -> None:
+    numbers, words = tuple(np.array([1, 7])), tuple(np.array(["a", "c"]))
+    assert len(session & f"session in {numbers} and subject in {words}") == 1
+    assert len(session & f"session = {numbers[0]!r} and good = {np.True_!r}") == 2
+    assert len(session & "subject <> 'np.int64(1)'") == 3
+    assert set(session.proj(n=f"session + {numbers[0]!r}").fetch("n")) == {2, 3}

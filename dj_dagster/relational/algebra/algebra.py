@@ -6,6 +6,7 @@ built is in `joining`, `projection`, `aggregation`, `union` and `top` beside thi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -130,11 +131,35 @@ class Topped(Node):
     offset: int
 
 
+_SCALAR = re.compile(
+    r"""('(?:[^'\\]|''|\\.)*'|"(?:[^"\\]|""|\\.)*")"""
+    r"""|\bnp\.(?:(?:u?int|float)\d+\(([-+.\de]+)\)|str_\(('[^'\\]*')\)|(True|False)_)"""
+)
+
+
+def _plain(match: re.Match[str]) -> str:
+    """Return the value of a scalar, and quoted text as it is."""
+    return match[1] or match[2] or match[3] or match[4]
+
+
 @dataclass(frozen=True, slots=True)
 class SQLText:
-    """SQL as the user wrote it; names in it are attributes."""
+    """SQL as the user wrote it; names in it are attributes.
+
+    Scalars of NumPy that were put into it by their `repr`, as in ``f"n in {tuple(array)}"``, are
+    plain values.
+
+    Examples
+    --------
+    >>> SQLText("n in (np.int64(1), np.int64(2)) and word = np.str_('a')").text
+    "n in (1, 2) and word = 'a'"
+    """
 
     text: str
+
+    def __post_init__(self) -> None:
+        if "np." in self.text:
+            object.__setattr__(self, "text", _SCALAR.sub(_plain, self.text))
 
 
 @dataclass(frozen=True, slots=True)
