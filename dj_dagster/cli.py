@@ -184,7 +184,10 @@ def _bookmark(schema: Schema, *, read_data: bool) -> Path:
 @click.argument("schemas", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All schemas of the database.")
 @click.option("--read-data", is_flag=True, help="Read the copies of earlier backups as well.")
-def backup(folder: Path, schemas: tuple[str, ...], everything: bool, read_data: bool) -> None:
+@click.option("--keep", type=click.IntRange(min=1), help="Remove all but the latest so many.")
+def backup(
+    folder: Path, schemas: tuple[str, ...], everything: bool, read_data: bool, keep: int | None
+) -> None:
     """Copy SCHEMAS and the objects that their rows refer to into FOLDER, while others write.
 
     Of SQLite it is the whole file.
@@ -196,7 +199,7 @@ def backup(folder: Path, schemas: tuple[str, ...], everything: bool, read_data: 
     if (everything and schemas) or not (everything or schemas or conn().backend.name == "sqlite"):
         raise click.UsageError("Name schemas, or give --all.")
     chosen = schemas or ALL_SCHEMAS
-    report = make_backup(conn(), folder, chosen, read_data=read_data, say=_tell)
+    report = make_backup(conn(), folder, chosen, read_data=read_data, keep=keep, say=_tell)
     for problem in report.backup.problems:
         click.echo(problem)
     click.echo(str(report))

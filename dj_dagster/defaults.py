@@ -180,6 +180,7 @@ def backup(
     *,
     connection: Connection | None = None,
     read_data: bool = False,
+    keep: int | None = None,
 ) -> BackupReport:
     """Copy schemas and the objects of their rows into a folder, beside writers.
 
@@ -193,7 +194,7 @@ def backup(
         dj.backup("/backups/lab", ["lab"])
         dj.restore("/backups/lab")  # into an empty database and stores
     """
-    return make_backup(connection or conn(), folder, schemas, read_data=read_data)
+    return make_backup(connection or conn(), folder, schemas, read_data=read_data, keep=keep)
 
 
 def restore(

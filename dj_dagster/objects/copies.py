@@ -10,7 +10,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -89,6 +89,20 @@ class Copies:
             Whether it is read; else its size is compared.
         """
         return file_damage(self.place(sha256), sha256, size, read=read)
+
+    def keep(self, wanted: Collection[str]) -> int:
+        """Remove the copies of which the checksum is not wanted, and return their bytes.
+
+        Those of the last day stay: a backup that is at work may have made them.
+        """
+        freed, before = 0, time.time() - _ABANDONED
+        for place in self._folder.glob("??/*"):
+            with suppress(FileNotFoundError):
+                found = place.stat()
+                if place.name not in wanted and found.st_mtime < before:
+                    place.unlink()
+                    freed += found.st_size
+        return freed
 
     def tidy(self) -> None:
         """Remove what killed writers have left."""

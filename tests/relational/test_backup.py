@@ -286,6 +286,32 @@ def test_what_is_missing_in_a_store_is_told(
         dj.backup(tmp_path, [schema.name], connection=schema.connection)
 
 
+def test_the_latest_backups_stay_with_what_they_need(tmp_path: Path, backup_folder: Path) -> None:
+    connection = connect(f"sqlite:///{tmp_path / 'lab.sqlite'}", tmp_path)
+    schema = dj.Schema("lab", connection=connection)
+
+    @schema
+    class Trace(dj.Manual):
+        definition = "trace_id : int32\n---\ntrace : <npy@>"
+
+    for n in range(4):
+        Trace.insert1({"trace_id": n, "trace": np.full(10, n)})
+        dj.backup(backup_folder, "all", connection=connection)
+        (Trace & {"trace_id": n - 1}).delete()
+    objects = backup_folder / "objects"
+    assert len(list(objects.rglob("??*/*"))) == 4
+    for file in objects.rglob("??*/*"):
+        os.utime(file, (0, 0))
+    latest = dj.backup(backup_folder, "all", connection=connection, keep=2).backup
+    left = backups(backup_folder)
+    assert (len(left), left[-1]) == (2, latest.name)
+    assert len(list(objects.rglob("??*/*"))) == 2
+    for name in left:
+        assert list(open_backup(backup_folder, name).damages()) == []
+    with pytest.raises(dj.ConfigurationError, match="at least one"):
+        dj.backup(backup_folder, "all", connection=connection, keep=0)
+
+
 class Writer(threading.Thread):
     """Inserts rows with objects, and deletes some of them."""
 

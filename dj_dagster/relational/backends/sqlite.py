@@ -61,7 +61,8 @@ class SQLiteBackend(Backend):
 
     name = "sqlite"
     begin = "BEGIN IMMEDIATE"
-    begin_snapshot = ("BEGIN",)
+    # The view of the file is that of the first reading.
+    begin_snapshot = ("BEGIN", "SELECT count(*) FROM sqlite_master")
     integer_division = "/"
     alters_tables = False
     keeps_comments = False

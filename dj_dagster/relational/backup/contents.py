@@ -18,6 +18,8 @@ import hashlib
 import json
 import os
 import re
+import secrets
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -137,6 +139,34 @@ def open_backup(folder: Path, name: str | None = None) -> Backup:
         wanted = f"no backup {name}" if name else "no backup"
         raise ConfigurationError(f"{folder} has {wanted}; there are {', '.join(names) or 'none'}.")
     return _read_head(folder, name or names[-1])
+
+
+def keep_latest(folder: Path, count: int) -> int:
+    """Remove all backups but the latest, one or more, and the copies that these do not need.
+
+    Returns
+    -------
+    int
+        The bytes of the copies.
+
+    Raises
+    ------
+    ChecksumError
+        If it cannot be read what a backup that stays needs. No copy has been removed.
+    """
+    names = backups(folder)
+    for name in names[:-count]:
+        # A name that does not count, so that what is removed in part is no backup.
+        gone = folder / f".writing-{secrets.token_hex(8)}"
+        (folder / name).rename(gone)
+        shutil.rmtree(gone)
+    wanted = set[str]()
+    for name in names[-count:]:
+        backup = _read_head(folder, name)
+        if damage := next(backup.damaged_files([OBJECTS]), ""):
+            raise ChecksumError(f"No copy was removed: {damage}.")
+        wanted.update(file.sha256 for file in backup.objects())
+    return Copies(folder / "objects").keep(wanted)
 
 
 def check_folder(folder: Path) -> None:

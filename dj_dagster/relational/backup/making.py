@@ -87,6 +87,7 @@ def make_backup(
     schemas: str | Iterable[str],
     *,
     read_data: bool = False,
+    keep: int | None = None,
     say: Say = lambda _: None,
 ) -> BackupReport:
     """Copy the tables of some schemas, and the objects that they refer to, into a folder.
@@ -107,6 +108,9 @@ def make_backup(
     read_data
         Whether the copies that earlier backups made are read too, and made again where they are
         damaged. Otherwise their sizes are compared.
+    keep
+        How many backups stay in the folder, the new one among them: those before are removed, with
+        the copies that only they have. All stay by default.
     say
         Called with what is done.
 
@@ -123,17 +127,23 @@ def make_backup(
         raise QueryError("A backup is made outside of transactions: leave this one first.")
     place = Path(folder).expanduser().absolute()
     chosen = _chosen(connection, schemas)
+    if keep is not None and keep < 1:
+        raise ConfigurationError(f"Keep at least one backup, not {keep}.")
     try:
         _prepare(place)
         temporary = place / f".writing-{secrets.token_hex(8)}"
         temporary.mkdir()
         try:
             with backing_up(map(connection.stores.get, connection.stores.names)):
-                return _made(connection, place, temporary, chosen, read_data=read_data, say=say)
+                made = _made(connection, place, temporary, chosen, read_data=read_data, say=say)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+        if keep is not None:
+            freed = contents.keep_latest(place, keep)
+            say(f"the latest {keep} backups stay; {freed} bytes of copies were removed")
     except OSError as error:
         raise ObjectError(f"The backup in {place} could not be made: {error}.") from error
+    return made
 
 
 def _made(
