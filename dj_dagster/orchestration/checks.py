@@ -24,6 +24,7 @@ from dagster import (
 )
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.model.types import Family
 from dj_dagster.orchestration.naming import op_name, short_name
 from dj_dagster.orchestration.outdated import CURRENT, CodeWatch, ages
 from dj_dagster.orchestration.pauses import Pause
@@ -274,12 +275,17 @@ _SAID = {
 def _has_texts(node: TableNode) -> bool:
     """Return whether the database may hold what is no value of the key's types.
 
-    Integers and texts are what they are; dates, decimals and others are texts on SQLite.
+    Integers are what they are; dates, decimals and others are texts on SQLite, whose texts may be
+    none.
     """
     table = node.table
     kinds = [table.heading[name].type for name in table.primary_key]
-    decoder = table.connection.backend.decoder
-    return any(kind is not None and decoder(kind) is not None for kind in kinds)
+    backend = table.connection.backend
+    texts = () if backend.checks_values else (Family.STRING, Family.ENUM)
+    return any(
+        kind is not None and (backend.decoder(kind) is not None or kind.family in texts)
+        for kind in kinds
+    )
 
 
 def _readable(node: TableNode) -> tuple[bool, Numbers]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from dj_dagster.errors import InvalidValueError
 from dj_dagster.relational.database.driver import Tuples, fetch_select
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.fetching.decode import RowDecoder
@@ -37,20 +38,36 @@ def key_pages(table: Table, names: Sequence[str]) -> Iterator[Rows]:
     heading, connection = table.heading, table.connection
     kinds = [heading[name].type for name in names]
     if any(kind is not None and kind.family in NOT_COMPARABLE for kind in kinds):
-        rows = list(dict.fromkeys(map(tuple, fetch.keys(connection, table.node, names))))
-        yield from (rows[start : start + PAGE] for start in range(0, len(rows), PAGE))
+        yield from _whole(table, names)
         return
     decoder = RowDecoder(connection, heading, names)
     order = [names.index(name) for name in heading.primary_key if name in names]
     last: Sequence[Any] | None = None
+    done = 0
     while True:
-        page = _page(table, names, order, last)
+        try:
+            page = _page(table, names, order, last)
+        except InvalidValueError:
+            # A text is none, and the driver gives no page that it is in.
+            yield from _whole(table, names, [names[position] for position in order], done)
+            return
         if page:
             # One that cannot be read is named by the check `readable`.
-            yield decoder.readable(page)[0]
+            rows = decoder.readable(page)[0]
+            done += len(rows)
+            yield rows
         if len(page) < PAGE:
             return
         last = page[-1]
+
+
+def _whole(
+    table: Table, names: Sequence[str], order: Sequence[str] | None = None, done: int = 0
+) -> Iterator[Rows]:
+    """Yield the same from one query, without the rows that were yielded before."""
+    found = fetch.keys(table.connection, table.node, names, order)
+    rows = list(dict.fromkeys(map(tuple, found)))
+    yield from (rows[start : start + PAGE] for start in range(done, len(rows), PAGE))
 
 
 def _page(

@@ -22,6 +22,7 @@ from dj_dagster.orchestration.pauses import idle_seconds
 from dj_dagster.orchestration.regions import EVERYTHING, Key, Region
 from dj_dagster.relational.algebra.algebra import Node, all_rows
 from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.fetching.decode import RowDecoder
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.sql.ordering import beyond
 from dj_dagster.workflow.key_ranges import RANGES, Ranges, digested, extent, is_integer
@@ -195,7 +196,10 @@ class KeyWatch:
         if not keys:
             return []
         order = [sa.literal_column("_rowid_")] if self._by_row else keys
-        columns = [*order, *keys, *(backend.row_digest(part) for part in parts if part)]
+        # Text of SQLite's comes as bytes: one that is no UTF-8 would be an error of all rows.
+        values = [backend.undecoded(column) for column in keys]
+        legible = tuple if backend.checks_values else _legible
+        columns = [*order, *values, *(backend.row_digest(part) for part in parts if part)]
         select = sa.select(*columns).select_from(source)
         if last:
             select = select.order_by(*[column.desc() for column in order]).limit(1)
@@ -209,7 +213,7 @@ class KeyWatch:
         return [
             _Row(
                 tuple(row[: ends[0]]),
-                tuple(row[ends[0] : ends[1]]),
+                legible(row[ends[0] : ends[1]]),
                 Digests(1, *map(int, row[ends[1] :])),
             )
             for row in self._connection.rows(select)
@@ -228,20 +232,13 @@ class KeyWatch:
 
     def _keys(self, rows: Sequence[_Row]) -> list[Key]:
         """Return the keys of rows; one that is no value of its type is left to a look at all."""
-        attributes = self._attributes()
-        decoders = [
-            self._connection.backend.decoder(attribute.type) if attribute.type else None
-            for attribute in attributes
-        ]
-        found: list[Key] = []
-        for row in rows:
-            try:
-                values = [d(v) if d else v for v, d in zip(row.key, decoders, strict=True)]
-            except Exception as error:
-                _log.warning("The key %s of %s cannot be read: %s", row.key, self._name, error)
-                continue
-            found.append({a.name: v for a, v in zip(attributes, values, strict=True)})
-        return found
+        heading = self._heading()
+        names = heading.primary_key
+        decoder = RowDecoder(self._connection, heading, names)
+        found, errors = decoder.readable([row.key for row in rows])
+        for error in errors:
+            _log.warning("A key is left out: %s", error)
+        return [dict(zip(names, values, strict=True)) for values in found]
 
     def _choose_ranges(self) -> Ranges | None:
         attributes = self._attributes()
@@ -285,3 +282,15 @@ class KeyWatch:
             return EVERYTHING
         first = self._attributes()[0].name
         return Region(name=first, ranges=tuple(map(self._ranges.bounds, numbers)))
+
+
+def _legible(values: Sequence[Any]) -> tuple[Any, ...]:
+    """Return values with the text that bytes are, themselves where they are none."""
+
+    def text(value: Any) -> Any:
+        try:
+            return value.decode() if isinstance(value, bytes) else value
+        except UnicodeDecodeError:
+            return value
+
+    return tuple(map(text, values))

@@ -178,7 +178,10 @@ def _type_text(attribute: Attribute) -> str:
 
 
 def _integer(value: Any, _: AttributeType | None) -> str:
-    return str(int(value))
+    number = int(value)
+    if number != value and not isinstance(value, str):
+        raise ValueError("a key has to be a whole number")
+    return str(number)
 
 
 def _float(value: Any, _: AttributeType | None) -> str:

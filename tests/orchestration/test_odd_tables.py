@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import dagster as dg
 import pytest
@@ -467,16 +468,18 @@ def test_a_dropped_table_leaves_the_check_of_others(
 
 
 @pytest.mark.parametrize(
-    ("kind", "good", "later"),
+    ("kind", "good", "later", "wrong"),
     [
-        ("date", "2026-01-01", "2026-01-02"),
-        ("datetime", "2026-01-01 10:00:00", "2026-01-01 11:00:00"),
-        ("uuid", "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000002"),
-        ("decimal(5,2)", "1.50", "2.50"),
+        ("date", "2026-01-01", "2026-01-02", "'nonsense'"),
+        ("date", "2026-01-01", "2026-01-02", "'20260101'"),
+        ("datetime", "2026-01-01 10:00:00", "2026-01-01 11:00:00", "'2026-01-01T10:00:00'"),
+        ("uuid", str(UUID(int=1)), str(UUID(int=2)), "'nonsense'"),
+        ("decimal(5,2)", "1.50", "2.50", "1.501"),
+        ("varchar(9)", "a", "b", "CAST(x'61ff' AS TEXT)"),
     ],
 )
 def test_a_key_that_cannot_be_read_leaves_the_others(
-    tmp_path: Path, instance: dg.DagsterInstance, kind: str, good: str, later: str
+    tmp_path: Path, instance: dg.DagsterInstance, kind: str, good: str, later: str, wrong: str
 ) -> None:
     """Servers refuse such values; SQLite takes any, from a client that knows nothing of types."""
     schema = Schema("lab", connection=Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}"))
@@ -494,7 +497,7 @@ def test_a_key_that_cannot_be_read_leaves_the_others(
 
     defs = build_definitions(schema)
     Item.insert1({"item": good})
-    outside(schema, "INSERT INTO {item} VALUES ('nonsense')")
+    outside(schema, f"INSERT INTO {{item}} VALUES ({wrong})")
     run_until_quiet(defs, instance)
     assert len(Made()) == 1
     Item.insert1({"item": later})
@@ -509,5 +512,5 @@ def test_a_key_that_cannot_be_read_leaves_the_others(
     record = instance.event_log_storage.get_latest_asset_check_execution_by_key([check])[check]
     assert record.status is AssetCheckExecutionRecordStatus.FAILED
     assert record.evaluation.metadata["unreadable"].value == 1
-    assert "nonsense" in str(record.evaluation.metadata["first"].value)
+    assert "lab.item.item" in str(record.evaluation.metadata["first"].value)
     schema.connection.close()

@@ -9,12 +9,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from dj_dagster.model.heading import Attribute
+from dj_dagster.model.types import Family
 from dj_dagster.relational.backends.sqlite_functions import Registry
 
 MOST = 100
 """SQLite refuses functions of more than 127 arguments."""
 
 MASK = 2**60 - 1
+
+_NUMBERS = (Family.INTEGER, Family.BOOL, Family.FLOAT, Family.DECIMAL)
 
 
 def register(connection: Registry) -> None:
@@ -31,8 +34,18 @@ def digest(*values: Any) -> int:
     >>> digest(1, "a") ^ digest(2, "b") == digest(1, "b") ^ digest(2, "a")
     False
     """
+    if bytes in map(type, values):
+        values = tuple(map(_text, values))
     data = repr(values).encode(errors="surrogateescape")
     return zlib.crc32(data) * zlib.crc32(data[::-1]) & MASK
+
+
+def _text(value: Any) -> Any:
+    """Return the text that bytes are, themselves where they are none."""
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return value
 
 
 class _Xor:
@@ -52,7 +65,16 @@ class _Xor:
 
 def arguments(columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]) -> list[Any]:
     """Return what to give to the functions for columns."""
-    values = [sa.func.length(c) if attribute.holds_bytes else c for c, attribute in columns]
+    values = [_argument(column, attribute) for column, attribute in columns]
     while len(values) > MOST:
         values = [sa.func.row_digest(*values[:MOST]), *values[MOST:]]
     return values
+
+
+def _argument(column: sa.ColumnElement[Any], attribute: Attribute) -> Any:
+    if attribute.holds_bytes:
+        return sa.func.length(column)
+    if attribute.type is not None and attribute.type.family in _NUMBERS:
+        return column
+    # The driver calls no function with a text that is not UTF-8, which SQLite may hold.
+    return sa.cast(column, sa.LargeBinary)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from dj_dagster.objects.external_pointer import ExternalPointerType
 from dj_dagster.objects.flight import in_flight
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching.external import followed
+from dj_dagster.relational.fetching.key_spelling import KeySpelling
 
 Row = tuple[Any, ...]
 Convert = Callable[[Any], Any]
@@ -50,6 +51,7 @@ class RowDecoder:
         squeeze: bool = False,
     ) -> None:
         self._connection = connection
+        self._heading = heading
         self._stores = connection.stores
         self._width = len(wanted)
         self._squeeze = squeeze
@@ -92,17 +94,27 @@ class RowDecoder:
         return list(zip(*self.columns(fetched), strict=True))
 
     def readable(self, fetched: Sequence[Row]) -> tuple[Sequence[Row], list[InvalidValueError]]:
-        """Return the wanted values of the rows that can be read, and the errors of the others."""
+        """Return the values of keys that can be read and found, and the errors of the others."""
         found: list[Row] = []
         errors: list[InvalidValueError] = []
         with suppress(InvalidValueError):
-            return self.rows(fetched), errors
+            return self._spelled(fetched), errors
         for row in fetched:
             try:
-                found += self.rows([row])
+                found += self._spelled([row])
             except InvalidValueError as error:
                 errors.append(error)
         return found, errors
+
+    def _spelled(self, fetched: Sequence[Row]) -> Sequence[Row]:
+        rows = self.rows(fetched)
+        self._spelling.check(fetched, rows)
+        return rows
+
+    @cached_property
+    def _spelling(self) -> KeySpelling:
+        wanted = [self._heading[name] for name in self.names[: self._width]]
+        return KeySpelling(self._connection.backend, wanted)
 
     def columns(self, fetched: Sequence[Row]) -> list[Sequence[Any]]:
         """Return the wanted values of rows, one sequence an attribute.

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import CompileError
 
 from dj_dagster.errors import DataJointError, InvalidValueError
-from dj_dagster.model.heading import Heading
+from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.relational.algebra.algebra import Node
 from dj_dagster.relational.algebra.projection import unknown
 from dj_dagster.relational.database.connection import Connection
@@ -73,12 +73,21 @@ def readable(
     order_by: Order = None,
     limit: int | None = None,
 ) -> tuple[Sequence[Row], Sequence[InvalidValueError]]:
-    """Return the rows of `rows` that can be read, and the errors of the others.
+    """Return keys that can be read and found by their values, and the errors of the others.
 
-    Other programs may have written what is no value of its type; that is the trouble of its row.
+    Other programs may have written what is no value of its type, or spelled it in another way; that
+    is the trouble of its row.
     """
     window = make_window(order_by, limit, None, node.heading)
-    fetched, decoder = _fetched(connection, node, names, window, squeeze=False)
+    try:
+        fetched, decoder = _fetched(connection, node, names, window, squeeze=False)
+    except InvalidValueError as error:
+        if "UTF-8" not in str(error):
+            raise
+        decoder = _decoder(connection, node, names)
+        legible, wrong = _legible(connection, node, names, window)
+        found, errors = decoder.readable(legible)
+        return found, [*wrong, *errors]
     return decoder.readable(fetched)
 
 
@@ -334,23 +343,46 @@ def _no_text(
     connection: Connection, node: Node, names: Sequence[str], window: Window
 ) -> InvalidValueError | None:
     """Return the error of the first text that is none, of which the driver gives no row."""
+    return next(iter(_legible(connection, node, names, window)[1]), None)
+
+
+def _legible(
+    connection: Connection, node: Node, names: Sequence[str], window: Window
+) -> tuple[list[Row], list[InvalidValueError]]:
+    """Return the rows whose texts are such, of which the driver gives none, and other's errors."""
     select = _select(connection, node, names, window, connection.backend.undecoded)
+    attributes = [node.heading[name] for name in names]
+    texts = [
+        (position, attribute)
+        for position, attribute in enumerate(attributes)
+        if not holds_bytes(attribute, connection)
+    ]
+    found: list[Row] = []
+    errors: list[InvalidValueError] = []
     for row in connection.read(lambda session: fetch_select(session, select)):
-        cells = dict(zip(names, row, strict=True))
-        for attribute in map(node.heading.__getitem__, names):
-            value = cells[attribute.name]
-            if not isinstance(value, bytes) or holds_bytes(attribute, connection):
-                continue
-            try:
-                value.decode()
-            except UnicodeDecodeError as error:
-                key = {name: _shown(cells[name]) for name in node.heading.primary_key}
-                return InvalidValueError(
-                    f"{attribute.table}.{attribute.name} holds text that is not UTF-8: "
-                    f"{value!r:.80} ({error.reason}). Another program has written it; fetch the "
-                    f"other attributes with proj.{in_row(key)}"
-                )
-    return None
+        cells = list(row)
+        try:
+            for position, attribute in texts:
+                if isinstance(cells[position], bytes):
+                    cells[position] = _text(cells[position], attribute)
+        except InvalidValueError as error:
+            given = dict(zip(names, map(_shown, row), strict=True))
+            key = {name: given[name] for name in node.heading.primary_key if name in given}
+            errors.append(InvalidValueError(f"{error}{in_row(key)}"))
+        else:
+            found.append(tuple(cells))
+    return found, errors
+
+
+def _text(value: bytes, attribute: Attribute) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidValueError(
+            f"{attribute.table}.{attribute.name} holds text that is not UTF-8: {value!r:.80} "
+            f"({error.reason}). Another program has written it; fetch the other attributes with "
+            "proj."
+        ) from error
 
 
 def _shown(value: Any) -> Any:
