@@ -52,6 +52,7 @@ from dj_dagster.errors import (
 )
 from dj_dagster.instance import Instance
 from dj_dagster.objects.blob import MatCell, MatStruct
+from dj_dagster.objects.codec import SparkAdapter
 from dj_dagster.objects.codecs import Codec
 from dj_dagster.objects.npy_codec import NpyRef, load_arrays
 from dj_dagster.objects.object_ref import ObjectRef
@@ -132,6 +133,7 @@ __all__ = [
     "QuerySyntaxError",
     "Schema",
     "SchemaCodec",
+    "SparkAdapter",
     "Stores",
     "Table",
     "Top",

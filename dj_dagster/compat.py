@@ -236,7 +236,10 @@ def _check_format(format: str | None, attrs: tuple[str, ...], as_dict: bool | No
     if format not in (None, "array", "frame"):
         raise QueryError(f"fetch knows the formats 'array' and 'frame', not {format!r}.")
     if format is not None and (attrs or as_dict):
-        raise QueryError("fetch takes a format for whole rows only: leave it, or the rest, out.")
+        raise QueryError(
+            f"fetch gives whole rows only in a format: format={format!r} cannot be combined with "
+            "attributes or as_dict."
+        )
 
 
 def _fetch(

@@ -171,7 +171,7 @@ def get_codec(name: str) -> Codec:
     DefinitionError
         If there is none.
     """
-    return CodecRegistry().get(name)
+    return CodecRegistry().get(name.strip("<>"))
 
 
 def backup(

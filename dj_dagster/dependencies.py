@@ -50,9 +50,11 @@ class Dependencies(nx.MultiDiGraph):  # pyright: ignore[reportMissingTypeArgumen
         schema_names
             Of which schemas; by default of those activated on the connection.
         """
-        if self._connection is None or (self._loaded and not force):
+        if self._connection is None:
             return
         wanted = set(self._connection.schemas if schema_names is None else schema_names)
+        if self._loaded and not force and wanted <= self._loaded_schemas:
+            return
         self.clear()
         for schema in sorted(wanted):
             self._connection.catalog.forget(schema)

@@ -53,8 +53,9 @@ _SOURCES: dict[str, tuple[str, ...]] = {
     "preview": (_NAMES,),
     "schemas": (),
     "settings": (_NAMES,),
+    "spark": (),
     "staged_insert": ("dj_dagster.relational.inserting.staged_insert",),
-    "storage": ("dj_dagster.objects.addressing",),
+    "storage": (_NAMES,),
     "table": ("dj_dagster.relational.expression", _NAMES),
     "user_tables": ("dj_dagster.relational.table_meta", _NAMES),
     "utils": (_COMPAT, _NAMES),
@@ -119,7 +120,11 @@ def install_modules() -> None:
             sys.modules[full] = OldModule(name)
     vars(old_module("version"))["__version__"] = _VERSIONS["2.3"]
     # Blobs of 32-bit MATLAB are told by their content here, whatever is set.
-    vars(old_module("blob"))["use_32bit_dims"] = False
+    # Values are packed in any case, which gives the same blobs again.
+    vars(old_module("blob")).update(use_32bit_dims=False, bypass_serialization=False)
+    vars(old_module("diagram"))["diagram_active"] = True
+    # Codecs are found by their classes here, so that programs have nothing to clear.
+    vars(old_module("codecs"))["_codec_registry"] = {}
 
 
 def old_module(name: str) -> ModuleType:

@@ -16,9 +16,10 @@ import sqlalchemy as sa
 from dj_dagster.compat import key
 from dj_dagster.dependencies import extract_master
 from dj_dagster.errors import DataJointError
-from dj_dagster.model.names import class_path
+from dj_dagster.model.names import Tier, class_path, parse_table_name
 from dj_dagster.model.table_name import TableName
 from dj_dagster.objects import blob
+from dj_dagster.objects.addressing import key_text
 from dj_dagster.objects.codecs import CodecRegistry
 from dj_dagster.relational.algebra import algebra
 from dj_dagster.relational.algebra.condition import make_condition as condition_of
@@ -28,12 +29,14 @@ from dj_dagster.relational.schemas.free_table import FreeTable, table_name
 from dj_dagster.relational.sql.conditions import Conditions
 from dj_dagster.relational.sql.lowered import Lowered
 from dj_dagster.relational.sql.lowering import Lowering
-from dj_dagster.relational.table import Table
+from dj_dagster.relational.table import Lookup, Manual, Part, Table
 from dj_dagster.relational.table_meta import TableMeta
 from dj_dagster.settings_mapping import SettingsMapping
 from dj_dagster.settings_model import setting_names
 from dj_dagster.settings_sources import FILE_NAMES, GLOBAL_FILE, LOCAL_FILE, SECRETS
+from dj_dagster.workflow.computed import Computed, Imported
 
+encode_pk_value = key_text
 CONFIG_FILENAME = FILE_NAMES[0]
 LOCALCONFIG = LOCAL_FILE
 GLOBALCONFIG = Path(GLOBAL_FILE).name
@@ -42,11 +45,20 @@ DEFAULT_SUBFOLDING = (2, 2)
 ERROR_MESSAGE_LENGTH = 2047
 TRUNCATION_APPENDIX = "...truncated"
 EXTERNAL_TABLE_ROOT = "~external"
+ADAPTED_TYPE_SWITCH = "DJ_SUPPORT_ADAPTED_TYPES"
+FILEPATH_FEATURE_SWITCH = "DJ_SUPPORT_FILEPATH_MANAGEMENT"
 UUID_DATA_TYPE = "binary(16)"
 MAX_TABLE_NAME_LENGTH = 64
 
 
 Role = Enum("Role", "manual lookup imported computed job")
+TIERS: dict[Tier, type[Table]] = {
+    Tier.MANUAL: Manual,
+    Tier.LOOKUP: Lookup,
+    Tier.IMPORTED: Imported,
+    Tier.COMPUTED: Computed,
+    Tier.PART: Part,
+}
 role_to_prefix = {
     Role.manual: "",
     Role.lookup: "#",
@@ -228,6 +240,12 @@ def make_condition(
         dialect=connection.engine.dialect, compile_kwargs={"literal_binds": True}
     )
     return str(text).replace("%%", "%")
+
+
+def _get_tier(name: str) -> type[Table] | None:  # pyright: ignore[reportUnusedFunction]
+    """Return the class of a table's tier by its full name, None for hidden tables."""
+    parsed = parse_table_name(name.strip("`").rpartition(".")[2].strip("`"))
+    return None if parsed is None else TIERS[parsed.tier]
 
 
 def is_codec_registered(name: str) -> bool:

@@ -44,6 +44,7 @@ from dj_dagster.settings_sources import (
     FILE_NAMES,
     GLOBAL_FILE,
     LOCAL_FILE,
+    SECRETS,
     found_settings,
     read_file,
 )
@@ -128,15 +129,26 @@ class Config(SettingsMapping):
         self.save(Path(GLOBAL_FILE).expanduser(), verbose)
 
     @staticmethod
-    def save_template(path: str | Path = FILE_NAMES[0], minimal: bool = True) -> Path:
+    def save_template(
+        path: str | Path = FILE_NAMES[0], minimal: bool = True, create_secrets_dir: bool = False
+    ) -> Path:
         """Write a ``datajoint.json`` to begin with, without secrets, and return its path.
+
+        Parameters
+        ----------
+        minimal
+            Whether only the server is in it.
+        create_secrets_dir
+            Whether an empty folder ``.secrets`` is made beside it, which git ignores.
 
         Raises
         ------
         FileExistsError
             If there is one.
         """
-        content: dict[str, Any] = {"database": {"host": "localhost", "port": 3306, "user": None}}
+        if Path(path).exists():
+            raise FileExistsError(f"{path} already exists: move it away, or give another name.")
+        content: dict[str, Any] = {"database": {"host": "localhost", "port": 3306}}
         if not minimal:
             content |= {"stores": embedded_store(), "safemode": True}
             content |= {
@@ -144,10 +156,21 @@ class Config(SettingsMapping):
             }
         with Path(path).open("x", encoding="utf-8") as stream:
             json.dump(content, stream, indent=2)
+        if create_secrets_dir:
+            ignored = Path(path).absolute().parent / SECRETS[0] / ".gitignore"
+            make_private_file(ignored)
+            ignored.write_text("*\n")
         return Path(path).absolute()
 
-    def get_store_spec(self, store: str | None = None) -> dict[str, Any]:
+    def get_store_spec(
+        self, store: str | None = None, *, use_filepath_default: bool = False
+    ) -> dict[str, Any]:
         """Return the settings of one store, by default of the default store.
+
+        Parameters
+        ----------
+        use_filepath_default
+            Whether the default is that for ``<filepath@>``, ``filepath_default``.
 
         Raises
         ------
@@ -155,7 +178,8 @@ class Config(SettingsMapping):
             If there is no such store.
         """
         stores = self._stores()
-        return dict(stores[Stores(stores).resolve(store)])
+        default = "filepath_default" if use_filepath_default else "default"
+        return dict(stores[Stores(stores).resolve(store, default)])
 
     def url(self) -> sa.URL:
         """Return the database URL, its password in it."""

@@ -6,10 +6,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from dj_dagster.objects.blob_format import DEFAULT_LIMITS, ReadLimits
 from dj_dagster.objects.stores import Stores
+
+
+@runtime_checkable
+class SparkAdapter(Protocol):
+    """A codec that can give its values as types that Spark has; programs ask by `isinstance`."""
+
+    def to_spark(self, decoded: Any, *, key: Mapping[str, Any] | None = None) -> Any:
+        """Return a decoded value as numbers, texts, lists and dicts."""
+        ...
 
 
 class Codec(ABC):

@@ -203,8 +203,8 @@ class CodecRegistry:
         close = get_close_matches(name, names, n=1)
         hint = f" Did you mean <{close[0]}>?" if close else ""
         return DefinitionError(
-            f"There is no codec <{name}>; known are {', '.join(f'<{n}>' for n in names)}.{hint} "
-            "Import the module that defines it first."
+            f"Unknown codec: there is no codec <{name}>; known are "
+            f"{', '.join(f'<{n}>' for n in names)}.{hint} Import the module that defines it first."
         )
 
 

@@ -54,7 +54,7 @@ class Makes(Table):
         """
         if self._made_key is None:
             raise DataJointError(
-                f"{self.class_name}.upstream is there inside make(self, key) only. Outside, "
+                f"{self.class_name}.upstream is only available inside make(self, key). Outside, "
                 "restrict the ancestor itself: Session & key."
             )
         if self._upstream is None:

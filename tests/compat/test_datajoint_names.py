@@ -23,7 +23,6 @@ INTERNAL = "a piece of how DataJoint makes SQL; ours are in dj_dagster.relationa
 WITHOUT = {
     "__author__": "in the metadata of the distribution",
     "ThreadSafetyError": "connections are safe to share between threads: nothing raises it",
-    "SparkAdapter": "to_arrow() and to_pandas() are what Spark reads",
     "StorageAdapter": "stores are files and S3",
     "get_storage_adapter": "stores are files and S3",
     "migrate": "old databases are read as they are",

@@ -207,3 +207,27 @@ def test_parts_of_a_base_class_that_is_no_table(schema: dj.Schema) -> None:
 
     assert Ephys.Channel.heading.primary_key == ["recording", "channel"]
     assert Ephys.Channel is not Recording.Channel
+
+
+def test_settings_that_programs_write_and_read(tmp_path: Path) -> None:
+    file = tmp_path / "datajoint.json"
+    assert dj.config.save_template(file, create_secrets_dir=True) == file
+    assert (tmp_path / ".secrets" / ".gitignore").read_text() == "*\n"
+    with pytest.raises(FileExistsError, match="already exists"):
+        dj.config.save_template(file)
+
+
+def test_a_codec_tells_whether_spark_can_read_it() -> None:
+    class Readable:
+        def to_spark(self, decoded: Any, *, key: Any = None) -> list[Any]:
+            return list(decoded)
+
+    assert isinstance(Readable(), dj.SparkAdapter)
+    assert not isinstance(dj.get_codec("<blob>"), dj.SparkAdapter)
+    assert dj.codecs.is_codec_registered("<blob>")
+
+
+def test_edges_of_a_diagram_are_counted(tables: dict[str, Any], schema: dj.Schema) -> None:
+    names = tables["cell"].full_table_name, tables["synapse"].full_table_name
+    assert dj.Diagram(schema).number_of_edges(*names) == 2
+    assert dj.Diagram(schema).number_of_edges() == 3

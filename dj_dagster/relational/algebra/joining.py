@@ -98,9 +98,10 @@ def _check_determined(left: Heading, right: Heading) -> None:
     missing = [name for name in right.primary_key if name not in left.attributes]
     if missing:
         raise QueryError(
-            f"The left side lacks {', '.join(missing)} of the right side's primary key, so that "
-            "one row could have many partners, or none and a null in its key. Swap the sides, "
-            "use * for pairs, or aggr for one row each."
+            "This needs the left operand to determine the right one. It lacks "
+            f"{', '.join(missing)} of that one's primary key, so that one row could have many "
+            "partners, or none and a null in its key. Swap the sides, use * for pairs, or aggr for "
+            "one row each."
         )
 
 

@@ -162,6 +162,11 @@ class Diagram(Drawn):
             if key.parent in self._tables
         ]
 
+    def number_of_edges(self, parent: str | None = None, child: str | None = None) -> int:
+        """Return how many foreign keys there are, or those between two tables."""
+        edges = self.edges()
+        return len(edges) if parent is None else edges.count((parent, str(child)))
+
     def topo_sort(self) -> list[str]:
         """Return the full names of the tables, parents first, parts right behind their masters.
 

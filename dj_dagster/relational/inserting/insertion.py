@@ -146,11 +146,11 @@ class Insertion(QueryExpression):
             If `df` is no data frame, or the index was to be the key and is not.
         """
         if not is_data_frame(df):
-            raise QueryError(f"insert_dataframe takes a pandas DataFrame, not {df!r}.")
+            raise QueryError(f"insert_dataframe requires a pandas DataFrame, not {df!r}.")
         if index_as_pk and set(df.index.names) != set(self.primary_key):
             raise QueryError(
-                f"The index has the names {list(df.index.names)}, the key of {self.name} is "
-                f"{self.primary_key}: call df.set_index({self.primary_key}) first."
+                f"The names of the index, {list(df.index.names)}, do not match the key of "
+                f"{self.name}, {self.primary_key}: call df.set_index({self.primary_key}) first."
             )
         self.insert(df.reset_index(drop=True) if index_as_pk is False else df, **options)
 

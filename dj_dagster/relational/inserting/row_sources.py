@@ -157,8 +157,8 @@ def _as_mapping(row: Any, heading: Heading) -> Mapping[Any, Any]:
     if isinstance(row, Sequence | np.ndarray) and not isinstance(row, str | bytes):
         if len(row) != len(heading):
             raise QueryError(
-                f"A row of {len(row)} values was given for the {len(heading)} attributes of "
-                f"{_table(heading)}: {', '.join(heading.names)}."
+                f"Incorrect number of attributes: a row of {len(row)} values for the "
+                f"{len(heading)} attributes of {_table(heading)}: {', '.join(heading.names)}."
             )
         return dict(zip(heading.names, row, strict=True))
     raise QueryError(

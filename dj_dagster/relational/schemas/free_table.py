@@ -134,7 +134,8 @@ def find_table_name(
         return ""
     shown = ", ".join(class_path(table) for table in tables if not table.startswith("~"))
     raise MissingTableError(
-        f"The schema {schema} has no table {name!r}. It has: {shown or 'none'}."
+        f"The table does not exist: the schema {schema} has no table {name!r}. It has: "
+        f"{shown or 'none'}."
     )
 
 
