@@ -276,7 +276,10 @@ def _dumped(
                 column.place for column in reference_columns(connection)
             ]
             if same:
+                # So that servers do not keep others from altering tables that were read.
+                session.exec_driver_sql("SAVEPOINT referenced")
                 found = referenced(session, connection, columns, schemas)
+                session.exec_driver_sql("ROLLBACK TO SAVEPOINT referenced")
                 return found, connection.backend.dump(session, place, schemas)
     raise TransientError(
         "No backup was made, as tables were declared, altered or dropped all the time meanwhile: "
