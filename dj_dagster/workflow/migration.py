@@ -12,6 +12,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,7 @@ class Migration:
         self._sql(f"DELETE FROM {self._quoted(MIGRATION)}")
         self._forget()
 
-    def _compare(self, before: dict[TableName, tuple[int, str]]) -> None:
+    def _compare(self, before: dict[TableName, tuple[int, int]]) -> None:
         after = self._digests()
         different = [str(name) for name, found in before.items() if after.get(name) != found]
         if different:
@@ -255,26 +256,27 @@ class Migration:
             "size": len(data),
         }
 
-    def _digests(self) -> dict[TableName, tuple[int, str]]:
-        """Return the number of rows, and a digest of all their values, by table."""
-        found: dict[TableName, tuple[int, str]] = {}
+    def _digests(self) -> dict[TableName, tuple[int, int]]:
+        """Return the number of rows, and a sum over all their values, by table."""
+        found: dict[TableName, tuple[int, int]] = {}
         for name in self.connection.catalog.names(self.schema):
             stored = self.connection.catalog.find(name)
             if name.table.startswith("~") or stored is None:
                 continue
-            digest, count = hashlib.sha256(), 0
             attributes = list(stored.heading.attributes.values())
+            names = [attribute.name for attribute in attributes]
+            rows = fetch.stream(self.connection, all_rows(name, stored.heading), names)
+            count = total = 0
             with (
                 tempfile.TemporaryDirectory() as folder,
                 self.connection.downloading_to(Path(folder)),
+                closing(rows),
             ):
-                names = [attribute.name for attribute in attributes]
-                rows = fetch.rows(self.connection, all_rows(name, stored.heading), names, ["KEY"])
                 for row in rows:
+                    values = map(_digest, row, attributes)
+                    total += int.from_bytes(hashlib.sha256(b"".join(values)).digest())
                     count += 1
-                    for value, attribute in zip(row, attributes, strict=True):
-                        digest.update(_bytes(value, attribute))
-            found[name] = (count, digest.hexdigest())
+            found[name] = (count, total)
         return found
 
     def _noted(self) -> list[tuple[TableName, str, bool, str, str]]:
@@ -318,16 +320,18 @@ def _clauses(change: ColumnChange) -> Iterator[str]:
     yield f"ADD COLUMN `{change.name}` json DEFAULT NULL {comment} AFTER `{aside}`"
 
 
-def _bytes(value: Any, attribute: Attribute) -> bytes:
-    """Return a value as bytes that are the same in both layouts; of files their content."""
+def _digest(value: Any, attribute: Attribute) -> bytes:
+    """Return what a value has in both layouts; of files that is their content."""
     kind = attribute.type
     if value is None:
-        return b"-"
-    if isinstance(value, ObjectRef):
-        return b"f" + hashlib.sha256(value.read()).digest()
-    if kind is not None and kind.codec in ("attach", "filepath"):
-        return b"f" + hashlib.sha256(Path(value).read_bytes()).digest()
-    try:
-        return b"v" + pack(int(value) if isinstance(value, bool) else value)
-    except ObjectError:
-        return b"t" + str(value).encode()
+        data = b"null"
+    elif isinstance(value, ObjectRef):
+        data = b"file " + value.read()
+    elif kind is not None and kind.codec in ("attach", "filepath"):
+        data = b"file " + Path(value).read_bytes()
+    else:
+        try:
+            data = b"value " + pack(int(value) if isinstance(value, bool) else value)
+        except ObjectError:
+            data = b"text " + str(value).encode()
+    return hashlib.sha256(data).digest()
