@@ -488,7 +488,7 @@ def test_tables_may_be_altered_while_they_are_copied(
     report = dj.backup(backup_folder, name, connection=connection)
     # MySQL refuses to read a table that was altered since, so that all is read anew; MariaDB does
     # not where a column was added at once.
-    assert altered in (["first", "second"], ["first", "second"] * 2)
+    assert altered[:-1] in (["first", "second"], ["first", "second"] * 2)
     assert (report.objects, report.copied) == (2, 2)
     drop_databases(server_url, name)
     dj.restore(backup_folder, connection=connection, keep_objects=True)
