@@ -112,7 +112,8 @@ def environment(database: DatabaseServer, objects: S3Server) -> dict[str, str]:
     """Return the variables that DataJoint's tests read, after giving root a password."""
     engine = sa.create_engine(database.url)
     with engine.begin() as session:
-        session.exec_driver_sql(f"ALTER USER CURRENT_USER() IDENTIFIED BY '{PASSWORD}'")
+        user, _, host = session.exec_driver_sql("SELECT CURRENT_USER()").scalar_one().partition("@")
+        session.exec_driver_sql(f"ALTER USER '{user}'@'{host}' IDENTIFIED BY '{PASSWORD}'")
     engine.dispose()
     port = str(sa.make_url(database.url).port)
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from getpass import getpass
 
-from dj_dagster.defaults import conn
+from dj_dagster.defaults import config, conn
 from dj_dagster.errors import QueryError
 from dj_dagster.relational.database.connection import Connection
 
@@ -45,10 +45,17 @@ def kill(
             chosen.query(f"KILL {answer}")
 
 
-def set_password(new_password: str | None = None, connection: Connection | None = None) -> None:
+def set_password(
+    new_password: str | None = None,
+    connection: Connection | None = None,
+    update_config: bool = False,
+) -> None:
     """Change the password of the connected user; asked for if none is given.
 
-    Later connections need the new one: set it in ``dj.config`` too.
+    Parameters
+    ----------
+    update_config
+        Whether ``dj.config`` gets the new one, which later connections need.
 
     Raises
     ------
@@ -68,6 +75,8 @@ def set_password(new_password: str | None = None, connection: Connection | None 
     except QueryError as error:
         # The driver's error, which tells the password, is left out.
         raise type(error)(str(error)) from None
+    if update_config:
+        config()["database.password"] = new_password
 
 
 def _server(connection: Connection | None) -> Connection:

@@ -32,7 +32,7 @@ class Connection(database.Connection):
         A SQLAlchemy URL, which may also be given as `url`; or a MySQL server, ``"host"`` or
         ``"host:port"``.
     user, password, port, use_tls
-        Of a server, as in ``config["database.user"]`` and so on; the port is 3306 by default.
+        Of a server, as in ``config["database.user"]`` and so on; the port is that of the settings by default.
     init_fun
         Has no effect: it was an SQL statement to begin connections with.
     backend
@@ -75,7 +75,7 @@ class Connection(database.Connection):
                 host=address,
                 user=user,
                 password=None if password is None else SecretStr(password),
-                port=port,
+                port=port if port is not None else settings["database.port"],
                 use_tls=use_tls,
             )
             super().__init__(given.chosen_url(), **{**settings.connection_options(), **options})

@@ -151,6 +151,9 @@ def test_a_connection_to_a_server_by_host_and_account(server_url: str) -> None:
         assert connection.adapter.quote_identifier("key") == "`key`"
         assert connection.connection_id > 0
     assert not connection.is_connected
+    with dj.config.override(database__port=url.port):
+        again = dj.Connection(url.host, url.username, url.password or "")
+    assert again.conn_info["port"] == url.port
     other = dj.Connection(
         host=url.host, user=url.username, password=url.password or "", port=url.port, use_tls=None
     )
@@ -159,6 +162,13 @@ def test_a_connection_to_a_server_by_host_and_account(server_url: str) -> None:
     assert connection.is_connected
     connection.close()
     other.close()
+
+
+def test_per_cent_signs_of_a_statement_may_be_doubled(schema: dj.Schema) -> None:
+    query = schema.connection.query
+    assert query("SELECT 'a%b'").fetchone() == ("a%b",)
+    assert query("SELECT 'a%%b'").fetchone() == ("a%b",)
+    assert query("SELECT 'a%%b', %s", (1,)).fetchone() == ("a%b", 1)
 
 
 def test_names_of_a_definition_are_given(schema: dj.Schema) -> None:

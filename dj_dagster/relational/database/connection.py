@@ -266,7 +266,8 @@ class Connection(OldConnection, Preferring):
         Parameters
         ----------
         args
-            Values for the statement's placeholders, ``%s`` on every database.
+            Values for the statement's placeholders, ``%s`` on every database. A per cent sign is
+            written ``%%`` beside them, and may be without.
         as_dict
             Whether rows come as dicts instead of tuples.
         suppress_warnings, reconnect
@@ -274,6 +275,9 @@ class Connection(OldConnection, Preferring):
             is opened again.
         """
         del suppress_warnings, reconnect
+        if not args:
+            # DataJoint's driver takes per cent signs for placeholders, so that they come doubled.
+            query = query.replace("%%", "%")
         sql = self.backend.own_placeholders(query, filled=bool(args))
         with self.cursor() as session:
             result = session.exec_driver_sql(sql, tuple(args))
