@@ -32,7 +32,8 @@ class Connection(database.Connection):
         A SQLAlchemy URL, which may also be given as `url`; or a MySQL server, ``"host"`` or
         ``"host:port"``.
     user, password, port, use_tls
-        Of a server, as in ``config["database.user"]`` and so on; the port is that of the settings by default.
+        Of a server, as in ``config["database.user"]`` and so on; the port is that of the settings
+        by default.
     init_fun
         Has no effect: it was an SQL statement to begin connections with.
     backend
