@@ -20,6 +20,7 @@ from dagster._core.storage.tags import RUN_KEY_TAG
 
 BATCH_TAG = "dj_dagster/batch"
 FAILED_TAG = "dj_dagster/failed"
+"""How many keys have failed, of those that the run has told of."""
 
 PAUSE = 15.0
 """Seconds after a run that could not start until the next, doubled after each more."""
@@ -79,8 +80,8 @@ class Attempts:
     def _silent(self) -> list[RunRecord]:
         """The runs since the last progress that have left the keys pending without a word."""
         # A run that told of failed keys has done its work; their next attempt is no repetition.
-        told = (record for record in self.records if FAILED_TAG not in record.dagster_run.tags)
-        began = (record for record in told if not _could_not_start(record))
+        silent = (record for record in self.records if not _has_told(record))
+        began = (record for record in silent if not _could_not_start(record))
         return list(takewhile(lambda record: not self._has_made(record), began))
 
     def _has_made(self, record: RunRecord) -> bool:
@@ -103,6 +104,10 @@ def _number(record: RunRecord) -> int:
     """Return the number of a run of a batch, from its key."""
     number = record.dagster_run.tags.get(RUN_KEY_TAG, "").rpartition("-")[2]
     return int(number) if number.isdecimal() else 0
+
+
+def _has_told(record: RunRecord) -> bool:
+    return record.dagster_run.tags.get(FAILED_TAG, "0") != "0"
 
 
 def _could_not_start(record: RunRecord) -> bool:

@@ -106,7 +106,8 @@ class RunChoice:
 
     def tell(self, graph: TableGraph, node: TableNode, partitions: Sequence[str] | None) -> None:
         """Tag the run with what it makes, as those of the sensor are from the start."""
-        if TABLES_TAG in self.run.tags:
+        # The tags of a run that is executed again are those of the one before.
+        if TABLES_TAG in self.run.tags and self.run.parent_run_id is None:
             return
         selected = self.run.asset_selection or ()
         nodes = [each for each in graph.populated if each.key in selected]

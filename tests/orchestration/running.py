@@ -48,19 +48,22 @@ def execute(defs: dg.Definitions, instance: dg.DagsterInstance, run: DagsterRun)
     return execute_run(InMemoryJob(subset), run, instance).success
 
 
-def reexecute(defs: dg.Definitions, instance: dg.DagsterInstance, run: DagsterRun) -> bool:
-    """Run all steps of a run again, as "re-execute" does; returns whether that succeeded."""
+def repeated(defs: dg.Definitions, instance: dg.DagsterInstance, run: DagsterRun) -> DagsterRun:
+    """Create the run that runs all steps of a run again, as "re-execute" does."""
     job = defs.resolve_implicit_global_asset_job_def()
-    subset = job.get_subset(asset_selection=run.asset_selection)
-    again = instance.create_run_for_job(
-        subset,
+    return instance.create_run_for_job(
+        job.get_subset(asset_selection=run.asset_selection),
         run_config=run.run_config,
         tags=run.tags,
         root_run_id=run.run_id,
         parent_run_id=run.run_id,
         asset_selection=run.asset_selection,
     )
-    return execute_run(InMemoryJob(subset), again, instance).success
+
+
+def reexecute(defs: dg.Definitions, instance: dg.DagsterInstance, run: DagsterRun) -> bool:
+    """Run all steps of a run again; returns whether that succeeded."""
+    return execute(defs, instance, repeated(defs, instance, run))
 
 
 def submit(

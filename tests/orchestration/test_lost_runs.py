@@ -15,6 +15,7 @@ from dj_dagster.orchestration import SensorSettings, attempts
 from tests.orchestration.lab import Lab, partitions
 from tests.orchestration.running import (
     execute,
+    repeated,
     requested,
     run_until_quiet,
     start_and_die,
@@ -185,26 +186,43 @@ def test_run_whose_process_was_killed_unseen_ends_and_is_taken_up(
     assert statuses(defs, instance, "lab/raw_data") == {"MATERIALIZED": partitions(range(3))}
 
 
-def test_run_whose_process_lives_is_left_to_it(lab: Lab, instance: dg.DagsterInstance) -> None:
+@pytest.mark.parametrize("again", [False, True])
+def test_run_whose_process_lives_is_left_to_it(
+    lab: Lab, instance: dg.DagsterInstance, again: bool
+) -> None:
     class Waiting(set[int]):
         def __contains__(self, session: object) -> bool:
             eventually(lab_is_seen.is_set, timeout=60, every=0.02)
             return False
 
     lab_is_seen = multiprocessing.get_context("fork").Event()
-    lab.broken = Waiting()
     defs = lab.definitions()
     lab.add_sessions([0])
     (request,) = requested(tick(defs, instance))
     run = submit(defs, instance, request)
+    if again:
+        # The run before has noted its process, which is gone, and its failed key.
+        lab.broken = {0}
+        run_apart(defs, instance, run).join(60)
+        run = repeated(defs, instance, refreshed(instance, run))
+    lab.broken = Waiting()
     process = run_apart(defs, instance, run)
 
     def noted() -> bool:
-        found = instance.get_run_by_id(run.run_id)
-        return found is not None and "dj_dagster/process" in found.tags
+        return run.run_id in refreshed(instance, run).tags.get("dj_dagster/process", "")
 
     eventually(noted, timeout=60, every=0.1)
     assert requested(tick(defs, instance)) == []
+    assert refreshed(instance, run).status is dg.DagsterRunStatus.STARTED
     lab_is_seen.set()
     process.join(60)
-    assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.SUCCESS  # type: ignore[union-attr]
+    ended = refreshed(instance, run)
+    assert ended.status is dg.DagsterRunStatus.SUCCESS
+    assert ended.tags.get("dj_dagster/failed", "0") == "0"
+
+
+def refreshed(instance: dg.DagsterInstance, run: DagsterRun) -> DagsterRun:
+    """Return a run as the instance has it now."""
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    return found
