@@ -26,6 +26,6 @@ def numpy_type(kind: AttributeType) -> np.dtype[Any]:
         case Family.FLOAT:
             return np.dtype(np.float64)
         case Family.BOOL:
-            return np.dtype(np.bool)
+            return np.dtype(np.bool_)
         case _:
             return OBJECT

@@ -108,7 +108,7 @@ def make_condition(operand: Any, heading: Heading, semantic_check: bool = True) 
         return make_condition(item, heading, semantic_check)
 
     match operand:
-        case bool() | np.bool():
+        case bool() | np.bool_():
             return ALWAYS if operand else NEVER
         case str():
             return SQLText(operand)

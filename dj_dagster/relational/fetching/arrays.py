@@ -63,7 +63,7 @@ def _field(values: Sequence[Any], attribute: Attribute) -> Array:
 
 def _found(values: Sequence[Any]) -> np.dtype[Any]:
     kinds = set(map(type, values))
-    for kind, dtype in ((bool, np.bool), (int, np.int64), (float, np.float64)):
+    for kind, dtype in ((bool, np.bool_), (int, np.int64), (float, np.float64)):
         if kinds == {kind}:
             return np.dtype(dtype)
     return OBJECT
