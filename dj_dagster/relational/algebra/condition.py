@@ -109,7 +109,7 @@ def make_condition(operand: Any, heading: Heading, semantic_check: bool = True) 
 
     match operand:
         case bool() | np.bool_():
-            return ALWAYS if operand else NEVER
+            return ALWAYS if bool(operand) else NEVER
         case str():
             return SQLText(operand)
         case Not():
