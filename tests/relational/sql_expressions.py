@@ -24,6 +24,7 @@ from tests.services.mariadb import mariadb
 DEFINITION = """
 probe : int32
 ---
+lot : int8
 n : int32
 m : int16
 nothing = null : int32
@@ -39,22 +40,24 @@ clock : time
 info : json
 """
 ROWS: list[dict[str, Any]] = [
-    {"probe": 1, "n": 5, "m": 2, "x": 2.5, "price": "1.25", "name": "abc", "digits": "5",
+    {"probe": 1, "lot": 1, "n": 5, "m": 2, "x": 2.5, "price": "1.25", "name": "abc", "digits": "5",
      "dose": "mid", "day": "2024-02-29", "at": "2024-02-29 13:05:59", "clock": "13:05:59",
      "exact": "2024-02-29 13:05:59.125", "info": {"k": 1, "s": "x"}},
-    {"probe": 2, "n": -7, "m": 3, "x": -0.125, "price": "-2.50", "name": "straße", "digits": "10.5",
+    {"probe": 2, "lot": 1, "n": -7, "m": 3, "x": -0.125, "price": "-2.50",
+     "name": "straße", "digits": "10.5",
      "dose": "low", "day": "1999-12-31", "at": "1999-12-31 00:00:00", "clock": "00:00:00",
      "exact": "1999-12-31 23:59:59.999", "info": {"k": 2.5, "s": "a b"}},
-    {"probe": 3, "n": 0, "m": 0, "x": 1e6, "price": "0.00", "name": "", "digits": "9x",
+    {"probe": 3, "lot": 2, "n": 0, "m": 0, "x": 1e6, "price": "0.00", "name": "", "digits": "9x",
      "dose": "high", "day": "2024-01-05", "at": "2024-01-05 23:59:59", "clock": "10:30:00",
      "exact": "2024-01-05 00:00:00.000", "info": {"k": None, "t": [1, 2, {"u": "v"}]}},
-    {"probe": 4, "n": 123456, "m": 255, "x": 0.1, "price": "99999.99", "name": "b,c", "digits": "",
+    {"probe": 4, "lot": 3, "n": 123456, "m": 255, "x": 0.1, "price": "99999.99",
+     "name": "b,c", "digits": "",
      "dose": "low", "day": "2000-03-01", "at": "2000-03-01 06:07:08", "clock": "23:59:59",
      "exact": "2000-03-01 06:07:08.090", "info": {"s": "u"}},
 ]  # fmt: skip
 
 # What takes values of which kinds: N number, I small integer, S text, D date, A moment, H time,
-# B condition, V any of these.
+# B condition, V any of these; G what is computed of groups.
 GRAMMAR: dict[str, Sequence[str]] = {
     "N": (
         "{N} + {N}", "{N} - {N}", "{N} * {N}", "{N} / {N}", "{N} % {N}", "{N} DIV {N}", "-{N}",
@@ -116,6 +119,22 @@ GRAMMAR: dict[str, Sequence[str]] = {
         "n = '5'", "({N}) is true", "dose = 2", "dose in ('low', 'mid')", "price = '1.25'",
     ),
 }  # fmt: skip
+AGGREGATES = (
+    "count(*)", "count({V})", "count(distinct {N})", "count(distinct {D}, {I})", "sum({N})",
+    "sum(distinct {N})", "avg({N})", "min({N})", "max({N})", "sum({B})", "avg({I})",
+    "sum(if({B}, {N}, 0))", "count(nullif({N}, {N}))", "count({B} or null)",
+    "{G} + {G}", "{G} / count(*)", "round({G}, 2)", "ifnull({G}, 0)", "{G} > {G}", "-{G}",
+    "if({G} > 1, {G}, 0)", "coalesce({G}, {G})", "{G} is null", "{G} between {G} and {G}",
+    "case when count(*) > 1 then {G} else {G} end", "abs({G} - {G})", "greatest({G}, {G})",
+)  # fmt: skip
+SIMPLE_AGGREGATES = [form for form in AGGREGATES if "{G}" not in form]
+LONE_AGGREGATES = (
+    "min({D})", "max({A})", "max({H})", "bit_or({I})", "bit_and({I})", "bit_xor({I})",
+    "group_concat({S} order by probe)", "group_concat({D} order by probe desc)",
+    "group_concat(distinct n order by n desc separator '; ')", "std(n)", "stddev_samp(x)",
+    "variance(m)", "var_samp(price)", "stddev_pop(x)",
+)  # fmt: skip
+"""Aggregates that are asked for alone: inside others servers cut digits, or differ."""
 LEAVES: dict[str, Sequence[str]] = {
     "N": ("n", "m", "nothing", "x", "price", "digits", "2", "0", "1.5", "-3", "0.25", "1e2", "10"),
     "I": ("n", "m", "1", "2", "3", "0", "-1"),
@@ -135,12 +154,30 @@ def expressions(seed: int) -> Iterator[str]:
         yield _made(source, source.choice("NNSSDAHB"), source.choice((1, 2, 2, 3)))
 
 
+def aggregates(seed: int) -> Iterator[str]:
+    """Yield random expressions over groups of rows, without end."""
+    source = random.Random(seed)
+    while True:
+        if source.random() < 0.3:
+            yield _filled(source, source.choice(LONE_AGGREGATES), 2)
+        else:
+            yield _made(source, "G", source.choice((1, 2, 2, 3)))
+
+
 def _made(source: random.Random, kind: str, depth: int) -> str:
     if kind == "V":
         kind = source.choice("NSDAHB")
-    if depth <= 0 or kind == "I":
+    if kind == "G":
+        # None is inside another.
+        form = source.choice(AGGREGATES if depth > 1 else SIMPLE_AGGREGATES)
+    elif depth <= 0 or kind == "I":
         return source.choice(LEAVES[kind])
-    form = source.choice(GRAMMAR[kind])
+    else:
+        form = source.choice(GRAMMAR[kind])
+    return _filled(source, form, depth)
+
+
+def _filled(source: random.Random, form: str, depth: int) -> str:
     parts = form.split("{")
     text = parts[0]
     for part in parts[1:]:
@@ -157,9 +194,15 @@ class Pair:
     def __init__(self, sqlite_url: str, server_url: str, schema: str) -> None:
         self._tables = [_table(url, schema) for url in (sqlite_url, server_url)]
 
-    def differences(self, texts: Sequence[str]) -> tuple[list[str], int]:
-        """Return what SQLite answers otherwise than the server, and how many it refused."""
-        here, there = (_answers(table, texts) for table in self._tables)
+    def differences(self, texts: Sequence[str], *, grouped: bool = False) -> tuple[list[str], int]:
+        """Return what SQLite answers otherwise than the server, and how many it refused.
+
+        Parameters
+        ----------
+        grouped
+            Whether the expressions are over groups of rows.
+        """
+        here, there = (_answers(table, texts, grouped) for table in self._tables)
         found: list[str] = []
         refused = 0
         for text in texts:
@@ -191,16 +234,17 @@ def _table(url: str, schema: str) -> Any:
     return table
 
 
-def _answers(table: Any, texts: Sequence[str]) -> dict[str, list[Any] | str]:
-    """Return the values of each expression in all rows, or why there are none."""
+def _answers(table: Any, texts: Sequence[str], grouped: bool) -> dict[str, list[Any] | str]:
+    """Return the values of each expression in all rows or groups, or why there are none."""
     named = {f"v{number}": text for number, text in enumerate(texts)}
+    query = dj.U("lot").aggr(table, **named) if grouped else table.proj(**named)
     try:
-        rows = table.proj(**named).to_dicts(order_by="KEY")
+        rows = query.to_dicts(order_by="KEY")
     except dj.DataJointError as error:
         if len(texts) == 1:
             return {texts[0]: str(error)}
         half = len(texts) // 2
-        return _answers(table, texts[:half]) | _answers(table, texts[half:])
+        return _answers(table, texts[:half], grouped) | _answers(table, texts[half:], grouped)
     return {text: [row[name] for row in rows] for name, text in named.items()}
 
 
@@ -216,19 +260,23 @@ def main() -> int:
         schema = f"t{uuid.uuid4().hex[:8]}_sql"
         try:
             pair = Pair(f"sqlite:///{Path(folder) / 'lab.sqlite'}", url, schema)
-            differences, refused = _compared(pair, made, options.expressions)
+            groups = aggregates(options.seed)
+            differences, refused = _compared(pair, made, groups, options.expressions)
         finally:
             drop_databases(url, schema)
     print(f"{len(differences)} differ, {refused} refused by SQLite of {options.expressions}")
     return 1 if differences else 0
 
 
-def _compared(pair: Pair, made: Iterator[str], count: int) -> tuple[list[str], int]:
+def _compared(
+    pair: Pair, made: Iterator[str], groups: Iterator[str], count: int
+) -> tuple[list[str], int]:
     differences: list[str] = []
     refused = 0
     for start in range(0, count, 50):
-        texts = [next(made) for _ in range(min(50, count - start))]
-        found, not_done = pair.differences(list(dict.fromkeys(texts)))
+        grouped = start % 200 == 150
+        texts = [next(groups if grouped else made) for _ in range(min(50, count - start))]
+        found, not_done = pair.differences(list(dict.fromkeys(texts)), grouped=grouped)
         for line in found:
             print(line, flush=True)
         differences += found

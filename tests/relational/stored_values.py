@@ -29,7 +29,7 @@ import dj_dagster as dj
 from dj_dagster.orchestration import TableIOManager, build_definitions
 from tests.lab import connect
 from tests.objects.equality import same
-from tests.relational.type_values import MAKERS, REFUSED
+from tests.relational.type_values import REFUSED, makers
 from tests.services.database_server import drop_databases
 from tests.services.mariadb import mariadb
 from tests.services.mysql import mysql
@@ -39,7 +39,7 @@ Way = Callable[["Walk", str, Values], Values]
 Entries = list[tuple[str, Any]]
 EntryWay = Callable[["Walk", Entries], Values]
 
-COLUMNS = {kind: f"v{number}" for number, kind in enumerate(MAKERS)}
+COLUMNS = {kind: f"v{number}" for number, kind in enumerate(makers(rounds=False))}
 DEFINITION = "\n".join(
     ["id : int32", "---", *(f"{name} = null : {kind}" for kind, name in COLUMNS.items())]
 )
@@ -58,6 +58,7 @@ class Walk:
         made = dj.Schema(schema, connection=connection)
         self.table: Any = made(type("Value", (dj.Manual,), {"definition": DEFINITION}))
         self.copy: Any = made(type("Copy", (dj.Manual,), {"definition": DEFINITION}))
+        self.makers = makers(rounds=_rounds(connection))
         self.folder = folder
         self.definitions = build_definitions(made, entry_folders=[folder])
         self.job = f"insert__{schema}__value"
@@ -69,7 +70,7 @@ class Walk:
     def differences(self, source: random.Random, count: int) -> Iterator[str]:
         """Yield what does not come back as it must, among so many values of each type."""
         entered: Entries = []
-        for kind, make in MAKERS.items():
+        for kind, make in self.makers.items():
             pairs = [make(source) for _ in range(count)]
             wrong = [value for value, kept in pairs if kept is REFUSED]
             right = [pair for pair in pairs if pair[1] is not REFUSED]
@@ -147,6 +148,13 @@ class Walk:
         """Return what the table holds, in order."""
         name = COLUMNS[kind]
         return [row[name] for row in self.table.proj(name).to_dicts(order_by="id")]
+
+
+def _rounds(connection: dj.Connection) -> bool:
+    if connection.backend.name == "sqlite":
+        return False
+    ((version,),) = connection.query("SELECT version()")
+    return "MariaDB" not in version
 
 
 def _same(kind: str, one: Any, other: Any) -> bool:
@@ -291,9 +299,10 @@ def _csv_text(kind: str, value: Any) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dt.timedelta):
-        seconds = abs(value) // dt.timedelta(seconds=1)
+        seconds, micros = divmod(abs(value) // dt.timedelta(microseconds=1), 1_000_000)
         sign = "-" if value < dt.timedelta() else ""
-        return f"{sign}{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+        clock = f"{sign}{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+        return f"{clock}.{micros:06d}" if micros else clock
     return str(value)
 
 

@@ -75,7 +75,10 @@ def _float32(source: Random) -> Pair:
     number = source.choice((source.uniform(-1e6, 1e6), 0.1, 16777217.0, 3.4e38, 1e-45, -1e-30))
     if source.random() < 0.1:
         return source.choice((1e39, -1e300, math.inf, "x")), REFUSED
-    return source.choice((number, np.float32(number), repr(number))), float(np.float32(number))
+    kept = np.float32(number)
+    texts = (f"{float(kept):.{digits}g}" for digits in (6, 7, 8, 9))
+    shortest = next(float(text) for text in texts if np.float32(text) == kept)
+    return source.choice((number, kept, repr(number))), shortest
 
 
 def _bool(source: Random) -> Pair:
@@ -147,8 +150,12 @@ def _parts(day: dt.date) -> tuple[int, int, int]:
     return day.year, day.month, day.day
 
 
-def _moments(digits: int, day: Callable[[Random], dt.date] = _day) -> Maker:
-    step = 10 ** (6 - digits)
+def _in_digits(span: dt.timedelta, digits: int, *, rounds: bool) -> dt.timedelta:
+    step = dt.timedelta(microseconds=10 ** (6 - digits))
+    return (span + step / 2 if rounds else span) // step * step
+
+
+def _moments(digits: int, day: Callable[[Random], dt.date] = _day, *, rounds: bool) -> Maker:
 
     def make(source: Random) -> Pair:
         if source.random() < 0.15:
@@ -156,7 +163,11 @@ def _moments(digits: int, day: Callable[[Random], dt.date] = _day) -> Maker:
             wrong = (dt.datetime(2024, 1, 1, tzinfo=zone), "2024-01-01 10:00:00+02:00", "x", 7.5)
             return source.choice(wrong), REFUSED
         moment = dt.datetime.combine(day(source), _clock(source))
-        kept = moment.replace(microsecond=moment.microsecond // step * step)
+        span = _in_digits(moment - dt.datetime.min, digits, rounds=rounds)
+        try:
+            kept = dt.datetime.min + span
+        except OverflowError:
+            return moment, REFUSED
         forms: list[Any] = [moment, moment.isoformat(), moment.isoformat(" ")]
         forms.append(np.datetime64(moment, "us"))
         if 1700 < moment.year < 2200:
@@ -175,9 +186,7 @@ def _clock(source: Random) -> dt.time:
     return dt.time(source.randrange(24), source.randrange(60), source.randrange(60), micros)
 
 
-def _times(digits: int) -> Maker:
-    step = 10 ** (6 - digits)
-
+def _times(digits: int, *, rounds: bool) -> Maker:
     def make(source: Random) -> Pair:
         if source.random() < 0.2:
             zone = dt.timezone(dt.timedelta(hours=2))
@@ -186,10 +195,10 @@ def _times(digits: int) -> Maker:
         if source.random() < 0.3:
             seconds = source.choice((-(839 * 3600 - 1), 839 * 3600 - 1, source.randint(-(9**6), 0)))
             span = dt.timedelta(seconds=seconds)
-            return span, span if span else dt.time()
+            return span, span
         clock = _clock(source)
-        kept = clock.replace(microsecond=clock.microsecond // step * step)
         within = dt.datetime.combine(dt.date.min, clock) - dt.datetime.min
+        kept = _in_digits(within, digits, rounds=rounds)
         return source.choice((clock, clock.isoformat(), within)), kept
 
     return make
@@ -264,7 +273,7 @@ def _blob(source: Random) -> Pair:
     return (value, value) if value is not None else ([None], [None])
 
 
-MAKERS: dict[str, Maker] = {
+_MAKERS: dict[str, Maker] = {
     "int8": _integers(-(2**7), 2**7 - 1),
     "int16": _integers(-(2**15), 2**15 - 1),
     "int32": _integers(-(2**31), 2**31 - 1),
@@ -280,12 +289,6 @@ MAKERS: dict[str, Maker] = {
     "text": _long_text,
     "enum('left', 'it''s', '50%:b', '\u00e9')": _enum,
     "date": _date,
-    "datetime": _moments(0),
-    "datetime(3)": _moments(3),
-    "datetime(6)": _moments(6),
-    "timestamp": _moments(0, _since_1970),
-    "time": _times(0),
-    "time(3)": _times(3),
     "uuid": _uuid,
     "json": _json,
     "bytes": _bytes,
@@ -293,4 +296,21 @@ MAKERS: dict[str, Maker] = {
     "<blob>": _blob,
     "<blob@local>": _blob,
 }
-"""By type, what makes a value and tells what it comes back as, or that it is refused."""
+
+
+def makers(*, rounds: bool) -> dict[str, Maker]:
+    """Return by type what makes a value and tells what it comes back as, or that it is refused.
+
+    Parameters
+    ----------
+    rounds
+        Whether the server rounds parts of a second, as MySQL does, where others cut.
+    """
+    return _MAKERS | {
+        "datetime": _moments(0, rounds=rounds),
+        "datetime(3)": _moments(3, rounds=rounds),
+        "datetime(6)": _moments(6, rounds=rounds),
+        "timestamp": _moments(0, _since_1970, rounds=rounds),
+        "time": _times(0, rounds=rounds),
+        "time(3)": _times(3, rounds=rounds),
+    }

@@ -46,6 +46,12 @@ def translate(error: DBAPIError) -> DataJointError | None:
         return None
     if "user-defined" in text and (told := sqlite_functions.failure()) is not None:
         return told
+    if "string or blob too big" in text:
+        # It says so of a number that a function has given, too.
+        return InvalidValueError(
+            "SQLite holds no integer of more than 64 bits, unsigned ones of bit_and, bit_or and "
+            "bit_xor among them, and no text or bytes of more than 1 GB."
+        )
     for phrase, kind in _ERRORS.items():
         if phrase in text:
             return kind(text)

@@ -163,7 +163,11 @@ def _fill(found: Translation, source: str, types: str) -> None:
     tree = next(iter(parsed.trees))
     precedence.check(tree)
     whole = _Translator(source, types, kinds, found.programs).value(tree)
-    found.pieces, found.kind = ("(", *whole.pieces, ")"), whole.kind
+    pieces = whole.pieces
+    if call_name(tree) in ("SUM", "AVG") and type(tree.this).__name__ != "Column":
+        # Its many digits are a text otherwise, which no type of an attribute makes a number again.
+        pieces = ("CAST(", *pieces, " AS NUMERIC)")
+    found.pieces, found.kind = ("(", *pieces, ")"), whole.kind
 
 
 def evaluate(source: str, types: str, place: int, *values: Any) -> Any:
