@@ -52,7 +52,7 @@ _SOURCES: dict[str, tuple[str, ...]] = {
     "objectref": (),
     "preview": (_NAMES,),
     "schemas": (),
-    "settings": (_NAMES,),
+    "settings": (_NAMES, "dj_dagster.settings_model"),
     "spark": (),
     "staged_insert": ("dj_dagster.relational.inserting.staged_insert",),
     "storage": (_NAMES,),

@@ -33,7 +33,7 @@ from dj_dagster.relational.table import Lookup, Manual, Part, Table
 from dj_dagster.relational.table_meta import TableMeta
 from dj_dagster.settings_mapping import SettingsMapping
 from dj_dagster.settings_model import setting_names
-from dj_dagster.settings_sources import FILE_NAMES, GLOBAL_FILE, LOCAL_FILE, SECRETS
+from dj_dagster.settings_sources import ENVIRONMENT, FILE_NAMES, GLOBAL_FILE, LOCAL_FILE, SECRETS
 from dj_dagster.workflow.computed import Computed, Imported
 
 encode_pk_value = key_text
@@ -41,6 +41,7 @@ CONFIG_FILENAME = FILE_NAMES[0]
 LOCALCONFIG = LOCAL_FILE
 GLOBALCONFIG = Path(GLOBAL_FILE).name
 SECRETS_DIRNAME = SECRETS[0]
+ENV_VAR_MAPPING = ENVIRONMENT
 DEFAULT_SUBFOLDING = (2, 2)
 ERROR_MESSAGE_LENGTH = 2047
 TRUNCATION_APPENDIX = "...truncated"
@@ -79,6 +80,10 @@ foreign_key_error_regexp = re.compile(
 
 class BucketInaccessible(DataJointError):
     """A bucket that cannot be reached; nothing here raises it, stores raise `ObjectError`."""
+
+
+class ThreadSafetyError(DataJointError):
+    """A default connection that was asked for where threads forbid it; nothing here raises it."""
 
 
 class _ByNode(type):

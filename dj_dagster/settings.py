@@ -35,6 +35,7 @@ import sqlalchemy as sa
 from dj_dagster.local_files import make_private_file
 from dj_dagster.model.job_settings import JobSettings, Provenance
 from dj_dagster.objects.blob_format import ReadLimits
+from dj_dagster.objects.store_settings import StoreSettings
 from dj_dagster.objects.stores import Stores
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.display import Display
@@ -51,6 +52,17 @@ from dj_dagster.settings_sources import (
 from dj_dagster.settings_stores import FollowingStores, embedded_store
 
 __all__ = ["Config", "UnknownSettingError"]
+
+_STORE_DEFAULTS = StoreSettings(location="").model_dump(
+    include={
+        "filepath_prefix",
+        "hash_prefix",
+        "partition_pattern",
+        "schema_prefix",
+        "subfolding",
+        "token_length",
+    }
+)
 
 _logger = logging.getLogger(__package__)
 
@@ -165,7 +177,7 @@ class Config(SettingsMapping):
     def get_store_spec(
         self, store: str | None = None, *, use_filepath_default: bool = False
     ) -> dict[str, Any]:
-        """Return the settings of one store, by default of the default store.
+        """Return the settings of one store, with defaults; by default of the default store.
 
         Parameters
         ----------
@@ -179,7 +191,8 @@ class Config(SettingsMapping):
         """
         stores = self._stores()
         default = "filepath_default" if use_filepath_default else "default"
-        return dict(stores[Stores(stores).resolve(store, default)])
+        given = stores[Stores(stores).resolve(store, default)]
+        return {**_STORE_DEFAULTS, **given}
 
     def url(self) -> sa.URL:
         """Return the database URL, its password in it."""

@@ -343,7 +343,8 @@ def test_template(folder: Path) -> None:
 
 def test_store_spec() -> None:
     dj.config["stores"] = {"raw": {"protocol": "file", "location": "/raw"}}
-    assert dj.config.get_store_spec("raw") == {"protocol": "file", "location": "/raw"}
+    spec = dj.config.get_store_spec("raw")
+    assert (spec["protocol"], spec["location"], spec["hash_prefix"]) == ("file", "/raw", "_hash")
     with pytest.raises(dj.ConfigurationError, match="no store 'rwa'"):
         dj.config.get_store_spec("rwa")
 

@@ -61,7 +61,10 @@ class StoreSettings(BaseModel):
         for name, folder in folders.items():
             for other, other_folder in folders.items():
                 if name != other and folder.startswith(other_folder):
-                    raise ValueError(f"{name} lies within {other}; choose separate folders")
+                    raise ValueError(
+                        f"{name} lies within {other}: they overlap, and must be mutually "
+                        "exclusive; choose separate folders"
+                    )
         return self
 
 

@@ -81,8 +81,8 @@ class Stores:
             )
         if chosen not in self._settings:
             raise ConfigurationError(
-                f"There is no store '{chosen}'; known are {self._listing()}. Add its settings "
-                f"under stores.{chosen}."
+                f"The store is not configured: there is no store '{chosen}'; known are "
+                f"{self._listing()}. Add its settings under stores.{chosen}."
             )
         return chosen
 
