@@ -11,7 +11,7 @@ from typing import Any
 from dj_dagster.errors import QueryError, UnknownAttributeError
 from dj_dagster.model.heading import Heading
 from dj_dagster.relational.algebra.algebra import Node, Topped
-from dj_dagster.relational.user_sql.parsing import parse, split
+from dj_dagster.relational.user_sql.parsing import SIMPLE, parse, split
 
 _DIRECTION = re.compile(r"\s(asc|desc)\s*$", re.IGNORECASE)
 _TWO_WORDS = re.compile(r"`?\w+`?\s+\w+")
@@ -119,7 +119,11 @@ def _terms(text: str, heading: Heading) -> list[str]:
         # An order may come from a user of a program, and must not read other tables.
         raise QueryError(f"order_by has {text!r}, which holds a SELECT: join or aggregate first.")
     two_words = _TWO_WORDS.fullmatch(what)
-    if not what or two_words or (parsed is not None and len(parsed.trees) != 1):
+    one = parsed is None or len(parsed.trees) == 1
+    if parsed is not None and not SIMPLE.fullmatch(what):
+        # Without the brackets around it: none in it may close them.
+        one = one and len(parse(what).trees) == 1
+    if not what or two_words or not one:
         raise QueryError(f"order_by has {text!r}: write an attribute or SQL, ASC or DESC after it.")
     if is_sql:
         return [f"{what}{end}"]
