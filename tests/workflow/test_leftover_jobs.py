@@ -14,6 +14,7 @@ import dj_dagster as dj
 from dj_dagster.model.job_settings import JobSettings
 from dj_dagster.workflow.claims import Claims
 from dj_dagster.workflow.populate import pending_keys
+from tests.services.process import eventually
 from tests.workflow.test_job_queue import Pipeline, ago, set_columns
 
 
@@ -90,7 +91,8 @@ def test_lease_that_is_renewed_while_it_is_looked_at_is_not_taken_back(
     assert jobs.reserve({"n": 0})
     set_columns(lab, {"n": 0}, host="elsewhere", reserved_time=ago(lab, 400))
     set_columns(lab, {"n": 0}, scheduled_time=ago(lab, 1))
-    found = jobs.rows.lost()
+    # A server that has just been started gives workers time to say that they live.
+    found = eventually(jobs.rows.lost, timeout=120)
     set_columns(lab, {"n": 0}, scheduled_time=ago(lab, -60))
     monkeypatch.setattr(type(jobs.rows), "lost", lambda _: found)
     assert len(found) == 1
