@@ -10,9 +10,11 @@ from typing import Any
 
 from dj_dagster.errors import MissingTableError
 from dj_dagster.model.table_name import TableName
-from dj_dagster.orchestration.node_keys import own_table
+from dj_dagster.orchestration.grains import Grain
+from dj_dagster.orchestration.node_keys import own_table, present_among
 from dj_dagster.orchestration.pauses import Pause
 from dj_dagster.orchestration.regions import EVERYTHING, Region
+from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
@@ -30,12 +32,14 @@ Errors = Mapping[str, Sequence[Row]]
 class JobWatch:
     """Remembers which keys were held by the queues of some tables."""
 
-    def __init__(self, nodes: Iterable[TableNode]) -> None:
-        self._nodes = {queue_name(node.name): node for node in nodes}
+    def __init__(self, graph: TableGraph) -> None:
+        self._nodes = {queue_name(node.name): node for node in graph.populated}
+        self._entered = {queue: graph.entered_above(node) for queue, node in self._nodes.items()}
         # The status of each job, and when it came to that.
         self._jobs: dict[TableName, dict[Row, tuple[str, Any]]] = {}
         self._errors: dict[TableName, Errors] = {}
         self._pauses: dict[TableName, Pause] = defaultdict(Pause)
+        self._incomplete: set[TableName] = set()
 
     def __contains__(self, name: TableName) -> bool:
         return name in self._nodes
@@ -52,10 +56,23 @@ class JobWatch:
         """Return the failed jobs of a table as they were when its queue was looked at."""
         return self._errors.get(queue_name(node.name), {})
 
-    def look(self, name: TableName) -> tuple[Region, set[str]]:
-        """Look at a queue, and end its jobs of keys that are made.
+    def complete(self, name: TableName) -> bool:
+        """Whether the last look at a queue has left nothing to a later one."""
+        return name not in self._incomplete
 
-        These are left behind where a worker was killed, or a key was made without the queue.
+    def failing_below(self, name: TableName) -> list[TableName]:
+        """Return the queues with failed jobs whose keys come, in part, from an entered table."""
+        return [
+            queue
+            for queue, entered in self._entered.items()
+            if self._errors.get(queue) and any(node.name == name for node in entered)
+        ]
+
+    def look(self, name: TableName) -> tuple[Region, set[str]]:
+        """Look at a queue, and end its jobs of keys that are made, and of keys taken back.
+
+        The first are left behind where a worker was killed, or a key was made without the queue.
+        A key that people take back and enter again is a new one, which has not failed.
 
         Returns
         -------
@@ -66,18 +83,28 @@ class JobWatch:
         node, before = self._nodes[name], self._jobs.get(name, {})
         queue, pause, began = JobQueue(node.table), self._pauses[name], time.monotonic()
         own = own_table(node) is not None
-        if own and pause.over:
+        clean = own and pause.over
+        if clean:
             queue.end_made()
-            pause.after(began)
         # DataJoint declares the queue of a table of its own when that is first filled.
         there = own or queue.connection.catalog.find(name) is not None
         jobs = self._jobs[name] = _held(queue) if there else {}
+        if clean:
+            for row in self._taken_back(name, queue, _failed(jobs)):
+                del jobs[row]
+            pause.after(began, len(jobs))
+        if clean or not own:
+            self._incomplete.discard(name)
+        else:
+            self._incomplete.add(name)
         failed, failed_before = _failed(jobs), _failed(before)
-        self._errors[name] = _by_partition(node, queue, failed)
+        self._errors[name] = _by_partition(node.grain, queue, failed)
         # The time tells a key that has failed again.
         turned = {row for row, _ in failed.items() ^ failed_before.items()}
         freed = (row for row in before if row not in jobs)
-        return _region(queue, freed) if own else EVERYTHING, {*_by_partition(node, queue, turned)}
+        return _region(queue, freed) if own else EVERYTHING, {
+            *_by_partition(node.grain, queue, turned)
+        }
 
     def free_dead(self, connection: Connection) -> Iterator[tuple[TableNode, Region]]:
         """Have the keys made again whose worker died; yield where they are."""
@@ -89,6 +116,20 @@ class JobWatch:
                 with suppress(MissingTableError):
                     queue = JobQueue(node.table)
                     yield node, _region(queue, queue.free_lost())
+
+    def _taken_back(
+        self, name: TableName, queue: JobQueue, failed: Collection[Row]
+    ) -> Collection[Row]:
+        """End the failed jobs of keys that people have taken back, and return them."""
+        gone = queue.vanished() if failed and self._entered[name] else []
+        found: dict[Row, None] = {}
+        for node in self._entered[name] if gone else ():
+            rows = _by_partition(node.grain, queue, gone)
+            for partition in rows.keys() - present_among(node, list(rows)):
+                found.update(dict.fromkeys(row for row in rows[partition] if row in failed))
+        if found:
+            queue.rows.delete(found, ("error",))
+        return found
 
     def forget(self) -> None:
         """Look at the queues as if for the first time."""
@@ -111,12 +152,12 @@ def _failed(jobs: Mapping[Row, tuple[str, Any]]) -> dict[Row, tuple[str, Any]]:
     return {row: job for row, job in jobs.items() if job[0] == "error"}
 
 
-def _by_partition(node: TableNode, queue: JobQueue, rows: Collection[Row]) -> Errors:
+def _by_partition(grain: Grain | None, queue: JobQueue, rows: Collection[Row]) -> Errors:
     """Return rows of a queue by partition, where that is told by the queue's key."""
     found: dict[str, list[Row]] = {}
     names = queue.rows.key if rows else []
-    if node.grain is not None and set(node.grain.names) <= set(names):
+    if grain is not None and set(grain.names) <= set(names):
         for row in rows:
-            partition = node.grain.encode(dict(zip(names, row, strict=True)))
+            partition = grain.encode(dict(zip(names, row, strict=True)))
             found.setdefault(partition, []).append(row)
     return found

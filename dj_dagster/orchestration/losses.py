@@ -20,6 +20,7 @@ from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.orchestration.grains import Grain
+from dj_dagster.orchestration.pauses import idle_seconds
 
 SHARE = 100
 """How much longer than it took counting is not done again."""
@@ -29,7 +30,7 @@ SHORTEST, LONGEST = 3.0, 6.0
 
 
 QUICK = 0.2
-"""Seconds up to which counting is quick; a busy machine takes some time for few partitions too."""
+"""Seconds up to which counting is quick, on a machine that is not busy with other things."""
 
 
 @dataclass
@@ -83,7 +84,8 @@ class Losses:
             wiped = self._newly_wiped(connection, {key.to_string(): key for key in keys})
         if self._has_lost_runs(instance):
             wiped = set(keys)
-        self._took = time.monotonic() - began
+        lines = sum(count.lines for count in (*self.partitions.values(), self._runs))
+        self._took = idle_seconds(time.monotonic() - began, lines)
         pause = min(LONGEST, max(SHORTEST, SHARE * self._took))
         self._until = time.monotonic() + pause
         return lacking, wiped

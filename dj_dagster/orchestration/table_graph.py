@@ -68,6 +68,16 @@ class TableGraph:
         """Return the tables of a grain, parents first."""
         return [node for node in self.nodes if node.grain == grain]
 
+    def entered_above(self, node: TableNode) -> list[TableNode]:
+        """Return the tables with partitions, filled by people, that a table depends on."""
+        above, found = set(node.parents), list[TableNode]()
+        for each in reversed(self.nodes):
+            if each.key in above:
+                above.update(each.parents)
+                if each.grain is not None and each.master is None and not each.populated:
+                    found.append(each)
+        return found
+
     def chain(self, start: Iterable[TableNode]) -> list[TableNode]:
         """Return the tables that `make` fills once `start` is filled, within its grain, and itself.
 

@@ -138,7 +138,7 @@ class Watch:
 
     def __post_init__(self) -> None:
         self._nodes = {node.name: node for node in self.graph.nodes}
-        self._jobs = JobWatch(self.graph.populated)
+        self._jobs = JobWatch(self.graph)
         self._readers: dict[TableName, list[TableNode]] = {}
         self._hanging: dict[TableName, list[Hanging]] = {}
         self._keys: dict[TableName, KeyWatch] = {}
@@ -210,7 +210,8 @@ class Watch:
             if turned:
                 self.checks.note(node.key)
             self.unread_errors.add(node.key)
-            self._seen(name)
+            if self._jobs.complete(name):
+                self._seen(name)
             return False
         keys = self._keys.get(name)
         if keys is None:
@@ -349,6 +350,8 @@ class Watch:
                     self.vanished.add(node.key)
             if node.populated and gone:
                 self.pending[node.key].add(region)
+        if gone:
+            self.dirty.update(self._jobs.failing_below(name))
         if node is not None and node.populated:
             self.aging[node.key].add(region)
         for each in self._hanging.get(name, ()):

@@ -229,6 +229,10 @@ class JobQueue(FreeTable):
         keep = self.connection.job_settings.keep_completed
         return Refresh(self._makes(), self.rows).end_made(keep=keep)
 
+    def vanished(self) -> list[Row]:
+        """Return the failed jobs whose keys are neither in the key source nor in the table."""
+        return Refresh(self._makes(), self.rows).vanished("error")
+
     def delete(self, *args: Any, **options: Any) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Forget these jobs, without asking: nothing depends on them."""
         del args, options

@@ -66,17 +66,22 @@ class Refresh:
         Those that ended go once their keys have left the table as well, all but ignored ones when
         they are older than `timeout` seconds, unless that is 0.
         """
-        keys = source(self._table)
-        ended = without(self._jobs.node("success", "error"), keys)
-        removed = self._delete(self._rows(without(ended, rows_of(self._table))), "success", "error")
+        ended = "success", "error"
+        removed = self._delete(self.vanished(*ended), *ended)
         if timeout <= 0:
             return removed
+        keys = source(self._table)
         before = self._jobs.now() - timedelta(seconds=timeout)
         statuses = ("pending", "reserved", "success", "error")
         names = [*self._jobs.key, "created_time"]
         vanished = without(self._jobs.node(*statuses), keys)
         found = fetch.rows(self._jobs.connection, vanished, names)
         return removed + self._delete([row[:-1] for row in found if row[-1] < before], *statuses)
+
+    def vanished(self, *statuses: str) -> list[Row]:
+        """Return the jobs whose keys are neither in the key source nor in the table."""
+        outside = without(self._jobs.node(*statuses), source(self._table))
+        return self._rows(without(outside, rows_of(self._table)))
 
     def _rows(self, node: Node) -> list[Row]:
         return list(fetch.rows(self._jobs.connection, node, self._jobs.key))

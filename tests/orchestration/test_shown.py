@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,18 @@ def tick_until(
     defs: dg.Definitions, instance: dg.DagsterInstance, wanted: dict[str, set[str]], name: str
 ) -> None:
     """Tick, and run what is asked for, until an asset is shown so; fail when it never is."""
+    wait_until(defs, instance, lambda: statuses(defs, instance, name) == wanted)
+
+
+def wait_until(
+    defs: dg.Definitions, instance: dg.DagsterInstance, condition: Callable[[], bool]
+) -> None:
+    """Tick, and run what is asked for, until a condition holds; fail when it never does."""
     end = time.monotonic() + 60
-    while statuses(defs, instance, name) != wanted and time.monotonic() < end:
+    while not condition() and time.monotonic() < end:
         run_until_quiet(defs, instance)
         time.sleep(0.1)
-    assert statuses(defs, instance, name) == wanted
+    assert condition()
 
 
 def test_failures_of_workers_outside_are_shown_with_their_errors(
@@ -113,6 +120,24 @@ def test_a_failure_that_was_made_outside_is_shown_as_made(
     any_lab.RawData.jobs.errors.delete()
     any_lab.RawData.populate()
     tick_until(defs, instance, {"MATERIALIZED": partitions([1, 2])}, raw)
+
+
+def test_a_failed_key_that_is_entered_again_is_a_new_one(
+    any_lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab = any_lab
+    lab.broken = {1, 2}
+    lab.add_sessions([1, 2, 3])
+    defs, raw = lab.definitions(exclude=["Filtered"]), lab.asset("raw_data")
+    run_until_quiet(defs, instance)
+    assert statuses(defs, instance, raw)["FAILED"] == partitions([1, 2])
+    (lab.Session & {"session_id": 1}).delete()
+    tick_until(defs, instance, {"MATERIALIZED": {partition(3)}, "FAILED": {partition(2)}}, raw)
+    wait_until(defs, instance, lambda: len(lab.RawData.jobs.errors) == 1)
+    lab.broken = set()
+    lab.add_sessions([1])
+    wanted = {"MATERIALIZED": partitions([1, 3]), "FAILED": {partition(2)}}
+    tick_until(defs, instance, wanted, raw)
 
 
 def test_failures_outlive_the_loss_of_the_instance(

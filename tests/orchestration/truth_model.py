@@ -25,6 +25,9 @@ CHILDREN = {
     "Param": ("Fine",),
     "Made": ("Grade", "Below", "Fine"),
 }
+ABOVE = {table: ("Session", "Param") if table == "Fine" else ("Session",) for table in COMPUTED}
+"""The tables of people that a table's keys come from, directly or not."""
+
 SHOWN = {"Made": ("Made", "Made/Piece")}
 """The assets of a table, where it has others than its own."""
 
@@ -188,6 +191,8 @@ class Truth:
 
     def populate(self, table: str, *, reserve: bool) -> None:
         """Make what is pending as `populate` does, with the errors of before or without."""
+        if reserve:
+            self.failed[table] &= {*self.source(table)} - self.rows[table].keys()
         for key in self.source(table):
             if key not in self.rows[table] and not (reserve and key in self.failed[table]):
                 self._make(table, key, noted=reserve)
@@ -210,6 +215,12 @@ class Truth:
             for key in self.source(table):
                 if key not in self.rows[table] and key not in self.failed[table]:
                     self._make(table, key)
+        for table, failed in self.failed.items():
+            possible = {*self.source(table)}
+            failed -= {k for k in failed if k not in possible and self._is_taken_back(table, k)}
+
+    def _is_taken_back(self, table: str, key: Key) -> bool:
+        return any(parent_key(table, key, each) not in self.rows[each] for each in ABOVE[table])
 
     def _is_made_again(self, table: str, key: Key, possible: set[Key], recompute: bool) -> bool:
         if key not in self.rows[table] or key not in possible:
