@@ -25,7 +25,7 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching.decode import RowDecoder
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.sql.ordering import beyond
-from dj_dagster.workflow.key_ranges import RANGES, Ranges, digested, extent, is_integer
+from dj_dagster.workflow.key_ranges import RANGES, Ranges, digested, extent, is_integer, whole
 
 MOST_RANGES = 8 * RANGES
 MERGED = 8
@@ -257,13 +257,17 @@ class KeyWatch:
         select = sa.select(number, sa.func.count(), *columns).select_from(source)
         select = select.group_by(number) if self._ranges is not None else select
         rows = self._connection.rows(select)
-        return {int(row[0]): Digests(*(int(value or 0) for value in row[1:])) for row in rows}
+        found: dict[int, Digests] = {}
+        for row in rows:
+            some = Digests(*(int(value or 0) for value in row[1:]))
+            found[whole(row[0])] = found.get(whole(row[0]), Digests()) + some
+        return found
 
     def _count(self, rows: Sequence[_Row]) -> None:
         """Take new rows into the digests, as if they had been among those that were read."""
         digests = self._digests if self._digests is not None else {}
         for row in rows:
-            number = self._ranges.number_of(int(row.key[0])) if self._ranges is not None else 0
+            number = self._ranges.number_of(whole(row.key[0])) if self._ranges is not None else 0
             digests[number] = digests.get(number, Digests()) + row.digests
 
     def _merge(self) -> None:

@@ -39,7 +39,7 @@ class Batch:
         # A partition of many keys is asked for again as its keys come: that is no attempt more.
         words += [str(node.rows_in(self.partitions)) for node in self.nodes if node.coarse]
         # What a make has left pending may be made by another.
-        words += [node.staleness.code for node in self.nodes]
+        words += [str(node.staleness.code) for node in self.nodes]
         return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
 
 

@@ -68,7 +68,15 @@ def extent(connection: Connection, node: Node, name: str) -> Range | None:
     column = lowered.columns[name]
     select = sa.select(sa.func.min(column), sa.func.max(column))
     ((low, high),) = connection.rows(select.select_from(lowered.source).where(*lowered.where))
-    return None if low is None else (int(low), int(high))
+    return None if low is None else (whole(low), max(whole(low), whole(high)))
+
+
+def whole(value: Any) -> int:
+    """Return a number as an integer, 0 for what is none: SQLite keeps anything anywhere."""
+    try:
+        return int(value)
+    except (TypeError, ValueError, ArithmeticError):
+        return 0
 
 
 def digested(columns: Mapping[str, Any], heading: Heading, names: Sequence[str]) -> list[Any]:
@@ -135,7 +143,11 @@ def _digests(
     digest = connection.backend.digest_xor(digested(lowered.columns, node.heading, names))
     select = sa.select(number, sa.func.count(), digest).select_from(lowered.source)
     rows = connection.rows(select.where(*lowered.where).group_by(number))
-    return {int(number): (count, int(digest)) for number, count, digest in rows}
+    found: dict[int, tuple[int, int]] = {}
+    for number, count, digest in rows:
+        before = found.get(whole(number), (0, 0))
+        found[whole(number)] = before[0] + count, before[1] ^ int(digest)
+    return found
 
 
 def _merged(ranges: list[Range]) -> list[Range]:
