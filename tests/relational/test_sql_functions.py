@@ -107,6 +107,7 @@ def test_an_order_of_several_in_one_text(visit: Any) -> None:
         (r"""concat('it''s', "x", 'a\tb')""", "it'sxa\tb"),
         ("case when score > 1.5 then upper(left(name, 3)) end", "ADA"),
         ("NAME like 'ada%'", 1),
+        ("concat(0 * cast(-2.5 as decimal(8,2)), '')", "0.00"),
     ],
 )
 def test_meaning_is_the_same_everywhere(visit: Any, expression: str, value: Any) -> None:

@@ -126,10 +126,15 @@ def true(value: Any, kind: Kind = ANY) -> bool | None:
     return number(value) != 0
 
 
+def _decimal_text(value: Decimal) -> str:
+    # A server's zero has no sign.
+    return f"{value if value else abs(value):f}"
+
+
 def text(value: Any, kind: Kind = ANY) -> str:
     """Return a value that is not null as text."""
     if kind.family == "decimal" and isinstance(value, int | Decimal):
-        return f"{rounded(Decimal(value), kind.scale):f}"
+        return _decimal_text(rounded(Decimal(value), kind.scale))
     match value:
         case str():
             return value
@@ -140,7 +145,7 @@ def text(value: Any, kind: Kind = ANY) -> str:
         case float():
             return f"{value or 0.0:.{kind.scale}f}" if kind.tag == "fixed" else _float_text(value)
         case Decimal():
-            return f"{value:f}"
+            return _decimal_text(value)
         case date() | timedelta():
             return temporal.text(value, kind.scale)
         case _:
