@@ -21,8 +21,10 @@ class FollowingStores(Stores):
 
     def __init__(self, source: Callable[[], dict[str, Any]]) -> None:
         self._source = source
-        self._seen = copy.deepcopy(source())
-        super().__init__(self._seen)
+        seen = copy.deepcopy(source())
+        super().__init__(seen)
+        # Not before: settings that are refused are to be refused each time.
+        self._seen = seen
 
     @property
     def names(self) -> list[str]:

@@ -393,3 +393,13 @@ def test_file_that_cannot_be_used(folder: Path, text: str) -> None:
     (folder / "datajoint.json").write_text(text)
     with pytest.raises(dj.ConfigurationError, match=r"datajoint\.json"):
         dj.conn()
+
+
+def test_a_store_in_a_path(tmp_path: Path) -> None:
+    connection = dj.Connection("localhost", "nobody", "")
+    dj.config["stores"] = {"raw": {"protocol": "file", "location": tmp_path, "stage": tmp_path}}
+    assert "raw" in connection.stores
+    dj.config["stores"] = {"raw": {"protocol": "file", "location": 3}}
+    for _ in range(2):
+        with pytest.raises(dj.ConfigurationError, match="location"):
+            connection.stores.resolve("raw")

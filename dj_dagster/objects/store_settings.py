@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -172,8 +173,12 @@ def read_store_settings(name: str, settings: object) -> AnyStoreSettings:
             f"Store '{name}': protocol '{protocol}' is not available; use one of "
             f"{', '.join(_MODELS)}."
         )
+    given = {
+        key: os.fspath(value) if isinstance(value, os.PathLike) else value
+        for key, value in settings.items()
+    }
     try:
-        return model.model_validate(dict(settings))
+        return model.model_validate(given)
     except ValidationError as error:
         faults = [_fault(dict(fault), model) for fault in error.errors(include_input=False)]
     # Outside of the except block: pydantic's error would show the values, secrets among them.
