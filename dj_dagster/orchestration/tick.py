@@ -87,7 +87,8 @@ class Tick:
         if asking.requests:
             budget.shorten(HURRY)
         upkeep.go_on()
-        if upkeep.changes.added:
+        if upkeep.changes.added or asking.requests:
+            # Partitions of runs that are asked for were registered with them.
             watch.losses.hurry()
             watch.see_losses(self.instance)
         self._report_code()
