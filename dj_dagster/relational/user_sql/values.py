@@ -20,6 +20,7 @@ Family = Literal[
 ]
 EXACT = Context(prec=200)
 MAX_SCALE = 30
+_LARGEST_EXPONENT = 400
 _NUMBER = re.compile(r"\s*([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)")
 
 
@@ -94,7 +95,11 @@ def exact(value: Any, kind: Kind = ANY) -> int | Decimal:
     """Return a value as an exact number, texts by their digits."""
     if isinstance(value, str) and not kind.choices:
         match = _NUMBER.match(value)
-        return Decimal(match[1]) if match else 0
+        found = Decimal(match[1]) if match else Decimal(0)
+        if abs(found.adjusted()) > _LARGEST_EXPONENT:
+            # Such as 9e99999999, whose digits nobody could wait for.
+            raise QueryError(f"SQL on SQLite: the text {value!r:.60} is out of range of numbers.")
+        return found if match else 0
     found = number(value, kind)
     return Decimal(repr(found)) if isinstance(found, float) else found
 
