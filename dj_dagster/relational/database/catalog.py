@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import cached_property
 
 from sqlalchemy.engine import Connection as SAConnection
 
+from dj_dagster.errors import ConnectionFailedError
 from dj_dagster.model.graph import DependencyGraph
 from dj_dagster.model.table_name import TableName
 from dj_dagster.relational.backends import Backend
@@ -18,6 +19,9 @@ from dj_dagster.relational.database.headings import resolve, without_hidden_pare
 from dj_dagster.relational.stored import RawTable, StoredTable
 
 Cursor = Callable[[], AbstractContextManager[SAConnection]]
+
+PAUSE = 30.0
+"""Seconds until a server that could not be reached is asked again how it rounds."""
 
 
 class Catalog:
@@ -41,6 +45,9 @@ class Catalog:
         self._resolving: set[TableName] = set()
         self._eras: dict[str, Era] = {}
         self._found_old: dict[str, bool | None] = {}
+        self._rounds: bool | None = None
+        self._ask_again = 0.0
+        self._is_unsure = False
         self._lock = threading.RLock()
 
     def tables(self, schema: str) -> dict[TableName, StoredTable]:
@@ -62,6 +69,9 @@ class Catalog:
     def find(self, name: TableName) -> StoredTable | None:
         """Return a table or view, None when the database does not have it."""
         with self._lock:
+            if self._is_unsure and self._server_rounds() is not None:
+                self._is_unsure = False
+                self._stored.clear()
             found = self._stored.get(name)
             if found is not None:
                 return found
@@ -158,19 +168,32 @@ class Catalog:
     def _resolved(self, raw: RawTable) -> StoredTable:
         if raw.name in self._resolving:
             # Foreign keys in a circle: what refers back to it needs its own attributes alone.
-            return resolve(replace(raw, foreign_keys=()), self.find, rounds=self._rounds)
+            return resolve(replace(raw, foreign_keys=()), self.find, rounds=self._rounds_seconds)
         if raw.name not in self._stored:
             self._resolving.add(raw.name)
             try:
-                self._stored[raw.name] = resolve(raw, self.find, rounds=self._rounds)
+                self._stored[raw.name] = resolve(raw, self.find, rounds=self._rounds_seconds)
             finally:
                 self._resolving.discard(raw.name)
         return self._stored[raw.name]
 
-    @cached_property
-    def _rounds(self) -> bool:
-        with self._cursor() as session:
-            return self._backend.rounds_seconds(session)
+    def _rounds_seconds(self) -> bool:
+        rounds = self._server_rounds()
+        self._is_unsure |= rounds is None
+        return bool(rounds)
+
+    def _server_rounds(self) -> bool | None:
+        """Return what the server does with digits of a second, None while it cannot be asked.
+
+        Tables that were read before are known while it is away.
+        """
+        if self._rounds is None and time.monotonic() >= self._ask_again:
+            try:
+                with self._cursor() as session:
+                    self._rounds = self._backend.rounds_seconds(session)
+            except ConnectionFailedError:
+                self._ask_again = time.monotonic() + PAUSE
+        return self._rounds
 
     def _dependents(self, schema: str) -> list[str]:
         """Return a schema and all that reach it by foreign keys, directly or not."""

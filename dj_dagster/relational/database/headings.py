@@ -23,7 +23,9 @@ _MARKER = re.compile(r":((?:'(?:[^'\\]|\\.)*'|[^:'])+):(.*)", re.DOTALL)
 _WIDTH = re.compile(r"\b((?:tiny|small|medium|big)?int|year)\(\d+\)")
 
 
-def resolve(raw: RawTable, find: FindTable, *, rounds: bool = False) -> StoredTable:
+def resolve(
+    raw: RawTable, find: FindTable, *, rounds: Callable[[], bool] = lambda: False
+) -> StoredTable:
     """Give a reported table its attribute types and lineages.
 
     Inherited columns carry no type of their own: type and lineage come from the parent, which
@@ -32,12 +34,13 @@ def resolve(raw: RawTable, find: FindTable, *, rounds: bool = False) -> StoredTa
     Parameters
     ----------
     rounds
-        Whether the server rounds the digits of a second that it does not keep.
+        Returns whether the server rounds the digits of a second that it does not keep. It is asked
+        for tables that hold moments or durations.
     """
     origins = _origins(raw.foreign_keys)
     attributes = [_attribute(column, raw, origins.get(column.name), find) for column in raw.columns]
-    if rounds:
-        attributes = [_rounding(attribute) for attribute in attributes]
+    if any(map(_holds_seconds, attributes)) and rounds():
+        attributes = [_rounding(each) if _holds_seconds(each) else each for each in attributes]
     # The key comes first and in its own order, whatever the order of the columns.
     ranked = {name: position for position, name in enumerate(raw.primary_key)}
     attributes.sort(key=lambda attribute: ranked.get(attribute.name, len(ranked)))
@@ -99,11 +102,14 @@ def _attribute(
     )
 
 
+def _holds_seconds(attribute: Attribute) -> bool:
+    kind = attribute.type
+    return kind is not None and kind.family in (Family.DATETIME, Family.TIME)
+
+
 def _rounding(attribute: Attribute) -> Attribute:
     kind = attribute.type
-    if kind is None or kind.family not in (Family.DATETIME, Family.TIME):
-        return attribute
-    return replace(attribute, type=replace(kind, rounds=True))
+    return attribute if kind is None else replace(attribute, type=replace(kind, rounds=True))
 
 
 def _external_store(

@@ -166,7 +166,8 @@ def _fill(found: Translation, source: str, types: str) -> None:
     pieces = whole.pieces
     if call_name(tree) in ("SUM", "AVG") and type(tree.this).__name__ != "Column":
         # Its many digits are a text otherwise, which no type of an attribute makes a number again.
-        pieces = ("CAST(", *pieces, " AS NUMERIC)")
+        # A mean is no integer, whatever it comes to.
+        pieces = ("CAST(", *pieces, " AS REAL)" if call_name(tree) == "AVG" else " AS NUMERIC)")
     found.pieces, found.kind = ("(", *pieces, ")"), whole.kind
 
 
