@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
+from dj_dagster.relational.user_sql import temporal
+from dj_dagster.relational.user_sql.operations import quotient
 from dj_dagster.relational.user_sql.values import EXACT, rounded
 
 
@@ -70,12 +75,10 @@ class _Sum:
 
 class _Mean(_Sum):
     def finalize(self) -> Any:
-        """Return the mean with four digits more than the numbers have, null of nothing."""
+        """Return the mean with all digits that the server keeps, null of nothing."""
         if not self._count:
             return None
-        total = Decimal(self._sum)
-        mean = EXACT.divide(total, Decimal(self._count))
-        return _number(rounded(mean, 4 - int(total.as_tuple()[2])))
+        return _number(quotient(Decimal(self._sum), Decimal(self._count)))
 
 
 def _number(value: int | Decimal) -> Any:
@@ -83,6 +86,63 @@ def _number(value: int | Decimal) -> Any:
         return value if -(2**63) <= value < 2**63 else str(value)
     found = value.normalize(EXACT)
     return float(found) if len(found.as_tuple()[1]) <= 15 else str(value)
+
+
+def shown(value: Any, scale: int) -> Any:
+    """Return an exact number with so many digits after the point."""
+    if value is None:
+        return None
+    found = rounded(Decimal(str(value)), scale)
+    return _number(found if scale else int(found))
+
+
+class _Least:
+    """The least value of a group, by an order that is not SQLite's own."""
+
+    def __init__(self) -> None:
+        self._found: tuple[Any, Any] | None = None
+
+    def step(self, value: Any, how: str) -> None:
+        """Take a value, and how values are ordered."""
+        if value is None:
+            return
+        place = placed(value, how)
+        if self._found is None or self._is_nearer(place, self._found[0]):
+            self._found = place, value
+
+    def finalize(self) -> Any:
+        """Return the value, null of nothing."""
+        return None if self._found is None else self._found[1]
+
+    def _is_nearer(self, one: Any, other: Any) -> bool:
+        return one < other
+
+
+class _Greatest(_Least):
+    def _is_nearer(self, one: Any, other: Any) -> bool:
+        return one > other
+
+
+def placed(value: Any, how: str) -> Any:
+    """Return what SQLite orders as MySQL orders a value.
+
+    Parameters
+    ----------
+    how
+        ``time``, ``decimal``, or the values of an enum as JSON.
+    """
+    if value is None:
+        return None
+    if how == "time":
+        found = temporal.duration(value)
+        return None if found is None else found // timedelta(microseconds=1)
+    if how == "decimal":
+        return f"{int(EXACT.scaleb(Decimal(str(value)), 30)) + 10**96:097d}"
+    choices = _choices(how)
+    return choices.index(value) if value in choices else -1
+
+
+_choices: Callable[[str], list[str]] = lru_cache(maxsize=100)(json.loads)
 
 
 class _BitOr:
@@ -176,6 +236,8 @@ AGGREGATES: dict[str, tuple[int, Any]] = {
     "dj_var_samp": (1, _SampleVariance),
     "dj_sum": (1, _Sum),
     "dj_avg": (1, _Mean),
+    "dj_min": (2, _Least),
+    "dj_max": (2, _Greatest),
     "dj_bit_or": (1, _BitOr),
     "dj_bit_xor": (1, _BitXor),
     "dj_bit_and": (1, _BitAnd),

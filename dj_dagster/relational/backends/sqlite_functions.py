@@ -13,7 +13,7 @@ from functools import lru_cache, wraps
 from typing import Any, Protocol
 
 from dj_dagster.errors import DataJointError, QueryError
-from dj_dagster.relational.backends.sqlite_aggregates import AGGREGATES
+from dj_dagster.relational.backends.sqlite_aggregates import AGGREGATES, placed, shown
 from dj_dagster.relational.user_sql import json_functions
 from dj_dagster.relational.user_sql.translation import evaluate
 
@@ -43,6 +43,8 @@ def register(connection: Registry) -> None:
     connection.create_function("dj_mysql_now", -1, _told(evaluate))
     # Of two arguments, as the one of SQLAlchemy, which heeds case.
     connection.create_function("regexp", 2, _regexp, deterministic=True)
+    connection.create_function("dj_shown", 2, shown, deterministic=True)
+    connection.create_function("dj_order", 2, placed, deterministic=True)
     connection.create_function("dj_json_value", 2, _json_value, deterministic=True)
     connection.create_function("dj_json_is", 3, _json_is, deterministic=True)
     for name, (count, aggregate) in AGGREGATES.items():

@@ -37,9 +37,11 @@ from dj_dagster.relational.sql.lowered import Lowered
 from dj_dagster.relational.sql.sql_text import written
 from dj_dagster.relational.sql_elements import Element
 from dj_dagster.relational.user_sql.parsing import parse
+from dj_dagster.relational.user_sql.sqlite_values import is_long
 from dj_dagster.relational.values import comparable
 
 _TEXTS = (Family.STRING, Family.ENUM)
+_ORDERED = (Family.ENUM, Family.TIME)
 
 
 class Conditions:
@@ -80,7 +82,19 @@ class Conditions:
                 # A comparison with null is unknown, which for the user means that it fails.
                 return sa.not_(sa.func.coalesce(self.where(inner, over, heading), sa.false()))
 
-    def text(self, text: str, over: Lowered, heading: Heading) -> Element:
+    def order(self, name: str, over: Lowered, heading: Heading) -> Element:
+        """Return what rows are ordered by: an attribute, or SQL of the user."""
+        if name not in heading:
+            return self.text(name, over, heading, ordering=True)
+        kind = heading[name].type
+        own = kind is not None and (kind.family in _ORDERED or is_long(kind))
+        if not own or not self._backend.translates_sql:
+            return over.columns[name]
+        return self.text(f"`{name}`", over, heading, ordering=True)
+
+    def text(
+        self, text: str, over: Lowered, heading: Heading, *, ordering: bool = False
+    ) -> Element:
         """Return SQL of the user over the columns of `over`."""
 
         def missing(name: str) -> UnknownAttributeError:
@@ -88,7 +102,8 @@ class Conditions:
 
         known = {name: over.columns[name] for name in over.columns if name in heading}
         types = {name: heading[name].type for name in known}
-        return written(text, known, types, missing, translated=self._backend.translates_sql)
+        translated = self._backend.translates_sql
+        return written(text, known, types, missing, translated=translated, ordering=ordering)
 
     def json_value(self, path: JSONPath, over: Lowered) -> Element:
         """Return a value inside JSON, as text unless the path names a type."""

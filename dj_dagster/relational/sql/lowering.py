@@ -213,10 +213,7 @@ class Lowering:
         nested = any(parse(text).nested for text in texts)
         if over.opaque & words.union(names) or (nested and not over.plain):
             over = over.wrapped(heading.all_attributes)
-        columns = [
-            over.columns[name] if name in heading else self._conditions.text(name, over, heading)
-            for name in names
-        ]
+        columns = [self._conditions.order(name, over, heading) for name in names]
         order = [
             column.desc() if term.endswith(" DESC") else column.asc()
             for term, column in zip(terms, columns, strict=True)

@@ -13,7 +13,7 @@ from dj_dagster.errors import UnknownAttributeError
 from dj_dagster.model.types import AttributeType
 from dj_dagster.relational.sql_elements import Element, Pieces
 from dj_dagster.relational.user_sql.parsing import Name, Parsed, parse
-from dj_dagster.relational.user_sql.translation import translate, types_text
+from dj_dagster.relational.user_sql.translation import in_order, translate, types_text
 
 
 def written(
@@ -23,6 +23,7 @@ def written(
     missing: Callable[[str], UnknownAttributeError],
     *,
     translated: bool,
+    ordering: bool = False,
 ) -> Element:
     """Return a text as SQL with its attributes spelled out.
 
@@ -32,15 +33,16 @@ def written(
         Gives the error for a name that is none of the columns.
     translated
         Whether the database needs MySQL's SQL in words of its own.
+    ordering
+        Whether rows are to be ordered by it.
     """
     parsed = parse(text)
     found = {} if parsed.nested else _found(parsed, columns, missing)
     if not translated:
         return Pieces(_spelled(parsed, columns, found))
     translation = translate(text, types_text({name: types[name] for name in found.values()}))
-    return Pieces(
-        [piece if isinstance(piece, str) else columns[piece.name] for piece in translation.pieces]
-    )
+    pieces = in_order(translation.pieces, translation.order if ordering else "")
+    return Pieces([piece if isinstance(piece, str) else columns[piece.name] for piece in pieces])
 
 
 def _found(

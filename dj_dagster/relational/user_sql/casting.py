@@ -44,7 +44,8 @@ def cast_to(target: Any, kind: Kind) -> tuple[Convert | None, Kind]:
         return (lambda value: float(number(value, kind))), FLOAT
     if name in ("CHAR", "CHARACTER_SET", "VARCHAR", "NCHAR", "TEXT"):
         size = sizes[0] if sizes else None
-        return (lambda value: text(value, kind)[:size]), TEXT
+        # Where a number is wanted, MariaDB takes whole ones.
+        return (lambda value: text(value, kind)[:size]), Kind("text", tag="unclear")
     if name in ("BINARY", "VARBINARY"):
         size = sizes[0] if sizes else None
         return (lambda value: _bytes(value, kind)[:size]), BYTES

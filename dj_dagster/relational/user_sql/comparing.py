@@ -7,6 +7,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
+from dj_dagster.errors import QueryError
 from dj_dagster.relational.user_sql import json_functions, temporal
 from dj_dagster.relational.user_sql.values import (
     FLOAT,
@@ -14,8 +15,11 @@ from dj_dagster.relational.user_sql.values import (
     NULL,
     TEXT,
     Kind,
+    check_zero,
     decimal_kind,
+    fixed,
     number,
+    rounded,
     text,
 )
 
@@ -69,7 +73,7 @@ def common(kinds: Iterable[Kind]) -> Kind | None:
     if families <= {"int", "decimal"}:
         return decimal_kind(scale)
     if families <= {"int", "decimal", "float"}:
-        return FLOAT if FLOAT in known else Kind("float", scale, tag="fixed")
+        return FLOAT if FLOAT in known else fixed(scale)
     if families <= {"date", "datetime"}:
         return Kind("datetime", scale) if "datetime" in families else known[0]
     if len(families) == 1:
@@ -111,11 +115,11 @@ def converters(one: Kind, other: Kind) -> tuple[Convert, Convert] | None:
             return None
         if families & {"int", "decimal", "float"}:
             return _digits_of(one), _digits_of(other)
-        return moment, moment
+        return _read(moment), _read(moment)
     if "time" in families:
         if families & {"int", "decimal", "float"}:
             return _digits_of(one), _digits_of(other)
-        return duration, duration
+        return _read(duration), _read(duration)
     if "moment" in (one.tag, other.tag) and not (one.is_text and other.is_text):
         return None
     if "any" in families:
@@ -131,8 +135,40 @@ def converters(one: Kind, other: Kind) -> tuple[Convert, Convert] | None:
     return _same, _same
 
 
-def compare(one: Any, other: Any) -> int:
+def precision(one: Kind, other: Kind) -> float:
+    """Return how near two numbers are that count as equal: floats of few digits, as they are shown.
+
+    Examples
+    --------
+    >>> precision(fixed(2), decimal_kind(1)), precision(FLOAT, INT)
+    (0.005, 0.0)
+    """
+    numbers = {one.family, other.family} <= {"int", "decimal", "float"}
+    if not numbers or (one.is_exact and other.is_exact) or FLOAT in (one, other):
+        return 0.0
+    return 5 / 10 ** (max(one.scale, other.scale) + 1)
+
+
+def as_shown(convert: Convert, kind: Kind, other: Kind, literal: Any) -> Convert:
+    """Return what first gives a decimal its kind's digits, of which quotients have more.
+
+    Parameters
+    ----------
+    other, literal
+        The kind that it is compared with, exact or else a text that is written there.
+    """
+    if kind.family != "decimal" or not (other.is_exact or isinstance(literal, str)):
+        return convert
+    # Zero keeps its sign, see `check_zero`.
+    return lambda value: convert(rounded(Decimal(value), kind.scale) if value else value)
+
+
+def compare(one: Any, other: Any, nearly: float = 0.0) -> int:
     """Return -1, 0 or 1 for two values that were made comparable."""
+    check_zero(one)
+    check_zero(other)
+    if nearly and abs(float(one) - float(other)) < nearly:
+        return 0
     if isinstance(one, str) is not isinstance(other, str):
         one, other = float(number(one)), float(number(other))
     elif isinstance(one, float) is not isinstance(other, float):
@@ -142,6 +178,21 @@ def compare(one: Any, other: Any) -> int:
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _read(convert: Convert) -> Convert:
+    """Return what also refuses texts that tell no date or time, of which servers make several."""
+
+    def read(value: Any) -> Any:
+        found = convert(value)
+        if found is None and isinstance(value, str):
+            raise QueryError(
+                f"SQL on SQLite: the text {value!r:.60} is compared with a date or time, and is "
+                f"none that SQLite knows."
+            )
+        return found
+
+    return read
 
 
 def _bytes(value: Any) -> bytes:

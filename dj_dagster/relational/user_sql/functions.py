@@ -18,8 +18,10 @@ from typing import Any
 
 from dj_dagster.relational.user_sql import formats, json_functions, temporal
 from dj_dagster.relational.user_sql.values import (
+    BINARY,
     BYTES,
     DATE,
+    EXACT,
     FLOAT,
     INT,
     JSON,
@@ -27,8 +29,10 @@ from dj_dagster.relational.user_sql.values import (
     TEXT,
     UNSIGNED,
     Kind,
+    check_zero,
     cut,
     decimal_kind,
+    fixed,
     floating,
     integer,
     rounded,
@@ -110,11 +114,13 @@ def _substring_index(value: str, between: str, count: int) -> str:
     return between.join(parts[:count] if count > 0 else parts[count:])
 
 
-def locate(part: str, value: str, start: int = 1) -> int:
-    """Return where a text has another, whatever the case, from 1 on; 0 for nowhere."""
+def locate(part: str, value: str, start: int = 1, *, heeds_case: bool = False) -> int:
+    """Return where a text has another, usually whatever the case, from 1 on; 0 for nowhere."""
     if start < 1:
         return 0
-    return value.lower().find(part.lower(), start - 1) + 1
+    if not heeds_case:
+        part, value = part.lower(), value.lower()
+    return value.find(part, start - 1) + 1
 
 
 def _insert(value: str, start: int, length: int, new: str) -> str:
@@ -163,6 +169,7 @@ def _unhex(value: str) -> bytes | None:
 
 
 def _format(value: Any, places: int) -> str:
+    check_zero(value)
     places = min(max(places, 0), MAX_SCALE)
     if isinstance(value, float):
         value = Decimal(repr(_round(value, places)))
@@ -203,9 +210,9 @@ def _round_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
         places = literals[1] if len(kinds) > 1 else 0
         return decimal_kind(kind.scale if places is None else max(0, min(places, MAX_SCALE)))
     if kind.family == "int":
-        return INT
+        return kind
     places = literals[1] if len(kinds) > 1 else 0
-    return FLOAT if places is None else Kind("float", max(0, min(places, 30)), tag="fixed")
+    return FLOAT if places is None else fixed(max(0, places))
 
 
 def _same_number(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
@@ -215,7 +222,9 @@ def _same_number(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
 
 def _whole_number(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
     del literals
-    return INT if kinds[0].is_exact else FLOAT
+    if not kinds[0].is_exact:
+        return fixed(0)
+    return kinds[0] if kinds[0].family == "int" else INT
 
 
 def _power(base: float, exponent: float) -> float:
@@ -263,9 +272,19 @@ def _rand(seed: int | None = None) -> float:
     return random.random() if seed is None else random.Random(seed).random()
 
 
-def _strcmp(one: str, other: str) -> int:
-    a, b = one.casefold(), other.casefold()
+def _strcmp(one: str, other: str, *, heeds_case: bool = False) -> int:
+    a, b = (one, other) if heeds_case else (one.casefold(), other.casefold())
     return (a > b) - (a < b)
+
+
+def _instr(value: str, part: str, *, heeds_case: bool = False) -> int:
+    return locate(part, value, heeds_case=heeds_case)
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return EXACT.abs(value)
+    return integer(abs(value)) if isinstance(value, int) else abs(value)
 
 
 def _ascii(value: bytes) -> int:
@@ -287,10 +306,6 @@ def _quote(value: str | None) -> str:
     if value is None:
         return "NULL"
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _soundless(value: str, pattern: str) -> bool:
-    return re.search(pattern, value, re.IGNORECASE) is not None
 
 
 def _makedate(year: int, day: int) -> date | None:
@@ -424,7 +439,7 @@ def _f(call: Callable[..., Any], takes: str, gives: Kind | KindOf, **more: bool)
 
 
 _MATHS: dict[str, Function] = {
-    "ABS": _f(lambda v: integer(abs(v)) if isinstance(v, int) else abs(v), "n", _same_number),
+    "ABS": _f(_absolute, "n", _same_number),
     "SIGN": _f(lambda v: (v > 0) - (v < 0), "n", INT),
     "CEIL": _f(lambda v: float(math.ceil(v)) if isinstance(v, float) else math.ceil(v), "n",
                _whole_number),
@@ -472,7 +487,7 @@ _TEXTS: dict[str, Function] = {
     "FROM_BASE64": _f(_unbase64, "t", BYTES),
     "HEX": _f(_hex, "r", TEXT),
     "INSERT": _f(_insert, "tiit", TEXT),
-    "INSTR": _f(lambda value, part: locate(part, value), "tt", INT),
+    "INSTR": _f(_instr, "tt", INT),
     "LEFT": _f(_left, "ti", TEXT),
     "LOCATE": _f(locate, "tt|i", INT),
     "LOWER": _f(lambda v: "".join(map(_lower, v)), "t", TEXT),
@@ -480,7 +495,6 @@ _TEXTS: dict[str, Function] = {
     "LTRIM": _f(lambda v: v.lstrip(" "), "t", TEXT),
     "MD5": _f(lambda v: hashlib.md5(v, usedforsecurity=False).hexdigest(), "b", TEXT),
     "QUOTE": _f(_quote, "t", TEXT, nulls=True),
-    "REGEXP_LIKE": _f(_soundless, "tt", INT),
     "REPEAT": _f(lambda v, n: v * max(n, 0), "ti", TEXT),
     "REPLACE": _f(lambda v, old, new: v.replace(old, new) if old else v, "ttt", TEXT),
     "REVERSE": _f(lambda v: v[::-1], "t", TEXT),
@@ -547,13 +561,22 @@ _DATES: dict[str, Function] = {
 
 _JSON: dict[str, Function] = {
     "JSON_EXTRACT": _f(json_functions.extract, "tt*", JSON),
-    "JSON_UNQUOTE": _f(json_functions.unquote, "t", TEXT),
-    "JSON_VALUE": _f(json_functions.value, "tt", TEXT),
+    "JSON_UNQUOTE": _f(json_functions.unquote, "t", BINARY),
+    "JSON_VALUE": _f(json_functions.value, "tt", BINARY),
     "JSON_LENGTH": _f(json_functions.length, "t|t", INT),
     "JSON_CONTAINS_PATH": _f(json_functions.contains_path, "ttt*", INT),
     "JSON_VALID": _f(json_functions.is_valid, "t", INT),
-    "JSON_TYPE": _f(json_functions.type_of, "t", TEXT),
+    "JSON_TYPE": _f(json_functions.type_of, "t", Kind("text", tag="mixed")),
 }
+
+KEEPING = frozenset((
+    "CONCAT", "CONCAT_WS", "ELT", "INSERT", "LEFT", "LOWER", "LPAD", "LTRIM", "QUOTE", "REPEAT",
+    "REPLACE", "REVERSE", "RIGHT", "RPAD", "RTRIM", "SUBSTRING_INDEX", "UPPER",
+))  # fmt: skip
+"""Functions in whose texts case counts if it does in what they are given."""
+
+COMPARING = frozenset(("INSTR", "LOCATE", "STRCMP"))
+"""Functions that compare texts, and take ``heeds_case``."""
 
 FUNCTIONS: Mapping[str, Function] = {**_MATHS, **_TEXTS, **_DATES, **_JSON}
 

@@ -24,9 +24,11 @@ from dj_dagster.relational.user_sql.values import (
     cut,
     decimal_kind,
     exact,
+    fixed,
     floating,
     number,
     text,
+    unsigned_zero,
     whole,
 )
 
@@ -60,20 +62,20 @@ def arithmetic(symbol: str, one: Program, other: Program, kinds: Sequence[Kind])
     """Return the program of an operation on numbers."""
     run = _OPERATIONS[symbol]
     kind = _result_kind(symbol, kinds)
-    return pair(one, other, _without_sign(run) if kind.tag == "unsigned" else run, kind)
+    return pair(one, other, without_sign(run) if kind.tag == "unsigned" else run, kind)
 
 
 def _result_kind(symbol: str, kinds: Sequence[Kind]) -> Kind:
     families = [kind.family for kind in kinds]
     one, other = (kind.scale for kind in kinds)
-    scale = one + other if symbol == "*" else max(one, other)
+    scale = one + other if symbol == "*" and "float" not in families else max(one, other)
     if "any" in families:
         return Kind("any")
     if "float" in families:
         if any(kind == FLOAT for kind in kinds):
             return FLOAT
         # The server writes what was rounded with the digits that it was rounded to.
-        return Kind("float", scale + 4 if symbol == "/" else scale, tag="fixed")
+        return fixed(scale + 4 if symbol == "/" else scale)
     if symbol == "/":
         return decimal_kind(one + 4)
     if "decimal" in families:
@@ -100,10 +102,12 @@ def _checked(how: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
         return signed(how(a, b))
     names: Any = {operator.add: EXACT.add, operator.sub: EXACT.subtract, operator.mul:
                   EXACT.multiply}  # fmt: skip
-    return names[how](Decimal(a), Decimal(b))
+    return unsigned_zero(names[how](Decimal(a), Decimal(b)))
 
 
-def _without_sign(how: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def without_sign(how: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Return an operation that refuses to give less than zero."""
+
     def run(a: Any, b: Any) -> Any:
         found = how(a, b)
         if found is not None and found < 0:
@@ -135,10 +139,10 @@ def _divide(a: Any, b: Any) -> Any:
         return None
     if isinstance(a, float) or isinstance(b, float):
         return floating(float(a) / float(b))
-    return _quotient(Decimal(a), Decimal(b))
+    return quotient(Decimal(a), Decimal(b))
 
 
-def _quotient(a: Decimal, b: Decimal) -> Decimal:
+def quotient(a: Decimal, b: Decimal) -> Decimal:
     """Return a quotient with the digits that the server keeps until it is shown: nines of them."""
     digits = [-int(value.as_tuple()[2]) for value in (a, b)]
     words = [-(-count // 9) * 9 for count in digits]
@@ -155,8 +159,8 @@ _OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def matches(pattern: str, value: str) -> bool:
-    """Whether a text has a match of a regular expression, whatever the case.
+def matches(pattern: str, value: str, *, heeds_case: bool = False) -> bool:
+    """Whether a text has a match of a regular expression, usually whatever the case.
 
     Raises
     ------
@@ -168,7 +172,7 @@ def matches(pattern: str, value: str) -> bool:
         if "[:" in pattern or "[[" in pattern:
             raise QueryError(f"SQL on SQLite: the regular expression {pattern!r} is not supported.")
     try:
-        return re.search(pattern, value, re.IGNORECASE) is not None
+        return re.search(pattern, value, 0 if heeds_case else re.IGNORECASE) is not None
     except re.error as error:
         raise QueryError(f"SQL on SQLite: {pattern!r} is no regular expression: {error}") from error
 
@@ -177,8 +181,8 @@ _CLASSES = {"alpha": "a-zA-Z", "digit": "0-9", "alnum": "a-zA-Z0-9", "space": r"
             "upper": "A-Z", "lower": "a-z", "xdigit": "0-9a-fA-F"}  # fmt: skip
 
 
-def like_pattern(pattern: str, escape: str) -> re.Pattern[str]:
-    """Return what matches texts that are LIKE a pattern."""
+def like_pattern(pattern: str, escape: str, *, heeds_case: bool = False) -> re.Pattern[str]:
+    """Return what matches texts that are LIKE a pattern, usually whatever the case."""
     parts: list[str] = []
     escaped = False
     for char in pattern:
@@ -189,7 +193,8 @@ def like_pattern(pattern: str, escape: str) -> re.Pattern[str]:
             escaped = True
         else:
             parts.append(".*" if char == "%" else ".")
-    return re.compile("".join(parts) + (re.escape(escape) if escaped else ""), re.I | re.S)
+    flags = re.S if heeds_case else re.I | re.S
+    return re.compile("".join(parts) + (re.escape(escape) if escaped else ""), flags)
 
 
 def node_name(node: Any) -> str:
@@ -202,7 +207,40 @@ def alike(programs: Sequence[Program]) -> tuple[list[Run], Kind]:
     kind = comparing.common(program.kind for program in programs)
     if kind is None:
         raise Untranslatable("a choice between values of several kinds")
+    if kind == TEXT:
+        several = all(program.kind.choices for program in programs)
+        # Of an enum MySQL takes the number, MariaDB the text.
+        kind = replace(kind, tag="unclear" if several else collation(programs))
     return [_conforming(program, kind).run for program in programs], kind
+
+
+def collation(programs: Sequence[Program]) -> str:
+    """Return the tag of a text that is made of others; see `Kind`. Texts of JSON heed case."""
+    tags = [_collation(program) for program in programs]
+    if "mixed" in tags or {"binary", "implicit"} <= {*tags}:
+        return "mixed"
+    return "binary" if "binary" in tags else ""
+
+
+def _collation(program: Program) -> str:
+    kind = program.kind
+    if kind.family == "json" or kind.tag in ("binary", "mixed"):
+        return kind.tag or "binary"
+    return "implicit" if kind.family == "text" and program.literal is None else ""
+
+
+def heeds_case(name: str, *programs: Program) -> bool:
+    """Whether case counts where texts are compared.
+
+    Raises
+    ------
+    Untranslatable
+        If that depends on the server.
+    """
+    found = collation(programs)
+    if found == "mixed":
+        raise Untranslatable(f"{name} of a text from JSON and another text")
+    return found == "binary"
 
 
 def _conforming(program: Program, kind: Kind) -> Program:
@@ -265,9 +303,16 @@ def as_number(program: Program) -> Program:
     """Return a program whose values are numbers."""
     if program.kind.is_exact or program.kind.family == "float":
         return program
-    if program.kind.tag == "moment":
-        raise Untranslatable("a number of a text that is a date")
+    check_number(program.kind)
     return mapped(program, lambda value: number(value, program.kind), number_kind(program.kind))
+
+
+def check_number(kind: Kind) -> None:
+    """Raise `Untranslatable` if servers read no number, or different ones, in a text."""
+    if kind.tag == "moment":
+        raise Untranslatable("a number of a text that is a date")
+    if kind.tag == "unclear":
+        raise Untranslatable("the number of CAST AS CHAR, of MIN, MAX or a choice of enums")
 
 
 def rounding(program: Program) -> Program:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from decimal import ROUND_DOWN, Decimal
+from functools import partial
 from typing import Any
 
 from dj_dagster.relational.user_sql import comparing, functions, json_functions, temporal
@@ -21,9 +22,12 @@ from dj_dagster.relational.user_sql.operations import (
     arithmetic,
     as_number,
     as_written,
+    check_number,
+    collation,
     constant,
     digits,
     has_null,
+    heeds_case,
     is_made_text,
     known,
     later,
@@ -43,9 +47,11 @@ from dj_dagster.relational.user_sql.operations import (
     tested,
     unit,
     within,
+    without_sign,
 )
 from dj_dagster.relational.user_sql.parsing import call_name
 from dj_dagster.relational.user_sql.values import (
+    BINARY,
     EXACT,
     FLOAT,
     INT,
@@ -130,6 +136,8 @@ class Compiler:
             return constant(-value.literal, kind)
 
         def run(number_: Any) -> Any:
+            if isinstance(number_, Decimal):
+                return EXACT.minus(number_)
             return integer(-number_) if isinstance(number_, int) else -number_
 
         return mapped(as_number(value), run, numeric_kind(value.kind, kind))
@@ -154,6 +162,8 @@ class Compiler:
             with_point = EXACT.divide(Decimal(a), Decimal(b))
             return signed(int(with_point.to_integral_value(ROUND_DOWN)))
 
+        if "unsigned" in (one.kind.tag, other.kind.tag):
+            return pair(one, other, without_sign(run), UNSIGNED)
         return pair(one, other, run, INT)
 
     def _bits(self, node: Any) -> Program:
@@ -179,30 +189,49 @@ class Compiler:
     def _comparison(self, node: Any) -> Program:
         one, other = self._both(node)
         test = _TESTS[type(node).__name__]
-        order = self._order(one, other)
+        order = self._order(one, other, nearly=True)
         return pair(one, other, lambda a, b: tested(order(a, b), test), INT)
 
-    def _order(self, one: Program, other: Program) -> Callable[[Any, Any], int | None]:
-        """Return what compares values of two programs; null where one is of no such kind."""
+    def _order(
+        self, one: Program, other: Program, *, nearly: bool = False
+    ) -> Callable[[Any, Any], int | None]:
+        """Return what compares values of two programs; null where one is of no such kind.
+
+        Parameters
+        ----------
+        nearly
+            Whether numbers of known digits are equal if they are shown as equal.
+        """
+        families = {one.kind.family, other.kind.family}
+        texts = [p for p in (one, other) if p.kind.is_text and p.literal is None]
+        if "time" in families and texts:
+            raise Untranslatable("comparing a time with a text: use CAST(... AS TIME)")
+        if not families.isdisjoint(("int", "decimal", "float")):
+            check_number(one.kind)
+            check_number(other.kind)
+        precision = comparing.precision(one.kind, other.kind) if nearly else 0.0
         pair = comparing.converters(one.kind, other.kind)
         if pair is None:
             raise Untranslatable(
                 f"comparing a value of kind {one.kind.family} with one of kind {other.kind.family}"
             )
         first, second = pair
+        if nearly:
+            first = comparing.as_shown(first, one.kind, other.kind, other.literal)
+            second = comparing.as_shown(second, other.kind, one.kind, one.literal)
         for program, convert in ((one, first), (other, second)):
             if program.literal is not None and convert(program.literal) is None:
                 raise Untranslatable(f"{program.literal!r} as a date or time")
 
         def order(a: Any, b: Any) -> int | None:
             a, b = first(a), second(b)
-            return None if a is None or b is None else comparing.compare(a, b)
+            return None if a is None or b is None else comparing.compare(a, b, precision)
 
         return order
 
     def _null_safe(self, node: Any) -> Program:
         one, other = self._both(node)
-        order = self._order(one, other)
+        order = self._order(one, other, nearly=True)
 
         def run(row: Row) -> int:
             a, b = one.run(row), other.run(row)
@@ -291,18 +320,24 @@ class Compiler:
                 raise Untranslatable("ESCAPE")
         one, other = self._both(node)
         negate = bool(node.args.get("negate"))
+        case = heeds_case("LIKE", one, other)
 
         def run(a: Any, b: Any) -> int:
-            pattern = like_pattern(text(b, other.kind), escape)
+            pattern = like_pattern(text(b, other.kind), escape, heeds_case=case)
             return int((pattern.fullmatch(text(a, one.kind)) is not None) is not negate)
 
         return pair(one, other, run, INT)
 
     def _regexp(self, node: Any) -> Program:
-        one, other = self._both(node)
-        return pair(
-            one, other, lambda a, b: int(matches(text(b, other.kind), text(a, one.kind))), INT
-        )
+        return self._matched(*self._both(node))
+
+    def _matched(self, one: Program, other: Program) -> Program:
+        case = heeds_case("REGEXP", one, other)
+
+        def run(a: Any, b: Any) -> int:
+            return int(matches(text(b, other.kind), text(a, one.kind), heeds_case=case))
+
+        return pair(one, other, run, INT)
 
     def _if(self, node: Any) -> Program:
         no = node.args.get("false")
@@ -364,13 +399,14 @@ class Compiler:
         letter = "b" if value.kind.family == "bytes" else "t"
         rest = [self.compile(part) for name in ("start", "length") if (part := node.args.get(name))]
         places = [argument(part, "i") for part in rest]
-        kind = value.kind if letter == "b" else TEXT
+        kind = value.kind if letter == "b" else replace(TEXT, tag=collation([value]))
         return strict([argument(value, letter), *places], functions.substring, kind)
 
     def _trim(self, node: Any) -> Program:
         value = argument(self.compile(node.this), "t")
         what = node.args.get("expression")
         part = argument(self.compile(what), "t") if what else constant(" ", TEXT)
+        kind = replace(TEXT, tag=collation([value, part]))
         where = str(node.args.get("position") or "BOTH").upper()
 
         def run(given: str, cut_off: str) -> str:
@@ -380,11 +416,10 @@ class Compiler:
                 given = given[: -len(cut_off)]
             return given
 
-        return strict([value, part], run, TEXT)
+        return strict([value, part], run, kind)
 
     def _position(self, node: Any) -> Program:
-        values = [argument(self.compile(v), "t") for v in (node.args["substr"], node.this)]
-        return strict(values, functions.locate, INT)
+        return self._called("LOCATE", [node.args["substr"], node.this])
 
     def _json_arrow(self, node: Any) -> Program:
         from sqlglot import exp
@@ -392,13 +427,13 @@ class Compiler:
         one, other = self._both(node)
         found = strict([argument(v, "t") for v in (one, other)], json_functions.extract, JSON)
         unquotes = isinstance(node, exp.JSONExtractScalar)
-        return mapped(found, json_functions.unquote, TEXT) if unquotes else found
+        return mapped(found, json_functions.unquote, BINARY) if unquotes else found
 
     def _json_value(self, node: Any) -> Program:
         if node.args.get("on_condition"):
             raise Untranslatable("JSON_VALUE with ON EMPTY or ON ERROR")
         paths = [argument(self.compile(v), "t") for v in (node.this, node.args["path"])]
-        found = strict(paths, json_functions.value, TEXT)
+        found = strict(paths, json_functions.value, BINARY)
         returning = node.args.get("returning")
         if not returning:
             return found
@@ -426,9 +461,7 @@ class Compiler:
             raise Untranslatable(f"{name}()")
         values = [self.compile(argument) for argument in given]
         each = letters(function.takes, len(values), name)
-        literals = [value.literal for value in values] + [None]
-        kind = function.gives
-        kind = kind if isinstance(kind, Kind) else kind([v.kind for v in values], literals)
+        kind = self._kind_given(name, function, values, each)
         if name == "QUOTE" and has_null(given[0]):
             raise Untranslatable("QUOTE() of NULL")
         if name in ("TIMESTAMP", "TIME") and is_made_text(values[0], given[0]):
@@ -436,10 +469,34 @@ class Compiler:
         if kind.scale < 0:
             raise Untranslatable(f"{name}() with this format")
         arguments = [argument(v, letter) for v, letter in zip(values, each, strict=True)]
+        call = function.call
+        if name in functions.COMPARING:
+            # Servers heed the case of the text that is searched, not always of what is looked for.
+            searched = values[name == "LOCATE"]
+            case = heeds_case(name, *values)
+            if case and name != "STRCMP" and collation([searched]) != "binary":
+                raise Untranslatable(f"{name}() of a text from JSON in another text")
+            call = partial(call, heeds_case=case)
         if not function.nulls:
-            return strict(arguments, function.call, kind)
+            return strict(arguments, call, kind)
         runs = [argument.run for argument in arguments]
         return Program(lambda row: function.call(*[run(row) for run in runs]), kind)
+
+    def _kind_given(
+        self, name: str, function: functions.Function, values: Sequence[Program], each: str
+    ) -> Kind:
+        """Return the kind of what a function gives."""
+        for value, letter in zip(values, each, strict=True):
+            if letter in "fin":
+                check_number(value.kind)
+        if name in _ROUNDING and values[0].kind.is_temporal:
+            raise Untranslatable(f"{name}() of a date or time")
+        if isinstance(function.gives, Kind):
+            kept = collation(values) if name in functions.KEEPING else ""
+            return replace(function.gives, tag=kept) if kept else function.gives
+        kinds = [number_kind(value.kind) if letter == "n" else value.kind
+                 for value, letter in zip(values, each, strict=True)]  # fmt: skip
+        return function.gives(kinds, [*(value.literal for value in values), None])
 
     def _modulo(self, given: Sequence[Any]) -> Program:
         one, other = (self.compile(part) for part in given)
@@ -456,7 +513,7 @@ class Compiler:
 
     def _nullif(self, given: Sequence[Any]) -> Program:
         one, other = (self.compile(part) for part in given)
-        order = self._order(one, other)
+        order = self._order(one, other, nearly=True)
 
         def run(row: Row) -> Any:
             a, b = one.run(row), other.run(row)
@@ -481,9 +538,11 @@ class Compiler:
         if not numbers and not families <= {"date", "datetime"} and len(families) > 1:
             raise Untranslatable(f"{name}() of values of several kinds")
         values, kind = alike(programs)
+        case = heeds_case(f"{name}()", *programs)
 
         def key(value: Any) -> Any:
-            return (value.casefold(), value) if isinstance(value, str) else value
+            fold = isinstance(value, str) and not case
+            return (value.casefold(), value) if fold else value
 
         def run(*found: Any) -> Any:
             return how(found, key=key)
@@ -493,8 +552,8 @@ class Compiler:
     def _regexp_call(self, given: Sequence[Any]) -> Program:
         if len(given) != 2:
             raise Untranslatable("REGEXP_LIKE() with a match type")
-        one, other = (argument(self.compile(part), "t") for part in given)
-        return strict([other, one], lambda pattern, value: int(matches(pattern, value)), INT)
+        one, other = (self.compile(part) for part in given)
+        return self._matched(one, other)
 
     def _date_add(self, given: Sequence[Any]) -> Program:
         return self._added(given, 1)
@@ -584,6 +643,7 @@ class Compiler:
         )
 
 
+_ROUNDING = ("CEIL", "FLOOR", "ROUND", "TRUNCATE")
 _TESTS: dict[str, Callable[[int, int], bool]] = {
     "EQ": operator.eq, "NEQ": operator.ne, "LT": operator.lt, "LTE": operator.le,
     "GT": operator.gt, "GTE": operator.ge,

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -19,28 +18,32 @@ from dj_dagster.errors import QueryError, QuerySyntaxError
 from dj_dagster.model.types import AttributeType, Family, parse_type
 from dj_dagster.relational.user_sql import precedence, temporal
 from dj_dagster.relational.user_sql.functions import FUNCTIONS, SPELLINGS
-from dj_dagster.relational.user_sql.operations import Program, Untranslatable, node_name
+from dj_dagster.relational.user_sql.operations import Untranslatable, node_name
 from dj_dagster.relational.user_sql.parsing import SIMPLE, Parsed, call_name, parse
 from dj_dagster.relational.user_sql.programs import Compiler
+from dj_dagster.relational.user_sql.sqlite_values import (
+    decoder,
+    encoder,
+    is_long,
+    kind_of,
+    number_text,
+    quoted,
+    runner,
+    temporal_literal,
+)
 from dj_dagster.relational.user_sql.values import (
     ANY,
-    BYTES,
     FLOAT,
     INT,
-    JSON,
     TEXT,
+    UNSIGNED,
     Kind,
     decimal_kind,
     exact,
-    number,
-    rounded,
-    text,
+    fixed,
 )
 
 Run = Callable[[Sequence[Any]], Any]
-EXACT_DIGITS = 15
-"""SQLite keeps decimals of up to this many digits exactly as numbers."""
-
 _COMPARISONS = {"EQ": "=", "NEQ": "<>", "LT": "<", "LTE": "<=", "GT": ">", "GTE": ">="}
 _MIRRORED = {"EQ": "EQ", "NEQ": "NEQ", "LT": "GT", "LTE": "GTE", "GT": "LT", "GTE": "LTE"}
 _SPREADS = {
@@ -88,10 +91,17 @@ Piece = str | Attribute
 
 @dataclass(frozen=True, slots=True)
 class Emitted:
-    """SQL of a part of an expression."""
+    """SQL of a part of an expression.
+
+    Attributes
+    ----------
+    exact
+        The same with all its digits, for larger expressions; empty where it has no others.
+    """
 
     pieces: tuple[Piece, ...]
     kind: Kind
+    exact: tuple[Piece, ...] = ()
 
 
 @dataclass(slots=True)
@@ -102,10 +112,14 @@ class Translation:
     ----------
     programs
         What the function runs, by number.
+    order
+        How ``dj_order`` makes values of it that SQLite orders as MySQL orders these; empty where
+        SQLite does so anyhow.
     """
 
     pieces: tuple[Piece, ...] = ()
     kind: Kind = ANY
+    order: str = ""
     programs: list[Run] = field(default_factory=list)
 
 
@@ -162,13 +176,18 @@ def _fill(found: Translation, source: str, types: str) -> None:
         raise Untranslatable("a list of expressions")
     tree = next(iter(parsed.trees))
     precedence.check(tree)
-    whole = _Translator(source, types, kinds, found.programs).value(tree)
+    translator = _Translator(source, types, kinds, found.programs)
+    whole = translator.value(tree)
     pieces = whole.pieces
-    if call_name(tree) in ("SUM", "AVG") and type(tree.this).__name__ != "Column":
+    is_sum = call_name(tree) == "SUM" and type(tree.this).__name__ != "Column"
+    if whole.exact or is_sum:
         # Its many digits are a text otherwise, which no type of an attribute makes a number again.
         # A mean is no integer, whatever it comes to.
         pieces = ("CAST(", *pieces, " AS REAL)" if call_name(tree) == "AVG" else " AS NUMERIC)")
+    if whole.kind.tag == "fixed":
+        pieces = ("round(", *pieces, f", {whole.kind.scale})")
     found.pieces, found.kind = ("(", *pieces, ")"), whole.kind
+    found.order = translator.order(tree, whole.kind)
 
 
 def evaluate(source: str, types: str, place: int, *values: Any) -> Any:
@@ -214,17 +233,13 @@ def _passed(parsed: Parsed) -> str:
             if name not in _PLAIN_NODES or (call and call not in _PLAIN_CALLS):
                 raise Untranslatable(f"{node_name(node)} beside a SELECT")
 
-    def quoted(match: re.Match[str]) -> str:
+    def unescaped(match: re.Match[str]) -> str:
         if match[0][0] == "`":
             return match[0]
         inside = re.sub(r"\\(.)|''|\"\"", lambda m: m[1] or m[0][0], match[0][1:-1])
-        return _quoted(inside)
+        return quoted(inside)
 
-    return f"({_STRING.sub(quoted, parsed.source)})"
-
-
-def _quoted(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+    return f"({_STRING.sub(unescaped, parsed.source)})"
 
 
 class _Translator:
@@ -235,7 +250,7 @@ class _Translator:
         kinds: Mapping[str, str | None],
         programs: list[Run],
     ) -> None:
-        self._call = f"({_quoted(source)}, {_quoted(types)}, "
+        self._call = f"({quoted(source)}, {quoted(types)}, "
         self._types = {
             name: None if kind is None else _parsed_type(kind) for name, kind in kinds.items()
         }
@@ -252,7 +267,7 @@ class _Translator:
 
     def _column(self, node: Any) -> Emitted:
         name = self._name(node)
-        return Emitted((Attribute(name),), _kind_of(self._types[name]))
+        return Emitted((Attribute(name),), kind_of(self._types[name]))
 
     def _name(self, node: Any) -> str:
         if node.table:
@@ -279,7 +294,7 @@ class _Translator:
         from sqlglot import exp
 
         inner = node.this if isinstance(node, exp.Paren) else node
-        if isinstance(inner, exp.Column) and _kind_of(self._types[self._name(inner)]).choices:
+        if isinstance(inner, exp.Column) and kind_of(self._types[self._name(inner)]).choices:
             return self._program(inner, "float").pieces
         return self.value(node).pieces
 
@@ -295,24 +310,28 @@ class _Translator:
         one, other = _bare(node.this), _bare(node.expression)
         if not _is_simple(one):
             one, other, operator = other, one, _MIRRORED[operator]
-        pair = self._pair(one, other)
+        pair = self._pair(one, other, by_order=operator not in ("EQ", "NEQ"))
         if pair is None:
             return None
         first, second = pair
         return Emitted(("(", *first, f" {_COMPARISONS[operator]} ", *second, ")"), INT)
 
-    def _pair(self, one: Any, other: Any) -> tuple[tuple[Piece, ...], tuple[Piece, ...]] | None:
+    def _pair(
+        self, one: Any, other: Any, *, by_order: bool = False
+    ) -> tuple[tuple[Piece, ...], tuple[Piece, ...]] | None:
         """Return two sides that SQLite compares as MySQL does, None where it does not."""
         if not _is_simple(one):
             return None
         left = self.value(one)
+        if left.exact or left.kind.tag == "fixed" or (by_order and left.kind.family == "time"):
+            return None
         if _is_simple(other):
             right = self.value(other)
             same = left.kind == right.kind and left.kind.family != "json"
             numbers = _is_plain_number(left.kind) and _is_plain_number(right.kind)
             texts = left.kind.family == right.kind.family == "text"
             both = (same or numbers or texts) and self._is_short(one) and self._is_short(other)
-            return (left.pieces, right.pieces) if both else None
+            return (left.pieces, right.pieces) if both and not right.exact else None
         literal = _literal(other)
         written = None if literal is None else self._literal_for(one, left.kind, literal)
         return None if written is None else (left.pieces, (written,))
@@ -324,8 +343,7 @@ class _Translator:
         if not isinstance(node, exp.Column):
             return True
         kind = self._types[self._name(node)]
-        is_long = kind is not None and kind.family is Family.DECIMAL and (kind.size or 65) > 15
-        return not is_long
+        return kind is None or not is_long(kind)
 
     def _literal_for(self, node: Any, kind: Kind, literal: Any) -> str | None:
         """Return a literal as SQLite would have to have it to be equal to a value."""
@@ -333,19 +351,19 @@ class _Translator:
         if family in ("int", "float", "decimal"):
             if not self._is_short(node):
                 return None
-            return _number_text(exact(literal) if isinstance(literal, str) else literal)
+            return number_text(exact(literal) if isinstance(literal, str) else literal)
         if not isinstance(literal, str):
             return None
         if family == "text":
-            return None if "\0" in literal else _quoted(literal)
+            return None if "\0" in literal else quoted(literal)
         if family == "bytes" and self._is_uuid(node):
-            return _quoted(literal)
+            return quoted(literal)
         if not kind.is_temporal:
             return None
         found = temporal.duration(literal) if family == "time" else temporal.moment(literal)
         if found is None:
             raise Untranslatable(f"{literal!r} as a date or time")
-        return _temporal_literal(found, kind)
+        return temporal_literal(found, kind)
 
     def _is_uuid(self, node: Any) -> bool:
         kind = self._types[self._name(node)]
@@ -353,8 +371,8 @@ class _Translator:
 
     def _between(self, node: Any) -> Emitted | None:
         this = _bare(node.this)
-        low = self._pair(this, _bare(node.args["low"]))
-        high = self._pair(this, _bare(node.args["high"]))
+        low = self._pair(this, _bare(node.args["low"]), by_order=True)
+        high = self._pair(this, _bare(node.args["high"]), by_order=True)
         if low is None or high is None:
             return None
         return Emitted(("(", *low[0], " BETWEEN ", *low[1], " AND ", *high[1], ")"), INT)
@@ -376,9 +394,9 @@ class _Translator:
         if not _is_simple(this) or not isinstance(pattern, str) or not pattern.isascii():
             return None
         left = self.value(this)
-        if left.kind.family != "text" or node.args.get("negate"):
+        if left.kind.family != "text" or left.kind.tag or node.args.get("negate"):
             return None
-        like = f" LIKE {_quoted(pattern)} ESCAPE '\\')"
+        like = f" LIKE {quoted(pattern)} ESCAPE '\\')"
         return None if "\0" in pattern else Emitted(("(", *left.pieces, like), INT)
 
     def _called(self, node: Any) -> Emitted | None:
@@ -394,7 +412,7 @@ class _Translator:
 
     def _plain(self, node: Any) -> tuple[Piece, ...]:
         literal = _literal(node)
-        return (_quoted(literal),) if isinstance(literal, str) else self.value(node).pieces
+        return (quoted(literal),) if isinstance(literal, str) else self.value(node).pieces
 
     def _aggregate(self, name: str, given: Sequence[Any]) -> Emitted:
         from sqlglot import exp
@@ -409,23 +427,64 @@ class _Translator:
         value = self.value(given[0])
         kind = value.kind
         if name in ("MIN", "MAX", "ANY_VALUE"):
-            function = "min" if name == "ANY_VALUE" else name.lower()
-            # Of one argument only it is an aggregate.
-            return Emitted((f"{function}({distinct}", *value.pieces, ")"), kind)
+            return self._extreme("MIN" if name == "ANY_VALUE" else name, given[0], value)
         if name in _BITS:
             number_ = self._program(given[0], "whole")
-            return Emitted((f"{_BITS[name]}(", *number_.pieces, ")"), INT)
+            return Emitted((f"{_BITS[name]}(", *number_.pieces, ")"), UNSIGNED)
         if kind.is_temporal:
             raise Untranslatable(f"{name}() of dates or times")
         if not kind.is_exact and kind.family not in ("float", "any"):
-            value, kind = self._program(given[0], "float"), FLOAT
+            kind = fixed(0) if kind.choices else FLOAT
+            value = self._program(given[0], "float")
+        is_made = self._is_made(given[0], kind) and not distinct
+        if is_made:
+            value = self._program(given[0], "exact")
+        scale = kind.scale if name == "SUM" else kind.scale + 4
         if name in _SPREADS:
-            return Emitted((f"{_SPREADS[name]}({distinct}", *value.pieces, ")"), FLOAT)
+            kind = kind if kind in (ANY, FLOAT) else fixed(scale)
+            return Emitted((f"{_SPREADS[name]}({distinct}", *value.pieces, ")"), kind)
         exactly = kind.is_exact
         function = f"dj_{name.lower()}" if exactly else name.lower()
         if exactly:
-            kind = decimal_kind(kind.scale + 4 if name == "AVG" else kind.scale)
-        return Emitted((f"{function}({distinct}", *value.pieces, ")"), kind)
+            kind = decimal_kind(scale)
+        elif kind.tag == "fixed":
+            kind = fixed(scale)
+        pieces = (f"{function}({distinct}", *value.pieces, ")")
+        has_more = is_made or (exactly and name == "AVG")
+        return _with_more(pieces, kind) if has_more else Emitted(pieces, kind)
+
+    def _is_made(self, node: Any, kind: Kind) -> bool:
+        """Whether values are exact numbers that may have more digits than are shown."""
+        return kind.family == "decimal" and not _is_leaf(_bare(node))
+
+    def _extreme(self, name: str, node: Any, value: Emitted) -> Emitted:
+        """Return the least or the greatest value of a group; of enums it is a text's."""
+        kind = value.kind
+        order = "" if kind.choices else self.order(node, kind)
+        order = "decimal" if self._is_made(node, kind) else order
+        if kind.choices:
+            # Servers take its number in some places, in others a text's.
+            kind = Kind("text", tag="unclear")
+        if order:
+            call = f"dj_{name.lower()}("
+            if self._is_made(node, kind):
+                pieces = (call, *self._program(node, "exact").pieces, ", 'decimal')")
+                return _with_more(pieces, kind)
+            return Emitted((call, *value.pieces, f", {quoted(order)})"), kind)
+        # Of one argument only it is an aggregate.
+        return Emitted((f"{name.lower()}(", *value.pieces, ")"), kind)
+
+    def order(self, node: Any, kind: Kind) -> str:
+        """Return how values are to be ordered; see `Translation`."""
+        if kind.family == "time" or (kind.family == "decimal" and not self._is_short(_bare(node))):
+            return kind.family
+        is_sorted = list(kind.choices) == sorted(kind.choices)
+        return "" if is_sorted else json.dumps(kind.choices, ensure_ascii=False)
+
+    def _ordered(self, node: Any) -> tuple[Piece, ...]:
+        """Return what SQLite is to order by."""
+        value = self.value(node)
+        return in_order(value.pieces, self.order(node, value.kind))
 
     def _count(self, distinct: str, given: Sequence[Any]) -> Emitted:
         from sqlglot import exp
@@ -459,11 +518,11 @@ class _Translator:
             "values": len(values),
             "descending": [bool(part.args.get("desc")) for part in order],
         }
-        pieces: list[Piece] = [f"dj_group_concat({_quoted(json.dumps(options))}"]
+        pieces: list[Piece] = [f"dj_group_concat({quoted(json.dumps(options))}"]
         for part in values:
             pieces += [", ", *self._program(part, "text").pieces]
         for part in order:
-            pieces += [", ", *self.value(part.this).pieces]
+            pieces += [", ", *self._ordered(part.this)]
         return Emitted((*pieces, ")"), TEXT)
 
     def _window(self, node: Any) -> Emitted:
@@ -475,6 +534,8 @@ class _Translator:
         kind = _RANKS.get(name)
         if kind is None and (name in _NEIGHBOURS or name in ("MIN", "MAX")):
             kind = self.value(given[0]).kind
+            if name in ("MIN", "MAX") and (kind.choices or self.order(given[0], kind)):
+                raise Untranslatable(f"{name} OVER of times, enums or decimals of many digits")
         elif kind is None and name in ("SUM", "AVG"):
             kind = self.value(given[0]).kind
             scale = kind.scale + (4 if name == "AVG" else 0)
@@ -494,7 +555,7 @@ class _Translator:
         terms: list[Piece] = []
         for part in order.expressions if order else []:
             word = " DESC" if part.args.get("desc") else ""
-            terms += [", ", *self.value(part.this).pieces, word]
+            terms += [", ", *self._ordered(part.this), word]
         over += [" ORDER BY ", *terms[1:]] if terms else []
         call = (f"{name.lower()}(", *pieces[1:], ") OVER (", *over, ")")
         if kind.family == "decimal":
@@ -508,27 +569,22 @@ class _Translator:
         decoders: list[Callable[[Any], Any]] = []
         for leaf in self._leaves(node):
             emitted = self.value(leaf)
+            emitted = Emitted(emitted.exact or emitted.pieces, emitted.kind)
             if emitted.pieces not in given:
                 given[emitted.pieces] = len(given)
-                decoders.append(_decoder(self._leaf_type(leaf), emitted.kind))
+                decoders.append(decoder(emitted.kind))
+                if type(leaf).__name__ == "Column" and self._is_uuid(leaf):
+                    raise Untranslatable("a UUID in a larger expression")
             places[id(leaf)] = (given[emitted.pieces], emitted.kind)
         program = Compiler(places).compile(node)
-        encode, kind = _encoder(program, mode)
+        encode, kind = encoder(program, mode)
         place = len(self._programs)
-        self._programs.append(_runner(program, decoders, encode))
+        self._programs.append(runner(program, decoders, encode))
         function = "dj_mysql" if all(map(_is_pure, node.walk())) else "dj_mysql_now"
         pieces: list[Piece] = [f"{function}{self._call}{place}"]
         for leaf in given:
             pieces += [", ", *leaf]
         return Emitted((*pieces, ")"), kind)
-
-    def _leaf_type(self, node: Any) -> AttributeType | None:
-        from sqlglot import exp
-
-        kind = self._types[self._name(node)] if isinstance(node, exp.Column) else None
-        if kind is not None and kind.family is Family.UUID:
-            raise Untranslatable("a UUID in a larger expression")
-        return kind
 
     def _leaves(self, node: Any) -> Iterator[Any]:
         if _is_leaf(node):
@@ -536,6 +592,16 @@ class _Translator:
             return
         for child in node.iter_expressions():
             yield from self._leaves(child)
+
+
+def in_order(pieces: tuple[Piece, ...], order: str) -> tuple[Piece, ...]:
+    """Return what SQLite is to order by, of an expression; see `Translation`."""
+    return ("dj_order(", *pieces, f", {quoted(order)})") if order else pieces
+
+
+def _with_more(exact: tuple[Piece, ...], kind: Kind) -> Emitted:
+    """Return what has more digits than those of its kind."""
+    return Emitted(("dj_shown(", *exact, f", {kind.scale})"), kind, exact)
 
 
 def _is_leaf(node: Any) -> bool:
@@ -581,111 +647,12 @@ def _literal(node: Any) -> Any:
     return float(node.this) if "e" in node.this.lower() else Decimal(node.this)
 
 
-def _number_text(value: Any) -> str | None:
-    if isinstance(value, float):
-        return repr(value)
-    value = Decimal(value)
-    if value == value.to_integral_value():
-        whole = int(value)
-        return str(whole) if -(2**63) <= whole < 2**63 else repr(float(value))
-    return repr(float(value))
-
-
-def _temporal_literal(found: Any, kind: Kind) -> str | None:
-    """Return a date, moment or time as columns of a kind hold it, None if they hold no such."""
-    if kind.family == "date":
-        is_day = found == datetime(found.year, found.month, found.day)
-        return _quoted(found.date().isoformat()) if is_day else None
-    if kind.family == "time" and not timedelta(0) <= found < timedelta(days=1):
-        return None
-    fits = temporal.round_to(found, kind.scale) == found
-    return _quoted(temporal.text(found, kind.scale)) if fits else None
-
-
 def _is_plain_number(kind: Kind) -> bool:
     return kind.family in ("int", "float", "decimal")
 
 
 def _parsed_type(written: str) -> AttributeType:
     return parse_type("bytes" if written == "<codec>" else written)
-
-
-def _kind_of(kind: AttributeType | None) -> Kind:
-    """Return what is known of an attribute's values from its type."""
-    if kind is None:
-        return ANY
-    scale = kind.size or 0
-    found = {
-        Family.INTEGER: INT, Family.BOOL: INT, Family.FLOAT: FLOAT, Family.STRING: TEXT,
-        Family.ENUM: Kind("text", 0, kind.values), Family.DATE: Kind("date"),
-        Family.DATETIME: Kind("datetime", scale), Family.TIME: Kind("time", scale),
-        Family.DECIMAL: decimal_kind(kind.scale or 0), Family.JSON: JSON,
-    }  # fmt: skip
-    return found.get(kind.family, BYTES)
-
-
-def _decoder(kind: AttributeType | None, of: Kind) -> Callable[[Any], Any]:
-    """Return what makes a value of the expression of one that SQLite has."""
-    del kind
-    match of.family:
-        case "decimal":
-            return lambda value: rounded(Decimal(str(value)), of.scale)
-        case "float":
-            return float
-        case "date":
-            return lambda value: date.fromisoformat(value[:10])
-        case "datetime":
-            return temporal.moment
-        case "time":
-            return temporal.duration
-        case _:
-            return lambda value: value
-
-
-def _runner(
-    program: Program, decoders: Sequence[Callable[[Any], Any]], encode: Callable[[Any], Any]
-) -> Callable[[Sequence[Any]], Any]:
-    def run(values: Sequence[Any]) -> Any:
-        row = [
-            None if value is None else decode(value)
-            for value, decode in zip(values, decoders, strict=True)
-        ]
-        found = program.run(row)
-        return None if found is None else encode(found)
-
-    return run
-
-
-def _encoder(program: Program, mode: str) -> tuple[Callable[[Any], Any], Kind]:
-    """Return what makes a value for SQLite of an expression's, and its kind."""
-    kind = program.kind
-    if mode == "text":
-        return (lambda value: text(value, kind)), TEXT
-    if mode == "float":
-        return (lambda value: float(number(value, kind))), FLOAT
-    if mode == "whole":
-        return (lambda value: _int64(int(rounded(Decimal(exact(value, kind)), 0)))), INT
-    return (lambda value: _encoded(value, kind)), kind
-
-
-def _encoded(value: Any, kind: Kind) -> Any:
-    match value:
-        case int():
-            return _int64(int(value))
-        case Decimal():
-            value = rounded(value, kind.scale) if kind.family == "decimal" else value
-            whole = value == value.to_integral_value() and not kind.scale
-            return _int64(int(value)) if whole else float(value)
-        case date() | timedelta():
-            return temporal.text(value, kind.scale)
-        case _:
-            return value
-
-
-def _int64(value: int) -> int:
-    if -(2**63) <= value < 2**63:
-        return value
-    raise QueryError(f"SQLite holds no integer of more than 64 bits: {value}.")
 
 
 _t: Any = _Translator

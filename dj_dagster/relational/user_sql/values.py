@@ -37,8 +37,10 @@ class Kind:
     choices
         The permitted values of an enum.
     tag
-        ``"unsigned"`` for integers that are, ``"moment"`` for texts that are dates to the
-        server, ``"fixed"`` for floats that are written with all digits of their scale.
+        ``"unsigned"`` for integers that are. ``"fixed"`` for floats that are written with all
+        digits of their scale. Of texts: ``"moment"`` for those that are dates to the server,
+        ``"binary"`` where case counts, ``"mixed"`` where it counts on some servers, ``"unclear"``
+        where servers read different numbers.
     """
 
     family: Family
@@ -65,12 +67,17 @@ class Kind:
 UNSIGNED = Kind("int", tag="unsigned")
 INT, FLOAT, TEXT = Kind("int"), Kind("float"), Kind("text")
 NULL, ANY, JSON, BYTES = Kind("null"), Kind("any"), Kind("json"), Kind("bytes")
-DATE = Kind("date")
+DATE, BINARY = Kind("date"), Kind("text", tag="binary")
 
 
 def decimal_kind(scale: int) -> Kind:
     """Return the kind of exact numbers with so many digits after the point."""
     return Kind("decimal", min(scale, MAX_SCALE))
+
+
+def fixed(scale: int) -> Kind:
+    """Return the kind of floats that are shown with so many digits after the point."""
+    return Kind("float", min(scale, MAX_SCALE), tag="fixed")
 
 
 def number(value: Any, kind: Kind = ANY) -> Any:
@@ -114,12 +121,29 @@ def whole(value: Any, kind: Kind = ANY) -> int:
 
 def rounded(value: Decimal, scale: int) -> Decimal:
     """Return a decimal with so many digits after the point."""
-    return value.quantize(Decimal(1).scaleb(-scale), ROUND_HALF_UP, EXACT)
+    return unsigned_zero(value.quantize(Decimal(1).scaleb(-scale), ROUND_HALF_UP, EXACT))
 
 
 def cut(value: Decimal, scale: int) -> Decimal:
     """Return a decimal cut to so many digits after the point."""
-    return value.quantize(Decimal(1).scaleb(-scale), ROUND_DOWN, EXACT)
+    return unsigned_zero(value.quantize(Decimal(1).scaleb(-scale), ROUND_DOWN, EXACT))
+
+
+def unsigned_zero(value: Decimal) -> Decimal:
+    """Return a decimal, zero without a sign, as servers have it."""
+    return value if value else abs(value)
+
+
+def check_zero(value: Any) -> None:
+    """Raise QueryError for an exact zero with a sign, which is left by divisions alone.
+
+    To MariaDB it is less than zero and written with its sign, to MySQL it is zero.
+    """
+    if isinstance(value, Decimal) and not value and value.is_signed():
+        raise QueryError(
+            "SQL on SQLite: servers differ in what the remainder (%, MOD) of a negative number is "
+            "where it is zero. Use ABS() or ROUND() of it."
+        )
 
 
 def true(value: Any, kind: Kind = ANY) -> bool | None:
@@ -131,15 +155,11 @@ def true(value: Any, kind: Kind = ANY) -> bool | None:
     return number(value) != 0
 
 
-def _decimal_text(value: Decimal) -> str:
-    # A server's zero has no sign.
-    return f"{value if value else abs(value):f}"
-
-
 def text(value: Any, kind: Kind = ANY) -> str:
     """Return a value that is not null as text."""
+    check_zero(value)
     if kind.family == "decimal" and isinstance(value, int | Decimal):
-        return _decimal_text(rounded(Decimal(value), kind.scale))
+        return f"{rounded(Decimal(value), kind.scale):f}"
     match value:
         case str():
             return value
@@ -148,13 +168,19 @@ def text(value: Any, kind: Kind = ANY) -> str:
         case bool():
             return str(int(value))
         case float():
-            return f"{value or 0.0:.{kind.scale}f}" if kind.tag == "fixed" else _float_text(value)
+            return _fixed_text(value, kind.scale) if kind.tag == "fixed" else _float_text(value)
         case Decimal():
-            return _decimal_text(value)
+            return f"{value:f}"
         case date() | timedelta():
             return temporal.text(value, kind.scale)
         case _:
             return str(value)
+
+
+def _fixed_text(value: float, scale: int) -> str:
+    # Of a large number the server writes the digits that tell it apart, then zeros.
+    digits = Decimal(repr(value)) if abs(value) >= 1e15 else value or 0.0
+    return f"{digits:.{scale}f}"
 
 
 def _float_text(value: float) -> str:
