@@ -533,7 +533,7 @@ _DATES: dict[str, Function] = {
     "SECOND": _f(lambda at: _part(at, _TIME(seconds=1), 60), "h", INT),
     "MICROSECOND": _f(lambda at: _part(at, _MICRO, 1_000_000), "h", INT),
     "DATEDIFF": _f(lambda end, start: (end.date() - start.date()).days, "dd", INT),
-    "DATE_FORMAT": _f(formats.formatted, "dt", TEXT),
+    "DATE_FORMAT": _f(formats.formatted, "dt", Kind("text", tag="whole")),
     "TIME_FORMAT": _f(formats.formatted_time, "ht", Kind("text", tag="moment")),
     "STR_TO_DATE": _f(formats.parsed, "tt", _str_to_date_kind),
     "LAST_DAY": _f(lambda at: at.date().replace(day=monthrange(at.year, at.month)[1]), "d", DATE),

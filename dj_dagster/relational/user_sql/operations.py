@@ -289,7 +289,7 @@ def number_kind(kind: Kind) -> Kind:
         return INT
     if kind.is_temporal:
         return decimal_kind(kind.scale) if kind.scale else INT
-    return FLOAT
+    return fixed(0) if kind.tag == "whole" else FLOAT
 
 
 def numeric_kind(kind: Kind, otherwise: Kind) -> Kind:
@@ -304,7 +304,19 @@ def as_number(program: Program) -> Program:
     if program.kind.is_exact or program.kind.family == "float":
         return program
     check_number(program.kind)
+    if program.kind.tag == "whole":
+        return mapped(program, _whole_number, fixed(0))
     return mapped(program, lambda value: number(value, program.kind), number_kind(program.kind))
+
+
+def _whole_number(value: str) -> float:
+    found = float(number(value))
+    if not found.is_integer():
+        raise QueryError(
+            f"SQL on SQLite: what number MariaDB reads in {value!r:.60}, a text of DATE_FORMAT, "
+            f"depends on the place: use CAST(... AS DECIMAL(20, 6))."
+        )
+    return found
 
 
 def check_number(kind: Kind) -> None:

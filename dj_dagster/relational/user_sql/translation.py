@@ -434,7 +434,7 @@ class _Translator:
         if kind.is_temporal:
             raise Untranslatable(f"{name}() of dates or times")
         if not kind.is_exact and kind.family not in ("float", "any"):
-            kind = fixed(0) if kind.choices else FLOAT
+            kind = fixed(0) if kind.choices or kind.tag == "whole" else FLOAT
             value = self._program(given[0], "float")
         is_made = self._is_made(given[0], kind) and not distinct
         if is_made:

@@ -40,7 +40,7 @@ class Kind:
         ``"unsigned"`` for integers that are. ``"fixed"`` for floats that are written with all
         digits of their scale. Of texts: ``"moment"`` for those that are dates to the server,
         ``"binary"`` where case counts, ``"mixed"`` where it counts on some servers, ``"unclear"``
-        where servers read different numbers.
+        where servers read different numbers, ``"whole"`` where they read whole ones.
     """
 
     family: Family
