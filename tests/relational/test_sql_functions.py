@@ -234,11 +234,13 @@ def test_enums_times_and_decimals_are_ordered_by_their_values(schema: Any) -> No
         longest="max(lasts)",
         shortest="min(lasts)",
         heaviest="max(weight)",
+        together="sum(weight)",
         first="min(size)",
         all="group_concat(n order by size, n)",
     )
     assert found.fetch1() == {
         "longest": hours[1], "shortest": hours[2], "heaviest": Decimal("123456789012345678.25"),
+        "together": Decimal("123456789012345693.75"),
         "first": "big", "all": "2,0,3,1",
     }  # fmt: skip
 

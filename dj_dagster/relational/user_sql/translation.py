@@ -179,7 +179,7 @@ def _fill(found: Translation, source: str, types: str) -> None:
     translator = _Translator(source, types, kinds, found.programs)
     whole = translator.value(tree)
     pieces = whole.pieces
-    is_sum = call_name(tree) == "SUM" and type(tree.this).__name__ != "Column"
+    is_sum = call_name(tree) == "SUM" and translator.is_short(tree.expressions[0])
     if whole.exact or is_sum:
         # Its many digits are a text otherwise, which no type of an attribute makes a number again.
         # A mean is no integer, whatever it comes to.
@@ -330,13 +330,13 @@ class _Translator:
             same = left.kind == right.kind and left.kind.family != "json"
             numbers = _is_plain_number(left.kind) and _is_plain_number(right.kind)
             texts = left.kind.family == right.kind.family == "text"
-            both = (same or numbers or texts) and self._is_short(one) and self._is_short(other)
+            both = (same or numbers or texts) and self.is_short(one) and self.is_short(other)
             return (left.pieces, right.pieces) if both and not right.exact else None
         literal = _literal(other)
         written = None if literal is None else self._literal_for(one, left.kind, literal)
         return None if written is None else (left.pieces, (written,))
 
-    def _is_short(self, node: Any) -> bool:
+    def is_short(self, node: Any) -> bool:
         """Whether a column's values are held by SQLite as what they are."""
         from sqlglot import exp
 
@@ -349,7 +349,7 @@ class _Translator:
         """Return a literal as SQLite would have to have it to be equal to a value."""
         family = kind.family
         if family in ("int", "float", "decimal"):
-            if not self._is_short(node):
+            if not self.is_short(node):
                 return None
             return number_text(exact(literal) if isinstance(literal, str) else literal)
         if not isinstance(literal, str):
@@ -476,7 +476,7 @@ class _Translator:
 
     def order(self, node: Any, kind: Kind) -> str:
         """Return how values are to be ordered; see `Translation`."""
-        if kind.family == "time" or (kind.family == "decimal" and not self._is_short(_bare(node))):
+        if kind.family == "time" or (kind.family == "decimal" and not self.is_short(_bare(node))):
             return kind.family
         is_sorted = list(kind.choices) == sorted(kind.choices)
         return "" if is_sorted else json.dumps(kind.choices, ensure_ascii=False)
