@@ -1,7 +1,7 @@
 """The job that looks for damage in schemas and their stores, by schedule or from the launchpad."""
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dagster import (
@@ -17,6 +17,7 @@ from dagster import (
 )
 from dagster import job as dagster_job
 
+from dj_dagster.orchestration.merging import renamable
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.workflow.checking import Finding, check_schema
 
@@ -46,17 +47,21 @@ def check_job(schemas: Schema | Iterable[Schema], *, read_data: bool = True) -> 
         )
     """
     chosen = [schemas] if isinstance(schemas, Schema) else list(schemas)
+    return renamable(lambda end: _check_job(chosen, end, read_data=read_data))
+
+
+def _check_job(schemas: Sequence[Schema], end: str, *, read_data: bool) -> JobDefinition:
     config = {
         "read_data": Field(
             bool, default_value=read_data, description="Whether to decode and read all."
         )
     }
 
-    @op(name=OP_NAME, config_schema=config)
+    @op(name=OP_NAME + end, config_schema=config)
     def check(context: OpExecutionContext) -> Output[None]:
         settings: dict[str, Any] = context.op_config
         found: list[Finding] = []
-        for schema in chosen:
+        for schema in schemas:
             for finding in check_schema(
                 schema, read_data=settings["read_data"], say=context.log.info
             ):
@@ -70,7 +75,7 @@ def check_job(schemas: Schema | Iterable[Schema], *, read_data: bool = True) -> 
             raise Failure(f"{len(found)} findings, the first: {found[0]}", figures)
         return Output(None, metadata=figures)
 
-    @dagster_job(name=JOB_NAME, description="Looks for damage in tables and stores.")
+    @dagster_job(name=JOB_NAME + end, description="Looks for damage in tables and stores.")
     def check_schemas_job() -> None:
         check()
 
@@ -89,9 +94,12 @@ def check_schedule(
     read_data
         As of `check_job`.
     """
-    return ScheduleDefinition(
-        name=f"{JOB_NAME}_schedule",
-        job=check_job(schemas, read_data=read_data),
-        cron_schedule=cron,
-        default_status=DefaultScheduleStatus.RUNNING,
+    chosen = [schemas] if isinstance(schemas, Schema) else list(schemas)
+    return renamable(
+        lambda end: ScheduleDefinition(
+            name=f"{JOB_NAME}_schedule{end}",
+            job=_check_job(chosen, end, read_data=read_data),
+            cron_schedule=cron,
+            default_status=DefaultScheduleStatus.RUNNING,
+        )
     )

@@ -17,6 +17,7 @@ from dj_dagster.errors import ConfigurationError, DataJointError, PopulateError
 from dj_dagster.orchestration import (
     PipelineComponent,
     build_definitions,
+    check_schedule,
     garbage_schedule,
     populate_schedule,
     recompute_schedule,
@@ -313,7 +314,9 @@ def test_schedules_in_definitions_of_ones_own_run_the_jobs_of_their_tables(
 ) -> None:
     """The jobs have got other names by the merge, the schedules of a third definition too."""
     both = [
-        build_definitions(each, schedules=[garbage_schedule(each, "0 6 * * *")])
+        build_definitions(
+            each, schedules=[garbage_schedule(each, "0 6 * * *"), check_schedule(each, "0 7 * * *")]
+        )
         for each in (schema, other)
     ]
     own = dg.Definitions(
@@ -331,6 +334,7 @@ def test_schedules_in_definitions_of_ones_own_run_the_jobs_of_their_tables(
         "early": f"populate{ends[0]}",
         f"recompute_weighed{ends[1]}": f"recompute{ends[1]}",
         **{f"collect_garbage_schedule{end}": f"collect_garbage{end}" for end in ends},
+        **{f"check_schemas_schedule{end}": f"check_schemas{end}" for end in ends},
     }
     spread = dg.Definitions(schedules=[populate_schedule("0 3 * * *", ["Made", "Weighed"])])
     with pytest.raises(ConfigurationError, match="populate_made_weighed is for Made, Weighed"):
