@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -33,6 +33,9 @@ from dagster._core.events.log import EventLogEntry
 from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+
+MADE, PLANNED, NOTED = range(3)
+"""Kinds of marks."""
 
 LEAD = 10.0
 """Seconds that a mark's time may be ahead of the clock, where many come in one millisecond."""
@@ -78,8 +81,8 @@ class Mark:
 
     @property
     def kind(self) -> int:
-        """0 for rows that are there, 1 for a plan, 2 for a note: the order of writing."""
-        return 2 if self.note is not None else int(self.planned)
+        """`MADE` for rows that are there, `PLANNED` or `NOTED`."""
+        return NOTED if self.note is not None else int(self.planned)
 
 
 class Clock:
@@ -118,14 +121,28 @@ _CLOCK = Clock()
 def write_marks(instance: DagsterInstance, marks: Iterable[Mark], origin: Origin = Origin()) -> int:
     """Write marks to the event log, and return how many.
 
-    Those of one table are in their order, plans after materialisations and notes at the end.
+    Those of one table are in their order, but for plans, which come first, and for notes, which
+    come last. Dagster keeps in a cache which partitions have events. It reads the number of the
+    last materialisation first, that of the last plan later, and goes on behind the greater one: of
+    materialisations with a plan behind them, all written in between, it would never know.
     """
-    ordered = sorted(marks, key=lambda mark: (tuple(mark.key.path), mark.kind))
-    for (key, _), group in groupby(ordered, key=lambda mark: (mark.key, mark.kind)):
+    given = sorted(marks, key=lambda mark: tuple(mark.key.path))
+    made = {(mark.key, mark.partition) for mark in given if mark.kind == MADE}
+    for key, group in groupby(given, key=lambda mark: mark.key):
         alike = list(group)
         times = _CLOCK.times(key, [mark.time for mark in alike])
-        _store(instance, [_entry(mark, origin, at) for mark, at in zip(alike, times, strict=True)])
-    return len(ordered)
+        timed = sorted(zip(alike, times, strict=True), key=lambda each: _place(each[0], made))
+        for _, some in groupby(timed, key=lambda each: _place(each[0], made)):
+            _store(instance, [_entry(mark, origin, at) for mark, at in some])
+    return len(given)
+
+
+def _place(mark: Mark, made: Container[tuple[AssetKey, str | None]]) -> int:
+    """Return when a mark is written, among others of its table."""
+    if not mark.planned:
+        return mark.kind + 1
+    # Of a partition that has rows already, and is to be shown as failed by others.
+    return 2 if (mark.key, mark.partition) in made else 0
 
 
 def observe(

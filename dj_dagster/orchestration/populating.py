@@ -111,10 +111,10 @@ def populate_table(
                 shown.tell()
     finally:
         notes.close()
-        marks.write()
         # Dagster would show these as failed too if the run fails, although nothing was tried for
-        # them: a later plan of no run takes its plan back.
+        # them: a later plan of no run takes its plan back. As all plans, before marks.
         write_marks(step.instance, withdrawn)
+        marks.write()
     _mark_unmarked(step, graph, node, aging, there)
     if progress.failed:
         step.tell_failed(len(progress.failed))

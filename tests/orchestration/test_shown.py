@@ -9,14 +9,18 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.partitions.context import partition_loading_context
+from dagster._core.storage.partition_status_cache import _build_status_cache
 
 from dj_dagster.orchestration import TableChecks, headless
 from tests.orchestration.conftest import SETTINGS
 from tests.orchestration.lab import Lab, partition, partitions
 from tests.orchestration.running import (
     create_run,
+    execute,
     key_of,
     materialize,
+    repeated,
     requested,
     run_until_quiet,
     statuses,
@@ -32,6 +36,30 @@ def other(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     folder.mkdir()
     with dg.DagsterInstance.local_temp(str(folder), overrides=SETTINGS) as made:
         yield made
+
+
+class Reading:
+    """A reading of a table's partitions that begins now and goes on when `end` is called.
+
+    The web server reads the table's record first and its last plan later, on a busy machine much
+    later, and keeps what it has found in the instance.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance, name: str, grain: str) -> None:
+        self.instance, self.key = instance, key_of(name)
+        self.definition = dg.DynamicPartitionsDefinition(name=grain)
+        names = instance.get_dynamic_partitions(grain)
+        instance.get_status_by_partition(self.key, names, self.definition)
+        self.record = instance.get_asset_records([self.key])[0]
+
+    def end(self) -> None:
+        known = self.record.asset_entry.cached_status
+        with partition_loading_context(dynamic_partitions_store=self.instance):
+            found = _build_status_cache(
+                self.instance, self.key, self.definition, known, self.record
+            )
+        assert found is not None
+        self.instance.update_asset_cached_status_data(self.key, found)
 
 
 def notes(instance: dg.DagsterInstance, name: str, of: str) -> list[str]:
@@ -50,6 +78,28 @@ def numbers(instance: dg.DagsterInstance, name: str, check: str) -> dict[str, An
         return None
     values = {label: each.value for label, each in found.evaluation.metadata.items()}
     return {"passed": found.evaluation.passed, **values}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_marks_that_come_while_dagster_reads_are_shown(
+    lab: Lab, instance: dg.DagsterInstance, again: bool
+) -> None:
+    """A run makes keys, and fails in one; executed again it is for others too, which are there."""
+    defs = lab.definitions()
+    lab.add_sessions(range(6))
+    lab.broken = {2, 4}
+    (request,) = requested(tick(defs, instance))
+    run = submit(defs, instance, request)
+    if again:
+        assert not execute(defs, instance, run)
+        lab.broken = {4}
+        run = repeated(defs, instance, run)
+    reading = Reading(instance, "lab/raw_data", "lab.Session")
+    assert not execute(defs, instance, run)
+    reading.end()
+    failed = {2, 4} - ({2} if again else set())
+    shown = {"MATERIALIZED": partitions({*range(6)} - failed), "FAILED": partitions(failed)}
+    assert statuses(defs, instance, "lab/raw_data") == shown
 
 
 def tick_until(

@@ -12,7 +12,6 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, Response, expect
 
-from tests.services.process import eventually
 from tests.ui.rig import BROKEN, Rig
 
 pytestmark = pytest.mark.timeout(420)
@@ -23,10 +22,6 @@ SORTINGS = {
     "animal=1/session=2/detector=2": BROKEN["Sorting 1 2 2"],
     "animal=2/session=1/detector=3": BROKEN["Sorting 2 1 3"],
 }
-
-# A run is for one partition by its tag, which stands for all. Where Dagster reads that as planned
-# before the step takes it back, and the run as failed after that, it goes on to count it as failed.
-HEALED = [(30, 29, 0), (30, 28, 1)], [(30, 29, 1), (30, 28, 2)]
 
 
 def test_the_partition_list_shows_the_failed_keys_and_no_others(
@@ -63,9 +58,7 @@ def test_a_run_executed_again_from_its_failure_makes_what_failed(rig: Rig, page:
     page.get_by_role("button", name="Re-execute all").locator("xpath=following::button[1]").click()
     with page.expect_response(_launches, timeout=SLOW):
         page.get_by_role("menuitem", name="From failure").click()
-    eventually(lambda: (1, 2, 2) in rig.keys("__quality"), timeout=240)
-    eventually(lambda: rig.counts("quality") in HEALED[0], timeout=120)
-    eventually(lambda: rig.counts("sorting") in HEALED[1], timeout=120)
+    rig.until(quality=(30, 29, 0), sorting=(30, 29, 1))
     assert "animal=1/session=2/detector=2" in failed
     retried = [" ".join(["Sorting", *re.findall(r"\d+", key)]) for key in failed]
     assert rig.calls() - before == Counter([*retried, "Quality 1 2 2"])
