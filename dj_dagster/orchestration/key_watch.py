@@ -198,7 +198,6 @@ class KeyWatch:
         order = [sa.literal_column("_rowid_")] if self._by_row else keys
         # Text of SQLite's comes as bytes: one that is no UTF-8 would be an error of all rows.
         values = [backend.undecoded(column) for column in keys]
-        legible = tuple if backend.checks_values else _legible
         columns = [*order, *values, *(backend.row_digest(part) for part in parts if part)]
         select = sa.select(*columns).select_from(source)
         if last:
@@ -213,7 +212,7 @@ class KeyWatch:
         return [
             _Row(
                 tuple(row[: ends[0]]),
-                legible(row[ends[0] : ends[1]]),
+                backend.legible(row[ends[0] : ends[1]]),
                 Digests(1, *map(int, row[ends[1] :])),
             )
             for row in self._connection.rows(select)
@@ -286,15 +285,3 @@ class KeyWatch:
             return EVERYTHING
         first = self._attributes()[0].name
         return Region(name=first, ranges=tuple(map(self._ranges.bounds, numbers)))
-
-
-def _legible(values: Sequence[Any]) -> tuple[Any, ...]:
-    """Return values with the text that bytes are, themselves where they are none."""
-
-    def text(value: Any) -> Any:
-        try:
-            return value.decode() if isinstance(value, bytes) else value
-        except UnicodeDecodeError:
-            return value
-
-    return tuple(map(text, values))

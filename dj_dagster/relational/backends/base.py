@@ -142,6 +142,10 @@ class Backend(ABC):
         """Return what to select so that text arrives as bytes, where it may be none."""
         return column
 
+    def legible(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        """Return what came of `undecoded` columns, with text for the bytes that are text."""
+        return tuple(values)
+
     @abstractmethod
     def decoder(self, attribute_type: AttributeType) -> Convert | None:
         """Return what turns the driver's value into a Python value, None for nothing to do."""

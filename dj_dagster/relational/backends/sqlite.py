@@ -120,6 +120,10 @@ class SQLiteBackend(Backend):
         is_text = sa.func.typeof(column) == sa.literal_column("'text'")
         return sa.case((is_text, sa.cast(column, sa.LargeBinary)), else_=column)
 
+    def legible(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        """Decode what is UTF-8."""
+        return tuple(map(sqlite_digest.legible, values))
+
     def decoder(self, attribute_type: AttributeType) -> Convert | None:
         """Undo `encoder`."""
         return sqlite_types.decoder(attribute_type)

@@ -35,12 +35,12 @@ def digest(*values: Any) -> int:
     False
     """
     if bytes in map(type, values):
-        values = tuple(map(_text, values))
+        values = tuple(map(legible, values))
     data = repr(values).encode(errors="surrogateescape")
     return zlib.crc32(data) * zlib.crc32(data[::-1]) & MASK
 
 
-def _text(value: Any) -> Any:
+def legible(value: Any) -> Any:
     """Return the text that bytes are, themselves where they are none."""
     try:
         return value.decode() if isinstance(value, bytes) else value
