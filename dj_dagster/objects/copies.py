@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from dj_dagster.errors import ChecksumError, MissingExternalFile, ObjectError
+from dj_dagster.objects.file_store import sync_folder
 from dj_dagster.objects.keeping import is_managed
 from dj_dagster.objects.manifest import manifest_path
 from dj_dagster.objects.store import Stat, Store, checked_path
@@ -137,16 +138,6 @@ def remove_abandoned(folder: Path) -> list[Path]:
             elif left.stat().st_mtime < before:
                 left.unlink()
     return folders
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut; Windows has and needs no such call."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def files_of(store: Store, path: str, schema: str) -> list[tuple[str, Stat]]:

@@ -67,10 +67,10 @@ class FileStore(Store):
             for folder, _, files in os.walk(place):
                 for name in files:
                     _sync(Path(folder) / name)
-                _sync_folder(Path(folder))
+                sync_folder(Path(folder))
             if place.is_file():
                 _sync(place)
-            _sync_folder(place.parent)
+            sync_folder(place.parent)
 
     def get(self, path: str) -> bytes:
         """Return a file's bytes."""
@@ -115,7 +115,7 @@ class FileStore(Store):
                     raise
                 self.put_file(target, origin)
                 origin.unlink(missing_ok=True)
-            _sync_folder(goal.parent)
+            sync_folder(goal.parent)
 
     def delete(self, path: str) -> None:
         """Delete a file; the folders stay."""
@@ -200,7 +200,7 @@ def _replacing(file: Path) -> Generator[BinaryIO]:
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(file.parent)
+    sync_folder(file.parent)
 
 
 def _opened(file: Path) -> BinaryIO:
@@ -226,8 +226,8 @@ def _rename(origin: Path, goal: Path) -> None:
     origin.replace(goal)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a file's new name survive a power cut; Windows has and needs no such call."""
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut; Windows has and needs no such call."""
     if os.name == "posix":
         _sync(folder)
 

@@ -26,14 +26,8 @@ from dj_dagster.errors import (
     TransientError,
     UnknownAttributeError,
 )
-from dj_dagster.objects.copies import (
-    CopiedFile,
-    Copies,
-    copied,
-    files_of,
-    remove_abandoned,
-    sync_folder,
-)
+from dj_dagster.objects.copies import CopiedFile, Copies, copied, files_of, remove_abandoned
+from dj_dagster.objects.file_store import sync_folder
 from dj_dagster.objects.flight import in_flight
 from dj_dagster.objects.store import Stat, Store
 from dj_dagster.objects.sweeping import backing_up
