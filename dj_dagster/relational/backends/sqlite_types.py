@@ -12,9 +12,7 @@ from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.backends import temporal
 from dj_dagster.relational.backends.base import Convert
 from dj_dagster.relational.bounds import shortest_single, with_scale
-
-EXACT_DIGITS = 15
-"""SQLite keeps decimals of up to this many digits exactly as numbers; longer ones are text."""
+from dj_dagster.relational.user_sql.sqlite_values import EXACT_DIGITS
 
 _COLUMN_TYPES = {
     Family.INTEGER: "INTEGER",

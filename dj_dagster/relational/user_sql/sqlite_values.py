@@ -27,7 +27,7 @@ from dj_dagster.relational.user_sql.values import (
 )
 
 EXACT_DIGITS = 15
-"""SQLite keeps decimals of up to this many digits exactly as numbers."""
+"""SQLite keeps decimals of up to this many digits exactly as numbers; longer ones are text."""
 
 
 def is_long(kind: AttributeType) -> bool:
