@@ -14,7 +14,7 @@ import click
 
 from dj_dagster import __version__
 from dj_dagster.defaults import Schema, config, conn
-from dj_dagster.errors import ConfigurationError, DataJointError
+from dj_dagster.errors import DataJointError
 from dj_dagster.local_files import embedded_folder
 from dj_dagster.relational.backup.contents import open_backup
 from dj_dagster.relational.backup.making import ALL_SCHEMAS, make_backup
@@ -278,20 +278,8 @@ def _tell(text: str) -> None:
 
 
 def _schemas(names: Iterable[str]) -> list[Schema]:
-    """Return schemas that are there.
-
-    Raises
-    ------
-    ConfigurationError
-        Naming those that there are.
-    """
-    known = conn().schema_names()
-    for name in names:
-        if name not in known:
-            raise ConfigurationError(
-                f"{conn().url} has no schema {name}; there are {', '.join(known) or 'none'}."
-            )
-    return [Schema(name, create_schema=False) for name in names]
+    """Return schemas that are there, or raise ConfigurationError."""
+    return [Schema(name, create_schema=False) for name in conn().checked_schemas(names)]
 
 
 def _claim(collector: GarbageCollector, schemas: tuple[str, ...]) -> None:

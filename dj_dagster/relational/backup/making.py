@@ -197,18 +197,13 @@ def _made(
 
 def _chosen(connection: Connection, schemas: str | Iterable[str]) -> list[str]:
     """Return the schemas with those that they refer to."""
-    known = connection.schema_names()
     given = [schemas] if isinstance(schemas, str) else list(schemas)
-    names = known if given == [ALL_SCHEMAS] else given
+    known = connection.schema_names()
+    names = known if given == [ALL_SCHEMAS] else connection.checked_schemas(given)
     if not names:
         raise ConfigurationError(
             f"No schema to back up: name one of {', '.join(known) or 'none'}, or '{ALL_SCHEMAS}'."
         )
-    for name in names:
-        if name not in known:
-            raise ConfigurationError(
-                f"{connection.url} has no schema {name}; there are {', '.join(known) or 'none'}."
-            )
     if connection.backend.rolls_back_ddl:
         # All schemas are in one file.
         return known

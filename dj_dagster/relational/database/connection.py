@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.errors import (
+    ConfigurationError,
     ConnectionFailedError,
     LostConnectionError,
     QueryError,
@@ -328,6 +329,22 @@ class Connection(OldConnection, Preferring):
         """Return the names of the schemas in the database."""
         with self.cursor() as session:
             return self.backend.schema_names(session)
+
+    def checked_schemas(self, names: Iterable[str]) -> list[str]:
+        """Return names of schemas, which are all there.
+
+        Raises
+        ------
+        ConfigurationError
+            If one is not, naming those that are.
+        """
+        wanted, known = list(names), self.schema_names()
+        for name in wanted:
+            if name not in known:
+                raise ConfigurationError(
+                    f"{self.url} has no schema {name}; there are {', '.join(known) or 'none'}."
+                )
+        return wanted
 
     def close(self) -> None:
         """Close the pooled connections; the object opens new ones when it is used again."""
