@@ -1,11 +1,10 @@
 """The job that looks for damage in schemas and their stores, by schedule or from the launchpad."""
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dagster import (
-    DefaultScheduleStatus,
     Failure,
     Field,
     JobDefinition,
@@ -17,7 +16,7 @@ from dagster import (
 )
 from dagster import job as dagster_job
 
-from dj_dagster.orchestration.merging import renamable
+from dj_dagster.orchestration.schema_jobs import Schemas, schema_job, schema_schedule
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.workflow.checking import Finding, check_schema
 
@@ -27,7 +26,7 @@ LISTED = 100
 """Findings that the metadata lists, at most."""
 
 
-def check_job(schemas: Schema | Iterable[Schema], *, read_data: bool = True) -> JobDefinition:
+def check_job(schemas: Schemas, *, read_data: bool = True) -> JobDefinition:
     """Return a job that does what the command ``dj-dagster check`` does.
 
     It fails if anything is missing, damaged, orphaned or unreferenced, and its metadata says what.
@@ -46,8 +45,7 @@ def check_job(schemas: Schema | Iterable[Schema], *, read_data: bool = True) -> 
             schema, jobs=[check_job(schema)], schedules=[check_schedule(schema, "0 4 * * 0")]
         )
     """
-    chosen = [schemas] if isinstance(schemas, Schema) else list(schemas)
-    return renamable(lambda end: _check_job(chosen, end, read_data=read_data))
+    return schema_job(schemas, lambda chosen, end: _check_job(chosen, end, read_data=read_data))
 
 
 def _check_job(schemas: Sequence[Schema], end: str, *, read_data: bool) -> JobDefinition:
@@ -82,9 +80,7 @@ def _check_job(schemas: Sequence[Schema], end: str, *, read_data: bool) -> JobDe
     return check_schemas_job
 
 
-def check_schedule(
-    schemas: Schema | Iterable[Schema], cron: str, *, read_data: bool = True
-) -> ScheduleDefinition:
+def check_schedule(schemas: Schemas, cron: str, *, read_data: bool = True) -> ScheduleDefinition:
     """Return a schedule, running from the start, of the job of `check_job`.
 
     Parameters
@@ -94,12 +90,6 @@ def check_schedule(
     read_data
         As of `check_job`.
     """
-    chosen = [schemas] if isinstance(schemas, Schema) else list(schemas)
-    return renamable(
-        lambda end: ScheduleDefinition(
-            name=f"{JOB_NAME}_schedule{end}",
-            job=_check_job(chosen, end, read_data=read_data),
-            cron_schedule=cron,
-            default_status=DefaultScheduleStatus.RUNNING,
-        )
+    return schema_schedule(
+        schemas, JOB_NAME, cron, lambda chosen, end: _check_job(chosen, end, read_data=read_data)
     )

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dagster import (
-    DefaultScheduleStatus,
     Failure,
     Field,
     JobDefinition,
@@ -17,7 +16,7 @@ from dagster import (
 )
 from dagster import job as dagster_job
 
-from dj_dagster.orchestration.merging import renamable
+from dj_dagster.orchestration.schema_jobs import Schemas, schema_job, schema_schedule
 from dj_dagster.relational.garbage.collector import (
     ALL_STORES,
     GRACE,
@@ -34,7 +33,7 @@ LISTED = 100
 
 
 def garbage_job(
-    schemas: Schema | Iterable[Schema],
+    schemas: Schemas,
     *,
     delete: bool = True,
     grace: float = GRACE,
@@ -61,8 +60,10 @@ def garbage_job(
 
         build_definitions(schema, schedules=[garbage_schedule(schema, "0 3 * * *")])
     """
-    chosen = [schemas] if isinstance(schemas, Schema) else list(schemas)
-    return renamable(lambda end: _garbage_job(chosen, end, delete=delete, grace=grace, keep=keep))
+    return schema_job(
+        schemas,
+        lambda chosen, end: _garbage_job(chosen, end, delete=delete, grace=grace, keep=keep),
+    )
 
 
 def _garbage_job(
@@ -102,7 +103,7 @@ def _garbage_job(
 
 
 def garbage_schedule(
-    schemas: Schema | Iterable[Schema], cron: str, *, grace: float = GRACE, keep: float = KEEP
+    schemas: Schemas, cron: str, *, grace: float = GRACE, keep: float = KEEP
 ) -> ScheduleDefinition:
     """Return a schedule, running from the start, with the job of `garbage_job` that it runs.
 
@@ -113,14 +114,11 @@ def garbage_schedule(
     grace, keep
         As of `garbage_job`.
     """
-    chosen = [schemas] if isinstance(schemas, Schema) else list(schemas)
-    return renamable(
-        lambda end: ScheduleDefinition(
-            name=f"{JOB_NAME}_schedule{end}",
-            job=_garbage_job(chosen, end, delete=True, grace=grace, keep=keep),
-            cron_schedule=cron,
-            default_status=DefaultScheduleStatus.RUNNING,
-        )
+    return schema_schedule(
+        schemas,
+        JOB_NAME,
+        cron,
+        lambda chosen, end: _garbage_job(chosen, end, delete=True, grace=grace, keep=keep),
     )
 
 
