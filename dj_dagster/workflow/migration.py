@@ -297,7 +297,7 @@ class Migration:
             return [tuple(row) for row in result] if result.returns_rows else []
 
     def _full(self, name: TableName) -> str:
-        return f"`{name.schema}`.`{name.table}`"
+        return self.connection.backend.full_name(name)
 
     def _quoted(self, table: str) -> str:
         return self._full(TableName(self.schema, table))

@@ -81,7 +81,7 @@ def migration_changes(connection: Connection, schema: str) -> list[ColumnChange]
 def column_lines(connection: Connection, name: TableName) -> dict[str, tuple[str, str]]:
     """Return each column's definition and comment in SQL, as the server shows them."""
     with connection.cursor() as session:
-        quoted = f"`{name.schema}`.`{name.table}`".replace("%", "%%")
+        quoted = connection.backend.full_name(name).replace("%", "%%")
         text = session.exec_driver_sql(f"SHOW CREATE TABLE {quoted}").fetchall()[0][1]
     found = (match for line in text.splitlines() if (match := _LINE.match(line)))
     return {match[1]: (match[2], match[3] or "") for match in found}

@@ -53,7 +53,7 @@ def ensure_jobs(connection: Connection, schema: str) -> TableName:
     name = TableName(schema, TABLE)
     if connection.catalog.raw(name) is None:
         with connection.cursor() as session:
-            statement = _CREATE.format(table=f"`{schema}`.`{TABLE}`", schema=schema)
+            statement = _CREATE.format(table=connection.backend.full_name(name), schema=schema)
             session.exec_driver_sql(statement.replace("%", "%%"))
         connection.catalog.forget(schema)
     return name
@@ -87,7 +87,8 @@ class SharedJobs:
         self._table = table
         self._key = tuple(key)
         self._user = user
-        self._name = f"`{table.schema}`.`{TABLE}`".replace("%", "%%")
+        place = TableName(table.schema, TABLE)
+        self._name = connection.backend.full_name(place).replace("%", "%%")
 
     def statuses(self) -> dict[str, str]:
         """Return the status of each job that the table has there, by the hash of its key."""

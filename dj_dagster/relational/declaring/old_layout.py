@@ -85,7 +85,7 @@ def ensure_external_tables(connection: Connection, plan: PlannedTable) -> None:
 def ensure_external_table(connection: Connection, name: TableName) -> None:
     """Create a table of external objects, unless it is there."""
     if connection.catalog.raw(name) is None:
-        quoted = f"`{name.schema}`.`{name.table}`".replace("%", "%%")
+        quoted = connection.backend.full_name(name).replace("%", "%%")
         with connection.cursor() as session:
             session.exec_driver_sql(_CREATE.format(table=quoted))
         connection.catalog.forget(name.schema)
