@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
@@ -30,7 +30,7 @@ from tests.services.database_server import DatabaseServer, database_server, drop
 from tests.services.mariadb import MariaDBServer, mariadb
 from tests.services.mysql import MySQLServer, mysql
 from tests.services.postgres import postgres
-from tests.services.process import ServiceMissingError
+from tests.services.process import PATIENCE, ServiceMissingError
 from tests.services.s3 import S3Server, bucket_files, s3
 
 T = TypeVar("T")
@@ -228,5 +228,7 @@ def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     """A fresh page of 1440 × 900 pixels."""
     context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(1000 * PATIENCE)
+    expect.set_options(timeout=1000 * PATIENCE)
     yield context.new_page()
     context.close()

@@ -19,6 +19,7 @@ import dj_dagster as dj
 from dj_dagster import default_connection
 from dj_dagster.cli import cli
 from dj_dagster.objects.content import put_content
+from tests.services.process import PATIENCE
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -33,7 +34,7 @@ def run(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedP
         env={**ours, **settings},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 

@@ -69,4 +69,4 @@ def test_a_server_ends_together_with_what_it_started(tmp_path: Path) -> None:
     command = [sys.executable, "-c", f"import os; os.dup2(os.pipe()[0], 0); {parent}"]
     with server(command, log=tmp_path / "log", ready=lambda: accepts(port)):
         assert accepts(port)
-    eventually(lambda: not accepts(port), timeout=5)
+    eventually(lambda: not accepts(port))

@@ -26,6 +26,7 @@ from dj_dagster.objects.codecs import CodecRegistry, ObjectContext
 from dj_dagster.objects.npy_codec import load_arrays
 from dj_dagster.objects.store_settings import FileStoreSettings
 from dj_dagster.objects.stores import Store, Stores
+from tests.services.process import PATIENCE
 
 KEY = {"subject": "a/b", "day": date(2024, 2, 29)}
 FOLDER = "_schema/lab/__scan/subject=a%2Fb/day=2024-02-29"
@@ -216,7 +217,7 @@ def test_arrays_are_loaded_at_once(
     stores: Stores, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refs = [fetched("<npy@>", stored("<npy@>", np.zeros(3), stores), stores) for _ in range(4)]
-    together = threading.Barrier(4, timeout=30)
+    together = threading.Barrier(4, timeout=PATIENCE)
     get = store.get
 
     def meet(path: str) -> bytes:

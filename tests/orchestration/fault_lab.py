@@ -22,7 +22,7 @@ import dagster as dg
 
 from dj_dagster.relational.database.connection import Connection
 from tests.services.database_server import DatabaseServer
-from tests.services.process import accepts, eventually, free_port, server, tail
+from tests.services.process import PATIENCE, accepts, eventually, free_port, server, tail
 
 PIPELINE = '''
 import os, time
@@ -174,7 +174,7 @@ class FaultLab:
             for run_id in instance.get_run_ids(at_work):
                 self._moments.append(time.monotonic())
                 if instance.run_coordinator.cancel_run(run_id):
-                    ended = eventually(lambda r=run_id: _ended(instance, r), timeout=60)
+                    ended = eventually(lambda r=run_id: _ended(instance, r))
                     return ended is dg.DagsterRunStatus.CANCELED
         return False
 
@@ -229,7 +229,7 @@ class FaultLab:
                 for name in ("item", "measured", "analysed")
             }
 
-    def await_all(self, count: int, timeout: float) -> float:
+    def await_all(self, count: int, timeout: float = PATIENCE) -> float:
         """Wait until all rows and marks are there, and no jobs any more; return the seconds."""
         began = time.monotonic()
         wanted = {"item": count, "__measured": count, "__analysed": count}

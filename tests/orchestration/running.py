@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -12,6 +12,7 @@ from dagster._core.storage.dagster_run import DagsterRun
 
 from dj_dagster.orchestration import headless
 from dj_dagster.orchestration.headless import run_assets, run_until_idle
+from tests.services.process import eventually
 
 
 def key_of(name: str) -> dg.AssetKey:
@@ -106,6 +107,25 @@ def run_until_quiet(
 ) -> list[bool]:
     """Tick and execute what is asked for until nothing is; returns the runs' successes."""
     return [run.is_success for run in run_until_idle(defs, instance=instance, max_ticks=ticks)]
+
+
+def run_until(
+    defs: dg.Definitions, instance: dg.DagsterInstance, condition: Callable[[], bool]
+) -> None:
+    """Tick, and execute what is asked for, until a condition holds.
+
+    Raises
+    ------
+    TimeoutError
+        If it does not come to hold.
+    """
+
+    def holds() -> bool:
+        if not condition():
+            run_until_quiet(defs, instance)
+        return condition()
+
+    eventually(holds, every=0.1)
 
 
 def materialize(

@@ -116,7 +116,7 @@ class Changed:
 
     def settle(self) -> None:
         """Tick until nothing is left of the first look, and the server tells changes apart."""
-        eventually(lambda: self.step() or self.is_shown(APPROVED), timeout=120)
+        eventually(lambda: self.step() or self.is_shown(APPROVED))
         until = time.monotonic() + (0 if self.on_sqlite else SETTLED.total_seconds() + 1)
         while time.monotonic() < until:
             self.step()
@@ -240,7 +240,7 @@ CHANGES = {
 def test_a_change_by_our_client_is_seen(changed: Changed, name: str) -> None:
     change = CHANGES[name]
     change.ours(changed)
-    eventually(lambda: changed.step() or changed.is_shown(change.approved), timeout=120)
+    eventually(lambda: changed.step() or changed.is_shown(change.approved))
     assert not change.again or set(changed.calls) == change.approved
 
 
@@ -251,7 +251,5 @@ def test_a_change_by_another_client_is_seen(changed: Changed, name: str) -> None
     changed.outside(*change.outside(changed, *tables))
     # Rows below a key that SQLite's own client has changed stay, without a parent.
     orphans = changed.on_sqlite and name in ("key update", "rename")
-    eventually(
-        lambda: changed.step() or changed.is_shown(change.approved, orphans=orphans), timeout=120
-    )
+    eventually(lambda: changed.step() or changed.is_shown(change.approved, orphans=orphans))
     assert not change.again or set(changed.calls) == change.approved

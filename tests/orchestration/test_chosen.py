@@ -57,9 +57,9 @@ def enter_again(lab: Lab, defs: dg.Definitions, instance: dg.DagsterInstance, se
         return [*instance.get_dynamic_partitions(grain)]
 
     (lab.Session & {"session_id": session}).delete()
-    eventually(lambda: partition(session) not in listed(), timeout=120, every=0.1)
+    eventually(lambda: partition(session) not in listed(), every=0.1)
     lab.add_sessions([session])
-    eventually(lambda: listed()[-1] == partition(session), timeout=120, every=0.1)
+    eventually(lambda: listed()[-1] == partition(session), every=0.1)
 
 
 def made(lab: Lab, table: str = "RawData") -> list[int]:
@@ -106,7 +106,7 @@ def test_a_key_of_a_range_that_is_gone_is_left_out_or_told(
         tick(defs, instance)
         return partition(gone) not in instance.get_dynamic_partitions(grain)
 
-    eventually(is_gone, timeout=120, every=0.1)
+    eventually(is_gone, every=0.1)
     # Dagster itself refuses a range whose end is not there.
     assert execute(defs, instance, run) == bool(wanted)
     assert sorted(made(any_lab)) == wanted

@@ -16,6 +16,7 @@ from dagster.components.testing import create_defs_folder_sandbox
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration import PipelineComponent
 from tests.orchestration.lab import Lab
+from tests.services.process import PATIENCE
 
 DG = Path(sys.executable).with_name("dg")
 
@@ -151,7 +152,7 @@ def test_a_dg_project_scaffolds_and_lists_it(tmp_path: Path, lab: Lab) -> None:
             env={**os.environ, "PYTHONPATH": str(cwd / "src"), "DAGSTER_HOME": ""},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr

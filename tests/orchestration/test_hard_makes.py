@@ -33,6 +33,7 @@ from tests.orchestration.running import (
     execute,
     key_of,
     requested,
+    run_until,
     run_until_quiet,
     start_and_die,
     statuses,
@@ -231,10 +232,7 @@ def test_a_transient_error_is_tried_again_with_growing_pauses(
     insert(pipeline, "lost", "raise", "")
     policy = RetryPolicy(attempts=3, delay=0.2, backoff=2)
     defs = definitions(pipeline, retries=policy)
-    deadline = time.monotonic() + 20
-    while pipeline.calls.count(0) < 3 and time.monotonic() < deadline:
-        run_until_quiet(defs, instance)
-        time.sleep(0.1)
+    run_until(defs, instance, lambda: pipeline.calls.count(0) == 3)
     time.sleep(1)
     run_until_quiet(defs, instance)
     assert pipeline.calls.count(0) == 3

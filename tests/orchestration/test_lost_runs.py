@@ -70,7 +70,7 @@ def test_runs_that_die_without_a_word_are_tried_a_few_times(
 
 def asked(defs: dg.Definitions, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     """Tick until something is asked for: a busy machine looks less often for what is gone."""
-    return eventually(lambda: requested(tick(defs, instance)), timeout=120, every=0.1)
+    return eventually(lambda: requested(tick(defs, instance)), every=0.1)
 
 
 def test_keys_whose_rows_go_again_and_again_are_made_each_time(
@@ -84,7 +84,7 @@ def test_keys_whose_rows_go_again_and_again_are_made_each_time(
         return len(any_lab.Processed()) == 2
 
     for _ in range(4):
-        assert eventually(is_made, timeout=120, every=0.1)
+        assert eventually(is_made, every=0.1)
         any_lab.RawData.delete()
 
 
@@ -192,7 +192,7 @@ def test_run_whose_process_lives_is_left_to_it(
 ) -> None:
     class Waiting(set[int]):
         def __contains__(self, session: object) -> bool:
-            eventually(lab_is_seen.is_set, timeout=60, every=0.02)
+            eventually(lab_is_seen.is_set, every=0.02)
             return False
 
     lab_is_seen = multiprocessing.get_context("fork").Event()
@@ -211,7 +211,7 @@ def test_run_whose_process_lives_is_left_to_it(
     def noted() -> bool:
         return run.run_id in refreshed(instance, run).tags.get("dj_dagster/process", "")
 
-    eventually(noted, timeout=60, every=0.1)
+    eventually(noted, every=0.1)
     assert requested(tick(defs, instance)) == []
     assert refreshed(instance, run).status is dg.DagsterRunStatus.STARTED
     lab_is_seen.set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from tests.orchestration.conftest import SETTINGS
 from tests.orchestration.lab import Lab, partition, partitions
-from tests.orchestration.running import run_until_quiet, statuses, tick
+from tests.orchestration.running import run_until, run_until_quiet, statuses, tick
 
 
 @pytest.fixture
@@ -57,11 +56,7 @@ def test_failures_outside_are_shown_and_what_was_removed_comes_back(
     assert statuses(defs, shared, "lab/raw_data") == shown
     shared.wipe_assets([dg.AssetKey(["lab", "raw_data"])])
     shared.delete_dynamic_partition("lab.Session", partition(2))
-    end = time.monotonic() + 60
-    while statuses(defs, shared, "lab/raw_data") != shown and time.monotonic() < end:
-        tick(defs, shared)
-        time.sleep(0.1)
-    assert statuses(defs, shared, "lab/raw_data") == shown
+    run_until(defs, shared, lambda: statuses(defs, shared, "lab/raw_data") == shown)
     lab.RawData.jobs.ignore({"subject_id": 1, "session_id": 1})
     run_until_quiet(defs, shared)
     assert statuses(defs, shared, "lab/raw_data")["MISSING"] == {partition(1)}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from tests.orchestration.running import (
     materialize,
     repeated,
     requested,
+    run_until,
     run_until_quiet,
     statuses,
     submit,
@@ -106,18 +106,7 @@ def tick_until(
     defs: dg.Definitions, instance: dg.DagsterInstance, wanted: dict[str, set[str]], name: str
 ) -> None:
     """Tick, and run what is asked for, until an asset is shown so; fail when it never is."""
-    wait_until(defs, instance, lambda: statuses(defs, instance, name) == wanted)
-
-
-def wait_until(
-    defs: dg.Definitions, instance: dg.DagsterInstance, condition: Callable[[], bool]
-) -> None:
-    """Tick, and run what is asked for, until a condition holds; fail when it never does."""
-    end = time.monotonic() + 60
-    while not condition() and time.monotonic() < end:
-        run_until_quiet(defs, instance)
-        time.sleep(0.1)
-    assert condition()
+    run_until(defs, instance, lambda: statuses(defs, instance, name) == wanted)
 
 
 def test_failures_of_workers_outside_are_shown_with_their_errors(
@@ -183,7 +172,7 @@ def test_a_failed_key_that_is_entered_again_is_a_new_one(
     assert statuses(defs, instance, raw)["FAILED"] == partitions([1, 2])
     (lab.Session & {"session_id": 1}).delete()
     tick_until(defs, instance, {"MATERIALIZED": {partition(3)}, "FAILED": {partition(2)}}, raw)
-    wait_until(defs, instance, lambda: len(lab.RawData.jobs.errors) == 1)
+    run_until(defs, instance, lambda: len(lab.RawData.jobs.errors) == 1)
     lab.broken = set()
     lab.add_sessions([1])
     wanted = {"MATERIALIZED": partitions([1, 3]), "FAILED": {partition(2)}}
@@ -350,10 +339,7 @@ def test_the_checks_are_evaluated_once_the_sensors_runs_have_ended(
     any_lab.broken = set()
     any_lab.RawData.jobs.errors.delete()
     any_lab.RawData.populate()
-    end = time.monotonic() + 60
-    while not (numbers(instance, raw, "complete") or {})["passed"] and time.monotonic() < end:
-        tick(defs, instance)
-        time.sleep(0.1)
+    run_until(defs, instance, lambda: (numbers(instance, raw, "complete") or {})["passed"])
     assert numbers(instance, raw, "complete") == {
         "passed": True,
         "pending": 0,

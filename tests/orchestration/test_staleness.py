@@ -567,4 +567,4 @@ def test_what_refers_to_a_row_that_came_back_as_it_was_is_current(
         ages = [stale(defs, instance, "lab/later", key)[0] for key in ("thing=1", "thing=2")]
         return len(module.Result()) == 2 and ages == [StaleStatus.FRESH] * 2
 
-    assert eventually(is_back, timeout=120, every=0.1)
+    assert eventually(is_back, every=0.1)

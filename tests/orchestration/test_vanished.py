@@ -33,7 +33,7 @@ def comes_to_show(
         run_until_quiet(defs, instance)
         return statuses(defs, instance, name) == shown
 
-    return eventually(is_shown, timeout=120, every=0.1)
+    return eventually(is_shown, every=0.1)
 
 
 def test_what_hung_on_a_key_that_fails_now(any_lab: Lab, instance: dg.DagsterInstance) -> None:

@@ -26,6 +26,7 @@ from tests.orchestration.running import (
     submit,
     tick,
 )
+from tests.services.process import eventually
 
 NEVER_SWEEP = SensorSettings(sweep=1e9)
 
@@ -181,10 +182,7 @@ def test_marks_tell_of_changes_of_any_client(numbers: Any, database_url: str) ->
     connection = numbers().connection
     marks = ChangeMarks(connection, [numbers().name])
     assert marks.changed() == {numbers().name}
-    deadline = time.monotonic() + 10
-    while marks.changed():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    eventually(lambda: not marks.changed(), every=0.1)
     other = Connection(database_url, safemode=False)
     FreeTable(other, numbers().name).insert(rows(1))
     assert marks.changed() == {numbers().name}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import dj_dagster as dj
-from tests.services.process import free_port
+from tests.services.process import PATIENCE, free_port
 
 
 def item(schema: Any) -> Any:
@@ -152,7 +152,7 @@ def test_many_threads_share_a_connection(schema: Any) -> None:
 
     def work(number: int) -> None:
         try:
-            barrier.wait(timeout=30)
+            barrier.wait(timeout=PATIENCE)
             for n in range(5):
                 with schema.connection.transaction():
                     table.insert1((number * 5 + n, str(number)))
@@ -166,7 +166,7 @@ def test_many_threads_share_a_connection(schema: Any) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=PATIENCE)
     assert not failures
     assert len(table) == 120
 

@@ -19,6 +19,7 @@ from dj_dagster.definition import parse_definition
 from dj_dagster.model.heading import Heading
 from dj_dagster.model.table_name import TableName
 from tests.lab import connect
+from tests.services.process import PATIENCE
 
 ATTRIBUTES = r"""
     i8 = -1 : int8             # it's "quoted"
@@ -364,5 +365,5 @@ def test_two_processes_declare_at_once(
         assert worker.stdin is not None
         worker.stdin.write("\n")
         worker.stdin.flush()
-    results = [worker.communicate(timeout=60) for worker in workers]
+    results = [worker.communicate(timeout=PATIENCE) for worker in workers]
     assert [out.strip() for out, _ in results] == ["16", "16"], results

@@ -15,6 +15,7 @@ import pytest
 import dj_dagster as dj
 from tests.relational import killed_writers
 from tests.relational.faults_lab import check_rows, declare, value
+from tests.services.process import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -22,7 +23,7 @@ REPOSITORY = Path(__file__).parents[2]
 def run(folder: Path, kind: str) -> str:
     command = [sys.executable, "-m", killed_writers.__name__, str(folder), kind]
     done = subprocess.run(
-        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=900, check=False
+        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -36,7 +37,6 @@ def quick_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("kind", "steps"),
     [("insert", 40), ("staged", 40), ("collect", 50), ("empty", 50), ("restore", 20)],

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.services.process import free_port, server, tail
+from tests.services.process import PATIENCE, free_port, server, tail
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def dagster_dev(
     without: Collection[str] = (),
     arguments: Sequence[str] = (),
     log: Path | None = None,
-    timeout: float = 120,
+    timeout: float = PATIENCE,
 ) -> Generator[DagsterDev]:
     """Run `dagster dev` on a free port until the block ends; it is entered when the UI answers.
 
@@ -101,7 +101,7 @@ def graphql(url: str, query: str, **variables: Any) -> dict[str, Any]:
         headers={"Content-Type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
             answer = json.load(response)
     except urllib.error.HTTPError as refusal:
         # The webserver says what is wrong with a query in the body of a 400.

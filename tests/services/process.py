@@ -14,6 +14,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+PATIENCE: float = 300
+"""Seconds that a condition may take; beside other work all may be ten times as slow."""
+
 
 class ServiceMissingError(Exception):
     """A service is not installed; the message is the line that installs it."""
@@ -41,7 +44,7 @@ def server(
     *,
     log: Path,
     ready: Callable[[], bool],
-    timeout: float = 60,
+    timeout: float = PATIENCE,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Generator[subprocess.Popen[bytes]]:
@@ -96,7 +99,7 @@ def _await(
         raise RuntimeError(f"the server ended with code {process.returncode}\n{tail(log)}")
 
 
-def eventually(ask: Callable[[], T], *, timeout: float = 60, every: float = 0.25) -> T:
+def eventually(ask: Callable[[], T], *, timeout: float = PATIENCE, every: float = 0.25) -> T:
     """Ask every so many seconds until the answer is true, and return it.
 
     Raises

@@ -65,11 +65,9 @@ class Demo:
         answer = self.dev.graphql(STATISTICS, key={"path": ["lab", table]})
         return answer["assetNodeOrError"]["partitionStats"]
 
-    def until(self, table: str, *, timeout: float = 90, **expected: int) -> None:
+    def until(self, table: str, **expected: int) -> None:
         """Wait until a table's partition counts are as expected."""
-        eventually(
-            lambda: expected.items() <= self.partitions(table).items(), timeout=timeout, every=0.5
-        )
+        eventually(lambda: expected.items() <= self.partitions(table).items(), every=0.5)
 
     def sql(self, statement: str, *values: Any) -> None:
         """Run SQL on the demo's database, as a client that knows nothing of us."""

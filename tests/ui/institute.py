@@ -67,5 +67,5 @@ def running_institute(folder: Path) -> Generator[Institute]:
     shutil.copy(UI.parents[1] / "dagster.yaml", folder)
     # It is on its own settings, whatever the developer's are.
     without = [name for name in os.environ if name.startswith("DJ_")]
-    with dagster_dev(folder, without=without, timeout=240) as dev:
+    with dagster_dev(folder, without=without) as dev:
         yield Institute(dev, folder)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from playwright.sync_api import Locator, Page, Response
 
-SLOW = 30_000
-"""Milliseconds that a page may take; the first ones load their scripts."""
-
 
 def node(page: Page, name: str) -> Locator:
     """Return a table, or a schema that is closed, in a graph."""
@@ -16,7 +13,7 @@ def node(page: Page, name: str) -> Locator:
 def write(page: Page, config: str) -> None:
     """Write a config into the open launchpad, in the place of what is there."""
     editor = page.locator(".CodeMirror").first
-    editor.click(timeout=SLOW)
+    editor.click()
     page.keyboard.press("ControlOrMeta+A")
     page.keyboard.press("Delete")
     page.keyboard.insert_text(config)
@@ -24,8 +21,8 @@ def write(page: Page, config: str) -> None:
 
 def launch(page: Page) -> None:
     """Press the launchpad's button; the page may be left only once that is answered."""
-    with page.expect_response(_launches, timeout=SLOW):
-        page.get_by_role("button", name="Launch Run").click(timeout=SLOW)
+    with page.expect_response(_launches):
+        page.get_by_role("button", name="Launch Run").click()
 
 
 def _launches(response: Response) -> bool:

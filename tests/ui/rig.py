@@ -103,10 +103,10 @@ class Rig:
         assert found, f"run {run_id} names nothing of {table}"
         return sorted(found)
 
-    def until(self, *, timeout: float = 240, **counts: tuple[int, int, int]) -> None:
+    def until(self, **counts: tuple[int, int, int]) -> None:
         """Wait until the partition counts of some tables are as expected; see `counts`."""
         for table, expected in counts.items():
-            eventually(lambda t=table, e=expected: self.counts(t) == e, timeout=timeout, every=0.5)
+            eventually(lambda t=table, e=expected: self.counts(t) == e, every=0.5)
 
 
 @contextlib.contextmanager

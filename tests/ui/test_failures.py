@@ -9,14 +9,9 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
-import pytest
 from playwright.sync_api import Page, Response, expect
 
 from tests.ui.rig import BROKEN, Rig
-
-pytestmark = pytest.mark.timeout(420)
-
-SLOW = 30_000  # milliseconds; the first pages load their scripts
 
 SORTINGS = {
     "animal=1/session=2/detector=2": BROKEN["Sorting 1 2 2"],
@@ -28,7 +23,7 @@ def test_the_partition_list_shows_the_failed_keys_and_no_others(
     rig: Rig, page: Page, keep: Callable[[str], None]
 ) -> None:
     page.goto(f"{rig.dev.url}/assets/rig/sorting?view=partitions")
-    expect(page.get_by_text("Failed (2)")).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text("Failed (2)")).to_be_visible()
     for status in ("Materialized", "Materializing", "Missing"):
         page.locator("label").filter(has_text=re.compile(rf"{status} \(")).click()
     expect(page.get_by_text("2 Partitions Selected")).to_be_visible()
@@ -42,9 +37,9 @@ def test_the_run_shows_each_failed_key_with_its_error(rig: Rig, page: Page) -> N
         # Which keys share a run depends on when the sensor looked.
         run_id = _open_failed_run(rig, page, "sorting", key)
         page.get_by_placeholder("Filter…").fill(key)
-        expect(page.get_by_text(f"ValueError: {error}").first).to_be_visible(timeout=SLOW)
+        expect(page.get_by_text(f"ValueError: {error}").first).to_be_visible()
         page.get_by_placeholder("Filter…").fill("type:STEP_FAILURE")
-        page.get_by_text("[Show JSON]").first.click(timeout=SLOW)
+        page.get_by_text("[Show JSON]").first.click()
         for failed in rig.failed(run_id, "Sorting"):
             line = f'"rig.Sorting {failed}": "ValueError: {SORTINGS[failed]}"'
             expect(page.get_by_role("dialog").get_by_text(line).first).to_be_visible()
@@ -56,7 +51,7 @@ def test_a_run_executed_again_from_its_failure_makes_what_failed(rig: Rig, page:
     run_id = _open_failed_run(rig, page, "sorting", "animal=1/session=2/detector=2")
     failed = rig.failed(run_id, "Sorting")
     page.get_by_role("button", name="Re-execute all").locator("xpath=following::button[1]").click()
-    with page.expect_response(_launches, timeout=SLOW):
+    with page.expect_response(_launches):
         page.get_by_role("menuitem", name="From failure").click()
     rig.until(quality=(30, 29, 0), sorting=(30, 29, 1))
     assert "animal=1/session=2/detector=2" in failed
@@ -70,26 +65,26 @@ def test_the_failed_key_of_a_table_heals_when_a_person_materialises_it(
     before = rig.calls()
     rig.mend("Recording 1 3")
     page.goto(f"{rig.dev.url}/assets/rig/recording?view=partitions")
-    expect(page.get_by_text("Failed (2)")).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text("Failed (2)")).to_be_visible()
     page.locator("span").get_by_text("animal=1/session=3", exact=True).first.click()
     page.get_by_role("button", name="Materialize").first.click()
-    with page.expect_response(_launches, timeout=SLOW):
+    with page.expect_response(_launches):
         page.get_by_role("button", name="Launch 1 run").click()
     rig.until(recording=(12, 11, 1))
     made = {name: count for name, count in (rig.calls() - before).items() if "Recording" in name}
     assert made == {"Recording 1 3": 1}
     page.reload()
-    expect(page.get_by_text("Materialized (11)")).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text("Materialized (11)")).to_be_visible()
     expect(page.get_by_text("Failed (1)")).to_be_visible()
 
 
 def _open_failed_run(rig: Rig, page: Page, table: str, partition: str) -> str:
     """Go from a failed partition to the run that it failed in; return the run's id."""
     page.goto(f"{rig.dev.url}/assets/rig/{table}?view=partitions")
-    page.locator("span").get_by_text(partition, exact=True).first.click(timeout=SLOW)
+    page.locator("span").get_by_text(partition, exact=True).first.click()
     expect(page.get_by_text("failed, and did not materialize this asset")).to_be_visible()
     page.get_by_role("link", name=re.compile("^[0-9a-f]{8}$")).first.click()
-    expect(page.get_by_text("RUN_FAILURE").first).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text("RUN_FAILURE").first).to_be_visible()
     return page.url.rpartition("/")[2].partition("?")[0]
 
 

@@ -10,15 +10,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-import pytest
 from playwright.sync_api import Locator, Page, Response, expect
 
 from tests.services.process import eventually
 from tests.ui.rig import Rig
 
-pytestmark = pytest.mark.timeout(420)
-
-SLOW = 30_000  # milliseconds; the first pages load their scripts
 CHOSEN = [(3, 2), (3, 4)]
 RECOMPUTE = (
     "ops: {populate_tables: {config: "
@@ -49,7 +45,7 @@ def test_a_backfill_of_what_failed_across_two_grains_is_launched(rig: Rig, page:
 def test_two_grains_stand_side_by_side(rig: Rig, page: Page, keep: Callable[[str], None]) -> None:
     # Some keys may still be on their way.
     for table in ("recording", "sorting"):
-        eventually(lambda t=table: _row(page, rig, t) == rig.counts(t), timeout=60)
+        eventually(lambda t=table: _row(page, rig, t) == rig.counts(t))
     assert _row(page, rig, "session")[0] == len(rig.keys("session"))
     assert rig.counts("sorting")[0] == 3 * len(rig.keys("__cleaned"))
     keep("grains")
@@ -65,23 +61,23 @@ def test_the_finer_grain_has_several_keys_for_each_coarser_one(rig: Rig, page: P
 def test_what_is_there_is_made_again_from_the_launchpad(rig: Rig, page: Page) -> None:
     before, keys = rig.calls(), _of_animal(2, rig.keys("__quality"))
     page.goto(f"{rig.dev.url}/locations/rig/jobs/populate/playground")
-    expect(page.get_by_text("on_existing").first).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text("on_existing").first).to_be_visible()
     page.locator(".CodeMirror").first.click()
     page.keyboard.press("ControlOrMeta+A")
     page.keyboard.insert_text(RECOMPUTE)
-    with page.expect_response(_launches, timeout=SLOW):
+    with page.expect_response(_launches):
         page.get_by_role("button", name="Launch Run").click()
     again = Counter(f"Quality {animal} {session} {n}" for animal, session, n in keys)
-    eventually(lambda: _calls(rig, before, "Quality 2") == again, timeout=180)
+    eventually(lambda: _calls(rig, before, "Quality 2") == again)
     eventually(lambda: _of_animal(2, rig.keys("__quality")) == keys)
 
 
 def test_the_backfills_have_made_their_keys_each_once(
     rig: Rig, page: Page, keep: Callable[[str], None]
 ) -> None:
-    eventually(lambda: rig.keys("__band") == CHOSEN, timeout=180)
+    eventually(lambda: rig.keys("__band") == CHOSEN)
     finer = [(3, 1, detector) for detector in (1, 2, 3)]
-    eventually(lambda: set(rig.keys("__quality")).issuperset(finer), timeout=120)
+    eventually(lambda: set(rig.keys("__quality")).issuperset(finer))
     names = [f"{table} 3 {session}" for table in ("Spectrum", "Band") for _, session in CHOSEN]
     names += [f"{table} 3 1 {n}" for table in ("Sorting", "Quality") for n in (1, 2, 3)]
     calls = rig.calls()
@@ -90,7 +86,7 @@ def test_the_backfills_have_made_their_keys_each_once(
     assert {count for name, count in calls.items() if name.startswith("Quality 2")} == {2}
     assert rig.keys("__spectrum") == CHOSEN
     page.goto(f"{rig.dev.url}/assets/rig/band?view=partitions")
-    expect(page.get_by_text("Materialized (2)")).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text("Materialized (2)")).to_be_visible()
     keep("backfill")
 
 
@@ -100,7 +96,7 @@ def _row(page: Page, rig: Rig, table: str) -> tuple[int, int, int]:
     link = page.locator(f"a[href='/assets/rig/{table}']")
     row = page.locator("[class*=AssetRow_rowGrid]").filter(has=link)
     total = row.get_by_text(re.compile(r"^\d+ partitions$"))
-    expect(total).to_be_visible(timeout=SLOW)
+    expect(total).to_be_visible()
     shown = [int(number) for number in re.findall(r"^\d+$", row.inner_text(), re.MULTILINE)]
     materialized, _, failed, *_ = [*shown, 0, 0, 0]
     return int(total.inner_text().split()[0]), materialized, failed
@@ -113,7 +109,7 @@ def _of_animal(animal: int, keys: Iterable[tuple[int, ...]]) -> list[tuple[int, 
 def _listed(page: Page, rig: Rig, table: str, text: str) -> list[str]:
     """Return the partitions of a table, of those whose names have a text."""
     page.goto(f"{rig.dev.url}/assets/rig/{table}?view=partitions")
-    page.get_by_placeholder("Filter by name…").fill(text, timeout=SLOW)
+    page.get_by_placeholder("Filter by name…").fill(text)
     names = page.locator("span").get_by_text(re.compile("^animal="))
     expect(names.first).to_be_visible()
     return list(dict.fromkeys(names.all_inner_texts()))
@@ -123,13 +119,13 @@ def _materialize(page: Page, rig: Rig, *tables: str) -> Locator:
     """Open the dialog that materialises tables together."""
     page.goto(f"{rig.dev.url}/locations/rig/asset-groups/rig/list")
     for table in tables:
-        page.get_by_test_id(f"checkbox-rig/{table}").locator("xpath=..").click(timeout=SLOW)
+        page.get_by_test_id(f"checkbox-rig/{table}").locator("xpath=..").click()
     page.get_by_role("button", name=re.compile("Materialize selected")).click()
     return page.get_by_role("dialog")
 
 
 def _launch(page: Page, dialog: Locator) -> None:
-    with page.expect_response(_launches, timeout=SLOW) as answer:
+    with page.expect_response(_launches) as answer:
         dialog.get_by_role("button", name=re.compile("^Launch")).click()
     assert "LaunchBackfillSuccess" in answer.value.text()
 

@@ -14,6 +14,7 @@ import pytest
 
 import dj_dagster as dj
 from dj_dagster.workflow.populate import pending_keys, populate_keys
+from tests.services.process import PATIENCE
 
 TABLES = """
 import os
@@ -105,7 +106,7 @@ def test_two_processes_make_no_key_twice(lab: Lab) -> None:
     workers = [lab.worker(0.01) for _ in range(2)]
     for worker in workers:
         lab.start(worker)
-    results = [worker.communicate(timeout=60) for worker in workers]
+    results = [worker.communicate(timeout=PATIENCE) for worker in workers]
     assert sorted(lab.calls()) == list(range(40)), results
     assert len(lab.result) == 40
     assert [worker.returncode for worker in workers] == [0, 0], results
@@ -125,7 +126,7 @@ def test_key_of_a_killed_process_is_pending_again(lab: Lab) -> None:
     assert [key["number"] for key in pending_keys(lab.result())] == [1, 2]
     assert [o.status for o in populate_keys(lab.result(), [{"number": 0}])] == ["reserved"]
     worker.send_signal(signal.SIGKILL)
-    worker.communicate(timeout=30)
+    worker.communicate(timeout=PATIENCE)
     assert len(lab.result) == 0
     assert [key["number"] for key in pending_keys(lab.result())] == [0, 1, 2]
     assert [o.status for o in populate_keys(lab.result())] == ["made"] * 3

@@ -37,14 +37,14 @@ class Lab(Pipeline):
 
     def make(self, table: Any, key: dict[str, Any]) -> None:
         self.begun.touch()
-        eventually(self.free.exists, timeout=60, every=0.02)
+        eventually(self.free.exists, every=0.02)
         table.insert1({**key, "square": 0})
 
     def work(self, pid: int | None = None) -> Any:
         """Start a worker and wait until it makes the key."""
         worker = multiprocessing.get_context("fork").Process(target=self._populate, args=(pid,))
         worker.start()
-        eventually(self.begun.exists, timeout=30, every=0.02)
+        eventually(self.begun.exists, every=0.02)
         return worker
 
     def _populate(self, pid: int | None) -> None:
@@ -84,7 +84,7 @@ def test_live_worker_of_another_container_is_given_time_to_say_so(
     before = lab.job()
     lab.restart()
     assert lab.square.jobs.release_dead() == 0
-    eventually(lambda: lab.job()["scheduled_time"] > before["scheduled_time"], timeout=20)
+    eventually(lambda: lab.job()["scheduled_time"] > before["scheduled_time"])
     # The number that its connection has now is the one that is looked for.
     numbers = lab.square.connection.query("SELECT id FROM information_schema.processlist")
     assert (lab.job()["connection_id"],) in numbers.fetchall()
@@ -111,7 +111,7 @@ def test_dead_worker_is_not_taken_for_the_one_that_has_its_number_now(
     try:
         found = {other.exec_driver_sql("SELECT connection_id()").scalar() for other in others}
         assert number in found
-        assert eventually(lab.square.jobs.release_dead, timeout=20, every=0.2) == 1
+        assert eventually(lab.square.jobs.release_dead, every=0.2) == 1
     finally:
         for other in others:
             other.close()
@@ -145,7 +145,7 @@ def test_lease_of_a_worker_that_died_meanwhile_runs_out_a_little_later(
         worker.join(30)
 
     lab.restart(die)
-    assert eventually(lab.square.jobs.release_dead, timeout=20, every=0.2) == 1
+    assert eventually(lab.square.jobs.release_dead, every=0.2) == 1
     assert lab.statuses() == {0: "pending"}
 
 
