@@ -16,11 +16,12 @@ from dj_dagster.objects.external_pointer import ExternalPointerType
 from dj_dagster.objects.previews import ValuePreview, byte_text
 from dj_dagster.objects.stored_previews import stored_preview
 from dj_dagster.relational.algebra.algebra import Node
+from dj_dagster.relational.algebra.top import Order
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching.decode import Row, decoder_of
 from dj_dagster.relational.fetching.reading import Reading, read
 from dj_dagster.relational.sql.lowering import Lowering
-from dj_dagster.relational.sql.ordering import Order, Window, make_window
+from dj_dagster.relational.sql.ordering import Window, make_window
 from dj_dagster.relational.sql_elements import Element
 
 UNREADABLE = "(cannot be read)"
