@@ -19,6 +19,13 @@ def shown(number: int) -> str:
 
 
 CASES: dict[str, list[Act]] = {
+    "nothing is made below an orphan, which has no partition": [
+        session(1),
+        QUIET,
+        ("rename", "Session", (1, 1), (2, 4)),
+        QUIET,
+        ("outside_delete", "Below", (1, 1)),
+    ],
     "a deleted row of people is shown as missing": [
         session(1),
         QUIET,

@@ -209,15 +209,20 @@ class Truth:
                 self._make(table, key)
 
     def settle(self) -> None:
-        """Make all that is pending and has not failed."""
+        """Make all that is pending, has not failed, and has a partition."""
         for table in COMPUTED:
             self.failed[table] -= self.rows[table].keys()
             for key in self.source(table):
-                if key not in self.rows[table] and key not in self.failed[table]:
+                done = key in self.rows[table] or key in self.failed[table]
+                if not done and self._has_partition(table, key):
                     self._make(table, key)
         for table, failed in self.failed.items():
             possible = {*self.source(table)}
             failed -= {k for k in failed if k not in possible and self._is_taken_back(table, k)}
+
+    def _has_partition(self, table: str, key: Key) -> bool:
+        """Whether the row is there with which the table's grain begins: not below an orphan."""
+        return table == "Fine" or key in self.rows["Session"]
 
     def _is_taken_back(self, table: str, key: Key) -> bool:
         return any(parent_key(table, key, each) not in self.rows[each] for each in ABOVE[table])
