@@ -105,7 +105,10 @@ class Asking:
             self.goes_on = True
             return
         began = time.monotonic()
-        found[node.key], ended = pending_partitions(node, regions, self.held, limit)
+        found[node.key], ended, orphans = pending_partitions(
+            self.watch.graph, node, regions, self.held, limit
+        )
+        self.watch.orphans[node.key] |= orphans
         if regions.whole:
             pause.after(began, self.watch.rows(node))
         if ended:

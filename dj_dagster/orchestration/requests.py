@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 from dagster import AssetKey, DagsterInstance, RunRequest
 from dagster._core.storage.tags import PARTITION_NAME_TAG, PRIORITY_TAG
@@ -13,7 +14,9 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG, PRIORITY_TAG
 from dj_dagster.orchestration.attempts import BATCH_TAG, Attempts, Refusal
 from dj_dagster.orchestration.chosen import run_tags
 from dj_dagster.orchestration.naming import op_name
+from dj_dagster.orchestration.node_keys import present_among
 from dj_dagster.orchestration.regions import Regions
+from dj_dagster.orchestration.registered import beginnings
 from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.orchestration.unfinished import HeldKeys
@@ -44,25 +47,46 @@ class Batch:
 
 
 def pending_partitions(
-    node: TableNode, regions: Regions, held: HeldKeys, limit: int
-) -> tuple[list[str], bool]:
-    """Return partitions to make, and whether these are all.
+    graph: TableGraph, node: TableNode, regions: Regions, held: HeldKeys, limit: int
+) -> tuple[list[str], bool, set[str]]:
+    """Return partitions to make, whether these are all, and some that are left out.
 
     They are in the table's key source, not in the table, without an error, and in no unfinished
-    run.
+    run. Keys below an orphan are left out: their partition went with the row that is gone.
 
     Parameters
     ----------
     regions
         Where to look.
     """
-    if node.grain is None or node.key in held.whole or not regions:
-        return [], not regions
+    grain = node.grain
+    if grain is None or node.key in held.whole or not regions:
+        return [], not regions, set()
     busy = held.of(node.key)
     most = limit + len(busy)
-    keys = node.pending(*regions.restrictions(), limit=most)
-    free = [p for p in node.grain.encode_all(keys) if p not in busy]
-    return free[:limit], len(keys) < most
+
+    def find(*within: list[Any]) -> tuple[list[str], bool]:
+        keys = node.pending(*regions.restrictions(), *within, limit=most)
+        return [p for p in grain.encode_all(keys) if p not in busy], len(keys) < most
+
+    free, ended = find()
+    orphans = set[str]()
+    if roots := _roots(graph, node):
+        orphans = set(free).difference(*(present_among(root, free) for root in roots))
+        if orphans:
+            # Those that fill the limit would hide what comes behind them.
+            free, ended = find([root.table.proj() for root in roots])
+    return free[:limit], ended, orphans
+
+
+def _roots(graph: TableGraph, node: TableNode) -> list[TableNode]:
+    """Return where a table's grain begins, none if it hangs on nothing between."""
+    if node.grain is None:
+        return []
+    roots = beginnings(graph, node.grain)
+    own = {root.key for root in roots}
+    between = {each.key for each in graph.of_grain(node.grain)} - own
+    return roots if node.key in between and between.intersection(node.parents) else []
 
 
 def batches(

@@ -105,6 +105,7 @@ class Upkeep:
                 partitions = possible_in(node, regions)
                 register(self.instance, node.grain, partitions)
                 self.changes += Changes(added=len(partitions))
+                self.watch.retry_orphans(node.grain)
         del self.watch.possible[node.key]
 
     def _find_unmarked(self, node: TableNode) -> None:
@@ -304,6 +305,7 @@ class Upkeep:
         done = next(self.watch.syncs[grain], None)
         if done is None:
             del self.watch.syncs[grain]
+            self.watch.retry_orphans(grain)
             return
         self.changes += done
         if done.removed:

@@ -52,6 +52,8 @@ class Watch:
         Tables, job queues among them, that may have changed since they were looked at.
     pending
         Where keys may have become pending.
+    orphans
+        Partitions that are pending below a row which is gone.
     unmarked
         Where rows may lack their marks.
     unsynced
@@ -102,6 +104,7 @@ class Watch:
     checks: CheckWatch
     dirty: set[TableName] = field(default_factory=set[TableName])
     pending: dict[AssetKey, Regions] = field(default_factory=lambda: defaultdict(Regions))
+    orphans: dict[AssetKey, set[str]] = field(default_factory=lambda: defaultdict(set[str]))
     unmarked: dict[AssetKey, Regions] = field(default_factory=lambda: defaultdict(Regions))
     unsynced: set[Grain] = field(default_factory=set[Grain])
     syncs: dict[Grain, Iterator[Changes]] = field(default_factory=dict[Grain, Iterator[Changes]])
@@ -306,6 +309,12 @@ class Watch:
                 self.retry_all(node)
             else:
                 self.retry(node, map(node.grain.decode, batch.partitions))
+
+    def retry_orphans(self, grain: Grain) -> None:
+        """Look again at what is pending below orphans: their parents may be there again."""
+        for node in self.graph.of_grain(grain):
+            if partitions := self.orphans.pop(node.key, None):
+                self.pending[node.key].add(Region(keys=tuple(map(grain.decode, partitions))))
 
     def _seen(self, name: TableName) -> None:
         self.dirty.discard(name)

@@ -26,6 +26,16 @@ CASES: dict[str, list[Act]] = {
         QUIET,
         ("outside_delete", "Below", (1, 1)),
     ],
+    "nothing is made below an orphan beside others that are made": [
+        session(1),
+        session(2),
+        QUIET,
+        ("rename", "Session", (1, 1), (2, 4)),
+        QUIET,
+        ("truncate", "Below"),
+        QUIET,
+        session(1),
+    ],
     "a deleted row of people is shown as missing": [
         session(1),
         QUIET,
