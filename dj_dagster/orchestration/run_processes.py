@@ -38,9 +38,10 @@ def note_process(instance: DagsterInstance, run: DagsterRun) -> None:
 
 def _mark(instance: DagsterInstance, run: DagsterRun) -> str:
     events = instance.all_logs(run.run_id, of_type=DagsterEventType.ENGINE_EVENT)
-    told = " ".join(event.message or "" for event in events)
+    logged = (event.get_dagster_event().engine_event_data.metadata for event in events)
+    told = {str(metadata["pid"].value) for metadata in logged if "pid" in metadata}
     # A step may have a process of its own; the run's is the one that Dagster has told of.
-    own = (process for process in (os.getppid(), os.getpid()) if f"(pid: {process})" in told)
+    own = (process for process in (os.getppid(), os.getpid()) if str(process) in told)
     return next(map(process_mark, own), "")
 
 
