@@ -39,6 +39,15 @@ SERVERS = ["mariadb", "mysql"]
 
 _BROWSER = "tests/ui/"
 
+_SERVICES = {
+    *("mariadb_url", "mysql_url", "server_url", "own_server", "old_datajoint"),
+    *("postgres_url", "s3_server", "gcs_url", "azure_connection_string", "browser"),
+}
+"""Fixtures that start a service."""
+
+_KINDS = {*SERVERS, "s3", "gcs", "azure"}
+"""Parameters by which other fixtures choose one."""
+
 _MEMORY = Path("/dev/shm")
 _ROOM = 4 * 2**30
 """Bytes that a folder in memory must have free to be used."""
@@ -85,9 +94,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests in a browser, which take longest."""
+    """Begin with the tests in a browser, which take longest; mark those that need a service."""
     items.sort(key=lambda item: not item.nodeid.startswith(_BROWSER))
+    for item in items:
+        if _needs_service(item):
+            item.add_marker("services")
+
+
+def _needs_service(item: pytest.Item) -> bool:
+    given = getattr(item, "callspec", None)
+    values = given.params.values() if given else ()
+    chosen = {value for value in values if isinstance(value, str)}
+    wanted = {*getattr(item, "fixturenames", ())}
+    return item.nodeid.startswith(_BROWSER) or bool(wanted & _SERVICES or chosen & _KINDS)
 
 
 class _Together(LoadFileScheduling):
