@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -50,11 +51,26 @@ class ThreadState(threading.local):
     download_path: Path | None = None
 
 
+_LIVING: weakref.WeakSet[Sessions] = weakref.WeakSet()
+"""Those of this process, which a fork has to part from."""
+
+
+def _part_from_parent() -> None:
+    for sessions in list(_LIVING):
+        sessions.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_part_from_parent)
+
+
 class Sessions:
     """Gives each thread a session of its own, and one transaction at a time.
 
     Attributes
     ----------
+    state
+        What each thread has of the connection: nothing in a process that was just forked.
     is_reached
         Whether the database was reached when it was last asked, None before.
     is_closed
@@ -72,21 +88,15 @@ class Sessions:
         self, engine: sa.Engine, backend: Backend, place: str, changed: Callable[[], None]
     ) -> None:
         self.engine = engine
-        self._state = ThreadState()
         self._backend = backend
         self._place = place
         self._changed = changed
         self._kept = KeptSessions(engine.connect, backend.is_closed)
-        self._process = os.getpid()
         self._parents: tuple[object, ...] = ()
         self.is_reached: bool | None = None
         self.is_closed = False
-
-    @property
-    def state(self) -> ThreadState:
-        """What this thread has of the connection: nothing in a process that was just forked."""
-        self._leave_to_parent()
-        return self._state
+        self.state = ThreadState()
+        _LIVING.add(self)
 
     @property
     def in_transaction(self) -> bool:
@@ -105,21 +115,21 @@ class Sessions:
                 yield self.state.transaction
                 return
             self.is_reached = False
-            session = self._kept.get()
+            kept = self._kept
+            session = kept.get()
             self.is_reached, self.is_closed = True, False
             try:
                 yield session
             except BaseException as error:
                 # Whoever is interrupted may leave half an answer unread. A process that is forked
                 # meanwhile forgets this block, and must leave the session to its parent.
-                if self._process == os.getpid():
-                    self._kept.drop(broken=not isinstance(error, Exception))
+                if self._kept is kept:
+                    kept.drop(broken=not isinstance(error, Exception))
                 raise
 
     @contextmanager
     def apart(self) -> Generator[SAConnection]:
         """Give a session from the pool, whatever transaction this thread has open."""
-        self._leave_to_parent()
         try:
             with self.engine.connect() as session:
                 self.is_reached, self.is_closed = True, False
@@ -202,15 +212,13 @@ class Sessions:
                 "Let the error leave the transaction's block, then run the block again."
             ) from self.state.broken
 
-    def _leave_to_parent(self) -> None:
+    def leave_to_parent(self) -> None:
         """Give up, after a fork, the connections that this process shares with its parent."""
-        if self._process != os.getpid():
-            # Kept from being closed, which would disturb the parent.
-            self._parents = (self.engine.pool, self._state, self._kept, self._parents)
-            self.engine.dispose(close=False)
-            self._state = ThreadState()
-            self._kept = KeptSessions(self.engine.connect, self._backend.is_closed)
-            self._process = os.getpid()
+        # Kept from being closed, which would disturb the parent.
+        self._parents = (self.engine.pool, self.state, self._kept, self._parents)
+        self.engine.dispose(close=False)
+        self.state = ThreadState()
+        self._kept = KeptSessions(self.engine.connect, self._backend.is_closed)
 
     @contextmanager
     def _our_errors(self) -> Generator[None]:
