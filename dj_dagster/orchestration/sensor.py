@@ -28,7 +28,8 @@ from dj_dagster.orchestration.watching import Watch
 
 SENSOR_NAME = "populate_sensor"
 
-UNFINISHED = "the look at whole tables goes on in the next tick"
+UNFINISHED = "unfinished"
+"""The cursor of a tick that has left something of what takes long to the next ones."""
 
 
 class Watches:
@@ -103,7 +104,7 @@ def populate_sensor(
 
 def goes_on(result: SensorResult) -> bool:
     """Return whether a tick has left something of what takes long to the next ones."""
-    return UNFINISHED in str(result.skip_reason or "")
+    return result.cursor == UNFINISHED
 
 
 def _result(context: SensorEvaluationContext, done: TickResult) -> SensorResult:
@@ -115,8 +116,11 @@ def _result(context: SensorEvaluationContext, done: TickResult) -> SensorResult:
         context.log.warning(_exhausted_text(batch))
     if done.requests:
         return SensorResult(run_requests=done.requests)
-    so_far = f" so far: {UNFINISHED}" if done.goes_on else ""
-    return SensorResult(skip_reason=f"Nothing is pending{so_far}; {done.changes}.")
+    so_far = " so far: the look at whole tables goes on in the next tick" if done.goes_on else ""
+    return SensorResult(
+        skip_reason=f"Nothing is pending{so_far}; {done.changes}.",
+        cursor=UNFINISHED if done.goes_on else "",
+    )
 
 
 def _errors_text(done: TickResult) -> str:
