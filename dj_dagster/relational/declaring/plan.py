@@ -274,8 +274,11 @@ def _checked_default(table: TableName, item: AttributeDeclaration) -> Default | 
 
 def _inherited(item: ForeignKeyDeclaration, parent: StoredTable) -> dict[str, str]:
     """Return ``{child attribute: parent attribute}`` in the parent's key order."""
-    key = [name for name, attr in parent.heading.all_attributes.items() if attr.in_key]
-    new_names = {_renamed(old, item, key): new for new, old in item.renames.items()}
+    attributes = parent.heading.all_attributes
+    key = [name for name, attribute in attributes.items() if attribute.in_key]
+    # As in DataJoint, what else the projection renames has no part in the reference.
+    renames = {new: old for new, old in item.renames.items() if old in key or old not in attributes}
+    new_names = {_renamed(old, item, key): new for new, old in renames.items()}
     return {new_names.get(name, name): name for name in key}
 
 
