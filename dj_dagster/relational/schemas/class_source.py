@@ -37,12 +37,20 @@ def read_definition(cls: type[Table], class_name: str) -> TableDefinition:
 def definition_text(cls: type[Table]) -> str:
     """Return the ``definition`` of a class or of those that it derives from, ``""`` without one.
 
-    It may be a property, which is then asked of an instance that belongs to no schema yet.
+    It may be a property, which is then asked of an instance. That is one which belongs to no schema
+    yet, unless the class has an ``__init__`` of its own, which may write the definition.
     """
     found = inspect.getattr_static(cls, "definition", "")
-    if isinstance(found, property):
+    if has_own_init(cls) and cls._binding is not None:
+        found = cls().definition
+    elif isinstance(found, property):
         found = found.__get__(object.__new__(cls))
     return found if isinstance(found, str) else ""
+
+
+def has_own_init(cls: type[Table]) -> bool:
+    """Whether making an instance of a class does more than it does for any table."""
+    return cls.__init__ is not Table.__init__
 
 
 @contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import cleandoc
@@ -20,7 +21,12 @@ from dj_dagster.relational.binding import Binding
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import declare
 from dj_dagster.relational.declaring.plan import FindParent, PlannedTable
-from dj_dagster.relational.schemas.class_source import definition_text, located, read_definition
+from dj_dagster.relational.schemas.class_source import (
+    definition_text,
+    has_own_init,
+    located,
+    read_definition,
+)
 from dj_dagster.relational.schemas.module_graph import check_half_imported, check_imports
 from dj_dagster.relational.schemas.references import find_class, find_declared, is_table
 from dj_dagster.relational.schemas.reflection import StoredClasses
@@ -77,7 +83,8 @@ class Declaring:
     def _read(self, cls: type[Table]) -> TableDefinition:
         """Return a class's definition, after a look at the tables that it refers to."""
         self._check_name(cls, self._name(cls))  # raises before anything is declared
-        definition = read_definition(cls, class_name(cls))
+        with self._named(cls):
+            definition = read_definition(cls, class_name(cls))
         if definition.deprecations:
             warn_caller("\n".join(definition.deprecations), DeprecationWarning)
         scope, family = self._scope(cls), family_of(cls)
@@ -89,6 +96,17 @@ class Declaring:
                     if _target(item.target, cls, scope) not in family:
                         self._check_parent(cls, find_declared(item.target, cls, scope))
         return definition
+
+    @contextmanager
+    def _named(self, cls: type[Table]) -> Generator[None]:
+        """Let an ``__init__`` of a class's own see meanwhile which table the class is to have."""
+        before = cls._binding
+        if before is None and has_own_init(cls):
+            cls._binding = Binding(self.connection, self._name(cls), class_name(cls))
+        try:
+            yield
+        finally:
+            cls._binding = before
 
     def _check_parent(self, cls: type[Table], parent: type[Table]) -> None:
         """Refuse a foreign key to another schema when schemas or modules would form a circle.
