@@ -9,10 +9,11 @@ from dj_dagster.compat import OldQuery, old_aggr
 from dj_dagster.errors import QueryError
 from dj_dagster.relational.algebra import algebra
 from dj_dagster.relational.algebra.aggregation import aggregate
-from dj_dagster.relational.algebra.algebra import Negated, Node
+from dj_dagster.relational.algebra.algebra import Node
 from dj_dagster.relational.algebra.condition import (
     AndList,
     HasNode,
+    Not,
     Universal,
     make_condition,
     query_node,
@@ -49,8 +50,9 @@ class QueryExpression(OldQuery, Deletable, Rows):
             return self._derive(topped(self.node, restriction))
         if isinstance(restriction, AndList) and any(isinstance(r, Top) for r in restriction):
             query = self
+            options = {} if semantic_check is None else {"semantic_check": semantic_check}
             for part in restriction:
-                query = query.restrict(part, semantic_check)
+                query = query.restrict(part, **options)
             return query
         condition = make_condition(restriction, self.heading, self._checks(semantic_check))
         return self._derive(algebra.restrict(self.node, condition))
@@ -59,8 +61,7 @@ class QueryExpression(OldQuery, Deletable, Rows):
         return self.restrict(restriction)
 
     def __sub__(self, restriction: Any) -> Self:
-        condition = Negated(make_condition(restriction, self.heading, self._checks()))
-        return self._derive(algebra.restrict(self.node, condition))
+        return self.restrict(Not(restriction))
 
     def __mul__(self, other: Any) -> QueryExpression:
         if isinstance(other, Universal) and self.connection.era == "0.14":
@@ -98,7 +99,8 @@ class QueryExpression(OldQuery, Deletable, Rows):
             If a row could have several partners: `other` has a primary key that is not wholly
             among the attributes of this query.
         """
-        return self.join(other, semantic_check, left=True)
+        options = {} if semantic_check is None else {"semantic_check": semantic_check}
+        return self.join(other, left=True, **options)
 
     def __add__(self, other: Any) -> QueryExpression:
         node = unite(self.node, _query(other, "united with"), False)

@@ -49,8 +49,9 @@ class Insertion(QueryExpression):
         ignore_extra_fields: bool = False,
         allow_direct_insert: bool | None = None,
     ) -> None:
-        """Insert one row; see `insert`."""
-        if type(row) is dict and not ignore_extra_fields:
+        """Insert one row; see `insert`, which may be a method of the class's own."""
+        own = type.__getattribute__(type(self), "insert") is not _INSERT
+        if type(row) is dict and not ignore_extra_fields and not own:
             if not allow_direct_insert:
                 self._check_direct_insert()
             encoder = RowEncoder(self.connection, self.stored, mode=_mode(replace, skip_duplicates))
@@ -58,7 +59,14 @@ class Insertion(QueryExpression):
             if encoded is not None:
                 write.submit(self.connection, [encoded])
                 return
-        self.insert([row], replace, skip_duplicates, ignore_extra_fields, allow_direct_insert)
+        options = {
+            "replace": replace,
+            "skip_duplicates": skip_duplicates,
+            "ignore_extra_fields": ignore_extra_fields,
+            "allow_direct_insert": allow_direct_insert,
+        }
+        # A method of the class's own need not know those that are not given.
+        self.insert([row], **{name: value for name, value in options.items() if value})
 
     @looks_again
     def insert(
@@ -245,6 +253,9 @@ class Insertion(QueryExpression):
                 f"{self.name} is {self.tier.name.lower()}: its rows come from its make(key), which "
                 "populate() calls. Pass allow_direct_insert=True to insert all the same."
             )
+
+
+_INSERT = vars(Insertion)["insert"]
 
 
 def _mode(replace: bool, skip_duplicates: bool) -> InsertMode:
