@@ -105,6 +105,14 @@ def comparable(value: Any, attribute: Attribute) -> Any:
         ) from error
 
 
+def without_zone(value: Any) -> Any:
+    """Return a date or time as a clock shows it where it is from, anything else as it is.
+
+    So DataJoint 0.14 writes one with a time zone, which is refused otherwise.
+    """
+    return value.replace(tzinfo=None) if getattr(value, "tzinfo", None) is not None else value
+
+
 def _stored(value: Any, kind: AttributeType) -> Any:
     """Return a value as its column gives it back."""
     coerced = _COERCE[kind.family](value)

@@ -34,7 +34,7 @@ from dj_dagster.relational.inserting.row_batch import Batch
 from dj_dagster.relational.inserting.row_sources import batches
 from dj_dagster.relational.provenance import record
 from dj_dagster.relational.stored import StoredTable
-from dj_dagster.relational.values import checked, is_missing
+from dj_dagster.relational.values import checked, is_missing, without_zone
 
 Refuse = Callable[[int, Attribute | None, QueryError], Any]
 
@@ -193,6 +193,8 @@ class RowEncoder:
             return self._each(column, batch, values, pack)
         found = checked_column(values, column.check, nullable=column.attribute.nullable)
         if found is None:
+            if self._connection.era == "0.14":
+                values = [without_zone(value) for value in values]
             return self._each(
                 column, batch, values, lambda value, _: checked(value, column.attribute)
             )
