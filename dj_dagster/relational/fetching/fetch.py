@@ -27,6 +27,7 @@ from dj_dagster.relational.fetching.decode import (
     in_row,
 )
 from dj_dagster.relational.fetching.reading import Reading, read
+from dj_dagster.relational.sql.literals import with_literals
 from dj_dagster.relational.sql.lowered import Lowered
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.sql.ordering import (
@@ -297,11 +298,10 @@ def sql_text(connection: Connection, node: Node, names: Sequence[str]) -> str:
     select = Lowering(connection.backend).lower(node).select(*names)
     dialect = connection.engine.dialect
     try:
-        text = str(select.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+        return with_literals(select, dialect)
     except CompileError:
         # A value has no literal: it is left to a placeholder.
         return str(select.compile(dialect=dialect))
-    return text.replace("%%", "%") if dialect.paramstyle == "format" else text
 
 
 def _fetched(
