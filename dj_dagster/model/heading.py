@@ -174,6 +174,34 @@ class Heading:
         """What is known of the table as a whole: its ``comment``."""
         return {"comment": self.comment}
 
+    @property
+    def table_info(self) -> dict[str, Any] | None:
+        """The ``database`` and ``table_name`` of a table's heading, None for one of a query.
+
+        There is no ``context``: which names a definition may use is known to the table's schema.
+        """
+        tables = {attribute.table for attribute in self._all.values()}
+        if len(tables) != 1 or "" in tables:
+            return None
+        database, _, name = tables.pop().partition(".")
+        return {"database": database, "table_name": name, "context": None}
+
+    def as_sql(self, fields: Iterable[str], include_aliases: bool = True) -> str:
+        """Return names as a SELECT of SQL has them, of a query that is a table or stands as one.
+
+        Parameters
+        ----------
+        include_aliases
+            Has no effect: it was for names that are computed in the same SELECT.
+
+        Examples
+        --------
+        >>> Heading([]).as_sql(["session", "trial"])
+        '`session`,`trial`'
+        """
+        del include_aliases
+        return ",".join(f"`{name}`" for name in fields)
+
     def determines(self, other: Heading) -> bool:
         """Whether a row of this heading tells which row of the other is meant."""
         return set(other.primary_key) <= self.attributes.keys()
