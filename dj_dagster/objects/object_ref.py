@@ -195,6 +195,20 @@ class ObjectRef:
                 self._check_whole(copied)
         return target
 
+    def verified_path(self, folder: Path) -> Path:
+        """Return where the file or folder can be read, a copy unless its store is a local folder.
+
+        Parameters
+        ----------
+        folder
+            For copies, which lie there as in the store.
+        """
+        local = self.location.local_path(self.path)
+        if local is None:
+            return self.download(folder / PurePosixPath(self.path).parent)
+        self.verify()
+        return local
+
     def verify(self, *, read: bool = True) -> bool:
         """Check that all is there as it was written.
 

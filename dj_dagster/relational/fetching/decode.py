@@ -17,6 +17,7 @@ from dj_dagster.objects.blob_format import ReadLimits
 from dj_dagster.objects.codecs import CodecChain, ObjectContext
 from dj_dagster.objects.external_pointer import ExternalPointerType
 from dj_dagster.objects.flight import in_flight
+from dj_dagster.objects.object_ref import ObjectRef
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching.external import followed
 from dj_dagster.relational.fetching.key_spelling import KeySpelling
@@ -55,6 +56,7 @@ class RowDecoder:
         self._stores = connection.stores
         self._width = len(wanted)
         self._squeeze = squeeze
+        self._old = connection.era == "0.14"
         chains = {name: _chain(heading[name], connection) for name in wanted}
         key = heading.primary_key if any(chains.values()) else []
         self.names = [*wanted, *(name for name in key if name not in chains)]
@@ -175,6 +177,9 @@ class RowDecoder:
         place = dict(zip(names, key, strict=True))
         context = ObjectContext(self._stores, schema, table, attribute.name, place, *reading)
         unpacked = chain.decode(value, context)
+        if self._old and attribute.codec == "filepath" and isinstance(unpacked, ObjectRef):
+            # Code of that era opens what it has fetched.
+            return str(unpacked.verified_path(context.download_path))
         return squeezed(unpacked) if self._squeeze else unpacked
 
 
