@@ -104,6 +104,8 @@ def conn(
 ) -> database.Connection:
     """Return the default connection, which is made when it is first asked for.
 
+    It is ``conn.connection`` from then on.
+
     Parameters
     ----------
     host, user, password, use_tls
@@ -128,6 +130,7 @@ def conn(
         if _connection is None or (changes and _connection.is_lost):
             settings.update(changes)
             _connection = settings.connect(Connection)
+            vars(conn)["connection"] = _connection
         elif any(settings[name] != value for name, value in changes.items()):
             warnings.warn(
                 f"The connection to {_connection.url} is open and stays in use: pass reset=True "
