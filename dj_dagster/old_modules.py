@@ -145,7 +145,8 @@ def replace_datajoint(*, era: str | None = None) -> None:
         now. For all connections that follow the settings: names alone decide what matches, ``aggr``
         leaves out rows without a match, ``dj.U(...) * table`` adds to the key, ``head`` and
         ``tail`` give what `fetch` gives, ``schema.jobs`` is iterated over by its rows, and new
-        schemas on servers are laid out as 0.14 has them. What differs is listed in
+        schemas on servers are laid out as 0.14 has them. ``dj.__version__`` is then that of
+        DataJoint, which packages compare with what they need. What differs is listed in
         ``docs/eras.md``. By default the era stays as the setting `era` has it.
 
     Raises
@@ -164,7 +165,8 @@ def replace_datajoint(*, era: str | None = None) -> None:
     """
     if era is not None:
         config()["era"] = checked_era(era)
-        vars(old_module("version"))["__version__"] = _VERSIONS[checked_era(era)]
+        for module in (old_module("version"), sys.modules[_PACKAGE]):
+            vars(module)["__version__"] = _VERSIONS[checked_era(era)]
     package = sys.modules[_PACKAGE]
     if sys.modules.setdefault("datajoint", package) is not package:
         raise ImportError(

@@ -5,14 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
 from enum import Enum
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import UUID
-
-import sqlalchemy as sa
 
 from dj_dagster.compat import key
 from dj_dagster.dependencies import extract_master
@@ -27,10 +24,7 @@ from dj_dagster.relational.algebra.condition import make_condition as condition_
 from dj_dagster.relational.declaring.spelling import Spelling
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.schemas.free_table import FreeTable, table_name
-from dj_dagster.relational.sql.conditions import Conditions, bound
-from dj_dagster.relational.sql.literals import with_literals
-from dj_dagster.relational.sql.lowered import Lowered
-from dj_dagster.relational.sql.lowering import Lowering
+from dj_dagster.relational.sql.condition_text import condition_text, names_in
 from dj_dagster.relational.table import Lookup, Manual, Part, Table
 from dj_dagster.relational.table_meta import TableMeta
 from dj_dagster.settings_mapping import SettingsMapping
@@ -245,70 +239,8 @@ def make_condition(
     """
     heading, connection = query_expression.heading, query_expression.connection
     made = condition_of(condition, heading, semantic_check)
-    lowering = Lowering(connection.backend)
-    spelling = Conditions(connection.backend, lambda node, names: lowering.lower(node))
-    columns.update(spelling.names(made) & set(heading.names))
-    over = Lowered(sa.table("t"), {name: sa.column(name) for name in heading.all_attributes})
-
-    def spelled(part: algebra.Condition) -> str:
-        match part:
-            case algebra.SQLText(text):
-                return f" ({text.strip()})"
-            case algebra.Equals(name, value):
-                known = None if value is None else bound([value], heading[name], connection.backend)
-                return _equality(name, known[0] if known else None)
-            case algebra.In():
-                return spelled(one_by_one(part))
-            case algebra.All(parts) if parts:
-                return f" ({')AND('.join(map(spelled, parts))})"
-            case algebra.AnyOf(parts) if parts:
-                return f" ({' OR '.join(map(spelled, parts))})"
-            case algebra.Negated(inner) if not isinstance(inner, algebra.Matches):
-                return opposite(inner)
-            case _:
-                where = spelling.where(part, over, heading)
-                return with_literals(where, connection.engine.dialect)
-
-    def opposite(part: algebra.Condition) -> str:
-        match part:
-            case algebra.Equals(_, None):
-                return f"NOT ({spelled(part)})"
-            case algebra.Equals(name, _):
-                return f" (NOT ({spelled(part)}) OR `{name}` IS NULL)"
-            case algebra.All(parts):
-                return spelled(algebra.AnyOf(tuple(map(algebra.Negated, parts))))
-            case algebra.AnyOf(parts):
-                return spelled(algebra.All(tuple(map(algebra.Negated, parts))))
-            case algebra.Negated(inner):
-                return spelled(inner)
-            case algebra.In():
-                return opposite(one_by_one(part))
-            case _:
-                # A comparison with null is unknown, which for the user means that it fails.
-                return f" ({spelled(part)} IS NOT TRUE)"
-
-    if isinstance(made, algebra.PassedOver) or made in (algebra.ALWAYS, algebra.NEVER):
-        return made != algebra.NEVER
-    return spelled(made)
-
-
-def one_by_one(condition: algebra.In) -> algebra.AnyOf:
-    """Return the equalities that a list of values stands for."""
-    rows = (tuple(map(algebra.Equals, condition.names, row)) for row in condition.values)
-    return algebra.AnyOf(tuple(map(algebra.All, rows)))
-
-
-def _equality(name: str, value: Any) -> str:
-    match value:
-        case None:
-            return f"`{name}` IS NULL"
-        case bytes():
-            return f"`{name}`=X'{value.hex()}'"
-        case int() | float() | Decimal():
-            return f"`{name}`={value}"
-        case _:
-            text = str(value).replace("\\", "\\\\").replace('"', '\\"')
-            return f'`{name}`="{text}"'
+    columns.update(names_in(connection, made) & set(heading.names))
+    return condition_text(connection, made, heading)
 
 
 def _get_tier(name: str) -> type[Table] | None:  # pyright: ignore[reportUnusedFunction]

@@ -25,6 +25,7 @@ from dj_dagster.relational.algebra.union import unite
 from dj_dagster.relational.deletable import Deletable
 from dj_dagster.relational.fetching.rows import Rows
 from dj_dagster.relational.looking_again import looks_again
+from dj_dagster.relational.sql.condition_text import restriction_texts
 
 
 class QueryExpression(OldQuery, Deletable, Rows):
@@ -34,6 +35,11 @@ class QueryExpression(OldQuery, Deletable, Rows):
     the opposite, ``*`` joins, ``+`` unites, `proj` chooses, renames and computes attributes,
     `aggr` computes them from the rows of another query.
     """
+
+    @property
+    def restriction(self) -> AndList:
+        """What restricts the query, as texts of SQL; empty without."""
+        return AndList(restriction_texts(self.connection, self.node))
 
     def restrict(self, restriction: Any, semantic_check: bool | None = None) -> Self:
         """Return the rows for which a restriction holds; the same as ``self & restriction``.

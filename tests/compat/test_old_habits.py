@@ -188,6 +188,35 @@ def test_conditions_are_spelled_as_programs_look_for_them(schema: Any) -> None:
         assert len(found) < 3
 
 
+def test_what_restricts_a_query_restricts_another(schema: Any) -> None:
+    @schema
+    class Sample(dj.Manual):
+        definition = """
+        sample : int
+        ---
+        note : varchar(8)
+        """
+
+    Sample.insert([(1, "a"), (2, "b"), (3, "b")])
+    query = Sample & {"note": "b"} & "sample > 2"
+    assert query.restriction == [' (`note`="b")', " (sample > 2)"]
+    assert (Sample & query.restriction).fetch("sample").tolist() == [3]
+    assert not Sample().restriction
+    assert not query.proj().restriction
+    assert (Sample & False).restriction == ["FALSE"]
+    assert len(Sample & (Sample & False).restriction) == 0
+
+
+def test_the_version_is_that_of_the_era(tmp_path: Path) -> None:
+    code = """
+import dj_dagster as dj
+dj.replace_datajoint(era="0.14")
+import datajoint
+assert datajoint.__version__ == datajoint.version.__version__ == "0.14.10"
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
 def test_the_sql_of_a_query_can_be_run(schema: Any) -> None:
     @schema
     class Sample(dj.Manual):
