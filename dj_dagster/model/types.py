@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Self
 
 from dj_dagster.errors import DefinitionError
 from dj_dagster.model.scanner import STRING, quote, unquote
-from dj_dagster.model.type_spellings import advice, modernise
+from dj_dagster.model.type_spellings import ALIASES, advice, modernise
 
 
 class Family(Enum):
@@ -65,6 +65,8 @@ class AttributeType(str):
     rounds
         Whether the server rounds the digits of a second that it does not keep, where others cut
         them off.
+    native
+        As which of MySQL's types a blob was written, ``"mediumblob"``; empty for ``<blob>``.
     """
 
     text: str
@@ -78,6 +80,7 @@ class AttributeType(str):
     store: str | None = None
     auto_increment: bool = False
     rounds: bool = field(default=False, repr=False)
+    native: str = field(default="", repr=False)
 
     def __new__(cls, text: str, *facts: Any, **named: Any) -> Self:
         """Make the string; the rest are fields."""
@@ -169,6 +172,8 @@ def read_type(text: str) -> tuple[AttributeType, str | None]:
         if found is not None:
             same = "".join(written.split()) == "".join(modern.split())
             old = None if same else f"{written!r} is an old spelling: write {modern!r}"
+            if ALIASES.get(written.lower()) == "<blob>":
+                found = replace(found, native=written.lower())
             return found, old
     raise DefinitionError(f"there is no type {written!r}\n{advice(modern, _KNOWN)}")
 

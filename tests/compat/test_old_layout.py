@@ -35,6 +35,9 @@ DEFINITIONS = {
     began : datetime
     ended=null : timestamp
     data=null : longblob  # inside
+    small=null : tinyblob
+    usual=null : BLOB     # not long
+    medium=null : mediumblob
     note=null : attach    # inside too
     movie=null : blob@main
     report=null : attach@main  # outside

@@ -6,6 +6,7 @@ definition                      column                 comment                  
 native and core types           their own type         the user's                 none
 ``uuid``                        ``binary(16)``         ``:uuid:``                 none
 ``<blob>``, ``longblob``        ``longblob``           the user's                 none
+other blobs                     their own type         the user's                 none
 ``<attach>``                    ``longblob``           ``:attach:``               none
 ``<blob@s>`` (attach, filepath) ``binary(16)``         ``:blob@s:``               ``~external_s``
 ``<adapter>``                   that of its type       ``:<adapter>:``            if that has one
@@ -105,8 +106,10 @@ def _column(
         return replace(column, stored_as=stored_as, comment=comment), None
     chain = connection.codecs.resolve(kind)
     if chain.store is None:
-        marked = comment if kind.codec == "blob" else f":{_spelled(kind)}:{comment}"
-        return replace(column, comment=marked), None
+        if kind.codec == "blob":
+            stored_as = replace(column.stored_as, text=kind.native or "longblob")
+            return replace(column, stored_as=stored_as, comment=comment), None
+        return replace(column, comment=f":{_spelled(kind)}:{comment}"), None
     if not any(codec.name in KINDS for codec in chain.codecs):
         raise _unknown(
             table, column.name, kind, "it has blob@store, attach@store and filepath@store"
