@@ -47,6 +47,8 @@ class Schema(OldSchema, RelationalSchema):
         ``"0.14"`` or ``"2.3"``: in whose layout new tables are declared on MySQL and MariaDB, so
         that DataJoint of that era can use them; by default that of the tables that there are, or
         the later one.
+    schema_name
+        DataJoint's word for the name.
     """
 
     tier_classes = MappingProxyType(
@@ -63,7 +65,9 @@ class Schema(OldSchema, RelationalSchema):
         create_tables: bool | None = None,
         add_objects: Mapping[str, Any] | None = None,
         era: str | None = None,
+        schema_name: str | None = None,
     ) -> None:
+        name = name if schema_name is None else schema_name
         if create_tables is None and connection is None:
             create_tables = config()["database.create_tables"]
         super().__init__(
@@ -126,15 +130,24 @@ def virtual_schema(schema_name: str, **options: Any) -> VirtualModule:
     return VirtualModule(schema_name, schema_name, **options)
 
 
+_default_conn = conn
+
+
 class FreeTable(free_table.FreeTable):
     """A table by its name alone: ``FreeTable("lab.session")``, ``FreeTable(connection, name)``.
 
-    See `dj_dagster.relational.schemas.free_table.FreeTable`.
+    See `dj_dagster.relational.schemas.free_table.FreeTable`; `conn` is DataJoint's name of its
+    `connection`.
     """
 
-    def __init__(self, connection: Any, full_table_name: Any = None) -> None:
+    def __init__(
+        self, connection: Any = None, full_table_name: Any = None, *, conn: Any = None
+    ) -> None:
+        connection = connection if conn is None else conn
+        if connection is None:
+            connection = _default_conn()
         if full_table_name is None:
-            connection, full_table_name = conn(), connection
+            connection, full_table_name = _default_conn(), connection
         if not isinstance(connection, Connection):
             raise QueryError("Write FreeTable(connection, 'schema.table'), or the name alone.")
         super().__init__(connection, full_table_name)
