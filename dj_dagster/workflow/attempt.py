@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 import warnings
@@ -20,6 +21,8 @@ from dj_dagster.workflow.make import Makes
 from dj_dagster.workflow.pending import Key, has_parents, is_present, rows_of
 from dj_dagster.workflow.running import MakeRunner
 from dj_dagster.workflow.sigterm import ToldToEnd
+
+logger = logging.getLogger(__name__)
 
 Status = Literal["made", "present", "missing", "reserved", "failed", "left"]
 
@@ -83,7 +86,22 @@ class Attempts:
         self._version = code_version(table.connection.job_settings) if self._has_metadata else ""
 
     def make(self, key: Key) -> KeyOutcome:
-        """Make a key that is believed to be pending; only what stops the process is raised."""
+        """Make a key that is believed to be pending; only what stops the process is raised.
+
+        At the level of debugging the log tells of it in DataJoint's words, which programs read.
+        """
+        if not logger.isEnabledFor(logging.DEBUG):
+            return self._attempt(key)
+        what = f"making {key} -> {self._table.full_table_name}"
+        logger.debug("M%s", what[1:])
+        outcome = self._attempt(key)
+        if outcome.status == "made":
+            logger.debug("Success %s", what)
+        elif outcome.status == "failed":
+            logger.debug("Error %s - %s", what, outcome.message)
+        return outcome
+
+    def _attempt(self, key: Key) -> KeyOutcome:
         if self._before is not None:
             self._before(key)
         began, started = datetime.now(), time.perf_counter()

@@ -8,7 +8,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -231,6 +231,43 @@ def test_the_sql_of_a_query_can_be_run(schema: Any) -> None:
     query = Sample & key
     assert len(query.connection.query(query.make_sql()).fetchall()) == 1
     assert query.heading.as_sql(query.primary_key) == "`sample`"
+
+
+def test_arguments_have_the_names_of_datajoint(schema: Any) -> None:
+    again = dj.Schema(schema_name=schema.name, connection=schema.connection)
+
+    @again
+    class Sample(dj.Manual):
+        definition = "sample : int"
+
+    table = dj.FreeTable(conn=schema.connection, full_table_name=Sample.full_table_name)
+    assert table.heading.names == ["sample"]
+
+
+def test_the_log_tells_what_is_made(schema: Any, caplog: pytest.LogCaptureFixture) -> None:
+    @schema
+    class Number(dj.Lookup):
+        definition = "number : int"
+        contents: ClassVar[Any] = [(1,), (2,)]
+
+    @schema
+    class Half(dj.Computed):
+        definition = "-> Number"
+
+        def make(self, key: dict[str, Any]) -> None:
+            if key["number"] % 2:
+                raise ValueError("it is odd")
+            self.insert1(key)
+
+    name = Half.full_table_name
+    with caplog.at_level("DEBUG", logger=dj.logger.name):
+        Half.populate(suppress_errors=True)
+    assert [m for m in caplog.messages if "aking" in m] == [
+        f"Making {{'number': 1}} -> {name}",
+        f"Error making {{'number': 1}} -> {name} - ValueError: it is odd",
+        f"Making {{'number': 2}} -> {name}",
+        f"Success making {{'number': 2}} -> {name}",
+    ]
 
 
 def test_where_a_heading_is_from(schema: Any) -> None:
