@@ -1,0 +1,1 @@
+"""Programs that `public_pipelines` runs with the packages of others, on either DataJoint."""
