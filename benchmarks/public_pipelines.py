@@ -58,6 +58,10 @@ class Pipeline:
         The columns that no two runs have alike.
     sqlite
         Whether the program is run on SQLite too.
+    arguments
+        Of the program.
+    shared_only
+        Whether tables count only that both have declared: DataJoint 0.14 cannot import all.
     """
 
     program: str
@@ -65,7 +69,14 @@ class Pipeline:
     sources: tuple[str, ...] = ()
     varying: Varying = field(default_factory=dict)
     sqlite: bool = True
+    arguments: tuple[str, ...] = ()
+    shared_only: bool = False
 
+
+ELEMENTS = (
+    "element-lab==0.3.0", "element-animal==0.1.8", "element-session==0.1.6", "element-event==0.2.3",
+    "element-interface==0.6.1", "element-array-ephys==0.2.11", "element-calcium-imaging==0.7.8",
+)  # fmt: skip
 
 PIPELINES = {
     "spyglass": Pipeline(
@@ -73,6 +84,35 @@ PIPELINES = {
         ("spyglass-neuro==0.6.0", "kachery-cloud", "kachery", "kachery-client", "dandi"),
         # NWB files hold when they were written.
         varying={"*.~external_*": ("contents_hash",)},
+    ),
+    "elements": Pipeline(
+        "elements_session",
+        ELEMENTS,
+        # When a file was made, which cannot be set.
+        varying={
+            "lab_ephys._clustering": ("clustering_time",),
+            "lab_ephys.curation": ("curation_time",),
+        },
+    ),
+    "workflows": Pipeline(
+        "imports",
+        ELEMENTS,
+        ("workflow-array-ephys", "workflow-calcium-imaging"),
+        arguments=("workflow_array_ephys", "workflow_calcium_imaging"),
+    ),
+    "ibl": Pipeline(
+        "imports",
+        # Later versions lack what it imports.
+        (
+            "ibl-pipeline==0.2.4",
+            "ibllib<2",
+            "scipy==1.12.*",
+            "pyarrow<21",
+            "plotly<6",
+            "setuptools<81",
+        ),
+        arguments=("ibl_pipeline",),
+        shared_only=True,
     ),
     "worker": Pipeline(
         "worker_run",
@@ -110,6 +150,7 @@ def environment(pipeline: Pipeline, folder: Path, sources: Mapping[str, Path]) -
         without.write_text("datajoint ; sys_platform == 'none'\n")
         subprocess.run([uv, "venv", "-q", "--python", version, python.parents[1]], check=True)
         install = [uv, "pip", "install", "-q", "--python", python, "--override", without]
+        install += ["--only-binary", "numpy", "--only-binary", "scipy"]
         subprocess.run([*install, "-e", f"{ROOT}[mysql]", *OF_DATAJOINT, *wanted], check=True)
     return python
 
@@ -146,6 +187,7 @@ def run(pipeline: Pipeline, python: Path, client: str, url: str, folder: Path, o
         "MPLBACKEND": "agg",
     }
     command = [python, "-m", f"benchmarks.pipelines.{pipeline.program}"]
+    command += pipeline.arguments
     log = folder / f"{client.replace(' ', '_')}.log"
     with log.open("w") as errors:
         done = subprocess.run(
@@ -175,7 +217,8 @@ def show(client: str, ran: Ran, before: Ran | None) -> list[str]:
     lost = [name for name in ran.failed if before is not None and name in before.passed]
     for name, reason in ran.failed.items():
         mark = "HERE ONLY " if name in lost else ""
-        print(f"   {mark}{name}: {reason}")
+        shown = reason if name == "the program itself" else reason.partition("\n")[0]
+        print(f"   {mark}{name}: {shown}")
     if before is not None and ran.found != before.found:
         for here, there in zip(ran.found, before.found, strict=False):
             if here != there:
@@ -224,7 +267,10 @@ def run_all(pipeline: Pipeline, folder: Path, sources: Mapping[str, Path]) -> bo
             if not on_sqlite:
                 left[client] = read(url, pipeline.varying)
                 behind |= bool(lost) and client == "ours"
-    comparison = compare(left["datajoint"], left["ours"])
+    theirs, ours = left["datajoint"], left["ours"]
+    if pipeline.shared_only:
+        ours = {name: found for name, found in ours.items() if name in theirs}
+    comparison = compare(theirs, ours)
     print(*flat(comparison), sep="\n")
     return behind or bool(comparison.differences or comparison.declared_otherwise)
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -67,8 +68,12 @@ def modules_in(folder: Path, package: str) -> list[str]:
 
 
 def import_all(names: Iterable[str]) -> None:
-    """Import modules one by one and report each."""
-    for name in names:
+    """Import modules one by one and report each; twice, for some read what others declare."""
+    wanted = list(names)
+    for name in wanted:
+        with contextlib.suppress(Exception, SystemExit):
+            importlib.import_module(name)
+    for name in wanted:
         step(f"import {name}", lambda name=name: importlib.import_module(name))
 
 
@@ -85,3 +90,21 @@ def step(name: str, action: Callable[[], Any]) -> Any:
         return None
     report(step=name)
     return result
+
+
+def make_by_dagster(schema: Any, *tables: Any) -> None:
+    """Have Dagster make all that is pending in some tables; with DataJoint, `populate` does it."""
+    if OURS:
+        import dagster as dg
+
+        from dj_dagster.orchestration import build_definitions
+        from dj_dagster.orchestration.headless import run_until_idle
+
+        with dg.DagsterInstance.ephemeral() as instance:
+            runs = run_until_idle(build_definitions([schema]), instance=instance)
+            done = {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
+    else:
+        done = False
+    # A key that has failed says why.
+    left = sum(table.populate()["success_count"] for table in tables)
+    assert not OURS or (done and not left), "Dagster has not made all keys"

@@ -11,7 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pipelines.client import OURS, connect, import_all, modules_in, report, step
+from benchmarks.pipelines.client import (
+    connect,
+    import_all,
+    make_by_dagster,
+    modules_in,
+    report,
+    step,
+)
 
 BASE = Path(os.environ["PIPELINE_FOLDER"]) / "tests" / "base"
 """It is the same in each run, for rows hold paths."""
@@ -100,17 +107,7 @@ def _populate_lfp() -> None:
 def _make_rest_of_lfp() -> None:
     from spyglass.lfp.v1 import LFPV1, lfp
 
-    if OURS:
-        import dagster as dg
-
-        from dj_dagster.orchestration import build_definitions
-        from dj_dagster.orchestration.headless import run_until_idle
-
-        with dg.DagsterInstance.ephemeral() as instance:
-            runs = run_until_idle(build_definitions([lfp.schema]), instance=instance)
-            assert [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS]
-    else:
-        LFPV1.populate()
+    make_by_dagster(lfp.schema, LFPV1)
     assert len(LFPV1()) == 2
 
 
