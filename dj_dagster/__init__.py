@@ -15,6 +15,7 @@ from dj_dagster import errors as errors
 from dj_dagster.admin import kill, set_password
 from dj_dagster.compat import AttributeAdapter, key, key_hash
 from dj_dagster.default_connection import Connection
+from dj_dagster.default_connection import public_config as _public_config
 from dj_dagster.defaults import (
     Diagram,
     FreeTable,
@@ -47,6 +48,7 @@ from dj_dagster.errors import (
     PopulateError,
     QueryError,
     QuerySyntaxError,
+    ThreadSafetyError,
     TransientError,
     UnknownAttributeError,
 )
@@ -136,6 +138,7 @@ __all__ = [
     "SparkAdapter",
     "Stores",
     "Table",
+    "ThreadSafetyError",
     "Top",
     "TransientError",
     "U",
@@ -171,7 +174,7 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name == "config":
-        return defaults.config()
+        return _public_config()
     if name in OLD_MODULES:
         return old_module(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

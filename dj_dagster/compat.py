@@ -11,6 +11,7 @@ kept where the connection's `era` is that of 0.14: see `dj_dagster.old_modules.r
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import date, datetime, time
@@ -22,7 +23,7 @@ from typing import Any, Literal, Protocol, TypeVar, cast
 import numpy as np
 
 from dj_dagster.errors import QueryError
-from dj_dagster.model.names import camel_case, snake_case
+from dj_dagster.model.names import camel_case, has_underscores, snake_case
 from dj_dagster.objects.attribute_adapter import (
     AdapterCodec,
     AttributeAdapter,
@@ -30,11 +31,29 @@ from dj_dagster.objects.attribute_adapter import (
 )
 
 to_camel_case = camel_case
-from_camel_case = snake_case
 
 
 key = "KEY"
 """Stands for the primary key in ``fetch(dj.key)``."""
+
+
+def from_camel_case(s: str) -> str:
+    """Return the snake case of a class name; underscores are dropped, with a warning.
+
+    Raises
+    ------
+    DefinitionError
+        If it is no name in camel case.
+
+    Examples
+    --------
+    >>> from_camel_case("SpikeSort")
+    'spike_sort'
+    """
+    if "_" in s:
+        warnings.warn(has_underscores(s), UserWarning, stacklevel=2)
+    return snake_case(s)
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -6,6 +6,7 @@ schema names.
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from dj_dagster.errors import ThreadSafetyError
 from dj_dagster.relational.database import connection as database
 from dj_dagster.settings import Config
 from dj_dagster.settings_database import DatabaseSettings
@@ -71,7 +73,7 @@ class Connection(database.Connection):
         if user is None or isinstance(address, sa.URL):
             super().__init__("" if address is None else address, **options)
         else:
-            settings = config_override or config()
+            settings = config_override or (Config.found() if _is_thread_safe() else config())
             given = DatabaseSettings(
                 host=address,
                 user=user,
@@ -84,9 +86,47 @@ class Connection(database.Connection):
         self.init_fun = init_fun
 
 
+class NoConfig:
+    """What ``dj.config`` is where ``DJ_THREAD_SAFE`` is set: all but the template is refused."""
+
+    save_template = staticmethod(Config.save_template)
+
+    def __getattr__(self, name: str) -> Any:
+        # Programs that look whether there is some other attribute are told that there is none.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return config()[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        config()[name] = value
+
+    def __getitem__(self, name: str) -> Any:
+        return config()[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        config()[name] = value
+
+
+def public_config() -> Config | NoConfig:
+    """Return what ``dj.config`` is."""
+    return NoConfig() if _is_thread_safe() else config()
+
+
 def config() -> Config:
-    """Return the settings, read when they are first asked for."""
+    """Return the settings, read when they are first asked for.
+
+    Raises
+    ------
+    ThreadSafetyError
+        Where ``DJ_THREAD_SAFE`` is set, for a server whose threads must not share them.
+    """
     global _config
+    if _is_thread_safe():
+        raise ThreadSafetyError(
+            "DJ_THREAD_SAFE is set: this process has no settings and no connection that all of it "
+            "shares. Make a dj.Instance(host, user, password), and use its config, connection, "
+            "Schema and FreeTable, or pass connection=."
+        )
     with _lock:
         if _config is None:
             _config = Config.found()
@@ -115,16 +155,21 @@ def conn(
     reset
         Whether to close the connection, read environment and files anew, and make another. What
         was set in Python stays set.
+
+    Raises
+    ------
+    ThreadSafetyError
+        As `config` does.
     """
     global _connection
     given = {"host": host, "user": user, "password": password, "use_tls": use_tls}
     changes = {f"database.{name}": value for name, value in given.items() if value is not None}
     del init_fun
+    settings = config()
     with _lock:
         if reset and _connection is not None:
             _connection.close()
             _connection = None
-        settings = config()
         if reset:
             settings.reread()
         if _connection is None or (changes and _connection.is_lost):
@@ -138,3 +183,7 @@ def conn(
                 stacklevel=2,
             )
         return _connection
+
+
+def _is_thread_safe() -> bool:
+    return os.environ.get("DJ_THREAD_SAFE", "").lower() in ("1", "true", "yes")

@@ -163,7 +163,9 @@ class Diagram(diagram.Diagram):
     @property
     def direction(self) -> str:
         """As set in ``display.diagram_direction``."""
-        return config()["display.diagram_direction"]
+        # Settings that a connection follows say it, those of a connection by URL do not.
+        chosen = getattr(self.connection.display, "diagram_direction", None)
+        return chosen or config()["display.diagram_direction"]
 
 
 def list_schemas(connection: Connection | None = None) -> list[str]:

@@ -4,6 +4,7 @@
 
     DataJointError
     ├── DefinitionError             a definition does not parse, or refers to what is not there
+    │   └── MissingDefinitionError  a class of a new table has none
     ├── ConfigurationError          a setting is missing or wrong
     ├── QueryError                  the database refused a statement, or a query makes no sense
     │   ├── QuerySyntaxError
@@ -23,7 +24,8 @@
     │   ├── BlobError               bytes that are not a blob, or an object that cannot be packed
     │   ├── MissingExternalFile     the row names an object that its store does not have
     │   └── ChecksumError           the object's bytes are not those that were written
-    └── PopulateError               populate was asked for something it must not do
+    ├── PopulateError               populate was asked for something it must not do
+    └── ThreadSafetyError           the default connection was used where DJ_THREAD_SAFE forbids it
 
 Names that DataJoint 2.3 has keep its spelling. `transient` says whether trying again can help; it
 is what the job table and the orchestrator decide on.
@@ -42,6 +44,10 @@ class DataJointError(Exception):
 
 class DefinitionError(DataJointError):
     """A table definition that does not parse, or that refers to something unknown."""
+
+
+class MissingDefinitionError(DefinitionError, NotImplementedError):
+    """A class without a definition, whose table is not in the database."""
 
 
 class ConfigurationError(DataJointError):
@@ -130,6 +136,10 @@ class ChecksumError(ObjectError):
 
 class PopulateError(DataJointError):
     """Populate was asked for something that it must not do."""
+
+
+class ThreadSafetyError(DataJointError):
+    """The default connection or its settings were used where ``DJ_THREAD_SAFE`` forbids it."""
 
 
 def text_of(error: BaseException) -> str:

@@ -31,7 +31,7 @@ _SOURCES: dict[str, tuple[str, ...]] = {
         (f"builtin_codecs.{name}" for name in _CODEC_MODULES),
         ("dj_dagster.objects.builtin_codecs",),
     ),
-    "codecs": ("dj_dagster.objects.codec", _NAMES),
+    "codecs": ("dj_dagster.objects.codecs", _NAMES),
     "condition": (_NAMES, "dj_dagster.relational.algebra.condition"),
     "connection": (),
     "declare": (_NAMES,),
@@ -64,7 +64,6 @@ _SOURCES: dict[str, tuple[str, ...]] = {
 """DataJoint's modules, and where some of their names are here; others are in the package itself."""
 
 _INSIDE: dict[str, frozenset[str]] = {
-    "codecs": frozenset({"resolve_dtype", "unregister_codec"}),
     "declare": frozenset(
         {"alter", "compile_attribute", "compile_foreign_key", "declare", "prepare_declare"}
     ),

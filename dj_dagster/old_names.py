@@ -16,9 +16,10 @@ from dj_dagster.dependencies import extract_master
 from dj_dagster.errors import DataJointError
 from dj_dagster.model.names import Tier, class_path, parse_table_name
 from dj_dagster.model.table_name import TableName
+from dj_dagster.model.types import parse_type
 from dj_dagster.objects import blob
 from dj_dagster.objects.addressing import key_text
-from dj_dagster.objects.codecs import CodecRegistry
+from dj_dagster.objects.codecs import Codec, CodecChain, CodecRegistry
 from dj_dagster.relational.algebra import algebra
 from dj_dagster.relational.algebra.condition import make_condition as condition_of
 from dj_dagster.relational.declaring.spelling import Spelling
@@ -76,10 +77,6 @@ foreign_key_error_regexp = re.compile(
 
 class BucketInaccessible(DataJointError):
     """A bucket that cannot be reached; nothing here raises it, stores raise `ObjectError`."""
-
-
-class ThreadSafetyError(DataJointError):
-    """A default connection that was asked for where threads forbid it; nothing here raises it."""
 
 
 class _ByNode(type):
@@ -252,6 +249,20 @@ def _get_tier(name: str) -> type[Table] | None:  # pyright: ignore[reportUnusedF
 def is_codec_registered(name: str) -> bool:
     """Whether there is a codec of a name, which may be written in ``<>``."""
     return name.strip("<>") in CodecRegistry().names
+
+
+def resolve_dtype(dtype: str) -> tuple[str, list[Codec], str | None]:
+    """Return what a column of a type is declared as, the type's codecs and the name of its store.
+
+    Examples
+    --------
+    >>> resolve_dtype("<blob@raw>")
+    ('json', [<blob>, <hash>], 'raw')
+    """
+    kind = parse_type(dtype)
+    # The blobs of the server are no codec here, where a type is asked for by its name.
+    chain = CodecRegistry().resolve(kind) if kind.codec else CodecChain((), kind)
+    return chain.column_type.text, list(chain.codecs), chain.store
 
 
 def is_key(attr: Any) -> bool:

@@ -32,7 +32,8 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 
-from dj_dagster.local_files import make_private_file
+from dj_dagster.errors import ConfigurationError
+from dj_dagster.local_files import STORE, embedded_folder, make_private_file
 from dj_dagster.model.job_settings import JobSettings, Provenance
 from dj_dagster.objects.blob_format import ReadLimits
 from dj_dagster.objects.store_settings import StoreSettings
@@ -48,6 +49,7 @@ from dj_dagster.settings_sources import (
     SECRETS,
     found_settings,
     read_file,
+    without_environment,
 )
 from dj_dagster.settings_stores import FollowingStores, embedded_store
 
@@ -103,17 +105,20 @@ class Config(SettingsMapping):
         """Read the environment and the files again; what was set in Python stays."""
         fresh, changes = Config.found(), self.changes()
         fresh._put_all(changes)
-        self._settings, self._others, self._given = fresh._settings, fresh._others, fresh._given
+        self._others, self._given = fresh._others, fresh._given
+        self._settings.take(fresh._settings)
 
     def load(self, filename: str | Path | None = None) -> None:
         """Take the settings of a JSON file, by default of ``dj_local_conf.json``.
 
+        What the environment says stays as it is.
+
         Raises
         ------
         ConfigurationError
-            If it cannot be read.
+            If it cannot be read; where there is none also a `FileNotFoundError`.
         """
-        values = read_file(Path(filename or LOCAL_FILE))
+        values = without_environment(read_file(Path(filename or LOCAL_FILE)))
         self._put_all(values)
         self._assigned.update(values)
 
@@ -151,7 +156,8 @@ class Config(SettingsMapping):
         minimal
             Whether only the server is in it.
         create_secrets_dir
-            Whether an empty folder ``.secrets`` is made beside it, which git ignores.
+            Whether a folder ``.secrets`` is made beside it, which git ignores, with empty files
+            for user and password.
 
         Raises
         ------
@@ -162,16 +168,19 @@ class Config(SettingsMapping):
             raise FileExistsError(f"{path} already exists: move it away, or give another name.")
         content: dict[str, Any] = {"database": {"host": "localhost", "port": 3306}}
         if not minimal:
-            content |= {"stores": embedded_store(), "safemode": True}
-            content |= {
-                name: getattr(Settings(), name).model_dump() for name in ("display", "jobs")
-            }
+            store = {"protocol": "file", "location": str(embedded_folder() / STORE)}
+            content |= {"stores": {"default": "main", "main": store}}
+            content |= Settings().model_dump(
+                include={"connection", "display", "jobs", "loglevel", "safemode"}
+            )
         with Path(path).open("x", encoding="utf-8") as stream:
             json.dump(content, stream, indent=2)
         if create_secrets_dir:
-            ignored = Path(path).absolute().parent / SECRETS[0] / ".gitignore"
-            make_private_file(ignored)
-            ignored.write_text("*\n")
+            secrets = Path(path).absolute().parent / SECRETS[0]
+            if make_private_file(secrets / ".gitignore"):
+                (secrets / ".gitignore").write_text("*\n")
+            for name in ("database.user", "database.password"):
+                make_private_file(secrets / name)
         return Path(path).absolute()
 
     def get_store_spec(
@@ -187,10 +196,15 @@ class Config(SettingsMapping):
         Raises
         ------
         ConfigurationError
-            If there is no such store.
+            If there is no such store, or a default that is not configured: the folder that is
+            used then is not asked for by name.
         """
         stores = self._stores()
         default = "filepath_default" if use_filepath_default else "default"
+        if store is None and default not in self._settings.stores:
+            raise ConfigurationError(
+                f"stores.{default} is not configured: set it to the name of a store, or name one."
+            )
         given = stores[Stores(stores).resolve(store, default)]
         return {**_STORE_DEFAULTS, **given}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, SecretStr
@@ -20,6 +20,15 @@ class Section(BaseModel):
     """A group of settings; a value is checked whenever it is assigned."""
 
     model_config = ConfigDict(validate_assignment=True, extra="forbid", hide_input_in_errors=True)
+
+    def take(self, other: Self) -> None:
+        """Have the values of another from now on; the sections within stay the same objects."""
+        for name in type(self).model_fields:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if isinstance(mine, Section):
+                mine.take(theirs)
+            else:
+                vars(self)[name] = theirs
 
 
 class DatabaseSettings(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 from pydantic import Field, InstanceOf, field_validator
@@ -131,7 +132,7 @@ class Settings(Section):
     download_path: str = f"{FOLDER}/{DOWNLOADS}"
     fetch_format: Literal["array", "frame"] = "array"
     loglevel: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
-    query_cache: str | None = None
+    query_cache: Path | None = None
     enable_python_native_blobs: bool = True
 
 

@@ -59,6 +59,10 @@ CONFIG_FILE = "DJ_CONFIG_FILE"
 _IGNORE_FILES = "DJ_IGNORE_CONFIG_FILE"
 
 
+class MissingSettingsError(ConfigurationError, FileNotFoundError):
+    """A file of settings that was named and is not there."""
+
+
 def found_settings() -> dict[str, Any]:
     """Return the settings found, by dotted name; the environment wins over files and secrets.
 
@@ -80,13 +84,17 @@ def read_file(file: Path) -> dict[str, Any]:
 
     Raises
     ------
+    MissingSettingsError
+        If there is no such file.
     ConfigurationError
-        If there is no such file, or it holds something else.
+        If it holds something else.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigurationError(f"{file} is no valid JSON: {error}") from error
+    except FileNotFoundError as error:
+        raise MissingSettingsError(f"There are no settings {file}: {error.strerror}.") from error
     except OSError as error:
         raise ConfigurationError(f"The settings {file} cannot be read: {error}") from error
     sections = section_names()
@@ -101,6 +109,15 @@ def read_file(file: Path) -> dict[str, Any]:
         inner = {f"{name}.{key}": item for key, item in value.items()} if name in sections else {}
         settings |= inner if name in sections else {name: value}
     return {name: value for name, value in settings.items() if value is not None}
+
+
+def without_environment(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return those settings of a file that no variable of the environment has."""
+    said = _environment()
+    left = {name: value for name, value in settings.items() if name not in said}
+    if "stores" in said and isinstance(settings.get("stores"), Mapping):
+        left["stores"] = {**settings["stores"], **said["stores"]}
+    return left
 
 
 def _over(settings: dict[str, Any], winning: dict[str, Any]) -> dict[str, Any]:
@@ -145,8 +162,11 @@ def _add_secrets(settings: dict[str, Any], file: Path | None) -> None:
     folder = (file.parent if file else Path.cwd()) / beside
     folder = folder if folder.is_dir() and is_trusted(folder) else machine
     for secret in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if secret.is_file() and not secret.name.startswith(".") and is_trusted(secret):
-            _set_default(settings, secret.name, secret.read_text(encoding="utf-8").strip())
+        if not secret.is_file() or secret.name.startswith(".") or not is_trusted(secret):
+            continue
+        # Those of a template wait to be filled in.
+        if text := secret.read_text(encoding="utf-8").strip():
+            _set_default(settings, secret.name, text)
 
 
 def _set_default(settings: dict[str, Any], name: str, value: str) -> None:

@@ -29,6 +29,13 @@ class Tier(Enum):
         """What the table's name begins with; a part has its master's name before its own."""
         return _PREFIXES.get(self, "")
 
+    @property
+    def pattern(self) -> str:
+        """A regular expression of the names of the tier's tables in full."""
+        if self is Tier.PART:
+            return rf"(?P<master>(?:#|__|_|){_WORDS})__(?P<part>{_WORDS})"
+        return f"(?P<{self.value}>{self.prefix}{_WORDS})"
+
 
 _PREFIXES = {Tier.LOOKUP: "#", Tier.IMPORTED: "_", Tier.COMPUTED: "__"}
 _TIERS = {"": Tier.MANUAL, **{prefix: tier for tier, prefix in _PREFIXES.items()}}
@@ -74,6 +81,14 @@ def snake_case(class_name: str) -> str:
             "write it in camel case, of ASCII letters and digits only, such as SpikeSort"
         )
     return re.sub("(?<!^)([A-Z])", r"_\1", letters).lower()
+
+
+def has_underscores(class_name: str) -> str:
+    """Return what to say of a class name with underscores, which its table's name has not."""
+    return (
+        f"The class name {class_name!r} contains underscores, which do not count in the name of "
+        f"its table: write {class_name.replace('_', '')}."
+    )
 
 
 def camel_case(snake: str) -> str:

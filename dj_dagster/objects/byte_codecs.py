@@ -61,7 +61,8 @@ class HashCodec(Codec, register=False):
         """Return the type of a reference."""
         if not is_store:
             raise DefinitionError(
-                "<hash> needs a store: write <hash@> for the default store, <hash@name>, or bytes."
+                "<hash> requires @, as it keeps objects in a store: write <hash@> for the default "
+                "store, <hash@name>, or bytes."
             )
         return "json"
 

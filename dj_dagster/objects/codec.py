@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from dj_dagster.errors import ObjectError
 from dj_dagster.objects.blob_format import DEFAULT_LIMITS, ReadLimits
+from dj_dagster.objects.reference import read_reference
 from dj_dagster.objects.stores import Stores
 
 
@@ -50,6 +52,8 @@ class Codec(ABC):
     name: ClassVar[str | None] = None
     default_store: ClassVar[str] = "default"
     listed: ClassVar[bool] = True
+    instance: ClassVar[Codec]
+    """The object that is used; see `dj_dagster.objects.codecs.shared`."""
 
     concurrent: ClassVar[bool] = False
     """Whether values of a store may be encoded and decoded in several threads at once."""
@@ -91,9 +95,11 @@ class Codec(ABC):
 
     def referenced_paths(self, stored: Any) -> list[tuple[str, str | None]]:
         """Return ``(path, store)`` of all objects that a column's content keeps alive."""
-        if isinstance(stored, Mapping) and "path" in stored:
-            return [(stored["path"], stored.get("store") or None)]
-        return []
+        try:
+            fields = read_reference(stored)
+        except ObjectError:
+            return []
+        return [(fields["path"], fields.get("store") or None)]
 
     def describe(self, stored: Any, size: int | None = None) -> str | None:
         """Return a few words on a column's content, which displays of rows show; None for none.

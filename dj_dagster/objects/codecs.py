@@ -137,7 +137,7 @@ class CodecRegistry:
         DefinitionError
             If the codec has no name.
         """
-        instance = codec() if isinstance(codec, type) else codec
+        instance = shared(codec) if isinstance(codec, type) else codec
         if not instance.name:
             raise DefinitionError(f"{type(instance).__name__} needs a name: name = 'my_codec'.")
         self._codecs[instance.name] = instance
@@ -155,7 +155,7 @@ class CodecRegistry:
         found = _defined(name) or _installed(name)
         if found is None:
             raise self._unknown(name)
-        return found()
+        return shared(found)
 
     @property
     def names(self) -> list[str]:
@@ -184,7 +184,7 @@ class CodecRegistry:
         while inner.codec is not None:
             if inner.codec in codecs:
                 circle = " → ".join(f"<{name}>" for name in (*codecs, inner.codec))
-                raise DefinitionError(f"The codecs of {type.text} run in a circle: {circle}.")
+                raise DefinitionError(f"Circular codec reference in {type.text}: {circle}.")
             codecs[inner.codec] = codec = self.get(inner.codec)
             inner = parse_type(codec.get_dtype(store is not None))
             store = store if inner.store is None else inner.store
@@ -206,6 +206,28 @@ class CodecRegistry:
             f"Unknown codec: there is no codec <{name}>; known are "
             f"{', '.join(f'<{n}>' for n in names)}.{hint} Import the module that defines it first."
         )
+
+
+def shared(codec: type[Codec]) -> Codec:
+    """Return the one object of a class that all connections use."""
+    if "instance" not in vars(codec):
+        codec.instance = codec()
+    return vars(codec)["instance"]
+
+
+def unregister_codec(name: str) -> None:
+    """Forget the classes of a name, so that it can be given to another.
+
+    Raises
+    ------
+    DefinitionError
+        If there are none: built-in codecs stay.
+    """
+    found = [codec for codec in _subclasses(Codec) if _is_named(codec) and codec.name == name]
+    if not found:
+        raise DefinitionError(f"There is no class of a codec <{name}> to forget.")
+    for codec in found:
+        codec.listed = False
 
 
 def _subclasses(base: type[Codec]) -> Iterator[type[Codec]]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dj_dagster.errors import ChecksumError, ObjectError
+from dj_dagster.errors import ChecksumError, InvalidValueError, ObjectError
 from dj_dagster.objects.checksums import Written, placed, told
 from dj_dagster.objects.codec import ObjectContext
 from dj_dagster.objects.flight import in_flight
@@ -130,7 +130,7 @@ class NpyRef:
 
     def __len__(self) -> int:
         if not self.shape:
-            raise TypeError("an array without dimensions has no length")
+            raise TypeError("a 0-dimensional array has no length")
         return self.shape[0]
 
     def __iter__(self) -> Iterator[Any]:
@@ -177,11 +177,11 @@ class NpyCodec(SchemaCodec, register=False):
         if isinstance(value, NpyRef):
             return
         if not isinstance(value, np.ndarray):
-            raise TypeError(f"<npy@> holds numpy arrays, not {type(value).__name__}")
+            raise InvalidValueError(f"<npy@> requires numpy.ndarray, not {type(value).__name__}")
         if isinstance(value, np.ma.MaskedArray):
-            raise TypeError("the mask would be lost: store value.filled(...)")
+            raise InvalidValueError("the mask would be lost: store value.filled(...)")
         if value.dtype.hasobject:
-            raise TypeError("<npy@> holds no Python objects; use <blob@> for object arrays")
+            raise InvalidValueError("<npy@> takes no arrays of object dtype; use <blob@> for them")
 
     def encode(
         self,

@@ -37,7 +37,7 @@ class ObjectCodec(SchemaCodec, register=False):
                 f"{type(value).__name__}"
             )
         if not Path(value).exists():
-            raise ValueError(f"there is no file or folder {os.fspath(value)!r}")
+            raise ValueError(f"the file or folder {os.fspath(value)!r} was not found")
         if not Path(value).is_file() and not Path(value).is_dir():
             raise ValueError(f"{os.fspath(value)!r} is neither a file nor a folder")
 

@@ -137,6 +137,8 @@ class ObjectRef:
         """
         inside = self._inside(subpath)
         with placed(self.place):
+            if not self.is_dir:
+                raise ObjectError(f"Cannot listdir {self.path}, which is a file: read() it.")
             paths = [*self._files(inside), *self._empty_folders(inside)]
         names = (PurePosixPath(path).relative_to(inside).parts for path in paths)
         return sorted({parts[0] for parts in names if parts})
@@ -271,7 +273,9 @@ class ObjectRef:
 
     def _file(self, subpath: str | None) -> str:
         if self.is_dir and not subpath:
-            raise ObjectError(f"{self.path} is a folder: name one of its files, see listdir().")
+            raise ObjectError(
+                f"Cannot read {self.path}, which is a folder: name one of its files, see listdir()."
+            )
         return self._inside(subpath or "")
 
     @cached_property

@@ -25,8 +25,8 @@ class SchemaCodec(Codec, register=False):
         """Return the type of a reference."""
         if not is_store:
             raise DefinitionError(
-                f"<{self.name}> needs a store: write <{self.name}@> for the default store, or "
-                f"<{self.name}@name>."
+                f"<{self.name}> requires @, as it keeps objects in a store: write <{self.name}@> "
+                f"for the default store, or <{self.name}@name>."
             )
         return "json"
 

@@ -195,7 +195,8 @@ class QueryExpression(OldQuery, Deletable, Rows):
 def _query(other: Any, use: str) -> Node:
     if isinstance(other, Universal):
         raise QueryError(
-            f"A query cannot be {use} {other!r}, which has no rows of its own. "
+            f"A query cannot be {use} {other!r}, which has no rows of its own: that is no longer "
+            "supported. "
             f"For distinct values write {other!r} & query, for groups {other!r}.aggr(query, ...). "
             f"{AS_BEFORE}"
         )

@@ -39,19 +39,24 @@ class Scope:
         return {name for layer in self.layers for name in layer}
 
 
-def calling_names() -> MutableMapping[str, Any]:
+def calling_names(*, live: bool = False) -> MutableMapping[str, Any]:
     """Return the local names where this package was called from.
 
     That is how a definition in a function, in a notebook or in a console finds the classes beside
     it. Frames of this package itself are passed over. Of a module these are the names themselves,
     so that later ones are seen too; of a function a copy.
+
+    Parameters
+    ----------
+    live
+        Whether names may be added, which of a function its own code does not see, only `locals`.
     """
     frame = inspect.currentframe()
     while frame is not None and _is_ours(frame):
         frame = frame.f_back
     if frame is None:
         return {}
-    if frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+    if frame.f_code.co_flags & inspect.CO_OPTIMIZED and not live:
         return dict(frame.f_locals)
     return frame.f_locals
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, ClassVar
 
 from dj_dagster.compat import old_delete
@@ -35,13 +36,22 @@ class Table(RelatedTables, Insertion, metaclass=TableMeta):
 
     definition: ClassVar[str] = ""
     tier: ClassVar[Tier]
+    tier_regexp: ClassVar[str]
+    """Matches the names in SQL of the tier's tables, in full."""
+
     _binding: ClassVar[Binding | None] = None
 
     def __init__(self) -> None:
+        if self._binding is not None:
+            self._bound = self._binding
+        self._node = None
+
+    @cached_property
+    def _bound(self) -> Binding:
+        """Where the table is; looked up late where the class is used before its schema is there."""
         if self._binding is None:
             raise undeclared(type(self))
-        self._bound = self._binding
-        self._node = None
+        return self._binding
 
     @property
     def connection(self) -> Connection:
@@ -261,12 +271,14 @@ class Manual(Table):
     """A table whose rows people or instruments enter."""
 
     tier = Tier.MANUAL
+    tier_regexp = tier.pattern
 
 
 class Lookup(Table):
     """A table of settings and vocabulary; `contents` are inserted when it is declared."""
 
     tier = Tier.LOOKUP
+    tier_regexp = tier.pattern
     contents: ClassVar[Any] = ()
 
 
@@ -274,4 +286,5 @@ class Part(Table):
     """A table whose rows belong to one row of its master, the class that it is written in."""
 
     tier = Tier.PART
+    tier_regexp = tier.pattern
     master: ClassVar[type[Table]]

@@ -88,7 +88,7 @@ class TableMeta(type):
 def undeclared(cls: type) -> DataJointError:
     """Return the error for the use of a class that no schema has declared."""
     return DataJointError(
-        f"The table {cls.__name__} belongs to no schema yet. "
+        f"The table {cls.__name__} belongs to no schema yet: it is not properly configured. "
         "Decorate it: @schema above the class, with schema = dj.Schema('my_schema'); "
         "if the schema was given no name, activate it first."
     )

@@ -68,8 +68,8 @@ class U(Universal):
         if isinstance(other, HasNode) and _connection(other).era == "0.14":
             return QueryExpression(_connection(other), with_key(query_node(other), self._names))
         raise QueryError(
-            f"{self!r} has no rows to join. Write {self!r} & query for distinct combinations; the "
-            f"query alone, or with proj, for its rows. {AS_BEFORE}"
+            f"{self!r} has no rows to join: * is no longer supported. Write {self!r} & query for "
+            f"distinct combinations; the query alone, or with proj, for its rows. {AS_BEFORE}"
         )
 
     def __sub__(self, other: Any) -> NoReturn:

@@ -182,9 +182,11 @@ class Imported(AutoPopulate):
     """A table whose `make` reads from outside the database, such as from raw files."""
 
     tier = Tier.IMPORTED
+    tier_regexp = tier.pattern
 
 
 class Computed(AutoPopulate):
     """A table whose `make` computes from other tables alone."""
 
     tier = Tier.COMPUTED
+    tier_regexp = tier.pattern

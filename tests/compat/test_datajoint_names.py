@@ -22,7 +22,6 @@ INTERNAL = "a piece of how DataJoint makes SQL; ours are in dj_dagster.relationa
 
 WITHOUT = {
     "__author__": "in the metadata of the distribution",
-    "ThreadSafetyError": "connections are safe to share between threads: nothing raises it",
     "StorageAdapter": "stores are files and S3",
     "get_storage_adapter": "stores are files and S3",
     "migrate": "old databases are read as they are",
@@ -43,7 +42,6 @@ WITHOUT = {
     "Table.declaration_context": "definitions are read when classes are decorated",
     "Table.declare": "a schema declares: @schema",
     "Table.get_select_fields": INTERNAL,
-    "Part.tier_regexp": "dj_dagster.model.names.parse_table_name",
     "Connection.connect": "connections open when they are used",
     "Schema.lineage_table_exists": "lineage is read from foreign keys",
 }

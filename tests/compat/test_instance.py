@@ -40,6 +40,11 @@ def test_a_server_is_named_as_in_datajoint(server_url: str) -> None:
     lab = dj.Instance(url.host, url.username, url.password, port=url.port)
     assert lab.connection.query("SELECT 1").fetchone() == (1,)
     info = lab.connection.conn_info
-    assert info == {"host": url.host, "port": url.port, "user": url.username}
+    assert info == {
+        "host": url.host,
+        "port": url.port,
+        "user": url.username,
+        "ssl_input": None,
+    }
     assert str(url.port) in repr(lab)
     lab.connection.close()

@@ -283,7 +283,7 @@ def test_an_unknown_codec_names_the_known(registry: CodecRegistry):
 
 
 def test_hash_needs_a_store(registry: CodecRegistry):
-    with pytest.raises(DefinitionError, match="<hash> needs a store"):
+    with pytest.raises(DefinitionError, match="<hash> requires @"):
         registry.get("hash").get_dtype(is_store=False)
 
 

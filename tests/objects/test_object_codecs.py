@@ -267,9 +267,9 @@ def test_a_forged_length_of_an_array_is_told(stores: Stores, store: Store, lengt
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ([1, 2], "<npy@> holds"),
-        ("x", "<npy@> holds"),
-        (np.array([object()]), "<npy@> holds"),
+        ([1, 2], "<npy@> requires numpy.ndarray, not list"),
+        ("x", "<npy@> requires numpy.ndarray, not str"),
+        (np.array([object()]), "object dtype"),
         (np.ma.masked_array([1, 2], [0, 1]), "mask would be lost"),
     ],
 )

@@ -144,7 +144,7 @@ def test_classes_that_are_no_tables(schema: Any) -> None:
     with pytest.raises(dj.DataJointError, match="declared with its master"):
         schema(PartOfNothing.Piece)
     with pytest.raises(dj.DataJointError, match="belongs to no schema"):
-        Undeclared()
+        _ = Undeclared().heading
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ def test_a_trace_leads_to_what_rows_come_from(filled):
     }
     assert trace[filled.Subject].to_dicts() == [{"subject_id": 1, "name": "ada"}]
     assert filled.Session.Trial not in trace
-    with pytest.raises(dj.DataJointError, match="does not show"):
+    with pytest.raises(dj.DataJointError, match=r"trial is not in this trace, which shows:"):
         trace[filled.Session.Trial]
 
 

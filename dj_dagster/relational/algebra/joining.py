@@ -52,7 +52,7 @@ def shared_names(left: Heading, right: Heading, semantic_check: bool = True) -> 
         ours, theirs = left[name].lineage, right[name].lineage
         if ours is None or ours != theirs:
             raise QueryError(
-                f"The attribute {name!r} is not the same thing on both sides: "
+                f"The attribute {name!r} is not the same thing on both sides, by its lineage: "
                 f"{_origin(left[name])} and {_origin(right[name])}. Rename or leave out one of "
                 f"them, for example with .proj(other_{name}='{name}'). Where names alone are to "
                 f"decide: dj.config['semantic_check'] = False. {AS_BEFORE}"

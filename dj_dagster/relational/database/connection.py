@@ -35,7 +35,7 @@ from dj_dagster.relational.database.sessions import Sessions
 from dj_dagster.relational.database.statement_cache import StatementCache
 from dj_dagster.relational.database.transaction import Transaction
 from dj_dagster.relational.database.write_buffer import WriteBuffer
-from dj_dagster.relational.database_url import parsed_url, shown_url
+from dj_dagster.relational.database_url import NO_TLS, demands_tls, parsed_url, shown_url
 
 T = TypeVar("T")
 
@@ -122,7 +122,12 @@ class Connection(OldConnection, Preferring):
         return shown_url(self._url)
 
     def __repr__(self) -> str:
-        return f"Connection({self.url!r})"
+        """Say where the database is, and whether it was reached when it was last asked."""
+        reached = self._sessions.is_reached
+        state = "not connected yet" if reached is None else "connected"
+        if self.is_lost or self._sessions.is_closed:
+            state = "disconnected"
+        return f"Connection({self.url!r}, {state})"
 
     @property
     def download_path(self) -> Path:
@@ -316,9 +321,19 @@ class Connection(OldConnection, Preferring):
 
     @property
     def conn_info(self) -> dict[str, Any]:
-        """Where the database is and who asks: ``host`` and ``port``, None for a file; ``user``."""
+        """Where the database is and who asks.
+
+        ``host`` and ``port`` are None for a file; ``ssl_input`` is True where encryption is
+        demanded, False where it is off, None where the server decides.
+        """
         user = self._url.username or self.get_user().partition("@")[0]
-        return {"host": self._url.host, "port": self._url.port, "user": user}
+        demanded = True if demands_tls(self._url) else None
+        return {
+            "host": self._url.host,
+            "port": self._url.port,
+            "user": user,
+            "ssl_input": False if NO_TLS in self._url.query else demanded,
+        }
 
     def get_user(self) -> str:
         """Return the database user as ``user@host``; of SQLite's file, this process's user."""

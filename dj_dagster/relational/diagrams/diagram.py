@@ -12,7 +12,9 @@ from dj_dagster.errors import DataJointError
 from dj_dagster.model.names import class_path
 from dj_dagster.model.table_name import TableName
 from dj_dagster.relational import relatives
+from dj_dagster.relational.algebra.algebra import Node
 from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.deleting import hierarchy
 from dj_dagster.relational.deleting.cascade import PartIntegrity, check_parts, master_of
 from dj_dagster.relational.diagrams import diagram_rows
 from dj_dagster.relational.diagrams.diagram_rows import Rows
@@ -55,6 +57,8 @@ class Diagram(Drawn):
 
     def __init__(self, source: Any, context: Mapping[str, Any] | None = None) -> None:
         self._rows: Rows | None = None
+        self._kind = ""
+        self._seeds: dict[TableName, list[Node]] = {}
         self._enforced = False
         if isinstance(source, Diagram):
             vars(self).update(vars(source))
@@ -103,7 +107,7 @@ class Diagram(Drawn):
         """
         query = _table_of(table_expr)
         rows = diagram_rows.rows_below(query.connection, query.node, query.name, part_integrity)
-        diagram = cls._of_rows(query.connection, rows)
+        diagram = cls._of_rows(query.connection, rows, "cascade")
         diagram._enforced = part_integrity == "enforce"
         return diagram
 
@@ -115,21 +119,84 @@ class Diagram(Drawn):
         """
         query = _table_of(table_expr)
         rows = diagram_rows.rows_above(query.connection, query.node, query.name)
-        return cls._of_rows(query.connection, rows)
+        return cls._of_rows(query.connection, rows, "trace")
 
     @classmethod
-    def _of_rows(cls, connection: Connection, rows: Rows) -> Self:
+    def _of_rows(cls, connection: Connection, rows: Rows, kind: str) -> Self:
         diagram = cls.__new__(cls)
         diagram.context = dict(calling_names())
         diagram._connection = connection
         diagram._tables = diagram._expanded = frozenset(rows)
-        diagram._rows, diagram._enforced = rows, False
+        diagram._rows, diagram._kind, diagram._seeds, diagram._enforced = rows, kind, {}, False
         return diagram
+
+    def restrict(self, table_expr: Any) -> Self:
+        """Return the diagram with a table restricted, and with it all that depends on its rows.
+
+        It shows the same tables. A row that depends on restricted tables is left where each of
+        them has its parent left. Called again, also with another table, both restrictions hold.
+        `counts` says how many rows are left, and ``diagram[Session]`` gives those of a table.
+
+        Parameters
+        ----------
+        table_expr
+            Rows of one table that is shown, or that tables shown depend on.
+
+        Raises
+        ------
+        DataJointError
+            For another table, and for the diagram of a `cascade` or `trace`.
+
+        Examples
+        --------
+        ::
+
+            mice = dj.Diagram(schema).restrict(Subject & "species = 'mouse'").prune()
+            mice.counts()
+        """
+        if self._kind:
+            raise DataJointError(
+                f"restrict() cannot be used on the diagram of a {self._kind}, which has its rows: "
+                "begin with Diagram(schema)."
+            )
+        query = _table_of(table_expr)
+        node = hierarchy.of_table(query.connection, query.node)
+        here = query.connection is self._connection
+        below = diagram_rows.rows_within(self._connection, {query.name: [node]}) if here else {}
+        if self._tables.isdisjoint(below):
+            raise DataJointError(
+                f"The diagram does not show {query.name}, nor what depends on it. It shows: "
+                f"{self._listed()}."
+            )
+        restricted = self._with(self._tables)
+        restricted._seeds = {**self._seeds, query.name: [*self._seeds.get(query.name, []), node]}
+        restricted._rows = diagram_rows.rows_within(self._connection, restricted._seeds)
+        return restricted
+
+    def prune(self) -> Self:
+        """Return the diagram without the tables that have no rows; in the database nothing changes.
+
+        After `restrict` these are the tables that have none left.
+
+        Raises
+        ------
+        DataJointError
+            For the diagram of a `cascade`: rows may come before it is used.
+        """
+        if self._kind == "cascade":
+            raise DataJointError(
+                "prune() cannot be used on the diagram of a cascade, whose tables may get rows "
+                "before they are deleted from."
+            )
+        counted = self.counts()
+        empty = {name for name in self._tables if counted.get(self._full(name)) == 0}
+        return self._with(self._tables - empty)
 
     def counts(self) -> dict[str, int]:
         """Return the number of rows by full table name, parents first.
 
-        Of a `cascade` or `trace` those are counted that belong to it; else all.
+        Of a `cascade` or `trace` those are counted that belong to it; after `restrict` those that
+        are left in the tables that it restricts; else all.
         """
         if self._rows is None:
             return {table.full_table_name: len(table) for table in self}
@@ -197,7 +264,8 @@ class Diagram(Drawn):
         name = self._name(table)
         if name is None or name not in self._tables:
             raise DataJointError(
-                f"The diagram does not show {name or table}. It shows: {self._listed()}."
+                f"{name or table} is not in this {self._kind or 'diagram'}, which shows: "
+                f"{self._listed()}."
             )
         if not isinstance(table, TableMeta):
             return self._table(name)
@@ -260,7 +328,9 @@ class Diagram(Drawn):
         other._expanded = self._expanded | (tables - self._tables)
         if not tables <= self._tables:
             # The rows of what was added are unknown.
-            other._rows, other._enforced = None, False
+            other._rows, other._kind, other._enforced = None, "", False
+            if self._seeds:
+                other._rows = diagram_rows.rows_within(self._connection, self._seeds)
         return other
 
     def _grown(self, levels: int, keys_of: Any) -> Self:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from dj_dagster.model.table_name import TableName
-from dj_dagster.relational.algebra.algebra import AnyOf, Base, Condition, Node, all_rows, restrict
+from dj_dagster.relational.algebra.algebra import (
+    All,
+    AnyOf,
+    Base,
+    Condition,
+    Node,
+    all_rows,
+    restrict,
+)
+from dj_dagster.relational.database.catalog import dependency_graph
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.deleting import cascade, hierarchy
+from dj_dagster.relational.deleting.carried import any_of, narrowed
 from dj_dagster.relational.deleting.cascade import PartIntegrity
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.relatives import graph_above, parent_keys
@@ -42,6 +54,40 @@ def rows_above(connection: Connection, node: Node, root: TableName) -> Rows:
                 condition = hierarchy.reference(found[name][0], key)
                 conditions.setdefault(key.parent, []).append(condition)
     return dict(reversed(found.items()))
+
+
+def rows_within(connection: Connection, seeds: Mapping[TableName, Sequence[Node]]) -> Rows:
+    """Return the rows of some tables, and those below them that depend on these alone.
+
+    A row belongs to it where each of its parents that is restricted belongs to it; of several
+    foreign keys to one parent one is enough. A table's foreign keys to itself are not followed.
+
+    Parameters
+    ----------
+    seeds
+        Of each table queries of its rows, all of which hold.
+    """
+    incoming = {
+        table.name: table
+        for name in seeds
+        for table in connection.catalog.related(name.schema, fresh=True)
+    }
+    graph = dependency_graph(incoming.values())
+    found: Rows = {}
+    for name in graph.topological_order():
+        table, stored = incoming.get(name), connection.catalog.find(name)
+        if table is None or stored is None:
+            continue
+        conditions = [c for node in seeds.get(name, ()) for c in hierarchy.base_of(node)[1]]
+        parents = dict.fromkeys(key.parent for key in table.foreign_keys if key.parent != name)
+        for parent in parents:
+            if parent in found:
+                keys = [key for key in table.foreign_keys if key.parent == parent]
+                conditions.append(any_of([[narrowed(found[parent][0], key)] for key in keys]))
+        if conditions or name in seeds:
+            found[name] = [restrict(all_rows(name, stored.heading), All(tuple(conditions)))]
+    graph.check_acyclic(found)
+    return found
 
 
 def count_rows(connection: Connection, rows: Rows) -> dict[TableName, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dj_dagster.errors import DataJointError
 from dj_dagster.relational.diagrams import drawing
@@ -49,6 +49,16 @@ class Drawn:
         """Return the drawing as a PNG file in memory."""
         return io.BytesIO(drawing.draw(self.make_dot(direction), "png"))
 
+    def make_image(self, direction: str | None = None) -> Any:
+        """Return the drawing as an array of pixels, rows first, with red, green, blue and opacity.
+
+        Raises
+        ------
+        DataJointError
+            If matplotlib or what draws is not installed.
+        """
+        return _matplotlib("make_image").imread(self.make_png(direction))
+
     def make_mermaid(self, direction: str | None = None) -> str:
         """Return the drawing as Mermaid text, for which nothing needs to be installed."""
         return to_mermaid(self._picture(), direction or self.direction)
@@ -91,22 +101,18 @@ class Drawn:
         DataJointError
             If matplotlib or what draws is not installed.
         """
-        try:
-            from matplotlib import pyplot
-        except ImportError:
-            raise DataJointError(
-                "draw() shows the diagram by matplotlib, which is not installed. In a notebook "
-                "write the diagram alone in a cell; elsewhere save('diagram.svg')."
-            ) from None
-        pyplot.imshow(pyplot.imread(self.make_png()))
+        pyplot = _matplotlib("draw")
+        pyplot.imshow(self.make_image())
         pyplot.gca().axis("off")
         pyplot.show()
 
     def _repr_svg_(self) -> str | None:
         try:
-            return self.make_svg().data
+            text = self.make_svg().data
         except DataJointError:
             return None
+        # The element alone, without what makes a file of it.
+        return text[text.index("<svg") :].rstrip()
 
     def _repr_html_(self) -> str:
         """Return the image, or Mermaid text where Graphviz is missing."""
@@ -114,3 +120,14 @@ class Drawn:
 
     def _picture(self) -> Picture:
         raise NotImplementedError
+
+
+def _matplotlib(method: str) -> Any:
+    try:
+        from matplotlib import pyplot
+    except ImportError:
+        raise DataJointError(
+            f"{method}() needs matplotlib, which is not installed. In a notebook write the diagram "
+            "alone in a cell; elsewhere save('diagram.svg')."
+        ) from None
+    return pyplot

@@ -327,7 +327,7 @@ def _store_names(connection: Connection, stores: str | Iterable[str]) -> list[st
 def _connection_of(schemas: Sequence[Schema]) -> Connection:
     connections = {id(schema.connection): schema.connection for schema in schemas}
     if len(connections) != 1:
-        raise ConfigurationError("Name one or more schemas, all of one connection.")
+        raise ConfigurationError("At least one schema must be provided, all of one connection.")
     return next(iter(connections.values()))
 
 

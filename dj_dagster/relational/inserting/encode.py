@@ -28,6 +28,7 @@ from dj_dagster.relational.inserting.insert_columns import (
     columns_of,
     has_codec,
     key_of,
+    required_names,
     with_codec,
 )
 from dj_dagster.relational.inserting.row_batch import Batch
@@ -271,7 +272,7 @@ class RowEncoder:
         def validate(value: Any, position: int) -> None:
             try:
                 chain.codecs[0].validate(value)
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, InvalidValueError) as error:
                 place = self._context(column.attribute, batch, position).place
                 raise InvalidValueError(f"{place}: {error}") from error
 
@@ -288,6 +289,9 @@ class RowEncoder:
         given = batch.columns.get(attribute.name, (None,) * batch.size)[position]
         if given is not None:
             message += f" ({given!r} counts as none: declare it = null, or as <blob> to keep it)"
+        elif all(values[position] is None for values in batch.columns.values()):
+            required = ", ".join(required_names(self._table.heading))
+            message = f"Cannot insert empty row into {self._table.name}: {required} require values"
         self._fail(batch, position, attribute, MissingAttributeError(message))
 
     def _fail(

@@ -70,6 +70,16 @@ def _column_of(attribute: Attribute, backend: Backend) -> InsertColumn:
     return InsertColumn(attribute, check_of(attribute), convert, None if plain else convert, fits)
 
 
+def required_names(heading: Heading) -> list[str]:
+    """Return the attributes that every row has to give a value for."""
+    return [
+        name
+        for name, attribute in heading.attributes.items()
+        if not (attribute.nullable or attribute.default is not None)
+        and not (attribute.type is not None and attribute.type.auto_increment)
+    ]
+
+
 @lru_cache(maxsize=1000)
 def key_of(heading: Heading) -> tuple[str, ...]:
     """Return the primary key, a hidden one too."""

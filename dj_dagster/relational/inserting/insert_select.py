@@ -15,6 +15,7 @@ from dj_dagster.relational.bounds import integer_range
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.write_buffer import EncodedRows
+from dj_dagster.relational.inserting.insert_columns import required_names
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.values import NUMERIC
@@ -35,10 +36,8 @@ def copied_names(table: StoredTable, source: Heading, *, ignore_extra_fields: bo
             f"{table.name} has no attribute {extra[0]!r}, which the query has. It has: "
             f"{', '.join(known)}. Leave it out with .proj(), or pass ignore_extra_fields=True."
         )
-    for name, attribute in known.items():
-        optional = attribute.nullable or attribute.default is not None
-        counted = attribute.type is not None and attribute.type.auto_increment
-        if name not in source.attributes and not optional and not counted:
+    for name in required_names(table.heading):
+        if name not in source.attributes:
             raise MissingAttributeError(
                 f"{table.name} needs a value for {name!r}, which the query does not have: add it "
                 f"with .proj(..., {name}='…')."

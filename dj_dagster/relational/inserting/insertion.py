@@ -125,6 +125,11 @@ class Insertion(QueryExpression):
         mode = _mode(replace, skip_duplicates)
         # A list is never a query, and asking a protocol takes longer than checking a row.
         if not isinstance(rows, list | tuple) and isinstance(rows, HasNode):
+            if chunk_size is not None:
+                raise QueryError(
+                    "chunk_size is not supported for queries, whose rows the server copies: leave "
+                    "it out, or insert query.to_dicts()."
+                )
             rows = self._left_to_copy(rows, mode, ignore_extra_fields)
             if rows is None:
                 return

@@ -154,7 +154,7 @@ class StagedInsert(AbstractContextManager["StagedInsert"]):
         missing = [name for name in names if name not in self.rec]
         if missing:
             raise QueryError(
-                f"The path of an object of {self._table.name} holds the key: set staged.rec"
-                f"[{missing[0]!r}] before store() or open()."
+                f"Primary key attribute {missing[0]!r} of {self._table.name} is not set, which the "
+                f"path of an object holds: set staged.rec[{missing[0]!r}] before store() or open()."
             )
         return {name: self.rec[name] for name in names}

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from dj_dagster.definition import parse_definition
-from dj_dagster.errors import DefinitionError
+from dj_dagster.errors import DefinitionError, MissingDefinitionError
 from dj_dagster.model.declaration import TableDefinition
 from dj_dagster.relational.table import Table
 
@@ -18,12 +18,14 @@ def read_definition(cls: type[Table], class_name: str) -> TableDefinition:
 
     Raises
     ------
+    MissingDefinitionError
+        If there is none.
     DefinitionError
-        If there is none, or it does not parse; with the line in the class's file.
+        If it does not parse; with the line in the class's file.
     """
     text = definition_text(cls)
     if not text:
-        raise DefinitionError(
+        raise MissingDefinitionError(
             f"The table {class_name} has no definition: write definition = '''...''' in its class."
         )
     try:

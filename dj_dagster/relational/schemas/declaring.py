@@ -15,7 +15,7 @@ from dj_dagster.compat import register_adapters
 from dj_dagster.errors import DataJointError, DefinitionError
 from dj_dagster.model.declaration import ForeignKeyDeclaration, TableDefinition
 from dj_dagster.model.job_settings import with_job_metadata, with_provenance
-from dj_dagster.model.names import Tier, sql_table_name
+from dj_dagster.model.names import Tier, has_underscores, sql_table_name
 from dj_dagster.model.table_name import TableName
 from dj_dagster.relational.binding import Binding
 from dj_dagster.relational.database.connection import Connection
@@ -64,7 +64,7 @@ class Declaring:
         """
         family = family_of(cls)
         # All of it is read before any of it is declared.
-        plans = [self._read(table) for table in family]
+        plans = [None if self._is_as_stored(table) else self._read(table) for table in family]
         for table, definition in zip(family, plans, strict=True):
             self._declare(table, definition)
         if issubclass(cls, Lookup):
@@ -79,6 +79,12 @@ class Declaring:
             If there is no such table, or it has not been declared yet.
         """
         return find_declared(item.target, cls, self._scope(cls))().stored
+
+    def _is_as_stored(self, cls: type[Table]) -> bool:
+        """Whether a class has no definition, for its table is there already."""
+        return (
+            not definition_text(cls) and self.connection.catalog.find(self._name(cls)) is not None
+        )
 
     def _read(self, cls: type[Table]) -> TableDefinition:
         """Return a class's definition, after a look at the tables that it refers to."""
@@ -124,7 +130,10 @@ class Declaring:
             check_acyclic(self.connection, name, [other])
 
     def _check_name(self, cls: type[Table], name: TableName) -> None:
-        """Warn of another class of this schema that has the same table by another name."""
+        """Warn of a name that the table has not, and of another class that has the same table."""
+        # One at the end keeps a class from having the name of a keyword.
+        if "_" in cls.__name__.rstrip("_"):
+            warn_caller(has_underscores(cls.__name__), UserWarning)
         others = {
             found.__name__
             for found in self.scope.layers[-1].values()
@@ -162,17 +171,18 @@ class Declaring:
         place = partial(located, cls, class_name(cls))
         return declare.planned(self.connection, self._name(cls), definition, find, place)
 
-    def _declare(self, cls: type[Table], definition: TableDefinition) -> None:
+    def _declare(self, cls: type[Table], definition: TableDefinition | None) -> None:
         name = self._name(cls)
-        definition, find = self._completed(cls, definition)
-        declare.ensure_table(
-            self.connection,
-            name,
-            definition,
-            find,
-            create=self.create,
-            place=partial(located, cls, class_name(cls)),
-        )
+        if definition is not None:
+            definition, find = self._completed(cls, definition)
+            declare.ensure_table(
+                self.connection,
+                name,
+                definition,
+                find,
+                create=self.create,
+                place=partial(located, cls, class_name(cls)),
+            )
         cls._binding = Binding(self.connection, name, class_name(cls), partial(self.plan, cls))
         _document(cls)
 
@@ -261,8 +271,8 @@ def class_name(cls: type[Table]) -> str:
 
 
 def _document(cls: type[Table]) -> None:
-    """Let `help` show the definition."""
-    text, written = cleandoc(definition_text(cls)), cls.__doc__ or ""
+    """Let `help` show the definition, as it is written."""
+    text, written = definition_text(cls), cls.__doc__ or ""
     if text not in written:
         cls.__doc__ = f"{cleandoc(written)}\n\nDefinition:\n\n{text}\n".lstrip()
 

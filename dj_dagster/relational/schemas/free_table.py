@@ -73,7 +73,7 @@ class FreeTable(Table):
         return found
 
     def __repr__(self) -> str:
-        return f"FreeTable {self.name}\n{super().__repr__()}"
+        return f"FreeTable {self.full_table_name}\n{super().__repr__()}"
 
     def _check_direct_insert(self) -> None:
         """Nothing makes these rows."""

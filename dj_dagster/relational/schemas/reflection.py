@@ -21,12 +21,14 @@ class PlainImported(Table):
     """An imported table whose class is not at hand: it can be read, not populated."""
 
     tier = Tier.IMPORTED
+    tier_regexp = tier.pattern
 
 
 class PlainComputed(Table):
     """A computed table whose class is not at hand: it can be read, not populated."""
 
     tier = Tier.COMPUTED
+    tier_regexp = tier.pattern
 
 
 PLAIN_TIERS: TierClasses = MappingProxyType(

@@ -79,7 +79,8 @@ class Schema(Activation):
         into
             Where the classes are put under their names: a module or its ``globals()``; by default
             the schema's context, or else the module that calls this. Names that are taken there
-            stay as they are. Called from a function, the classes are only returned.
+            stay as they are. Called from a function, only `locals` has them there: use what is
+            returned.
 
         Returns
         -------
@@ -209,4 +210,4 @@ class Schema(Activation):
             return vars(into)
         if into is not None:
             return into
-        return self.context if self.context is not None else calling_names()
+        return self.context if self.context is not None else calling_names(live=True)
