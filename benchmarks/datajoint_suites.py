@@ -153,7 +153,11 @@ def run(source: Path, version: str, variables: dict[str, str], arguments: list[s
     command += ["-p", "no:cacheprovider", "--continue-on-collection-errors", "--timeout=120"]
     command += ["-k", NOT_RUN, f"--junitxml={report}", *(arguments or ["tests"])]
     era = "0.14" if version.startswith("0.") else ""
-    paths = os.pathsep.join([str(ROOT), str(source)])
+    # Processes that the tests begin are to find dj_dagster too, not a DataJoint that is installed.
+    start = source / "start"
+    start.mkdir(exist_ok=True)
+    (start / "sitecustomize.py").write_text("import benchmarks.as_datajoint\n")
+    paths = os.pathsep.join([str(start), str(ROOT), str(source)])
     variables = {**os.environ, **variables, "PYTHONPATH": paths, "DJ_SUITE_ERA": era}
     with (source / "output.txt").open("w") as output:
         subprocess.run(command, cwd=source, env=variables, stdout=output, stderr=output)

@@ -6,6 +6,7 @@ computes the rows of one key. See `dj_dagster.orchestration` for the Dagster sid
 
 from __future__ import annotations
 
+from importlib import import_module as _import_module
 from importlib import metadata as _metadata
 from logging import getLogger as _get_logger
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,7 @@ from dj_dagster.objects.codecs import Codec
 from dj_dagster.objects.npy_codec import NpyRef, load_arrays
 from dj_dagster.objects.object_ref import ObjectRef
 from dj_dagster.objects.schema_codec import SchemaCodec
+from dj_dagster.objects.storage_adapter import StorageAdapter, get_storage_adapter
 from dj_dagster.objects.stores import Stores
 from dj_dagster.old_modules import (
     OLD_MODULES,
@@ -136,6 +138,7 @@ __all__ = [
     "Schema",
     "SchemaCodec",
     "SparkAdapter",
+    "StorageAdapter",
     "Stores",
     "Table",
     "ThreadSafetyError",
@@ -153,6 +156,7 @@ __all__ = [
     "create_virtual_module",
     "errors",
     "get_codec",
+    "get_storage_adapter",
     "key",
     "key_hash",
     "kill",
@@ -177,6 +181,9 @@ def __getattr__(name: str) -> Any:
         return _public_config()
     if name in OLD_MODULES:
         return old_module(name)
+    if name == "cli":
+        # The function of DataJoint's command, unless a program imports the module of ours.
+        return _import_module("dj_dagster.old_cli").cli
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

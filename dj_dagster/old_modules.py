@@ -36,6 +36,7 @@ _SOURCES: dict[str, tuple[str, ...]] = {
     "connection": (),
     "declare": (_NAMES,),
     "dependencies": (),
+    "deploy": (),
     "diagram": (),
     "errors": (_NAMES,),
     "expression": ("dj_dagster.relational.expression", _NAMES),
@@ -49,13 +50,16 @@ _SOURCES: dict[str, tuple[str, ...]] = {
     "jobs": ("dj_dagster.old_jobs", _NAMES),
     "lineage": (),
     "logging": (),
+    "migrate": (),
     "objectref": (),
     "preview": (_NAMES,),
+    "provenance": (_NAMES,),
     "schemas": (),
-    "settings": (_NAMES, "dj_dagster.settings_model"),
+    "settings": (_NAMES, "dj_dagster.settings_model", "dj_dagster.settings_sources"),
     "spark": (),
     "staged_insert": ("dj_dagster.relational.inserting.staged_insert",),
     "storage": (_NAMES,),
+    "storage_adapter": ("dj_dagster.objects.storage_adapter",),
     "table": ("dj_dagster.relational.expression", _NAMES),
     "user_tables": ("dj_dagster.relational.table_meta", _NAMES),
     "utils": (_COMPAT, _NAMES),
@@ -65,10 +69,18 @@ _SOURCES: dict[str, tuple[str, ...]] = {
 
 _INSIDE: dict[str, frozenset[str]] = {
     "declare": frozenset(
-        {"alter", "compile_attribute", "compile_foreign_key", "declare", "prepare_declare"}
+        {
+            "CORE_TYPE_SQL",
+            "SPECIAL_TYPES",
+            "alter",
+            "compile_attribute",
+            "compile_foreign_key",
+            "declare",
+            "match_type",
+            "prepare_declare",
+        }
     ),
     "hash_registry": frozenset({"delete_path", "get_hash", "get_store_backend", "put_hash"}),
-    "settings": frozenset({"find_config_file", "find_secrets_dir", "read_secret_file"}),
     "storage": frozenset({"StorageBackend", "build_object_path", "generate_token"}),
 }
 """Functions inside DataJoint: they can be imported, and refuse when they are called."""
@@ -78,8 +90,8 @@ OLD_MODULES = frozenset(_SOURCES)
 _OURS = frozenset({"admin", "errors", "instance", "settings"})
 """Modules of ours that have DataJoint's names too; the others have nothing else."""
 
-_LATE = frozenset({"dependencies"})
-"""The same, with all of the names, but slow to load."""
+_LATE = frozenset({"dependencies", "deploy", "migrate"})
+"""The same, with all of the names; loaded when they are used, as some are slow to load."""
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -167,12 +179,16 @@ def replace_datajoint(*, era: str | None = None) -> None:
         for module in (old_module("version"), sys.modules[_PACKAGE]):
             vars(module)["__version__"] = _VERSIONS[checked_era(era)]
     package = sys.modules[_PACKAGE]
+    # What programs ask before they use a name: it is the API's version that they mean.
+    vars(package)["__version__"] = vars(old_module("version"))["__version__"]
     if sys.modules.setdefault("datajoint", package) is not package:
         raise ImportError(
             "datajoint has been imported already: call replace_datajoint() before that."
         )
     for name in OLD_MODULES:
         sys.modules.setdefault(f"datajoint.{name}", old_module(name))
+    # The command of ours has the name in this package.
+    sys.modules.setdefault("datajoint.cli", import_module(f"{_PACKAGE}.old_cli"))
 
 
 def _refuse(name: str, *arguments: Any, **options: Any) -> NoReturn:

@@ -14,6 +14,7 @@ from uuid import UUID
 from dj_dagster.compat import key
 from dj_dagster.dependencies import extract_master
 from dj_dagster.errors import DataJointError
+from dj_dagster.model.job_settings import PROVENANCE
 from dj_dagster.model.names import Tier, class_path, parse_table_name
 from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import parse_type
@@ -45,6 +46,7 @@ TRUNCATION_APPENDIX = "...truncated"
 EXTERNAL_TABLE_ROOT = "~external"
 ADAPTED_TYPE_SWITCH = "DJ_SUPPORT_ADAPTED_TYPES"
 FILEPATH_FEATURE_SWITCH = "DJ_SUPPORT_FILEPATH_MANAGEMENT"
+PROV_ATTRIBUTE = PROVENANCE.name
 UUID_DATA_TYPE = "binary(16)"
 MAX_TABLE_NAME_LENGTH = 64
 

@@ -86,7 +86,10 @@ class ProvenanceSettings(Section):
     @field_validator("source")
     @classmethod
     def _is_json(cls, value: dict[str, Any]) -> dict[str, Any]:
-        json.dumps(value, default=str)
+        try:
+            json.dumps(value, default=str)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"it has to be JSON-serializable: {error}") from error
         return value
 
 

@@ -23,6 +23,8 @@ GLOBAL_FILE = "~/.datajoint_config.json"
 SECRETS = (".secrets", "/run/secrets/datajoint")
 """Folders with one file for each setting: beside the file of the project, or of the machine."""
 
+SYSTEM_SECRETS_DIR = Path(SECRETS[1])
+
 ENVIRONMENT = {
     "database.url": "DJ_DATABASE_URL",
     "database.host": "DJ_HOST",
@@ -73,7 +75,8 @@ def found_settings() -> dict[str, Any]:
     """
     if os.environ.get(_IGNORE_FILES, "").lower() in ("1", "true", "yes"):
         return _environment()
-    file = _nearest_file()
+    named = os.environ.get(CONFIG_FILE)
+    file = Path(named).expanduser() if named else find_config_file()
     settings = read_file(file) if file else {}
     _add_secrets(settings, file)
     return _over(settings, _environment())
@@ -131,12 +134,34 @@ def _over(settings: dict[str, Any], winning: dict[str, Any]) -> dict[str, Any]:
     return {**settings, **winning}
 
 
-def _nearest_file() -> Path | None:
-    if named := os.environ.get(CONFIG_FILE):
-        return Path(named).expanduser()
-    files = [folder / name for folder in and_above(Path.cwd()) for name in FILE_NAMES]
+def find_config_file(start: Path | None = None) -> Path | None:
+    """Return the file of settings that is read where ``DJ_CONFIG_FILE`` names none.
+
+    Parameters
+    ----------
+    start
+        The folder to look in first, by default the working directory.
+    """
+    folders = and_above(Path.cwd() if start is None else Path(start))
+    files = [folder / name for folder in folders for name in FILE_NAMES]
     everywhere = (*files, Path(GLOBAL_FILE).expanduser())
     return next((file for file in everywhere if file.is_file() and is_trusted(file)), None)
+
+
+def find_secrets_dir(config_path: Path | None = None) -> Path | None:
+    """Return the folder of secrets beside a file of settings, or that of the machine."""
+    beside = (config_path.parent if config_path else Path.cwd()) / SECRETS[0]
+    if beside.is_dir() and is_trusted(beside):
+        return beside
+    return SYSTEM_SECRETS_DIR if SYSTEM_SECRETS_DIR.is_dir() else None
+
+
+def read_secret_file(secrets_dir: Path | None, name: str) -> str | None:
+    """Return a secret of a folder, None where there is none, or an empty file for it."""
+    file = None if secrets_dir is None else secrets_dir / name
+    if file is None or not file.is_file() or not is_trusted(file):
+        return None
+    return file.read_text(encoding="utf-8").strip() or None
 
 
 def _environment() -> dict[str, Any]:
@@ -158,14 +183,11 @@ def _environment() -> dict[str, Any]:
 
 def _add_secrets(settings: dict[str, Any], file: Path | None) -> None:
     """Add what files of secrets say and `settings` does not: one named ``database.password``."""
-    beside, machine = (Path(folder) for folder in SECRETS)
-    folder = (file.parent if file else Path.cwd()) / beside
-    folder = folder if folder.is_dir() and is_trusted(folder) else machine
-    for secret in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if not secret.is_file() or secret.name.startswith(".") or not is_trusted(secret):
-            continue
-        # Those of a template wait to be filled in.
-        if text := secret.read_text(encoding="utf-8").strip():
+    folder = find_secrets_dir(file)
+    for secret in sorted(folder.iterdir()) if folder else ():
+        # Empty ones, as of a template, wait to be filled in.
+        text = None if secret.name.startswith(".") else read_secret_file(folder, secret.name)
+        if text is not None:
             _set_default(settings, secret.name, text)
 
 

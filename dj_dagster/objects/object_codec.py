@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from dj_dagster.objects.object_ref import ObjectRef, StagedObject
 from dj_dagster.objects.schema_codec import Key, SchemaCodec, known, now
 from dj_dagster.objects.store import Store
 
+_STREAMS = (io.BufferedIOBase, io.RawIOBase)
+
 
 class ObjectCodec(SchemaCodec, register=False):
     """A file or folder, given by its path, or bytes; fetched as `ObjectRef`.
 
-    ``(".bin", data)`` gives bytes the extension of a file.
+    ``(".bin", data)`` gives bytes, or what a stream has left to read, the extension of a file.
     """
 
     name = "object"
@@ -53,6 +56,8 @@ class ObjectCodec(SchemaCodec, register=False):
         if isinstance(value, StagedObject):
             return value.to_json()
         ext, value = value if _is_named(value) else ("", value)
+        if isinstance(value, _STREAMS):
+            value = value.read() or b""
         if isinstance(value, bytes | bytearray | memoryview):
             store, path = self.new_object(context, store_name, ext)
             data = bytes(value)
@@ -73,12 +78,15 @@ class ObjectCodec(SchemaCodec, register=False):
 
 
 def _is_named(value: Any) -> bool:
-    """Return whether a value is bytes with the extension of their file."""
+    """Return whether a value is bytes, or a stream of them, with the extension of their file."""
     match value:
         case (str(ext), bytes() | bytearray() | memoryview()):
-            return ext.startswith(".") and not set(ext) & set("/\\\0")
+            pass
+        case (str(ext), stream) if isinstance(stream, _STREAMS):
+            pass
         case _:
             return False
+    return ext.startswith(".") and not set(ext) & set("/\\\0")
 
 
 def published(store: Store, path: str, ext: str | None) -> StagedObject:

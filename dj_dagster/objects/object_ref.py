@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -13,6 +14,7 @@ from dj_dagster.errors import ChecksumError, MissingExternalFile, ObjectError
 from dj_dagster.objects.checksums import Written, placed, told
 from dj_dagster.objects.flight import in_flight
 from dj_dagster.objects.manifest import Manifest, files_crc32, get_manifest
+from dj_dagster.objects.reference import read_reference
 from dj_dagster.objects.store import Store, checked_path
 
 
@@ -42,23 +44,44 @@ class ObjectRef:
         Whether a folder has a list of its files beside it.
     place
         Table, attribute and key of the row, for errors.
+    hash
+        A hash of the content, of programs that note one.
     """
 
     path: str
-    location: Store
+    location: Store | None = None
     size: int | None = None
     ext: str | None = None
     is_dir: bool = False
     item_count: int | None = None
-    timestamp: str | None = None
+    timestamp: str | datetime | None = None
     crc32: str | None = None
     files_crc32: str | None = None
     listed: bool = True
     place: str = ""
+    hash: str | None = None
+
+    @classmethod
+    def from_json(
+        cls, json_data: str | Mapping[str, Any], backend: Store | None = None
+    ) -> ObjectRef:
+        """Return the handle that a reference describes, which may be text.
+
+        Parameters
+        ----------
+        backend
+            The store, without which only what the reference says is known.
+        """
+        return cls.of(read_reference(json_data), backend)
 
     @classmethod
     def of(
-        cls, fields: Mapping[str, Any], store: Store, place: str = "", *, listed: bool = True
+        cls,
+        fields: Mapping[str, Any],
+        store: Store | None,
+        place: str = "",
+        *,
+        listed: bool = True,
     ) -> ObjectRef:
         """Return the handle that a reference in a row describes."""
         return cls(
@@ -73,22 +96,31 @@ class ObjectRef:
             fields.get("files_crc32"),
             listed,
             place,
+            fields.get("hash"),
         )
 
     @property
-    def store(self) -> str:
-        """The name of the store."""
-        return self.location.name
+    def store(self) -> str | None:
+        """The name of the store, None where the handle was made without one."""
+        return None if self.location is None else self.location.name
+
+    @property
+    def _at(self) -> Store:
+        if self.location is None:
+            raise ObjectError(
+                f"The handle of {self.path} was made without a store: fetch it from its table."
+            )
+        return self.location
 
     @property
     def fs(self) -> Any:
         """The fsspec file system that `full_path` belongs to."""
-        return self.location.filesystem
+        return self._at.filesystem
 
     @property
     def full_path(self) -> str:
         """The path in `fs`."""
-        return self.location.full_path(self.path)
+        return self._at.full_path(self.path)
 
     @property
     def fsmap(self) -> Any:
@@ -107,8 +139,8 @@ class ObjectRef:
         """
         with placed(self.place):
             path = self._file(subpath)
-            data = self.location.get(path)
-            self._written(path).check_bytes(data, told(self.location, path))
+            data = self._at.get(path)
+            self._written(path).check_bytes(data, told(self._at, path))
             return data
 
     def open(self, subpath: str | None = None, mode: str = "rb") -> IO[Any]:
@@ -123,9 +155,9 @@ class ObjectRef:
             raise ObjectError(f"Objects are never changed: open {self.path} for reading, 'rb'.")
         with placed(self.place):
             path = self._file(subpath)
-            found = Written(self.location.size(path))
-            self._written(path).check(found, told(self.location, path))
-        return self.fs.open(self.location.full_path(path), mode)
+            found = Written(self._at.size(path))
+            self._written(path).check(found, told(self._at, path))
+        return self.fs.open(self._at.full_path(path), mode)
 
     def listdir(self, subpath: str = "") -> list[str]:
         """Return the names in the folder, sorted.
@@ -160,7 +192,7 @@ class ObjectRef:
     def exists(self, subpath: str | None = None) -> bool:
         """Whether the file or folder is there."""
         path = self._inside(subpath or "")
-        if self.location.exists(path) or any(True for _ in self.location.list(path)):
+        if self._at.exists(path) or any(True for _ in self._at.list(path)):
             return True
         # Stores have no empty folders.
         with suppress(MissingExternalFile):
@@ -175,16 +207,16 @@ class ObjectRef:
         source = self._inside(subpath or "")
         target = Path(destination) / PurePosixPath(source).name
         with placed(self.place):
-            single = self.location.exists(source)
+            single = self._at.exists(source)
             files = [source] if single else list(self._files(source))
             copied: dict[str, Written] = {}
             for file in files:
                 place = target if single else target / PurePosixPath(file).relative_to(source)
                 place.parent.mkdir(parents=True, exist_ok=True)
-                self.fs.get_file(self.location.full_path(file), str(place))
+                self.fs.get_file(self._at.full_path(file), str(place))
                 copied[file] = Written.from_file(place)
                 try:
-                    self._written(file).check(copied[file], told(self.location, file))
+                    self._written(file).check(copied[file], told(self._at, file))
                 except ChecksumError:
                     place.unlink()
                     raise
@@ -230,19 +262,20 @@ class ObjectRef:
             def found(path: str) -> Written:
                 read_in_full = read and (self._written(path).crc32 or self.files_crc32)
                 if read_in_full:
-                    return Written.from_store(self.location, path)
-                return Written(self.location.size(path))
+                    return Written.from_store(self._at, path)
+                return Written(self._at.size(path))
 
             by_path = dict(zip(paths, in_flight(found, paths), strict=True))
             for path, written in by_path.items():
-                self._written(path).check(written, told(self.location, path))
+                self._written(path).check(written, told(self._at, path))
             if self.is_dir:
                 self._check_whole(by_path)
         return True
 
     def to_json(self) -> dict[str, Any]:
         """Return the reference that a row holds."""
-        checksums = {"crc32": self.crc32, "files_crc32": self.files_crc32}
+        others = {"crc32": self.crc32, "files_crc32": self.files_crc32, "hash": self.hash}
+        written = self.timestamp
         return {
             "path": self.path,
             "store": self.store,
@@ -250,15 +283,15 @@ class ObjectRef:
             "ext": self.ext,
             "is_dir": self.is_dir,
             "item_count": self.item_count,
-            "timestamp": self.timestamp,
-            **{name: value for name, value in checksums.items() if value},
+            "timestamp": written.isoformat() if isinstance(written, datetime) else written,
+            **{name: value for name, value in others.items() if value},
         }
 
     def __fspath__(self) -> str:
-        if local := self.location.local_path(self.path):
+        if local := self._at.local_path(self.path):
             return str(local)
         raise ObjectError(
-            f"{self.location.url(self.path)} is no local file: use open(), read() or download()."
+            f"{self._at.url(self.path)} is no local file: use open(), read() or download()."
         )
 
     def __str__(self) -> str:
@@ -284,7 +317,7 @@ class ObjectRef:
         if not self.is_dir or not self.listed:
             return None
         try:
-            return get_manifest(self.location, self.path, self.crc32)
+            return get_manifest(self._at, self.path, self.crc32)
         except MissingExternalFile:
             # DataJoint writes none of folders that were staged.
             if self.crc32:
@@ -299,7 +332,7 @@ class ObjectRef:
 
     def _files(self, folder: str) -> list[str]:
         """Return the paths of the files in a folder and below, all that were written among them."""
-        found = set(self.location.list(folder))
+        found = set(self._at.list(folder))
         known = self._manifest
         if known is not None:
             written = {f"{self.path}/{path}" for path in known.files}
@@ -307,11 +340,11 @@ class ObjectRef:
                 path for path in written - found if path.startswith(f"{folder}/") or path == folder
             )
             if gone:
-                raise self.location.missing(gone[0])
+                raise self._at.missing(gone[0])
             if not (found or folder == self.path or self._empty_folders(folder)):
-                raise self.location.missing(folder)
+                raise self._at.missing(folder)
         elif not found and self.item_count != 0:
-            raise self.location.missing(folder)
+            raise self._at.missing(folder)
         return sorted(found)
 
     def _empty_folders(self, folder: str) -> list[str]:
@@ -321,7 +354,7 @@ class ObjectRef:
 
     def _check_whole(self, found: Mapping[str, Written]) -> None:
         """Compare all files of a folder with what its row says of them together."""
-        url = told(self.location, self.path)
+        url = told(self._at, self.path)
         if self._manifest is None:
             if self.item_count is not None and len(found) != self.item_count:
                 raise ChecksumError(

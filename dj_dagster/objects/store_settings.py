@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -145,12 +145,17 @@ class AzureStoreSettings(StoreSettings):
 
 AnyStoreSettings = FileStoreSettings | S3StoreSettings | GcsStoreSettings | AzureStoreSettings
 
+M = TypeVar("M", bound=StoreSettings)
+
 _MODELS: dict[str, type[AnyStoreSettings]] = {
     "file": FileStoreSettings,
     "s3": S3StoreSettings,
     "gcs": GcsStoreSettings,
     "azure": AzureStoreSettings,
 }
+
+PROTOCOLS = frozenset(_MODELS)
+"""Those that need no adapter; see `dj_dagster.objects.storage_adapter` for others."""
 
 
 def read_store_settings(name: str, settings: object) -> AnyStoreSettings:
@@ -171,12 +176,27 @@ def read_store_settings(name: str, settings: object) -> AnyStoreSettings:
     if model is None:
         raise ConfigurationError(
             f"Store '{name}': protocol '{protocol}' is not available; use one of "
-            f"{', '.join(_MODELS)}."
+            f"{', '.join(_MODELS)}. Install a plugin for others, or subclass dj.StorageAdapter."
         )
-    given = {
+    return checked_settings(name, plain_paths(settings), model)
+
+
+def plain_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with paths as texts."""
+    return {
         key: os.fspath(value) if isinstance(value, os.PathLike) else value
         for key, value in settings.items()
     }
+
+
+def checked_settings(name: str, given: dict[str, Any], model: type[M]) -> M:
+    """Return the settings of a store as its model has them.
+
+    Raises
+    ------
+    ConfigurationError
+        As `read_store_settings` does.
+    """
     try:
         return model.model_validate(given)
     except ValidationError as error:

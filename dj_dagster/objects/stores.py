@@ -10,8 +10,15 @@ from dj_dagster.errors import ConfigurationError
 from dj_dagster.objects.azure_store import AzureStore
 from dj_dagster.objects.file_store import FileStore
 from dj_dagster.objects.gcs_store import GcsStore
+from dj_dagster.objects.storage_adapter import (
+    AdapterStore,
+    AdapterStoreSettings,
+    get_storage_adapter,
+    read_adapter_settings,
+)
 from dj_dagster.objects.store import Store
 from dj_dagster.objects.store_settings import (
+    PROTOCOLS,
     AnyStoreSettings,
     FileStoreSettings,
     GcsStoreSettings,
@@ -48,7 +55,7 @@ class Stores:
     def __init__(self, settings: Mapping[str, Any] | None = None) -> None:
         named = {name: value for name, value in (settings or {}).items() if name not in _DEFAULTS}
         # Checked at once, although opened late: a typing error should not wait for a long make.
-        self._settings = {name: read_store_settings(name, value) for name, value in named.items()}
+        self._settings = {name: _read(name, value) for name, value in named.items()}
         self.default = self._known_default(settings, "default")
         self.filepath_default = self._known_default(settings, "filepath_default")
         self._opened: dict[str, Store] = {}
@@ -113,7 +120,16 @@ class Stores:
         return ", ".join(f"'{name}'" for name in self._settings) or "none at all"
 
 
-def open_store(name: str, settings: AnyStoreSettings) -> Store:
+def _read(name: str, settings: Any) -> AnyStoreSettings | AdapterStoreSettings:
+    protocol = settings.get("protocol") if isinstance(settings, Mapping) else None
+    if isinstance(protocol, str) and protocol not in PROTOCOLS:
+        adapter = get_storage_adapter(protocol)
+        if adapter is not None:
+            return read_adapter_settings(name, settings, adapter)
+    return read_store_settings(name, settings)
+
+
+def open_store(name: str, settings: AnyStoreSettings | AdapterStoreSettings) -> Store:
     """Return the store that settings describe, without contacting it.
 
     Raises
@@ -123,6 +139,8 @@ def open_store(name: str, settings: AnyStoreSettings) -> Store:
     """
     if isinstance(settings, FileStoreSettings):
         return FileStore(name, settings)
+    if isinstance(settings, AdapterStoreSettings):
+        return AdapterStore(name, settings)
     # Each client is an extra of its own.
     try:
         if isinstance(settings, S3StoreSettings):

@@ -12,6 +12,7 @@ from dj_dagster.errors import DataJointError, MissingTableError, QueryError
 from dj_dagster.model.heading import Heading
 from dj_dagster.model.names import Tier, class_path, parse_table_name
 from dj_dagster.model.table_name import TableName
+from dj_dagster.old_connection import Adapter
 from dj_dagster.relational.algebra.algebra import Node, all_rows
 from dj_dagster.relational.asking import Confirm, question
 from dj_dagster.relational.binding import Binding
@@ -57,6 +58,11 @@ class Table(RelatedTables, Insertion, metaclass=TableMeta):
     def connection(self) -> Connection:
         """The connection of the table's schema."""
         return self._bound.connection
+
+    @property
+    def adapter(self) -> Adapter:
+        """How the database spells names; see `dj_dagster.old_connection.Adapter`."""
+        return self.connection.adapter
 
     @property
     def node(self) -> Node:

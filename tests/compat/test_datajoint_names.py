@@ -22,11 +22,6 @@ INTERNAL = "a piece of how DataJoint makes SQL; ours are in dj_dagster.relationa
 
 WITHOUT = {
     "__author__": "in the metadata of the distribution",
-    "StorageAdapter": "stores are files and S3",
-    "get_storage_adapter": "stores are files and S3",
-    "migrate": "old databases are read as they are",
-    "cli": "the command dj-dagster",
-    "deploy": "for DataJoint's own platform",
     "QueryExpression.cursor": INTERNAL,
     "QueryExpression.from_clause": INTERNAL,
     "QueryExpression.make_subquery": INTERNAL,
@@ -38,12 +33,10 @@ WITHOUT = {
     "QueryExpression.support": INTERNAL,
     "QueryExpression.where_clause": INTERNAL,
     "QueryExpression.join.allow_nullable_pk": INTERNAL,
-    "Table.adapter": "connection.backend",
     "Table.declaration_context": "definitions are read when classes are decorated",
     "Table.declare": "a schema declares: @schema",
     "Table.get_select_fields": INTERNAL,
     "Connection.connect": "connections open when they are used",
-    "Schema.lineage_table_exists": "lineage is read from foreign keys",
 }
 """What we do without, and why."""
 

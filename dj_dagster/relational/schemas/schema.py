@@ -156,6 +156,12 @@ class Schema(Activation):
         """
         return origins.schema_lineage(self.connection, self.name)
 
+    @property
+    def lineage_table_exists(self) -> bool:
+        """Whether there is a table ``~lineage``, which DataJoint needs; never so on SQLite."""
+        self.connection.catalog.forget(self.name)
+        return self.connection.catalog.raw(TableName(self.name, "~lineage")) is not None
+
     def rebuild_lineage(self) -> None:
         """Write the table ``~lineage``, which DataJoint needs, anew from the foreign keys.
 
@@ -201,7 +207,7 @@ class Schema(Activation):
     def __repr__(self) -> str:
         if self._name is None:
             return "Schema(not activated)"
-        return f"Schema({self.name!r}, {self.connection.url})"
+        return f"Schema `{self.name}` of {self.connection.url}"
 
     def _target(
         self, into: MutableMapping[str, Any] | ModuleType | None

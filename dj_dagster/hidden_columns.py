@@ -1,0 +1,112 @@
+"""Adding hidden attributes to tables that were declared without them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dj_dagster.errors import DataJointError
+from dj_dagster.model.declaration import AttributeDeclaration
+from dj_dagster.model.names import Tier, parse_table_name
+from dj_dagster.model.table_name import TableName
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.database.headings import marker
+from dj_dagster.relational.schemas.schema import Schema
+from dj_dagster.relational.table import Table
+
+
+def add_hidden_columns(
+    target: Any,
+    attributes: Sequence[AttributeDeclaration],
+    tiers: frozenset[Tier],
+    *,
+    dry_run: bool,
+    present: str,
+) -> dict[str, Any]:
+    """Add attributes to a table, or to all tables of a schema that are of some tiers.
+
+    Parameters
+    ----------
+    dry_run
+        Whether it is only told what would be done.
+    present
+        The status of a table that has the attributes.
+
+    Returns
+    -------
+    dict
+        ``tables_analyzed``; the statements as ``ddl``; and ``details`` of each table, its name as
+        ``table``, its ``status``, and how many ``columns`` it lacks.
+
+    Raises
+    ------
+    DataJointError
+        If `target` is neither a schema nor a table.
+    """
+    connection, names = _tables(target)
+    names = [name for name in names if _tier(name) in tiers]
+    statements: list[str] = []
+    details: list[dict[str, Any]] = []
+    for name in names:
+        lacking = _lacking(connection, name, attributes)
+        status = present if not lacking else "pending" if dry_run else "added"
+        details.append({"table": str(name), "status": status, "columns": len(lacking)})
+        made = [_statement(connection, name, attribute) for attribute in lacking]
+        statements += made
+        if lacking and not dry_run:
+            _add(connection, name, lacking, made)
+    return {"tables_analyzed": len(names), "ddl": statements, "details": details}
+
+
+def _tables(target: Any) -> tuple[Connection, list[TableName]]:
+    if isinstance(target, Schema):
+        names = [TableName(target.name, table) for table in target.list_tables()]
+        return target.connection, names
+    table = target() if isinstance(target, type) and issubclass(target, Table) else target
+    if not isinstance(table, Table):
+        raise DataJointError(f"The target must be a Schema or Table, not {target!r}.")
+    table.connection.catalog.forget(table.database)
+    return table.connection, [table.name]
+
+
+def _tier(name: TableName) -> Tier | None:
+    parsed = parse_table_name(name.table)
+    return parsed and parsed.tier
+
+
+def _lacking(
+    connection: Connection, name: TableName, attributes: Sequence[AttributeDeclaration]
+) -> list[AttributeDeclaration]:
+    stored = connection.catalog.find(name)
+    known = stored.heading.all_attributes if stored is not None else {}
+    return [attribute for attribute in attributes if attribute.name not in known]
+
+
+def _comment(attribute: AttributeDeclaration) -> str:
+    return marker(attribute.type, attribute.comment)
+
+
+def _statement(connection: Connection, name: TableName, attribute: AttributeDeclaration) -> str:
+    backend = connection.backend
+    comment = f" COMMENT '{_comment(attribute)}'" if backend.keeps_comments else ""
+    default = "NOT NULL DEFAULT ''" if attribute.default is not None else "DEFAULT NULL"
+    column = f"`{attribute.name}` {backend.column_type(attribute.type)} {default}{comment}"
+    return f"ALTER TABLE {backend.full_name(name)} ADD COLUMN {column}"
+
+
+def _add(
+    connection: Connection,
+    name: TableName,
+    attributes: Sequence[AttributeDeclaration],
+    statements: Sequence[str],
+) -> None:
+    stored = connection.catalog.find(name)
+    try:
+        with connection.cursor() as session:
+            for statement in statements:
+                session.exec_driver_sql(statement)
+            comment = stored.heading.comment if stored is not None else ""
+            comments = {attribute.name: _comment(attribute) for attribute in attributes}
+            connection.backend.after_create(session, name, comment, comments)
+    finally:
+        connection.catalog.forget(name.schema)
