@@ -107,6 +107,19 @@ class Schema(OldSchema, RelationalSchema):
         """The objects of DataJoint 0.14 by store; see `dj_dagster.old_external`."""
         return ExternalMapping(self.connection, self.name)
 
+    @property
+    def code(self) -> str:
+        """What `save` returns: a module with classes for all tables."""
+        return self.save()
+
+    @property
+    def log(self) -> FreeTable:
+        """The table ``~log``, in which clients of DataJoint 0.14 note what they declare and delete.
+
+        Nothing here writes into it.
+        """
+        return FreeTable(self.connection, TableName(self.name, "~log"))
+
     def _default_connection(self) -> Connection:
         return conn()
 

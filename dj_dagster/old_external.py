@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import UUID
 
-from dj_dagster.errors import DataJointError, MissingTableError
+from dj_dagster.errors import DataJointError, MissingExternalFile, MissingTableError
 from dj_dagster.model.table_name import TableName
-from dj_dagster.objects.external_pointer import ExternalObject, external_path
+from dj_dagster.objects.external_pointer import (
+    ExternalObject,
+    external_content,
+    external_path,
+    local_file,
+    placed_attachment,
+    placed_blob,
+    placed_file,
+)
 from dj_dagster.objects.store import Store
 from dj_dagster.relational.algebra.condition import Not
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.headings import EXTERNAL_PREFIX
 from dj_dagster.relational.declaring.old_layout import ensure_external_table
 from dj_dagster.relational.expression import QueryExpression
+from dj_dagster.relational.fetching.external import external_objects
 from dj_dagster.relational.schemas.free_table import FreeTable
 
 
@@ -64,6 +73,78 @@ class ExternalTable(FreeTable):
         names = ("hash", "attachment_name", "filepath")
         rows = self.fetch(*names, as_dict=True, **options)
         return [(row["hash"], PurePosixPath(self._store.url(self._path(row)))) for row in rows]
+
+    def put(self, blob: bytes) -> UUID:
+        """Put bytes into the store, unless they are there, and return their hash."""
+        return self._noted(placed_blob(self._store, self.name.schema, blob))
+
+    def get(self, uuid: UUID) -> bytes:
+        """Return the bytes of a hash, verified.
+
+        Raises
+        ------
+        MissingExternalFile
+            If there is no such hash, or its object is gone.
+        """
+        return external_content(self._store, self._known(uuid), self.name.schema)
+
+    def upload_attachment(self, local_path: str | Path) -> UUID:
+        """Put a file into the store under its name, and return its hash."""
+        return self._noted(placed_attachment(self._store, self.name.schema, Path(local_path)))
+
+    def get_attachment_name(self, uuid: UUID) -> str | None:
+        """Return the name that a file had."""
+        return self._known(uuid).attachment_name
+
+    def download_attachment(
+        self, uuid: UUID, attachment_name: str, download_path: str | Path
+    ) -> None:
+        """Write an attachment to a local file.
+
+        Parameters
+        ----------
+        attachment_name
+            Its name, as `get_attachment_name` gives it.
+        download_path
+            The path of the file to write.
+        """
+        path = self._path({"hash": uuid, "attachment_name": attachment_name, "filepath": None})
+        # Verified together with its name.
+        self.get(uuid)
+        Path(download_path).write_bytes(self._store.get(path))
+
+    def upload_filepath(self, local_filepath: str | Path) -> UUID:
+        """Copy a file of the store's stage into the store, and return the hash of its path.
+
+        Raises
+        ------
+        InvalidValueError
+            If it lies elsewhere, or the store has another file of that path.
+        """
+        return self._noted(placed_file(self._store, str(local_filepath)))
+
+    def download_filepath(self, filepath_hash: UUID) -> tuple[str, UUID]:
+        """Return where a file can be read, and the hash of its content.
+
+        It is copied to the store's stage, unless it lies there as it was stored.
+        """
+        found = self._known(filepath_hash)
+        if found.filepath is None or found.contents_hash is None:
+            raise MissingExternalFile(f"The object {filepath_hash} is no file with a path.")
+        folder = self.connection.download_path
+        return str(local_file(self._store, found, found.filepath, folder)), found.contents_hash
+
+    def _noted(self, found: ExternalObject) -> UUID:
+        fields = ("hash", "size", "attachment_name", "filepath", "contents_hash")
+        row = {name: getattr(found, name) for name in fields}
+        self.insert1(row, skip_duplicates=True)
+        return found.hash
+
+    def _known(self, uuid: UUID) -> ExternalObject:
+        found = external_objects(self.connection, self.name.schema, self.store, [uuid]).get(uuid)
+        if found is None:
+            raise MissingExternalFile(f"{self.name} has no object {uuid}.")
+        return found
 
     def delete(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,

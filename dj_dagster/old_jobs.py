@@ -21,6 +21,7 @@ from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.values import comparable
+from dj_dagster.workflow.job_rows import shortened
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.shared_jobs import TABLE as JOBS
 from dj_dagster.workflow.shared_jobs import SharedJobs, ensure_jobs
@@ -77,7 +78,8 @@ class JobTable(FreeTable):
         error_stack: str | None = None,
     ) -> None:
         """Keep why a job failed."""
-        self._jobs(table_name, key).fail(tuple(key.values()), error_message, error_stack)
+        message = shortened(error_message)
+        self._jobs(table_name, key).fail(tuple(key.values()), message, error_stack)
 
     def delete(self, *args: Any, **options: Any) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Forget these jobs, without asking, so that their keys are pending again."""

@@ -256,4 +256,19 @@ class Config(SettingsMapping):
         return Provenance(said.capture, said.source, self._settings.strict_provenance)
 
     def _stores(self) -> dict[str, Any]:
-        return embedded_store() | self._settings.stores
+        stores = embedded_store() | self._settings.stores
+        if self._settings.era == "0.14":
+            # Which reached servers without encryption unless it was told otherwise, and took no
+            # folder for the working directory.
+            stores = {name: _as_before(store) for name, store in stores.items()}
+        return stores
+
+
+def _as_before(store: Any) -> Any:
+    match store:
+        case {"protocol": "s3"}:
+            return {"secure": False, **store}
+        case {"protocol": "file", "location": ""}:
+            return {**store, "location": "."}
+        case _:
+            return store

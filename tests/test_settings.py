@@ -403,3 +403,54 @@ def test_a_store_in_a_path(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(dj.ConfigurationError, match="location"):
             connection.stores.resolve("raw")
+
+
+def test_a_file_that_is_loaded_leaves_what_the_environment_says(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DJ_HOST", "env.example")
+    monkeypatch.setenv("DJ_STORES", '{"raw": {"protocol": "file", "location": "/env"}}')
+    more = {**FILE, "stores": {**FILE["stores"], "b": {"protocol": "file", "location": "/b"}}}
+    (folder / "more.json").write_text(json.dumps(more))
+    dj.config.load(folder / "more.json")
+    assert dj.config["database.host"] == "env.example"
+    assert dj.config["database.user"] == "bob"
+    assert {name: s["location"] for name, s in dj.config.stores.items()} == {
+        "raw": "/env",
+        "b": "/b",
+    }
+    with pytest.raises(FileNotFoundError, match=r"none\.json"):
+        dj.config.load(folder / "none.json")
+
+
+def test_secrets_of_a_template_wait_to_be_filled_in(folder: Path) -> None:
+    dj.config.save_template(minimal=False, create_secrets_dir=True)
+    user, password = (folder / ".secrets" / f"database.{name}" for name in ("user", "password"))
+    assert (user.read_text(), password.stat().st_mode & 0o077) == ("", 0)
+    assert dj.conn(reset=True).url == "mysql+pymysql://localhost:3306"
+    user.write_text("ada")
+    assert dj.conn(reset=True).url == "mysql+pymysql://ada@localhost:3306"
+    assert dj.settings.find_secrets_dir(dj.settings.find_config_file()) == folder / ".secrets"
+    assert dj.settings.read_secret_file(folder / ".secrets", "database.user") == "ada"
+    assert dj.settings.read_secret_file(folder / ".secrets", "database.password") is None
+    dj.config.save_template(folder / "more.json", create_secrets_dir=True)
+    assert user.read_text() == "ada"
+
+
+def test_the_default_store_is_told_where_it_is_configured() -> None:
+    store = {"protocol": "file", "location": "/raw"}
+    for default, filepaths in (("default", False), ("filepath_default", True)):
+        with pytest.raises(dj.ConfigurationError, match=f"stores.{default} is not configured"):
+            dj.config.get_store_spec(use_filepath_default=filepaths)
+        dj.config["stores"] = {**dj.config.stores, "raw": store, default: "raw"}
+        spec = dj.config.get_store_spec(use_filepath_default=filepaths)
+        assert spec["location"] == "/raw"
+
+
+def test_stores_of_0_14_mean_what_they_meant() -> None:
+    s3 = {"protocol": "s3", "endpoint": "s3:9000", "bucket": "bucket", "location": ""}
+    dj.config["stores"] = {"a": s3, "b": {**s3, "secure": True}}
+    assert dj.conn().stores.get("a").settings.secure
+    dj.config["era"] = "0.14"
+    stores = dj.conn().stores
+    assert [stores.get(name).settings.secure for name in "ab"] == [False, True]

@@ -108,19 +108,10 @@ class ExternalPointerCodec(Codec, register=False):
             raise ObjectError("An external object is written in the context of its attribute.")
         store = context.stores.get(store_name)
         if self._kind == "filepath":
-            return _placed_file(store, os.fspath(value))
+            return placed_file(store, os.fspath(value))
         if self._kind == "blob":
-            data = hashed = pack(value)
-            name = None
-        else:
-            name = Path(value).name
-            data = _file_data(Path(value))
-            hashed = name.encode() + b"\0" + data
-        found = ExternalObject(store.name, _digest(hashed), len(data), name)
-        path = external_path(store, context.schema, found)
-        if not store.exists(path) or store.size(path) != len(data):
-            store.put(path, data)
-        return found
+            return placed_blob(store, context.schema, pack(value))
+        return placed_attachment(store, context.schema, Path(value))
 
     def decode(
         self,
@@ -146,7 +137,7 @@ class ExternalPointerCodec(Codec, register=False):
             )
         store = context.stores.get(stored.store)
         if stored.filepath is not None:
-            return str(_file(store, stored, stored.filepath, context))
+            return str(local_file(store, stored, stored.filepath, context.download_path))
         data = external_content(store, stored, context.schema)
         if stored.attachment_name is not None:
             return AttachCodec().decode(data, context=context)
@@ -170,7 +161,34 @@ def _file_data(file: Path) -> bytes:
         raise InvalidValueError(f"{file} cannot be attached: {error.strerror or error}") from error
 
 
-def _placed_file(store: Store, given: str) -> ExternalObject:
+def placed_blob(store: Store, schema: str, data: bytes) -> ExternalObject:
+    """Return the row of bytes, which are put into the store if they are not there."""
+    return _placed(store, schema, data, data, None)
+
+
+def placed_attachment(store: Store, schema: str, file: Path) -> ExternalObject:
+    """Return the row of a file that is kept with its name.
+
+    Raises
+    ------
+    InvalidValueError
+        If it cannot be read.
+    """
+    data = _file_data(file)
+    return _placed(store, schema, data, file.name.encode() + b"\0" + data, file.name)
+
+
+def _placed(
+    store: Store, schema: str, data: bytes, hashed: bytes, name: str | None
+) -> ExternalObject:
+    found = ExternalObject(store.name, _digest(hashed), len(data), name)
+    path = external_path(store, schema, found)
+    if not store.exists(path) or store.size(path) != len(data):
+        store.put(path, data)
+    return found
+
+
+def placed_file(store: Store, given: str) -> ExternalObject:
     """Return the row of a file, which is copied to the store from its stage if it is not there.
 
     Raises
@@ -234,10 +252,10 @@ def external_content(store: Store, found: ExternalObject, schema: str) -> bytes:
     return data
 
 
-def _file(store: Store, found: ExternalObject, path: str, context: ObjectContext) -> Path:
+def local_file(store: Store, found: ExternalObject, path: str, folder: Path) -> Path:
     """Return where a file can be read: in its folder, or in a copy where that is not possible.
 
-    Copies go to the store's `stage`, as in DataJoint 0.14, or to the download folder.
+    Copies go to the store's `stage`, as in DataJoint 0.14, or to a folder for downloads.
     """
     stage = store.settings.stage
     if isinstance(store, FileStore) and stage is None:
@@ -246,7 +264,7 @@ def _file(store: Store, found: ExternalObject, path: str, context: ObjectContext
             raise store.missing(path)
         _check(store, path, _file_hash(file), found.contents_hash)
         return file
-    copy = (Path(stage).expanduser() if stage else context.download_path) / checked_path(path)
+    copy = (Path(stage).expanduser() if stage else folder) / checked_path(path)
     if not copy.is_file() or _file_hash(copy) != found.contents_hash:
         data = store.get(path)
         digest = _digest(data)

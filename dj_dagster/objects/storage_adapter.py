@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any, ClassVar
 
@@ -189,10 +189,16 @@ def _defined(protocol: str) -> StorageAdapter | None:
     """Return an adapter of the latest class of a protocol that this program defined."""
     found = [
         adapter
-        for adapter in StorageAdapter.__subclasses__()
+        for adapter in _subclasses(StorageAdapter)
         if getattr(adapter, "protocol", None) == protocol and not inspect.isabstract(adapter)
     ]
     return found[-1]() if found else None
+
+
+def _subclasses(base: type[StorageAdapter]) -> Iterator[type[StorageAdapter]]:
+    for adapter in base.__subclasses__():
+        yield adapter
+        yield from _subclasses(adapter)
 
 
 def _load(point: Any) -> None:

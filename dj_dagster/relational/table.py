@@ -65,6 +65,16 @@ class Table(RelatedTables, Insertion, metaclass=TableMeta):
         return self.connection.adapter
 
     @property
+    def external(self) -> Any:
+        """The objects that DataJoint 0.14 has of the schema by store; see `Schema.external`."""
+        schema = self.connection.schemas.get(self.database)
+        if schema is None:
+            raise DataJointError(
+                f"The schema {self.database} has not been activated here: dj.Schema has it."
+            )
+        return schema.external
+
+    @property
     def node(self) -> Node:
         """The query as plain data: all rows, or those that restrictions left."""
         if self._node is not None:

@@ -34,7 +34,9 @@ class TableMeta(type):
         jobs = key_source = make = populate = progress = upstream = property(_bound)
         connection = foreign_keys = heading = primary_key = property(_bound)
         parents = children = ancestors = descendants = parts = property(_bound)
-        database = full_table_name = size_on_disk = table_name = property(_bound)
+        adapter = external = database = full_table_name = size_on_disk = table_name = property(
+            _bound
+        )
 
     else:
 

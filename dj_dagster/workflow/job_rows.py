@@ -221,13 +221,13 @@ class JobRows:
 
     def fail(self, row: Row, message: str, stack: str | None) -> None:
         """Keep why a job failed."""
-        message, stack = _shortened(_storable(message)), _storable(stack) if stack else stack
+        message, stack = shortened(_storable(message)), _storable(stack) if stack else stack
         try:
             self._note_failure(row, message, stack)
         except InvalidValueError:
             # A database of latin1 has fewer characters.
             plain = message.encode("ascii", "backslashreplace").decode()
-            self._note_failure(row, _shortened(plain), stack)
+            self._note_failure(row, shortened(plain), stack)
 
     def _note_failure(self, row: Row, message: str, stack: str | None) -> None:
         if self.shared is not None:
@@ -376,7 +376,8 @@ def _storable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _shortened(message: str) -> str:
+def shortened(message: str) -> str:
+    """Return what a job keeps of an error's message, as DataJoint cuts it."""
     if len(message) <= MESSAGE_LENGTH:
         return message
     return message[: MESSAGE_LENGTH - len("...truncated")] + "...truncated"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 import dj_dagster as dj
@@ -48,3 +49,36 @@ def test_a_server_is_named_as_in_datajoint(server_url: str) -> None:
     }
     assert str(url.port) in repr(lab)
     lab.connection.close()
+
+
+def test_threads_may_be_kept_from_sharing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DJ_THREAD_SAFE", "true")
+    for use in (
+        dj.conn,
+        lambda: dj.config.safemode,
+        lambda: dj.config["safemode"],
+        lambda: setattr(dj.config, "safemode", False),
+        lambda: dj.Schema("lab"),
+        lambda: dj.FreeTable("lab.session"),
+    ):
+        with pytest.raises(dj.ThreadSafetyError, match=r"dj\.Instance"):
+            use()
+    assert dj.config.save_template(tmp_path / "datajoint.json").exists()
+    lab = dj.Instance(database__url="sqlite:///:memory:", safemode=False)
+    schema = lab.Schema("lab")
+    schema(type("Item", (dj.Manual,), {"definition": "item : int32"})).insert1((1,))
+    assert lab.FreeTable("lab.item").keys() == [{"item": 1}]
+    assert dj.Diagram(schema).direction == "LR"
+
+
+def test_an_old_connection_follows_settings_that_are_read_again(server_url: str) -> None:
+    url = sa.make_url(server_url)
+    connection = dj.Connection(f"{url.host}:{url.port}", url.username, url.password)
+    assert "not connected yet" in repr(connection)
+    dj.config.reread()
+    with dj.config.override(display__limit=3):
+        assert connection.display.limit == 3
+    assert connection.is_connected
+    assert repr(connection).endswith(", connected)")
+    connection.close()
+    assert repr(connection).endswith(", disconnected)")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import dj_dagster as dj
 from dj_dagster.errors import (
     BlobError,
     ChecksumError,
@@ -360,3 +361,41 @@ def test_packages_bring_codecs_by_entry_points(monkeypatch: pytest.MonkeyPatch):
     registry = CodecRegistry()
     assert "celsius" in registry.names
     assert isinstance(registry.get("celsius"), Temperature)
+
+
+def test_a_class_has_one_codec_until_it_is_forgotten():
+    class Kept(Polynomial):
+        name = "kept_polynomial"
+
+    codec = dj.get_codec("kept_polynomial")
+    assert codec is dj.get_codec("<kept_polynomial>")
+    assert isinstance(codec, Kept)
+    assert dj.get_codec("blob") is dj.get_codec("blob")
+    dj.codecs.unregister_codec("kept_polynomial")
+    assert not dj.codecs.is_codec_registered("kept_polynomial")
+    with pytest.raises(DefinitionError, match="<kept_polynomial>"):
+        dj.get_codec("kept_polynomial")
+    with pytest.raises(DefinitionError, match="no class of a codec <blob>"):
+        dj.codecs.unregister_codec("blob")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "column", "names", "store"),
+    [
+        ("int32", "int32", [], None),
+        ("<blob>", "bytes", ["blob"], None),
+        ("<blob@raw>", "json", ["blob", "hash"], "raw"),
+        ("<object@>", "json", ["object"], ""),
+    ],
+)
+def test_what_a_type_is_made_of(dtype: str, column: str, names: list[str], store: str | None):
+    found, chain, place = dj.codecs.resolve_dtype(dtype)
+    assert (found, [codec.name for codec in chain], place) == (column, names, store)
+
+
+@pytest.mark.parametrize(
+    "reference", [{"path": "a/b", "store": "raw"}, '{"path": "a/b", "store": "raw"}']
+)
+def test_paths_of_a_reference_that_may_be_text(reference: object):
+    assert dj.get_codec("hash").referenced_paths(reference) == [("a/b", "raw")]
+    assert dj.get_codec("object").referenced_paths("no JSON") == []

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import dj_dagster as dj
 from dj_dagster.errors import (
     ChecksumError,
     DefinitionError,
@@ -321,3 +322,48 @@ def test_users_files_have_a_store_and_folder_of_their_own(tmp_path: Path) -> Non
         stored("<filepath@raw>", "other/x.dat", stores)
     with pytest.raises(InvalidValueError, match="does not lie in store"):
         stored("<filepath@raw>", "/etc/hosts", stores)
+
+
+def test_a_stream_is_written_with_an_extension(stores: Stores) -> None:
+    reference = stored("<object@>", (".txt", io.BytesIO(b"words")), stores)
+    ref = fetched("<object@>", reference, stores)
+    assert (ref.ext, ref.size, ref.read()) == (".txt", 5, b"words")
+    for wrong in ((".txt", io.StringIO("words")), ("txt", io.BytesIO(b"")), io.BytesIO(b"")):
+        with pytest.raises(InvalidValueError, match="<object@> holds"):
+            stored("<object@>", wrong, stores)
+
+
+def test_a_handle_without_a_store_knows_what_its_reference_says() -> None:
+    fields = {
+        "path": "a/b.dat",
+        "size": 7,
+        "ext": ".dat",
+        "is_dir": False,
+        "timestamp": "2026-01-05",
+    }
+    ref = dj.ObjectRef.from_json(json.dumps(fields))
+    assert (ref.path, ref.size, ref.ext, ref.is_dir, ref.hash) == (
+        "a/b.dat",
+        7,
+        ".dat",
+        False,
+        None,
+    )
+    assert {name: ref.to_json()[name] for name in fields} == fields
+    assert ref.store is None
+    made = dj.ObjectRef(path="a/b", hash="x", is_dir=True, timestamp=datetime(2026, 1, 5))
+    assert (made.to_json()["hash"], made.to_json()["timestamp"]) == ("x", "2026-01-05T00:00:00")
+    assert "folder" in repr(made)
+    with pytest.raises(ObjectError, match="without a store"):
+        ref.read()
+
+
+def test_files_and_folders_are_not_taken_for_each_other(stores: Stores, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "x.dat").write_bytes(b"1")
+    folder = fetched("<object@>", stored("<object@>", tmp_path / "folder", stores), stores)
+    file = fetched("<object@>", stored("<object@>", b"12", stores), stores)
+    with pytest.raises(ObjectError, match=r"Cannot read .*folder"):
+        folder.read()
+    with pytest.raises(ObjectError, match=r"Cannot listdir .*file"):
+        file.listdir()

@@ -222,3 +222,57 @@ def test_a_trace_follows_secondary_and_renamed_foreign_keys(filled):
 def test_only_rows_of_one_table_cascade(filled):
     with pytest.raises(dj.DataJointError, match="one table"):
         Diagram.cascade(filled.Subject * filled.Session)
+
+
+def test_a_restriction_reaches_what_depends_on_it(filled, paper):
+    whole = Diagram([filled, paper])
+    diagram = whole.restrict(filled.Subject & "subject_id = 1")
+    assert diagram.nodes() == whole.nodes()
+    # A session needs all its subjects to be left; one of several foreign keys to one is enough.
+    assert counted(diagram) == {
+        "subject": 1,
+        "session": 2,
+        "session__trial": 4,
+        "_recording": 1,
+        "__spikes": 1,
+    }
+    assert filled.Method.full_table_name not in diagram.counts()
+    assert diagram[filled.Session].keys() == (filled.Session & "subject_id = 1").keys()
+    assert len(diagram["Recording"]) == 1
+    assert len(filled.Session()) == 3
+
+
+def test_restrictions_of_several_tables_hold_together(filled):
+    slow = Diagram(filled).restrict(filled.Method & "method = 'slow'")
+    # The method of the spikes is left, their recording is not.
+    assert counted(slow) == {"#method": 1, "_recording": 1}
+    assert [len(slow[t]) for t in (filled.Recording, filled.Spikes)] == [1, 0]
+    one = slow.restrict(filled.Subject & "subject_id = 2")
+    assert counted(one)["_recording"] == 1
+    assert counted(one.restrict(filled.Subject & "subject_id = 1")) == {"#method": 1}
+    assert counted(slow) == {"#method": 1, "_recording": 1}
+
+
+def test_pruning_leaves_tables_with_rows(filled, paper):
+    whole = Diagram([filled, paper])
+    assert set(shown(whole)) - set(shown(whole.prune())) == {"__figure"}
+    left = Diagram(filled).restrict(filled.Session & {"subject_id": 2}).prune()
+    assert set(shown(left)) == {"subject", "#method", "session", "_recording"}
+    assert all(left.counts().values())
+    assert left.prune().nodes() == left.nodes()
+    assert counted(left.restrict(filled.Subject & "subject_id = 1")) == {"subject": 1}
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (lambda t: Diagram.cascade(t.Subject).prune(), r"prune\(\) cannot be used.*cascade"),
+        (lambda t: Diagram.cascade(t.Subject).restrict(t.Subject), r"restrict\(\) cannot.*cascade"),
+        (lambda t: Diagram.trace(t.Spikes).restrict(t.Subject), r"restrict\(\) cannot.*trace"),
+        (lambda t: Diagram(t.Subject).restrict(t.Spikes), "does not show .*__spikes"),
+        (lambda t: Diagram(t).restrict(t.Subject * t.Session), "Rows of one table"),
+    ],
+)
+def test_diagrams_that_cannot_be_restricted(filled, act, words):
+    with pytest.raises(dj.DataJointError, match=words):
+        act(filled)

@@ -235,3 +235,10 @@ def test_importing_the_package_leaves_pydot_alone(tmp_path):
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+def test_the_drawing_as_an_array(lab):
+    image = Diagram(lab).make_image()
+    assert image.ndim == 3
+    assert image.shape[2] in (3, 4)
+    assert image.min() < image.max()

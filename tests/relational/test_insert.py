@@ -290,3 +290,16 @@ def test_fetch1_names_table_and_key(schema: Any) -> None:
     ):
         with pytest.raises(dj.QueryError, match=told):
             query.fetch1()
+
+
+def test_a_row_without_values_says_which_it_needs(schema: Any) -> None:
+    definition = "item : int32\n---\nname : varchar(8)\nnote = null : varchar(8)\nn = 0 : int32"
+    table: Any = schema(type("Item", (dj.Manual,), {"definition": definition}))
+    with pytest.raises(
+        dj.MissingAttributeError, match=r"Cannot insert empty row.*: item, name req"
+    ):
+        table.insert1({})
+    with pytest.raises(dj.MissingAttributeError, match="needs a value for 'name'"):
+        table.insert1({"item": 1})
+    with pytest.raises(dj.QueryError, match="chunk_size is not supported for queries"):
+        table.insert(table.proj(...), chunk_size=10)

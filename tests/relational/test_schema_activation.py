@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -322,3 +323,54 @@ def test_an_autoincrement_lookup_is_filled_once(schema: Any) -> None:
     Kind.contents = ({"kind": "a"}, {"kind": "b"}, {"kind": "c"})
     with pytest.warns(UserWarning, match="contents of Kind have grown"):
         assert len(schema(Kind)) == 2
+
+
+def test_a_class_without_definition_takes_the_table_that_is_there(schema: Any) -> None:
+    made = {"definition": "block : int32\n---\nnote : varchar(8)"}
+    schema(type("Block", (dj.Manual,), made)).insert1((1, "x"))
+    bare = type("Block", (dj.Manual,), {})
+    again = dj.Schema(schema.name, connection=schema.connection)
+    again(bare)
+    table: Any = bare
+    assert table.to_dicts() == [{"block": 1, "note": "x"}]
+    with pytest.raises(dj.DefinitionError, match="Block has no definition"):
+        table.alter(prompt=False)
+    table.definition = made["definition"] + "\nmore = 0 : int32"
+    assert table.alter(prompt=False)
+    assert table.fetch1("more") == 0
+    with pytest.raises(NotImplementedError, match="Other has no definition"):
+        again(type("Other", (dj.Manual,), {}))
+
+
+def test_an_instance_may_be_older_than_its_schema(connection: Any, schema_prefix: str) -> None:
+    late = dj.Schema()
+
+    @late
+    class Block(dj.Manual):
+        definition = "block : int32"
+
+    block = Block()
+    with pytest.raises(dj.DataJointError, match="not properly configured"):
+        _ = block.heading
+    late.activate(f"{schema_prefix}late", connection=connection)
+    assert block.primary_key == ["block"]
+
+
+def test_underscores_in_the_name_of_a_class(schema: Any) -> None:
+    with pytest.warns(UserWarning, match="'Spike_Sort' contains underscores.*SpikeSort"):
+        schema(type("Spike_Sort", (dj.Manual,), {"definition": "id : int32"}))
+    assert schema.list_tables() == ["spike_sort"]
+
+
+def test_local_names_have_the_classes_that_are_made(schema: Any) -> None:
+    schema(type("Block", (dj.Manual,), {"definition": "block : int32"}))
+    again = dj.Schema(schema.name, connection=schema.connection)
+    made = again.make_classes()
+    assert locals()["Block"] is made["Block"]
+
+
+def test_patterns_of_tiers() -> None:
+    names = ["subject", "#method", "_recording", "__spikes", "subject__note", "__spikes__unit"]
+    tiers = [dj.Manual, dj.Lookup, dj.Imported, dj.Computed, dj.Part]
+    found = {n: [t for t in tiers if re.fullmatch(t.tier_regexp, n)] for n in names}
+    assert [found[name] for name in names] == [*([tier] for tier in tiers), [dj.Part]]

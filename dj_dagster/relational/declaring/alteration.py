@@ -10,7 +10,7 @@ from dj_dagster.errors import DefinitionError, QueryError
 from dj_dagster.model.declaration import IndexDeclaration
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.table_name import TableName
-from dj_dagster.relational.database.headings import marker, split_comment
+from dj_dagster.relational.database.headings import split_comment
 from dj_dagster.relational.declaring.describe import (
     attribute_line,
     foreign_key_line,
@@ -198,7 +198,9 @@ def _renames(present: Present, plan: PlannedTable) -> tuple[dict[str, str], Plan
             if column.name not in there and match[1] in there and match[1] not in planned:
                 renamed[column.name] = match[1]
             if literal != comment:
-                column = replace(column, comment=marker(column.declared, comment[match.end() :]))
+                # A schema of DataJoint 0.14 has no types before comments.
+                before = column.comment.removesuffix(comment)
+                column = replace(column, comment=before + comment[match.end() :])
         columns.append(column)
     return renamed, replace(plan, columns=tuple(columns))
 
