@@ -332,7 +332,7 @@ def test_several_stores_at_once(filled: Any, schema: dj.Schema) -> None:
 
 
 def test_schemas_are_asked_for(connection: dj.Connection) -> None:
-    with pytest.raises(dj.ConfigurationError, match="Name one or more schemas"):
+    with pytest.raises(dj.ConfigurationError, match="At least one schema must be provided"):
         dj.GarbageCollector()
     with pytest.raises(dj.ConfigurationError):
         dj.GarbageCollector(dj.Schema("x", connection=connection), store="nowhere")
