@@ -138,3 +138,28 @@ def test_a_renamed_attribute_of_0_14_has_no_type_in_its_comment(
     assert created() == first
     schema.drop()
     connection.close()
+
+
+def test_a_virtual_module_is_given_the_adapters_of_its_attributes(
+    database_url: str, schema_prefix: str
+) -> None:
+    class Doubled(dj.AttributeAdapter):
+        attribute_type = "longblob"
+
+        def put(self, obj: Any) -> Any:
+            return obj * 2
+
+        def get(self, value: Any) -> Any:
+            return value / 2
+
+    name, adapter = f"{schema_prefix}lab", Doubled()
+    first = dj.Connection(database_url, safemode=False)
+    schema = dj.Schema(name, connection=first, add_objects={"doubled": adapter})
+    definition = "item : int\n---\nvalue : <doubled>"
+    schema(type("Item", (dj.Manual,), {"definition": definition})).insert1((1, 5))
+    other = dj.Connection(database_url)
+    lab = dj.VirtualModule("lab", name, connection=other, add_objects={"doubled": adapter})
+    assert (lab.Item.fetch1("value"), lab.doubled) == (5, adapter)
+    schema.drop()
+    for connection in (first, other):
+        connection.close()

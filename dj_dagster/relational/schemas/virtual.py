@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, ClassVar
 
+from dj_dagster.compat import register_adapters
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
 
@@ -28,7 +29,7 @@ class VirtualModule(ModuleType):
     connection
         Where the schema lives.
     add_objects
-        Further names for the module.
+        Further names for the module; adapters among them are those of the tables' attributes.
 
     Raises
     ------
@@ -63,5 +64,7 @@ class VirtualModule(ModuleType):
             create_tables=create_tables,
             add_objects=add_objects,
         )
-        vars(self).update(add_objects or {})
+        objects = dict(add_objects or {})
+        register_adapters(self.schema.connection.codecs, objects, lambda name: [objects[name]])
+        vars(self).update(objects)
         self.schema.make_classes(into=self)
