@@ -237,7 +237,7 @@ class ObjectRef:
         folder
             For copies, which lie there as in the store.
         """
-        local = self.location.local_path(self.path)
+        local = self._at.local_path(self.path)
         if local is None:
             return self.download(folder / PurePosixPath(self.path).parent)
         self.verify()
