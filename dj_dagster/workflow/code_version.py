@@ -2,7 +2,9 @@
 
 The version is that of the syntax tree: comments, formatting and docstrings do not change it. It
 covers `make`, the methods that it calls on `self`, and the functions, classes and constants of the
-same module that these use, all the way down. Other tables are left out: they have their own.
+same module that these use, all the way down. A constant is all that gives it its value: several
+assignments, the conditions above them, what is put into it afterwards. Other tables are left out:
+they have their own.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ _LIBRARIES = ("dj_dagster", "datajoint", "builtins")
 
 _NAMED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _Named = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-Definition = _Named | ast.Assign | ast.AnnAssign
+_BLOCKS = (ast.stmt, ast.excepthandler, ast.match_case)
 
 
 def code_version(cls: type) -> str | None:
@@ -57,7 +59,10 @@ def code_place(cls: type) -> tuple[str, int] | None:
     return source.file, found.line
 
 
-Scope = Mapping[str, Definition]
+Binding = tuple[ast.AST, ...]
+"""All that gives a name its value, in order."""
+
+Scope = Mapping[str, Binding]
 
 
 @dataclass(frozen=True)
@@ -90,10 +95,10 @@ class _Source:
         for step in qualname.split("."):
             if step == "<locals>":
                 continue
-            inside = scopes[0].get(step)
-            if not isinstance(inside, _NAMED):
+            named = [each for each in scopes[0].get(step, ()) if isinstance(each, _NAMED)]
+            if not named:
                 return None
-            node = inside
+            node = named[-1]
             scopes.insert(0, self._inside(node))
         if not isinstance(node, ast.ClassDef):
             return None
@@ -135,21 +140,22 @@ class _Walk:
     def _take(
         self,
         label: str,
-        node: Definition,
+        binding: Binding,
         scopes: tuple[Scope, ...],
         classes: list[type],
     ) -> None:
         if label in self._seen:
             return
-        self._seen[label] = _dump(node)
-        for name in _names(node):
+        self._seen[label] = " ".join(map(_dump, binding))
+        for name in _names(binding):
             found = next((scope[name] for scope in scopes if name in scope), None)
             if found is not None and not self._is_table(name, found):
                 self._take(name, found, scopes, classes)
-        for name in _own_attributes(node, {cls.__name__ for cls in classes}):
+        for name in _own_attributes(binding, {cls.__name__ for cls in classes}):
             self._method(name, classes)
 
-    def _is_table(self, name: str, node: Definition) -> bool:
+    def _is_table(self, name: str, binding: Binding) -> bool:
+        node = binding[-1]
         if not isinstance(node, ast.ClassDef):
             return False
         module: Any = sys.modules.get(self._cls.__module__)
@@ -180,46 +186,101 @@ def _read(file: str, changed: int) -> _Source:
     return _Source(file, Path(file).read_text(encoding="utf-8"))
 
 
-def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the statements of a body, those under `if`, `try` and `with` too."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.stmt):
-            yield child
-            if not isinstance(child, _NAMED):
-                yield from _statements(child)
-        elif isinstance(child, ast.excepthandler):
-            yield from _statements(child)
+def _definitions(body: Iterable[ast.stmt]) -> dict[str, Binding]:
+    """Return what gives the names of a body their values, under `if`, `try` and `with` too."""
+    found: dict[str, dict[ast.AST, None]] = {}
+    begun: set[str] = set()
+    for names, changed, binding in _bindings(body, ()):
+        begun.update(names)
+        first = binding[0] if binding else None
+        if isinstance(first, _NAMED) and not first.decorator_list:
+            # It takes the place of what had its name before.
+            found.pop(first.name, None)
+        for name in (*names, *changed):
+            found.setdefault(name, {}).update(dict.fromkeys(binding))
+    # What is only changed here comes from elsewhere, such as a module that is imported.
+    return {name: tuple(nodes) for name, nodes in found.items() if name in begun}
 
 
-def _definitions(body: Iterable[ast.stmt]) -> dict[str, Definition]:
-    found: dict[str, Definition] = {}
-    for node in _statements(ast.Module(list(body), [])):
+def _bindings(
+    body: Iterable[ast.AST], above: Binding
+) -> Iterator[tuple[list[str], list[str], Binding]]:
+    """Yield the names that statements give a value, those whose value they change, and how.
+
+    Parameters
+    ----------
+    above
+        What decides on whether and how often the body is executed.
+    """
+    for node in body:
         if isinstance(node, _NAMED):
-            found[node.name] = node
-        elif isinstance(node, ast.Assign):
-            found |= dict.fromkeys(_targets(node), node)
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            found[node.target.id] = node
-    return found
+            yield [node.name], [], (*above, node)
+            continue
+        blocks = [child for child in ast.iter_child_nodes(node) if isinstance(child, _BLOCKS)]
+        if blocks or isinstance(node, ast.match_case):
+            heads = [n for n in ast.iter_child_nodes(node) if not isinstance(n, _BLOCKS)]
+            binding = (*above, *heads)
+            yield [name for head in heads for name in _stored(head)], [], binding
+            yield from _bindings(blocks, binding)
+        else:
+            yield list(_stored(node)), list(_changed(node)), (*above, node)
 
 
-def _targets(node: ast.Assign) -> Iterator[str]:
-    for target in node.targets:
-        yield from (part.id for part in ast.walk(target) if isinstance(part, ast.Name))
+def _stored(node: ast.AST) -> Iterator[str]:
+    """Yield the names to which something is assigned."""
+    for each in ast.walk(node):
+        match each:
+            case ast.Name(name, ast.Store()):
+                yield name
+            case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+                yield name
+            case _:
+                pass
 
 
-def _names(node: ast.AST) -> list[str]:
-    loaded = (n.id for n in ast.walk(node) if isinstance(n, ast.Name))
+def _changed(node: ast.AST) -> Iterator[str]:
+    """Yield the names in whose values a statement may change something."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        yield from _roots([node.value.func])
+    elif isinstance(node, ast.Assign | ast.Delete):
+        yield from _roots(node.targets)
+    elif isinstance(node, ast.AugAssign | ast.AnnAssign):
+        yield from _roots([node.target])
+
+
+def _roots(targets: Iterable[ast.expr]) -> Iterator[str]:
+    """Yield the name before the dots and brackets of each target that has any."""
+    for target in targets:
+        each = target
+        while isinstance(each, ast.Attribute | ast.Subscript | ast.Call):
+            each = each.func if isinstance(each, ast.Call) else each.value
+        if each is not target and isinstance(each, ast.Name):
+            yield each.id
+
+
+def _names(binding: Binding) -> list[str]:
+    loaded = (n.id for node in binding for n in ast.walk(node) if isinstance(n, ast.Name))
     return list(dict.fromkeys(loaded))
 
 
-def _own_attributes(node: ast.AST, class_names: set[str]) -> list[str]:
-    """Return what is asked of `self`, `cls`, the class by its name, and `super()`."""
-    owners = {"self", "cls"} | class_names
+def _own_attributes(binding: Binding, class_names: set[str]) -> list[str]:
+    """Return what is asked of `self`, `cls`, the class by its name, and `super()`.
+
+    The table may go by another name, or be given to a function: any parameter may be it.
+    """
+    nodes = [each for node in binding for each in ast.walk(node)]
+    owners = {"self", "cls", *class_names, *(n.arg for n in nodes if isinstance(n, ast.arg))}
     found: dict[str, None] = {}
-    for each in ast.walk(node):
+    for each in nodes:
         match each:
-            case ast.Attribute(ast.Name(owner), name) if owner in owners:
+            case ast.Assign([ast.Name(alias)], ast.Name(owner)) if owner in owners:
+                owners.add(alias)
+            case (
+                ast.Attribute(ast.Name(owner), name)
+                | ast.Attribute(ast.Call(ast.Name("type"), [ast.Name(owner)]), name)
+                | ast.Attribute(ast.Attribute(ast.Name(owner), "__class__"), name)
+                | ast.Call(ast.Name("getattr"), [ast.Name(owner), ast.Constant(str(name)), *_])
+            ) if owner in owners:
                 found[name] = None
             case ast.Attribute(ast.Call(ast.Name("super")), name):
                 found[name] = None
