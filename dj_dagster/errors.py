@@ -145,7 +145,8 @@ class ThreadSafetyError(DataJointError):
 def text_of(error: BaseException) -> str:
     """Return what an exception says, ``""`` where its own `__str__` fails."""
     try:
-        return str(error)
+        # A subclass of str might do anything when it is used.
+        return str.__str__(str(error))
     except (Exception, SystemExit):
         return ""
 

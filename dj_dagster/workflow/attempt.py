@@ -20,7 +20,7 @@ from dj_dagster.relational.version import code_version
 from dj_dagster.workflow.make import Makes
 from dj_dagster.workflow.pending import Key, has_parents, is_present, rows_of
 from dj_dagster.workflow.running import MakeRunner
-from dj_dagster.workflow.sigterm import ToldToEnd
+from dj_dagster.workflow.sigterm import ends_process
 
 logger = logging.getLogger(__name__)
 
@@ -108,9 +108,9 @@ class Attempts:
         try:
             made = self._runner.run(key)
             seconds = time.perf_counter() - started
-        except ToldToEnd:
-            raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if ends_process(error):
+                raise
             # A make that calls sys.exit fails its key, not those behind it.
             if isinstance(error, DuplicateError) and is_present(self._table, key):
                 return KeyOutcome(key, "present")
@@ -151,7 +151,9 @@ class Attempts:
 def _stack(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
-    except (Exception, SystemExit):
+    except BaseException as own:
+        if ends_process(own):
+            raise
         # Such as a syntax error whose place is no place.
         lines = traceback.format_tb(error.__traceback__)
         return "".join(["Traceback (most recent call last):\n", *lines, type(error).__name__, "\n"])

@@ -16,7 +16,7 @@ from dj_dagster.workflow.attempt import KeyOutcome
 from dj_dagster.workflow.make import Makes
 from dj_dagster.workflow.pending import Key
 from dj_dagster.workflow.populate import Making
-from dj_dagster.workflow.sigterm import exit_on_sigterm
+from dj_dagster.workflow.sigterm import ends_process, exit_on_sigterm
 
 NONE = -1
 """Stands for the number of the key at work where there is none."""
@@ -101,7 +101,9 @@ def _portable(outcome: KeyOutcome) -> tuple[KeyOutcome, tuple[str, str] | None]:
         return outcome, None
     try:
         pickle.loads(pickle.dumps(error))
-    except (Exception, SystemExit):
+    except BaseException as own:
+        if ends_process(own):
+            raise
         return replace(outcome, error=None), (type(error).__name__, text_of(error))
     return outcome, None
 

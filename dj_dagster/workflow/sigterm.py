@@ -1,4 +1,4 @@
-"""SIGTERM as an exception, so that a worker which is told to stop gives its keys back."""
+"""What ends a worker; SIGTERM is an exception, so that one gives its keys back."""
 
 from __future__ import annotations
 
@@ -26,6 +26,20 @@ def exit_on_sigterm() -> Generator[None]:
 
 class ToldToEnd(SystemExit):
     """SIGTERM came, in contrast to a `make` that calls `sys.exit`."""
+
+
+def ends_process(error: BaseException) -> bool:
+    """Whether an exception asks the process to end: whatever else a `make` raises fails its key.
+
+    Such as what asyncio raises for a task that is cancelled, or other libraries for a timeout.
+    """
+    if isinstance(error, Exception):
+        return False
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(ends_process, error.exceptions))
+    # Dagster raises an interrupt of its own in a run that is cancelled; this floor imports none.
+    hosts = (kind.__module__.partition(".")[0] for kind in type(error).__mro__)
+    return isinstance(error, KeyboardInterrupt | ToldToEnd) or "dagster" in hosts
 
 
 def _leave(number: int, frame: object) -> None:

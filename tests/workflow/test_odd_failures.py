@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import dj_dagster as dj
+from dj_dagster.workflow.jobs import STATUSES
 from dj_dagster.workflow.populate import pending_keys, populate_keys
 from tests.lab import connect
 
@@ -48,6 +50,29 @@ class Closed(Exception):
         raise TypeError(note)
 
 
+class Unhelpful(str):
+    """A text that cannot be used."""
+
+    def __len__(self) -> int:
+        raise ValueError("no length")
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+    __format__ = __repr__ = __str__  # pyright: ignore[reportAssignmentType]
+
+
+class Worded(Exception):
+    """Its text cannot be used."""
+
+    def __str__(self) -> str:
+        return Unhelpful("a text")
+
+
+class Aside(BaseException):
+    """It is no `Exception`, as the timeouts and cancellations of some libraries."""
+
+
 _ODD_PLACE: Any = ("f", "line", "column", 3)
 
 ODD = {
@@ -57,6 +82,12 @@ ODD = {
     "closed": Closed,
     "half a letter": lambda: ValueError("\ud800"),
     "long": lambda: ValueError("x" * 100_000),
+    "worded": Worded,
+    "aside": lambda: Aside("too late"),
+    "cancelled": asyncio.CancelledError,
+    "generator": lambda: GeneratorExit("done"),
+    "group": lambda: ExceptionGroup("several", [ValueError("one"), Mute(), Worded()]),
+    "other group": lambda: BaseExceptionGroup("several", [Aside("too late"), ValueError("one")]),
     "no place": lambda: SyntaxError("bad", _ODD_PLACE),
 }
 
@@ -117,6 +148,23 @@ def test_an_error_without_a_text_fails_its_key_alone(
     with pytest.raises((expected, dj.PopulateError)) as raised:
         table.populate(**{**options, "reserve_jobs": False})
     assert type(raised.value).__name__ == expected.__name__
+
+
+@pytest.mark.parametrize(
+    "interrupt",
+    [KeyboardInterrupt(), BaseExceptionGroup("several", [ValueError("one"), KeyboardInterrupt()])],
+)
+def test_an_interrupt_ends_populate_and_gives_the_key_back(
+    schema: Any, item: Any, interrupt: BaseException
+) -> None:
+    def fail() -> None:
+        raise interrupt
+
+    table = made(schema, fail)
+    with pytest.raises(type(interrupt)):
+        table.populate(suppress_errors=True, reserve_jobs=True)
+    assert items(table) == [1]
+    assert table.jobs.progress() | {"pending": 0} == {**dict.fromkeys(STATUSES, 0), "total": 2}
 
 
 @pytest.mark.parametrize("options", [{}, {"reserve_jobs": True}, {"processes": 2}])
