@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -253,3 +254,25 @@ def test_a_change_by_another_client_is_seen(changed: Changed, name: str) -> None
     orphans = changed.on_sqlite and name in ("key update", "rename")
     eventually(lambda: changed.step() or changed.is_shown(change.approved, orphans=orphans))
     assert not change.again or set(changed.calls) == change.approved
+
+
+def test_a_sqlite_file_that_another_takes_the_place_of_is_seen(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    file, copy = tmp_path / "lab.sqlite", tmp_path / "copy.sqlite"
+    lab = Changed(f"sqlite:///{file}", "own_", instance)
+    with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+        target.execute(f"UPDATE {lab.item.full_table_name} SET approved = 1 WHERE number = 5")
+        target.commit()
+    lab.settle()
+    lab.enter((7, 7))
+    eventually(lambda: lab.step() or lab.is_shown(APPROVED | {(7, 7)}), timeout=60)
+    for suffix in ("-wal", "-shm"):
+        # They belong to the file that goes.
+        Path(f"{file}{suffix}").unlink()
+    copy.replace(file)
+    eventually(lambda: lab.step() or lab.is_shown(APPROVED | {OTHER}), timeout=60)
+    lab.enter((8, 8))
+    eventually(lambda: lab.step() or lab.is_shown(APPROVED | {OTHER, (8, 8)}), timeout=60)
+    lab.connection.close()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -346,3 +348,39 @@ def test_tls_is_used_declined_and_demanded(mysql_url: str, mariadb_url: str) -> 
 def test_commits_of_sqlite_wait_for_the_disk(tmp_path: Path) -> None:
     connection = dj.Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}")
     assert connection.query("PRAGMA synchronous").fetchone()[0] == 2
+
+
+def test_a_sqlite_file_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:
+    file, copy = tmp_path / "lab.sqlite", tmp_path / "copy.sqlite"
+    connection = dj.Connection(f"sqlite:///{file}")
+    table = item(dj.Schema("lab", connection=connection))
+    table.insert1((1, "before"))
+    with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    table.insert1((2, "after"))
+    held, go = threading.Event(), threading.Event()
+    seen: list[int] = []
+
+    def other_thread() -> None:
+        seen.append(len(table()))
+        held.set()
+        go.wait(60)
+        seen.append(len(table()))
+
+    thread = threading.Thread(target=other_thread)
+    thread.start()
+    held.wait(60)
+    for suffix in ("-wal", "-shm"):
+        # They belong to the file that goes.
+        Path(f"{file}{suffix}").unlink()
+    copy.replace(file)
+    go.set()
+    thread.join(60)
+    assert seen == [2, 1]
+    assert table().to_dicts() == [{"id": 1, "name": "before"}]
+    table.insert1((3, "afterwards"))
+    with connection.transaction:
+        table.insert1((4, "in a transaction"))
+    with closing(sqlite3.connect(file)) as client:
+        found = client.execute('SELECT id FROM "lab.item" ORDER BY id').fetchall()
+    assert found == [(1,), (3,), (4,)]

@@ -94,7 +94,7 @@ class Backend(ABC):
         """Return an engine in autocommit mode; transactions are opened by `begin`."""
 
     def is_closed(self, session: SAConnection) -> bool:
-        """Whether a session that nothing was asked of is known to be closed by the server."""
+        """Whether a session that nothing was asked of is known to lead nowhere any more."""
         del session
         return False
 

@@ -76,6 +76,10 @@ class SQLiteBackend(Backend):
         """Return an engine; the folder of the database file is made."""
         return sqlite_engine.create(url)
 
+    def is_closed(self, session: SAConnection) -> bool:
+        """Look whether another file has come in the place of the session's."""
+        return sqlite_engine.is_replaced(session)
+
     def full_name(self, name: TableName) -> str:
         """Quote the whole by backticks, which SQLite takes too.
 

@@ -20,7 +20,7 @@ class KeptSessions:
     connect
         Takes one from the pool, in autocommit mode.
     is_closed
-        Whether the server is known to have closed it.
+        Whether it is known to lead nowhere any more.
     """
 
     def __init__(
