@@ -311,9 +311,9 @@ def recompute(
         raise click.UsageError("Say which keys to make again: --stale, or --all.")
     sys.path.insert(0, "")
     # Dagster takes seconds to import, which other commands do not need.
-    orchestration = import_module("dj_dagster.orchestration")
-    progress = orchestration.recompute(
-        [import_module(name) for name in schemas],
+    module_named = import_module("dj_dagster.orchestration.collecting").module_named
+    progress = import_module("dj_dagster.orchestration").recompute(
+        list(map(module_named, schemas)),
         tables or "all",
         stale=which == "stale",
         delete_entered=delete_entered,

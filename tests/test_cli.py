@@ -149,6 +149,16 @@ def test_sync_shows_keys_without_a_daemon(folder: Path) -> None:
     assert "no_such_rig" in done.stderr
 
 
+def test_recompute_names_a_module_that_is_not_there(folder: Path) -> None:
+    (folder / "half.py").write_text("import no_such_helper\n")
+    done = run(folder, "recompute", "no_such_rig", "--stale")
+    assert done.returncode == 1
+    assert "There is no Python module 'no_such_rig'" in done.stderr
+    assert "Traceback" not in done.stderr
+    # A module of the user's own that fails says where.
+    assert "half.py" in run(folder, "recompute", "half", "--stale").stderr
+
+
 @pytest.fixture
 def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Run the command in this process, on defaults of an empty folder."""

@@ -127,6 +127,22 @@ def _of(given: Any) -> list[TableSource]:
     )
 
 
+def module_named(name: str) -> ModuleType:
+    """Import a module.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none of that name; what goes wrong inside it is raised as it is.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise ConfigurationError(f"There is no Python module {name!r}: {error}") from None
+
+
 def _is_datajoint(given: Any) -> bool:
     kinds = {(cls.__module__.split(".")[0], cls.__name__) for cls in type(given).__mro__}
     return not kinds.isdisjoint((("datajoint", "Schema"), ("datajoint", "_Schema")))

@@ -3,7 +3,6 @@
 # Dagster reads the annotations of the fields as objects: no postponed annotations here.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from typing import Annotated, Any
 
 from dagster import (
@@ -23,6 +22,7 @@ from dagster import (
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration.build import build_definitions
+from dj_dagster.orchestration.collecting import module_named
 from dj_dagster.orchestration.schedules import populate_schedule
 from dj_dagster.orchestration.sensor_settings import SensorSettings
 from dj_dagster.orchestration.translator import TableTranslator
@@ -128,7 +128,7 @@ class PipelineComponent(Component, Resolvable):
                 "them, or schemas, for patterns of names in the database."
             )
         return build_definitions(
-            [*map(_module, self.modules), *self.schemas],
+            [*map(module_named, self.modules), *self.schemas],
             connection=Connection(self.database_url) if self.database_url else None,
             select=self.select,
             exclude=self.exclude,
@@ -169,13 +169,4 @@ def _asset(path: str) -> AssetsDefinition | AssetSpec:
 
 def _attribute(path: str) -> Any:
     module, _, name = path.rpartition(".")
-    return getattr(_module(module), name, None) if module else None
-
-
-def _module(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise
-        raise ConfigurationError(f"There is no Python module {name!r}: {error}") from None
+    return getattr(module_named(module), name, None) if module else None

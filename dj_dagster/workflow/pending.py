@@ -200,11 +200,17 @@ def typed(table: Makes, keys: Iterable[Mapping[str, Any]]) -> list[Key]:
     Raises
     ------
     PopulateError
-        If a key lacks one of them.
+        If a key lacks one of them, or is not a mapping.
     """
     heading = source(table).heading
     result: list[Key] = []
-    for key in keys:
+    each: Iterable[Any] = [keys] if isinstance(keys, str | Mapping) else keys
+    for key in each:
+        if key is keys or not hasattr(key, "keys"):
+            raise PopulateError(
+                f"{table.name} cannot be populated by keys={key!r}: write a list of keys, such as "
+                f"{[dict.fromkeys(heading.primary_key, 1)]}."
+            )
         lacking = [name for name in heading.primary_key if name not in key]
         if lacking:
             raise PopulateError(f"The key {dict(key)} for {table.name} lacks {', '.join(lacking)}.")

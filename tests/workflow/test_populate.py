@@ -480,3 +480,14 @@ def test_jobs_are_deleted_by_an_attribute_alone(schema: Any, recording: Any) -> 
     assert (table.jobs & {"day": date(2026, 1, 2), "elsewhere": 1}).delete() == 1
     table.jobs.delete()
     assert len(table.jobs) == 0
+
+
+@pytest.mark.parametrize("keys", ["all", {"subject": "a", "day": "2026-01-02"}, ["a"], [("a", 1)]])
+@pytest.mark.parametrize("reserve", [False, True])
+def test_keys_that_are_no_list_of_mappings_are_refused(
+    schema: Any, recording: Any, keys: Any, reserve: bool
+) -> None:
+    table = computed(schema, make, Recording=recording)
+    with pytest.raises(dj.PopulateError, match=r"write a list of keys, such as \[{'subject': 1"):
+        table.populate(keys=keys, reserve_jobs=reserve)
+    assert len(table()) == 0

@@ -325,6 +325,10 @@ def _store_names(connection: Connection, stores: str | Iterable[str]) -> list[st
 
 
 def _connection_of(schemas: Sequence[Schema]) -> Connection:
+    given: Sequence[Any] = schemas
+    for each in given:
+        if not isinstance(each, Schema):
+            raise ConfigurationError(f"{each!r} is not a schema: give each as a dj.Schema.")
     connections = {id(schema.connection): schema.connection for schema in schemas}
     if len(connections) != 1:
         raise ConfigurationError("At least one schema must be provided, all of one connection.")
