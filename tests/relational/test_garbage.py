@@ -334,5 +334,9 @@ def test_several_stores_at_once(filled: Any, schema: dj.Schema) -> None:
 def test_schemas_are_asked_for(connection: dj.Connection) -> None:
     with pytest.raises(dj.ConfigurationError, match="At least one schema must be provided"):
         dj.GarbageCollector()
+    wrong: Any
+    for wrong in ("x", [], [dj.Schema("x", connection=connection)], None):
+        with pytest.raises(dj.ConfigurationError, match="is not a schema"):
+            dj.collect_garbage(wrong, delete=True)
     with pytest.raises(dj.ConfigurationError):
         dj.GarbageCollector(dj.Schema("x", connection=connection), store="nowhere")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from dj_dagster.errors import ConfigurationError, ObjectError
 from dj_dagster.objects.flight import in_flight
