@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from dj_dagster.model.types import Family
-from dj_dagster.relational.backends.temporal import is_odd
 from dj_dagster.relational.expression import QueryExpression
+from dj_dagster.relational.values import is_only_found
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.key_source import blaming, own_key_source
 from dj_dagster.workflow.make import STEPS, Makes, has_own_key_source
@@ -21,7 +21,7 @@ from dj_dagster.workflow.populate import Key, KeyOutcome, pending_keys, populate
 
 logger = logging.getLogger(__name__)
 
-_DATES = (Family.DATE, Family.DATETIME)
+_ODD = (Family.DATE, Family.DATETIME, Family.FLOAT)
 
 
 class Maker(Protocol):
@@ -131,16 +131,16 @@ class OwnMaker:
             return progress(self._table)
 
     def _usable(self, keys: list[Key]) -> list[Key]:
-        """Leave out the keys that no table can be given, zero dates of other clients; say so."""
+        """Leave out the keys that no table can be given, such as zero dates; say so."""
         heading = self._table.heading
         kinds = [(name, heading[name].type) for name in self.key_names if keys]
-        dates = [(name, kind.family) for name, kind in kinds if kind and kind.family in _DATES]
-        if not dates:
+        looked = [(name, kind.family) for name, kind in kinds if kind and kind.family in _ODD]
+        if not looked:
             return keys
-        odd = [key for key in keys if any(is_odd(key[name], family) for name, family in dates)]
+        odd = [key for key in keys if any(is_only_found(key[n], family) for n, family in looked)]
         for key in odd[:1]:
             logger.warning(
-                "%s: %d keys hold a zero date and are left out, the first %s; correct them.",
+                "%s: %d keys hold what no table takes and are left out, such as %s; correct them.",
                 self._table.name,
                 len(odd),
                 key,

@@ -186,8 +186,8 @@ def _integer(value: Any, _: AttributeType | None) -> str:
 
 def _float(value: Any, _: AttributeType | None) -> str:
     number = float(value)
-    if not math.isfinite(number):
-        raise ValueError("a key has to be a finite number")
+    if math.isnan(number):
+        raise ValueError("a key has to be a number")
     # Zero has two spellings in floating point, and is one key.
     return repr(number + 0.0)
 

@@ -79,6 +79,16 @@ def checked(value: Any, attribute: Attribute) -> Any:
         ) from error
 
 
+def is_only_found(value: Any, family: Family) -> bool:
+    """Whether a value of another client can be found in a table, though not entered.
+
+    Such as a zero date, or an infinite number in a SQLite file.
+    """
+    if family is Family.FLOAT:
+        return isinstance(value, float) and math.isinf(value)
+    return is_odd(value, family)
+
+
 def comparable(value: Any, attribute: Attribute) -> Any:
     """Return a value to compare an attribute with, rounded as it would be stored.
 
@@ -94,8 +104,7 @@ def comparable(value: Any, attribute: Attribute) -> Any:
     try:
         if attribute.type.family in (Family.CODEC, Family.JSON):
             raise TypeError("rows cannot be found by such a value; leave it out")
-        if is_odd(value, attribute.type.family):
-            # It can be found, though not entered.
+        if is_only_found(value, attribute.type.family):
             return value
         return _stored(value, attribute.type)
     except _MISFITS as error:

@@ -28,7 +28,7 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Manual, Part
 from dj_dagster.workflow.computed import Computed
-from tests.orchestration.running import run_until_quiet, tick
+from tests.orchestration.running import run_until_quiet, statuses, tick
 
 
 @pytest.fixture
@@ -469,6 +469,36 @@ def test_a_dropped_table_leaves_the_check_of_others(
     check = dg.AssetCheckKey(dg.AssetKey([schema.name, "made"]), "current")
     found = instance.event_log_storage.get_latest_asset_check_execution_by_key([check])
     assert found[check].status is AssetCheckExecutionRecordStatus.SUCCEEDED
+
+
+def test_an_infinite_key_leaves_the_others(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    """SQLite takes it from a client that knows nothing of types; no table of ours does."""
+    schema = Schema("lab", connection=Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}"))
+
+    @schema
+    class Item(Manual):
+        definition = "item : float64"
+
+    @schema
+    class Made(Computed):
+        definition = "-> Item"
+
+        def make(self, key: dict[str, Any]) -> None:
+            self.insert1(key)
+
+    defs = build_definitions(schema)
+    Item.insert([(1.5,), (2.5,)])
+    outside(schema, "INSERT INTO {item} VALUES (9e999)", "INSERT INTO {item} VALUES (-9e999)")
+    run_until_quiet(defs, instance)
+    Item.insert1((3.5,))
+    run_until_quiet(defs, instance)
+    assert Made.to_arrays("item", order_by="KEY").tolist() == [1.5, 2.5, 3.5]
+    assert statuses(defs, instance, "lab/made") == {
+        "MATERIALIZED": {"item=1.5", "item=2.5", "item=3.5"},
+        "MISSING": {"item=inf", "item=-inf"},
+    }
+    assert len(Item & {"item": float("inf")}) == 1
+    schema.connection.close()
 
 
 @pytest.mark.parametrize(

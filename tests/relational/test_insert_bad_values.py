@@ -243,3 +243,20 @@ def test_strings_are_data_everywhere(schema: Any) -> None:
         Text.insert1(row)
     found = {row["code"]: row for row in Text.to_dicts()}
     assert found == {row["code"]: row for row in given}
+
+
+def test_an_infinite_number_is_looked_for_where_there_may_be_one(
+    schema: Any, connection: dj.Connection
+) -> None:
+    @schema
+    class Level(dj.Manual):
+        definition = "level : float64"
+
+    Level.insert([{"level": 1.5}, {"level": 2.5}])
+    wanted = [{"level": math.inf}, {"level": 1.5}]
+    if connection.backend.has_infinity:
+        assert len(Level & wanted) == 1
+        return
+    for restriction in (wanted, wanted[0], {"level": -math.inf}):
+        with pytest.raises(dj.DataJointError, match=r"level cannot be compared with -?inf"):
+            len(Level & restriction)

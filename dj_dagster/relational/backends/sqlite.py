@@ -71,6 +71,7 @@ class SQLiteBackend(Backend):
     translates_sql = True
     tells_text_apart = True
     looks_up_quickly = True
+    has_infinity = True
 
     def create_engine(self, url: sa.URL) -> sa.Engine:
         """Return an engine; the folder of the database file is made."""

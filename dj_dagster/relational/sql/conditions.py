@@ -198,6 +198,8 @@ def bound(values: Sequence[Any], attribute: Attribute, backend: Backend) -> Sequ
             values = [declared_spelling(value, attribute.type) for value in values]
     elif not (kinds == {int} and family is Family.INTEGER):
         values = [comparable(value, attribute) for value in values]
+    if family is Family.FLOAT and not backend.has_infinity:
+        _check_finite(values, attribute)
     encode = backend.encoder(attribute.type) if attribute.type else None
     if encode is None:
         return values
@@ -244,6 +246,15 @@ def _sources(source: sa.FromClause) -> list[sa.FromClause]:
     if isinstance(source, sa.Join):
         return [source, *_sources(source.left), *_sources(source.right)]
     return [source]
+
+
+def _check_finite(values: Sequence[float | None], attribute: Attribute) -> None:
+    for value in values:
+        if value is not None and math.isinf(value):
+            raise InvalidValueError(
+                f"{attribute.table}.{attribute.name} cannot be compared with {value}: the server "
+                "has finite numbers alone."
+            )
 
 
 def _check_text(values: Sequence[str], attribute: Attribute) -> None:
