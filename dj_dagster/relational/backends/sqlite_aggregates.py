@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from dj_dagster.relational.user_sql import temporal
-from dj_dagster.relational.user_sql.operations import quotient
+from dj_dagster.relational.user_sql.arithmetic import quotient
 from dj_dagster.relational.user_sql.values import EXACT, rounded
 
 

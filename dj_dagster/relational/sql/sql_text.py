@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from dj_dagster.errors import UnknownAttributeError
 from dj_dagster.model.types import AttributeType
 from dj_dagster.relational.sql_elements import Element, Pieces
+from dj_dagster.relational.user_sql.emission import in_order
 from dj_dagster.relational.user_sql.parsing import Name, Parsed, parse
-from dj_dagster.relational.user_sql.translation import in_order, translate, types_text
+from dj_dagster.relational.user_sql.translation import translate, types_text
 
 
 def written(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dj_dagster.relational.user_sql.operations import Untranslatable
+from dj_dagster.relational.user_sql.programs import Untranslatable
 
 _COMPARISONS = frozenset({"EQ", "NEQ", "LT", "LTE", "GT", "GTE", "NullSafeEQ", "Is"})
 _BITS = frozenset(

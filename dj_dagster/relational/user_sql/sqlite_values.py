@@ -10,7 +10,7 @@ from typing import Any
 from dj_dagster.errors import QueryError
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.user_sql import temporal
-from dj_dagster.relational.user_sql.operations import Program
+from dj_dagster.relational.user_sql.programs import Program
 from dj_dagster.relational.user_sql.values import (
     ANY,
     BYTES,

@@ -1,0 +1,272 @@
+"""Arithmetic on numbers and bits."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from decimal import ROUND_DOWN, Decimal
+from typing import Any
+
+from dj_dagster.errors import QueryError
+from dj_dagster.relational.user_sql.intervals import interval_sum
+from dj_dagster.relational.user_sql.programs import (
+    CallForm,
+    Form,
+    Program,
+    ProgramOf,
+    Untranslatable,
+    both,
+    constant,
+    mapped,
+    pair,
+)
+from dj_dagster.relational.user_sql.values import (
+    EXACT,
+    FLOAT,
+    INT,
+    UNSIGNED,
+    Kind,
+    cut,
+    decimal_kind,
+    exact,
+    fixed,
+    floating,
+    integer,
+    number,
+    unsigned_zero,
+    whole,
+)
+
+_UNSIGNED = 2**64 - 1
+
+
+def computed(symbol: str, one: Program, other: Program, kinds: Sequence[Kind]) -> Program:
+    """Return the program of an operation on numbers."""
+    run = _OPERATIONS[symbol]
+    kind = _result_kind(symbol, kinds)
+    return pair(one, other, without_sign(run) if kind.tag == "unsigned" else run, kind)
+
+
+def _result_kind(symbol: str, kinds: Sequence[Kind]) -> Kind:
+    families = [kind.family for kind in kinds]
+    one, other = (kind.scale for kind in kinds)
+    scale = one + other if symbol == "*" and "float" not in families else max(one, other)
+    if "any" in families:
+        return Kind("any")
+    if "float" in families:
+        if any(kind == FLOAT for kind in kinds):
+            return FLOAT
+        # The server writes what was rounded with the digits that it was rounded to.
+        return fixed(scale + 4 if symbol == "/" else scale)
+    if symbol == "/":
+        return decimal_kind(one + 4)
+    if "decimal" in families:
+        return decimal_kind(scale)
+    return UNSIGNED if any(kind.tag == "unsigned" for kind in kinds) else INT
+
+
+def _add(a: Any, b: Any) -> Any:
+    return _checked(operator.add, a, b)
+
+
+def _subtract(a: Any, b: Any) -> Any:
+    return _checked(operator.sub, a, b)
+
+
+def _multiply(a: Any, b: Any) -> Any:
+    return _checked(operator.mul, a, b)
+
+
+def _checked(how: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
+    if isinstance(a, float) or isinstance(b, float):
+        return floating(how(float(a), float(b)))
+    if isinstance(a, int) and isinstance(b, int):
+        return signed(how(a, b))
+    names: Any = {operator.add: EXACT.add, operator.sub: EXACT.subtract, operator.mul:
+                  EXACT.multiply}  # fmt: skip
+    return unsigned_zero(names[how](Decimal(a), Decimal(b)))
+
+
+def without_sign(how: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Return an operation that refuses to give less than zero."""
+
+    def run(a: Any, b: Any) -> Any:
+        found = how(a, b)
+        if found is not None and found < 0:
+            raise QueryError(f"SQL on SQLite: {found} is out of range of unsigned integers.")
+        return found
+
+    return run
+
+
+def signed(value: int) -> int:
+    """Return an integer that has 64 bits with its sign; raise QueryError for a larger one."""
+    if -(2**63) <= value < 2**63:
+        return value
+    raise QueryError(f"SQL on SQLite: the integer {value} is out of range, as it is on MySQL.")
+
+
+def _remainder(a: Any, b: Any) -> Any:
+    if not b:
+        return None
+    if isinstance(a, float) or isinstance(b, float):
+        return math.fmod(float(a), float(b))
+    if isinstance(a, int) and isinstance(b, int):
+        return int(math.copysign(1, a)) * (abs(a) % abs(b))
+    return EXACT.remainder(Decimal(a), Decimal(b))
+
+
+def _divide(a: Any, b: Any) -> Any:
+    if not b:
+        return None
+    if isinstance(a, float) or isinstance(b, float):
+        return floating(float(a) / float(b))
+    return quotient(Decimal(a), Decimal(b))
+
+
+def quotient(a: Decimal, b: Decimal) -> Decimal:
+    """Return a quotient with the digits that the server keeps until it is shown: nines of them."""
+    digits = [-int(value.as_tuple()[2]) for value in (a, b)]
+    words = [-(-count // 9) * 9 for count in digits]
+    more = max(0, 4 - (sum(words) - sum(digits)))
+    return cut(EXACT.divide(a, b), -(-(sum(words) + more) // 9) * 9)
+
+
+_OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "+": _add,
+    "-": _subtract,
+    "*": _multiply,
+    "/": _divide,
+    "%": _remainder,
+}
+
+
+def number_kind(kind: Kind) -> Kind:
+    """Return the kind of the number that a value counts as."""
+    if kind.is_exact or kind.family in ("null", "any", "float"):
+        return INT if kind.family == "null" else kind
+    if kind.choices:
+        return INT
+    if kind.is_temporal:
+        return decimal_kind(kind.scale) if kind.scale else INT
+    return fixed(0) if kind.tag == "whole" else FLOAT
+
+
+def numeric_kind(kind: Kind, otherwise: Kind) -> Kind:
+    """Return the kind of a number made of a value, another where it is not known."""
+    found = number_kind(kind)
+    keeps = found.is_exact or found.family in ("any", "float")
+    return found if keeps and found.tag != "unsigned" else otherwise
+
+
+def as_number(program: Program) -> Program:
+    """Return a program whose values are numbers."""
+    if program.kind.is_exact or program.kind.family == "float":
+        return program
+    check_number(program.kind)
+    if program.kind.tag == "whole":
+        return mapped(program, _whole_number, fixed(0))
+    return mapped(program, lambda value: number(value, program.kind), number_kind(program.kind))
+
+
+def _whole_number(value: str) -> float:
+    found = float(number(value))
+    if not found.is_integer():
+        raise QueryError(
+            f"SQL on SQLite: what number MariaDB reads in {value!r:.60}, a text of DATE_FORMAT, "
+            f"depends on the place: use CAST(... AS DECIMAL(20, 6))."
+        )
+    return found
+
+
+def check_number(kind: Kind) -> None:
+    """Raise `Untranslatable` if servers read no number, or different ones, in a text."""
+    if kind.tag == "moment":
+        raise Untranslatable("a number of a text that is a date")
+    if kind.tag == "unclear":
+        raise Untranslatable("the number of CAST AS CHAR, of MIN, MAX or a choice of enums")
+
+
+def rounding(program: Program) -> Program:
+    """Return a program whose texts are read as whole numbers, what follows the point cut."""
+    if not program.kind.is_text or program.kind.choices:
+        return program
+    return mapped(program, lambda value: int(exact(value)), INT)
+
+
+def _negative(program_of: ProgramOf, node: Any) -> Program:
+    value = program_of(node.this)
+    kind = value.kind if value.kind.is_exact else FLOAT
+    if value.literal is not None and not value.kind.is_text:
+        return constant(-value.literal, kind)
+
+    def run(number_: Any) -> Any:
+        if isinstance(number_, Decimal):
+            return EXACT.minus(number_)
+        return integer(-number_) if isinstance(number_, int) else -number_
+
+    return mapped(as_number(value), run, numeric_kind(value.kind, kind))
+
+
+def _arithmetic(program_of: ProgramOf, node: Any) -> Program:
+    from sqlglot import exp
+
+    if isinstance(node.expression, exp.Interval) or isinstance(node.this, exp.Interval):
+        return interval_sum(program_of, node)
+    one, other = both(program_of, node)
+    kinds = [number_kind(one.kind), number_kind(other.kind)]
+    symbol = {"Add": "+", "Sub": "-", "Mul": "*", "Div": "/", "Mod": "%"}[type(node).__name__]
+    return computed(symbol, as_number(one), as_number(other), kinds)
+
+
+def _whole_division(program_of: ProgramOf, node: Any) -> Program:
+    one, other = both(program_of, node)
+
+    def run(a: Any, b: Any) -> Any:
+        a, b = exact(a, one.kind), exact(b, other.kind)
+        if not b:
+            return None
+        with_point = EXACT.divide(Decimal(a), Decimal(b))
+        return signed(int(with_point.to_integral_value(ROUND_DOWN)))
+
+    if "unsigned" in (one.kind.tag, other.kind.tag):
+        return pair(one, other, without_sign(run), UNSIGNED)
+    return pair(one, other, run, INT)
+
+
+def _bits(program_of: ProgramOf, node: Any) -> Program:
+    one, other = both(program_of, node)
+    name = type(node).__name__
+
+    def run(a: Any, b: Any) -> int:
+        a, b = whole(a, one.kind) & _UNSIGNED, whole(b, other.kind) & _UNSIGNED
+        if name in ("BitwiseLeftShift", "BitwiseRightShift"):
+            if b > 63:
+                return 0
+            return a << b & _UNSIGNED if name == "BitwiseLeftShift" else a >> b
+        return {"BitwiseAnd": operator.and_, "BitwiseOr": operator.or_}.get(name, operator.xor)(
+            a, b
+        )
+
+    return pair(rounding(one), rounding(other), run, UNSIGNED)
+
+
+def _complement(program_of: ProgramOf, node: Any) -> Program:
+    value = rounding(program_of(node.this))
+    return mapped(value, lambda v: ~whole(v, value.kind) & _UNSIGNED, UNSIGNED)
+
+
+def _modulo(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+    one, other = (program_of(part) for part in given)
+    kinds = [number_kind(one.kind), number_kind(other.kind)]
+    return computed("%", as_number(one), as_number(other), kinds)
+
+
+FORMS: Mapping[str, Form] = {
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Mod"), _arithmetic), "Neg": _negative,
+    "IntDiv": _whole_division, "BitwiseNot": _complement,
+    **dict.fromkeys(("BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseLeftShift",
+                     "BitwiseRightShift"), _bits),
+}  # fmt: skip
+CALLS: Mapping[str, CallForm] = {"MOD": _modulo}

@@ -1,0 +1,199 @@
+"""Calls of functions, by MySQL's own names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from dj_dagster.relational.user_sql import (
+    arithmetic,
+    choices,
+    functions,
+    intervals,
+    json_functions,
+    patterns,
+)
+from dj_dagster.relational.user_sql.arithmetic import check_number, number_kind
+from dj_dagster.relational.user_sql.casting import cast_to
+from dj_dagster.relational.user_sql.parsing import call_name
+from dj_dagster.relational.user_sql.programs import (
+    CallForm,
+    Form,
+    Program,
+    ProgramOf,
+    Untranslatable,
+    argument,
+    both,
+    collation,
+    constant,
+    heeds_case,
+    letters,
+    mapped,
+    strict,
+)
+from dj_dagster.relational.user_sql.signatures import Function
+from dj_dagster.relational.user_sql.text_functions import substring
+from dj_dagster.relational.user_sql.values import BINARY, INT, JSON, TEXT, Kind
+
+
+def is_made_text(value: Program, node: Any) -> bool:
+    """Whether a text follows from the expression alone, which the server knows beforehand."""
+    from sqlglot import exp
+
+    made = value.kind.family == "text" and value.literal is None
+    return made and (value.kind.tag == "moment" or node.find(exp.Column) is None)
+
+
+def has_null(node: Any) -> bool:
+    """Whether NULL is written somewhere in an expression."""
+    from sqlglot import exp
+
+    return node.find(exp.Null) is not None
+
+
+def _cast(program_of: ProgramOf, node: Any) -> Program:
+    value = program_of(node.this)
+    convert, kind = cast_to(node.args["to"], value.kind)
+    if convert is None:
+        raise Untranslatable(f"CAST AS {node.args['to'].sql('mysql')}")
+    return mapped(value, convert, kind)
+
+
+def _extract(program_of: ProgramOf, node: Any) -> Program:
+    unit = node.this.name.upper()
+    parts = {"YEAR", "QUARTER", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "SECOND",
+             "MICROSECOND"}  # fmt: skip
+    if unit == "YEAR_MONTH":
+        value = program_of(node.expression)
+        return mapped(argument(value, "d"), lambda at: at.year * 100 + at.month, INT)
+    if unit not in parts:
+        raise Untranslatable(f"EXTRACT of {unit}")
+    return _called(program_of, unit, [node.expression])
+
+
+def _substring(program_of: ProgramOf, node: Any) -> Program:
+    value = program_of(node.this)
+    letter = "b" if value.kind.family == "bytes" else "t"
+    rest = [program_of(part) for name in ("start", "length") if (part := node.args.get(name))]
+    places = [argument(part, "i") for part in rest]
+    kind = value.kind if letter == "b" else replace(TEXT, tag=collation([value]))
+    return strict([argument(value, letter), *places], substring, kind)
+
+
+def _trim(program_of: ProgramOf, node: Any) -> Program:
+    value = argument(program_of(node.this), "t")
+    what = node.args.get("expression")
+    part = argument(program_of(what), "t") if what else constant(" ", TEXT)
+    kind = replace(TEXT, tag=collation([value, part]))
+    where = str(node.args.get("position") or "BOTH").upper()
+
+    def run(given: str, cut_off: str) -> str:
+        while cut_off and where != "TRAILING" and given.startswith(cut_off):
+            given = given[len(cut_off) :]
+        while cut_off and where != "LEADING" and given.endswith(cut_off):
+            given = given[: -len(cut_off)]
+        return given
+
+    return strict([value, part], run, kind)
+
+
+def _position(program_of: ProgramOf, node: Any) -> Program:
+    return _called(program_of, "LOCATE", [node.args["substr"], node.this])
+
+
+def _json_arrow(program_of: ProgramOf, node: Any) -> Program:
+    from sqlglot import exp
+
+    one, other = both(program_of, node)
+    found = strict([argument(v, "t") for v in (one, other)], json_functions.extract, JSON)
+    unquotes = isinstance(node, exp.JSONExtractScalar)
+    return mapped(found, json_functions.unquote, BINARY) if unquotes else found
+
+
+def _json_value(program_of: ProgramOf, node: Any) -> Program:
+    if node.args.get("on_condition"):
+        raise Untranslatable("JSON_VALUE with ON EMPTY or ON ERROR")
+    paths = [argument(program_of(v), "t") for v in (node.this, node.args["path"])]
+    found = strict(paths, json_functions.value, BINARY)
+    returning = node.args.get("returning")
+    if not returning:
+        return found
+    convert, kind = cast_to(returning, TEXT)
+    if convert is None:
+        raise Untranslatable(f"JSON_VALUE RETURNING {returning.sql('mysql')}")
+    return mapped(found, convert, kind)
+
+
+def _moment_now(program_of: ProgramOf, node: Any) -> Program:
+    names = {"CurrentDate": "CURDATE", "CurrentTime": "CURTIME"}
+    return _called(program_of, names.get(type(node).__name__, "NOW"), [])
+
+
+def _call(program_of: ProgramOf, node: Any) -> Program:
+    return _called(program_of, call_name(node), node.expressions)
+
+
+def _called(program_of: ProgramOf, name: str, given: Sequence[Any]) -> Program:
+    special = _SPECIAL.get(name)
+    if special is not None:
+        return special(program_of, given)
+    name = functions.SPELLINGS.get(name, name)
+    if name == "SUBSTRING":
+        raise Untranslatable(name)
+    function = functions.FUNCTIONS.get(name)
+    if function is None:
+        raise Untranslatable(f"{name}()")
+    values = [program_of(argument) for argument in given]
+    each = letters(function.takes, len(values), name)
+    kind = _kind_given(name, function, values, each)
+    if name == "QUOTE" and has_null(given[0]):
+        raise Untranslatable("QUOTE() of NULL")
+    if name in ("TIMESTAMP", "TIME") and is_made_text(values[0], given[0]):
+        raise Untranslatable(f"{name}() of a text that is computed from none")
+    if kind.scale < 0:
+        raise Untranslatable(f"{name}() with this format")
+    arguments = [argument(v, letter) for v, letter in zip(values, each, strict=True)]
+    call = function.call
+    if name in functions.COMPARING:
+        # Servers heed the case of the text that is searched, not always of what is looked for.
+        searched = values[name == "LOCATE"]
+        case = heeds_case(name, *values)
+        if case and name != "STRCMP" and collation([searched]) != "binary":
+            raise Untranslatable(f"{name}() of a text from JSON in another text")
+        call = partial(call, heeds_case=case)
+    if not function.nulls:
+        return strict(arguments, call, kind)
+    runs = [argument.run for argument in arguments]
+    return Program(lambda row: function.call(*[run(row) for run in runs]), kind)
+
+
+def _kind_given(name: str, function: Function, values: Sequence[Program], each: str) -> Kind:
+    """Return the kind of what a function gives."""
+    for value, letter in zip(values, each, strict=True):
+        if letter in "fin":
+            check_number(value.kind)
+    if name in _ROUNDING and values[0].kind.is_temporal:
+        raise Untranslatable(f"{name}() of a date or time")
+    if isinstance(function.gives, Kind):
+        kept = collation(values) if name in functions.KEEPING else ""
+        return replace(function.gives, tag=kept) if kept else function.gives
+    kinds = [number_kind(value.kind) if letter == "n" else value.kind
+             for value, letter in zip(values, each, strict=True)]  # fmt: skip
+    return function.gives(kinds, [*(value.literal for value in values), None])
+
+
+_ROUNDING = ("CEIL", "FLOOR", "ROUND", "TRUNCATE")
+_SPECIAL: Mapping[str, CallForm] = {
+    **arithmetic.CALLS, **choices.CALLS, **intervals.CALLS, **patterns.CALLS
+}  # fmt: skip
+"""Functions whose arguments are not just values."""
+
+FORMS: Mapping[str, Form] = {
+    "Anonymous": _call, "Cast": _cast, "Extract": _extract, "Substring": _substring,
+    "Trim": _trim, "StrPosition": _position, "JSONExtract": _json_arrow,
+    "JSONExtractScalar": _json_arrow, "JSONValue": _json_value,
+    **dict.fromkeys(("CurrentDate", "CurrentTime", "CurrentTimestamp", "Localtime",
+                     "Localtimestamp"), _moment_now),
+}  # fmt: skip

@@ -1,0 +1,175 @@
+"""Comparisons and what joins them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dj_dagster.relational.user_sql import comparing
+from dj_dagster.relational.user_sql.arithmetic import check_number
+from dj_dagster.relational.user_sql.programs import (
+    Form,
+    Program,
+    ProgramOf,
+    Row,
+    Untranslatable,
+    both,
+    mapped,
+    pair,
+)
+from dj_dagster.relational.user_sql.values import INT, true
+
+
+def known(value: bool, *parts: bool | None) -> bool | None:
+    """Return whether something holds, null if one of its parts is."""
+    return None if None in parts else value
+
+
+def tested(order: int | None, test: Callable[[int, int], bool]) -> int | None:
+    """Return 1 or 0 for what an order tells, null for null."""
+    return None if order is None else int(test(order, 0))
+
+
+def _comparison(program_of: ProgramOf, node: Any) -> Program:
+    one, other = both(program_of, node)
+    test = _TESTS[type(node).__name__]
+    order = order_of(one, other, nearly=True)
+    return pair(one, other, lambda a, b: tested(order(a, b), test), INT)
+
+
+def order_of(
+    one: Program, other: Program, *, nearly: bool = False
+) -> Callable[[Any, Any], int | None]:
+    """Return what compares values of two programs; null where one is of no such kind.
+
+    Parameters
+    ----------
+    nearly
+        Whether numbers of known digits are equal if they are shown as equal.
+    """
+    families = {one.kind.family, other.kind.family}
+    texts = [p for p in (one, other) if p.kind.is_text and p.literal is None]
+    if "time" in families and texts:
+        raise Untranslatable("comparing a time with a text: use CAST(... AS TIME)")
+    if not families.isdisjoint(("int", "decimal", "float")):
+        check_number(one.kind)
+        check_number(other.kind)
+    precision = comparing.precision(one.kind, other.kind) if nearly else 0.0
+    pair = comparing.converters(one.kind, other.kind)
+    if pair is None:
+        raise Untranslatable(
+            f"comparing a value of kind {one.kind.family} with one of kind {other.kind.family}"
+        )
+    first, second = pair
+    if nearly:
+        first = comparing.as_shown(first, one.kind, other.kind, other.literal)
+        second = comparing.as_shown(second, other.kind, one.kind, one.literal)
+    for program, convert in ((one, first), (other, second)):
+        if program.literal is not None and convert(program.literal) is None:
+            raise Untranslatable(f"{program.literal!r} as a date or time")
+
+    def order(a: Any, b: Any) -> int | None:
+        a, b = first(a), second(b)
+        return None if a is None or b is None else comparing.compare(a, b, precision)
+
+    return order
+
+
+def _null_safe(program_of: ProgramOf, node: Any) -> Program:
+    one, other = both(program_of, node)
+    order = order_of(one, other, nearly=True)
+
+    def run(row: Row) -> int:
+        a, b = one.run(row), other.run(row)
+        if a is None or b is None:
+            return int(a is b)
+        return int(order(a, b) == 0)
+
+    return Program(run, INT)
+
+
+def _and(program_of: ProgramOf, node: Any) -> Program:
+    return _logic(program_of, node, lambda a, b: False if False in (a, b) else known(a and b, a, b))
+
+
+def _or(program_of: ProgramOf, node: Any) -> Program:
+    return _logic(program_of, node, lambda a, b: True if True in (a, b) else known(a or b, a, b))
+
+
+def _xor(program_of: ProgramOf, node: Any) -> Program:
+    return _logic(program_of, node, lambda a, b: None if None in (a, b) else a is not b)
+
+
+def _logic(program_of: ProgramOf, node: Any, how: Callable[[Any, Any], bool | None]) -> Program:
+    one, other = both(program_of, node)
+
+    def run(row: Row) -> int | None:
+        found = how(true(one.run(row), one.kind), true(other.run(row), other.kind))
+        return None if found is None else int(found)
+
+    return Program(run, INT)
+
+
+def _not(program_of: ProgramOf, node: Any) -> Program:
+    value = program_of(node.this)
+    return mapped(value, lambda v: int(not true(v, value.kind)), INT)
+
+
+def _is(program_of: ProgramOf, node: Any) -> Program:
+    from sqlglot import exp
+
+    value = program_of(node.this)
+    if isinstance(node.expression, exp.Null):
+        return Program(lambda row: int(value.run(row) is None), INT)
+    if not isinstance(node.expression, exp.Boolean):
+        raise Untranslatable("IS UNKNOWN")
+    wanted = bool(node.expression.this)
+    return Program(lambda row: int(true(value.run(row), value.kind) is wanted), INT)
+
+
+def _in(program_of: ProgramOf, node: Any) -> Program:
+    from sqlglot import exp
+
+    if node.args.get("query") or isinstance(node.this, exp.Tuple):
+        raise Untranslatable("IN of a subquery or of several values inside an expression")
+    value = program_of(node.this)
+    others = [program_of(other) for other in node.expressions]
+    orders = [order_of(value, other) for other in others]
+
+    def run(row: Row) -> int | None:
+        wanted = value.run(row)
+        if wanted is None:
+            return None
+        found = [other.run(row) for other in others]
+        same = [None if v is None else order(wanted, v)
+                for order, v in zip(orders, found, strict=True)]  # fmt: skip
+        return 1 if 0 in same else None if None in same else 0
+
+    return Program(run, INT)
+
+
+def _between(program_of: ProgramOf, node: Any) -> Program:
+    value = program_of(node.this)
+    low, high = program_of(node.args["low"]), program_of(node.args["high"])
+    above, below = order_of(value, low), order_of(value, high)
+
+    def run(row: Row) -> int | None:
+        given, first, last = value.run(row), low.run(row), high.run(row)
+        if given is None:
+            return None
+        a = None if first is None else tested(above(given, first), operator.ge)
+        b = None if last is None else tested(below(given, last), operator.le)
+        return 0 if 0 in (a, b) else None if None in (a, b) else 1
+
+    return Program(run, INT)
+
+
+_TESTS: Mapping[str, Callable[[int, int], bool]] = {
+    "EQ": operator.eq, "NEQ": operator.ne, "LT": operator.lt, "LTE": operator.le,
+    "GT": operator.gt, "GTE": operator.ge,
+}  # fmt: skip
+FORMS: Mapping[str, Form] = {
+    **dict.fromkeys(_TESTS, _comparison), "NullSafeEQ": _null_safe, "And": _and, "Or": _or,
+    "Xor": _xor, "Not": _not, "Is": _is, "In": _in, "Between": _between,
+}  # fmt: skip

@@ -1,0 +1,198 @@
+"""MySQL's functions of dates and times, in Python."""
+
+from __future__ import annotations
+
+from calendar import monthrange
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from dj_dagster.relational.user_sql import formats, temporal
+from dj_dagster.relational.user_sql.signatures import Function
+from dj_dagster.relational.user_sql.values import DATE, INT, TEXT, Kind, decimal_kind
+
+
+def _makedate(year: int, day: int) -> date | None:
+    try:
+        return date(year, 1, 1) + timedelta(days=day - 1) if day > 0 else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _maketime(hour: int, minute: int, second: int) -> timedelta | None:
+    if not (0 <= minute < 60 and 0 <= second < 60):
+        return None
+    sign = -1 if hour < 0 else 1
+    found = timedelta(hours=abs(hour), minutes=minute, seconds=second)
+    return sign * min(found, timedelta(hours=838, minutes=59, seconds=59))
+
+
+def _from_days(days: int) -> date | None:
+    return date.fromordinal(days - 365) if 366 <= days <= 3652424 else None
+
+
+def _sec_to_time(seconds: Any) -> timedelta:
+    longest = timedelta(hours=838, minutes=59, seconds=59)
+    try:
+        found = timedelta(microseconds=int(Decimal(str(seconds)) * 1_000_000))
+    except OverflowError:
+        found = longest if seconds > 0 else -longest
+    return max(min(found, longest), -longest)
+
+
+def _from_unixtime(seconds: Any, form: str | None = None) -> Any:
+    if not 0 <= seconds < 2**31:
+        return None
+    at = datetime.fromtimestamp(int(seconds))
+    at += timedelta(microseconds=int((Decimal(str(seconds)) % 1) * 1_000_000))
+    return at if form is None else formats.formatted(at, form)
+
+
+def _unix_timestamp(at: datetime | None = None) -> Any:
+    if at is None:
+        return int(datetime.now().timestamp())
+    found = Decimal(int(at.replace(microsecond=0).timestamp())) + Decimal(at.microsecond) / 1000000
+    return max(found, Decimal(0))
+
+
+def _timestamp_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
+    del literals
+    return decimal_kind(_places(kinds[0])) if kinds and _places(kinds[0]) else INT
+
+
+def _places(kind: Kind) -> int:
+    """Return how many digits a second has, of what is taken for a moment or a time."""
+    if kind.is_temporal or kind.family == "decimal":
+        return min(kind.scale, 6)
+    return 0 if kind.family == "int" else 6
+
+
+def _now_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
+    return Kind("datetime", literals[0] or 0 if kinds else 0)
+
+
+def _curtime_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
+    return Kind("time", literals[0] or 0 if kinds else 0)
+
+
+def _now(places: int = 0) -> datetime:
+    return temporal.round_to(datetime.now(), places)
+
+
+def _utc(places: int = 0) -> datetime:
+    from datetime import UTC
+
+    return temporal.round_to(datetime.now(UTC).replace(tzinfo=None), places)
+
+
+def _moment_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
+    """Return the kind of a moment with the digits of its first argument."""
+    if isinstance(literals[0], str):
+        _, dot, fraction = literals[0].rpartition(".")
+        return Kind("datetime", min(len(fraction), 6) if dot else 0)
+    return Kind("datetime", _places(kinds[0]))
+
+
+def _sum_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
+    scales = [_moment_kind([k], [v]).scale for k, v in zip(kinds, literals, strict=False)]
+    return Kind("datetime", max(scales))
+
+
+def _time_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
+    return Kind("time", _moment_kind(kinds, literals).scale)
+
+
+def _str_to_date_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
+    del kinds
+    form = literals[1]
+    if not isinstance(form, str) or not formats.can_read(form):
+        return Kind("null", -1)
+    has_date, has_time, fraction = formats.parts_of(form)
+    scale = 6 if fraction else 0
+    if has_date:
+        return Kind("datetime", scale) if has_time else DATE
+    return Kind("time", scale)
+
+
+def _timestamp(at: datetime, extra: timedelta | None = None) -> datetime | None:
+    return temporal.moved(at, 0, extra or timedelta())
+
+
+def _yearweek(at: datetime, mode: int = 0) -> int:
+    year, week = temporal.week(at, mode | 2)
+    return year * 100 + week
+
+
+def _last_day(at: datetime) -> date:
+    return at.date().replace(day=monthrange(at.year, at.month)[1])
+
+
+def _period(value: int) -> int:
+    year, month = divmod(value, 100)
+    year += (2000 if year < 70 else 1900) if year < 100 else 0
+    return year * 12 + month - 1
+
+
+def _period_add(value: int, months: int) -> int:
+    year, month = divmod(_period(value) + months, 12)
+    return year * 100 + month + 1
+
+
+_TIME = timedelta
+
+
+_MICRO = timedelta(microseconds=1)
+
+
+def _part(at: timedelta, size: timedelta, limit: int | None) -> int:
+    found = abs(at) // size
+    return found if limit is None else found % limit
+
+
+DATE_FUNCTIONS: Mapping[str, Function] = {
+    "DATE": Function(lambda at: at.date(), "d", DATE),
+    "TIME": Function(lambda at: at, "h", _time_kind),
+    "TIMESTAMP": Function(_timestamp, "d|h", _sum_kind),
+    "YEAR": Function(lambda at: at.year, "d", INT),
+    "QUARTER": Function(lambda at: (at.month + 2) // 3, "d", INT),
+    "MONTH": Function(lambda at: at.month, "d", INT),
+    "MONTHNAME": Function(lambda at: formats.formatted(at, "%M"), "d", TEXT),
+    "DAY": Function(lambda at: at.day, "d", INT),
+    "DAYOFYEAR": Function(lambda at: at.timetuple().tm_yday, "d", INT),
+    "DAYOFWEEK": Function(lambda at: at.isoweekday() % 7 + 1, "d", INT),
+    "DAYNAME": Function(lambda at: formats.formatted(at, "%W"), "d", TEXT),
+    "WEEKDAY": Function(lambda at: at.weekday(), "d", INT),
+    "WEEK": Function(lambda at, mode=0: temporal.week(at, mode)[1], "d|i", INT),
+    "WEEKOFYEAR": Function(lambda at: temporal.week(at, 3)[1], "d", INT),
+    "YEARWEEK": Function(_yearweek, "d|i", INT),
+    "HOUR": Function(lambda at: _part(at, _TIME(hours=1), None), "h", INT),
+    "MINUTE": Function(lambda at: _part(at, _TIME(minutes=1), 60), "h", INT),
+    "SECOND": Function(lambda at: _part(at, _TIME(seconds=1), 60), "h", INT),
+    "MICROSECOND": Function(lambda at: _part(at, _MICRO, 1_000_000), "h", INT),
+    "DATEDIFF": Function(lambda end, start: (end.date() - start.date()).days, "dd", INT),
+    "DATE_FORMAT": Function(formats.formatted, "dt", Kind("text", tag="whole")),
+    "TIME_FORMAT": Function(formats.formatted_time, "ht", Kind("text", tag="moment")),
+    "STR_TO_DATE": Function(formats.parsed, "tt", _str_to_date_kind),
+    "LAST_DAY": Function(_last_day, "d", DATE),
+    "MAKEDATE": Function(_makedate, "ii", DATE),
+    "MAKETIME": Function(_maketime, "iii", Kind("time")),
+    "TO_DAYS": Function(lambda at: at.toordinal() + 365, "d", INT),
+    "FROM_DAYS": Function(_from_days, "i", DATE),
+    "TO_SECONDS": Function(lambda at: (at.toordinal() + 365) * 86400
+                     + int(temporal.time_of(at).total_seconds()), "d", INT),
+    "TIME_TO_SEC": Function(lambda at: int(at.total_seconds()), "h",
+                      lambda kinds, _: Kind("null", -1) if _places(kinds[0]) else INT),
+    "SEC_TO_TIME": Function(_sec_to_time, "n", lambda kinds, _: Kind("time", _places(kinds[0]))),
+    "FROM_UNIXTIME": Function(_from_unixtime, "n|t", lambda kinds, _: TEXT if len(kinds) > 1
+                        else Kind("datetime", _places(kinds[0])), pure=False),
+    "UNIX_TIMESTAMP": Function(_unix_timestamp, "|d", _timestamp_kind, pure=False),
+    "PERIOD_ADD": Function(_period_add, "ii", INT),
+    "PERIOD_DIFF": Function(lambda one, other: _period(one) - _period(other), "ii", INT),
+    "NOW": Function(_now, "|i", _now_kind, pure=False),
+    "CURDATE": Function(lambda: _now().date(), "", DATE, pure=False),
+    "CURTIME": Function(lambda n=0: temporal.time_of(_now(n)), "|i", _curtime_kind, pure=False),
+    "UTC_TIMESTAMP": Function(_utc, "|i", _now_kind, pure=False),
+    "UTC_DATE": Function(lambda: _utc().date(), "", DATE, pure=False),
+    "UTC_TIME": Function(lambda n=0: temporal.time_of(_utc(n)), "|i", _curtime_kind, pure=False),
+}  # fmt: skip

@@ -1,0 +1,224 @@
+"""SQL of SQLite for the parts of a user's text, and the function of ours for all else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from dj_dagster.model.types import AttributeType, Family, parse_type
+from dj_dagster.relational.user_sql.compiler import compiled
+from dj_dagster.relational.user_sql.functions import FUNCTIONS, SPELLINGS
+from dj_dagster.relational.user_sql.parsing import call_name
+from dj_dagster.relational.user_sql.programs import Untranslatable
+from dj_dagster.relational.user_sql.sqlite_values import decoder, encoder, is_long, quoted, runner
+from dj_dagster.relational.user_sql.values import Kind
+
+Run = Callable[[Sequence[Any]], Any]
+SPREADS = {
+    **dict.fromkeys(("STD", "STDDEV", "STDDEV_POP"), "dj_std"),
+    "STDDEV_SAMP": "dj_stddev_samp",
+    **dict.fromkeys(("VARIANCE", "VAR_POP"), "dj_variance"),
+    "VAR_SAMP": "dj_var_samp",
+}
+BITS = {"BIT_AND": "dj_bit_and", "BIT_OR": "dj_bit_or", "BIT_XOR": "dj_bit_xor"}
+AGGREGATES = frozenset({"COUNT", "SUM", "AVG", "MIN", "MAX", "ANY_VALUE", *SPREADS, *BITS})
+
+OWN = frozenset(
+    ("STRFTIME", "JULIANDAY", "UNIXEPOCH", "PRINTF", "TYPEOF", "RANDOM", "RANDOMBLOB", "TOTAL")
+)
+"""Functions of SQLite that MySQL does not have, so that they cannot mean anything else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """An attribute in translated SQL, by its name."""
+
+    name: str
+
+
+Piece = str | Attribute
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """SQL of a part of an expression.
+
+    Attributes
+    ----------
+    exact
+        The same with all its digits, for larger expressions; empty where it has no others.
+    """
+
+    pieces: tuple[Piece, ...]
+    kind: Kind
+    exact: tuple[Piece, ...] = ()
+
+
+class Translator:
+    """What translates the parts of one text.
+
+    Parameters
+    ----------
+    types
+        Of its attributes, as `types_text` writes them; `kinds` is the same, read.
+    programs
+        Takes what the function runs.
+    emitters
+        What makes SQL of nodes, by the name of their class; None from one stands for a program.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        types: str,
+        kinds: Mapping[str, str | None],
+        programs: list[Run],
+        emitters: Mapping[str, Emitter],
+    ) -> None:
+        self._call = f"({quoted(source)}, {quoted(types)}, "
+        self.types = {
+            name: None if kind is None else _parsed_type(kind) for name, kind in kinds.items()
+        }
+        self._programs = programs
+        self._emitters = emitters
+        self._folded = {name.lower(): name for name in kinds}
+
+    def value(self, node: Any) -> Emitted:
+        """Return an expression as SQL."""
+        emitter = self._emitters.get(type(node).__name__)
+        found = emitter(self, node) if emitter is not None else None
+        return found or self.program(node)
+
+    def name(self, node: Any) -> str:
+        """Return the attribute that a column names."""
+        if node.table:
+            raise Untranslatable(f"the name of another table, {node.sql('mysql')}")
+        name = node.name
+        found = name if name in self.types else self._folded.get(name.lower())
+        if found is None:
+            raise Untranslatable(f"the name {name!r}")
+        return found
+
+    def is_short(self, node: Any) -> bool:
+        """Whether a column's values are held by SQLite as what they are."""
+        from sqlglot import exp
+
+        if not isinstance(node, exp.Column):
+            return True
+        kind = self.types[self.name(node)]
+        return kind is None or not is_long(kind)
+
+    def is_uuid(self, node: Any) -> bool:
+        """Whether a column's values are UUIDs."""
+        kind = self.types[self.name(node)]
+        return kind is not None and kind.family is Family.UUID
+
+    def plain(self, node: Any) -> tuple[Piece, ...]:
+        """Return an argument of a function that is SQLite's too."""
+        literal = literal_of(node)
+        return (quoted(literal),) if isinstance(literal, str) else self.value(node).pieces
+
+    def order(self, node: Any, kind: Kind) -> str:
+        """Return how values are to be ordered; see `translation.Translation`."""
+        if kind.family == "time" or (kind.family == "decimal" and not self.is_short(bare(node))):
+            return kind.family
+        is_sorted = list(kind.choices) == sorted(kind.choices)
+        return "" if is_sorted else json.dumps(kind.choices, ensure_ascii=False)
+
+    def ordered(self, node: Any) -> tuple[Piece, ...]:
+        """Return what SQLite is to order by."""
+        value = self.value(node)
+        return in_order(value.pieces, self.order(node, value.kind))
+
+    def program(self, node: Any, mode: str = "value") -> Emitted:
+        """Return a call of the function that runs an expression."""
+        places: dict[int, tuple[int, Kind]] = {}
+        given: dict[tuple[Piece, ...], int] = {}
+        decoders: list[Callable[[Any], Any]] = []
+        for leaf in self._leaves(node):
+            emitted = self.value(leaf)
+            emitted = Emitted(emitted.exact or emitted.pieces, emitted.kind)
+            if emitted.pieces not in given:
+                given[emitted.pieces] = len(given)
+                decoders.append(decoder(emitted.kind))
+                if type(leaf).__name__ == "Column" and self.is_uuid(leaf):
+                    raise Untranslatable("a UUID in a larger expression")
+            places[id(leaf)] = (given[emitted.pieces], emitted.kind)
+        program = compiled(node, places)
+        encode, kind = encoder(program, mode)
+        place = len(self._programs)
+        self._programs.append(runner(program, decoders, encode))
+        function = "dj_mysql" if all(map(_is_pure, node.walk())) else "dj_mysql_now"
+        pieces: list[Piece] = [f"{function}{self._call}{place}"]
+        for leaf in given:
+            pieces += [", ", *leaf]
+        return Emitted((*pieces, ")"), kind)
+
+    def _leaves(self, node: Any) -> Iterator[Any]:
+        if is_leaf(node):
+            yield node
+            return
+        for child in node.iter_expressions():
+            yield from self._leaves(child)
+
+
+Emitter = Callable[["Translator", Any], "Emitted | None"]
+
+
+def in_order(pieces: tuple[Piece, ...], order: str) -> tuple[Piece, ...]:
+    """Return what SQLite is to order by, of an expression; see `translation.Translation`."""
+    return ("dj_order(", *pieces, f", {quoted(order)})") if order else pieces
+
+
+def with_more(exact: tuple[Piece, ...], kind: Kind) -> Emitted:
+    """Return what has more digits than those of its kind."""
+    return Emitted(("dj_shown(", *exact, f", {kind.scale})"), kind, exact)
+
+
+def is_leaf(node: Any) -> bool:
+    """Whether a node's value comes from SQLite, and is given to the function."""
+    name = type(node).__name__
+    return name in ("Column", "Window", "GroupConcat") or call_name(node) in AGGREGATES | OWN
+
+
+def _is_pure(node: Any) -> bool:
+    name = call_name(node)
+    function = FUNCTIONS.get(SPELLINGS.get(name, name))
+    if type(node).__name__ in ("CurrentDate", "CurrentTime", "CurrentTimestamp", "Localtime",
+                               "Localtimestamp"):  # fmt: skip
+        return False
+    return function is None or function.pure
+
+
+def bare(node: Any) -> Any:
+    """Return a node without its parentheses."""
+    while type(node).__name__ == "Paren":
+        node = node.this
+    return node
+
+
+def is_simple(node: Any) -> bool:
+    """Whether a node is an attribute or an aggregate."""
+    return type(node).__name__ == "Column" or call_name(node) in AGGREGATES
+
+
+def literal_of(node: Any) -> Any:
+    """Return the value of a literal, numbers as `Decimal` or float; None for no literal."""
+    name = type(node).__name__
+    if name == "Neg":
+        value = literal_of(node.this)
+        return None if value is None or isinstance(value, str) else -value
+    if name == "Boolean":
+        return Decimal(int(node.this))
+    if name != "Literal":
+        return None
+    if node.is_string:
+        return node.this
+    return float(node.this) if "e" in node.this.lower() else Decimal(node.this)
+
+
+def _parsed_type(written: str) -> AttributeType:
+    return parse_type("bytes" if written == "<codec>" else written)

@@ -1,0 +1,191 @@
+"""Dates and times moved by intervals, and what lies between them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from dj_dagster.errors import QueryError
+from dj_dagster.relational.user_sql import comparing, temporal
+from dj_dagster.relational.user_sql.programs import (
+    CallForm,
+    Program,
+    ProgramOf,
+    Untranslatable,
+    argument,
+    strict,
+)
+from dj_dagster.relational.user_sql.values import INT, TEXT, Kind, exact, text, whole
+
+
+def unit(interval: Any) -> str:
+    """Return the unit of an interval, upper case."""
+    unit = interval.args.get("unit")
+    if unit is None:
+        raise Untranslatable("INTERVAL without a unit")
+    return unit.name.upper()
+
+
+def digits(program: Program) -> int:
+    """Return how many digits of a second a time may have."""
+    if isinstance(program.literal, str):
+        return min(len(program.literal.partition(".")[2]), 6)
+    return 6 if program.kind.is_text else min(program.kind.scale, 6)
+
+
+def moved_kind(value: Program, by: Program, unit: str) -> Kind:
+    """Return the kind of a date or time that was moved by an interval."""
+    places = 6 if temporal.has_fraction(unit) else 0
+    if unit == "SECOND":
+        places = 6 if by.kind.is_text or by.kind.family == "float" else min(by.kind.scale, 6)
+    family = value.kind.family
+    if family == "date" and temporal.is_of_days(unit):
+        return value.kind
+    if family in ("date", "datetime", "time"):
+        return Kind("time" if family == "time" else "datetime", max(value.kind.scale, places))
+    return TEXT
+
+
+def step(amount: Any, kind: Kind, unit: str) -> tuple[int, timedelta] | None:
+    """Return the months and the time of an interval; None if it is none."""
+    if unit not in temporal.SIMPLE_UNITS:
+        return temporal.compound(text(amount, kind), unit)
+    if unit == "SECOND" and not isinstance(amount, int):
+        return temporal.interval(Decimal(exact(amount, kind)), unit)
+    if isinstance(amount, str) and not kind.choices:
+        return temporal.interval(int(exact(amount)), unit)
+    return temporal.interval(whole(amount, kind), unit)
+
+
+def within(value: timedelta) -> timedelta:
+    """Return a time as the server has it, which ends at 839 hours."""
+    longest = timedelta(hours=838, minutes=59, seconds=59, microseconds=999_999)
+    return max(min(value, longest), -longest)
+
+
+def later(at: Any, by: timedelta) -> Any:
+    """Return a moment or time so much later."""
+    if isinstance(at, timedelta):
+        return within(at + by)
+    return temporal.moved(at, 0, by)
+
+
+def as_written(given: Any, found: Any, unit: str, is_written: bool) -> str:
+    """Return a date that came as text and was moved, as the server writes it."""
+    was_date = not isinstance(given, str) or not re.search(r"[T ]\d|:|^\d{12}", given.strip())
+    if was_date and temporal.is_of_days(unit):
+        return found.date().isoformat()
+    if not is_written:
+        raise QueryError(
+            f"SQL on SQLite: how the time in the text {given!r} is written after it was moved "
+            f"depends on the server. Use CAST(... AS DATETIME)."
+        )
+    return temporal.text(found, 6 if found.microsecond else 0)
+
+
+def _date_add(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+    return _added(program_of, given, 1)
+
+
+def _date_sub(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+    return _added(program_of, given, -1)
+
+
+def _added(program_of: ProgramOf, given: Sequence[Any], sign: int) -> Program:
+    from sqlglot import exp
+
+    if len(given) != 2:
+        raise Untranslatable("DATE_ADD() without two arguments")
+    value = program_of(given[0])
+    if isinstance(given[1], exp.Interval):
+        return _moved(program_of, value, given[1].this, unit(given[1]), sign)
+    return _moved(program_of, value, given[1], "DAY", sign)
+
+
+def _add_time(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+    return _time_sum(program_of, given, 1)
+
+
+def _sub_time(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+    return _time_sum(program_of, given, -1)
+
+
+def _time_sum(program_of: ProgramOf, given: Sequence[Any], sign: int) -> Program:
+    one, other = (program_of(part) for part in given)
+    if one.kind.family not in ("datetime", "time"):
+        raise Untranslatable("ADDTIME() or SUBTIME() of what is no time by its type")
+    kind = replace(one.kind, scale=max(one.kind.scale, digits(other)))
+    more = argument(other, "h")
+    return strict([one, more], lambda at, by: later(at, sign * by), kind)
+
+
+def _timediff(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+    one, other = (program_of(part) for part in given)
+    if one.kind.family != other.kind.family or one.kind.family not in ("datetime", "time"):
+        raise Untranslatable("TIMEDIFF() of what are not two times or moments by their types")
+    kind = Kind("time", max(one.kind.scale, other.kind.scale))
+    return strict([one, other], lambda a, b: temporal.round_to(within(a - b), kind.scale), kind)
+
+
+def _timestampadd(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+    unit = given[0].name.upper().removeprefix("SQL_TSI_")
+    return _moved(program_of, program_of(given[2]), given[1], unit, 1)
+
+
+def _timestampdiff(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+    unit = given[0].name.upper().removeprefix("SQL_TSI_")
+    if unit not in temporal.SIMPLE_UNITS:
+        raise Untranslatable(f"TIMESTAMPDIFF() in {unit}")
+    values = [argument(program_of(part), "d") for part in given[1:]]
+    return strict(values, lambda a, b: temporal.between(unit, a, b), INT)
+
+
+def interval_sum(program_of: ProgramOf, node: Any) -> Program:
+    """Return the program of a sum or difference of which one part is an interval."""
+    from sqlglot import exp
+
+    sign = 1 if isinstance(node, exp.Add) else -1 if isinstance(node, exp.Sub) else 0
+    first = isinstance(node.this, exp.Interval)
+    if not sign or (first and sign < 0):
+        raise Untranslatable("INTERVAL in this place")
+    value, interval = (node.expression, node.this) if first else (node.this, node.expression)
+    return _moved(program_of, program_of(value), interval.this, unit(interval), sign)
+
+
+def _moved(program_of: ProgramOf, value: Program, amount: Any, unit: str, sign: int) -> Program:
+    if unit not in temporal.UNITS:
+        raise Untranslatable(f"INTERVAL in {unit}")
+    by = program_of(amount)
+    is_written = isinstance(value.literal, str)
+    kind = moved_kind(value, by, unit)
+
+    def run(at: Any, much: Any) -> Any:
+        by_ = step(much, by.kind, unit)
+        if by_ is None:
+            return None
+        months, rest = sign * by_[0], sign * by_[1]
+        if isinstance(at, timedelta):
+            return None if months else within(at + rest)
+        at = comparing.moment(at)
+        found = None if at is None else temporal.moved(at, months, rest)
+        if found is None or found.year < 1:
+            return None
+        return found.date() if kind.family == "date" else found
+
+    moved = strict([value, by], run, kind)
+    if kind.family != "text":
+        return moved
+    # A text gives a text: a date where it was one and stays one.
+    kind = Kind("text", tag="moment")
+    return strict([value, moved], lambda at, found: as_written(at, found, unit, is_written), kind)
+
+
+CALLS: Mapping[str, CallForm] = {
+    "DATE_ADD": _date_add, "ADDDATE": _date_add, "DATE_SUB": _date_sub, "SUBDATE": _date_sub,
+    "ADDTIME": _add_time, "SUBTIME": _sub_time, "TIMEDIFF": _timediff,
+    "TIMESTAMPADD": _timestampadd, "TIMESTAMPDIFF": _timestampdiff,
+}  # fmt: skip

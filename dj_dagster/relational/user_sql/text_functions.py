@@ -1,0 +1,200 @@
+"""MySQL's functions of texts and bytes, in Python."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from dj_dagster.relational.user_sql.number_functions import round_to
+from dj_dagster.relational.user_sql.signatures import Function
+from dj_dagster.relational.user_sql.values import (
+    BYTES,
+    INT,
+    MAX_SCALE,
+    TEXT,
+    check_zero,
+    rounded,
+    text,
+)
+
+
+def _upper(char: str) -> str:
+    """Return a letter in upper case, if there is one letter for it."""
+    return char.upper() if len(char.upper()) == 1 else char
+
+
+def _lower(char: str) -> str:
+    return char.lower() if len(char.lower()) == 1 else char
+
+
+def _left(value: str, count: int) -> str:
+    return value[: max(count, 0)]
+
+
+def _right(value: str, count: int) -> str:
+    return value[-count:] if count > 0 else ""
+
+
+def substring(value: Any, start: int, length: int | None = None) -> Any:
+    """Return part of a text or bytes; places count from 1, negative ones from the end."""
+    if start == 0 or (length is not None and length <= 0):
+        return value[:0]
+    first = start - 1 if start > 0 else len(value) + start
+    if first < 0:
+        return value[:0]
+    return value[first:] if length is None else value[first : first + length]
+
+
+def _padded(value: str, length: int, pad: str, *, left: bool) -> str | None:
+    if length < 0:
+        return None
+    if length <= len(value):
+        return value[:length]
+    if not pad:
+        return ""
+    missing = length - len(value)
+    filling = (pad * (missing // len(pad) + 1))[:missing]
+    return filling + value if left else value + filling
+
+
+def _substring_index(value: str, between: str, count: int) -> str:
+    if not between or not count:
+        return ""
+    parts = value.split(between)
+    return between.join(parts[:count] if count > 0 else parts[count:])
+
+
+def locate(part: str, value: str, start: int = 1, *, heeds_case: bool = False) -> int:
+    """Return where a text has another, usually whatever the case, from 1 on; 0 for nowhere."""
+    if start < 1:
+        return 0
+    if not heeds_case:
+        part, value = part.lower(), value.lower()
+    return value.find(part, start - 1) + 1
+
+
+def _insert(value: str, start: int, length: int, new: str) -> str:
+    if not 1 <= start <= len(value):
+        return value
+    end = len(value) if length < 0 else start - 1 + length
+    return value[: start - 1] + new + value[end:]
+
+
+def _field(value: Any, *others: Any) -> int:
+    if value is None:
+        return 0
+    numbers = all(not isinstance(each, str) for each in (value, *others))
+    for place, other in enumerate(others, 1):
+        same = other is not None and (other == value if numbers else text(other) == text(value))
+        if same:
+            return place
+    return 0
+
+
+def _find_in_set(value: str, choices: str) -> int:
+    found = choices.split(",")
+    return found.index(value) + 1 if value in found and choices else 0
+
+
+def _elt(place: int | None, *values: str | None) -> str | None:
+    return values[place - 1] if place is not None and 1 <= place <= len(values) else None
+
+
+def _concat_ws(between: str | None, *values: str | None) -> str | None:
+    return None if between is None else between.join(v for v in values if v is not None)
+
+
+def _hex(value: Any) -> str:
+    if isinstance(value, int | float | Decimal):
+        whole = round(value) if isinstance(value, float) else int(rounded(Decimal(value), 0))
+        return f"{whole & (2**64 - 1):X}"
+    return (value if isinstance(value, bytes) else text(value).encode()).hex().upper()
+
+
+def _unhex(value: str) -> bytes | None:
+    try:
+        return bytes.fromhex(value if len(value) % 2 == 0 else f"0{value}")
+    except ValueError:
+        return None
+
+
+def _format(value: Any, places: int) -> str:
+    check_zero(value)
+    places = min(max(places, 0), MAX_SCALE)
+    if isinstance(value, float):
+        value = Decimal(repr(round_to(value, places)))
+    return f"{rounded(Decimal(value), places):,}"
+
+
+def _strcmp(one: str, other: str, *, heeds_case: bool = False) -> int:
+    a, b = (one, other) if heeds_case else (one.casefold(), other.casefold())
+    return (a > b) - (a < b)
+
+
+def _instr(value: str, part: str, *, heeds_case: bool = False) -> int:
+    return locate(part, value, heeds_case=heeds_case)
+
+
+def _ascii(value: bytes) -> int:
+    return value[0] if value else 0
+
+
+def _ord(value: str) -> int:
+    return int.from_bytes(value[:1].encode(), "big")
+
+
+def _unbase64(value: str) -> bytes | None:
+    try:
+        return b64decode(value)
+    except ValueError:
+        return None
+
+
+def _quote(value: str | None) -> str:
+    if value is None:
+        return "NULL"
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+TEXT_FUNCTIONS: Mapping[str, Function] = {
+    "ASCII": Function(_ascii, "b", INT),
+    "ORD": Function(_ord, "t", INT),
+    "BIT_LENGTH": Function(lambda v: 8 * len(v), "b", INT),
+    "CHAR_LENGTH": Function(len, "t", INT),
+    "LENGTH": Function(len, "b", INT),
+    "CONCAT": Function(lambda *v: "".join(v), "t*", TEXT),
+    "CONCAT_WS": Function(_concat_ws, "t*", TEXT, nulls=True),
+    "ELT": Function(_elt, "it*", TEXT, nulls=True),
+    "FIELD": Function(_field, "r*", INT, nulls=True),
+    "FIND_IN_SET": Function(_find_in_set, "tt", INT),
+    "FORMAT": Function(_format, "ni", TEXT),
+    "FROM_BASE64": Function(_unbase64, "t", BYTES),
+    "HEX": Function(_hex, "r", TEXT),
+    "INSERT": Function(_insert, "tiit", TEXT),
+    "INSTR": Function(_instr, "tt", INT),
+    "LEFT": Function(_left, "ti", TEXT),
+    "LOCATE": Function(locate, "tt|i", INT),
+    "LOWER": Function(lambda v: "".join(map(_lower, v)), "t", TEXT),
+    "LPAD": Function(lambda v, n, p=" ": _padded(v, n, p, left=True), "ti|t", TEXT),
+    "LTRIM": Function(lambda v: v.lstrip(" "), "t", TEXT),
+    "MD5": Function(lambda v: hashlib.md5(v, usedforsecurity=False).hexdigest(), "b", TEXT),
+    "QUOTE": Function(_quote, "t", TEXT, nulls=True),
+    "REPEAT": Function(lambda v, n: v * max(n, 0), "ti", TEXT),
+    "REPLACE": Function(lambda v, old, new: v.replace(old, new) if old else v, "ttt", TEXT),
+    "REVERSE": Function(lambda v: v[::-1], "t", TEXT),
+    "RIGHT": Function(_right, "ti", TEXT),
+    "RPAD": Function(lambda v, n, p=" ": _padded(v, n, p, left=False), "ti|t", TEXT),
+    "RTRIM": Function(lambda v: v.rstrip(" "), "t", TEXT),
+    "SHA1": Function(lambda v: hashlib.sha1(v, usedforsecurity=False).hexdigest(), "b", TEXT),
+    "SPACE": Function(lambda n: " " * max(n, 0), "i", TEXT),
+    "STRCMP": Function(_strcmp, "tt", INT),
+    "SUBSTRING_INDEX": Function(_substring_index, "tti", TEXT),
+    "TO_BASE64": Function(lambda v: b64encode(v).decode(), "b", TEXT),
+    "UNHEX": Function(_unhex, "t", BYTES),
+    "UPPER": Function(lambda v: "".join(map(_upper, v)), "t", TEXT),
+    "UUID": Function(lambda: str(uuid.uuid1()), "", TEXT, pure=False),
+}
