@@ -96,6 +96,24 @@ class Written:
         """Compare with bytes; raises as `check` does."""
         self.check(Written.from_bytes(data) if self.crc32 else Written(len(data)), url)
 
+    def read(self, store: Store, path: str) -> memoryview:
+        """Return an object's bytes, compared while each piece is still in the processor's cache.
+
+        Raises
+        ------
+        MissingExternalFile, ChecksumError
+            If it is not there, or something else.
+        """
+        crc = 0
+
+        def take(piece: memoryview) -> None:
+            nonlocal crc
+            crc = isal_zlib.crc32(piece, crc)
+
+        data = store.get_buffer(path, take) if self.crc32 else store.get_buffer(path)
+        self.check(Written(len(data), f"{crc:08x}" if self.crc32 else None), told(store, path))
+        return data
+
 
 def told(store: Store, path: str) -> str:
     """Return how errors name an object."""

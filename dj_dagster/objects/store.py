@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,6 +16,14 @@ from dj_dagster.objects.store_settings import StoreSettings
 _ACCOUNT = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 OWN_FOLDER = ".dj_dagster"
 """What a store holds beside its objects; it counts for none of them."""
+
+
+Take = Callable[[memoryview], None]
+
+
+def ignore(piece: memoryview) -> None:
+    """Take a piece of an object's bytes for nothing."""
+    del piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +73,17 @@ class Store(ABC):
             If the store has no object there.
         """
 
-    def get_buffer(self, path: str) -> memoryview:
-        """Return an object's bytes in memory that may be changed; raises as `get` does."""
-        return memoryview(bytearray(self.get(path)))
+    def get_buffer(self, path: str, take: Take = ignore) -> memoryview:
+        """Return an object's bytes in memory that may be changed; raises as `get` does.
+
+        Parameters
+        ----------
+        take
+            Is called with the bytes in order, a piece at a time, for a checksum.
+        """
+        data = memoryview(bytearray(self.get(path)))
+        take(data)
+        return data
 
     @abstractmethod
     def stat(self, path: str) -> Stat:

@@ -55,6 +55,19 @@ KINDS: dict[str, tuple[str, Read]] = {
 }
 
 
+@pytest.mark.parametrize("place", [0, 2**21 - 1, 2**21, 5_000_000, -1])
+def test_a_bit_of_any_piece_of_a_large_array_is_seen(stores: Stores, place: int) -> None:
+    array = np.arange(700_000, dtype="f8")
+    reference = stored("<npy@>", array, stores)
+    assert np.array_equal(fetched("<npy@>", reference, stores).load(), array)
+    store = stores.get(reference["store"])
+    data = bytearray(store.get(reference["path"]))
+    data[place] ^= 1
+    store.put(reference["path"], bytes(data))
+    with pytest.raises(ChecksumError, match=ROW):
+        fetched("<npy@>", reference, stores).load()
+
+
 def put(kind: str, stores: Stores, store: Store, folder: Path, *, name: str = "own") -> Any:
     """Store a value of a kind, which is another one at each call."""
     numbers = np.random.default_rng().normal(size=200)
