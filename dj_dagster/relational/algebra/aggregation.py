@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from dj_dagster.model.heading import Heading
 from dj_dagster.relational.algebra.algebra import Aggregated, Computed, Grouped, Node, SQLText
 from dj_dagster.relational.algebra.joining import shared_names
 from dj_dagster.relational.algebra.projection import chosen_columns, described, unknown
+from dj_dagster.relational.user_sql.emission import outside_aggregates
 
 
 def aggregate(
@@ -38,7 +39,7 @@ def aggregate(
         )
     shared = shared_names(source.heading, group.heading, semantic_check)
     columns = chosen_columns(source.heading, names, computed)
-    _check_aggregates(columns, group.heading)
+    _check_aggregates(columns, group.heading, source.heading, source.heading.primary_key)
     # SQL may name attributes of both sides; for the shared ones the left side answers.
     both = {**group.heading.attributes, **source.heading.all_attributes}
     heading = Heading(described(Heading(both.values()), columns), source.heading.comment)
@@ -65,16 +66,30 @@ def _grouped(
     attributes = source.heading.all_attributes
     by = Heading(replace(attributes[name], in_key=True) for name in names)
     columns = chosen_columns(by, (), computed)
-    _check_aggregates(columns, source.heading)
+    _check_aggregates(columns, source.heading, names, names)
     known = {name: replace(attributes[name], in_key=name in names) for name in attributes}
     heading = Heading(described(Heading(known.values()), columns))
     return Grouped(heading, source.tables, source, names, columns, whole)
 
 
-def _check_aggregates(columns: Mapping[str, Computed], group: Heading) -> None:
+def _check_aggregates(
+    columns: Mapping[str, Computed], group: Heading, fixed: Container[str], key: Iterable[str]
+) -> None:
+    """Raise QueryError for an attribute of which a group has many values, outside an aggregate.
+
+    Parameters
+    ----------
+    fixed, key
+        The attributes of which a group has one value, and those that tell groups apart.
+    """
+    has_one_row = {*group.primary_key} <= {*key}
     for new, what in columns.items():
-        if isinstance(what, SQLText) and what.text.strip(" ()") in group:
-            name = what.text.strip(" ()")
+        if not isinstance(what, SQLText):
+            continue
+        whole = what.text.strip(" ()")
+        loose = [] if has_one_row else outside_aggregates(what.text)
+        names = [name for name in loose if name in group and name not in fixed]
+        for name in [whole] if whole in group else names:
             raise QueryError(
                 f"aggr({new}={what.text!r}): a group has many values of {name!r}; write which, "
                 f"such as {new}='max({name})', or 'count({name})' for how many."

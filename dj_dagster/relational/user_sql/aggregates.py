@@ -10,7 +10,6 @@ from dj_dagster.relational.user_sql.emission import (
     AGGREGATES,
     BITS,
     OWN,
-    SPREADS,
     Emitted,
     Emitter,
     Piece,
@@ -20,7 +19,7 @@ from dj_dagster.relational.user_sql.emission import (
     with_more,
 )
 from dj_dagster.relational.user_sql.parsing import call_name
-from dj_dagster.relational.user_sql.programs import Untranslatable
+from dj_dagster.relational.user_sql.programs import SPREADS, Untranslatable
 from dj_dagster.relational.user_sql.sqlite_values import quoted
 from dj_dagster.relational.user_sql.values import (
     ANY,
@@ -32,6 +31,11 @@ from dj_dagster.relational.user_sql.values import (
     decimal_kind,
     fixed,
 )
+
+_SPREAD_FUNCTIONS = {
+    **dict.fromkeys(SPREADS, "dj_std"), "STDDEV_SAMP": "dj_stddev_samp",
+    **dict.fromkeys(("VARIANCE", "VAR_POP"), "dj_variance"), "VAR_SAMP": "dj_var_samp",
+}  # fmt: skip
 
 
 def _called(translator: Translator, node: Any) -> Emitted | None:
@@ -65,6 +69,8 @@ def _aggregate(translator: Translator, name: str, given: Sequence[Any]) -> Emitt
         return Emitted((f"{BITS[name]}(", *number_.pieces, ")"), UNSIGNED)
     if kind.is_temporal:
         raise Untranslatable(f"{name}() of dates or times")
+    if distinct and name in SPREADS:
+        raise Untranslatable(f"{name}(DISTINCT)")
     if not kind.is_exact and kind.family not in ("float", "any"):
         kind = fixed(0) if kind.choices or kind.tag == "whole" else FLOAT
         value = translator.program(given[0], "float")
@@ -74,7 +80,7 @@ def _aggregate(translator: Translator, name: str, given: Sequence[Any]) -> Emitt
     scale = kind.scale if name == "SUM" else kind.scale + 4
     if name in SPREADS:
         kind = kind if kind in (ANY, FLOAT) else fixed(scale)
-        return Emitted((f"{SPREADS[name]}({distinct}", *value.pieces, ")"), kind)
+        return Emitted((f"{_SPREAD_FUNCTIONS[name]}({distinct}", *value.pieces, ")"), kind)
     exactly = kind.is_exact
     function = f"dj_{name.lower()}" if exactly else name.lower()
     if exactly:
@@ -94,6 +100,8 @@ def _is_made(translator: Translator, node: Any, kind: Kind) -> bool:
 def _extreme(translator: Translator, name: str, node: Any, value: Emitted) -> Emitted:
     """Return the least or the greatest value of a group; of enums it is a text's."""
     kind = value.kind
+    if kind.family == "null":
+        raise Untranslatable(f"{name}() of NULL")
     order = "" if kind.choices else translator.order(node, kind)
     order = "decimal" if _is_made(translator, node, kind) else order
     if kind.choices:
@@ -144,6 +152,8 @@ def _group_concat(translator: Translator, node: Any) -> Emitted:
     }
     pieces: list[Piece] = [f"dj_group_concat({quoted(json.dumps(options))}"]
     for part in values:
+        if translator.value(part).kind.family == "bytes":
+            raise Untranslatable("GROUP_CONCAT() of bytes")
         pieces += [", ", *translator.program(part, "text").pieces]
     for part in order:
         pieces += [", ", *translator.ordered(part.this)]

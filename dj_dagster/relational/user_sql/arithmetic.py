@@ -33,7 +33,9 @@ from dj_dagster.relational.user_sql.values import (
     fixed,
     floating,
     integer,
+    leading_integer,
     number,
+    text,
     unsigned_zero,
     whole,
 )
@@ -192,7 +194,18 @@ def rounding(program: Program) -> Program:
     """Return a program whose texts are read as whole numbers, what follows the point cut."""
     if not program.kind.is_text or program.kind.choices:
         return program
-    return mapped(program, lambda value: int(exact(value)), INT)
+    if program.kind.tag == "moment":
+        check_number(program.kind)
+    return mapped(program, _whole_of_text, INT)
+
+
+def _whole_of_text(value: Any) -> int:
+    found = exact(value)
+    if found != leading_integer(text(value)):
+        raise QueryError(
+            f"SQL on SQLite: servers read different integers in the text {value!r:.60}. Use CAST."
+        )
+    return int(found)
 
 
 def _negative(program_of: ProgramOf, node: Any) -> Program:
@@ -222,6 +235,9 @@ def _arithmetic(program_of: ProgramOf, node: Any) -> Program:
 
 def _whole_division(program_of: ProgramOf, node: Any) -> Program:
     one, other = both(program_of, node)
+    for side in (one, other):
+        if side.kind.tag == "moment":
+            check_number(side.kind)
 
     def run(a: Any, b: Any) -> Any:
         a, b = exact(a, one.kind), exact(b, other.kind)
@@ -240,7 +256,7 @@ def _bits(program_of: ProgramOf, node: Any) -> Program:
     name = type(node).__name__
 
     def run(a: Any, b: Any) -> int:
-        a, b = whole(a, one.kind) & _UNSIGNED, whole(b, other.kind) & _UNSIGNED
+        a, b = _bits_of(a, one.kind), _bits_of(b, other.kind)
         if name in ("BitwiseLeftShift", "BitwiseRightShift"):
             if b > 63:
                 return 0
@@ -254,7 +270,18 @@ def _bits(program_of: ProgramOf, node: Any) -> Program:
 
 def _complement(program_of: ProgramOf, node: Any) -> Program:
     value = rounding(program_of(node.this))
-    return mapped(value, lambda v: ~whole(v, value.kind) & _UNSIGNED, UNSIGNED)
+    return mapped(value, lambda v: ~_bits_of(v, value.kind) & _UNSIGNED, UNSIGNED)
+
+
+def _bits_of(value: Any, kind: Kind) -> int:
+    if isinstance(value, float) and abs(value) % 1 == 0.5:
+        raise QueryError(
+            f"SQL on SQLite: servers round {value} to different integers before they look at its "
+            f"bits. Use ROUND() or FLOOR()."
+        )
+    if isinstance(value, float) and abs(value) >= 2**63:
+        raise QueryError(f"SQL on SQLite: {value} has more bits than an integer.")
+    return whole(value, kind) & _UNSIGNED
 
 
 def _modulo(program_of: ProgramOf, given: Sequence[Any]) -> Program:

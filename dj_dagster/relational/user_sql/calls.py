@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from dj_dagster.errors import QueryError
 from dj_dagster.relational.user_sql import (
     arithmetic,
     choices,
@@ -14,6 +16,7 @@ from dj_dagster.relational.user_sql import (
     intervals,
     json_functions,
     patterns,
+    temporal,
 )
 from dj_dagster.relational.user_sql.arithmetic import check_number, number_kind
 from dj_dagster.relational.user_sql.casting import cast_to
@@ -36,6 +39,12 @@ from dj_dagster.relational.user_sql.programs import (
 from dj_dagster.relational.user_sql.signatures import Function
 from dj_dagster.relational.user_sql.text_functions import substring
 from dj_dagster.relational.user_sql.values import BINARY, INT, JSON, TEXT, Kind
+
+
+def is_known(name: str) -> bool:
+    """Whether a function of one row has this name, upper case."""
+    name = functions.SPELLINGS.get(name, name)
+    return name in functions.FUNCTIONS or name in _SPECIAL
 
 
 def is_made_text(value: Program, node: Any) -> bool:
@@ -63,14 +72,31 @@ def _cast(program_of: ProgramOf, node: Any) -> Program:
 
 def _extract(program_of: ProgramOf, node: Any) -> Program:
     unit = node.this.name.upper()
-    parts = {"YEAR", "QUARTER", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "SECOND",
-             "MICROSECOND"}  # fmt: skip
+    value = program_of(node.expression)
+    if unit in ("HOUR", "MINUTE", "SECOND", "MICROSECOND"):
+        return _extracted_time(unit, value)
+    if value.kind.family == "time":
+        raise Untranslatable(f"EXTRACT({unit}) of a time")
     if unit == "YEAR_MONTH":
-        value = program_of(node.expression)
         return mapped(argument(value, "d"), lambda at: at.year * 100 + at.month, INT)
-    if unit not in parts:
+    if unit not in ("YEAR", "QUARTER", "MONTH", "WEEK", "DAY"):
         raise Untranslatable(f"EXTRACT of {unit}")
     return _called(program_of, unit, [node.expression])
+
+
+def _extracted_time(unit: str, value: Program) -> Program:
+    """Return part of a time, which has its sign unlike what HOUR() and the like give."""
+    part = functions.FUNCTIONS[unit].call
+
+    def run(at: timedelta) -> int:
+        if unit == "HOUR" and abs(at) >= timedelta(days=1):
+            raise QueryError(
+                "SQL on SQLite: servers differ in what EXTRACT(HOUR) of a time of 24 hours or more "
+                "is. Use HOUR()."
+            )
+        return -part(at) if at < timedelta(0) else part(at)
+
+    return mapped(argument(value, "h"), run, INT)
 
 
 def _substring(program_of: ProgramOf, node: Any) -> Program:
@@ -148,12 +174,12 @@ def _called(program_of: ProgramOf, name: str, given: Sequence[Any]) -> Program:
     values = [program_of(argument) for argument in given]
     each = letters(function.takes, len(values), name)
     kind = _kind_given(name, function, values, each)
-    if name == "QUOTE" and has_null(given[0]):
-        raise Untranslatable("QUOTE() of NULL")
+    if name in _UNLIKE_OF_NULL and any(map(has_null, given)):
+        raise Untranslatable(f"{name}() of NULL")
     if name in ("TIMESTAMP", "TIME") and is_made_text(values[0], given[0]):
         raise Untranslatable(f"{name}() of a text that is computed from none")
     if kind.scale < 0:
-        raise Untranslatable(f"{name}() with this format")
+        raise Untranslatable(f"{name}() of such arguments")
     arguments = [argument(v, letter) for v, letter in zip(values, each, strict=True)]
     call = function.call
     if name in functions.COMPARING:
@@ -163,10 +189,20 @@ def _called(program_of: ProgramOf, name: str, given: Sequence[Any]) -> Program:
         if case and name != "STRCMP" and collation([searched]) != "binary":
             raise Untranslatable(f"{name}() of a text from JSON in another text")
         call = partial(call, heeds_case=case)
+    if kind.family in ("datetime", "time"):
+        call = _with_digits(call, kind.scale)
     if not function.nulls:
         return strict(arguments, call, kind)
     runs = [argument.run for argument in arguments]
     return Program(lambda row: function.call(*[run(row) for run in runs]), kind)
+
+
+def _with_digits(call: Callable[..., Any], places: int) -> Callable[..., Any]:
+    def cut(*values: Any) -> Any:
+        found = call(*values)
+        return None if found is None else temporal.round_to(found, places)
+
+    return cut
 
 
 def _kind_given(name: str, function: Function, values: Sequence[Program], each: str) -> Kind:
@@ -174,6 +210,8 @@ def _kind_given(name: str, function: Function, values: Sequence[Program], each: 
     for value, letter in zip(values, each, strict=True):
         if letter in "fin":
             check_number(value.kind)
+    if name == "DATE_FORMAT" and values[0].kind.family == "time":
+        raise Untranslatable("DATE_FORMAT() of a time: use TIME_FORMAT()")
     if name in _ROUNDING and values[0].kind.is_temporal:
         raise Untranslatable(f"{name}() of a date or time")
     if isinstance(function.gives, Kind):
@@ -184,7 +222,8 @@ def _kind_given(name: str, function: Function, values: Sequence[Program], each: 
     return function.gives(kinds, [*(value.literal for value in values), None])
 
 
-_ROUNDING = ("CEIL", "FLOOR", "ROUND", "TRUNCATE")
+_UNLIKE_OF_NULL = ("QUOTE", "REPLACE", "WEEK", "YEARWEEK")
+_ROUNDING = ("CEIL", "FLOOR", "FORMAT", "ROUND", "TRUNCATE")
 _SPECIAL: Mapping[str, CallForm] = {
     **arithmetic.CALLS, **choices.CALLS, **intervals.CALLS, **patterns.CALLS
 }  # fmt: skip

@@ -19,6 +19,7 @@ from dj_dagster.relational.user_sql.values import (
     Kind,
     decimal_kind,
     exact,
+    leading_integer,
     number,
     rounded,
     text,
@@ -27,12 +28,19 @@ from dj_dagster.relational.user_sql.values import (
 
 Convert = Callable[[Any], Any]
 _SIGNED = 2**63
+_INTEGERS = ("BIGINT", "INT", "UBIGINT", "UINT")
+_NUMBERS = (*_INTEGERS, "DECIMAL", "DOUBLE")
 
 
 def cast_to(target: Any, kind: Kind) -> tuple[Convert | None, Kind]:
     """Return what converts values of a kind to a type, None for none, and their kind."""
     name = target.this.name if hasattr(target.this, "name") else str(target.this)
     sizes = [int(size.this.this) for size in target.expressions]
+    if name in _INTEGERS and kind.is_temporal and kind.scale:
+        # MySQL rounds its fraction, MariaDB cuts it.
+        return None, INT
+    if name in _NUMBERS and kind.tag == "moment":
+        return None, INT
     if name in ("BIGINT", "INT"):
         return (lambda value: _signed(value, kind)), INT
     if name in ("UBIGINT", "UINT"):
@@ -65,7 +73,7 @@ def _bytes(value: Any, kind: Kind) -> bytes:
 
 
 def _signed(value: Any, kind: Kind) -> int:
-    found = int(exact(value)) if _is_text(value, kind) else whole(value, kind)
+    found = leading_integer(value) if _is_text(value, kind) else whole(value, kind)
     if _is_text(value, kind) and not -_SIGNED <= found < _SIGNED:
         raise QueryError(f"SQL on SQLite: the text {value!r} is out of range of integers.")
     if found >= _SIGNED and kind.tag == "unsigned":
@@ -74,7 +82,7 @@ def _signed(value: Any, kind: Kind) -> int:
 
 
 def _unsigned(value: Any, kind: Kind) -> int:
-    found = int(exact(value)) if _is_text(value, kind) else whole(value, kind)
+    found = leading_integer(value) if _is_text(value, kind) else whole(value, kind)
     if found < 0 and isinstance(value, Decimal | float):
         return 0
     return min(found, 2 * _SIGNED - 1) & (2 * _SIGNED - 1)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from dj_dagster.relational.user_sql.arithmetic import check_number
 from dj_dagster.relational.user_sql.conditions import order_of
 from dj_dagster.relational.user_sql.programs import (
     CallForm,
@@ -15,6 +16,8 @@ from dj_dagster.relational.user_sql.programs import (
     Row,
     Untranslatable,
     alike,
+    argument,
+    check_null,
     heeds_case,
     pair,
     strict,
@@ -76,6 +79,7 @@ def _nullif(program_of: ProgramOf, given: Sequence[Any]) -> Program:
 
 
 def _isnull(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+    check_null(*given)
     (value,) = (program_of(part) for part in given)
     return Program(lambda row: int(value.run(row) is None), INT)
 
@@ -86,6 +90,28 @@ def _greatest(program_of: ProgramOf, given: Sequence[Any]) -> Program:
 
 def _least(program_of: ProgramOf, given: Sequence[Any]) -> Program:
     return _extreme(program_of, given, min, "LEAST")
+
+
+def _field(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+    """Return the place of the first value among the others: as texts, else as numbers."""
+    if len(given) < 2:
+        raise Untranslatable(f"FIELD() with {len(given)} arguments")
+    programs = [program_of(part) for part in given]
+    kinds = [program.kind for program in programs if program.kind.family != "null"]
+    as_texts = all(kind.is_text or kind.is_temporal for kind in kinds)
+    as_floats = not as_texts and not all(kind.is_exact for kind in kinds)
+    if as_texts:
+        programs = [argument(program, "t") for program in programs]
+    elif as_floats:
+        for kind in kinds:
+            check_number(kind)
+        programs = [argument(program, "f") for program in programs]
+
+    def run(row: Row) -> int:
+        wanted, *others = (program.run(row) for program in programs)
+        return 0 if wanted is None or wanted not in others else others.index(wanted) + 1
+
+    return Program(run, INT)
 
 
 def _extreme(
@@ -112,5 +138,5 @@ def _extreme(
 FORMS: Mapping[str, Form] = {"If": _if, "Case": _case}
 CALLS: Mapping[str, CallForm] = {
     "COALESCE": _coalesce, "IFNULL": _coalesce, "NVL": _coalesce, "NULLIF": _nullif,
-    "ISNULL": _isnull, "GREATEST": _greatest, "LEAST": _least,
+    "ISNULL": _isnull, "GREATEST": _greatest, "LEAST": _least, "FIELD": _field,
 }  # fmt: skip

@@ -26,6 +26,12 @@ from dj_dagster.relational.user_sql.values import (
 Convert = Callable[[Any], Any]
 
 
+class _NoText(str):
+    """A JSON value that is no string, as it is written."""
+
+    __slots__ = ()
+
+
 def moment(value: Any) -> datetime | None:
     """Return a value that is not null as a moment; None for none."""
     match value:
@@ -80,6 +86,8 @@ def common(kinds: Iterable[Kind]) -> Kind | None:
         return _texts(known) if families == {"text"} else Kind(known[0].family, scale)
     if "any" in families or "bytes" in families:
         return None
+    if "time" in families and families & {"date", "datetime"} and not families & {"text", "json"}:
+        return None
     is_moment = any(kind.is_temporal or kind.tag == "moment" for kind in known)
     return Kind("text", tag="moment") if is_moment else TEXT
 
@@ -111,7 +119,7 @@ def converters(one: Kind, other: Kind) -> tuple[Convert, Convert] | None:
     if "null" in families:
         return _same, _same
     if families & {"date", "datetime"}:
-        if "time" in families:
+        if families & {"time", "bytes"}:
             return None
         if families & {"int", "decimal", "float"}:
             return _digits_of(one), _digits_of(other)
@@ -128,7 +136,7 @@ def converters(one: Kind, other: Kind) -> tuple[Convert, Convert] | None:
         if "bytes" in families:
             return _bytes, _bytes
         if families == {"json", "text"}:
-            return json_functions.unquote, json_functions.unquote
+            return _of_json(one), _of_json(other)
         return _same, _same
     if one.is_text or other.is_text or "float" in families:
         return _float_of(one), _float_of(other)
@@ -167,6 +175,11 @@ def compare(one: Any, other: Any, nearly: float = 0.0) -> int:
     """Return -1, 0 or 1 for two values that were made comparable."""
     check_zero(one)
     check_zero(other)
+    if isinstance(one, _NoText) is not isinstance(other, _NoText) and one == other:
+        raise QueryError(
+            f"SQL on SQLite: servers differ in whether the JSON value {one!s:.60} equals this "
+            f"text. Use JSON_VALUE()."
+        )
     if nearly and abs(float(one) - float(other)) < nearly:
         return 0
     if isinstance(one, str) is not isinstance(other, str):
@@ -178,6 +191,14 @@ def compare(one: Any, other: Any, nearly: float = 0.0) -> int:
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _of_json(kind: Kind) -> Convert:
+    return _text_of_json if kind.family == "json" else _same
+
+
+def _text_of_json(value: str) -> str:
+    return json_functions.unquote(value) if value.startswith('"') else _NoText(value)
 
 
 def _read(convert: Convert) -> Convert:

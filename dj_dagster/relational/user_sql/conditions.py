@@ -6,8 +6,9 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dj_dagster.relational.user_sql import comparing
+from dj_dagster.relational.user_sql import comparing, temporal
 from dj_dagster.relational.user_sql.arithmetic import check_number
+from dj_dagster.relational.user_sql.parsing import call_name
 from dj_dagster.relational.user_sql.programs import (
     Form,
     Program,
@@ -15,6 +16,7 @@ from dj_dagster.relational.user_sql.programs import (
     Row,
     Untranslatable,
     both,
+    check_null,
     mapped,
     pair,
 )
@@ -52,6 +54,13 @@ def order_of(
     texts = [p for p in (one, other) if p.kind.is_text and p.literal is None]
     if "time" in families and texts:
         raise Untranslatable("comparing a time with a text: use CAST(... AS TIME)")
+    for program in (one, other):
+        written = program.literal
+        is_number = program.kind.is_exact or program.kind.family == "float"
+        if "time" in families and is_number and written is None:
+            raise Untranslatable("comparing a time with a number that is computed")
+        if "time" in families and isinstance(written, str) and not temporal.is_clock(written):
+            raise Untranslatable(f"comparing a time with {written!r}")
     if not families.isdisjoint(("int", "decimal", "float")):
         check_number(one.kind)
         check_number(other.kind)
@@ -121,6 +130,7 @@ def _is(program_of: ProgramOf, node: Any) -> Program:
 
     value = program_of(node.this)
     if isinstance(node.expression, exp.Null):
+        check_null(node.this)
         return Program(lambda row: int(value.run(row) is None), INT)
     if not isinstance(node.expression, exp.Boolean):
         raise Untranslatable("IS UNKNOWN")
@@ -133,6 +143,8 @@ def _in(program_of: ProgramOf, node: Any) -> Program:
 
     if node.args.get("query") or isinstance(node.this, exp.Tuple):
         raise Untranslatable("IN of a subquery or of several values inside an expression")
+    for part in (node.this, *node.expressions):
+        _check_extremes(program_of, part)
     value = program_of(node.this)
     others = [program_of(other) for other in node.expressions]
     orders = [order_of(value, other) for other in others]
@@ -149,9 +161,26 @@ def _in(program_of: ProgramOf, node: Any) -> Program:
     return Program(run, INT)
 
 
+def _check_extremes(program_of: ProgramOf, node: Any) -> None:
+    """Raise `Untranslatable` for what MariaDB sometimes rounds before IN, sometimes not."""
+    for part in node.walk():
+        name = call_name(part)
+        if name not in ("MIN", "MAX") or type(part.parent).__name__ == "Window":
+            continue
+        is_computed = type(part.expressions[0]).__name__ != "Column"
+        if is_computed and program_of(part).kind.family == "decimal":
+            raise Untranslatable(f"IN over {name}() of decimals that are computed")
+
+
 def _between(program_of: ProgramOf, node: Any) -> Program:
     value = program_of(node.this)
     low, high = program_of(node.args["low"]), program_of(node.args["high"])
+    is_number = value.kind.is_exact or value.kind.family == "float"
+    if is_number and (low.kind.is_temporal or high.kind.is_temporal):
+        raise Untranslatable("a number BETWEEN dates or times")
+    bounds = [bound.kind.is_text for bound in (low, high) if bound.kind.family != "null"]
+    if value.kind.is_text and any(bounds) and not all(bounds):
+        raise Untranslatable("a text BETWEEN a text and what is none")
     above, below = order_of(value, low), order_of(value, high)
 
     def run(row: Row) -> int | None:

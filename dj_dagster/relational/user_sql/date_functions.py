@@ -8,9 +8,13 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from dj_dagster.errors import QueryError
 from dj_dagster.relational.user_sql import formats, temporal
 from dj_dagster.relational.user_sql.signatures import Function
 from dj_dagster.relational.user_sql.values import DATE, INT, TEXT, Kind, decimal_kind
+
+_UNLIKE = Kind("null", -1)
+"""Stands for the kind of what servers differ in."""
 
 
 def _makedate(year: int, day: int) -> date | None:
@@ -20,12 +24,22 @@ def _makedate(year: int, day: int) -> date | None:
         return None
 
 
-def _maketime(hour: int, minute: int, second: int) -> timedelta | None:
+def _maketime(hour: int, minute: int, second: int | Decimal) -> timedelta | None:
     if not (0 <= minute < 60 and 0 <= second < 60):
         return None
     sign = -1 if hour < 0 else 1
-    found = timedelta(hours=abs(hour), minutes=minute, seconds=second)
+    micros = int(second * 1_000_000)
+    found = timedelta(hours=abs(hour), minutes=minute, microseconds=micros)
+    if isinstance(second, Decimal):
+        found = temporal.within(found, 6, "MAKETIME()")
     return sign * min(found, timedelta(hours=838, minutes=59, seconds=59))
+
+
+def _maketime_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
+    """Return the kind of a time; of fractions servers round only few alike."""
+    del literals
+    seconds = kinds[2]
+    return Kind("time", seconds.scale) if seconds.is_exact and seconds.scale <= 6 else _UNLIKE
 
 
 def _from_days(days: int) -> date | None:
@@ -35,7 +49,18 @@ def _from_days(days: int) -> date | None:
 def _sec_to_time(seconds: Any) -> timedelta:
     longest = timedelta(hours=838, minutes=59, seconds=59)
     try:
-        found = timedelta(microseconds=int(Decimal(str(seconds)) * 1_000_000))
+        micros = Decimal(seconds) * 1_000_000
+        if isinstance(seconds, float) and abs(seconds) < 1e7 and micros % 1:
+            raise QueryError(
+                f"SQL on SQLite: servers differ in which microsecond {seconds} is in "
+                f"SEC_TO_TIME(). Round it to a DECIMAL."
+            )
+        if abs(seconds) >= 3_020_400 and not isinstance(seconds, int):
+            raise QueryError(
+                f"SQL on SQLite: servers differ in what SEC_TO_TIME() makes of {seconds} seconds, "
+                f"which are more than a time may have."
+            )
+        found = timedelta(microseconds=int(micros))
     except OverflowError:
         found = longest if seconds > 0 else -longest
     return max(min(found, longest), -longest)
@@ -53,7 +78,7 @@ def _unix_timestamp(at: datetime | None = None) -> Any:
     if at is None:
         return int(datetime.now().timestamp())
     found = Decimal(int(at.replace(microsecond=0).timestamp())) + Decimal(at.microsecond) / 1000000
-    return max(found, Decimal(0))
+    return max(found if at.microsecond else int(found), 0)
 
 
 def _timestamp_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
@@ -63,9 +88,9 @@ def _timestamp_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
 
 def _places(kind: Kind) -> int:
     """Return how many digits a second has, of what is taken for a moment or a time."""
-    if kind.is_temporal or kind.family == "decimal":
+    if kind.is_temporal or kind.family == "decimal" or kind.tag == "fixed":
         return min(kind.scale, 6)
-    return 0 if kind.family == "int" else 6
+    return 0 if kind.family in ("int", "null") else 6
 
 
 def _now_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
@@ -107,7 +132,7 @@ def _str_to_date_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
     del kinds
     form = literals[1]
     if not isinstance(form, str) or not formats.can_read(form):
-        return Kind("null", -1)
+        return _UNLIKE
     has_date, has_time, fraction = formats.parts_of(form)
     scale = 6 if fraction else 0
     if has_date:
@@ -176,13 +201,13 @@ DATE_FUNCTIONS: Mapping[str, Function] = {
     "STR_TO_DATE": Function(formats.parsed, "tt", _str_to_date_kind),
     "LAST_DAY": Function(_last_day, "d", DATE),
     "MAKEDATE": Function(_makedate, "ii", DATE),
-    "MAKETIME": Function(_maketime, "iii", Kind("time")),
+    "MAKETIME": Function(_maketime, "iin", _maketime_kind),
     "TO_DAYS": Function(lambda at: at.toordinal() + 365, "d", INT),
     "FROM_DAYS": Function(_from_days, "i", DATE),
     "TO_SECONDS": Function(lambda at: (at.toordinal() + 365) * 86400
                      + int(temporal.time_of(at).total_seconds()), "d", INT),
     "TIME_TO_SEC": Function(lambda at: int(at.total_seconds()), "h",
-                      lambda kinds, _: Kind("null", -1) if _places(kinds[0]) else INT),
+                      lambda kinds, _: _UNLIKE if _places(kinds[0]) else INT),
     "SEC_TO_TIME": Function(_sec_to_time, "n", lambda kinds, _: Kind("time", _places(kinds[0]))),
     "FROM_UNIXTIME": Function(_from_unixtime, "n|t", lambda kinds, _: TEXT if len(kinds) > 1
                         else Kind("datetime", _places(kinds[0])), pure=False),

@@ -9,20 +9,15 @@ from decimal import Decimal
 from typing import Any
 
 from dj_dagster.model.types import AttributeType, Family, parse_type
+from dj_dagster.relational.user_sql.calls import is_known
 from dj_dagster.relational.user_sql.compiler import compiled
 from dj_dagster.relational.user_sql.functions import FUNCTIONS, SPELLINGS
-from dj_dagster.relational.user_sql.parsing import call_name
-from dj_dagster.relational.user_sql.programs import Untranslatable
+from dj_dagster.relational.user_sql.parsing import call_name, parse
+from dj_dagster.relational.user_sql.programs import SPREADS, Untranslatable
 from dj_dagster.relational.user_sql.sqlite_values import decoder, encoder, is_long, quoted, runner
 from dj_dagster.relational.user_sql.values import Kind
 
 Run = Callable[[Sequence[Any]], Any]
-SPREADS = {
-    **dict.fromkeys(("STD", "STDDEV", "STDDEV_POP"), "dj_std"),
-    "STDDEV_SAMP": "dj_stddev_samp",
-    **dict.fromkeys(("VARIANCE", "VAR_POP"), "dj_variance"),
-    "VAR_SAMP": "dj_var_samp",
-}
 BITS = {"BIT_AND": "dj_bit_and", "BIT_OR": "dj_bit_or", "BIT_XOR": "dj_bit_xor"}
 AGGREGATES = frozenset({"COUNT", "SUM", "AVG", "MIN", "MAX", "ANY_VALUE", *SPREADS, *BITS})
 
@@ -166,6 +161,22 @@ class Translator:
 
 
 Emitter = Callable[["Translator", Any], "Emitted | None"]
+
+
+def outside_aggregates(text: str) -> Iterator[str]:
+    """Yield the attributes of a text that are in no aggregate, nor in what may be one.
+
+    >>> sorted(outside_aggregates("a + max(b) + other(c)"))
+    ['a']
+    """
+    waiting = list(parse(text).trees)
+    # The list grows while it is walked.
+    for node in waiting:
+        name = call_name(node)
+        if type(node).__name__ == "Column":
+            yield node.name
+        elif not is_leaf(node) and (not name or is_known(name)):
+            waiting += node.iter_expressions()
 
 
 def in_order(pieces: tuple[Piece, ...], order: str) -> tuple[Piece, ...]:

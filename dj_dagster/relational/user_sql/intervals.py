@@ -19,7 +19,15 @@ from dj_dagster.relational.user_sql.programs import (
     argument,
     strict,
 )
-from dj_dagster.relational.user_sql.values import INT, TEXT, Kind, exact, text, whole
+from dj_dagster.relational.user_sql.values import (
+    INT,
+    TEXT,
+    Kind,
+    exact,
+    leading_integer,
+    text,
+    whole,
+)
 
 
 def unit(interval: Any) -> str:
@@ -57,21 +65,20 @@ def step(amount: Any, kind: Kind, unit: str) -> tuple[int, timedelta] | None:
     if unit == "SECOND" and not isinstance(amount, int):
         return temporal.interval(Decimal(exact(amount, kind)), unit)
     if isinstance(amount, str) and not kind.choices:
-        return temporal.interval(int(exact(amount)), unit)
+        return temporal.interval(leading_integer(amount), unit)
     return temporal.interval(whole(amount, kind), unit)
-
-
-def within(value: timedelta) -> timedelta:
-    """Return a time as the server has it, which ends at 839 hours."""
-    longest = timedelta(hours=838, minutes=59, seconds=59, microseconds=999_999)
-    return max(min(value, longest), -longest)
 
 
 def later(at: Any, by: timedelta) -> Any:
     """Return a moment or time so much later."""
-    if isinstance(at, timedelta):
-        return within(at + by)
-    return temporal.moved(at, 0, by)
+    if not isinstance(at, timedelta):
+        return temporal.moved(at, 0, by)
+    if abs(at + by) >= temporal.TIMES_END:
+        raise QueryError(
+            "SQL on SQLite: servers differ in what ADDTIME() and SUBTIME() make of 839 hours or "
+            "more."
+        )
+    return at + by
 
 
 def as_written(given: Any, found: Any, unit: str, is_written: bool) -> str:
@@ -79,12 +86,12 @@ def as_written(given: Any, found: Any, unit: str, is_written: bool) -> str:
     was_date = not isinstance(given, str) or not re.search(r"[T ]\d|:|^\d{12}", given.strip())
     if was_date and temporal.is_of_days(unit):
         return found.date().isoformat()
-    if not is_written:
+    if not is_written or found.microsecond:
         raise QueryError(
             f"SQL on SQLite: how the time in the text {given!r} is written after it was moved "
             f"depends on the server. Use CAST(... AS DATETIME)."
         )
-    return temporal.text(found, 6 if found.microsecond else 0)
+    return temporal.text(found, 0)
 
 
 def _date_add(program_of: ProgramOf, given: Sequence[Any]) -> Program:
@@ -128,7 +135,11 @@ def _timediff(program_of: ProgramOf, given: Sequence[Any]) -> Program:
     if one.kind.family != other.kind.family or one.kind.family not in ("datetime", "time"):
         raise Untranslatable("TIMEDIFF() of what are not two times or moments by their types")
     kind = Kind("time", max(one.kind.scale, other.kind.scale))
-    return strict([one, other], lambda a, b: temporal.round_to(within(a - b), kind.scale), kind)
+
+    def run(a: Any, b: Any) -> timedelta:
+        return temporal.round_to(temporal.within(a - b, kind.scale, "TIMEDIFF()"), kind.scale)
+
+    return strict([one, other], run, kind)
 
 
 def _timestampadd(program_of: ProgramOf, given: Sequence[Any]) -> Program:
@@ -162,6 +173,13 @@ def _moved(program_of: ProgramOf, value: Program, amount: Any, unit: str, sign: 
     by = program_of(amount)
     is_written = isinstance(value.literal, str)
     kind = moved_kind(value, by, unit)
+    is_number = value.kind.is_exact or value.kind.family == "float"
+    if is_number and value.literal is None:
+        raise Untranslatable("INTERVAL added to a number that is computed")
+    if by.kind.family == "bytes":
+        raise Untranslatable("INTERVAL of bytes")
+    if kind.family == "text" and unit == "SECOND" and by.kind.is_text:
+        raise Untranslatable("a text moved by a text of seconds: use CAST(... AS DATETIME)")
 
     def run(at: Any, much: Any) -> Any:
         by_ = step(much, by.kind, unit)
@@ -169,7 +187,7 @@ def _moved(program_of: ProgramOf, value: Program, amount: Any, unit: str, sign: 
             return None
         months, rest = sign * by_[0], sign * by_[1]
         if isinstance(at, timedelta):
-            return None if months else within(at + rest)
+            return None if months or abs(at + rest) >= temporal.TIMES_END else at + rest
         at = comparing.moment(at)
         found = None if at is None else temporal.moved(at, months, rest)
         if found is None or found.year < 1:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from dj_dagster.errors import QueryError
+from dj_dagster.relational.user_sql.arithmetic import signed
 from dj_dagster.relational.user_sql.signatures import Function
 from dj_dagster.relational.user_sql.values import (
     EXACT,
@@ -116,14 +118,14 @@ def _exp(value: float) -> float:
 
 
 def _conv(value: str, old: int, new: int) -> str | None:
-    if not (2 <= abs(old) <= 36 and 2 <= abs(new) <= 36):
+    if not value or not (2 <= abs(old) <= 36 and 2 <= abs(new) <= 36):
         return None
     digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     known = digits[: abs(old)]
-    match = re.match(rf"\s*(-?)([{known}]+)", value, re.IGNORECASE)
+    match = re.match(rf"\s*([+-]?)([{known}]+)", value, re.IGNORECASE)
     left = int(match[2], abs(old)) if match else 0
     left = min(left, 2**64 - 1)
-    left = (-left if match and match[1] else left) & (2**64 - 1)
+    left = (-left if match and match[1] == "-" else left) & (2**64 - 1)
     negative = new < 0 and left >= 2**63
     left = 2**64 - left if negative else left
     shown = ""
@@ -133,6 +135,16 @@ def _conv(value: str, old: int, new: int) -> str | None:
     return f"{'-' if negative else ''}{shown or '0'}"
 
 
+def _bit_count(value: Any) -> int:
+    if isinstance(value, float) and not value.is_integer():
+        raise QueryError(
+            f"SQL on SQLite: servers round {value} to different integers before they count its "
+            f"bits. Use ROUND() or FLOOR()."
+        )
+    whole = int(rounded(Decimal(value), 0))
+    return (whole & (2**64 - 1)).bit_count()
+
+
 def _rand(seed: int | None = None) -> float:
     return random.random() if seed is None else random.Random(seed).random()
 
@@ -140,7 +152,9 @@ def _rand(seed: int | None = None) -> float:
 def _absolute(value: Any) -> Any:
     if isinstance(value, Decimal):
         return EXACT.abs(value)
-    return integer(abs(value)) if isinstance(value, int) else abs(value)
+    if isinstance(value, int):
+        return value if value >= 0 else signed(-value)
+    return abs(value)
 
 
 NUMBER_FUNCTIONS: Mapping[str, Function] = {
@@ -170,7 +184,7 @@ NUMBER_FUNCTIONS: Mapping[str, Function] = {
     "CRC32": Function(zlib.crc32, "b", UNSIGNED),
     "RAND": Function(_rand, "|i", FLOAT, pure=False, nulls=True),
     "CONV": Function(_conv, "tii", TEXT),
-    "BIN": Function(lambda v: f"{v & (2**64 - 1):b}", "i", TEXT),
-    "OCT": Function(lambda v: f"{v & (2**64 - 1):o}", "i", TEXT),
-    "BIT_COUNT": Function(lambda v: (v & (2**64 - 1)).bit_count(), "i", INT),
+    "BIN": Function(lambda v: _conv(v, 10, 2), "t", TEXT),
+    "OCT": Function(lambda v: _conv(v, 10, 8), "t", TEXT),
+    "BIT_COUNT": Function(_bit_count, "n", INT),
 }  # fmt: skip

@@ -22,6 +22,9 @@ SIMPLE = re.compile(
 )
 """The comparisons of integers that are asked most often, for which no parser is needed."""
 
+_WRITTEN = "written"
+"""The note in a cast's ``meta`` that it is a literal, such as ``TIME '9:30:00.5'``."""
+
 _FIRST_MARK = 0xF0000
 _ESCAPES = {"0": "\0", "b": "\b", "n": "\n", "r": "\r", "t": "\t", "Z": "\x1a"}
 _SYNTAX = (
@@ -214,6 +217,8 @@ def _mend(node: Any, strings: list[str]) -> None:
         first = ord(node.this[0])
         if first >= _FIRST_MARK:
             node.set("this", strings[first - _FIRST_MARK])
+            if isinstance(node.parent, exp.Cast) and node.parent.meta.get(_WRITTEN):
+                _keep_fraction(node.parent)
     elif isinstance(node, exp.JSONPath):
         # The path as it was written: how it is read depends on the function.
         marks = [str(key.this) for key in node.find_all(exp.JSONPathKey)]
@@ -222,13 +227,44 @@ def _mend(node: Any, strings: list[str]) -> None:
     elif isinstance(node, exp.Column) and not node.table and node.name.upper() in _NO_BRACKETS:
         if not node.this.quoted:
             node.replace(exp.Anonymous(this=node.name, expressions=[]))
+    elif isinstance(node, exp.Interval):
+        _mend_amount(node)
     elif call_name(node) in _UNIT_FIRST and node.expressions:
         unit = node.expressions[0]
         node.set("expressions", [exp.var(unit.name.upper()), *node.expressions[1:]])
 
 
+def _mend_amount(interval: Any) -> None:
+    """Make a number again of an amount that was written as one: the parser makes it a text."""
+    from sqlglot import exp
+
+    amount = interval.this
+    if not isinstance(amount, exp.Literal) or not amount.is_string or not amount.this:
+        return
+    if ord(amount.this[0]) < _FIRST_MARK:
+        interval.set("this", exp.Literal.number(amount.this))
+
+
+def _keep_fraction(cast: Any) -> None:
+    """Give the type of a literal the digits of a second that are written."""
+    from sqlglot import exp
+
+    places = min(len(cast.this.this.partition(".")[2].rstrip()), 6)
+    size = exp.DataTypeParam(this=exp.Literal.number(places))
+    cast.args["to"].set("expressions", [size])
+
+
+def _read_literal(parser: Any, this: Any, kind: Any) -> Any:
+    from sqlglot import exp
+
+    found = parser.expression(exp.Cast(this=this, to=kind))
+    found.meta[_WRITTEN] = True
+    return found
+
+
 @cache
 def _dialect() -> Any:
+    from sqlglot import exp
     from sqlglot.dialects.mysql import MySQL
 
     class UserSQL(MySQL):
@@ -238,6 +274,10 @@ def _dialect() -> Any:
             """Knows of functions only how their arguments are written."""
 
             FUNCTIONS = {}  # noqa: RUF012
+            TYPE_LITERAL_PARSERS = {  # noqa: RUF012
+                **MySQL.Parser.TYPE_LITERAL_PARSERS,
+                **dict.fromkeys((exp.DType.TIME, exp.DType.TIMESTAMPTZ), _read_literal),
+            }
             FUNCTION_PARSERS = {  # noqa: RUF012
                 name: MySQL.Parser.FUNCTION_PARSERS[name]
                 for name in _SYNTAX

@@ -29,8 +29,9 @@ def matches(pattern: str, value: str, *, heeds_case: bool = False) -> bool:
         If Python and MySQL may understand the expression differently, or it is none.
     """
     if "[[" in pattern or "(?" in pattern or "\\" in pattern.replace("\\.", ""):
+        has_classes = "[:" in pattern
         pattern = re.sub(r"\[:(\w+):\]", lambda m: _CLASSES.get(m[1], m[0]), pattern)
-        if "[:" in pattern or "[[" in pattern:
+        if "[:" in pattern or "[[" in pattern or (has_classes and not value.isascii()):
             raise QueryError(f"SQL on SQLite: the regular expression {pattern!r} is not supported.")
     try:
         return re.search(pattern, value, 0 if heeds_case else re.IGNORECASE) is not None
@@ -69,7 +70,8 @@ def _like(program_of: ProgramOf, node: Any) -> Program:
             raise Untranslatable("ESCAPE")
     one, other = both(program_of, node)
     negate = bool(node.args.get("negate"))
-    case = heeds_case("LIKE", one, other)
+    is_bytes = "bytes" in (one.kind.family, other.kind.family)
+    case = is_bytes or heeds_case("LIKE", one, other)
 
     def run(a: Any, b: Any) -> int:
         pattern = like_pattern(text(b, other.kind), escape, heeds_case=case)
@@ -83,6 +85,8 @@ def _regexp(program_of: ProgramOf, node: Any) -> Program:
 
 
 def _matched(one: Program, other: Program) -> Program:
+    if "bytes" in (one.kind.family, other.kind.family):
+        raise Untranslatable("REGEXP of bytes")
     case = heeds_case("REGEXP", one, other)
 
     def run(a: Any, b: Any) -> int:

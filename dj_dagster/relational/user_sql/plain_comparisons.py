@@ -15,7 +15,7 @@ from dj_dagster.relational.user_sql.emission import (
     is_simple,
     literal_of,
 )
-from dj_dagster.relational.user_sql.programs import Untranslatable
+from dj_dagster.relational.user_sql.programs import Untranslatable, check_null
 from dj_dagster.relational.user_sql.sqlite_values import (
     kind_of,
     number_text,
@@ -52,6 +52,7 @@ def _is(translator: Translator, node: Any) -> Emitted | None:
 
     if not isinstance(node.expression, exp.Null):
         return None
+    check_null(node.this)
     return Emitted(("(", *translator.value(node.this).pieces, " IS NULL)"), INT)
 
 
@@ -105,6 +106,8 @@ def _literal_for(translator: Translator, node: Any, kind: Kind, literal: Any) ->
         return quoted(literal)
     if not kind.is_temporal:
         return None
+    if family == "time" and not temporal.is_clock(literal):
+        raise Untranslatable(f"comparing a time with {literal!r}")
     found = temporal.duration(literal) if family == "time" else temporal.moment(literal)
     if found is None:
         raise Untranslatable(f"{literal!r} as a date or time")

@@ -9,7 +9,7 @@ from typing import Any
 
 from dj_dagster.relational.user_sql import comparing
 from dj_dagster.relational.user_sql.parsing import call_name
-from dj_dagster.relational.user_sql.values import TEXT, Kind, exact, number, text, whole
+from dj_dagster.relational.user_sql.values import TEXT, Kind, leading_integer, number, text, whole
 
 Row = Sequence[Any]
 Run = Callable[[Row], Any]
@@ -83,7 +83,7 @@ def argument(program: Program, letter: str) -> Program:
     kind = program.kind
     converts: dict[str, Callable[[Any], Any]] = {
         "t": lambda value: text(value, kind),
-        "i": lambda value: int(exact(value)) if _is_text(value, kind) else whole(value, kind),
+        "i": lambda value: leading_integer(value) if _is_text(value, kind) else whole(value, kind),
         "n": lambda value: number(value, kind),
         "f": lambda value: float(number(value, kind)),
         "d": comparing.moment,
@@ -93,6 +93,8 @@ def argument(program: Program, letter: str) -> Program:
     if letter == "r":
         numeric = kind.is_exact or kind.family in ("float", "bytes")
         return program if numeric else argument(program, "t")
+    if letter == "t" and kind.family == "bytes":
+        raise Untranslatable("a function of texts that is given bytes")
     return replace(mapped(program, converts[letter], kind), literal=program.literal)
 
 
@@ -134,7 +136,7 @@ def collation(programs: Sequence[Program]) -> str:
 
 def _collation(program: Program) -> str:
     kind = program.kind
-    if kind.family == "json" or kind.tag in ("binary", "mixed"):
+    if kind.family in ("json", "bytes") or kind.tag in ("binary", "mixed"):
         return kind.tag or "binary"
     return "implicit" if kind.family == "text" and program.literal is None else ""
 
@@ -157,6 +159,22 @@ def _conforming(program: Program, kind: Kind) -> Program:
     if program.kind.family == kind.family and not program.kind.choices:
         return program
     return mapped(program, lambda value: comparing.conform(value, program.kind, kind), kind)
+
+
+SPREADS = frozenset((
+    "STD", "STDDEV", "STDDEV_POP", "STDDEV_SAMP", "VARIANCE", "VAR_POP", "VAR_SAMP",
+))  # fmt: skip
+"""Aggregates that tell how far values lie apart."""
+
+
+def check_null(node: Any) -> None:
+    """Raise `Untranslatable` for a test for null that MariaDB answers wrongly."""
+    while type(node).__name__ == "Paren":
+        node = node.this
+    if call_name(node) in SPREADS:
+        raise Untranslatable(
+            f"whether {call_name(node)}() is null, which MariaDB takes it for always: use COUNT()"
+        )
 
 
 def node_name(node: Any) -> str:

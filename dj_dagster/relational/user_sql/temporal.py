@@ -9,10 +9,15 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
+from dj_dagster.errors import QueryError
+
 Temporal = date | datetime | timedelta
 
 _MICROSECOND = timedelta(microseconds=1)
 _DAY = timedelta(days=1)
+TIMES_END = timedelta(hours=839)
+"""The first time that is too long."""
+
 _LONGEST = timedelta(hours=838, minutes=59, seconds=59)
 _MOMENT = re.compile(
     r"\s*(\d{4}|\d{2})[^\w\s](\d{1,2})[^\w\s](\d{1,2})"
@@ -20,6 +25,13 @@ _MOMENT = re.compile(
     re.ASCII,
 )
 _COMPACT = re.compile(r"\s*(\d{8}|\d{14}|\d{6}|\d{12})(?:\.(\d*))?\s*", re.ASCII)
+_MOMENT_BEGUN = re.compile(
+    r"\s*(?:(?:\d{4}|\d{2})[^\w\s]\d{1,2}[^\w\s]\d{1,2}"
+    r"|\d{15}|(?:\d{7}|\d{9,11}|\d{13})(?!\d)|\d{6,14}[^\d\s])",
+    re.ASCII,
+)
+_DIGIT = re.compile(r"\s*\d")
+_TIME_BEGUN = re.compile(r"\s*-?\d", re.ASCII)
 _TIME = re.compile(
     r"\s*(-)?(?:(\d+)\s+)?(\d+)(?::(\d{1,2}))?(?::(\d{1,2}))?(?:\.(\d*))?\s*", re.ASCII
 )
@@ -27,7 +39,13 @@ _TIME = re.compile(
 
 @lru_cache(maxsize=10_000)
 def moment(value: str, places: int = 6) -> datetime | None:
-    """Return the moment that a text tells in one of the usual spellings; None for no moment."""
+    """Return the moment that a text tells in one of the usual spellings; None for no moment.
+
+    Raises
+    ------
+    QueryError
+        If it begins as one, of which servers make several.
+    """
     match = _MOMENT.fullmatch(value)
     if match:
         *parts, fraction = match.groups(default="0")
@@ -36,6 +54,7 @@ def moment(value: str, places: int = 6) -> datetime | None:
     else:
         compact = _COMPACT.fullmatch(value)
         if compact is None:
+            _check_whole(value, _MOMENT_BEGUN)
             return None
         digits_, fraction = compact[1], compact[2] or "0"
         short = len(digits_) in (6, 12)
@@ -47,6 +66,9 @@ def moment(value: str, places: int = 6) -> datetime | None:
         numbers[0] += 2000 if numbers[0] < 70 else 1900
     try:
         year, month, day, hour, minute, second = numbers
+        if not month or not day:
+            # Of which servers make zero dates for some functions, null for others.
+            _check_whole(value, _DIGIT)
         found = datetime(year, month, day, hour, minute, second)
         return found + timedelta(microseconds=_micros(fraction, places))
     except (ValueError, OverflowError):
@@ -67,12 +89,28 @@ def moment_of_number(value: float | Decimal) -> datetime | None:
     return found and found + timedelta(microseconds=int(fraction * 1_000_000))
 
 
+def is_clock(value: str) -> bool:
+    """Whether a text is a time to all servers: ``9:30``, not ``930`` or ``2024-01-05 9:30``."""
+    match = _TIME.fullmatch(value)
+    return match is not None and match[4] is not None
+
+
 @lru_cache(maxsize=10_000)
 def duration(value: str) -> timedelta | None:
-    """Return the time that a text tells: ``9:30``, ``-1:00:00``, ``1 10:00``, ``103000``."""
+    """Return the time that a text tells: ``9:30``, ``-1:00:00``, ``1 10:00``, ``103000``.
+
+    Raises
+    ------
+    QueryError
+        If it is a date, of which servers read some digits as hours, or if it begins as a time.
+    """
     match = _TIME.fullmatch(value)
     if match is None:
         found = moment(value)
+        if found is None:
+            _check_whole(value, _TIME_BEGUN)
+        if found and ":" not in value:
+            raise QueryError(f"SQL on SQLite: a time is wanted, and {value!r} is a date.")
         return found and found - datetime.combine(found.date(), time())
     sign, days, first, minutes, seconds, fraction = match.groups()
     if minutes is None and days is None:
@@ -86,13 +124,47 @@ def duration(value: str) -> timedelta | None:
         days=int(days or 0), hours=int(hours), minutes=int(minutes or 0),
         seconds=int(seconds or 0), microseconds=_micros(fraction or "0", 6),
     )  # fmt: skip
-    found = min(found, _LONGEST)
+    if found >= TIMES_END:
+        raise QueryError(f"SQL on SQLite: the text {value!r:.60} is a time of 839 hours or more.")
     return -found if sign else found
 
 
+def _check_whole(value: str, begun: re.Pattern[str]) -> None:
+    if begun.match(value):
+        raise QueryError(
+            f"SQL on SQLite: the text {value!r:.60} begins as a date or time, and goes on in a way "
+            f"that servers read differently."
+        )
+
+
 def duration_of_number(value: float | Decimal) -> timedelta | None:
-    """Return the time whose digits a number has: 93000."""
+    """Return the time whose digits a number has: 93000; of a moment's digits the time of day."""
+    if value >= 10**10:
+        found = moment_of_number(value)
+        return found and time_of(found)
     return duration(f"{value:f}" if isinstance(value, Decimal) else str(value))
+
+
+def within(value: timedelta, places: int, name: str) -> timedelta:
+    """Return a time as servers have it, the longest for longer ones.
+
+    Parameters
+    ----------
+    places
+        The digits that its seconds may have.
+    name
+        What it comes from, for an error.
+
+    Raises
+    ------
+    QueryError
+        If servers differ in the longest, which they do where there are digits.
+    """
+    if abs(value) < TIMES_END:
+        return value
+    if places:
+        raise QueryError(f"SQL on SQLite: servers differ in what {name} gives beyond 838 hours.")
+    return _LONGEST if value > timedelta() else -_LONGEST
 
 
 def time_of(value: datetime) -> timedelta:
@@ -186,16 +258,24 @@ def has_fraction(unit: str) -> bool:
     return unit.endswith("MICROSECOND")
 
 
-def interval(amount: int | Decimal, unit: str) -> tuple[int, timedelta] | None:
-    """Return the months and the time of an interval with one number."""
+def interval(amount: int | Decimal, unit: str) -> tuple[int, timedelta]:
+    """Return the months and the time of an interval with one number.
+
+    Raises
+    ------
+    QueryError
+        If it is longer than all of time, where servers differ.
+    """
     try:
         if unit in _MONTHS:
             return int(amount) * _MONTHS[unit], timedelta()
         if isinstance(amount, Decimal):
             return 0, timedelta(microseconds=int(amount * 1_000_000))
         return 0, int(amount) * _LENGTHS[unit]
-    except OverflowError:
-        return None
+    except OverflowError as error:
+        raise QueryError(
+            f"SQL on SQLite: an interval of {amount} {unit} is out of range."
+        ) from error
 
 
 def compound(value: str, unit: str) -> tuple[int, timedelta] | None:

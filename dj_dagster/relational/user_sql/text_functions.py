@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from dj_dagster.errors import QueryError
 from dj_dagster.relational.user_sql.number_functions import round_to
 from dj_dagster.relational.user_sql.signatures import Function
 from dj_dagster.relational.user_sql.values import (
@@ -55,7 +56,10 @@ def _padded(value: str, length: int, pad: str, *, left: bool) -> str | None:
     if length <= len(value):
         return value[:length]
     if not pad:
-        return ""
+        raise QueryError(
+            "SQL on SQLite: servers differ in what LPAD() and RPAD() give where the text to pad "
+            "with is empty."
+        )
     missing = length - len(value)
     filling = (pad * (missing // len(pad) + 1))[:missing]
     return filling + value if left else value + filling
@@ -72,6 +76,8 @@ def locate(part: str, value: str, start: int = 1, *, heeds_case: bool = False) -
     """Return where a text has another, usually whatever the case, from 1 on; 0 for nowhere."""
     if start < 1:
         return 0
+    if not part and start > len(value):
+        raise QueryError("SQL on SQLite: servers differ in where LOCATE() finds '' past the end.")
     if not heeds_case:
         part, value = part.lower(), value.lower()
     return value.find(part, start - 1) + 1
@@ -82,17 +88,6 @@ def _insert(value: str, start: int, length: int, new: str) -> str:
         return value
     end = len(value) if length < 0 else start - 1 + length
     return value[: start - 1] + new + value[end:]
-
-
-def _field(value: Any, *others: Any) -> int:
-    if value is None:
-        return 0
-    numbers = all(not isinstance(each, str) for each in (value, *others))
-    for place, other in enumerate(others, 1):
-        same = other is not None and (other == value if numbers else text(other) == text(value))
-        if same:
-            return place
-    return 0
 
 
 def _find_in_set(value: str, choices: str) -> int:
@@ -110,6 +105,8 @@ def _concat_ws(between: str | None, *values: str | None) -> str | None:
 
 def _hex(value: Any) -> str:
     if isinstance(value, int | float | Decimal):
+        if isinstance(value, float) and abs(value) % 1 == 0.5:
+            raise QueryError(f"SQL on SQLite: servers round {value} differently in HEX().")
         whole = round(value) if isinstance(value, float) else int(rounded(Decimal(value), 0))
         return f"{whole & (2**64 - 1):X}"
     return (value if isinstance(value, bytes) else text(value).encode()).hex().upper()
@@ -124,10 +121,12 @@ def _unhex(value: str) -> bytes | None:
 
 def _format(value: Any, places: int) -> str:
     check_zero(value)
-    places = min(max(places, 0), MAX_SCALE)
+    if places > MAX_SCALE:
+        raise QueryError(f"SQL on SQLite: FORMAT() with {places} digits after the point.")
+    places = max(places, 0)
     if isinstance(value, float):
         value = Decimal(repr(round_to(value, places)))
-    return f"{rounded(Decimal(value), places):,}"
+    return f"{rounded(Decimal(value), places):,f}"
 
 
 def _strcmp(one: str, other: str, *, heeds_case: bool = False) -> int:
@@ -169,7 +168,6 @@ TEXT_FUNCTIONS: Mapping[str, Function] = {
     "CONCAT": Function(lambda *v: "".join(v), "t*", TEXT),
     "CONCAT_WS": Function(_concat_ws, "t*", TEXT, nulls=True),
     "ELT": Function(_elt, "it*", TEXT, nulls=True),
-    "FIELD": Function(_field, "r*", INT, nulls=True),
     "FIND_IN_SET": Function(_find_in_set, "tt", INT),
     "FORMAT": Function(_format, "ni", TEXT),
     "FROM_BASE64": Function(_unbase64, "t", BYTES),

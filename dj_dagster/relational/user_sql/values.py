@@ -21,6 +21,7 @@ Family = Literal[
 EXACT = Context(prec=200)
 MAX_SCALE = 30
 _LARGEST_EXPONENT = 400
+_INTEGER = re.compile(r"\s*([+-]?[0-9]+)")
 _NUMBER = re.compile(r"\s*([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)")
 
 
@@ -109,6 +110,16 @@ def exact(value: Any, kind: Kind = ANY) -> int | Decimal:
         return found if match else 0
     found = number(value, kind)
     return Decimal(repr(found)) if isinstance(found, float) else found
+
+
+def leading_integer(value: str) -> int:
+    """Return the integer that a text begins with, 0 if with none.
+
+    >>> leading_integer(" 1e2"), leading_integer("x")
+    (1, 0)
+    """
+    match = _INTEGER.match(value)
+    return int(match[1]) if match else 0
 
 
 def whole(value: Any, kind: Kind = ANY) -> int:
