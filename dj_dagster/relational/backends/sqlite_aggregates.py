@@ -106,7 +106,7 @@ class _Least:
         """Take a value, and how values are ordered."""
         if value is None:
             return
-        place = placed(value, how)
+        place = _comparable(value, how)
         if self._found is None or self._is_nearer(place, self._found[0]):
             self._found = place, value
 
@@ -121,6 +121,19 @@ class _Least:
 class _Greatest(_Least):
     def _is_nearer(self, one: Any, other: Any) -> bool:
         return one > other
+
+
+def _comparable(value: Any, how: str) -> Any:
+    """Return what Python orders as MySQL orders a value, which is not null; see `placed`."""
+    if how == "decimal":
+        return Decimal(str(value))
+    if how == "time" and value[0] != "-":
+        # Longer are the times of more hours, all having the same digits after the point.
+        return len(value), value
+    return (-len(value), value.translate(_MIRRORED)) if how == "time" else placed(value, how)
+
+
+_MIRRORED = str.maketrans("0123456789", "9876543210")
 
 
 def placed(value: Any, how: str) -> Any:

@@ -181,7 +181,28 @@ def outside_aggregates(text: str) -> Iterator[str]:
 
 def in_order(pieces: tuple[Piece, ...], order: str) -> tuple[Piece, ...]:
     """Return what SQLite is to order by, of an expression; see `translation.Translation`."""
-    return ("dj_order(", *pieces, f", {quoted(order)})") if order else pieces
+    if not order:
+        return pieces
+    inside = [piece for piece in pieces if piece not in ("(", ")")]
+    if len(inside) == 1 and isinstance(inside[0], Attribute) and order != "decimal":
+        # Which takes SQLite a fraction of the time of a call of Python for each row.
+        return _time_order(inside[0]) if order == "time" else _enum_order(inside[0], order)
+    return ("dj_order(", *pieces, f", {quoted(order)})")
+
+
+def _enum_order(name: Attribute, choices: str) -> tuple[Piece, ...]:
+    places = (f" WHEN {quoted(text)} THEN {n}" for n, text in enumerate(json.loads(choices)))
+    return ("(CASE ", name, *places, " END)")
+
+
+def _time_order(name: Attribute) -> tuple[Piece, ...]:
+    """Return the seconds of a time, which may have a sign and more than two digits of hours."""
+    return (
+        "(CASE WHEN ", name, " LIKE '-%' THEN -1 ELSE 1 END * (abs(CAST(", name,
+        " AS INTEGER)) * 3600 + CAST(substr(", name, ", instr(", name,
+        ", ':') + 1, 2) AS INTEGER) * 60 + CAST(substr(", name, ", instr(", name,
+        ", ':') + 4) AS REAL)))",
+    )  # fmt: skip
 
 
 def with_more(exact: tuple[Piece, ...], kind: Kind) -> Emitted:
