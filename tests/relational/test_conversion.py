@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 import dj_dagster as dj
+from dj_dagster.relational.user_sql import temporal
 
 NOON = dt.datetime(2026, 2, 3, 12, 30, 1)
 MIDNIGHT = dt.datetime(2026, 2, 3)
@@ -113,6 +114,24 @@ def _plain(value: Any) -> Any:
     if isinstance(value, int | float | Decimal):
         return Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
     return str(value).removesuffix(" 00:00:00")
+
+
+TIMES = ["-01:00:00", "100:00:00", "01:30:15"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "given"),
+    [("time", "varchar(20)", TIMES), ("varchar(20)", "time", TIMES),
+     ("time(2)", "varchar(20)", ["-00:00:00.50", "01:30:15.25"]),
+     ("varchar(20)", "time(2)", ["-00:00:00.50", "01:30:15.25"])],
+)  # fmt: skip
+def test_times_become_the_texts_that_servers_write(
+    altered: Alter, old: str, new: str, given: list[str]
+) -> None:
+    times = [temporal.duration(text) for text in given]
+    from_times = old.startswith("time")
+    found = altered(old, new, times if from_times else given)
+    assert list(found) == (given if from_times else times)
 
 
 def test_a_change_made_while_alter_asks_is_not_lost(schema: Any, database_url: str) -> None:

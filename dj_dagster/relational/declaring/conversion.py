@@ -17,6 +17,7 @@ from typing import Any
 from dj_dagster.errors import DefinitionError, InvalidValueError
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.types import AttributeType, Family
+from dj_dagster.relational.user_sql import temporal
 from dj_dagster.relational.values import checked
 
 _NUMBERS = (Family.INTEGER, Family.BOOL, Family.FLOAT, Family.DECIMAL)
@@ -160,13 +161,9 @@ def _moment_text(value: Any, kind: AttributeType) -> str:
     """Return the text that a server writes."""
     if kind.family is Family.DATE:
         return value.isoformat()
-    digits = kind.size or 0
-    text = value.isoformat(" ", "microseconds") if isinstance(value, datetime) else _clock(value)
-    return text[: len(text) - 6 + digits] if digits else text[:-7]
-
-
-def _clock(value: Any) -> str:
-    return value.isoformat("microseconds") if isinstance(value, time) else f"{value}.000000"
+    if isinstance(value, time):
+        value = datetime.combine(date.min, value) - datetime.min
+    return temporal.text(value, kind.size or 0)
 
 
 def _read_moment(text: str, found: Any, kind: AttributeType) -> Any:
