@@ -124,6 +124,9 @@ def _extreme(
         raise Untranslatable(f"{name}() of values of several kinds")
     values, kind = alike(programs)
     case = heeds_case(f"{name}()", *programs)
+    if kind.family == "text" and not kind.tag:
+        # Where a number is wanted, servers compare the numbers of the texts.
+        kind = replace(kind, tag="unclear")
 
     def key(value: Any) -> Any:
         fold = isinstance(value, str) and not case

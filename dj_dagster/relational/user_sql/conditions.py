@@ -57,8 +57,11 @@ def order_of(
     for program in (one, other):
         written = program.literal
         is_number = program.kind.is_exact or program.kind.family == "float"
-        if "time" in families and is_number and written is None:
-            raise Untranslatable("comparing a time with a number that is computed")
+        if "time" in families and is_number:
+            if written is None:
+                raise Untranslatable("comparing a time with a number that is computed")
+            if temporal.duration_of_number(written) is None:
+                raise Untranslatable(f"comparing a time with {written}")
         if "time" in families and isinstance(written, str) and not temporal.is_clock(written):
             raise Untranslatable(f"comparing a time with {written!r}")
     if not families.isdisjoint(("int", "decimal", "float")):
