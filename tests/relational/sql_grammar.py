@@ -265,7 +265,7 @@ AGGREGATES = (
     "{G} + {G}", "{G} / count(*)", "round({G}, 2)", "ifnull({G}, 0)", "{G} > {G}", "-{G}",
     "if({G} > 1, {G}, 0)", "coalesce({G}, {G})", "{G} is null", "{G} between {G} and {G}",
     "case when count(*) > 1 then {G} else {G} end", "abs({G} - {G})", "greatest({G}, {G})",
-    "bit_xor({I})", "bit_or({I})", "bit_and({I})", "max(dose) + 0", "{G} % {G}",
+    "bit_xor({I})", "bit_or({I})", "bit_and({I})", "max(dose) + 0",
     "max({H}) > '9:30'", "round(max({H}), 2)", "cast(avg(ceil({N})) as char)",
     "max(json_value(info, '$.s')) like 'X%'",
 )  # fmt: skip
