@@ -10,8 +10,7 @@ from typing import Any
 from dj_dagster.compat import OldSchema
 from dj_dagster.default_connection import config, conn
 from dj_dagster.errors import QueryError
-from dj_dagster.model.names import Tier, parse_table_name
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName, Tier, parse_table_name
 from dj_dagster.objects.codecs import Codec, CodecRegistry
 from dj_dagster.old_external import ExternalMapping
 from dj_dagster.old_jobs import JobTable, SchemaJobs

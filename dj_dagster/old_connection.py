@@ -6,7 +6,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from dj_dagster.late import LateModule
+from dj_dagster.lazy import LateModule
 
 # It needs networkx, and the floors above this one.
 graphs: Any = LateModule("dj_dagster.dependencies")

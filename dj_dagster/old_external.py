@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from dj_dagster.errors import DataJointError, MissingExternalFile, MissingTableError
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.objects.external_pointer import (
     ExternalObject,
     external_content,

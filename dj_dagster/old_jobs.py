@@ -10,7 +10,7 @@ from typing import Any
 from dj_dagster.compat import key_hash
 from dj_dagster.errors import PopulateError
 from dj_dagster.model.heading import Attribute, Heading
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family, parse_type
 from dj_dagster.objects.codecs import Codec
 from dj_dagster.relational.algebra.algebra import Listed, Node

@@ -15,8 +15,7 @@ from dj_dagster.compat import key
 from dj_dagster.dependencies import extract_master
 from dj_dagster.errors import DataJointError
 from dj_dagster.model.job_settings import PROVENANCE
-from dj_dagster.model.names import Tier, class_path, parse_table_name
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
 from dj_dagster.model.types import parse_type
 from dj_dagster.objects import blob
 from dj_dagster.objects.addressing import key_text

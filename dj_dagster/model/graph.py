@@ -7,8 +7,8 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from dj_dagster.errors import DefinitionError
-from dj_dagster.late import LateModule
-from dj_dagster.model.table_name import TableName
+from dj_dagster.lazy import LateModule
+from dj_dagster.model.names import TableName
 
 if TYPE_CHECKING:
     import networkx as nx

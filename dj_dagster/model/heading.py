@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from dj_dagster.model.declaration import Default
-from dj_dagster.model.numpy_types import OBJECT, numpy_type
 from dj_dagster.model.types import AttributeType, Family
 
 _NUMBERS = (Family.INTEGER, Family.FLOAT, Family.DECIMAL, Family.BOOL)
@@ -233,3 +232,26 @@ class Heading:
         key = [line(self.attributes[name]) for name in self.primary_key]
         rest = [line(self.attributes[name]) for name in self.secondary_attributes]
         return "\n".join([*head, *key, "---", *rest])
+
+
+OBJECT = np.dtype(object)
+
+
+def numpy_type(kind: AttributeType) -> np.dtype[Any]:
+    """Return the type of an array of such values, none of which is null.
+
+    Examples
+    --------
+    >>> from dj_dagster.model.types import parse_type
+    >>> numpy_type(parse_type("int8")), numpy_type(parse_type("date"))
+    (dtype('int64'), dtype('O'))
+    """
+    match kind.family:
+        case Family.INTEGER:
+            return np.dtype(np.uint64 if kind.unsigned and kind.size == 64 else np.int64)
+        case Family.FLOAT:
+            return np.dtype(np.float64)
+        case Family.BOOL:
+            return np.dtype(np.bool_)
+        case _:
+            return OBJECT

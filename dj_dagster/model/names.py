@@ -1,10 +1,11 @@
-"""Names of classes and of their tables, each derived from the other."""
+"""Names of classes and of their tables, each derived from the other, and the address of a table."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from dj_dagster.errors import DefinitionError
 
@@ -174,3 +175,13 @@ def class_path(table: str) -> str:
     if parsed.master is None:
         return parsed.class_name
     return f"{class_path(parsed.master)}.{parsed.class_name}"
+
+
+class TableName(NamedTuple):
+    """A table's schema and its name in SQL, e.g. ``("lab", "__processed")``."""
+
+    schema: str
+    table: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.table}"

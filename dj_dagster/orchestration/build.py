@@ -21,7 +21,7 @@ from dagster import (
 )
 
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.orchestration.assets import (
     IO_MANAGER_KEY,
     populated_assets,

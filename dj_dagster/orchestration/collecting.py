@@ -13,7 +13,7 @@ from typing import Any
 
 from dj_dagster.default_connection import conn
 from dj_dagster.errors import ConfigurationError, ConnectionFailedError, MissingTableError
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.orchestration import state_file
 from dj_dagster.orchestration.naming import asset_key, class_name
 from dj_dagster.orchestration.state_file import SchemaState, logger

@@ -10,7 +10,7 @@ from dagster import (
 )
 
 from dj_dagster.model.heading import Attribute
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.orchestration.naming import class_name
 from dj_dagster.relational.stored import ForeignKey

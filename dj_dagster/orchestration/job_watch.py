@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from dj_dagster.errors import MissingTableError
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.orchestration.grains import Grain
 from dj_dagster.orchestration.node_keys import own_table, present_among
 from dj_dagster.orchestration.pauses import Pause

@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from dj_dagster.model.heading import Attribute, Heading
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.orchestration.pauses import idle_seconds
 from dj_dagster.orchestration.regions import EVERYTHING, Key, Region
 from dj_dagster.relational.algebra.algebra import Node, all_rows

@@ -6,9 +6,8 @@ import re
 
 from dagster import AssetKey
 
-import dj_dagster.model.names as names
-from dj_dagster.model.names import camel_case, parse_table_name, snake_case
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model import names
+from dj_dagster.model.names import TableName, camel_case, parse_table_name, snake_case
 
 
 def asset_key(name: TableName) -> AssetKey:

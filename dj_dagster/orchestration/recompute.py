@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from dagster import Enum, EnumValue, Field
 
 from dj_dagster.errors import PopulateError
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.orchestration.aging import Aging
 from dj_dagster.orchestration.node_keys import own_table
 from dj_dagster.orchestration.table_graph import TableGraph

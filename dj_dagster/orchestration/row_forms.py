@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dj_dagster.errors import ConfigurationError, InvalidValueError
-from dj_dagster.late import LateModule, is_data_frame
+from dj_dagster.lazy import LateModule, is_data_frame
 from dj_dagster.model.types import Family
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.relational.expression import QueryExpression

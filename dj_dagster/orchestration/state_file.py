@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dj_dagster.model.declaration import Default
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn
 
 FORMAT = 1

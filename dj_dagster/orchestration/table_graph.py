@@ -12,8 +12,7 @@ from dagster import AssetCheckKey, AssetKey
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.model.heading import Attribute
-from dj_dagster.model.names import Tier
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName, Tier
 from dj_dagster.orchestration.grains import Grain, GrainBook
 from dj_dagster.orchestration.naming import asset_key, class_name, spellings
 from dj_dagster.orchestration.state_file import logger

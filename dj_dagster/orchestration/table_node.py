@@ -11,8 +11,7 @@ from typing import Any
 from dagster import AssetKey
 
 from dj_dagster.errors import PopulateError
-from dj_dagster.model.names import Tier
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName, Tier
 from dj_dagster.orchestration.coarse import by_partition
 from dj_dagster.orchestration.grains import Grain
 from dj_dagster.orchestration.maker import Maker

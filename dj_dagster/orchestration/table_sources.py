@@ -10,8 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from dj_dagster.errors import ConfigurationError, ConnectionFailedError, DataJointError
-from dj_dagster.model.names import Tier, parse_table_name
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName, Tier, parse_table_name
 from dj_dagster.orchestration.maker import Maker, maker_of
 from dj_dagster.orchestration.state_file import logger
 from dj_dagster.relational.database.connection import Connection

@@ -13,7 +13,7 @@ from dagster import (
 )
 from dagster._core.storage.tags import RUN_KEY_TAG
 
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.orchestration.asking import Asking
 from dj_dagster.orchestration.guard import Guard
 from dj_dagster.orchestration.pauses import Budget

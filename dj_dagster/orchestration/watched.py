@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from dj_dagster.errors import MissingTableError
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.orchestration.node_keys import own_table
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.workflow.inputs import Inputs

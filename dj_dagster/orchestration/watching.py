@@ -14,7 +14,7 @@ from typing import Any
 
 from dagster import AssetKey, DagsterInstance
 
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.orchestration.change_marks import ChangeMarks
 from dj_dagster.orchestration.checks import CheckWatch
 from dj_dagster.orchestration.events import Mark

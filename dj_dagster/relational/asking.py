@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import BuiltinFunctionType
 
 from dj_dagster.errors import DataJointError
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 
 Confirm = Callable[[str], bool]
 """Given a text of what would happen, says whether it may."""

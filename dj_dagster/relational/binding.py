@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring.plan import PlannedTable
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, overload
 
 from dj_dagster.compat import old_delete
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.relational.algebra.algebra import Node
 from dj_dagster.relational.algebra.oversight import refuse_oversights
 from dj_dagster.relational.asking import Confirm, question

@@ -7,7 +7,7 @@ from functools import wraps
 from typing import Any, Protocol, TypeVar, cast
 
 from dj_dagster.errors import UnknownAttributeError
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.relational.algebra.algebra import Node
 from dj_dagster.relational.database.catalog import Catalog
 from dj_dagster.relational.database.connection import Connection

@@ -14,7 +14,7 @@ from getpass import getuser
 from typing import Any
 
 from dj_dagster.model.job_settings import PROVENANCE
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.version import code_version

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.relational import relatives
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.stored import ForeignKey

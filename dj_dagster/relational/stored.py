@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from dj_dagster.errors import QueryError
 from dj_dagster.model.declaration import Default
 from dj_dagster.model.heading import Heading
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 from dj_dagster.compat import old_delete
 from dj_dagster.errors import DataJointError, MissingTableError, QueryError
 from dj_dagster.model.heading import Heading
-from dj_dagster.model.names import Tier, class_path, parse_table_name
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
 from dj_dagster.old_connection import Adapter
 from dj_dagster.relational.algebra.algebra import Node, all_rows
 from dj_dagster.relational.asking import Confirm, question

@@ -16,7 +16,7 @@ from uuid import UUID
 import numpy as np
 
 from dj_dagster.errors import InvalidValueError
-from dj_dagster.late import is_pandas_null
+from dj_dagster.lazy import is_pandas_null
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.backends.temporal import as_time, is_odd

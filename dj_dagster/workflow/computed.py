@@ -7,7 +7,7 @@ from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dj_dagster.late import LateModule
+from dj_dagster.lazy import LateModule
 from dj_dagster.model.names import Tier
 from dj_dagster.workflow import pending
 from dj_dagster.workflow.attempt import KeyOutcome

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dj_dagster.errors import PopulateError
-from dj_dagster.late import is_data_frame, is_series
+from dj_dagster.lazy import is_data_frame, is_series
 from dj_dagster.relational.expression import QueryExpression
 
 

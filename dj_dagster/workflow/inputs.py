@@ -16,8 +16,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from dj_dagster.model.heading import Heading
-from dj_dagster.model.names import Tier, parse_table_name
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName, Tier, parse_table_name
 from dj_dagster.relational.algebra.algebra import In, all_rows, restrict
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.sql.lowering import Lowering

@@ -6,7 +6,7 @@ import contextlib
 
 from dj_dagster.definition import parse_definition
 from dj_dagster.errors import PopulateError
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.relational.declaring import declare
 from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.table import Table

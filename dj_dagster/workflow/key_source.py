@@ -11,7 +11,7 @@ from typing import Any
 
 from dj_dagster.errors import ConnectionFailedError, PopulateError, TransientError, named_text
 from dj_dagster.model.heading import Attribute, Heading
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.model.types import Family
 from dj_dagster.relational.algebra.algebra import (
     Base,

@@ -19,7 +19,7 @@ from typing import Any
 
 from dj_dagster.errors import DataJointError, ObjectError
 from dj_dagster.model.heading import Attribute
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.model.types import parse_type
 from dj_dagster.objects.blob import pack
 from dj_dagster.objects.codec import ObjectContext

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from dj_dagster.errors import DataJointError
 from dj_dagster.model.heading import Attribute
-from dj_dagster.model.names import MAX_NAME
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import MAX_NAME, TableName
 from dj_dagster.model.types import Family
 from dj_dagster.objects.external_pointer import KINDS, ExternalPointerType
 from dj_dagster.relational.database.connection import Connection

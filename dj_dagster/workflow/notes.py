@@ -29,8 +29,7 @@ from dj_dagster.errors import (
     PopulateError,
     TransientError,
 )
-from dj_dagster.model.names import NOTES_TABLE
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import NOTES_TABLE, TableName
 from dj_dagster.relational.algebra.algebra import All, Condition, In, all_rows, restrict
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection

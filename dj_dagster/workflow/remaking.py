@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dj_dagster.model.names import class_path
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName, class_path
 from dj_dagster.relational.deleting import hierarchy
 from dj_dagster.relational.deleting.cascade import Doomed, counts, doomed_rows
 from dj_dagster.relational.fetching import fetch

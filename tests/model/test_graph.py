@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from dj_dagster.errors import DefinitionError
 from dj_dagster.model.graph import DependencyGraph
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 
 SUBJECT, SESSION, RAW, PARAMS, FILTERED = (
     TableName("lab", name) for name in ("subject", "session", "_raw", "#params", "__filtered")

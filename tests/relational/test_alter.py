@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import dj_dagster as dj
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from tests.relational.test_describe import facts
 
 

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 import dj_dagster as dj
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.relational.schemas.schema_graph import check_acyclic
 
 

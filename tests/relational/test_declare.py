@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 import dj_dagster as dj
 from dj_dagster.definition import parse_definition
 from dj_dagster.model.heading import Heading
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from tests.lab import connect
 from tests.services.process import PATIENCE
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 import dj_dagster as dj
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.relational.deleting.cascade import cascade_counts
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import dj_dagster as dj
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 
 ATTRIBUTES = r"""
     i8 = -1 : int8                 # it's "quoted"

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 import dj_dagster as dj
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.relational.diagrams.diagram import Diagram
 from tests.relational.diagram_lab import make_lab, make_paper
 

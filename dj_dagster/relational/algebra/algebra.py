@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dj_dagster.model.heading import Heading
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 
 
 @dataclass(frozen=True, slots=True, eq=False)

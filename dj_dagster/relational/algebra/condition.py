@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from dj_dagster.errors import QueryError
-from dj_dagster.late import is_data_frame, is_series
+from dj_dagster.lazy import is_data_frame, is_series
 from dj_dagster.model.heading import Heading
 from dj_dagster.model.types import Family
 from dj_dagster.relational.algebra.algebra import (

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from sqlalchemy import URL
 
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.late import LateModule
+from dj_dagster.lazy import LateModule
 from dj_dagster.relational.backends.base import Backend
 from dj_dagster.relational.database_url import shown_url
 

@@ -16,7 +16,7 @@ from sqlalchemy.schema import ExecutableDDLElement
 from dj_dagster.errors import DataJointError
 from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.heading import Attribute
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType
 from dj_dagster.relational.backends.insert_statement import (
     InsertMode,

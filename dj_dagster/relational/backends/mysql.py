@@ -28,7 +28,7 @@ import dj_dagster.relational.backends.temporal as temporal
 from dj_dagster.errors import ConfigurationError, DataJointError
 from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.heading import Attribute
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.json_path import parse_json_path
 from dj_dagster.relational.backends.base import Backend, Convert, DumpedTable

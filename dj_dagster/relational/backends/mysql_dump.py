@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection as SAConnection
 from sqlalchemy.exc import DBAPIError
 
 from dj_dagster.errors import ChecksumError
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.relational.backends.base import DumpedTable
 from dj_dagster.relational.backends.mysql_insert import STATEMENT_BYTES, quoted_name
 from dj_dagster.relational.database.driver import run_sql

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.compiler import compiles
 
 import dj_dagster.relational.backends.temporal as temporal
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.relational.backends.insert_statement import DEFAULT, InsertMode, InsertStatement
 
 STATEMENT_BYTES = 1_000_000

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy.engine import Connection as SAConnection
 from sqlalchemy.exc import DBAPIError
 
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 
 SETTLED = timedelta(seconds=2)
 """How long ago a time of the server must be for nothing else to have happened in its second."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from sqlalchemy.engine import Connection as SAConnection
 
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.relational.backends.rights import Rights
 
 _NAME = r"(`(?:[^`]|``)+`|\*)"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 
 READING = "SELECT"
 EVERYTHING = "ALL PRIVILEGES"

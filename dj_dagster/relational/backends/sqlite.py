@@ -24,7 +24,7 @@ from dj_dagster.errors import (
 )
 from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.heading import Attribute
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType
 from dj_dagster.relational.algebra.json_path import parse_json_path
 from dj_dagster.relational.backends import (

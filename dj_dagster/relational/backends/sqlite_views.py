@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.engine import Connection as SAConnection
 from sqlalchemy.exc import DBAPIError
 
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.relational.backends import sqlite_catalog as catalog
 from dj_dagster.relational.stored import RawTable, StoredColumn
 

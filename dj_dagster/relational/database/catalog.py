@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.errors import ConnectionFailedError
 from dj_dagster.model.graph import DependencyGraph
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.database.eras import Era, is_of_old_era
 from dj_dagster.relational.database.headings import resolve, without_hidden_parents

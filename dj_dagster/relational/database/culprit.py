@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from dj_dagster.errors import DataJointError, DuplicateError
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.write_buffer import EncodedRows
 

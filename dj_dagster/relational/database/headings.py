@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from dj_dagster.errors import DefinitionError
 from dj_dagster.model.heading import Attribute, Heading
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family, parse_type, without_counter
 from dj_dagster.objects.external_pointer import pointer_type
 from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn, StoredTable

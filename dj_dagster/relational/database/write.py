@@ -15,7 +15,7 @@ from dj_dagster.errors import (
     LostConnectionError,
     QueryError,
 )
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.relational.backends.insert_statement import InsertStatement
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.culprit import refused_row

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dj_dagster.errors import DataJointError, QueryError
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.objects.keeping import StoredObjects
 from dj_dagster.relational.backends.insert_statement import InsertMode
 

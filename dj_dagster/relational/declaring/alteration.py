@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from dj_dagster.errors import DefinitionError, QueryError
 from dj_dagster.model.declaration import IndexDeclaration
 from dj_dagster.model.heading import Attribute
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.relational.database.headings import split_comment
 from dj_dagster.relational.declaring.describe import (
     attribute_line,

@@ -15,8 +15,7 @@ from sqlalchemy.sql.compiler import DDLCompiler, TypeCompiler
 
 from dj_dagster.errors import DefinitionError
 from dj_dagster.model.declaration import IndexDeclaration
-from dj_dagster.model.names import MAX_NAME
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import MAX_NAME, TableName
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.declaring.plan import PlannedColumn, PlannedTable
 from dj_dagster.relational.stored import ForeignKey

@@ -17,7 +17,7 @@ from dj_dagster.errors import (
 )
 from dj_dagster.model.declaration import ForeignKeyDeclaration, TableDefinition
 from dj_dagster.model.heading import Attribute, Heading
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.model.types import Family
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.reported import raw_table

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dj_dagster.errors import MissingTableError
 from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.heading import Attribute
+from dj_dagster.model.names import TableName
 from dj_dagster.model.scanner import quote
-from dj_dagster.model.table_name import TableName
 from dj_dagster.model.types import Family, without_counter
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.headings import FindTable

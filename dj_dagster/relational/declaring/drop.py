@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 
 from dj_dagster.errors import DataJointError, IntegrityError, QueryError
-from dj_dagster.model.names import NOTES_TABLE
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import NOTES_TABLE, TableName
 from dj_dagster.relational.algebra.algebra import all_rows
 from dj_dagster.relational.asking import Confirm, listed
 from dj_dagster.relational.database.catalog import dependency_graph

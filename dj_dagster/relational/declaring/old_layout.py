@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dj_dagster.errors import DefinitionError
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family, parse_type
 from dj_dagster.objects.codecs import CodecChain
 from dj_dagster.objects.external_pointer import KINDS

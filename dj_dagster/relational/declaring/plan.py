@@ -17,8 +17,7 @@ from dj_dagster.model.declaration import (
     TableDefinition,
 )
 from dj_dagster.model.heading import Attribute
-from dj_dagster.model.names import MAX_NAME
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import MAX_NAME, TableName
 from dj_dagster.model.types import AttributeType, Family, parse_type, without_counter
 from dj_dagster.objects.codecs import CodecRegistry
 from dj_dagster.relational.database.headings import marker

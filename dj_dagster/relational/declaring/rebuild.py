@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.errors import IntegrityError
 from dj_dagster.model.heading import Attribute
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.backends.unchecked import without_foreign_keys
 from dj_dagster.relational.database.connection import Connection

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dj_dagster.model.names import class_path, parse_table_name
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName, class_path, parse_table_name
 from dj_dagster.relational.table_meta import TableMeta
 
 

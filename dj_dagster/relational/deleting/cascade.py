@@ -9,8 +9,7 @@ from typing import Literal
 
 from dj_dagster.errors import DataJointError
 from dj_dagster.model.graph import DependencyGraph
-from dj_dagster.model.names import parse_table_name
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName, parse_table_name
 from dj_dagster.relational.algebra.algebra import (
     ALWAYS,
     All,

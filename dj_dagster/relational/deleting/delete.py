@@ -7,7 +7,7 @@ from typing import get_args
 import sqlalchemy as sa
 
 from dj_dagster.errors import DataJointError, IntegrityError, QueryError
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.relational.algebra.algebra import All, Node, tables_of
 from dj_dagster.relational.asking import Confirm, listed
 from dj_dagster.relational.database import write

@@ -9,8 +9,7 @@ from types import ModuleType
 from typing import Any, Self
 
 from dj_dagster.errors import DataJointError
-from dj_dagster.model.names import class_path
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName, class_path
 from dj_dagster.relational import relatives
 from dj_dagster.relational.algebra.algebra import Node
 from dj_dagster.relational.database.connection import Connection

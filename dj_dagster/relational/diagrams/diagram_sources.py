@@ -7,8 +7,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from dj_dagster.errors import DataJointError
-from dj_dagster.model.names import class_path
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName, class_path
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.relatives import is_hidden

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from dj_dagster.model.heading import Attribute, Heading
-from dj_dagster.model.names import Tier, parse_table_name
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName, Tier, parse_table_name
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.diagrams.diagram_sources import Labels
 from dj_dagster.relational.relatives import is_renaming, is_whole_key

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dj_dagster.model.heading import Attribute, Heading
-from dj_dagster.model.numpy_types import OBJECT, numpy_type
+from dj_dagster.model.heading import OBJECT, Attribute, Heading, numpy_type
 
 Array = np.ndarray[Any, Any]
 

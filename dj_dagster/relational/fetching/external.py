@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.model.heading import Attribute
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.model.types import parse_type
 from dj_dagster.objects.external_pointer import ExternalObject
 from dj_dagster.relational.database.connection import Connection

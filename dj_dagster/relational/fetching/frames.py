@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dj_dagster.errors import ConfigurationError, QueryError
-from dj_dagster.late import LateModule
+from dj_dagster.lazy import LateModule
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.fetching.arrays import array, objects

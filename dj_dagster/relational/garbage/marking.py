@@ -24,7 +24,7 @@ from dj_dagster.errors import (
     UnknownAttributeError,
 )
 from dj_dagster.model.heading import Attribute
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.model.types import Family
 from dj_dagster.objects.codecs import CodecChain
 from dj_dagster.objects.external_pointer import ExternalPointerType

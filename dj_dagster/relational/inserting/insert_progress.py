@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from dj_dagster.late import LateModule
+from dj_dagster.lazy import LateModule
 
 if TYPE_CHECKING:
     import rich.console as console

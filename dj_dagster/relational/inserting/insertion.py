@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from dj_dagster.errors import DataJointError, QueryError
-from dj_dagster.late import is_data_frame
-from dj_dagster.model.names import Tier
-from dj_dagster.model.table_name import TableName
+from dj_dagster.lazy import is_data_frame
+from dj_dagster.model.names import TableName, Tier
 from dj_dagster.relational.algebra.condition import HasNode, query_node
 from dj_dagster.relational.backends.insert_statement import InsertMode
 from dj_dagster.relational.database import write

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dj_dagster.errors import QueryError
-from dj_dagster.late import LateModule, is_data_frame, is_series
+from dj_dagster.lazy import LateModule, is_data_frame, is_series
 from dj_dagster.model.heading import Heading
 from dj_dagster.relational.algebra.condition import as_mapping
 from dj_dagster.relational.inserting.csv_rows import csv_batches

@@ -8,7 +8,7 @@ from typing import IO, Any, Protocol
 
 from dj_dagster.errors import DataJointError, QueryError
 from dj_dagster.model.heading import Heading
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.objects.addressing import object_path
 from dj_dagster.objects.manifest import manifest_path
 from dj_dagster.objects.object_codec import ObjectCodec, published

@@ -15,8 +15,7 @@ from dj_dagster.compat import register_adapters
 from dj_dagster.errors import DataJointError, DefinitionError
 from dj_dagster.model.declaration import ForeignKeyDeclaration, TableDefinition
 from dj_dagster.model.job_settings import with_job_metadata, with_provenance
-from dj_dagster.model.names import Tier, has_underscores, sql_table_name
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName, Tier, has_underscores, sql_table_name
 from dj_dagster.relational.binding import Binding
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import declare

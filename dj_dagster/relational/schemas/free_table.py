@@ -6,8 +6,7 @@ import re
 from typing import Any
 
 from dj_dagster.errors import DefinitionError, MissingTableError, QueryError
-from dj_dagster.model.names import Tier, class_path, parse_table_name, snake_case
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name, snake_case
 from dj_dagster.relational.binding import Binding
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.stored import StoredTable

@@ -7,8 +7,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from dj_dagster.model.names import ParsedName, Tier, parse_table_name
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import ParsedName, TableName, Tier, parse_table_name
 from dj_dagster.relational.binding import Binding
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.table import Lookup, Manual, Part, Table

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 from textwrap import indent
 
 from dj_dagster.model.declaration import IndexDeclaration
-from dj_dagster.model.names import Tier, class_path, parse_table_name
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
 from dj_dagster.relational.database.catalog import dependency_graph
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring.describe import definition_of

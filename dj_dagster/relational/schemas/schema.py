@@ -7,8 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
-from dj_dagster.model.names import class_path
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName, class_path
 from dj_dagster.relational.asking import ask_on_terminal
 from dj_dagster.relational.database.catalog import dependency_graph
 from dj_dagster.relational.declaring import declare

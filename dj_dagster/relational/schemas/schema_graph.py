@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from dj_dagster.errors import DefinitionError
-from dj_dagster.model.table_name import TableName
+from dj_dagster.model.names import TableName
 from dj_dagster.relational.database.connection import Connection
 
 Step = tuple[TableName, TableName]
