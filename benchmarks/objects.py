@@ -25,9 +25,9 @@ import dj_dagster
 from benchmarks.latency import later
 from benchmarks.memory import MEBIBYTE, beside, packing
 from benchmarks.peers import Peer, alternate, peers
-from dj_dagster.objects import flight
-from dj_dagster.objects.blob import pack, unpack
-from dj_dagster.objects.stores import Stores
+from dj_dagster.objects.blob.packing import pack, unpack
+from dj_dagster.objects.stores import store
+from dj_dagster.objects.stores.stores import Stores
 from tests.services.database_server import drop_databases
 from tests.services.mariadb import mariadb
 from tests.services.s3 import bucket_files, s3
@@ -223,12 +223,12 @@ def in_flight(bench: Bench, peer: Peer, rows: list[dict[str, Any]]) -> None:
 
 def at_width(width: int, work: Work) -> None:
     """Do work with so many objects in flight."""
-    before = flight.in_flight.__defaults__
-    flight.in_flight.__defaults__ = (width,)
+    before = store.in_flight.__defaults__
+    store.in_flight.__defaults__ = (width,)
     try:
         work()
     finally:
-        flight.in_flight.__defaults__ = before
+        store.in_flight.__defaults__ = before
 
 
 @contextlib.contextmanager

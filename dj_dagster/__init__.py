@@ -54,14 +54,13 @@ from dj_dagster.errors import (
     UnknownAttributeError,
 )
 from dj_dagster.instance import Instance
-from dj_dagster.objects.blob import MatCell, MatStruct
-from dj_dagster.objects.codec import SparkAdapter
-from dj_dagster.objects.codecs import Codec
-from dj_dagster.objects.npy_codec import NpyRef, load_arrays
-from dj_dagster.objects.object_ref import ObjectRef
-from dj_dagster.objects.schema_codec import SchemaCodec
+from dj_dagster.objects.blob.packing import MatCell, MatStruct
+from dj_dagster.objects.codecs.arrays import NpyRef, load_arrays
+from dj_dagster.objects.codecs.chain import Codec
+from dj_dagster.objects.codecs.codec import SchemaCodec, SparkAdapter
+from dj_dagster.objects.codecs.object_ref import ObjectRef
 from dj_dagster.objects.storage_adapter import StorageAdapter, get_storage_adapter
-from dj_dagster.objects.stores import Stores
+from dj_dagster.objects.stores.stores import Stores
 from dj_dagster.old_modules import (
     OLD_MODULES,
     install_modules,

@@ -11,7 +11,7 @@ from dj_dagster.compat import OldSchema
 from dj_dagster.default_connection import config, conn
 from dj_dagster.errors import QueryError
 from dj_dagster.model.names import TableName, Tier, parse_table_name
-from dj_dagster.objects.codecs import Codec, CodecRegistry
+from dj_dagster.objects.codecs.chain import Codec, CodecRegistry
 from dj_dagster.old_external import ExternalMapping
 from dj_dagster.old_jobs import JobTable, SchemaJobs
 from dj_dagster.relational.backup.making import BackupReport, make_backup

@@ -18,7 +18,7 @@ from dj_dagster.objects.external_pointer import (
     placed_blob,
     placed_file,
 )
-from dj_dagster.objects.store import Store
+from dj_dagster.objects.stores.store import Store
 from dj_dagster.relational.algebra.condition import Not
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.headings import EXTERNAL_PREFIX

@@ -12,7 +12,7 @@ from dj_dagster.errors import PopulateError
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family, parse_type
-from dj_dagster.objects.codecs import Codec
+from dj_dagster.objects.codecs.chain import Codec
 from dj_dagster.relational.algebra.algebra import Listed, Node
 from dj_dagster.relational.algebra.oversight import refuse_oversights
 from dj_dagster.relational.algebra.projection import project

@@ -17,9 +17,9 @@ from dj_dagster.errors import DataJointError
 from dj_dagster.model.job_settings import PROVENANCE
 from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
 from dj_dagster.model.types import parse_type
-from dj_dagster.objects import blob
-from dj_dagster.objects.addressing import key_text
-from dj_dagster.objects.codecs import Codec, CodecChain, CodecRegistry
+from dj_dagster.objects.blob import packing
+from dj_dagster.objects.codecs.chain import Codec, CodecChain, CodecRegistry
+from dj_dagster.objects.layout import key_text
 from dj_dagster.relational.algebra import algebra
 from dj_dagster.relational.algebra.condition import make_condition as condition_of
 from dj_dagster.relational.declaring.spelling import Spelling
@@ -120,7 +120,7 @@ class UserTable(Table, metaclass=_Classed):
 
 
 class Blob:
-    """What DataJoint packs values with; `dj_dagster.objects.blob` is what does it here.
+    """What DataJoint packs values with; `dj_dagster.objects.blob.packing` is what does it here.
 
     Parameters
     ----------
@@ -133,11 +133,11 @@ class Blob:
 
     def pack(self, obj: Any, compress: bool = True) -> bytes:
         """Write a value as a blob."""
-        return blob.pack(obj, compress=compress)
+        return packing.pack(obj, compress=compress)
 
     def unpack(self, blob_bytes: bytes) -> Any:
         """Read the value of a blob."""
-        return blob.unpack(blob_bytes, squeeze=self._squeeze)
+        return packing.unpack(blob_bytes, squeeze=self._squeeze)
 
 
 default = {name: SettingsMapping()[name] for name in setting_names()}

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeGuard
 from pydantic import Field, InstanceOf, field_validator
 
 from dj_dagster.local_files import DOWNLOADS, FOLDER
-from dj_dagster.objects.blob_format import DEFAULT_LIMITS
+from dj_dagster.objects.blob.format import DEFAULT_LIMITS
 from dj_dagster.relational.database.eras import Era
 from dj_dagster.settings_database import DatabaseSettings, Section
 
@@ -60,7 +60,7 @@ class GarbageSettings(Section):
 
 
 class ReadLimitSettings(Section):
-    """What reading one packed value may cost; see `dj_dagster.objects.blob_format.ReadLimits`."""
+    """What reading one packed value may cost; see `dj_dagster.objects.blob.format.ReadLimits`."""
 
     unpacked_bytes: int = Field(default=DEFAULT_LIMITS.unpacked_bytes, ge=0)
     # Deeper ones would use up Python's stack.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dj_dagster.local_files import STORE, embedded_folder
-from dj_dagster.objects.stores import Stores
+from dj_dagster.objects.stores.stores import Stores
 
 
 def embedded_store() -> dict[str, Any]:

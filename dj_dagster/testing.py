@@ -26,8 +26,8 @@ import numpy as np
 
 from dj_dagster.errors import DataJointError, InvalidValueError, ObjectError
 from dj_dagster.model.types import Family, parse_type
-from dj_dagster.objects.codecs import Codec, CodecChain, CodecRegistry, ObjectContext
-from dj_dagster.objects.stores import Stores
+from dj_dagster.objects.codecs.chain import Codec, CodecChain, CodecRegistry, ObjectContext
+from dj_dagster.objects.stores.stores import Stores
 
 __all__ = ["CodecConformance"]
 

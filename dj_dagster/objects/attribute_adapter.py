@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from dj_dagster.model.types import parse_type
-from dj_dagster.objects.codec import Codec
-from dj_dagster.objects.codecs import CodecRegistry
+from dj_dagster.objects.codecs.chain import CodecRegistry
+from dj_dagster.objects.codecs.codec import Codec
 
 
 class AttributeAdapter:

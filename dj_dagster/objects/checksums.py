@@ -1,22 +1,26 @@
-"""Sizes and checksums of objects: written into references, compared wherever one is read in full.
+"""Sizes and checksums of objects, and the manifests that list the files of stored folders.
 
 The checksum is CRC-32, as in ZIP and PNG: it tells any flipped bit and all but one in four thousand
 million of other damages, in a fortieth of the time that reading takes from a local disk. It is
 not meant to withstand people who forge objects.
+
+DataJoint's has path and size of each file; here each has its checksum too, and ``folders`` names
+those that are empty.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+import json
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from isal import isal_zlib
 
 from dj_dagster.errors import ChecksumError, ObjectError
-from dj_dagster.objects.store import Store
+from dj_dagster.objects.stores.store import Store, checked_path
 
 _PIECE = 2**22
 _AT_ONCE = 2**24
@@ -129,3 +133,74 @@ def placed(place: str) -> Generator[None]:
         if not place or str(error).startswith(place):
             raise
         raise type(error)(f"{place}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What was written into a folder.
+
+    Attributes
+    ----------
+    files
+        By path in the folder.
+    folders
+        The empty ones.
+    """
+
+    files: Mapping[str, Written] = field(default_factory=dict[str, Written])
+    folders: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(written.size or 0 for written in self.files.values())
+
+
+def manifest_path(folder: str) -> str:
+    """Return where the list of a folder's files lies."""
+    return f"{folder}.manifest.json"
+
+
+def put_manifest(store: Store, folder: str, content: Manifest, created: str) -> str:
+    """Write the list of a folder's files and return its own checksum."""
+    files = [{"path": path, **content.files[path].fields} for path in sorted(content.files)]
+    fields: dict[str, Any] = {
+        "files": files,
+        "total_size": content.size,
+        "item_count": len(files),
+        "created": created,
+    }
+    if content.folders:
+        fields["folders"] = sorted(content.folders)
+    data = json.dumps(fields, indent=2).encode()
+    store.put(manifest_path(folder), data)
+    return str(Written.from_bytes(data).crc32)
+
+
+def get_manifest(store: Store, folder: str, crc32: str | None) -> Manifest:
+    """Read the list of a folder's files.
+
+    Raises
+    ------
+    MissingExternalFile
+        If there is none.
+    ChecksumError
+        If it is not what was written.
+    """
+    path = manifest_path(folder)
+    data = store.get(path)
+    Written(crc32=crc32).check(Written.from_bytes(data), told(store, path))
+    try:
+        fields = json.loads(data)
+        files = {checked_path(file["path"]): Written.of(file) for file in fields["files"]}
+        return Manifest(files, tuple(map(checked_path, fields.get("folders", ()))))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ChecksumError(
+            f"{told(store, path)} is no list of a folder's files: {error!r}."
+        ) from error
+
+
+def files_crc32(files: Iterable[tuple[str, Written]]) -> str:
+    """Return one checksum of many files: of their paths, sizes and checksums, in order."""
+    lines = (f"{path}\0{written.size}\0{written.crc32}\n" for path, written in sorted(files))
+    return str(Written.from_bytes("".join(lines).encode(errors="surrogateescape")).crc32)

@@ -22,10 +22,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from dj_dagster.errors import ChecksumError, MissingExternalFile
-from dj_dagster.objects.reference import read_reference
-from dj_dagster.objects.store import Store
-from dj_dagster.objects.store_settings import StoreSettings
-from dj_dagster.objects.stores import Stores
+from dj_dagster.objects.codecs.codec import read_reference
+from dj_dagster.objects.stores.store import Store
+from dj_dagster.objects.stores.store_settings import StoreSettings
+from dj_dagster.objects.stores.stores import Stores
 
 RENEW_AFTER = 900.0
 """Seconds for which an object counts as young; collectors leave objects alone for far longer."""
@@ -48,7 +48,7 @@ def content_path(digest: str, schema: str, settings: StoreSettings) -> str:
 
     Examples
     --------
-    >>> from dj_dagster.objects.store_settings import FileStoreSettings
+    >>> from dj_dagster.objects.stores.store_settings import FileStoreSettings
     >>> settings = FileStoreSettings(protocol="file", location="/data", subfolding=(2, 2))
     >>> content_path("tehxabc", "lab", settings)
     '_hash/lab/te/hx/tehxabc'

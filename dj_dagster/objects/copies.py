@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import IO
 
 from dj_dagster.errors import ChecksumError, MissingExternalFile, ObjectError
-from dj_dagster.objects.file_store import sync_folder
-from dj_dagster.objects.keeping import is_managed
-from dj_dagster.objects.manifest import manifest_path
-from dj_dagster.objects.store import Stat, Store, checked_path
-from dj_dagster.objects.trash import trash_folder
+from dj_dagster.objects.checksums import manifest_path
+from dj_dagster.objects.collection import is_managed, trash_folder
+from dj_dagster.objects.stores.file_store import sync_folder
+from dj_dagster.objects.stores.store import Stat, Store, checked_path
 
 _AT_ONCE = 2**24
 _PIECE = 2**22

@@ -23,11 +23,11 @@ from uuid import UUID
 
 from dj_dagster.errors import ChecksumError, InvalidValueError, MissingExternalFile, ObjectError
 from dj_dagster.model.types import AttributeType, Family
-from dj_dagster.objects.blob import pack
-from dj_dagster.objects.byte_codecs import AttachCodec, BlobCodec
-from dj_dagster.objects.codec import Codec, ObjectContext
-from dj_dagster.objects.file_store import FileStore
-from dj_dagster.objects.store import Store, checked_path
+from dj_dagster.objects.blob.packing import pack
+from dj_dagster.objects.codecs.bytes import AttachCodec, BlobCodec
+from dj_dagster.objects.codecs.codec import Codec, ObjectContext
+from dj_dagster.objects.stores.file_store import FileStore
+from dj_dagster.objects.stores.store import Store, checked_path
 
 KINDS = ("blob", "attach", "filepath")
 """What 0.14 keeps so; other names are adapters, whose values are one of these."""

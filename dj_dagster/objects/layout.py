@@ -1,17 +1,26 @@
-"""What lies in the two managed sections of a store, schema by schema.
+"""Places of objects in a store: its managed sections, and objects named by their row.
 
 Only what has the shape of an object is found: files that people put beside them are not.
+
+``{schema_prefix}/[partition key=value/…]{schema}/{table}/{key=value/…}{attribute}_{token}.ext``, as
+DataJoint lays it out; the random token keeps two writers, and two versions, apart.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator
+import secrets
+import string
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+from urllib.parse import quote
 
-from dj_dagster.objects.manifest import manifest_path
-from dj_dagster.objects.store import Stat, Store
-from dj_dagster.objects.store_settings import StoreSettings
+from dj_dagster.objects.checksums import manifest_path
+from dj_dagster.objects.stores.store import Stat, Store
+from dj_dagster.objects.stores.store_settings import StoreSettings
 
 _CONTENT = re.compile(r"[a-z2-7]{26}(\.[0-9a-f]+)?")
 _KEY_FOLDER = re.compile(r"[a-z_][a-z0-9_]*=")
@@ -65,7 +74,7 @@ def object_root(path: str, schema: str, settings: StoreSettings) -> str:
 
     Examples
     --------
-    >>> from dj_dagster.objects.store_settings import FileStoreSettings
+    >>> from dj_dagster.objects.stores.store_settings import FileStoreSettings
     >>> settings = FileStoreSettings(protocol="file", location="/data")
     >>> object_root("_schema/lab/scan/scan_id=1/movie_Ab3d.zarr/0/c/1", "lab", settings)
     '_schema/lab/scan/scan_id=1/movie_Ab3d.zarr'
@@ -113,3 +122,74 @@ def _row_folders(store: Store, folder: str, schema: str) -> Iterator[str]:
             yield f"{folder}/{name}"
         elif _KEY_FOLDER.match(name):
             yield from _row_folders(store, f"{folder}/{name}", schema)
+
+
+_TOKEN_LETTERS = f"{string.ascii_letters}{string.digits}-_"
+_SPECIAL = re.compile(r'[/\\:*?"<>|]')
+_LONGEST = 100
+_KEPT = 50
+
+
+def object_path(
+    settings: StoreSettings,
+    schema: str,
+    table: str,
+    attribute: str,
+    key: Mapping[str, Any],
+    extension: str = "",
+) -> str:
+    """Return a path for a new object; each call gives another one.
+
+    Parameters
+    ----------
+    key
+        The primary key of the row, as far as it is known.
+    extension
+        With its dot: ``".npy"``.
+
+    Examples
+    --------
+    >>> from dj_dagster.objects.stores.store_settings import FileStoreSettings
+    >>> settings = FileStoreSettings(protocol="file", location="/data", token_length=4)
+    >>> object_path(settings, "lab", "__scan", "movie", {"subject": "a/b", "scan": 1}, ".tif")[:-8]
+    '_schema/lab/__scan/subject=a%2Fb/scan=1/movie_'
+    """
+    first = [name for name in _pattern_names(settings.partition_pattern) if name in key]
+    token = "".join(secrets.choice(_TOKEN_LETTERS) for _ in range(settings.token_length))
+    return "/".join(
+        [
+            settings.schema_prefix.strip("/"),
+            *(f"{name}={key_text(key[name])}" for name in first),
+            schema,
+            table,
+            *(f"{name}={key_text(value)}" for name, value in key.items() if name not in first),
+            f"{attribute}_{token}{extension}",
+        ]
+    )
+
+
+def key_text(value: object) -> str:
+    """Return a key's value as a part of a path.
+
+    Examples
+    --------
+    >>> key_text(datetime(2024, 1, 31, 12)), key_text("50/50")
+    ('2024-01-31T12-00-00', '50%2F50')
+    """
+    match value:
+        case datetime():
+            text = value.strftime("%Y-%m-%dT%H-%M-%S")
+        case date():
+            text = value.isoformat()
+        case _:
+            text = str(value)
+    if _SPECIAL.search(text):
+        text = quote(text, safe="")
+    if len(text) > _LONGEST:
+        digest = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+        text = f"{text[:_KEPT]}_{digest[:8]}"
+    return text
+
+
+def _pattern_names(pattern: str | None) -> list[str]:
+    return [name for _, name, _, _ in string.Formatter().parse(pattern or "") if name]

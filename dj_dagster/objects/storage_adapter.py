@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 from pydantic import Field, InstanceOf
 
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.objects.bucket_store import BucketStore
-from dj_dagster.objects.store import checked_path
-from dj_dagster.objects.store_settings import (
+from dj_dagster.objects.stores.bucket_store import BucketStore
+from dj_dagster.objects.stores.store import checked_path
+from dj_dagster.objects.stores.store_settings import (
     PROTOCOLS,
     StoreSettings,
     checked_settings,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from dj_dagster.errors import ObjectError
-from dj_dagster.objects.blob_summary import unpacked_size
-from dj_dagster.objects.codecs import CodecChain, ObjectContext
-from dj_dagster.objects.npy_codec import NpyRef
+from dj_dagster.objects.blob.packing import unpacked_size
+from dj_dagster.objects.codecs.arrays import NpyRef
+from dj_dagster.objects.codecs.chain import CodecChain, ObjectContext
+from dj_dagster.objects.codecs.codec import read_reference
 from dj_dagster.objects.previews import ValuePreview, preview
-from dj_dagster.objects.reference import read_reference
 
 _MOST_UNPACKED = 2**24
 """Bytes that the unpacked value of a short blob may take."""

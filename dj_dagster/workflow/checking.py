@@ -15,14 +15,14 @@ from dj_dagster.errors import (
 )
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.types import Family
-from dj_dagster.objects.byte_codecs import AttachCodec
 from dj_dagster.objects.checksums import Written, told
-from dj_dagster.objects.codecs import CodecChain, ObjectContext
+from dj_dagster.objects.codecs.arrays import NpyRef
+from dj_dagster.objects.codecs.bytes import AttachCodec
+from dj_dagster.objects.codecs.chain import CodecChain, ObjectContext
+from dj_dagster.objects.codecs.codec import read_reference
+from dj_dagster.objects.codecs.object_ref import ObjectRef
 from dj_dagster.objects.external_pointer import ExternalPointerType
-from dj_dagster.objects.flight import in_flight
-from dj_dagster.objects.npy_codec import NpyRef
-from dj_dagster.objects.object_ref import ObjectRef
-from dj_dagster.objects.reference import read_reference
+from dj_dagster.objects.stores.store import in_flight
 from dj_dagster.relational.fetching.fetch import RawRow, can_go_on, raw_rows
 from dj_dagster.relational.garbage.collector import garbage_collectors
 from dj_dagster.relational.schemas.free_table import FreeTable

@@ -21,16 +21,16 @@ from dj_dagster.errors import DataJointError, ObjectError
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import parse_type
-from dj_dagster.objects.blob import pack
-from dj_dagster.objects.codec import ObjectContext
+from dj_dagster.objects.blob.packing import pack
+from dj_dagster.objects.codecs.codec import ObjectContext
+from dj_dagster.objects.codecs.files import FilepathCodec
+from dj_dagster.objects.codecs.object_ref import ObjectRef
 from dj_dagster.objects.content import content_hash, put_content
 from dj_dagster.objects.external_pointer import (
     ExternalObject,
     external_content,
     external_path,
 )
-from dj_dagster.objects.filepath_codec import FilepathCodec
-from dj_dagster.objects.object_ref import ObjectRef
 from dj_dagster.relational.algebra.algebra import all_rows
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.eras import MIGRATION

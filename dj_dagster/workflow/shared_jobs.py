@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from dj_dagster.compat import key_hash
 from dj_dagster.errors import BlobError
 from dj_dagster.model.names import TableName
-from dj_dagster.objects.blob import pack, unpack
+from dj_dagster.objects.blob.packing import pack, unpack
 from dj_dagster.relational.database.connection import Connection
 
 TABLE = "~jobs"

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from dj_dagster.objects.blob import pack, unpack
+from dj_dagster.objects.blob.packing import pack, unpack
 from tests.objects.equality import same
 
 with warnings.catch_warnings():

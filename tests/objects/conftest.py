@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dj_dagster.objects.stores import Store, Stores
+from dj_dagster.objects.stores.stores import Store, Stores
 from tests.services.clouds import CLOUDS
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from dj_dagster.errors import BlobError
-from dj_dagster.objects.blob import MatCell, MatStruct, is_packed, pack, unpack
+from dj_dagster.objects.blob.packing import MatCell, MatStruct, is_packed, pack, unpack
 from tests.objects.equality import same
 from tests.objects.golden_blobs import GOLDEN
 

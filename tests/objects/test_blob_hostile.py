@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import dj_dagster as dj
 from dj_dagster.errors import BlobError
-from dj_dagster.objects.blob import ReadLimits, pack, unpack
+from dj_dagster.objects.blob.packing import ReadLimits, pack, unpack
 from dj_dagster.settings import Config
 from tests.objects.equality import same
 from tests.objects.golden_blobs import GOLDEN

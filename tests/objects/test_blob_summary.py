@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dj_dagster.objects.blob import MatCell, pack
-from dj_dagster.objects.blob_summary import blob_summary
+from dj_dagster.objects.blob.packing import MatCell, blob_summary, pack
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from dj_dagster.errors import ConfigurationError, MissingExternalFile, TransientError
-from dj_dagster.objects.bucket_store import BucketStore
-from dj_dagster.objects.store_settings import GcsStoreSettings
-from dj_dagster.objects.stores import Stores
+from dj_dagster.objects.stores.bucket_store import BucketStore
+from dj_dagster.objects.stores.store_settings import GcsStoreSettings
+from dj_dagster.objects.stores.stores import Stores
 from tests.services.clouds import CLOUDS
 
 

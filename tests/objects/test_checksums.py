@@ -14,8 +14,8 @@ import pytest
 
 from dj_dagster.errors import ChecksumError, InvalidValueError, ObjectError
 from dj_dagster.model.types import parse_type
-from dj_dagster.objects.codecs import CodecRegistry, ObjectContext
-from dj_dagster.objects.stores import Store, Stores
+from dj_dagster.objects.codecs.chain import CodecRegistry, ObjectContext
+from dj_dagster.objects.stores.stores import Store, Stores
 
 ROW = r"lab\.scan\.data \(scan=1\)"
 

@@ -9,12 +9,10 @@ import pytest
 import xarray as xr
 
 from dj_dagster.errors import DefinitionError, ObjectError
-from dj_dagster.objects.byte_codecs import BlobCodec, HashCodec
-from dj_dagster.objects.codec import Codec, ObjectContext
-from dj_dagster.objects.npy_codec import NpyCodec
-from dj_dagster.objects.object_codec import ObjectCodec
-from dj_dagster.objects.schema_codec import SchemaCodec
-from dj_dagster.objects.zarr_codec import ZarrCodec
+from dj_dagster.objects.codecs.arrays import NpyCodec, ZarrCodec
+from dj_dagster.objects.codecs.bytes import BlobCodec, HashCodec
+from dj_dagster.objects.codecs.codec import Codec, ObjectContext, SchemaCodec
+from dj_dagster.objects.codecs.files import ObjectCodec
 from dj_dagster.testing import CodecConformance
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from dj_dagster.errors import ChecksumError, MissingExternalFile, ObjectError
 from dj_dagster.objects.content import content_hash, content_path, get_content, put_content
-from dj_dagster.objects.stores import Store, Stores
+from dj_dagster.objects.stores.stores import Store, Stores
 
 
 def test_a_hash_is_md5_in_base32():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dj_dagster.errors import MissingExternalFile, ObjectError
-from dj_dagster.objects.stores import Stores
+from dj_dagster.objects.stores.stores import Stores
 
 
 @pytest.fixture

@@ -22,11 +22,11 @@ from dj_dagster.errors import (
     ObjectError,
 )
 from dj_dagster.model.types import parse_type
-from dj_dagster.objects.addressing import key_text, object_path
-from dj_dagster.objects.codecs import CodecRegistry, ObjectContext
-from dj_dagster.objects.npy_codec import load_arrays
-from dj_dagster.objects.store_settings import FileStoreSettings
-from dj_dagster.objects.stores import Store, Stores
+from dj_dagster.objects.codecs.arrays import load_arrays
+from dj_dagster.objects.codecs.chain import CodecRegistry, ObjectContext
+from dj_dagster.objects.layout import key_text, object_path
+from dj_dagster.objects.stores.store_settings import FileStoreSettings
+from dj_dagster.objects.stores.stores import Store, Stores
 from tests.services.process import PATIENCE
 
 KEY = {"subject": "a/b", "day": date(2024, 2, 29)}

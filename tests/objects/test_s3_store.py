@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from dj_dagster.errors import ConfigurationError, MissingExternalFile, TransientError
-from dj_dagster.objects.s3_objects import AT_MOST
-from dj_dagster.objects.store import Store
-from dj_dagster.objects.stores import Stores
+from dj_dagster.objects.stores.s3_store import AT_MOST
+from dj_dagster.objects.stores.store import Store
+from dj_dagster.objects.stores.stores import Stores
 from tests.services.faults import faulty_proxy
 from tests.services.process import free_port
 
@@ -51,7 +51,7 @@ def test_a_store_without_location_uses_the_whole_bucket(s3_store_settings: dict[
 def test_without_s3fs_the_package_to_install_is_named(
     s3_store_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.delitem(sys.modules, "dj_dagster.objects.s3_store", raising=False)
+    monkeypatch.delitem(sys.modules, "dj_dagster.objects.stores.s3_store", raising=False)
     monkeypatch.setitem(sys.modules, "s3fs", None)
     stores = Stores({"raw": s3_store_settings})
     with pytest.raises(ConfigurationError, match=r"pip install 'dj-dagster\[s3\]'"):

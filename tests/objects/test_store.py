@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dj_dagster.errors import MissingExternalFile, ObjectError
-from dj_dagster.objects.registry import claim, register, registrations
-from dj_dagster.objects.stores import Store
-from dj_dagster.objects.trash import Trash
+from dj_dagster.objects.collection import Trash
+from dj_dagster.objects.store_users import claim, register, registrations
+from dj_dagster.objects.stores.stores import Store
 
 
 def test_what_is_put_is_there(store: Store):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.objects.stores import Stores
+from dj_dagster.objects.stores.stores import Stores
 
 FILE = {"protocol": "file", "location": "/data/lab"}
 S3 = {

@@ -12,7 +12,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from dj_dagster.objects.stores import Stores
+from dj_dagster.objects.stores.stores import Stores
 from dj_dagster.orchestration import build_definitions
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema

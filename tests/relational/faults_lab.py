@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 import dj_dagster as dj
+from dj_dagster.objects.codecs.codec import read_reference
+from dj_dagster.objects.collection import Trash
 from dj_dagster.objects.content import content_hash
-from dj_dagster.objects.reference import read_reference
-from dj_dagster.objects.store import Store
-from dj_dagster.objects.trash import Trash
+from dj_dagster.objects.stores.store import Store
 
 
 def declare(schema: dj.Schema) -> Any:

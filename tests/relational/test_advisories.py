@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import dj_dagster as dj
-from dj_dagster.objects.blob import pack, unpack
+from dj_dagster.objects.blob.packing import pack, unpack
 from dj_dagster.settings import Config
 from dj_dagster.settings_sources import found_settings
 from tests.lab import connect

@@ -12,9 +12,9 @@ import pytest
 
 import dj_dagster as dj
 from dj_dagster.objects import content
-from dj_dagster.objects.blob import pack
+from dj_dagster.objects.blob.packing import pack
 from dj_dagster.objects.content import collecting_path, content_hash
-from dj_dagster.objects.store import Store
+from dj_dagster.objects.stores.store import Store
 
 HOUR = 3600.0
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import dj_dagster as dj
-from dj_dagster.objects.stores import Store
+from dj_dagster.objects.stores.stores import Store
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import dj_dagster as dj
-from dj_dagster.objects.registry import registrations
-from dj_dagster.objects.store import Store
+from dj_dagster.objects.store_users import registrations
+from dj_dagster.objects.stores.store import Store
 from tests.services.database_server import drop_databases
 
 DEFINITION = """

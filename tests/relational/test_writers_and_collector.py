@@ -14,7 +14,7 @@ import pytest
 
 import dj_dagster as dj
 from dj_dagster.objects import content
-from dj_dagster.objects.store import Store
+from dj_dagster.objects.stores.store import Store
 from tests.relational.faults_lab import check_collected, check_content, declare, value
 
 WRITERS = 10

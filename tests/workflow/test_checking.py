@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import dj_dagster as dj
-from dj_dagster.objects.manifest import manifest_path
-from dj_dagster.objects.store import Store
+from dj_dagster.objects.checksums import manifest_path
+from dj_dagster.objects.stores.store import Store
 from dj_dagster.workflow import bookmark
 from dj_dagster.workflow.checking import check_schema
 

@@ -26,11 +26,10 @@ from dj_dagster.errors import (
     TransientError,
     UnknownAttributeError,
 )
+from dj_dagster.objects.collection import backing_up
 from dj_dagster.objects.copies import CopiedFile, Copies, copied, files_of, remove_abandoned
-from dj_dagster.objects.file_store import sync_folder
-from dj_dagster.objects.flight import in_flight
-from dj_dagster.objects.store import Stat, Store
-from dj_dagster.objects.sweeping import backing_up
+from dj_dagster.objects.stores.file_store import sync_folder
+from dj_dagster.objects.stores.store import Stat, Store, in_flight
 from dj_dagster.relational.backends.base import DumpedTable
 from dj_dagster.relational.backup import contents
 from dj_dagster.relational.backup.contents import Backup, backups, check_folder, open_backup

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.objects.external_pointer import external_path
 from dj_dagster.objects.layout import object_root
-from dj_dagster.objects.store import checked_path
+from dj_dagster.objects.stores.store import checked_path
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.headings import EXTERNAL_PREFIX
 from dj_dagster.relational.fetching.external import all_external_objects

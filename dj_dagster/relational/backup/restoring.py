@@ -8,10 +8,9 @@ from pathlib import Path
 
 from dj_dagster.errors import ChecksumError, ConfigurationError, QueryError
 from dj_dagster.objects.copies import Copies, give_back
-from dj_dagster.objects.flight import in_flight
 from dj_dagster.objects.layout import schema_objects
-from dj_dagster.objects.registry import registrations
-from dj_dagster.objects.store import Store
+from dj_dagster.objects.store_users import registrations
+from dj_dagster.objects.stores.store import Store, in_flight
 from dj_dagster.relational.backup import contents
 from dj_dagster.relational.backup.contents import Backup, open_backup
 from dj_dagster.relational.database.connection import Connection

@@ -19,9 +19,9 @@ from dj_dagster.errors import (
 )
 from dj_dagster.local_files import DOWNLOADS, FOLDER
 from dj_dagster.model.job_settings import JobSettings, Provenance
-from dj_dagster.objects.blob_format import DEFAULT_LIMITS, ReadLimits
-from dj_dagster.objects.codecs import CodecRegistry
-from dj_dagster.objects.stores import Stores
+from dj_dagster.objects.blob.format import DEFAULT_LIMITS, ReadLimits
+from dj_dagster.objects.codecs.chain import CodecRegistry
+from dj_dagster.objects.stores.stores import Stores
 from dj_dagster.old_connection import OldConnection
 from dj_dagster.relational.backends import Backend, backend_for
 from dj_dagster.relational.database.catalog import Catalog

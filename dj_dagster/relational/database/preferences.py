@@ -9,7 +9,7 @@ from typing import Literal, TypeVar, cast
 
 from dj_dagster.local_files import DOWNLOADS, FOLDER
 from dj_dagster.model.job_settings import JobSettings, Provenance
-from dj_dagster.objects.blob_format import DEFAULT_LIMITS, ReadLimits
+from dj_dagster.objects.blob.format import DEFAULT_LIMITS, ReadLimits
 from dj_dagster.relational.database.eras import Era
 
 T = TypeVar("T")

@@ -12,12 +12,12 @@ from typing import Any
 from dj_dagster.errors import DefinitionError, InvalidValueError
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.types import Family
-from dj_dagster.objects.blob import squeezed
-from dj_dagster.objects.blob_format import ReadLimits
-from dj_dagster.objects.codecs import CodecChain, ObjectContext
+from dj_dagster.objects.blob.format import ReadLimits
+from dj_dagster.objects.blob.packing import squeezed
+from dj_dagster.objects.codecs.chain import CodecChain, ObjectContext
+from dj_dagster.objects.codecs.object_ref import ObjectRef
 from dj_dagster.objects.external_pointer import ExternalPointerType
-from dj_dagster.objects.flight import in_flight
-from dj_dagster.objects.object_ref import ObjectRef
+from dj_dagster.objects.stores.store import in_flight
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching.external import followed
 from dj_dagster.relational.fetching.key_spelling import KeySpelling

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from dj_dagster.errors import DataJointError, InvalidValueError
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.types import Family
-from dj_dagster.objects.codecs import CodecChain, ObjectContext
+from dj_dagster.objects.codecs.chain import CodecChain, ObjectContext
 from dj_dagster.objects.external_pointer import ExternalPointerType
 from dj_dagster.objects.previews import ValuePreview, byte_text
 from dj_dagster.objects.stored_previews import stored_preview

@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dj_dagster.errors import ConfigurationError, ObjectError
-from dj_dagster.objects.flight import in_flight
+from dj_dagster.objects.collection import Trash, collecting, is_backed_up, sweep, sweep_unfinished
 from dj_dagster.objects.layout import FoundObject, object_root, schema_folders, schema_objects
-from dj_dagster.objects.registry import Registration
-from dj_dagster.objects.store import Stat, Store
-from dj_dagster.objects.sweeping import collecting, is_backed_up, sweep, sweep_unfinished
-from dj_dagster.objects.trash import Trash
+from dj_dagster.objects.store_users import Registration
+from dj_dagster.objects.stores.store import Stat, Store, in_flight
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.garbage.marking import Marks, marks
 from dj_dagster.relational.garbage.owners import check_owner, claim_schema

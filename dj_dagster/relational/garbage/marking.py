@@ -26,10 +26,10 @@ from dj_dagster.errors import (
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import Family
-from dj_dagster.objects.codecs import CodecChain
+from dj_dagster.objects.codecs.chain import CodecChain
 from dj_dagster.objects.external_pointer import ExternalPointerType
-from dj_dagster.objects.store import Store, checked_path
-from dj_dagster.objects.stores import Stores
+from dj_dagster.objects.stores.store import Store, checked_path
+from dj_dagster.objects.stores.stores import Stores
 from dj_dagster.relational.backends.rights import Rights
 from dj_dagster.relational.database.catalog import Catalog
 from dj_dagster.relational.database.connection import Connection

@@ -1,17 +1,17 @@
 """To which databases the objects of a schema in a store belong.
 
 A database registers with a store before it writes its first object there, see
-`dj_dagster.objects.registry`: once a process, store and schema.
+`dj_dagster.objects.store_users`: once a process, store and schema.
 """
 
 from __future__ import annotations
 
 from dj_dagster.errors import ConfigurationError, ObjectError
-from dj_dagster.objects.codecs import CodecChain
+from dj_dagster.objects.codecs.chain import CodecChain
+from dj_dagster.objects.codecs.files import FilepathCodec
 from dj_dagster.objects.external_pointer import ExternalPointerCodec
-from dj_dagster.objects.filepath_codec import FilepathCodec
-from dj_dagster.objects.registry import Registration, claim, register, registrations
-from dj_dagster.objects.store import OWN_FOLDER, Store
+from dj_dagster.objects.store_users import Registration, claim, register, registrations
+from dj_dagster.objects.stores.store import OWN_FOLDER, Store
 from dj_dagster.relational.database.connection import Connection
 
 _NAMELESS = "unknown"

@@ -13,10 +13,10 @@ from dj_dagster.errors import (
 )
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.job_settings import PROVENANCE
-from dj_dagster.objects.codecs import CodecChain, ObjectContext
+from dj_dagster.objects.codecs.chain import CodecChain, ObjectContext
+from dj_dagster.objects.collection import StoredObjects
 from dj_dagster.objects.external_pointer import ExternalObject
-from dj_dagster.objects.flight import in_flight
-from dj_dagster.objects.keeping import StoredObjects
+from dj_dagster.objects.stores.store import in_flight
 from dj_dagster.relational.backends.insert_statement import DEFAULT, InsertMode
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.write_buffer import EncodedRows

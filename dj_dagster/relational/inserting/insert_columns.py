@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.types import Family
-from dj_dagster.objects.codecs import CodecChain
+from dj_dagster.objects.codecs.chain import CodecChain
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.base import Convert
 from dj_dagster.relational.database.connection import Connection

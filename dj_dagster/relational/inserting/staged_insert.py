@@ -9,10 +9,10 @@ from typing import IO, Any, Protocol
 from dj_dagster.errors import DataJointError, QueryError
 from dj_dagster.model.heading import Heading
 from dj_dagster.model.names import TableName
-from dj_dagster.objects.addressing import object_path
-from dj_dagster.objects.manifest import manifest_path
-from dj_dagster.objects.object_codec import ObjectCodec, published
-from dj_dagster.objects.store import Store
+from dj_dagster.objects.checksums import manifest_path
+from dj_dagster.objects.codecs.files import ObjectCodec, published
+from dj_dagster.objects.layout import object_path
+from dj_dagster.objects.stores.store import Store
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.garbage.owners import register_writer
 

@@ -13,8 +13,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
 from dj_dagster.errors import MissingExternalFile
-from dj_dagster.objects.checksums import placed
-from dj_dagster.objects.manifest import Manifest
+from dj_dagster.objects.checksums import Manifest, placed
 
 
 class VerifiedStore(WrapperStore[Any]):

@@ -7,17 +7,14 @@ from typing import Any
 
 from dj_dagster.errors import DefinitionError, ObjectError
 from dj_dagster.local_files import make_folder
-from dj_dagster.objects.blob import is_packed, pack, unpack
-from dj_dagster.objects.blob_summary import blob_summary
-from dj_dagster.objects.codec import Codec, ObjectContext
+from dj_dagster.objects.blob.packing import blob_summary, is_packed, pack, unpack
+from dj_dagster.objects.codecs.codec import Codec, Key, ObjectContext, known, reference_text
 from dj_dagster.objects.content import get_content, put_content
 from dj_dagster.objects.previews import byte_text
-from dj_dagster.objects.reference import reference_text
-from dj_dagster.objects.schema_codec import Key, known
 
 
 class BlobCodec(Codec, register=False):
-    """Python values and arrays, packed; see `dj_dagster.objects.blob`."""
+    """Python values and arrays, packed; see `dj_dagster.objects.blob.packing`."""
 
     name = "blob"
     concurrent = True

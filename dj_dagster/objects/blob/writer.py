@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from dj_dagster.errors import BlobError
-from dj_dagster.objects.blob_format import (
+from dj_dagster.objects.blob.format import (
     COMPLEX_PARTS,
     DTYPE_IDS,
     MAX_DEPTH,

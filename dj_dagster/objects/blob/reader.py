@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dj_dagster.errors import BlobError
-from dj_dagster.objects.blob_format import (
+from dj_dagster.objects.blob.format import (
     BOOL_ID,
     CHAR_ID,
     DEFAULT_LIMITS,

@@ -1,4 +1,4 @@
-"""Finding the codecs of a type, and running values through them.
+"""The codecs of a type: found by name, and run one after the other.
 
 A codec's type may be another codec, so a value passes a chain of them: ``<blob@raw>`` packs, then
 ``<hash@raw>`` stores the bytes and leaves a reference, which the ``json`` column holds.
@@ -23,8 +23,10 @@ from dj_dagster.errors import (
     ObjectError,
 )
 from dj_dagster.model.types import AttributeType, Family, parse_type
-from dj_dagster.objects.builtin_codecs import BUILTIN_CODECS
-from dj_dagster.objects.codec import Codec, ObjectContext
+from dj_dagster.objects.codecs.arrays import NpyCodec, ZarrCodec
+from dj_dagster.objects.codecs.bytes import AttachCodec, BlobCodec, HashCodec
+from dj_dagster.objects.codecs.codec import Codec, ObjectContext
+from dj_dagster.objects.codecs.files import FilepathCodec, ObjectCodec
 from dj_dagster.objects.external_pointer import KINDS, ExternalPointerCodec, ExternalPointerType
 
 __all__ = ["Codec", "CodecChain", "CodecRegistry", "ObjectContext"]
@@ -293,3 +295,15 @@ def _located(codec: Codec, context: ObjectContext) -> Generator[None]:
     except Exception as error:
         error.add_note(f"In codec {codec} of {context.place}.")
         raise
+
+
+BUILTIN_CODECS: tuple[type[Codec], ...] = (
+    BlobCodec,
+    HashCodec,
+    AttachCodec,
+    ObjectCodec,
+    NpyCodec,
+    FilepathCodec,
+    ZarrCodec,
+)
+"""What every `CodecRegistry` starts with."""

@@ -7,17 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.objects.azure_store import AzureStore
-from dj_dagster.objects.file_store import FileStore
-from dj_dagster.objects.gcs_store import GcsStore
 from dj_dagster.objects.storage_adapter import (
     AdapterStore,
     AdapterStoreSettings,
     get_storage_adapter,
     read_adapter_settings,
 )
-from dj_dagster.objects.store import Store
-from dj_dagster.objects.store_settings import (
+from dj_dagster.objects.stores.bucket_store import AzureStore, GcsStore
+from dj_dagster.objects.stores.file_store import FileStore
+from dj_dagster.objects.stores.store import Store
+from dj_dagster.objects.stores.store_settings import (
     PROTOCOLS,
     AnyStoreSettings,
     FileStoreSettings,
@@ -144,7 +143,7 @@ def open_store(name: str, settings: AnyStoreSettings | AdapterStoreSettings) -> 
     # Each client is an extra of its own.
     try:
         if isinstance(settings, S3StoreSettings):
-            from dj_dagster.objects.s3_store import S3Store
+            from dj_dagster.objects.stores.s3_store import S3Store
 
             return S3Store(name, settings)
         if isinstance(settings, GcsStoreSettings):

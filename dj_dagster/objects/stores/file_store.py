@@ -17,8 +17,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from dj_dagster.errors import MissingExternalFile, ObjectError
 from dj_dagster.local_files import make_folder
-from dj_dagster.objects.store import OWN_FOLDER, Stat, Store, Take, checked_path, ignore
-from dj_dagster.objects.store_settings import FileStoreSettings
+from dj_dagster.objects.stores.store import OWN_FOLDER, Stat, Store, Take, checked_path, ignore
+from dj_dagster.objects.stores.store_settings import FileStoreSettings
 
 _TEMPORARY = ".writing-"
 _TRIES = 20

@@ -11,11 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from dj_dagster.errors import ChecksumError, MissingExternalFile, ObjectError
-from dj_dagster.objects.checksums import Written, placed, told
-from dj_dagster.objects.flight import in_flight
-from dj_dagster.objects.manifest import Manifest, files_crc32, get_manifest
-from dj_dagster.objects.reference import read_reference
-from dj_dagster.objects.store import Store, checked_path
+from dj_dagster.objects.checksums import Manifest, Written, files_crc32, get_manifest, placed, told
+from dj_dagster.objects.codecs.codec import read_reference
+from dj_dagster.objects.stores.store import Store, checked_path, in_flight
 
 
 @dataclass(frozen=True, eq=False)

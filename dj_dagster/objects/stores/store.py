@@ -1,17 +1,19 @@
-"""What every object store can do."""
+"""The protocol of object stores, and work on many of their objects at once."""
 
 from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from dj_dagster.errors import MissingExternalFile, ObjectError
-from dj_dagster.objects.flight import in_flight
-from dj_dagster.objects.store_settings import StoreSettings
+from dj_dagster.objects.stores.store_settings import StoreSettings
 
 _ACCOUNT = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 OWN_FOLDER = ".dj_dagster"
@@ -210,3 +212,39 @@ def without_account(text: str) -> str:
     'GET http://***@proxy:8080/lab failed'
     """
     return _ACCOUNT.sub("***", text)
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+IN_FLIGHT = 16
+"""Objects that are on their way at once."""
+
+
+def in_flight(work: Callable[[T], R], items: Iterable[T], at_once: int = IN_FLIGHT) -> Iterator[R]:
+    """Do the same with all items, several at once, and yield the results in the items' order.
+
+    Items are taken as results are asked for, so that no more than twice `at_once` results wait in
+    memory. An error is raised where its item's result would be; the items after those that are on
+    their way are then left alone.
+
+    Examples
+    --------
+    >>> list(in_flight(lambda number: number * 2, [1, 2, 3]))
+    [2, 4, 6]
+    """
+    rest = iter(items)
+    first = list(islice(rest, 2))
+    if len(first) < 2:
+        yield from map(work, first)
+        return
+    with ThreadPoolExecutor(at_once, thread_name_prefix="dj-objects") as pool:
+        waiting: deque[Future[R]] = deque(pool.submit(work, item) for item in first)
+        waiting.extend(pool.submit(work, item) for item in islice(rest, 2 * at_once - 2))
+        try:
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(work, item) for item in islice(rest, 1))
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,17 +1,21 @@
-"""The protocol of codecs: how values of one kind become what a column can hold, and back."""
+"""The protocol of codecs, the base of those whose objects are named by row, and references."""
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from dj_dagster.errors import ObjectError
-from dj_dagster.objects.blob_format import DEFAULT_LIMITS, ReadLimits
-from dj_dagster.objects.reference import read_reference
-from dj_dagster.objects.stores import Stores
+from dj_dagster.errors import DefinitionError, ObjectError
+from dj_dagster.objects.blob.format import DEFAULT_LIMITS, ReadLimits
+from dj_dagster.objects.layout import object_path
+from dj_dagster.objects.previews import byte_text
+from dj_dagster.objects.stores.store import Store
+from dj_dagster.objects.stores.stores import Stores
 
 
 @runtime_checkable
@@ -53,7 +57,7 @@ class Codec(ABC):
     default_store: ClassVar[str] = "default"
     listed: ClassVar[bool] = True
     instance: ClassVar[Codec]
-    """The object that is used; see `dj_dagster.objects.codecs.shared`."""
+    """The object that is used; see `dj_dagster.objects.codecs.chain.shared`."""
 
     concurrent: ClassVar[bool] = False
     """Whether values of a store may be encoded and decoded in several threads at once."""
@@ -157,3 +161,118 @@ class ObjectContext:
     def get(self, name: str, default: Any = None) -> Any:
         """Return a field as ``context[name]`` does, `default` if there is none."""
         return getattr(self, "attribute" if name == "field" else name, default)
+
+
+Key = Mapping[str, Any] | None
+
+
+class SchemaCodec(Codec, register=False):
+    """A codec that keeps each value as an object of its own, ``<name@store>``.
+
+    Subclasses write to `new_object` in `encode`, and find the object again by `stored_object`.
+    """
+
+    def get_dtype(self, is_store: bool) -> str:
+        """Return the type of a reference."""
+        if not is_store:
+            raise DefinitionError(
+                f"<{self.name}> requires @, as it keeps objects in a store: write <{self.name}@> "
+                f"for the default store, or <{self.name}@name>."
+            )
+        return "json"
+
+    def new_object(
+        self, context: ObjectContext | None, store_name: str | None, ext: str = ""
+    ) -> tuple[Store, str]:
+        """Return the store and a path that nothing uses yet for a value.
+
+        Parameters
+        ----------
+        ext
+            Extension of the path, with its dot.
+        """
+        place = known(context)
+        store = place.stores.get(store_name)
+        path = object_path(
+            store.settings, place.schema, place.table, place.attribute, place.key, ext
+        )
+        return store, path
+
+    def stored_object(
+        self, context: ObjectContext | None, stored: object
+    ) -> tuple[Store, Mapping[str, Any]]:
+        """Return the store of a reference, and the reference's fields.
+
+        Raises
+        ------
+        ObjectError
+            If it is no reference.
+        """
+        fields = read_reference(stored)
+        return known(context).stores.get(fields.get("store"), self.default_store), fields
+
+    def describe(self, stored: Any, size: int | None = None) -> str | None:
+        """Return what a reference says of its object: what it is, how large, where."""
+        return reference_text(stored)
+
+
+def known(context: ObjectContext | None) -> ObjectContext:
+    """Return the context of an attribute.
+
+    Raises
+    ------
+    ObjectError
+        If there is none.
+    """
+    if context is None:
+        raise ObjectError("Built-in codecs work in the context of an attribute; none was given.")
+    return context
+
+
+def now() -> str:
+    """Return the time as references hold it, UTC."""
+    return datetime.now(UTC).isoformat()
+
+
+def read_reference(reference: object) -> Mapping[str, Any]:
+    """Return a reference's fields, its `path` among them.
+
+    Raises
+    ------
+    ObjectError
+        If it is not one.
+    """
+    fields: Any = reference
+    if isinstance(reference, str | bytes):
+        try:
+            fields = json.loads(reference)
+        except (ValueError, RecursionError) as error:
+            raise ObjectError(f"{reference!r:.80} is not a reference to an object.") from error
+    if not isinstance(fields, Mapping) or not isinstance(fields.get("path"), str):
+        raise ObjectError(f"{reference!r:.80} is not a reference to an object: it has no path.")
+    return fields
+
+
+def reference_text(reference: object) -> str:
+    """Return the words for an object that a reference names: what it is, how large, where.
+
+    Raises
+    ------
+    ObjectError
+        If it is no reference.
+
+    Examples
+    --------
+    >>> reference_text({"path": "a/b.h5", "store": "raw", "ext": ".h5", "size": 1200})
+    '.h5 file, 1.2 kB in raw'
+    """
+    fields = read_reference(reference)
+    ext, count, size = fields.get("ext"), fields.get("item_count"), fields.get("size")
+    what = f"{ext} " if ext else ""
+    if fields.get("is_dir"):
+        what += "folder" if count is None else f"folder of {count} file{'s' * (count != 1)}"
+    elif "hash" not in fields:
+        what += "file"
+    amount = [] if size is None else [byte_text(int(size))]
+    place = f" in {fields['store']}" if fields.get("store") else ""
+    return ", ".join([*filter(None, [what]), *amount]) + place

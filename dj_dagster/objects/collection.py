@@ -1,20 +1,28 @@
-"""Removing objects beside writers: one collector at a time, and never what has become young."""
+"""Removal of objects beside writers: the collector's sign, young objects, the trash.
+
+An object lies at ``.dj_dagster/trash/{schema}/`` under the path that it had, and is as old as it
+has been there. Nothing else looks there: who needs content again writes it anew, beside or before
+the copy in the trash.
+"""
 
 from __future__ import annotations
 
 import secrets
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
 
 from dj_dagster.errors import DataJointError, MissingExternalFile, ObjectError
+from dj_dagster.objects import content
+from dj_dagster.objects.checksums import manifest_path
 from dj_dagster.objects.content import collecting_path
-from dj_dagster.objects.flight import in_flight
 from dj_dagster.objects.layout import FoundObject, schema_folders
-from dj_dagster.objects.registry import registry_folder
-from dj_dagster.objects.store import OWN_FOLDER, Store
-from dj_dagster.objects.trash import Trash, trash_folder
+from dj_dagster.objects.store_users import registry_folder
+from dj_dagster.objects.stores.store import OWN_FOLDER, Stat, Store, in_flight
+from dj_dagster.objects.stores.stores import Stores
 
 BATCH = 200
 """Objects that are looked at once more and then removed, at a time."""
@@ -185,3 +193,131 @@ def _is_old(store: Store, found: FoundObject, cutoff: float) -> bool:
     except MissingExternalFile:
         # A writer may be storing it anew.
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObjects:
+    """The references of objects that a writer has just written, or found in their store."""
+
+    references: tuple[Mapping[str, Any], ...]
+    since: float = field(default_factory=time.monotonic)
+
+    def keep(self, stores: Stores) -> None:
+        """Make the objects young again, if that is long ago; to be called before their rows go in.
+
+        Raises
+        ------
+        ObjectError
+            If one is gone. Running the same again stores it again.
+        """
+        if time.monotonic() - self.since <= content.RENEW_AFTER:
+            return
+        for _ in in_flight(lambda reference: _keep(stores, reference), self.references):
+            pass
+
+
+def _keep(stores: Stores, reference: Mapping[str, Any]) -> None:
+    store = stores.get(reference.get("store"))
+    path = str(reference["path"])
+    if not is_managed(store, path):
+        return
+    try:
+        store.renew(_file_of(store, path, is_folder=bool(reference.get("is_dir"))))
+    except MissingExternalFile as error:
+        raise ObjectError(
+            f"{store.url(path)} has vanished since it was written for a row that is not committed "
+            "yet. Was a collector run with too short a grace period? Insert the row again."
+        ) from error
+
+
+def is_managed(store: Store, path: str) -> bool:
+    """Whether an object comes and goes with its row; others are users' own files."""
+    settings = store.settings
+    folders = (settings.hash_prefix, settings.schema_prefix)
+    return path.startswith(tuple(f"{folder.strip('/')}/" for folder in folders))
+
+
+def _file_of(store: Store, path: str, *, is_folder: bool) -> str:
+    """Return a file whose youth keeps the whole object."""
+    if not is_folder:
+        return path
+    manifest = manifest_path(path)
+    if store.exists(manifest):
+        return manifest
+    # One that was staged has none.
+    found = next(store.list(path), None)
+    if found is None:
+        raise store.missing(path)
+    return found
+
+
+class Trash:
+    """The trash of one schema.
+
+    Whoever changes it shows the sign of `dj_dagster.objects.collection.collecting` meanwhile.
+    """
+
+    def __init__(self, store: Store, schema: str) -> None:
+        self._store = store
+        self._folder = trash_folder(schema)
+
+    def files(self) -> list[Stat]:
+        """Return what is there; `modified` tells when it came."""
+        return list(self._store.scan(self._folder))
+
+    def original(self, file: Stat) -> str:
+        """Return the path that a file had, and gets back."""
+        return file.path.removeprefix(f"{self._folder}/")
+
+    def take(self, paths: Iterable[str]) -> None:
+        """Move files of the store here, those that are still there."""
+
+        def move(path: str) -> None:
+            with suppress(MissingExternalFile):
+                self._store.move(path, f"{self._folder}/{path}")
+
+        for _ in in_flight(move, paths):
+            pass
+
+    def put_back(self, files: Sequence[Stat]) -> None:
+        """Move files to where they were; they are as young there as if they were just written.
+
+        What has been written anew meanwhile stays.
+        """
+
+        def move(file: Stat) -> None:
+            path = self.original(file)
+            if self._store.exists(path):
+                self._store.delete(file.path)
+            else:
+                self._store.move(file.path, path)
+
+        for _ in in_flight(move, files):
+            pass
+        self._store.tidy(self._folder)
+
+    def empty(self, files: Sequence[Stat]) -> None:
+        """Delete files for good."""
+        self._store.delete_many([file.path for file in files])
+        self._store.tidy(self._folder)
+
+    def of_objects(self, paths: Collection[str]) -> list[Stat]:
+        """Return the files that belong to objects, a folder's with the list of them."""
+        wanted = set(paths)
+        if not wanted:
+            return []
+        return [
+            file for file in self.files() if not wanted.isdisjoint(_owners(self.original(file)))
+        ]
+
+
+def trash_folder(schema: str) -> str:
+    """Return where the trash of a schema lies."""
+    return f"{OWN_FOLDER}/trash/{schema}"
+
+
+def _owners(path: str) -> set[str]:
+    """Return the objects that a file may belong to: itself, a folder, or what it lists."""
+    parts = path.split("/")
+    folders = {"/".join(parts[:end]) for end in range(1, len(parts) + 1)}
+    return folders | {path.removesuffix(manifest_path(""))}

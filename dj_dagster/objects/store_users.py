@@ -1,4 +1,4 @@
-"""Which databases use a store: each leaves a record there before it writes its first object.
+"""Databases that use a store: each leaves a record there before it writes its first object.
 
 A record lies at ``.dj_dagster/databases/{schema}/{identity}``, beside the sections that DataJoint
 knows, so that neither its readers nor its collector meet it. Each database has a file of its own,
@@ -14,7 +14,7 @@ from typing import Any
 
 from dj_dagster.errors import ObjectError
 from dj_dagster.objects.layout import schema_folders, schema_objects
-from dj_dagster.objects.store import OWN_FOLDER, Store
+from dj_dagster.objects.stores.store import OWN_FOLDER, Store
 
 
 @dataclass(frozen=True, slots=True)

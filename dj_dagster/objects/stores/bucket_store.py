@@ -1,21 +1,28 @@
-"""What the stores have in common that are reached through an fsspec file system."""
+"""Stores reached through an fsspec file system: their base, Azure and Google Cloud Storage."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, NoReturn
 from urllib.parse import quote
 
 from pydantic import SecretStr
 
 from dj_dagster.errors import ConfigurationError, DataJointError, ObjectError, TransientError
-from dj_dagster.objects.store import OWN_FOLDER, Stat, Store, checked_path, without_account
-from dj_dagster.objects.store_settings import StoreSettings
+from dj_dagster.objects.stores.store import OWN_FOLDER, Stat, Store, checked_path, without_account
+from dj_dagster.objects.stores.store_settings import (
+    AzureStoreSettings,
+    GcsStoreSettings,
+    StoreSettings,
+)
 
 _TIMES = ("LastModified", "mtime", "last_modified", "updated", "created")
 
@@ -251,3 +258,111 @@ def _modified(info: Mapping[str, Any]) -> float:
     if value is None:
         raise ObjectError(f"The store does not say how old {info.get('name')} is.")
     return float(value)
+
+
+_NOT_FOUND = 404
+_REFUSED = (401, 403)
+_SECRET_PARTS = ("AccountKey=", "SharedAccessSignature=")
+
+
+class AzureStore(BucketStore):
+    """A container of Azure Blob Storage; making one raises ImportError without adlfs."""
+
+    scheme = "abfs"
+
+    def __init__(self, name: str, settings: AzureStoreSettings) -> None:
+        super().__init__(name, settings, settings.container)
+        self._azure = settings
+        self._package: Any = import_module("adlfs")
+        errors: Any = import_module("azure.core.exceptions")
+        self.refusals = (PermissionError, errors.ClientAuthenticationError)
+        self.failures = (OSError, errors.AzureError)
+
+    @property
+    def server(self) -> str:
+        """The account's name."""
+        return f"Azure account '{self._azure.account_name or 'of the connection string'}'"
+
+    @property
+    def credentials(self) -> str:
+        """The settings that hold the credentials."""
+        return "account_name, account_key and connection_string"
+
+    @property
+    def secrets(self) -> list[str]:
+        """The key, and of a connection string its parts."""
+        parts = [part for text in super().secrets for part in [text, *text.split(";")]]
+        values = (part.partition("=")[2] for part in parts if part.startswith(_SECRET_PARTS))
+        return [*super().secrets, *filter(None, values)]
+
+    def understood(self, error: Exception) -> Exception:
+        """Go by the status of the answer, which the client tells apart by far fewer classes."""
+        status = getattr(error, "status_code", None)
+        if status == _NOT_FOUND:
+            return FileNotFoundError(str(error))
+        return PermissionError(str(error)) if status in _REFUSED else error
+
+    def duplicate(self, key: str, other: str) -> None:
+        """Copy by way of this machine: the service copies when it likes, after it has answered."""
+        with TemporaryDirectory() as folder:
+            file = f"{folder}/object"
+            self.filesystem.get_file(key, file)
+            self.filesystem.put_file(file, other, overwrite=True)
+
+    def connect(self) -> Any:
+        """Return a client of the account."""
+        key, text = self._azure.account_key, self._azure.connection_string
+        given = {
+            "account_name": self._azure.account_name,
+            "account_key": key and key.get_secret_value(),
+            "connection_string": text and text.get_secret_value(),
+        }
+        return self._package.AzureBlobFileSystem(
+            # An option that is None could not be written as JSON, as zarr does to copy a client.
+            **{name: value for name, value in given.items() if value is not None},
+            use_listings_cache=False,
+            skip_instance_cache=True,
+        )
+
+
+class GcsStore(BucketStore):
+    """A bucket of Google Cloud Storage; making one raises ImportError without gcsfs."""
+
+    scheme = "gs"
+
+    def __init__(self, name: str, settings: GcsStoreSettings) -> None:
+        super().__init__(name, settings, settings.bucket)
+        self._gcs = settings
+        # Not what gcsfs itself names first: that asks over gRPC what kind each bucket is, which
+        # costs a minute where a server has no such thing, and means nothing to flat names.
+        self._package: Any = import_module("gcsfs").core
+        client_error: Any = import_module("aiohttp").ClientError
+        self.refusals = (PermissionError, import_module("google.auth.exceptions").GoogleAuthError)
+        http_error: Any = import_module("gcsfs.retry").HttpError
+        self.failures = (OSError, http_error, client_error, asyncio.TimeoutError)
+
+    @property
+    def server(self) -> str:
+        """The service's name."""
+        return "Google Cloud Storage"
+
+    @property
+    def credentials(self) -> str:
+        """The settings that hold the credentials."""
+        return "token and project"
+
+    @property
+    def secrets(self) -> list[str]:
+        """The token, unless it is a file's path or one of gcsfs's words, which people must see."""
+        return [text for text in super().secrets if not (text.isalpha() or Path(text).suffix)]
+
+    def connect(self) -> Any:
+        """Return a client of the service."""
+        token = self._gcs.token
+        return self._package.GCSFileSystem(
+            project=self._gcs.project,
+            token=token and token.get_secret_value(),
+            cache_timeout=0,
+            use_listings_cache=False,
+            skip_instance_cache=True,
+        )

@@ -1,0 +1,1 @@
+"""DataJoint's format of packed values."""

@@ -1,0 +1,1 @@
+"""Codecs: Python values as column values and objects in stores."""

@@ -1,0 +1,288 @@
+"""The codecs of files in stores: ``<filepath@store>`` and ``<object@store>``."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import Any
+
+from dj_dagster.errors import InvalidValueError
+from dj_dagster.objects.checksums import Manifest, Written, files_crc32, put_manifest
+from dj_dagster.objects.codecs.codec import Key, ObjectContext, SchemaCodec, known, now
+from dj_dagster.objects.codecs.object_ref import ObjectRef, StagedObject
+from dj_dagster.objects.stores.store import OWN_FOLDER, Store, checked_path, in_flight
+
+
+class FilepathCodec(SchemaCodec, register=False):
+    """A file or folder of the user's, given by its path in the store: verified, never changed."""
+
+    name = "filepath"
+    concurrent = True
+    lazy = True
+    default_store = "filepath_default"
+
+    def validate(self, value: Any) -> None:
+        """Accept paths."""
+        if not isinstance(value, str | os.PathLike):
+            raise TypeError(f"<filepath@> holds a path in its store, not {type(value).__name__}")
+
+    def encode(
+        self,
+        value: Any,
+        *,
+        key: Key = None,
+        store_name: str | None = None,
+        context: ObjectContext | None = None,
+    ) -> dict[str, Any]:
+        """Return the reference of what is there, which is read in full for its checksum."""
+        store = known(context).stores.get(store_name, self.default_store)
+        path = _managed_by_users(store, _relative(store, os.fspath(value)))
+        files = [path] if store.exists(path) else list(store.list(path))
+        if not files:
+            raise InvalidValueError(
+                f"There is no file {store.url(path)} in store '{store.name}': put it there first."
+            )
+        found = dict(
+            zip(files, in_flight(lambda file: Written.from_store(store, file), files), strict=True)
+        )
+        fields = {"path": path, "store": store.name, "timestamp": now()}
+        if files == [path]:
+            return {**fields, **found[path].fields, "is_dir": False}
+        names = [(file.removeprefix(f"{path}/"), written) for file, written in found.items()]
+        return {
+            **fields,
+            "size": sum(written.size or 0 for written in found.values()),
+            "is_dir": True,
+            "item_count": len(files),
+            "files_crc32": files_crc32(names),
+        }
+
+    def decode(
+        self, stored: Any, *, key: Key = None, context: ObjectContext | None = None
+    ) -> ObjectRef:
+        """Return the handle of a file or folder; nothing is read yet."""
+        store, fields = self.stored_object(context, stored)
+        return ObjectRef.of(fields, store, known(context).place, listed=False)
+
+
+def _relative(store: Store, path: str) -> str:
+    """Return a path in the store; of a local store absolute paths are understood too."""
+    root = store.local_path("x")
+    if root is not None and PurePath(path).is_absolute():
+        try:
+            return Path(path).relative_to(root.parent).as_posix()
+        except ValueError:
+            raise InvalidValueError(
+                f"{path} does not lie in store '{store.name}' at {store.url()}."
+            ) from None
+    return checked_path(path)
+
+
+def _managed_by_users(store: Store, path: str) -> str:
+    settings = store.settings
+    for prefix in (settings.hash_prefix, settings.schema_prefix, OWN_FOLDER):
+        if f"{path}/".startswith(f"{prefix.strip('/')}/"):
+            raise InvalidValueError(
+                f"{path} lies in the folder {prefix} of store '{store.name}', where objects come "
+                "and go with their rows: keep your own files elsewhere."
+            )
+    own = (settings.filepath_prefix or "").strip("/")
+    if own and not path.startswith(f"{own}/"):
+        raise InvalidValueError(
+            f"{path} does not lie in {own}/, where store '{store.name}' keeps users' files "
+            "(its setting filepath_prefix)."
+        )
+    return path
+
+
+_STREAMS = (io.BufferedIOBase, io.RawIOBase)
+
+
+class ObjectCodec(SchemaCodec, register=False):
+    """A file or folder, given by its path, or bytes; fetched as `ObjectRef`.
+
+    ``(".bin", data)`` gives bytes, or what a stream has left to read, the extension of a file.
+    """
+
+    name = "object"
+    takes_path = True
+    concurrent = True
+    lazy = True
+
+    def validate(self, value: Any) -> None:
+        """Accept bytes, and the path of a file or folder that exists."""
+        if isinstance(value, bytes | bytearray | memoryview | StagedObject) or _is_named(value):
+            return
+        if not isinstance(value, str | os.PathLike):
+            raise TypeError(
+                f"<object@> holds the path of a file or folder, or bytes, not "
+                f"{type(value).__name__}"
+            )
+        if not Path(value).exists():
+            raise ValueError(f"the file or folder {os.fspath(value)!r} was not found")
+        if not Path(value).is_file() and not Path(value).is_dir():
+            raise ValueError(f"{os.fspath(value)!r} is neither a file nor a folder")
+
+    def encode(
+        self,
+        value: Any,
+        *,
+        key: Key = None,
+        store_name: str | None = None,
+        context: ObjectContext | None = None,
+    ) -> dict[str, Any]:
+        """Copy a file or folder into the store and return its reference."""
+        if isinstance(value, StagedObject):
+            return value.to_json()
+        ext, value = value if _is_named(value) else ("", value)
+        if isinstance(value, _STREAMS):
+            value = value.read() or b""
+        if isinstance(value, bytes | bytearray | memoryview):
+            store, path = self.new_object(context, store_name, ext)
+            data = bytes(value)
+            store.put(path, data)
+            return _file_ref(store, path, ext, Written.from_bytes(data)).to_json()
+        source = Path(value)
+        store, path = self.new_object(context, store_name, source.suffix)
+        if source.is_dir():
+            return _put_folder(store, path, source).to_json()
+        return _file_ref(store, path, source.suffix, _put_file(store, path, source)).to_json()
+
+    def decode(
+        self, stored: Any, *, key: Key = None, context: ObjectContext | None = None
+    ) -> ObjectRef:
+        """Return the handle of a file or folder; nothing is read yet."""
+        store, fields = self.stored_object(context, stored)
+        return ObjectRef.of(fields, store, known(context).place)
+
+
+def _is_named(value: Any) -> bool:
+    """Return whether a value is bytes, or a stream of them, with the extension of their file."""
+    match value:
+        case (str(ext), bytes() | bytearray() | memoryview()):
+            pass
+        case (str(ext), stream) if isinstance(stream, _STREAMS):
+            pass
+        case _:
+            return False
+    return ext.startswith(".") and not set(ext) & set("/\\\0")
+
+
+def published(store: Store, path: str, ext: str | None) -> StagedObject:
+    """Return the reference of what was written in place, after the list of a folder's files.
+
+    All is read once for its checksums.
+
+    Raises
+    ------
+    MissingExternalFile
+        If nothing was written.
+    """
+    store.settle(path)
+    if store.exists(path):
+        written = Written.from_store(store, path)
+        return StagedObject(path, store, written.size, ext, timestamp=now(), crc32=written.crc32)
+    paths = sorted(store.list(path))
+    if not paths:
+        raise store.missing(path)
+    found = in_flight(lambda file: Written.from_store(store, file), paths)
+    files = {
+        file.removeprefix(f"{path}/"): written for file, written in zip(paths, found, strict=True)
+    }
+    return StagedObject(**_listed(store, path, ext, Manifest(files)))
+
+
+def _put_file(store: Store, path: str, file: Path) -> Written:
+    written = Written.from_file(file)
+    store.put_file(path, file)
+    return written
+
+
+def _file_ref(store: Store, path: str, ext: str | None, written: Written) -> ObjectRef:
+    return ObjectRef(path, store, written.size, ext or None, timestamp=now(), crc32=written.crc32)
+
+
+def _put_folder(store: Store, path: str, folder: Path) -> ObjectRef:
+    """Copy a folder's files, and after them the list of what it has."""
+    files, empty = folder_content(folder)
+
+    def put(name: str) -> Written:
+        return _put_file(store, f"{path}/{name}", folder / name)
+
+    found = dict(zip(files, in_flight(put, files), strict=True))
+    return ObjectRef(**_listed(store, path, folder.suffix or None, Manifest(found, tuple(empty))))
+
+
+def _listed(store: Store, path: str, ext: str | None, content: Manifest) -> dict[str, Any]:
+    """Write the list of a folder's files; return the fields of the folder's handle."""
+    written = now()
+    return {
+        "path": path,
+        "location": store,
+        "size": content.size,
+        "ext": ext,
+        "is_dir": True,
+        "item_count": len(content.files),
+        "timestamp": written,
+        "crc32": put_manifest(store, path, content, written),
+    }
+
+
+def folder_content(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the paths in a folder of all its files, and of its empty folders.
+
+    Links to what is in the folder count as what they lead to.
+
+    Raises
+    ------
+    InvalidValueError
+        Naming what cannot be kept: a link that is broken, leads out of the folder or back to a
+        folder that it is in, a socket, a pipe, a device.
+    """
+    files: list[str] = []
+    empty: list[str] = []
+    root = folder.resolve()
+    for path in _visited(folder, root, (root,)):
+        names = empty if path.is_dir() else files
+        names.append(path.relative_to(folder).as_posix())
+    return files, empty
+
+
+def _visited(folder: Path, root: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """Yield files and empty folders, sorted."""
+    for path in sorted(folder.iterdir()):
+        target = _target(path, root, above)
+        if target.is_dir():
+            if not any(os.scandir(target)):
+                yield path
+            yield from _visited(path, root, (*above, target))
+        elif stat.S_ISREG(target.stat().st_mode):
+            yield path
+        else:
+            raise InvalidValueError(
+                f"{path} is no file but a pipe, a socket or a device, which a store cannot keep: "
+                "remove it from the folder first."
+            )
+
+
+def _target(path: Path, root: Path, above: tuple[Path, ...]) -> Path:
+    if not path.is_symlink():
+        return path.resolve()
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise InvalidValueError(
+            f"{path} is a broken link, to {path.readlink()}: mend or remove it first."
+        ) from error
+    if not target.is_relative_to(root):
+        raise InvalidValueError(
+            f"{path} is a link that leads out of the folder, to {target}: put a copy in its place."
+        )
+    if target in above:
+        raise InvalidValueError(
+            f"{path} is a link back to {target}, which it lies in: remove it first."
+        )
+    return target
