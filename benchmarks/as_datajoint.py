@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from types import CodeType, ModuleType
 
 import dj_dagster
-from dj_dagster.old_modules import OLD_MODULES, old_module
+from dj_dagster.compat.modules import OLD_MODULES, old_module
 
 
 class InPlace(MetaPathFinder, Loader):
@@ -37,7 +37,7 @@ class InPlace(MetaPathFinder, Loader):
         """Return the module that stands for it."""
         _, _, name = spec.name.partition(".")
         if name == "cli":
-            return import_module("dj_dagster.old_cli")
+            return import_module("dj_dagster.compat.cli")
         return old_module(name) if name else dj_dagster
 
     def exec_module(self, module: ModuleType) -> None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from dj_dagster import defaults
 from dj_dagster import errors as errors
 from dj_dagster.admin import kill, set_password
-from dj_dagster.compat import AttributeAdapter, key, key_hash
+from dj_dagster.compat.modules import OLD_MODULES, install_modules, old_module, replace_datajoint
+from dj_dagster.compat.spellings import AttributeAdapter, key, key_hash
 from dj_dagster.default_connection import Connection
 from dj_dagster.default_connection import public_config as _public_config
 from dj_dagster.defaults import (
@@ -61,12 +62,6 @@ from dj_dagster.objects.codecs.codec import SchemaCodec, SparkAdapter
 from dj_dagster.objects.codecs.object_ref import ObjectRef
 from dj_dagster.objects.storage_adapter import StorageAdapter, get_storage_adapter
 from dj_dagster.objects.stores.stores import Stores
-from dj_dagster.old_modules import (
-    OLD_MODULES,
-    install_modules,
-    old_module,
-    replace_datajoint,
-)
 from dj_dagster.relational.algebra.condition import AndList, Not
 from dj_dagster.relational.algebra.top import Top
 from dj_dagster.relational.garbage.collector import (
@@ -182,7 +177,7 @@ def __getattr__(name: str) -> Any:
         return old_module(name)
     if name == "cli":
         # The function of DataJoint's command, unless a program imports the module of ours.
-        return _import_module("dj_dagster.old_cli").cli
+        return _import_module("dj_dagster.compat.cli").cli
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

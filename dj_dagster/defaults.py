@@ -7,13 +7,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from dj_dagster.compat import OldSchema
+from dj_dagster.compat.external import ExternalMapping
+from dj_dagster.compat.jobs import JobTable, SchemaJobs
+from dj_dagster.compat.spellings import OldSchema
 from dj_dagster.default_connection import config, conn
 from dj_dagster.errors import QueryError
 from dj_dagster.model.names import TableName, Tier, parse_table_name
 from dj_dagster.objects.codecs.chain import Codec, CodecRegistry
-from dj_dagster.old_external import ExternalMapping
-from dj_dagster.old_jobs import JobTable, SchemaJobs
 from dj_dagster.relational.backup.making import BackupReport, make_backup
 from dj_dagster.relational.backup.restoring import RestoreReport, restore_backup
 from dj_dagster.relational.database.connection import Connection
@@ -103,7 +103,7 @@ class Schema(OldSchema, RelationalSchema):
 
     @property
     def external(self) -> ExternalMapping:
-        """The objects of DataJoint 0.14 by store; see `dj_dagster.old_external`."""
+        """The objects of DataJoint 0.14 by store; see `dj_dagster.compat.external`."""
         return ExternalMapping(self.connection, self.name)
 
     @property

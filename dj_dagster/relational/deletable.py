@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, overload
 
-from dj_dagster.compat import old_delete
+from dj_dagster.compat.spellings import old_delete
 from dj_dagster.model.names import TableName
 from dj_dagster.relational.algebra.algebra import Node
 from dj_dagster.relational.algebra.oversight import refuse_oversights

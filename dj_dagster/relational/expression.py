@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self, cast
 
-from dj_dagster.compat import OldQuery, old_aggr
+from dj_dagster.compat.spellings import OldQuery, old_aggr
 from dj_dagster.errors import QueryError
 from dj_dagster.relational.algebra import algebra
 from dj_dagster.relational.algebra.aggregation import aggregate

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
-from dj_dagster.compat import old_delete
+from dj_dagster.compat.connection import Adapter
+from dj_dagster.compat.spellings import old_delete
 from dj_dagster.errors import DataJointError, MissingTableError, QueryError
 from dj_dagster.model.heading import Heading
 from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
-from dj_dagster.old_connection import Adapter
 from dj_dagster.relational.algebra.algebra import Node, all_rows
 from dj_dagster.relational.asking import Confirm, question
 from dj_dagster.relational.binding import Binding
@@ -60,7 +60,7 @@ class Table(RelatedTables, Insertion, metaclass=TableMeta):
 
     @property
     def adapter(self) -> Adapter:
-        """How the database spells names; see `dj_dagster.old_connection.Adapter`."""
+        """How the database spells names; see `dj_dagster.compat.connection.Adapter`."""
         return self.connection.adapter
 
     @property

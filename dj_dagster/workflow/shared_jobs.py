@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from dj_dagster.compat import key_hash
+from dj_dagster.compat.spellings import key_hash
 from dj_dagster.errors import BlobError
 from dj_dagster.model.names import TableName
 from dj_dagster.objects.blob.packing import pack, unpack

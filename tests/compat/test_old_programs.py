@@ -16,7 +16,7 @@ def test_the_interpreter_knows_schemas(tmp_path: Path) -> None:
     connection = dj.Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}")
     schema = dj.Schema("my_lab", connection=connection)
     schema(type("Item", (dj.Manual,), {"definition": "item : int32"})).insert1((1,))
-    command = [sys.executable, "-m", "dj_dagster.old_cli", "-s", "my_lab:lab"]
+    command = [sys.executable, "-m", "dj_dagster.compat.cli", "-s", "my_lab:lab"]
     done = subprocess.run(
         command,
         input="lab.Item.keys()\nlab.schema\ndj.config['safemode']\n",

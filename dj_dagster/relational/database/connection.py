@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 
+from dj_dagster.compat.connection import OldConnection
 from dj_dagster.errors import (
     ConfigurationError,
     ConnectionFailedError,
@@ -22,7 +23,6 @@ from dj_dagster.model.job_settings import JobSettings, Provenance
 from dj_dagster.objects.blob.format import DEFAULT_LIMITS, ReadLimits
 from dj_dagster.objects.codecs.chain import CodecRegistry
 from dj_dagster.objects.stores.stores import Stores
-from dj_dagster.old_connection import OldConnection
 from dj_dagster.relational.backends import Backend, backend_for
 from dj_dagster.relational.database.catalog import Catalog
 from dj_dagster.relational.database.display import Display

@@ -11,7 +11,7 @@ from functools import partial
 from inspect import cleandoc
 from typing import Any
 
-from dj_dagster.compat import register_adapters
+from dj_dagster.compat.spellings import register_adapters
 from dj_dagster.errors import DataJointError, DefinitionError
 from dj_dagster.model.declaration import ForeignKeyDeclaration, TableDefinition
 from dj_dagster.model.job_settings import with_job_metadata, with_provenance

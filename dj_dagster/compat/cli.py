@@ -1,6 +1,6 @@
 """DataJoint's command ``dj``: an interpreter with the package, and schemas, at hand.
 
-``python -m dj_dagster.old_cli -s my_lab:lab`` and ``dj.cli([...])`` begin it.
+``python -m dj_dagster.compat.cli -s my_lab:lab`` and ``dj.cli([...])`` begin it.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Spellings of DataJoint 0.13 and 0.14 that pipelines in the wild are written in.
 
 They are mixed into the classes of today, which know nothing of them; each says in its own words
-what the old call meant. `dj_dagster.old_modules` lets packages that say ``import datajoint`` use
+what the old call meant. `dj_dagster.compat.modules` lets packages that say ``import datajoint`` use
 them too.
 
 What has no spelling of its own, such as that ``aggr`` left out the rows that nothing matches, is
-kept where the connection's `era` is that of 0.14: see `dj_dagster.old_modules.replace_datajoint`.
+kept where the connection's `era` is that of 0.14: see `dj_dagster.compat.modules.replace_datajoint`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,9 @@ from typing import Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 
+from dj_dagster.compat.adapters import AdapterCodec, AttributeAdapter, register_adapters
 from dj_dagster.errors import QueryError
 from dj_dagster.model.names import camel_case, has_underscores, snake_case
-from dj_dagster.objects.attribute_adapter import (
-    AdapterCodec,
-    AttributeAdapter,
-    register_adapters,
-)
 
 to_camel_case = camel_case
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from dj_dagster.compat import key_hash
+from dj_dagster.compat.spellings import key_hash
 from dj_dagster.errors import PopulateError
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.names import TableName

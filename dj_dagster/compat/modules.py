@@ -16,8 +16,8 @@ from dj_dagster.default_connection import config
 from dj_dagster.errors import DataJointError
 from dj_dagster.relational.database.eras import checked_era
 
-_NAMES = "dj_dagster.old_names"
-_COMPAT = "dj_dagster.compat"
+_NAMES = "dj_dagster.compat.names"
+_COMPAT = "dj_dagster.compat.spellings"
 
 _CODEC_MODULES = ("attach", "blob", "filepath", "hash", "npy", "object", "schema")
 
@@ -40,14 +40,14 @@ _SOURCES: dict[str, tuple[str, ...]] = {
     "diagram": (),
     "errors": (_NAMES,),
     "expression": ("dj_dagster.relational.expression", _NAMES),
-    "external": ("dj_dagster.old_external", _NAMES),
+    "external": ("dj_dagster.compat.external", _NAMES),
     "fetch": (_COMPAT, _NAMES),
     "gc": (),
     "hash": (_COMPAT, _NAMES),
     "hash_registry": (),
     "heading": ("dj_dagster.model.heading",),
     "instance": (),
-    "jobs": ("dj_dagster.old_jobs", _NAMES),
+    "jobs": ("dj_dagster.compat.jobs", _NAMES),
     "lineage": (),
     "logging": (),
     "migrate": (),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import UUID
 
-from dj_dagster.compat import key
+from dj_dagster.compat.spellings import key
 from dj_dagster.dependencies import extract_master
 from dj_dagster.errors import DataJointError
 from dj_dagster.model.job_settings import PROVENANCE
