@@ -14,11 +14,11 @@ from dj_dagster.default_connection import config, conn
 from dj_dagster.errors import QueryError
 from dj_dagster.model.names import TableName, Tier, parse_table_name
 from dj_dagster.objects.codecs.chain import Codec, CodecRegistry
-from dj_dagster.relational.backup.making import BackupReport, make_backup
-from dj_dagster.relational.backup.restoring import RestoreReport, restore_backup
+from dj_dagster.relational.backup.backup import BackupReport, make_backup
+from dj_dagster.relational.backup.restore import RestoreReport, restore_backup
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.diagrams import diagram
-from dj_dagster.relational.schemas import free_table, virtual
+from dj_dagster.relational.schemas import free_table, schema
 from dj_dagster.relational.schemas.reflection import PLAIN_TIERS
 from dj_dagster.relational.schemas.schema import Schema as RelationalSchema
 from dj_dagster.workflow.computed import Computed, Imported
@@ -128,10 +128,10 @@ def _is_computed(table: str) -> bool:
     return parsed is not None and parsed.tier in (Tier.IMPORTED, Tier.COMPUTED)
 
 
-class VirtualModule(virtual.VirtualModule):
+class VirtualModule(schema.VirtualModule):
     """A module with a class for each table of a schema, on the default connection if none is given.
 
-    See `dj_dagster.relational.schemas.virtual.VirtualModule`.
+    See `dj_dagster.relational.schemas.schema.VirtualModule`.
     """
 
     schema_class = Schema
@@ -212,7 +212,7 @@ def backup(
     """Copy schemas and the objects of their rows into a folder, beside writers.
 
     On the default connection if none is given; see
-    `dj_dagster.relational.backup.making.make_backup`.
+    `dj_dagster.relational.backup.backup.make_backup`.
 
     Examples
     --------
@@ -235,7 +235,7 @@ def restore(
     """Bring back a backup, the latest without a name, into an empty database and stores.
 
     Those of the default connection if none is given; see
-    `dj_dagster.relational.backup.restoring.restore_backup`.
+    `dj_dagster.relational.backup.restore.restore_backup`.
     """
     return restore_backup(
         connection or conn(),

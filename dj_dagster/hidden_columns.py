@@ -8,8 +8,8 @@ from typing import Any
 from dj_dagster.errors import DataJointError
 from dj_dagster.model.declaration import AttributeDeclaration
 from dj_dagster.model.names import TableName, Tier, parse_table_name
+from dj_dagster.relational.database.catalog import marker
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.headings import marker
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Table
 

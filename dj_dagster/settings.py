@@ -39,7 +39,7 @@ from dj_dagster.objects.blob.format import ReadLimits
 from dj_dagster.objects.stores.store_settings import StoreSettings
 from dj_dagster.objects.stores.stores import Stores
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.display import Display
+from dj_dagster.relational.database.preferences import Display
 from dj_dagster.settings_mapping import SettingsMapping, UnknownSettingError
 from dj_dagster.settings_model import Settings
 from dj_dagster.settings_sources import (

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.local_files import DATABASE, embedded_folder
-from dj_dagster.relational.database_url import NO_TLS, demands_tls, parsed_url, shown_url
+from dj_dagster.relational.database.database_url import NO_TLS, demands_tls, parsed_url, shown_url
 
 _logger = logging.getLogger(__package__)
 

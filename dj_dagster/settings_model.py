@@ -11,7 +11,7 @@ from pydantic import Field, InstanceOf, field_validator
 
 from dj_dagster.local_files import DOWNLOADS, FOLDER
 from dj_dagster.objects.blob.format import DEFAULT_LIMITS
-from dj_dagster.relational.database.eras import Era
+from dj_dagster.relational.database.catalog import Era
 from dj_dagster.settings_database import DatabaseSettings, Section
 
 

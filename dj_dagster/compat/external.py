@@ -20,8 +20,8 @@ from dj_dagster.objects.external_pointer import (
 )
 from dj_dagster.objects.stores.store import Store
 from dj_dagster.relational.algebra.condition import Not
+from dj_dagster.relational.database.catalog import EXTERNAL_PREFIX
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.headings import EXTERNAL_PREFIX
 from dj_dagster.relational.declaring.old_layout import ensure_external_table
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.fetching.external import external_objects

@@ -13,9 +13,9 @@ from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family, parse_type
 from dj_dagster.objects.codecs.chain import Codec
-from dj_dagster.relational.algebra.algebra import Listed, Node
-from dj_dagster.relational.algebra.oversight import refuse_oversights
-from dj_dagster.relational.algebra.projection import project
+from dj_dagster.relational.algebra.condition import refuse_oversights
+from dj_dagster.relational.algebra.nodes import Listed, Node
+from dj_dagster.relational.algebra.operators import project
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.fetching import fetch

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from dj_dagster.default_connection import config
 from dj_dagster.errors import DataJointError
-from dj_dagster.relational.database.eras import checked_era
+from dj_dagster.relational.database.catalog import checked_era
 
 _NAMES = "dj_dagster.compat.names"
 _COMPAT = "dj_dagster.compat.spellings"

@@ -20,9 +20,9 @@ from dj_dagster.model.types import parse_type
 from dj_dagster.objects.blob import packing
 from dj_dagster.objects.codecs.chain import Codec, CodecChain, CodecRegistry
 from dj_dagster.objects.layout import key_text
-from dj_dagster.relational.algebra import algebra
+from dj_dagster.relational.algebra import nodes
 from dj_dagster.relational.algebra.condition import make_condition as condition_of
-from dj_dagster.relational.declaring.spelling import Spelling
+from dj_dagster.relational.declaring.describe import Spelling
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.schemas.free_table import FreeTable, table_name
 from dj_dagster.relational.sql.condition_text import condition_text, names_in
@@ -83,7 +83,7 @@ class BucketInaccessible(DataJointError):
 class _ByNode(type):
     """Makes a class of the queries whose outermost operator is of some kind."""
 
-    nodes: tuple[type[algebra.Node], ...]
+    nodes: tuple[type[nodes.Node], ...]
 
     def __instancecheck__(cls, instance: Any) -> bool:
         return isinstance(instance, QueryExpression) and isinstance(instance.node, cls.nodes)
@@ -92,13 +92,13 @@ class _ByNode(type):
 class Union(metaclass=_ByNode):
     """What ``isinstance`` says of queries made by ``+``."""
 
-    nodes = (algebra.United,)
+    nodes = (nodes.United,)
 
 
 class Aggregation(metaclass=_ByNode):
     """What ``isinstance`` says of queries made by `aggr`."""
 
-    nodes = (algebra.Aggregated, algebra.Grouped)
+    nodes = (nodes.Aggregated, nodes.Grouped)
 
 
 class _Classed(TableMeta):

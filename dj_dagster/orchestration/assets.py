@@ -40,7 +40,7 @@ from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.orchestration.translator import TableProps, TableTranslator
 from dj_dagster.orchestration.work import HERE, Work
-from dj_dagster.relational.backends.temporal import sortable
+from dj_dagster.relational.backends.common import sortable
 from dj_dagster.workflow.code_version import code_place, code_version
 
 IO_MANAGER_KEY = "table_io_manager"

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.model.names import TableName
-from dj_dagster.relational.backends.mysql_marks import SETTLED
+from dj_dagster.relational.backends.mysql_server import SETTLED
 from dj_dagster.relational.database.connection import Connection
 
 

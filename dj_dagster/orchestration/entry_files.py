@@ -8,7 +8,7 @@ from typing import Any
 
 from dj_dagster.errors import AccessError, DataJointError, DuplicateError, InvalidValueError
 from dj_dagster.orchestration.table_node import TableNode
-from dj_dagster.relational.inserting.csv_rows import csv_batches
+from dj_dagster.relational.inserting.row_sources import csv_batches
 
 ERRORS_SHOWN = 5
 """Rows of a CSV file whose faults are told, at most."""

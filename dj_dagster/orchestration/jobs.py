@@ -34,7 +34,7 @@ from dj_dagster.orchestration.step import Step
 from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.orchestration.work import HERE, Work
-from dj_dagster.relational.algebra.oversight import refuse_oversights
+from dj_dagster.relational.algebra.condition import refuse_oversights
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.workflow.pending import check_restrictions, source
 from dj_dagster.workflow.populate import Key

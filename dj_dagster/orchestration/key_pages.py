@@ -13,11 +13,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from dj_dagster.errors import InvalidValueError
-from dj_dagster.relational.database.driver import Tuples, fetch_select
+from dj_dagster.relational.database.sessions import Tuples, fetch_select
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.fetching.decode import RowDecoder
+from dj_dagster.relational.sql.lowered import NOT_COMPARABLE, beyond
 from dj_dagster.relational.sql.lowering import Lowering
-from dj_dagster.relational.sql.ordering import NOT_COMPARABLE, beyond
 from dj_dagster.relational.table import Table
 
 PAGE = 20_000

@@ -20,11 +20,11 @@ from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.names import TableName
 from dj_dagster.orchestration.pauses import idle_seconds
 from dj_dagster.orchestration.regions import EVERYTHING, Key, Region
-from dj_dagster.relational.algebra.algebra import Node, all_rows
+from dj_dagster.relational.algebra.nodes import Node, all_rows
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching.decode import RowDecoder
+from dj_dagster.relational.sql.lowered import beyond
 from dj_dagster.relational.sql.lowering import Lowering
-from dj_dagster.relational.sql.ordering import beyond
 from dj_dagster.workflow.key_ranges import RANGES, Ranges, digested, extent, is_integer, whole
 
 MOST_RANGES = 8 * RANGES

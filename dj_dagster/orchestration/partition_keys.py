@@ -19,12 +19,7 @@ from uuid import UUID
 from dj_dagster.errors import InvalidValueError
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.types import AttributeType, Family
-from dj_dagster.relational.backends.temporal import (
-    as_time,
-    date_or_zero,
-    datetime_or_zero,
-    time_text,
-)
+from dj_dagster.relational.backends.common import as_time, date_or_zero, datetime_or_zero, time_text
 
 # Beyond letters, digits and `_.-~`, which are never encoded: readable in dates and names, and
 # without a meaning in Dagster's partition selections.

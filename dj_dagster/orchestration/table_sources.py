@@ -14,8 +14,7 @@ from dj_dagster.model.names import TableName, Tier, parse_table_name
 from dj_dagster.orchestration.maker import Maker, maker_of
 from dj_dagster.orchestration.state_file import logger
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.declaring.describe import definition_of
-from dj_dagster.relational.declaring.spelling import Spelling
+from dj_dagster.relational.declaring.describe import Spelling, definition_of
 from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Table

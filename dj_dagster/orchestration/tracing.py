@@ -13,7 +13,7 @@ from dj_dagster.model.names import Tier
 from dj_dagster.orchestration.naming import class_name
 from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
-from dj_dagster.relational.diagrams.diagram_rows import rows_above
+from dj_dagster.relational.diagrams.diagram import rows_above
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.table import Table
 

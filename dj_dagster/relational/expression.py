@@ -1,15 +1,14 @@
-"""Query expressions: the operators that build query trees."""
+"""Query expressions: operators that build query trees, deletion, and the universal set `U`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, cast, overload
 
-from dj_dagster.compat.spellings import OldQuery, old_aggr
+from dj_dagster.compat.spellings import OldQuery, old_aggr, old_delete
 from dj_dagster.errors import QueryError
-from dj_dagster.relational.algebra import algebra
-from dj_dagster.relational.algebra.aggregation import aggregate
-from dj_dagster.relational.algebra.algebra import Node
+from dj_dagster.model.names import TableName
+from dj_dagster.relational.algebra import nodes
 from dj_dagster.relational.algebra.condition import (
     AndList,
     HasNode,
@@ -17,15 +16,149 @@ from dj_dagster.relational.algebra.condition import (
     Universal,
     make_condition,
     query_node,
+    refuse_oversights,
 )
-from dj_dagster.relational.algebra.joining import AS_BEFORE, join, with_key
-from dj_dagster.relational.algebra.projection import project
+from dj_dagster.relational.algebra.nodes import Node
+from dj_dagster.relational.algebra.operators import (
+    AS_BEFORE,
+    aggregate,
+    aggregate_by,
+    distinct,
+    join,
+    project,
+    unite,
+    with_key,
+)
 from dj_dagster.relational.algebra.top import Top, topped
-from dj_dagster.relational.algebra.union import unite
-from dj_dagster.relational.deletable import Deletable
-from dj_dagster.relational.fetching.rows import Rows
-from dj_dagster.relational.looking_again import looks_again
+from dj_dagster.relational.confirmation import Confirm, question
+from dj_dagster.relational.database import write
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.deleting import delete as deletion
+from dj_dagster.relational.deleting import hierarchy
+from dj_dagster.relational.deleting.cascade import PartIntegrity
+from dj_dagster.relational.fetching.rows import Rows, looks_again
 from dj_dagster.relational.sql.condition_text import restriction_texts
+
+
+class Deletable:
+    """The methods of a query that delete its rows from the table that they are of.
+
+    A dict restricts by those of its names that the query has, here as everywhere in the model. One
+    that names no attribute would restrict nothing: ``(Session & {"sesion_id": 1}).delete()`` is
+    refused, as is a delete by an empty dict, or by a query without an attribute in common.
+    """
+
+    if TYPE_CHECKING:
+        # Given by the query.
+        @property
+        def connection(self) -> Connection:
+            """The connection that the query runs on."""
+            ...
+
+        @property
+        def node(self) -> Node:
+            """The query as plain data."""
+            ...
+
+    @overload
+    def delete(
+        self,
+        transaction: bool = True,
+        prompt: bool | None = None,
+        part_integrity: PartIntegrity = "enforce",
+        *,
+        confirm: Confirm | None = None,
+        dry_run: Literal[False] = False,
+    ) -> int: ...
+
+    @overload
+    def delete(
+        self,
+        transaction: bool = True,
+        prompt: bool | None = None,
+        part_integrity: PartIntegrity = "enforce",
+        *,
+        confirm: Confirm | None = None,
+        dry_run: Literal[True],
+    ) -> dict[str, int]: ...
+
+    @old_delete
+    def delete(
+        self,
+        transaction: bool = True,
+        prompt: bool | None = None,
+        part_integrity: PartIntegrity = "enforce",
+        *,
+        confirm: Confirm | None = None,
+        dry_run: bool = False,
+    ) -> int | dict[str, int]:
+        """Delete the rows of the query with all that depend on them, all of them or none.
+
+        The query may choose, compute and restrict, as ``(Session.proj() & key).delete()`` does. One
+        of several tables, or of groups of rows, is refused: write ``(Session & query).delete()``.
+        A name in a dict that is not an attribute is passed over, as long as another one is.
+
+        Parameters
+        ----------
+        transaction
+            Taken for DataJoint's sake: a delete joins the transaction that is open, and is one of
+            its own otherwise, whatever this says.
+        prompt
+            Whether to ask before committing; the connection's safemode by default.
+        part_integrity
+            When rows of a part would go without their master's: ``"enforce"`` refuses, ``"ignore"``
+            deletes them, ``"cascade"`` deletes the masters of these rows too.
+        confirm
+            Asked instead of the terminal, with the counts as text.
+        dry_run
+            Whether to count only: nothing is locked or deleted.
+
+        Returns
+        -------
+        int or dict
+            Number of rows deleted from the table itself; in a dry run the number of rows by full
+            table name, parents first.
+
+        Raises
+        ------
+        DataJointError
+            For a part table on its own, or when rows of a part would go without their master's.
+        QueryError
+            If the query is more than rows of one table, or a restriction names no attribute.
+        """
+        del transaction
+        table = self._losing_rows()
+        if dry_run:
+            found = deletion.dry_run(self.connection, self.node, table, part_integrity)
+            full_name = self.connection.backend.full_name
+            return {full_name(name): count for name, count in found.items()}
+        asking = question(prompt, confirm, self.connection.safemode)
+        return deletion.delete_cascade(self.connection, self.node, table, asking, part_integrity)
+
+    def delete_quick(self, get_count: bool = False) -> int:
+        """Delete the rows of the query alone; refused by the database if others depend on them.
+
+        Their number is returned, whether `get_count` asks for it or not.
+
+        Raises
+        ------
+        QueryError
+            If the query is more than rows of one table, or a restriction names no attribute.
+        """
+        del get_count
+        table = self._losing_rows()
+        return write.change(
+            self.connection, lambda: deletion.delete_rows(self.connection, self.node, table)
+        )
+
+    def _losing_rows(self) -> TableName:
+        table = hierarchy.table_of(self.node)
+        found = self.connection.catalog.find(table)
+        if found is not None:
+            found.check_table("delete from")
+        write.check_writable(self.connection, table)
+        refuse_oversights(self.node, f"delete from {table}")
+        return table
 
 
 class QueryExpression(OldQuery, Deletable, Rows):
@@ -61,7 +194,7 @@ class QueryExpression(OldQuery, Deletable, Rows):
                 query = query.restrict(part, **options)
             return query
         condition = make_condition(restriction, self.heading, self._checks(semantic_check))
-        return self._derive(algebra.restrict(self.node, condition))
+        return self._derive(nodes.restrict(self.node, condition))
 
     def __and__(self, restriction: Any) -> Self:
         return self.restrict(restriction)
@@ -203,3 +336,78 @@ def _query(other: Any, use: str) -> Node:
     if not isinstance(other, HasNode):
         raise QueryError(f"A query can be {use} a query, not with {other!r}.")
     return query_node(other)
+
+
+class U(Universal):
+    """All possible values of some attributes.
+
+    Parameters
+    ----------
+    *primary_key
+        Names of the attributes; none for a single group of everything.
+
+    Examples
+    --------
+    ::
+
+        dj.U("species") & Subject                       # the species that there are
+        dj.U("species").aggr(Subject, n="count(*)")     # and how many of each
+        dj.U().aggr(Subject, n="count(*)")              # one row
+    """
+
+    def __init__(self, *primary_key: str) -> None:
+        names: tuple[Any, ...] = primary_key
+        if not all(isinstance(name, str) for name in names):
+            raise QueryError(f"U takes names of attributes, not {primary_key!r}.")
+        self._names = tuple(dict.fromkeys(primary_key))
+
+    @property
+    def primary_key(self) -> list[str]:
+        """The names of the attributes."""
+        return list(self._names)
+
+    def __repr__(self) -> str:
+        return f"U({', '.join(map(repr, self._names))})"
+
+    def __and__(self, query: Any) -> QueryExpression:
+        """Return the distinct combinations that a query has; they are the key of the result."""
+        node = self._query(query)
+        return QueryExpression(query.connection, distinct(node, self._names))
+
+    def aggr(self, group: Any, **computed: str) -> QueryExpression:
+        """Return the distinct combinations with what is computed from the rows of each.
+
+        Parameters
+        ----------
+        group
+            A query that has the attributes.
+        **computed
+            ``n="count(*)"``.
+        """
+        node = self._query(group)
+        return QueryExpression(group.connection, aggregate_by(node, self._names, computed))
+
+    aggregate = aggr
+
+    def __mul__(self, other: Any) -> QueryExpression:
+        if isinstance(other, HasNode) and _connection(other).era == "0.14":
+            return QueryExpression(_connection(other), with_key(query_node(other), self._names))
+        raise QueryError(
+            f"{self!r} has no rows to join: * is no longer supported. Write {self!r} & query for "
+            f"distinct combinations; the query alone, or with proj, for its rows. {AS_BEFORE}"
+        )
+
+    def __sub__(self, other: Any) -> NoReturn:
+        raise QueryError(
+            f"{self!r} - query would be infinite. Subtract from what there is: "
+            f"({self!r} & query) - other."
+        )
+
+    def _query(self, query: Any) -> Node:
+        if not isinstance(query, HasNode):
+            raise QueryError(f"{self!r} & needs a query, not {query!r}.")
+        return query_node(query)
+
+
+def _connection(query: Any) -> Connection:
+    return (query() if isinstance(query, type) else query).connection

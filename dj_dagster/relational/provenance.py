@@ -1,4 +1,4 @@
-"""Where entered rows came from, as DataJoint 2.3 notes it in the hidden attribute ``_prov``.
+"""Provenance of rows as DataJoint 2.3 notes it, and the version of the code that computes.
 
 Nobody passes it to `insert`: it consists of the setting ``provenance.source``, of who is connected,
 and, inside a `make`, of its table and key.
@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
 from getpass import getuser
 from typing import Any
 
-from dj_dagster.model.job_settings import PROVENANCE
+from dj_dagster.errors import ConfigurationError
+from dj_dagster.model.job_settings import PROVENANCE, JobSettings
 from dj_dagster.model.names import TableName
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.stored import StoredTable
-from dj_dagster.relational.version import code_version
 
 
 def record(connection: Connection, table: StoredTable) -> str | None:
@@ -25,7 +26,7 @@ def record(connection: Connection, table: StoredTable) -> str | None:
     if PROVENANCE.name not in table.heading.all_attributes or not connection.provenance.capture:
         return None
     noted: dict[str, Any] = {"time": datetime.now(UTC).isoformat(), "agent": _agent(connection)}
-    if version := code_version(connection.job_settings):
+    if version := job_version(connection.job_settings):
         noted["version"] = version
     if source := connection.provenance.source:
         noted["source"] = dict(source)
@@ -54,3 +55,27 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int | float):
         return value
     return value.isoformat() if isinstance(value, date | datetime | time) else str(value)
+
+
+def job_version(settings: JobSettings) -> str:
+    """Return the version that jobs and rows are marked with, ``""`` for none.
+
+    With ``"git"`` it is the short hash of the commit that is checked out in the working directory.
+
+    Raises
+    ------
+    ConfigurationError
+        If the setting `version_method` is none that is known.
+    """
+    if settings.version_method in (None, "none"):
+        return ""
+    if settings.version_method != "git":
+        raise ConfigurationError(
+            f"jobs.version_method is {settings.version_method!r}: write 'git', 'none' or None."
+        )
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip()[:64] if found.returncode == 0 else ""

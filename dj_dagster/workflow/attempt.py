@@ -15,8 +15,8 @@ import sqlalchemy as sa
 
 from dj_dagster.errors import DataJointError, DuplicateError, named_text
 from dj_dagster.relational.algebra.condition import make_condition
+from dj_dagster.relational.provenance import job_version
 from dj_dagster.relational.sql.lowering import Lowering
-from dj_dagster.relational.version import code_version
 from dj_dagster.workflow.make import Makes
 from dj_dagster.workflow.pending import Key, has_parents, is_present, rows_of
 from dj_dagster.workflow.running import MakeRunner
@@ -83,7 +83,7 @@ class Attempts:
         self._before = before
         self._runner = MakeRunner(table, must_insert=must_insert, make_kwargs=make_kwargs)
         self._has_metadata = "_job_start_time" in table.heading.all_attributes
-        self._version = code_version(table.connection.job_settings) if self._has_metadata else ""
+        self._version = job_version(table.connection.job_settings) if self._has_metadata else ""
 
     def make(self, key: Key) -> KeyOutcome:
         """Make a key that is believed to be pending; only what stops the process is raised.

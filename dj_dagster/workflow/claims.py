@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from dj_dagster.errors import ConnectionFailedError, DataJointError
-from dj_dagster.relational.database.retry import retried
-from dj_dagster.relational.version import code_version
+from dj_dagster.relational.database.sessions import retried
+from dj_dagster.relational.provenance import job_version
 from dj_dagster.workflow.job_rows import Row
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.liveness import renewal
@@ -41,7 +41,7 @@ class Claims:
         settings = queue.connection.job_settings
         self._queue = queue
         self._statuses = statuses
-        self._version = code_version(settings)
+        self._version = job_version(settings)
         self._keep = settings.keep_completed
         self._lease = settings.lease
         self._lock = threading.Lock()

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from dj_dagster.model.heading import Heading
 from dj_dagster.model.names import TableName, Tier, parse_table_name
-from dj_dagster.relational.algebra.algebra import In, all_rows, restrict
+from dj_dagster.relational.algebra.nodes import In, all_rows, restrict
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.stored import ForeignKey

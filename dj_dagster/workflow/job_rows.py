@@ -15,7 +15,7 @@ from dj_dagster.errors import InvalidValueError
 from dj_dagster.model.declaration import Default
 from dj_dagster.model.heading import Heading
 from dj_dagster.model.types import Family, parse_type
-from dj_dagster.relational.algebra.algebra import (
+from dj_dagster.relational.algebra.nodes import (
     All,
     AnyOf,
     Condition,
@@ -25,7 +25,7 @@ from dj_dagster.relational.algebra.algebra import (
     all_rows,
     restrict,
 )
-from dj_dagster.relational.backends.temporal import as_datetime
+from dj_dagster.relational.backends.common import as_datetime
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch

@@ -12,13 +12,13 @@ from functools import cached_property
 from typing import Any, Self
 
 from dj_dagster.errors import PopulateError
-from dj_dagster.relational.algebra.algebra import In, Node, restrict
-from dj_dagster.relational.binding import Binding
+from dj_dagster.relational.algebra.nodes import In, Node, restrict
 from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.provenance import job_version
 from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.table import Table
-from dj_dagster.relational.version import code_version
+from dj_dagster.relational.table_meta import Binding
 from dj_dagster.workflow.job_rows import JobRows, Row, Worker
 from dj_dagster.workflow.job_table import create_queue, planned_key, queue_name
 from dj_dagster.workflow.make import Makes
@@ -175,7 +175,7 @@ class JobQueue(FreeTable):
 
     def claim(self, rows: Sequence[Row], statuses: Sequence[str], version: str = "") -> list[Row]:
         """Claim those of some jobs that are in one of the statuses, and due, and return them."""
-        worker = Worker(self._user, version or code_version(self.connection.job_settings))
+        worker = Worker(self._user, version or job_version(self.connection.job_settings))
         return self.rows.claim(rows, statuses, worker, self.connection.job_settings.lease)
 
     def complete(self, key: Mapping[str, Any], duration: float | None = None) -> None:

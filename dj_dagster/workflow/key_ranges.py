@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.types import Family
-from dj_dagster.relational.algebra.algebra import NEVER, AnyOf, Condition, Node, SQLText
+from dj_dagster.relational.algebra.nodes import NEVER, AnyOf, Condition, Node, SQLText
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.sql.lowering import Lowering
 

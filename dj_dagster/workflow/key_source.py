@@ -13,7 +13,8 @@ from dj_dagster.errors import ConnectionFailedError, PopulateError, TransientErr
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import Family
-from dj_dagster.relational.algebra.algebra import (
+from dj_dagster.relational.algebra.condition import make_condition
+from dj_dagster.relational.algebra.nodes import (
     Base,
     Equals,
     Joined,
@@ -24,9 +25,7 @@ from dj_dagster.relational.algebra.algebra import (
     all_rows,
     restrict,
 )
-from dj_dagster.relational.algebra.condition import make_condition
-from dj_dagster.relational.algebra.joining import join
-from dj_dagster.relational.algebra.projection import project
+from dj_dagster.relational.algebra.operators import join, project
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.stored import ForeignKey

@@ -31,14 +31,13 @@ from dj_dagster.objects.external_pointer import (
     external_content,
     external_path,
 )
-from dj_dagster.relational.algebra.algebra import all_rows
+from dj_dagster.relational.algebra.nodes import all_rows
+from dj_dagster.relational.database.catalog import EXTERNAL_PREFIX, MIGRATION
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.eras import MIGRATION
-from dj_dagster.relational.database.headings import EXTERNAL_PREFIX
+from dj_dagster.relational.declaring.lineage import rebuild
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.fetching.external import external_objects
 from dj_dagster.relational.garbage.owners import register_writer
-from dj_dagster.relational.schemas.origins import rebuild
 from dj_dagster.workflow.migration_changes import (
     ASIDE,
     ColumnChange,

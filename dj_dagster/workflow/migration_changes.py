@@ -11,8 +11,8 @@ from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import MAX_NAME, TableName
 from dj_dagster.model.types import Family
 from dj_dagster.objects.external_pointer import KINDS, ExternalPointerType
+from dj_dagster.relational.database.catalog import MIGRATION
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.eras import MIGRATION
 from dj_dagster.relational.stored import RawTable, StoredColumn
 
 ASIDE = "_external_"

@@ -30,7 +30,7 @@ from dj_dagster.errors import (
     TransientError,
 )
 from dj_dagster.model.names import NOTES_TABLE, TableName
-from dj_dagster.relational.algebra.algebra import All, Condition, In, all_rows, restrict
+from dj_dagster.relational.algebra.nodes import All, Condition, In, all_rows, restrict
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import declare

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from dj_dagster.errors import PopulateError
-from dj_dagster.relational.algebra.algebra import (
+from dj_dagster.relational.algebra.condition import make_condition, refuse_oversights
+from dj_dagster.relational.algebra.nodes import (
     NEVER,
     All,
     AnyOf,
@@ -19,9 +20,7 @@ from dj_dagster.relational.algebra.algebra import (
     all_rows,
     restrict,
 )
-from dj_dagster.relational.algebra.condition import make_condition
-from dj_dagster.relational.algebra.oversight import refuse_oversights
-from dj_dagster.relational.algebra.projection import project
+from dj_dagster.relational.algebra.operators import project
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.table import Table

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
-from dj_dagster.relational.algebra.algebra import Node
+from dj_dagster.relational.algebra.nodes import Node
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.workflow.job_rows import FREE, JobRows, Row
 from dj_dagster.workflow.key_source import among, without

@@ -10,7 +10,7 @@ from dj_dagster.errors import PopulateError
 from dj_dagster.relational.database.write import unit_of_work
 from dj_dagster.relational.database.write_buffer import Making, WriteBuffer
 from dj_dagster.relational.inserting.encode import RowEncoder
-from dj_dagster.relational.inserting.row_batch import Batch
+from dj_dagster.relational.inserting.row_sources import Batch
 from dj_dagster.workflow.content_hash import content_hash
 from dj_dagster.workflow.make import Makes, in_three_parts
 from dj_dagster.workflow.surroundings import surroundings_kept

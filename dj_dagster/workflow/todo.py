@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dj_dagster.errors import PopulateError
-from dj_dagster.relational.algebra.algebra import Matches, restrict
+from dj_dagster.relational.algebra.nodes import Matches, restrict
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import Makes

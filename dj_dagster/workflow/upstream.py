@@ -10,7 +10,7 @@ from typing import Any
 from dj_dagster.errors import DataJointError
 from dj_dagster.model.heading import Heading
 from dj_dagster.model.names import TableName
-from dj_dagster.relational.algebra.algebra import Projected
+from dj_dagster.relational.algebra.nodes import Projected
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.schemas.free_table import FreeTable, class_path
 from dj_dagster.relational.stored import ForeignKey, StoredTable

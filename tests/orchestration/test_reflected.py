@@ -11,8 +11,7 @@ import pytest
 from dj_dagster.errors import ConfigurationError, ConnectionFailedError
 from dj_dagster.orchestration import build_definitions
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.schemas.schema import Schema
-from dj_dagster.relational.schemas.virtual import VirtualModule
+from dj_dagster.relational.schemas.schema import Schema, VirtualModule
 from dj_dagster.relational.table import Manual
 from tests.orchestration.lab import Lab, declare_lab, partition
 from tests.orchestration.running import key_of, requested, tick

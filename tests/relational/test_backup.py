@@ -19,7 +19,7 @@ import pytest
 
 import dj_dagster as dj
 from dj_dagster.relational.backends import mysql_dump
-from dj_dagster.relational.backup import contents, making
+from dj_dagster.relational.backup import backup, contents
 from dj_dagster.relational.backup.contents import backups, open_backup
 from dj_dagster.workflow.checking import check_schema
 from tests.lab import connect
@@ -410,7 +410,7 @@ def test_a_killed_backup_leaves_the_one_before(
     Trace.insert((n, np.full(10, n)) for n in range(3))
     first = dj.backup(backup_folder, "all", connection=connection).backup
     Trace.insert((n, np.full(10, n)) for n in range(3, 20))
-    place = making.Copies if step == "add" else contents
+    place = backup.Copies if step == "add" else contents
     calls: Iterator[int] = iter(range(3 if step == "add" else 0, -1, -1))
     original = getattr(place, step)
 

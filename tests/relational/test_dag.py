@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 import dj_dagster as dj
 from dj_dagster.model.names import TableName
-from dj_dagster.relational.schemas.schema_graph import check_acyclic
+from dj_dagster.relational.schemas.cycles import check_acyclic
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import dj_dagster as dj
-from dj_dagster.relational.database.retry import retried
+from dj_dagster.relational.database.sessions import retried
 
 
 @pytest.fixture

@@ -1,42 +1,51 @@
-"""From what users write after ``&`` and ``-`` to conditions."""
+"""Conditions: what users write after ``&`` and ``-``, refused where they restrict nothing."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from dj_dagster.errors import QueryError
+from dj_dagster.errors import QueryError, UnknownAttributeError
 from dj_dagster.lazy import is_data_frame, is_series
 from dj_dagster.model.heading import Heading
 from dj_dagster.model.types import Family
-from dj_dagster.relational.algebra.algebra import (
+from dj_dagster.relational.algebra.json_path import parse_json_path
+from dj_dagster.relational.algebra.nodes import (
     ALWAYS,
     NEVER,
+    Aggregated,
     All,
     AnyOf,
     Condition,
     Equals,
+    Grouped,
     In,
+    Joined,
     JSONEquals,
     JSONPath,
     Matches,
     Negated,
     Node,
     PassedOver,
+    Projected,
+    Restricted,
     SQLText,
+    Topped,
+    United,
 )
-from dj_dagster.relational.algebra.joining import shared_names
-from dj_dagster.relational.algebra.json_path import parse_json_path
+from dj_dagster.relational.algebra.operators import shared_names
 from dj_dagster.relational.algebra.top import Top
 from dj_dagster.relational.values import is_null
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 _BEGUN = re.compile(r"\s*([A-Za-z_]\w*)\s*[.\[:]")
 
@@ -78,7 +87,7 @@ class Not:
 
 
 class Universal:
-    """What restricts nothing: all that there could be; see `dj_dagster.relational.universal.U`."""
+    """What restricts nothing: all that there could be; see `dj_dagster.relational.expression.U`."""
 
 
 _NEVER_NULL = {int, str, bool, bytes, np.int64, np.int32, np.str_}
@@ -281,3 +290,82 @@ def _key_names(item: Any, heading: Heading) -> tuple[str, ...]:
     if any(_json_path(name, heading) for name in item if name not in names):
         return ()
     return () if any(is_null(item[name]) for name in names) else names
+
+
+def refuse_oversights(node: Node, doing: str, above: Node | None = None) -> None:
+    """Refuse a query with a restriction that names no attribute, and so holds for every row.
+
+    Such as a mapping whose only name is mistyped, an empty one, or a query without an attribute
+    in common; alone, in a list, negated, or in a query that restricts this one.
+
+    Parameters
+    ----------
+    doing
+        What the query is for: ``"delete from lab.session"``.
+    above
+        A part of the query that is not looked at, such as a key source.
+
+    Raises
+    ------
+    UnknownAttributeError
+        Naming what is no attribute, and the nearest attributes.
+    QueryError
+        If it is empty, or a query.
+    """
+    for found in _oversights(node, above):
+        raise _refusal(found, doing)
+
+
+def _oversights(node: Node, above: Node | None = None) -> Iterator[PassedOver | Matches]:
+    if node is above:
+        return
+    match node:
+        case Restricted(source=source, condition=condition):
+            yield from _in_condition(condition)
+            yield from _oversights(source, above)
+        case Projected(source=source) | Topped(source=source) | Grouped(source=source):
+            yield from _oversights(source, above)
+        case Joined(left=one, right=other) | United(left=one, right=other):
+            yield from _oversights(one, above)
+            yield from _oversights(other, above)
+        case Aggregated(source=one, group=other):
+            yield from _oversights(one, above)
+            yield from _oversights(other, above)
+        case _:
+            return
+
+
+def _in_condition(condition: Condition) -> Iterator[PassedOver | Matches]:
+    match condition:
+        case PassedOver() | Matches(names=()):
+            yield condition
+        case Matches(query=query):
+            yield from _oversights(query)
+        case All(conditions) | AnyOf(conditions):
+            for each in conditions:
+                yield from _in_condition(each)
+        case Negated(inner):
+            yield from _in_condition(inner)
+        case _:
+            return
+
+
+def _refusal(found: PassedOver | Matches, doing: str) -> QueryError:
+    whole = "so that it would hold for every row; for all rows leave it out"
+    if isinstance(found, Matches):
+        tables = ", ".join(sorted(map(str, found.query.tables)))
+        return QueryError(
+            f"Cannot {doing}: the restriction by a query of {tables} has no attribute in common "
+            f"with what it restricts, {whole}."
+        )
+    if not found.names:
+        return QueryError(
+            f"Cannot {doing}: a restriction is empty, {whole}; for none restrict by False or []."
+        )
+    near = dict.fromkeys(n for name in found.names for n in get_close_matches(name, found.known))
+    meant = f" Did you mean {' or '.join(near)}?" if near else ""
+    named = ", ".join(map(repr, found.names))
+    return UnknownAttributeError(
+        f"Cannot {doing}: a restriction names {named} alone, not an attribute, {whole}.{meant} "
+        f"The attributes are {', '.join(found.known)}."
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from dj_dagster.relational.algebra.algebra import JSONPath
+from dj_dagster.relational.algebra.nodes import JSONPath
 
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _INDEX = r"\[(?:[0-9]+|last)\]"

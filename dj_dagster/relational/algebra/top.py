@@ -10,7 +10,7 @@ from typing import Any
 
 from dj_dagster.errors import QueryError, UnknownAttributeError
 from dj_dagster.model.heading import Heading
-from dj_dagster.relational.algebra.algebra import Node, Topped
+from dj_dagster.relational.algebra.nodes import Node, Topped
 from dj_dagster.relational.user_sql.parsing import SIMPLE, parse, split
 
 _DIRECTION = re.compile(r"\s(asc|desc)\s*$", re.IGNORECASE)

@@ -1,12 +1,14 @@
-"""What a SQL backend must say about itself."""
+"""The protocol of SQL backends, and the statements by which they insert rows."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
+from itertools import compress, groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
@@ -18,13 +20,8 @@ from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType
-from dj_dagster.relational.backends.insert_statement import (
-    InsertMode,
-    InsertStatement,
-    statements_of,
-)
-from dj_dagster.relational.backends.mysql_marks import ServerMarks
-from dj_dagster.relational.backends.rights import ALL_RIGHTS, Rights
+from dj_dagster.relational.backends.common import ALL_RIGHTS, Rights
+from dj_dagster.relational.backends.mysql_server import ServerMarks
 from dj_dagster.relational.stored import RawTable
 
 Convert = Callable[[Any], Any]
@@ -416,3 +413,65 @@ class Backend(ABC):
     @abstractmethod
     def translate(self, error: DBAPIError) -> DataJointError | None:
         """Return our error for a driver's, or None when nothing particular is known of it."""
+
+
+class _Default(Enum):
+    DEFAULT = "DEFAULT"
+
+
+DEFAULT = _Default.DEFAULT
+"""Stands, among the values of a row to insert, for the column's default."""
+
+
+@dataclass(frozen=True, slots=True)
+class InsertStatement:
+    """One statement of an insert.
+
+    Attributes
+    ----------
+    sql
+        With its values where `parameters` is None.
+    parameters
+        One tuple a row.
+    count
+        Number of rows.
+    """
+
+    sql: str | bytes
+    parameters: Sequence[tuple[Any, ...]] | None
+    count: int
+
+    @property
+    def is_atomic(self) -> bool:
+        """Whether all rows are written or none, also outside a transaction."""
+        return self.parameters is None or self.count == 1
+
+
+InsertMode = Literal["insert", "skip", "replace"]
+
+
+def statements_of(
+    sql: Callable[[tuple[str, ...]], str],
+    columns: tuple[str, ...],
+    values: Sequence[Sequence[Any]],
+    count: int,
+) -> Iterator[InsertStatement]:
+    """Return the statements that insert rows, with parameters, in their order.
+
+    Parameters
+    ----------
+    sql
+        Returns the INSERT of one row of some of the columns.
+    values
+        One sequence a column, in which `DEFAULT` may occur.
+    count
+        Number of rows.
+    """
+    rows = list(zip(*values, strict=True)) if values else [()] * count
+    if not any(DEFAULT in column for column in values):
+        yield InsertStatement(sql(columns), rows, count)
+        return
+    # One statement for each run of rows that leave the same columns out.
+    for given, run in groupby(rows, lambda row: [value is not DEFAULT for value in row]):
+        part = [tuple(compress(row, given)) for row in run]
+        yield InsertStatement(sql(tuple(compress(columns, given))), part, len(part))

@@ -1,52 +1,54 @@
-"""MySQL and MariaDB: one database a schema, laid out as DataJoint 2.3 lays it out."""
+"""MySQL and MariaDB: one database a schema, laid out as DataJoint 2.3 lays it out.
+
+As parameters of SQLAlchemy and the driver, ten thousand of them take longer than all the rest.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import ExecutableDDLElement
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.visitors import InternalTraversal
 
 import dj_dagster.relational.backends.mysql_catalog as catalog
-import dj_dagster.relational.backends.mysql_digest as mysql_digest
 import dj_dagster.relational.backends.mysql_dump as mysql_dump
-import dj_dagster.relational.backends.mysql_errors as mysql_errors
-import dj_dagster.relational.backends.mysql_identity as mysql_identity
 import dj_dagster.relational.backends.mysql_insert as mysql_insert
-import dj_dagster.relational.backends.mysql_marks as mysql_marks
-import dj_dagster.relational.backends.mysql_pool as mysql_pool
-import dj_dagster.relational.backends.mysql_rights as mysql_rights
-import dj_dagster.relational.backends.temporal as temporal
 from dj_dagster.errors import ConfigurationError, DataJointError
 from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.json_path import parse_json_path
-from dj_dagster.relational.backends.base import Backend, Convert, DumpedTable
-from dj_dagster.relational.backends.insert_statement import InsertMode, InsertStatement
-from dj_dagster.relational.backends.json_casts import cast_type
-from dj_dagster.relational.backends.mysql_among import among
-from dj_dagster.relational.backends.mysql_json import json_at, json_is
-from dj_dagster.relational.backends.mysql_marks import ServerMarks
-from dj_dagster.relational.backends.rights import Rights
-from dj_dagster.relational.bounds import shortest_single
-from dj_dagster.relational.database_url import (
+from dj_dagster.relational.backends import common, mysql_server
+from dj_dagster.relational.backends.base import (
+    Backend,
+    Convert,
+    DumpedTable,
+    InsertMode,
+    InsertStatement,
+)
+from dj_dagster.relational.backends.common import Element, LongPieces, Pieces, Rights, cast_type
+from dj_dagster.relational.backends.mysql_server import ServerMarks
+from dj_dagster.relational.database.database_url import (
     demands_tls,
     leaves_tls_open,
     shown_url,
     without_secrets,
 )
-from dj_dagster.relational.sql_elements import Pieces
 from dj_dagster.relational.stored import RawTable
+from dj_dagster.relational.values import shortest_single
 
 _CORE_TYPES = {
     "int8": "tinyint",
@@ -108,16 +110,16 @@ class MySQLBackend(Backend):
             raise ConfigurationError(
                 f"{shown_url(url)} needs the driver {error.name}: pip install 'dj-dagster[mysql]'"
             ) from error
-        mysql_pool.watch(engine)
+        mysql_server.watch(engine)
         if demands_tls(url):
-            mysql_pool.refuse_plain_text(engine)
+            mysql_server.refuse_plain_text(engine)
         elif leaves_tls_open(url):
-            mysql_pool.share_tls_context(engine)
+            mysql_server.share_tls_context(engine)
         return engine
 
     def is_closed(self, session: SAConnection) -> bool:
         """Look at the socket, which costs no round trip."""
-        return mysql_pool.is_closed(session.connection.dbapi_connection)
+        return mysql_server.is_closed(session.connection.dbapi_connection)
 
     def full_name(self, name: TableName) -> str:
         """Quote the database and the table as DataJoint does."""
@@ -159,7 +161,7 @@ class MySQLBackend(Backend):
             case Family.TIME:
                 digits = attribute_type.size or 0
                 return lambda value: (
-                    value if isinstance(value, str) else temporal.time_text(value, digits)
+                    value if isinstance(value, str) else common.time_text(value, digits)
                 )
             case Family.UUID:
                 return lambda value: value.bytes
@@ -186,7 +188,7 @@ class MySQLBackend(Backend):
             case Family.BOOL:
                 return bool
             case Family.TIME:
-                return temporal.as_time
+                return common.as_time
             case Family.FLOAT if attribute_type.size == 32:
                 return shortest_single
             case _:
@@ -229,11 +231,11 @@ class MySQLBackend(Backend):
 
     def identity(self, connection: SAConnection, schema: str, *, create: bool) -> str | None:
         """Ask MySQL for the server's, and MariaDB, which has none, for that of a hidden table."""
-        return mysql_identity.identity(connection, schema, create=create)
+        return mysql_server.identity(connection, schema, create=create)
 
     def rights(self, connection: SAConnection) -> Rights:
         """Read the user's grants, those of the roles in force included."""
-        return mysql_rights.rights(connection)
+        return mysql_server.rights(connection)
 
     def schema_names(self, connection: SAConnection) -> list[str]:
         """Return the databases that are the users' own."""
@@ -307,7 +309,7 @@ class MySQLBackend(Backend):
         self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
     ) -> sa.ColumnElement[int]:
         """Take a checksum of the values as text."""
-        return mysql_digest.row_digest(columns)
+        return row_digest(columns)
 
     def digest_xor(
         self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
@@ -317,7 +319,7 @@ class MySQLBackend(Backend):
 
     def server_marks(self, connection: SAConnection, schemas: Collection[str]) -> ServerMarks:
         """Read information_schema and, on MySQL, performance_schema."""
-        return mysql_marks.read(connection, schemas)
+        return mysql_server.read(connection, schemas)
 
     def insert_from(
         self,
@@ -350,7 +352,7 @@ class MySQLBackend(Backend):
 
     def translate(self, error: DBAPIError) -> DataJointError | None:
         """Decide by the server's error number."""
-        return mysql_errors.translate(error)
+        return mysql_server.translate(error)
 
     def dump(
         self, session: SAConnection, folder: Path, schemas: Sequence[str]
@@ -383,3 +385,148 @@ def _plain_number(value: Any) -> Any:
     if not isinstance(value, Decimal):
         return value
     return int(value) if value.as_tuple().exponent == 0 else float(value)
+
+
+FEW = 20
+"""Up to so many rows are passed as parameters, so that statements stay alike."""
+
+_LITERALS: dict[type, Callable[[Any], str]] = {
+    int: str,
+    str: lambda text: "'" + text.replace("'", "''") + "'",
+    bytes: lambda value: f"x'{value.hex()}'",
+    date: lambda value: f"'{value.isoformat()}'",
+    datetime: lambda value: f"'{value.isoformat(' ')}'",
+    Decimal: lambda value: f"{value:f}",
+}
+
+
+def among(
+    columns: Sequence[sa.ColumnElement[Any]], rows: Sequence[tuple[Any, ...]]
+) -> sa.ColumnElement[bool] | None:
+    """Return the condition that the columns together have one of many values.
+
+    None for few rows, and for values that are better left to the driver.
+    """
+    if len(rows) <= FEW:
+        return None
+    texts = [_literals([row[n] for row in rows]) for n in range(len(columns))]
+    given = [text for text in texts if text is not None]
+    if len(given) < len(columns):
+        return None
+    if len(given) == 1:
+        return LongPieces([columns[0], f" IN ({','.join(given[0])})"])
+    values = "),(".join(map(",".join, zip(*given, strict=True)))
+    return LongPieces([sa.tuple_(*columns), f" IN (({values}))"])
+
+
+def _literals(values: Sequence[Any]) -> list[str] | None:
+    """Return values of one type as SQL."""
+    kinds = set(map(type, values))
+    kind = kinds.pop()
+    if kinds or kind not in _LITERALS:
+        return None
+    if kind is str:
+        text = "".join(values)
+        if "\\" in text:
+            # What a backslash means depends on the server's settings.
+            return None
+        if "'" not in text:
+            return [f"'{value}'" for value in values]
+    return list(map(_LITERALS[kind], values))
+
+
+_AS_HEX = (Family.STRING, Family.ENUM, Family.UUID, Family.JSON, Family.CODEC)
+
+
+def row_digest(columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]) -> sa.Function[Any]:
+    """Return a checksum of the checksum's digits.
+
+    A checksum alone is linear: exchange two values between rows, and those of both rows together
+    come out as before. MD5 costs more, and MySQL 9.6 and later lack it.
+    """
+    text = sa.func.concat_ws(",", *(_text(column, attribute) for column, attribute in columns))
+    return sa.func.crc32(sa.func.crc32(text))
+
+
+def _text(column: sa.ColumnElement[Any], attribute: Attribute) -> sa.ColumnElement[Any]:
+    family = attribute.family
+    if attribute.holds_bytes:
+        value = sa.func.length(column)
+    elif family in _AS_HEX or family is None:
+        # Texts of two collations cannot be joined, and a comma in one would read as two.
+        value = sa.func.hex(column)
+    elif family is Family.FLOAT:
+        # A float of 32 bits would be written with six digits.
+        value = column + sa.literal_column("0e0")
+    else:
+        value = column
+    return sa.func.ifnull(value, "-") if attribute.nullable else value
+
+
+class _EachInItsWords(sa.ColumnElement[Any]):
+    """SQL that MySQL and MariaDB spell differently; which it is for is known to the connection."""
+
+    inherit_cache = True
+    _traverse_internals: ClassVar[Any] = [
+        ("mysql", InternalTraversal.dp_clauseelement),
+        ("mariadb", InternalTraversal.dp_clauseelement),
+    ]
+
+    def __init__(self, mysql: Element, mariadb: Element) -> None:
+        self.mysql = mysql
+        self.mariadb = mariadb
+
+
+@compiles(_EachInItsWords)
+def _compiled(element: _EachInItsWords, compiler: SQLCompiler, **options: Any) -> str:
+    options.pop("add_to_result_map", None)
+    is_mariadb = getattr(compiler.dialect, "is_mariadb", False)
+    return f"({compiler.process(element.mariadb if is_mariadb else element.mysql, **options)})"
+
+
+def json_at(function: str, column: Element, path: str) -> Element:
+    """Return what a function such as ``json_extract`` gives for a path."""
+    call = getattr(sa.func, function)
+    # MariaDB compares keys as they are written, which may be with escapes.
+    spellings = dict.fromkeys((path, _escaped(path)))
+    if len(spellings) == 1 and "[last]" not in path:
+        return call(column, path)
+    found = [call(column, _read_anew(column, spelling)) for spelling in spellings]
+    return _EachInItsWords(call(column, path), sa.func.coalesce(*found, sa.null()))
+
+
+def _read_anew(column: Element, path: str) -> Element:
+    """Return a path that differs for each row, to MariaDB's mind.
+
+    Otherwise it takes ``[last]`` in all rows for the position that it is in the first.
+    """
+    given = sa.literal(path)
+    return sa.func.concat(given, sa.func.left(column, 0)) if "[last]" in path else given
+
+
+def json_is(column: Element, path: str, value: str) -> Element:
+    """Return the condition that the value at a path is the given one."""
+    found, wanted = json_at("json_extract", column, path), json.loads(value)
+    if wanted is None:
+        return sa.or_(found.is_(None), sa.func.json_type(found) == "NULL")
+    as_json = Pieces(["CAST", Pieces([sa.literal(value), " AS JSON"])])
+    return _EachInItsWords(found == as_json, _is_in_mariadb(column, path, value, wanted))
+
+
+def _is_in_mariadb(column: Element, path: str, value: str, wanted: Any) -> Element:
+    found = json_at("json_extract", column, path)
+    if isinstance(wanted, str):
+        # Decoded, as a text can be written in several ways.
+        text = _binary(json_at("json_value", column, path)) == _binary(sa.literal(wanted))
+        return sa.and_(sa.func.json_type(found) == "STRING", text)
+    ways = dict.fromkeys((value, _escaped(value)))
+    return sa.or_(*[sa.func.json_equals(found, way) == 1 for way in ways])
+
+
+def _binary(text: Element) -> Element:
+    return Pieces(["CAST", Pieces([text, " AS BINARY"])])
+
+
+def _escaped(text: str) -> str:
+    """Return JSON or a path with all characters beyond ASCII as escapes, as Python writes them."""
+    return "".join(c if c.isascii() else json.dumps(c)[1:-1] for c in text)

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection as SAConnection
 from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.names import TableName
 from dj_dagster.model.scanner import unquote
-from dj_dagster.relational.backends.reported import Reference, Rows, grouped, raw_table
+from dj_dagster.relational.backends.common import Reference, Rows, grouped, raw_table
 from dj_dagster.relational.stored import RawTable, StoredColumn
 
 _TABLES = """

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.compiler import compiles
 
-import dj_dagster.relational.backends.temporal as temporal
 from dj_dagster.model.names import TableName
-from dj_dagster.relational.backends.insert_statement import DEFAULT, InsertMode, InsertStatement
+from dj_dagster.relational.backends import common
+from dj_dagster.relational.backends.base import DEFAULT, InsertMode, InsertStatement
 
 STATEMENT_BYTES = 1_000_000
 """A statement ends after so many bytes: no server takes less than a mebibyte by default."""
@@ -90,7 +90,7 @@ def _string(value: str) -> str:
 
 
 def _datetime(value: datetime) -> str:
-    return f"'{temporal.datetime_text(value, 6)}'" if value.microsecond else f"'{value}'"
+    return f"'{common.datetime_text(value, 6)}'" if value.microsecond else f"'{value}'"
 
 
 _LITERALS: dict[type, Callable[[Any], str]] = {

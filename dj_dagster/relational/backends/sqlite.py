@@ -5,41 +5,52 @@ from __future__ import annotations
 import json
 import platform
 import re
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
+from decimal import Decimal
 from functools import lru_cache
 from getpass import getuser
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Connection as SAConnection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.schema import ExecutableDDLElement
 
 import dj_dagster.relational.backends.sqlite_catalog as catalog
-import dj_dagster.relational.backends.sqlite_errors as sqlite_errors
 from dj_dagster.errors import (
+    AccessError,
+    ConnectionFailedError,
     DataJointError,
+    DuplicateError,
+    IntegrityError,
+    InvalidValueError,
+    MissingAttributeError,
+    MissingTableError,
+    QueryError,
+    QuerySyntaxError,
+    TransientError,
+    UnknownAttributeError,
 )
+from dj_dagster.local_files import make_folder
 from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName
-from dj_dagster.model.types import AttributeType
+from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.json_path import parse_json_path
-from dj_dagster.relational.backends import (
-    sqlite_digest,
-    sqlite_dump,
-    sqlite_engine,
-    sqlite_types,
-    sqlite_views,
-)
-from dj_dagster.relational.backends.base import Backend, Convert, DumpedTable
-from dj_dagster.relational.backends.insert_statement import InsertMode
-from dj_dagster.relational.backends.json_casts import cast_type
-from dj_dagster.relational.backends.unchecked import without_foreign_keys
-from dj_dagster.relational.sql_elements import Pieces
+from dj_dagster.relational.backends import common, sqlite_catalog, sqlite_functions
+from dj_dagster.relational.backends.base import Backend, Convert, DumpedTable, InsertMode
+from dj_dagster.relational.backends.common import Pieces, cast_type, without_foreign_keys
 from dj_dagster.relational.stored import RawTable
+from dj_dagster.relational.user_sql.sqlite_values import EXACT_DIGITS
+from dj_dagster.relational.values import shortest_single, with_scale
 
 FEW = 20
 """Up to so many rows to compare with are passed as parameters."""
@@ -75,11 +86,11 @@ class SQLiteBackend(Backend):
 
     def create_engine(self, url: sa.URL) -> sa.Engine:
         """Return an engine; the folder of the database file is made."""
-        return sqlite_engine.create(url)
+        return create(url)
 
     def is_closed(self, session: SAConnection) -> bool:
         """Look whether another file has come in the place of the session's."""
-        return sqlite_engine.is_replaced(session)
+        return is_replaced(session)
 
     def full_name(self, name: TableName) -> str:
         """Quote the whole by backticks, which SQLite takes too.
@@ -98,7 +109,7 @@ class SQLiteBackend(Backend):
 
     def column_type(self, attribute_type: AttributeType, default: Default | None = None) -> str:
         """Return a type with the wanted affinity."""
-        return sqlite_types.column_type(attribute_type, default)
+        return column_type(attribute_type, default)
 
     def default_sql(self, default: Default, attribute_type: AttributeType) -> str:
         """Give the current time the digits that `datetime_text` writes, local as MySQL's is."""
@@ -118,7 +129,7 @@ class SQLiteBackend(Backend):
 
     def encoder(self, attribute_type: AttributeType) -> Convert | None:
         """SQLite has no temporal, uuid, json or decimal types: text."""
-        return sqlite_types.encoder(attribute_type)
+        return encoder(attribute_type)
 
     def undecoded(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """Take the bytes of text: SQLite keeps any, and the driver refuses what is no UTF-8."""
@@ -127,11 +138,11 @@ class SQLiteBackend(Backend):
 
     def legible(self, values: Sequence[Any]) -> tuple[Any, ...]:
         """Decode what is UTF-8."""
-        return tuple(map(sqlite_digest.legible, values))
+        return tuple(map(sqlite_functions.legible, values))
 
     def decoder(self, attribute_type: AttributeType) -> Convert | None:
         """Undo `encoder`."""
-        return sqlite_types.decoder(attribute_type)
+        return decoder(attribute_type)
 
     def json_value(
         self, column: sa.ColumnElement[Any], path: str, returning: str | None
@@ -195,7 +206,7 @@ class SQLiteBackend(Backend):
     def drop_schema(self, connection: SAConnection, schema: str) -> None:
         """Drop the schema's tables one by one, children included in any order, or none of them."""
         with without_foreign_keys(connection, self.begin):
-            for name, _ in catalog.views(connection, schema):
+            for name, _ in catalog.view_statements(connection, schema):
                 connection.exec_driver_sql(f'DROP VIEW IF EXISTS "{name}"')
             for name in catalog.table_names(connection, schema):
                 connection.exec_driver_sql(f'DROP TABLE IF EXISTS "{name}"')
@@ -234,7 +245,7 @@ class SQLiteBackend(Backend):
     def reflect(self, connection: SAConnection, schema: str) -> list[RawTable]:
         """Read pragmas and catalog, five statements for the whole schema, and one a view."""
         tables = catalog.tables(connection, schema)
-        return [*tables, *sqlite_views.views(connection, schema, tables)]
+        return [*tables, *sqlite_catalog.views(connection, schema, tables)]
 
     def indexes(
         self, connection: SAConnection, schema: str, table: str | None = None
@@ -254,13 +265,13 @@ class SQLiteBackend(Backend):
         self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
     ) -> sa.ColumnElement[int]:
         """Call a function that each connection of ours knows."""
-        return sa.func.row_digest(*sqlite_digest.arguments(columns))
+        return sa.func.row_digest(*sqlite_functions.arguments(columns))
 
     def digest_xor(
         self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
     ) -> sa.ColumnElement[int]:
         """Call an aggregate that each connection of ours knows."""
-        return sa.func.row_digest_xor(*sqlite_digest.arguments(columns))
+        return sa.func.row_digest_xor(*sqlite_functions.arguments(columns))
 
     def insert_from(
         self,
@@ -290,7 +301,7 @@ class SQLiteBackend(Backend):
     ) -> list[DumpedTable]:
         """Copy the file with all its schemas."""
         del schemas
-        sqlite_dump.dump(session, folder)
+        dump(session, folder)
         return []
 
     def load(
@@ -302,16 +313,16 @@ class SQLiteBackend(Backend):
     ) -> None:
         """Put the copy in the place of the whole database."""
         del schemas, tables
-        sqlite_dump.load(session, folder)
+        load(session, folder)
 
     def occupied(self, session: SAConnection, schemas: Sequence[str]) -> list[str]:
         """Return all tables of the file."""
         del schemas
-        return sqlite_dump.occupied(session)
+        return occupied(session)
 
     def translate(self, error: DBAPIError) -> DataJointError | None:
         """Decide by SQLite's wording; its error codes do not tell these apart."""
-        return sqlite_errors.translate(error)
+        return translate(error)
 
 
 @lru_cache(maxsize=1000)
@@ -322,10 +333,254 @@ def _insert_sql(name: TableName, columns: tuple[str, ...], mode: InsertMode) -> 
     elif mode == "replace":
         statement = statement.prefix_with("OR REPLACE")
     dialect = sqlite.dialect()
-    sqlite_engine.reserve_words(dialect)
+    reserve_words(dialect)
     return str(statement.compile(dialect=dialect, column_keys=list(columns)))
 
 
 def _is_lost_in_json(value: Any) -> bool:
     """Whether SQLite's JSON cannot hold a value, or not to the last bit."""
     return isinstance(value, bytes | float) or (isinstance(value, str) and "\0" in value)
+
+
+_COLUMN_TYPES = {
+    Family.INTEGER: "INTEGER",
+    Family.BOOL: "INTEGER",
+    Family.FLOAT: "REAL",
+    Family.STRING: "TEXT",
+    Family.ENUM: "TEXT",
+    Family.DATE: "TEXT",
+    Family.DATETIME: "TEXT",
+    Family.TIME: "TEXT",
+    Family.UUID: "TEXT",
+    Family.JSON: "TEXT",
+    Family.BYTES: "BLOB",
+}
+
+
+def column_type(attribute_type: AttributeType, default: Default | None = None) -> str:
+    """Return a column type with the wanted affinity."""
+    if default is not None and _COLUMN_TYPES.get(attribute_type.family) == "INTEGER":
+        # SQLite would number the rows of an INTEGER PRIMARY KEY, whatever its default.
+        return "INT"
+    if attribute_type.family is Family.DECIMAL:
+        return "NUMERIC" if (attribute_type.size or 0) <= EXACT_DIGITS else "TEXT"
+    return _COLUMN_TYPES[attribute_type.family]
+
+
+def encoder(attribute_type: AttributeType) -> Convert | None:
+    """Return what turns a checked Python value into the driver's, None for nothing to do."""
+    digits = attribute_type.size or 0
+    match attribute_type.family:
+        case Family.INTEGER:
+            return _int64
+        case Family.DECIMAL | Family.UUID:
+            return str
+        case Family.DATE:
+            return lambda value: value if isinstance(value, str) else value.isoformat()
+        case Family.DATETIME:
+            return lambda value: common.datetime_text(value, digits)
+        case Family.TIME:
+            return lambda value: common.time_text(value, digits)
+        case Family.JSON:
+            return json.dumps
+        case _:
+            return None
+
+
+def decoder(attribute_type: AttributeType) -> Convert | None:
+    """Return what undoes `encoder`."""
+    match attribute_type.family:
+        case Family.DECIMAL:
+            return lambda value: with_scale(Decimal(str(value)), attribute_type.scale or 0)
+        case Family.UUID:
+            return UUID
+        case Family.DATE:
+            return common.date_or_zero
+        case Family.DATETIME:
+            return common.datetime_or_zero
+        case Family.TIME:
+            return common.as_time
+        case Family.FLOAT if attribute_type.size == 32:
+            return shortest_single
+        case Family.JSON:
+            return json.loads
+        case Family.BOOL:
+            return bool
+        case _:
+            return None
+
+
+def _int64(value: int) -> int:
+    if -(2**63) <= value < 2**63:
+        return value
+    raise InvalidValueError(f"SQLite holds no integer of more than 64 bits: {value}")
+
+
+_ERRORS: dict[str, type[DataJointError]] = {
+    "UNIQUE constraint failed": DuplicateError,
+    "FOREIGN KEY constraint failed": IntegrityError,
+    "NOT NULL constraint failed": MissingAttributeError,
+    "database is locked": TransientError,
+    "unable to open database file": ConnectionFailedError,
+    "file is not a database": ConnectionFailedError,
+    "readonly database": AccessError,
+    "no such table": MissingTableError,
+    "no such column": UnknownAttributeError,
+    "syntax error": QuerySyntaxError,
+    "Could not decode to UTF-8": InvalidValueError,
+    "unrecognized token": QuerySyntaxError,
+}
+
+
+def translate(error: DBAPIError) -> DataJointError | None:
+    """Return our error for a driver's, by its wording; None for one that is not SQLite's."""
+    cause = error.orig
+    text = str(cause)
+    if not isinstance(cause, sqlite3.Error):
+        return None
+    if "user-defined" in text and (told := sqlite_functions.failure()) is not None:
+        return told
+    if "string or blob too big" in text:
+        # It says so of a number that a function has given, too.
+        return InvalidValueError(
+            "SQLite holds no integer of more than 64 bits, unsigned ones of bit_and, bit_or and "
+            "bit_xor among them, and no text or bytes of more than 1 GB."
+        )
+    for phrase, kind in _ERRORS.items():
+        if phrase in text:
+            return kind(text)
+    return QueryError(text)
+
+
+def create(url: sa.URL) -> sa.Engine:
+    """Return an engine in autocommit mode; the folder of the database file is made."""
+    in_memory = url.database in (None, "", ":memory:")
+    if url.database and not in_memory:
+        file = Path(url.database).resolve()
+        make_folder(file.parent)
+        # Absolute, so that a later change of the working directory does not matter.
+        url = url.set(database=str(file))
+    pool = {} if in_memory else {"max_overflow": -1}
+    engine = sa.create_engine(
+        url,
+        isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
+        enable_from_linting=False,
+        # Values may be private.
+        hide_parameters=True,
+        **pool,
+    )
+    event.listen(engine, "connect", _configure)
+    if not in_memory and url.database:
+        _follow(engine, Path(url.database))
+    reserve_words(engine.dialect)
+    return engine
+
+
+def is_replaced(session: SAConnection) -> bool:
+    """Whether another file has come in the place of the one that a session has open.
+
+    Such as a copy that somebody has moved there: the session would go on with a file that nobody
+    else sees, and its writes would be lost. A file that is away for now may come back.
+    """
+    return _is_replaced(session.info)
+
+
+def reserve_words(dialect: sa.Dialect) -> None:
+    """Have two words quoted that SQLAlchemy does not know to be reserved."""
+    preparer = dialect.identifier_preparer
+    preparer.reserved_words = {*preparer.reserved_words, "nothing", "returning"}
+
+
+_OPENED = "file"
+
+
+def _follow(engine: sa.Engine, file: Path) -> None:
+    """Have connections to a file that was replaced give way to new ones."""
+
+    def opened(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        del connection
+        record.info[_OPENED] = file, _identity(file)
+
+    def taken(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: object) -> None:
+        del connection, proxy
+        if _is_replaced(record.info):
+            raise DisconnectionError(f"{file} was replaced")
+
+    event.listen(engine, "connect", opened)
+    event.listen(engine, "checkout", taken)
+
+
+def _is_replaced(info: dict[Any, Any]) -> bool:
+    file, known = info.get(_OPENED, (None, None))
+    now = _identity(file) if known else None
+    return now is not None and now != known
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _configure(connection: DBAPIConnection, record: object) -> None:
+    del record
+    cursor = connection.cursor()
+    # The timeout comes first: the switch to the write-ahead log itself waits for other processes.
+    cursor.execute("PRAGMA busy_timeout = 30000")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # With NORMAL a power cut may take the last commits back, whose objects are there by then, or
+    # were collected. FULL waits for the disk at each commit.
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+    registry = cast(sqlite_functions.Registry, connection)
+    sqlite_functions.register_functions(registry)
+    sqlite_functions.register_digests(registry)
+
+
+FILE = "lab.sqlite"
+_TABLES = """
+SELECT name FROM sqlite_master WHERE type IN ('table', 'view')
+AND name NOT IN ('~catalog', '~identity') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
+"""
+
+
+def dump(session: SAConnection, folder: Path) -> None:
+    """Copy the database, as the session's open transaction sees it."""
+    with closing(sqlite3.connect(folder / FILE)) as target:
+        _driver(session).backup(target)
+    _check(folder / FILE)
+
+
+def load(session: SAConnection, folder: Path) -> None:
+    """Put a copy in the place of an empty database: whole, or not at all."""
+    with _opened(folder / FILE) as source:
+        source.backup(_driver(session))
+
+
+def occupied(session: SAConnection) -> list[str]:
+    """Return the tables of a database."""
+    return list(session.exec_driver_sql(_TABLES).scalars())
+
+
+def _driver(session: SAConnection) -> sqlite3.Connection:
+    return cast(sqlite3.Connection, session.connection.driver_connection)
+
+
+def _check(file: Path) -> None:
+    """Raise what is wrong with a database's pages."""
+    with _opened(file) as source:
+        (found,) = source.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise DataJointError(
+            f"The database is damaged, and so is its copy: {found}. Run PRAGMA integrity_check on "
+            "it, and restore it from an earlier backup."
+        )
+
+
+def _opened(file: Path) -> closing[sqlite3.Connection]:
+    # What is immutable is read without files beside it.
+    return closing(sqlite3.connect(f"{file.absolute().as_uri()}?immutable=1", uri=True))

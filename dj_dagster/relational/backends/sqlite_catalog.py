@@ -1,4 +1,4 @@
-"""What SQLite holds: its own pragmas, and a catalog table for what it cannot keep.
+"""The catalogue of a SQLite file: its own pragmas, a table for what it cannot keep, views.
 
 Column and table comments, which carry the attribute types, are rows of the table ``~catalog``, and
 so are the schemas, with empty names. The table ``~identity`` tells the file from others.
@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
+from sqlalchemy.exc import DBAPIError
 
 from dj_dagster.errors import DataJointError, QueryError
 from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.names import TableName
 from dj_dagster.model.scanner import SourceLine
-from dj_dagster.relational.backends.reported import Reference, Rows, grouped, raw_table
+from dj_dagster.relational.backends.common import Reference, Rows, grouped, raw_table
 from dj_dagster.relational.stored import RawTable, StoredColumn
 
 _CATALOG = sa.table(
@@ -139,7 +142,7 @@ def table_names(connection: SAConnection, schema: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def views(connection: SAConnection, schema: str) -> list[tuple[str, str]]:
+def view_statements(connection: SAConnection, schema: str) -> list[tuple[str, str]]:
     """Return the names of a schema's views in SQL, each with the statement that made it."""
     found = connection.exec_driver_sql(_VIEWS, _span(schema))
     return [(name, sql) for name, sql in found]
@@ -271,3 +274,93 @@ def _name(text: str) -> TableName:
 def _span(schema: str) -> tuple[str, str]:
     """Return the bounds of the names that begin with ``schema.``; LIKE would ignore their case."""
     return f"{schema}.", f"{schema}{chr(ord('.') + 1)}"
+
+
+_SELECT = re.compile(r"\bAS\b(?=\s*(?:SELECT|WITH)\b)", re.IGNORECASE)
+
+Columns = dict[str, StoredColumn]
+
+
+def views(connection: SAConnection, schema: str, tables: Iterable[RawTable]) -> list[RawTable]:
+    """Return the views of a schema; those that SQLite itself cannot read any more are left out.
+
+    Parameters
+    ----------
+    tables
+        The tables of the schema.
+    """
+    found = view_statements(connection, schema)
+    known = {str(raw.name): {c.name: c for c in raw.columns} for raw in tables} if found else {}
+    return list(_views(connection, found, known))
+
+
+def _views(
+    connection: SAConnection, found: Iterable[tuple[str, str]], known: dict[str, Columns]
+) -> Iterator[RawTable]:
+    for name, sql in found:
+        try:
+            info = connection.exec_driver_sql(f'PRAGMA table_info("{name}")').fetchall()
+        except DBAPIError:
+            # It selects from a table or column that is gone.
+            continue
+        names = [(column, kind) for _, column, kind, *_ in info]
+        selected = _selected(sql, [column for column, _ in names], known)
+        columns = tuple(_column(column, kind, selected.get(column)) for column, kind in names)
+        known[name] = {column.name: column for column in columns}
+        schema, _, view = name.partition(".")
+        yield RawTable(TableName(schema, view), "", columns, (), (), is_view=True)
+
+
+def _column(name: str, kind: str, origin: StoredColumn | None) -> StoredColumn:
+    if origin is None:
+        return StoredColumn(name, kind, True, None, "")
+    return replace(origin, name=name, default=None, auto_increment=False)
+
+
+def _selected(sql: str, names: list[str], known: Mapping[str, Columns]) -> Columns:
+    """Return by name the columns of tables that a view selects as they are."""
+    # Imported only where there is a view: it takes a moment.
+    from sqlglot import exp, parse_one
+    from sqlglot.errors import SqlglotError
+
+    match = _SELECT.search(sql)
+    try:
+        tree = parse_one(sql[match.end() :] if match else "", dialect="sqlite")
+    except SqlglotError:
+        return {}
+    while isinstance(tree, exp.SetOperation):
+        tree = tree.this
+    if not isinstance(tree, exp.Select):
+        return {}
+    outer = any(join.side for join in tree.args.get("joins") or ())
+    sources = {
+        table.alias_or_name: known.get(table.name, {})
+        for table in tree.find_all(exp.Table)
+        if table.parent_select is tree
+    }
+    origins: list[StoredColumn | None] = []
+    for part in tree.expressions:
+        origins += _origins(part, sources)
+    if len(origins) != len(names):
+        return {}
+    return {
+        name: replace(origin, nullable=origin.nullable or outer)
+        for name, origin in zip(names, origins, strict=True)
+        if origin is not None
+    }
+
+
+def _origins(part: Any, sources: Mapping[str, Columns]) -> list[StoredColumn | None]:
+    """Return the columns that one term of a SELECT stands for, None for what is computed."""
+    from sqlglot import exp
+
+    term = part.unalias()
+    if isinstance(term, exp.Star):
+        return [column for columns in sources.values() for column in columns.values()]
+    if not isinstance(term, exp.Column):
+        return [None]
+    columns = [sources.get(term.table, {})] if term.table else list(sources.values())
+    if isinstance(term.this, exp.Star):
+        return [column for known in columns for column in known.values()]
+    having = [known[term.name] for known in columns if term.name in known]
+    return [having[0] if len(having) == 1 else None]

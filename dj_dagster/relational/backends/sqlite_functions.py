@@ -1,4 +1,4 @@
-"""What connections to SQLite know beside SQLite's own functions.
+"""Functions of connections to SQLite beside its own: MySQL's expressions, aggregates, digests.
 
 MySQL's expressions are run by ``dj_mysql``; see `dj_dagster.relational.user_sql.translation`.
 """
@@ -6,16 +6,25 @@ MySQL's expressions are run by ``dj_mysql``; see `dj_dagster.relational.user_sql
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from decimal import Decimal
 from functools import lru_cache, wraps
 from typing import Any, Protocol
 
+import sqlalchemy as sa
+
 from dj_dagster.errors import DataJointError, QueryError
-from dj_dagster.relational.backends.sqlite_aggregates import AGGREGATES, placed, shown
-from dj_dagster.relational.user_sql import json_functions
+from dj_dagster.model.heading import Attribute
+from dj_dagster.model.types import Family
+from dj_dagster.relational.user_sql import json_functions, temporal
+from dj_dagster.relational.user_sql.arithmetic import quotient
 from dj_dagster.relational.user_sql.translation import evaluate
+from dj_dagster.relational.user_sql.values import EXACT, rounded
 
 Function = Callable[..., Any]
 
@@ -36,7 +45,7 @@ class Registry(Protocol):
         ...
 
 
-def register(connection: Registry) -> None:
+def register_functions(connection: Registry) -> None:
     """Make the functions known to a connection."""
     connection.create_function("dj_mysql", -1, _told(evaluate), deterministic=True)
     # What gives another value each time.
@@ -104,3 +113,316 @@ def _is_same(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_is_same, one, other))  # pyright: ignore[reportUnknownArgumentType]
     return isinstance(one, bool) is isinstance(other, bool) and one == other
+
+
+class _Spread:
+    """The numbers of a group, of which the standard deviation or variance is asked for."""
+
+    sample = False
+    root = True
+
+    def __init__(self) -> None:
+        self._values: list[float] = []
+
+    def step(self, value: float | None) -> None:
+        """Take a number."""
+        if value is not None:
+            self._values.append(float(value))
+
+    def finalize(self) -> float | None:
+        """Return the result, null where there are too few numbers."""
+        count = len(self._values) - self.sample
+        if count < 1:
+            return None
+        mean = math.fsum(self._values) / len(self._values)
+        variance = math.fsum((value - mean) ** 2 for value in self._values) / count
+        return math.sqrt(variance) if self.root else variance
+
+
+class _SampleDeviation(_Spread):
+    sample = True
+
+
+class _Variance(_Spread):
+    root = False
+
+
+class _SampleVariance(_Spread):
+    sample, root = True, False
+
+
+class _Sum:
+    """A sum of exact numbers."""
+
+    def __init__(self) -> None:
+        self._sum: int | Decimal = 0
+        self._count = 0
+
+    def step(self, value: Any) -> None:
+        """Take a number."""
+        if value is None:
+            return
+        self._count += 1
+        if isinstance(value, int) and isinstance(self._sum, int):
+            self._sum += value
+        else:
+            self._sum = EXACT.add(Decimal(self._sum), Decimal(str(value)))
+
+    def finalize(self) -> Any:
+        """Return the sum, null of nothing; as text where SQLite has no such number."""
+        return _number(self._sum) if self._count else None
+
+
+class _Mean(_Sum):
+    def finalize(self) -> Any:
+        """Return the mean with all digits that the server keeps, null of nothing."""
+        if not self._count:
+            return None
+        return _number(quotient(Decimal(self._sum), Decimal(self._count)))
+
+
+def _number(value: int | Decimal) -> Any:
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**63 else str(value)
+    found = value.normalize(EXACT)
+    return float(found) if len(found.as_tuple()[1]) <= 15 else str(value)
+
+
+def shown(value: Any, scale: int) -> Any:
+    """Return an exact number with so many digits after the point."""
+    if value is None:
+        return None
+    found = rounded(Decimal(str(value)), scale)
+    return _number(found if scale else int(found))
+
+
+class _Least:
+    """The least value of a group, by an order that is not SQLite's own."""
+
+    def __init__(self) -> None:
+        self._found: tuple[Any, Any] | None = None
+
+    def step(self, value: Any, how: str) -> None:
+        """Take a value, and how values are ordered."""
+        if value is None:
+            return
+        place = _comparable(value, how)
+        if self._found is None or self._is_nearer(place, self._found[0]):
+            self._found = place, value
+
+    def finalize(self) -> Any:
+        """Return the value, null of nothing."""
+        return None if self._found is None else self._found[1]
+
+    def _is_nearer(self, one: Any, other: Any) -> bool:
+        return one < other
+
+
+class _Greatest(_Least):
+    def _is_nearer(self, one: Any, other: Any) -> bool:
+        return one > other
+
+
+def _comparable(value: Any, how: str) -> Any:
+    """Return what Python orders as MySQL orders a value, which is not null; see `placed`."""
+    if how == "decimal":
+        return Decimal(str(value))
+    if how == "time" and value[0] != "-":
+        # Longer are the times of more hours, all having the same digits after the point.
+        return len(value), value
+    return (-len(value), value.translate(_MIRRORED)) if how == "time" else placed(value, how)
+
+
+_MIRRORED = str.maketrans("0123456789", "9876543210")
+
+
+def placed(value: Any, how: str) -> Any:
+    """Return what SQLite orders as MySQL orders a value.
+
+    Parameters
+    ----------
+    how
+        ``time``, ``decimal``, or the values of an enum as JSON.
+    """
+    if value is None:
+        return None
+    if how == "time":
+        found = temporal.duration(value)
+        return None if found is None else found // timedelta(microseconds=1)
+    if how == "decimal":
+        return f"{int(EXACT.scaleb(Decimal(str(value)), 30)) + 10**96:097d}"
+    choices = _choices(how)
+    return choices.index(value) if value in choices else -1
+
+
+_choices: Callable[[str], list[str]] = lru_cache(maxsize=100)(json.loads)
+
+
+class _BitOr:
+    start = 0
+
+    def __init__(self) -> None:
+        self._bits = self.start
+
+    def step(self, value: int | None) -> None:
+        """Take an integer."""
+        if value is not None:
+            self._bits = self._joined(self._bits, value)
+
+    def finalize(self) -> int:
+        """Return the bits of all, as a signed number where SQLite has no other."""
+        found = self._bits & (2**64 - 1)
+        if found >= 2**63:
+            raise OverflowError("SQLite holds no integer of more than 64 bits")
+        return found
+
+    def _joined(self, one: int, other: int) -> int:
+        return one | other
+
+
+class _BitXor(_BitOr):
+    def _joined(self, one: int, other: int) -> int:
+        return one ^ other
+
+
+class _BitAnd(_BitOr):
+    start = -1
+
+    def _joined(self, one: int, other: int) -> int:
+        return one & other
+
+
+class _CountDistinct:
+    """How many combinations of values there are, those with a null left out."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[Any, ...]] = set()
+
+    def step(self, *values: Any) -> None:
+        """Take a row."""
+        if None not in values:
+            self._seen.add(values)
+
+    def finalize(self) -> int:
+        """Return their number."""
+        return len(self._seen)
+
+
+class _GroupConcat:
+    """Texts of a group, joined; the first argument tells how."""
+
+    def __init__(self) -> None:
+        self._options: dict[str, Any] = {}
+        self._rows: list[tuple[str, tuple[Any, ...]]] = []
+
+    def step(self, options: str, *values: Any) -> None:
+        """Take a row: its texts, then what it is ordered by."""
+        self._options = self._options or json.loads(options)
+        count = self._options["values"]
+        if None not in values[:count]:
+            self._rows.append(("".join(values[:count]), values[count:]))
+
+    def finalize(self) -> str | None:
+        """Return the text, null of nothing."""
+        if not self._rows:
+            return None
+        rows = self._rows
+        if self._options["distinct"]:
+            rows = list({text: (text, order) for text, order in reversed(rows)}.values())[::-1]
+        descending = self._options["descending"]
+        for place in reversed(range(len(descending))):
+            rows.sort(key=lambda row, n=place: _order(row[1][n]), reverse=descending[place])
+        return self._options["separator"].join(text for text, _ in rows)
+
+
+def _order(value: Any) -> tuple[int, Any]:
+    """Return a key by which nulls come first, then numbers, then texts whatever their case."""
+    if value is None:
+        return (0, 0)
+    return (2, value.casefold()) if isinstance(value, str) else (1, value)
+
+
+AGGREGATES: dict[str, tuple[int, Any]] = {
+    "dj_std": (1, _Spread),
+    "dj_stddev_samp": (1, _SampleDeviation),
+    "dj_variance": (1, _Variance),
+    "dj_var_samp": (1, _SampleVariance),
+    "dj_sum": (1, _Sum),
+    "dj_avg": (1, _Mean),
+    "dj_min": (2, _Least),
+    "dj_max": (2, _Greatest),
+    "dj_bit_or": (1, _BitOr),
+    "dj_bit_xor": (1, _BitXor),
+    "dj_bit_and": (1, _BitAnd),
+    "dj_count_distinct": (-1, _CountDistinct),
+    "dj_group_concat": (-1, _GroupConcat),
+}
+"""By name: how many arguments, and what takes them."""
+
+
+MOST = 100
+"""SQLite refuses functions of more than 127 arguments."""
+
+MASK = 2**60 - 1
+
+_NUMBERS = (Family.INTEGER, Family.BOOL, Family.FLOAT, Family.DECIMAL)
+
+
+def register_digests(connection: Registry) -> None:
+    """Make the functions known to a connection."""
+    connection.create_function("row_digest", -1, digest, deterministic=True)
+    connection.create_aggregate("row_digest_xor", -1, _Xor)
+
+
+def digest(*values: Any) -> int:
+    """Return 60 bits that stand for values as SQLite has them.
+
+    A checksum alone is linear: two values exchanged between rows would cancel.
+
+    >>> digest(1, "a") ^ digest(2, "b") == digest(1, "b") ^ digest(2, "a")
+    False
+    """
+    if bytes in map(type, values):
+        values = tuple(map(legible, values))
+    data = repr(values).encode(errors="surrogateescape")
+    return zlib.crc32(data) * zlib.crc32(data[::-1]) & MASK
+
+
+def legible(value: Any) -> Any:
+    """Return the text that bytes are, themselves where they are none."""
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return value
+
+
+class _Xor:
+    """The digests of a group of rows."""
+
+    def __init__(self) -> None:
+        self._all = 0
+
+    def step(self, *values: Any) -> None:
+        """Take a row."""
+        self._all ^= digest(*values)
+
+    def finalize(self) -> int:
+        """Return them in one number."""
+        return self._all
+
+
+def arguments(columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]) -> list[Any]:
+    """Return what to give to the functions for columns."""
+    values = [_argument(column, attribute) for column, attribute in columns]
+    while len(values) > MOST:
+        values = [sa.func.row_digest(*values[:MOST]), *values[MOST:]]
+    return values
+
+
+def _argument(column: sa.ColumnElement[Any], attribute: Attribute) -> Any:
+    if attribute.holds_bytes:
+        return sa.func.length(column)
+    if attribute.type is not None and attribute.type.family in _NUMBERS:
+        return column
+    # The driver calls no function with a text that is not UTF-8, which SQLite may hold.
+    return sa.cast(column, sa.LargeBinary)

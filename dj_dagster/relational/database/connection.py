@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
@@ -24,18 +25,11 @@ from dj_dagster.objects.blob.format import DEFAULT_LIMITS, ReadLimits
 from dj_dagster.objects.codecs.chain import CodecRegistry
 from dj_dagster.objects.stores.stores import Stores
 from dj_dagster.relational.backends import Backend, backend_for
-from dj_dagster.relational.database.catalog import Catalog
-from dj_dagster.relational.database.display import Display
-from dj_dagster.relational.database.driver import Tuples, fetch_sql
-from dj_dagster.relational.database.eras import Era
-from dj_dagster.relational.database.preferences import FetchFormat, Preferences, Preferring
-from dj_dagster.relational.database.raw_query import QueryResult
-from dj_dagster.relational.database.retry import retried
-from dj_dagster.relational.database.sessions import Sessions
-from dj_dagster.relational.database.statement_cache import StatementCache
-from dj_dagster.relational.database.transaction import Transaction
+from dj_dagster.relational.database.catalog import Catalog, Era
+from dj_dagster.relational.database.database_url import NO_TLS, demands_tls, parsed_url, shown_url
+from dj_dagster.relational.database.preferences import Display, FetchFormat, Preferences, Preferring
+from dj_dagster.relational.database.sessions import Sessions, Tuples, fetch_sql, retried
 from dj_dagster.relational.database.write_buffer import WriteBuffer
-from dj_dagster.relational.database_url import NO_TLS, demands_tls, parsed_url, shown_url
 
 T = TypeVar("T")
 
@@ -364,3 +358,92 @@ class Connection(OldConnection, Preferring):
     def close(self) -> None:
         """Close the pooled connections; the object opens new ones when it is used again."""
         self._sessions.close()
+
+
+class HasTransactions(Protocol):
+    """A connection that can begin a transaction and end it, well or not."""
+
+    def start_transaction(self) -> None:
+        """Begin."""
+
+    def commit_transaction(self) -> None:
+        """Keep what happened since."""
+
+    def cancel_transaction(self) -> None:
+        """Undo what happened since."""
+
+
+C = TypeVar("C", bound=HasTransactions)
+
+
+class Transaction(Generic[C]):
+    """Commits what happens inside its block together, or nothing of it.
+
+    ``with connection.transaction:`` and ``with connection.transaction():`` are the same.
+    """
+
+    def __init__(self, connection: C) -> None:
+        self._connection = connection
+
+    def __call__(self) -> Self:
+        """Return the block itself."""
+        return self
+
+    def __enter__(self) -> C:
+        self._connection.start_transaction()
+        return self._connection
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._connection.commit_transaction()
+        else:
+            self._connection.cancel_transaction()
+
+
+class QueryResult:
+    """All rows of a statement, read as from a driver's cursor.
+
+    Parameters
+    ----------
+    rows
+        Tuples, or dicts where these were asked for.
+    rowcount
+        How many rows a statement that returns none has changed, -1 if the driver cannot tell.
+    """
+
+    def __init__(self, rows: Sequence[Any], rowcount: int) -> None:
+        self.rowcount = rowcount
+        self._rows = iter(rows)
+
+    def fetchone(self) -> Any:
+        """Return the next row, None after the last."""
+        return next(self._rows, None)
+
+    def fetchall(self) -> list[Any]:
+        """Return all rows that are left."""
+        return list(self._rows)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._rows
+
+
+CAPACITY = 1000
+
+
+class StatementCache(Generic[T]):
+    """A bounded mapping that threads may share; once it is full it starts anew."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, T] = {}
+
+    def get(self, shape: Hashable) -> T | None:
+        """Return what is kept for a shape, None for nothing."""
+        return self._kept.get(shape)
+
+    def put(self, shape: Hashable, statement: T) -> None:
+        """Keep a statement."""
+        if len(self._kept) >= CAPACITY:
+            self._kept.clear()
+        self._kept[shape] = statement

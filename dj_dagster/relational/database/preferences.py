@@ -1,4 +1,4 @@
-"""What a connection prefers: its own choices, or those of settings that may still change."""
+"""Preferences of a connection: its own choices, or those of settings that may still change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal, TypeVar, cast
 from dj_dagster.local_files import DOWNLOADS, FOLDER
 from dj_dagster.model.job_settings import JobSettings, Provenance
 from dj_dagster.objects.blob.format import DEFAULT_LIMITS, ReadLimits
-from dj_dagster.relational.database.eras import Era
+from dj_dagster.relational.database.catalog import Era
 
 T = TypeVar("T")
 FetchFormat = Literal["array", "frame"]
@@ -77,3 +77,22 @@ class Preferring:
 
 def _now(preference: T | Callable[[], T]) -> T:
     return cast(Callable[[], T], preference)() if callable(preference) else preference
+
+
+@dataclass(slots=True)
+class Display:
+    """The settings of previews; DataJoint spells them ``display.limit`` and so on.
+
+    Attributes
+    ----------
+    limit
+        Rows that are shown.
+    width
+        Characters that a value may take in a text preview.
+    show_tuple_count
+        Whether the number of all rows is counted and shown.
+    """
+
+    limit: int = 12
+    width: int = 24
+    show_tuple_count: bool = True

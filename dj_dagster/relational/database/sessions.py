@@ -1,17 +1,22 @@
-"""The sessions of a connection's threads: autocommit or in a transaction, errors in our words."""
+"""Sessions of a connection's threads, in autocommit or a transaction, retries, and the driver."""
 
 from __future__ import annotations
 
 import os
+import random
 import threading
+import time
 import weakref
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
+from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import PoolProxiedConnection
 
 from dj_dagster.errors import (
     ConnectionFailedError,
@@ -23,8 +28,225 @@ from dj_dagster.errors import (
     UnknownAttributeError,
 )
 from dj_dagster.relational.backends import Backend
-from dj_dagster.relational.database.kept import KeptSessions
 from dj_dagster.relational.database.write_buffer import WriteBuffer
+
+Tuples = Sequence[tuple[Any, ...]]
+
+SHOWN = 200
+"""Characters of an INSERT that its error shows."""
+
+
+def fetch_sql(
+    dialect: Dialect, connection: PoolProxiedConnection, sql: str, values: Sequence[Any]
+) -> Tuples:
+    """Run SQL in the driver's own spelling and return all rows."""
+    try:
+        cursor = connection.cursor()
+        try:
+            cursor.execute(sql, tuple(values))
+            return cursor.fetchall()
+        finally:
+            cursor.close()
+    except Exception as error:
+        raise _wrapped(dialect, connection, sql, error) from error
+
+
+def run_sql(
+    session: SAConnection, sql: str | bytes, parameters: Sequence[tuple[Any, ...]] | None
+) -> None:
+    """Run an INSERT in the driver's own spelling.
+
+    Parameters
+    ----------
+    parameters
+        One tuple a row; None where the values are part of the SQL.
+    """
+    connection = session.connection
+    try:
+        cursor = connection.cursor()
+        try:
+            if parameters is None:
+                # PyMySQL takes bytes too, in which values need no detour through text.
+                cursor.execute(sql)  # pyright: ignore[reportArgumentType]
+            elif len(parameters) == 1:
+                cursor.execute(sql, parameters[0])  # pyright: ignore[reportArgumentType]
+            else:
+                cursor.executemany(sql, parameters)  # pyright: ignore[reportArgumentType]
+        finally:
+            cursor.close()
+    except Exception as error:
+        shown = sql[:SHOWN]
+        text = shown if isinstance(shown, str) else shown.decode(errors="replace")
+        raise _wrapped(session.dialect, connection, text, error) from error
+
+
+def fetch_select(session: SAConnection, select: sa.Select[Any]) -> Tuples:
+    """Run a query and return all rows as the driver gives them, unconverted by SQLAlchemy."""
+    result = session.execute(select)
+    cursor = result.cursor
+    assert cursor is not None
+    try:
+        return cursor.fetchall()
+    except Exception as error:
+        raise _wrapped(session.dialect, session.connection, str(select), error) from error
+    finally:
+        result.close()
+
+
+def stream_select(
+    session: SAConnection,
+    select: sa.Select[Any],
+    size: int,
+    next_size: Callable[[Sequence[Any], int], int],
+    stop: Callable[[], None],
+) -> Generator[Sequence[Any]]:
+    """Run a query and yield its rows in chunks, the rest of them left with the database.
+
+    Parameters
+    ----------
+    size
+        Rows in the first chunk.
+    next_size
+        Given a chunk and the last size, says how many rows the next one has.
+    stop
+        Called when the generator is closed before the last row.
+    """
+    result = session.execution_options(stream_results=True).execute(select)
+    complete = False
+    try:
+        # Not from the driver's cursor: SQLAlchemy has taken the first row from it already.
+        while chunk := result.fetchmany(size):
+            yield chunk
+            size = next_size(chunk, size)
+        complete = True
+    except SQLAlchemyError:
+        complete = True
+        raise
+    finally:
+        if not complete:
+            stop()
+            # What is left to read of a stopped query ends with an error.
+            if result.cursor is not None:
+                with suppress(session.dialect.loaded_dbapi.Error):
+                    result.cursor.close()
+        result.close()
+
+
+def _wrapped(
+    dialect: Dialect, connection: PoolProxiedConnection, sql: str, error: Exception
+) -> Exception:
+    """Return a driver's error as SQLAlchemy's, and give the connection up if it is broken."""
+    if isinstance(error, SQLAlchemyError):
+        return error
+    driver = dialect.loaded_dbapi
+    lost = isinstance(error, driver.Error) and dialect.is_disconnect(
+        error, connection.dbapi_connection, None
+    )
+    if lost:
+        connection.invalidate(error)
+    return DBAPIError.instance(
+        sql, None, error, driver.Error, connection_invalidated=lost, dialect=dialect
+    )
+
+
+IDLE_SECONDS = 5.0
+"""After such a pause the pool is asked again, which tries a connection before it gives it."""
+
+
+class KeptSessions:
+    """One session a thread, given back to its pool when the thread ends.
+
+    Parameters
+    ----------
+    connect
+        Takes one from the pool, in autocommit mode.
+    is_closed
+        Whether it is known to lead nowhere any more.
+    """
+
+    def __init__(
+        self, connect: Callable[[], SAConnection], is_closed: Callable[[SAConnection], bool]
+    ) -> None:
+        self._connect = connect
+        self._is_closed = is_closed
+        self._local = threading.local()
+        self._generation = 0
+
+    def get(self) -> SAConnection:
+        """Return this thread's session."""
+        local, now = self._local, time.monotonic()
+        kept: SAConnection | None = getattr(local, "session", None)
+        if kept is None or now - local.used > IDLE_SECONDS or self._is_stale(kept):
+            self.drop()
+            kept = local.session = self._connect()
+            local.generation = self._generation
+        local.used = now
+        return kept
+
+    def drop(self, *, broken: bool = False) -> None:
+        """Give this thread's session back.
+
+        Parameters
+        ----------
+        broken
+            Whether it was left in the middle of something, so that nobody may use it again.
+        """
+        kept: SAConnection | None = getattr(self._local, "session", None)
+        self._local.session = None
+        if kept is not None:
+            if broken and not kept.invalidated:
+                kept.invalidate()
+            kept.close()
+
+    def drop_all(self) -> None:
+        """Give this thread's session back, and each other thread's when it next asks for one."""
+        self._generation += 1
+        self.drop()
+
+    def _is_stale(self, session: SAConnection) -> bool:
+        return (
+            self._local.generation != self._generation
+            or session.invalidated
+            or self._is_closed(session)
+        )
+
+
+T = TypeVar("T")
+
+PATIENCE = 10.0
+"""Seconds after which a failure is no longer met by another try."""
+
+FIRST_PAUSE = 0.02
+LONGEST_PAUSE = 1.0
+
+
+def retried(work: Callable[[], T], passing: tuple[type[Exception], ...]) -> T:
+    """Return what a function returns, calling it again while it fails in a way that passes.
+
+    Parameters
+    ----------
+    work
+        Must have no effect when it fails.
+    passing
+        The errors that may pass.
+
+    Raises
+    ------
+    Exception
+        The last failure, once `PATIENCE` is over, or any other at once.
+    """
+    started = time.monotonic()
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            return work()
+        except passing as error:
+            # Never again where the outcome is unknown.
+            if not getattr(error, "transient", False) or time.monotonic() - started > PATIENCE:
+                raise
+        # Of two that block each other one has to come later.
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 class ThreadState(threading.local):

@@ -1,20 +1,28 @@
-"""Altering a table so that it is as its definition says."""
+"""Alteration of a table, in one statement or by moving its rows to a new one.
+
+The steps are those that SQLite's documentation of ALTER TABLE recommends, in one transaction.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection as SAConnection
 
-from dj_dagster.errors import DefinitionError, MissingTableError, QueryError
+from dj_dagster.errors import DefinitionError, IntegrityError, MissingTableError, QueryError
+from dj_dagster.model.declaration import IndexDeclaration
 from dj_dagster.model.heading import Attribute
-from dj_dagster.model.types import Family
-from dj_dagster.relational.algebra.algebra import all_rows
-from dj_dagster.relational.asking import Confirm
+from dj_dagster.model.names import TableName
+from dj_dagster.model.types import AttributeType, Family
+from dj_dagster.relational.algebra.nodes import all_rows
+from dj_dagster.relational.backends.common import without_foreign_keys
+from dj_dagster.relational.confirmation import Confirm
+from dj_dagster.relational.database.catalog import resolve
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.headings import resolve
-from dj_dagster.relational.declaring import alter_statement, lineage, rebuild
+from dj_dagster.relational.declaring import lineage
 from dj_dagster.relational.declaring.alteration import (
     Alteration,
     Present,
@@ -22,9 +30,10 @@ from dj_dagster.relational.declaring.alteration import (
     altered_meanwhile,
 )
 from dj_dagster.relational.declaring.conversion import changes_values, converted
+from dj_dagster.relational.declaring.ddl import TableSQL, create_statements, in_server_words
 from dj_dagster.relational.declaring.declare import reported
 from dj_dagster.relational.declaring.old_layout import ensure_external_tables
-from dj_dagster.relational.declaring.plan import PlannedTable
+from dj_dagster.relational.declaring.plan import PlannedColumn, PlannedTable
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.stored import StoredTable
 
@@ -71,9 +80,9 @@ def alter_table(connection: Connection, plan: PlannedTable, confirm: Confirm | N
     try:
         ensure_external_tables(connection, plan)
         if connection.backend.alters_tables:
-            alter_statement.alter(connection, present, changes)
+            alter(connection, present, changes)
         else:
-            rebuild.rebuild(connection, present, changes)
+            rebuild(connection, present, changes)
         if connection.backend.keeps_lineage and not plan.old:
             lineage.write(connection, plan.name, plan.lineage)
     finally:
@@ -182,3 +191,169 @@ def _is_other_object(old: Attribute, new: Attribute) -> bool:
 
 def _text(attribute: Attribute) -> str:
     return attribute.type.text if attribute.type else "?"
+
+
+def alter(connection: Connection, present: Present, changes: Alteration) -> None:
+    """Alter a table."""
+    with connection.cursor() as session:
+        names = connection.backend.foreign_key_names(session, changes.plan.name)
+        plan = in_server_words(changes.plan, connection.backend)
+        sql = TableSQL(plan, connection.backend, session.dialect)
+        clauses = [
+            *(f"DROP FOREIGN KEY {sql.quote(names[key.parent, tuple(key.attributes)])}"
+              for key in changes.dropped_keys),
+            *(f"DROP INDEX {sql.quote(name)}" for name in changes.dropped_indexes),
+            *(f"DROP COLUMN {sql.quote(name)}" for name in changes.dropped),
+            *_columns(sql, present, changes),
+            *(f"ADD {sql.index(index)}" for index in [*changes.added_indexes, *_needed(changes)]),
+            *(f"ADD {sql.foreign_key(key)}" for key in changes.added_keys),
+        ]  # fmt: skip
+        if changes.comment_changes:
+            clauses.append(f"COMMENT = {sql.text(plan.comment)}")
+        session.exec_driver_sql(f"ALTER TABLE {sql.name} {', '.join(clauses)}")
+
+
+def _needed(changes: Alteration) -> Iterator[IndexDeclaration]:
+    """Yield indexes for foreign keys whose own goes: the server insists on one for each."""
+    for foreign_key in changes.plan.foreign_keys:
+        columns = tuple(foreign_key.attributes)
+        dropped = [index.parts[: len(columns)] for index in changes.dropped_indexes.values()]
+        if columns in dropped:
+            yield IndexDeclaration(columns)
+
+
+def _columns(sql: TableSQL, present: Present, changes: Alteration) -> Iterator[str]:
+    """Yield the clauses that add, change and move columns, in their new order."""
+    new_names = {old: new for new, old in changes.renamed.items()}
+    here = [
+        new_names.get(column.name, column.name)
+        for column in present.raw.columns
+        if column.name not in changes.dropped
+    ]
+    for position, name in enumerate(changes.columns):
+        place = f"AFTER {sql.quote(changes.columns[position - 1])}" if position else "FIRST"
+        stays = here[position : position + 1] == [name]
+        if not stays:
+            here = [other for other in here if other != name]
+            here.insert(position, name)
+        if name in changes.added:
+            yield f"ADD COLUMN {sql.column(name)} {place}"
+        elif name in changes.renamed:
+            yield f"CHANGE COLUMN {sql.quote(changes.renamed[name])} {sql.column(name)} {place}"
+        elif name in changes.modified or not stays:
+            yield f"MODIFY COLUMN {sql.column(name)} {place}"
+
+
+def rebuild(connection: Connection, present: Present, changes: Alteration) -> None:
+    """Change a table; foreign keys of other tables to it stay as they are.
+
+    Raises
+    ------
+    DefinitionError
+        If a value has no equal of the new type of its attribute.
+    QueryError
+        If the table is not as it was when the changes were found.
+    IntegrityError
+        If a row refers to none by a new foreign key.
+    """
+    plan = _whole(changes, present)
+    # Otherwise the old table could not be dropped.
+    with connection.cursor() as session, without_foreign_keys(session, connection.backend.begin):
+        # Only from here on nobody else writes.
+        if connection.catalog.read(session, plan.name) != present.raw:
+            raise altered_meanwhile(plan.name)
+        _rebuild(connection, session, plan, present, changes)
+
+
+def _rebuild(
+    connection: Connection,
+    session: SAConnection,
+    plan: PlannedTable,
+    present: Present,
+    changes: Alteration,
+) -> None:
+    backend = connection.backend
+    made = TableName(plan.name.schema, f"{plan.name.table}~new")
+    create, *indexes = create_statements(plan, backend, made)
+    session.execute(create)
+    old_names = {name: changes.renamed.get(name, name) for name in changes.columns}
+    kept = [name for name in changes.columns if name not in changes.added]
+    source = backend.sql_table(plan.name, *[sa.column(old_names[name]) for name in kept])
+    target = backend.sql_table(made, *map(sa.column, kept))
+    before, after = present.stored.heading.all_attributes, changes.attributes
+    values = [
+        _moved(connection, session, source, before[old_names[name]], after[name])
+        if name in changes.modified
+        else source.c[old_names[name]]
+        for name in kept
+    ]
+    session.execute(sa.insert(target).from_select(kept, sa.select(*values)))
+    for name in changes.modified:
+        session.exec_driver_sql(f'DROP TABLE IF EXISTS temp."converted~{name}"')
+    backend.drop_tables(session, [plan.name])
+    session.exec_driver_sql(f'ALTER TABLE "{made}" RENAME TO "{plan.name}"')
+    for statement in indexes:
+        session.execute(statement)
+    comments = {column.name: column.full_comment for column in plan.columns}
+    backend.after_create(session, plan.name, plan.comment, comments)
+    _check_references(session, plan.name)
+
+
+def _whole(changes: Alteration, present: Present) -> PlannedTable:
+    """Return the plan with the hidden columns that stay, in the order of the new table."""
+    planned = {column.name: column for column in changes.plan.columns}
+    there = {column.name: column for column in present.raw.columns}
+    hidden = present.stored.heading.all_attributes
+    columns = [
+        planned[name] if name in planned else _as_it_is(hidden[name], there[name].comment)
+        for name in changes.columns
+    ]
+    return replace(changes.plan, columns=tuple(columns))
+
+
+def _as_it_is(attribute: Attribute, comment: str) -> PlannedColumn:
+    kind = attribute.type or AttributeType("bytes", Family.BYTES)
+    return PlannedColumn(attribute.name, kind, attribute.nullable, attribute.default, comment, None)
+
+
+def _moved(
+    connection: Connection,
+    session: SAConnection,
+    source: sa.TableClause,
+    old: Attribute,
+    new: Attribute,
+) -> sa.ColumnElement[Any]:
+    """Return what the new column is filled with: the old one, or what its values are turned into.
+
+    The values are converted before they are written, since a column changes what it is given: 1
+    becomes '1' in a column for text.
+    """
+    column = source.c[old.name]
+    if old.type is None or new.type is None or not changes_values(old.type, new.type):
+        return column
+    if Family.CODEC in (old.type.family, new.type.family):
+        return column
+    decode, encode = connection.backend.decoder(old.type), connection.backend.encoder(new.type)
+    found = session.execute(sa.select(column).distinct().where(column.is_not(None)))
+    decoded = [(stored, decode(stored) if decode else stored) for (stored,) in found.fetchall()]
+    wanted = converted((value for _, value in decoded), old, new)
+    name = f"converted~{new.name}"
+    session.exec_driver_sql(f'CREATE TEMP TABLE "{name}" (old PRIMARY KEY, new) WITHOUT ROWID')
+    pairs = sa.table(name, sa.column("old"), sa.column("new"))
+    rows = [
+        {"old": stored, "new": encode(wanted[value]) if encode else wanted[value]}
+        for stored, value in decoded
+    ]
+    if rows:
+        session.execute(sa.insert(pairs), rows)
+    return sa.select(pairs.c.new).where(pairs.c.old == column).scalar_subquery()
+
+
+def _check_references(session: SAConnection, name: TableName) -> None:
+    lost = session.exec_driver_sql(f'PRAGMA foreign_key_check("{name}")').fetchall()
+    if lost:
+        parent = lost[0][2]
+        raise IntegrityError(
+            f"{len(lost)} rows of {name} refer to rows of {parent} that do not exist. "
+            "Insert those first, or correct the rows."
+        )

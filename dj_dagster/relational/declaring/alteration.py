@@ -1,16 +1,18 @@
-"""What has to change in a table so that it is as its definition says."""
+"""Differences between a table and its definition, and the changes that remove them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
 
 from dj_dagster.errors import DefinitionError, QueryError
-from dj_dagster.model.declaration import IndexDeclaration
+from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName
-from dj_dagster.relational.database.headings import split_comment
+from dj_dagster.model.types import AttributeType, Family
+from dj_dagster.relational.database.catalog import split_comment
 from dj_dagster.relational.declaring.describe import (
     attribute_line,
     foreign_key_line,
@@ -19,12 +21,6 @@ from dj_dagster.relational.declaring.describe import (
 )
 from dj_dagster.relational.declaring.old_layout import external_keys
 from dj_dagster.relational.declaring.plan import PlannedColumn, PlannedTable
-from dj_dagster.relational.declaring.sameness import (
-    index_key,
-    same_default,
-    same_foreign_key,
-    same_type,
-)
 from dj_dagster.relational.stored import ForeignKey, RawTable, StoredTable
 
 _RENAMES = re.compile(r"\{([a-z][a-z0-9_]*)\}\s*")
@@ -302,3 +298,64 @@ def _difference(
         if index in kept and missing.pop(index_key(index), None) is None
     }
     return extra, list(missing.values())
+
+
+_NUMERIC = (Family.INTEGER, Family.FLOAT, Family.DECIMAL, Family.BOOL)
+# What MySQL itself calls these types.
+_SYNONYMS = {
+    "numeric": "decimal",
+    "integer": "int",
+    "real": "double",
+    "serial": "bigint unsigned auto_increment",
+}
+
+
+def same_type(old: AttributeType | None, new: AttributeType | None) -> bool:
+    """Whether two types are one, however they are spelled."""
+    return old == new or (
+        old is not None
+        and new is not None
+        and old.auto_increment == new.auto_increment
+        and _canonical(old) == _canonical(new)
+    )
+
+
+def _canonical(kind: AttributeType) -> str:
+    word = re.match(r"\w+", kind.text)
+    name = word[0] if word else ""
+    return _SYNONYMS.get(name, name) + kind.text[len(name) :]
+
+
+def same_default(old: Default | None, new: Default | None, kind: AttributeType | None) -> bool:
+    """Whether two defaults are the same value: servers write them in their own way."""
+    if old is None or new is None or old == new:
+        return old == new
+    if old.is_expression or new.is_expression or kind is None:
+        return old.value.upper() == new.value.upper()
+    if kind.family in _NUMERIC:
+        try:
+            return Decimal(old.value) == Decimal(new.value)
+        except InvalidOperation:
+            return False
+    if kind.family is Family.DATETIME:
+        return _whole(old.value) == _whole(new.value)
+    return False
+
+
+def _whole(moment: str) -> str:
+    """Return the text of a moment without zeros that say nothing."""
+    return re.sub(r"( 00:00:00)?(\.0+)?$", "", moment)
+
+
+def same_foreign_key(one: ForeignKey, other: ForeignKey) -> bool:
+    """Whether two foreign keys relate the same attributes."""
+    return (one.parent, one.attributes) == (other.parent, other.attributes)
+
+
+def index_key(index: IndexDeclaration) -> tuple[bool, tuple[str, ...]]:
+    """Return what tells indexes apart; servers write expressions in their own way."""
+    parts = [
+        re.sub(r"[`()\s]|_utf8mb4", "", part).lower() if part.startswith("(") else part
+        for part in index.parts
+    ]
+    return index.unique, tuple(parts)

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from dj_dagster.errors import DataJointError, IntegrityError, QueryError
 from dj_dagster.model.names import NOTES_TABLE, TableName
-from dj_dagster.relational.algebra.algebra import all_rows
-from dj_dagster.relational.asking import Confirm, listed
+from dj_dagster.relational.algebra.nodes import all_rows
+from dj_dagster.relational.confirmation import Confirm, listed
 from dj_dagster.relational.database.catalog import dependency_graph
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import lineage

@@ -1,4 +1,4 @@
-"""DataJoint's record of where attributes come from, a table ``~lineage`` in each schema.
+"""Origins of attributes, for people, and for DataJoint in a table ``~lineage`` of each schema.
 
 Only DataJoint itself needs it: here origins are derived from foreign keys.
 """
@@ -6,6 +6,8 @@ Only DataJoint itself needs it: here origins are derived from foreign keys.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+
+import sqlalchemy as sa
 
 from dj_dagster.model.names import TableName
 from dj_dagster.relational.database.connection import Connection
@@ -62,3 +64,41 @@ def forget(connection: Connection, schema: str, tables: Iterable[str]) -> None:
 def _quoted(connection: Connection, record: TableName) -> str:
     quote = connection.engine.dialect.identifier_preparer.quote_identifier
     return f"{quote(record.schema)}.{quote(record.table)}"
+
+
+def schema_lineage(connection: Connection, schema: str) -> dict[str, str]:
+    """Return the origin of each key attribute and each attribute of a foreign key.
+
+    Both are spelled ``schema.table.attribute``; of other attributes nothing is returned.
+    """
+    return {
+        f"{name}.{attribute}": origin
+        for name, origins in _origins(connection, schema).items()
+        for attribute, origin in origins.items()
+    }
+
+
+def rebuild(connection: Connection, schema: str) -> None:
+    """Write the table ``~lineage`` of a schema anew, where the database keeps one."""
+    if not connection.backend.keeps_lineage:
+        return
+    connection.catalog.forget(schema)
+    name = TableName(schema, "~lineage")
+    if connection.catalog.raw(name) is not None:
+        table = connection.backend.sql_table(name, sa.column("table_name"))
+        # DataJoint has rows for its job queues as well.
+        connection.execute(sa.delete(table).where(~table.c.table_name.startswith("~")))
+    for table_name, found in _origins(connection, schema).items():
+        write(connection, table_name, found)
+
+
+def _origins(connection: Connection, schema: str) -> dict[TableName, dict[str, str]]:
+    return {
+        name: {
+            attribute.name: attribute.lineage
+            for attribute in stored.heading.all_attributes.values()
+            if attribute.lineage is not None
+        }
+        for name, stored in connection.catalog.tables(schema).items()
+        if not name.table.startswith("~")
+    }

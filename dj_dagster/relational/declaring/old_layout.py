@@ -22,8 +22,8 @@ from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family, parse_type
 from dj_dagster.objects.codecs.chain import CodecChain
 from dj_dagster.objects.external_pointer import KINDS
+from dj_dagster.relational.database.catalog import EXTERNAL_PREFIX, split_comment
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.headings import EXTERNAL_PREFIX, split_comment
 from dj_dagster.relational.declaring.plan import PlannedColumn, PlannedTable
 from dj_dagster.relational.stored import ForeignKey, RawTable
 

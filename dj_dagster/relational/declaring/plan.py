@@ -20,7 +20,7 @@ from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import MAX_NAME, TableName
 from dj_dagster.model.types import AttributeType, Family, parse_type, without_counter
 from dj_dagster.objects.codecs.chain import CodecRegistry
-from dj_dagster.relational.database.headings import marker
+from dj_dagster.relational.database.catalog import marker
 from dj_dagster.relational.stored import ForeignKey, StoredTable
 from dj_dagster.relational.values import checked
 

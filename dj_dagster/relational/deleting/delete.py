@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from dj_dagster.errors import DataJointError, IntegrityError, QueryError
 from dj_dagster.model.names import TableName
-from dj_dagster.relational.algebra.algebra import All, Node, tables_of
-from dj_dagster.relational.asking import Confirm, listed
+from dj_dagster.relational.algebra.nodes import All, Node, tables_of
+from dj_dagster.relational.confirmation import Confirm, listed
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.deleting import cascade, hierarchy

@@ -9,7 +9,7 @@ from typing import Any
 from dj_dagster.errors import QueryError
 from dj_dagster.model.heading import Heading
 from dj_dagster.model.names import TableName
-from dj_dagster.relational.algebra.algebra import (
+from dj_dagster.relational.algebra.nodes import (
     Aggregated,
     AnyOf,
     Base,

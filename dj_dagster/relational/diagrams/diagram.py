@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial, reduce
 from types import ModuleType
 from typing import Any, Self
@@ -11,15 +11,29 @@ from typing import Any, Self
 from dj_dagster.errors import DataJointError
 from dj_dagster.model.names import TableName, class_path
 from dj_dagster.relational import relatives
-from dj_dagster.relational.algebra.algebra import Node
+from dj_dagster.relational.algebra.nodes import (
+    All,
+    AnyOf,
+    Base,
+    Condition,
+    Node,
+    all_rows,
+    restrict,
+)
+from dj_dagster.relational.database.catalog import dependency_graph
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.deleting import hierarchy
-from dj_dagster.relational.deleting.cascade import PartIntegrity, check_parts, master_of
-from dj_dagster.relational.diagrams import diagram_rows
-from dj_dagster.relational.diagrams.diagram_rows import Rows
-from dj_dagster.relational.diagrams.diagram_sources import Labels, read_source
-from dj_dagster.relational.diagrams.drawn import Drawn
-from dj_dagster.relational.diagrams.picture import Picture, make_picture
+from dj_dagster.relational.deleting import cascade, hierarchy
+from dj_dagster.relational.deleting.cascade import (
+    PartIntegrity,
+    any_of,
+    check_parts,
+    master_of,
+    narrowed,
+)
+from dj_dagster.relational.diagrams.drawing import Drawn
+from dj_dagster.relational.diagrams.picture import Labels, Picture, make_picture, read_source
+from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.relatives import graph_above, parent_keys
 from dj_dagster.relational.schemas.free_table import FreeTable, table_name
 from dj_dagster.relational.scope import calling_names
 from dj_dagster.relational.table import Table
@@ -105,7 +119,7 @@ class Diagram(Drawn):
             # {'`lab`.`session`': 1, '`lab`.`__spikes`': 12}
         """
         query = _table_of(table_expr)
-        rows = diagram_rows.rows_below(query.connection, query.node, query.name, part_integrity)
+        rows = rows_below(query.connection, query.node, query.name, part_integrity)
         diagram = cls._of_rows(query.connection, rows, "cascade")
         diagram._enforced = part_integrity == "enforce"
         return diagram
@@ -117,7 +131,7 @@ class Diagram(Drawn):
         ``diagram[Session]`` gives the rows of a table that they refer to, directly or not.
         """
         query = _table_of(table_expr)
-        rows = diagram_rows.rows_above(query.connection, query.node, query.name)
+        rows = rows_above(query.connection, query.node, query.name)
         return cls._of_rows(query.connection, rows, "trace")
 
     @classmethod
@@ -161,7 +175,7 @@ class Diagram(Drawn):
         query = _table_of(table_expr)
         node = hierarchy.of_table(query.connection, query.node)
         here = query.connection is self._connection
-        below = diagram_rows.rows_within(self._connection, {query.name: [node]}) if here else {}
+        below = rows_within(self._connection, {query.name: [node]}) if here else {}
         if self._tables.isdisjoint(below):
             raise DataJointError(
                 f"The diagram does not show {query.name}, nor what depends on it. It shows: "
@@ -169,7 +183,7 @@ class Diagram(Drawn):
             )
         restricted = self._with(self._tables)
         restricted._seeds = {**self._seeds, query.name: [*self._seeds.get(query.name, []), node]}
-        restricted._rows = diagram_rows.rows_within(self._connection, restricted._seeds)
+        restricted._rows = rows_within(self._connection, restricted._seeds)
         return restricted
 
     def prune(self) -> Self:
@@ -200,7 +214,7 @@ class Diagram(Drawn):
         if self._rows is None:
             return {table.full_table_name: len(table) for table in self}
         rows = {name: nodes for name, nodes in self._rows.items() if name in self._tables}
-        counts = diagram_rows.count_rows(self._connection, rows)
+        counts = count_rows(self._connection, rows)
         if self._enforced:
             check_parts(counts)
         return {self._full(name): count for name, count in counts.items()}
@@ -329,7 +343,7 @@ class Diagram(Drawn):
             # The rows of what was added are unknown.
             other._rows, other._kind, other._enforced = None, "", False
             if self._seeds:
-                other._rows = diagram_rows.rows_within(self._connection, self._seeds)
+                other._rows = rows_within(self._connection, self._seeds)
         return other
 
     def _grown(self, levels: int, keys_of: Any) -> Self:
@@ -358,7 +372,7 @@ class Diagram(Drawn):
 
     def _node(self, name: TableName) -> Any:
         nodes = (self._rows or {}).get(name)
-        return diagram_rows.joined(nodes) if nodes else None
+        return joined(nodes) if nodes else None
 
     def _name(self, table: Any) -> TableName | None:
         """Return the name of a table given by class, table, full name or class name."""
@@ -386,3 +400,84 @@ def _table_of(query: Any) -> Table:
     if isinstance(query, Table):
         return query
     raise DataJointError(f"Rows of one table are meant, such as Session & key, not {query!r}.")
+
+
+Rows = dict[TableName, list[Node]]
+"""The rows of each table, parents first, as one query or several that have none in common."""
+
+
+def rows_below(
+    connection: Connection, node: Node, root: TableName, part_integrity: PartIntegrity
+) -> Rows:
+    """Return a query's rows with all that a delete of them would take."""
+    node = hierarchy.of_table(connection, node)
+    return cascade.doomed_rows(connection, node, root, masters=part_integrity == "cascade")
+
+
+def rows_above(connection: Connection, node: Node, root: TableName) -> Rows:
+    """Return a query's rows with all that they refer to, directly or not.
+
+    A table's foreign keys to itself are not followed.
+    """
+    graph = graph_above(connection, [root])
+    found: Rows = {root: [hierarchy.of_table(connection, node)]}
+    conditions: dict[TableName, list[Condition]] = {}
+    for name in [root, *reversed(graph.ancestors(root))]:
+        stored = connection.catalog.find(name)
+        if stored is None:
+            continue
+        if name != root:
+            restricted = restrict(all_rows(name, stored.heading), AnyOf(tuple(conditions[name])))
+            found[name] = [restricted]
+        for key in parent_keys(connection, name):
+            if key.parent != name:
+                condition = hierarchy.reference(found[name][0], key)
+                conditions.setdefault(key.parent, []).append(condition)
+    return dict(reversed(found.items()))
+
+
+def rows_within(connection: Connection, seeds: Mapping[TableName, Sequence[Node]]) -> Rows:
+    """Return the rows of some tables, and those below them that depend on these alone.
+
+    A row belongs to it where each of its parents that is restricted belongs to it; of several
+    foreign keys to one parent one is enough. A table's foreign keys to itself are not followed.
+
+    Parameters
+    ----------
+    seeds
+        Of each table queries of its rows, all of which hold.
+    """
+    incoming = {
+        table.name: table
+        for name in seeds
+        for table in connection.catalog.related(name.schema, fresh=True)
+    }
+    graph = dependency_graph(incoming.values())
+    found: Rows = {}
+    for name in graph.topological_order():
+        table, stored = incoming.get(name), connection.catalog.find(name)
+        if table is None or stored is None:
+            continue
+        conditions = [c for node in seeds.get(name, ()) for c in hierarchy.base_of(node)[1]]
+        parents = dict.fromkeys(key.parent for key in table.foreign_keys if key.parent != name)
+        for parent in parents:
+            if parent in found:
+                keys = [key for key in table.foreign_keys if key.parent == parent]
+                conditions.append(any_of([[narrowed(found[parent][0], key)] for key in keys]))
+        if conditions or name in seeds:
+            found[name] = [restrict(all_rows(name, stored.heading), All(tuple(conditions)))]
+    graph.check_acyclic(found)
+    return found
+
+
+def count_rows(connection: Connection, rows: Rows) -> dict[TableName, int]:
+    """Return the number of rows of each table, parents first."""
+    return {
+        name: sum(fetch.count(connection, node) for node in nodes) for name, nodes in rows.items()
+    }
+
+
+def joined(nodes: list[Node]) -> Node | None:
+    """Return the rows of a table as one query, None where that is the whole table."""
+    node = nodes[0] if len(nodes) == 1 else hierarchy.together(nodes)
+    return None if isinstance(node, Base) else node

@@ -1,12 +1,15 @@
-"""Drawing a picture with Graphviz: its program `dot`, and pydot to speak to it."""
+"""Drawings of diagrams: by Graphviz into files and notebooks, and as Mermaid text."""
 
 from __future__ import annotations
 
 import html
+import io
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dj_dagster.errors import DataJointError
@@ -15,6 +18,7 @@ from dj_dagster.relational.diagrams.picture import Box, Line, Link, Picture
 
 if TYPE_CHECKING:
     import pydot
+
 
 _FONT = "Helvetica, Arial, sans-serif"
 _TIERS: dict[Tier | None, dict[str, Any]] = {
@@ -163,3 +167,179 @@ def _quoted(value: Any) -> str:
     """Return a value as a string of the dot language, line breaks as it writes them."""
     text = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{text}"'
+
+
+class Svg(str):
+    """The text of an SVG image, which notebooks show as the image."""
+
+    __slots__ = ()
+
+    @property
+    def data(self) -> str:
+        """The text itself."""
+        return str(self)
+
+    def _repr_svg_(self) -> str:
+        return str(self)
+
+
+class Drawn:
+    """The ways to draw the picture that a subclass gives as `_picture`."""
+
+    @property
+    def direction(self) -> str:
+        """Where children are drawn: ``"TB"`` below their parents, ``"LR"`` to the right."""
+        return "TB"
+
+    def make_dot(self, direction: str | None = None) -> pydot.Dot:
+        """Return the drawing as pydot's graph, which can be changed before it is drawn."""
+        return to_dot(self._picture(), direction or self.direction)
+
+    def make_svg(self, direction: str | None = None) -> Svg:
+        """Return the drawing as the text of an SVG image."""
+        return Svg(draw(self.make_dot(direction), "svg").decode())
+
+    def make_png(self, direction: str | None = None) -> io.BytesIO:
+        """Return the drawing as a PNG file in memory."""
+        return io.BytesIO(draw(self.make_dot(direction), "png"))
+
+    def make_image(self, direction: str | None = None) -> Any:
+        """Return the drawing as an array of pixels, rows first, with red, green, blue and opacity.
+
+        Raises
+        ------
+        DataJointError
+            If matplotlib or what draws is not installed.
+        """
+        return _matplotlib("make_image").imread(self.make_png(direction))
+
+    def make_mermaid(self, direction: str | None = None) -> str:
+        """Return the drawing as Mermaid text, for which nothing needs to be installed."""
+        return to_mermaid(self._picture(), direction or self.direction)
+
+    def save(self, filename: str | Path, format: str | None = None) -> None:
+        """Write the drawing into a file.
+
+        Parameters
+        ----------
+        format
+            ``"svg"``, ``"png"``, ``"dot"`` or ``"mermaid"``; by default what the name ends with:
+            ``.svg``, ``.png``, ``.dot``, ``.mmd`` or ``.mermaid``.
+
+        Raises
+        ------
+        DataJointError
+            For another format, or when what draws is not installed.
+        """
+        path = Path(filename)
+        kind = (format or path.suffix[1:]).lower()
+        if kind == "svg":
+            path.write_text(self.make_svg(), encoding="utf-8")
+        elif kind == "png":
+            path.write_bytes(self.make_png().getvalue())
+        elif kind == "dot":
+            path.write_text(self.make_dot().to_string(), encoding="utf-8")
+        elif kind in ("mmd", "mermaid"):
+            path.write_text(self.make_mermaid() + "\n", encoding="utf-8")
+        else:
+            raise DataJointError(
+                f"A diagram cannot be saved as {kind or path.name!r}: end the file's name with "
+                ".svg, .png, .dot or .mmd, or pass format=."
+            )
+
+    def draw(self) -> None:
+        """Show the drawing in a window or below the notebook's cell, by matplotlib.
+
+        Raises
+        ------
+        DataJointError
+            If matplotlib or what draws is not installed.
+        """
+        pyplot = _matplotlib("draw")
+        pyplot.imshow(self.make_image())
+        pyplot.gca().axis("off")
+        pyplot.show()
+
+    def _repr_svg_(self) -> str | None:
+        try:
+            text = self.make_svg().data
+        except DataJointError:
+            return None
+        # The element alone, without what makes a file of it.
+        return text[text.index("<svg") :].rstrip()
+
+    def _repr_html_(self) -> str:
+        """Return the image, or Mermaid text where Graphviz is missing."""
+        return self._repr_svg_() or f"<pre class='mermaid'>\n{self.make_mermaid()}\n</pre>"
+
+    def _picture(self) -> Picture:
+        raise NotImplementedError
+
+
+def _matplotlib(method: str) -> Any:
+    try:
+        from matplotlib import pyplot
+    except ImportError:
+        raise DataJointError(
+            f"{method}() needs matplotlib, which is not installed. In a notebook write the diagram "
+            "alone in a cell; elsewhere save('diagram.svg')."
+        ) from None
+    return pyplot
+
+
+_LOOKS = {
+    "manual": "fill:#dff2df,stroke:#4c9a4c,color:#155215",
+    "lookup": "fill:#e8e8e8,stroke:#8c8c8c,color:#333333",
+    "imported": "fill:#dde6fb,stroke:#4a6fc4,color:#152c6b",
+    "computed": "fill:#fbdfdd,stroke:#c8504b,color:#7a1512",
+    "part": "fill:none,stroke:none,color:#222222",
+    "schema": "fill:#f2f2f2,stroke:#8c8c8c,color:#333333",
+    "other": "fill:#fbf6dd,stroke:#b09a3c,color:#5c4e10",
+}
+_SHAPES: dict[Tier | None, tuple[str, str]] = {
+    **dict.fromkeys((Tier.MANUAL, Tier.LOOKUP), ("(", ")")),
+    **dict.fromkeys((Tier.IMPORTED, Tier.COMPUTED), ("([", "])")),
+}
+_ARROWS = {Line.WHOLE: "===", Line.PART: "---", Line.SECONDARY: "-.-"}
+
+
+def to_mermaid(picture: Picture, direction: str) -> str:
+    """Return the text of a picture; `direction` is ``"TB"`` or ``"LR"``."""
+    return "\n".join(_lines(picture, direction))
+
+
+def _lines(picture: Picture, direction: str) -> Iterator[str]:
+    ids = {key: f"t{number}" for number, key in enumerate(picture.boxes)}
+    yield f"flowchart {direction}"
+    for number, (schema, boxes) in enumerate(picture.schemas.items()):
+        if picture.framed:
+            yield f'    subgraph s{number}["{_escaped(schema)}"]'
+        for box in boxes:
+            yield f"    {_mermaid_node(box, ids)}"
+        if picture.framed:
+            yield "    end"
+    for box in picture.boxes.values():
+        if box.collapsed:
+            yield f"    {_mermaid_node(box, ids)}"
+    for link in picture.links:
+        renames = ", ".join(f"{new} = {old}" for new, old in link.renames)
+        label = f'|"{_escaped(renames)}"|' if renames else ""
+        yield f"    {ids[link.parent]} {_ARROWS[link.line]}{label} {ids[link.child]}"
+    used = {_look(box) for box in picture.boxes.values()}
+    yield from (f"    classDef {name} {look}" for name, look in _LOOKS.items() if name in used)
+
+
+def _mermaid_node(box: Box, ids: dict[str, str]) -> str:
+    opening, closing = ("[[", "]]") if box.collapsed else _SHAPES.get(box.tier, ("[", "]"))
+    return f'{ids[box.key]}{opening}"{_escaped(box.label)}"{closing}:::{_look(box)}'
+
+
+def _look(box: Box) -> str:
+    if box.collapsed:
+        return "schema"
+    return box.tier.value if box.tier else "other"
+
+
+def _escaped(text: str) -> str:
+    """Return text for a quoted label, where Mermaid reads HTML."""
+    return html.escape(text).replace("\n", "<br/>")

@@ -13,8 +13,8 @@ from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import parse_type
 from dj_dagster.objects.external_pointer import ExternalObject
+from dj_dagster.relational.database.catalog import EXTERNAL_PREFIX
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.headings import EXTERNAL_PREFIX
 from dj_dagster.relational.database.write_buffer import EncodedRows
 
 _COLUMNS = ("hash", "size", "attachment_name", "filepath", "contents_hash")

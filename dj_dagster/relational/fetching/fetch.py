@@ -1,9 +1,13 @@
-"""Rows on their way out: run a query, decode its values."""
+"""Fetching: queries are run, their SQL kept by shape, their values decoded.
+
+Only what is asked for again and again is recognised: a table restricted by values or SQL, with or
+without a projection.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,12 +16,22 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import CompileError
 
-from dj_dagster.errors import DataJointError, InvalidValueError
+from dj_dagster.errors import DataJointError, InvalidValueError, QuerySyntaxError
 from dj_dagster.model.heading import Attribute, Heading
-from dj_dagster.relational.algebra.algebra import Node
-from dj_dagster.relational.algebra.projection import unknown
+from dj_dagster.relational.algebra.nodes import (
+    All,
+    Base,
+    Condition,
+    Equals,
+    Node,
+    Projected,
+    Restricted,
+    SQLText,
+)
+from dj_dagster.relational.algebra.operators import unknown
+from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.driver import Tuples, fetch_select, stream_select
+from dj_dagster.relational.database.sessions import Tuples, fetch_select, stream_select
 from dj_dagster.relational.database.write import flush_before_reading
 from dj_dagster.relational.fetching.decode import (
     Row,
@@ -26,18 +40,18 @@ from dj_dagster.relational.fetching.decode import (
     holds_bytes,
     in_row,
 )
-from dj_dagster.relational.fetching.reading import Reading, read
-from dj_dagster.relational.sql.literals import with_literals
-from dj_dagster.relational.sql.lowered import Lowered
-from dj_dagster.relational.sql.lowering import Lowering
-from dj_dagster.relational.sql.ordering import (
-    EVERYTHING,
+from dj_dagster.relational.sql.condition_text import with_literals
+from dj_dagster.relational.sql.conditions import bound, user_texts
+from dj_dagster.relational.sql.lowered import (
+    ALL_ROWS,
     NOT_COMPARABLE,
+    Lowered,
     Order,
     Window,
     beyond,
     make_window,
 )
+from dj_dagster.relational.sql.lowering import Lowering
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +175,7 @@ def stream(connection: Connection, node: Node, names: Sequence[str]) -> Generato
     chunk at a time; so are those of a database in memory, which has one connection only.
     """
     flush_before_reading(connection, node.tables)
-    with _in_row(connection, node, names, EVERYTHING):
+    with _in_row(connection, node, names, ALL_ROWS):
         yield from _streamed(connection, node, names)
 
 
@@ -199,7 +213,7 @@ def raw_rows(
     simple = RowDecoder(connection, heading, heading.primary_key)
     inner = column_decoder(heading[name], connection)
     positions = [decoder.names.index(part) for part in heading.primary_key]
-    with _in_row(connection, node, names, EVERYTHING):
+    with _in_row(connection, node, names, ALL_ROWS):
         for page in _pages(connection, node, decoder.names, after):
             for row in page:
                 place = tuple(row[position] for position in positions)
@@ -237,12 +251,12 @@ def _pages(
     """Yield rows by queries of their own: nothing is held open while they are looked at."""
     key = node.heading.primary_key
     if not can_go_on(node.heading):
-        select = _select(connection, node, names, EVERYTHING)
+        select = _select(connection, node, names, ALL_ROWS)
         yield connection.read(lambda session: fetch_select(session, select))
         return
     size = 1
     while True:
-        lowered = _lowered(connection, node, names, EVERYTHING)
+        lowered = _lowered(connection, node, names, ALL_ROWS)
         columns = [lowered.columns[name] for name in key]
         select = lowered.select(*names)
         if after is not None:
@@ -258,13 +272,13 @@ def _pages(
 
 def _streamed(connection: Connection, node: Node, names: Sequence[str]) -> Generator[Row]:
     if connection.in_transaction or isinstance(connection.engine.pool, sa.SingletonThreadPool):
-        fetched, decoder = _fetched(connection, node, names, EVERYTHING, squeeze=False)
+        fetched, decoder = _fetched(connection, node, names, ALL_ROWS, squeeze=False)
         step = 1 if decoder.unpacks else CHUNK_ROWS
         for start in range(0, len(fetched), step):
             yield from decoder.rows(fetched[start : start + step])
         return
     decoder = _decoder(connection, node, names)
-    select = _select(connection, node, decoder.names, EVERYTHING)
+    select = _select(connection, node, decoder.names, ALL_ROWS)
     first = 1 if decoder.unpacks else CHUNK_ROWS
     with connection.session_apart() as session:
 
@@ -431,3 +445,141 @@ def _next_size(chunk: Tuples, size: int) -> int:
     if read > CHUNK_BYTES:
         return max(1, size // 2)
     return min(CHUNK_ROWS, 2 * size) if 2 * read < CHUNK_BYTES else size
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A SELECT, and what decodes its rows: None for values that are Python's own already."""
+
+    select: sa.Select[Any]
+    decoder: RowDecoder | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The SQL of a shape of query; its parameters are the query's values, then `tail`.
+
+    Attributes
+    ----------
+    decoder
+        None where codecs take part, too: they can be registered anew.
+    """
+
+    sql: str
+    tail: tuple[Any, ...]
+    decoder: RowDecoder | None
+
+
+def read(
+    connection: Connection, node: Node, what: Hashable, make: Callable[[], Reading]
+) -> tuple[Tuples, RowDecoder | None]:
+    """Return rows as the driver gives them, and the decoder that fits if it is known.
+
+    Parameters
+    ----------
+    what
+        All that the SELECT depends on besides the query itself.
+    make
+        Returns the SELECT; not called for a shape and `what` that are known.
+
+    Raises
+    ------
+    QuerySyntaxError
+        If SQL of the user cannot be parsed; it is shown.
+    """
+    try:
+        return _read(connection, node, what, make)
+    except QuerySyntaxError as error:
+        written = ", ".join(map(repr, user_texts(node)))
+        raise QuerySyntaxError(f"{error}. Look at {written}." if written else str(error)) from error
+
+
+def _read(
+    connection: Connection, node: Node, what: Hashable, make: Callable[[], Reading]
+) -> tuple[Tuples, RowDecoder | None]:
+    flush_before_reading(connection, node.tables)
+    shape = shape_of(node, connection.backend)
+    if shape is None:
+        return _run(connection, make())
+    place, values = (shape[0], what), shape[1]
+    compiled: Compiled | None = connection.statements.get(place)
+    if compiled is None:
+        reading = make()
+        compiled = _compile(connection, reading, values)
+        if compiled is None:
+            return _run(connection, reading)
+        connection.statements.put(place, compiled)
+    return connection.tuples(compiled.sql, (*values, *compiled.tail)), compiled.decoder
+
+
+def _run(connection: Connection, reading: Reading) -> tuple[Tuples, RowDecoder | None]:
+    rows = connection.read(lambda session: fetch_select(session, reading.select))
+    return rows, reading.decoder
+
+
+def _compile(connection: Connection, reading: Reading, values: Sequence[Any]) -> Compiled | None:
+    """Return a statement for all values, None if its parameters are not the expected ones."""
+    compiled = reading.select.compile(dialect=connection.engine.dialect)
+    names = compiled.positiontup or []
+    given = [compiled.params[name] for name in names]
+    # SQLAlchemy's names for the parameters of LIMIT and OFFSET.
+    counted = all(name.startswith("param_") for name in names[len(values) :])
+    if given[: len(values)] != list(values) or not counted:
+        return None
+    decoder = reading.decoder
+    kept = None if decoder is not None and decoder.unpacks else decoder
+    return Compiled(compiled.string, tuple(given[len(values) :]), kept)
+
+
+def shape_of(node: Node, backend: Backend) -> tuple[Hashable, list[Any]] | None:
+    """Return the shape of a query and its values for the driver, in the order of its SQL.
+
+    Headings stand in the shape as the objects they are, so that a table that was altered has
+    another shape. None for a query that has to be lowered each time.
+
+    Raises
+    ------
+    InvalidValueError
+        If a value is of another kind than its attribute.
+    """
+    values: list[Any] = []
+    shape = _node(node, backend, values)
+    return None if shape is None else (shape, values)
+
+
+def _node(node: Node, backend: Backend, values: list[Any]) -> Hashable | None:
+    # The exact class: another kind of node may extend one of these.
+    kind = type(node)
+    if kind is Base:
+        assert isinstance(node, Base)
+        return (node.name, node.heading)
+    if kind is Restricted:
+        assert isinstance(node, Restricted)
+        source = _node(node.source, backend, values)
+        if source is None:
+            return None
+        condition = _condition(node.condition, node.source.heading, backend, values)
+        return None if condition is None else (source, condition)
+    if kind is Projected:
+        assert isinstance(node, Projected)
+        if not all(type(old) in (str, SQLText) for old in node.columns.values()):
+            return None
+        source = _node(node.source, backend, values)
+        return None if source is None else (source, *node.columns.items())
+    return None
+
+
+def _condition(
+    condition: Condition, heading: Heading, backend: Backend, values: list[Any]
+) -> Hashable | None:
+    if isinstance(condition, Equals):
+        if condition.value is None:
+            return (condition.name, None)
+        values += bound([condition.value], heading[condition.name], backend)
+        return condition.name
+    if isinstance(condition, SQLText):
+        return condition
+    if isinstance(condition, All):
+        parts = [_condition(part, heading, backend, values) for part in condition.conditions]
+        return None if None in parts else tuple(parts)
+    return None

@@ -1,26 +1,76 @@
-"""The rows of a query: the methods that run it."""
+"""Methods of queries that return rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from dj_dagster.errors import QueryError
+from dj_dagster.errors import QueryError, UnknownAttributeError
 from dj_dagster.model.heading import Heading
-from dj_dagster.relational.algebra.algebra import Node, restrictions
+from dj_dagster.model.names import TableName
+from dj_dagster.relational.algebra.nodes import Node, restrictions
 from dj_dagster.relational.algebra.top import Order
+from dj_dagster.relational.database.catalog import Catalog
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
-from dj_dagster.relational.fetching.arrays import array, records
-from dj_dagster.relational.fetching.frames import arrow_table, pandas_frame, polars_frame
+from dj_dagster.relational.fetching.frames import (
+    array,
+    arrow_table,
+    pandas_frame,
+    polars_frame,
+    records,
+)
 from dj_dagster.relational.fetching.preview import html_preview, text_preview
-from dj_dagster.relational.looking_again import looks_again
-from dj_dagster.relational.sql.ordering import FIRST_TWO
+from dj_dagster.relational.sql.lowered import FIRST_TWO
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
     import pyarrow as pa
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Query(Protocol):
+    @property
+    def connection(self) -> Connection: ...
+
+    @property
+    def node(self) -> Node: ...
+
+
+def looks_again(method: F) -> F:
+    """Have the tables of a query read anew after a method found that they lack a name.
+
+    The call fails nevertheless, for its rows may be used up; the error says whether to try again.
+    """
+
+    @wraps(method)
+    def looking(query: _Query, *args: Any, **options: Any) -> Any:
+        try:
+            return method(query, *args, **options)
+        except UnknownAttributeError as error:
+            if _have_changed(query):
+                error.add_note("The table has been changed meanwhile: try again.")
+            raise
+
+    return cast(F, looking)
+
+
+def _have_changed(query: _Query) -> bool:
+    catalog, tables = query.connection.catalog, query.node.tables
+    before = [_names(catalog, name) for name in tables]
+    for schema in {name.schema for name in tables}:
+        catalog.forget(schema)
+    return before != [_names(catalog, name) for name in tables]
+
+
+def _names(catalog: Catalog, name: TableName) -> list[str]:
+    stored = catalog.find(name)
+    return stored.heading.names if stored else []
+
 
 KEY = "KEY"
 """Stands for the primary key among the attributes that are asked for: a dict."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.types import AttributeType, Family
-from dj_dagster.relational.bounds import (
+from dj_dagster.relational.values import (
     byte_limit,
     cuts_blanks,
     in_timestamps,

@@ -1,27 +1,49 @@
-"""The methods of tables by which rows come in and change."""
+"""Insertion and update of rows: rows of users, rows of queries, one row, and their validation."""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from dj_dagster.errors import DataJointError, QueryError
+import sqlalchemy as sa
+
+from dj_dagster.errors import (
+    DataJointError,
+    InvalidValueError,
+    MissingAttributeError,
+    QueryError,
+    UnknownAttributeError,
+)
 from dj_dagster.lazy import is_data_frame
+from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.job_settings import PROVENANCE
 from dj_dagster.model.names import TableName, Tier
-from dj_dagster.relational.algebra.condition import HasNode, query_node
-from dj_dagster.relational.backends.insert_statement import InsertMode
+from dj_dagster.model.types import AttributeType, Family
+from dj_dagster.objects.external_pointer import ExternalPointerType
+from dj_dagster.relational.algebra.condition import HasNode, make_condition, query_node
+from dj_dagster.relational.algebra.nodes import Node, all_rows, restrict
+from dj_dagster.relational.backends.base import DEFAULT, InsertMode
 from dj_dagster.relational.database import write
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.database.write_buffer import EncodedRows
 from dj_dagster.relational.expression import QueryExpression
-from dj_dagster.relational.inserting.encode import RowEncoder
-from dj_dagster.relational.inserting.insert_progress import InsertProgress
-from dj_dagster.relational.inserting.insert_select import can_copy, copied_names, insert_select
-from dj_dagster.relational.inserting.row_batch import Batch
-from dj_dagster.relational.inserting.row_sources import batches
+from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.fetching.rows import looks_again
+from dj_dagster.relational.inserting.encode import RowEncoder, required_names
+from dj_dagster.relational.inserting.row_sources import Batch, batches
 from dj_dagster.relational.inserting.staged_insert import StagedInsert
-from dj_dagster.relational.inserting.update import update_row
-from dj_dagster.relational.inserting.validation import ValidationResult, validate_rows
-from dj_dagster.relational.looking_again import looks_again
+from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.stored import StoredTable
+from dj_dagster.relational.values import NUMERIC, integer_range
+
+if TYPE_CHECKING:
+    import rich.console as console
+    import rich.progress as progress
+    from rich.progress import Progress, TaskID
 
 
 class Insertion(QueryExpression):
@@ -266,3 +288,282 @@ def _mode(replace: bool, skip_duplicates: bool) -> InsertMode:
     if replace and skip_duplicates:
         raise QueryError("A row that exists is either replaced or skipped: pass one of the two.")
     return "replace" if replace else "skip" if skip_duplicates else "insert"
+
+
+PATIENCE = 2.0
+"""Seconds before a bar is shown on a terminal."""
+
+
+class InsertProgress:
+    """Counts rows; shows a bar on standard error once an insert takes long.
+
+    Parameters
+    ----------
+    display
+        Whether to show the bar from the beginning, or never; None shows it on a terminal only,
+        after `PATIENCE`.
+    """
+
+    def __init__(self, table: str, display: bool | None = None) -> None:
+        self._label = f"insert into {table}"
+        self._wanted = display
+        self._shown_from = time.monotonic() + (0 if display else PATIENCE)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._done = 0
+        self.total: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, rows: int) -> None:
+        """Count rows that have been sent."""
+        self._done += rows
+        if self._bar is None and self._wanted is not False:
+            self._show()
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=self._done, total=self.total)
+
+    def _show(self) -> None:
+        if time.monotonic() >= self._shown_from and (self._wanted or sys.stderr.isatty()):
+            self._bar = progress.Progress(console=console.Console(stderr=True))
+            self._bar.start()
+            self._task = self._bar.add_task(self._label, total=self.total)
+
+
+def copied_names(table: StoredTable, source: Heading, *, ignore_extra_fields: bool) -> list[str]:
+    """Return the attributes that a query gives a table, matched by name.
+
+    Raises
+    ------
+    UnknownAttributeError, MissingAttributeError
+        If the table does not have one of the query's, or the query lacks one that has no default.
+    """
+    known = table.heading.attributes
+    extra = [name for name in source.names if name not in known]
+    if extra and not ignore_extra_fields:
+        raise UnknownAttributeError(
+            f"{table.name} has no attribute {extra[0]!r}, which the query has. It has: "
+            f"{', '.join(known)}. Leave it out with .proj(), or pass ignore_extra_fields=True."
+        )
+    for name in required_names(table.heading):
+        if name not in source.attributes:
+            raise MissingAttributeError(
+                f"{table.name} needs a value for {name!r}, which the query does not have: add it "
+                f"with .proj(..., {name}='…')."
+            )
+    return [name for name in known if name in source.attributes]
+
+
+def can_copy(connection: Connection, table: StoredTable, source: Heading, name: str) -> bool:
+    """Whether the server may copy a column as it is stored.
+
+    What it would store wrongly is to be decoded and encoded by us instead: values of another
+    codec, and all that a server without strict types takes.
+    """
+    mine, theirs = table.heading[name], source[name]
+    strict = connection.backend.checks_values
+    if mine.type is None or theirs.type is None:
+        # Of a computed attribute only the server knows the type.
+        return strict and _is_plain(mine)
+    if isinstance(mine.type, ExternalPointerType) or isinstance(theirs.type, ExternalPointerType):
+        return mine.type == theirs.type and _schema(mine) == _schema(theirs)
+    if mine.type.text == theirs.type.text:
+        return not theirs.nullable or mine.nullable or strict
+    if mine.type.family is Family.CODEC or theirs.type.family is Family.CODEC:
+        return False
+    if not strict:
+        return _is_wider(mine.type, theirs.type) and (mine.nullable or not theirs.nullable)
+    numeric = mine.type.family in NUMERIC and theirs.type.family in NUMERIC
+    return numeric or mine.type.family is theirs.type.family
+
+
+def _schema(attribute: Attribute) -> str:
+    return attribute.table.partition(".")[0]
+
+
+def _is_plain(attribute: Attribute) -> bool:
+    kind = attribute.type
+    return kind is not None and kind.family in {*NUMERIC, Family.STRING, Family.ENUM}
+
+
+def _is_wider(mine: AttributeType, theirs: AttributeType) -> bool:
+    if mine.family is not theirs.family:
+        return False
+    if mine.family is Family.INTEGER:
+        (low, high), (least, largest) = integer_range(mine), integer_range(theirs)
+        return low <= least and largest <= high
+    if mine.family is Family.STRING and mine.size is not None:
+        return theirs.size is not None and theirs.size <= mine.size
+    return mine.family is Family.FLOAT and mine.size == 64 and not mine.unsigned
+
+
+def insert_select(
+    connection: Connection,
+    table: StoredTable,
+    source: Node,
+    names: list[str],
+    mode: InsertMode,
+) -> int:
+    """Copy rows in one statement; the number that the database reports is returned."""
+    if all(PROVENANCE.name in h.all_attributes for h in (table.heading, source.heading)):
+        # The rows come from where those came from that are copied.
+        names = [*names, PROVENANCE.name]
+    select = Lowering(connection.backend).lower(source).select(*names)
+    key = tuple(name for name, attr in table.heading.all_attributes.items() if attr.in_key)
+    target = connection.backend.sql_table(table.name, *map(sa.column, {*names, *key}))
+    statement = connection.backend.insert_from(target, names, select, key, mode)
+    described = EncodedRows(table.name, tuple(names), (), 0, key, mode)
+    with write.explained(described):
+        count = max(write.change(connection, lambda: connection.execute(statement)), 0)
+    if connection.write_buffer is not None:
+        connection.write_buffer.note(table.name, count)
+    return count
+
+
+def update_row(connection: Connection, table: StoredTable, row: Mapping[str, Any]) -> None:
+    """Change the secondary attributes that a row gives, in the row with its key.
+
+    Raises
+    ------
+    QueryError
+        One of its kinds: a name that the table does not have, a key that is not whole or that no
+        row has, a value that does not fit; nothing has been changed.
+    """
+    _check_names(table, row)
+    key = {name: row[name] for name in table.heading.primary_key}
+    condition = make_condition(key, table.heading)
+    encoded = RowEncoder(connection, table, partial=True).encode(
+        [Batch({name: [value] for name, value in row.items()}, 1)]
+    )[0]
+    base = all_rows(table.name, table.heading)
+    lowering = Lowering(connection.backend)
+    target, over = lowering.target(base)
+    changes = {
+        name: _changed(connection, table, name, values[0])
+        for name, values in zip(encoded.columns, encoded.values, strict=True)
+        if name not in key
+    }
+    where = lowering.where(condition, over, table.heading)
+
+    def update() -> None:
+        if encoded.objects is not None:
+            encoded.objects.keep(connection.stores)
+        with write.explained(encoded):
+            write.write_before(connection, encoded)
+            if changes:
+                found = connection.execute(sa.update(target).where(where).values(changes))
+            else:
+                found = fetch.count(connection, restrict(base, condition))
+        if found != 1:
+            raise QueryError(f"{table.name} has no row {key} to update: insert it first.")
+
+    write.change(connection, update)
+
+
+def _check_names(table: StoredTable, row: Any) -> None:
+    if not isinstance(row, Mapping):
+        raise QueryError(f"update1 takes a dict with the key and the new values, not {row!r}.")
+    names = table.heading.names
+    for name in row:
+        if name not in table.heading.attributes:
+            raise UnknownAttributeError(
+                f"{table.name} has no attribute {name!r}. It has: {', '.join(names)}."
+            )
+    for name in table.heading.primary_key:
+        if row.get(name) is None:
+            raise MissingAttributeError(
+                f"update1 of {table.name} needs the whole key, and {name!r} is missing in "
+                f"{dict(row)}."
+            )
+
+
+def _changed(connection: Connection, table: StoredTable, name: str, value: Any) -> Any:
+    if value is not DEFAULT:
+        return sa.literal(value) if value is not None else sa.null()
+    attribute = table.heading[name]
+    if attribute.default is None or attribute.type is None:
+        raise MissingAttributeError(f"{table.name}.{name} has no default to go back to.")
+    # SQLite knows no SET name = DEFAULT.
+    return sa.literal_column(connection.backend.default_sql(attribute.default, attribute.type))
+
+
+SHOWN = 10
+"""Errors that a summary lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationResult:
+    """What `validate` found; true when nothing is wrong.
+
+    Attributes
+    ----------
+    is_valid
+        Whether nothing is wrong.
+    errors
+        For each the row's number from 0, the attribute (None where it is about the whole row), and
+        what is wrong.
+    rows_checked
+        Number of rows.
+    """
+
+    is_valid: bool
+    errors: list[tuple[int, str | None, str]] = field(
+        default_factory=list[tuple[int, str | None, str]]
+    )
+    rows_checked: int = 0
+
+    def __bool__(self) -> bool:
+        return self.is_valid
+
+    def raise_if_invalid(self) -> None:
+        """Raise what was found.
+
+        Raises
+        ------
+        InvalidValueError
+            With the summary as its message.
+        """
+        if not self.is_valid:
+            raise InvalidValueError(self.summary())
+
+    def summary(self) -> str:
+        """Return the number of rows and errors, and the first errors."""
+        if self.is_valid:
+            return f"Validation passed: {self.rows_checked} rows checked."
+        lines = [f"Validation failed: {len(self.errors)} error(s) in {self.rows_checked} rows:"]
+        for row, name, message in self.errors[:SHOWN]:
+            lines.append(f"  Row {row}{f', {name}' if name else ''}: {message}")
+        if len(self.errors) > SHOWN:
+            lines.append(f"  and {len(self.errors) - SHOWN} more errors")
+        return "\n".join(lines)
+
+
+def validate_rows(
+    connection: Connection, table: StoredTable, rows: Any, *, ignore_extra_fields: bool
+) -> ValidationResult:
+    """Check names, types, lengths and missing values; keys and foreign keys are the database's."""
+    errors: list[tuple[int, str | None, str]] = []
+
+    def note(row: int, attribute: Attribute | None, error: DataJointError) -> None:
+        errors.append((row, attribute.name if attribute else None, str(error)))
+
+    encoder = RowEncoder(connection, table, ignore_extra_fields=ignore_extra_fields, refuse=note)
+    checked = 0
+    try:
+        for batch in batches(rows, table.heading):
+            encoder.check(batch)
+            checked += batch.size
+    except DataJointError as error:
+        # The rows cannot be read any further.
+        errors.append((checked, None, str(error)))
+    return ValidationResult(not errors, sorted(errors, key=lambda found: found[0]), checked)

@@ -7,10 +7,10 @@ from typing import Any
 
 from dj_dagster.errors import DefinitionError, MissingTableError, QueryError
 from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name, snake_case
-from dj_dagster.relational.binding import Binding
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.table import Table
+from dj_dagster.relational.table_meta import Binding
 
 _QUOTED_WHOLE = re.compile(r"""([`"])([^`".]+\.[^`".]+)\1""")
 _FULL_NAME = re.compile(

@@ -8,10 +8,9 @@ from types import MappingProxyType
 from typing import Any
 
 from dj_dagster.model.names import ParsedName, TableName, Tier, parse_table_name
-from dj_dagster.relational.binding import Binding
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.table import Lookup, Manual, Part, Table
-from dj_dagster.relational.table_meta import TableMeta
+from dj_dagster.relational.table_meta import Binding, TableMeta
 
 TierClasses = Mapping[Tier, type[Table]]
 

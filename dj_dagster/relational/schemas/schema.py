@@ -2,23 +2,319 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+import keyword
+import re
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
+from textwrap import indent
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-from dj_dagster.model.names import TableName, class_path
-from dj_dagster.relational.asking import ask_on_terminal
-from dj_dagster.relational.database.catalog import dependency_graph
-from dj_dagster.relational.declaring import declare
+from dj_dagster.compat.spellings import register_adapters
+from dj_dagster.errors import DataJointError
+from dj_dagster.model.declaration import IndexDeclaration
+from dj_dagster.model.names import MAX_NAME, TableName, Tier, class_path, parse_table_name
+from dj_dagster.relational.confirmation import ask_on_terminal
+from dj_dagster.relational.database.catalog import Era, checked_era, dependency_graph
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.declaring import declare, lineage
+from dj_dagster.relational.declaring.describe import definition_of
 from dj_dagster.relational.deleting.cascade import master_of
-from dj_dagster.relational.schemas import origins
-from dj_dagster.relational.schemas.activation import Activation
+from dj_dagster.relational.schemas.class_tables import Declaring, checked_class
 from dj_dagster.relational.schemas.free_table import FreeTable, find_table_name
 from dj_dagster.relational.schemas.reflection import PLAIN_TIERS, ClassMaker, TierClasses
-from dj_dagster.relational.schemas.save import module_source
-from dj_dagster.relational.scope import calling_names, warn_caller
+from dj_dagster.relational.scope import Scope, calling_names, warn_caller
 from dj_dagster.relational.table import Table
+
+_TAKEN = {"dj", "schema", "self", "master"}
+
+
+def module_source(connection: Connection, schema: str) -> str:
+    """Return a module that, imported, has the tables of a schema as classes.
+
+    Tables of other schemas that it refers to are reached through virtual modules. Hidden tables,
+    and those whose names follow no tier, are left out.
+    """
+    connection.catalog.forget(schema)
+    source = _Source(connection, schema)
+    tables = "".join(f"\n\n{source.table(name)}" for name in source.masters())
+    return f"{source.head()}{tables}"
+
+
+class _Source:
+    def __init__(self, connection: Connection, schema: str) -> None:
+        self._connection = connection
+        self._schema = schema
+        present = connection.catalog.tables(schema)
+        graph = dependency_graph(connection.catalog.related(schema))
+        order = graph.order_with_parts(master_of)
+        self._tables = [name for name in order if name in present and parse_table_name(name.table)]
+        graph.check_acyclic(self._tables)
+        with connection.cursor() as session:
+            self._indexes: Mapping[str, Mapping[str, IndexDeclaration]] = (
+                connection.backend.indexes(session, schema)
+            )
+        self._modules = _module_names(
+            key.parent.schema
+            for table in present.values()
+            for key in table.foreign_keys
+            if key.parent.schema != schema
+        )
+
+    def masters(self) -> list[TableName]:
+        """Return the tables that are no parts, each after those that it or its parts refer to."""
+        return [name for name in self._tables if self._owner(name) == name]
+
+    def head(self) -> str:
+        """Return what comes before the classes."""
+        lines = [
+            f'"""The tables of the schema {self._schema}, as they were found in the database."""',
+            "",
+            "import dj_dagster as dj",
+            "",
+            *(f"{name} = dj.VirtualModule({name!r}, {schema!r})"
+              for schema, name in self._modules.items()),
+            f"schema = dj.Schema({self._schema!r})",
+        ]  # fmt: skip
+        return "\n".join(lines) + "\n"
+
+    def table(self, name: TableName) -> str:
+        """Return the class of a table, its parts in it."""
+        parts = [indent(f"\n{self._class(part)}", "    ") for part in self._parts(name)]
+        return f"@schema\n{self._class(name)}{''.join(parts)}"
+
+    def _class(self, name: TableName) -> str:
+        parsed = parse_table_name(name.table)
+        tier = parsed.tier if parsed else Tier.MANUAL
+        indexes = self._indexes.get(name.table, {})
+        text = definition_of(self._connection, name, indexes, lambda p: self._spelled(name, p))
+        quoted = text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+        class_name = _class_name(class_path(name.table).split(".")[-1])
+        return (
+            f"class {class_name}(dj.{tier.value.title()}):\n"
+            f'    definition = """\n{indent(quoted, "    ")}    """\n'
+        )
+
+    def _parts(self, name: TableName) -> list[TableName]:
+        return [part for part in self._tables if master_of(part) == name]
+
+    def _owner(self, name: TableName) -> TableName:
+        master = master_of(name)
+        return master if master is not None and master in self._tables else name
+
+    def _spelled(self, child: TableName, parent: TableName) -> str:
+        if parent == child:
+            return "self"
+        if parent == master_of(child):
+            return "master"
+        path = class_path(parent.table)
+        if parent.schema == self._schema:
+            return ".".join(map(_class_name, path.split(".")))
+        return f"{self._modules[parent.schema]}.{path}"
+
+
+def _class_name(name: str) -> str:
+    """Return a class name that Python takes; underscores do not count in table names."""
+    return f"{name}_" if keyword.iskeyword(name) else name
+
+
+def _module_names(schemas: Iterable[str]) -> dict[str, str]:
+    """Return a name in Python for each schema."""
+    names: dict[str, str] = {}
+    for schema in dict.fromkeys(schemas):
+        name = re.sub(r"\W|^(?=\d)", "_", schema, flags=re.ASCII)
+        while keyword.iskeyword(name) or name in {*_TAKEN, *names.values()}:
+            name += "_"
+        names[schema] = name
+    return names
+
+
+T = TypeVar("T", bound=type[Table])
+
+_NOT_ACTIVATED = (
+    "The schema has no name yet: write schema.activate('my_schema'), or pass the name to dj.Schema."
+)
+
+
+class Activation:
+    """The half of a `Schema` that declares: see there."""
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        connection: Connection | None = None,
+        context: MutableMapping[str, Any] | None = None,
+        create_schema: bool = True,
+        create_tables: bool | None = None,
+        add_objects: Mapping[str, Any] | None = None,
+        era: str | None = None,
+    ) -> None:
+        self.context = context
+        self._era: Era | None = None if era is None else checked_era(era)
+        self.create_schema = create_schema
+        self.create_tables = True if create_tables is None else create_tables
+        self.add_objects = dict(add_objects or {})
+        self.tables: dict[str, type[Table]] = {}
+        self.reflected: dict[str, type[Table]] = {}
+        self._name: str | None = None
+        self._connection = connection
+        # By name: a class that is written once more, as in a notebook, takes the first one's place.
+        self._decorated: dict[str, tuple[type[Table], Mapping[str, Any]]] = {}
+        self._waiting: dict[str, tuple[type[Table], Mapping[str, Any]]] = {}
+        if name is not None:
+            self.activate(name)
+
+    @property
+    def name(self) -> str:
+        """The schema's name.
+
+        Raises
+        ------
+        DataJointError
+            Before the schema is activated.
+        """
+        if self._name is None:
+            raise DataJointError(_NOT_ACTIVATED)
+        return self._name
+
+    @property
+    def database(self) -> str | None:
+        """The schema's name, None before it is activated."""
+        return self._name
+
+    @property
+    def connection(self) -> Connection:
+        """Where the schema lives.
+
+        Raises
+        ------
+        DataJointError
+            Before the schema is activated, unless it was made with a connection.
+        """
+        if self._connection is None:
+            raise DataJointError(_NOT_ACTIVATED)
+        return self._connection
+
+    @property
+    def exists(self) -> bool:
+        """Whether the database has the schema; an error before it is activated."""
+        return self.name in self.connection.schema_names()
+
+    def is_activated(self) -> bool:
+        """Whether the schema has a name and a connection."""
+        return self._name is not None
+
+    def activate(
+        self,
+        schema_name: str | None = None,
+        *,
+        connection: Connection | None = None,
+        create_schema: bool | None = None,
+        create_tables: bool | None = None,
+        add_objects: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Give the schema its name and declare the classes that wait for it, in their order.
+
+        Activating it once more by the same name declares what still waits, as after an error; by
+        another name it is refused, unless the schema has been dropped meanwhile.
+
+        Parameters
+        ----------
+        schema_name
+            None only makes sure that the schema is activated.
+        connection, create_schema, create_tables
+            As of `Schema`; those that are not given stay as they were.
+        add_objects
+            Names that definitions may refer to, which come before all others:
+            ``add_objects=linking_module.__dict__``.
+
+        Raises
+        ------
+        DataJointError
+            If there is no name, or another one already.
+        DefinitionError
+            If a waiting class cannot be declared; it and those after it go on waiting.
+        """
+        if schema_name is None:
+            _ = self.name
+            return
+        self._check_same(schema_name, connection)
+        _checked_name(schema_name)
+        chosen = connection or self._connection or self._default_connection()
+        create = self.create_schema if create_schema is None else create_schema
+        if self._name is None:
+            declare.ensure_schema(chosen, schema_name, create=create)
+            if self._era is not None:
+                chosen.catalog.set_era(schema_name, self._era)
+            self._waiting = dict(self._decorated)
+            self._name, self._connection = schema_name, chosen
+        self.create_schema = create
+        self.create_tables = self.create_tables if create_tables is None else create_tables
+        self.add_objects |= add_objects or {}
+        for name, decorated in list(self._waiting.items()):
+            self._declare(*decorated)
+            del self._waiting[name]
+
+    def __call__(self, cls: T, *, context: Mapping[str, Any] | None = None) -> T:
+        """Declare a table class and its parts; returns the class itself.
+
+        Before the schema is activated the class waits instead.
+
+        Parameters
+        ----------
+        context
+            Names that the definition may refer to, in place of the local ones.
+
+        Raises
+        ------
+        DefinitionError
+            If a definition does not parse or refers to an unknown table; nothing is declared then.
+        """
+        checked_class(cls)
+        decorated = (cls, calling_names() if context is None else context)
+        if self._name is None:
+            self._waiting[cls.__name__] = decorated
+        else:
+            self._declare(*decorated)
+            self._waiting.pop(cls.__name__, None)
+        self._decorated[cls.__name__] = decorated
+        return cls
+
+    def _default_connection(self) -> Connection:
+        """Return the connection of a schema that is given none."""
+        raise DataJointError("The schema has no connection: pass connection=.")
+
+    def _check_same(self, name: str, connection: Connection | None) -> None:
+        """Refuse another name or place; a schema that was dropped may be activated once more."""
+        if self._name is not None and not self.exists:
+            self._name = None
+        if self._name is not None and connection not in (None, self._connection):
+            raise DataJointError(
+                f"The schema is already activated on {self.connection.url} and stays there: make "
+                "another one."
+            )
+        if self._name not in (None, name):
+            raise DataJointError(
+                f"The schema is already activated as {self._name!r} and cannot become {name!r}: "
+                "make another one."
+            )
+
+    def _declare(self, cls: type[Table], local: Mapping[str, Any]) -> None:
+        scope = Scope(
+            (self.add_objects, self.context or {}, local, {**self.reflected, **self.tables})
+        )
+        Declaring(self.connection, self.name, scope, create=self.create_tables).declare(cls)
+        self.tables[cls.__name__] = cls
+
+
+def _checked_name(name: Any) -> None:
+    plain = isinstance(name, str) and not set(name) & set('.`"')
+    if not plain or not 0 < len(name) <= MAX_NAME:
+        raise DataJointError(
+            f"{name!r} cannot be the name of a schema: write up to {MAX_NAME} characters, "
+            "without dots and quotes."
+        )
 
 
 class Schema(Activation):
@@ -153,7 +449,7 @@ class Schema(Activation):
 
         Read from the foreign keys, so that it is right whatever the table ``~lineage`` says.
         """
-        return origins.schema_lineage(self.connection, self.name)
+        return lineage.schema_lineage(self.connection, self.name)
 
     @property
     def lineage_table_exists(self) -> bool:
@@ -166,7 +462,7 @@ class Schema(Activation):
 
         Nothing happens on SQLite, where there is no such table.
         """
-        origins.rebuild(self.connection, self.name)
+        lineage.rebuild(self.connection, self.name)
 
     def save(self, python_filename: str | Path | None = None) -> str:
         """Return a Python module with classes for all tables, as the database has them.
@@ -216,3 +512,62 @@ class Schema(Activation):
         if into is not None:
             return into
         return self.context if self.context is not None else calling_names(live=True)
+
+
+class VirtualModule(ModuleType):
+    """A module with a class for each table of a schema, for use without the Python that made it.
+
+    Its name `schema` is the `Schema`. Tables whose names follow no tier have no class; `FreeTable`
+    reaches them.
+
+    Parameters
+    ----------
+    module_name
+        What the module is called.
+    schema_name
+        The schema to read.
+    create_schema, create_tables
+        Whether a schema that does not exist is created, and whether classes decorated with
+        ``module.schema`` create their tables.
+    connection
+        Where the schema lives.
+    add_objects
+        Further names for the module; adapters among them are those of the tables' attributes.
+
+    Raises
+    ------
+    DataJointError
+        If there is no such schema.
+
+    Examples
+    --------
+    >>> connection = Connection("sqlite:///:memory:")
+    >>> lab = VirtualModule("lab", "lab", connection=connection, create_schema=True)
+    >>> lab.schema.list_tables()
+    []
+    """
+
+    schema_class: ClassVar[type[Schema]] = Schema
+
+    def __init__(
+        self,
+        module_name: str,
+        schema_name: str,
+        *,
+        create_schema: bool = False,
+        create_tables: bool = False,
+        connection: Connection | None = None,
+        add_objects: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(module_name, f"The tables of the schema {schema_name}.")
+        self.schema = self.schema_class(
+            schema_name,
+            connection=connection,
+            create_schema=create_schema,
+            create_tables=create_tables,
+            add_objects=add_objects,
+        )
+        objects = dict(add_objects or {})
+        register_adapters(self.schema.connection.codecs, objects, lambda name: [objects[name]])
+        vars(self).update(objects)
+        self.schema.make_classes(into=self)

@@ -1,79 +1,105 @@
-"""Conditions as the texts of SQL that DataJoint makes of them, which programs look into."""
+"""Queries as texts of SQL with their values, as people and programs of DataJoint want them."""
 
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from dj_dagster.model.heading import Heading
-from dj_dagster.relational.algebra import algebra
+from dj_dagster.relational.algebra import nodes
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.sql.conditions import Conditions, bound
-from dj_dagster.relational.sql.literals import with_literals
 from dj_dagster.relational.sql.lowered import Lowered
 from dj_dagster.relational.sql.lowering import Lowering
 
 
+def with_literals(sql: sa.ClauseElement, dialect: sa.Dialect) -> str:
+    """Return the text of SQL in which values are literals.
+
+    Raises
+    ------
+    sqlalchemy.exc.CompileError
+        If a value has no literal.
+    """
+    compiler = _compiler(dialect.statement_compiler)
+    text = str(compiler(dialect, sql, compile_kwargs={"literal_binds": True}))
+    return text.replace("%%", "%") if dialect.paramstyle == "format" else text
+
+
+@cache
+def _compiler(usual: type[SQLCompiler]) -> type[SQLCompiler]:
+    """Return a compiler that writes bytes too, which SQLAlchemy takes for text."""
+
+    def render_literal_value(self: Any, value: Any, type_: Any) -> str:
+        if isinstance(value, bytes):
+            return f"X'{value.hex()}'"
+        return usual.render_literal_value(self, value, type_)
+
+    return type("Literals", (usual,), {"render_literal_value": render_literal_value})
+
+
 def condition_text(
-    connection: Connection, condition: algebra.Condition, heading: Heading
+    connection: Connection, condition: nodes.Condition, heading: Heading
 ) -> str | bool:
     """Return a condition as a text; True or False where it chooses all or nothing."""
     spelling = _spelling(connection)
     over = Lowered(sa.table("t"), {name: sa.column(name) for name in heading.all_attributes})
 
-    def spelled(part: algebra.Condition) -> str:
+    def spelled(part: nodes.Condition) -> str:
         match part:
-            case algebra.SQLText(text):
+            case nodes.SQLText(text):
                 return f" ({text.strip()})"
-            case algebra.Equals(name, value):
+            case nodes.Equals(name, value):
                 known = None if value is None else bound([value], heading[name], connection.backend)
                 return _equality(name, known[0] if known else None)
-            case algebra.In():
+            case nodes.In():
                 return spelled(_one_by_one(part))
-            case algebra.All(parts) if parts:
+            case nodes.All(parts) if parts:
                 return f" ({')AND('.join(map(spelled, parts))})"
-            case algebra.AnyOf(parts) if parts:
+            case nodes.AnyOf(parts) if parts:
                 return f" ({' OR '.join(map(spelled, parts))})"
-            case algebra.Negated(inner) if not isinstance(inner, algebra.Matches):
+            case nodes.Negated(inner) if not isinstance(inner, nodes.Matches):
                 return opposite(inner)
             case _:
                 where = spelling.where(part, over, heading)
                 return with_literals(where, connection.engine.dialect)
 
-    def opposite(part: algebra.Condition) -> str:
+    def opposite(part: nodes.Condition) -> str:
         match part:
-            case algebra.Equals(_, None):
+            case nodes.Equals(_, None):
                 return f"NOT ({spelled(part)})"
-            case algebra.Equals(name, _):
+            case nodes.Equals(name, _):
                 return f" (NOT ({spelled(part)}) OR `{name}` IS NULL)"
-            case algebra.All(parts):
-                return spelled(algebra.AnyOf(tuple(map(algebra.Negated, parts))))
-            case algebra.AnyOf(parts):
-                return spelled(algebra.All(tuple(map(algebra.Negated, parts))))
-            case algebra.Negated(inner):
+            case nodes.All(parts):
+                return spelled(nodes.AnyOf(tuple(map(nodes.Negated, parts))))
+            case nodes.AnyOf(parts):
+                return spelled(nodes.All(tuple(map(nodes.Negated, parts))))
+            case nodes.Negated(inner):
                 return spelled(inner)
-            case algebra.In():
+            case nodes.In():
                 return opposite(_one_by_one(part))
             case _:
                 # A comparison with null is unknown, which for the user means that it fails.
                 return f" ({spelled(part)} IS NOT TRUE)"
 
-    if isinstance(condition, algebra.PassedOver) or condition in (algebra.ALWAYS, algebra.NEVER):
-        return condition != algebra.NEVER
+    if isinstance(condition, nodes.PassedOver) or condition in (nodes.ALWAYS, nodes.NEVER):
+        return condition != nodes.NEVER
     return spelled(condition)
 
 
-def names_in(connection: Connection, condition: algebra.Condition) -> frozenset[str]:
+def names_in(connection: Connection, condition: nodes.Condition) -> frozenset[str]:
     """Return the names that a condition reads, and perhaps more words of its SQL."""
     return _spelling(connection).names(condition)
 
 
-def restriction_texts(connection: Connection, node: algebra.Node) -> list[str]:
+def restriction_texts(connection: Connection, node: nodes.Node) -> list[str]:
     """Return what restricts a query, one text for each restriction."""
     texts: list[str] = []
-    while isinstance(node, algebra.Restricted):
+    while isinstance(node, nodes.Restricted):
         text = condition_text(connection, node.condition, node.heading)
         if text is not True:
             texts.insert(0, text or "FALSE")
@@ -86,10 +112,10 @@ def _spelling(connection: Connection) -> Conditions:
     return Conditions(connection.backend, lambda node, names: lowering.lower(node))
 
 
-def _one_by_one(condition: algebra.In) -> algebra.AnyOf:
+def _one_by_one(condition: nodes.In) -> nodes.AnyOf:
     """Return the equalities that a list of values stands for."""
-    rows = (tuple(map(algebra.Equals, condition.names, row)) for row in condition.values)
-    return algebra.AnyOf(tuple(map(algebra.All, rows)))
+    rows = (tuple(map(nodes.Equals, condition.names, row)) for row in condition.values)
+    return nodes.AnyOf(tuple(map(nodes.All, rows)))
 
 
 def _equality(name: str, value: Any) -> str:

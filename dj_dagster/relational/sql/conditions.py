@@ -1,10 +1,16 @@
-"""From conditions to SQL."""
+"""Conditions and the SQL of users, as SQL of the backend.
+
+Attributes are spelled as the columns that they are, so that a text keeps its meaning after joins,
+renames and beside other tables, and a name that the heading lacks is found before the server is
+asked. A text with a SELECT of its own, or that the parser does not know, is left as it is.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -15,8 +21,8 @@ import sqlalchemy as sa
 
 from dj_dagster.errors import InvalidValueError, UnknownAttributeError
 from dj_dagster.model.heading import Attribute, Heading
-from dj_dagster.model.types import Family
-from dj_dagster.relational.algebra.algebra import (
+from dj_dagster.model.types import AttributeType, Family
+from dj_dagster.relational.algebra.nodes import (
     All,
     AnyOf,
     Condition,
@@ -30,15 +36,15 @@ from dj_dagster.relational.algebra.algebra import (
     PassedOver,
     SQLText,
 )
-from dj_dagster.relational.algebra.projection import unknown
+from dj_dagster.relational.algebra.operators import unknown
 from dj_dagster.relational.backends import Backend
-from dj_dagster.relational.bounds import cuts_blanks, declared_spelling
+from dj_dagster.relational.backends.common import Element, Pieces
 from dj_dagster.relational.sql.lowered import Lowered
-from dj_dagster.relational.sql.sql_text import written
-from dj_dagster.relational.sql_elements import Element
-from dj_dagster.relational.user_sql.parsing import parse
+from dj_dagster.relational.user_sql.emission import in_order
+from dj_dagster.relational.user_sql.parsing import Name, Parsed, parse
 from dj_dagster.relational.user_sql.sqlite_values import is_long
-from dj_dagster.relational.values import comparable
+from dj_dagster.relational.user_sql.translation import translate, types_text
+from dj_dagster.relational.values import comparable, cuts_blanks, declared_spelling
 
 _TEXTS = (Family.STRING, Family.ENUM)
 _ORDERED = (Family.ENUM, Family.TIME)
@@ -265,3 +271,82 @@ def _check_text(values: Sequence[str], attribute: Attribute) -> None:
             f"{attribute.table}.{attribute.name} cannot be compared with text that has half a "
             f"surrogate pair: {error}"
         ) from error
+
+
+def written(
+    text: str,
+    columns: Mapping[str, Element],
+    types: Mapping[str, AttributeType | None],
+    missing: Callable[[str], UnknownAttributeError],
+    *,
+    translated: bool,
+    ordering: bool = False,
+) -> Element:
+    """Return a text as SQL with its attributes spelled out.
+
+    Parameters
+    ----------
+    missing
+        Gives the error for a name that is none of the columns.
+    translated
+        Whether the database needs MySQL's SQL in words of its own.
+    ordering
+        Whether rows are to be ordered by it.
+    """
+    parsed = parse(text)
+    found = {} if parsed.nested else _found(parsed, columns, missing)
+    if not translated:
+        return Pieces(_spelled(parsed, columns, found))
+    translation = translate(text, types_text({name: types[name] for name in found.values()}))
+    pieces = in_order(translation.pieces, translation.order if ordering else "")
+    return Pieces([piece if isinstance(piece, str) else columns[piece.name] for piece in pieces])
+
+
+def _found(
+    parsed: Parsed,
+    columns: Mapping[str, Element],
+    missing: Callable[[str], UnknownAttributeError],
+) -> dict[Name, str]:
+    """Return which column each name is, as MySQL finds it, whatever the case."""
+    found: dict[Name, str] = {}
+    folded: dict[str, str] | None = None
+    for name in parsed.names:
+        if name.text in columns:
+            found[name] = name.text
+            continue
+        folded = folded or {column.lower(): column for column in columns}
+        if name.text.lower() in folded:
+            found[name] = folded[name.text.lower()]
+        elif name.text.islower() or name.is_quoted:
+            # Words in upper case may be SQL's.
+            raise missing(name.text)
+    return found
+
+
+def _spelled(
+    parsed: Parsed, columns: Mapping[str, Element], found: Mapping[Name, str]
+) -> list[str | Element]:
+    pieces: list[str | Element] = []
+    position = 0
+    for name, column in found.items():
+        pieces += [parsed.source[position : name.start], columns[column]]
+        position = name.end
+    return [*pieces, parsed.source[position:]]
+
+
+def user_texts(node: Node) -> list[str]:
+    """Return the restrictions and computed attributes of a query that are SQL, each once."""
+    waiting: list[Any] = [node]
+    texts: dict[str, None] = {}
+    # The list grows while it is walked.
+    for part in waiting:
+        if isinstance(part, SQLText):
+            texts[part.text] = None
+        elif isinstance(part, Mapping):
+            waiting += part.values()
+        elif isinstance(part, tuple):
+            waiting += part
+        elif is_dataclass(part):
+            names = [field.name for field in fields(part)]
+            waiting += [getattr(part, name) for name in names if name not in ("heading", "tables")]
+    return list(texts)

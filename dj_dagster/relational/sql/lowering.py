@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from dj_dagster.errors import QueryError
 from dj_dagster.model.heading import Heading
-from dj_dagster.relational.algebra.algebra import (
+from dj_dagster.relational.algebra.nodes import (
     Aggregated,
     Base,
     Computed,
@@ -31,9 +31,9 @@ from dj_dagster.relational.algebra.algebra import (
 )
 from dj_dagster.relational.algebra.top import Order, order_terms
 from dj_dagster.relational.backends import Backend
+from dj_dagster.relational.backends.common import Element
 from dj_dagster.relational.sql.conditions import Conditions
 from dj_dagster.relational.sql.lowered import Lowered
-from dj_dagster.relational.sql_elements import Element
 from dj_dagster.relational.user_sql.parsing import parse
 
 

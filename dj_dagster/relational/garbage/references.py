@@ -1,4 +1,4 @@
-"""The paths that rows refer to: read from the columns as they are stored, in one snapshot.
+"""References of rows to objects, read from the columns as they are stored, in one snapshot.
 
 The rows of all schemas count, as a copied row may refer to an object of another schema, and the
 columns of unknown codecs count too. What the user may not read is named: servers hide it.
@@ -30,7 +30,7 @@ from dj_dagster.objects.codecs.chain import CodecChain
 from dj_dagster.objects.external_pointer import ExternalPointerType
 from dj_dagster.objects.stores.store import Store, checked_path
 from dj_dagster.objects.stores.stores import Stores
-from dj_dagster.relational.backends.rights import Rights
+from dj_dagster.relational.backends.common import Rights
 from dj_dagster.relational.database.catalog import Catalog
 from dj_dagster.relational.database.connection import Connection
 

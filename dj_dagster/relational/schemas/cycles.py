@@ -1,4 +1,4 @@
-"""The modules of schemas must not import each other in a circle."""
+"""Circles of foreign keys and of modules, which are refused."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from dj_dagster.errors import DefinitionError
+from dj_dagster.model.names import TableName
+from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.table_meta import TableMeta
 
 Neighbours = Callable[[str], Iterator[str]]
@@ -37,7 +39,7 @@ def check_imports(child: type[Any], parent: type[Any]) -> None:
         return
     path = _path(there, here, _imported)
     if path is not None and there in _statements(here):
-        raise _refusal(child, parent.__qualname__, path)
+        raise _module_circle(child, parent.__qualname__, path)
 
 
 def check_half_imported(child: type[Any], target: str, found: Iterable[object]) -> None:
@@ -60,10 +62,10 @@ def check_half_imported(child: type[Any], target: str, found: Iterable[object]) 
         if isinstance(module, ModuleType) and module.__name__ != here and _is_loading(module):
             path = _path(module.__name__, here, _loaded)
             if path is not None:
-                raise _refusal(child, target, path)
+                raise _module_circle(child, target, path)
 
 
-def _refusal(child: type[Any], target: str, path: list[str]) -> DefinitionError:
+def _module_circle(child: type[Any], target: str, path: list[str]) -> DefinitionError:
     """Return the error about the way back from the module of a foreign key's target."""
     circle = " → ".join([child.__module__, *path])
     return DefinitionError(
@@ -147,3 +149,90 @@ def _names(node: ast.AST, package: str) -> Iterator[str]:
         base = ".".join([*above, *([node.module] if node.module else [])])
         yield base
         yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+Step = tuple[TableName, TableName]
+"""A foreign key: the child and its parent."""
+
+
+def check_acyclic(connection: Connection, name: TableName, parents: Iterable[TableName]) -> None:
+    """Refuse foreign keys that a table is about to get when they would close a circle.
+
+    Only what is known of the database is walked, so that it is asked for nothing but schemas that
+    have not been read yet; a foreign key within its schema of a table that is new needs no walk.
+
+    Parameters
+    ----------
+    parents
+        The tables that the foreign keys refer to.
+
+    Raises
+    ------
+    DefinitionError
+        Naming the circle, of schemas (``lab → ephys → lab``) or of tables, and what makes it.
+    """
+    exists = connection.catalog.find(name) is not None
+    for parent in dict.fromkeys(parents):
+        if parent.schema != name.schema:
+            path = _schema_path(connection, parent.schema, name.schema)
+            if path is not None:
+                raise _table_circle([(name, parent), *path], schemas=True)
+        elif exists and parent != name:
+            path = _table_path(connection, parent, name)
+            if path is not None:
+                raise _table_circle([(name, parent), *path], schemas=False)
+
+
+def _schema_path(connection: Connection, start: str, goal: str) -> list[Step] | None:
+    """Return the foreign keys that lead from one schema up to another, None if none do."""
+    paths: dict[str, list[Step]] = {start: []}
+    waiting = [start]
+    # The list grows while it is walked.
+    for schema in waiting:
+        for child, parent in _outward(connection, schema):
+            path = [*paths[schema], (child, parent)]
+            if parent.schema == goal:
+                return path
+            if parent.schema not in paths:
+                paths[parent.schema] = path
+                waiting.append(parent.schema)
+    return None
+
+
+def _outward(connection: Connection, schema: str) -> Iterator[Step]:
+    for name in connection.catalog.names(schema):
+        raw = connection.catalog.raw(name)
+        for key in raw.foreign_keys if raw else ():
+            if key.parent.schema != schema:
+                yield name, key.parent
+
+
+def _table_path(connection: Connection, start: TableName, goal: TableName) -> list[Step] | None:
+    """Return the foreign keys that lead from one table up to another, None if none do."""
+    paths: dict[TableName, list[Step]] = {start: []}
+    waiting = [start]
+    for name in waiting:
+        raw = connection.catalog.raw(name)
+        keys = raw.foreign_keys if raw else ()
+        for parent in dict.fromkeys(key.parent for key in keys):
+            path = [*paths[name], (name, parent)]
+            if parent == goal:
+                return path
+            if parent not in paths:
+                paths[parent] = path
+                waiting.append(parent)
+    return None
+
+
+def _table_circle(steps: list[Step], *, schemas: bool) -> DefinitionError:
+    """Return the error about a circle of foreign keys, the new one first."""
+    child, parent = steps[0]
+    what = "schemas" if schemas else "tables"
+    # From parent to child, as data flows and diagrams are drawn.
+    stops = [start.schema if schemas else str(start) for start, _ in steps]
+    circle = " → ".join([stops[0], *reversed(stops)])
+    reasons = "; ".join(f"{start} refers to {end}" for start, end in steps)
+    return DefinitionError(
+        f"the foreign key of {child} to {parent} closes a circle of {what}: {circle} ({reasons})\n"
+        f"leave one of these foreign keys out, or move a table to the other schema"
+    )

@@ -1,4 +1,4 @@
-"""Bringing a backup back into a database and stores that are empty."""
+"""Restoring a backup into a database and stores that are empty."""
 
 from __future__ import annotations
 

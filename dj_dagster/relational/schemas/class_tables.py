@@ -1,39 +1,34 @@
-"""From a decorated class to its tables: its definition is read, its names found, all is created."""
+"""Tables of decorated classes: a definition is read, its names are found, all is created."""
 
 from __future__ import annotations
 
+import ast
+import inspect
 import sys
 import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import partial
 from inspect import cleandoc
-from typing import Any
+from typing import Any, TypeGuard
 
 from dj_dagster.compat.spellings import register_adapters
-from dj_dagster.errors import DataJointError, DefinitionError
+from dj_dagster.definition import parse_definition
+from dj_dagster.errors import DataJointError, DefinitionError, MissingDefinitionError
 from dj_dagster.model.declaration import ForeignKeyDeclaration, TableDefinition
 from dj_dagster.model.job_settings import with_job_metadata, with_provenance
 from dj_dagster.model.names import TableName, Tier, has_underscores, sql_table_name
-from dj_dagster.relational.binding import Binding
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import declare
 from dj_dagster.relational.declaring.plan import FindParent, PlannedTable
-from dj_dagster.relational.schemas.class_source import (
-    definition_text,
-    has_own_init,
-    located,
-    read_definition,
-)
-from dj_dagster.relational.schemas.module_graph import check_half_imported, check_imports
-from dj_dagster.relational.schemas.references import find_class, find_declared, is_table
+from dj_dagster.relational.schemas.cycles import check_acyclic, check_half_imported, check_imports
 from dj_dagster.relational.schemas.reflection import StoredClasses
-from dj_dagster.relational.schemas.schema_graph import check_acyclic
 from dj_dagster.relational.scope import Scope, warn_caller
 from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.table import Lookup, Part, Table
-from dj_dagster.relational.table_meta import TableMeta
+from dj_dagster.relational.table_meta import Binding, TableMeta
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,3 +292,148 @@ def _named(row: Any, names: list[str]) -> Any:
     """Return a row by name: contents are written beside the definition, in its order."""
     plain = type(row) in (tuple, list) and len(row) == len(names)
     return dict(zip(names, row, strict=True)) if plain else row
+
+
+def read_definition(cls: type[Table], class_name: str) -> TableDefinition:
+    """Return what the ``definition`` of a class says.
+
+    Raises
+    ------
+    MissingDefinitionError
+        If there is none.
+    DefinitionError
+        If it does not parse; with the line in the class's file.
+    """
+    text = definition_text(cls)
+    if not text:
+        raise MissingDefinitionError(
+            f"The table {class_name} has no definition: write definition = '''...''' in its class."
+        )
+    try:
+        return parse_definition(text, table=class_name)
+    except DefinitionError:
+        # Sources are looked up for messages alone: that takes a while.
+        file, first_line = _place(cls)
+        return parse_definition(text, table=class_name, file=file, first_line=first_line)
+
+
+def definition_text(cls: type[Table]) -> str:
+    """Return the ``definition`` of a class or of those that it derives from, ``""`` without one.
+
+    It may be a property, which is then asked of an instance. That is one which belongs to no schema
+    yet, unless the class has an ``__init__`` of its own, which may write the definition.
+    """
+    found = inspect.getattr_static(cls, "definition", "")
+    if has_own_init(cls) and cls._binding is not None:
+        found = cls().definition
+    elif isinstance(found, property):
+        found = found.__get__(object.__new__(cls))
+    return found if isinstance(found, str) else ""
+
+
+def has_own_init(cls: type[Table]) -> bool:
+    """Whether making an instance of a class does more than it does for any table."""
+    return cls.__init__ is not Table.__init__
+
+
+@contextmanager
+def located(cls: type[Table], class_name: str, line: int) -> Generator[None]:
+    """Put the place of a line of the definition, counted from 1, before errors raised inside."""
+    try:
+        yield
+    except DefinitionError as error:
+        file, first_line = _place(cls)
+        place = f"{file}:{first_line + line - 1}" if file else f"line {line}"
+        raise DefinitionError(f"{place}, table {class_name}: {error}") from None
+
+
+def _place(cls: type[Table]) -> tuple[str | None, int]:
+    """Return the file of a class's definition and the line that its text begins on."""
+    try:
+        lines, start = inspect.getsourcelines(cls)
+        indented = lines[0][:1].isspace()
+        tree = ast.parse("".join(["if True:\n", *lines] if indented else lines))
+        file = inspect.getsourcefile(cls)
+    except (OSError, TypeError, SyntaxError):
+        return None, 1
+    found = next(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    for statement in found.body:
+        match statement:
+            case ast.Assign([ast.Name("definition")], value) | ast.AnnAssign(
+                ast.Name("definition"), _, ast.expr() as value
+            ):
+                return file, start + value.lineno - 1 - indented
+            case _:
+                pass
+    return file, start
+
+
+def find_class(target: str, cls: type[Table], scope: Scope) -> type[Table]:
+    """Return the table class that a foreign key names, declared or not.
+
+    `Session`, `lab.Subject` or `Session.Trial`; `master` is the class that a part is written in.
+
+    Raises
+    ------
+    DefinitionError
+        If there is no such table.
+    """
+    others: list[object] = []
+    for found in scope.found(target):
+        if is_table(found):
+            return found
+        others.append(found)
+    if others:
+        raise DefinitionError(
+            f"{cls.__qualname__} refers to {target}, which is no table but "
+            f"a {type(others[0]).__name__}."
+        )
+    raise DefinitionError(_unknown(target, cls, scope))
+
+
+def find_declared(target: str, cls: type[Table], scope: Scope) -> type[Table]:
+    """Return the table class that a foreign key names; see `find_class`.
+
+    Raises
+    ------
+    DefinitionError
+        If there is no such table, or it has not been declared yet.
+    """
+    found = find_class(target, cls, scope)
+    if found is cls:
+        raise DefinitionError(_to_itself(cls))
+    if found._binding is None:
+        raise DefinitionError(
+            f"{cls.__qualname__} refers to {target}, which is not declared yet: "
+            f"put {target} before it, decorate it with its schema, and activate that."
+        )
+    return found
+
+
+def is_table(value: object) -> TypeGuard[type[Table]]:
+    """Whether something is a table class."""
+    return isinstance(value, TableMeta) and issubclass(value, Table)
+
+
+def _to_itself(cls: type[Table]) -> str:
+    return (
+        f"{cls.__qualname__} refers to itself by its name, which is not known yet. Write self for "
+        "it, with another name for its key: -> [nullable] self.proj(parent='...')."
+    )
+
+
+def _unknown(target: str, cls: type[Table], scope: Scope) -> str:
+    known = sorted(
+        name
+        for name in scope.names() - {"self"}
+        if any(is_table(found) and hasattr(found, "tier") for found in scope.found(name))
+    )
+    if target in (cls.__name__, cls.__qualname__):
+        return _to_itself(cls)
+    close = get_close_matches(target, known, n=1)
+    hint = f"Did you mean {close[0]}? " if close else ""
+    return (
+        f"{cls.__qualname__} refers to {target}, which is no table known here. {hint}"
+        "Declare it before this class, import it into the module, or pass it in the schema's "
+        f"context. Known tables: {', '.join(known) or 'none'}."
+    )

@@ -1,0 +1,381 @@
+"""Operators of query trees: joins, projections, aggregations and unions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from dj_dagster.errors import QueryError, UnknownAttributeError
+from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.types import AttributeType, Family, parse_type
+from dj_dagster.relational.algebra.json_path import parse_json_path
+from dj_dagster.relational.algebra.nodes import (
+    Aggregated,
+    Computed,
+    Grouped,
+    Joined,
+    JSONPath,
+    Node,
+    Projected,
+    SQLText,
+    United,
+)
+from dj_dagster.relational.user_sql.emission import outside_aggregates
+from dj_dagster.relational.user_sql.translation import inferred_type
+
+AS_BEFORE = "For code written for DataJoint 0.14 call dj.replace_datajoint(era='0.14') first."
+"""What to do where an error is due to the era that code was written for."""
+
+
+def with_key(query: Node, names: Iterable[str]) -> Projected:
+    """Return the same rows with more attributes in their key, as DataJoint 0.14 has ``U * query``.
+
+    Raises
+    ------
+    UnknownAttributeError
+        If the query does not have one of them.
+    """
+    heading = query.heading
+    for name in names:
+        if name not in heading:
+            raise unknown(name, heading)
+    key = [*heading.primary_key, *names]
+    attributes = [replace(a, in_key=a.name in key) for a in heading.attributes.values()]
+    attributes.sort(key=lambda attribute: not attribute.in_key)
+    columns: dict[str, Computed] = {attribute.name: attribute.name for attribute in attributes}
+    return Projected(Heading(attributes, heading.comment), query.tables, query, columns)
+
+
+def shared_names(left: Heading, right: Heading, semantic_check: bool = True) -> tuple[str, ...]:
+    """Return the names that two headings share, refusing those that mean different things.
+
+    Parameters
+    ----------
+    semantic_check
+        False to compare names only.
+
+    Raises
+    ------
+    QueryError
+        If a shared name has different lineages, or none: two attributes of one name that no
+        foreign key ties together.
+    """
+    shared = tuple(name for name in left.names if name in right.attributes)
+    for name in shared if semantic_check else ():
+        ours, theirs = left[name].lineage, right[name].lineage
+        if ours is None or ours != theirs:
+            raise QueryError(
+                f"The attribute {name!r} is not the same thing on both sides, by its lineage: "
+                f"{_origin(left[name])} and {_origin(right[name])}. Rename or leave out one of "
+                f"them, for example with .proj(other_{name}='{name}'). Where names alone are to "
+                f"decide: dj.config['semantic_check'] = False. {AS_BEFORE}"
+            )
+    return shared
+
+
+def join(left: Node, right: Node, semantic_check: bool = True, outer: bool = False) -> Joined:
+    """Return the pairs of rows that agree on all shared names.
+
+    Parameters
+    ----------
+    outer
+        Whether to keep rows of `left` without a partner; each may have one partner at most.
+
+    Raises
+    ------
+    QueryError
+        If names are shared that mean different things; if an outer join could leave nulls in the
+        primary key.
+    """
+    shared = shared_names(left.heading, right.heading, semantic_check)
+    if outer:
+        _check_determined(left.heading, right.heading)
+    key = _joined_key(left.heading, right.heading)
+    attributes = _merged(left.heading, right.heading, key, outer)
+    return Joined(Heading(attributes), left.tables | right.tables, left, right, shared, outer)
+
+
+def _merged(left: Heading, right: Heading, key: list[str], outer: bool) -> list[Attribute]:
+    theirs = {
+        name: replace(attribute, nullable=attribute.nullable or outer)
+        for name, attribute in right.attributes.items()
+    }
+    # The side whose key it is comes first, as in DataJoint.
+    first = left.attributes if key == left.primary_key else theirs
+    merged = {**first, **theirs, **left.attributes}
+    rest = [name for name in merged if name not in key]
+    return [replace(merged[name], in_key=name in key) for name in [*key, *rest]]
+
+
+def _check_determined(left: Heading, right: Heading) -> None:
+    missing = [name for name in right.primary_key if name not in left.attributes]
+    if missing:
+        raise QueryError(
+            "This needs the left operand to determine the right one. It lacks "
+            f"{', '.join(missing)} of that one's primary key, so that one row could have many "
+            "partners, or none and a null in its key. Swap the sides, use * for pairs, or aggr for "
+            "one row each."
+        )
+
+
+def _joined_key(left: Heading, right: Heading) -> list[str]:
+    if left.determines(right):
+        return left.primary_key
+    if right.determines(left):
+        return right.primary_key
+    return list(dict.fromkeys([*left.primary_key, *right.primary_key]))
+
+
+def _origin(attribute: Attribute) -> str:
+    return attribute.lineage or f"{attribute.table or 'a computed'}.{attribute.name}"
+
+
+_AGGREGATE = re.compile(
+    r"\s*(count|sum|min|max|any_value)\s*\(\s*(?:distinct\b)?\s*`?([^()`]*?)`?\s*\)\s*",
+    re.IGNORECASE,
+)
+_COUNT = parse_type("int64")
+
+
+def project(source: Node, *names: Any, **computed: str) -> Projected:
+    """Return the key and the named attributes; see `QueryExpression.proj` for the spellings."""
+    heading = source.heading
+    columns = chosen_columns(heading, names, computed)
+    projected = Heading(described(heading, columns), heading.comment)
+    return Projected(projected, source.tables, source, columns)
+
+
+def chosen_columns(
+    heading: Heading, names: Iterable[Any], computed: Mapping[str, str]
+) -> dict[str, Computed]:
+    """Return what each attribute of a projection is, in order.
+
+    Raises
+    ------
+    UnknownAttributeError
+        If a name to keep or leave out is not in the heading.
+    QueryError
+        If two attributes would have one name, or one of the key would be left out.
+    """
+    names = list(names)
+    kept = _kept(heading, names)
+    found = {new: _computed(heading, new, text) for new, text in computed.items()}
+    # Put in parentheses, an attribute is copied; so is one that is asked for by name too.
+    renamed = {text.strip() for text in computed.values()}.difference(map(str, names))
+    columns: list[tuple[str, Computed]] = []
+    for name in heading.all_attributes:
+        columns += [(name, name)] if name in kept - renamed else []
+        columns += [(new, what) for new, what in found.items() if what == name]
+    columns += [(new, what) for new, what in found.items() if not isinstance(what, str)]
+    _check_distinct([new for new, _ in columns])
+    return dict(columns)
+
+
+def described(heading: Heading, columns: Mapping[str, Computed]) -> list[Attribute]:
+    """Return the attributes that columns of a query give, those of the key first."""
+    attributes = [_projected(heading, new, old) for new, old in columns.items()]
+    return sorted(attributes, key=lambda attribute: not attribute.in_key)
+
+
+def unknown(name: str, heading: Heading) -> UnknownAttributeError:
+    """Return the error for a name that a heading does not have."""
+    return UnknownAttributeError(
+        f"There is no attribute {name!r}. The heading has: {', '.join(heading.names)}."
+    )
+
+
+def _check_distinct(names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise QueryError(
+                f"proj({name}=...) would give a second attribute of that name; "
+                f"rename the first, leave it out with '-{name}', or choose another name."
+            )
+
+
+def _kept(heading: Heading, names: Iterable[Any]) -> set[str]:
+    kept = {name for name in heading.all_attributes if heading[name].in_key}
+    excluded: set[str] = set()
+    for name in names:
+        if name is Ellipsis:
+            kept |= set(heading.names)
+        elif not isinstance(name, str):
+            raise QueryError(f"proj takes names of attributes, not {name!r}.")
+        elif name.startswith("-"):
+            excluded.add(name.removeprefix("-").strip())
+        else:
+            kept.add(name.strip())
+    for name in sorted(kept | excluded):
+        if name not in heading:
+            raise unknown(name, heading)
+    in_key = excluded & set(heading.primary_key)
+    if in_key:
+        raise QueryError(f"proj cannot leave out {min(in_key)!r}: it is in the primary key.")
+    return kept - excluded
+
+
+def _computed(heading: Heading, new: str, text: Any) -> Computed:
+    if not isinstance(text, str) or not text.strip():
+        raise QueryError(
+            f"proj({new}={text!r}): write the name of an attribute or SQL, as text: "
+            f"{new}='old_name', {new}='2 * x', {new}='3', {new}=\"'a word'\"."
+        )
+    old = text.strip()
+    copied = old[1:-1].strip() if old.startswith("(") and old.endswith(")") else old
+    if copied in heading:
+        return copied
+    path = parse_json_path(old)
+    if path is not None and path.name in heading and _is_json(heading[path.name]):
+        return path
+    return SQLText(text)
+
+
+def _is_json(attribute: Attribute) -> bool:
+    return attribute.type is None or attribute.type.family is Family.JSON
+
+
+def _projected(heading: Heading, new: str, old: Computed) -> Attribute:
+    match old:
+        case SQLText(text):
+            return Attribute(new, _inferred(text, heading), nullable=True)
+        case JSONPath():
+            return Attribute(new, None, nullable=True)
+        case _:
+            return replace(heading[old], name=new)
+
+
+def _inferred(text: str, heading: Heading) -> AttributeType | None:
+    """Return the type of an aggregate where it follows from that of the attribute, and of dates.
+
+    Without it, values would come as each database happens to compute them: decimals for sums of
+    integers, text for the latest of dates.
+    """
+    match = _AGGREGATE.fullmatch(text)
+    if match is None:
+        return inferred_type(text, {name: heading[name].type for name in heading.all_attributes})
+    function, name = match[1].lower(), match[2]
+    if function == "count":
+        return _COUNT
+    kind = heading[name].type if name in heading else None
+    if kind is None or kind.family is Family.CODEC:
+        return None
+    if function != "sum":
+        return replace(kind, auto_increment=False)
+    if kind.family is not Family.DECIMAL:
+        return None
+    return parse_type(f"decimal(65,{kind.scale or 0})")
+
+
+def aggregate(
+    source: Node,
+    group: Node,
+    names: Iterable[Any],
+    computed: Mapping[str, str],
+    *,
+    exclude_nonmatching: bool,
+    semantic_check: bool = True,
+) -> Aggregated:
+    """Return the rows of a query with what is computed from the rows of another.
+
+    Raises
+    ------
+    QueryError
+        If `group` lacks attributes of the primary key of `source`, or computed attributes name
+        something of `group` without an aggregate.
+    """
+    missing = [name for name in source.heading.primary_key if name not in group.heading.attributes]
+    if missing:
+        raise QueryError(
+            f"aggr needs the whole primary key of the left side in the right side, which lacks "
+            f"{', '.join(missing)}. Aggregate by fewer attributes: dj.U(...).aggr(...)."
+        )
+    shared = shared_names(source.heading, group.heading, semantic_check)
+    columns = chosen_columns(source.heading, names, computed)
+    _check_aggregates(columns, group.heading, source.heading, source.heading.primary_key)
+    # SQL may name attributes of both sides; for the shared ones the left side answers.
+    both = {**group.heading.attributes, **source.heading.all_attributes}
+    heading = Heading(described(Heading(both.values()), columns), source.heading.comment)
+    tables = source.tables | group.tables
+    return Aggregated(heading, tables, source, group, shared, columns, not exclude_nonmatching)
+
+
+def distinct(source: Node, names: tuple[str, ...]) -> Grouped:
+    """Return the distinct combinations of some attributes, which are the key of the result."""
+    return _grouped(source, names, {}, whole=False)
+
+
+def aggregate_by(source: Node, names: tuple[str, ...], computed: Mapping[str, str]) -> Grouped:
+    """Return what is computed from the rows that agree on `names`; of no names: from all rows."""
+    return _grouped(source, names, computed, whole=not names)
+
+
+def _grouped(
+    source: Node, names: tuple[str, ...], computed: Mapping[str, str], *, whole: bool
+) -> Grouped:
+    for name in names:
+        if name not in source.heading:
+            raise unknown(name, source.heading)
+    attributes = source.heading.all_attributes
+    by = Heading(replace(attributes[name], in_key=True) for name in names)
+    columns = chosen_columns(by, (), computed)
+    _check_aggregates(columns, source.heading, names, names)
+    known = {name: replace(attributes[name], in_key=name in names) for name in attributes}
+    heading = Heading(described(Heading(known.values()), columns))
+    return Grouped(heading, source.tables, source, names, columns, whole)
+
+
+def _check_aggregates(
+    columns: Mapping[str, Computed], group: Heading, fixed: Container[str], key: Iterable[str]
+) -> None:
+    """Raise QueryError for an attribute of which a group has many values, outside an aggregate.
+
+    Parameters
+    ----------
+    fixed, key
+        The attributes of which a group has one value, and those that tell groups apart.
+    """
+    has_one_row = {*group.primary_key} <= {*key}
+    for new, what in columns.items():
+        if not isinstance(what, SQLText):
+            continue
+        whole = what.text.strip(" ()")
+        loose = [] if has_one_row else outside_aggregates(what.text)
+        names = [name for name in loose if name in group and name not in fixed]
+        for name in [whole] if whole in group else names:
+            raise QueryError(
+                f"aggr({new}={what.text!r}): a group has many values of {name!r}; write which, "
+                f"such as {new}='max({name})', or 'count({name})' for how many."
+            )
+
+
+def unite(left: Node, right: Node, semantic_check: bool = True) -> United:
+    """Return the rows of both queries, one for each key, with the attributes of both.
+
+    Raises
+    ------
+    QueryError
+        If the primary keys have different names or meanings, or both sides have a secondary
+        attribute of one name.
+    """
+    ours, theirs = left.heading, right.heading
+    if set(ours.primary_key) != set(theirs.primary_key):
+        raise QueryError(
+            "A union needs one primary key on both sides; they have "
+            f"({', '.join(ours.primary_key)}) and ({', '.join(theirs.primary_key)}). "
+            "Rename with proj, or group with dj.U(...) &."
+        )
+    both = [name for name in ours.secondary_attributes if name in theirs.attributes]
+    if both:
+        raise QueryError(
+            f"Both sides of a union have {', '.join(both)}, and a row can have only one value of "
+            f"it. Leave it out of one side, .proj() for the key alone, or rename it."
+        )
+    shared_names(ours, theirs, semantic_check)
+    rest = {**ours.attributes, **theirs.attributes}
+    key = [ours[name] for name in ours.primary_key]
+    secondary = [
+        replace(attribute, nullable=True) for attribute in rest.values() if not attribute.in_key
+    ]
+    return United(Heading([*key, *secondary]), left.tables | right.tables, left, right)

@@ -1,0 +1,315 @@
+"""Pieces that SQL backends share: dates and times, reported tables, rights, SQL elements."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection as SAConnection
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.visitors import InternalTraversal
+
+from dj_dagster.errors import QueryError
+from dj_dagster.model.names import TableName
+from dj_dagster.model.types import Family
+from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn
+
+Element = sa.ColumnElement[Any]
+
+
+class Pieces(sa.ColumnElement[Any]):
+    """Pieces of SQL, one after the other, in parentheses.
+
+    Parameters
+    ----------
+    pieces
+        Text as it is, and columns.
+    """
+
+    inherit_cache = True
+    _traverse_internals: ClassVar[Any] = [("pieces", InternalTraversal.dp_clauseelement_list)]
+
+    def __init__(self, pieces: Sequence[str | Element]) -> None:
+        self.pieces = [
+            sa.literal_column(piece) if isinstance(piece, str) else piece for piece in pieces
+        ]
+
+
+class LongPieces(Pieces):
+    """Pieces too long to be kept in SQLAlchemy's cache of statements."""
+
+    inherit_cache = False
+
+
+@compiles(Pieces)
+def _compiled(element: Pieces, compiler: SQLCompiler, **options: Any) -> str:
+    # What the pieces give is no column of the result, only all of them together are.
+    options.pop("add_to_result_map", None)
+    return f"({''.join(compiler.process(piece, **options) for piece in element.pieces)})"
+
+
+READING = "SELECT"
+EVERYTHING = "ALL PRIVILEGES"
+
+_SHOWING = {READING, "INSERT", "UPDATE", "REFERENCES", EVERYTHING}
+"""Privileges of a schema whose tables are shown with all their columns."""
+
+
+@dataclass(frozen=True)
+class Rights:
+    """The privileges that were granted: what is not sure counts as not granted.
+
+    Attributes
+    ----------
+    everywhere
+        On all tables of the server.
+    schemas
+        On the schemas whose name matches.
+    tables
+        On single tables; on some of their columns only does not count.
+    revoked
+        By schema, what does not hold there although it does everywhere.
+    """
+
+    everywhere: frozenset[str] = frozenset()
+    schemas: tuple[tuple[re.Pattern[str], frozenset[str]], ...] = ()
+    tables: Mapping[TableName, frozenset[str]] = field(
+        default_factory=dict[TableName, frozenset[str]]
+    )
+    revoked: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
+
+    @property
+    def shows_schemas(self) -> bool:
+        """Whether the names of all schemas are shown."""
+        return bool(self.everywhere & {READING, "SHOW DATABASES", EVERYTHING}) and not self.revoked
+
+    def shows_tables(self, schema: str) -> bool:
+        """Whether all tables of a schema are shown, with all their columns."""
+        return bool(self._of_schema(schema) & _SHOWING)
+
+    def reads(self, name: TableName) -> bool:
+        """Whether all rows of a table may be read, with all their columns."""
+        granted = self._of_schema(name.schema) | self.tables.get(name, frozenset())
+        return bool(granted & {READING, EVERYTHING})
+
+    def _of_schema(self, schema: str) -> frozenset[str]:
+        matching = [given for name, given in self.schemas if name.fullmatch(schema)]
+        # Of several that match the server takes the one that it finds closest.
+        own = frozenset[str].intersection(*matching) if matching else frozenset[str]()
+        revoked = self.revoked.get(schema)
+        if revoked is None:
+            return self.everywhere | own
+        return (frozenset() if EVERYTHING in revoked else self.everywhere - revoked) | own
+
+
+ALL_RIGHTS = Rights(frozenset({EVERYTHING}))
+
+
+_TYPE = re.compile(r"([a-z][a-z0-9 ]*)(\([0-9, ]+\))?")
+_SPELLINGS = {
+    "int": "signed",
+    "integer": "signed",
+    "bigint": "signed",
+    "signed integer": "signed",
+    "unsigned integer": "unsigned",
+    "int unsigned": "unsigned",
+    **{f"int{bits}": "signed" for bits in (8, 16, 32, 64)},
+    "bool": "signed",
+    "numeric": "decimal",
+    "double": "float",
+    "real": "float",
+    "float32": "float",
+    "float64": "float",
+    "varchar": "char",
+    "text": "char",
+}
+
+
+def cast_type(text: str, known: Mapping[str, str]) -> str:
+    """Return what CAST calls a type, with its size.
+
+    Parameters
+    ----------
+    text
+        In any usual spelling: ``signed``, ``int32``, ``decimal(10,2)``.
+    known
+        What a database calls ``signed``, ``unsigned``, ``decimal``, ``float``, ``char``, ``date``,
+        ``datetime`` and ``time``.
+
+    Raises
+    ------
+    QueryError
+        If it is none of them.
+
+    Examples
+    --------
+    >>> cast_type("numeric(10,2)", {"decimal": "DECIMAL"})
+    'DECIMAL(10,2)'
+    """
+    match = _TYPE.fullmatch(text)
+    kind = known.get(_SPELLINGS.get(match[1].strip(), match[1].strip())) if match else None
+    if match is None or kind is None:
+        raise QueryError(
+            f"A value inside JSON cannot be converted to {text!r}. Write one of "
+            f"{', '.join(known)}, such as ':decimal(10,2)'."
+        )
+    return kind + (match[2] or "")
+
+
+Rows = list[Sequence[Any]]
+Reference = tuple[TableName, dict[str, str]]
+"""The parent of a foreign key, and ``{child attribute: parent attribute}``."""
+
+
+def grouped(rows: Iterable[Sequence[Any]]) -> defaultdict[Any, Rows]:
+    """Return rows by their first value, without it, in their order."""
+    groups: defaultdict[Any, Rows] = defaultdict(list)
+    for first, *rest in rows:
+        groups[first].append(rest)
+    return groups
+
+
+def raw_table(
+    name: TableName,
+    comment: str,
+    columns: Sequence[StoredColumn],
+    key: Sequence[str],
+    references: Iterable[Reference],
+    unique: Iterable[tuple[str, ...]],
+) -> RawTable:
+    """Put together what a database reports of a table."""
+    indexes = tuple(unique)
+    optional = {column.name for column in columns if column.nullable}
+    foreign_keys = tuple(
+        ForeignKey(
+            name,
+            parent,
+            attributes,
+            primary=attributes.keys() <= set(key),
+            nullable=bool(optional & attributes.keys()),
+            unique=tuple(attributes) in indexes,
+        )
+        for parent, attributes in references
+    )
+    return RawTable(name, comment, tuple(columns), tuple(key), foreign_keys, indexes)
+
+
+def datetime_text(value: datetime | str, digits: int) -> str:
+    """Return ``YYYY-MM-DD HH:MM:SS[.ffffff]`` with a fixed number of digits, so that text sorts.
+
+    A zero date is a text already.
+
+    >>> datetime_text(datetime(2026, 1, 2, 3, 4, 5, 60000), 3)
+    '2026-01-02 03:04:05.060'
+    """
+    if isinstance(value, str):
+        return value
+    return value.isoformat(" ", "seconds") + _fraction(value.microsecond, digits)
+
+
+def time_text(value: timedelta, digits: int) -> str:
+    """Return ``[-]HH:MM:SS[.ffffff]`` with a fixed number of digits.
+
+    >>> time_text(timedelta(hours=-30, minutes=-5), 0)
+    '-30:05:00'
+    """
+    seconds, micros = divmod(abs(value) // timedelta(microseconds=1), 1_000_000)
+    sign, (minutes, rest) = "-" if value < timedelta(0) else "", divmod(seconds, 60)
+    return f"{sign}{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}{_fraction(micros, digits)}"
+
+
+_DURATION = re.compile(r"(-?)(\d{1,3}):([0-5]\d):([0-5]\d)(?:\.(\d{1,6}))?").fullmatch
+
+_HAS_ZERO = re.compile(r"(?:0000-\d\d-\d\d|\d{4}-00-\d\d|\d{4}-\d\d-00)(?:[ T].*)?").fullmatch
+
+
+def as_datetime(value: str | datetime) -> datetime:
+    """Return a datetime from what a driver gave."""
+    return value if isinstance(value, datetime) else datetime.fromisoformat(value)
+
+
+def datetime_or_zero(value: str | datetime) -> datetime | str:
+    """Return the same; a zero date, which MySQL can hold, as its text."""
+    return value if isinstance(value, str) and _HAS_ZERO(value) else as_datetime(value)
+
+
+def date_or_zero(value: str | date) -> date | str:
+    """Return a date from what a driver gave; a zero date, which MySQL can hold, as its text."""
+    if isinstance(value, date):
+        return value
+    return value if _HAS_ZERO(value) else date.fromisoformat(value)
+
+
+def as_time(value: str | time | timedelta) -> timedelta:
+    """Return what an attribute of type time holds: a time of day, or a duration of either sign.
+
+    Raises
+    ------
+    ValueError
+        For a text that is neither, and for a time with a time zone.
+    """
+    if isinstance(value, timedelta):
+        return value
+    duration = _DURATION(value) if isinstance(value, str) else None
+    if duration is not None:
+        sign, hours, minutes, seconds, fraction = duration.groups()
+        micros = int((fraction or "0").ljust(6, "0"))
+        found = timedelta(0, int(seconds), micros, 0, int(minutes), int(hours))
+        return -found if sign else found
+    clock = time.fromisoformat(value) if isinstance(value, str) else value
+    if clock.tzinfo is not None:
+        raise ValueError("the database keeps no time zone")
+    return datetime.combine(date.min, clock) - datetime.min
+
+
+def is_odd(value: Any, family: Family) -> bool:
+    """Whether a value is one of those that MySQL holds and Python's types do not: a zero date."""
+    is_date = family in (Family.DATE, Family.DATETIME)
+    return is_date and isinstance(value, str) and _HAS_ZERO(value) is not None
+
+
+def sortable(value: Any) -> Any:
+    """Return what stands for a value of a key in sorting, also beside an odd one.
+
+    >>> sorted([date(2026, 1, 2), "0000-00-00"], key=sortable)[0]
+    '0000-00-00'
+    """
+    return str(value) if isinstance(value, date) else value
+
+
+def _fraction(microsecond: int, digits: int) -> str:
+    return f".{microsecond:06d}"[: digits + 1] if digits else ""
+
+
+@contextmanager
+def without_foreign_keys(session: SAConnection, begin: str) -> Generator[None]:
+    """Commit what happens inside together, or nothing of it, foreign keys switched off.
+
+    Parameters
+    ----------
+    session
+        Not in a transaction: inside one the switch has no effect.
+    begin
+        The statement that opens a transaction.
+    """
+    session.exec_driver_sql("PRAGMA foreign_keys = OFF")
+    # Otherwise a table is not renamed while a view selects from the one whose place it takes.
+    session.exec_driver_sql("PRAGMA legacy_alter_table = ON")
+    try:
+        session.exec_driver_sql(begin)
+        try:
+            yield
+            session.exec_driver_sql("COMMIT")
+        except BaseException:
+            session.exec_driver_sql("ROLLBACK")
+            raise
+    finally:
+        session.exec_driver_sql("PRAGMA legacy_alter_table = OFF")
+        session.exec_driver_sql("PRAGMA foreign_keys = ON")

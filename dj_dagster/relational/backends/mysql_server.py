@@ -1,0 +1,406 @@
+"""A MySQL or MariaDB server: connections, errors, identity, rights, and marks of writes.
+
+The table holds a random text. When a dump is restored elsewhere the text comes along, and the time
+at which the table was created does not, so that a copy is told from what it is a copy of.
+
+InnoDB keeps in memory when a table was written last, to the second, sets it at commit, rows that a
+foreign key changes included, and forgets it when the server starts. MySQL also counts the rows that
+were written to each table since then, before they are committed, so that the counts alone do not
+do. TRUNCATE shows in these: MySQL forgets the time and MariaDB the estimated number of rows.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+import ssl
+import time
+from collections.abc import Collection, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import Connection as SAConnection
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+
+from dj_dagster.errors import (
+    AccessError,
+    ConnectionFailedError,
+    DataJointError,
+    DuplicateError,
+    IntegrityError,
+    InvalidValueError,
+    LostConnectionError,
+    MissingAttributeError,
+    MissingTableError,
+    QueryError,
+    QuerySyntaxError,
+    TransientError,
+    UnknownAttributeError,
+)
+from dj_dagster.model.names import TableName
+from dj_dagster.relational.backends.common import Rights
+
+IDLE = 5.0
+"""Seconds after which a connection is asked for an answer before it is used again."""
+
+
+def watch(engine: sa.Engine) -> None:
+    """Replace closed connections as they are taken from the pool.
+
+    Asking the server each time would double the time of each query; a closed socket shows by
+    itself, unless a network in between has swallowed the news.
+    """
+    event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "checkout", _check)
+
+
+def share_tls_context(engine: sa.Engine) -> None:
+    """Encrypt where the server can, with one context for all connections.
+
+    PyMySQL makes a context for each, into which it reads the system's certificates, which it does
+    not check: 20 ms of CPU a connection.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+
+    def connect(dialect: Any, record: object, args: Any, options: dict[str, Any]) -> Any:
+        del record
+        options = {**options, "ssl_disabled": True, "defer_connect": True}
+        connection = dialect.loaded_dbapi.connect(*args, **options)
+        connection.ssl, connection.ctx = True, context
+        connection.connect()
+        return connection
+
+    event.listen(engine, "do_connect", connect)
+
+
+def refuse_plain_text(engine: sa.Engine) -> None:
+    """Refuse each new connection that is not encrypted.
+
+    PyMySQL before 1.2 goes on in plain text where a server offers no TLS.
+    """
+    event.listen(engine, "connect", _check_tls)
+
+
+def _check_tls(connection: Any, record: object) -> None:
+    del record
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
+        found = cursor.fetchone()
+    if not found or not found[1]:
+        connection.close()
+        raise ConnectionFailedError(
+            f"The connection to {connection.host}:{connection.port} is not encrypted, although "
+            "use_tls asks for TLS: the server offers none. Switch it on there, or set "
+            "database.use_tls (DJ_USE_TLS) to False."
+        )
+
+
+def _note_use(connection: Any, record: Any) -> None:
+    del connection
+    record.info["used"] = time.monotonic()
+
+
+def _check(connection: Any, record: Any, proxy: object) -> None:
+    del proxy
+    used = record.info.get("used")
+    if used is None:
+        return
+    is_idle = time.monotonic() - used > IDLE
+    if is_closed(connection) or (is_idle and not _answers(connection)):
+        raise DisconnectionError("closed by the server")
+
+
+def is_closed(connection: Any) -> bool:
+    """Whether a driver's socket has something to read although nothing was asked: its end."""
+    socket = connection._sock
+    if socket is None:
+        return True
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    if not poll.poll(0):
+        return False
+    # TLS sends messages of its own, which the answer to a question comes behind.
+    return not isinstance(socket, ssl.SSLSocket) or not _answers(connection)
+
+
+def _answers(connection: Any) -> bool:
+    try:
+        connection.ping(reconnect=False)
+    except Exception:
+        return False
+    return True
+
+
+_PACKET_TOO_LARGE = 1153
+_ERRORS: dict[int, type[DataJointError]] = {
+    1044: AccessError,
+    1045: AccessError,
+    1142: AccessError,
+    1143: AccessError,
+    1370: AccessError,
+    1040: ConnectionFailedError,
+    1203: ConnectionFailedError,
+    1048: MissingAttributeError,
+    1364: MissingAttributeError,
+    1054: UnknownAttributeError,
+    1062: DuplicateError,
+    1064: QuerySyntaxError,
+    1146: MissingTableError,
+    1205: TransientError,
+    1213: TransientError,
+    1412: TransientError,
+    1216: IntegrityError,
+    1217: IntegrityError,
+    1451: IntegrityError,
+    1452: IntegrityError,
+    1264: InvalidValueError,
+    1265: InvalidValueError,
+    1292: InvalidValueError,
+    1366: InvalidValueError,
+    1406: InvalidValueError,
+    1690: InvalidValueError,
+    4025: InvalidValueError,
+    2002: ConnectionFailedError,
+    2003: ConnectionFailedError,
+    2005: ConnectionFailedError,
+    0: LostConnectionError,
+    1053: LostConnectionError,
+    1927: LostConnectionError,
+    2006: LostConnectionError,
+    2013: LostConnectionError,
+    4031: LostConnectionError,
+}
+
+
+def translate(error: DBAPIError) -> DataJointError | None:
+    """Return our error for a driver's, by the server's number; None for one without."""
+    cause = error.orig
+    number = cause.args[0] if cause is not None and cause.args else None
+    if not isinstance(number, int):
+        return None
+    if number == _PACKET_TOO_LARGE:
+        return InvalidValueError(
+            "A row is larger than the server takes: keep large objects in a store, as "
+            f"<blob@>, or raise the server's max_allowed_packet ({number})"
+        )
+    text = str(cause.args[1]) if cause is not None and len(cause.args) > 1 else ""
+    text = text or "the connection was closed"
+    return _ERRORS.get(number, QueryError)(f"{text} ({number})")
+
+
+_TABLE = "~identity"
+# Of an Aria table OPTIMIZE leaves the time alone.
+_CREATE = """
+CREATE TABLE IF NOT EXISTS {}.`~identity` (
+    `one` tinyint NOT NULL PRIMARY KEY, `id` char(36) NOT NULL
+) ENGINE = Aria COMMENT = 'tells this database from others that use its stores'
+"""
+_CREATED = """
+SELECT UNIX_TIMESTAMP(create_time) FROM information_schema.tables
+WHERE table_schema = %s AND table_name = %s
+"""
+
+
+def identity(connection: SAConnection, schema: str, *, create: bool) -> str | None:
+    """Return the identity of the database that a schema is in; None where it cannot be told."""
+    server = connection.exec_driver_sql("SHOW VARIABLES LIKE 'server_uuid'").first()
+    if server is not None:
+        return str(server[1])
+    found = _stored(connection, schema)
+    if found is None and create:
+        _store(connection, schema)
+        found = _stored(connection, schema)
+    created = connection.exec_driver_sql(_CREATED, (schema, _TABLE)).scalar()
+    return None if found is None or created is None else f"{found}-{int(created):x}"
+
+
+def _stored(connection: SAConnection, schema: str) -> str | None:
+    with _perhaps():
+        query = f"SELECT id FROM {_quoted(connection, schema)}.`{_TABLE}`"
+        return connection.exec_driver_sql(query).scalar()
+    return None
+
+
+def _store(connection: SAConnection, schema: str) -> None:
+    place = _quoted(connection, schema)
+    with _perhaps():
+        connection.exec_driver_sql(_CREATE.format(place))
+        # The row that came first stays, whoever adds one.
+        connection.exec_driver_sql(f"INSERT IGNORE INTO {place}.`{_TABLE}` VALUES (1, UUID())")
+
+
+def _quoted(connection: SAConnection, schema: str) -> str:
+    return connection.dialect.identifier_preparer.quote(schema).replace("%", "%%")
+
+
+@contextmanager
+def _perhaps() -> Generator[None]:
+    """Leave a block in silence where there is no table, or the user may not touch it."""
+    try:
+        yield
+    except DBAPIError as error:
+        if not isinstance(translate(error), MissingTableError | AccessError):
+            raise
+
+
+_NAME = r"(`(?:[^`]|``)+`|\*)"
+_GRANT = re.compile(rf"(GRANT|REVOKE) (.+?) ON (?:TABLE )?{_NAME}\.{_NAME} (?:TO|FROM) ")
+_PRIVILEGE = re.compile(r"([A-Z][A-Z _]*[A-Z])( \([^)]*\))?(?:, ?|$)")
+
+
+def rights(connection: SAConnection) -> Rights:
+    """Ask for the grants of the user and of the roles in force."""
+    literal = _setting(connection, "partial_revokes") == "ON"
+    return read_grants(_grants(connection), literal=literal)
+
+
+def read_grants(grants: Iterable[str], *, literal: bool = False) -> Rights:
+    r"""Return the rights that lines of ``SHOW GRANTS`` give; other lines count for nothing.
+
+    Parameters
+    ----------
+    literal
+        Whether ``%`` and ``_`` in a schema's name mean themselves.
+
+    Examples
+    --------
+    >>> found = read_grants(["GRANT SELECT, INSERT (`a`) ON `lab\\_%`.* TO `me`@`%`"])
+    >>> found.shows_tables("lab_x"), found.shows_tables("labs"), found.shows_schemas
+    (True, False, False)
+    """
+    everywhere = set[str]()
+    schemas: list[tuple[re.Pattern[str], frozenset[str]]] = []
+    tables: dict[TableName, frozenset[str]] = {}
+    revoked: dict[str, frozenset[str]] = {}
+    for line in grants:
+        found = _GRANT.match(line)
+        if found is None:
+            continue
+        given = frozenset(_privileges(found[2]))
+        schema, table = (None if name == "*" else _unquoted(name) for name in found.group(3, 4))
+        if found[1] == "REVOKE":
+            revoked[schema or ""] = given
+        elif schema is None:
+            everywhere |= given
+        elif table is None:
+            schemas.append((_pattern(schema, literal=literal), given))
+        else:
+            name = TableName(schema, table)
+            tables[name] = tables.get(name, frozenset()) | given
+    return Rights(frozenset(everywhere), tuple(schemas), tables, revoked)
+
+
+def _grants(connection: SAConnection) -> Iterator[str]:
+    role = connection.exec_driver_sql("SELECT CURRENT_ROLE()").scalar()
+    maria = getattr(connection.dialect, "is_mariadb", False)
+    if maria or role in (None, "NONE"):
+        yield from connection.exec_driver_sql("SHOW GRANTS").scalars()
+        if role is not None and maria:
+            yield from connection.exec_driver_sql("SHOW GRANTS FOR CURRENT_ROLE").scalars()
+        return
+    # The server quotes the names itself, and per cent signs are placeholders to the driver.
+    statement = f"SHOW GRANTS FOR CURRENT_USER() USING {role}".replace("%", "%%")
+    yield from connection.exec_driver_sql(statement).scalars()
+
+
+def _privileges(text: str) -> Iterator[str]:
+    """Yield what is granted on a whole table, and not on some of its columns."""
+    for name, columns in _PRIVILEGE.findall(text):
+        if not columns:
+            yield name
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace("``", "`")
+
+
+def _pattern(schema: str, *, literal: bool) -> re.Pattern[str]:
+    if literal:
+        return re.compile(re.escape(schema))
+    parts = {"%": ".*", "_": "."}
+    tokens = re.findall(r"\\.|.", schema, re.DOTALL)
+    return re.compile("".join(parts.get(token) or re.escape(token[-1]) for token in tokens))
+
+
+def _setting(connection: SAConnection, name: str) -> str | None:
+    row = connection.exec_driver_sql("SHOW VARIABLES LIKE %s", (name,)).first()
+    return None if row is None else str(row[1])
+
+
+SETTLED = timedelta(seconds=2)
+"""How long ago a time of the server must be for nothing else to have happened in its second."""
+
+_TABLES = """
+SELECT TABLE_NAME, UPDATE_TIME, CREATE_TIME, TABLE_ROWS > 0, NOW()
+FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s
+"""
+_COUNTS = """
+SELECT OBJECT_NAME, COUNT_INSERT, COUNT_UPDATE, COUNT_DELETE
+FROM performance_schema.table_io_waits_summary_by_table
+WHERE OBJECT_TYPE = 'TABLE' AND OBJECT_SCHEMA = %s
+"""
+_UPTIME = "SHOW GLOBAL STATUS LIKE 'Uptime'"
+# Else MySQL answers from yesterday's statistics. It is not among what a hint in a query can set.
+_FRESH = "SET SESSION information_schema_stats_expiry = 0"
+
+
+@dataclass
+class ServerMarks:
+    """How the tables of some schemas were at one moment.
+
+    Attributes
+    ----------
+    tables
+        By table something that is another when the table has been written.
+    unsettled
+        Tables that were written just now: more may come without another mark.
+    started
+        When the server was; None without any table.
+    """
+
+    tables: dict[TableName, tuple[Any, ...]] = field(default_factory=dict)
+    unsettled: set[TableName] = field(default_factory=set)
+    started: datetime | None = None
+
+
+def read(session: SAConnection, schemas: Collection[str]) -> ServerMarks:
+    """Return the marks of all tables in some schemas, by one or two statements for each."""
+    marks, now = ServerMarks(), None
+    maria = getattr(session.dialect, "is_mariadb", False)
+    if not maria and "answers afresh" not in session.info:
+        session.exec_driver_sql(_FRESH)
+        session.info["answers afresh"] = True
+    for schema in schemas:
+        # Before the times: what is counted is committed later.
+        counts = {} if maria else _counts(session, schema)
+        for table, updated, created, filled, now in session.exec_driver_sql(_TABLES, (schema,)):
+            name = TableName(schema, table)
+            marks.tables[name] = updated, created, filled, *counts.get(table, ())
+            if updated is not None and updated > now - SETTLED:
+                marks.unsettled.add(name)
+    if now is not None:
+        uptime = session.exec_driver_sql(_UPTIME).one()[1]
+        marks.started = now - timedelta(seconds=int(uptime))
+    return marks
+
+
+def _counts(session: SAConnection, schema: str) -> dict[str, tuple[int, ...]]:
+    """Return how many rows were inserted, updated and deleted, where the user may know."""
+    if session.info.get("counts") is False:
+        return {}
+    try:
+        rows = session.exec_driver_sql(_COUNTS, (schema,)).fetchall()
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        session.info["counts"] = False
+        return {}
+    return {table: tuple(counts) for table, *counts in rows}
