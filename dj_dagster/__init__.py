@@ -68,8 +68,8 @@ from dj_dagster.relational.expression import U
 from dj_dagster.relational.garbage.collector import GarbageCollector, GarbageReport, collect_garbage
 from dj_dagster.relational.inserting.insertion import ValidationResult
 from dj_dagster.relational.table import Lookup, Manual, Part, Table
-from dj_dagster.workflow.checking import Finding, check_schema
 from dj_dagster.workflow.computed import AutoPopulate, Computed, Imported
+from dj_dagster.workflow.integrity import Finding, check_schema
 from dj_dagster.workflow.jobs import JobQueue as Job
 
 __version__ = _metadata.version("dj-dagster")

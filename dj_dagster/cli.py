@@ -20,7 +20,7 @@ from dj_dagster.relational.backup.backup import ALL_SCHEMAS, make_backup
 from dj_dagster.relational.backup.contents import open_backup
 from dj_dagster.relational.backup.restore import restore_backup
 from dj_dagster.relational.garbage.collector import ALL_STORES, GarbageCollector, garbage_collectors
-from dj_dagster.workflow.checking import check_schema
+from dj_dagster.workflow.integrity import check_schema
 from dj_dagster.workflow.migration import Migration
 
 

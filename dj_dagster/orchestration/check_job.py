@@ -18,7 +18,7 @@ from dagster import job as dagster_job
 
 from dj_dagster.orchestration.schema_jobs import Schemas, schema_job, schema_schedule
 from dj_dagster.relational.schemas.schema import Schema
-from dj_dagster.workflow.checking import Finding, check_schema
+from dj_dagster.workflow.integrity import Finding, check_schema
 
 JOB_NAME = "check_schemas"
 OP_NAME = "check_rows_and_objects"  # a job and an op cannot share a name

@@ -31,7 +31,7 @@ from dj_dagster.orchestration.pauses import Pause
 from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.relational.fetching import fetch
-from dj_dagster.workflow.checking import check_table
+from dj_dagster.workflow.integrity import check_table
 from dj_dagster.workflow.pending import orphans
 
 COMPLETE, PARTS, PARENTS, FRESH = "complete", "parts", "parents", "fresh"

@@ -18,7 +18,7 @@ from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
-from dj_dagster.workflow.job_table import queue_name
+from dj_dagster.workflow.job_rows import queue_name
 from dj_dagster.workflow.jobs import JobQueue
 
 HELD = ("error", "ignore", "reserved")

@@ -25,7 +25,7 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching.decode import RowDecoder
 from dj_dagster.relational.sql.lowered import beyond
 from dj_dagster.relational.sql.lowering import Lowering
-from dj_dagster.workflow.key_ranges import RANGES, Ranges, digested, extent, is_integer, whole
+from dj_dagster.workflow.pending import RANGES, Ranges, digested, extent, is_integer, whole
 
 MOST_RANGES = 8 * RANGES
 MERGED = 8

@@ -14,10 +14,10 @@ from dj_dagster.orchestration.node_keys import own_table
 from dj_dagster.orchestration.table_graph import TableGraph
 from dj_dagster.orchestration.table_node import TableNode
 from dj_dagster.orchestration.work import Work, outcomes
-from dj_dagster.workflow.inputs import is_entered
+from dj_dagster.workflow.notes import is_entered
 from dj_dagster.workflow.pending import given
 from dj_dagster.workflow.populate import Key, KeyOutcome
-from dj_dagster.workflow.remaking import CHUNK, Remaking, Row
+from dj_dagster.workflow.staleness import REMADE_TOGETHER, Remaking, Row
 
 SKIP, STALE, RECOMPUTE = "skip", "stale", "recompute"
 
@@ -85,8 +85,8 @@ def made_again(
     if others is None or others:
         yield from outcomes(node, others, retry_errors=retry_errors, work=work)
     remaking = _remaking(graph, node, existing)
-    for start in range(0, len(doomed), CHUNK):
-        chunk = doomed[start : start + CHUNK]
+    for start in range(0, len(doomed), REMADE_TOGETHER):
+        chunk = doomed[start : start + REMADE_TOGETHER]
         left = _ungiven(node, chunk)
         left |= remaking.clear([key for key in chunk if tuple(key.values()) not in left])
         free = [key for key in chunk if tuple(key.values()) not in left]

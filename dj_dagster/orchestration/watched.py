@@ -11,9 +11,9 @@ from dj_dagster.errors import MissingTableError
 from dj_dagster.model.names import TableName
 from dj_dagster.orchestration.node_keys import own_table
 from dj_dagster.orchestration.table_node import TableNode
-from dj_dagster.workflow.inputs import Inputs
-from dj_dagster.workflow.job_table import queue_name
+from dj_dagster.workflow.job_rows import queue_name
 from dj_dagster.workflow.make import has_own_key_source
+from dj_dagster.workflow.notes import Inputs
 from dj_dagster.workflow.pending import source
 from dj_dagster.workflow.populate import queue_of
 

@@ -16,7 +16,7 @@ from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import Makes
 from dj_dagster.workflow.pending import Key
 from dj_dagster.workflow.populate import Making, chosen
-from dj_dagster.workflow.processes import Crew, CrewWorker
+from dj_dagster.workflow.workers import Crew, CrewWorker
 
 
 @dataclass(frozen=True)

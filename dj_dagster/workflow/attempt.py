@@ -1,26 +1,41 @@
-"""One key tried: made, found there already, or failed."""
+"""One key tried: its `make` writes all rows or none; it is made, found there already, or failed."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import logging
+import os
+import pickle
+import signal
+import sys
+import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Set
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import sqlalchemy as sa
 
-from dj_dagster.errors import DataJointError, DuplicateError, named_text
+from dj_dagster.errors import DataJointError, DuplicateError, PopulateError, named_text
+from dj_dagster.lazy import is_data_frame, is_series
 from dj_dagster.relational.algebra.condition import make_condition
+from dj_dagster.relational.database.write import unit_of_work
+from dj_dagster.relational.database.write_buffer import Making, WriteBuffer
+from dj_dagster.relational.expression import QueryExpression
+from dj_dagster.relational.inserting.encode import RowEncoder
+from dj_dagster.relational.inserting.row_sources import Batch
 from dj_dagster.relational.provenance import job_version
 from dj_dagster.relational.sql.lowering import Lowering
-from dj_dagster.workflow.make import Makes
+from dj_dagster.workflow.make import Makes, Upstream, in_three_parts
 from dj_dagster.workflow.pending import Key, has_parents, is_present, rows_of
-from dj_dagster.workflow.running import MakeRunner
-from dj_dagster.workflow.sigterm import ends_process
 
 logger = logging.getLogger(__name__)
 
@@ -157,3 +172,350 @@ def _stack(error: BaseException) -> str:
         # Such as a syntax error whose place is no place.
         lines = traceback.format_tb(error.__traceback__)
         return "".join(["Traceback (most recent call last):\n", *lines, type(error).__name__, "\n"])
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a `make` wrote.
+
+    Attributes
+    ----------
+    own_rows
+        Rows of the table itself.
+    rows
+        Rows of all tables.
+    bytes
+        Size of the packed blobs among them, in the rows and in stores.
+    """
+
+    own_rows: int
+    rows: int
+    bytes: int
+
+
+class MakeRunner:
+    """Calls a table's `make` for key after key.
+
+    Parameters
+    ----------
+    must_insert
+        Whether a make that inserts no row of the table is an error.
+    make_kwargs
+        Passed to each `make`, or to `make_fetch` alone where the make is in three parts.
+    """
+
+    def __init__(
+        self,
+        table: Makes,
+        *,
+        must_insert: bool = False,
+        make_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.table = table
+        self._must_insert = must_insert
+        self._kwargs = dict(make_kwargs or {})
+        self._allowed = frozenset(
+            {table.name, *(part().name for part in type(table).part_classes())}
+        )
+        # The name of the 0.12 era.
+        self._make: Callable[..., Any] = getattr(table, "_make_tuples", None) or table.make
+        self._three_parts = in_three_parts(table) and not hasattr(table, "_make_tuples")
+
+    def run(self, key: Mapping[str, Any]) -> Made:
+        """Make a key and write what was inserted, in one short transaction.
+
+        Raises
+        ------
+        Exception
+            What the make raised; nothing has been written then.
+        """
+        table = self.table
+        with (
+            unit_of_work(table.connection, self._allowed, self._making(key)) as buffer,
+            table.making(key),
+            surroundings_kept(),
+        ):
+            if self._three_parts:
+                self._in_three_parts(key, buffer)
+            else:
+                started = self._make(dict(key), **self._kwargs)
+                if isinstance(started, Generator):
+                    self._as_generator(started, key, buffer)
+            if self._must_insert and not buffer.written.get(table.name):
+                raise PopulateError(
+                    f"make() of {table.name} inserted no row for {key}. Insert one, or leave such "
+                    "keys out by defining key_source."
+                )
+        written = buffer.written
+        return Made(written.get(table.name, 0), sum(written.values()), buffer.bytes)
+
+    def _making(self, key: Mapping[str, Any]) -> Making | None:
+        """Return what is noted and checked of where the rows of a key come from."""
+        table, wanted = self.table, self.table.connection.provenance
+        if not wanted.strict:
+            return Making(table.name, key) if wanted.capture else None
+        row = Batch({name: [value] for name, value in key.items()}, 1)
+        (encoded,) = RowEncoder(table.connection, table.stored, partial=True).encode([row])
+        values = (column[0] for column in encoded.values)
+        return Making(
+            table.name,
+            key,
+            dict(zip(encoded.columns, values, strict=True)),
+            readable=self._allowed | Upstream(table, key).tables,
+            writable=self._allowed,
+        )
+
+    def _in_three_parts(self, key: Mapping[str, Any], buffer: WriteBuffer) -> None:
+        table: Any = self.table
+        fetched = self._tuple(table.make_fetch(dict(key), **self._kwargs), "make_fetch")
+        before = content_hash(fetched)
+        computed = self._tuple(table.make_compute(dict(key), *fetched), "make_compute")
+        del fetched
+        self._begin(buffer)
+        again = self._tuple(table.make_fetch(dict(key), **self._kwargs), "make_fetch")
+        self._compare(before, again, key)
+        table.make_insert(dict(key), *computed)
+
+    def _as_generator(
+        self, started: Generator[Any, Any, Any], key: Mapping[str, Any], buffer: WriteBuffer
+    ) -> None:
+        try:
+            before = content_hash(next(started))
+            computed = next(started)
+        except StopIteration:
+            raise PopulateError(
+                f"make() of {self.table.name} is a generator: it must yield what it fetched, then "
+                "what it computed, and insert after that."
+            ) from None
+        started.close()
+        self._begin(buffer)
+        again = self._make(dict(key), **self._kwargs)
+        self._compare(before, next(again), key)
+        try:
+            again.send(computed)
+        except StopIteration:
+            return
+        again.close()
+
+    def _begin(self, buffer: WriteBuffer) -> None:
+        """Open the transaction in which inputs are read again and rows are written."""
+        if not self.table.connection.in_transaction:
+            buffer.transaction.enter_context(self.table.connection.open_transaction())
+
+    def _compare(self, before: bytes, again: Any, key: Mapping[str, Any]) -> None:
+        if content_hash(again) != before:
+            raise PopulateError(
+                f"The inputs of {self.table.name} for {dict(key)} have changed while it was "
+                "computed: what was fetched the second time differs. Nothing was written; make the "
+                "key again."
+            )
+
+    def _tuple(self, value: Any, step: str) -> tuple[Any, ...]:
+        if isinstance(value, tuple | list):
+            return tuple(value)
+        raise PopulateError(
+            f"{step} of {self.table.name} returned {type(value).__name__}, not a tuple: write "
+            "return (value,) for a single one."
+        )
+
+
+STREAMS = ((1, "stdout"), (2, "stderr"))
+
+
+@contextmanager
+def surroundings_kept() -> Generator[None]:
+    """Undo a change of directory and a closed output; end a copy of the process.
+
+    A child that a `make` forks and forgets to end would come out of the `make` too, and go on with
+    the keys of its parent: it ends here.
+    """
+    process, folder = os.getpid(), _folder()
+    try:
+        yield
+    finally:
+        if os.getpid() != process:
+            os._exit(0)
+        if folder is not None and _folder() != folder:
+            with suppress(OSError):
+                os.chdir(folder)
+        for number, name in STREAMS:
+            _reopen(number, name)
+
+
+def _folder() -> Path | None:
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
+
+
+def _reopen(number: int, name: str) -> None:
+    """Have output go nowhere that would fail, or into a file that gets the free number."""
+    try:
+        os.fstat(number)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        if nowhere != number:
+            os.dup2(nowhere, number)
+            os.close(nowhere)
+    stream = getattr(sys, name)
+    if stream is not None and stream.closed:
+        setattr(sys, name, os.fdopen(number, "w", errors="backslashreplace", closefd=False))
+
+
+def content_hash(value: Any) -> bytes:
+    """Return a hash that is equal for values of equal types and content, in any process.
+
+    Order matters except in sets and mappings. NaN equals itself. A query stands for its rows.
+
+    Raises
+    ------
+    PopulateError
+        For an object whose content cannot be told, such as an open file.
+
+    Examples
+    --------
+    >>> content_hash([1, {"a": 2.0, "b": None}]) == content_hash([1, {"b": None, "a": 2.0}])
+    True
+    >>> content_hash([1, 2]) == content_hash([2, 1])
+    False
+    """
+    state = hashlib.blake2b(digest_size=16)
+    _Hashing(state.update).add(value)
+    return state.digest()
+
+
+class _Hashing:
+    """Feeds values to a hash, each behind a mark of its type and size: no two read the same."""
+
+    def __init__(self, update: Any) -> None:
+        self._update = update
+        self._inside: list[int] = []
+
+    def add(self, value: Any) -> None:
+        match value:
+            case None | bool() | int() | float() | complex() | str():
+                self._put(type(value).__name__, repr(value).encode(errors="surrogatepass"))
+            case bytes() | bytearray() | memoryview():
+                self._put("bytes", bytes(value))
+            case np.ndarray() | np.generic():
+                self._array(np.asarray(value), type(value).__name__)
+            case _ if is_data_frame(value) or is_series(value):
+                self._frame(value)
+            case QueryExpression():
+                self._each("query", value.to_dicts(order_by="KEY" if value.primary_key else None))
+            case _:
+                self._nested(value)
+
+    def _put(self, kind: str, content: bytes | memoryview) -> None:
+        self._update(f"{kind} {len(content)} ".encode())
+        self._update(content)
+
+    def _nested(self, value: Any) -> None:
+        if id(value) in self._inside:
+            # A value that holds itself: how many steps up it is found says it all.
+            self._put("cycle", str(self._inside[::-1].index(id(value))).encode())
+            return
+        self._inside.append(id(value))
+        match value:
+            case list() | tuple():
+                self._each(type(value).__name__, value)
+            case Mapping():
+                self._unordered("mapping", value.items())
+            case Set():
+                self._unordered("set", value)
+            case _:
+                self._object(value)
+        self._inside.pop()
+
+    def _each(self, kind: str, items: Any) -> None:
+        self._put(kind, str(len(items)).encode())
+        for item in items:
+            self.add(item)
+
+    def _unordered(self, kind: str, items: Iterable[Any]) -> None:
+        self._put(kind, b"".join(sorted(map(content_hash, items))))
+
+    def _array(self, array: np.ndarray[Any, Any], kind: str) -> None:
+        self._put(kind, f"{array.dtype.descr} {array.shape}".encode())
+        if array.dtype.hasobject:
+            self._each("items", array.ravel().tolist())
+        elif array.size and array.dtype.itemsize:
+            # Datetimes have no buffer of their own.
+            self._put("data", np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+    def _frame(self, frame: Any) -> None:
+        content = frame.reset_index()
+        self._each(type(frame).__name__, [str(name) for name in content.columns])
+        for position in range(content.shape[1]):
+            self._array(content.iloc[:, position].to_numpy(), "column")
+
+    def _object(self, value: Any) -> None:
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            names = [field.name for field in dataclasses.fields(value)]
+            self._unordered(kind, [(name, getattr(value, name)) for name in names])
+            return
+        if (held := getattr(value, "__dict__", None)) and not isinstance(value, type):
+            # A pickle would tell equal texts from the same text.
+            self._unordered(kind, held.items())
+            return
+        try:
+            self._put(kind, pickle.dumps(value, protocol=4))
+        except Exception as error:
+            raise PopulateError(
+                f"make_fetch returned {value!r} ({kind}), whose content cannot be compared: "
+                f"{error}. Return arrays, numbers, texts, and lists, dicts or dataclasses of these."
+            ) from error
+
+
+@contextmanager
+def exit_on_sigterm() -> Generator[None]:
+    """Let SIGTERM raise `SystemExit` inside; threads other than the main one cannot change that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _spare_children()
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class ToldToEnd(SystemExit):
+    """SIGTERM came, in contrast to a `make` that calls `sys.exit`."""
+
+
+def ends_process(error: BaseException) -> bool:
+    """Whether an exception asks the process to end: whatever else a `make` raises fails its key.
+
+    Such as what asyncio raises for a task that is cancelled, or other libraries for a timeout.
+    """
+    if isinstance(error, Exception):
+        return False
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(ends_process, error.exceptions))
+    # Dagster raises an interrupt of its own in a run that is cancelled; this floor imports none.
+    hosts = (kind.__module__.partition(".")[0] for kind in type(error).__mro__)
+    return isinstance(error, KeyboardInterrupt | ToldToEnd) or "dagster" in hosts
+
+
+def _leave(number: int, frame: object) -> None:
+    del number, frame
+    raise ToldToEnd("ended by SIGTERM")
+
+
+@cache
+def _spare_children() -> None:
+    """Have processes that are forked meanwhile, such as by a pool in a make, end at once.
+
+    An exception can come too late for one that is about to wait for a lock: it would wait for ever,
+    and its pool for it.
+    """
+    os.register_at_fork(after_in_child=_end_at_once)
+
+
+def _end_at_once() -> None:
+    if signal.getsignal(signal.SIGTERM) is _leave:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

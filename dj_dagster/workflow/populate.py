@@ -1,20 +1,39 @@
-"""Making the pending keys of a computed table, each on its own."""
+"""Populating a computed table: keys looked up, claimed a few at a time, made one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import contextlib
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dj_dagster.errors import PopulateError
+import sqlalchemy as sa
+
+from dj_dagster.errors import ConnectionFailedError, DataJointError, PopulateError
+from dj_dagster.relational.database.sessions import retried
+from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.provenance import job_version
 from dj_dagster.workflow.attempt import Attempts, KeyOutcome, Status
-from dj_dagster.workflow.batches import Batches
 from dj_dagster.workflow.code_version import code_version
+from dj_dagster.workflow.job_rows import Row
 from dj_dagster.workflow.jobs import JobQueue
+from dj_dagster.workflow.liveness import renewal
 from dj_dagster.workflow.make import Makes
 from dj_dagster.workflow.notes import NoteTaker
-from dj_dagster.workflow.pending import Key, progress, source, typed, unmade_keys
+from dj_dagster.workflow.pending import (
+    Key,
+    Why,
+    progress,
+    source,
+    typed,
+    unmade_keys,
+    why_not_pending,
+)
 
 __all__ = [
     "Key",
@@ -178,3 +197,348 @@ def queue_of(table: Makes) -> JobQueue | None:
     """Return the job queue, None where it cannot tell the keys of the key source apart."""
     queue = JobQueue(table)
     return queue if queue.holds(source(table).heading.primary_key) else None
+
+
+LOOKAHEAD = 1000
+"""Keys whose jobs are looked at together when others have taken many."""
+
+SPREAD = 50
+"""Keys over which workers that meet spread."""
+
+PAUSE = 0.005
+"""Seconds, at most, that a worker waits which found all keys in use."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """How keys of a table are made.
+
+    Attributes
+    ----------
+    queue
+        Where each key is claimed; None to make them without.
+    given
+        Whether the keys are a user's, of which nothing is known, instead of pending ones.
+    statuses
+        In which a job may be claimed.
+    notes
+        Takes notes on the keys that are made.
+    """
+
+    table: Makes
+    attempts: Attempts
+    notes: NoteTaker
+    queue: JobQueue | None = None
+    given: bool = False
+    statuses: tuple[str, ...] = ("pending",)
+
+    def run(self, keys: Iterable[Key], limit: int | None = None) -> Generator[KeyOutcome]:
+        """Make keys, in their order as far as no other worker is at them.
+
+        Parameters
+        ----------
+        limit
+            How many times `make` is called, at most.
+
+        Yields
+        ------
+        KeyOutcome
+            One a key.
+        """
+        waiting, queue = deque(keys), self.queue
+        outcomes = self._plain(waiting) if queue is None else self._claiming(queue, waiting)
+        calls = 0
+        with closing(self.notes), closing(outcomes):
+            while limit is None or calls < limit:
+                outcome = next(outcomes, None)
+                if outcome is None:
+                    return
+                calls += outcome.status in ("made", "failed")
+                yield outcome
+
+    def _plain(self, waiting: deque[Key]) -> Generator[KeyOutcome]:
+        pace = Pace()
+        while waiting:
+            batch = _taken(waiting, pace.size)
+            idle = why_not_pending(self.table, batch, in_source=self.given)
+            self._look(batch, idle)
+            busy = 0.0
+            for key in batch:
+                outcome = self._outcome(key, idle)
+                busy += outcome.seconds
+                yield outcome
+            self.notes.write_if_due()
+            pace.note(len(batch), busy)
+
+    def _claiming(self, queue: JobQueue, waiting: deque[Key]) -> Generator[KeyOutcome]:
+        pace, claims = Pace(), Claims(queue, self.statuses)
+        with closing(claims):
+            while waiting:
+                batch = {queue.row(key): key for key in _taken(waiting, pace.size)}
+                yield from self._left_out(queue, batch)
+                got = claims.claim(list(batch)) if batch else []
+                yield from self._held(queue, batch, got, waiting)
+                busy = 0.0
+                for outcome in self._claimed(claims, [batch[row] for row in got], queue):
+                    busy += outcome.seconds
+                    yield outcome
+                self.notes.write_if_due()
+                waiting.extend(batch[row] for row in claims.given_back())
+                if got:
+                    pace.note(len(got), busy)
+
+    def _left_out(self, queue: JobQueue, batch: dict[Row, Key]) -> Iterator[KeyOutcome]:
+        """Take the keys that are not pending out of a user's, and give the others jobs."""
+        if not self.given:
+            return
+        idle = why_not_pending(self.table, list(batch.values()))
+        for row, key in list(batch.items()):
+            if status := idle.get(tuple(key.values())):
+                del batch[row]
+                yield KeyOutcome(key, status)
+        if batch:
+            queue.rows.add(list(batch), priority=queue.connection.job_settings.default_priority)
+
+    def _held(
+        self, queue: JobQueue, batch: dict[Row, Key], got: list[Row], waiting: deque[Key]
+    ) -> Iterator[KeyOutcome]:
+        """Pass over the keys that others have, those soon to come too if they are many."""
+        mine = set(got)
+        others = {row: key for row, key in batch.items() if row not in mine}
+        if not others:
+            return
+        if len(others) > len(got):
+            others |= {queue.row(key): key for key in _taken(waiting, LOOKAHEAD)}
+        names = [*queue.rows.key, "status", "scheduled_time"]
+        jobs = fetch.rows(queue.connection, queue.rows.node(rows=others), names)
+        known = {row[:-2]: row[-2:] for row in jobs}
+        no_job = ("pending" if self.given else "done", None)
+        # A job that is due later is for nobody now.
+        now = queue.rows.now() if any(status == "pending" for status, _ in known.values()) else None
+        free: list[Key] = []
+        unheld = set(queue.rows.free(list(others), self.statuses))
+        for row, key in others.items():
+            status, due = known.get(row, no_job) if row in unheld else ("reserved", None)
+            later = status == "pending" and due is not None and now is not None and due > now
+            if status in self.statuses and not later:
+                free.append(key)
+            else:
+                yield KeyOutcome(key, "reserved")
+        waiting.extendleft(reversed(free))
+        if not got and waiting:
+            # All that came together would meet at the next key too.
+            waiting.rotate(-random.randrange(min(SPREAD, len(waiting))))
+            time.sleep(random.uniform(0, PAUSE))
+
+    def _claimed(self, claims: Claims, keys: list[Key], queue: JobQueue) -> Iterator[KeyOutcome]:
+        if not keys:
+            return
+        # From now on nobody else makes them.
+        idle = why_not_pending(self.table, keys)
+        self._look(keys, idle)
+        by_row = {queue.row(key): key for key in keys}
+        while (row := claims.take()) is not None:
+            outcome = self._outcome(by_row[row], idle)
+            if outcome.status == "failed":
+                claims.fail(outcome.message, outcome.traceback)
+            elif outcome.status == "missing":
+                claims.drop()
+            else:
+                claims.finish(outcome.seconds if outcome.status == "made" else None)
+            yield outcome
+
+    def _outcome(self, key: Key, idle: dict[Row, Why]) -> KeyOutcome:
+        status = idle.get(tuple(key.values()))
+        if status:
+            return KeyOutcome(key, status)
+        outcome = self.attempts.make(key)
+        if outcome.status == "made":
+            self.notes.note(key)
+        return outcome
+
+    def _look(self, keys: list[Key], idle: dict[Row, Why]) -> None:
+        """Look at the rows that keys refer to: one that changes later makes its key stale."""
+        self.notes.look([key for key in keys if tuple(key.values()) not in idle])
+
+
+def _taken(waiting: deque[Key], count: int) -> list[Key]:
+    """Take keys from the left; one that comes twice is left for the next batch."""
+    batch: dict[tuple[object, ...], Key] = {}
+    while waiting and len(batch) < count and (row := tuple(waiting[0].values())) not in batch:
+        batch[row] = waiting.popleft()
+    return list(batch.values())
+
+
+TICK = 0.5
+"""Seconds between two looks at whether a make takes long."""
+
+PATIENCE = 2.0
+"""Seconds after which a make lets go of the keys claimed behind it."""
+
+
+class Claims:
+    """The claims of one worker on the jobs of a queue; close it at the end.
+
+    A few keys are claimed by one statement, in order to be quick where `make` is. While a make
+    takes long, a thread gives back those that wait behind it, ends the jobs that are done, and
+    renews the lease.
+
+    Parameters
+    ----------
+    statuses
+        In which a job may be claimed.
+    """
+
+    def __init__(self, queue: JobQueue, statuses: Sequence[str]) -> None:
+        settings = queue.connection.job_settings
+        self._queue = queue
+        self._statuses = statuses
+        self._version = job_version(settings)
+        self._keep = settings.keep_completed
+        self._lease = settings.lease
+        self._lock = threading.Lock()
+        self._letting_go = threading.Lock()
+        self._waiting: deque[Row] = deque()
+        self._done: dict[Row, float | None] = {}
+        self._running: Row | None = None
+        self._since = self._renewed = time.monotonic()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._returned: list[Row] = []
+
+    def claim(self, rows: Sequence[Row]) -> list[Row]:
+        """Claim those of some keys that are free, to be taken by `take`."""
+        self._settle()
+        got = self._queue.claim(rows, self._statuses, self._version)
+        with self._lock:
+            self._waiting.extend(got)
+            self._renewed = time.monotonic()
+        self._watch()
+        return got
+
+    def take(self) -> Row | None:
+        """Return the next claimed key, to be made now; None when there is none."""
+        with self._lock:
+            self._running = self._waiting.popleft() if self._waiting else None
+            self._since = time.monotonic()
+            return self._running
+
+    def finish(self, duration: float | None) -> None:
+        """Note that the taken key is in the table."""
+        with self._lock:
+            if self._running is not None:
+                self._done[self._running] = duration
+            self._running = None
+
+    def fail(self, message: str, stack: str) -> None:
+        """Keep why the taken key failed."""
+        if self._running is not None:
+            self._queue.rows.fail(self._running, message, stack)
+        self._forget()
+
+    def drop(self) -> None:
+        """Forget the job of the taken key: there is nothing to make."""
+        if self._running is not None:
+            self._queue.rows.delete([self._running], ("reserved",))
+        self._forget()
+
+    def _forget(self) -> None:
+        # Only once the queue knows what became of it: until then it is for `close` to give back.
+        with self._lock:
+            self._running = None
+
+    def given_back(self) -> list[Row]:
+        """Return the keys that were let go, unmade, since this was asked for last."""
+        with self._letting_go:
+            returned, self._returned = self._returned, []
+            return returned
+
+    def close(self) -> None:
+        """End the jobs that are done and give the others back.
+
+        This process may live on, so that nobody else could tell that it has given up: a server that
+        is being started again is waited for.
+        """
+        self._stop.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        with self._lock:
+            left = [*self._waiting, *([self._running] if self._running is not None else [])]
+            self._waiting.clear()
+            self._running = None
+        retried(self._settle, (ConnectionFailedError,))
+        if left:
+            retried(lambda: self._queue.rows.give_back(left), (ConnectionFailedError,))
+
+    def _settle(self) -> None:
+        with self._lock:
+            done = dict(self._done)
+        if done:
+            self._queue.rows.complete(done, keep=self._keep)
+        with self._lock:
+            self._done = {row: at for row, at in self._done.items() if row not in done}
+
+    def _watch(self) -> None:
+        """Start the thread, unless the database is in memory, which no other worker can see."""
+        in_memory = isinstance(self._queue.connection.engine.pool, sa.SingletonThreadPool)
+        if self._thread is None and not in_memory:
+            self._thread = threading.Thread(target=self._tend, daemon=True, name="dj_dagster lease")
+            self._thread.start()
+
+    def _tend(self) -> None:
+        while not self._stop.wait(TICK):
+            # What cannot be told to the database now is told at the next tick, or shows when the
+            # lease runs out.
+            with contextlib.suppress(DataJointError):
+                self._let_go()
+                self._renew()
+
+    def _let_go(self) -> None:
+        with self._letting_go:
+            with self._lock:
+                if self._running is None or time.monotonic() - self._since < PATIENCE:
+                    return
+                unmade = list(self._waiting)
+                self._waiting.clear()
+            if unmade:
+                self._queue.rows.give_back(unmade)
+            self._returned.extend(unmade)
+        self._settle()
+
+    def _renew(self) -> None:
+        with self._lock:
+            if time.monotonic() - self._renewed < renewal(self._lease):
+                return
+            held = [*self._waiting, *([self._running] if self._running is not None else [])]
+        if held:
+            self._queue.rows.renew(held, self._lease)
+        self._renewed = time.monotonic()
+
+
+AHEAD = 0.5
+"""Seconds of work that are prepared together."""
+
+LARGEST = 500
+
+
+class Pace:
+    """Measures how long keys take, and says how many of them make half a second.
+
+    Examples
+    --------
+    >>> pace = Pace()
+    >>> pace.size
+    1
+    >>> pace.note(1, 0.001), pace.size
+    (None, 8)
+    >>> pace.note(8, 4.0), pace.size
+    (None, 1)
+    """
+
+    def __init__(self) -> None:
+        self.size = 1
+
+    def note(self, keys: int, seconds: float) -> None:
+        """Take note of how long some keys took; the size grows gradually."""
+        fitting = int(AHEAD * keys / seconds) if seconds > 0 else LARGEST
+        self.size = max(1, min(fitting, 8 * self.size, LARGEST))

@@ -1,15 +1,21 @@
-"""Which keys of a computed table are stale: `make`, or a row that they refer to, has changed."""
+"""Stale keys of a computed table, and making keys again.
+
+Rows below that people entered are no `make`'s to bring back: keys with such rows are left.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from dj_dagster.model.names import TableName, class_path
+from dj_dagster.relational.deleting import hierarchy
+from dj_dagster.relational.deleting.cascade import Doomed, counts, doomed_rows
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.table import Table
 from dj_dagster.workflow.code_version import code_version
-from dj_dagster.workflow.inputs import Inputs
-from dj_dagster.workflow.notes import Note, Notes
+from dj_dagster.workflow.notes import Inputs, Note, Notes, is_entered
 
 Key = dict[str, Any]
 Row = tuple[Any, ...]
@@ -79,3 +85,89 @@ class Staleness:
         if note.inputs != inputs:
             return "inputs"
         return "current" if note.code or not self.code else "unknown"
+
+
+REMADE_TOGETHER = 100
+"""Keys that are deleted together, just before they are made."""
+
+
+@dataclass(frozen=True)
+class Remaking:
+    """Deletes keys of one table so that they can be made again.
+
+    Attributes
+    ----------
+    names
+        The attributes of the keys that its `make` is given.
+    is_filled
+        Whether a `make` fills a table.
+    with_entered
+        Whether rows that people entered are deleted too.
+    below
+        By table, the attributes of the keys that its `make` is given.
+    gone
+        The keys of these tables that were deleted with those that they depend on.
+    """
+
+    table: Table
+    names: Sequence[str]
+    is_filled: Callable[[TableName], bool] = field(default=lambda name: not is_entered(name))
+    with_entered: bool = False
+    below: Mapping[TableName, Sequence[str]] = field(default_factory=dict[TableName, Sequence[str]])
+    gone: dict[TableName, list[Key]] = field(default_factory=dict[TableName, list[Key]])
+
+    def clear(self, keys: Sequence[Key]) -> dict[Row, str]:
+        """Delete the rows of keys with all that depends on them.
+
+        Returns
+        -------
+        dict
+            The keys that are left, by their values, each with the reason.
+        """
+        left = {} if self.with_entered else self._kept(keys)
+        free = [key for key in keys if tuple(key.values()) not in left]
+        if free:
+            if self.below:
+                self._note_gone(free)
+            self._rows(free).delete(prompt=False)
+            Notes(self.table, self.names).forget(free)
+        return left
+
+    def _kept(self, keys: Sequence[Key]) -> dict[Row, str]:
+        """Return the keys that rows depend on which no `make` brings back; halves find them."""
+        entered = self._entered(keys) if keys else {}
+        if not entered:
+            return {}
+        if len(keys) == 1:
+            found = ", ".join(
+                f"{count} rows of {name.schema}.{class_path(name.table)}"
+                for name, count in entered.items()
+            )
+            reason = f"{found} depend on it, and no make brings them back: delete them first"
+            return {tuple(keys[0].values()): reason}
+        half = len(keys) // 2
+        return self._kept(keys[:half]) | self._kept(keys[half:])
+
+    def _rows(self, keys: Sequence[Key]) -> Any:
+        # A key without attributes is that of all rows.
+        return self.table & list(keys) if self.names else self.table
+
+    def _entered(self, keys: Sequence[Key]) -> Mapping[TableName, int]:
+        doomed = self._doomed(keys)
+        unfilled = {name: rows for name, rows in doomed.items() if not self.is_filled(name)}
+        found = counts(self.table.connection, unfilled)
+        return {name: count for name, count in found.items() if count}
+
+    def _doomed(self, keys: Sequence[Key]) -> Doomed:
+        rows, connection = self._rows(keys), self.table.connection
+        return doomed_rows(connection, hierarchy.of_table(connection, rows.node), self.table.name)
+
+    def _note_gone(self, keys: Sequence[Key]) -> None:
+        for name, layers in self._doomed(keys).items():
+            names = self.below.get(name, ())
+            if name == self.table.name or not names:
+                continue
+            known = self.gone.setdefault(name, [])
+            for rows in layers:
+                found = fetch.rows(self.table.connection, rows, names)
+                known += [dict(zip(names, row, strict=True)) for row in dict.fromkeys(found)]

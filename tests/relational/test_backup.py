@@ -21,7 +21,7 @@ import dj_dagster as dj
 from dj_dagster.relational.backends import mysql_dump
 from dj_dagster.relational.backup import backup, contents
 from dj_dagster.relational.backup.contents import backups, open_backup
-from dj_dagster.workflow.checking import check_schema
+from dj_dagster.workflow.integrity import check_schema
 from tests.lab import connect
 from tests.services.database_server import drop_databases
 

@@ -17,8 +17,8 @@ import pytest
 import dj_dagster as dj
 from dj_dagster.objects.checksums import manifest_path
 from dj_dagster.objects.stores.store import Store
-from dj_dagster.workflow import bookmark
-from dj_dagster.workflow.checking import check_schema
+from dj_dagster.workflow import integrity
+from dj_dagster.workflow.integrity import check_schema
 
 DAMAGES = int(os.environ.get("DJ_TEST_DAMAGES", "0"))
 """Objects to damage, by default one of each codec in each way; the issue of bytes says 500."""
@@ -249,7 +249,7 @@ def test_an_interrupted_check_goes_on_where_it_was(
     # Of another kind of check, and of one that came to its end, nothing is left.
     with pytest.raises(KeyboardInterrupt):
         list(check_schema(schema, progress=interrupted, bookmark=file))
-    monkeypatch.setattr(bookmark, "SECONDS", 0.0)
+    monkeypatch.setattr(integrity, "SECONDS", 0.0)
     assert list(check_schema(schema, read_data=True, bookmark=file)) == whole
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import dj_dagster as dj
 from dj_dagster.model.job_settings import JobSettings
-from dj_dagster.workflow.content_hash import content_hash
+from dj_dagster.workflow.attempt import content_hash
 from dj_dagster.workflow.populate import populate_keys
 
 

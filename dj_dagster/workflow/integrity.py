@@ -1,9 +1,15 @@
-"""Looking for what is missing, damaged, orphaned or unreferenced in a schema and its stores."""
+"""Integrity of a schema and its stores: what is missing, damaged, orphaned or unreferenced."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+import time
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +19,7 @@ from dj_dagster.errors import (
     ObjectError,
     TransientError,
 )
+from dj_dagster.local_files import make_folder
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.types import Family
 from dj_dagster.objects.checksums import Written, told
@@ -23,13 +30,12 @@ from dj_dagster.objects.codecs.codec import read_reference
 from dj_dagster.objects.codecs.object_ref import ObjectRef
 from dj_dagster.objects.external_pointer import ExternalPointerType
 from dj_dagster.objects.stores.store import in_flight
+from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.fetching.fetch import RawRow, can_go_on, raw_rows
 from dj_dagster.relational.garbage.collector import garbage_collectors
 from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Table
-from dj_dagster.workflow.bookmark import Bookmark
-from dj_dagster.workflow.collisions import colliding_keys
 from dj_dagster.workflow.pending import orphans
 
 Say = Callable[[str], object]
@@ -262,3 +268,181 @@ def _look_for(stored: Any, context: ObjectContext) -> None:
         Written.of(fields).check(found, told(store, str(fields["path"])))
     except ObjectError as error:
         raise type(error)(f"{context.place}: {error}") from error
+
+
+SECONDS = 5.0
+"""How often the file is written."""
+
+_SPELLED: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    int: (int, int),
+    str: (str, str),
+    bytes: (bytes.hex, bytes.fromhex),
+    Decimal: (str, Decimal),
+    datetime: (datetime.isoformat, datetime.fromisoformat),
+    date: (date.isoformat, date.fromisoformat),
+    timedelta: (
+        lambda value: value // timedelta(microseconds=1),
+        lambda value: timedelta(microseconds=value),
+    ),
+}
+
+
+class Bookmark:
+    """What is done of a check, and what it has found.
+
+    Parameters
+    ----------
+    file
+        Where that is kept between processes; nowhere without one.
+    of
+        What is checked and how: a file of something else is not heeded.
+
+    Attributes
+    ----------
+    begun
+        When the check began, UTC.
+    step, rows
+        What it is at, and how many rows of it are done.
+    after
+        The key of the last of these as the driver gives it, None before the first.
+    findings
+        Place and text of each.
+    """
+
+    def __init__(self, file: Path | None = None, of: Mapping[str, Any] | None = None) -> None:
+        self._file, self._of = file, dict(of or {})
+        self._saved = time.monotonic()
+        kept = self._kept()
+        self.is_resumed = bool(kept)
+        self.begun: str = kept.get("begun", datetime.now(UTC).isoformat(timespec="seconds"))
+        self.done: list[str] = kept.get("done", [])
+        self.step: str = kept.get("step", "")
+        self.rows: int = kept.get("rows", 0)
+        self.after: tuple[Any, ...] | None = _unspelled(kept.get("after"))
+        self.findings: list[tuple[str, str]] = [(p, t) for p, t in kept.get("findings", [])]
+
+    def begins(self, step: str) -> bool:
+        """Return whether a step is still to do, and begin it, or go on with it."""
+        if step in self.done:
+            return False
+        if step != self.step:
+            self.step, self.rows, self.after = step, 0, None
+        return True
+
+    def passed(self, key: tuple[Any, ...] | None) -> None:
+        """Note that a row is done."""
+        self.rows += 1
+        self.after = key
+        if time.monotonic() - self._saved > SECONDS:
+            self.save()
+
+    def ended(self) -> None:
+        """Note that the step is done."""
+        self.done.append(self.step)
+        self.step, self.rows, self.after = "", 0, None
+        if time.monotonic() - self._saved > SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write the file, if there is to be one."""
+        self._saved = time.monotonic()
+        if self._file is None:
+            return
+        after = _spelled(self.after)
+        fields = {
+            **self._of,
+            "begun": self.begun,
+            "done": self.done,
+            "step": self.step,
+            "rows": self.rows if after is not None else 0,
+            "after": after,
+            "findings": self.findings,
+        }
+        make_folder(self._file.parent)
+        temporary = self._file.with_suffix(".writing")
+        temporary.write_text(json.dumps(fields))
+        temporary.replace(self._file)
+
+    def remove(self) -> None:
+        """Remove the file."""
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
+
+    def _kept(self) -> dict[str, Any]:
+        if self._file is None:
+            return {}
+        with suppress(OSError, ValueError):
+            found: Any = json.loads(self._file.read_text())
+            if isinstance(found, dict) and self._of.items() <= found.items():
+                return found
+        return {}
+
+
+def _spelled(key: Sequence[Any] | None) -> list[Any] | None:
+    """Return a key as JSON, None where that could not be read back."""
+    if key is None or any(type(value) not in _SPELLED for value in key):
+        return None
+    return [[type(value).__name__, _SPELLED[type(value)][0](value)] for value in key]
+
+
+def _unspelled(key: Any) -> tuple[Any, ...] | None:
+    if not key:
+        return None
+    kinds = {kind.__name__: read for kind, (_, read) in _SPELLED.items()}
+    return tuple(kinds[name](value) for name, value in key)
+
+
+Keys = tuple[dict[str, Any], dict[str, Any]]
+
+_TEXTS = (Family.STRING, Family.ENUM)
+
+
+def folded(text: str) -> str:
+    """Return what a server's usual collation compares: neither case, accents nor trailing blanks.
+
+    Examples
+    --------
+    >>> folded("Straße ") == folded("STRASSE")
+    True
+    >>> folded("é") == folded("e")
+    True
+    """
+    letters = unicodedata.normalize("NFKD", text.rstrip(" ").casefold())
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
+
+
+def colliding_keys(table: Table) -> Iterator[Keys]:
+    """Yield pairs of values of a key, primary or unique, that a server would take for equal.
+
+    Nothing is read of a key without text, or where the database compares as servers do.
+    """
+    backend, name = table.connection.backend, table.name
+    if not backend.tells_text_apart:
+        return
+    with table.connection.cursor() as session:
+        indexes = backend.indexes(session, name.schema, name.table).get(name.table, {})
+    keys = [index.parts for index in indexes.values() if index.unique]
+    for names in dict.fromkeys((tuple(table.primary_key), *keys)):
+        texts = [_is_text(table, name) for name in names]
+        if any(texts) and set(names) <= set(table.heading.names):
+            yield from _among(table, names, texts)
+
+
+def _among(table: Table, names: Sequence[str], texts: Sequence[bool]) -> Iterator[Keys]:
+    seen: dict[tuple[Any, ...], Sequence[Any]] = {}
+    for row in fetch.keys(table.connection, table.node, names, names):
+        if None in row:
+            continue
+        same = tuple(
+            folded(value) if is_text else value for value, is_text in zip(row, texts, strict=True)
+        )
+        first = seen.setdefault(same, row)
+        if first is not row:
+            yield dict(zip(names, first, strict=True)), dict(zip(names, row, strict=True))
+
+
+def _is_text(table: Table, name: str) -> bool:
+    # A part of an index may be an expression.
+    attribute = table.heading.attributes.get(name)
+    kind = attribute.type if attribute is not None else None
+    return kind is not None and kind.family in _TEXTS
