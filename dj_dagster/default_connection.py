@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from dj_dagster.errors import ThreadSafetyError
 from dj_dagster.relational.database import connection as database
 from dj_dagster.settings import Config
-from dj_dagster.settings_database import DatabaseSettings
+from dj_dagster.settings_model import DatabaseSettings
 
 _lock = threading.RLock()
 _config: Config | None = None

@@ -1,4 +1,4 @@
-"""Settings, from the environment, from files, and from Python.
+"""Settings: from the environment, from files and from Python, and the stores that they describe.
 
 ==================  ===============================================================================
 environment         meaning
@@ -10,7 +10,7 @@ environment         meaning
 ``DJ_SAFEMODE``     whether deleting asks first
 ==================  ===============================================================================
 
-All of them are in `dj_dagster.settings_sources`. A file ``datajoint.json``, or DataJoint 0.14's
+All of them are in `dj_dagster.settings_mapping`. A file ``datajoint.json``, or DataJoint 0.14's
 ``dj_local_conf.json``, is looked for in the working directory and in those above it, then
 ``~/.datajoint_config.json``; ``DJ_CONFIG_FILE`` names one instead. Files of other users in folders
 that everyone may write are left out. The environment wins over files, and what is set in Python
@@ -24,9 +24,11 @@ of user, password and port is taken from the other settings.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,18 +42,55 @@ from dj_dagster.objects.stores.store_settings import StoreSettings
 from dj_dagster.objects.stores.stores import Stores
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.preferences import Display
-from dj_dagster.settings_mapping import SettingsMapping, UnknownSettingError
-from dj_dagster.settings_model import Settings
-from dj_dagster.settings_sources import (
+from dj_dagster.settings_mapping import (
     FILE_NAMES,
     GLOBAL_FILE,
     LOCAL_FILE,
     SECRETS,
+    SettingsMapping,
+    UnknownSettingError,
     found_settings,
     read_file,
     without_environment,
 )
-from dj_dagster.settings_stores import FollowingStores, embedded_store
+from dj_dagster.settings_model import Settings
+
+
+def embedded_store() -> dict[str, Any]:
+    """Return the settings of the default store, a folder beside the embedded database."""
+    local = {"protocol": "file", "location": str(embedded_folder() / STORE)}
+    return {"default": "local", "local": local}
+
+
+class FollowingStores(Stores):
+    """Stores that are looked up again when their settings have changed."""
+
+    def __init__(self, source: Callable[[], dict[str, Any]]) -> None:
+        self._source = source
+        seen = copy.deepcopy(source())
+        super().__init__(seen)
+        # Not before: settings that are refused are to be refused each time.
+        self._seen = seen
+
+    @property
+    def names(self) -> list[str]:
+        """Do as `Stores` does, with the settings as they are now."""
+        self._follow()
+        return super().names
+
+    def resolve(self, name: str | None = None, default: str = "default") -> str:
+        """Do as `Stores` does, with the settings as they are now."""
+        self._follow()
+        return super().resolve(name, default)
+
+    def __contains__(self, name: object) -> bool:
+        self._follow()
+        return super().__contains__(name)
+
+    def _follow(self) -> None:
+        if self._source() != self._seen:
+            self.__init__(self._source)
+
 
 __all__ = ["Config", "UnknownSettingError"]
 

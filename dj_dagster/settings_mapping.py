@@ -1,20 +1,220 @@
-"""Settings by dotted name or as attributes, checked as they are set."""
+"""Settings in memory and their sources: the environment, files, and folders of secrets."""
 
 from __future__ import annotations
 
 import copy
+import json
 import logging
+import os
 import pprint
 import warnings
 from collections.abc import Generator, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import SecretStr, ValidationError
 
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.settings_model import Section, Settings, section_names, setting_names
-from dj_dagster.settings_sources import ENVIRONMENT
+from dj_dagster.local_files import and_above, is_trusted
+from dj_dagster.settings_model import (
+    JobsSettings,
+    ReadLimitSettings,
+    Section,
+    Settings,
+    section_names,
+    setting_names,
+)
+
+FILE_NAMES = ("datajoint.json", "dj_local_conf.json")
+"""Settings of a project, DataJoint 2's and 0.14's; of two in one folder the first is read."""
+
+LOCAL_FILE = FILE_NAMES[1]
+
+GLOBAL_FILE = "~/.datajoint_config.json"
+"""Settings of a user, where no project has any."""
+
+SECRETS = (".secrets", "/run/secrets/datajoint")
+"""Folders with one file for each setting: beside the file of the project, or of the machine."""
+
+SYSTEM_SECRETS_DIR = Path(SECRETS[1])
+
+ENVIRONMENT = {
+    "database.url": "DJ_DATABASE_URL",
+    "database.host": "DJ_HOST",
+    "database.port": "DJ_PORT",
+    "database.user": "DJ_USER",
+    "database.password": "DJ_PASS",
+    "database.use_tls": "DJ_USE_TLS",
+    "database.backend": "DJ_BACKEND",
+    "database.name": "DJ_DATABASE_NAME",
+    "database.database_prefix": "DJ_DATABASE_PREFIX",
+    "database.create_tables": "DJ_CREATE_TABLES",
+    "stores": "DJ_STORES",
+    "safemode": "DJ_SAFEMODE",
+    "semantic_check": "DJ_SEMANTIC_CHECK",
+    "strict_provenance": "DJ_STRICT_PROVENANCE",
+    "provenance.capture": "DJ_PROVENANCE_CAPTURE",
+    "provenance.source": "DJ_PROVENANCE_SOURCE",
+    "gc.grace": "DJ_GC_GRACE",
+    "gc.keep": "DJ_GC_KEEP",
+    "loglevel": "DJ_LOG_LEVEL",
+    "display.diagram_direction": "DJ_DIAGRAM_DIRECTION",
+    "display.diagram_theme": "DJ_DIAGRAM_THEME",
+    **{
+        f"read_limits.{name}": f"DJ_READ_LIMITS_{name.upper()}"
+        for name in ReadLimitSettings.model_fields
+    },
+    **{f"jobs.{name}": f"DJ_JOBS_{name.upper()}" for name in JobsSettings.model_fields},
+}
+"""The environment variable of a setting."""
+
+CONFIG_FILE = "DJ_CONFIG_FILE"
+"""The variable that names a file of settings, whoever it belongs to; no other is looked for."""
+
+_IGNORE_FILES = "DJ_IGNORE_CONFIG_FILE"
+
+
+class MissingSettingsError(ConfigurationError, FileNotFoundError):
+    """A file of settings that was named and is not there."""
+
+
+def found_settings() -> dict[str, Any]:
+    """Return the settings found, by dotted name; the environment wins over files and secrets.
+
+    Raises
+    ------
+    ConfigurationError
+        If a file or a variable is not valid JSON, or the file of ``DJ_CONFIG_FILE`` is not there.
+    """
+    if os.environ.get(_IGNORE_FILES, "").lower() in ("1", "true", "yes"):
+        return _environment()
+    named = os.environ.get(CONFIG_FILE)
+    file = Path(named).expanduser() if named else find_config_file()
+    settings = read_file(file) if file else {}
+    _add_secrets(settings, file)
+    return _over(settings, _environment())
+
+
+def read_file(file: Path) -> dict[str, Any]:
+    """Return the settings of a JSON file, in sections or with dotted names, without the nulls.
+
+    Raises
+    ------
+    MissingSettingsError
+        If there is no such file.
+    ConfigurationError
+        If it holds something else.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigurationError(f"{file} is no valid JSON: {error}") from error
+    except FileNotFoundError as error:
+        raise MissingSettingsError(f"There are no settings {file}: {error.strerror}.") from error
+    except OSError as error:
+        raise ConfigurationError(f"The settings {file} cannot be read: {error}") from error
+    sections = section_names()
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(name, {}), dict) for name in sections
+    ):
+        raise ConfigurationError(
+            f'{file} must hold an object, such as {{"database": {{"host": "db.lab.org"}}}}.'
+        )
+    settings: dict[str, Any] = {}
+    for name, value in content.items():
+        inner = {f"{name}.{key}": item for key, item in value.items()} if name in sections else {}
+        settings |= inner if name in sections else {name: value}
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def without_environment(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return those settings of a file that no variable of the environment has."""
+    said = _environment()
+    left = {name: value for name, value in settings.items() if name not in said}
+    if "stores" in said and isinstance(settings.get("stores"), Mapping):
+        left["stores"] = {**settings["stores"], **said["stores"]}
+    return left
+
+
+def _over(settings: dict[str, Any], winning: dict[str, Any]) -> dict[str, Any]:
+    """Put settings over others; of the stores each by itself."""
+    stores = settings.get("stores"), winning.get("stores")
+    if all(isinstance(part, Mapping) for part in stores):
+        winning = {**winning, "stores": {**settings["stores"], **winning["stores"]}}
+    if "database.host" in winning:
+        # Within one source the URL counts: here it would be that of the weaker one.
+        settings = {name: value for name, value in settings.items() if name != "database.url"}
+    return {**settings, **winning}
+
+
+def find_config_file(start: Path | None = None) -> Path | None:
+    """Return the file of settings that is read where ``DJ_CONFIG_FILE`` names none.
+
+    Parameters
+    ----------
+    start
+        The folder to look in first, by default the working directory.
+    """
+    folders = and_above(Path.cwd() if start is None else Path(start))
+    files = [folder / name for folder in folders for name in FILE_NAMES]
+    everywhere = (*files, Path(GLOBAL_FILE).expanduser())
+    return next((file for file in everywhere if file.is_file() and is_trusted(file)), None)
+
+
+def find_secrets_dir(config_path: Path | None = None) -> Path | None:
+    """Return the folder of secrets beside a file of settings, or that of the machine."""
+    beside = (config_path.parent if config_path else Path.cwd()) / SECRETS[0]
+    if beside.is_dir() and is_trusted(beside):
+        return beside
+    return SYSTEM_SECRETS_DIR if SYSTEM_SECRETS_DIR.is_dir() else None
+
+
+def read_secret_file(secrets_dir: Path | None, name: str) -> str | None:
+    """Return a secret of a folder, None where there is none, or an empty file for it."""
+    file = None if secrets_dir is None else secrets_dir / name
+    if file is None or not file.is_file() or not is_trusted(file):
+        return None
+    return file.read_text(encoding="utf-8").strip() or None
+
+
+def _environment() -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        name: os.environ[variable]
+        for name, variable in ENVIRONMENT.items()
+        if os.environ.get(variable)
+    }
+    for name in {"stores", "provenance.source"} & settings.keys():
+        try:
+            settings[name] = json.loads(settings[name])
+        except ValueError:
+            # The text is not shown: it may hold keys.
+            raise ConfigurationError(
+                f"Settings: {name} ({ENVIRONMENT[name]}) cannot be read; write valid JSON."
+            ) from None
+    return settings
+
+
+def _add_secrets(settings: dict[str, Any], file: Path | None) -> None:
+    """Add what files of secrets say and `settings` does not: one named ``database.password``."""
+    folder = find_secrets_dir(file)
+    for secret in sorted(folder.iterdir()) if folder else ():
+        # Empty ones, as of a template, wait to be filled in.
+        text = None if secret.name.startswith(".") else read_secret_file(folder, secret.name)
+        if text is not None:
+            _set_default(settings, secret.name, text)
+
+
+def _set_default(settings: dict[str, Any], name: str, value: str) -> None:
+    if name.startswith("stores."):
+        _, store, key = [*name.split(".", 2), ""][:3]
+        stores = settings.get("stores")
+        named: Any = stores.get(store) if isinstance(stores, Mapping) else None
+        if isinstance(named, dict):
+            named.setdefault(key, value)
+    else:
+        settings.setdefault(name, value)
+
 
 _NAMES = frozenset(setting_names())
 _URL = "database.url"

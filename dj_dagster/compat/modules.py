@@ -55,7 +55,7 @@ _SOURCES: dict[str, tuple[str, ...]] = {
     "preview": (_NAMES,),
     "provenance": (_NAMES,),
     "schemas": (),
-    "settings": (_NAMES, "dj_dagster.settings_model", "dj_dagster.settings_sources"),
+    "settings": (_NAMES, "dj_dagster.settings_model", "dj_dagster.settings_mapping"),
     "spark": (),
     "staged_insert": ("dj_dagster.relational.inserting.staged_insert",),
     "storage": (_NAMES,),

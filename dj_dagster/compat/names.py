@@ -28,9 +28,15 @@ from dj_dagster.relational.schemas.free_table import FreeTable, table_name
 from dj_dagster.relational.sql.condition_text import condition_text, names_in
 from dj_dagster.relational.table import Lookup, Manual, Part, Table
 from dj_dagster.relational.table_meta import TableMeta
-from dj_dagster.settings_mapping import SettingsMapping
+from dj_dagster.settings_mapping import (
+    ENVIRONMENT,
+    FILE_NAMES,
+    GLOBAL_FILE,
+    LOCAL_FILE,
+    SECRETS,
+    SettingsMapping,
+)
 from dj_dagster.settings_model import setting_names
-from dj_dagster.settings_sources import ENVIRONMENT, FILE_NAMES, GLOBAL_FILE, LOCAL_FILE, SECRETS
 from dj_dagster.workflow.computed import Computed, Imported
 
 encode_pk_value = key_text

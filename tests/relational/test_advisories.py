@@ -23,7 +23,7 @@ import pytest
 import dj_dagster as dj
 from dj_dagster.objects.blob.packing import pack, unpack
 from dj_dagster.settings import Config
-from dj_dagster.settings_sources import found_settings
+from dj_dagster.settings_mapping import found_settings
 from tests.lab import connect
 from tests.test_local_files import NOBODY, as_root
 
