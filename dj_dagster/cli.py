@@ -307,7 +307,7 @@ def recompute(
         raise click.UsageError("Say which keys to make again: --stale, or --all.")
     sys.path.insert(0, "")
     # Dagster takes seconds to import, which other commands do not need.
-    module_named = import_module("dj_dagster.orchestration.collecting").module_named
+    module_named = import_module("dj_dagster.orchestration.tables.collection").module_named
     progress = import_module("dj_dagster.orchestration").recompute(
         list(map(module_named, schemas)),
         tables or "all",

@@ -5,22 +5,29 @@ from importlib.metadata import version
 from dagster_shared.libraries import DagsterLibraryRegistry
 
 from dj_dagster.orchestration.build import build_definitions, chain_executor
-from dj_dagster.orchestration.check_job import check_job, check_schedule
 from dj_dagster.orchestration.checks import TableChecks
 from dj_dagster.orchestration.component import PipelineComponent
 from dj_dagster.orchestration.database_resource import DatabaseResource
-from dj_dagster.orchestration.garbage import garbage_job, garbage_schedule
-from dj_dagster.orchestration.grains import Grain
 from dj_dagster.orchestration.io_manager import TableIOManager
-from dj_dagster.orchestration.partition_keys import decode_key, encode_key
-from dj_dagster.orchestration.recompute_job import recompute
-from dj_dagster.orchestration.retries import RetryPolicy
-from dj_dagster.orchestration.schedules import populate_schedule, recompute_schedule
-from dj_dagster.orchestration.sensor_settings import SensorSettings, TableSettings
+from dj_dagster.orchestration.jobs.recompute_job import recompute
+from dj_dagster.orchestration.jobs.schedules import populate_schedule, recompute_schedule
+from dj_dagster.orchestration.jobs.schema_jobs import (
+    check_job,
+    check_schedule,
+    garbage_job,
+    garbage_schedule,
+)
+from dj_dagster.orchestration.jobs.trace_job import Trace, trace
+from dj_dagster.orchestration.runs.work import Work
+from dj_dagster.orchestration.sensor.sensor_settings import (
+    RetryPolicy,
+    SensorSettings,
+    TableSettings,
+)
 from dj_dagster.orchestration.synchronization import sync
-from dj_dagster.orchestration.tracing import Trace, trace
+from dj_dagster.orchestration.tables.grains import Grain
+from dj_dagster.orchestration.tables.partition_keys import decode_key, encode_key
 from dj_dagster.orchestration.translator import TableProps, TableTranslator
-from dj_dagster.orchestration.work import Work
 
 __all__ = [
     "DatabaseResource",

@@ -22,12 +22,6 @@ from dagster import (
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.model.names import TableName
-from dj_dagster.orchestration.assets import (
-    IO_MANAGER_KEY,
-    populated_assets,
-    table_props,
-    table_spec,
-)
 from dj_dagster.orchestration.checks import (
     TableChecks,
     blocking_keys,
@@ -35,21 +29,33 @@ from dj_dagster.orchestration.checks import (
     code_watch,
     table_checks,
 )
-from dj_dagster.orchestration.collecting import apart, collect
-from dj_dagster.orchestration.entry_jobs import entry_jobs
 from dj_dagster.orchestration.io_manager import TableIOManager
-from dj_dagster.orchestration.jobs import populate_job
-from dj_dagster.orchestration.merging import Pipeline, belonging, renamable
-from dj_dagster.orchestration.naming import class_name, short_name
-from dj_dagster.orchestration.recompute_job import recompute_job
-from dj_dagster.orchestration.schedules import check_tables
-from dj_dagster.orchestration.selection import Tables, pattern_of, selected
-from dj_dagster.orchestration.sensor import populate_sensor
-from dj_dagster.orchestration.sensor_settings import SensorSettings
-from dj_dagster.orchestration.table_graph import PartitionBy, TableGraph, table_graph
-from dj_dagster.orchestration.table_node import TableNode
-from dj_dagster.orchestration.table_sources import SchemaLike, TableSource
-from dj_dagster.orchestration.tracing import trace_job
+from dj_dagster.orchestration.jobs.entry_jobs import entry_jobs
+from dj_dagster.orchestration.jobs.populate_job import populate_job
+from dj_dagster.orchestration.jobs.recompute_job import recompute_job
+from dj_dagster.orchestration.jobs.schedules import check_tables
+from dj_dagster.orchestration.jobs.trace_job import trace_job
+from dj_dagster.orchestration.merge import Pipeline, belonging, renamable
+from dj_dagster.orchestration.runs.assets import (
+    IO_MANAGER_KEY,
+    populated_assets,
+    table_props,
+    table_spec,
+)
+from dj_dagster.orchestration.sensor.sensor import populate_sensor
+from dj_dagster.orchestration.sensor.sensor_settings import SensorSettings
+from dj_dagster.orchestration.tables.collection import apart, collect
+from dj_dagster.orchestration.tables.naming import class_name, short_name
+from dj_dagster.orchestration.tables.table_graph import (
+    PartitionBy,
+    TableGraph,
+    Tables,
+    pattern_of,
+    selected,
+    table_graph,
+)
+from dj_dagster.orchestration.tables.table_node import TableNode
+from dj_dagster.orchestration.tables.table_sources import SchemaLike, TableSource
 from dj_dagster.orchestration.translator import TableTranslator
 from dj_dagster.relational.database.connection import Connection
 

@@ -25,11 +25,11 @@ from dagster import (
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.model.types import Family
-from dj_dagster.orchestration.naming import op_name, short_name
-from dj_dagster.orchestration.outdated import CURRENT, CodeWatch, ages
-from dj_dagster.orchestration.pauses import Pause
-from dj_dagster.orchestration.table_graph import TableGraph
-from dj_dagster.orchestration.table_node import TableNode
+from dj_dagster.orchestration.runs.stale_marks import CURRENT, CodeWatch, ages
+from dj_dagster.orchestration.sensor.limits import Pause
+from dj_dagster.orchestration.tables.naming import op_name, short_name
+from dj_dagster.orchestration.tables.table_graph import TableGraph
+from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.workflow.integrity import check_table
 from dj_dagster.workflow.pending import orphans

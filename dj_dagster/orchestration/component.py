@@ -22,9 +22,9 @@ from dagster import (
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration.build import build_definitions
-from dj_dagster.orchestration.collecting import module_named
-from dj_dagster.orchestration.schedules import populate_schedule
-from dj_dagster.orchestration.sensor_settings import SensorSettings
+from dj_dagster.orchestration.jobs.schedules import populate_schedule
+from dj_dagster.orchestration.sensor.sensor_settings import SensorSettings
+from dj_dagster.orchestration.tables.collection import module_named
 from dj_dagster.orchestration.translator import TableTranslator
 from dj_dagster.relational.database.connection import Connection
 

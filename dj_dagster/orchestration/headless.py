@@ -23,8 +23,8 @@ from dagster._core.snap import snapshot_from_execution_plan
 from dagster._core.storage.tags import RUN_KEY_TAG
 
 from dj_dagster.errors import PopulateError
-from dj_dagster.orchestration.merging import pipelines_of
-from dj_dagster.orchestration.sensor import goes_on
+from dj_dagster.orchestration.merge import pipelines_of
+from dj_dagster.orchestration.sensor.sensor import goes_on
 
 MAX_TICKS = 100
 

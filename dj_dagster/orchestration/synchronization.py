@@ -11,14 +11,14 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.workspace.autodiscovery import loadable_targets_from_python_module
 
 from dj_dagster.errors import ConfigurationError, PopulateError, named_text
-from dj_dagster.orchestration.events import write_marks
-from dj_dagster.orchestration.grains import Grain
-from dj_dagster.orchestration.guard import Guard
-from dj_dagster.orchestration.merging import Pipeline, pipelines_of
-from dj_dagster.orchestration.registered import Changes, sync_partitions
-from dj_dagster.orchestration.row_marks import mark_row_count, mark_single, unmarked_pages
-from dj_dagster.orchestration.table_node import TableNode
-from dj_dagster.orchestration.upkeep import first_marks
+from dj_dagster.orchestration.merge import Pipeline, pipelines_of
+from dj_dagster.orchestration.runs.event_log import write_marks
+from dj_dagster.orchestration.runs.shown_marks import mark_row_count, mark_single, unmarked_pages
+from dj_dagster.orchestration.sensor.limits import Guard
+from dj_dagster.orchestration.sensor.upkeep import first_marks
+from dj_dagster.orchestration.tables.grains import Grain
+from dj_dagster.orchestration.tables.partitions import Changes, sync_partitions
+from dj_dagster.orchestration.tables.table_node import TableNode
 
 
 def sync(

@@ -19,8 +19,8 @@ from dagster import (
 )
 
 from dj_dagster.model.names import Tier
-from dj_dagster.orchestration.naming import op_name
-from dj_dagster.orchestration.work import Work
+from dj_dagster.orchestration.runs.work import Work
+from dj_dagster.orchestration.tables.naming import op_name
 from dj_dagster.relational.table import Table
 
 

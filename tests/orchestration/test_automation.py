@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from dj_dagster.orchestration import SensorSettings, TableTranslator
-from dj_dagster.orchestration.sensor_settings import TableSettings
+from dj_dagster.orchestration.sensor.sensor_settings import TableSettings
 from tests.orchestration.lab import Lab, partitions
 from tests.orchestration.running import key_of, materialize, run_until_quiet, tick
 

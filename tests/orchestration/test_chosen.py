@@ -196,7 +196,7 @@ def test_the_sensor_leaves_to_a_waiting_run_what_was_chosen_for_it(
     late = lab.definitions()  # another code server, which has not asked for a run yet
     enter_again(lab, late, instance, 1)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("dj_dagster.orchestration.requests.Attempts.read", lambda *_: Free())
+        patched.setattr("dj_dagster.orchestration.sensor.requests.Attempts.read", lambda *_: Free())
         asked = [keys_of(lab, request) for request in requested(tick(lab.definitions(), instance))]
     assert asked == [[partition(number) for number in (0, 4, 5)]]
 

@@ -24,7 +24,7 @@ from dj_dagster.orchestration import (
     Work,
     build_definitions,
 )
-from dj_dagster.orchestration.sensor_settings import TableSettings
+from dj_dagster.orchestration.sensor.sensor_settings import TableSettings
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Manual
@@ -289,8 +289,8 @@ def test_a_mark_tells_rows_and_seconds_and_shows_the_first_rows(
 def test_progress_of_long_steps_is_in_the_tables_events(
     pipeline: Schema, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dj_dagster.orchestration.progress.SECONDS_BETWEEN_EVENTS", 0.0)
-    monkeypatch.setattr("dj_dagster.orchestration.step.SECONDS_BETWEEN_WRITES", 0.0)
+    monkeypatch.setattr("dj_dagster.orchestration.runs.populate_step.SECONDS_BETWEEN_EVENTS", 0.0)
+    monkeypatch.setattr("dj_dagster.orchestration.runs.populate_step.SECONDS_BETWEEN_WRITES", 0.0)
     insert(pipeline, *[""] * 3)
     run_until_quiet(definitions(pipeline), instance)
     found = instance.fetch_observations(key_of("lab/result"), limit=9).records

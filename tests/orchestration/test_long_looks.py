@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dj_dagster.errors import DataJointError
 from dj_dagster.orchestration import SensorSettings
 from dj_dagster.orchestration.headless import run_until_idle
-from dj_dagster.orchestration.key_pages import key_pages
+from dj_dagster.orchestration.tables.keys import key_pages
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Manual

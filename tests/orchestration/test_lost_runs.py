@@ -11,7 +11,8 @@ import dagster as dg
 import pytest
 from dagster._core.storage.dagster_run import DagsterRun
 
-from dj_dagster.orchestration import SensorSettings, attempts
+from dj_dagster.orchestration import SensorSettings
+from dj_dagster.orchestration.runs import run_records
 from tests.orchestration.lab import Lab, partitions
 from tests.orchestration.running import (
     execute,
@@ -34,9 +35,9 @@ def test_runs_that_cannot_start_are_asked_for_until_they_can(
     for _ in range(3):
         (request,) = requested(tick(defs, instance))
         instance.report_run_failed(submit(defs, instance, request), "could not be launched")
-        monkeypatch.setattr(attempts, "PAUSE", 60.0)
+        monkeypatch.setattr(run_records, "PAUSE", 60.0)
         assert requested(tick(defs, instance)) == []
-        monkeypatch.setattr(attempts, "PAUSE", 0.0)
+        monkeypatch.setattr(run_records, "PAUSE", 0.0)
     (request,) = requested(tick(defs, instance))
     assert execute(defs, instance, submit(defs, instance, request))
     assert len(lab.RawData()) == 2
@@ -45,7 +46,7 @@ def test_runs_that_cannot_start_are_asked_for_until_they_can(
 def test_pauses_after_runs_that_cannot_start_grow_up_to_a_limit(
     lab: Lab, instance: dg.DagsterInstance
 ) -> None:
-    found = [attempts.pause_after(failures) for failures in range(1, 9)]
+    found = [run_records.pause_after(failures) for failures in range(1, 9)]
     assert found == [15, 30, 60, 120, 240, 480, 600, 600]
     defs = lab.definitions()
     lab.add_sessions(range(2))
@@ -131,7 +132,7 @@ def test_a_batch_is_in_one_live_run_also_where_its_request_was_forgotten(
     late = lab.definitions()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
-            "dj_dagster.orchestration.unfinished.RunBook.read", lambda *_: list[object]()
+            "dj_dagster.orchestration.runs.run_records.RunBook.read", lambda *_: list[object]()
         )
         assert requested(tick(late, instance)) == []
     assert requested(tick(late, instance)) == []

@@ -227,7 +227,7 @@ def test_a_hundred_keys_cost_few_events_and_little_time(
 def test_a_sensor_for_failed_runs_gets_the_keys_with_their_errors(
     lab: Lab, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dj_dagster.orchestration.populating.ERRORS_NAMED", 2)
+    monkeypatch.setattr("dj_dagster.orchestration.runs.populate_step.ERRORS_NAMED", 2)
     lab.broken = {0, 2, 3}
     lab.add_sessions(range(4))
     defs = lab.definitions()

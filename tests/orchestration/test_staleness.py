@@ -17,14 +17,10 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from dj_dagster.orchestration import (
-    TableChecks,
-    build_definitions,
-    outdated,
-    recompute,
-    upkeep,
-)
+from dj_dagster.orchestration import TableChecks, build_definitions
 from dj_dagster.orchestration.headless import run_assets, run_job
+from dj_dagster.orchestration.runs import recompute, stale_marks
+from dj_dagster.orchestration.sensor import upkeep
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Manual
@@ -38,7 +34,7 @@ from tests.services.process import eventually
 @pytest.fixture(autouse=True)
 def counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a tick count all tables, on a machine that is busy as well."""
-    monkeypatch.setattr(outdated, "SECONDS", 600.0)
+    monkeypatch.setattr(stale_marks, "SECONDS", 600.0)
 
 
 MODULE = '''
@@ -318,8 +314,8 @@ def test_the_sensor_reports_tables_whose_make_has_changed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(outdated, "PAUSE", 0.0)
-    monkeypatch.setattr(outdated, "SHARE", 0)
+    monkeypatch.setattr(stale_marks, "PAUSE", 0.0)
+    monkeypatch.setattr(stale_marks, "SHARE", 0)
     connection = Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}", safemode=False)
     module = written.load()
     defs = declare(module, connection)

@@ -6,10 +6,10 @@ from typing import Any
 
 import dagster as dg
 
-from dj_dagster.orchestration.collecting import of_database
-from dj_dagster.orchestration.events import Mark, write_marks
-from dj_dagster.orchestration.table_graph import table_graph
-from dj_dagster.orchestration.vanished import vanished_pages
+from dj_dagster.orchestration.runs.event_log import Mark, write_marks
+from dj_dagster.orchestration.runs.shown_marks import vanished_pages
+from dj_dagster.orchestration.tables.collection import of_database
+from dj_dagster.orchestration.tables.table_graph import table_graph
 from dj_dagster.relational.table import Manual, Part
 from dj_dagster.workflow.computed import Computed
 from tests.orchestration.lab import Lab, partition, partitions

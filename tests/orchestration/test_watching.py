@@ -10,9 +10,8 @@ import dagster as dg
 import pytest
 
 from dj_dagster.orchestration import SensorSettings
-from dj_dagster.orchestration.change_marks import SETTLED, ChangeMarks
-from dj_dagster.orchestration.key_watch import KeyWatch
-from dj_dagster.orchestration.pauses import Pause
+from dj_dagster.orchestration.sensor.changes import SETTLED, ChangeMarks, KeyWatch
+from dj_dagster.orchestration.sensor.limits import Pause
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.schemas.schema import Schema
@@ -128,7 +127,7 @@ def test_another_process_goes_on_where_one_was_killed(
 def test_what_no_database_tells_is_found_by_the_sweep(
     lab: Lab, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dj_dagster.orchestration.pauses.SHARE", 0)
+    monkeypatch.setattr("dj_dagster.orchestration.sensor.limits.SHARE", 0)
     lab.add_sessions([0])
     defs = lab.definitions(sensor_settings=SensorSettings(sweep=0.0))
     run_until_quiet(defs, instance)

@@ -12,8 +12,8 @@ from uuid import UUID
 import pytest
 
 import dj_dagster as dj
-from dj_dagster.orchestration.grains import Grain
-from dj_dagster.orchestration.key_pages import key_pages
+from dj_dagster.orchestration.tables.grains import Grain
+from dj_dagster.orchestration.tables.keys import key_pages
 from dj_dagster.relational.fetching import fetch
 
 TEXTS = (

@@ -1,0 +1,385 @@
+"""Jobs that enter rows from the launchpad, with a typed field for each attribute."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dagster import Any as AnyConfig
+from dagster import (
+    Array,
+    Bool,
+    Enum,
+    EnumValue,
+    Failure,
+    Field,
+    Float,
+    Int,
+    JobDefinition,
+    Noneable,
+    OpExecutionContext,
+    Shape,
+    String,
+    op,
+)
+from dagster import job as dagster_job
+
+from dj_dagster.errors import AccessError, DataJointError, DuplicateError, InvalidValueError
+from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.names import Tier
+from dj_dagster.model.types import Family
+from dj_dagster.orchestration.runs.event_log import Mark, write_marks
+from dj_dagster.orchestration.runs.populate_step import Step
+from dj_dagster.orchestration.runs.shown_marks import ROWS
+from dj_dagster.orchestration.tables.naming import op_name
+from dj_dagster.orchestration.tables.partitions import register
+from dj_dagster.orchestration.tables.table_graph import TableGraph
+from dj_dagster.orchestration.tables.table_node import TableNode
+from dj_dagster.relational.inserting.row_sources import csv_batches
+
+ERRORS_SHOWN = 5
+"""Rows of a CSV file whose faults are told, at most."""
+
+CHUNK = 10_000
+
+
+class EntryFiles:
+    """The files that people may name in the launchpad.
+
+    Whoever opens the launchpad may see the rows of the tables, and the errors of the runs. So a
+    file elsewhere on the machine must neither be stored nor be quoted.
+
+    Parameters
+    ----------
+    folders
+        Where files may be taken from, subfolders included; links are followed first.
+    """
+
+    def __init__(self, folders: Iterable[str | Path]) -> None:
+        self._folders = [Path(folder).expanduser().resolve() for folder in folders]
+
+    def check(self, node: TableNode, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Refuse rows of which a value is the path of a file that may not be taken.
+
+        Raises
+        ------
+        AccessError
+            Naming the table and the attribute.
+        """
+        names = _path_attributes(node)
+        for row in rows:
+            for name in names:
+                if isinstance(row.get(name), str):
+                    self._refuse(row[name], f"{node.title}.{name}")
+
+    def insert(self, node: TableNode, file: str, **options: Any) -> None:
+        """Insert the rows of a CSV file, all or none.
+
+        Raises
+        ------
+        AccessError
+            If the file may not be taken, or a file that it names.
+        InvalidValueError
+            If its rows do not fit the table; the error says where, and quotes nothing.
+        """
+        self._refuse(file, f"{node.title}: csv")
+        try:
+            self._check_csv(node, file)
+            errors = node.table.validate(file).errors
+        except AccessError:
+            raise
+        except DataJointError:
+            raise InvalidValueError(
+                f"{file} does not hold rows for {node.title}: the first line must name attributes, "
+                "and each further line have one value for each. The content is not shown here."
+            ) from None
+        if errors:
+            found = dict.fromkeys(
+                f"row {row + 1}, {name}" if name else f"row {row + 1}" for row, name, _ in errors
+            )
+            places = "; ".join(list(found)[:ERRORS_SHOWN])
+            more = "; ..." if len(found) > ERRORS_SHOWN else ""
+            raise InvalidValueError(
+                f"{file} has values that do not fit {node.title} ({places}{more}). The values are "
+                "not shown here; table.validate(file) tells them in Python."
+            )
+        try:
+            node.table.insert(file, **options)
+        except DataJointError as error:
+            reason = "a key is there already" if isinstance(error, DuplicateError) else "it refused"
+            raise type(error)(
+                f"No row of {file} was inserted into {node.title}: {reason}. The values are not "
+                "shown here; table.insert(file) tells them in Python."
+            ) from None
+
+    def _check_csv(self, node: TableNode, file: str) -> None:
+        names = _path_attributes(node)
+        for batch in csv_batches(file, node.table.heading, CHUNK) if names else ():
+            for name in names:
+                for value in batch.columns.get(name, ()):
+                    if value:
+                        self._refuse(value, f"{node.title}.{name}")
+
+    def _refuse(self, file: str, where: str) -> None:
+        found = Path(file).expanduser().resolve()
+        if any(found.is_relative_to(folder) for folder in self._folders):
+            return
+        allowed = ", ".join(map(str, self._folders)) or "no folder"
+        raise AccessError(
+            f"{where} names a file that may not be read: the launchpad takes files from {allowed}. "
+            "Allow a folder with build_definitions(entry_folders=[...]), or insert the row in "
+            "Python."
+        )
+
+
+def _path_attributes(node: TableNode) -> Sequence[str]:
+    """Return the attributes that store the file which a text names."""
+    codecs = node.table.connection.codecs
+    return [
+        name
+        for name, attribute in node.table.heading.attributes.items()
+        if attribute.type is not None
+        and any(codec.takes_path for codec in codecs.resolve(attribute.type).codecs)
+    ]
+
+
+PLAIN: dict[Family, Any] = {
+    Family.INTEGER: Int,
+    Family.BOOL: Bool,
+    Family.FLOAT: Float,
+    Family.STRING: String,
+    Family.DATE: String,
+    Family.DATETIME: String,
+    Family.TIME: String,
+    Family.UUID: String,
+}
+"""Fields by kind; others take anything: numbers or texts for decimals, lists for blobs."""
+
+HINTS = {
+    Family.DATE: "YYYY-MM-DD",
+    Family.DATETIME: "YYYY-MM-DD hh:mm:ss",
+    Family.TIME: "hh:mm:ss",
+    Family.UUID: "32 hexadecimal digits",
+    Family.BYTES: "a text, of which the bytes in UTF-8 are kept",
+    Family.JSON: "any value",
+}
+
+
+def rows_field(heading: Heading, title: str, *, leave_out: frozenset[str] = frozenset()) -> Field:
+    """Return the field for a list of rows.
+
+    Parameters
+    ----------
+    title
+        A name for the table that can be part of a type's name.
+    leave_out
+        Attributes that are known without asking.
+    """
+    shape = Shape(
+        {
+            attribute.name: attribute_field(attribute, title)
+            for attribute in heading.attributes.values()
+            if attribute.name not in leave_out
+        }
+    )
+    return Field(Array(shape), default_value=[], description="Rows to insert, all or none.")
+
+
+def attribute_field(attribute: Attribute, title: str) -> Field:
+    """Return the field for one attribute: its type, choices, default, and whether it is needed."""
+    scalar = _scalar(attribute, title)
+    kind = attribute.type
+    needless = attribute.nullable or attribute.default is not None
+    generated = kind is not None and kind.auto_increment
+    options: dict[str, Any] = {"is_required": not (needless or generated)}
+    default = _default(attribute)
+    if default is not None:
+        options = {"default_value": default}
+    return Field(
+        Noneable(scalar) if attribute.nullable and scalar is not AnyConfig else scalar,
+        description=_description(attribute),
+        **options,
+    )
+
+
+def _scalar(attribute: Attribute, title: str) -> Any:
+    kind = attribute.type
+    if kind is None:
+        return AnyConfig
+    if kind.family is Family.ENUM:
+        return Enum(f"{title}__{attribute.name}", [EnumValue(value) for value in kind.values])
+    return PLAIN.get(kind.family, AnyConfig)
+
+
+def _default(attribute: Attribute) -> Any:
+    """Return a default that the launchpad can show; others are the database's affair."""
+    kind, default = attribute.type, attribute.default
+    if kind is None or default is None or default.is_expression:
+        return None
+    try:
+        match kind.family:
+            case Family.INTEGER:
+                return int(default.value)
+            case Family.FLOAT:
+                return float(default.value)
+            case Family.BOOL:
+                return default.value.lower() in ("1", "true")
+            case Family.STRING:
+                return default.value
+            case Family.ENUM:
+                return default.value if default.value in kind.values else None
+            case _:
+                return None
+    except ValueError:
+        return None
+
+
+def _description(attribute: Attribute) -> str:
+    kind = attribute.type
+    hint = HINTS.get(kind.family) if kind else None
+    text = kind.text if kind else ""
+    said = [attribute.comment, f"{text}: {hint}" if hint else text]
+    if attribute.default is not None and _default(attribute) is None:
+        said.append(f"default {attribute.default.value}")
+    return "; ".join(filter(None, said))
+
+
+# Dagster reads the annotation of `context` as an object: no postponed annotations here.
+
+
+PREFIX = "insert__"
+
+
+def entry_jobs(graph: TableGraph, folders: Sequence[str | Path] = ()) -> list[JobDefinition]:
+    """Return a job for each Manual table: ``insert__lab__session`` for ``lab.Session``.
+
+    Its config has a field for each attribute. Rows of parts are entered with their masters', or
+    later; rows can come from a CSV file instead. All rows of a launch are inserted, or none.
+
+    Parameters
+    ----------
+    folders
+        Folders of the machine that runs the jobs, from which CSV files and files to store may be
+        taken. Without any, no file is: whoever opens the launchpad need not have an account there.
+    """
+    files = EntryFiles(folders)
+    return [
+        _entry_job(graph, node, files)
+        for node in graph.nodes
+        if node.tier is Tier.MANUAL and node.master is None
+    ]
+
+
+def job_name(node: TableNode) -> str:
+    """Return the name of a table's job."""
+    return PREFIX + op_name(node.key)
+
+
+def _entry_job(graph: TableGraph, node: TableNode, files: EntryFiles) -> JobDefinition:
+    parts = {part.key.path[-1]: part for part in graph.parts(node)}
+
+    @op(name=f"{job_name(node)}__rows", config_schema=_config(node, parts))
+    def insert_rows(context: OpExecutionContext) -> None:
+        try:
+            _insert(context, node, parts, context.op_config, files)
+        except DataJointError as error:
+            # Dagster shows what a failure says before the stack, and that of others below it.
+            raise Failure(description=str(error), allow_retries=False) from error
+
+    @dagster_job(
+        name=job_name(node),
+        description=f"Inserts rows into {node.title}, from the launchpad or a CSV file.",
+    )
+    def insert() -> None:
+        insert_rows()
+
+    return insert
+
+
+def _config(node: TableNode, parts: Mapping[str, TableNode]) -> dict[str, Field]:
+    config = {
+        "rows": rows_field(node.table.heading, op_name(node.key)),
+        "csv": Field(
+            Noneable(String),
+            is_required=False,
+            description="A CSV file in one of the entry_folders; its first line has names.",
+        ),
+        "skip_duplicates": Field(
+            bool,
+            default_value=False,
+            description="Whether rows with a key that is there are left out, instead of refused.",
+        ),
+    }
+    if parts:
+        shapes = {name: _part_rows(part) for name, part in parts.items()}
+        config["parts"] = Field(
+            Shape(shapes), is_required=False, description="Rows of its parts, with the key."
+        )
+    return config
+
+
+def _part_rows(part: TableNode) -> Field:
+    fields = {
+        attribute.name: attribute_field(attribute, op_name(part.key))
+        for attribute in part.table.heading.attributes.values()
+    }
+    return Field(Array(Shape(fields)), default_value=[])
+
+
+def _insert(
+    context: OpExecutionContext,
+    node: TableNode,
+    parts: Mapping[str, TableNode],
+    config: Mapping[str, Any],
+    files: EntryFiles,
+) -> None:
+    rows, file = _rows(node, config["rows"]), config.get("csv")
+    of_parts = {name: _rows(parts[name], each) for name, each in config.get("parts", {}).items()}
+    if not rows and not file and not any(of_parts.values()):
+        raise InvalidValueError(f"There is no row for {node.title}: write rows, or the path csv.")
+    files.check(node, rows)
+    for name, each in of_parts.items():
+        files.check(parts[name], each)
+    options = {"skip_duplicates": config["skip_duplicates"]}
+    before = len(node.table)
+    with node.table.connection.transaction:
+        if file:
+            files.insert(node, file, **options)
+        if rows:
+            node.table.insert(rows, **options)
+        for name, each in of_parts.items():
+            if each:
+                parts[name].table.insert(each, **options)
+    count = len(node.table)
+    context.log.info(f"{count - before} rows inserted into {node.title}")
+    context.add_output_metadata({"rows_inserted": count - before, ROWS: count})
+    _mark(context, node, rows)
+    for name, each in of_parts.items():
+        _mark(context, parts[name], each)
+
+
+def _rows(node: TableNode, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows without the values that were left empty: these get their defaults.
+
+    The launchpad has no bytes, hence texts stand for them.
+    """
+    attributes = node.table.heading.attributes.items()
+    bytes_of = {name for name, a in attributes if a.type and a.type.family is Family.BYTES}
+    return [
+        {
+            name: value.encode() if name in bytes_of and isinstance(value, str) else value
+            for name, value in row.items()
+            if value is not None
+        }
+        for row in rows
+    ]
+
+
+def _mark(context: OpExecutionContext, node: TableNode, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Show rows at once; those whose key the server or a file gave are seen by the sensor."""
+    grain = node.grain
+    if grain is None or any(name not in row for row in rows for name in grain.names):
+        return
+    partitions = grain.encode_all(rows)
+    register(context.instance, grain, partitions)
+    marks = (Mark(node.key, partition) for partition in partitions)
+    write_marks(context.instance, marks, Step.of(context).origin)

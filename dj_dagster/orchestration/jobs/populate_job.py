@@ -1,0 +1,280 @@
+"""The job that populates tables from the launchpad."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from dagster import Any as AnyConfig
+from dagster import (
+    AssetKey,
+    DagsterInstance,
+    Field,
+    JobDefinition,
+    OpExecutionContext,
+    ScalarUnion,
+    op,
+)
+from dagster import job as dagster_job
+
+from dj_dagster.errors import ConfigurationError
+from dj_dagster.orchestration.runs.chosen_keys import ALL, run_tags
+from dj_dagster.orchestration.runs.populate_step import (
+    Progress,
+    Step,
+    populate_table,
+    raise_if_failed,
+)
+from dj_dagster.orchestration.runs.recompute import (
+    DELETE_ENTERED,
+    SKIP,
+    STALE,
+    OnExisting,
+    on_existing,
+)
+from dj_dagster.orchestration.runs.stale_marks import Aging
+from dj_dagster.orchestration.runs.work import HERE, Work
+from dj_dagster.orchestration.tables.partitions import sync_partitions
+from dj_dagster.orchestration.tables.table_graph import TableGraph
+from dj_dagster.orchestration.tables.table_node import OwnMaker, TableNode
+from dj_dagster.relational.algebra.condition import refuse_oversights
+from dj_dagster.relational.expression import QueryExpression
+from dj_dagster.workflow.pending import check_restrictions, source
+from dj_dagster.workflow.populate import Key
+
+# Dagster reads the annotation of `context` as an object: no postponed annotations here.
+
+
+JOB_NAME = "populate"
+OP_NAME = "populate_tables"  # a job and an op cannot share a name
+
+TABLES_CONFIG = Field(
+    ScalarUnion(str, [str]),
+    default_value=ALL,
+    description="Tables as 'Processed' or 'lab.Processed'; all: those that make fills.",
+)
+
+CONFIG = {
+    "tables": TABLES_CONFIG,
+    "restriction": Field(
+        AnyConfig,
+        is_required=False,
+        description='Which keys: {subject_id: 3}, "subject_id < 3", or a list of which any holds.',
+    ),
+    "limit": Field(int, is_required=False, description="Keys per table, at most."),
+    "retry_errors": Field(
+        bool, default_value=False, description="Whether to try keys again that failed before."
+    ),
+    "on_existing": on_existing(SKIP),
+    "delete_entered": DELETE_ENTERED,
+}
+
+
+def populate_job(graph: TableGraph, works: Mapping[AssetKey, Work], end: str = "") -> JobDefinition:
+    """Return the job; with the config as it stands it makes everything that is pending.
+
+    Tables are filled parents first, so that one launch fills a chain of them.
+
+    Parameters
+    ----------
+    works
+        In which processes each table's keys are made.
+    end
+        Of the names of the job and its op.
+    """
+
+    @op(name=OP_NAME + end, config_schema=CONFIG)
+    def populate(context: OpExecutionContext) -> None:
+        config: dict[str, Any] = context.op_config
+        nodes = chosen_tables(graph, config["tables"])
+        check_limit(config.get("limit"))
+        if "restriction" in config:
+            check_restriction(nodes, config["restriction"])
+        step = Step.of(context)
+        progress = [_populate(step, config, graph, n, works.get(n.key, HERE)) for n in nodes]
+        end_run(context, nodes, progress)
+
+    @dagster_job(
+        name=JOB_NAME + end,
+        description="Makes what is pending, in all tables or in those that the config names.",
+    )
+    def populate_tables() -> None:
+        populate()
+
+    return populate_tables
+
+
+def chosen_tables(graph: TableGraph, names: str | Iterable[str]) -> list[TableNode]:
+    """Return the tables of `names`, parents first; those that `make` fills for ``"all"``.
+
+    Raises
+    ------
+    ConfigurationError
+        When there are no names, or one is that of no table, or of one that `make` does not fill.
+    """
+    if names == ALL:
+        return list(graph.populated)
+    wanted = {graph.populated_named(name).key for name in table_names(names)}
+    return [node for node in graph.populated if node.key in wanted]
+
+
+def table_names(names: str | Iterable[str]) -> list[str]:
+    """Return the names of tables as a list, one where only one is given.
+
+    Raises
+    ------
+    ConfigurationError
+        When there are none.
+    """
+    found = [names] if isinstance(names, str) else list(names)
+    if not found:
+        raise ConfigurationError(f"An empty list of tables is none: name some, or write {ALL!r}.")
+    return found
+
+
+def check_limit(limit: int | None) -> None:
+    """Refuse a limit that allows no key.
+
+    Raises
+    ------
+    ConfigurationError
+        When there is one below 1.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigurationError(
+            f"limit is {limit}: write 1 or more, or leave it out for no limit."
+        )
+
+
+def check_said(restriction: Any) -> None:
+    """Refuse a restriction that says nothing, alone or in a list: it would choose every key.
+
+    Raises
+    ------
+    ConfigurationError
+        When it is empty.
+    """
+    if isinstance(restriction, list):
+        for each in restriction:
+            check_said(each)
+    elif restriction is None or restriction == {} or not str(restriction).strip():
+        raise ConfigurationError(
+            f"A restriction of {restriction!r} restricts nothing: leave it out for all keys of the "
+            "tables, or say which."
+        )
+
+
+def check_restriction(nodes: Iterable[TableNode], restriction: Any) -> None:
+    """Refuse a restriction that would choose every key of a table, for it names nothing in it.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is empty, or no table has one of its names; with those there are.
+    QueryError
+        If a table has none of them.
+    """
+    check_said(restriction)
+    nodes = list(nodes)
+    _check_names(nodes, restriction)
+    for node in nodes:
+        if isinstance(node.maker, OwnMaker):
+            check_restrictions(node.maker.table, restriction)
+        else:
+            refuse_oversights((node.table & restriction).node, f"populate {node.title}")
+
+
+def _check_names(nodes: Iterable[TableNode], restriction: Any) -> None:
+    known = {name: None for node in nodes for name in _names(node)}
+    for name in _named(restriction):
+        if name not in known:
+            raise ConfigurationError(
+                f"no table here has an attribute {name!r} to restrict by; there are "
+                f"{', '.join(known) or 'none'}"
+            )
+
+
+def _names(node: TableNode) -> Iterable[str]:
+    for table in (node.table, *node.table.parents(as_objects=True)):
+        yield from table.heading.names
+    if isinstance(node.maker, OwnMaker):
+        yield from node.maker.key_source.heading.names
+
+
+def _named(restriction: Any) -> Iterator[str]:
+    if isinstance(restriction, dict):
+        yield from map(_attribute, restriction)
+    elif isinstance(restriction, list):
+        for each in restriction:
+            yield from _named(each)
+
+
+def _attribute(name: object) -> str:
+    """Return the attribute in which a name looks, which may be a path in its JSON."""
+    return str(name).partition(".")[0]
+
+
+def fill(
+    step: Step,
+    graph: TableGraph,
+    node: TableNode,
+    keys: list[Key],
+    *,
+    retry_errors: bool,
+    work: Work,
+    existing: OnExisting,
+) -> Progress:
+    """Make keys of a table in a run without partitions; see `populate_table`."""
+    if node.grain is not None:
+        # Marks of partitions that are not registered would not be shown.
+        sync_partitions(step.instance, graph, node.grain)
+    return populate_table(
+        step, graph, node, keys, retry_errors=retry_errors, work=work, existing=existing
+    )
+
+
+def end_run(
+    context: OpExecutionContext, nodes: Iterable[TableNode], progress: Sequence[Progress]
+) -> None:
+    """Have a run say what it was about, and fail where keys have failed.
+
+    Raises
+    ------
+    dagster.Failure
+        See `raise_if_failed`.
+    """
+    keys = sum(each.done for each in progress)
+    context.instance.add_run_tags(context.run_id, run_tags(nodes, keys))
+    raise_if_failed(*progress)
+
+
+def _populate(
+    step: Step, config: Mapping[str, Any], graph: TableGraph, node: TableNode, work: Work
+) -> Progress:
+    restrictions = [config["restriction"]] if "restriction" in config else []
+    retry_errors = config["retry_errors"] or step.again
+    limit = config.get("limit")
+    there = _there(step.instance, graph, node, config["on_existing"], restrictions)[:limit]
+    left = None if limit is None else limit - len(there)
+    new = node.pending(*restrictions, limit=left, retry_errors=retry_errors) if left != 0 else []
+    existing = OnExisting(config["on_existing"], config["delete_entered"])
+    return fill(
+        step, graph, node, there + new, retry_errors=retry_errors, work=work, existing=existing
+    )
+
+
+def _there(
+    instance: DagsterInstance,
+    graph: TableGraph,
+    node: TableNode,
+    choice: str,
+    restrictions: Sequence[Any],
+) -> list[Key]:
+    """Return the keys that are in a table and are to be made again."""
+    if choice == SKIP:
+        return []
+    if restrictions and isinstance(node.maker, OwnMaker):
+        # By the parents' attributes too, as what is pending.
+        chosen = source(node.maker.table, *restrictions)
+        restrictions = [QueryExpression(node.table.connection, chosen)]
+    if choice == STALE:
+        return Aging(instance, graph, node).stale(*restrictions)
+    return [key for page in node.staleness.pages(*restrictions) for key in page]

@@ -1,0 +1,153 @@
+"""Schedules of the populate and the recompute job, in one line each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dagster import DefaultScheduleStatus, ScheduleDefinition
+
+from dj_dagster.orchestration.jobs import populate_job, recompute_job
+from dj_dagster.orchestration.jobs.populate_job import (
+    check_limit,
+    check_said,
+    chosen_tables,
+    table_names,
+)
+from dj_dagster.orchestration.merge import TABLES, renamable
+from dj_dagster.orchestration.runs.chosen_keys import ALL, TABLES_TAG
+from dj_dagster.orchestration.tables.table_graph import TableGraph
+
+
+def populate_schedule(
+    cron: str,
+    tables: str | Iterable[str] = ALL,
+    *,
+    restriction: Any = None,
+    limit: int | None = None,
+    retry_errors: bool = False,
+    name: str | None = None,
+    timezone: str | None = None,
+    running: bool = True,
+) -> ScheduleDefinition:
+    """Return a schedule that makes what is pending.
+
+    Parameters
+    ----------
+    cron
+        When: minute, hour, day of the month, month, day of the week.
+    tables
+        Which, as ``"Processed"`` or ``"lab.Processed"``; ``"all"`` for those that `make` fills.
+    restriction, limit, retry_errors
+        See the config of the populate job.
+    name
+        Of the schedule; by default made of the tables' names.
+    timezone
+        That the hours are of, such as ``"Europe/Berlin"``; UTC by default.
+    running
+        Whether it is on from the start.
+
+    Raises
+    ------
+    ConfigurationError
+        When the list of tables, or the restriction, is empty, or the limit is below 1.
+
+    Examples
+    --------
+    >>> populate_schedule("0 3 * * *", tables=["lab.Processed"]).name
+    'populate_lab_processed'
+    """
+    config: dict[str, Any] = {"retry_errors": retry_errors}
+    check_limit(limit)
+    if limit is not None:
+        config["limit"] = limit
+    if restriction is not None:
+        check_said(restriction)
+        config["restriction"] = restriction
+    job = populate_job.JOB_NAME, populate_job.OP_NAME
+    return _schedule(job, cron, tables, config, name, timezone, running=running)
+
+
+def recompute_schedule(
+    cron: str,
+    tables: str | Iterable[str] = ALL,
+    *,
+    delete_entered: bool = False,
+    name: str | None = None,
+    timezone: str | None = None,
+    running: bool = True,
+) -> ScheduleDefinition:
+    """Return a schedule that makes again what is stale.
+
+    Parameters
+    ----------
+    delete_entered
+        Whether rows that people entered, and that depend on stale ones, are deleted. Otherwise
+        such keys are left.
+    cron, tables, name, timezone, running
+        See `populate_schedule`.
+
+    Raises
+    ------
+    ConfigurationError
+        When the list of tables is empty.
+
+    Examples
+    --------
+    >>> recompute_schedule("0 3 * * 6").name
+    'recompute_all'
+    """
+    job = recompute_job.JOB_NAME, recompute_job.OP_NAME
+    config = {"delete_entered": delete_entered}
+    return _schedule(job, cron, tables, config, name, timezone, running=running)
+
+
+def check_tables(graph: TableGraph, schedules: Iterable[Any]) -> None:
+    """Refuse tables of schedules that are not there, before a night run finds out.
+
+    Raises
+    ------
+    ConfigurationError
+        When a name is that of no table, or of one that `make` does not fill.
+    """
+    for schedule in schedules:
+        if isinstance(schedule, ScheduleDefinition) and TABLES in schedule.metadata:
+            names: Any = schedule.metadata[TABLES].value
+            chosen_tables(graph, names)
+
+
+def _schedule(
+    of: tuple[str, str],
+    cron: str,
+    tables: str | Iterable[str],
+    config: Mapping[str, Any],
+    name: str | None,
+    timezone: str | None,
+    *,
+    running: bool,
+) -> ScheduleDefinition:
+    """Return a schedule of one of our jobs, given with its op, whose name can get an end."""
+    job, op = of
+    names = ALL if tables == ALL else table_names(tables)
+    text = names if isinstance(names, str) else ", ".join(names)
+    return renamable(
+        lambda end: ScheduleDefinition(
+            name=name or _schedule_name(job, names) + end,
+            job_name=job + end,
+            cron_schedule=cron,
+            execution_timezone=timezone,
+            run_config={"ops": {op + end: {"config": {"tables": names, **config}}}},
+            metadata={TABLES: names},
+            tags={TABLES_TAG: text},
+            default_status=(
+                DefaultScheduleStatus.RUNNING if running else DefaultScheduleStatus.STOPPED
+            ),
+        )
+    )
+
+
+def _schedule_name(job: str, tables: str | list[str]) -> str:
+    names = [tables] if isinstance(tables, str) else tables
+    words = [re.sub(r"\W+", "_", table).lower() for table in names]
+    return "_".join([job, *words])

@@ -1,0 +1,221 @@
+"""Several results of `build_definitions` in one code location.
+
+`Definitions.merge`, by which Dagster also joins components, refuses jobs and sensors of one name
+and different resources under one key, and has no place where a library could say how its own are
+joined. So it is wrapped, once, for those that come from here: sensors, jobs and schedules then have
+the names of their schemas at their ends, ``populate_sensor__lab``, and one IO manager serves all
+tables. What comes from elsewhere goes through as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any, TypeVar
+
+from dagster import (
+    AssetKey,
+    Definitions,
+    JobDefinition,
+    ScheduleDefinition,
+    SensorDefinition,
+)
+from dagster._core.definitions.metadata.metadata_value import ObjectMetadataValue
+
+from dj_dagster.errors import ConfigurationError
+from dj_dagster.orchestration.io_manager import TableIOManager
+from dj_dagster.orchestration.runs.chosen_keys import ALL
+from dj_dagster.orchestration.tables.naming import spellings
+from dj_dagster.orchestration.tables.table_graph import TableGraph
+
+T = TypeVar("T")
+
+_FIELDS = (
+    "assets",
+    "schedules",
+    "sensors",
+    "jobs",
+    "resources",
+    "executor",
+    "loggers",
+    "asset_checks",
+    "metadata",
+    "component_tree",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Pipeline:
+    """What one call of `build_definitions` is about.
+
+    Attributes
+    ----------
+    managed
+        Assets that stand for tables and are the user's own, which mark themselves.
+    """
+
+    graph: TableGraph
+    managed: frozenset[AssetKey] = frozenset()
+
+    @property
+    def schemas(self) -> tuple[str, ...]:
+        """The names of its schemas."""
+        return tuple(sorted({node.key.path[0] for node in self.graph.nodes}))
+
+    def has(self, names: Iterable[str]) -> bool:
+        """Return whether `make` fills tables of all these names."""
+        known = {text for node in self.graph.populated for text in spellings(node.name)}
+        return known.issuperset(names)
+
+
+TABLES = "dj/tables"
+"""Metadata of a schedule: the tables that it names."""
+
+ORIGIN = "dj/origin"
+"""Metadata of jobs, sensors and schedules: how they are made; Dagster keeps it in their copies."""
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """How a job, sensor or schedule of ours is made.
+
+    Attributes
+    ----------
+    make
+        Is given what its name ends with.
+    pipeline
+        That it belongs to; a schedule in definitions of the user's own belongs to none.
+    """
+
+    make: Callable[[str], Any]
+    pipeline: Pipeline | None = None
+
+    def made(self, end: str, metadata: Mapping[str, Any] | None = None) -> Any:
+        """Return it with an end of its name, and with the metadata that another copy has got."""
+        new = self.make(end)
+        marked = {**new.metadata, **(metadata or {}), ORIGIN: ObjectMetadataValue(self)}
+        if isinstance(new, JobDefinition):
+            return new.with_metadata(marked)
+        return new.with_attributes(metadata=marked)
+
+
+def renamable(make: Callable[[str], T]) -> T:
+    """Return what `make` returns for no end of its name, so that it can get one.
+
+    That is a job, a sensor, or a schedule.
+    """
+    return Origin(make).made("")
+
+
+def belonging(pipeline: Pipeline, things: Iterable[Any]) -> list[Any]:
+    """Return jobs, sensors or schedules, those of ours as ones of a pipeline."""
+    return [
+        replace(origin, pipeline=pipeline).made("", thing.metadata)
+        if (origin := _origin(thing)) is not None
+        else thing
+        for thing in things
+    ]
+
+
+def _origin(thing: Any) -> Origin | None:
+    if not isinstance(thing, JobDefinition | SensorDefinition | ScheduleDefinition):
+        return None
+    mark = thing.metadata.get(ORIGIN)
+    found = mark.instance if isinstance(mark, ObjectMetadataValue) else None
+    return found if isinstance(found, Origin) else None
+
+
+def pipelines_of(sensors: Iterable[Any]) -> dict[Pipeline, Any]:
+    """Return the pipelines of those sensors that come from here, with the sensor of each."""
+    return {pipeline: each for each in sensors if (pipeline := _pipeline(each)) is not None}
+
+
+def _pipeline(thing: Any) -> Pipeline | None:
+    origin = _origin(thing)
+    return origin.pipeline if origin is not None else None
+
+
+def ends(pipelines: Sequence[Pipeline]) -> list[str]:
+    """Return what the names of each of several pipelines end with.
+
+    Pipelines of the same schemas, with other tables each, are told apart by their first table.
+    """
+    of = [pipeline.schemas for pipeline in pipelines]
+    words = [
+        schemas if of.count(schemas) == 1 else [min(n.title for n in pipeline.graph.nodes)]
+        for schemas, pipeline in zip(of, pipelines, strict=True)
+    ]
+    return [f"__{re.sub(r'[^A-Za-z0-9_]+', '_', '_'.join(each))}" for each in words]
+
+
+def told_apart(def_sets: Sequence[Definitions]) -> list[Definitions]:
+    """Return definitions in which nothing of two pipelines has one name, and one IO manager."""
+    things = [thing for each in def_sets for thing in (*(each.jobs or ()), *(each.sensors or ()))]
+    pipelines = list(pipelines_of(things))
+    if len(pipelines) < 2:
+        return list(def_sets)
+    end_of = dict(zip(pipelines, ends(pipelines), strict=True))
+
+    def renamed(thing: Any) -> list[Any]:
+        origin = _origin(thing)
+        if origin is None or (origin.pipeline is None and TABLES not in thing.metadata):
+            return [thing]
+        of = [origin.pipeline] if origin.pipeline is not None else _holding(pipelines, thing)
+        return [origin.made(end_of[pipeline], thing.metadata) for pipeline in of]
+
+    shared = _shared(def_sets)
+    found: list[Definitions] = []
+    for each in def_sets:
+        fields: dict[str, Any] = {name: getattr(each, name) for name in _FIELDS}
+        for name in ("jobs", "sensors", "schedules"):
+            fields[name] = [new for thing in fields[name] or () for new in renamed(thing)]
+        fields["resources"] = {
+            key: shared.get(key, value) if isinstance(value, TableIOManager) else value
+            for key, value in (fields["resources"] or {}).items()
+        }
+        found.append(Definitions(**fields))
+    return found
+
+
+def _holding(pipelines: Iterable[Pipeline], schedule: ScheduleDefinition) -> list[Pipeline]:
+    """Return the pipelines in which a schedule is to run its job: those that have its tables.
+
+    Raises
+    ------
+    ConfigurationError
+        When there are none.
+    """
+    names: Any = schedule.metadata[TABLES].value
+    found = [each for each in pipelines if names == ALL or each.has(names)]
+    if not found:
+        raise ConfigurationError(
+            f"The schedule {schedule.name} is for {', '.join(names)}, and none of the pipelines "
+            "that are joined here fills all of these: write a schedule for each."
+        )
+    return found
+
+
+def _shared(def_sets: Iterable[Definitions]) -> dict[str, TableIOManager]:
+    """Return, by key, the IO manager that serves the tables of all that are there."""
+    found: dict[str, dict[TableIOManager, None]] = {}
+    for each in def_sets:
+        for key, value in (each.resources or {}).items():
+            if isinstance(value, TableIOManager):
+                found.setdefault(key, {})[value] = None
+    return {
+        key: TableIOManager.joined(managers) if len(managers) > 1 else next(iter(managers))
+        for key, managers in found.items()
+    }
+
+
+def _wrapped(merge: Callable[..., Definitions]) -> Callable[..., Definitions]:
+    @wraps(merge)
+    def merge_apart(*def_sets: Definitions) -> Definitions:
+        return merge(*told_apart(def_sets))
+
+    return merge_apart
+
+
+Definitions.merge = staticmethod(_wrapped(Definitions.merge))

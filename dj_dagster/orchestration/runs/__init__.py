@@ -1,0 +1,1 @@
+"""Runs: what a step does, and what the event log keeps of it."""

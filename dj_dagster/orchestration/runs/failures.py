@@ -1,0 +1,181 @@
+"""Failed keys whose failure Dagster does not show, and those that it shows without a reason.
+
+A key has failed when its job is in error, whoever tried it. Dagster shows a partition as failed
+when a run was to make it and failed. So the failures of workers outside Dagster, and those of runs
+that are forgotten, are put down to one run a table that has failed and never ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from dagster import (
+    AssetKey,
+    DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
+    MetadataValue,
+    RunsFilter,
+)
+from dagster._core.utils import make_new_run_id
+
+from dj_dagster.orchestration.runs.event_log import Mark, Origin, write_marks
+from dj_dagster.orchestration.runs.run_records import OUTSIDE_TAG
+from dj_dagster.orchestration.runs.shown_marks import MISSING, Shown, shown
+from dj_dagster.orchestration.sensor.changes import Errors
+from dj_dagster.orchestration.tables.keys import Region, Regions, present_in
+from dj_dagster.orchestration.tables.table_node import ERRORS_SHOWN, TableNode
+from dj_dagster.relational.fetching import fetch
+from dj_dagster.workflow.jobs import JobQueue
+
+TRACEBACK = 4000
+"""Characters of a traceback that a key's page has, at most: its end."""
+
+
+def failure_marks(
+    keys: Iterable[AssetKey], partition: str | None, error: str, traceback: str, *, plan: bool
+) -> list[Mark]:
+    """Return the marks of a failed partition of a table and its parts.
+
+    Parameters
+    ----------
+    plan
+        Whether there is a plan to be written too, with which it is shown as failed.
+    """
+    metadata: dict[str, Any] = {"error": MetadataValue.text(error)}
+    if traceback:
+        metadata["traceback"] = MetadataValue.text(traceback[-TRACEBACK:])
+    marks: list[Mark] = []
+    for key in keys:
+        if plan:
+            marks.append(Mark(key, partition, planned=True))
+        marks.append(Mark(key, partition, metadata, note=f"Failed: {error}"))
+    return marks
+
+
+def compare_failures(
+    instance: DagsterInstance,
+    node: TableNode,
+    parts: Collection[AssetKey],
+    partitions: Sequence[str],
+    errors: Errors,
+) -> tuple[int, list[str]]:
+    """Show as failed those partitions, of some, that have errors, and no others.
+
+    Parameters
+    ----------
+    parts
+        The parts of the table, which share what is shown.
+    errors
+        The failed jobs of the table.
+
+    Returns
+    -------
+    tuple
+        The number of marks written, and the partitions that are shown as failed, though their rows
+        are there.
+    """
+    states = shown(instance, node.key, partitions, notes=True)
+    # A part may be shown otherwise than its master, which was marked anew alone.
+    of_parts = [shown(instance, part, partitions) for part in parts]
+    failed, wrongly = dict[str, Shown](), list[str]()
+    for partition in partitions:
+        state = states.get(partition, MISSING)
+        if partition in errors:
+            if state.state != "running" and not (state.state == "failed" and state.noted):
+                failed[partition] = state
+        elif any(s.get(partition, MISSING).state == "failed" for s in (states, *of_parts)):
+            wrongly.append(partition)
+    present = _present(node, wrongly)
+    keys = [node.key, *parts]
+    written = _fail(instance, node, keys, failed, errors) if failed else 0
+    if node.reservable:
+        # Of other tables nobody but their runs says what has failed.
+        written += _clear(instance, keys, [p for p in wrongly if p not in present])
+    return written, [p for p in wrongly if p in present]
+
+
+def _fail(
+    instance: DagsterInstance,
+    node: TableNode,
+    keys: Sequence[AssetKey],
+    failed: Mapping[str, Shown],
+    errors: Errors,
+) -> int:
+    messages = _messages(node, failed, errors)
+    outside, inside = list[Mark](), list[Mark]()
+    for partition, state in failed.items():
+        if partition in messages:
+            plan = state.state != "failed"
+            marks = failure_marks(keys, partition, *messages[partition], plan=plan)
+            (outside if plan else inside).extend(marks)
+    written = write_marks(instance, inside)
+    if outside:
+        written += write_marks(instance, outside, _outside(instance, node, keys))
+    return written
+
+
+def _clear(instance: DagsterInstance, keys: Iterable[AssetKey], partitions: Sequence[str]) -> int:
+    """Show partitions as missing that were shown as failed: a plan of no run takes that back."""
+    if not partitions:
+        return 0
+    written = 0
+    for key in keys:
+        written += write_marks(instance, [Mark(key, p, planned=True) for p in partitions])
+        # What Dagster has once found to have failed stays so in its cache until it is made.
+        instance.event_log_storage.wipe_asset_cached_status(key)
+    return written
+
+
+def _present(node: TableNode, partitions: Sequence[str]) -> set[str]:
+    grain = node.grain
+    if grain is None or not partitions:
+        return set()
+    keys = tuple(grain.decode(partition) for partition in partitions)
+    return set(node.finished(present_in(node, Regions(Region(keys=keys)))))
+
+
+def _messages(
+    node: TableNode, partitions: Iterable[str], errors: Errors
+) -> dict[str, tuple[str, str]]:
+    """Return the error and the traceback of each partition, of those whose jobs are there still."""
+    rows = JobQueue(node.table).rows
+    wanted = {row: p for p in partitions for row in errors[p][:ERRORS_SHOWN]}
+    names = [*rows.key, "error_message", "error_stack"]
+    found: dict[str, list[tuple[dict[str, Any], str, Any]]] = {}
+    for *row, message, stack in fetch.rows(
+        rows.connection, rows.node("error", rows=wanted), names, rows.key
+    ):
+        key = dict(zip(rows.key, row, strict=True))
+        found.setdefault(wanted[tuple(row)], []).append((key, message, stack))
+    return {
+        partition: (
+            _together(jobs, len(errors[partition])) if node.coarse else jobs[0][1],
+            str(jobs[0][2] or ""),
+        )
+        for partition, jobs in found.items()
+    }
+
+
+def _together(jobs: Sequence[tuple[dict[str, Any], str, Any]], failed: int) -> str:
+    texts = "; ".join(f"{key}: {message}" for key, message, _ in jobs)
+    return f"{failed} keys failed: {texts}{', ...' if failed > len(jobs) else ''}"
+
+
+def _outside(instance: DagsterInstance, node: TableNode, keys: Sequence[AssetKey]) -> Origin:
+    """Return the failed run that stands for all that nobody knows the run of."""
+    name = node.key.to_user_string()
+    wanted = RunsFilter(tags={OUTSIDE_TAG: name}, statuses=[DagsterRunStatus.FAILURE])
+    runs = instance.get_runs(wanted, limit=1)
+    if runs:
+        return Origin(runs[0].run_id, runs[0].job_name)
+    run = DagsterRun(
+        job_name=f"failed_outside_of_runs__{'__'.join(node.key.path)}",
+        run_id=make_new_run_id(),
+        status=DagsterRunStatus.FAILURE,
+        tags={OUTSIDE_TAG: name},
+        asset_selection=frozenset(keys),
+    )
+    instance.add_run(run)
+    return Origin(run.run_id, run.job_name)

@@ -1,0 +1,412 @@
+"""A populate run inside a step: keys made, marked as they finish, shown, and failed at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dagster import (
+    AssetExecutionContext,
+    AssetKey,
+    DagsterInstance,
+    DagsterLogManager,
+    Failure,
+    MetadataValue,
+    OpExecutionContext,
+)
+from dagster._core.storage.tags import AUTO_MATERIALIZE_TAG, SENSOR_NAME_TAG
+
+from dj_dagster.errors import DataJointError
+from dj_dagster.orchestration.runs.data_versions import Provenance
+from dj_dagster.orchestration.runs.event_log import Mark, Origin, observe, write_marks
+from dj_dagster.orchestration.runs.failures import failure_marks
+from dj_dagster.orchestration.runs.recompute import OnExisting, made_again
+from dj_dagster.orchestration.runs.run_records import BATCH_TAG, FAILED_TAG, note_process
+from dj_dagster.orchestration.runs.shown_marks import unmarked
+from dj_dagster.orchestration.runs.stale_marks import Aging
+from dj_dagster.orchestration.runs.work import HERE, Work
+from dj_dagster.orchestration.tables.keys import own_table
+from dj_dagster.orchestration.tables.table_graph import TableGraph
+from dj_dagster.orchestration.tables.table_node import TableNode
+from dj_dagster.relational.fetching.preview import first_rows, markdown_table, plain_values
+from dj_dagster.workflow.notes import NoteTaker
+from dj_dagster.workflow.populate import Key, KeyOutcome
+
+ERRORS_SHOWN = 20
+"""Failing keys whose traceback goes into the run's log; all are in the table's jobs."""
+
+ERRORS_LISTED = 500
+"""Failing keys that the failure lists by name, at most."""
+
+ERRORS_NAMED = 20
+"""Failing keys that the error of a step names in its text, at most; the others are counted."""
+
+LONGEST_ERROR = 500
+"""Characters of one key's error in that text, at most."""
+
+PRESENT = "Its rows are there already, and current as far as is known: nothing was made."
+"""What the page of a key says after a run that was to make it."""
+
+UNTRIED = ("missing", "present", "left")
+"""What is not made, and has not failed."""
+
+SKIP_EXISTING = OnExisting()
+
+
+def populate_table(
+    step: Step,
+    graph: TableGraph,
+    node: TableNode,
+    keys: Iterable[dict[str, Any]] | None,
+    *,
+    planned: Collection[str] = (),
+    retry_errors: bool,
+    work: Work = HERE,
+    existing: OnExisting = SKIP_EXISTING,
+) -> Progress:
+    """Make the keys that are pending, and mark each in the event log when it is in the table.
+
+    Parameters
+    ----------
+    graph
+        All tables: the parts of this one are marked with it.
+    keys
+        Keys of the table's grain. None for all that are pending.
+    planned
+        Partitions that Dagster shows as failed if the run fails, unless they are marked in it.
+    retry_errors
+        Whether keys that failed before are tried again.
+    work
+        Whether keys are made here or in other processes.
+    existing
+        What becomes of keys that have their rows already. Those that are left as they are keep
+        their marks; a run that a person started notes on their pages that they are there.
+
+    Raises
+    ------
+    DataJointError
+        When the database cannot be used at all; a failing `make` is no reason to raise.
+    """
+    keys = None if keys is None else list(keys)
+    parts = [part.key for part in graph.parts(node)]
+    progress = Progress(node.title, total=None if keys is None else len(keys))
+    shown = Shown(step, node, progress)
+    step.log.info(f"{node.title}: {'all' if keys is None else len(keys)} keys are to be made")
+    aging = Aging(step.instance, graph, node)
+    provenance = Provenance(step.instance, graph, node, step.origin.run_id)
+    marks = Marks(step, provenance, shown.with_rows)
+    notes = NoteTaker(node.table, node.maker.key_names, node.staleness.code)
+    there, withdrawn = list[str](), list[Mark]()
+    outcomes = made_again(graph, aging, node, keys, existing, retry_errors=retry_errors, work=work)
+    try:
+        for outcome in outcomes:
+            partition = node.grain.encode(outcome.key) if node.grain else None
+            progress.add(partition or node.title, outcome)
+            if outcome.error is not None:
+                _log_error(step, progress, partition, outcome)
+            if outcome.status == "present" and partition is not None:
+                there.append(partition)
+            if outcome.status in UNTRIED and partition in planned:
+                withdrawn += [Mark(key, partition, planned=True) for key in (node.key, *parts)]
+            if own_table(node) is None and outcome.status == "made":
+                # DataJoint has made it, which takes no notes.
+                notes.look([outcome.key])
+                notes.note(outcome.key)
+                notes.write_if_due()
+            if marks.add(_marks(step, node, parts, partition, outcome, planned, shown)):
+                shown.tell()
+    finally:
+        notes.close()
+        # Dagster would show these as failed too if the run fails, although nothing was tried for
+        # them: a later plan of no run takes its plan back. As all plans, before marks.
+        write_marks(step.instance, withdrawn)
+        marks.write()
+    _mark_unmarked(step, graph, node, aging, there)
+    if progress.failed:
+        step.tell_failed(len(progress.failed))
+    step.log.info(str(progress))
+    return progress
+
+
+def _mark_unmarked(
+    step: Step, graph: TableGraph, node: TableNode, aging: Aging, partitions: Sequence[str]
+) -> None:
+    """Mark those rows that were there already and that Dagster does not know of."""
+    for each in (node, *graph.parts(node)):
+        lacking = unmarked(step.instance, each, list(partitions))
+        write_marks(step.instance, aging.marks(each, lacking))
+
+
+def raise_if_failed(*all_progress: Progress) -> None:
+    """Fail the step when keys failed, naming them with their errors.
+
+    Raises
+    ------
+    dagster.Failure
+        Without retries: Dagster's would do the finished keys over again.
+    """
+    failed = [progress for progress in all_progress if progress.failed]
+    if not failed:
+        return
+    errors = {
+        f"{progress.title} {partition}": error
+        for progress in failed
+        for partition, error in progress.failed.items()
+    }
+    named = [f"{key}: {_shortened(error)}" for key, error in list(errors.items())[:ERRORS_NAMED]]
+    if len(errors) > len(named):
+        named.append(f"and {len(errors) - len(named)} more")
+    raise Failure(
+        description=f"{len(errors)} keys failed: {'; '.join(named)}",
+        metadata={
+            "failed": len(errors),
+            "failed_keys": MetadataValue.json(dict(list(errors.items())[:ERRORS_LISTED])),
+            "failed_keys_left_out": max(0, len(errors) - ERRORS_LISTED),
+            "progress": "; ".join(map(str, all_progress)),
+        },
+        allow_retries=False,
+    )
+
+
+def _shortened(error: str) -> str:
+    """Return the beginning of an error that is too long to stand among others."""
+    return error if len(error) <= LONGEST_ERROR else f"{error[:LONGEST_ERROR]}..."
+
+
+def _marks(
+    step: Step,
+    node: TableNode,
+    parts: Collection[AssetKey],
+    partition: str | None,
+    outcome: KeyOutcome,
+    planned: Collection[str],
+    shown: Shown,
+) -> list[Mark]:
+    if outcome.status == "made":
+        metadata = {
+            "rows": outcome.rows,
+            "bytes": outcome.bytes,
+            "seconds_make": round(outcome.seconds, 6),
+        }
+        shown.made(partition, outcome.key)
+        return [Mark(node.key, partition, metadata), *(Mark(part, partition) for part in parts)]
+    if outcome.status == "present" and step.by_person:
+        return [Mark(node.key, partition, note=PRESENT)]
+    if outcome.status == "left":
+        return [Mark(node.key, partition, note=f"Not made again. {outcome.error}")]
+    if outcome.status == "failed":
+        plan = partition is not None and partition not in planned
+        keys, text = (node.key, *parts), outcome.message
+        return failure_marks(keys, partition, text, outcome.traceback, plan=plan)
+    return []
+
+
+def _log_error(step: Step, progress: Progress, partition: str | None, outcome: KeyOutcome) -> None:
+    failed = len(progress.failed)
+    if failed <= ERRORS_SHOWN:
+        step.log.error(f"{progress.title} {partition or ''} failed\n{outcome.traceback}")
+    elif failed == ERRORS_SHOWN + 1:
+        step.log.error("More keys fail; their errors are listed at the end and in the jobs table.")
+
+
+MARKS_AT_ONCE = 1000
+"""Marks that are collected, at most, before they are written."""
+
+SECONDS_BETWEEN_WRITES = 2.0
+"""How long a finished key waits for its mark, at most, in seconds."""
+
+AUTOMATIC = {BATCH_TAG, SENSOR_NAME_TAG, AUTO_MATERIALIZE_TAG}
+"""Tags of runs that a sensor has started."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The Dagster step that makes keys: where its marks and messages go.
+
+    Attributes
+    ----------
+    again
+        Whether its run is another one executed again: what failed in that is to be tried again,
+        although the config, which is the other's, may say no.
+    by_person
+        Whether a person, or a schedule or program of theirs, started it, in contrast to a sensor.
+    """
+
+    instance: DagsterInstance
+    log: DagsterLogManager
+    origin: Origin
+    again: bool = False
+    by_person: bool = False
+
+    @classmethod
+    def of(cls, context: AssetExecutionContext | OpExecutionContext) -> Step:
+        """Return the step that a context is for."""
+        note_process(context.instance, context.run)
+        step_key = context.get_step_execution_context().step.key
+        origin = Origin(context.run.run_id, context.job_name, step_key)
+        again = context.run.parent_run_id is not None
+        by_person = not AUTOMATIC.intersection(context.run.tags)
+        return cls(context.instance, context.log, origin, again, by_person)
+
+    def tell_failed(self, keys: int) -> None:
+        """Add to the number of failed keys in the tags of the run, which other steps have too."""
+        run = self.instance.get_run_by_id(self.origin.run_id)
+        before = int(run.tags.get(FAILED_TAG, "0")) if run is not None else 0
+        self.instance.add_run_tags(self.origin.run_id, {FAILED_TAG: str(before + keys)})
+
+
+class Marks:
+    """Collects the marks of a step and writes them in batches, the first ones soon.
+
+    Parameters
+    ----------
+    completed
+        Gives the marks of a batch what is found out for all of them at once.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        provenance: Provenance | None = None,
+        completed: Callable[[Sequence[Mark]], list[Mark]] = list,
+    ) -> None:
+        self._step = step
+        self._provenance = provenance
+        self._completed = completed
+        self._waiting: list[Mark] = []
+        self._written = time.monotonic()
+
+    def add(self, marks: Iterable[Mark]) -> bool:
+        """Take marks; return whether they, and those waiting, have been written now."""
+        self._waiting.extend(marks)
+        waited = time.monotonic() - self._written
+        due = len(self._waiting) >= MARKS_AT_ONCE or waited >= SECONDS_BETWEEN_WRITES
+        if due:
+            self.write()
+        return due
+
+    def write(self) -> None:
+        """Write all that wait."""
+        waiting, self._waiting = self._completed(self._waiting), []
+        tagged = self._provenance.tagged(waiting) if self._provenance else waiting
+        write_marks(self._step.instance, tagged, self._step.origin)
+        self._written = time.monotonic()
+
+
+SECONDS_BETWEEN_EVENTS = 30.0
+"""How often a step's progress goes into the event log, in seconds."""
+
+PICTURED = 5
+"""Keys of a step whose larger values are read, to be pictured with their marks."""
+
+PREVIEW_ROWS = 3
+
+LINE = 200
+"""Characters of the line that has a key's values, at most."""
+
+
+@dataclass
+class Progress:
+    """What became of the keys of one table.
+
+    Attributes
+    ----------
+    counts
+        Number of keys by status, see `KeyOutcome`.
+    failed
+        ``{partition: error text}`` of the keys whose `make` failed.
+    total
+        How many keys there are, None where that is not known.
+    """
+
+    title: str
+    counts: dict[str, int] = field(default_factory=dict[str, int])
+    failed: dict[str, str] = field(default_factory=dict[str, str])
+    total: int | None = None
+
+    @property
+    def done(self) -> int:
+        """How many keys have been dealt with."""
+        return sum(self.counts.values())
+
+    def add(self, partition: str, outcome: KeyOutcome) -> None:
+        """Count a key."""
+        self.counts[outcome.status] = self.counts.get(outcome.status, 0) + 1
+        if outcome.error is not None:
+            self.failed[partition] = outcome.message
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(self.counts.items()))
+        return f"{self.title}: {counts or 'nothing to make'}"
+
+
+class Shown:
+    """What a step shows of its work beside the marks: progress, and the first rows of each key."""
+
+    def __init__(self, step: Step, node: TableNode, progress: Progress) -> None:
+        self._step, self._node, self._progress = step, node, progress
+        self._began = self._told = time.monotonic()
+        self._pictured = 0
+        self._made: dict[str | None, Key] = {}
+
+    def tell(self) -> None:
+        """Log the progress; on long steps put it into the asset's own events now and then."""
+        self._step.log.info(str(self._progress))
+        now = time.monotonic()
+        if now - self._told < SECONDS_BETWEEN_EVENTS:
+            return
+        self._told = now
+        done, total = self._progress.done, self._progress.total
+        metadata: dict[str, Any] = {"progress": str(self._progress), "done": done}
+        if total:
+            left = (now - self._began) / max(done, 1) * (total - done)
+            metadata |= {"total": total, "seconds_left": round(left)}
+        observe(self._step.instance, self._node.key, metadata, self._step.origin)
+
+    def made(self, partition: str | None, key: Key) -> None:
+        """Note a key whose rows are to be shown."""
+        self._made[partition] = key
+
+    def with_rows(self, marks: Sequence[Mark]) -> list[Mark]:
+        """Return marks, those of keys made since the last time with the first rows of each."""
+        made, self._made = self._made, {}
+        if not made:
+            return list(marks)
+        pictured = dict(list(made.items())[: max(0, PICTURED - self._pictured)])
+        self._pictured += len(pictured)
+        rest = {partition: key for partition, key in made.items() if partition not in pictured}
+        try:
+            found = {**self._rows(pictured, large=True), **self._rows(rest, large=False)}
+        except DataJointError as error:
+            # The keys are made, and are to be marked in any case.
+            self._step.log.warning(f"{self._node.title}: the rows cannot be shown: {error}")
+            return list(marks)
+        return [
+            replace(mark, metadata={**(mark.metadata or {}), **found[mark.partition]})
+            if mark.key == self._node.key and not mark.kind and mark.partition in found
+            else mark
+            for mark in marks
+        ]
+
+    def _rows(
+        self, keys: Mapping[str | None, Key], *, large: bool
+    ) -> dict[str | None, dict[str, Any]]:
+        """Return the metadata that shows the first rows of some keys, by partition."""
+        if not keys:
+            return {}
+        table: Any = self._node.table
+        rows: Any = table & list(keys.values())
+        by, heading = list(next(iter(keys.values()))), rows.heading
+        most = PREVIEW_ROWS * len(keys)
+        found = first_rows(rows.connection, rows.node, by, PREVIEW_ROWS, most, large=large)
+        shown: dict[str | None, dict[str, Any]] = {}
+        for partition, key in keys.items():
+            if first := found.get(tuple(key.values())):
+                text = markdown_table(heading.names, first)
+                shown[partition] = {"preview": MetadataValue.md(text)}
+                # Markdown is behind a click in the UI, a line of text is not.
+                if line := plain_values(heading, first[0], LINE):
+                    shown[partition]["values"] = MetadataValue.text(line)
+        return shown

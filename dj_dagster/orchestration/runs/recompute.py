@@ -1,0 +1,154 @@
+"""Making rows again that are there already: they are deleted with what depends on them first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from dagster import Enum, EnumValue, Field
+
+from dj_dagster.errors import PopulateError
+from dj_dagster.model.names import TableName
+from dj_dagster.orchestration.runs.stale_marks import Aging
+from dj_dagster.orchestration.runs.work import Work, outcomes
+from dj_dagster.orchestration.tables.keys import own_table
+from dj_dagster.orchestration.tables.table_graph import TableGraph
+from dj_dagster.orchestration.tables.table_node import TableNode
+from dj_dagster.workflow.notes import is_entered
+from dj_dagster.workflow.pending import given
+from dj_dagster.workflow.populate import Key, KeyOutcome
+from dj_dagster.workflow.staleness import REMADE_TOGETHER, Remaking, Row
+
+SKIP, STALE, RECOMPUTE = "skip", "stale", "recompute"
+
+_ON_EXISTING = Enum("OnExisting", [EnumValue(SKIP), EnumValue(STALE), EnumValue(RECOMPUTE)])
+
+_SAID = (
+    "What becomes of keys that are there already. stale: those that are stale are deleted, with "
+    "all that depends on them, and made again. recompute: all of them are. skip: none is."
+)
+
+
+def on_existing(default: str) -> Field:
+    """Return the field of a launchpad that says what becomes of keys that are there."""
+    return Field(_ON_EXISTING, default_value=default, description=_SAID)
+
+
+DELETE_ENTERED = Field(
+    bool,
+    default_value=False,
+    description="Whether rows that people entered, and that depend on rows which are made again, "
+    "are deleted. Otherwise such keys are left as they are.",
+)
+
+
+@dataclass(frozen=True)
+class OnExisting:
+    """What becomes of keys that are in their table already.
+
+    Attributes
+    ----------
+    choice
+        ``"skip"``, ``"stale"`` or ``"recompute"``.
+    delete_entered
+        Whether rows below that people entered are deleted too.
+    gone
+        Where to note, by table, the keys that are deleted with those that they depend on.
+    """
+
+    choice: str = SKIP
+    delete_entered: bool = False
+    gone: dict[TableName, list[Key]] | None = None
+
+
+def made_again(
+    graph: TableGraph,
+    aging: Aging,
+    node: TableNode,
+    keys: Sequence[Key] | None,
+    existing: OnExisting,
+    *,
+    retry_errors: bool,
+    work: Work,
+) -> Iterator[KeyOutcome]:
+    """Make keys, those too that are there where they are to be made again.
+
+    Yields
+    ------
+    KeyOutcome
+        One a key; ``left`` for those that rows depend on which people entered, and for those that
+        are in the key source no more: nothing would bring them back.
+    """
+    doomed = _doomed(aging, node, keys, existing)
+    rows = {_partition(node, key) for key in doomed}
+    others = None if keys is None else [key for key in keys if _partition(node, key) not in rows]
+    if others is None or others:
+        yield from outcomes(node, others, retry_errors=retry_errors, work=work)
+    remaking = _remaking(graph, node, existing)
+    for start in range(0, len(doomed), REMADE_TOGETHER):
+        chunk = doomed[start : start + REMADE_TOGETHER]
+        left = _ungiven(node, chunk)
+        left |= remaking.clear([key for key in chunk if tuple(key.values()) not in left])
+        free = [key for key in chunk if tuple(key.values()) not in left]
+        if free:
+            yield from outcomes(node, free, retry_errors=True, work=work)
+        yield from _left(node, left)
+
+
+def _remaking(graph: TableGraph, node: TableNode, existing: OnExisting) -> Remaking:
+    remaking = Remaking(
+        node.table, node.maker.key_names, _Filled(graph), with_entered=existing.delete_entered
+    )
+    if existing.gone is None:
+        return remaking
+    below = {each.name: each.maker.key_names for each in graph.populated}
+    return replace(remaking, below=below, gone=existing.gone)
+
+
+def _doomed(
+    aging: Aging, node: TableNode, keys: Sequence[Key] | None, existing: OnExisting
+) -> list[Key]:
+    """Return the keys of `make` that are there and are to be made again."""
+    if existing.choice == SKIP or keys == []:
+        return []
+    chosen = () if keys is None else (list(keys),)
+    if existing.choice == STALE:
+        return aging.stale(*chosen)
+    return [key for page in node.staleness.pages(*chosen) for key in page]
+
+
+def _ungiven(node: TableNode, keys: Sequence[Key]) -> dict[Row, str]:
+    """Return the keys that `make` would not be given, by their values, each with the reason."""
+    table, names = own_table(node), node.maker.key_names
+    if table is None:
+        every = node.maker.keys()
+        known = {tuple(key[name] for name in names) for key in every}
+    else:
+        known = given(table, list(keys))
+    rows = (tuple(key.values()) for key in keys)
+    return {row: "its key is not in the key source any more" for row in rows if row not in known}
+
+
+def _partition(node: TableNode, key: Key) -> str:
+    return node.grain.encode(key) if node.grain is not None else ""
+
+
+def _left(node: TableNode, left: dict[Row, str]) -> Iterator[KeyOutcome]:
+    names = node.maker.key_names
+    for row, reason in left.items():
+        error = PopulateError(f"It is left as it is: {reason}.")
+        yield KeyOutcome(dict(zip(names, row, strict=True)), "left", error=error)
+
+
+class _Filled:
+    """Tells whether a `make` fills a table: here, or elsewhere by its tier."""
+
+    def __init__(self, graph: TableGraph) -> None:
+        self._filled = {node.name: _root(graph, node).populated for node in graph.nodes}
+
+    def __call__(self, name: TableName) -> bool:
+        return self._filled.get(name, not is_entered(name))
+
+
+def _root(graph: TableGraph, node: TableNode) -> TableNode:
+    return node if node.master is None else graph.by_key[node.master]

@@ -1,0 +1,298 @@
+"""Records of runs: attempts of a batch, keys that runs hold, runs whose process is gone.
+
+A code server reports the end of the run processes that it has started. One that is started anew
+knows nothing of those before it, and Dagster has such a run at work for ever, its keys with it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import Enum, auto
+from functools import cached_property
+from itertools import takewhile
+
+from dagster import (
+    AssetKey,
+    DagsterEventType,
+    DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
+    RunRecord,
+    RunsFilter,
+)
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from dagster._core.storage.tags import RUN_KEY_TAG
+
+from dj_dagster.errors import DataJointError, InvalidValueError
+from dj_dagster.orchestration.runs.chosen_keys import RunChoice
+from dj_dagster.orchestration.tables.table_graph import TableGraph
+from dj_dagster.orchestration.tables.table_node import TableNode
+from dj_dagster.workflow.liveness import is_gone, process_mark
+
+BATCH_TAG = "dj_dagster/batch"
+FAILED_TAG = "dj_dagster/failed"
+"""How many keys have failed, of those that the run has told of."""
+
+PAUSE = 15.0
+"""Seconds after a run that could not start until the next, doubled after each more."""
+
+LONGEST_PAUSE = 600.0
+
+
+class Refusal(Enum):
+    """Why there is no further run of a batch: not any more, or not yet."""
+
+    EXHAUSTED = auto()
+    LATER = auto()
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """The runs that there were of one batch, the newest first.
+
+    A batch of which a run has made keys, and that is pending again, has lost its rows since: what
+    was before that run counts no more.
+    """
+
+    records: Sequence[RunRecord]
+    instance: DagsterInstance
+
+    @classmethod
+    def read(cls, instance: DagsterInstance, digest: str) -> Attempts:
+        """Read the runs of a batch."""
+        return cls(instance.get_run_records(RunsFilter(tags={BATCH_TAG: digest})), instance)
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next run, which none has had: old ones may have been deleted."""
+        return max([len(self.records), *map(_number, self.records)]) + 1
+
+    @property
+    def has_died(self) -> bool:
+        """Whether a run has ended in the middle, without having said why."""
+        return any(r.dagster_run.status is DagsterRunStatus.FAILURE for r in self._silent)
+
+    def refusal(self, limit: int) -> Refusal | None:
+        """Return why there is to be no run now, None if there is.
+
+        Parameters
+        ----------
+        limit
+            How many runs in a row may make nothing of the keys and say nothing. Those that could
+            not even start say nothing of the keys: they are repeated for ever, ever less often.
+        """
+        if any(not record.dagster_run.is_finished for record in self.records):
+            return Refusal.LATER
+        if len(self._silent) >= limit:
+            return Refusal.EXHAUSTED
+        return None if time.time() >= self._due else Refusal.LATER
+
+    @cached_property
+    def _silent(self) -> list[RunRecord]:
+        """The runs since the last progress that have left the keys pending without a word."""
+        # A run that told of failed keys has done its work; their next attempt is no repetition.
+        silent = (record for record in self.records if not _has_told(record))
+        began = (record for record in silent if not _could_not_start(record))
+        return list(takewhile(lambda record: not self._has_made(record), began))
+
+    def _has_made(self, record: RunRecord) -> bool:
+        made = DagsterEventType.ASSET_MATERIALIZATION
+        run_id = record.dagster_run.run_id
+        return bool(self.instance.get_records_for_run(run_id, of_type=made, limit=1).records)
+
+    @property
+    def _due(self) -> float:
+        ended = [r.end_time or 0.0 for r in takewhile(_could_not_start, self.records)]
+        return max(ended) + pause_after(len(ended)) if ended else 0.0
+
+
+def pause_after(failures: int) -> float:
+    """Return the seconds to wait after so many runs that could not start."""
+    return min(LONGEST_PAUSE, PAUSE * 2 ** min(failures - 1, 20))
+
+
+def _number(record: RunRecord) -> int:
+    """Return the number of a run of a batch, from its key."""
+    number = record.dagster_run.tags.get(RUN_KEY_TAG, "").rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
+
+
+def _has_told(record: RunRecord) -> bool:
+    return record.dagster_run.tags.get(FAILED_TAG, "0") != "0"
+
+
+def _could_not_start(record: RunRecord) -> bool:
+    failed = record.dagster_run.status is DagsterRunStatus.FAILURE
+    return failed and record.start_time is None
+
+
+@dataclass
+class HeldKeys:
+    """Partitions by table that unfinished runs are going to make.
+
+    Attributes
+    ----------
+    whole
+        Tables of which a run may make any key.
+    """
+
+    partitions: dict[AssetKey, set[str]] = field(default_factory=dict[AssetKey, set[str]])
+    whole: set[AssetKey] = field(default_factory=set[AssetKey])
+
+    def of(self, key: AssetKey) -> set[str]:
+        """Return the held partitions of a table, without those of `whole`."""
+        return self.partitions.get(key, set())
+
+    def add(self, other: HeldKeys) -> None:
+        """Hold what another run holds too."""
+        for key, partitions in other.partitions.items():
+            self.partitions.setdefault(key, set()).update(partitions)
+        self.whole |= other.whole
+
+
+OUTSIDE_TAG = "dj_dagster/outside"
+"""Of runs that never ran: they stand for what has failed outside of runs."""
+
+INTERVAL = timedelta(seconds=3)
+"""How often failed runs are looked for, which takes a query."""
+
+OVERLAP = timedelta(seconds=10)
+"""How far back failed runs are looked for once more: Dagster's clocks may differ a little."""
+
+
+class RunBook:
+    """The unfinished runs that have been read: what a run holds does not change."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, HeldKeys] = {}
+        self._announcing: set[str] = set()
+        self._failed: dict[str, datetime] = {}
+        self._read: datetime | None = None
+
+    def read(self, instance: DagsterInstance, graph: TableGraph) -> list[HeldKeys]:
+        """Read the queued, starting and running runs; return what those held that have ended.
+
+        Those too that have begun and failed since the last time.
+        """
+        unfinished = RunsFilter(statuses=list(NOT_FINISHED_STATUSES))
+        now = set(instance.get_run_ids(unfinished))
+        new = sorted(now - set(self._runs) | self._announcing)
+        self._announcing.clear()
+        if new:
+            for run in instance.get_runs(RunsFilter(run_ids=new)):
+                self._runs[run.run_id] = held_by(instance, graph, run)
+                # Its partitions are being announced while it is created.
+                if run.status is DagsterRunStatus.NOT_STARTED:
+                    self._announcing.add(run.run_id)
+        unseen = [run for run in self._failures(instance) if run.run_id not in self._runs]
+        ended = [self._runs.pop(run_id) for run_id in set(self._runs) - now]
+        return ended + [held_by(instance, graph, run) for run in unseen]
+
+    def _failures(self, instance: DagsterInstance) -> list[DagsterRun]:
+        """Return the runs that have failed since this was asked before; at first none."""
+        now, before = datetime.now(UTC), self._read
+        if before is not None and now < before + INTERVAL:
+            return []
+        self._read = now
+        if before is None:
+            return []
+        since = before - OVERLAP
+        failed = RunsFilter(statuses=[DagsterRunStatus.FAILURE], updated_after=since)
+        known = {run_id: at for run_id, at in self._failed.items() if at > since - OVERLAP}
+        new = [run for run in instance.get_runs(failed) if run.run_id not in known]
+        self._failed = known | {run.run_id: now for run in new}
+        return [run for run in new if OUTSIDE_TAG not in run.tags]
+
+    def held(self) -> HeldKeys:
+        """Return what all of them hold."""
+        held = HeldKeys()
+        for run in self._runs.values():
+            held.add(run)
+        return held
+
+
+def held_by(instance: DagsterInstance, graph: TableGraph, run: DagsterRun) -> HeldKeys:
+    """Return what a run is going to make; a whole table where that is not known (yet)."""
+    held, choice = HeldKeys(), RunChoice(instance, run)
+    for node in _nodes(run, graph):
+        covered: Sequence[str] = ()
+        named: Sequence[str] | None = None
+        # The run may be about to announce them; else its step is going to fail by this.
+        with suppress(DataJointError):
+            covered = choice.covered(node)
+            named = choice.configured(node)
+        # Those that it does not make are announced all the same, and its end is theirs too.
+        if found := {p for p in (*covered, *(named or ())) if _is_key(node, p)}:
+            held.partitions[node.key] = found
+        if named is None:
+            held.whole.add(node.key)
+    return held
+
+
+def _is_key(node: TableNode, partition: str) -> bool:
+    """Whether a partition, which a person may have written, stands for a key of the table."""
+    try:
+        return node.grain is not None and bool(node.grain.decode(partition))
+    except InvalidValueError:
+        return False
+
+
+def _nodes(run: DagsterRun, graph: TableGraph) -> Iterable[TableNode]:
+    selected = run.asset_selection or ()
+    return [graph.by_key[key] for key in selected if key in graph.by_key]
+
+
+PROCESS_TAG = "dj_dagster/process"
+"""The id of the run and which process it is: a run that is executed again begins with all tags of
+the one that it repeats, whose process may be gone."""
+
+AT_WORK = (DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING)
+
+
+def note_process(instance: DagsterInstance, run: DagsterRun) -> None:
+    """Note with a run which process it is, so that its end can be seen.
+
+    What the tags of a run that is executed again tell of the one before is taken back.
+    """
+    again = run.parent_run_id is not None
+    # The step knows the tags as they were when its process began.
+    now = (instance.get_run_by_id(run.run_id) if again else None) or run
+    if _process(now) is not None:
+        return
+    mark = _mark(instance, run)
+    if again or mark:
+        told = {FAILED_TAG: "0"} if FAILED_TAG in now.tags else {}
+        instance.add_run_tags(run.run_id, {PROCESS_TAG: f"{run.run_id} {mark}", **told})
+
+
+def _mark(instance: DagsterInstance, run: DagsterRun) -> str:
+    events = instance.all_logs(run.run_id, of_type=DagsterEventType.ENGINE_EVENT)
+    logged = (event.get_dagster_event().engine_event_data.metadata for event in events)
+    told = {str(metadata["pid"].value) for metadata in logged if "pid" in metadata}
+    # A step may have a process of its own; the run's is the one that Dagster has told of.
+    own = (process for process in (os.getppid(), os.getpid()) if str(process) in told)
+    return next(map(process_mark, own), "")
+
+
+def _process(run: DagsterRun) -> str | None:
+    """Return the mark of a run's process, None before there is one of this run."""
+    run_id, _, mark = run.tags.get(PROCESS_TAG, "").partition(" ")
+    return mark if run_id == run.run_id else None
+
+
+def end_lost_runs(instance: DagsterInstance) -> None:
+    """Have the runs fail that are at work by Dagster's books, and whose process is gone."""
+    for run in instance.get_runs(RunsFilter(statuses=list(AT_WORK))):
+        if not is_gone(_process(run) or ""):
+            continue
+        # It may have ended well since it was read.
+        now = instance.get_run_by_id(run.run_id)
+        if now is not None and now.status in AT_WORK:
+            instance.report_run_failed(
+                now, "The process of this run is gone: it ended, or was killed, without a word."
+            )

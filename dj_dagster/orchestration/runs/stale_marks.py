@@ -1,0 +1,462 @@
+"""Stale rows as Dagster shows them: by the marks of rows, and by the check `current`.
+
+The notes that `populate` keeps with the rows decide, whoever ran it; see `workflow.notes`. Where
+there is none, the code version in the last mark does. Dagster finds by itself that a mark has
+another code version than the asset. It is told of an input that has changed by a mark more, that
+names an input which the asset does not have.
+
+Dagster shows a single partition as stale and never says so of an asset that has partitions. So the
+sensor counts them once the code of a table has changed, or rows that it refers to, and reports the
+check: the asset then has a warning in the graph and on its page, until its rows are made again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckKey,
+    AssetCheckSeverity,
+    AssetKey,
+    DagsterInstance,
+)
+from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_TAG,
+    get_input_data_version_tag,
+    get_input_event_pointer_tag,
+)
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+)
+
+from dj_dagster.orchestration.runs.data_versions import Provenance, data_versions, last_marks
+from dj_dagster.orchestration.runs.event_log import Mark
+from dj_dagster.orchestration.tables.keys import key_pages, present_pages
+from dj_dagster.orchestration.tables.table_graph import TableGraph
+from dj_dagster.orchestration.tables.table_node import TableNode
+from dj_dagster.workflow.notes import Note
+from dj_dagster.workflow.populate import Key
+from dj_dagster.workflow.staleness import STALE, Age
+
+CHANGED = "/changed"
+"""Ends the data version of a mark that tells of a changed input."""
+
+CHANGED_INPUT = AssetKey("a_row_it_refers_to_which_has_changed")
+"""The input that such a mark names: Dagster says `removed dependency on` it."""
+
+WORST: tuple[Age, ...] = ("code", "inputs", "unknown", "current")
+"""What counts for a partition of several keys: the first that one of them is."""
+
+Row = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Aged:
+    """The age of one key or partition, and the note that tells it, None where a mark does."""
+
+    age: Age
+    note: Note | None = None
+
+    @property
+    def stale(self) -> bool:
+        """Whether it is to be made again."""
+        return self.age in STALE
+
+
+UNKNOWN = Aged("unknown")
+
+
+class Aging:
+    """Tells the age of rows of a table that `make` fills, and writes their marks.
+
+    Parameters
+    ----------
+    node
+        The table.
+    """
+
+    def __init__(self, instance: DagsterInstance, graph: TableGraph, node: TableNode) -> None:
+        self._instance = instance
+        self._node = node
+        self._provenance = Provenance(instance, graph, node, "")
+        self._version = graph.versions.get(node.key)
+        self._staleness = node.staleness
+        # By data version, without what ends it: the code version in the same mark.
+        self._codes: dict[str, str | None] = {}
+
+    def of_keys(self, keys: Sequence[Key]) -> dict[Row, Aged]:
+        """Return the ages of keys of `make` that are in the table, by their values."""
+        found = {row: Aged(*each) for row, each in self._staleness.of(keys).items()}
+        unnoted = [key for key in keys if found[tuple(key.values())].note is None]
+        grain = self._node.grain
+        if unnoted and grain is not None and self._version is not None:
+            partitions = {tuple(key.values()): grain.encode(key) for key in unnoted}
+            ages = self._marked_ages(sorted(set(partitions.values())))
+            found |= {row: Aged(ages.get(each, "unknown")) for row, each in partitions.items()}
+        return found
+
+    def of(self, partitions: Sequence[str]) -> dict[str, Aged]:
+        """Return the ages of partitions that have rows."""
+        found: dict[str, Aged] = {}
+        grain = self._node.grain
+        if grain is None or not partitions:
+            return found
+        keys = self.keys_in(partitions)
+        ages = self.of_keys(keys)
+        for key in keys:
+            partition, age = grain.encode(key), ages[tuple(key.values())]
+            found[partition] = min(found.get(partition, age), age, key=_rank)
+        return found
+
+    def keys_in(self, partitions: Iterable[str]) -> list[Key]:
+        """Return the keys of `make` that are in the table in some partitions."""
+        grain = self._node.grain
+        keys = [] if grain is None else [grain.decode(partition) for partition in partitions]
+        if not self._node.coarse:
+            return keys
+        return [key for page in self._staleness.pages(keys) for key in page]
+
+    def pages(self) -> Iterator[list[Key]]:
+        """Yield all keys of `make` that are in the table, so many at a time."""
+        names = self._node.maker.key_names
+        if not names:
+            yield [{}] if len(self._node.table) else []
+            return
+        for page in key_pages(self._node.table, names):
+            yield [dict(zip(names, row, strict=True)) for row in page]
+
+    def stale(self, *restrictions: Any) -> list[Key]:
+        """Return the stale keys among those in the table for which all restrictions hold."""
+        found: list[Key] = []
+        for page in self._staleness.pages(*restrictions):
+            ages = self.of_keys(page)
+            found += [key for key in page if ages[tuple(key.values())].stale]
+        return found
+
+    def marks(self, node: TableNode, partitions: Sequence[str]) -> list[Mark]:
+        """Return first marks of rows that are there.
+
+        Parameters
+        ----------
+        node
+            The table or a part of it, whose rows these are.
+        """
+        ages = self.of(partitions)
+        return self._marks(node, {p: ages.get(p, UNKNOWN) for p in partitions})
+
+    def outdated(self, partitions: Sequence[str]) -> tuple[list[Mark], list[str]]:
+        """Return new marks of those rows whose marks say something else than the notes on them.
+
+        Returns
+        -------
+        tuple
+            The marks, and the partitions on which there are no notes.
+        """
+        ages = self.of(partitions)
+        unnoted = [partition for partition, aged in ages.items() if aged.note is None]
+        noted = {partition: aged for partition, aged in ages.items() if aged.note is not None}
+        versions = data_versions(self._instance, self._node.key, list(noted))
+        codes = self._codes_of(versions)
+        wrong = {
+            partition: aged
+            for partition, aged in noted.items()
+            if partition not in versions
+            or codes.get(partition) != self._code(aged)
+            or versions[partition].endswith(CHANGED) != (aged.age == "inputs")
+        }
+        return self._again(wrong), unnoted
+
+    def _again(self, wrong: Mapping[str, Aged]) -> list[Mark]:
+        found: list[Mark] = []
+        if not wrong:
+            return found
+        new = {mark.partition: mark for mark in self._marks(self._node, wrong)}
+        for record in last_marks(self._instance, self._node.key, wrong):
+            mark, old = new[record.partition_key], record.asset_materialization
+            tags = record.event_log_entry.tags or {}
+            same = (mark.tags or {}).get(CODE_VERSION_TAG) == tags.get(CODE_VERSION_TAG)
+            # What is told of the rows of another make is not true of these.
+            kept = dict(old.metadata) if old is not None and same else {}
+            kept.pop(_STALE, None)
+            found.append(_with(mark, kept))
+        return found
+
+    def _marks(self, node: TableNode, ages: Mapping[str, Aged]) -> list[Mark]:
+        noted = [partition for partition, aged in ages.items() if aged.note is not None]
+        inputs = self._provenance.inputs(noted)
+        found: list[Mark] = []
+        for partition, aged in ages.items():
+            mark = Mark(node.key, partition)
+            if aged.note is not None:
+                mark = self._noted(mark, aged, aged.note, inputs)
+            found.append(mark)
+        return found
+
+    def _noted(
+        self, mark: Mark, aged: Aged, note: Note, inputs: Mapping[AssetKey, Mapping[str, str]]
+    ) -> Mark:
+        changed = aged.age == "inputs"
+        code = self._code(aged)
+        version = f"{code}/{note.inputs.hex[:12]}{CHANGED if changed else ''}"
+        tags = dict(self._provenance.tags(mark, code, version, inputs))
+        if not changed:
+            return Mark(mark.key, mark.partition, tags=tags)
+        tags[get_input_data_version_tag(CHANGED_INPUT)] = "changed"
+        tags[get_input_event_pointer_tag(CHANGED_INPUT)] = "NULL"
+        metadata = {_STALE: "a row that it refers to has changed since it was made"}
+        return Mark(mark.key, mark.partition, metadata, tags=tags)
+
+    def _code(self, aged: Aged) -> str:
+        """Return the code version that a mark should have, in the asset's words."""
+        code = aged.note.code if aged.note is not None else ""
+        return (self._version or code) if code in ("", self._staleness.code) else code
+
+    def _marked_ages(self, partitions: Sequence[str]) -> dict[str, Age]:
+        versions = data_versions(self._instance, self._node.key, partitions)
+        return {
+            partition: "current" if code == self._version else "code"
+            for partition, code in self._codes_of(versions).items()
+            if code is not None
+        }
+
+    def _codes_of(self, versions: Mapping[str, str]) -> dict[str, str | None]:
+        """Return the code versions of the last marks, given with their data versions.
+
+        Dagster finds data versions fast, and rows with the same one are of the same code.
+        """
+        bases = {p: version.removesuffix(CHANGED) for p, version in versions.items()}
+        samples = {base: p for p, base in bases.items() if base not in self._codes}
+        for record in last_marks(self._instance, self._node.key, list(samples.values())):
+            tags = record.event_log_entry.tags or {}
+            base = tags.get(DATA_VERSION_TAG, "").removesuffix(CHANGED)
+            self._codes[base] = tags.get(CODE_VERSION_TAG)
+        return {partition: self._codes.get(base) for partition, base in bases.items()}
+
+
+def outdated_pages(
+    instance: DagsterInstance, graph: TableGraph, node: TableNode
+) -> Iterator[tuple[list[Mark], list[str]]]:
+    """Yield what `Aging.outdated` returns for the rows of a whole table, page by page."""
+    aging = Aging(instance, graph, node)
+    for page in present_pages(node):
+        yield aging.outdated(page)
+
+
+_STALE = "stale"
+
+
+def _with(mark: Mark, metadata: Mapping[str, object]) -> Mark:
+    together = {**metadata, **(mark.metadata or {})}
+    return Mark(mark.key, mark.partition, together, tags=mark.tags)
+
+
+def _rank(aged: Aged) -> int:
+    return WORST.index(aged.age)
+
+
+CURRENT = "current"
+"""Name of the check."""
+
+SECONDS = 1.0
+"""How long a tick counts, about; the tables that are left have to wait for the next one."""
+
+PAUSE = 5.0
+"""Seconds after which stale tables are looked at again, at least."""
+
+SHARE = 20
+"""How much longer than counting took it is not done again."""
+
+CHUNK = 10_000
+"""Keys that are looked at together."""
+
+
+@dataclass(frozen=True)
+class Ages:
+    """How many keys of a table are as they would be made now.
+
+    Attributes
+    ----------
+    version
+        Of `make` as it is now.
+    current, stale
+        Keys that it made, and keys that other code has made, or from rows that have changed since.
+    changed
+        Of the stale ones, those from such rows.
+    unknown
+        Keys of which it is not known: DataJoint itself has made them, or a worker that was killed.
+    first
+        A stale partition.
+    """
+
+    version: str
+    current: int = 0
+    stale: int = 0
+    changed: int = 0
+    unknown: int = 0
+    first: str = ""
+
+    @property
+    def metadata(self) -> dict[str, int | float | str]:
+        """What the check shows."""
+        counts = {"stale": self.stale, "current": self.current, "unknown": self.unknown}
+        changed = {"changed_inputs": self.changed} if self.changed else {}
+        first = {"first_stale": self.first} if self.first else {}
+        return {**counts, **changed, **first, "code_version": self.version}
+
+    def __add__(self, found: Sequence[tuple[Key, Aged]]) -> Ages:
+        """Count some more keys."""
+        counts = Counter(aged.age for _, aged in found)
+        return replace(
+            self,
+            current=self.current + counts["current"],
+            stale=self.stale + counts["code"] + counts["inputs"],
+            changed=self.changed + counts["inputs"],
+            unknown=self.unknown + counts["unknown"],
+        )
+
+
+def ages(instance: DagsterInstance, graph: TableGraph, node: TableNode) -> Iterator[Ages]:
+    """Count the keys of a table by their age, page by page: the last has them all."""
+    counted = Ages(graph.versions.get(node.key) or "")
+    yield counted
+    aging = Aging(instance, graph, node)
+    for keys in aging.pages():
+        for start in range(0, len(keys), CHUNK):
+            chunk = keys[start : start + CHUNK]
+            found = aging.of_keys(chunk)
+            counted += [(key, found[tuple(key.values())]) for key in chunk]
+            if not counted.first and (stale := next(_stale(chunk, found), None)) is not None:
+                first = node.grain.encode(stale) if node.grain else node.title
+                counted = replace(counted, first=first)
+            yield counted
+
+
+def _stale(keys: Iterable[Key], ages: Mapping[Row, Aged]) -> Iterator[Key]:
+    return (key for key in keys if ages[tuple(key.values())].stale)
+
+
+class CodeWatch:
+    """Reports which tables have stale rows.
+
+    Parameters
+    ----------
+    nodes
+        The tables, of those in the graph; the version of their code is known.
+    """
+
+    def __init__(self, graph: TableGraph, nodes: Iterable[TableNode]) -> None:
+        self._graph = graph
+        self._nodes = {node.key: node for node in nodes}
+        self._begun = False
+        self._due: set[AssetKey] = set()
+        # The tables with stale rows, and the last mark that was there when they were counted.
+        self._behind: dict[AssetKey, int | None] = {}
+        self._counting: _Counting | None = None
+        self._looks_again = 0.0
+
+    def recount(self) -> None:
+        """Count the tables with stale rows once more: some may have been deleted."""
+        self._due.update(self._behind)
+
+    def look_again(self, node: TableNode) -> None:
+        """Count a table in which the age of rows has changed."""
+        if node.key in self._nodes:
+            self._due.add(node.key)
+
+    def report(self, instance: DagsterInstance) -> None:
+        """Count the tables whose code or rows have changed since they were reported; report them.
+
+        What takes long is left to the next time.
+        """
+        began = time.monotonic()
+        if not self._begun:
+            # A table that make has not filled has nothing to report.
+            self._due |= self._unreported(instance) & _last_marks(instance, self._nodes).keys()
+            self._begun = True
+        elif self._behind and began > self._looks_again:
+            marks = _last_marks(instance, self._behind)
+            self._due.update(key for key, mark in marks.items() if mark != self._behind[key])
+        if not self._due:
+            return
+        failed: dict[AssetKey, Exception] = {}
+        while self._due - failed.keys() and time.monotonic() < began + SECONDS:
+            key = min(self._due - failed.keys(), key=lambda each: tuple(each.path))
+            key = self._counting.key if self._counting is not None else key
+            try:
+                self._go_on(instance, key)
+            except Exception as error:
+                # Those that can be read are not to wait for one that cannot.
+                failed[key] = error
+        ended = time.monotonic()
+        self._looks_again = ended + max(PAUSE, SHARE * (ended - began))
+        for error in failed.values():
+            raise error
+
+    def _unreported(self, instance: DagsterInstance) -> set[AssetKey]:
+        checks = [AssetCheckKey(key, CURRENT) for key in self._nodes]
+        storage = instance.event_log_storage
+        found = storage.get_latest_asset_check_execution_by_key(checks)
+        reported = {check.asset_key for check in checks if self._is_so(found.get(check))}
+        return set(self._nodes) - reported
+
+    def _is_so(self, record: AssetCheckExecutionRecord | None) -> bool:
+        """Whether the last word on a table is that all rows are of the code as it is now."""
+        if record is None or record.status is not AssetCheckExecutionRecordStatus.SUCCEEDED:
+            return False
+        evaluation = record.evaluation
+        version = evaluation.metadata.get("code_version") if evaluation else None
+        return version is not None and version.value == self._version(record.key.asset_key)
+
+    def _version(self, key: AssetKey) -> str:
+        return self._graph.versions.get(key) or ""
+
+    def _go_on(self, instance: DagsterInstance, key: AssetKey) -> None:
+        """Count a page of a table; report it if it was the last."""
+        if self._counting is None:
+            mark = _last_marks(instance, [key]).get(key)
+            self._counting = _Counting(key, mark, ages(instance, self._graph, self._nodes[key]))
+        counting, self._counting = self._counting, None
+        found = next(counting.pages, None)
+        if found is not None:
+            self._counting = replace(counting, found=found)
+            return
+        self._report(instance, counting)
+        self._due.discard(counting.key)
+
+    def _report(self, instance: DagsterInstance, counted: _Counting) -> None:
+        found, key = counted.found or Ages(self._version(counted.key)), counted.key
+        evaluation = AssetCheckEvaluation(
+            asset_key=key,
+            check_name=CURRENT,
+            passed=not found.stale,
+            severity=AssetCheckSeverity.WARN,
+            metadata=found.metadata,
+        )
+        instance.report_runless_asset_event(evaluation)
+        self._behind.pop(key, None)
+        if found.stale:
+            self._behind[key] = counted.mark
+
+
+@dataclass(frozen=True)
+class _Counting:
+    """A table that is being counted, the last mark it had before, and what was found so far."""
+
+    key: AssetKey
+    mark: int | None
+    pages: Iterator[Ages]
+    found: Ages | None = None
+
+
+def _last_marks(instance: DagsterInstance, keys: Iterable[AssetKey]) -> dict[AssetKey, int]:
+    """Return the number of the last mark of each table that has any."""
+    entries = [record.asset_entry for record in instance.get_asset_records(list(keys))]
+    marks = {entry.asset_key: entry.last_materialization_storage_id for entry in entries}
+    return {key: mark for key, mark in marks.items() if mark is not None}

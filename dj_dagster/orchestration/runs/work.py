@@ -1,0 +1,124 @@
+"""How the keys of a table are made inside a step: here, or in processes of their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dj_dagster.errors import ConfigurationError, PopulateError
+from dj_dagster.orchestration.tables.table_node import OwnMaker, TableNode
+from dj_dagster.workflow.attempt import KeyOutcome
+from dj_dagster.workflow.jobs import JobQueue
+from dj_dagster.workflow.make import Makes
+from dj_dagster.workflow.pending import Key
+from dj_dagster.workflow.populate import Making, chosen
+from dj_dagster.workflow.workers import Crew, CrewWorker
+
+
+@dataclass(frozen=True)
+class Work:
+    """How a step makes keys.
+
+    Attributes
+    ----------
+    processes
+        Worker processes of a run, for a `make` that keeps a core busy.
+    timeout
+        Seconds that a `make` may take; it is killed then, and its key fails. It needs a process of
+        its own for that, as do `isolate` and more than one process.
+    isolate
+        Whether a `make` that ends its process fails its key alone instead of the whole run.
+    """
+
+    processes: int = 1
+    timeout: float | None = None
+    isolate: bool = False
+
+    def __post_init__(self) -> None:
+        if self.processes < 1:
+            raise ConfigurationError(f"Work(processes={self.processes}): write 1 or more")
+        if self.timeout is not None and self.timeout <= 0:
+            raise ConfigurationError(f"Work(timeout={self.timeout}): write seconds, or None")
+
+    @property
+    def apart(self) -> bool:
+        """Whether keys are made in processes of their own."""
+        return self.processes > 1 or self.timeout is not None or self.isolate
+
+
+HERE = Work()
+"""In the process of the run, one key after another."""
+
+
+def outcomes(
+    node: TableNode, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool, work: Work
+) -> Iterator[KeyOutcome]:
+    """Make keys of a table, all that are pending for None; see `TableNode.outcomes`."""
+    if work.apart and isinstance(node.filler, OwnMaker):
+        node = replace(node, filler=ApartMaker(node.filler.table, work))
+    return node.outcomes(keys, retry_errors=retry_errors)
+
+
+class MakeTimeoutError(PopulateError):
+    """A `make` took longer than it may."""
+
+
+class WorkerDiedError(PopulateError):
+    """The process that made a key ended, by itself or because it was killed."""
+
+
+class ApartMaker(OwnMaker):
+    """Makes the keys of a table of ours in worker processes."""
+
+    def __init__(self, table: Makes, work: Work) -> None:
+        super().__init__(table)
+        self._work = work
+
+    def make(
+        self, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool
+    ) -> Generator[KeyOutcome]:
+        """Make keys as `populate_keys` does."""
+        wanted, making = chosen(
+            self.table, keys, retry_errors=retry_errors, reserve=self.reservable
+        )
+        crew = TimedCrew(self.table, making, wanted, self._work)
+        with closing(crew.outcomes()) as made:
+            yield from made
+
+
+class TimedCrew(Crew):
+    """Worker processes, of which one that takes too long for a key is killed."""
+
+    def __init__(self, table: Makes, making: Making, keys: Iterable[Key], work: Work) -> None:
+        super().__init__(table, making, keys, work.processes, None)
+        self._timeout = work.timeout
+        self._late: set[tuple[Any, ...]] = set()
+
+    def _ready(self) -> list[CrewWorker]:
+        ready = super()._ready()
+        if self._timeout is not None:
+            ready += [w for w in self._workers if w not in ready and self._is_late(w)]
+        return ready
+
+    def _is_late(self, worker: CrewWorker) -> bool:
+        key, since = worker.making(), worker.at.since
+        if key is None or self._timeout is None or time.monotonic() - since < self._timeout:
+            return False
+        self._late.add(tuple(key.values()))
+        worker.process.kill()
+        worker.process.join()
+        return True
+
+    def _failed(self, key: Key, code: int | None) -> KeyOutcome:
+        if tuple(key.values()) in self._late:
+            text = f"make took longer than {self._timeout:g} s and was killed"
+            error: PopulateError = MakeTimeoutError(text)
+        else:
+            error = WorkerDiedError(str(super()._failed(key, code).error))
+        outcome = KeyOutcome(key, "failed", self._timeout or 0.0, error=error)
+        if self._making.reserve:
+            JobQueue(self._table).error(key, outcome.message, str(error))
+        return outcome

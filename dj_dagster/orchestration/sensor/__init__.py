@@ -1,0 +1,1 @@
+"""The populate sensor: its settings, state, and ticks."""

@@ -1,0 +1,537 @@
+"""Changes in the database: which tables, which rows, and which jobs of a queue.
+
+SQLite counts the commits of others for every connection that stays open; that says of the file, not
+of a table, that something was written. What servers tell, `mysql_marks` reads.
+
+Triggers would tell more. They are not used: they need rights that few users of a server have, and
+tables are other people's, whose inserts they would slow down, and whose dumps they would go along
+with.
+
+New rows most often come last, in the order of the key or, in SQLite, of the rows themselves: these
+are found in the time that they take to read. Whether there were other changes shows in digests of
+the rows, over a thousand or so ranges of the key. Numbers of rows and sums of keys would not do:
+two changes can leave both as they were.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection as SAConnection
+
+from dj_dagster.errors import MissingTableError
+from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.names import TableName
+from dj_dagster.orchestration.sensor.limits import Pause, idle_seconds
+from dj_dagster.orchestration.tables.grains import Grain
+from dj_dagster.orchestration.tables.keys import EVERYTHING, Key, Region, own_table, present_among
+from dj_dagster.orchestration.tables.table_graph import TableGraph
+from dj_dagster.orchestration.tables.table_node import TableNode
+from dj_dagster.relational.algebra.nodes import Node, all_rows
+from dj_dagster.relational.backends.mysql_server import SETTLED
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.fetching.decode import RowDecoder
+from dj_dagster.relational.sql.lowered import beyond
+from dj_dagster.relational.sql.lowering import Lowering
+from dj_dagster.workflow.job_rows import queue_name
+from dj_dagster.workflow.jobs import JobQueue
+from dj_dagster.workflow.pending import RANGES, Ranges, digested, extent, is_integer, whole
+
+
+class ChangeMarks:
+    """Watches the tables of one database for commits of any client.
+
+    Parameters
+    ----------
+    names
+        The tables; one that does not exist yet has changed when it is there.
+    """
+
+    def __init__(self, connection: Connection, names: Collection[TableName]) -> None:
+        self._connection = connection
+        self._names = frozenset(names)
+        self._file = _FileMark(connection) if connection.backend.name == "sqlite" else None
+        self._marks: dict[TableName, Any] = {}
+        self._started: datetime | None = None
+
+    def changed(self) -> frozenset[TableName]:
+        """Return the tables that may have changed since this was asked before; at first all.
+
+        Raises
+        ------
+        ConnectionFailedError
+            If the database cannot be reached.
+        """
+        if self._file is not None:
+            return self._names if self._file.changed() else frozenset()
+        schemas = sorted({name.schema for name in self._names})
+        backend = self._connection.backend
+        marks = self._connection.read(lambda session: backend.server_marks(session, schemas))
+        restarted = self._restarted(marks.started)
+        changed = {
+            name
+            for name in self._names
+            if restarted or name not in self._marks or self._marks[name] != marks.tables.get(name)
+        }
+        self._started = marks.started or self._started
+        self._marks = {
+            name: marks.tables.get(name) for name in self._names if name not in marks.unsettled
+        }
+        return frozenset(changed)
+
+    def _restarted(self, started: datetime | None) -> bool:
+        """Whether the server has started since the last time: it has forgotten what was written."""
+        if started is None:
+            return False
+        return self._started is None or abs(started - self._started) > SETTLED
+
+
+class _FileMark:
+    """Whether anyone else has committed to a SQLite file."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        path = connection.engine.url.database
+        # A database in memory has no other connection that could tell.
+        in_memory = isinstance(connection.engine.pool, sa.SingletonThreadPool)
+        self._path = Path(path) if path and not in_memory else None
+        self._session: SAConnection | None = None
+        self._seen: tuple[int, ...] | None = None
+
+    def changed(self) -> bool:
+        if self._path is None:
+            return True
+        file = self._path.stat()
+        if (
+            self._session is None
+            or self._seen is None
+            or self._seen[:2]
+            != (
+                file.st_dev,
+                file.st_ino,
+            )
+        ):
+            self._reopen()
+        session = self._session
+        assert session is not None
+        version = session.exec_driver_sql("PRAGMA data_version").scalar_one()
+        seen, self._seen = self._seen, (file.st_dev, file.st_ino, version)
+        return seen != self._seen
+
+    def _reopen(self) -> None:
+        if self._session is not None:
+            self._session.close()
+        self._session = self._connection.engine.connect()
+        self._seen = None
+
+
+MOST_RANGES = 8 * RANGES
+MERGED = 8
+
+AT_ONCE = 10_000
+"""Rows at the end that are read one by one, at most."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Digests:
+    """What stands for some rows: their number, and digests of their keys and of all values."""
+
+    count: int = 0
+    keys: int = 0
+    values: int = 0
+
+    def __add__(self, other: Digests) -> Digests:
+        return Digests(self.count + other.count, self.keys ^ other.keys, self.values ^ other.values)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where a table is not as it was.
+
+    Attributes
+    ----------
+    keys
+        Whether keys have come or gone; else other values have.
+    """
+
+    region: Region
+    keys: bool
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row: its place in the order of rows, its key as the driver gives it, its digests."""
+
+    place: tuple[Any, ...]
+    key: tuple[Any, ...]
+    digests: Digests
+
+
+class KeyWatch:
+    """Remembers how the rows of a table were.
+
+    Nothing is held but digests: after a restart the table is looked at as a whole.
+
+    Parameters
+    ----------
+    values
+        Whether other values than keys count, but for bytes that the table has itself.
+
+    Attributes
+    ----------
+    seconds
+        What the last comparison took, as far as the machine was not busy with other things.
+    compared
+        When it ended, by `time.monotonic`.
+    """
+
+    def __init__(self, connection: Connection, name: TableName, *, values: bool = True) -> None:
+        self._connection = connection
+        self._name = name
+        self._values = values
+        self._by_row = connection.backend.name == "sqlite"
+        self._last: _Row | None = None
+        self._ranges: Ranges | None = None
+        self._digests: dict[int, Digests] | None = None
+        self._replaced = False
+        self.seconds = 0.0
+        self.compared = 0.0
+
+    @property
+    def rows(self) -> int:
+        """How many rows the table had when it was looked at."""
+        return sum(each.count for each in (self._digests or {}).values())
+
+    def appended(self) -> list[Key] | None:
+        """Return the keys of new rows at the end, None if there are too many to read.
+
+        They need not be all that has changed: see `compare`.
+        """
+        if self._digests is None:
+            return []
+        if self._by_row and self._last is not None and self._read(self._last) != self._last:
+            # Another row may have come where the last one was.
+            return []
+        rows = self._after(self._last)
+        if len(rows) > AT_ONCE:
+            self._replaced = True
+            return None
+        if rows:
+            self._last = rows[-1]
+            self._count(rows)
+        return self._keys(rows)
+
+    def renew(self) -> None:
+        """Have the next comparison begin anew, and find that everything has changed."""
+        self._replaced = True
+
+    def compare(self) -> Difference | None:
+        """Return where rows are others than before and than `appended` told, None if nowhere.
+
+        At first that is everywhere.
+        """
+        began = time.monotonic()
+        first = self._digests is None or self._replaced
+        # The end before the digests: what comes between the two is looked at once more.
+        last = self._read_last()
+        if first:
+            self._ranges = self._choose_ranges()
+        digests = self._read_digests()
+        before, self._digests, self._last = self._digests or {}, digests, last
+        self._replaced = False
+        self.compared = time.monotonic()
+        self.seconds = idle_seconds(self.compared - began, self.rows)
+        if first:
+            return Difference(EVERYTHING, keys=True)
+        none = Digests()
+        changed = {
+            number: old
+            for number in sorted({*before, *digests})
+            if (old := before.get(number, none)) != digests.get(number, none)
+        }
+        new = [digests.get(number, none) for number in changed]
+        region = self._region(list(changed))
+        self._merge()
+        if not changed:
+            return None
+        keys = any(
+            (a.count, a.keys) != (b.count, b.keys)
+            for a, b in zip(changed.values(), new, strict=True)
+        )
+        return Difference(region, keys)
+
+    def _heading(self) -> Heading:
+        stored = self._connection.catalog.find(self._name)
+        if stored is None:
+            raise LookupError(f"The table {self._name} is gone.")
+        return stored.heading
+
+    def _node(self) -> Node:
+        return all_rows(self._name, self._heading())
+
+    def _attributes(self) -> list[Attribute]:
+        heading = self._heading()
+        return [heading[name] for name in heading.primary_key]
+
+    def _lowered(self) -> tuple[Any, list[Any], list[list[tuple[Any, Attribute]]]]:
+        """Return the source, the columns of the key, and the columns of each digest."""
+        node = self._node()
+        heading, names = node.heading, node.heading.primary_key
+        lowered = Lowering(self._connection.backend).lower(node)
+        parts = [digested(lowered.columns, heading, names)]
+        if self._values and len(heading.names) > len(names):
+            parts.append(digested(lowered.columns, heading, heading.names))
+        return lowered.source, [lowered.columns[name] for name in names], parts
+
+    def _rows(
+        self, *, after: _Row | None = None, at: _Row | None = None, last: bool = False
+    ) -> list[_Row]:
+        """Return some rows in their order: those behind one, the one in its place, the last."""
+        backend = self._connection.backend
+        source, keys, parts = self._lowered()
+        if not keys:
+            return []
+        order = [sa.literal_column("_rowid_")] if self._by_row else keys
+        # Text of SQLite's comes as bytes: one that is no UTF-8 would be an error of all rows.
+        values = [backend.undecoded(column) for column in keys]
+        columns = [*order, *values, *(backend.row_digest(part) for part in parts if part)]
+        select = sa.select(*columns).select_from(source)
+        if last:
+            select = select.order_by(*[column.desc() for column in order]).limit(1)
+        else:
+            select = select.order_by(*order).limit(AT_ONCE + 1)
+        if after is not None:
+            select = select.where(beyond(backend.name, order, after.place))
+        if at is not None:
+            select = select.where(order[0] == at.place[0])
+        ends = len(order), len(order) + len(keys)
+        return [
+            _Row(
+                tuple(row[: ends[0]]),
+                backend.legible(row[ends[0] : ends[1]]),
+                Digests(1, *map(int, row[ends[1] :])),
+            )
+            for row in self._connection.rows(select)
+        ]
+
+    def _read_last(self) -> _Row | None:
+        rows = self._rows(last=True)
+        return rows[0] if rows else None
+
+    def _read(self, row: _Row) -> _Row | None:
+        rows = self._rows(at=row)
+        return rows[0] if rows else None
+
+    def _after(self, last: _Row | None) -> list[_Row]:
+        return self._rows(after=last)
+
+    def _keys(self, rows: Sequence[_Row]) -> list[Key]:
+        """Return the keys of rows; one that is no value of its type is left to a look at all."""
+        heading = self._heading()
+        names = heading.primary_key
+        decoder = RowDecoder(self._connection, heading, names)
+        found, errors = decoder.readable([row.key for row in rows])
+        for error in errors:
+            _log.warning("A key is left out: %s", error)
+        return [dict(zip(names, values, strict=True)) for values in found]
+
+    def _choose_ranges(self) -> Ranges | None:
+        attributes = self._attributes()
+        if not attributes or not is_integer(attributes[0]):
+            return None
+        found = extent(self._connection, self._node(), attributes[0].name)
+        return Ranges.over(*(found or (0, 0)))
+
+    def _read_digests(self) -> dict[int, Digests]:
+        source, keys, parts = self._lowered()
+        backend = self._connection.backend
+        number: Any = sa.literal_column("0")
+        if self._ranges is not None:
+            number = self._ranges.number(self._connection, keys[0])
+        columns = [backend.digest_xor(part) for part in parts if part]
+        select = sa.select(number, sa.func.count(), *columns).select_from(source)
+        select = select.group_by(number) if self._ranges is not None else select
+        rows = self._connection.rows(select)
+        found: dict[int, Digests] = {}
+        for row in rows:
+            some = Digests(*(int(value or 0) for value in row[1:]))
+            found[whole(row[0])] = found.get(whole(row[0]), Digests()) + some
+        return found
+
+    def _count(self, rows: Sequence[_Row]) -> None:
+        """Take new rows into the digests, as if they had been among those that were read."""
+        digests = self._digests if self._digests is not None else {}
+        for row in rows:
+            number = self._ranges.number_of(whole(row.key[0])) if self._ranges is not None else 0
+            digests[number] = digests.get(number, Digests()) + row.digests
+
+    def _merge(self) -> None:
+        digests = self._digests or {}
+        if self._ranges is None or len(digests) <= MOST_RANGES:
+            return
+        numbers, self._ranges = Ranges(MERGED), Ranges(MERGED * self._ranges.width)
+        merged: dict[int, Digests] = {}
+        for number, each in digests.items():
+            wider = numbers.number_of(number)
+            merged[wider] = merged.get(wider, Digests()) + each
+        self._digests = merged
+
+    def _region(self, numbers: Sequence[int]) -> Region:
+        if self._ranges is None:
+            return EVERYTHING
+        first = self._attributes()[0].name
+        return Region(name=first, ranges=tuple(map(self._ranges.bounds, numbers)))
+
+
+HELD = ("error", "ignore", "reserved")
+
+Row = tuple[Any, ...]
+
+Errors = Mapping[str, Sequence[Row]]
+"""The failed jobs of a table, by partition."""
+
+
+class JobWatch:
+    """Remembers which keys were held by the queues of some tables."""
+
+    def __init__(self, graph: TableGraph) -> None:
+        self._nodes = {queue_name(node.name): node for node in graph.populated}
+        self._entered = {queue: graph.entered_above(node) for queue, node in self._nodes.items()}
+        # The status of each job, and when it came to that.
+        self._jobs: dict[TableName, dict[Row, tuple[str, Any]]] = {}
+        self._errors: dict[TableName, Errors] = {}
+        self._pauses: dict[TableName, Pause] = defaultdict(Pause)
+        self._incomplete: set[TableName] = set()
+
+    def __contains__(self, name: TableName) -> bool:
+        return name in self._nodes
+
+    def node(self, name: TableName) -> TableNode:
+        """Return the table whose queue has a name."""
+        return self._nodes[name]
+
+    def seen(self, name: TableName) -> bool:
+        """Whether a queue was looked at since all was to be looked at anew."""
+        return name in self._jobs
+
+    def errors(self, node: TableNode) -> Errors:
+        """Return the failed jobs of a table as they were when its queue was looked at."""
+        return self._errors.get(queue_name(node.name), {})
+
+    def complete(self, name: TableName) -> bool:
+        """Whether the last look at a queue has left nothing to a later one."""
+        return name not in self._incomplete
+
+    def failing_below(self, name: TableName) -> list[TableName]:
+        """Return the queues with failed jobs whose keys come, in part, from an entered table."""
+        return [
+            queue
+            for queue, entered in self._entered.items()
+            if self._errors.get(queue) and any(node.name == name for node in entered)
+        ]
+
+    def look(self, name: TableName) -> tuple[Region, set[str]]:
+        """Look at a queue, and end its jobs of keys that are made, and of keys taken back.
+
+        The first are left behind where a worker was killed, or a key was made without the queue.
+        A key that people take back and enter again is a new one, which has not failed.
+
+        Returns
+        -------
+        tuple
+            Where keys are free that the queue held before, and the partitions in which keys have
+            failed, or have no error any more.
+        """
+        node, before = self._nodes[name], self._jobs.get(name, {})
+        queue, pause, began = JobQueue(node.table), self._pauses[name], time.monotonic()
+        own = own_table(node) is not None
+        clean = own and pause.over
+        if clean:
+            queue.end_made()
+        # DataJoint declares the queue of a table of its own when that is first filled.
+        there = own or queue.connection.catalog.find(name) is not None
+        jobs = self._jobs[name] = _held(queue) if there else {}
+        if clean:
+            for row in self._taken_back(name, queue, _failed(jobs)):
+                del jobs[row]
+            pause.after(began, len(jobs))
+        if clean or not own:
+            self._incomplete.discard(name)
+        else:
+            self._incomplete.add(name)
+        failed, failed_before = _failed(jobs), _failed(before)
+        self._errors[name] = _by_partition(node.grain, queue, failed)
+        # The time tells a key that has failed again.
+        turned = {row for row, _ in failed.items() ^ failed_before.items()}
+        freed = (row for row in before if row not in jobs)
+        return _region(queue, freed) if own else EVERYTHING, {
+            *_by_partition(node.grain, queue, turned)
+        }
+
+    def free_dead(self, connection: Connection) -> Iterator[tuple[TableNode, Region]]:
+        """Have the keys made again whose worker died; yield where they are."""
+        for name, jobs in self._jobs.items():
+            node = self._nodes[name]
+            reserved = any(status == "reserved" for status, _ in jobs.values())
+            if own_table(node) is not None and node.table.connection == connection and reserved:
+                # The look at a queue that is gone says so, under its own name.
+                with suppress(MissingTableError):
+                    queue = JobQueue(node.table)
+                    yield node, _region(queue, queue.free_lost())
+
+    def _taken_back(
+        self, name: TableName, queue: JobQueue, failed: Collection[Row]
+    ) -> Collection[Row]:
+        """End the failed jobs of keys that people have taken back, and return them."""
+        gone = queue.vanished() if failed and self._entered[name] else []
+        found: dict[Row, None] = {}
+        for node in self._entered[name] if gone else ():
+            rows = _by_partition(node.grain, queue, gone)
+            for partition in rows.keys() - present_among(node, list(rows)):
+                found.update(dict.fromkeys(row for row in rows[partition] if row in failed))
+        if found:
+            queue.rows.delete(found, ("error",))
+        return found
+
+    def forget(self) -> None:
+        """Look at the queues as if for the first time."""
+        self._jobs.clear()
+
+
+def _region(queue: JobQueue, rows: Iterable[tuple[Any, ...]]) -> Region:
+    names = queue.rows.key
+    return Region(keys=tuple(dict(zip(names, row, strict=True)) for row in rows))
+
+
+def _held(queue: JobQueue) -> dict[Row, tuple[str, Any]]:
+    rows = queue.rows
+    names = [*rows.key, "status", "completed_time"]
+    found = fetch.rows(rows.connection, rows.node(*HELD), names)
+    return {tuple(row[:-2]): (str(row[-2]), row[-1]) for row in found}
+
+
+def _failed(jobs: Mapping[Row, tuple[str, Any]]) -> dict[Row, tuple[str, Any]]:
+    return {row: job for row, job in jobs.items() if job[0] == "error"}
+
+
+def _by_partition(grain: Grain | None, queue: JobQueue, rows: Collection[Row]) -> Errors:
+    """Return rows of a queue by partition, where that is told by the queue's key."""
+    found: dict[str, list[Row]] = {}
+    names = queue.rows.key if rows else []
+    if grain is not None and set(grain.names) <= set(names):
+        for row in rows:
+            partition = grain.encode(dict(zip(names, row, strict=True)))
+            found.setdefault(partition, []).append(row)
+    return found

@@ -1,0 +1,137 @@
+"""The sensor that keeps Dagster true to the tables and starts populate runs for what is pending."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+
+from dagster import (
+    AssetKey,
+    AssetSelection,
+    DagsterInstance,
+    DefaultSensorStatus,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SensorResult,
+    sensor,
+)
+
+from dj_dagster.errors import DataJointError, named_text
+from dj_dagster.orchestration.checks import CheckWatch
+from dj_dagster.orchestration.runs.stale_marks import CodeWatch
+from dj_dagster.orchestration.sensor.requests import Batch
+from dj_dagster.orchestration.sensor.sensor_settings import SensorSettings
+from dj_dagster.orchestration.sensor.state import Watch
+from dj_dagster.orchestration.sensor.tick import Tick, TickResult
+from dj_dagster.orchestration.tables.table_graph import TableGraph
+
+SENSOR_NAME = "populate_sensor"
+
+UNFINISHED = "unfinished"
+"""The cursor of a tick that has left something of what takes long to the next ones."""
+
+
+class Watches:
+    """What is remembered of each Dagster instance; most often there is one."""
+
+    def __init__(
+        self,
+        graph: TableGraph,
+        code: Callable[[], CodeWatch],
+        checks: Callable[[], CheckWatch],
+    ) -> None:
+        self._graph = graph
+        self._code = code
+        self._checks = checks
+        self._watches: dict[str, Watch] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def of(self, instance: DagsterInstance) -> Generator[Watch]:
+        """Give the watch of an instance to one tick at a time; after an error it is forgotten."""
+        with self._lock:
+            name = repr(instance.get_ref()) if instance.is_persistent else ""
+            watch = self._watches.pop(name, None)
+            watch = watch or Watch(self._graph, self._code(), self._checks())
+            yield watch
+            if name:
+                self._watches[name] = watch
+
+
+def populate_sensor(
+    graph: TableGraph,
+    *,
+    managed: Iterable[AssetKey],
+    settings: SensorSettings,
+    code: Callable[[], CodeWatch],
+    checks: Callable[[], CheckWatch],
+    end: str = "",
+) -> SensorDefinition:
+    """Return the sensor of some tables; it is on from the start.
+
+    Parameters
+    ----------
+    managed
+        Assets of the graph that are the user's own, which mark themselves when they run.
+    code
+        Gives what looks for rows of older code, for one instance.
+    checks
+        Gives what evaluates the other checks, for one instance.
+    end
+        Of its name.
+    """
+    own = frozenset(managed)
+    automatic = [node for node in graph.populated if settings.of(node).automatic]
+    targets = [node.key for node in automatic]
+    parts = [part.key for node in automatic for part in graph.parts(node)]
+    watches = Watches(graph, code, checks)
+
+    @sensor(
+        name=SENSOR_NAME + end,
+        asset_selection=AssetSelection.assets(*targets, *parts),
+        minimum_interval_seconds=settings.interval,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Sees new and deleted rows, and starts runs for keys that are pending.",
+    )
+    def evaluate(context: SensorEvaluationContext) -> SensorResult:
+        with watches.of(context.instance) as watch:
+            done = Tick(context.instance, watch, settings, own).evaluate()
+        return _result(context, done)
+
+    return evaluate
+
+
+def goes_on(result: SensorResult) -> bool:
+    """Return whether a tick has left something of what takes long to the next ones."""
+    return result.cursor == UNFINISHED
+
+
+def _result(context: SensorEvaluationContext, done: TickResult) -> SensorResult:
+    if done.errors and not done.requests:
+        raise DataJointError(_errors_text(done))
+    if done.errors:
+        context.log.error(_errors_text(done))
+    for batch in done.exhausted:
+        context.log.warning(_exhausted_text(batch))
+    if done.requests:
+        return SensorResult(run_requests=done.requests)
+    so_far = " so far: the look at whole tables goes on in the next tick" if done.goes_on else ""
+    return SensorResult(
+        skip_reason=f"Nothing is pending{so_far}; {done.changes}.",
+        cursor=UNFINISHED if done.goes_on else "",
+    )
+
+
+def _errors_text(done: TickResult) -> str:
+    return "\n".join(f"{what}: {named_text(error)}" for what, error in done.errors.items())
+
+
+def _exhausted_text(batch: Batch) -> str:
+    tables = ", ".join(node.title for node in batch.nodes)
+    first = batch.partitions[0] if batch.partitions else "its row"
+    return (
+        f"{tables}: {len(batch.partitions) or 1} keys, the first {first}, were run without an "
+        "error and are pending still. A make that inserts nothing for a key leaves it pending: "
+        "let key_source leave such keys out."
+    )

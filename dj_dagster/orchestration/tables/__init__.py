@@ -1,0 +1,1 @@
+"""Tables as Dagster knows them: nodes, grains, partitions."""

@@ -1,0 +1,211 @@
+"""The tables of a code location: those that have classes, and those that a server has."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from dj_dagster.default_connection import conn
+from dj_dagster.errors import ConfigurationError, ConnectionFailedError, MissingTableError
+from dj_dagster.model.names import TableName
+from dj_dagster.orchestration.tables import table_sources
+from dj_dagster.orchestration.tables.naming import asset_key, class_name
+from dj_dagster.orchestration.tables.table_sources import (
+    SchemaLike,
+    SchemaState,
+    TableSource,
+    described,
+    distinct,
+    logger,
+    of_name,
+    of_schema,
+    with_masters,
+)
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.schemas.schema import Schema
+
+States = Mapping[str, SchemaState]
+
+
+def collect(
+    schemas: SchemaLike | Iterable[SchemaLike],
+    *,
+    connection: Connection | None = None,
+    state_path: Path | None = None,
+) -> list[TableSource]:
+    """Return the tables of some schemas.
+
+    Parameters
+    ----------
+    schemas
+        See `build_definitions`. Tables of which a class is given are that class's; patterns add
+        the others.
+    connection
+        Where patterns look for schemas; the default connection if none is given.
+    state_path
+        Where the tables that patterns find are kept, see `state_file.default_path`.
+
+    Raises
+    ------
+    ConfigurationError
+        When a schema is given twice, a pattern fits none, or something else was given.
+    ConnectionFailedError
+        When the database cannot be reached, and was never before.
+    """
+    given: Any = schemas
+    listed: list[SchemaLike] = [given] if _is_single(given) else list(given)
+    patterns = [each for each in listed if isinstance(each, str)]
+    others = [each for each in listed if not isinstance(each, str)]
+    sources = distinct(source for each in others for source in _of(each))
+    if patterns:
+        sources += _of_patterns(patterns, connection or conn(), state_path, sources)
+    return with_masters(_readable(sources))
+
+
+def apart(sources: Sequence[TableSource]) -> list[TableSource]:
+    """Return tables of which no two have one asset key: the last of several, with a warning.
+
+    Names differ in the tier alone where a table was declared anew as of another tier.
+    """
+    last = {asset_key(source.name): source for source in sources}
+    for source in sources:
+        kept = last[asset_key(source.name)]
+        if kept.name != source.name:
+            warnings.warn(
+                f"The tables {source.name} and {kept.name} are both {class_name(kept.name)} in "
+                f"Dagster: {source.name} is left out. Drop the one that is out of use, or give "
+                f"exclude=['{kept.name}'] to see the other.",
+                stacklevel=3,
+            )
+    kept_names = {source.name for source in last.values()}
+    return with_masters(source for source in sources if source.name in kept_names)
+
+
+def _readable(sources: Iterable[TableSource]) -> list[TableSource]:
+    """Leave out the tables that the database does not have, and their parts, with a warning."""
+    found, missing = list[TableSource](), set[TableName]()
+    for source in sources:
+        try:
+            _ = source.table.heading
+        except MissingTableError as error:
+            missing.add(source.name)
+            warnings.warn(f"{class_name(source.name)} is left out: {error}", stacklevel=4)
+        else:
+            found.append(source)
+    return [source for source in found if source.master not in missing]
+
+
+def of_database(connection: Connection, schema: str) -> list[TableSource]:
+    """Return the tables that a schema has in the database now, as tables without a class."""
+    connection.catalog.forget(schema)
+    names = connection.catalog.names(schema)
+    return with_masters(
+        of_name(connection, name, "") for name in names if not name.table.startswith("~")
+    )
+
+
+def _is_single(schemas: Any) -> bool:
+    # Schemas of ours and of DataJoint can be iterated over too, and tables, given by mistake.
+    known = isinstance(schemas, str | Schema | ModuleType | type) or _is_datajoint(schemas)
+    return known or hasattr(schemas, "heading") or not isinstance(schemas, Iterable)
+
+
+def _of(given: Any) -> list[TableSource]:
+    schema = getattr(given, "schema", None) if isinstance(given, ModuleType) else given
+    if isinstance(schema, Schema):
+        return of_schema(schema)
+    if _is_datajoint(schema):
+        return import_module("dj_dagster.orchestration.tables.datajoint_tables").of_schema(schema)
+    raise ConfigurationError(
+        f"{given!r} is no schema: give a dj.Schema, a module that has one called 'schema', or a "
+        "pattern of schema names such as 'lab_*'"
+    )
+
+
+def module_named(name: str) -> ModuleType:
+    """Import a module.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none of that name; what goes wrong inside it is raised as it is.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise ConfigurationError(f"There is no Python module {name!r}: {error}") from None
+
+
+def _is_datajoint(given: Any) -> bool:
+    kinds = {(cls.__module__.split(".")[0], cls.__name__) for cls in type(given).__mro__}
+    return not kinds.isdisjoint((("datajoint", "Schema"), ("datajoint", "_Schema")))
+
+
+def _of_patterns(
+    patterns: Sequence[str],
+    connection: Connection,
+    state_path: Path | None,
+    present: Iterable[TableSource],
+) -> list[TableSource]:
+    path = state_path or table_sources.default_path(connection.url)
+    reading = _Reading(connection, patterns)
+    try:
+        states = reading.read()
+        table_sources.save(path, states)
+    except ConnectionFailedError as error:
+        states = table_sources.load(path)
+        if not states:
+            raise
+        logger.warning("%s Its tables are shown as they were last read.", error)
+        for schema, state in states.items():
+            connection.catalog.load(schema, state.tables)
+    taken = {source.name for source in present}
+    chosen = reading.matching(states)
+    return [
+        of_name(connection, TableName(schema, table), text)
+        for schema in chosen
+        for table, text in states[schema].definitions.items()
+        if TableName(schema, table) not in taken
+    ]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    connection: Connection
+    patterns: Sequence[str]
+
+    def read(self) -> dict[str, SchemaState]:
+        """Read the matching schemas, and those that their tables refer to."""
+        catalog = self.connection.catalog
+        chosen = self.matching(self.connection.schema_names())
+        wanted, states = list(chosen), dict[str, SchemaState]()
+        while wanted:
+            schema = wanted.pop(0)
+            catalog.forget(schema)
+            names = catalog.names(schema)
+            tables = tuple(raw for name in names if (raw := catalog.raw(name)) is not None)
+            shown = [name for name in names if not name.table.startswith("~")]
+            texts = described(self.connection, shown) if schema in chosen else {}
+            states[schema] = SchemaState(tables, {name.table: text for name, text in texts.items()})
+            parents = (key.parent.schema for table in tables for key in table.foreign_keys)
+            wanted += [each for each in dict.fromkeys(parents) if each not in (*states, *wanted)]
+        return states
+
+    def matching(self, names: Iterable[str]) -> list[str]:
+        """Return the names that any pattern fits, in their order."""
+        names = sorted(names)
+        for pattern in self.patterns:
+            # "Everything" is right about a database that is still empty.
+            if pattern != "*" and not any(fnmatchcase(name, pattern) for name in names):
+                raise ConfigurationError(
+                    f"no schema has a name like {pattern!r}; there are {', '.join(names) or 'none'}"
+                )
+        return [name for name in names if any(fnmatchcase(name, p) for p in self.patterns)]

@@ -1,0 +1,225 @@
+"""Tables of DataJoint itself, orchestrated as they are: its own `make`, its own job queues.
+
+The tables are read through a connection of ours to the same server, and filled by DataJoint's own
+`populate`, which reserves each key in the job queue, so that its workers elsewhere go on sharing
+the work. Nothing of the pipeline changes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from importlib import import_module
+from itertools import islice
+from typing import Any
+
+import sqlalchemy as sa
+
+from dj_dagster.model.names import TableName, Tier
+from dj_dagster.objects.stores.stores import Stores
+from dj_dagster.orchestration.tables.table_sources import TableSource, described, of_name
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.table import Table
+from dj_dagster.workflow.jobs import JobQueue
+from dj_dagster.workflow.key_source import blaming
+from dj_dagster.workflow.populate import Key, KeyOutcome
+
+CHUNK = 20
+"""Keys of one call of DataJoint's `populate`: it tells what became of them when all are through."""
+
+HELD = ("reserved", "error", "ignore")
+
+
+def of_schema(schema: Any) -> list[TableSource]:
+    """Return the tables of a schema of DataJoint; those of its declared classes can be filled.
+
+    Parameters
+    ----------
+    schema
+        A ``datajoint.Schema``, activated.
+    """
+    connection = connection_of(schema)
+    present = connection.catalog.names(schema.database)
+    names = [name for name in present if not name.table.startswith("~")]
+    texts, classes = described(connection, names), _classes(schema)
+    return [_source(of_name(connection, name, texts[name]), classes.get(name)) for name in names]
+
+
+def connection_of(schema: Any) -> Connection:
+    """Return a connection of ours to the server that a schema of DataJoint is on."""
+    info = schema.connection.conn_info
+    url = sa.URL.create(
+        "mysql+pymysql",
+        username=info["user"],
+        password=info["passwd"],
+        host=info["host"],
+        port=int(info["port"]),
+    )
+    stores = getattr(getattr(schema.connection, "_config", None), "stores", None) or {}
+    return Connection(url.render_as_string(hide_password=False), stores=Stores(dict(stores)))
+
+
+class DataJointMaker:
+    """Fills a table through DataJoint: see the protocol `Maker`.
+
+    Parameters
+    ----------
+    table
+        An instance of the table's class.
+    ours
+        The same table, read by us.
+    inherited
+        Whether a foreign key is part of the primary key.
+    """
+
+    def __init__(self, table: Any, ours: Table, *, inherited: bool) -> None:
+        self._table = table
+        self._ours = ours
+        self._inherited = inherited
+
+    @property
+    def source(self) -> type:
+        """The class that has `make`."""
+        return type(self._table)
+
+    @property
+    def key_names(self) -> list[str]:
+        """Those of the table's key that the key source has."""
+        with blaming(self._ours):
+            given = self._table.key_source.primary_key
+        return [name for name in self._table.primary_key if name in given]
+
+    @property
+    def reservable(self) -> bool:
+        """Whether DataJoint keeps a job queue for the table."""
+        return self._inherited
+
+    def keys(self) -> list[Key]:
+        """Return the keys of the key source."""
+        return self._table.key_source.keys(order_by="KEY")
+
+    def pending(
+        self, *restrictions: Any, limit: int | None = None, retry_errors: bool = False
+    ) -> list[Key]:
+        """Return the keys of the key source that are not in the table, nor held by a job."""
+        found = (self._restricted(restrictions) - self._table.proj()).keys(order_by="KEY")
+        held = self._held(("reserved", "ignore") if retry_errors else HELD)
+        free = (key for key in found if self._values(key) not in held)
+        return list(islice(free, limit))
+
+    def progress(self) -> tuple[int, int]:
+        """Return how many keys remain to be made, and how many there are in all."""
+        remaining, total = self._table.progress(display=False)
+        return remaining, total
+
+    def failed(self) -> int:
+        """Count the jobs that are in error."""
+        return len(self._jobs.errors) if self._inherited else 0
+
+    def make(
+        self, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool
+    ) -> Iterator[KeyOutcome]:
+        """Make keys by DataJoint's `populate`, a few at a time; cancelling stops between these."""
+        wanted = self.pending(retry_errors=retry_errors) if keys is None else keys
+        named = iter([{name: key[name] for name in self.key_names} for key in wanted])
+        while chunk := list(islice(named, CHUNK)):
+            if retry_errors and self._inherited:
+                (self._jobs.errors & chunk).delete_quick()
+            yield from self._make(chunk)
+
+    def release_dead(self) -> int:
+        """Take back the jobs whose worker ran on this machine and is gone; return how many.
+
+        DataJoint itself leaves them reserved until somebody deletes them.
+        """
+        if not self._inherited:
+            return 0
+        _ = self._table.jobs  # DataJoint declares its queue when it is first asked for
+        return JobQueue(self._ours).release_dead()
+
+    def _make(self, chunk: list[Key]) -> Iterator[KeyOutcome]:
+        present = self._present(chunk)
+        todo = [key for key in chunk if self._values(key) not in present]
+        began = time.perf_counter()
+        errors = self._populate(todo) if todo else {}
+        seconds = (time.perf_counter() - began) / max(len(todo), 1)
+        made = self._present(todo) if todo else set[tuple[Any, ...]]()
+        known = self._keys_of(self._restricted([todo])) if todo else set[tuple[Any, ...]]()
+        for key in chunk:
+            values = self._values(key)
+            if values in present:
+                yield KeyOutcome(key, "present")
+            elif values in made:
+                yield KeyOutcome(key, "made", seconds, rows=1)
+            elif values in errors:
+                error = errors[values]
+                failed = KeyOutcome(key, "failed", seconds, error=error)
+                text = getattr(error, "__notes__", None) or [failed.message]
+                yield replace(failed, traceback="\n".join(text))
+            else:
+                yield KeyOutcome(key, "reserved" if values in known else "missing")
+
+    def _populate(self, keys: list[Key]) -> dict[tuple[Any, ...], BaseException]:
+        result = self._table.populate(
+            keys,
+            reserve_jobs=self._inherited,
+            suppress_errors=True,
+            return_exception_objects=True,
+        )
+        return {self._values(key): error for key, error in result["error_list"]}
+
+    def _restricted(self, restrictions: Iterable[Any]) -> Any:
+        query = self._table.key_source
+        for restriction in restrictions:
+            query = query & restriction
+        return query.proj()
+
+    def _present(self, keys: list[Key]) -> set[tuple[Any, ...]]:
+        return self._keys_of(self._table & keys)
+
+    def _keys_of(self, query: Any) -> set[tuple[Any, ...]]:
+        found: list[Key] = query.keys()
+        return {self._values(key) for key in found}
+
+    def _held(self, statuses: tuple[str, ...]) -> set[tuple[Any, ...]]:
+        if not self._inherited:
+            return set()
+        jobs = self._jobs & [{"status": status} for status in statuses]
+        return {self._values(job) for job in jobs.to_dicts() if set(self.key_names) <= set(job)}
+
+    def _values(self, key: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(key[name] for name in self.key_names)
+
+    @property
+    def _jobs(self) -> Any:
+        return self._table.jobs
+
+
+def _source(source: TableSource, cls: Any) -> TableSource:
+    fills = source.table.tier in (Tier.IMPORTED, Tier.COMPUTED)
+    if cls is None or not fills:
+        return source
+    inherited = any(key.primary for key in source.table.foreign_keys)
+    maker = DataJointMaker(cls(), source.table, inherited=inherited)
+    return TableSource(source.table, source.master, maker, source.definition)
+
+
+def _classes(schema: Any) -> dict[TableName, Any]:
+    """Return the classes of a schema's tables; of several for one table the last declared."""
+    found: dict[TableName, Any] = {}
+    for cls in _subclasses(_user_table()):
+        if cls._connection is schema.connection and cls.database == schema.database:
+            found[TableName(schema.database, cls.table_name)] = cls
+    return found
+
+
+def _user_table() -> type:
+    # An extra: whoever passes a schema of it has it.
+    return import_module("datajoint.user_tables").UserTable
+
+
+def _subclasses(cls: type) -> Iterator[Any]:
+    for child in cls.__subclasses__():
+        yield child
+        yield from _subclasses(child)

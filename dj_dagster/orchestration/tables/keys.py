@@ -1,0 +1,269 @@
+"""Partitions of one table: of its rows, and of the keys that its `make` could be given.
+
+Each page is a query of its own that begins behind the last key of the one before: nothing is held
+open meanwhile, neither a cursor nor a transaction. Rows that come or go behind the page are not
+seen; who needs them looks at what has changed beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from dj_dagster.errors import InvalidValueError
+from dj_dagster.orchestration.tables.grains import Grain
+from dj_dagster.orchestration.tables.table_node import OwnMaker, TableNode
+from dj_dagster.relational.database.sessions import Tuples, fetch_select
+from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.fetching.decode import RowDecoder
+from dj_dagster.relational.sql.lowered import NOT_COMPARABLE, beyond
+from dj_dagster.relational.sql.lowering import Lowering
+from dj_dagster.relational.table import Table
+from dj_dagster.workflow.make import Makes
+from dj_dagster.workflow.pending import source
+
+CHUNK = 20_000
+"""Keys that are spelled as partitions at once."""
+
+
+def own_table(node: TableNode) -> Makes | None:
+    """Return the table if it is one of ours that `make` fills."""
+    return node.filler.table if isinstance(node.filler, OwnMaker) else None
+
+
+def present_pages(node: TableNode) -> Iterator[list[str]]:
+    """Yield the partitions that have rows, so many at a time; one may come twice."""
+    grain = node.grain
+    if grain is not None:
+        for page in key_pages(node.table, grain.names):
+            yield grain.encode_rows(page)
+
+
+def possible_pages(node: TableNode) -> Iterator[list[str]]:
+    """Yield those that `make` could be given before them, whose keys are read at once."""
+    grain = node.grain
+    if grain is None:
+        return
+    if node.filler is not None:
+        rows = _given_rows(node, grain)
+        for start in range(0, len(rows), CHUNK):
+            yield grain.encode_rows(rows[start : start + CHUNK])
+    yield from present_pages(node)
+
+
+def present_in(node: TableNode, regions: Regions) -> list[str]:
+    """Return the partitions that have rows in some regions, which are not the whole table."""
+    if node.grain is None:
+        return []
+    rows = node.table & regions.restrictions()[0]
+    order = node.grain.names
+    return node.grain.encode_rows(fetch.keys(node.table.connection, rows.node, order, order))
+
+
+def possible_in(node: TableNode, regions: Regions) -> list[str]:
+    """Return the partitions of the keys that `make` could be given in some regions.
+
+    Of a table that `make` does not fill, those that have rows.
+    """
+    grain, table = node.grain, own_table(node)
+    if grain is None or table is None:
+        return present_in(node, regions)
+    keys = source(table, *regions.restrictions())
+    return grain.encode_rows(fetch.keys(table.connection, keys, grain.names, grain.names))
+
+
+def present_among(node: TableNode, partitions: Sequence[str]) -> set[str]:
+    """Return those partitions, of some, that have rows."""
+    keys = [] if node.grain is None else _decoded(node.grain, partitions)
+    return set(present_in(node, Regions(Region(keys=tuple(keys))))) if keys else set()
+
+
+def possible_among(node: TableNode, partitions: Sequence[str]) -> set[str]:
+    """Return those partitions, of some, that have rows or that `make` could be given."""
+    grain = node.grain
+    keys = [] if grain is None else _decoded(grain, partitions)
+    if grain is None or not keys:
+        return set()
+    found = present_among(node, partitions)
+    if node.filler is None:
+        return found
+    if own_table(node) is None:
+        return found | set(grain.encode_rows(_given_rows(node, grain))).intersection(partitions)
+    return found | set(possible_in(node, Regions(Region(keys=tuple(keys)))))
+
+
+def _given_rows(node: TableNode, grain: Grain) -> Sequence[Sequence[object]]:
+    table = own_table(node)
+    if table is None:
+        keys = node.maker.keys()
+        return [[key[name] for name in grain.names] for key in keys]
+    return fetch.keys(table.connection, source(table), grain.names, grain.names)
+
+
+def _decoded(grain: Grain, partitions: Sequence[str]) -> list[Key]:
+    found: list[Key] = []
+    for partition in partitions:
+        try:
+            found.append(grain.decode(partition))
+        except InvalidValueError:
+            # A person has added it by hand, and it stands for no key.
+            continue
+    return found
+
+
+Key = dict[str, Any]
+
+MANY = 10_000
+"""Up to this many keys are looked up one by one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Rows of one table.
+
+    Attributes
+    ----------
+    keys
+        The rows' keys.
+    name, ranges
+        Instead of keys, the first attribute of the key and the values that it has, ends included.
+        With neither, the region is the whole table.
+    """
+
+    keys: tuple[Key, ...] | None = None
+    name: str = ""
+    ranges: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is the whole table."""
+        return self.keys is None and not self.ranges
+
+    def restriction(self, names: Mapping[str, str]) -> Any:
+        """Return what restricts a query to the region, where attributes have other names.
+
+        Parameters
+        ----------
+        names
+            ``{name in this table: name in the query}``.
+        """
+        if self.keys is not None:
+            return [{names[n]: v for n, v in key.items() if n in names} for key in self.keys]
+        column = names[self.name]
+        return [f"`{column}` BETWEEN {low} AND {high}" for low, high in self.ranges]
+
+    def renamed(self, names: Mapping[str, str]) -> Region:
+        """Return the region of a table that has these attributes under other names."""
+        if self.keys is not None:
+            return Region(keys=tuple(self.restriction(names)))
+        return Region(name=names[self.name], ranges=self.ranges) if self.ranges else self
+
+
+EVERYTHING = Region()
+
+
+class Regions:
+    """Regions of one table, gathered until they have been dealt with."""
+
+    def __init__(self, *first: Region) -> None:
+        self.each: list[Region] = list(first)
+
+    def __bool__(self) -> bool:
+        return bool(self.each)
+
+    def __len__(self) -> int:
+        return len(self.each)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the whole table is among them."""
+        return any(region.whole for region in self.each)
+
+    def add(self, region: Region) -> None:
+        """Gather one more; of too many keys the whole table is made."""
+        if region.keys is not None and not region.keys:
+            return
+        self.each.append(region)
+        if self.whole or sum(len(item.keys or ()) for item in self.each) > MANY:
+            self.each = [EVERYTHING]
+
+    def restrictions(self) -> list[Any]:
+        """Return the arguments that restrict a query to any of them; none for the whole table."""
+        if self.whole:
+            return []
+        found: list[Any] = []
+        for region in self.each:
+            own = [region.name] if region.ranges else list((region.keys or ({},))[0])
+            found += region.restriction({name: name for name in own})
+        return [found]
+
+
+PAGE = 20_000
+"""Rows of a page, at most."""
+
+Rows = Sequence[Sequence[Any]]
+
+
+def key_pages(table: Table, names: Sequence[str]) -> Iterator[Rows]:
+    """Yield the values of attributes of the key that there are, each once.
+
+    Parameters
+    ----------
+    names
+        Attributes of the primary key. If the key begins with them, in any order, each page is read
+        from its index.
+    """
+    heading, connection = table.heading, table.connection
+    kinds = [heading[name].type for name in names]
+    if any(kind is not None and kind.family in NOT_COMPARABLE for kind in kinds):
+        yield from _whole(table, names)
+        return
+    decoder = RowDecoder(connection, heading, names)
+    order = [names.index(name) for name in heading.primary_key if name in names]
+    last: Sequence[Any] | None = None
+    done = 0
+    while True:
+        try:
+            page = _page(table, names, order, last)
+        except InvalidValueError:
+            # A text is none, and the driver gives no page that it is in.
+            yield from _whole(table, names, [names[position] for position in order], done)
+            return
+        if page:
+            # One that cannot be read is named by the check `readable`.
+            rows = decoder.readable(page)[0]
+            done += len(rows)
+            yield rows
+        if len(page) < PAGE:
+            return
+        last = page[-1]
+
+
+def _whole(
+    table: Table, names: Sequence[str], order: Sequence[str] | None = None, done: int = 0
+) -> Iterator[Rows]:
+    """Yield the same from one query, without the rows that were yielded before."""
+    found = fetch.keys(table.connection, table.node, names, order)
+    rows = list(dict.fromkeys(map(tuple, found)))
+    yield from (rows[start : start + PAGE] for start in range(done, len(rows), PAGE))
+
+
+def _page(
+    table: Table, names: Sequence[str], order: Sequence[int], last: Sequence[Any] | None
+) -> Tuples:
+    """Return the first rows behind the last one, as the driver gives them."""
+    backend = table.connection.backend
+    lowered = Lowering(backend).lower(table.node)
+    columns = [lowered.columns[name] for name in names]
+    ordered = [columns[position] for position in order]
+    select = sa.select(*columns).select_from(lowered.source).where(*lowered.where)
+    if len(names) < len(table.primary_key):
+        select = select.distinct()
+    if last is not None:
+        place = [last[position] for position in order]
+        select = select.where(beyond(backend.name, ordered, place))
+    select = select.order_by(*ordered).limit(PAGE)
+    return table.connection.read(lambda session: fetch_select(session, select))

@@ -1,0 +1,308 @@
+"""The tables to orchestrate, in topological order, and their choice by name, schema and tier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
+from typing import Any
+
+from dagster import AssetCheckKey, AssetKey
+
+from dj_dagster.errors import ConfigurationError
+from dj_dagster.model.heading import Attribute
+from dj_dagster.model.names import TableName, Tier
+from dj_dagster.orchestration.tables.grains import Grain, GrainBook
+from dj_dagster.orchestration.tables.naming import asset_key, class_name, spellings
+from dj_dagster.orchestration.tables.table_node import TableNode
+from dj_dagster.orchestration.tables.table_sources import TableSource, logger
+from dj_dagster.relational.table import Table
+
+Edge = tuple[TableName, TableName]
+
+PartitionBy = Mapping[TableName, Sequence[str]]
+"""By table, the attributes at the beginning of its key that its partitions are told apart by."""
+
+CodeVersions = Mapping[AssetKey, str | None]
+"""By asset, the version of the code that fills it."""
+
+
+@dataclass(frozen=True)
+class TableGraph:
+    """The tables of some schemas; parts follow their masters.
+
+    Attributes
+    ----------
+    blocking
+        Checks that those below wait for: runs that the sensor starts evaluate these alone.
+    versions
+        The code versions of tables, as their assets have them.
+    """
+
+    nodes: tuple[TableNode, ...]
+    blocking: frozenset[AssetCheckKey] = frozenset()
+    versions: CodeVersions = field(default_factory=dict[AssetKey, str | None])
+
+    @cached_property
+    def by_key(self) -> dict[AssetKey, TableNode]:
+        """The tables by asset key."""
+        return {node.key: node for node in self.nodes}
+
+    @property
+    def populated(self) -> list[TableNode]:
+        """The tables that `make` fills, parents first."""
+        return [node for node in self.nodes if node.populated]
+
+    @property
+    def grains(self) -> list[Grain]:
+        """The grains, in the order in which they begin."""
+        return list(dict.fromkeys(node.grain for node in self.nodes if node.grain is not None))
+
+    def parts(self, node: TableNode) -> list[TableNode]:
+        """Return the parts of a table."""
+        return [part for part in self.nodes if part.master == node.key]
+
+    def of_grain(self, grain: Grain) -> list[TableNode]:
+        """Return the tables of a grain, parents first."""
+        return [node for node in self.nodes if node.grain == grain]
+
+    def entered_above(self, node: TableNode) -> list[TableNode]:
+        """Return the tables with partitions, filled by people, that a table depends on."""
+        above, found = set(node.parents), list[TableNode]()
+        for each in reversed(self.nodes):
+            if each.key in above:
+                above.update(each.parents)
+                if each.grain is not None and each.master is None and not each.populated:
+                    found.append(each)
+        return found
+
+    def chain(self, start: Iterable[TableNode]) -> list[TableNode]:
+        """Return the tables that `make` fills once `start` is filled, within its grain, and itself.
+
+        They can be filled for the same keys in one run, parents first.
+        """
+        reached = {node.key: node.grain for node in start}
+        for node in self.nodes:
+            grains = [reached[parent] for parent in node.parents if parent in reached]
+            if node.grain in grains and (node.populated or node.master in reached):
+                reached[node.key] = node.grain
+        return [node for node in self.populated if node.key in reached]
+
+    def populated_named(self, text: str) -> TableNode:
+        """Return the table, filled by `make`, that a person means by `text`.
+
+        Raises
+        ------
+        ConfigurationError
+            When no such table, or more than one, has that name.
+        """
+        return _named(text, self.populated, "names no table that make fills")
+
+    def named(self, text: str) -> TableNode:
+        """Return the table that a person means by `text`.
+
+        Raises
+        ------
+        ConfigurationError
+            When no table, or more than one, has that name.
+        """
+        return _named(text, self.nodes, "names no table")
+
+
+def table_graph(
+    sources: Sequence[TableSource], partition_by: PartitionBy | None = None
+) -> TableGraph:
+    """Put tables in order and find their grains.
+
+    Parameters
+    ----------
+    partition_by
+        Tables whose partitions are to be coarser than their keys.
+
+    Raises
+    ------
+    ConfigurationError
+        When those attributes do not begin a table's key.
+    """
+    found = {source.name: source for source in sources}
+    order, ignored = _topological_order(found)
+    coarser, book = partition_by or {}, GrainBook()
+    grains = {name: book.grain(class_name(name), _key(found, name, coarser)) for name in order}
+    shared = _shared_grains(found, grains)
+    nodes = [
+        _node(found[name], grain if grain in shared else None, ignored)
+        for name, grain in grains.items()
+    ]
+    return TableGraph(tuple(nodes))
+
+
+def _named(text: str, nodes: Sequence[TableNode], none: str) -> TableNode:
+    found = [node for node in nodes if text in spellings(node.name)]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(node.title for node in found or nodes)
+    fault = "names more than one table" if found else none
+    raise ConfigurationError(f"{text!r} {fault}; write one of {names}")
+
+
+def _topological_order(
+    sources: Mapping[TableName, TableSource],
+) -> tuple[list[TableName], set[Edge]]:
+    """Return the tables, parents first, and the foreign keys, each a (parent, child), not heeded.
+
+    These close cycles, which other programs can make.
+    """
+    edges = {
+        (foreign_key.parent, name): foreign_key.primary
+        for name, source in sources.items()
+        for foreign_key in source.table.foreign_keys
+        if foreign_key.parent != name
+    }
+    ignored: set[Edge] = set()
+    while True:
+        # Not DependencyGraph, which would import networkx each time that a code location loads.
+        order = TopologicalSorter[TableName](dict.fromkeys(sources, ()))
+        for parent, child in (edge for edge in edges if edge not in ignored):
+            order.add(child, parent)
+        try:
+            found = [name for name in order.static_order() if name in sources]
+        except CycleError as error:
+            # A list of tables, each the parent of the next, the first being the last as well.
+            cycle: list[TableName] = error.args[1]
+            links = list(pairwise(cycle))
+            left = next((link for link in links if not edges[link]), links[-1])
+            ignored.add(left)
+            logger.warning(
+                "Foreign keys form a cycle, %s: Dagster is not shown that %s refers to %s.",
+                " -> ".join(map(str, cycle)),
+                left[1],
+                left[0],
+            )
+        else:
+            return found, ignored
+
+
+def _key(
+    sources: Mapping[TableName, TableSource], name: TableName, coarser: PartitionBy
+) -> list[Attribute]:
+    """Return the attributes that identify a partition: for `make`, what one call is given."""
+    root = _root(sources, name)
+    names, wanted = root.given_names, list(coarser.get(root.name, ()))
+    if names[: len(wanted)] != wanted:
+        raise ConfigurationError(
+            f"{class_name(root.name)} cannot be partitioned by {', '.join(wanted)}: write the "
+            f"first of {', '.join(names) or 'no attributes'}, in this order"
+        )
+    return [root.table.heading[attribute] for attribute in wanted or names]
+
+
+def _shared_grains(
+    sources: Mapping[TableName, TableSource], found: Mapping[TableName, Grain | None]
+) -> set[Grain | None]:
+    """Leave out the grains that only lookup tables have: their rows are settings, not work."""
+    return {
+        grain
+        for name, grain in found.items()
+        if grain is not None and _root(sources, name).table.tier is not Tier.LOOKUP
+    }
+
+
+def _root(sources: Mapping[TableName, TableSource], name: TableName) -> TableSource:
+    return sources[sources[name].master or name]
+
+
+def _node(source: TableSource, grain: Grain | None, ignored: set[Edge]) -> TableNode:
+    master = asset_key(source.master) if source.master else None
+    parents = [
+        asset_key(foreign_key.parent)
+        for foreign_key in source.table.foreign_keys
+        if (foreign_key.parent, source.name) not in ignored
+    ]
+    ordered = dict.fromkeys(([master] if master else []) + parents)
+    ordered.pop(asset_key(source.name), None)
+    return TableNode(
+        table=source.table,
+        name=source.name,
+        key=asset_key(source.name),
+        tier=source.table.tier,
+        grain=grain,
+        master=master,
+        parents=tuple(ordered),
+        filler=source.maker,
+        definition=source.definition,
+    )
+
+
+Named = str | type[Table] | Table
+Tables = Named | Iterable[Named]
+"""Tables by name or by class."""
+
+TIER = "tier:"
+
+
+def selected(
+    sources: Sequence[TableSource], select: Tables | None, exclude: Tables
+) -> list[TableSource]:
+    """Return the tables that are selected and not excluded; parts go with their masters.
+
+    Parameters
+    ----------
+    select, exclude
+        Names of tables (``"lab.Session"``), of schemas (``"lab"``) and tiers (``"tier:computed"``),
+        with ``*`` for anything: ``"lab.Old*"``; or tables themselves. None selects all tables.
+
+    Raises
+    ------
+    ConfigurationError
+        When a name fits no table, or is not a name.
+    """
+    chosen = {s.name for s in sources} if select is None else _fitting(sources, select)
+    chosen -= _fitting(sources, exclude)
+    return [
+        source
+        for source in sources
+        if source.name in chosen and (source.master is None or source.master in chosen)
+    ]
+
+
+def pattern_of(given: Any, setting: str) -> str:
+    """Return the pattern that a name or a class stands for.
+
+    Raises
+    ------
+    ConfigurationError
+        When it is neither, naming the setting that it was given in.
+    """
+    if isinstance(given, str):
+        return given
+    if isinstance(given, Table) or (isinstance(given, type) and issubclass(given, Table)):
+        table = given if isinstance(given, Table) else given()
+        return str(table.name)
+    raise ConfigurationError(
+        f"{setting} has {given!r}, which is not a table: write its class, or its name as in "
+        "'lab.Session'."
+    )
+
+
+def _fitting(sources: Sequence[TableSource], given: Tables) -> set[object]:
+    single = isinstance(given, str | type | Table)
+    found: set[object] = set()
+    for each in [given] if single else given:
+        pattern = pattern_of(each, "select or exclude")
+        names = {source.name for source in sources if _fits(source, pattern)}
+        if not names:
+            titles = ", ".join(class_name(source.name) for source in sources)
+            raise ConfigurationError(f"{pattern!r} fits no table; there are {titles or 'none'}")
+        # A part belongs to its master.
+        found |= names | {source.name for source in sources if source.master in names}
+    return found
+
+
+def _fits(source: TableSource, pattern: str) -> bool:
+    if pattern.startswith(TIER):
+        return fnmatchcase(source.table.tier.value, pattern.removeprefix(TIER).strip())
+    names = (*spellings(source.name), source.name.schema)
+    return any(fnmatchcase(name, pattern) for name in names)

@@ -1,0 +1,374 @@
+"""A table as Dagster sees it: its asset key, its partitions, and what fills it.
+
+Tables of DataJoint follow it too, see `datajoint_tables`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+from dagster import AssetKey
+
+from dj_dagster.errors import PopulateError
+from dj_dagster.model.names import TableName, Tier
+from dj_dagster.model.types import Family
+from dj_dagster.orchestration.tables.grains import Grain
+from dj_dagster.orchestration.tables.naming import class_name
+from dj_dagster.relational.expression import QueryExpression
+from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.table import Table
+from dj_dagster.relational.values import is_only_found
+from dj_dagster.workflow.jobs import JobQueue
+from dj_dagster.workflow.key_source import blaming, own_key_source
+from dj_dagster.workflow.make import STEPS, Makes, has_own_key_source
+from dj_dagster.workflow.pending import progress
+from dj_dagster.workflow.populate import Key, KeyOutcome, Status, pending_keys, populate_keys
+from dj_dagster.workflow.staleness import Staleness
+
+ERRORS_SHOWN = 5
+"""Failed keys of a partition whose errors are told, at most; all are in the table's jobs."""
+
+_PRECEDENCE: Sequence[Status] = ("failed", "left", "made", "present", "reserved", "missing")
+
+
+def by_partition(
+    outcomes: Iterable[KeyOutcome], grain: Grain, sizes: Mapping[str, int]
+) -> Iterator[KeyOutcome]:
+    """Yield one outcome a partition, as soon as all its keys are through.
+
+    Parameters
+    ----------
+    sizes
+        How many keys are tried of each partition.
+    """
+    waiting: dict[str, list[KeyOutcome]] = {}
+    for outcome in outcomes:
+        partition = grain.encode(outcome.key)
+        waiting.setdefault(partition, []).append(outcome)
+        if len(waiting[partition]) >= sizes.get(partition, 0):
+            yield merged(waiting.pop(partition), grain.names)
+    for rest in waiting.values():
+        yield merged(rest, grain.names)
+
+
+def merged(outcomes: Sequence[KeyOutcome], names: Sequence[str]) -> KeyOutcome:
+    """Return what became of the keys of one partition: failed when one of them has.
+
+    Parameters
+    ----------
+    outcomes
+        Of its keys that were tried, one at least.
+    names
+        The attributes that the partition is named by.
+    """
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    met = {outcome.status for outcome in outcomes}
+    status: Status = next(each for each in _PRECEDENCE if each in met)
+    told = failed[:ERRORS_SHOWN]
+    return KeyOutcome(
+        key={name: outcomes[0].key[name] for name in names},
+        status=status,
+        seconds=sum(outcome.seconds for outcome in outcomes),
+        rows=sum(outcome.rows for outcome in outcomes),
+        bytes=sum(outcome.bytes for outcome in outcomes),
+        error=_error(len(outcomes), failed, told) if failed else None,
+        traceback="\n".join(f"{outcome.key}\n{outcome.traceback}" for outcome in told),
+    )
+
+
+def _error(tried: int, failed: Sequence[KeyOutcome], told: Sequence[KeyOutcome]) -> PopulateError:
+    texts = "; ".join(f"{outcome.key}: {outcome.message}" for outcome in told)
+    more = ", ..." if len(failed) > len(told) else ""
+    return PopulateError(f"{len(failed)} of {tried} keys failed: {texts}{more}")
+
+
+@dataclass(frozen=True)
+class TableNode:
+    """One table as Dagster sees it.
+
+    Attributes
+    ----------
+    grain
+        What a partition of the table is; a part has its master's. None for a table that has one
+        row at most, and for a lookup table whose key no other table shares: these have none.
+    master
+        Asset key of a part's master.
+    parents
+        Asset keys of the tables that the foreign keys refer to, each once; a part's master first.
+    filler
+        What fills the table, None for tables that `make` does not fill, or not here.
+    definition
+        The text that declares the table.
+    """
+
+    table: Table
+    name: TableName
+    key: AssetKey
+    tier: Tier
+    grain: Grain | None = None
+    master: AssetKey | None = None
+    parents: tuple[AssetKey, ...] = ()
+    filler: Maker | None = None
+    definition: str = ""
+
+    @property
+    def populated(self) -> bool:
+        """Whether `make` fills the table here, in contrast to people and other programs."""
+        return self.filler is not None
+
+    @property
+    def maker(self) -> Maker:
+        """What fills the table.
+
+        Raises
+        ------
+        PopulateError
+            When people or other programs enter its rows.
+        """
+        if self.filler is not None:
+            return self.filler
+        raise PopulateError(f"{self.title} is {self.tier.value}: there is nothing to make in it")
+
+    @property
+    def reservable(self) -> bool:
+        """Whether the table has a job queue: its keys are those of other tables."""
+        return self.maker.reservable
+
+    @cached_property
+    def coarse(self) -> bool:
+        """Whether a partition stands for many keys of `make`: it is a prefix of them."""
+        if self.grain is None or self.filler is None:
+            return False
+        return set(self.grain.names) < set(self.filler.key_names)
+
+    @property
+    def staleness(self) -> Staleness:
+        """What tells which of its keys are stale, by the notes on them."""
+        return Staleness(self.table, self.maker.key_names, self.maker.source)
+
+    def pending(
+        self, *restrictions: Any, limit: int | None = None, retry_errors: bool = False
+    ) -> list[Key]:
+        """Return the keys that `make` has still to be given."""
+        return self.maker.pending(*restrictions, limit=limit, retry_errors=retry_errors)
+
+    def outcomes(
+        self, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool
+    ) -> Iterator[KeyOutcome]:
+        """Make the keys that `keys` stand for, all that are pending for None.
+
+        With partitions that are coarser than keys there is one outcome a partition, and `keys` may
+        be keys of either.
+        """
+        grain = self.grain
+        if not self.coarse or grain is None:
+            yield from self.maker.make(keys, retry_errors=retry_errors)
+            return
+        wanted = None if keys is None else [{n: key[n] for n in grain.names} for key in keys]
+        chosen = () if wanted is None else (wanted,)
+        pending = self.pending(*chosen, retry_errors=retry_errors) if wanted != [] else []
+        pending.sort(key=grain.encode)
+        busy = Counter(map(grain.encode, pending))
+        made = self.maker.make(pending, retry_errors=retry_errors)
+        for outcome in by_partition(made, grain, busy):
+            # Keys that failed before are not tried again, and are pending still.
+            whole = outcome.status != "made" or self.finished([grain.encode(outcome.key)])
+            yield outcome if whole else replace(outcome, status="reserved")
+        for key in wanted or ():
+            if grain.encode(key) not in busy:
+                yield KeyOutcome(key, "present" if self.table & key else "missing")
+
+    @property
+    def title(self) -> str:
+        """The table as a user names it: ``"lab.Session.Trial"``."""
+        return class_name(self.name)
+
+    def rows_in(self, partitions: Iterable[str]) -> int:
+        """Return how many rows the table has in some partitions."""
+        return len(self.table & self._decoded(partitions))
+
+    def finished(self, partitions: list[str]) -> list[str]:
+        """Return those partitions, of some that have rows, of which no key is left to be made."""
+        if not self.coarse or self.grain is None or not partitions:
+            return partitions
+        left = self.pending(self._decoded(partitions), retry_errors=True)
+        unfinished = set(self.grain.encode_all(left))
+        return [partition for partition in partitions if partition not in unfinished]
+
+    def partitions(self) -> list[str]:
+        """Return the partitions that have rows in the table, in the order of their keys."""
+        return self._encoded(self.table)
+
+    def _decoded(self, partitions: Iterable[str]) -> list[Key]:
+        grain = self.grain
+        return [] if grain is None else [grain.decode(partition) for partition in partitions]
+
+    def _encoded(self, query: QueryExpression) -> list[str]:
+        if self.grain is None:
+            return []
+        names = self.grain.names
+        return self.grain.encode_rows(fetch.keys(query.connection, query.node, names, names))
+
+
+logger = logging.getLogger(__name__)
+
+_ODD = (Family.DATE, Family.DATETIME, Family.FLOAT)
+
+
+class Maker(Protocol):
+    """Makes the keys of one table, and knows which there are."""
+
+    @property
+    def source(self) -> type:
+        """The class that the user wrote `make` in."""
+        ...
+
+    @property
+    def key_names(self) -> list[str]:
+        """The attributes that a call of `make` is given."""
+        ...
+
+    @property
+    def reservable(self) -> bool:
+        """Whether the table has a job queue: its keys are those of other tables."""
+        ...
+
+    def keys(self) -> list[Key]:
+        """Return all keys that `make` could be given, in their order."""
+        ...
+
+    def pending(
+        self, *restrictions: Any, limit: int | None = None, retry_errors: bool = False
+    ) -> list[Key]:
+        """Return the keys that `make` has still to be given."""
+        ...
+
+    def progress(self) -> tuple[int, int]:
+        """Return how many keys remain to be made, and how many there are in all."""
+        ...
+
+    def failed(self) -> int:
+        """Return how many keys wait in the job queue because they failed."""
+        ...
+
+    def make(
+        self, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool
+    ) -> Iterator[KeyOutcome]:
+        """Make keys one by one, all that are pending for None; a failing one ends nothing."""
+        ...
+
+    def release_dead(self) -> int:
+        """Make keys pending again whose worker is gone; return how many."""
+        ...
+
+
+class OwnMaker:
+    """The maker of a table of ours."""
+
+    def __init__(self, table: Makes) -> None:
+        self._table = table
+
+    @property
+    def source(self) -> type:
+        """The table's class."""
+        return type(self._table)
+
+    @property
+    def table(self) -> Makes:
+        """The table."""
+        return self._table
+
+    @property
+    def key_names(self) -> list[str]:
+        """Those of the table's key that the key source has."""
+        given = self.key_source.primary_key
+        return [name for name in self._table.primary_key if name in given]
+
+    @property
+    def key_source(self) -> QueryExpression:
+        """The query for all keys that `make` could be given."""
+        own = has_own_key_source(self._table)
+        return own_key_source(self._table) if own else self._table.key_source
+
+    @property
+    def reservable(self) -> bool:
+        """Whether a foreign key is part of the primary key."""
+        # Hidden attributes, such as that of a table with one row, are in no job.
+        names = set(self._table.primary_key)
+        return any(key.primary and names & set(key.attributes) for key in self._table.foreign_keys)
+
+    def keys(self) -> list[Key]:
+        """Return the keys of the key source."""
+        with self._blaming():
+            return self.key_source.proj().to_dicts(order_by=self.key_names or None)
+
+    def pending(
+        self, *restrictions: Any, limit: int | None = None, retry_errors: bool = False
+    ) -> list[Key]:
+        """See `pending_keys`."""
+        with self._blaming():
+            found = pending_keys(
+                self._table,
+                *restrictions,
+                limit=limit,
+                retry_errors=retry_errors,
+                ignore_jobs=not self.reservable,
+            )
+        return self._usable(found)
+
+    def progress(self) -> tuple[int, int]:
+        """See `dj_dagster.workflow.pending.progress`."""
+        with self._blaming():
+            return progress(self._table)
+
+    def _usable(self, keys: list[Key]) -> list[Key]:
+        """Leave out the keys that no table can be given, such as zero dates; say so."""
+        heading = self._table.heading
+        kinds = [(name, heading[name].type) for name in self.key_names if keys]
+        looked = [(name, kind.family) for name, kind in kinds if kind and kind.family in _ODD]
+        if not looked:
+            return keys
+        odd = [key for key in keys if any(is_only_found(key[n], family) for n, family in looked)]
+        for key in odd[:1]:
+            logger.warning(
+                "%s: %d keys hold what no table takes and are left out, such as %s; correct them.",
+                self._table.name,
+                len(odd),
+                key,
+            )
+        return [key for key in keys if key not in odd] if odd else keys
+
+    def _blaming(self) -> AbstractContextManager[None]:
+        """Name the key source where a query fails that a user has written."""
+        return blaming(self._table) if has_own_key_source(self._table) else nullcontext()
+
+    def failed(self) -> int:
+        """Count the jobs that are in error."""
+        return len(JobQueue(self._table).errors) if self.reservable else 0
+
+    def make(
+        self, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool
+    ) -> Iterator[KeyOutcome]:
+        """See `populate_keys`."""
+        return populate_keys(self._table, keys, retry_errors=retry_errors, reserve=self.reservable)
+
+    def release_dead(self) -> int:
+        """See `JobQueue.release_dead`."""
+        return JobQueue(self._table).release_dead() if self.reservable else 0
+
+
+def maker_of(table: object) -> Maker | None:
+    """Return what fills a table of ours, None where its class says neither how nor which keys."""
+    if not isinstance(table, Makes):
+        return None
+    written = type(table).__mro__[: type(table).__mro__.index(Makes)]
+    names = {name for cls in written for name in vars(cls)}
+    if names & {"make", "key_source"} or names.issuperset(STEPS):
+        return OwnMaker(table)
+    return None
