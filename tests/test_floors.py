@@ -1,7 +1,7 @@
 """The floors of the house: imports point down only, in no circle, and dagster stays upstairs.
 
-All import statements count, those inside functions and under TYPE_CHECKING too: a name that is
-needed from above usually belongs further down.
+All import statements count, those inside functions and under TYPE_CHECKING too, and modules that
+are loaded by their name: a name that is needed from above usually belongs further down.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ PACKAGE = Path(__file__).parents[1] / "dj_dagster"
 
 # From the ground up; a module that none of these names (or contains) is of the public face.
 FLOORS = (
-    ("model", "definition", "errors", "late", "local_files"),
-    ("objects", "compat", "old_connection"),
+    ("model", "definition", "errors", "lazy", "local_files"),
+    ("objects", "compat.adapters", "compat.connection", "compat.spellings"),
     ("relational",),
     ("workflow",),
     (
         "default_connection",
         "settings",
-        "settings_database",
         "settings_mapping",
         "settings_model",
-        "settings_sources",
-        "settings_stores",
     ),
     ("orchestration",),
 )
 DAGSTER_FROM = len(FLOORS) - 1
+
+DOORS = {"dj_dagster.compat.connection": ("dj_dagster.dependencies",)}
+"""Modules above that one below loads by name: a connection of DataJoint has the graph of tables."""
 
 Imports = Mapping[str, frozenset[str]]
 
 
 def floor_of(module: str) -> int:
     """Return the number of a module's floor, 0 for the ground."""
-    part = module.split(".")[1:2]
-    return next((n for n, names in enumerate(FLOORS) if part and part[0] in names), len(FLOORS))
+    parts = module.split(".")
+    named = {parts[1], ".".join(parts[1:3])} if len(parts) > 1 else set[str]()
+    return next((n for n, names in enumerate(FLOORS) if named & {*names}), len(FLOORS))
 
 
 def imports_of(package: Path) -> Imports:
@@ -97,6 +98,11 @@ def _targets(module: str, path: Path, known: Mapping[str, Path]) -> Iterator[str
                 # `from package import module` imports the module.
                 name = f"{base}.{alias.name}"
                 yield name if name in known else base
+        elif isinstance(node, ast.Constant) and node.value in known:
+            # A module that is imported by its name, when it is needed.
+            name = str(node.value)
+            if "." in name and name not in DOORS.get(module, ()):
+                yield name
 
 
 def _base(module: str, path: Path, node: ast.ImportFrom) -> str:

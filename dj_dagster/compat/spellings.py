@@ -5,7 +5,7 @@ what the old call meant. `dj_dagster.compat.modules` lets packages that say ``im
 them too.
 
 What has no spelling of its own, such as that ``aggr`` left out the rows that nothing matches, is
-kept where the connection's `era` is that of 0.14: see `dj_dagster.compat.modules.replace_datajoint`.
+kept where the connection's `era` is that of 0.14: see `replace_datajoint`.
 """
 
 from __future__ import annotations

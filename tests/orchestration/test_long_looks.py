@@ -29,12 +29,12 @@ TABLES = ("session", "raw_data", "processed", "processed/peak", "filtered")
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of a few keys, so that a small lab has many, and no pauses between them."""
-    monkeypatch.setattr(f"{MODULE}.key_pages.PAGE", 3)
-    monkeypatch.setattr(f"{MODULE}.node_keys.CHUNK", 3)
-    monkeypatch.setattr(f"{MODULE}.registered.CHUNK", 3)
-    monkeypatch.setattr(f"{MODULE}.registered.LISTED", 3)
-    monkeypatch.setattr(f"{MODULE}.upkeep.MARKS", 2)
-    monkeypatch.setattr(f"{MODULE}.pauses.SHARE", 0)
+    monkeypatch.setattr(f"{MODULE}.tables.keys.PAGE", 3)
+    monkeypatch.setattr(f"{MODULE}.tables.keys.CHUNK", 3)
+    monkeypatch.setattr(f"{MODULE}.tables.partitions.CHUNK", 3)
+    monkeypatch.setattr(f"{MODULE}.tables.partitions.LISTED", 3)
+    monkeypatch.setattr(f"{MODULE}.sensor.upkeep.MARKS", 2)
+    monkeypatch.setattr(f"{MODULE}.sensor.limits.SHARE", 0)
 
 
 def goes_on(result: dg.SensorResult) -> bool:

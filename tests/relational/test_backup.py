@@ -443,7 +443,7 @@ def test_an_interrupted_restore_can_be_repeated(
     name = "dj_dagster.relational.backends.{}._load_views"
     if fresh.backend.name == "sqlite":
         name = "dj_dagster.relational.backends.{}._opened"
-    name = name.format("sqlite_dump" if fresh.backend.name == "sqlite" else "mysql_dump")
+    name = name.format("sqlite" if fresh.backend.name == "sqlite" else "mysql_dump")
     with monkeypatch.context() as patch:
         patch.setattr(name, interrupted)
         with pytest.raises(KeyboardInterrupt):
