@@ -17,12 +17,15 @@ from dagster import (
     SensorResult,
     build_sensor_context,
 )
-from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.execution.api import create_execution_plan, execute_run
-from dagster._core.snap import snapshot_from_execution_plan
-from dagster._core.storage.tags import RUN_KEY_TAG
 
 from dj_dagster.errors import PopulateError
+from dj_dagster.orchestration._dagster import (
+    RUN_KEY_TAG,
+    InMemoryJob,
+    create_execution_plan,
+    execute_run,
+    snapshot_from_execution_plan,
+)
 from dj_dagster.orchestration.merge import pipelines_of
 from dj_dagster.orchestration.sensor.sensor import goes_on
 

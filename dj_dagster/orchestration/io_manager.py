@@ -15,8 +15,8 @@ from dagster import (
     IOManager,
     OutputContext,
     SpecificPartitionsPartitionMapping,
+    partition_loading_context,
 )
-from dagster._core.definitions.partitions.context import partition_loading_context
 
 from dj_dagster.default_connection import conn
 from dj_dagster.errors import ConfigurationError, InvalidValueError

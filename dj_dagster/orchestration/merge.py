@@ -22,9 +22,9 @@ from dagster import (
     ScheduleDefinition,
     SensorDefinition,
 )
-from dagster._core.definitions.metadata.metadata_value import ObjectMetadataValue
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.orchestration._dagster import ObjectMetadataValue
 from dj_dagster.orchestration.io_manager import TableIOManager
 from dj_dagster.orchestration.runs.chosen_keys import ALL
 from dj_dagster.orchestration.tables.naming import spellings

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dagster import DagsterInstance, Definitions, RepositoryDefinition
-from dagster._core.definitions.reconstruct import repository_def_from_target_def
-from dagster._core.instance.ref import InstanceRef
-from dagster._core.workspace.autodiscovery import loadable_targets_from_python_module
 
 from dj_dagster.errors import ConfigurationError, PopulateError, named_text
+from dj_dagster.orchestration._dagster import (
+    InstanceRef,
+    loadable_targets_from_python_module,
+    repository_def_from_target_def,
+)
 from dj_dagster.orchestration.merge import Pipeline, pipelines_of
 from dj_dagster.orchestration.runs.event_log import write_marks
 from dj_dagster.orchestration.runs.shown_marks import mark_row_count, mark_single, unmarked_pages

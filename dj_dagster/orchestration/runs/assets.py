@@ -19,9 +19,9 @@ from dagster import (
     SpecificPartitionsPartitionMapping,
     multi_asset,
 )
-from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.orchestration._dagster import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dj_dagster.orchestration.runs.chosen_keys import RunChoice
 from dj_dagster.orchestration.runs.event_log import Mark, write_marks
 from dj_dagster.orchestration.runs.populate_step import Step, populate_table, raise_if_failed

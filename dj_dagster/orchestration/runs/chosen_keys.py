@@ -13,15 +13,15 @@ from functools import cached_property
 from typing import Any
 
 from dagster import AssetKey, DagsterEventType, DagsterInstance, DagsterRun
-from dagster._core.definitions.partitions.subset import DefaultPartitionsSubset
-from dagster._core.storage.tags import (
+
+from dj_dagster.errors import ConfigurationError, PopulateError
+from dj_dagster.orchestration._dagster import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
     BACKFILL_ID_TAG,
     PARTITION_NAME_TAG,
+    DefaultPartitionsSubset,
 )
-
-from dj_dagster.errors import ConfigurationError, PopulateError
 from dj_dagster.orchestration.tables.naming import op_name
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode

@@ -13,7 +13,8 @@ from dataclasses import replace
 from functools import cached_property
 
 from dagster import AssetKey, AssetRecordsFilter, DagsterEventType, DagsterInstance, EventLogRecord
-from dagster._core.definitions.data_version import (
+
+from dj_dagster.orchestration._dagster import (
     CODE_VERSION_TAG,
     DATA_VERSION_TAG,
     DEFAULT_DATA_VERSION,
@@ -22,7 +23,6 @@ from dagster._core.definitions.data_version import (
     get_input_data_version_tag,
     get_input_event_pointer_tag,
 )
-
 from dj_dagster.orchestration.runs.event_log import Mark
 from dj_dagster.orchestration.tables.grains import Grain
 from dj_dagster.orchestration.tables.table_graph import CodeVersions, TableGraph

@@ -1,17 +1,11 @@
-"""Writing marks (materialised, planned, notes) into Dagster's event log, many at a time.
-
-Dagster logs an event in one transaction each, 50 to 200 a second in SQLite; a mark per key and
-table would then cost more than the work itself. Here all marks of a batch go to the storage
-together: by the storage's own batch write where it has one (PostgreSQL), by one transaction in a
-file for SQLite, which Dagster itself never batches.
-"""
+"""Marks of partitions in Dagster's event log: materialised, planned, or with a note."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -23,16 +17,17 @@ from dagster import (
     DagsterEvent,
     DagsterEventType,
     DagsterInstance,
+    EventLogEntry,
 )
-from dagster._core.events import (
+
+from dj_dagster.orchestration._dagster import (
+    RUNLESS_JOB_NAME,
+    RUNLESS_RUN_ID,
     AssetMaterializationPlannedData,
     AssetObservationData,
     StepMaterializationData,
 )
-from dagster._core.events.log import EventLogEntry
-from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
-from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dj_dagster.orchestration.runs.event_batches import store_events
 
 MADE, PLANNED, NOTED = range(3)
 """Kinds of marks."""
@@ -133,7 +128,7 @@ def write_marks(instance: DagsterInstance, marks: Iterable[Mark], origin: Origin
         times = _CLOCK.times(key, [mark.time for mark in alike])
         timed = sorted(zip(alike, times, strict=True), key=lambda each: _place(each[0], made))
         for _, some in groupby(timed, key=lambda each: _place(each[0], made)):
-            _store(instance, [_entry(mark, origin, at) for mark, at in some])
+            store_events(instance, [_entry(mark, origin, at) for mark, at in some])
     return len(given)
 
 
@@ -214,51 +209,3 @@ def _noted(mark: Mark, origin: Origin) -> DagsterEvent:
 
 _EVENTS = (_materialized, _planned, _noted)
 """What makes an event of a mark, by its `kind`."""
-
-
-def _store(instance: DagsterInstance, entries: Sequence[EventLogEntry]) -> None:
-    """Store entries of one table, run and kind."""
-    storage = instance.event_log_storage
-    if isinstance(storage, SqliteEventLogStorage):
-        _store_in_sqlite(storage, entries)
-    elif (
-        isinstance(storage, SqlEventLogStorage)
-        and entries[0].dagster_event_type is DagsterEventType.ASSET_MATERIALIZATION_PLANNED
-    ):
-        _store_plans(storage, entries)
-    else:
-        storage.store_event_batch(entries)
-
-
-def _store_plans(storage: SqlEventLogStorage, entries: Sequence[EventLogEntry]) -> None:
-    """Do what `store_event` does, for all entries: these Dagster never writes together."""
-    with storage.index_connection() as connection:
-        connection.execute(storage.prepare_insert_event_batch(entries))
-    with storage.index_transaction() as connection:
-        # Plans have no tags, and the table's summary keeps no number of theirs.
-        storage._store_asset_event(connection, entries[-1], 0)
-
-
-def _store_in_sqlite(storage: SqliteEventLogStorage, entries: Sequence[EventLogEntry]) -> None:
-    """Do what `SqliteEventLogStorage.store_event` does, for all entries of one table and run."""
-    rows = [storage._event_to_row(entry) for entry in entries]
-    insert = SqlEventLogStorageTable.insert()
-    with storage.run_connection(entries[0].run_id) as connection:
-        connection.execute(insert, rows)
-    # The index has its own copy of what concerns assets, across runs.
-    with storage.index_transaction() as connection:
-        connection.execute(insert, rows)
-        # Nobody else writes meanwhile: the numbers follow one another.
-        last = connection.exec_driver_sql("SELECT last_insert_rowid()").scalar_one()
-        ids = range(last - len(rows) + 1, last + 1)
-        storage._store_asset_event_tags(connection, entries, ids)
-        for entry, event_id in _last_of_each_kind(entries, ids):
-            storage._store_asset_event(connection, entry, event_id)
-
-
-def _last_of_each_kind(
-    entries: Sequence[EventLogEntry], ids: Sequence[int]
-) -> Iterable[tuple[EventLogEntry, int]]:
-    """Return the entries that decide what the table's summary says."""
-    last = {entry.dagster_event_type: (entry, id_) for entry, id_ in zip(entries, ids, strict=True)}
-    return last.values()

@@ -18,8 +18,8 @@ from dagster import (
     MetadataValue,
     RunsFilter,
 )
-from dagster._core.utils import make_new_run_id
 
+from dj_dagster.orchestration._dagster import make_new_run_id
 from dj_dagster.orchestration.runs.event_log import Mark, Origin, write_marks
 from dj_dagster.orchestration.runs.run_records import OUTSIDE_TAG
 from dj_dagster.orchestration.runs.shown_marks import MISSING, Shown, shown

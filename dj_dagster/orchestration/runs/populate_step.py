@@ -16,9 +16,9 @@ from dagster import (
     MetadataValue,
     OpExecutionContext,
 )
-from dagster._core.storage.tags import AUTO_MATERIALIZE_TAG, SENSOR_NAME_TAG
 
 from dj_dagster.errors import DataJointError
+from dj_dagster.orchestration._dagster import AUTO_MATERIALIZE_TAG, SENSOR_NAME_TAG
 from dj_dagster.orchestration.runs.data_versions import Provenance
 from dj_dagster.orchestration.runs.event_log import Mark, Origin, observe, write_marks
 from dj_dagster.orchestration.runs.failures import failure_marks

@@ -25,10 +25,9 @@ from dagster import (
     RunRecord,
     RunsFilter,
 )
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.tags import RUN_KEY_TAG
 
 from dj_dagster.errors import DataJointError, InvalidValueError
+from dj_dagster.orchestration._dagster import NOT_FINISHED_STATUSES, RUN_KEY_TAG
 from dj_dagster.orchestration.runs.chosen_keys import RunChoice
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode

@@ -12,10 +12,13 @@ from typing import Literal
 
 import sqlalchemy as sa
 from dagster import AssetKey, DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.event_log import SqlEventLogStorage
-from dagster._core.storage.event_log.schema import AssetEventTagsTable, SqlEventLogStorageTable
 
+from dj_dagster.orchestration._dagster import (
+    NOT_FINISHED_STATUSES,
+    AssetEventTagsTable,
+    SqlEventLogStorage,
+    SqlEventLogStorageTable,
+)
 from dj_dagster.orchestration.runs.data_versions import last_marks
 from dj_dagster.orchestration.runs.event_log import Mark, write_marks
 from dj_dagster.orchestration.tables.keys import Regions, present_among, present_in, present_pages

@@ -25,17 +25,15 @@ from dagster import (
     AssetKey,
     DagsterInstance,
 )
-from dagster._core.definitions.data_version import (
+
+from dj_dagster.orchestration._dagster import (
     CODE_VERSION_TAG,
     DATA_VERSION_TAG,
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
     get_input_data_version_tag,
     get_input_event_pointer_tag,
 )
-from dagster._core.storage.asset_check_execution_record import (
-    AssetCheckExecutionRecord,
-    AssetCheckExecutionRecordStatus,
-)
-
 from dj_dagster.orchestration.runs.data_versions import Provenance, data_versions, last_marks
 from dj_dagster.orchestration.runs.event_log import Mark
 from dj_dagster.orchestration.tables.keys import key_pages, present_pages

@@ -9,8 +9,8 @@ from itertools import chain
 from typing import Any
 
 from dagster import AssetKey, DagsterInstance, RunRequest
-from dagster._core.storage.tags import PARTITION_NAME_TAG, PRIORITY_TAG
 
+from dj_dagster.orchestration._dagster import PARTITION_NAME_TAG, PRIORITY_TAG
 from dj_dagster.orchestration.runs.chosen_keys import run_tags
 from dj_dagster.orchestration.runs.run_records import BATCH_TAG, Attempts, HeldKeys, Refusal
 from dj_dagster.orchestration.tables.keys import Regions, present_among

@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from dagster import AssetKey, DagsterEventType, DagsterInstance, EventRecordsFilter
-from dagster._core.instance.utils import RUNLESS_RUN_ID
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.orchestration._dagster import RUNLESS_RUN_ID
 from dj_dagster.orchestration.tables.keys import own_table
 from dj_dagster.orchestration.tables.naming import short_name
 from dj_dagster.orchestration.tables.table_node import TableNode

@@ -18,14 +18,17 @@ from typing import Any
 
 import sqlalchemy as sa
 from dagster import AssetKey, DagsterInstance
-from dagster._core.storage.event_log import SqlEventLogStorage
-from dagster._core.storage.event_log.schema import AssetKeyTable, DynamicPartitionsTable
-from dagster._core.storage.runs.schema import RunsTable
-from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.errors import MissingTableError
 from dj_dagster.model.names import TableName
+from dj_dagster.orchestration._dagster import (
+    AssetKeyTable,
+    DynamicPartitionsTable,
+    RunsTable,
+    SqlEventLogStorage,
+    SqlRunStorage,
+)
 from dj_dagster.orchestration.checks import CheckWatch
 from dj_dagster.orchestration.runs.event_log import Mark
 from dj_dagster.orchestration.runs.run_records import RunBook

@@ -12,9 +12,9 @@ from dagster import (
     RunRequest,
     RunsFilter,
 )
-from dagster._core.storage.tags import RUN_KEY_TAG
 
 from dj_dagster.model.names import TableName
+from dj_dagster.orchestration._dagster import RUN_KEY_TAG
 from dj_dagster.orchestration.runs.run_records import HeldKeys, Refusal, end_lost_runs
 from dj_dagster.orchestration.sensor.limits import Budget, Guard
 from dj_dagster.orchestration.sensor.requests import (

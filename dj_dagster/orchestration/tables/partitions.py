@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dagster import DagsterInstance
-from dagster._core.storage.event_log import SqlEventLogStorage
-from dagster._core.storage.event_log.schema import DynamicPartitionsTable
 
+from dj_dagster.orchestration._dagster import DynamicPartitionsTable, SqlEventLogStorage
 from dj_dagster.orchestration.tables.grains import Grain
 from dj_dagster.orchestration.tables.keys import possible_among, possible_pages
 from dj_dagster.orchestration.tables.table_graph import TableGraph

@@ -1,0 +1,110 @@
+"""Names of Dagster that it does not publish, all in one place, with the release that has them.
+
+A minor release of Dagster may move any of them. `tests/orchestration/test_dagster_contract.py` uses
+each as this package does; `pyproject.toml` promises only the minor releases that it was run with.
+"""
+
+from __future__ import annotations
+
+import dagster
+
+try:
+    from dagster._core.definitions.data_version import (
+        CODE_VERSION_TAG,
+        DATA_VERSION_TAG,
+        DEFAULT_DATA_VERSION,
+        NULL_EVENT_POINTER,
+        extract_data_version_from_entry,
+        get_input_data_version_tag,
+        get_input_event_pointer_tag,
+    )
+    from dagster._core.definitions.job_base import InMemoryJob
+    from dagster._core.definitions.metadata.metadata_value import ObjectMetadataValue
+    from dagster._core.definitions.partitions.subset import DefaultPartitionsSubset
+    from dagster._core.definitions.reconstruct import repository_def_from_target_def
+    from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+    from dagster._core.events import (
+        AssetMaterializationPlannedData,
+        AssetObservationData,
+        StepMaterializationData,
+    )
+    from dagster._core.execution.api import create_execution_plan, execute_run
+    from dagster._core.instance.ref import InstanceRef
+    from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
+    from dagster._core.snap import snapshot_from_execution_plan
+    from dagster._core.storage.asset_check_execution_record import (
+        AssetCheckExecutionRecord,
+        AssetCheckExecutionRecordStatus,
+    )
+    from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+    from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
+    from dagster._core.storage.event_log.schema import (
+        AssetEventTagsTable,
+        AssetKeyTable,
+        DynamicPartitionsTable,
+        SqlEventLogStorageTable,
+    )
+    from dagster._core.storage.runs.schema import RunsTable
+    from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
+    from dagster._core.storage.tags import (
+        ASSET_PARTITION_RANGE_END_TAG,
+        ASSET_PARTITION_RANGE_START_TAG,
+        AUTO_MATERIALIZE_TAG,
+        BACKFILL_ID_TAG,
+        PARTITION_NAME_TAG,
+        PRIORITY_TAG,
+        RUN_KEY_TAG,
+        SENSOR_NAME_TAG,
+    )
+    from dagster._core.utils import make_new_run_id
+    from dagster._core.workspace.autodiscovery import loadable_targets_from_python_module
+except ImportError as error:
+    raise ImportError(
+        f"This release of dj_dagster works with Dagster 1.13, and {dagster.__version__} is "
+        f"installed: {error}. Install 'dagster>=1.13,<1.14', or a newer dj_dagster."
+    ) from error
+
+__all__ = [
+    "ASSET_PARTITION_RANGE_END_TAG",
+    "ASSET_PARTITION_RANGE_START_TAG",
+    "AUTO_MATERIALIZE_TAG",
+    "BACKFILL_ID_TAG",
+    "CODE_VERSION_TAG",
+    "DATA_VERSION_TAG",
+    "DEFAULT_DATA_VERSION",
+    "NOT_FINISHED_STATUSES",
+    "NULL_EVENT_POINTER",
+    "PARTITION_NAME_TAG",
+    "PRIORITY_TAG",
+    "RUNLESS_JOB_NAME",
+    "RUNLESS_RUN_ID",
+    "RUN_KEY_TAG",
+    "SENSOR_NAME_TAG",
+    "SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION",
+    "AssetCheckExecutionRecord",
+    "AssetCheckExecutionRecordStatus",
+    "AssetEventTagsTable",
+    "AssetKeyTable",
+    "AssetMaterializationPlannedData",
+    "AssetObservationData",
+    "DefaultPartitionsSubset",
+    "DynamicPartitionsTable",
+    "InMemoryJob",
+    "InstanceRef",
+    "ObjectMetadataValue",
+    "RunsTable",
+    "SqlEventLogStorage",
+    "SqlEventLogStorageTable",
+    "SqlRunStorage",
+    "SqliteEventLogStorage",
+    "StepMaterializationData",
+    "create_execution_plan",
+    "execute_run",
+    "extract_data_version_from_entry",
+    "get_input_data_version_tag",
+    "get_input_event_pointer_tag",
+    "loadable_targets_from_python_module",
+    "make_new_run_id",
+    "repository_def_from_target_def",
+    "snapshot_from_execution_plan",
+]

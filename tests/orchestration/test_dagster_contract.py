@@ -1,0 +1,97 @@
+"""Dagster's unpublished names do what this package needs of them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+import dj_dagster.orchestration
+from dj_dagster.orchestration import _dagster
+from dj_dagster.orchestration.runs.event_batches import store_events
+
+PACKAGE = Path(dj_dagster.orchestration.__file__).parents[1]
+PYPROJECT = PACKAGE.parent / "pyproject.toml"
+TAG = _dagster.DATA_VERSION_TAG
+
+
+def private_imports(path: Path) -> Iterator[str]:
+    """Yield the modules of Dagster that a file imports and that Dagster does not publish."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+        if re.match(r"dagster\w*\.(.*\.)?_", module):
+            yield module
+
+
+def test_one_module_alone_imports_what_dagster_does_not_publish() -> None:
+    found = {path.name for path in PACKAGE.rglob("*.py") if any(private_imports(path))}
+    assert found == {"_dagster.py"}
+
+
+def test_each_name_is_there() -> None:
+    assert all(getattr(_dagster, name) is not None for name in _dagster.__all__)
+
+
+def test_the_minor_release_that_is_promised_is_the_one_that_is_tested() -> None:
+    promised = re.search(r'"dagster>=(\d+\.\d+),<(\d+\.\d+)"', PYPROJECT.read_text("utf-8"))
+    assert promised is not None
+    assert dg.__version__.startswith(f"{promised[1]}.")
+    assert promised[2] == f"1.{int(promised[1].split('.')[1]) + 1}"
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance whose events are in SQLite files."""
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as found:
+        yield found
+
+
+def entry(event_type: dg.DagsterEventType, data: object, at: float) -> dg.EventLogEntry:
+    event = dg.DagsterEvent(event_type.value, "job", event_specific_data=data)  # type: ignore[arg-type]
+    return dg.EventLogEntry(
+        error_info=None,
+        level=10,
+        user_message="",
+        run_id=_dagster.RUNLESS_RUN_ID,
+        timestamp=at,
+        job_name="job",
+        dagster_event=event,
+    )
+
+
+def test_batches_of_events_are_read_by_dagster_as_its_own(instance: dg.DagsterInstance) -> None:
+    key = dg.AssetKey(["any", "asset"])
+    names = [f"key={n}" for n in range(5)]
+    planned = [_dagster.AssetMaterializationPlannedData(key, partition=name) for name in names]
+    made = [
+        _dagster.StepMaterializationData(
+            dg.AssetMaterialization(key, partition=name, metadata={"n": n}, tags={TAG: str(n)})
+        )
+        for n, name in enumerate(names)
+    ]
+    kinds = dg.DagsterEventType
+    planning = kinds.ASSET_MATERIALIZATION_PLANNED
+    plans = [entry(planning, data, 1.0 + n) for n, data in enumerate(planned)]
+    marks = [entry(kinds.ASSET_MATERIALIZATION, data, 9.0 + n) for n, data in enumerate(made)]
+    store_events(instance, plans)
+    assert instance.get_materialized_partitions(key) == set()
+    store_events(instance, marks)
+    assert instance.get_materialized_partitions(key) == set(names)
+    latest = instance.get_latest_materialization_event(key)
+    assert latest is not None
+    assert latest.asset_materialization == made[-1].materialization
+    found = instance.fetch_materializations(
+        dg.AssetRecordsFilter(key, asset_partitions=["key=2"]), limit=5
+    ).records
+    assert [record.partition_key for record in found] == ["key=2"]
+    tagged = instance.event_log_storage.get_event_tags_for_asset(key, {TAG: "3"})
+    assert tagged == [{TAG: "3"}]
+    observed = dg.AssetObservation(key, partition="key=1", description="seen")
+    data = _dagster.AssetObservationData(observed)
+    store_events(instance, [entry(kinds.ASSET_OBSERVATION, data, 20.0)])
+    (record,) = instance.fetch_observations(key, limit=5).records
+    assert record.asset_observation == observed
