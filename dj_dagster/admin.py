@@ -1,4 +1,4 @@
-"""What people do to a server now and then: end its processes, change their password."""
+"""Administration of a server: ending its processes, changing one's password."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users name without a connection: it is on the default one."""
+"""Schemas, tables and diagrams on the default connection."""
 
 from __future__ import annotations
 

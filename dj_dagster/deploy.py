@@ -1,4 +1,4 @@
-"""What is done to schemas when programs are deployed, under DataJoint's name for it."""
+"""Steps that programs take on their schemas when they are deployed, as DataJoint names them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What brings older schemas up to date, under DataJoint's name for it.
+"""Steps that bring older schemas up to date, as DataJoint names them.
 
 A schema that DataJoint 0.14 declared gets today's layout by ``dj-dagster migrate``, see
 `dj_dagster.workflow.migration`.

@@ -1,4 +1,4 @@
-"""What DataJoint's connections have besides: schemas, the graph of tables, an adapter, a cache."""
+"""Members of DataJoint's connections: schemas, the graph of tables, an adapter, a cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a table definition says, as plain data; foreign keys are still names here."""
+"""Declarations: table definitions as plain data, in which foreign keys are still names."""
 
 from __future__ import annotations
 

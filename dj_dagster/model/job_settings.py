@@ -1,4 +1,4 @@
-"""How computed tables keep their jobs, and the hidden columns that say how a row came to be."""
+"""Settings of job queues, and of the hidden columns that say how a row came to be."""
 
 from __future__ import annotations
 

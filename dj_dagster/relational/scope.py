@@ -1,4 +1,4 @@
-"""Where the names in definitions are looked up; the one place that looks at callers' frames."""
+"""The scope in which names of definitions are looked up; only here are callers' frames read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the database holds of a table, as plain data: first raw, then with types and lineage."""
+"""Tables as the database holds them, as plain data: first raw, then with types and lineage."""
 
 from __future__ import annotations
 

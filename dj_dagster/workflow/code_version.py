@@ -1,4 +1,4 @@
-"""Which code computes a table: its version, told from the source of `make`, and where it stands.
+"""Versions of the code that computes a table, from the source of `make`, and its place.
 
 The version is that of the syntax tree: comments, formatting and docstrings do not change it. It
 covers `make`, the methods that it calls on `self`, and the functions, classes and constants of the

@@ -1,4 +1,4 @@
-"""Which keys a computed table has to make: those of its parents, or those it names itself."""
+"""Key sources: the keys of a computed table, from its parents or as it names them itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the process that claimed a key is still there."""
+"""Liveness of processes that have claimed keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a result comes from: its rows' ancestors, table by table, up to what people entered."""
+"""The job that traces a result: its rows' ancestors, table by table, up to what people entered."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

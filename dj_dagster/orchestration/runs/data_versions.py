@@ -1,4 +1,4 @@
-"""What a mark says of how its rows came to be: code version, data version, those of its inputs.
+"""Versions in Dagster's marks: of the code, of the rows, and of the rows that they come from.
 
 They are Dagster's own tags, so that its UI shows a partition as stale once `make` has changed. All
 rows that one run makes in a table share a data version, the run's id: a run makes a key once at

@@ -1,4 +1,4 @@
-"""How the keys of a table are made inside a step: here, or in processes of their own."""
+"""Execution of `make` inside a step: in its process, or in processes of its own."""
 
 from __future__ import annotations
 

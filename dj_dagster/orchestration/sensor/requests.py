@@ -1,4 +1,4 @@
-"""Which populate runs the sensor asks for."""
+"""Requests of the sensor for populate runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a primary key is spelled as a partition key, and read back: the one place that knows.
+"""Partition keys: primary keys as texts, and back; no other module spells them.
 
 ``subject_id=1/session_date=2026-01-31``: the attributes in order, values percent-encoded where
 they hold what Dagster or the spelling itself forbids (``/``, ``=``, ``%``, ``|``, ``...``, commas,

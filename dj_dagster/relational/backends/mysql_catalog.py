@@ -1,4 +1,4 @@
-"""What information_schema tells of a MySQL or MariaDB server's tables."""
+"""The catalogue of a MySQL or MariaDB server's tables, read from information_schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a folder of backups holds, and whether it is whole.
+"""The contents of a folder of backups, and checks that they are whole.
 
 ::
 

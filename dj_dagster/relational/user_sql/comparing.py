@@ -1,4 +1,4 @@
-"""How MySQL compares values of different kinds, and which kind holds several."""
+"""Comparison of values of different kinds as MySQL does it, and the kind that holds several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where sqlglot and MySQL group operators differently, parentheses are asked for."""
+"""Precedence of operators: parentheses are asked for where sqlglot and MySQL group differently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What functions of MySQL's SQL take, and what they give."""
+"""Signatures of MySQL's functions: the arguments that they take, and the values that they give."""
 
 from __future__ import annotations
 
