@@ -45,7 +45,7 @@ class InPlace(MetaPathFinder, Loader):
 
     def get_code(self, fullname: str) -> CodeType:
         """Return what ``python -m datajoint.cli`` runs."""
-        name = fullname.replace("datajoint", "dj_dagster").replace(".cli", ".old_cli")
+        name = fullname.replace("datajoint", "dj_dagster").replace(".cli", ".compat.cli")
         text = f"import runpy; runpy.run_module({name!r}, run_name='__main__')"
         return compile(text, fullname, "exec")
 

@@ -188,7 +188,7 @@ def replace_datajoint(*, era: str | None = None) -> None:
     for name in OLD_MODULES:
         sys.modules.setdefault(f"datajoint.{name}", old_module(name))
     # The command of ours has the name in this package.
-    sys.modules.setdefault("datajoint.cli", import_module(f"{_PACKAGE}.old_cli"))
+    sys.modules.setdefault("datajoint.cli", import_module(f"{_PACKAGE}.compat.cli"))
 
 
 def _refuse(name: str, *arguments: Any, **options: Any) -> NoReturn:

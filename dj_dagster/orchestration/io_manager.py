@@ -20,7 +20,7 @@ from dagster import (
 
 from dj_dagster.default_connection import conn
 from dj_dagster.errors import ConfigurationError, InvalidValueError
-from dj_dagster.lazy import is_data_frame
+from dj_dagster.lazy import LateModule, is_data_frame
 from dj_dagster.model.names import Tier
 from dj_dagster.model.types import Family
 from dj_dagster.orchestration.runs.shown_marks import ROWS
@@ -36,6 +36,8 @@ from dj_dagster.relational.inserting.row_sources import frame_columns
 
 if TYPE_CHECKING:
     import pandas as pd
+else:
+    pd = LateModule("pandas")
 
 
 WRITABLE = (Tier.MANUAL, Tier.LOOKUP, Tier.IMPORTED)

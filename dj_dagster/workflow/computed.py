@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from dj_dagster.errors import PopulateError
+from dj_dagster.lazy import LateModule
 from dj_dagster.model.names import Tier
 from dj_dagster.relational.algebra.nodes import Matches, restrict
 from dj_dagster.relational.fetching import fetch
@@ -22,6 +23,8 @@ from dj_dagster.workflow.workers import Crew
 
 if TYPE_CHECKING:
     import rich.progress as progress
+else:
+    progress = LateModule("rich.progress")
 
 
 class AutoPopulate(Makes):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dj_dagster.errors import ConfigurationError, QueryError
+from dj_dagster.lazy import LateModule
 from dj_dagster.model.heading import OBJECT, Attribute, Heading, numpy_type
 from dj_dagster.model.types import AttributeType, Family
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
     import pyarrow as pa
+else:
+    pd = LateModule("pandas")
 
 
 Build = Callable[[Any, Sequence[Any], Attribute], Any]

@@ -18,7 +18,7 @@ from dj_dagster.errors import (
     QueryError,
     UnknownAttributeError,
 )
-from dj_dagster.lazy import is_data_frame
+from dj_dagster.lazy import LateModule, is_data_frame
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.job_settings import PROVENANCE
 from dj_dagster.model.names import TableName, Tier
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     import rich.console as console
     import rich.progress as progress
     from rich.progress import Progress, TaskID
+else:
+    console, progress = LateModule("rich.console"), LateModule("rich.progress")
 
 
 class Insertion(QueryExpression):

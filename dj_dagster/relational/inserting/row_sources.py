@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dj_dagster.errors import InvalidValueError, QueryError
-from dj_dagster.lazy import is_data_frame, is_series
+from dj_dagster.lazy import LateModule, is_data_frame, is_series
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.types import Family
 from dj_dagster.relational.algebra.condition import as_mapping
@@ -26,6 +26,8 @@ from dj_dagster.relational.scope import warn_caller
 
 if TYPE_CHECKING:
     import pandas as pd
+else:
+    pd = LateModule("pandas")
 
 
 BATCH = 10_000
