@@ -6,9 +6,10 @@ import os
 import sys
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import click
 
@@ -346,6 +347,17 @@ def _demo_folder() -> Path:
     here = Path(__file__).parent
     installed = here / "demo"
     return installed if installed.is_dir() else here.parent
+
+
+class _Callable(ModuleType):
+    """A module that is DataJoint's function ``dj.cli`` too, once it has been imported."""
+
+    def __call__(self, args: Sequence[str] | None = None) -> None:
+        """Begin DataJoint's interpreter; see `dj_dagster.compat.cli`."""
+        import_module("dj_dagster.compat.cli").cli(args)
+
+
+sys.modules[__name__].__class__ = _Callable
 
 
 def main() -> None:

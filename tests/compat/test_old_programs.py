@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,10 @@ def test_the_interpreter_knows_schemas(tmp_path: Path) -> None:
     assert "lab: the schema my_lab" in done.stderr
 
 
-def test_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("imported", [False, True], ids=["alone", "beside dj_dagster.cli"])
+def test_its_options(capsys: pytest.CaptureFixture[str], imported: bool) -> None:
+    if imported:
+        importlib.import_module("dj_dagster.cli")
     with pytest.raises(SystemExit) as ended:
         dj.cli(["--version"])
     assert ended.value.code == 0
