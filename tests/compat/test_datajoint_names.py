@@ -27,7 +27,6 @@ WITHOUT = {
     "QueryExpression.make_subquery": INTERNAL,
     "QueryExpression.original_heading": INTERNAL,
     "QueryExpression.restrict_in_place": "expressions are immutable",
-    "QueryExpression.restriction": INTERNAL,
     "QueryExpression.restriction_attributes": INTERNAL,
     "QueryExpression.sorting_clauses": INTERNAL,
     "QueryExpression.support": INTERNAL,
