@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 import dj_dagster as dj
-from dj_dagster.orchestration import TableChecks, build_definitions, check_schedule
+from dj_dagster.orchestration import TableChecks, build_definitions, check_job, check_schedule
 from dj_dagster.orchestration.headless import run_assets
-from dj_dagster.orchestration.jobs import schema_jobs
 from tests.lab import connect
 from tests.orchestration.running import tick
 
@@ -53,7 +52,7 @@ def damage(schema: dj.Schema) -> None:
 
 
 def run(schema: dj.Schema, instance: dg.DagsterInstance, **config: Any) -> Any:
-    job = build_definitions(schema, jobs=[schema_jobs(schema)]).resolve_job_def("check_schemas")
+    job = build_definitions(schema, jobs=[check_job(schema)]).resolve_job_def("check_schemas")
     ops = {"check_rows_and_objects": {"config": config}}
     return job.execute_in_process({"ops": ops}, instance=instance, raise_on_error=False)
 
