@@ -17,9 +17,9 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from dj_dagster.orchestration import TableChecks, build_definitions
+from dj_dagster.orchestration import TableChecks, build_definitions, recompute
 from dj_dagster.orchestration.headless import run_assets, run_job
-from dj_dagster.orchestration.runs import recompute, stale_marks
+from dj_dagster.orchestration.runs import stale_marks
 from dj_dagster.orchestration.sensor import upkeep
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
