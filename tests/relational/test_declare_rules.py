@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,26 @@ def test_a_default_that_does_not_fit_is_refused(lab: Any, line: str) -> None:
     with pytest.raises(dj.DefinitionError, match=rf"line 3, table Wide.*\.wide\.{line[0]} : "):
         declare(lab, "Wide", f"id : int32\n---\n{line}")
     assert "wide" not in lab.list_tables()
+
+
+@pytest.mark.parametrize(
+    ("kind", "default", "value"),
+    [
+        ("time", "9:30", timedelta(hours=9, minutes=30)),
+        ("time", "-1:00:00", timedelta(hours=-1)),
+        ("time", "100:00:00", timedelta(hours=100)),
+        ("time(2)", "0:00:01.25", timedelta(seconds=1.25)),
+        ("datetime(3)", "2024-01-05 10:00", datetime(2024, 1, 5, 10)),
+    ],
+)
+def test_a_default_is_stored_as_such_a_value_is(
+    lab: Any, kind: str, default: str, value: timedelta | datetime
+) -> None:
+    timed = declare(lab, "Timed", f"id : int32\n---\nt = '{default}' : {kind}")
+    timed.insert([{"id": 1}, {"id": 2, "t": value}])
+    assert timed.to_arrays("t").tolist() == [value, value]
+    assert len(timed & {"t": value}) == 2
+    assert not timed.alter(prompt=False)
 
 
 def test_no_table_refers_to_another_database(lab: Any, tmp_path: Path) -> None:

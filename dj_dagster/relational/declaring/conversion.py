@@ -101,7 +101,7 @@ def _conversion(old: Attribute, new: Attribute) -> Convert:
         case (Family.TIME, Family.TIME):
             return lambda value: _equal_moment(value, checked(value, new))
         case (Family.DATE | Family.DATETIME | Family.TIME, Family.STRING):
-            return lambda value: _kept(_moment_text(value, one), new)
+            return lambda value: _kept(moment_text(value, one), new)
         case (Family.STRING, Family.DATE | Family.DATETIME | Family.TIME):
             return lambda value: _read_moment(value, checked(value, new), other)
         case (Family.STRING, Family.JSON):
@@ -157,7 +157,7 @@ def _equal_moment(value: date | time, found: Any) -> Any:
     return _same(value, found)
 
 
-def _moment_text(value: Any, kind: AttributeType) -> str:
+def moment_text(value: Any, kind: AttributeType) -> str:
     """Return the text that a server writes."""
     if kind.family is Family.DATE:
         return value.isoformat()
@@ -167,8 +167,8 @@ def _moment_text(value: Any, kind: AttributeType) -> str:
 
 
 def _read_moment(text: str, found: Any, kind: AttributeType) -> Any:
-    if _moment_text(found, kind) != text:
-        raise ValueError(f"it is not written as {_moment_text(found, kind)}")
+    if moment_text(found, kind) != text:
+        raise ValueError(f"it is not written as {moment_text(found, kind)}")
     return found
 
 

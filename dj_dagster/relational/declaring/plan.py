@@ -21,6 +21,7 @@ from dj_dagster.model.names import MAX_NAME, TableName
 from dj_dagster.model.types import AttributeType, Family, parse_type, without_counter
 from dj_dagster.objects.codecs.chain import CodecRegistry
 from dj_dagster.relational.database.catalog import marker
+from dj_dagster.relational.declaring.conversion import moment_text
 from dj_dagster.relational.stored import ForeignKey, StoredTable
 from dj_dagster.relational.values import checked
 
@@ -268,7 +269,7 @@ def _checked_default(table: TableName, item: AttributeDeclaration) -> Default | 
         found = checked(value, Attribute(item.name, item.type, table=str(table)))
     except InvalidValueError as error:
         raise DefinitionError(f"The default {default.value} does not fit: {error}") from None
-    return replace(default, value=str(found)) if family in _MOMENTS else default
+    return replace(default, value=moment_text(found, item.type)) if family in _MOMENTS else default
 
 
 def _inherited(item: ForeignKeyDeclaration, parent: StoredTable) -> dict[str, str]:
