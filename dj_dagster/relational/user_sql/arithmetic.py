@@ -184,6 +184,8 @@ def _whole_number(value: str) -> float:
 
 def check_number(kind: Kind) -> None:
     """Raise `Untranslatable` if servers read no number, or different ones, in a text."""
+    if kind.family == "bytes":
+        raise Untranslatable("a number of bytes")
     if kind.tag == "moment":
         raise Untranslatable("a number of a text that is a date")
     if kind.tag == "unclear":

@@ -47,7 +47,7 @@ def _truncate(value: Any, places: int) -> Any:
     if isinstance(value, float):
         scale = 10.0 ** min(abs(places), 300)
         big = value * scale if places >= 0 else value / scale
-        if big - big != 0:
+        if big - big != 0 or (places >= 0 and abs(big) >= 2**53):
             return value
         return math.trunc(big) / scale if places >= 0 else math.trunc(big) * scale
     return _exact_round(value, places, cut)

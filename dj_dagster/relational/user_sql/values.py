@@ -94,6 +94,11 @@ def number(value: Any, kind: Kind = ANY) -> Any:
         case bytes():
             return number(value.decode("latin-1"))
         case date() | timedelta():
+            if isinstance(value, timedelta) and value < timedelta(0):
+                raise QueryError(
+                    "SQL on SQLite: servers differ in the number of a negative time. Use "
+                    "TIME_TO_SEC()."
+                )
             return temporal.digits(value, kind.scale)
         case _:
             return value
