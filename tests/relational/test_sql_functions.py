@@ -124,6 +124,7 @@ def test_an_order_of_several_in_one_text(visit: Any) -> None:
         ("concat(bin(99.9), conv('+7', 10, 2), ifnull(conv('', 10, 2), '-'))", "1100011111-"),
         ("left(name, '1e2')", "A"),
         ("format(0, 7)", "0.0000000"),
+        ("time '00:00:00.25' is true", 1),
         ("name like binary 'ada%'", 0),
         ("binary 'Ada' = 'Ada'", 1),
     ],

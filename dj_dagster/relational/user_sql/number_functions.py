@@ -67,7 +67,7 @@ def _round_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
     if kind.family == "int":
         return kind
     places = literals[1] if len(kinds) > 1 else 0
-    return FLOAT if places is None else fixed(max(0, places))
+    return kinds[0] if places is None else fixed(max(0, places))
 
 
 def _same_number(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:

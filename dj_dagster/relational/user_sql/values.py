@@ -168,7 +168,7 @@ def true(value: Any, kind: Kind = ANY) -> bool | None:
         return None
     if kind.choices and isinstance(value, str):
         return number(value, kind) != 0
-    return number(value) != 0
+    return value != timedelta(0) if isinstance(value, timedelta) else number(value) != 0
 
 
 def text(value: Any, kind: Kind = ANY) -> str:
