@@ -214,6 +214,8 @@ def _kind_given(name: str, function: Function, values: Sequence[Program], each: 
         raise Untranslatable("DATE_FORMAT() of a time: use TIME_FORMAT()")
     if name in _ROUNDING and values[0].kind.is_temporal:
         raise Untranslatable(f"{name}() of a date or time")
+    if name == "ELT" and any(value.kind.is_temporal for value in values):
+        return Kind("text", tag="moment")
     if isinstance(function.gives, Kind):
         kept = collation(values) if name in functions.KEEPING else ""
         return replace(function.gives, tag=kept) if kept else function.gives

@@ -136,7 +136,7 @@ def _conv(value: str, old: int, new: int) -> str | None:
 
 
 def _bit_count(value: Any) -> int:
-    if isinstance(value, float) and not value.is_integer():
+    if isinstance(value, float) and not (value.is_integer() and abs(value) < 2**63):
         raise QueryError(
             f"SQL on SQLite: servers round {value} to different integers before they count its "
             f"bits. Use ROUND() or FLOOR()."

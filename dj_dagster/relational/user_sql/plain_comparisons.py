@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from dj_dagster.relational.user_sql import temporal
@@ -44,7 +45,11 @@ def _truth(translator: Translator, node: Any) -> tuple[Piece, ...]:
     inner = node.this if isinstance(node, exp.Paren) else node
     if isinstance(inner, exp.Column) and kind_of(translator.types[translator.name(inner)]).choices:
         return translator.program(inner, "float").pieces
-    return translator.value(node).pieces
+    value = translator.value(node)
+    if value.kind.family == "time":
+        zero = temporal.text(timedelta(), value.kind.scale)
+        return ("(", *value.pieces, f" <> {quoted(zero)})")
+    return value.pieces
 
 
 def _is(translator: Translator, node: Any) -> Emitted | None:

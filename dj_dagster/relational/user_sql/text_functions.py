@@ -7,6 +7,7 @@ import uuid
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from decimal import Decimal
+from textwrap import wrap
 from typing import Any
 
 from dj_dagster.errors import QueryError
@@ -147,6 +148,11 @@ def _ord(value: str) -> int:
     return int.from_bytes(value[:1].encode(), "big")
 
 
+def _base64(value: bytes) -> str:
+    # Servers break it into lines.
+    return "\n".join(wrap(b64encode(value).decode(), 76))
+
+
 def _unbase64(value: str) -> bytes | None:
     try:
         return b64decode(value)
@@ -192,7 +198,7 @@ TEXT_FUNCTIONS: Mapping[str, Function] = {
     "SPACE": Function(lambda n: " " * max(n, 0), "i", TEXT),
     "STRCMP": Function(_strcmp, "tt", INT),
     "SUBSTRING_INDEX": Function(_substring_index, "tti", TEXT),
-    "TO_BASE64": Function(lambda v: b64encode(v).decode(), "b", TEXT),
+    "TO_BASE64": Function(_base64, "b", TEXT),
     "UNHEX": Function(_unhex, "t", BYTES),
     "UPPER": Function(lambda v: "".join(map(_upper, v)), "t", TEXT),
     "UUID": Function(lambda: str(uuid.uuid1()), "", TEXT, pure=False),
