@@ -203,7 +203,7 @@ def rounding(program: Program) -> Program:
 
 def _whole_of_text(value: Any) -> int:
     found = exact(value)
-    if found != leading_integer(text(value)):
+    if found != leading_integer(text(value)) or abs(found) >= 2**63:
         raise QueryError(
             f"SQL on SQLite: servers read different integers in the text {value!r:.60}. Use CAST."
         )
