@@ -33,8 +33,12 @@ FLOORS = (
 )
 DAGSTER_FROM = len(FLOORS) - 1
 
-DOORS = {"dj_dagster.compat.connection": ("dj_dagster.dependencies",)}
-"""Modules above that one below loads by name: a connection of DataJoint has the graph of tables."""
+DOORS = {
+    "dj_dagster.compat.connection": ("dj_dagster.dependencies",),
+    "dj_dagster": ("dj_dagster.compat.cli",),
+}
+"""Modules that one which they import loads by name, when it is asked for something of theirs: a
+connection of DataJoint has the graph of tables, the package an interpreter."""
 
 Imports = Mapping[str, frozenset[str]]
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from dj_dagster.errors import InvalidValueError
 from dj_dagster.orchestration.tables.grains import Grain
 from dj_dagster.orchestration.tables.table_node import OwnMaker, TableNode
-from dj_dagster.relational.database.sessions import Tuples, fetch_select
+from dj_dagster.relational.database.driver import Tuples, fetch_select
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.fetching.decode import RowDecoder
 from dj_dagster.relational.sql.lowered import NOT_COMPARABLE, beyond

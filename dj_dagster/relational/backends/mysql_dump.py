@@ -22,7 +22,7 @@ from dj_dagster.errors import ChecksumError
 from dj_dagster.model.names import TableName
 from dj_dagster.relational.backends.base import DumpedTable
 from dj_dagster.relational.backends.mysql_insert import STATEMENT_BYTES, quoted_name
-from dj_dagster.relational.database.sessions import run_sql
+from dj_dagster.relational.database.driver import run_sql
 
 IDENTITY = "~identity"
 RESTORING = "~restoring"

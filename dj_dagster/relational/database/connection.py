@@ -27,8 +27,9 @@ from dj_dagster.objects.stores.stores import Stores
 from dj_dagster.relational.backends import Backend, backend_for
 from dj_dagster.relational.database.catalog import Catalog, Era
 from dj_dagster.relational.database.database_url import NO_TLS, demands_tls, parsed_url, shown_url
+from dj_dagster.relational.database.driver import Tuples, fetch_sql
 from dj_dagster.relational.database.preferences import Display, FetchFormat, Preferences, Preferring
-from dj_dagster.relational.database.sessions import Sessions, Tuples, fetch_sql, retried
+from dj_dagster.relational.database.sessions import Sessions, retried
 from dj_dagster.relational.database.write_buffer import WriteBuffer
 
 T = TypeVar("T")

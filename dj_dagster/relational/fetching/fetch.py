@@ -31,7 +31,7 @@ from dj_dagster.relational.algebra.nodes import (
 from dj_dagster.relational.algebra.operators import unknown
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.sessions import Tuples, fetch_select, stream_select
+from dj_dagster.relational.database.driver import Tuples, fetch_select, stream_select
 from dj_dagster.relational.database.write import flush_before_reading
 from dj_dagster.relational.fetching.decode import (
     Row,
