@@ -150,7 +150,7 @@ def test_an_error_in_the_middle_begins_the_look_anew(
     for _ in range(15):
         tick(defs, instance)
     with monkeypatch.context() as broken:
-        broken.setattr(f"{MODULE}.key_pages._page", lambda *_: 1 / 0)
+        broken.setattr(f"{MODULE}.tables.keys._page", lambda *_: 1 / 0)
         with pytest.raises(DataJointError, match="division by zero"):
             tick_until_done(defs, instance)
     tick_until_done(defs, instance)
