@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from dj_dagster.errors import DataJointError
 from dj_dagster.orchestration import SensorSettings
 from dj_dagster.orchestration.headless import run_until_idle
+from dj_dagster.orchestration.sensor.state import Losses
+from dj_dagster.orchestration.tables.grains import Grain
 from dj_dagster.orchestration.tables.keys import key_pages
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
@@ -140,6 +142,22 @@ def test_rows_that_come_and_go_behind_a_sweep_are_not_lost(
     for table in ("RawData", "Processed"):
         numbers = [number for name, number in lab.calls if name == table]
         assert len(numbers) == len(set(numbers)) == 12
+
+
+def test_a_partition_that_a_person_removes_while_the_sensor_removes_others_is_missed(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    """Or it would be of the number that is counted next, and never come back."""
+    grain, losses = Grain("lab.Session", ()), Losses()
+    instance.add_dynamic_partitions(grain.name, list(map(partition, range(6))))
+    assert losses.look(instance, [grain], []) == (set(), set())
+    instance.delete_dynamic_partition(grain.name, partition(0))
+    assert not losses.recount(instance, grain, 1)
+    instance.delete_dynamic_partition(grain.name, partition(5))
+    instance.delete_dynamic_partition(grain.name, partition(1))
+    instance.add_dynamic_partitions(grain.name, [partition(9)])
+    assert losses.recount(instance, grain, 1)
+    assert not losses.recount(instance, grain, 0)
 
 
 def test_an_error_in_the_middle_begins_the_look_anew(

@@ -117,13 +117,18 @@ class Losses:
         self._until = time.monotonic() + pause
         return lacking, wiped
 
-    def recount(self, instance: DagsterInstance, grain: Grain) -> None:
-        """Count the partitions of a grain of which the sensor itself has removed some."""
+    def recount(self, instance: DagsterInstance, grain: Grain, removed: int) -> bool:
+        """Count the partitions of a grain of which the sensor itself has removed some.
+
+        Returns whether others are gone too: a person may remove one while the sensor compares a
+        grain with its tables, after it has seen that partition.
+        """
         storage = instance.event_log_storage
-        if isinstance(storage, SqlEventLogStorage):
-            self.partitions.pop(grain, None)
-            with storage.index_connection() as connection:
-                self._lacks(connection, grain)
+        if not isinstance(storage, SqlEventLogStorage):
+            return False
+        self.partitions.setdefault(grain, Count()).lines -= removed
+        with storage.index_connection() as connection:
+            return self._lacks(connection, grain)
 
     def hurry(self) -> None:
         """Count in any case the next time, where that is quick: there is more to lose now."""

@@ -306,8 +306,8 @@ class Upkeep:
             self.watch.retry_orphans(grain)
             return
         self.changes += done
-        if done.removed:
-            self.watch.losses.recount(self.instance, grain)
+        if done.removed and self.watch.losses.recount(self.instance, grain, done.removed):
+            self.watch.unsynced.add(grain)
 
     def _search(self, node: TableNode) -> None:
         watch, key, began = self.watch, node.key, time.monotonic()
