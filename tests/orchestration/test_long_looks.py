@@ -20,7 +20,15 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Manual
 from tests.orchestration.lab import Lab, partition, partitions
-from tests.orchestration.running import execute, requested, run_until_quiet, statuses, submit, tick
+from tests.orchestration.running import (
+    execute,
+    requested,
+    run_until_quiet,
+    statuses,
+    submit,
+    tick,
+)
+from tests.services.process import eventually
 
 MODULE = "dj_dagster.orchestration"
 ONE_PIECE = SensorSettings(tick_seconds=0.0, sweep=1e9)
@@ -153,11 +161,32 @@ def test_a_partition_that_a_person_removes_while_the_sensor_removes_others_is_mi
     assert losses.look(instance, [grain], []) == (set(), set())
     instance.delete_dynamic_partition(grain.name, partition(0))
     assert not losses.recount(instance, grain, 1)
-    instance.delete_dynamic_partition(grain.name, partition(5))
+    instance.delete_dynamic_partition(grain.name, partition(4))
     instance.delete_dynamic_partition(grain.name, partition(1))
     instance.add_dynamic_partitions(grain.name, [partition(9)])
     assert losses.recount(instance, grain, 1)
     assert not losses.recount(instance, grain, 0)
+
+
+def test_a_partition_removed_just_before_another_is_registered_comes_back(
+    lab: Lab, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster's table gives the number of its last line to the next one, where that is gone."""
+    for limit in ("SHORTEST", "LONGEST"):
+        monkeypatch.setattr(f"{MODULE}.sensor.state.{limit}", 1e9)
+    lab.add_sessions([1])
+    defs = lab.definitions()
+    run_until_quiet(defs, instance)
+    lab.add_sessions([2])
+    tick(defs, instance)
+    instance.delete_dynamic_partition("lab.Session", partition(2))
+    lab.add_sessions([3])
+
+    def all_are_there() -> bool:
+        tick(defs, instance)
+        return set(instance.get_dynamic_partitions("lab.Session")) == partitions([1, 2, 3])
+
+    eventually(all_are_there, every=0.1)
 
 
 def test_an_error_in_the_middle_begins_the_look_anew(

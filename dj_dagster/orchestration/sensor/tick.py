@@ -85,6 +85,10 @@ class Tick:
         self._look_at_jobs()
         asking = Asking(self.instance, watch, self.settings, held, guard, budget)
         upkeep = Upkeep(self.instance, watch, self.settings, self.managed, held, guard, budget)
+        if any(watch.possible.values()):
+            # What is registered may take the number of a partition that a person has removed.
+            watch.losses.hurry()
+            watch.see_losses(self.instance)
         upkeep.register_new()
         asking.ask()
         upkeep.find_new()
