@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dj_dagster.errors import DataJointError
-from dj_dagster.hidden_columns import add_hidden_columns
+from dj_dagster.hidden_columns import add_hidden_columns, schema_or_table
 from dj_dagster.model.job_settings import PROVENANCE
 from dj_dagster.model.names import Tier
 from dj_dagster.relational.schemas.schema import Schema
@@ -63,10 +63,8 @@ def set_replica_identity(target: Any, mode: str = "full", dry_run: bool = True) 
     del dry_run
     if mode.lower() not in ("default", "full"):
         raise DataJointError(f"The mode must be 'default' or 'full', not {mode!r}.")
-    table = target() if isinstance(target, type) and issubclass(target, Table) else target
-    if not isinstance(table, Schema | Table):
-        raise DataJointError(f"The target must be a Schema or Table, not {target!r}.")
+    url = schema_or_table(target).connection.url
     raise DataJointError(
-        f"set_replica_identity is PostgreSQL-only, and this is {table.connection.url}: servers of "
+        f"set_replica_identity is PostgreSQL-only, and this is {url}: servers of "
         "MySQL and MariaDB replicate whole rows where binlog_row_image is FULL, as by default."
     )

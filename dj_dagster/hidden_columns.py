@@ -58,14 +58,26 @@ def add_hidden_columns(
 
 
 def _tables(target: Any) -> tuple[Connection, list[TableName]]:
-    if isinstance(target, Schema):
-        names = [TableName(target.name, table) for table in target.list_tables()]
-        return target.connection, names
-    table = target() if isinstance(target, type) and issubclass(target, Table) else target
-    if not isinstance(table, Table):
-        raise DataJointError(f"The target must be a Schema or Table, not {target!r}.")
+    table = schema_or_table(target)
+    if isinstance(table, Schema):
+        names = [TableName(table.name, each) for each in table.list_tables()]
+        return table.connection, names
     table.connection.catalog.forget(table.database)
     return table.connection, [table.name]
+
+
+def schema_or_table(target: Any) -> Schema | Table:
+    """Return a schema as it is, and a table, which may be given by its class, as an object.
+
+    Raises
+    ------
+    DataJointError
+        If `target` is neither a schema nor a table.
+    """
+    found = target() if isinstance(target, type) and issubclass(target, Table) else target
+    if not isinstance(found, Schema | Table):
+        raise DataJointError(f"The target must be a Schema or Table, not {target!r}.")
+    return found
 
 
 def _tier(name: TableName) -> Tier | None:
