@@ -24,7 +24,7 @@ import numpy as np
 
 from dj_dagster.compat.adapters import AdapterCodec, AttributeAdapter, register_adapters
 from dj_dagster.errors import QueryError
-from dj_dagster.model.names import camel_case, has_underscores, snake_case
+from dj_dagster.model.names import camel_case, snake_case, underscore_warning
 
 to_camel_case = camel_case
 
@@ -47,7 +47,7 @@ def from_camel_case(s: str) -> str:
     'spike_sort'
     """
     if "_" in s:
-        warnings.warn(has_underscores(s), UserWarning, stacklevel=2)
+        warnings.warn(underscore_warning(s), UserWarning, stacklevel=2)
     return snake_case(s)
 
 

@@ -84,8 +84,8 @@ def snake_case(class_name: str) -> str:
     return re.sub("(?<!^)([A-Z])", r"_\1", letters).lower()
 
 
-def has_underscores(class_name: str) -> str:
-    """Return what to say of a class name with underscores, which its table's name has not."""
+def underscore_warning(class_name: str) -> str:
+    """Return the warning about a class name with underscores, which its table's name has not."""
     return (
         f"The class name {class_name!r} contains underscores, which do not count in the name of "
         f"its table: write {class_name.replace('_', '')}."

@@ -19,7 +19,7 @@ from dj_dagster.definition import parse_definition
 from dj_dagster.errors import DataJointError, DefinitionError, MissingDefinitionError
 from dj_dagster.model.declaration import ForeignKeyDeclaration, TableDefinition
 from dj_dagster.model.job_settings import with_job_metadata, with_provenance
-from dj_dagster.model.names import TableName, Tier, has_underscores, sql_table_name
+from dj_dagster.model.names import TableName, Tier, sql_table_name, underscore_warning
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import declare
 from dj_dagster.relational.declaring.plan import FindParent, PlannedTable
@@ -127,7 +127,7 @@ class Declaring:
         """Warn of a name that the table has not, and of another class that has the same table."""
         # One at the end keeps a class from having the name of a keyword.
         if "_" in cls.__name__.rstrip("_"):
-            warn_caller(has_underscores(cls.__name__), UserWarning)
+            warn_caller(underscore_warning(cls.__name__), UserWarning)
         others = {
             found.__name__
             for found in self.scope.layers[-1].values()
