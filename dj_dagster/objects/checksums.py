@@ -4,8 +4,8 @@ The checksum is CRC-32, as in ZIP and PNG: it tells any flipped bit and all but 
 million of other damages, in a fortieth of the time that reading takes from a local disk. It is
 not meant to withstand people who forge objects.
 
-DataJoint's has path and size of each file; here each has its checksum too, and ``folders`` names
-those that are empty.
+A manifest of DataJoint's has path and size of each file. Here each file has its checksum too, and
+``folders`` names the folders that are empty.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Removal of objects beside writers: the collector's sign, young objects, the trash.
 
-An object lies at ``.dj_dagster/trash/{schema}/`` under the path that it had, and is as old as it
+One collector at a time shows a sign in the store, and never takes what has become young. An object
+in the trash lies at ``.dj_dagster/trash/{schema}/`` under the path that it had, and is as old as it
 has been there. Nothing else looks there: who needs content again writes it anew, beside or before
 the copy in the trash.
 """

@@ -1,9 +1,11 @@
 """Places of objects in a store: its managed sections, and objects named by their row.
 
-Only what has the shape of an object is found: files that people put beside them are not.
+Of the managed sections only what has the shape of an object is found: files that people put beside
+them are not.
 
-``{schema_prefix}/[partition key=value/…]{schema}/{table}/{key=value/…}{attribute}_{token}.ext``, as
-DataJoint lays it out; the random token keeps two writers, and two versions, apart.
+An object named by its row lies where DataJoint lays it,
+``{schema_prefix}/[partition key=value/…]{schema}/{table}/{key=value/…}{attribute}_{token}.ext``;
+the random token keeps two writers, and two versions, apart.
 """
 
 from __future__ import annotations

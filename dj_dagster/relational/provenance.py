@@ -1,7 +1,7 @@
 """Provenance of rows as DataJoint 2.3 notes it, and the version of the code that computes.
 
-Nobody passes it to `insert`: it consists of the setting ``provenance.source``, of who is connected,
-and, inside a `make`, of its table and key.
+Nobody passes ``_prov`` to `insert`: it consists of the setting ``provenance.source``, of who is
+connected, and, inside a `make`, of its table and key.
 """
 
 from __future__ import annotations

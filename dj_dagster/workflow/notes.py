@@ -6,9 +6,9 @@ time after the rows, many together: of the last keys of a worker that was killed
 Keys without a note were made by it, by DataJoint itself, or before there were notes; they count as
 unknown.
 
-A digest covers the rows of the tables that the table's foreign keys refer to by the key, and, where
-people entered those, the rows that they refer to in turn. The database computes it; see
-`Backend.row_digest` for what it covers.
+The digest of a key's inputs covers the rows of the tables that the table's foreign keys refer to by
+the key, and, where people entered those, the rows that they refer to in turn. The database computes
+it; see `Backend.row_digest` for what it covers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The codecs of arrays in stores: ``<npy@store>`` and ``<zarr@store>``.
 
-It needs the packages zarr (its version 3) and xarray: ``pip install 'dj-dagster[zarr]'``.
+``<zarr@>`` needs the packages zarr (its version 3) and xarray: ``pip install
+'dj-dagster[zarr]'``.
 """
 
 from __future__ import annotations

@@ -36,6 +36,9 @@ from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.relational.inserting.row_sources import csv_batches
 
+# Dagster reads the annotation of `context` as an object: no postponed annotations here.
+
+
 ERRORS_SHOWN = 5
 """Rows of a CSV file whose faults are told, at most."""
 
@@ -241,9 +244,6 @@ def _description(attribute: Attribute) -> str:
     if attribute.default is not None and _default(attribute) is None:
         said.append(f"default {attribute.default.value}")
     return "; ".join(filter(None, said))
-
-
-# Dagster reads the annotation of `context` as an object: no postponed annotations here.
 
 
 PREFIX = "insert__"

@@ -27,6 +27,9 @@ from dj_dagster.relational.garbage.collector import (
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.workflow.integrity import Finding, check_schema
 
+# Dagster reads the annotation of `context` as an object: no postponed annotations here.
+
+
 Schemas = Schema | Iterable[Schema]
 """What users give: one schema or several."""
 
@@ -67,13 +70,10 @@ def _listed(schemas: Schemas) -> list[Schema]:
     return [schemas] if isinstance(schemas, Schema) else list(schemas)
 
 
-# Dagster reads the annotation of `context` as an object: no postponed annotations here.
-
-
 CHECK_JOB = "check_schemas"
 CHECK_OP = "check_rows_and_objects"  # a job and an op cannot share a name
 LISTED = 100
-"""Findings that the metadata lists, at most."""
+"""Findings, or paths, that the metadata lists, at most."""
 
 
 def check_job(schemas: Schemas, *, read_data: bool = True) -> JobDefinition:
@@ -143,9 +143,6 @@ def check_schedule(schemas: Schemas, cron: str, *, read_data: bool = True) -> Sc
     return schema_schedule(
         schemas, CHECK_JOB, cron, lambda chosen, end: _check_job(chosen, end, read_data=read_data)
     )
-
-
-# Dagster reads the annotation of `context` as an object: no postponed annotations here.
 
 
 GARBAGE_JOB = "collect_garbage"

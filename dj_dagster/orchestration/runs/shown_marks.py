@@ -1,7 +1,8 @@
 """Marks that Dagster shows of partitions: read, found missing, taken back.
 
-Most rows that are deleted are made again, or their partitions go with them. There remain those that
-a key source leaves out by now, that hang on a row which fails, and that people have deleted.
+Marks of rows that are gone are taken back. Most rows that are deleted are made again, or their
+partitions go with them. There remain those that a key source leaves out by now, that hang on a row
+which fails, and that people have deleted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Changes in the database: which tables, which rows, and which jobs of a queue.
 
 SQLite counts the commits of others for every connection that stays open; that says of the file, not
-of a table, that something was written. What servers tell, `mysql_marks` reads.
+of a table, that something was written. `relational.backends.mysql_server` reads what servers tell.
 
 Triggers would tell more. They are not used: they need rights that few users of a server have, and
 tables are other people's, whose inserts they would slow down, and whose dumps they would go along

@@ -1,6 +1,7 @@
 """The sensor's state between ticks: detected changes that still need processing.
 
-Counting is all that a tick does for it, and less often where that takes long.
+A tick counts what the sensor keeps in Dagster, to see what people have removed there, and does so
+less often where that takes long.
 
 All of it is a hint. The truth is in the tables, their job queues and Dagster's runs; whatever is
 lost here, with the code server's process, is found again by looking at everything once.

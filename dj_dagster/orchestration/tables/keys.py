@@ -1,8 +1,8 @@
 """Partitions of one table: of its rows, and of the keys that its `make` could be given.
 
-Each page is a query of its own that begins behind the last key of the one before: nothing is held
-open meanwhile, neither a cursor nor a transaction. Rows that come or go behind the page are not
-seen; who needs them looks at what has changed beside.
+Keys are read a page at a time. Each page is a query of its own that begins behind the last key of
+the one before: nothing is held open meanwhile, neither a cursor nor a transaction. Rows that come
+or go behind the page are not seen; who needs them looks at what has changed beside.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A table as Dagster sees it: its asset key, its partitions, and what fills it.
 
-Tables of DataJoint follow it too, see `datajoint_tables`.
+Runs and the sensor fill tables by the protocol `Maker`, which tables of DataJoint follow too, see
+`datajoint_tables`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Sources of tables: schemas, modules, patterns of names, and a file of what was last read.
 
-Only table definitions are kept, no rows and no passwords.
+The file keeps only table definitions, neither rows nor passwords.
 """
 
 from __future__ import annotations

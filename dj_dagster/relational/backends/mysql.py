@@ -1,6 +1,7 @@
 """MySQL and MariaDB: one database a schema, laid out as DataJoint 2.3 lays it out.
 
-As parameters of SQLAlchemy and the driver, ten thousand of them take longer than all the rest.
+Membership in many values is written into the statement: ten thousand parameters of SQLAlchemy and
+the driver take longer than all the rest.
 """
 
 from __future__ import annotations

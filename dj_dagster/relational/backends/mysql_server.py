@@ -1,7 +1,8 @@
 """A MySQL or MariaDB server: connections, errors, identity, rights, and marks of writes.
 
-The table holds a random text. When a dump is restored elsewhere the text comes along, and the time
-at which the table was created does not, so that a copy is told from what it is a copy of.
+MySQL has a number that tells a server from others. MariaDB gets a hidden table, which holds a
+random text. When a dump is restored elsewhere the text comes along, and the time at which the table
+was created does not, so that a copy is told from what it is a copy of.
 
 InnoDB keeps in memory when a table was written last, to the second, sets it at commit, rows that a
 foreign key changes included, and forgets it when the server starts. MySQL also counts the rows that

@@ -1,6 +1,7 @@
 """Alteration of a table, in one statement or by moving its rows to a new one.
 
-The steps are those that SQLite's documentation of ALTER TABLE recommends, in one transaction.
+Rows are moved by the steps that SQLite's documentation of ALTER TABLE recommends, in one
+transaction.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Origins of attributes, for people, and for DataJoint in a table ``~lineage`` of each schema.
 
-Only DataJoint itself needs it: here origins are derived from foreign keys.
+Only DataJoint itself needs that table: here origins are derived from foreign keys.
 """
 
 from __future__ import annotations

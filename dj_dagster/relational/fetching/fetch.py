@@ -1,7 +1,7 @@
 """Fetching: queries are run, their SQL kept by shape, their values decoded.
 
-Only what is asked for again and again is recognised: a table restricted by values or SQL, with or
-without a projection.
+Only the shapes of what is asked for again and again are recognised: a table restricted by values or
+SQL, with or without a projection.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Conditions and the SQL of users, as SQL of the backend.
 
-Attributes are spelled as the columns that they are, so that a text keeps its meaning after joins,
-renames and beside other tables, and a name that the heading lacks is found before the server is
-asked. A text with a SELECT of its own, or that the parser does not know, is left as it is.
+In texts of users attributes are spelled as the columns that they are, so that a text keeps its
+meaning after joins, renames and beside other tables, and a name that the heading lacks is found
+before the server is asked. A text with a SELECT of its own, or that the parser does not know, is
+left as it is.
 """
 
 from __future__ import annotations
