@@ -9,7 +9,7 @@ from dj_dagster.errors import QueryError
 from dj_dagster.relational.database.connection import Connection
 
 _PROCESSES = """
-SELECT id, user, host, db, command, time, state, info FROM information_schema.processlist
+SELECT id, user, host, db, command, time, state, info FROM {}
 WHERE id <> CONNECTION_ID() AND ({}) ORDER BY {}
 """
 
@@ -34,8 +34,10 @@ def kill(
         On SQLite, which has no server.
     """
     chosen = _server(connection)
+    with chosen.cursor() as session:
+        table = chosen.backend.processes(session)
     while True:
-        listing = chosen.query(_PROCESSES.format(restriction or "1", order_by or "id"))
+        listing = chosen.query(_PROCESSES.format(table, restriction or "1", order_by or "id"))
         for row in listing:
             print(*row, sep="\t")
         answer = input("Process to end, q to quit, Enter to list again: ").strip()

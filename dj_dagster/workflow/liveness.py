@@ -8,10 +8,13 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection as SAConnection
 
+from dj_dagster.relational.backends.base import Backend
 from dj_dagster.relational.database.connection import Connection
 
 CLOSING_TIME = 0.2
@@ -112,17 +115,21 @@ def dead(
         for item in held
         if item not in expired and item.is_local() and item.process_is_gone(now)
     ]
-    if (expired or gone) and connection.backend.name == "mysql":
-        return _unheard(connection, expired, gone, now)
-    return expired + gone
+    uptime = connection.read(connection.backend.uptime) if expired or gone else None
+    if uptime is None:
+        return expired + gone
+    return _unheard(connection, expired, gone, now, uptime)
 
 
 def _unheard(
-    connection: Connection, expired: list[Reservation], gone: list[Reservation], now: datetime
+    connection: Connection,
+    expired: list[Reservation],
+    gone: list[Reservation],
+    now: datetime,
+    uptime: int,
 ) -> list[Reservation]:
     """Return those of which the server knows nothing either."""
     lease = connection.job_settings.lease
-    uptime = int(connection.rows(sa.text("SHOW GLOBAL STATUS LIKE 'Uptime'"))[0][1])
     # The server counts whole seconds.
     earliest = now - timedelta(seconds=uptime + 1)
     latest = now - timedelta(seconds=uptime - 1)
@@ -140,13 +147,18 @@ def _unheard(
 def _disconnected(connection: Connection, gone: list[Reservation]) -> list[Reservation]:
     deadline = time.monotonic() + CLOSING_TIME
     while gone:
-        sql = sa.text("SELECT id FROM information_schema.processlist")
-        connected = {number for (number,) in connection.rows(sql)}
+        connected = connection.read(partial(_connected, connection.backend))
         left = [item for item in gone if item.connection_id not in connected]
         if len(left) == len(gone) or time.monotonic() > deadline:
             return left
         time.sleep(0.02)
     return []
+
+
+def _connected(backend: Backend, session: SAConnection) -> set[int]:
+    """Return the numbers of the connections that a server has."""
+    table = backend.processes(session)
+    return set(session.execute(sa.text(f"SELECT id FROM {table}")).scalars())
 
 
 def _runs(pid: int) -> bool:

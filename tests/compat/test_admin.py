@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 import dj_dagster as dj
+from tests.services.statements import statement_with_bytes
 
 
 @pytest.fixture
@@ -47,6 +48,17 @@ def test_kill(
     victim.cancel_transaction()
     for connection in (victim, admin):
         connection.close()
+
+
+def test_listing_beside_a_statement_with_bytes(
+    server_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    admin = dj.Connection(server_url)
+    monkeypatch.setattr(builtins, "input", lambda _: "q")
+    with statement_with_bytes(server_url) as number:
+        dj.kill("info LIKE 'SELECT SLEEP%'", admin)
+        assert f"{number}\t" in capsys.readouterr().out
+    admin.close()
 
 
 def test_not_on_sqlite() -> None:

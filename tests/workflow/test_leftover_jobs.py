@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ import dj_dagster as dj
 from dj_dagster.model.job_settings import JobSettings
 from dj_dagster.workflow import liveness
 from dj_dagster.workflow.populate import Claims, pending_keys
+from tests.services.statements import statement_with_bytes
 from tests.workflow.test_job_queue import Pipeline, ago, set_columns
 
 
@@ -60,6 +62,19 @@ def test_job_of_a_worker_killed_after_its_commit_goes(
     assert lab.square.populate(reserve_jobs=True)["success_count"] == 3 - (cleaner == "populate")
     assert 3 not in lab.made
     assert lab.statuses() == {}
+
+
+def test_job_of_a_killed_worker_goes_beside_a_statement_with_bytes(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = dj.Connection(server_url, safemode=False)
+    lab = Pipeline(connection, f"t{uuid.uuid4().hex[:8]}_")
+    die_after_commit(lab, monkeypatch)
+    with statement_with_bytes(server_url):
+        lab.square.jobs.release_dead()
+        assert 3 not in lab.statuses()
+    lab.schema.drop()
+    connection.close()
 
 
 def test_such_a_job_is_kept_as_done_where_done_jobs_are_kept(

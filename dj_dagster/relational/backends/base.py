@@ -410,6 +410,17 @@ class Backend(ABC):
         """
         del engine, session
 
+    def uptime(self, connection: SAConnection) -> int | None:
+        """Return the whole seconds since a server started; None where there is no server."""
+        del connection
+
+    def processes(self, connection: SAConnection) -> str | None:
+        """Return the name of the table of a server's connections; None where there is no server.
+
+        Its columns are those of ``information_schema.processlist`` of MySQL.
+        """
+        del connection
+
     @abstractmethod
     def translate(self, error: DBAPIError) -> DataJointError | None:
         """Return our error for a driver's, or None when nothing particular is known of it."""

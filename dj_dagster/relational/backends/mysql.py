@@ -375,6 +375,14 @@ class MySQLBackend(Backend):
         """Return the tables of the schemas."""
         return mysql_dump.occupied(session, schemas)
 
+    def uptime(self, connection: SAConnection) -> int | None:
+        """Ask the server."""
+        return mysql_server.uptime(connection)
+
+    def processes(self, connection: SAConnection) -> str | None:
+        """Return a table that can be read whatever the statements of others are."""
+        return mysql_server.processes(connection)
+
     def stop_query(self, engine: sa.Engine, session: SAConnection) -> None:
         """Kill the query: the server would send all its rows before the connection is free."""
         number = session.connection.dbapi_connection.thread_id()  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]

@@ -336,6 +336,29 @@ def _setting(connection: SAConnection, name: str) -> str | None:
     return None if row is None else str(row[1])
 
 
+def uptime(connection: SAConnection) -> int:
+    """Return the whole seconds since the server started."""
+    return int(connection.exec_driver_sql("SHOW GLOBAL STATUS LIKE 'Uptime'").one()[1])
+
+
+_PROCESSES = "performance_schema.processlist"
+
+
+def processes(connection: SAConnection) -> str:
+    """Return the name of the table of the server's connections that can be read at any time.
+
+    MySQL cannot read its ``information_schema.processlist``, not even one column of it, while the
+    statement of any connection holds bytes that are not text (error 3854). The other table is
+    without connections where the performance schema is off, and MariaDB has no such table.
+    """
+    if not getattr(connection.dialect, "is_mariadb", False):
+        with _perhaps():
+            query = f"SELECT 1 FROM {_PROCESSES} WHERE id = CONNECTION_ID()"
+            if connection.exec_driver_sql(query).first() is not None:
+                return _PROCESSES
+    return "information_schema.processlist"
+
+
 SETTLED = timedelta(seconds=2)
 """How long ago a time of the server must be for nothing else to have happened in its second."""
 
@@ -348,7 +371,6 @@ SELECT OBJECT_NAME, COUNT_INSERT, COUNT_UPDATE, COUNT_DELETE
 FROM performance_schema.table_io_waits_summary_by_table
 WHERE OBJECT_TYPE = 'TABLE' AND OBJECT_SCHEMA = %s
 """
-_UPTIME = "SHOW GLOBAL STATUS LIKE 'Uptime'"
 # Else MySQL answers from yesterday's statistics. It is not among what a hint in a query can set.
 _FRESH = "SET SESSION information_schema_stats_expiry = 0"
 
@@ -388,8 +410,7 @@ def read(session: SAConnection, schemas: Collection[str]) -> ServerMarks:
             if updated is not None and updated > now - SETTLED:
                 marks.unsettled.add(name)
     if now is not None:
-        uptime = session.exec_driver_sql(_UPTIME).one()[1]
-        marks.started = now - timedelta(seconds=int(uptime))
+        marks.started = now - timedelta(seconds=uptime(session))
     return marks
 
 
