@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dj_dagster.errors import DataJointError
 from dj_dagster.orchestration import SensorSettings
 from dj_dagster.orchestration.headless import run_until_idle
-from dj_dagster.orchestration.sensor.state import Losses
+from dj_dagster.orchestration.sensor.partition_upkeep import Losses
 from dj_dagster.orchestration.tables.grains import Grain
 from dj_dagster.orchestration.tables.keys import key_pages
 from dj_dagster.relational.database.connection import Connection
@@ -43,7 +43,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{MODULE}.tables.keys.CHUNK", 3)
     monkeypatch.setattr(f"{MODULE}.tables.partitions.CHUNK", 3)
     monkeypatch.setattr(f"{MODULE}.tables.partitions.LISTED", 3)
-    monkeypatch.setattr(f"{MODULE}.sensor.upkeep.MARKS", 2)
+    monkeypatch.setattr(f"{MODULE}.sensor.mark_upkeep.MARKS", 2)
     monkeypatch.setattr(f"{MODULE}.sensor.limits.SHARE", 0)
 
 
@@ -173,7 +173,7 @@ def test_a_partition_removed_just_before_another_is_registered_comes_back(
 ) -> None:
     """Dagster's table gives the number of its last line to the next one, where that is gone."""
     for limit in ("SHORTEST", "LONGEST"):
-        monkeypatch.setattr(f"{MODULE}.sensor.state.{limit}", 1e9)
+        monkeypatch.setattr(f"{MODULE}.sensor.partition_upkeep.{limit}", 1e9)
     lab.add_sessions([1])
     defs = lab.definitions()
     run_until_quiet(defs, instance)

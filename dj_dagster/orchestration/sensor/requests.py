@@ -1,21 +1,25 @@
-"""Requests of the sensor for populate runs."""
+"""Requests of the sensor for populate runs: pending keys in batches, each asked for once."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, assert_never
 
-from dagster import AssetKey, DagsterInstance, RunRequest
+from dagster import AssetKey, DagsterInstance, RunRequest, RunsFilter
 
-from dj_dagster.orchestration._dagster import PARTITION_NAME_TAG, PRIORITY_TAG
+from dj_dagster.orchestration._dagster import PARTITION_NAME_TAG, PRIORITY_TAG, RUN_KEY_TAG
 from dj_dagster.orchestration.runs.chosen_keys import run_tags
 from dj_dagster.orchestration.runs.run_records import BATCH_TAG, Attempts, HeldKeys, Refusal
-from dj_dagster.orchestration.tables.keys import Regions, present_among
+from dj_dagster.orchestration.sensor.limits import Evaluation, Pause
+from dj_dagster.orchestration.sensor.partition_upkeep import Partitions
+from dj_dagster.orchestration.tables.keys import Region, Regions, present_among
 from dj_dagster.orchestration.tables.naming import op_name
-from dj_dagster.orchestration.tables.partitions import beginnings
+from dj_dagster.orchestration.tables.partitions import beginnings, register
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
 
@@ -44,10 +48,217 @@ class Batch:
         return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
 
 
+@dataclass
+class Requests:
+    """What one tick asks for.
+
+    Attributes
+    ----------
+    exhausted
+        Batches that were run so often that they are not any more.
+    postponed
+        Batches that are asked for later.
+    goes_on
+        Whether a whole table waits to be looked at.
+    """
+
+    runs: list[RunRequest] = field(default_factory=list[RunRequest])
+    exhausted: list[Batch] = field(default_factory=list[Batch])
+    postponed: list[Batch] = field(default_factory=list[Batch])
+    goes_on: bool = False
+
+    def __iadd__(self, other: Requests) -> Requests:
+        self.runs += other.runs
+        self.exhausted += other.exhausted
+        self.postponed += other.postponed
+        self.goes_on |= other.goes_on
+        return self
+
+
+class RunRequester:
+    """Keys that may be pending: their runs are requested.
+
+    Parameters
+    ----------
+    rows
+        Returns how many rows some tables have.
+    postponed
+        Is told of batches that are to be asked for later.
+
+    Attributes
+    ----------
+    orphans
+        Partitions that are pending below a row which is gone, by table.
+    """
+
+    def __init__(
+        self,
+        graph: TableGraph,
+        partitions: Partitions,
+        rows: Callable[[Iterable[TableNode]], int],
+        postponed: Callable[[Batch], None],
+    ) -> None:
+        self._graph = graph
+        self._partitions = partitions
+        self._rows = rows
+        self._postponed = postponed
+        self._pending: defaultdict[AssetKey, Regions] = defaultdict(Regions)
+        self._pauses: defaultdict[AssetKey, Pause] = defaultdict(Pause)
+        # Batches that were asked for, by run key, until their runs are seen.
+        self._asked: dict[str, Batch] = {}
+        self._has_looked = False
+        self.orphans: defaultdict[AssetKey, set[str]] = defaultdict(set[str])
+
+    @property
+    def asked_tables(self) -> set[AssetKey]:
+        """The tables of runs that are about to be there."""
+        return {node.key for batch in self._asked.values() for node in batch.nodes}
+
+    def note(self, node: TableNode, region: Region) -> None:
+        """Note where keys may have become pending."""
+        self._pending[node.key].add(region)
+
+    def ended(self, instance: DagsterInstance) -> Iterator[Batch]:
+        """Yield the batches that were asked for and whose run has ended, or was never there."""
+        for run_key, batch in list(self._asked.items()):
+            runs = instance.get_runs(RunsFilter(tags={RUN_KEY_TAG: run_key}), limit=1)
+            if not runs or runs[0].is_finished:
+                yield batch
+            del self._asked[run_key]
+
+    def request(self, tick: Evaluation) -> Requests:
+        """Return requests for what is pending."""
+        done, self._has_looked = Requests(), False
+        waiting = {
+            key
+            for key, regions in self._pending.items()
+            if regions and tick.settings.of(self._graph.by_key[key]).automatic
+        }
+        for grain in self._graph.grains:
+            nodes = [node for node in self._graph.of_grain(grain) if node.key in waiting]
+            if nodes:
+                connection = nodes[0].table.connection
+                found = tick.guard.attempt(grain.name, connection, self._in_grain, nodes, tick)
+                done += found or Requests()
+        for node in self._graph.populated:
+            if node.grain is None and node.key in waiting:
+                done += tick.attempt(node, self._single, node, tick) or Requests()
+        for batch in done.postponed:
+            self._postponed(batch)
+        return done
+
+    def _in_grain(self, nodes: list[TableNode], tick: Evaluation) -> Requests:
+        """Request what is pending in tables of one grain; it is not noted any more then."""
+        grain, limit, done = nodes[0].grain, tick.settings.max_batches, Requests()
+        members = [node for node in self._graph.populated if node.grain == grain]
+        size = min(tick.settings.of(node).batch_size for node in members)
+        able, found = self._able(tick), dict[AssetKey, _Pending]()
+        for node in nodes:
+            if node.key not in able:
+                continue
+            if not self._has_time(node, tick):
+                done.goes_on = True
+            elif pending := tick.attempt(node, self._find, node, tick, size * limit):
+                found[node.key] = pending
+        partitions = {key: pending.partitions for key, pending in found.items()}
+        asked, are_all = batches(
+            self._graph, partitions, tick.held, size=size, limit=limit, of=self._able(tick)
+        )
+        for batch in asked:
+            if batch.nodes:
+                done += self._request(batch, tick)
+        for key, pending in found.items():
+            if are_all and pending.are_all:
+                del self._pending[key]
+        return done
+
+    def _has_time(self, node: TableNode, tick: Evaluation) -> bool:
+        """Whether a table may be looked at; of whole ones one in each tick may in any case."""
+        if not self._pending[node.key].whole:
+            return True
+        if not self._pauses[node.key].over:
+            return False
+        first, self._has_looked = not self._has_looked, True
+        return first or not tick.budget.spent
+
+    def _find(self, node: TableNode, tick: Evaluation, limit: int) -> _Pending:
+        regions, began = self._pending[node.key], time.monotonic()
+        found = pending_partitions(self._graph, node, regions, tick.held, limit)
+        self.orphans[node.key] |= found.orphans
+        if regions.whole:
+            self._pauses[node.key].after(began, self._rows([node]))
+        return found
+
+    def _able(self, tick: Evaluation) -> set[AssetKey]:
+        """Return the tables that a run may have: not those that could not be looked at now."""
+        failed = tick.guard.errors.keys()
+        return {
+            node.key
+            for node in self._graph.populated
+            if tick.settings.of(node).automatic
+            and not failed & {node.title, str(node.name)}
+            and tick.attempt(node, _try, node)
+        }
+
+    def _single(self, node: TableNode, tick: Evaluation) -> Requests:
+        done = Requests()
+        if node.key not in tick.held.whole:
+            for batch in single_batch(node, tick.held):
+                done += self._request(batch, tick)
+            del self._pending[node.key]
+        return done
+
+    def _request(self, batch: Batch, tick: Evaluation) -> Requests:
+        asked = request(
+            tick.instance,
+            self._graph,
+            batch,
+            attempts=tick.settings.attempts,
+            priority=max(tick.settings.of(node).priority for node in batch.nodes),
+        )
+        match asked:
+            case Refusal.EXHAUSTED:
+                return Requests(exhausted=[batch])
+            case Refusal.LATER:
+                return Requests(postponed=[batch])
+            case RunRequest():
+                grain = batch.nodes[0].grain
+                if grain is not None and self._partitions.is_in_doubt(grain):
+                    # The look at the whole grain may not have come to them.
+                    register(tick.instance, grain, batch.partitions)
+                self._asked[str(asked.run_key)] = batch
+                return Requests(runs=[asked])
+            case _:
+                assert_never(asked)
+
+
+def _try(node: TableNode) -> bool:
+    """Find out which keys `make` is given, which a key source that is wrong does not say."""
+    _ = node.coarse
+    return True
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """Partitions to make.
+
+    Attributes
+    ----------
+    are_all
+        Whether no others are pending.
+    orphans
+        Those that are left out: their partition went with the row that is gone.
+    """
+
+    partitions: list[str]
+    are_all: bool
+    orphans: set[str] = field(default_factory=set[str])
+
+
 def pending_partitions(
     graph: TableGraph, node: TableNode, regions: Regions, held: HeldKeys, limit: int
-) -> tuple[list[str], bool, set[str]]:
-    """Return partitions to make, whether these are all, and some that are left out.
+) -> _Pending:
+    """Return partitions to make.
 
     They are in the table's key source, not in the table, without an error, and in no unfinished
     run. Keys below an orphan are left out: their partition went with the row that is gone.
@@ -59,7 +270,7 @@ def pending_partitions(
     """
     grain = node.grain
     if grain is None or node.key in held.whole or not regions:
-        return [], not regions, set()
+        return _Pending([], not regions)
     busy = held.of(node.key)
     most = limit + len(busy)
 
@@ -74,7 +285,7 @@ def pending_partitions(
         if orphans:
             # Those that fill the limit would hide what comes behind them.
             free, ended = find([root.table.proj() for root in roots])
-    return free[:limit], ended, orphans
+    return _Pending(free[:limit], ended, orphans)
 
 
 def _roots(graph: TableGraph, node: TableNode) -> list[TableNode]:

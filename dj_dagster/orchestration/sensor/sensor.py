@@ -22,8 +22,8 @@ from dj_dagster.orchestration.checks import CheckWatch
 from dj_dagster.orchestration.runs.stale_marks import CodeWatch
 from dj_dagster.orchestration.sensor.requests import Batch
 from dj_dagster.orchestration.sensor.sensor_settings import SensorSettings
-from dj_dagster.orchestration.sensor.state import Watch
-from dj_dagster.orchestration.sensor.tick import Tick, TickResult
+from dj_dagster.orchestration.sensor.state import SensorState
+from dj_dagster.orchestration.sensor.tick import TickResult, evaluate
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 
 SENSOR_NAME = "populate_sensor"
@@ -32,8 +32,8 @@ UNFINISHED = "unfinished"
 """The cursor of a tick that has left something of what takes long to the next ones."""
 
 
-class Watches:
-    """What is remembered of each Dagster instance; most often there is one."""
+class SensorStates:
+    """The state of the sensor for each Dagster instance; most often there is one."""
 
     def __init__(
         self,
@@ -44,19 +44,19 @@ class Watches:
         self._graph = graph
         self._code = code
         self._checks = checks
-        self._watches: dict[str, Watch] = {}
+        self._states: dict[str, SensorState] = {}
         self._lock = threading.Lock()
 
     @contextmanager
-    def of(self, instance: DagsterInstance) -> Generator[Watch]:
-        """Give the watch of an instance to one tick at a time; after an error it is forgotten."""
+    def of(self, instance: DagsterInstance) -> Generator[SensorState]:
+        """Give the state of an instance to one tick at a time; after an error it is forgotten."""
         with self._lock:
             name = repr(instance.get_ref()) if instance.is_persistent else ""
-            watch = self._watches.pop(name, None)
-            watch = watch or Watch(self._graph, self._code(), self._checks())
-            yield watch
+            state = self._states.pop(name, None)
+            state = state or SensorState(self._graph, self._code(), self._checks())
+            yield state
             if name:
-                self._watches[name] = watch
+                self._states[name] = state
 
 
 def populate_sensor(
@@ -85,7 +85,7 @@ def populate_sensor(
     automatic = [node for node in graph.populated if settings.of(node).automatic]
     targets = [node.key for node in automatic]
     parts = [part.key for node in automatic for part in graph.parts(node)]
-    watches = Watches(graph, code, checks)
+    states = SensorStates(graph, code, checks)
 
     @sensor(
         name=SENSOR_NAME + end,
@@ -94,12 +94,12 @@ def populate_sensor(
         default_status=DefaultSensorStatus.RUNNING,
         description="Sees new and deleted rows, and starts runs for keys that are pending.",
     )
-    def evaluate(context: SensorEvaluationContext) -> SensorResult:
-        with watches.of(context.instance) as watch:
-            done = Tick(context.instance, watch, settings, own).evaluate()
+    def tick(context: SensorEvaluationContext) -> SensorResult:
+        with states.of(context.instance) as state:
+            done = evaluate(state, context.instance, settings, own)
         return _result(context, done)
 
-    return evaluate
+    return tick
 
 
 def goes_on(result: SensorResult) -> bool:

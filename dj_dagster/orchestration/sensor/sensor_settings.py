@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Any
-
-from dagster import AssetKey, DagsterEventType, DagsterInstance, EventRecordsFilter
 
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.orchestration._dagster import RUNLESS_RUN_ID
-from dj_dagster.orchestration.tables.keys import own_table
 from dj_dagster.orchestration.tables.naming import short_name
 from dj_dagster.orchestration.tables.table_node import TableNode
-from dj_dagster.relational.fetching import fetch
-from dj_dagster.workflow.jobs import JobQueue
 
 TRANSIENT = (
     "TransientError",
@@ -35,9 +26,6 @@ TRANSIENT = (
 
 The database or the network was at fault, or the process was killed, maybe for another's sake.
 """
-
-LOOKED_AT = 1000
-"""Errors of one table that are looked at together, at most."""
 
 
 @dataclass(frozen=True)
@@ -75,85 +63,6 @@ class RetryPolicy:
 
 DEFAULT_RETRIES = RetryPolicy()
 NO_RETRIES = RetryPolicy(attempts=1)
-
-
-@dataclass
-class Waiting:
-    """The keys of one table that are going to be tried again, each with the time it is due.
-
-    Attributes
-    ----------
-    due
-        By `time.monotonic`.
-    """
-
-    due: dict[tuple[Any, ...], float] = field(default_factory=dict[tuple[Any, ...], float])
-
-    def read(self, instance: DagsterInstance, node: TableNode, policy: RetryPolicy) -> None:
-        """Read the errors of a table from its job queue."""
-        table = own_table(node)
-        self.due = {}
-        if table is None or policy.attempts < 2:
-            return
-        rows = JobQueue(table).rows
-        names = [*rows.key, "error_message", "completed_time"]
-        errors = fetch.rows(rows.connection, rows.node("error"), names)
-        found = {row[:-2]: row[-1] for row in errors if policy.covers(row[-2])}
-        found = dict(list(found.items())[:LOOKED_AT])
-        if not found:
-            return
-        now, clock = rows.now(), time.monotonic()
-        partitions = {row: _partition(node, rows.key, row) for row in found}
-        failures = failures_of(instance, node.key, list(partitions.values()))
-        for row, ended in found.items():
-            count = max(1, failures.get(partitions[row], 1))
-            if count < policy.attempts:
-                self.due[row] = clock + policy.wait(count) - _age(now, ended)
-
-    def free(self, node: TableNode) -> list[dict[str, Any]]:
-        """Make the keys pending again that are due, and return them."""
-        now = time.monotonic()
-        due = [row for row, at in self.due.items() if at <= now]
-        table = own_table(node)
-        if not due or table is None:
-            return []
-        rows = JobQueue(table).rows
-        rows.delete(due, ("error",))
-        for row in due:
-            del self.due[row]
-        return [dict(zip(rows.key, row, strict=True)) for row in due]
-
-
-def failures_of(
-    instance: DagsterInstance, key: AssetKey, partitions: Sequence[str | None]
-) -> Mapping[str | None, int]:
-    """Return how often partitions have failed since they were made last, by the event log."""
-    named = [partition for partition in partitions if partition is not None]
-    last = instance.event_log_storage.get_latest_storage_id_by_partition(
-        key, DagsterEventType.ASSET_MATERIALIZATION, set(named)
-    )
-    records = instance.get_event_records(
-        EventRecordsFilter(
-            DagsterEventType.ASSET_MATERIALIZATION_PLANNED, asset_key=key, asset_partitions=named
-        )
-    )
-    counts: dict[str | None, int] = {}
-    for record in records:
-        partition = record.event_log_entry.get_dagster_event().partition
-        if record.run_id == RUNLESS_RUN_ID:
-            # It takes a plan back.
-            continue
-        if record.storage_id > last.get(partition or "", 0):
-            counts[partition] = counts.get(partition, 0) + 1
-    return counts
-
-
-def _partition(node: TableNode, names: Sequence[str], row: tuple[Any, ...]) -> str | None:
-    return node.grain.encode(dict(zip(names, row, strict=True))) if node.grain else None
-
-
-def _age(now: datetime, ended: datetime | None) -> float:
-    return (now - ended).total_seconds() if ended is not None else 0.0
 
 
 @dataclass(frozen=True)

@@ -77,14 +77,14 @@ def possible_in(node: TableNode, regions: Regions) -> list[str]:
 
 def present_among(node: TableNode, partitions: Sequence[str]) -> set[str]:
     """Return those partitions, of some, that have rows."""
-    keys = [] if node.grain is None else _decoded(node.grain, partitions)
+    keys = [] if node.grain is None else decoded(node.grain, partitions)
     return set(present_in(node, Regions(Region(keys=tuple(keys))))) if keys else set()
 
 
 def possible_among(node: TableNode, partitions: Sequence[str]) -> set[str]:
     """Return those partitions, of some, that have rows or that `make` could be given."""
     grain = node.grain
-    keys = [] if grain is None else _decoded(grain, partitions)
+    keys = [] if grain is None else decoded(grain, partitions)
     if grain is None or not keys:
         return set()
     found = present_among(node, partitions)
@@ -103,13 +103,13 @@ def _given_rows(node: TableNode, grain: Grain) -> Sequence[Sequence[object]]:
     return fetch.keys(table.connection, source(table), grain.names, grain.names)
 
 
-def _decoded(grain: Grain, partitions: Sequence[str]) -> list[Key]:
+def decoded(grain: Grain, partitions: Sequence[str]) -> list[Key]:
+    """Return the keys of partitions; one that a person has added may stand for none."""
     found: list[Key] = []
     for partition in partitions:
         try:
             found.append(grain.decode(partition))
         except InvalidValueError:
-            # A person has added it by hand, and it stands for no key.
             continue
     return found
 

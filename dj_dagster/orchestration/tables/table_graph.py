@@ -51,6 +51,11 @@ class TableGraph:
         """The tables by asset key."""
         return {node.key: node for node in self.nodes}
 
+    @cached_property
+    def by_name(self) -> dict[TableName, TableNode]:
+        """The tables by their names in the database."""
+        return {node.name: node for node in self.nodes}
+
     @property
     def populated(self) -> list[TableNode]:
         """The tables that `make` fills, parents first."""

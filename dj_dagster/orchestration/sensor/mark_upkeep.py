@@ -1,0 +1,362 @@
+"""Marks in Dagster kept true to the rows: written, withdrawn, stale, or shown as failed."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+from dagster import AssetKey, DagsterInstance
+
+from dj_dagster.orchestration.runs.event_log import Mark, write_marks
+from dj_dagster.orchestration.runs.failures import compare_failures
+from dj_dagster.orchestration.runs.shown_marks import (
+    mark_row_count,
+    mark_single,
+    repeated,
+    shown_as_failed,
+    unmarked_in,
+    unmarked_pages,
+    vanished_pages,
+)
+from dj_dagster.orchestration.runs.stale_marks import Aging, outdated_pages
+from dj_dagster.orchestration.sensor.changes import Errors
+from dj_dagster.orchestration.sensor.limits import Evaluation, LongLook
+from dj_dagster.orchestration.sensor.partition_upkeep import Partitions
+from dj_dagster.orchestration.tables.keys import Region, Regions, present_in
+from dj_dagster.orchestration.tables.partitions import Changes
+from dj_dagster.orchestration.tables.table_graph import TableGraph
+from dj_dagster.orchestration.tables.table_node import TableNode
+
+MARKS = 1000
+"""Marks that are written at once, at most."""
+
+NOTED = 10.0
+"""Seconds after which rows have the note on them, unless they never will."""
+
+Pieces = list[Callable[[], None]]
+
+
+class NewMarks:
+    """Rows without a mark: found in what has changed, or page by page, and marked.
+
+    Parameters
+    ----------
+    partitions
+        Those of the grains: a mark is not shown as long as its partition is missing.
+    rows
+        Returns how many rows some tables have.
+    """
+
+    def __init__(
+        self,
+        graph: TableGraph,
+        partitions: Partitions,
+        rows: Callable[[Iterable[TableNode]], int],
+    ) -> None:
+        self._graph = graph
+        self._partitions = partitions
+        self._rows = rows
+        self._regions: defaultdict[AssetKey, Regions] = defaultdict(Regions)
+        self._searches = LongLook[AssetKey, list[str]]()
+        # Partitions to mark; of those shown as failed although made the last mark is repeated.
+        self._backlog: defaultdict[AssetKey, deque[str]] = defaultdict(deque[str])
+        self._refuted: defaultdict[AssetKey, set[str]] = defaultdict(set[str])
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether rows are being searched or marked."""
+        return bool(self._searches) or any(self._backlog.values())
+
+    def note(self, node: TableNode, region: Region) -> None:
+        """Note where rows may lack their marks."""
+        self._regions[node.key].add(region)
+
+    def repeat(self, key: AssetKey, partitions: Iterable[str]) -> None:
+        """Have the last marks of partitions written again: a later event says that they failed."""
+        known = self._backlog[key]
+        known.extend(partition for partition in partitions if partition not in known)
+        self._refuted[key].update(partitions)
+
+    def is_behind(self, key: AssetKey) -> bool:
+        """Whether marks of a table are missing that a search has found, or may find."""
+        return self._searches.goes_on(key) or bool(self._backlog.get(key))
+
+    def find(self, tick: Evaluation) -> None:
+        """Find the rows without a mark in what has changed."""
+        for key, regions in list(self._regions.items()):
+            if regions and key not in tick.held.whole:
+                node = self._graph.by_key[key]
+                tick.attempt(node, self._find, node, regions, tick)
+
+    def _find(self, node: TableNode, regions: Regions, tick: Evaluation) -> None:
+        if node.key not in tick.managed:
+            if node.grain is None:
+                mark = mark_single if node.populated else mark_row_count
+                tick.changes += Changes(marked=mark(tick.instance, node))
+            elif regions.whole:
+                self._searches.note(node.key)
+            else:
+                backlog = self._backlog[node.key]
+                found = dict.fromkeys(unmarked_in(tick.instance, node, regions))
+                # New rows are marked before those that a look at the whole table finds.
+                self._backlog[node.key] = deque([*found, *(p for p in backlog if p not in found)])
+        del self._regions[node.key]
+
+    def pieces(self, tick: Evaluation) -> Pieces:
+        """Return a page of each search, and some marks of each table."""
+        nodes = self._graph.nodes
+        return [
+            *(partial(self._search, node, tick) for node in nodes if self._is_searched(node, tick)),
+            *(partial(self._write, node, tick) for node in nodes if self._is_marked(node, tick)),
+        ]
+
+    def _is_searched(self, node: TableNode, tick: Evaluation) -> bool:
+        key = node.key
+        if node.grain is None or key in tick.held.whole or self._backlog.get(key):
+            return False
+        compared = self._partitions.is_compared(node.grain, tick)
+        return not compared and self._searches.is_ready(key, tick)
+
+    def _search(self, node: TableNode, tick: Evaluation) -> None:
+        self._searches.step(
+            node.key,
+            tick,
+            node.title,
+            node.table.connection,
+            partial(unmarked_pages, tick.instance, node),
+            self._backlog[node.key].extend,
+            partial(self._rows, [node]),
+        )
+
+    def _is_marked(self, node: TableNode, tick: Evaluation) -> bool:
+        return bool(self._backlog.get(node.key)) and self._most(node, tick) > 0
+
+    def _most(self, node: TableNode, tick: Evaluation) -> int:
+        return min(MARKS, tick.settings.max_marks - tick.written[node.key])
+
+    def _write(self, node: TableNode, tick: Evaluation) -> None:
+        key, backlog, busy = node.key, self._backlog[node.key], tick.held.of(node.key)
+        wanted = [backlog.popleft() for _ in range(min(len(backlog), self._most(node, tick)))]
+        # A run that holds a key is going to mark it; if it does not, its end makes us look again.
+        free = [partition for partition in wanted if partition not in busy]
+        refuted = self._refuted[key]
+        again = repeated(tick.instance, node, refuted.intersection(free))
+        refuted.difference_update(wanted)
+        first = [partition for partition in free if partition not in again]
+        marks = [*again.values(), *first_marks(tick.instance, self._graph, node, first)]
+        tick.changes += Changes(marked=write_marks(tick.instance, marks))
+        tick.written[key] += len(wanted)
+
+
+def first_marks(
+    instance: DagsterInstance, graph: TableGraph, node: TableNode, partitions: Sequence[str]
+) -> list[Mark]:
+    """Return marks of partitions that have none, with what is known of how `make` filled them."""
+    filled = graph.by_key[node.master] if node.master is not None else node
+    if not filled.populated:
+        return [Mark(node.key, partition) for partition in partitions]
+    return Aging(instance, graph, filled).marks(node, partitions)
+
+
+class StaleMarks:
+    """Rows that may have become stale, or not be so any more: their marks say which are.
+
+    Parameters
+    ----------
+    aged
+        Is told of tables whose marks have changed.
+    """
+
+    def __init__(
+        self, graph: TableGraph, new_marks: NewMarks, aged: Callable[[TableNode], None]
+    ) -> None:
+        self._graph = graph
+        self._new_marks = new_marks
+        self._aged = aged
+        self._regions: defaultdict[AssetKey, Regions] = defaultdict(Regions)
+        self._looks = LongLook[AssetKey, tuple[list[Mark], list[str]]]()
+        # Partitions without a note on their rows, and when to look at these again.
+        self._unnoted: dict[AssetKey, tuple[float, set[str]]] = {}
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a table is being looked at."""
+        return bool(self._looks)
+
+    def note(self, node: TableNode, region: Region) -> None:
+        """Note where rows may have become stale, or not be so any more."""
+        self._regions[node.key].add(region)
+
+    def find(self, tick: Evaluation) -> None:
+        """Look at what has changed, and once more at rows that were there before their notes."""
+        now = time.monotonic()
+        for key, (due, partitions) in list(self._unnoted.items()):
+            if now >= due:
+                del self._unnoted[key]
+                node = self._graph.by_key[key]
+                tick.attempt(node, self._look_again, node, sorted(partitions), tick)
+        for key, regions in list(self._regions.items()):
+            if regions:
+                node = self._graph.by_key[key]
+                tick.attempt(node, self._find, node, regions, tick)
+
+    def _look_again(self, node: TableNode, partitions: list[str], tick: Evaluation) -> None:
+        marks, _ = Aging(tick.instance, self._graph, node).outdated(partitions)
+        self._write(node, tick, (marks, []))
+
+    def _find(self, node: TableNode, regions: Regions, tick: Evaluation) -> None:
+        if node.grain is not None and regions.whole:
+            self._looks.note(node.key)
+        elif node.grain is not None:
+            aging = Aging(tick.instance, self._graph, node)
+            self._write(node, tick, aging.outdated(present_in(node, regions)))
+        del self._regions[node.key]
+
+    def _write(
+        self, node: TableNode, tick: Evaluation, found: tuple[list[Mark], list[str]]
+    ) -> None:
+        """Write the marks that some rows need; look again at those on which there is no note."""
+        marks, unnoted = found
+        if marks:
+            tick.changes += Changes(marked=write_marks(tick.instance, marks))
+            self._aged(node)
+        if unnoted:
+            due, known = self._unnoted.get(node.key, (time.monotonic() + NOTED, set[str]()))
+            self._unnoted[node.key] = due, known.union(unnoted)
+
+    def pieces(self, tick: Evaluation) -> Pieces:
+        """Return a page of each look at a whole table."""
+        return [
+            partial(self._look, node, tick)
+            for node in self._graph.populated
+            # A mark that is missing still would say it at once.
+            if not self._new_marks.is_behind(node.key) and self._looks.is_ready(node.key, tick)
+        ]
+
+    def _look(self, node: TableNode, tick: Evaluation) -> None:
+        self._looks.step(
+            node.key,
+            tick,
+            node.title,
+            node.table.connection,
+            partial(outdated_pages, tick.instance, self._graph, node),
+            partial(self._write, node, tick),
+        )
+
+
+class FailureMarks:
+    """Partitions of which Dagster may show a failure wrongly, or not at all.
+
+    Parameters
+    ----------
+    errors
+        Returns the failed jobs of a table, by partition.
+    """
+
+    def __init__(
+        self, graph: TableGraph, new_marks: NewMarks, errors: Callable[[TableNode], Errors]
+    ) -> None:
+        self._graph = graph
+        self._new_marks = new_marks
+        self._errors = errors
+        self._doubtful: defaultdict[AssetKey, set[str]] = defaultdict(set[str])
+        # Tables whose failures are all in doubt.
+        self._unproven: set[AssetKey] = set()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether failures are in doubt."""
+        return bool(self._unproven) or any(self._doubtful.values())
+
+    def note(self, node: TableNode, region: Region) -> None:
+        """Note keys whose failure is in doubt; those that do not tell their partition are not."""
+        if region.keys is None:
+            self._unproven.add(node.key)
+        elif node.grain is not None:
+            names = set(node.grain.names)
+            told = (key for key in region.keys if names <= key.keys())
+            self._doubtful[node.key].update(map(node.grain.encode, told))
+
+    def pieces(self, tick: Evaluation) -> Pieces:
+        """Return a comparison for each table with failures in doubt."""
+        return [
+            partial(self._prove, node, tick)
+            for node in self._graph.populated
+            if (node.key in self._unproven or self._doubtful.get(node.key))
+            and (self, node.key) not in tick.failed
+        ]
+
+    def _prove(self, node: TableNode, tick: Evaluation) -> None:
+        if tick.attempt(node, self._compare, node, tick) is None:
+            tick.failed.add((self, node.key))
+
+    def _compare(self, node: TableNode, tick: Evaluation) -> bool:
+        """Compare what is shown as failed with the errors in the job queue, as far as in doubt."""
+        key, parts = node.key, [part.key for part in self._graph.parts(node)]
+        doubtful = self._doubtful[key]
+        if key in self._unproven:
+            for table in (key, *parts):
+                doubtful.update(shown_as_failed(tick.instance, table))
+            doubtful.update(self._errors(node))
+            self._unproven.discard(key)
+        # The end of a run makes us look again at what it holds.
+        held = set(doubtful) if key in tick.held.whole else tick.held.of(key)
+        waiting = sorted(doubtful.difference(held))
+        now, later = waiting[:MARKS], waiting[MARKS:]
+        errors = self._errors(node)
+        written, refuted = compare_failures(tick.instance, node, parts, now, errors)
+        self._doubtful[key] = set(later)
+        for table in (key, *parts) if refuted else ():
+            self._new_marks.repeat(table, refuted)
+        tick.changes += Changes(marked=written)
+        return True
+
+
+class Withdrawals:
+    """Tables of which rows may be gone that are marked: their marks are taken back.
+
+    Parameters
+    ----------
+    withdrawn
+        Is told of the partitions of a filled table: a failure before the mark would be shown again.
+    """
+
+    def __init__(
+        self, graph: TableGraph, withdrawn: Callable[[TableNode, Sequence[str]], None]
+    ) -> None:
+        self._graph = graph
+        self._withdrawn = withdrawn
+        self._looks = LongLook[AssetKey, list[str]]()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a table is being compared."""
+        return bool(self._looks)
+
+    def note(self, node: TableNode) -> None:
+        """Note that rows of a table may be gone; a part is marked with its master, rows or not."""
+        master = self._graph.by_key.get(node.master) if node.master else None
+        if master is None or not master.populated:
+            self._looks.note(node.key)
+
+    def pieces(self, tick: Evaluation) -> Pieces:
+        """Return a page of each comparison of marks with rows."""
+        return [
+            partial(self._withdraw, node, tick)
+            for node in self._graph.nodes
+            if node.key not in tick.managed and self._looks.is_ready(node.key, tick)
+        ]
+
+    def _withdraw(self, node: TableNode, tick: Evaluation) -> None:
+        parts = self._graph.parts(node) if node.populated else []
+        marked = [node.key, *(part.key for part in parts)]
+        self._looks.step(
+            node.key,
+            tick,
+            node.title,
+            node.table.connection,
+            partial(vanished_pages, tick.instance, node, marked),
+            partial(self._withdrawn, node),
+        )
