@@ -108,6 +108,18 @@ def comparable(value: Any, attribute: Attribute) -> Any:
         ) from error
 
 
+def as_fetched(value: Any, attribute: Attribute) -> Any:
+    """Return a value as it is fetched once it has been entered; errors are those of `comparable`.
+
+    >>> from dj_dagster.model.types import parse_type
+    >>> as_fetched(1 / 3, Attribute("gain", parse_type("float32")))
+    0.33333334
+    """
+    found, kind = comparable(value, attribute), attribute.type
+    is_single = kind is not None and kind.family is Family.FLOAT and kind.size == 32
+    return shortest_single(found) if is_single else found
+
+
 def without_zone(value: Any) -> Any:
     """Return a date or time as a clock shows it where it is from, anything else as it is.
 

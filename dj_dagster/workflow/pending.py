@@ -36,7 +36,7 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.table import Table
-from dj_dagster.relational.values import comparable
+from dj_dagster.relational.values import as_fetched
 from dj_dagster.workflow.key_source import (
     base,
     default_source,
@@ -224,7 +224,7 @@ def typed(table: Makes, keys: Iterable[Mapping[str, Any]]) -> list[Key]:
         lacking = [name for name in heading.primary_key if name not in key]
         if lacking:
             raise PopulateError(f"The key {dict(key)} for {table.name} lacks {', '.join(lacking)}.")
-        result.append({name: comparable(key[name], heading[name]) for name in heading.primary_key})
+        result.append({name: as_fetched(key[name], heading[name]) for name in heading.primary_key})
     return result
 
 

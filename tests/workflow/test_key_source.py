@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import dj_dagster as dj
-from dj_dagster.workflow.populate import pending_keys
+from dj_dagster.workflow.populate import pending_keys, populate_keys
 
 
 @pytest.fixture
@@ -156,6 +156,39 @@ def test_keys_of_ones_own(schema: Any, session: Any) -> None:
         "error_list": [],
     }
     assert made(table) == [2, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("float32", [0.1, 1 / 3, 1e-30, 16777217.0]),
+        ("float", ["0.1", -2.7]),
+        ("float64", [0.1, 5e-324]),
+        ("decimal(10,3)", ["0.1", 1.2345]),
+        ("datetime(3)", ["2026-01-01 10:00:00.1234"]),
+        ("time(3)", ["-01:00:00.7777", "30:00:00"]),
+        ("uuid", ["12345678-1234-5678-1234-567812345678"]),
+        ("varchar(8)", ["", "a b ", "a/b=c,%"]),
+        ("bool", [True, 0]),
+    ],
+)
+def test_keys_are_those_of_rows_as_entered_and_as_fetched(
+    schema: Any, kind: str, values: list[Any]
+) -> None:
+    @schema
+    class Session(dj.Manual):
+        definition = f"session : {kind}"
+
+    table = made_of(schema)
+    entered = [{"session": value} for value in values]
+    Session.insert(entered)
+    assert table.populate(keys=entered[:1])["success_count"] == 1
+    assert table.populate(keys=Session.keys(), reserve_jobs=True) == {
+        "success_count": len(values) - 1,
+        "error_list": [],
+    }
+    outcomes = populate_keys(table(), [*entered, *Session.keys()])
+    assert [outcome.status for outcome in outcomes] == ["present"] * 2 * len(values)
 
 
 @pytest.mark.parametrize("first", [-2500, 7])
