@@ -20,6 +20,7 @@ from tests.orchestration.lab import Lab, partition, partitions
 from tests.orchestration.running import (
     execute,
     requested,
+    run_until,
     run_until_quiet,
     statuses,
     submit,
@@ -87,6 +88,23 @@ def test_a_key_whose_error_is_cleared_is_asked_for(
     run_until_quiet(defs, instance)
     assert any_lab.calls.count(("RawData", 1)) == 2
     assert len(any_lab.Filtered()) == 6
+
+
+def test_a_key_that_is_put_off_is_made_once_it_is_due(
+    any_lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    """Nothing is written to the database when its time comes."""
+    any_lab.add_sessions(range(2))
+    defs = any_lab.definitions(sensor_settings=NEVER_SWEEP)
+    run_until_quiet(defs, instance)
+    any_lab.add_sessions([2])
+    due = time.monotonic() + 5
+    any_lab.RawData.jobs.refresh(delay=5)
+    run_until_quiet(defs, instance)
+    assert (("RawData", 2) in any_lab.calls) <= (time.monotonic() > due)
+    run_until(defs, instance, lambda: len(any_lab.Filtered()) == 6)
+    assert time.monotonic() > due
+    assert any_lab.calls.count(("RawData", 2)) == 1
 
 
 def test_a_request_that_no_run_came_of_is_made_again(

@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
@@ -399,6 +399,18 @@ HELD = ("error", "ignore", "reserved")
 
 Row = tuple[Any, ...]
 
+
+class Job(NamedTuple):
+    """A job that holds its key: its status, when it came to that if it has ended, when it is due.
+
+    One that is pending is due later.
+    """
+
+    status: str
+    ended: datetime | None
+    due: datetime
+
+
 Errors = Mapping[str, Sequence[Row]]
 """The failed jobs of a table, by partition."""
 
@@ -409,11 +421,12 @@ class JobWatch:
     def __init__(self, graph: TableGraph) -> None:
         self._nodes = {queue_name(node.name): node for node in graph.populated}
         self._entered = {queue: graph.entered_above(node) for queue, node in self._nodes.items()}
-        # The status of each job, and when it came to that.
-        self._jobs: dict[TableName, dict[Row, tuple[str, Any]]] = {}
+        self._jobs: dict[TableName, dict[Row, Job]] = {}
         self._errors: dict[TableName, Errors] = {}
         self._pauses: dict[TableName, Pause] = defaultdict(Pause)
         self._incomplete: set[TableName] = set()
+        # When the first of the jobs is due that are to be made later, by `time.monotonic`.
+        self._due: dict[TableName, float] = {}
 
     def __contains__(self, name: TableName) -> bool:
         return name in self._nodes
@@ -429,6 +442,11 @@ class JobWatch:
     def errors(self, node: TableNode) -> Errors:
         """Return the failed jobs of a table as they were when its queue was looked at."""
         return self._errors.get(queue_name(node.name), {})
+
+    def due(self) -> set[TableName]:
+        """Return the queues in which jobs have become due since they were looked at."""
+        now = time.monotonic()
+        return {name for name, then in self._due.items() if then <= now}
 
     def complete(self, name: TableName) -> bool:
         """Whether the last look at a queue has left nothing to a later one."""
@@ -463,6 +481,7 @@ class JobWatch:
         # DataJoint declares the queue of a table of its own when that is first filled.
         there = own or queue.connection.catalog.find(name) is not None
         jobs = self._jobs[name] = _held(queue) if there else {}
+        self._note_due(name, queue, jobs)
         if clean:
             for row in self._taken_back(name, queue, _failed(jobs)):
                 del jobs[row]
@@ -484,12 +503,20 @@ class JobWatch:
         """Have the keys made again whose worker died; yield where they are."""
         for name, jobs in self._jobs.items():
             node = self._nodes[name]
-            reserved = any(status == "reserved" for status, _ in jobs.values())
+            reserved = any(job.status == "reserved" for job in jobs.values())
             if own_table(node) is not None and node.table.connection == connection and reserved:
                 # The look at a queue that is gone says so, under its own name.
                 with suppress(MissingTableError):
                     queue = JobQueue(node.table)
                     yield node, _region(queue, queue.free_lost())
+
+    def _note_due(self, name: TableName, queue: JobQueue, jobs: Mapping[Row, Job]) -> None:
+        later = [job.due for job in jobs.values() if job.status == "pending"]
+        if later:
+            left = (min(later) - queue.rows.now()).total_seconds()
+            self._due[name] = time.monotonic() + left
+        else:
+            self._due.pop(name, None)
 
     def _taken_back(
         self, name: TableName, queue: JobQueue, failed: Collection[Row]
@@ -515,15 +542,15 @@ def _region(queue: JobQueue, rows: Iterable[tuple[Any, ...]]) -> Region:
     return Region(keys=tuple(dict(zip(names, row, strict=True)) for row in rows))
 
 
-def _held(queue: JobQueue) -> dict[Row, tuple[str, Any]]:
-    rows = queue.rows
-    names = [*rows.key, "status", "completed_time"]
-    found = fetch.rows(rows.connection, rows.node(*HELD), names)
-    return {tuple(row[:-2]): (str(row[-2]), row[-1]) for row in found}
+def _held(queue: JobQueue) -> dict[Row, Job]:
+    rows, size = queue.rows, len(queue.rows.key)
+    names = [*rows.key, "status", "completed_time", "scheduled_time"]
+    found = fetch.rows(rows.connection, rows.held(*HELD), names)
+    return {tuple(row[:size]): Job(*row[size:]) for row in found}
 
 
-def _failed(jobs: Mapping[Row, tuple[str, Any]]) -> dict[Row, tuple[str, Any]]:
-    return {row: job for row, job in jobs.items() if job[0] == "error"}
+def _failed(jobs: Mapping[Row, Job]) -> dict[Row, datetime | None]:
+    return {row: job.ended for row, job in jobs.items() if job.status == "error"}
 
 
 def _by_partition(grain: Grain | None, queue: JobQueue, rows: Collection[Row]) -> Errors:

@@ -72,14 +72,14 @@ class Detection:
         return bool(self._unswept)
 
     def see_changes(self, guard: Guard) -> None:
-        """Ask each database which tables may have changed."""
+        """Ask each database which tables may have changed; time alone makes jobs due."""
         for connection in dict.fromkeys(node.table.connection for node in self._graph.nodes):
             guard.attempt(connection.url, connection, self._see_changes, connection)
 
     def _see_changes(self, connection: Connection) -> None:
         if connection not in self._marks:
             self._start(connection)
-        self.dirty |= self._marks[connection].changed()
+        self.dirty |= self._marks[connection].changed() | self._jobs.due()
 
     def _start(self, connection: Connection) -> None:
         """Find out which tables of a database to watch: ours, and those that keys come from."""
