@@ -12,13 +12,16 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import sqlalchemy as sa
 
+import dj_dagster
 from benchmarks.peers import Peer, alternate, driver, peers
+from dj_dagster.relational.database.sessions import KeptSessions
 from tests.services.database_server import drop_databases
 from tests.services.mariadb import mariadb
 
@@ -276,6 +279,34 @@ class Bench:
 
         self.line("import", {peer.name: measure(peer.name) for peer in self.pair})
 
+    def file_checks(self) -> None:
+        """Query a SQLite file, with and without the look whether another has taken its place."""
+        name = "SELECT 1 in a SQLite file, 10,000 times"
+        if not self.wanted(name):
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            connection = dj_dagster.Connection(f"sqlite:///{folder}/lab.sqlite")
+            take, looks = connection.engine.connect, connection.backend.is_closed
+            measures: dict[str, Measure] = {
+                "looked at": _of(_queried, KeptSessions(take, looks)),
+                "not": _of(_queried, KeptSessions(take, lambda _: False)),
+            }
+            found = alternate(measures, self.rounds)
+            connection.close()
+        ratio = found["looked at"] / found["not"]
+        seconds = ", ".join(f"{k} {v:.4f} s" for k, v in found.items())
+        print(f"{name}: {seconds}, {ratio:.2f} times as long", flush=True)
+
+
+def _queried(sessions: KeptSessions) -> float:
+    def work() -> None:
+        for _ in range(10_000):
+            sessions.get().exec_driver_sql("SELECT 1").scalar()
+
+    seconds = timed(work)
+    sessions.drop()
+    return seconds
+
 
 def _of(function: Callable[..., float], *arguments: Any) -> Measure:
     return lambda: function(*arguments)
@@ -350,7 +381,7 @@ def main() -> None:
         drop_databases(url, PREFIX)
         bench = Bench(sa.make_url(url), arguments.rounds, arguments.only)
         parts = (bench.insert, bench.fetch, bench.declare, bench.populate, bench.pending)
-        for part in (*parts, bench.imports):
+        for part in (*parts, bench.imports, bench.file_checks):
             part()
         _report(bench.lines)
         drop_databases(url, PREFIX)
