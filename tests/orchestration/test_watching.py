@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 import pytest
 
-from dj_dagster.orchestration import SensorSettings
+from dj_dagster.model.names import TableName
+from dj_dagster.orchestration import SensorSettings, build_definitions
 from dj_dagster.orchestration.sensor.changes import SETTLED, ChangeMarks, KeyWatch
 from dj_dagster.orchestration.sensor.limits import Pause
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Manual
+from dj_dagster.workflow.computed import Computed
 from tests.orchestration.lab import Lab, partition, partitions
 from tests.orchestration.running import (
     execute,
@@ -204,6 +207,82 @@ def test_marks_tell_of_changes_of_any_client(numbers: Any, database_url: str) ->
     FreeTable(other, numbers().name).insert(rows(1))
     assert marks.changed() == {numbers().name}
     other.close()
+
+
+@pytest.fixture
+def viewed(database_url: str, schema_prefix: str) -> Iterator[tuple[Schema, Any]]:
+    """A table of one schema, and in another a view of a view of it."""
+    connection = Connection(database_url, safemode=False)
+    raw = Schema(f"{schema_prefix}raw", connection=connection)
+    lab = Schema(f"{schema_prefix}lab", connection=connection)
+
+    @raw
+    class Item(Manual):
+        definition = """
+        item : int32
+        ---
+        approved = 0 : int8
+        """
+
+    sql, table = connection.backend.full_name, Item.full_table_name
+    known, good = (sql(TableName(lab.name, name)) for name in ("known", "good"))
+    connection.query(f"CREATE VIEW {known} AS SELECT i.item, i.approved FROM {table} AS i")
+    connection.query(f"CREATE VIEW {good} AS SELECT item FROM {known} WHERE approved = 1")
+    yield lab, Item
+    for view in (good, known):
+        connection.query(f"DROP VIEW {view}")
+    connection.close()
+
+
+def test_what_a_view_selects_is_seen(
+    viewed: tuple[Schema, Any], instance: dg.DagsterInstance
+) -> None:
+    lab, Item = viewed
+    good = FreeTable(lab.connection, TableName(lab.name, "good"))
+
+    @lab
+    class Checked(Computed):
+        definition = "-> Item"
+
+        @property
+        def key_source(self) -> Any:
+            return Item().restrict(good, semantic_check=False)
+
+        def make(self, key: dict[str, Any]) -> None:
+            self.insert1(key)
+
+    Item.insert([(1, 1), (2, 0)])
+    defs = build_definitions(lab, sensor_settings=NEVER_SWEEP)
+    eventually(lambda: run_until_quiet(defs, instance) == [])
+    assert Checked.keys() == [{"item": 1}]
+    Item.insert1((3, 1))
+    run_until(defs, instance, lambda: len(Checked()) == 2)
+    Item.update1({"item": 2, "approved": 1})
+    run_until(defs, instance, lambda: len(Checked()) == 3)
+
+
+def test_marks_tell_of_views(viewed: tuple[Schema, Any], database_url: str) -> None:
+    """A view changes with what it selects from, and not with other tables; one that nobody can
+    look into may change at any time."""
+    lab, Item = viewed
+
+    @lab
+    class Other(Manual):
+        definition = "other : int32"
+
+    good = TableName(lab.name, "good")
+    marks = ChangeMarks(Connection(database_url), [good])
+    assert marks.changed() == {good}
+    eventually(lambda: not marks.changed())
+    Item.insert1((5, 0))
+    eventually(lambda: good in marks.changed())
+    eventually(lambda: not marks.changed())
+    Other.insert1((1,))
+    assert bool(marks.changed()) == (lab.connection.backend.name == "sqlite")
+    if lab.connection.backend.name == "mysql":
+        Item.drop()
+        blind = ChangeMarks(Connection(database_url), [good])
+        assert [blind.changed() for _ in range(3)] == [{good}] * 3
 
 
 def test_keys_as_far_apart_as_integers_can_be(database_url: str, schema_prefix: str) -> None:

@@ -54,13 +54,15 @@ class ChangeMarks:
     Parameters
     ----------
     names
-        The tables; one that does not exist yet has changed when it is there.
+        The tables, and views; one that does not exist yet has changed when it is there.
     """
 
     def __init__(self, connection: Connection, names: Collection[TableName]) -> None:
         self._connection = connection
         self._names = frozenset(names)
         self._file = _FileMark(connection) if connection.backend.name == "sqlite" else None
+        # By whose marks each is told: none where a view does not say.
+        self._told_by = {} if self._file else {name: self._behind(name) for name in self._names}
         self._marks: dict[TableName, Any] = {}
         self._started: datetime | None = None
 
@@ -74,20 +76,28 @@ class ChangeMarks:
         """
         if self._file is not None:
             return self._names if self._file.changed() else frozenset()
-        schemas = sorted({name.schema for name in self._names})
+        tables = set[TableName]().union(*self._told_by.values())
+        schemas = sorted({name.schema for name in tables})
         backend = self._connection.backend
         marks = self._connection.read(lambda session: backend.server_marks(session, schemas))
         restarted = self._restarted(marks.started)
-        changed = {
+        written = {
             name
-            for name in self._names
+            for name in tables
             if restarted or name not in self._marks or self._marks[name] != marks.tables.get(name)
         }
         self._started = marks.started or self._started
-        self._marks = {
-            name: marks.tables.get(name) for name in self._names if name not in marks.unsettled
-        }
-        return frozenset(changed)
+        self._marks = {name: marks.tables.get(name) for name in tables - marks.unsettled}
+        told = self._told_by.items()
+        return frozenset(name for name, by in told if not by or written.intersection(by))
+
+    def _behind(self, name: TableName) -> set[TableName]:
+        stored = self._connection.catalog.find(name)
+        if stored is not None and not stored.is_view:
+            return {name}
+        # What is not there may be a view of what is gone for now.
+        backend = self._connection.backend
+        return self._connection.read(lambda session: backend.tables_behind(session, name))
 
     def _restarted(self, started: datetime | None) -> bool:
         """Whether the server has started since the last time: it has forgotten what was written."""

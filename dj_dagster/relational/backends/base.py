@@ -333,6 +333,11 @@ class Backend(ABC):
         del connection, schemas
         raise NotImplementedError
 
+    def tables_behind(self, connection: SAConnection, view: TableName) -> set[TableName]:
+        """Return the tables whose marks tell of a view or table, none where that is not known."""
+        del connection, view
+        raise NotImplementedError
+
     @abstractmethod
     def insert_from(
         self,

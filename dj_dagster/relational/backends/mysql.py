@@ -322,6 +322,10 @@ class MySQLBackend(Backend):
         """Read information_schema and, on MySQL, performance_schema."""
         return mysql_server.read(connection, schemas)
 
+    def tables_behind(self, connection: SAConnection, view: TableName) -> set[TableName]:
+        """Read them from the text of the view."""
+        return catalog.tables_behind(connection, view)
+
     def insert_from(
         self,
         target: sa.TableClause,

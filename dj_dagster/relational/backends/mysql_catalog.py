@@ -46,6 +46,11 @@ FROM information_schema.key_column_usage
 WHERE table_schema = %s AND table_name = %s AND referenced_table_name IS NOT NULL
 ORDER BY constraint_name, ordinal_position
 """
+_VIEW = """
+SELECT view_definition FROM information_schema.views WHERE table_schema = %s AND table_name = %s
+"""
+_EXISTS = "SELECT 1 FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
+_SELECTED = re.compile(r"\b(?:from|join)\s+\(*(`(?:[^`]|``)+`)\.(`(?:[^`]|``)+`)", re.IGNORECASE)
 _NOW = re.compile(r"(?:current_timestamp|now)(?:\(([0-9]*)\))?", re.IGNORECASE)
 _BEYOND = re.compile("[\U00010000-\U0010ffff]")
 _ESCAPED = re.compile(r"\\U([0-9a-f]{8})")
@@ -71,6 +76,29 @@ def tables(connection: SAConnection, schema: str) -> list[RawTable]:
     ]
 
 
+def tables_behind(connection: SAConnection, view: TableName) -> set[TableName]:
+    """Return the tables that a view selects from, through other views too; a table itself.
+
+    None at all if the user may not look into one of the views, or know of one of the tables.
+    """
+    found, met, waiting = set[TableName](), {view}, [view]
+    while waiting:
+        name = waiting.pop()
+        text = connection.exec_driver_sql(_VIEW, tuple(name)).scalar()
+        if text is None:
+            if name != view and connection.exec_driver_sql(_EXISTS, tuple(name)).first() is None:
+                return set()
+            found.add(name)
+            continue
+        # The server spells each table with its schema.
+        tables = {TableName(*map(_unquoted, match)) for match in _SELECTED.findall(text)}
+        if not tables:
+            return set()
+        waiting += tables - met
+        met |= tables
+    return found
+
+
 def escaped(text: str) -> str:
     r"""Return a text without characters of four bytes, of which servers make question marks.
 
@@ -78,6 +106,10 @@ def escaped(text: str) -> str:
     'face \\U0001f600'
     """
     return _BEYOND.sub(lambda match: f"\\U{ord(match[0]):08x}", text)
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace("``", "`")
 
 
 def _unescaped(text: str) -> str:
