@@ -192,6 +192,40 @@ def test_rows_of_other_schemas_count(
     assert (Copy & {"scan": 1}).fetch1("blob") == "value 1"
 
 
+UNTYPED = {
+    "sqlite": {
+        "renamed": ['ALTER TABLE "{0}.scan" RENAME TO "{0}.older"'],
+        "copied": [
+            'CREATE TABLE "{0}.copy" AS SELECT * FROM "{0}.scan"',
+            'DELETE FROM "{0}.scan"',
+        ],
+    },
+    "mysql": {
+        "json": [
+            "ALTER TABLE `{0}`.scan MODIFY `blob` json, MODIFY array json, MODIFY folder json"
+        ],
+        "text": [
+            "CREATE TABLE `{0}`.copy (a longtext, b text, c mediumtext)",
+            "INSERT INTO `{0}`.copy SELECT `blob`, array, folder FROM `{0}`.scan",
+            "DELETE FROM `{0}`.scan",
+        ],
+    },
+}
+"""What clients do to a table, by which its columns lose the codecs in their comments."""
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_columns_that_have_lost_their_codecs_keep_their_objects(
+    filled: Any, schema: dj.Schema, kind: int
+) -> None:
+    statements = list(UNTYPED[schema.connection.backend.name].values())[kind]
+    before = paths(schema), paths(schema, "cold")
+    for statement in statements:
+        schema.connection.query(statement.format(schema.name))
+    assert collect(schema).deleted == collect(schema, "cold").deleted == 0
+    assert (paths(schema), paths(schema, "cold")) == before
+
+
 def test_a_reference_that_cannot_be_read_forbids_deleting(filled: Any, schema: dj.Schema) -> None:
     (filled & {"scan": 2}).delete()
     table = filled.connection.backend.full_name(filled.name)

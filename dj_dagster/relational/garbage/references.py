@@ -1,7 +1,9 @@
 """References of rows to objects, read from the columns as they are stored, in one snapshot.
 
 The rows of all schemas count, as a copied row may refer to an object of another schema, and the
-columns of unknown codecs count too. What the user may not read is named: servers hide it.
+columns of unknown codecs count too. So does what reads like a reference in JSON or text: a client
+that copies, renames or alters a table may leave out what says that it holds references. What the
+user may not read is named: servers hide it.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from dj_dagster.errors import (
 )
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName
-from dj_dagster.model.types import Family
+from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.objects.codecs.chain import CodecChain
 from dj_dagster.objects.external_pointer import ExternalPointerType
 from dj_dagster.objects.stores.store import Store, checked_path
@@ -56,12 +58,16 @@ class ReferenceColumn:
         Returns the references in a value.
     store
         The store that it was declared for, "" for the default store, None if that is not known.
+    declared
+        Whether the database says that it is one. Else there are references in it only if a client
+        has copied or altered a table without the comments that say so.
     """
 
     table: TableName
     name: str
     read: Read
     store: str | None
+    declared: bool = True
 
     @property
     def place(self) -> str:
@@ -70,7 +76,7 @@ class ReferenceColumn:
 
     def concerns(self, belongs: Belongs) -> bool:
         """Whether what it holds may refer to a store."""
-        return self.store is None or belongs(self.store)
+        return self.declared and (self.store is None or belongs(self.store))
 
 
 @dataclass
@@ -103,12 +109,12 @@ def marks(connection: Connection, store: Store) -> Marks:
     if connection.in_transaction:
         raise QueryError("Garbage is collected outside of transactions: leave this one first.")
     belongs = _belonging(connection.stores, store)
-    columns = reference_columns(connection)
+    columns = _all_columns(connection)
     for _ in range(_TRIES):
         found = None
         with suppress(MissingTableError, UnknownAttributeError):
             found = _marks(connection, columns, belongs)
-        before, columns = columns, reference_columns(connection)
+        before, columns = columns, _all_columns(connection)
         # A table that was declared in between may have taken over references from another.
         same = [column.place for column in before] == [column.place for column in columns]
         if found is not None and same:
@@ -126,7 +132,7 @@ def _marks(connection: Connection, columns: Iterable[ReferenceColumn], belongs: 
     with snapshot(connection) as session:
         for column in columns:
             if rights.reads(column.table):
-                for value in column_values(session, connection, column.table, column.name):
+                for value in _values(session, connection, column):
                     _mark(found, column, value, belongs)
             elif column.concerns(belongs) and str(column.table) not in found.unseen:
                 found.unseen.append(str(column.table))
@@ -161,7 +167,11 @@ def _rights(connection: Connection) -> Rights:
 
 
 def reference_columns(connection: Connection) -> list[ReferenceColumn]:
-    """Return the columns that may hold references."""
+    """Return the columns that were declared to hold references."""
+    return [column for column in _all_columns(connection) if column.declared]
+
+
+def _all_columns(connection: Connection) -> list[ReferenceColumn]:
     # A catalog of its own: another process may have declared tables that ours does not know.
     catalog = Catalog(connection.backend, connection.cursor)
     return [
@@ -177,6 +187,8 @@ def _column(
     table: TableName, attribute: Attribute, connection: Connection
 ) -> ReferenceColumn | None:
     kind = attribute.type
+    if kind is not None and _may_be_json(kind):
+        return ReferenceColumn(table, attribute.name, _any_paths, None, declared=False)
     # Objects of DataJoint 0.14 lie outside of the folders that are collected.
     if kind is None or kind.family is not Family.CODEC or isinstance(kind, ExternalPointerType):
         return None
@@ -190,6 +202,12 @@ def _column(
     decode = connection.backend.decoder(inner) or (lambda value: value)
     read = _required(lambda value: _paths(chain, decode(value)), chain.store)
     return ReferenceColumn(table, attribute.name, read, chain.store)
+
+
+def _may_be_json(kind: AttributeType) -> bool:
+    """Whether a column without a codec can hold what codecs write: JSON, or text of any length."""
+    is_long = kind.family is Family.STRING and kind.size is None
+    return is_long or kind.family is Family.JSON
 
 
 def _paths(chain: CodecChain, stored: Any) -> list[Reference]:
@@ -265,12 +283,32 @@ def snapshot(connection: Connection) -> Generator[SAConnection]:
             session.exec_driver_sql("ROLLBACK")
 
 
-def column_values(
-    session: SAConnection, connection: Connection, table: TableName, name: str
+def _values(
+    session: SAConnection, connection: Connection, column: ReferenceColumn
 ) -> Iterator[Any]:
-    """Yield the values of a column that are there, as a session sees them."""
+    """Yield the values of a column that may hold references."""
+    like = None if column.declared else '%"path"%'
+    return column_values(session, connection, column.table, column.name, like)
+
+
+def column_values(
+    session: SAConnection,
+    connection: Connection,
+    table: TableName,
+    name: str,
+    like: str | None = None,
+) -> Iterator[Any]:
+    """Yield the values of a column that are there, as a session sees them.
+
+    Parameters
+    ----------
+    like
+        A pattern that they have to match.
+    """
     column = sa.column(name)
     source = connection.backend.sql_table(table, column)
     statement = sa.select(source.c[name]).where(source.c[name].is_not(None))
+    if like is not None:
+        statement = statement.where(source.c[name].like(like))
     result = session.execute(statement, execution_options={"yield_per": _ROWS_AT_ONCE})
     return (value for (value,) in result)
