@@ -45,7 +45,16 @@ from dj_dagster.relational.sql.lowered import beyond
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.workflow.job_rows import queue_name
 from dj_dagster.workflow.jobs import JobQueue
-from dj_dagster.workflow.pending import RANGES, Ranges, digested, extent, is_integer, whole
+from dj_dagster.workflow.key_ranges import (
+    RANGES,
+    Digests,
+    Ranges,
+    digested,
+    digests,
+    extent,
+    is_integer,
+    whole,
+)
 
 
 class ChangeMarks:
@@ -152,18 +161,6 @@ AT_ONCE = 10_000
 """Rows at the end that are read one by one, at most."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Digests:
-    """What stands for some rows: their number, and digests of their keys and of all values."""
-
-    count: int = 0
-    keys: int = 0
-    values: int = 0
-
-    def __add__(self, other: Digests) -> Digests:
-        return Digests(self.count + other.count, self.keys ^ other.keys, self.values ^ other.values)
 
 
 @dataclass(frozen=True)
@@ -295,29 +292,28 @@ class KeyWatch:
         heading = self._heading()
         return [heading[name] for name in heading.primary_key]
 
-    def _lowered(self) -> tuple[Any, list[Any], list[list[tuple[Any, Attribute]]]]:
-        """Return the source, the columns of the key, and the columns of each digest."""
-        node = self._node()
-        heading, names = node.heading, node.heading.primary_key
-        lowered = Lowering(self._connection.backend).lower(node)
-        parts = [digested(lowered.columns, heading, names)]
-        if self._values and len(heading.names) > len(names):
-            parts.append(digested(lowered.columns, heading, heading.names))
-        return lowered.source, [lowered.columns[name] for name in names], parts
+    def _parts(self, heading: Heading) -> list[list[str]]:
+        """Return the attributes that each digest is of: those of the key, and all."""
+        parts = [heading.primary_key]
+        if self._values and len(heading.names) > len(heading.primary_key):
+            parts.append(heading.names)
+        return [part for part in parts if part]
 
     def _rows(
         self, *, after: _Row | None = None, at: _Row | None = None, last: bool = False
     ) -> list[_Row]:
         """Return some rows in their order: those behind one, the one in its place, the last."""
-        backend = self._connection.backend
-        source, keys, parts = self._lowered()
+        backend, node = self._connection.backend, self._node()
+        lowered, heading = Lowering(backend).lower(node), node.heading
+        keys = [lowered.columns[name] for name in heading.primary_key]
         if not keys:
             return []
         order = [sa.literal_column("_rowid_")] if self._by_row else keys
         # Text of SQLite's comes as bytes: one that is no UTF-8 would be an error of all rows.
         values = [backend.undecoded(column) for column in keys]
-        columns = [*order, *values, *(backend.row_digest(part) for part in parts if part)]
-        select = sa.select(*columns).select_from(source)
+        parts = (digested(lowered.columns, heading, part) for part in self._parts(heading))
+        columns = [*order, *values, *map(backend.row_digest, parts)]
+        select = sa.select(*columns).select_from(lowered.source)
         if last:
             select = select.order_by(*[column.desc() for column in order]).limit(1)
         else:
@@ -365,20 +361,8 @@ class KeyWatch:
         return Ranges.over(*(found or (0, 0)))
 
     def _read_digests(self) -> dict[int, Digests]:
-        source, keys, parts = self._lowered()
-        backend = self._connection.backend
-        number: Any = sa.literal_column("0")
-        if self._ranges is not None:
-            number = self._ranges.number(self._connection, keys[0])
-        columns = [backend.digest_xor(part) for part in parts if part]
-        select = sa.select(number, sa.func.count(), *columns).select_from(source)
-        select = select.group_by(number) if self._ranges is not None else select
-        rows = self._connection.rows(select)
-        found: dict[int, Digests] = {}
-        for row in rows:
-            some = Digests(*(int(value or 0) for value in row[1:]))
-            found[whole(row[0])] = found.get(whole(row[0]), Digests()) + some
-        return found
+        node = self._node()
+        return digests(self._connection, node, self._ranges, *self._parts(node.heading))
 
     def _count(self, rows: Sequence[_Row]) -> None:
         """Take new rows into the digests, as if they had been among those that were read."""
