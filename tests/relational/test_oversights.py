@@ -140,6 +140,18 @@ def test_a_delete_by_a_query_without_a_common_attribute_is_refused(lab: dict[str
     assert len(lab["Cage"]()) == 4
 
 
+@pytest.mark.parametrize("names", [(), ("cag_id",), ("cage_id",)])
+def test_a_delete_by_all_values_is_refused(lab: dict[str, Any], names: tuple[str, ...]) -> None:
+    """What U stands for holds for every row, whatever it names."""
+    every = dj.U(*names)
+    assert len(lab["Cage"] & every) == 4
+    for rows in (lab["Cage"] & every, lab["Cage"] & [every, {"cage_id": 1}]):
+        for call in ("delete", "delete_quick"):
+            with pytest.raises(QueryError, match=r"delete from .*cage: a restriction names .*U\("):
+                getattr(rows, call)()
+    assert len(lab["Cage"]()) == 4
+
+
 def test_a_dict_with_one_attribute_works(lab: dict[str, Any]) -> None:
     (lab["Cage"] & {"cage_id": 1, "elsewhere": 5}).delete()
     assert lab["Cage"]().keys() == [{"room_id": n, "cage_id": 2} for n in (1, 2)]

@@ -134,7 +134,7 @@ def make_condition(operand: Any, heading: Heading, semantic_check: bool = True) 
         case _ if is_data_frame(operand):
             return _any_of(_records(operand), heading, condition)
         case Universal():
-            return ALWAYS
+            return PassedOver((repr(operand),), tuple(heading.names))
         case HasNode():
             other = query_node(operand)
             return Matches(shared_names(heading, other.heading, semantic_check), other)
