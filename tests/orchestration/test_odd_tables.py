@@ -28,7 +28,7 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Manual, Part
 from dj_dagster.workflow.computed import Computed
-from tests.orchestration.running import run_until_quiet, statuses, tick
+from tests.orchestration.running import run_until, run_until_quiet, statuses, tick
 
 
 @pytest.fixture
@@ -103,6 +103,46 @@ def test_a_dropped_table_stops_itself_alone(schema: Schema, instance: dg.Dagster
         assert f"{schema.name}.__below" in told
         assert f"{schema.name}.__made:" not in told
         assert len(tables["Made"]()) == item
+
+
+def test_a_locked_table_stops_itself_alone(
+    server_url: str, schema_prefix: str, instance: dg.DagsterInstance
+) -> None:
+    """Nobody waits for it, for the lock may be there for hours; on servers readers would."""
+    connection = Connection(server_url, safemode=False)
+    lab = Schema(f"{schema_prefix}lab", connection=connection)
+    tables: dict[str, Any] = {}
+    for name in ("Locked", "Free"):
+
+        def make(self: Any, key: dict[str, Any]) -> None:
+            self.insert1(key)
+
+        source = type(name, (Manual,), {"definition": "item : int32"})
+        made = type(f"{name}Made", (Computed,), {"definition": f"-> {name}", "make": make})
+        tables[name] = lab(source)
+        tables[made.__name__] = lab(made, context={name: source})
+    defs = build_definitions(lab)
+    tables["Locked"].insert1((1,))
+    assert told_by(defs, instance) == ""
+    for name in ("Locked", "Free"):
+        tables[name].insert1((2,))
+    engine = sa.create_engine(server_url)
+    with engine.connect() as client:
+        # The lock goes with its client, which the server ends when it is idle for long.
+        client.exec_driver_sql("SET SESSION wait_timeout = 120")
+        client.exec_driver_sql(f"LOCK TABLES `{lab.name}`.locked WRITE")
+        told = told_by(defs, instance)
+        client.exec_driver_sql("UNLOCK TABLES")
+    engine.dispose()
+    assert f"{lab.name}.locked: TransientError" in told
+    assert f"{lab.name}.free" not in told
+    assert len(tables["FreeMade"]()) == 1
+    run_until(defs, instance, lambda: len(tables["LockedMade"]()) == 2)
+    with connection.cursor() as session:
+        waits = session.exec_driver_sql("SELECT @@lock_wait_timeout").scalar()
+    assert waits is not None
+    assert waits > 1000
+    connection.close()
 
 
 def test_a_table_that_is_gone_is_left_out_when_the_location_loads(schema: Schema) -> None:

@@ -28,6 +28,9 @@ SHARE = 20
 SLOW = 0.05
 """Seconds from which a look is slow."""
 
+LOCKED = 2
+"""Seconds for which a tick waits for a table that another client has locked, or is altering."""
+
 ROW_SECONDS = 1e-5
 """What a look takes for each row, at most, on a machine that has nothing else to do."""
 
@@ -104,12 +107,14 @@ class Guard:
     ) -> T | None:
         """Do one thing and return its result, or None if it failed; the error is kept.
 
-        A database that cannot be reached is asked once.
+        A database that cannot be reached is asked once. A table that is locked is left for this
+        tick: waiting for it would stop all others.
         """
         if connection in self._unreachable:
             return None
         try:
-            return action(*args)
+            with connection.impatient(LOCKED):
+                return action(*args)
         except Exception as error:
             self.errors[what] = error
             if isinstance(error, ConnectionFailedError):

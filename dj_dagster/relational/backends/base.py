@@ -333,6 +333,13 @@ class Backend(ABC):
         del connection, schemas
         raise NotImplementedError
 
+    def limit_waiting(self, connection: SAConnection, seconds: int | None) -> None:
+        """Limit how long statements wait for a table that somebody has locked, None for the usual.
+
+        Readers of a file never wait.
+        """
+        del connection, seconds
+
     def tables_behind(self, connection: SAConnection, view: TableName) -> set[TableName]:
         """Return the tables whose marks tell of a view or table, none where that is not known."""
         del connection, view

@@ -322,6 +322,11 @@ class MySQLBackend(Backend):
         """Read information_schema and, on MySQL, performance_schema."""
         return mysql_server.read(connection, schemas)
 
+    def limit_waiting(self, connection: SAConnection, seconds: int | None) -> None:
+        """Set what is a year by default on MySQL, and a day on MariaDB."""
+        limit = "DEFAULT" if seconds is None else seconds
+        connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {limit}")
+
     def tables_behind(self, connection: SAConnection, view: TableName) -> set[TableName]:
         """Read them from the text of the view."""
         return catalog.tables_behind(connection, view)

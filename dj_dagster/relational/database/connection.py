@@ -29,7 +29,7 @@ from dj_dagster.relational.database.catalog import Catalog, Era
 from dj_dagster.relational.database.database_url import NO_TLS, demands_tls, parsed_url, shown_url
 from dj_dagster.relational.database.driver import Tuples, fetch_sql
 from dj_dagster.relational.database.preferences import Display, FetchFormat, Preferences, Preferring
-from dj_dagster.relational.database.sessions import Sessions, retried
+from dj_dagster.relational.database.sessions import PATIENCE, Sessions, retried
 from dj_dagster.relational.database.write_buffer import WriteBuffer
 
 T = TypeVar("T")
@@ -219,7 +219,21 @@ class Connection(OldConnection, Preferring):
         """
         if self.in_transaction:
             return work()
-        return retried(work, (TransientError, LostConnectionError) if lost else (TransientError,))
+        passing = (TransientError, LostConnectionError) if lost else (TransientError,)
+        return retried(work, passing, self._sessions.state.patience or PATIENCE)
+
+    def impatient(self, seconds: int) -> AbstractContextManager[None]:
+        """Have this thread fail soon in a block where it needs a table that somebody has locked.
+
+        A statement waits for it so many seconds at most, instead of as long as the server lets it,
+        and is not tried again.
+
+        Raises
+        ------
+        TransientError
+            In the block, by a statement that has waited so long.
+        """
+        return self._sessions.impatient(seconds)
 
     def execute(self, statement: sa.Executable) -> int:
         """Run a statement and return the number of rows that it changed."""

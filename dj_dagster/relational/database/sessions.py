@@ -99,7 +99,9 @@ FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 1.0
 
 
-def retried(work: Callable[[], T], passing: tuple[type[Exception], ...]) -> T:
+def retried(
+    work: Callable[[], T], passing: tuple[type[Exception], ...], patience: float = PATIENCE
+) -> T:
     """Return what a function returns, calling it again while it fails in a way that passes.
 
     Parameters
@@ -108,6 +110,8 @@ def retried(work: Callable[[], T], passing: tuple[type[Exception], ...]) -> T:
         Must have no effect when it fails.
     passing
         The errors that may pass.
+    patience
+        Seconds after which it is not called again.
 
     Raises
     ------
@@ -121,7 +125,7 @@ def retried(work: Callable[[], T], passing: tuple[type[Exception], ...]) -> T:
             return work()
         except passing as error:
             # Never again where the outcome is unknown.
-            if not getattr(error, "transient", False) or time.monotonic() - started > PATIENCE:
+            if not getattr(error, "transient", False) or time.monotonic() - started > patience:
                 raise
         # Of two that block each other one has to come later.
         time.sleep(pause * random.uniform(0.5, 1.5))
@@ -143,6 +147,9 @@ class ThreadState(threading.local):
         The rows that the thread's unit of work has collected, None outside one.
     download_path
         Where the thread's attachments go, None for the connection's own folder.
+    patience
+        Seconds that its statements wait for a table which somebody has locked; None for as long as
+        the server lets them.
     """
 
     transaction: SAConnection | None = None
@@ -150,7 +157,10 @@ class ThreadState(threading.local):
     broken: DataJointError | None = None
     write_buffer: WriteBuffer | None = None
     download_path: Path | None = None
+    patience: int | None = None
 
+
+_PATIENCE = "patience"
 
 _LIVING: weakref.WeakSet[Sessions] = weakref.WeakSet()
 """Those of this process, which a fork has to part from."""
@@ -220,6 +230,8 @@ class Sessions:
             session = kept.get()
             self.is_reached, self.is_closed = True, False
             try:
+                if session.info.get(_PATIENCE) != self.state.patience:
+                    self._limit_waiting(session)
                 yield session
             except BaseException as error:
                 # Whoever is interrupted may leave half an answer unread. A process that is forked
@@ -227,6 +239,19 @@ class Sessions:
                 if self._kept is kept:
                     kept.drop(broken=not isinstance(error, Exception))
                 raise
+
+    @contextmanager
+    def impatient(self, seconds: int) -> Generator[None]:
+        """Have this thread's statements wait for locked tables so long at most, in this block."""
+        before, self.state.patience = self.state.patience, seconds
+        try:
+            yield
+        finally:
+            self.state.patience = before
+
+    def _limit_waiting(self, session: SAConnection) -> None:
+        self._backend.limit_waiting(session, self.state.patience)
+        session.info[_PATIENCE] = self.state.patience
 
     @contextmanager
     def apart(self) -> Generator[SAConnection]:
