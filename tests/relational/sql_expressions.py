@@ -124,21 +124,37 @@ class Pair:
             Whether the expressions are over groups of rows.
         """
         here, there = (_answers(table, texts, grouped) for table in self._tables)
-        found: list[str] = []
-        refused = 0
-        for text in texts:
-            ours, theirs = here[text], there[text]
-            if isinstance(ours, str):
-                refused += 1
-                is_named = "SQLite" in ours or "attribute" in ours
-                found += [] if is_named else [f"{text}: refused without a name: {ours}"]
-            elif isinstance(theirs, str):
-                found.append(f"{text}: {ours}, the server refuses: {theirs}")
-            elif not all(
-                same(one, other, _tolerance(text)) for one, other in zip(ours, theirs, strict=True)
-            ):
-                found.append(f"{text}: {ours}, the server: {theirs}")
-        return found, refused
+        return _compared_answers(texts, here, there)
+
+    def selections(self, texts: Sequence[str]) -> tuple[list[str], int]:
+        """Return the same of the rows that expressions select."""
+        here, there = ([_selected(table, text) for text in texts] for table in self._tables)
+        named = [f"restricted by {text}" for text in texts]
+        return _compared_answers(
+            named, dict(zip(named, here, strict=True)), dict(zip(named, there, strict=True))
+        )
+
+
+Answers = dict[str, list[Any] | str]
+"""What is found for each text, or why nothing is."""
+
+
+def _compared_answers(texts: Sequence[str], here: Answers, there: Answers) -> tuple[list[str], int]:
+    found: list[str] = []
+    refused = 0
+    for text in texts:
+        ours, theirs = here[text], there[text]
+        if isinstance(ours, str):
+            refused += 1
+            is_named = "SQLite" in ours or "attribute" in ours
+            found += [] if is_named else [f"{text}: refused without a name: {ours}"]
+        elif isinstance(theirs, str):
+            found.append(f"{text}: {ours}, the server refuses: {theirs}")
+        elif not all(
+            same(one, other, _tolerance(text)) for one, other in zip(ours, theirs, strict=True)
+        ):
+            found.append(f"{text}: {ours}, the server: {theirs}")
+    return found, refused
 
 
 def _tolerance(text: str) -> float:
@@ -162,7 +178,16 @@ def _table(url: str, schema: str) -> Any:
     return table
 
 
-def _answers(table: Any, texts: Sequence[str], grouped: bool) -> dict[str, list[Any] | str]:
+def _selected(table: Any, text: str) -> list[Any] | str:
+    """Return which rows an expression selects and which it leaves, or why there are none."""
+    try:
+        queries = (table & text, table - text)
+        return [{row["probe"] for row in query.to_dicts()} for query in queries]
+    except dj.DataJointError as error:
+        return str(error)
+
+
+def _answers(table: Any, texts: Sequence[str], grouped: bool) -> Answers:
     """Return the values of each expression in all rows or groups, or why there are none."""
     named = {f"v{number}": text for number, text in enumerate(texts)}
     try:
@@ -211,6 +236,8 @@ def _compared(
         grouped = start % 200 == 150
         texts = [next(groups if grouped else made) for _ in range(min(50, count - start))]
         found, not_done = pair.differences(list(dict.fromkeys(texts)), grouped=grouped)
+        if not grouped:
+            found += pair.selections(texts[::10])[0]
         for line in found:
             print(line, flush=True)
         differences += found

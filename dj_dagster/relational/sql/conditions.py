@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import numpy as np
@@ -47,6 +47,7 @@ from dj_dagster.relational.user_sql.sqlite_values import is_long
 from dj_dagster.relational.user_sql.translation import translate, types_text
 from dj_dagster.relational.values import comparable, cuts_blanks, declared_spelling
 
+Purpose = Literal["value", "order", "condition"]
 _TEXTS = (Family.STRING, Family.ENUM)
 _ORDERED = (Family.ENUM, Family.TIME)
 
@@ -68,7 +69,7 @@ class Conditions:
         """Return a condition as SQL over the columns of `over`."""
         match condition:
             case SQLText(text):
-                return self.text(text, over, heading)
+                return self.text(text, over, heading, "condition")
             case Equals(name, value):
                 return self._equals(over.columns[name], value, heading[name])
             case JSONEquals(path, value):
@@ -87,20 +88,20 @@ class Conditions:
                 return self._has_no_match(inner, over)
             case Negated(inner):
                 # A comparison with null is unknown, which for the user means that it fails.
-                return sa.not_(sa.func.coalesce(self.where(inner, over, heading), sa.false()))
+                return sa.not_(Pieces(["(", self.where(inner, over, heading), ") IS TRUE"]))
 
     def order(self, name: str, over: Lowered, heading: Heading) -> Element:
         """Return what rows are ordered by: an attribute, or SQL of the user."""
         if name not in heading:
-            return self.text(name, over, heading, ordering=True)
+            return self.text(name, over, heading, "order")
         kind = heading[name].type
         own = kind is not None and (kind.family in _ORDERED or is_long(kind))
         if not own or not self._backend.translates_sql:
             return over.columns[name]
-        return self.text(f"`{name}`", over, heading, ordering=True)
+        return self.text(f"`{name}`", over, heading, "order")
 
     def text(
-        self, text: str, over: Lowered, heading: Heading, *, ordering: bool = False
+        self, text: str, over: Lowered, heading: Heading, purpose: Purpose = "value"
     ) -> Element:
         """Return SQL of the user over the columns of `over`."""
 
@@ -110,7 +111,7 @@ class Conditions:
         known = {name: over.columns[name] for name in over.columns if name in heading}
         types = {name: heading[name].type for name in known}
         translated = self._backend.translates_sql
-        return written(text, known, types, missing, translated=translated, ordering=ordering)
+        return written(text, known, types, missing, purpose=purpose, translated=translated)
 
     def json_value(self, path: JSONPath, over: Lowered) -> Element:
         """Return a value inside JSON, as text unless the path names a type."""
@@ -280,8 +281,8 @@ def written(
     types: Mapping[str, AttributeType | None],
     missing: Callable[[str], UnknownAttributeError],
     *,
+    purpose: Purpose,
     translated: bool,
-    ordering: bool = False,
 ) -> Element:
     """Return a text as SQL with its attributes spelled out.
 
@@ -289,17 +290,21 @@ def written(
     ----------
     missing
         Gives the error for a name that is none of the columns.
+    purpose
+        What is made of it.
     translated
         Whether the database needs MySQL's SQL in words of its own.
-    ordering
-        Whether rows are to be ordered by it.
     """
     parsed = parse(text)
     found = {} if parsed.nested else _found(parsed, columns, missing)
     if not translated:
         return Pieces(_spelled(parsed, columns, found))
-    translation = translate(text, types_text({name: types[name] for name in found.values()}))
-    pieces = in_order(translation.pieces, translation.order if ordering else "")
+    known = types_text({name: types[name] for name in found.values()})
+    translation = translate(text, known)
+    if purpose == "condition" and not translation.kind.is_condition:
+        # The text may end with a comment.
+        translation = translate(f"({text}\n) IS TRUE", known)
+    pieces = in_order(translation.pieces, translation.order if purpose == "order" else "")
     return Pieces([piece if isinstance(piece, str) else columns[piece.name] for piece in pieces])
 
 

@@ -146,8 +146,10 @@ _OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
 
 def number_kind(kind: Kind) -> Kind:
     """Return the kind of the number that a value counts as."""
-    if kind.is_exact or kind.family in ("null", "any", "float"):
-        return INT if kind.family == "null" else kind
+    if kind.is_exact or kind.family in ("any", "float"):
+        return kind
+    if kind.family == "null":
+        return fixed(0)
     if kind.choices:
         return INT
     if kind.is_temporal:
@@ -189,7 +191,10 @@ def check_number(kind: Kind) -> None:
     if kind.tag == "moment":
         raise Untranslatable("a number of a text that is a date")
     if kind.tag == "unclear":
-        raise Untranslatable("the number of CAST AS CHAR, of MIN, MAX or a choice of enums")
+        raise Untranslatable(
+            "the number or truth of CAST AS CHAR, HEX, GREATEST or LEAST of texts, or of MIN, MAX "
+            "or a choice of enums"
+        )
 
 
 def rounding(program: Program) -> Program:

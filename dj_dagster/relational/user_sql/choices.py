@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from dj_dagster.relational.user_sql.arithmetic import check_number
-from dj_dagster.relational.user_sql.conditions import order_of
+from dj_dagster.relational.user_sql.conditions import order_of, truth
 from dj_dagster.relational.user_sql.programs import (
     CallForm,
     Form,
@@ -22,7 +22,7 @@ from dj_dagster.relational.user_sql.programs import (
     pair,
     strict,
 )
-from dj_dagster.relational.user_sql.values import INT, NULL, true
+from dj_dagster.relational.user_sql.values import INT, NULL
 
 
 def _if(program_of: ProgramOf, node: Any) -> Program:
@@ -47,11 +47,11 @@ def _case(program_of: ProgramOf, node: Any) -> Program:
 def _chosen(branches: list[tuple[Program, Program]], default: Program | None) -> Program:
     last = default or Program(lambda row: None, NULL)
     values, kind = alike([value for _, value in branches] + [last])
-    tests = [test for test, _ in branches]
+    tests = [truth(test) for test, _ in branches]
 
     def run(row: Row) -> Any:
-        for test, value in zip(tests, values, strict=False):
-            if true(test.run(row), test.kind):
+        for holds, value in zip(tests, values, strict=False):
+            if holds(row):
                 return value(row)
         return values[-1](row)
 

@@ -134,7 +134,7 @@ def converters(one: Kind, other: Kind) -> tuple[Convert, Convert] | None:
         return None if families & {"bytes"} else (_same, _same)
     if one.is_text and other.is_text:
         if "bytes" in families:
-            return _bytes, _bytes
+            return None if "json" in families else (_bytes, _bytes)
         if families == {"json", "text"}:
             return _of_json(one), _of_json(other)
         return _same, _same

@@ -17,7 +17,6 @@ from dj_dagster.relational.user_sql.programs import (
     Untranslatable,
     both,
     check_null,
-    mapped,
     pair,
 )
 from dj_dagster.relational.user_sql.values import INT, true
@@ -64,6 +63,9 @@ def order_of(
                 raise Untranslatable(f"comparing a time with {written}")
         if "time" in families and isinstance(written, str) and not temporal.is_clock(written):
             raise Untranslatable(f"comparing a time with {written!r}")
+    if families == {"json", "text"} and not nearly:
+        # Which servers unquote in comparisons by =, not always in others.
+        raise Untranslatable("IN, BETWEEN or CASE of JSON and a text: use JSON_VALUE()")
     if not families.isdisjoint(("int", "decimal", "float")):
         check_number(one.kind)
         check_number(other.kind)
@@ -101,6 +103,20 @@ def _null_safe(program_of: ProgramOf, node: Any) -> Program:
     return Program(run, INT)
 
 
+def truth(program: Program) -> Callable[[Row], bool | None]:
+    """Return what tells whether a program's value holds as a condition, null for null.
+
+    Raises
+    ------
+    Untranslatable
+        If servers differ in it.
+    """
+    kind = program.kind
+    if kind.tag == "unclear":
+        check_number(kind)
+    return lambda row: true(program.run(row), kind)
+
+
 def _and(program_of: ProgramOf, node: Any) -> Program:
     return _logic(program_of, node, lambda a, b: False if False in (a, b) else known(a and b, a, b))
 
@@ -114,18 +130,23 @@ def _xor(program_of: ProgramOf, node: Any) -> Program:
 
 
 def _logic(program_of: ProgramOf, node: Any, how: Callable[[Any, Any], bool | None]) -> Program:
-    one, other = both(program_of, node)
+    one, other = map(truth, both(program_of, node))
 
     def run(row: Row) -> int | None:
-        found = how(true(one.run(row), one.kind), true(other.run(row), other.kind))
+        found = how(one(row), other(row))
         return None if found is None else int(found)
 
     return Program(run, INT)
 
 
 def _not(program_of: ProgramOf, node: Any) -> Program:
-    value = program_of(node.this)
-    return mapped(value, lambda v: int(not true(v, value.kind)), INT)
+    holds = truth(program_of(node.this))
+
+    def run(row: Row) -> int | None:
+        found = holds(row)
+        return None if found is None else int(not found)
+
+    return Program(run, INT)
 
 
 def _is(program_of: ProgramOf, node: Any) -> Program:
@@ -138,7 +159,8 @@ def _is(program_of: ProgramOf, node: Any) -> Program:
     if not isinstance(node.expression, exp.Boolean):
         raise Untranslatable("IS UNKNOWN")
     wanted = bool(node.expression.this)
-    return Program(lambda row: int(true(value.run(row), value.kind) is wanted), INT)
+    holds = truth(value)
+    return Program(lambda row: int(holds(row) is wanted), INT)
 
 
 def _in(program_of: ProgramOf, node: Any) -> Program:

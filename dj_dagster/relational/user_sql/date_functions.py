@@ -121,6 +121,8 @@ def _moment_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
 
 def _sum_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
     scales = [_moment_kind([k], [v]).scale for k, v in zip(kinds, literals, strict=False)]
+    if kinds[-1].family == "null" and len(kinds) > 1:
+        scales = [6]
     return Kind("datetime", max(scales))
 
 

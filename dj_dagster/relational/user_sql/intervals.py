@@ -11,12 +11,14 @@ from typing import Any
 
 from dj_dagster.errors import QueryError
 from dj_dagster.relational.user_sql import comparing, temporal
+from dj_dagster.relational.user_sql.parsing import call_name
 from dj_dagster.relational.user_sql.programs import (
     CallForm,
     Program,
     ProgramOf,
     Untranslatable,
     argument,
+    mapped,
     strict,
 )
 from dj_dagster.relational.user_sql.values import (
@@ -42,14 +44,16 @@ def digits(program: Program) -> int:
     """Return how many digits of a second a time may have."""
     if isinstance(program.literal, str):
         return min(len(program.literal.partition(".")[2]), 6)
-    return 6 if program.kind.is_text else min(program.kind.scale, 6)
+    is_open = program.kind.is_text or program.kind.family == "null"
+    return 6 if is_open else min(program.kind.scale, 6)
 
 
 def moved_kind(value: Program, by: Program, unit: str) -> Kind:
     """Return the kind of a date or time that was moved by an interval."""
     places = 6 if temporal.has_fraction(unit) else 0
     if unit == "SECOND":
-        places = 6 if by.kind.is_text or by.kind.family == "float" else min(by.kind.scale, 6)
+        is_open = by.kind.is_text or (by.kind.family == "float" and by.kind.tag != "fixed")
+        places = 6 if is_open else min(by.kind.scale, 6)
     family = value.kind.family
     if family == "date" and temporal.is_of_days(unit):
         return value.kind
@@ -125,9 +129,20 @@ def _time_sum(program_of: ProgramOf, given: Sequence[Any], sign: int) -> Program
     one, other = (program_of(part) for part in given)
     if one.kind.family not in ("datetime", "time"):
         raise Untranslatable("ADDTIME() or SUBTIME() of what is no time by its type")
+    if other.kind.family in ("date", "datetime"):
+        raise Untranslatable("ADDTIME() or SUBTIME() of a date")
     kind = replace(one.kind, scale=max(one.kind.scale, digits(other)))
-    more = argument(other, "h")
+    more = argument(mapped(other, _without_date, other.kind), "h")
     return strict([one, more], lambda at, by: later(at, sign * by), kind)
+
+
+def _without_date(value: Any) -> Any:
+    if isinstance(value, str) and not temporal.is_time(value) and temporal.duration(value):
+        raise QueryError(
+            f"SQL on SQLite: servers differ in ADDTIME() and SUBTIME() of {value!r:.60}, which is "
+            f"not a time alone."
+        )
+    return value
 
 
 def _timediff(program_of: ProgramOf, given: Sequence[Any]) -> Program:
@@ -178,6 +193,11 @@ def _moved(program_of: ProgramOf, value: Program, amount: Any, unit: str, sign: 
         raise Untranslatable("INTERVAL added to a number that is computed")
     if by.kind.family == "bytes":
         raise Untranslatable("INTERVAL of bytes")
+    if by.kind.is_temporal and by.kind.scale and unit != "SECOND":
+        raise Untranslatable("INTERVAL of a date or time with digits after its seconds")
+    if any(call_name(part) == "CONV" for part in amount.walk()):
+        # Of whose negative numbers MariaDB makes null in all rows but the first.
+        raise Untranslatable("INTERVAL of CONV(): use CAST(... AS SIGNED)")
     if kind.family == "text" and unit == "SECOND" and by.kind.is_text:
         raise Untranslatable("a text moved by a text of seconds: use CAST(... AS DATETIME)")
 

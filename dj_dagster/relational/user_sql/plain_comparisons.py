@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 from dj_dagster.relational.user_sql import temporal
@@ -18,7 +17,6 @@ from dj_dagster.relational.user_sql.emission import (
 )
 from dj_dagster.relational.user_sql.programs import Untranslatable, check_null
 from dj_dagster.relational.user_sql.sqlite_values import (
-    kind_of,
     number_text,
     quoted,
     temporal_literal,
@@ -40,16 +38,8 @@ def _not(translator: Translator, node: Any) -> Emitted:
 
 
 def _truth(translator: Translator, node: Any) -> tuple[Piece, ...]:
-    from sqlglot import exp
-
-    inner = node.this if isinstance(node, exp.Paren) else node
-    if isinstance(inner, exp.Column) and kind_of(translator.types[translator.name(inner)]).choices:
-        return translator.program(inner, "float").pieces
     value = translator.value(node)
-    if value.kind.family == "time":
-        zero = temporal.text(timedelta(), value.kind.scale)
-        return ("(", *value.pieces, f" <> {quoted(zero)})")
-    return value.pieces
+    return value.pieces if value.kind.is_condition else translator.program(node, "truth").pieces
 
 
 def _is(translator: Translator, node: Any) -> Emitted | None:

@@ -25,13 +25,9 @@ _MOMENT = re.compile(
     re.ASCII,
 )
 _COMPACT = re.compile(r"\s*(\d{8}|\d{14}|\d{6}|\d{12})(?:\.(\d*))?\s*", re.ASCII)
-_MOMENT_BEGUN = re.compile(
-    r"\s*(?:(?:\d{4}|\d{2})[^\w\s]\d{1,2}[^\w\s]\d{1,2}"
-    r"|\d{15}|(?:\d{7}|\d{9,11}|\d{13})(?!\d)|\d{6,14}[^\d\s])",
-    re.ASCII,
-)
+_MOMENT_BEGUN = re.compile(r"\s*(?:\d+[^\w\s]\d+[^\w\s]\d|\d{5})", re.ASCII)
 _DIGIT = re.compile(r"\s*\d")
-_TIME_BEGUN = re.compile(r"\s*-?\d", re.ASCII)
+_TIME_BEGUN = re.compile(r"\s*[-+]?\d", re.ASCII)
 _TIME = re.compile(
     r"\s*(-)?(?:(\d+)\s+)?(\d+)(?::(\d{1,2}))?(?::(\d{1,2}))?(?:\.(\d*))?\s*", re.ASCII
 )
@@ -66,7 +62,7 @@ def moment(value: str, places: int = 6) -> datetime | None:
         numbers[0] += 2000 if numbers[0] < 70 else 1900
     try:
         year, month, day, hour, minute, second = numbers
-        if not month or not day:
+        if not year or not month or not day:
             # Of which servers make zero dates for some functions, null for others.
             _check_whole(value, _DIGIT)
         found = datetime(year, month, day, hour, minute, second)
@@ -87,6 +83,11 @@ def moment_of_number(value: float | Decimal) -> datetime | None:
     fraction = Decimal(str(value)) - number
     found = moment(shown)
     return found and found + timedelta(microseconds=int(fraction * 1_000_000))
+
+
+def is_time(value: str) -> bool:
+    """Whether a text is a time without a date."""
+    return _TIME.fullmatch(value) is not None
 
 
 def is_clock(value: str) -> bool:
@@ -114,6 +115,9 @@ def duration(value: str) -> timedelta | None:
         return found and found - datetime.combine(found.date(), time())
     sign, days, first, minutes, seconds, fraction = match.groups()
     if minutes is None and days is None:
+        if len(first) > 7:
+            # A moment to some functions, a time to others.
+            _check_whole(value, _TIME_BEGUN)
         digits_ = f"{int(first):06d}"
         hours, minutes, seconds = digits_[:-4], digits_[-4:-2], digits_[-2:]
     else:

@@ -60,6 +60,11 @@ class Kind:
         return self.family in ("int", "decimal")
 
     @property
+    def is_condition(self) -> bool:
+        """Whether SQLite takes its values for true where MySQL does."""
+        return self.family in ("int", "float", "any") and self.tag != "fixed"
+
+    @property
     def is_text(self) -> bool:
         """Whether values are texts, of JSON and enums too."""
         return self.family in ("text", "json", "bytes")
@@ -194,9 +199,10 @@ def text(value: Any, kind: Kind = ANY) -> str:
 
 
 def _fixed_text(value: float, scale: int) -> str:
-    # Of a large number the server writes the digits that tell it apart, then zeros.
-    digits = Decimal(repr(value)) if abs(value) >= 1e15 else value or 0.0
-    return f"{digits:.{scale}f}"
+    # The server writes the digits that tell a number apart, then zeros.
+    digits = Decimal(repr(value))
+    is_longer = -int(digits.as_tuple().exponent) > scale
+    return f"{(value if is_longer else digits) or 0.0:.{scale}f}"
 
 
 def _float_text(value: float) -> str:
@@ -204,7 +210,7 @@ def _float_text(value: float) -> str:
         return "0"
     sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
     point = len(digits) + int(exponent)
-    if -14 <= point <= 15:
+    if -14 <= point <= 15 or 0 < point < len(digits):
         return f"{Decimal(repr(value)).normalize():f}"
     shown = "".join(map(str, digits))
     rest = f".{shown[1:]}" if shown[1:] else ""
