@@ -38,6 +38,7 @@ from dj_dagster.errors import ConfigurationError
 from dj_dagster.local_files import STORE, embedded_folder, make_private_file
 from dj_dagster.model.job_settings import JobSettings, Provenance
 from dj_dagster.objects.blob.format import ReadLimits
+from dj_dagster.objects.stores.secret_texts import with_hidden_secrets
 from dj_dagster.objects.stores.store_settings import StoreSettings
 from dj_dagster.objects.stores.stores import Stores
 from dj_dagster.relational.database.connection import Connection
@@ -245,7 +246,7 @@ class Config(SettingsMapping):
                 f"stores.{default} is not configured: set it to the name of a store, or name one."
             )
         given = stores[Stores(stores).resolve(store, default)]
-        return {**_STORE_DEFAULTS, **given}
+        return with_hidden_secrets(store or default, {**_STORE_DEFAULTS, **given}, in_store=True)
 
     def url(self) -> sa.URL:
         """Return the database URL, its password in it."""

@@ -17,6 +17,7 @@ from pydantic import SecretStr, ValidationError
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.local_files import and_above, is_trusted
+from dj_dagster.objects.stores.secret_texts import SecretText, with_hidden_secrets
 from dj_dagster.settings_model import (
     JobsSettings,
     ReadLimitSettings,
@@ -248,7 +249,7 @@ class SettingsMapping(MutableMapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if name in self._others:
-            return self._others[name]
+            return with_hidden_secrets(name, self._others[name])
         value: Any = self._settings
         for part in name.split("."):
             inner = value if isinstance(value, Mapping) else _fields(value)
@@ -258,7 +259,10 @@ class SettingsMapping(MutableMapping[str, Any]):
                     f"There is no setting {name!r}, and none was set. Known settings: {known}."
                 )
             value = inner[part]
-        return value.get_secret_value() if isinstance(value, SecretStr) else value
+        if isinstance(value, SecretStr):
+            return SecretText(value.get_secret_value())
+        own_name = name.rpartition(".")[2]
+        return with_hidden_secrets(own_name, value, in_store=name.startswith("stores"))
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name == _URL and value is not None and "database.host" not in self._assigned:
@@ -286,7 +290,7 @@ class SettingsMapping(MutableMapping[str, Any]):
             raise AttributeError(name)
         if name not in Settings.model_fields:
             raise AttributeError(f"There is no setting {name!r}; see config.keys().")
-        return getattr(self._settings, name)
+        return self[name]
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
@@ -295,9 +299,7 @@ class SettingsMapping(MutableMapping[str, Any]):
             self[name] = value
 
     def __repr__(self) -> str:
-        # Whole stores are left out, for they hold keys.
-        shown = {name: _shown(name, self[name]) for name in self}
-        return pprint.pformat(shown, sort_dicts=False)
+        return pprint.pformat(dict(self), sort_dicts=False)
 
     @contextmanager
     def override(self, **values: Any) -> Generator[Self]:
@@ -355,12 +357,6 @@ class SettingsMapping(MutableMapping[str, Any]):
 
 def _fields(section: Any) -> dict[str, Any]:
     return dict(section) if isinstance(section, Section) else {}
-
-
-def _shown(name: str, value: Any) -> Any:
-    if name in (_URL, "database.password"):
-        return None if value is None else "***"
-    return list(value) if name == "stores" else value
 
 
 def _refused(name: str, error: ValidationError) -> ConfigurationError:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SecretStr, field_
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.local_files import DATABASE, DOWNLOADS, FOLDER, embedded_folder
 from dj_dagster.objects.blob.format import DEFAULT_LIMITS
+from dj_dagster.objects.stores.secret_texts import with_hidden_secrets
 from dj_dagster.relational.database.catalog import Era
 from dj_dagster.relational.database.database_url import NO_TLS, demands_tls, parsed_url, shown_url
 
@@ -67,6 +68,11 @@ class DatabaseSettings(Section):
     name: str | None = None
     database_prefix: str = ""
     reconnect: bool = True
+
+    @field_validator("use_tls")
+    @classmethod
+    def _hides_password(cls, value: Any) -> Any:
+        return with_hidden_secrets("use_tls", value)
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)

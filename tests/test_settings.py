@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pprint
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -358,6 +359,54 @@ def test_secrets_are_not_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("DJ_DATABASE_URL", "mysql+pymysql://bob:sekret@h/")
     shown = f"{dj.config!r} {dj.config} {dj.conn()!r} {dj.conn().url} {dj.conn().stores!r}"
     assert "sekret" not in shown
+
+
+def test_secrets_are_not_shown_in_what_settings_give(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    dj.config["database.url"] = "mysql+pymysql://bob:sekret@h/?ssl_key_password=sekret"
+    dj.config["stores"] = {
+        "default": "s",
+        "s": {"protocol": "s3", "endpoint": "http://me:sekret@e", "bucket": "bucket",
+              "location": "l", "access_key": "sekret", "secret_key": "sekret"},
+    }  # fmt: skip
+    dj.config["stores"]["late"] = {"protocol": "gcs", "token": "sekret", "bucket": "bucket",
+                                   "location": "l"}  # fmt: skip
+    dj.config["stores.s.proxy_server"] = "http://p/?signature=sekret"
+    dj.config["custom"] = {"site": {"api_key": "sekret", "tokens": ["sekret"]}}
+    with pytest.warns(UserWarning, match="external-raw"):
+        dj.config["external-raw"] = {"protocol": "s3", "access_key": "sekret"}
+    with pytest.warns(UserWarning, match="mailer"):
+        dj.config["mailer.password"] = "sekret"
+    dj.config["database.use_tls"] = {"ca": "lab.pem", "key_password": "sekret"}
+    config = dj.config
+    given = [
+        config["stores"], config.stores, config.stores["late"], config["stores.s"],
+        config.get("stores"), config["custom"], config["external-raw"], config["mailer.password"],
+        config["database.use_tls"], config.database, dict(config), list(config.items()),
+        config.changes(), config.get_store_spec("s"), config["database.password"],
+        config["database.url"],
+    ]  # fmt: skip
+    for value in given:
+        shown = f"{[value]} {pprint.pformat(value)} {value!r}"
+        shown += f"{value}" if not isinstance(value, str) else ""
+        assert "sekret" not in shown
+    # They are what they were all the same.
+    assert json.dumps(config["stores"]["late"]["token"]) == '"sekret"'
+    assert config["custom"] == {"site": {"api_key": "sekret", "tokens": ["sekret"]}}
+    dj.config["stores"] = {"s": {**config["stores"]["s"], "nosuch": "sekret"}}
+    with pytest.raises(dj.ConfigurationError) as caught:
+        dj.conn()
+    assert "sekret" not in f"{caught.value!r} {caught.value.args} {caplog.text}"
+
+
+def test_stores_remain_the_dict_that_was_given() -> None:
+    stores: dict[str, Any] = {}
+    dj.config["stores"] = stores
+    stores["raw"] = {"protocol": "file", "location": "/raw"}
+    assert dj.config["stores"] is stores
+    assert "raw" in dj.Instance(database__url="sqlite://", stores=stores).connection.stores
 
 
 @pytest.mark.parametrize(

@@ -9,20 +9,12 @@ from dagster import ConfigurableResource, EnvVar
 from pydantic import Field
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.objects.stores.secret_texts import PLAIN_SETTINGS
 from dj_dagster.objects.stores.store import without_account
 from dj_dagster.objects.stores.stores import Stores
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.database_url import MASK, parsed_url, shown_url
 from dj_dagster.relational.schemas.schema import Schema
-
-_PLAIN = frozenset(
-    {
-        *("default", "filepath_default", "protocol", "endpoint", "bucket", "container"),
-        *("location", "subfolding", "partition_pattern", "hash_prefix", "schema_prefix"),
-        *("filepath_prefix", "proxy_server", "project", "account_name", "stage"),
-    }
-)
-"""Settings of stores that hold no secret; others are masked, unknown ones among them."""
 
 
 class DatabaseResource(ConfigurableResource[Any]):
@@ -95,7 +87,7 @@ def _shown(value: Any, name: str = "url") -> Any:
             return shown_url(parsed_url(value))
         except ConfigurationError:
             return MASK
-    return MASK if name not in _PLAIN else without_account(value)
+    return MASK if name not in PLAIN_SETTINGS else without_account(value)
 
 
 def _resolved(value: Any, place: str) -> Any:
