@@ -54,6 +54,7 @@ def register_functions(connection: Registry) -> None:
     connection.create_function("regexp", 2, _regexp, deterministic=True)
     connection.create_function("dj_shown", 2, shown, deterministic=True)
     connection.create_function("dj_order", 2, placed, deterministic=True)
+    connection.create_function("dj_ordered_time", 2, ordered_time, deterministic=True)
     connection.create_function("dj_json_value", 2, _json_value, deterministic=True)
     connection.create_function("dj_json_is", 3, _json_is, deterministic=True)
     for name, (count, aggregate) in AGGREGATES.items():
@@ -173,12 +174,16 @@ class _Sum:
         return _number(self._sum) if self._count else None
 
 
+class _ExactSum(_Sum):
+    def finalize(self) -> str | None:
+        """Return the sum with all digits that the server keeps, zeros too; null of nothing."""
+        return str(self._sum) if self._count else None
+
+
 class _Mean(_Sum):
-    def finalize(self) -> Any:
-        """Return the mean with all digits that the server keeps, null of nothing."""
-        if not self._count:
-            return None
-        return _number(quotient(Decimal(self._sum), Decimal(self._count)))
+    def finalize(self) -> str | None:
+        """Return the mean with all digits that the server keeps, zeros too; null of nothing."""
+        return str(quotient(Decimal(self._sum), Decimal(self._count))) if self._count else None
 
 
 def _number(value: int | Decimal) -> Any:
@@ -253,6 +258,13 @@ def placed(value: Any, how: str) -> Any:
         return f"{int(EXACT.scaleb(Decimal(str(value)), 30)) + 10**96:097d}"
     choices = _choices(how)
     return choices.index(value) if value in choices else -1
+
+
+def ordered_time(value: Any, scale: int) -> str | None:
+    """Return the time that SQLite has in an order; see `user_sql.emission.time_order`."""
+    if isinstance(value, str):
+        return value.removeprefix("0")
+    return None if value is None else temporal.text(timedelta(seconds=value), scale)
 
 
 _choices: Callable[[str], list[str]] = lru_cache(maxsize=100)(json.loads)
@@ -348,6 +360,7 @@ AGGREGATES: dict[str, tuple[int, Any]] = {
     "dj_variance": (1, _Variance),
     "dj_var_samp": (1, _SampleVariance),
     "dj_sum": (1, _Sum),
+    "dj_exact_sum": (1, _ExactSum),
     "dj_avg": (1, _Mean),
     "dj_min": (2, _Least),
     "dj_max": (2, _Greatest),

@@ -16,6 +16,8 @@ from dj_dagster.relational.user_sql.emission import (
     Translator,
     bare,
     is_leaf,
+    lone_attribute,
+    time_order,
     with_more,
 )
 from dj_dagster.relational.user_sql.parsing import call_name
@@ -83,6 +85,7 @@ def _aggregate(translator: Translator, name: str, given: Sequence[Any]) -> Emitt
         return Emitted((f"{_SPREAD_FUNCTIONS[name]}({distinct}", *value.pieces, ")"), kind)
     exactly = kind.is_exact
     function = f"dj_{name.lower()}" if exactly else name.lower()
+    function = "dj_exact_sum" if is_made and name == "SUM" else function
     if exactly:
         kind = decimal_kind(scale)
     elif kind.tag == "fixed":
@@ -112,6 +115,11 @@ def _extreme(translator: Translator, name: str, node: Any, value: Emitted) -> Em
         if _is_made(translator, node, kind):
             pieces = (call, *translator.program(node, "exact").pieces, ", 'decimal')")
             return with_more(pieces, kind)
+        attribute = lone_attribute(value.pieces)
+        if order == "time" and attribute is not None:
+            # A call of Python for each group, not for each row.
+            found = (f"dj_ordered_time({name.lower()}(", *time_order(attribute))
+            return Emitted((*found, f"), {kind.scale})"), kind)
         return Emitted((call, *value.pieces, f", {quoted(order)})"), kind)
     # Of one argument only it is an aggregate.
     return Emitted((f"{name.lower()}(", *value.pieces, ")"), kind)
