@@ -302,8 +302,8 @@ def written(
     known = types_text({name: types[name] for name in found.values()})
     translation = translate(text, known)
     if purpose == "condition" and not translation.kind.is_condition:
-        # The text may end with a comment.
-        translation = translate(f"({text}\n) IS TRUE", known)
+        end = "\n" if "--" in text or "#" in text else ""  # of a comment
+        translation = translate(f"({text}{end}) IS TRUE", known)
     pieces = in_order(translation.pieces, translation.order if purpose == "order" else "")
     return Pieces([piece if isinstance(piece, str) else columns[piece.name] for piece in pieces])
 

@@ -189,12 +189,18 @@ def check_number(kind: Kind) -> None:
     if kind.family == "bytes":
         raise Untranslatable("a number of bytes")
     if kind.tag == "moment":
-        raise Untranslatable("a number of a text that is a date")
+        raise Untranslatable("a number or the truth of a text that is a date")
     if kind.tag == "unclear":
         raise Untranslatable(
             "the number or truth of CAST AS CHAR, HEX, GREATEST or LEAST of texts, or of MIN, MAX "
             "or a choice of enums"
         )
+
+
+def check_truth(kind: Kind) -> None:
+    """Raise `Untranslatable` if servers differ in whether texts of a kind are true."""
+    if kind.tag in ("unclear", "moment"):
+        check_number(kind)
 
 
 def rounding(program: Program) -> Program:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dj_dagster.relational.user_sql import comparing, temporal
-from dj_dagster.relational.user_sql.arithmetic import check_number
+from dj_dagster.relational.user_sql.arithmetic import check_number, check_truth
 from dj_dagster.relational.user_sql.parsing import call_name
 from dj_dagster.relational.user_sql.programs import (
     Form,
@@ -112,8 +112,7 @@ def truth(program: Program) -> Callable[[Row], bool | None]:
         If servers differ in it.
     """
     kind = program.kind
-    if kind.tag == "unclear":
-        check_number(kind)
+    check_truth(kind)
     return lambda row: true(program.run(row), kind)
 
 

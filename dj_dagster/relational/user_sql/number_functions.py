@@ -61,6 +61,8 @@ def _exact_round(value: Any, places: int, how: Callable[[Decimal, int], Decimal]
 
 def _round_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
     kind = kinds[0]
+    if len(kinds) > 1 and kinds[1].family == "null":
+        literals = [None, 0]
     if kind.family == "decimal":
         places = literals[1] if len(kinds) > 1 else 0
         return decimal_kind(kind.scale if places is None else max(0, min(places, MAX_SCALE)))

@@ -10,7 +10,7 @@ from typing import Any
 from dj_dagster.errors import QueryError
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.user_sql import temporal
-from dj_dagster.relational.user_sql.arithmetic import check_number
+from dj_dagster.relational.user_sql.arithmetic import check_truth
 from dj_dagster.relational.user_sql.programs import Program
 from dj_dagster.relational.user_sql.values import (
     ANY,
@@ -120,8 +120,7 @@ def encoder(program: Program, mode: str) -> tuple[Callable[[Any], Any], Kind]:
     """Return what makes a value for SQLite of an expression's, and its kind."""
     kind = program.kind
     if mode == "truth":
-        if kind.tag == "unclear":
-            check_number(kind)
+        check_truth(kind)
         return (lambda value: int(bool(true(value, kind)))), INT
     if mode == "text":
         return (lambda value: text(value, kind)), TEXT
