@@ -22,13 +22,16 @@ from dj_dagster.relational.user_sql.programs import (
     pair,
     strict,
 )
-from dj_dagster.relational.user_sql.values import INT, NULL
+from dj_dagster.relational.user_sql.values import INT, NULL, fixed
 
 
 def _if(program_of: ProgramOf, node: Any) -> Program:
     no = node.args.get("false")
-    branches = [(program_of(node.this), program_of(node.args["true"]))]
-    return _chosen(branches, program_of(no) if no else None)
+    yes, other = program_of(node.args["true"]), program_of(no) if no else None
+    if yes.kind.family == "null" and (other is None or other.kind.family == "null"):
+        # To servers a text, as no other choice of nulls is.
+        raise Untranslatable("IF() of NULL alone")
+    return _chosen([(program_of(node.this), yes)], other)
 
 
 def _case(program_of: ProgramOf, node: Any) -> Program:
@@ -124,6 +127,8 @@ def _extreme(
         raise Untranslatable(f"{name}() of values of several kinds")
     values, kind = alike(programs)
     case = heeds_case(f"{name}()", *programs)
+    if kind.is_exact and any(program.kind.family == "null" for program in programs):
+        kind = fixed(kind.scale)
     if kind.family == "text" and not kind.tag:
         # Where a number is wanted, servers compare the numbers of the texts.
         kind = replace(kind, tag="unclear")

@@ -193,6 +193,9 @@ def _moved(program_of: ProgramOf, value: Program, amount: Any, unit: str, sign: 
         raise Untranslatable("INTERVAL added to a number that is computed")
     if by.kind.family == "bytes":
         raise Untranslatable("INTERVAL of bytes")
+    if call_name(amount.unnest()) in ("GREATEST", "LEAST") and by.kind.family != "int":
+        # Of which servers round one argument before they compare, or the result.
+        raise Untranslatable("INTERVAL of GREATEST() or LEAST() of fractions: use ROUND()")
     if by.kind.is_temporal and by.kind.scale and unit != "SECOND":
         raise Untranslatable("INTERVAL of a date or time with digits after its seconds")
     if any(call_name(part) == "CONV" for part in amount.walk()):
