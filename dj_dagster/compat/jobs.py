@@ -7,6 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+from dj_dagster.class_access import on_class
 from dj_dagster.compat.spellings import key_hash
 from dj_dagster.errors import PopulateError
 from dj_dagster.model.heading import Attribute, Heading
@@ -86,6 +87,7 @@ class JobTable(FreeTable):
         del args, options
         return self.delete_quick()
 
+    @on_class
     def drop(self, *args: Any, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Drop the table, without asking; it is created again when it is used."""
         del args, options
@@ -145,6 +147,7 @@ class SchemaJobs(QueryExpression):
             keys.setdefault(row["table_name"], []).append(row["key"])
         return sum((self._queue(table) & found).delete_quick() for table, found in keys.items())
 
+    @on_class
     def delete_quick(self, get_count: bool = False) -> int:
         """Do the same as `delete`."""
         del get_count

@@ -22,6 +22,7 @@ from typing import Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 
+from dj_dagster.class_access import on_class
 from dj_dagster.compat.adapters import AdapterCodec, AttributeAdapter, register_adapters
 from dj_dagster.errors import QueryError
 from dj_dagster.model.names import camel_case, snake_case, underscore_warning
@@ -85,6 +86,7 @@ class _Query(Protocol):
 class OldQuery:
     """The old ways to get rows."""
 
+    @on_class
     def fetch(
         self,
         *attrs: str,
@@ -129,6 +131,7 @@ class OldQuery:
         with _downloading(self, download_path):
             return _fetch(cast(_Query, self), attrs, format, as_dict, options)
 
+    @on_class
     def fetch1(
         self, *attrs: str, squeeze: bool = False, download_path: str | Path | None = None
     ) -> Any:
@@ -151,12 +154,14 @@ class OldQuery:
         with _downloading(self, download_path):
             return super().fetch1(*attrs, squeeze=squeeze)  # pyright: ignore[reportAttributeAccessIssue]
 
+    @on_class
     def head(self, limit: int = 25, **fetch_options: Any) -> Any:
         """Return the first rows by primary key; options are those of the old `fetch`."""
         if fetch_options or cast(_Query, self).connection.era == "0.14":
             return self.fetch(order_by="KEY", limit=limit, **fetch_options)
         return super().head(limit)  # pyright: ignore[reportAttributeAccessIssue]
 
+    @on_class
     def tail(self, limit: int = 25, **fetch_options: Any) -> Any:
         """Return the last rows by primary key, in its order; options are those of `fetch`."""
         if fetch_options or cast(_Query, self).connection.era == "0.14":

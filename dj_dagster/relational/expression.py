@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NoReturn, Self, cast, overload
 
+from dj_dagster.class_access import on_class
 from dj_dagster.compat.spellings import OldQuery, old_aggr, old_delete
 from dj_dagster.errors import QueryError
 from dj_dagster.model.names import TableName
@@ -88,6 +89,7 @@ class QueryExpression(OldQuery, Rows):
             )
         return self.join(other)
 
+    @on_class
     def join(
         self, other: Any, semantic_check: bool | None = None, left: bool = False
     ) -> QueryExpression:
@@ -108,6 +110,7 @@ class QueryExpression(OldQuery, Rows):
         node = join(self.node, _query(other, "joined with"), self._checks(semantic_check), left)
         return QueryExpression(self.connection, node)
 
+    @on_class
     def extend(self, other: Any, semantic_check: bool | None = None) -> QueryExpression:
         """Return all rows with the attributes of their partner in `other`, nulls where none is.
 
@@ -124,6 +127,7 @@ class QueryExpression(OldQuery, Rows):
         node = unite(self.node, _query(other, "united with"), False)
         return QueryExpression(self.connection, node)
 
+    @on_class
     @looks_again
     def proj(self, *attributes: Any, **computed: str) -> QueryExpression:
         """Return the same rows with other attributes; the primary key is always kept.
@@ -143,6 +147,7 @@ class QueryExpression(OldQuery, Rows):
         """
         return QueryExpression(self.connection, project(self.node, *attributes, **computed))
 
+    @on_class
     @old_aggr
     def aggr(
         self,
@@ -278,6 +283,7 @@ class QueryExpression(OldQuery, Rows):
         asking = question(prompt, confirm, self.connection.safemode)
         return deletion.delete_cascade(self.connection, self.node, table, asking, part_integrity)
 
+    @on_class
     def delete_quick(self, get_count: bool = False) -> int:
         """Delete the rows of the query alone; refused by the database if others depend on them.
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
+from dj_dagster.class_access import on_class
 from dj_dagster.compat.connection import Adapter
 from dj_dagster.compat.spellings import old_delete
 from dj_dagster.errors import DataJointError, MissingTableError, QueryError
@@ -167,6 +168,7 @@ class Table(Insertion, metaclass=TableMeta):
             if isinstance(value, TableMeta) and issubclass(value, Part)
         ]
 
+    @on_class
     @old_delete
     def drop(
         self,
@@ -196,12 +198,14 @@ class Table(Insertion, metaclass=TableMeta):
         asking = question(prompt, confirm, self.connection.safemode)
         dropping.drop_table(self.connection, self.name, asking, part_integrity)
 
+    @on_class
     def drop_quick(self) -> None:
         """Drop the table alone, without asking; refused if other tables refer to it."""
         self._check_whole("drop")
         self._check_no_view("drop")
         dropping.drop_alone(self.connection, self.name)
 
+    @on_class
     def alter(
         self,
         prompt: bool = True,
@@ -243,6 +247,7 @@ class Table(Insertion, metaclass=TableMeta):
         asking = question(prompt, confirm, safemode=True)
         return alteration.alter_table(self.connection, self._bound.plan(context), asking)
 
+    @on_class
     def describe(self, context: Mapping[str, Any] | None = None, printout: bool = False) -> str:
         """Return the table's definition, rebuilt from the database.
 
@@ -280,6 +285,7 @@ class Table(Insertion, metaclass=TableMeta):
         if found is not None:
             found.check_table(doing)
 
+    @on_class
     def parents(
         self,
         primary: bool | None = None,
@@ -302,6 +308,7 @@ class Table(Insertion, metaclass=TableMeta):
         keys = relatives.parent_keys(self.connection, self.name, primary)
         return self._with_info([(key.parent, key) for key in keys], as_objects, foreign_key_info)
 
+    @on_class
     def children(
         self,
         primary: bool | None = None,
@@ -312,14 +319,17 @@ class Table(Insertion, metaclass=TableMeta):
         keys = relatives.child_keys(self.connection, self.name, primary)
         return self._with_info([(key.child, key) for key in keys], as_objects, foreign_key_info)
 
+    @on_class
     def ancestors(self, as_objects: bool = False) -> list[Any]:
         """Return this table and all that it refers to, directly or not, parents last."""
         return self._given(relatives.ancestors(self.connection, self.name), as_objects)
 
+    @on_class
     def descendants(self, as_objects: bool = False) -> list[Any]:
         """Return this table and all that refer to it, directly or not, parents first."""
         return self._given(relatives.descendants(self.connection, self.name), as_objects)
 
+    @on_class
     def parts(self, as_objects: bool = False) -> list[Any]:
         """Return the part tables that the database has of this one.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dj_dagster.errors import DataJointError
 from dj_dagster.model.names import TableName
@@ -15,6 +15,8 @@ from dj_dagster.relational.declaring.plan import PlannedTable
 from dj_dagster.relational.expression import QueryExpression
 
 if TYPE_CHECKING:
+    from dj_dagster.model.heading import Heading
+    from dj_dagster.relational.stored import ForeignKey
 
     def _bound(cls: Any) -> Any: ...
 
@@ -38,6 +40,8 @@ class Binding:
     plan: Callable[[Mapping[str, Any] | None], PlannedTable] | None = None
 
 
+T = TypeVar("T", bound=QueryExpression)
+
 _PACKAGE = __name__.partition(".")[0]
 
 
@@ -45,20 +49,51 @@ class TableMeta(type):
     """Lets a table class stand for the query over all its rows: ``Session & {"subject_id": 1}``."""
 
     if TYPE_CHECKING:
-        # What __getattribute__ below does, said so that type checkers follow it.
+        # What __getattribute__ below does, said so that type checkers follow it; most methods
+        # say it themselves, see `class_access`.
         _binding: Binding | None
-        delete = delete_quick = insert = insert1 = property(_bound)
-        insert_dataframe = staged_insert1 = update1 = validate = property(_bound)
-        drop = drop_quick = alter = describe = property(_bound)
-        fetch = fetch1 = head = join = keys = proj = restrict = tail = property(_bound)
-        preview = to_arrays = to_arrow = to_dicts = to_pandas = to_polars = property(_bound)
-        aggr = aggregate = extend = make_sql = property(_bound)
-        jobs = key_source = make = populate = progress = upstream = property(_bound)
-        connection = foreign_keys = heading = primary_key = property(_bound)
-        parents = children = ancestors = descendants = parts = property(_bound)
-        adapter = external = database = full_table_name = size_on_disk = table_name = property(
-            _bound
-        )
+        delete = staged_insert1 = restrict = aggregate = make = property(_bound)
+        jobs = key_source = upstream = adapter = external = property(_bound)
+
+        @property
+        def connection(cls) -> Connection:
+            """See `Table.connection`."""
+            ...
+
+        @property
+        def heading(cls) -> Heading:
+            """See `Table.heading`."""
+            ...
+
+        @property
+        def primary_key(cls) -> list[str]:
+            """See `Table.primary_key`."""
+            ...
+
+        @property
+        def foreign_keys(cls) -> tuple[ForeignKey, ...]:
+            """See `Table.foreign_keys`."""
+            ...
+
+        @property
+        def database(cls) -> str:
+            """See `Table.database`."""
+            ...
+
+        @property
+        def table_name(cls) -> str:
+            """See `Table.table_name`."""
+            ...
+
+        @property
+        def full_table_name(cls) -> str:
+            """See `Table.full_table_name`."""
+            ...
+
+        @property
+        def size_on_disk(cls) -> int:
+            """See `Table.size_on_disk`."""
+            ...
 
     else:
 
@@ -74,11 +109,11 @@ class TableMeta(type):
                 return getattr(cls(), name)
             return value
 
-    def __and__(cls, restriction: Any) -> Any:
-        return cls() & restriction
+    def __and__(cls: type[T], restriction: Any) -> T:  # pyright: ignore[reportGeneralTypeIssues]
+        return cls() & restriction  # pyright: ignore[reportCallIssue]
 
-    def __sub__(cls, restriction: Any) -> Any:
-        return cls() - restriction
+    def __sub__(cls: type[T], restriction: Any) -> T:  # pyright: ignore[reportGeneralTypeIssues]
+        return cls() - restriction  # pyright: ignore[reportCallIssue]
 
     def __mul__(cls, other: Any) -> QueryExpression:
         return cls() * other

@@ -8,6 +8,7 @@ from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from dj_dagster.class_access import on_class
 from dj_dagster.errors import PopulateError
 from dj_dagster.lazy import LateModule
 from dj_dagster.model.names import Tier
@@ -35,6 +36,7 @@ class AutoPopulate(Makes):
         """The table's job queue."""
         return JobQueue(self)
 
+    @on_class
     def populate(
         self,
         *restrictions: Any,
@@ -122,6 +124,7 @@ class AutoPopulate(Makes):
                         tally.add(outcome)
         return {"success_count": tally.made, "error_list": tally.errors}
 
+    @on_class
     def progress(self, *restrictions: Any, display: bool = False) -> tuple[int, int]:
         """Return how many keys remain to be made, and how many there are in all.
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, Self
 
+from dj_dagster.class_access import on_class
 from dj_dagster.errors import PopulateError
 from dj_dagster.relational.algebra.nodes import In, Node, restrict
 from dj_dagster.relational.fetching import fetch
@@ -246,6 +247,7 @@ class JobQueue(FreeTable):
         del args, options
         return self.delete_quick()
 
+    @on_class
     def delete_quick(self, get_count: bool = False) -> int:
         """Forget these jobs; workers of DataJoint 0.14 find their keys free as well."""
         shared = self.rows.shared
@@ -256,6 +258,7 @@ class JobQueue(FreeTable):
         shared.forget(rows)
         return deleted
 
+    @on_class
     def drop(self, *args: Any, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Drop the queue, without asking; it is created again when it is used."""
         del args, options

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
+from dj_dagster.class_access import on_class
 from dj_dagster.errors import QueryError, UnknownAttributeError
 from dj_dagster.model.heading import Heading
 from dj_dagster.model.names import TableName
@@ -111,6 +112,7 @@ class Rows:
         """Names of the primary key."""
         return self.heading.primary_key
 
+    @on_class
     def to_dicts(
         self,
         order_by: Order = None,
@@ -140,6 +142,7 @@ class Rows:
             self.connection, self.node, names, order_by, limit, offset, squeeze=squeeze
         )
 
+    @on_class
     def keys(
         self, order_by: Order = None, limit: int | None = None, offset: int | None = None
     ) -> list[dict[str, Any]]:
@@ -148,6 +151,7 @@ class Rows:
         key = node.heading.primary_key
         return fetch.dicts(self.connection, node, key, order_by, limit, offset)
 
+    @on_class
     def to_pandas(
         self,
         order_by: Order = None,
@@ -163,6 +167,7 @@ class Rows:
         columns = self._columns(self.heading.names, order_by, limit, offset, squeeze)
         return pandas_frame(columns, self.heading)
 
+    @on_class
     def to_polars(
         self,
         order_by: Order = None,
@@ -182,6 +187,7 @@ class Rows:
         columns = self._columns(self.heading.names, order_by, limit, offset, squeeze)
         return polars_frame(columns, self.heading)
 
+    @on_class
     def to_arrow(
         self,
         order_by: Order = None,
@@ -203,6 +209,7 @@ class Rows:
         columns = self._columns(self.heading.names, order_by, limit, offset, squeeze)
         return arrow_table(columns, self.heading)
 
+    @on_class
     @looks_again
     def to_arrays(
         self,
@@ -299,6 +306,7 @@ class Rows:
     def __bool__(self) -> bool:
         return fetch.exists(self.connection, self.node)
 
+    @on_class
     def make_sql(self, fields: Iterable[str] | None = None) -> str:
         """Return the query as SQL, values written into it, for people to read.
 
@@ -310,6 +318,7 @@ class Rows:
         names = self.heading.names if fields is None else list(fields)
         return fetch.sql_text(self.connection, self.node, names)
 
+    @on_class
     def preview(self, limit: int | None = None, width: int | None = None) -> str:
         """Return the first rows as a table in plain text.
 

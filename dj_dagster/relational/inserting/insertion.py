@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import sqlalchemy as sa
 
+from dj_dagster.class_access import on_class
 from dj_dagster.errors import (
     DataJointError,
     InvalidValueError,
@@ -63,6 +64,7 @@ class Insertion(QueryExpression):
         """The schema's and the table's name in SQL."""
         raise NotImplementedError
 
+    @on_class
     @looks_again
     def insert1(
         self,
@@ -91,6 +93,7 @@ class Insertion(QueryExpression):
         # A method of the class's own need not know those that are not given.
         self.insert([row], **{name: value for name, value in options.items() if value})
 
+    @on_class
     @looks_again
     def insert(
         self,
@@ -165,6 +168,7 @@ class Insertion(QueryExpression):
             else:
                 self._write_chunks(encoder, rows, chunk_size, progress)
 
+    @on_class
     def insert_dataframe(self, df: Any, index_as_pk: bool | None = None, **options: Any) -> None:
         """Insert a data frame, as `to_pandas` gives it.
 
@@ -198,6 +202,7 @@ class Insertion(QueryExpression):
         """
         return StagedInsert(self)
 
+    @on_class
     @looks_again
     def update1(self, row: Mapping[str, Any]) -> None:
         """Give one existing row other values; None is the default, or null where it is allowed.
@@ -224,6 +229,7 @@ class Insertion(QueryExpression):
         write.check_writable(self.connection, self.name)
         update_row(self.connection, self.stored, row)
 
+    @on_class
     def validate(self, rows: Any, *, ignore_extra_fields: bool = False) -> ValidationResult:
         """Return all that is wrong with rows, without inserting any.
 

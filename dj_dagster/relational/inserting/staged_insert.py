@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from types import TracebackType
 from typing import IO, Any, Protocol
 
+from dj_dagster.class_access import ClassMethod
 from dj_dagster.errors import DataJointError, QueryError
 from dj_dagster.model.heading import Heading
 from dj_dagster.model.names import TableName
@@ -35,8 +36,8 @@ class Insertable(Protocol):
         """Its name in SQL."""
         ...
 
-    def insert1(self, row: dict[str, Any]) -> None:
-        """Insert a row."""
+    # As a type checker sees a method that a class has too.
+    insert1: ClassMethod[..., None]
 
 
 class StagedInsert(AbstractContextManager["StagedInsert"]):
