@@ -1,11 +1,11 @@
 """Spellings of DataJoint 0.13 and 0.14 that pipelines in the wild are written in.
 
-They are mixed into the classes of today, which know nothing of them; each says in its own words
-what the old call meant. `dj_dagster.compat.modules` lets packages that say ``import datajoint`` use
-them too.
+`OldQuery` and `old_delete` are built into query expressions, `OldSchema` into schemas: each call is
+put into the words of today. `dj_dagster.compat.modules` lets packages that say ``import datajoint``
+use them too.
 
-What has no spelling of its own, such as that ``aggr`` left out the rows that nothing matches, is
-kept where the connection's `era` is that of 0.14: see `replace_datajoint`.
+A changed meaning that has the same spelling, such as that of ``aggr``, which left out the rows that
+nothing matches, depends on the `era` of the connection: see `replace_datajoint`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One thin module per SQL backend: what differs between the databases, and nothing else."""
+"""SQL backends: what differs between databases, in one protocol and its implementations."""
 
 from __future__ import annotations
 
