@@ -317,12 +317,14 @@ def _current(instance: DagsterInstance, graph: TableGraph, node: TableNode) -> t
 
 
 def _with_master(node: TableNode, parts: Iterable[TableNode]) -> tuple[bool, Numbers]:
-    orphans, numbers = 0, {"rows": len(node.table)}
+    # By the key alone: other attributes may have the same names and be something else.
+    master = node.table.proj()
+    orphans, numbers = 0, {"rows": len(master)}
     for part in parts:
         name = part.key.path[-1]
-        orphans += len(part.table - node.table)
+        orphans += len(part.table.proj() - master)
         numbers[f"rows_{name}"] = len(part.table)
-        numbers[f"without_{name}"] = len(node.table - part.table)
+        numbers[f"without_{name}"] = len(master - part.table.proj())
     return orphans == 0, {"orphans": orphans, **numbers}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+import dj_dagster as dj
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration import TableChecks, populate_schedule
 from dj_dagster.orchestration.headless import run_assets, run_until_idle
@@ -67,6 +68,33 @@ def test_parts_are_counted_with_their_masters(lab: Lab, instance: dg.DagsterInst
     passed, numbers = evaluate(defs, instance, "lab/processed", "parts")["parts"]
     assert not passed
     assert numbers["orphans"] == 2
+
+
+def test_parts_may_have_names_of_their_master_for_something_else(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    @lab.schema
+    class Sorting(dj.Manual):
+        definition = """
+        sorting : int32
+        ---
+        spikes : int32
+        unit=0 : int32      # the best one
+        """
+
+        class Unit(dj.Part):
+            definition = """
+            -> master
+            unit : int32
+            ---
+            spikes : int32
+            """
+
+    Sorting.insert([(1, 7, 1), (2, 0, 0)])
+    Sorting.Unit.insert([(1, 1, 3), (1, 2, 4)])
+    found = evaluate(lab.definitions(), instance, "lab/sorting", "parts")
+    numbers = {"orphans": 0, "rows": 2, "rows_unit": 2, "without_unit": 1}
+    assert found["parts"] == (True, numbers)
 
 
 def test_a_table_is_fresh_while_its_last_row_is(lab: Lab, instance: dg.DagsterInstance) -> None:
