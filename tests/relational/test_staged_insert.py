@@ -100,7 +100,7 @@ def test_labelled_arrays_come_out_lazily(scan: Any) -> None:
 
 def test_plain_and_chunked_arrays_come_out_as_zarr(scan: Any) -> None:
     plain = np.arange(6, dtype="i2").reshape(2, 3)
-    chunked = zarr.create_array({}, shape=(4, 4), chunks=(2, 2), dtype="f8")
+    chunked = zarr.create(shape=(4, 4), chunks=(2, 2), dtype="f8", store={})
     chunked[...] = 3
     scan.insert([{"scan_id": 1, "cube": plain}, {"scan_id": 2, "cube": chunked}])
     with scan.staged_insert1 as staged:

@@ -96,6 +96,32 @@ def test_what_was_fetched_can_be_chunked_anew_and_kept(scan: Any) -> None:
     assert first.encoding["chunks"] == (5, 100)
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (9,), ()])
+def test_a_zarr_array_keeps_its_chunks_attributes_and_what_is_not_written(
+    scan: Any, shape: tuple[int, ...]
+) -> None:
+    chunks = tuple(2 for _ in shape)
+    source = zarr.create(shape=shape, chunks=chunks, dtype="f8", fill_value=3, store={})
+    source.attrs["unit"] = "V"
+    if shape:
+        source[:4] = 1
+    copy = kept(scan, source)
+    assert (copy.chunks, copy.attrs["unit"], copy.fill_value) == (chunks, "V", 3)
+    assert np.array_equal(copy[...], source[...])
+    assert np.array_equal(kept(scan, copy)[...], source[...])
+
+
+def test_a_format_that_cannot_be_read_is_named(scan: Any) -> None:
+    with scan.staged_insert1 as staged:
+        staged.rec["scan_id"] = 0
+        staged.store("cube", ".zarr")["zarr.json"] = b"[]"
+    with pytest.raises(dj.errors.ObjectError, match=r"lab\.scan\.cube|[Zz]arr"):
+        scan.fetch1("cube")
+
+
+@pytest.mark.skipif(
+    zarr.__version__.startswith("2."), reason="format 2 has no shards and no names of dimensions"
+)
 def test_a_zarr_array_keeps_what_describes_it(scan: Any) -> None:
     source = zarr.create_array(
         {}, shape=(8, 8), chunks=(2, 2), shards=(4, 4), dtype="f8", fill_value=3,

@@ -1,7 +1,8 @@
 """The codecs of arrays in stores: ``<npy@store>`` and ``<zarr@store>``.
 
-``<zarr@>`` needs the packages zarr (its version 3) and xarray: ``pip install
-'dj-dagster[zarr]'``.
+``<zarr@>`` needs the packages zarr and xarray: ``pip install 'dj-dagster[zarr]'``. Version 3 of
+zarr writes its format 3 and reads both; version 2.18, beside packages that need it, writes and
+reads format 2.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from dj_dagster.errors import (
     MissingExternalFile,
     ObjectError,
 )
-from dj_dagster.objects.checksums import Written, get_manifest, placed, told
+from dj_dagster.objects.checksums import Manifest, Written, get_manifest, placed, told
 from dj_dagster.objects.codecs.codec import Key, ObjectContext, SchemaCodec, known, read_reference
 from dj_dagster.objects.codecs.files import ObjectCodec, published
 from dj_dagster.objects.codecs.object_ref import StagedObject
@@ -343,18 +344,15 @@ class ZarrCodec(ObjectCodec, register=False):
         """
         store, fields = self.stored_object(context, stored)
         path, place = checked_path(fields["path"]), known(context).place
-        source = _zarr_store(store, path, read_only=True)
         try:
             manifest = get_manifest(store, path, fields.get("crc32"))
         except MissingExternalFile:
             # DataJoint writes none of folders that were staged.
             if fields.get("crc32"):
                 raise
-        else:
-            verified = _needed("dj_dagster.objects.codecs.verified_zarr")
-            url = store.url(path)
-            source = verified.VerifiedStore(source, manifest, store.name, url, place)
+            manifest = None
         try:
+            source = _verified(store, path, manifest, place)
             return _opened(source, fields.get("kind"))
         except FileNotFoundError as error:
             raise store.missing(path) from error
@@ -394,6 +392,12 @@ def _names(value: Any) -> list[Any]:
 
 def _write_array(target: Any, value: Any) -> None:
     zarr = _needed("zarr")
+    if _package(value) == "dask":
+        # Two of its chunks must never share one in the store, which both would write at once.
+        value = value.rechunk(value.chunksize)
+    if _is_zarr_2():
+        _zarr_2().write_array(target, value)
+        return
     if type(value).__name__ == "AsyncArray":
         value = zarr.Array(value)
     if isinstance(value, zarr.Array):
@@ -403,8 +407,6 @@ def _write_array(target: Any, value: Any) -> None:
     elif isinstance(value, np.ndarray):
         zarr.create_array(target, data=np.asarray(value))
     else:
-        # Two of its chunks must never share one in the store, which both would write at once.
-        value = value.rechunk(value.chunksize)
         shape, chunks = value.shape, value.chunksize
         array = zarr.create_array(target, shape=shape, dtype=value.dtype, chunks=chunks)
         value.store(array, lock=False)
@@ -414,7 +416,8 @@ def _write_labelled(target: Any, value: Any) -> None:
     """Write an xarray object with its dimensions, coordinates and attributes."""
     try:
         evenly = _evenly_chunked(value)
-        evenly.to_zarr(target, mode="w", consolidated=False, zarr_format=3)
+        version = 2 if _is_zarr_2() else 3
+        evenly.to_zarr(target, mode="w", consolidated=False, zarr_format=version)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise InvalidValueError(f"the value cannot be written as Zarr: {error}") from error
 
@@ -456,7 +459,28 @@ def _opened(source: Any, kind: str | None) -> Any:
     return _needed("zarr").open(source, mode="r")
 
 
+def _verified(store: Store, path: str, manifest: Manifest | None, place: str) -> Any:
+    """Return a folder for reading, its files compared with the list of them where there is one."""
+    source = _zarr_store(store, path, read_only=True)
+    if _is_zarr_2():
+        return _zarr_2().VerifiedFolder(source, manifest, store.name, store.url(path), place)
+    if manifest is None:
+        return source
+    verified = _needed("dj_dagster.objects.codecs.verified_zarr")
+    return verified.VerifiedStore(source, manifest, store.name, store.url(path), place)
+
+
+def _is_zarr_2() -> bool:
+    return _needed("zarr").__version__.startswith("2.")
+
+
+def _zarr_2() -> ModuleType:
+    return _needed("dj_dagster.objects.codecs.zarr_2")
+
+
 def _zarr_store(store: Store, path: str, *, read_only: bool = False) -> Any:
+    if _is_zarr_2():
+        return _zarr_2().folder(store, path)
     storage = _needed("zarr").storage
     local = store.local_path(path)
     if local is not None:
