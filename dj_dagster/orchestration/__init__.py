@@ -19,6 +19,7 @@ from dj_dagster.orchestration.jobs.schema_jobs import (
 )
 from dj_dagster.orchestration.jobs.trace_job import Trace, trace
 from dj_dagster.orchestration.runs.work import Work
+from dj_dagster.orchestration.sensor.folder_sensor import folder_sensor
 from dj_dagster.orchestration.sensor.sensor_settings import (
     RetryPolicy,
     SensorSettings,
@@ -48,6 +49,7 @@ __all__ = [
     "check_schedule",
     "decode_key",
     "encode_key",
+    "folder_sensor",
     "garbage_job",
     "garbage_schedule",
     "populate_schedule",

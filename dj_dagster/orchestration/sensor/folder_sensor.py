@@ -1,0 +1,312 @@
+"""A sensor that watches a folder and enters what appears in it as rows, once each is complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from dagster import (
+    DefaultSensorStatus,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SensorResult,
+    sensor,
+)
+
+from dj_dagster.errors import (
+    ConnectionFailedError,
+    InvalidValueError,
+    TransientError,
+    named_text,
+)
+from dj_dagster.orchestration.sensor.limits import Budget
+from dj_dagster.relational.table import Table
+
+RowsByTable = Mapping[Any, Iterable[Mapping[str, Any]]]
+"""Rows by table, which may be a class: parents first."""
+
+NAMED = 20
+"""Entries that a tick names of a kind, at most; the others are counted."""
+
+_CHANGING, _QUIET, _ENTERED, _REFUSED = "changing", "quiet", "entered", "refused"
+
+
+def folder_sensor(
+    folder: str | Path | Callable[[], str | Path],
+    read: Callable[[Path], RowsByTable],
+    *,
+    name: str = "folder_sensor",
+    pattern: str = "*",
+    complete: Callable[[Path], bool] | None = None,
+    settle: float = 30.0,
+    retry: float = 300.0,
+    interval: int = 10,
+    seconds: float = 20.0,
+) -> SensorDefinition:
+    """Return a sensor that enters files or folders as rows of Manual tables; it is on at once.
+
+    An entry is what `pattern` finds in the folder: a file, or a folder with all that is in it. It
+    is read when none of its files has changed for a while. Its rows are inserted in one
+    transaction; rows whose key is there already are left as they are, so that an entry is entered
+    once, however often it is looked at, and whoever else entered it. Files are never moved or
+    changed.
+
+    An entry that cannot be read is named with the reason in the tick and in its log, and holds up
+    none of the others.
+
+    Parameters
+    ----------
+    folder
+        What to watch, or a function that says it when the sensor is evaluated.
+    read
+        Returns the rows of one entry by table, parents first. It raises an error for what it cannot
+        read.
+    name
+        Of the sensor, where a code location has several.
+    pattern
+        Which entries, as for `Path.glob`: ``"*/*_g0"`` for folders within those of subjects.
+    complete
+        Whether an entry is whole, by what is in it. All that are quiet are by default. It is for
+        writers that pause, and can be told by a file that they write at their end.
+    settle
+        Seconds for which an entry must not have changed, at least from one tick to the next.
+    retry
+        Seconds after which an entry that could not be read is tried again; after a change it is
+        tried as a new one.
+    interval
+        Seconds between two ticks.
+    seconds
+        What a tick may take; the next one goes on. Dagster stops one that takes more than 60.
+
+    Notes
+    -----
+    What is known of the entries is in the cursor. Where that is reset, all entries are read
+    once more. That inserts nothing but rows that are not there any more: an entry whose rows were
+    deleted is entered again by it, and when one of its files changes.
+
+    Examples
+    --------
+    >>> from dj_dagster.relational.database.connection import Connection
+    >>> from dj_dagster.relational.schemas.schema import Schema
+    >>> from dj_dagster.relational.table import Manual
+    >>> @Schema("lab", connection=Connection("sqlite:///:memory:"))
+    ... class Scan(Manual):
+    ...     definition = '''
+    ...     scan : varchar(64)
+    ...     '''
+    >>> watch = folder_sensor("scans", lambda path: {Scan: [{"scan": path.stem}]}, pattern="*.tif")
+    >>> watch.name
+    'folder_sensor'
+
+    It goes to ``build_definitions(..., sensors=[watch])``.
+    """
+
+    @sensor(
+        name=name,
+        minimum_interval_seconds=interval,
+        default_status=DefaultSensorStatus.RUNNING,
+        description=f"Enters what appears in a folder ({pattern}) as rows, once it is complete.",
+    )
+    def evaluate(context: SensorEvaluationContext) -> SensorResult:
+        place = Path(folder() if callable(folder) else folder).expanduser()
+        look = _Look(place, pattern, read, complete, settle, retry)
+        look.recall(context.cursor)
+        look.evaluate(Budget(seconds))
+        for entry, reason in look.refused.items():
+            context.log.error(f"{entry} cannot be entered: {reason}")
+        for entry in look.entered:
+            context.log.info(f"{entry} was entered")
+        return SensorResult(skip_reason=look.told(), cursor=look.cursor)
+
+    return evaluate
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is known of an entry.
+
+    Attributes
+    ----------
+    signature
+        Changes with the names, sizes and times of its files.
+    since
+        When it was first seen as it is, or tried last.
+    status
+        Whether it is still awaited, or what has become of it.
+    reason
+        Why it was refused.
+    """
+
+    signature: str
+    since: float
+    status: str = _CHANGING
+    reason: str = ""
+
+
+@dataclass
+class _Look:
+    """One look at the folder.
+
+    Attributes
+    ----------
+    seen
+        What is known of each entry, by its path in the folder.
+    entered, refused
+        What has become of entries in this look.
+    later
+        How many entries were left to the next look.
+    last
+        The last entry that was looked at, where others are left; empty else.
+    """
+
+    folder: Path
+    pattern: str
+    read: Callable[[Path], RowsByTable]
+    complete: Callable[[Path], bool] | None
+    settle: float
+    retry: float
+    seen: dict[str, _Seen] = field(default_factory=dict[str, _Seen])
+    entered: list[str] = field(default_factory=list[str])
+    refused: dict[str, str] = field(default_factory=dict[str, str])
+    later: int = 0
+    last: str = ""
+
+    @property
+    def cursor(self) -> str:
+        """What the next look is to know."""
+        seen = {e: [s.signature, s.since, s.status, s.reason] for e, s in self.seen.items()}
+        return json.dumps({"last": self.last, "seen": seen})
+
+    def recall(self, cursor: str | None) -> None:
+        """Take over what an earlier look knew; a cursor of something else says nothing."""
+        try:
+            said = json.loads(cursor or "{}")
+            self.seen = {entry: _Seen(*fields) for entry, fields in said["seen"].items()}
+            self.last = str(said["last"])
+        except (ValueError, TypeError, KeyError, AttributeError):
+            self.seen = {}
+
+    def evaluate(self, budget: Budget) -> None:
+        """Look at each entry, and enter those that are ready."""
+        found = sorted(self.folder.glob(self.pattern))
+        # Where the last look had to stop, this one goes on.
+        found.sort(key=lambda path: self._name(path) <= self.last)
+        before, self.seen, self.last = self.seen, {}, ""
+        for number, path in enumerate(found):
+            entry, now = self._name(path), time.time()
+            known = before.get(entry)
+            if budget.spent and number:
+                self.last = self.last or self._name(found[number - 1])
+                self.later += 1
+                if known is not None:
+                    self.seen[entry] = known
+                continue
+            try:
+                self.seen[entry] = self._looked(path, known, now)
+            except FileNotFoundError:
+                # It changes while it is looked at.
+                self.seen[entry] = _Seen("", now)
+            except OSError as error:
+                self.seen[entry] = self._refuse(entry, "", now, error)
+
+    def told(self) -> str:
+        """Return what a tick says of all entries."""
+        status = {entry: seen.status for entry, seen in self.seen.items()}
+        groups = {
+            "Entered": self.entered,
+            "Changing still": [entry for entry in status if status[entry] == _CHANGING],
+            "Quiet, not complete": [entry for entry in status if status[entry] == _QUIET],
+            "Not readable": [
+                f"{entry} ({seen.reason})"
+                for entry, seen in self.seen.items()
+                if seen.status == _REFUSED
+            ],
+        }
+        parts = [f"{title}: {_named(names)}" for title, names in groups.items() if names]
+        parts.append(f"{len(self.seen)} entries of {self.pattern} in {self.folder}")
+        if self.later:
+            parts.append(f"{self.later} were left to the next tick")
+        return "; ".join(parts) + "."
+
+    def _looked(self, path: Path, known: _Seen | None, now: float) -> _Seen:
+        signature = _signature(path)
+        if known is None or known.signature != signature:
+            return _Seen(signature, now)
+        if known.status == _ENTERED:
+            return known
+        if now - known.since < (self.retry if known.status == _REFUSED else self.settle):
+            return known
+        return self._tried(path, known, now)
+
+    def _tried(self, path: Path, known: _Seen, now: float) -> _Seen:
+        entry = self._name(path)
+        try:
+            if self.complete is not None and not self.complete(path):
+                return replace(known, status=_QUIET, reason="")
+            enter(self.read(path))
+        except (ConnectionFailedError, TransientError):
+            # It says nothing of the entry: the next tick tries again.
+            raise
+        except Exception as error:
+            return self._refuse(entry, known.signature, now, error)
+        self.entered.append(entry)
+        return _Seen(known.signature, now, _ENTERED)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
+
+    def _refuse(self, entry: str, signature: str, now: float, error: Exception) -> _Seen:
+        self.refused[entry] = named_text(error)
+        return _Seen(signature, now, _REFUSED, named_text(error))
+
+
+def enter(rows: RowsByTable) -> None:
+    """Insert the rows of one entry in one transaction; those that are there are left as they are.
+
+    Raises
+    ------
+    InvalidValueError
+        If there are none: the entry would be left out for good, without a word.
+    """
+    lists = {table: list(each) for table, each in rows.items()}
+    if not any(lists.values()):
+        raise InvalidValueError("It gave no rows: raise an error that says why, or return some.")
+    (connection, *_) = [_instance(table).connection for table in lists]
+    with connection.transaction:
+        for table, each in lists.items():
+            if each:
+                _instance(table).insert(each, skip_duplicates=True)
+
+
+def _instance(table: Any) -> Table:
+    return table() if isinstance(table, type) else table
+
+
+def _named(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def _signature(path: Path) -> str:
+    """Return what changes whenever a file of an entry is written, appears or goes."""
+    files = sorted(_files(path)) if path.is_dir() else [path]
+    found = 0
+    for file in files:
+        stat = file.stat()
+        said = f"{file.relative_to(path)} {stat.st_size} {stat.st_mtime_ns}\n"
+        found = zlib.crc32(said.encode(errors="surrogateescape"), found)
+    return f"{len(files)}-{found:08x}"
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for place, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(place, name) for name in names)

@@ -1,0 +1,217 @@
+"""The sensor that enters what appears in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+import dj_dagster as dj
+from dj_dagster.errors import ConnectionFailedError
+from dj_dagster.orchestration import build_definitions, folder_sensor
+from tests.lab import connect
+
+
+class Watched:
+    """A folder, the tables for what appears there, and a sensor that is evaluated by hand."""
+
+    def __init__(self, connection: dj.Connection, instance: dg.DagsterInstance, folder: Path):
+        schema = dj.Schema("rig", connection=connection)
+
+        @schema
+        class Subject(dj.Manual):
+            definition = "subject : varchar(16)"
+
+        @schema
+        class Scan(dj.Manual):
+            definition = """
+            -> Subject
+            scan : varchar(16)
+            ---
+            frames : int32
+            """
+
+        self.schema, self.instance, self.folder = schema, instance, folder
+        self.Subject, self.Scan = Subject, Scan
+        self.cursor: str | None = None
+        self.reads: list[str] = []
+
+    def rows(self, path: Path) -> dict[Any, list[dict[str, Any]]]:
+        self.reads.append(path.name)
+        text = (path / "frames.txt" if path.is_dir() else path).read_text()
+        key = {"subject": path.parent.name}
+        return {
+            self.Subject: [key],
+            self.Scan: [{**key, "scan": path.stem, "frames": int(text)}],
+        }
+
+    def put(self, name: str, text: str = "3") -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def look(self, read: Callable[[Path], Any] | None = None, **options: Any) -> str:
+        """Evaluate the sensor once and return what it says."""
+        options = {"pattern": "*/*", "settle": 0, **options}
+        sensor = folder_sensor(self.folder, read or self.rows, **options)
+        with dg.build_sensor_context(instance=self.instance, cursor=self.cursor) as context:
+            result: Any = sensor(context)
+        self.cursor = result.cursor
+        return result.skip_reason.skip_message
+
+    @property
+    def scans(self) -> list[tuple[str, int]]:
+        return [(row["scan"], row["frames"]) for row in self.Scan.to_dicts(order_by="KEY")]
+
+
+@pytest.fixture
+def watched(tmp_path: Path, instance: dg.DagsterInstance) -> Iterator[Watched]:
+    connection = connect(f"sqlite:///{tmp_path / 'lab.sqlite'}", tmp_path)
+    yield Watched(connection, instance, tmp_path / "incoming")
+    connection.close()
+
+
+def test_each_entry_is_entered_once_when_it_is_quiet(watched: Watched) -> None:
+    assert watched.look().startswith("0 entries")
+    watched.put("m1/a.txt")
+    assert "Changing still: m1/a.txt" in watched.look()
+    assert watched.scans == []
+    watched.put("m1/b.txt", "5")
+    assert watched.look().startswith("Entered: m1/a.txt; Changing still: m1/b.txt")
+    assert watched.look().startswith("Entered: m1/b.txt")
+    assert watched.look() == f"2 entries of */* in {watched.folder}."
+    assert watched.scans == [("a", 3), ("b", 5)]
+    assert watched.reads == ["a.txt", "b.txt"]
+
+
+def test_an_entry_that_grows_is_waited_for(watched: Watched) -> None:
+    path = watched.put("m1/a/frames.txt", "1")
+    watched.look()
+    for size in range(2, 5):
+        path.write_text("1" * size)
+        assert "Changing still: m1/a" in watched.look()
+    # A file more is a change as well.
+    watched.put("m1/a/notes.txt")
+    assert "Changing still: m1/a" in watched.look()
+    assert "Entered" not in watched.look(settle=3600)
+    assert watched.look().startswith("Entered: m1/a")
+    assert watched.scans == [("a", 1111)]
+
+
+def test_an_entry_is_waited_for_until_it_is_complete(watched: Watched) -> None:
+    def complete(path: Path) -> bool:
+        return (path / "done").exists()
+
+    watched.put("m1/a/frames.txt")
+    watched.look(complete=complete)
+    for _ in range(2):
+        assert watched.look(complete=complete).startswith("Quiet, not complete: m1/a")
+    watched.put("m1/a/done")
+    watched.look(complete=complete)
+    assert watched.look(complete=complete).startswith("Entered: m1/a")
+
+
+def test_what_cannot_be_read_is_named_and_holds_up_nothing(watched: Watched) -> None:
+    watched.put("m1/a.txt", "many")
+    watched.put("m1/b.txt")
+    watched.look()
+    said = watched.look()
+    assert "Entered: m1/b.txt" in said
+    assert "Not readable: m1/a.txt (ValueError: invalid literal" in said
+    # It is named as long as it is there, and tried again when it changes or some time later.
+    assert "Not readable: m1/a.txt" in watched.look()
+    assert watched.reads.count("a.txt") == 1
+    watched.look(retry=0)
+    assert watched.reads.count("a.txt") == 2
+    watched.put("m1/a.txt", "7")
+    watched.look()
+    assert watched.look().startswith("Entered: m1/a.txt")
+    assert watched.scans == [("a", 7), ("b", 3)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (lambda one: {}, "It gave no rows"),
+        (lambda one: {one.Subject: []}, "It gave no rows"),
+        (lambda one: {one.Subject: [{"subject": "m1"}], one.Scan: [{"subject": "m1"}]}, "scan"),
+    ],
+)
+def test_an_entry_is_entered_whole_or_not_at_all(
+    watched: Watched, rows: Callable[[Watched], Any], message: str
+) -> None:
+    watched.put("m1/a.txt")
+    watched.look()
+    said = watched.look(lambda path: rows(watched))
+    assert "Not readable: m1/a.txt" in said
+    assert message in said
+    assert len(watched.Subject()) == 0
+
+
+def test_rows_that_are_there_are_left_as_they_are(watched: Watched) -> None:
+    watched.put("m1/a.txt", "3")
+    watched.Subject.insert1({"subject": "m1"})
+    watched.Scan.insert1({"subject": "m1", "scan": "a", "frames": 99})
+    watched.look()
+    watched.look()
+    # The cursor is a help alone: without it all is read once more.
+    watched.cursor = None
+    watched.look()
+    watched.look()
+    assert watched.scans == [("a", 99)]
+    assert watched.reads == ["a.txt", "a.txt"]
+
+
+def test_a_row_that_a_person_deleted_stays_away_until_its_entry_changes(watched: Watched) -> None:
+    watched.put("m1/a.txt")
+    watched.look()
+    watched.look()
+    watched.Scan.delete()
+    watched.look()
+    assert watched.scans == []
+    watched.put("m1/a.txt", "12")
+    watched.look()
+    watched.look()
+    assert watched.scans == [("a", 12)]
+
+
+def test_entries_that_are_gone_are_forgotten(watched: Watched) -> None:
+    path = watched.put("m1/a.txt")
+    watched.look()
+    path.unlink()
+    assert watched.look() == f"0 entries of */* in {watched.folder}."
+    watched.put("m1/a.txt")
+    assert "Changing still: m1/a.txt" in watched.look()
+
+
+def test_a_tick_that_has_no_time_left_leaves_the_rest_to_the_next(watched: Watched) -> None:
+    for name in "abc":
+        watched.put(f"m1/{name}.txt")
+    said = [watched.look(seconds=0) for _ in range(8)]
+    assert "were left to the next tick" in said[0]
+    assert [scan for scan, _ in watched.scans] == ["a", "b", "c"]
+    assert watched.reads == ["a.txt", "b.txt", "c.txt"]
+
+
+def test_a_database_that_is_away_says_nothing_of_the_entries(watched: Watched) -> None:
+    def away(path: Path) -> Any:
+        raise ConnectionFailedError("The database is away.")
+
+    watched.put("m1/a.txt")
+    watched.look()
+    before = watched.cursor
+    with pytest.raises(Exception, match="The database is away"):
+        watched.look(away)
+    assert watched.cursor == before
+    assert watched.look().startswith("Entered: m1/a.txt")
+
+
+def test_it_is_a_sensor_of_a_code_location(watched: Watched) -> None:
+    sensor = folder_sensor(lambda: watched.folder, watched.rows, name="incoming", pattern="*/*")
+    defs = build_definitions(watched.schema, sensors=[sensor])
+    found = defs.get_repository_def().get_sensor_def("incoming")
+    assert found.default_status == dg.DefaultSensorStatus.RUNNING
