@@ -24,6 +24,9 @@ from dj_dagster.relational.garbage.collector import ALL_STORES, GarbageCollector
 from dj_dagster.workflow.integrity import check_schema
 from dj_dagster.workflow.migration import Migration
 
+DEMOS = {"pulse": ("pipelines", "demo"), "ephys": ("pipelines.ephys", "ephys")}
+"""By name, the demos' packages and the extras that bring what they need."""
+
 
 @click.group()
 @click.version_option(__version__)
@@ -32,24 +35,31 @@ def cli() -> None:
 
 
 @cli.command()
+@click.argument("which", type=click.Choice(list(DEMOS)), default="pulse")
 @click.option("--headless", is_flag=True, help="Run it here, without the UI, and say how it went.")
 @click.option("--sessions", default=5, show_default=True, help="How many sessions to record.")
-def demo(headless: bool, sessions: int) -> None:
-    """Run the demo pipeline: in the Dagster UI, or here with --headless."""
-    place = _demo_folder()
+def demo(which: str, headless: bool, sessions: int) -> None:
+    """Run a demo pipeline: in the Dagster UI, or here with --headless.
+
+    `pulse` takes heart rates from recordings of people's pulses; `ephys` sorts spikes of simulated
+    Neuropixels recordings, and needs the extra of that name.
+    """
+    place, (package, extra) = _demo_folder(), DEMOS[which]
     sys.path.insert(0, str(place))
     # The demo's packages are an extra, which other commands do not need.
     try:
-        run_headless = import_module("pipelines.demo").run_headless
+        program = import_module(f"{package}.demo")
     except ModuleNotFoundError as error:
         raise DataJointError(
-            f"The demo needs {error.name}: pip install 'dj-dagster[demo]'"
+            f"The demo needs {error.name}: pip install 'dj-dagster[{extra}]'"
         ) from error
     if headless:
-        sys.exit(0 if run_headless(sessions) else 1)
+        sys.exit(0 if program.run_headless(sessions) else 1)
+    if which == "ephys":
+        program.before_ui(sessions)
     command = [sys.executable, "-m", "dagster", "dev"]
-    if Path.cwd() != place:
-        command += ["--module-name", "pipelines.definitions", "--working-directory", str(place)]
+    if Path.cwd() != place or which != "pulse":
+        command += ["--module-name", f"{package}.definitions", "--working-directory", str(place)]
     os.execv(sys.executable, command)
 
 

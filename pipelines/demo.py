@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
-from dagster import AssetKey, DagsterInstance
-from dagster._core.instance import InstanceRef
+from dagster import AssetKey
 
 from dj_dagster.orchestration.headless import run_assets, run_job, run_until_idle
 from dj_dagster.workflow.computed import AutoPopulate
 from pipelines import lab
 from pipelines.definitions import defs
+from pipelines.instance import history
 
 
 def run_headless(sessions: int) -> bool:
@@ -20,7 +18,7 @@ def run_headless(sessions: int) -> bool:
     The history goes where `dagster dev` keeps it when it is started in this folder, so that the UI
     shows it later.
     """
-    with _instance() as instance:
+    with history() as instance:
         config = {"ops": {"record": {"config": {"sessions": sessions}}}}
         runs = [run_job(defs, "record_session", instance=instance, run_config=config)]
         runs += run_until_idle(defs, instance=instance)
@@ -30,12 +28,6 @@ def run_headless(sessions: int) -> bool:
     _print_errors()
     click.echo(f"{len(runs)} runs, {failed} failed; {pending} keys pending.")
     return not failed and not pending
-
-
-def _instance() -> DagsterInstance:
-    if Path("dagster.yaml").is_file():
-        return DagsterInstance.from_ref(InstanceRef.from_dir(str(Path.cwd())))
-    return DagsterInstance.ephemeral()
 
 
 def _print_progress() -> int:

@@ -9,6 +9,7 @@ is not installed skips its tests with the line that installs it, and fails them 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import sys
@@ -98,9 +99,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the tests in a browser, which take longest; mark those that need a service."""
     items.sort(key=lambda item: not item.nodeid.startswith(_BROWSER))
+    _leave_out_ephys(items)
     for item in items:
         if _needs_service(item):
             item.add_marker("services")
+
+
+def _leave_out_ephys(items: list[pytest.Item]) -> None:
+    """Leave out the tests of an extra that cannot share an environment with all of the others."""
+    if importlib.util.find_spec("spikeinterface") is not None:
+        return
+    left_out = [item for item in items if item.get_closest_marker("ephys")]
+    items[:] = [item for item in items if not item.get_closest_marker("ephys")]
+    if left_out:
+        left_out[0].config.hook.pytest_deselected(items=left_out)
 
 
 def _needs_service(item: pytest.Item) -> bool:

@@ -1,0 +1,1 @@
+"""The ephys pipeline: Neuropixels recordings imported, spike-sorted, judged, with ground truth."""

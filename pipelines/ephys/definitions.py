@@ -1,0 +1,47 @@
+"""What ``dj-dagster demo ephys`` loads: tables, the watched folder, the acquisition's buttons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dagster import SensorDefinition
+
+from dj_dagster.orchestration import build_definitions, folder_sensor
+from pipelines.ephys import paramset, probe, quality, recording, session, sorting
+from pipelines.ephys.ingest import RUNS, is_complete, session_rows
+from pipelines.ephys.record_jobs import record_session, repair_recordings
+from pipelines.ephys.stores import raw_folder
+
+SETTLE = 10.0
+
+SCHEMAS = [module.schema for module in (probe, session, recording, paramset, sorting, quality)]
+
+
+def watched_folder() -> Path:
+    """Return the folder into which the acquisition copies its runs."""
+    return raw_folder(session.schema.connection.stores)
+
+
+def watch(settle: float = SETTLE) -> SensorDefinition:
+    """Return the sensor that enters the runs of that folder as sessions.
+
+    Parameters
+    ----------
+    settle
+        Seconds for which a run's files must not have changed.
+    """
+    return folder_sensor(
+        watched_folder,
+        session_rows,
+        name="watch_recordings",
+        pattern=RUNS,
+        complete=is_complete,
+        settle=settle,
+    )
+
+
+defs = build_definitions(
+    SCHEMAS,
+    jobs=[record_session, repair_recordings],
+    sensors=[watch()],
+)

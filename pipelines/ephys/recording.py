@@ -1,0 +1,97 @@
+"""Raw recordings: read from the files of SpikeGLX, after these were verified."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+import dj_dagster as dj
+from pipelines.ephys.session import ProbeInsertion
+from pipelines.ephys.spikeglx import read_meta, verify
+from pipelines.ephys.stores import local_copies
+from pipelines.ephys.toolbox import repeatable, spikeinterface
+
+schema = dj.Schema("ephys_recording")
+
+
+@schema
+class RawEphys(dj.Imported):
+    definition = """
+    # a verified recording of one probe
+    -> ProbeInsertion
+    ---
+    recording_datetime : datetime
+    recording_duration : float64     # s
+    sampling_rate : float64          # Hz
+    channel_count : int16
+    noise_uv : float64               # median over the channels, in the band of action potentials
+    ap_bin : <filepath@raw>          # size and SHA-1 are those that the .meta has
+    ap_meta : <filepath@raw>
+    """
+
+    def make(self, key: dict[str, Any]) -> None:
+        binary = (ProbeInsertion & key).fetch1("ap_file")
+        meta = binary.removesuffix(".bin") + ".meta"
+        with local_copies(self.connection.stores, meta, binary) as (meta_file, binary_file):
+            said = read_meta(meta_file)
+            verify(binary_file, said)
+            recording = read_ap(binary_file)
+            self.insert1(
+                {
+                    **key,
+                    "recording_datetime": datetime.fromisoformat(said["fileCreateTime"]),
+                    "recording_duration": recording.get_total_duration(),
+                    "sampling_rate": recording.get_sampling_frequency(),
+                    "channel_count": recording.get_num_channels(),
+                    "noise_uv": _noise(recording),
+                    "ap_bin": binary,
+                    "ap_meta": meta,
+                }
+            )
+
+
+@contextmanager
+def recording_of(key: dict[str, Any]) -> Generator[Any]:
+    """Give the recording of a key of RawEphys to SpikeInterface, filtered.
+
+    Those who take it read it several times: it is filtered once, into a file.
+    """
+    binary, meta = (RawEphys & key).fetch1("ap_bin", "ap_meta")
+    stores = RawEphys().connection.stores
+    with (
+        local_copies(stores, meta.path, binary.path) as (_, binary_file),
+        TemporaryDirectory() as folder,
+    ):
+        yield preprocessed(read_ap(binary_file)).save(folder=Path(folder) / "filtered")
+
+
+def read_ap(binary: Path) -> Any:
+    """Return the recording of an ``.ap.bin`` file, whose ``.meta`` is beside it.
+
+    Raises
+    ------
+    ValueError
+        If the folder has the recordings of several probes, or it is none of SpikeGLX.
+    """
+    stream = ".".join(binary.name.removesuffix(".bin").split(".")[-2:])
+    return spikeinterface().read_spikeglx(binary.parent, stream_id=stream)
+
+
+def preprocessed(recording: Any) -> Any:
+    """Return a recording as sorters want it: moments aligned, band-passed, common noise removed."""
+    si = spikeinterface()
+    aligned = si.phase_shift(recording)
+    filtered = si.bandpass_filter(aligned, freq_min=300.0, freq_max=6000.0, dtype="float32")
+    return si.common_reference(filtered, reference="global", operator="median")
+
+
+def _noise(recording: Any) -> float:
+    with repeatable():
+        levels = spikeinterface().get_noise_levels(preprocessed(recording), return_in_uV=True)
+    return float(np.median(levels))

@@ -1,0 +1,292 @@
+"""Recordings of Neuropixels probes as SpikeGLX leaves them: written, described and verified.
+
+A recording is a pair of files. The ``.bin`` has 16-bit integers, sample by sample, with a column
+for each channel and a last one for the synchronisation pulse. The ``.meta`` has lines ``key=value``
+that say what the columns are, and how many bytes with which SHA-1 there should be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+RANGE_V = 0.6
+LEVELS = 512
+"""Steps of the converter from zero to the end of its range."""
+
+ALL_CHANNELS = 384
+SYNC = 64
+"""Value of the synchronisation pulse: bit 6 of its column."""
+
+_BLOCK = 2**20
+
+
+class DamagedRecordingError(ValueError):
+    """A recording whose bytes are not those that its ``.meta`` describes."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """One of the two signals that the probe has of each electrode.
+
+    Attributes
+    ----------
+    name
+        ``ap`` for action potentials, ``lf`` for the slow field.
+    rate_hz
+        Samples a second.
+    gain
+        Amplification before the converter.
+    """
+
+    name: str
+    rate_hz: float
+    gain: int
+
+    @property
+    def uv_per_bit(self) -> float:
+        """Microvolts that one step of the converter stands for."""
+        return RANGE_V / LEVELS / self.gain * 1e6
+
+
+AP = Band("ap", 30000.0, 500)
+LF = Band("lf", 2500.0, 250)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the ``.meta`` says of a recording beside its signals.
+
+    Attributes
+    ----------
+    run
+        Name of the run, on which the names of files and folders are built.
+    started
+        When the recording began.
+    probe_part
+        Part number of the probe.
+    serial
+        Serial number of the probe.
+    positions_um
+        Shape (channels, 2): where the recorded electrodes are, across the shank and up from its
+        tip.
+    adc_table
+        Which channels the converters sample at the same moment, as SpikeGLX writes it.
+    notes
+        What the experimenter wrote.
+    """
+
+    run: str
+    started: datetime
+    probe_part: str
+    serial: str
+    positions_um: NDArray[np.float64]
+    adc_table: str
+    notes: str = ""
+
+    @property
+    def channels(self) -> int:
+        """How many channels were saved."""
+        return len(self.positions_um)
+
+    def file(self, folder: Path, band: Band, kind: str) -> Path:
+        """Return the place of one of the files, below the folder that holds all runs."""
+        run = f"{self.run}_g0"
+        return folder / run / f"{run}_imec0" / f"{self.run}_g0_t0.imec0.{band.name}.{kind}"
+
+
+def write_recording(
+    folder: Path, recorded: Recorded, band: Band, blocks: Iterable[NDArray[np.floating]]
+) -> Path:
+    """Write a recording as the acquisition does: the ``.bin`` as it grows, then the ``.meta``.
+
+    Parameters
+    ----------
+    folder
+        That of all runs.
+    blocks
+        The signals in microvolts, shape (samples, channels), one after the other.
+
+    Returns
+    -------
+    Path
+        The ``.bin`` file.
+    """
+    path = recorded.file(folder, band, "bin")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples, digest = 0, hashlib.sha1(usedforsecurity=False)
+    with path.open("wb") as file:
+        for block in blocks:
+            data = _counts(block, band, samples).tobytes()
+            samples += len(block)
+            digest.update(data)
+            file.write(data)
+    meta = path.with_suffix(".meta")
+    fields = _meta(recorded, band, path.name, path.stat().st_size, digest.hexdigest())
+    meta.write_text("".join(f"{key}={value}\n" for key, value in fields), encoding="utf-8")
+    return path
+
+
+def read_meta(path: Path) -> dict[str, str]:
+    """Return what a ``.meta`` file says, by key; a ``~`` before a key is left out.
+
+    Raises
+    ------
+    DamagedRecordingError
+        If a line is no ``key=value``, or a key is missing that each recording has.
+    """
+    found: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        key, equals, value = line.partition("=")
+        if not equals:
+            raise DamagedRecordingError(
+                f"{path}, line {number}: expected key=value, found {line!r}."
+            )
+        found[key.removeprefix("~")] = value
+    needed = ("nSavedChans", "imSampRate", "fileSizeBytes", "fileSHA1", "fileCreateTime")
+    if missing := [key for key in needed if key not in found]:
+        raise DamagedRecordingError(f"{path} has no line {missing[0]}=: it was not written whole.")
+    return found
+
+
+def verify(binary: Path, meta: Mapping[str, str]) -> None:
+    """Compare a ``.bin`` file with the size and the SHA-1 that its ``.meta`` has.
+
+    Programs that read SpikeGLX take what is there: a file that was cut is a shorter recording to
+    them.
+
+    Raises
+    ------
+    DamagedRecordingError
+        Naming the file and what differs.
+    """
+    size, expected = binary.stat().st_size, int(meta["fileSizeBytes"])
+    if size != expected:
+        raise DamagedRecordingError(
+            f"{binary.name} has {size} bytes; its .meta says {expected}. Copy it again from the "
+            "acquisition computer."
+        )
+    with binary.open("rb") as file:
+        found = _sha1(file)
+    if found != meta["fileSHA1"].upper():
+        raise DamagedRecordingError(
+            f"{binary.name} has the SHA-1 {found}; its .meta says {meta['fileSHA1']}. Copy it "
+            "again from the acquisition computer."
+        )
+
+
+def channel_electrodes(meta: Mapping[str, str]) -> list[int]:
+    """Return the number of the electrode that each saved channel of an ``.ap`` recording is at.
+
+    Raises
+    ------
+    DamagedRecordingError
+        If the ``.meta`` does not say it.
+    """
+    try:
+        chosen = _numbers(meta["snsSaveChanSubset"])
+        banks = {int(c): int(bank) for c, bank, *_ in _entries(meta["imroTbl"])[1:]}
+        return [
+            banks[channel] * ALL_CHANNELS + channel for channel in chosen if channel < ALL_CHANNELS
+        ]
+    except (KeyError, ValueError) as error:
+        raise DamagedRecordingError(
+            f"The .meta does not say which electrodes were recorded: {error!r}."
+        ) from error
+
+
+def _counts(block: NDArray[np.floating], band: Band, first: int) -> NDArray[np.int16]:
+    """Return a block as the converter gives it, with the pulse of a second's period."""
+    counts = np.clip(np.rint(block / band.uv_per_bit), -LEVELS, LEVELS - 1)
+    times = np.arange(first, first + len(block)) / band.rate_hz
+    pulse = np.where(times % 1.0 < 0.5, SYNC, 0)
+    return np.column_stack([counts, pulse]).astype("<i2")
+
+
+def _sha1(file: BinaryIO) -> str:
+    digest = hashlib.sha1(usedforsecurity=False)
+    while block := file.read(_BLOCK):
+        digest.update(block)
+    return digest.hexdigest().upper()
+
+
+def _meta(
+    recorded: Recorded, band: Band, name: str, size: int, sha1: str
+) -> Iterator[tuple[str, object]]:
+    count, slow = recorded.channels, band.name == "lf"
+    first = ALL_CHANNELS if slow else 0
+    yield "acqApLfSy", f"{ALL_CHANNELS},{ALL_CHANNELS},1"
+    yield "appVersion", "20230905"
+    yield "fileCreateTime", recorded.started.isoformat(timespec="seconds")
+    yield "fileName", f"D:/data/{recorded.run}_g0/{name}"
+    yield "fileSHA1", sha1.upper()
+    yield "fileSizeBytes", size
+    yield "fileTimeSecs", size / 2 / (count + 1) / band.rate_hz
+    yield "firstSample", 0
+    yield "gateMode", "Immediate"
+    yield "imAiRangeMax", RANGE_V
+    yield "imAiRangeMin", -RANGE_V
+    yield "imCalibrated", "true"
+    yield "imChan0apGain", AP.gain
+    yield "imChan0lfGain", LF.gain
+    yield "imDatApi", "3.62.1"
+    yield "imDatPrb_pn", recorded.probe_part
+    yield "imDatPrb_port", 1
+    yield "imDatPrb_slot", 2
+    yield "imDatPrb_sn", recorded.serial
+    yield "imDatPrb_type", 0
+    yield "imLEDEnable", "false"
+    yield "imMaxInt", LEVELS
+    yield "imSampRate", int(band.rate_hz)
+    yield "nDataDirs", 1
+    yield "nSavedChans", count + 1
+    yield "snsApLfSy", f"0,{count},1" if slow else f"{count},0,1"
+    yield "snsSaveChanSubset", f"{first}:{first + count - 1},{2 * ALL_CHANNELS}"
+    yield "syncSourceIdx", 0
+    yield "syncSourcePeriod", 1.0
+    yield "trigMode", "Immediate"
+    yield "typeImEnabled", 1
+    yield "typeNiEnabled", 0
+    yield "typeObEnabled", 0
+    yield "typeThis", "imec"
+    yield "userNotes", recorded.notes
+    yield from _tables(recorded, band, first)
+
+
+def _tables(recorded: Recorded, band: Band, first: int) -> Iterator[tuple[str, str]]:
+    channels = range(recorded.channels)
+    settings = [f"{c} 0 0 {AP.gain} {LF.gain} 1" for c in range(ALL_CHANNELS)]
+    yield "~imroTbl", _listed([f"0,{ALL_CHANNELS}", *settings])
+    yield "~muxTbl", recorded.adc_table
+    kind = band.name.upper()
+    names = [f"{kind}{c};{first + c}:{c}" for c in channels]
+    sync = f"SY0;{2 * ALL_CHANNELS}:{recorded.channels}"
+    yield "~snsChanMap", _listed([f"{ALL_CHANNELS},{ALL_CHANNELS},1", *names, sync])
+    # SpikeGLX measures across the shank from its edge, 11 µm left of the first column.
+    places = [f"0:{x + 11:g}:{y:g}:1" for x, y in recorded.positions_um]
+    yield "~snsGeomMap", _listed([f"{recorded.probe_part},1,0,70", *places])
+    yield "~snsShankMap", _listed(["1,2,480", *(f"0:{c % 2}:{c // 2}:1" for c in channels)])
+
+
+def _listed(items: Sequence[str]) -> str:
+    return "".join(f"({item})" for item in items)
+
+
+def _entries(table: str) -> list[list[str]]:
+    return [item.replace(",", " ").split() for item in table.strip("()").split(")(")]
+
+
+def _numbers(ranges: str) -> list[int]:
+    """Return the numbers of a text such as ``0:15,768``."""
+    found: list[int] = []
+    for piece in ranges.split(","):
+        first, _, last = piece.partition(":")
+        found.extend(range(int(first), int(last or first) + 1))
+    return found

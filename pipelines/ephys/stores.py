@@ -1,0 +1,58 @@
+"""Where the files of the pipeline are: raw recordings in one store, what sorters leave in another.
+
+Both are folders in ``.dj`` unless settings name other places for ``raw`` and ``sortings``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import dj_dagster as dj
+from dj_dagster.local_files import embedded_folder
+
+RAW, SORTINGS = "raw", "sortings"
+
+
+def use_default_stores() -> None:
+    """Add the two stores to the settings, as folders, where they are missing there."""
+    folders = {RAW: "recordings", SORTINGS: "sortings"}
+    ours = {
+        name: {"protocol": "file", "location": str(embedded_folder() / folder)}
+        for name, folder in folders.items()
+    }
+    dj.config["stores"] = {**ours, **dj.config["stores"]}
+
+
+def raw_folder(stores: dj.Stores) -> Path:
+    """Return the folder of the store `raw`, into which recordings are copied.
+
+    Raises
+    ------
+    ConfigurationError
+        If that store is not a folder of this machine.
+    """
+    store = stores.get(RAW)
+    folder = store.local_path("x")
+    if folder is None:
+        raise dj.errors.ConfigurationError(
+            f"The store '{RAW}' at {store.url()} is not a local folder: recordings cannot be "
+            "watched for there. Insert the rows of EphysSession and ProbeInsertion yourself."
+        )
+    return folder.parent
+
+
+@contextmanager
+def local_copies(stores: dj.Stores, *paths: str) -> Generator[list[Path]]:
+    """Give files of the store `raw` as files of this machine, copied there only where they must be.
+
+    Raises
+    ------
+    MissingExternalFile
+        Naming the file that is not there.
+    """
+    store = stores.get(RAW)
+    with TemporaryDirectory() as folder:
+        yield [dj.ObjectRef(path, store).verified_path(Path(folder)) for path in paths]

@@ -1,0 +1,1 @@
+"""Tests of the pipeline in pipelines/ephys; most need the extra of that name."""

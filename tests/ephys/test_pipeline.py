@@ -1,0 +1,292 @@
+"""The ephys pipeline in a folder of its own: entering, damage, sorting, metrics, ground truth.
+
+What needs SpikeInterface is marked and left out where the extra is not installed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pytest
+
+from dj_dagster import default_connection
+from dj_dagster.errors import ConfigurationError
+from pipelines.ephys.spikeglx import AP, DamagedRecordingError, Recorded, write_recording
+from pipelines.ephys.toolbox import needed
+
+MODULES = (
+    *("stores", "probe", "session", "recording", "paramset", "sorting", "quality"),
+    *("acquisition", "ingest", "definitions", "toolbox"),
+)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The pipeline's modules, on defaults of an empty folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("lab"))
+        for name in [name for name in os.environ if name.startswith("DJ_")]:
+            patch.delenv(name)
+        patch.setattr(default_connection, "_config", None)
+        patch.setattr(default_connection, "_connection", None)
+        modules = {name: import_module(f"pipelines.ephys.{name}") for name in MODULES}
+        yield SimpleNamespace(**modules, folder=modules["definitions"].watched_folder())
+        modules["session"].schema.connection.close()
+
+
+def write_run(folder: Path, day: int) -> Path:
+    """Write the run of a probe in which nothing was but noise; return its .ap.bin."""
+    positions = np.column_stack([np.tile([16.0, 48.0, 0.0, 32.0], 4), np.arange(16) // 2 * 20.0])
+    started = datetime(2025, 1, day, 9)
+    recorded = Recorded(f"x1_{day}", started, "NP1000", "7", positions, "(1,16)(0)")
+    noise = np.random.default_rng(day).standard_normal((3000, 16))
+    return write_recording(folder / "x1", recorded, AP, [10 * noise])
+
+
+def look(lab: Any, times: int = 2) -> str:
+    """Evaluate the folder's sensor and return what it said last."""
+    sensor, cursor, said = lab.definitions.watch(settle=0), None, ""
+    for _ in range(times):
+        with dg.build_sensor_context(cursor=cursor) as context:
+            result: Any = sensor(context)
+        cursor, said = result.cursor, result.skip_reason.skip_message
+    return said
+
+
+def test_a_run_is_entered_with_its_probe_and_channels(lab: Any) -> None:
+    run = write_run(lab.folder, 1).parents[1]
+    assert lab.ingest.is_complete(run)
+    assert "Entered: x1/x1_1_g0" in look(lab)
+    key = {"subject": "x1", "session_datetime": datetime(2025, 1, 1, 9)}
+    session = (lab.session.EphysSession & key).fetch1()
+    assert session["run_name"] == "x1_1_g0"
+    insertion = (lab.session.ProbeInsertion & key).fetch1()
+    assert (insertion["probe_type"], insertion["probe_serial"]) == ("NP1000", "7")
+    assert (lab.folder / insertion["ap_file"]).is_file()
+    electrodes = lab.sorting.electrodes_of(insertion)
+    assert [row["electrode"] for row in electrodes] == list(range(16))
+    assert [(row["x_um"], row["y_um"]) for row in electrodes][:3] == [(16, 0), (48, 0), (0, 20)]
+    assert not lab.session.GroundTruth & key
+
+
+def test_a_run_without_its_meta_is_not_complete(lab: Any) -> None:
+    binary = write_run(lab.folder, 2)
+    meta = binary.with_suffix(".meta")
+    text = meta.read_text()
+    meta.unlink()
+    assert "Quiet, not complete: x1/x1_2_g0" in look(lab)
+    meta.write_text(text.replace("=NP1000", "=NP9999"))
+    said = look(lab)
+    assert "Not readable: x1/x1_2_g0" in said
+    assert "'NP9999' is not in the table Probe" in said
+    meta.write_text(text)
+    look(lab)
+    assert len(lab.session.EphysSession & {"run_name": "x1_2_g0"}) == 1
+
+
+def test_a_damaged_recording_is_one_failed_key_with_its_reason(lab: Any) -> None:
+    binary = write_run(lab.folder, 3)
+    os.truncate(binary, 1000)
+    look(lab)
+    key = {"subject": "x1", "session_datetime": datetime(2025, 1, 3, 9), "insertion_number": 0}
+    with pytest.raises(DamagedRecordingError, match=r"has 1000 bytes; its \.meta says 102000"):
+        lab.recording.RawEphys().make(key)
+    assert not lab.recording.RawEphys & key
+
+
+def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
+    with pytest.raises(ConfigurationError, match=r"needs the package spikes_9: .*\[ephys\]"):
+        needed("spikes_9")
+
+
+def test_a_preset_is_added_once_and_by_its_name(lab: Any) -> None:
+    sets = lab.paramset.ParamSet
+    lab.paramset.add_preset("kilosort4")
+    lab.paramset.add_preset("kilosort4")
+    assert (sets & {"sorter": "kilosort4"}).fetch1("paramset_idx") == 4
+    (sets & {"sorter": "kilosort4"}).delete(prompt=False)
+    with pytest.raises(KeyError, match="tridesclous2_motion"):
+        lab.paramset.add_preset("kilosort99")
+
+
+STATIC, LOST, CUT = 0, 1, 3
+
+
+@pytest.fixture(scope="module")
+def sorted_lab(lab: Any) -> Any:
+    """Three sessions of the demo, recorded, entered and sorted: one of them has a cut file."""
+    for number in (STATIC, LOST, CUT):
+        lab.acquisition.record(lab.acquisition.demo_session(number), lab.folder)
+    look(lab)
+    demo = "subject != 'x1'"
+    for table in (
+        lab.recording.RawEphys,
+        lab.sorting.SpikeSorting,
+        lab.quality.QualityMetrics,
+        lab.quality.GroundTruthComparison,
+    ):
+        table.populate(demo, reserve_jobs=True, suppress_errors=True)
+    return lab
+
+
+def key_of(lab: Any, number: int) -> dict[str, Any]:
+    session = lab.acquisition.demo_session(number)
+    return {
+        "subject": session.subject,
+        "session_datetime": session.started,
+        "insertion_number": 0,
+    }
+
+
+@pytest.mark.ephys
+def test_the_true_neurons_are_found(sorted_lab: Any) -> None:
+    comparison = sorted_lab.quality.GroundTruthComparison
+    for number in (STATIC, LOST):
+        row = (comparison & key_of(sorted_lab, number)).fetch1()
+        assert row["true_count"] == 5
+        assert row["found_count"] >= 4
+        assert row["mean_accuracy"] > 0.85
+        found = (comparison.Neuron & row & "accuracy >= 0.8").to_dicts()
+        units = sorted_lab.sorting.SpikeSorting.Unit & key_of(sorted_lab, number)
+        assert {neuron["best_unit"] for neuron in found} <= {unit["unit"] for unit in units}
+
+
+@pytest.mark.ephys
+def test_units_are_where_they_were_put(sorted_lab: Any) -> None:
+    """The depth of a unit's largest electrode is near that of its neuron."""
+    unit = (sorted_lab.sorting.SpikeSorting.Unit & key_of(sorted_lab, STATIC)).to_dicts()[0]
+    assert unit["template"].shape[1] == 16
+    assert unit["amplitude_uv"] == pytest.approx(np.ptp(unit["template"], axis=0).max())
+    assert unit["spike_count"] == len(unit["spike_times"])
+    electrode = (sorted_lab.probe.Probe.Electrode & unit).fetch1()
+    assert unit["unit_depth_um"] == electrode["y_um"]
+    assert 0 < unit["spike_times"][0] < unit["spike_times"][-1] < 20
+
+
+@pytest.mark.ephys
+def test_metrics_tell_the_neuron_that_fell_silent(sorted_lab: Any) -> None:
+    key = key_of(sorted_lab, LOST)
+    neuron = {"neuron": sorted_lab.acquisition.demo_session(LOST).plan.lost_unit}
+    best = (sorted_lab.quality.GroundTruthComparison.Neuron & key & neuron).fetch1("best_unit")
+    metrics = sorted_lab.quality.QualityMetrics.Unit & key
+    assert (metrics & {"unit": best}).fetch1("presence_ratio") == 0.5
+    others = (metrics & f"unit != {best}").to_arrays("presence_ratio")
+    assert np.median(others) == 1.0
+    # Of so few spikes it cannot be told, which is null and not a number.
+    assert (
+        set(metrics.to_arrays("amplitude_cutoff")) == {None}
+        or np.isnan(metrics.to_arrays("amplitude_cutoff").astype(float)).all()
+    )
+
+
+@pytest.mark.ephys
+def test_short_probes_are_left_out_of_motion_correction(sorted_lab: Any) -> None:
+    sorting = sorted_lab.sorting.SpikeSorting
+    assert set((sorting & "subject != 'x1'").to_arrays("paramset_idx")) == {1}
+    assert sorting.progress("subject != 'x1'")[0] == 0
+    assert (sorted_lab.paramset.ParamSet & "paramset_idx = 2").fetch1("min_channels") > 16
+
+
+@pytest.mark.ephys
+def test_sorting_again_gives_the_same_units(sorted_lab: Any, tmp_path: Path) -> None:
+    key = key_of(sorted_lab, STATIC)
+    wanted = (sorted_lab.sorting.SpikeSorting & key).fetch1("units_digest")
+    # Whoever draws random numbers meanwhile, and from whatever they begin.
+    np.random.seed(123)
+    with sorted_lab.recording.recording_of(key) as recording:
+        units = sorted_lab.sorting.run_sorter("tridesclous2", recording, {}, tmp_path / "again")
+    trains = [units.get_unit_spike_train(unit) for unit in units.unit_ids]
+    assert sorted_lab.sorting.digest(trains) == wanted
+    # What it fixed is free again.
+    assert np.random.default_rng().integers(2**62) != np.random.default_rng().integers(2**62)
+
+
+@pytest.mark.ephys
+def test_a_cut_file_is_repaired_and_its_key_made(sorted_lab: Any) -> None:
+    raw = sorted_lab.recording.RawEphys
+    key = key_of(sorted_lab, CUT)
+    (job,) = (raw().jobs.errors & key).to_dicts()
+    assert job["error_message"].startswith("DamagedRecordingError: m2_20260307_g0_t0.imec0.ap.bin")
+    assert [s.number for s in sorted_lab.acquisition.repair(sorted_lab.folder)] == [CUT]
+    assert list(sorted_lab.acquisition.repair(sorted_lab.folder)) == []
+    raw.populate(key)
+    row = (raw & key).fetch1()
+    assert (row["recording_duration"], row["channel_count"]) == (20.0, 16)
+    assert 2 < row["noise_uv"] < 8
+    assert row["ap_bin"].verify()
+
+
+@pytest.mark.ephys
+@pytest.mark.parametrize(
+    ("sorter", "message"),
+    [
+        (
+            "kilosort4",
+            r"sorter kilosort4 is not installed here: pip install 'dj-dagster\[kilosort\]",
+        ),
+        ("kilosort", "sorter kilosort is not installed here: see SpikeInterface"),
+        ("tridesclou", "knows no sorter 'tridesclou': correct it in ParamSet"),
+    ],
+)
+def test_a_sorter_that_is_absent_is_named(
+    lab: Any, sorter: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        lab.sorting.run_sorter(sorter, None, {}, tmp_path / "none")
+
+
+@pytest.mark.ephys
+def test_electrodes_are_where_the_maker_says(lab: Any) -> None:
+    tools = import_module("probeinterface.neuropixels_tools")
+    probe = tools.build_neuropixels_probe("NP1000")
+    rows = (lab.probe.Probe.Electrode & {"probe_type": "NP1000"}).to_dicts(order_by="electrode")
+    positions = np.array([(row["x_um"], row["y_um"]) for row in rows])
+    assert np.array_equal(positions, probe.contact_positions)
+
+
+@pytest.mark.ephys
+def test_spikeinterface_reads_what_was_written(sorted_lab: Any) -> None:
+    session = sorted_lab.acquisition.demo_session(STATIC)
+    folder = next(session.folder(sorted_lab.folder).glob("*_imec0"))
+    si = sorted_lab.toolbox.spikeinterface()
+    streams = {name: si.read_spikeglx(folder, stream_id=name) for name in ("imec0.ap", "imec0.lf")}
+    ap, lf = streams["imec0.ap"], streams["imec0.lf"]
+    assert (ap.get_num_channels(), ap.get_sampling_frequency()) == (16, 30000.0)
+    assert set(ap.get_channel_gains()) == {2.34375}
+    assert (lf.get_num_samples(), set(lf.get_channel_gains())) == (50000, {4.6875})
+    rows = sorted_lab.sorting.electrodes_of(key_of(sorted_lab, STATIC))
+    assert ap.get_channel_locations().tolist() == [[row["x_um"], row["y_um"]] for row in rows]
+    # Two channels each are sampled at the same moment, a thirteenth of a sample later.
+    assert np.allclose(ap.get_property("inter_sample_shift")[:6] * 13, [0, 0, 1, 1, 2, 2])
+
+
+@pytest.mark.ephys
+def test_recording_again_gives_the_same_bytes(sorted_lab: Any, tmp_path: Path) -> None:
+    session = sorted_lab.acquisition.demo_session(LOST)
+    again = sorted_lab.acquisition.record(session, tmp_path)
+    for file in (path for path in again.rglob("*") if path.suffix in (".bin", ".meta")):
+        first = session.folder(sorted_lab.folder) / file.relative_to(again)
+        assert file.read_bytes() == first.read_bytes()
+
+
+@pytest.mark.ephys
+@pytest.mark.large
+def test_a_probe_that_moves_needs_its_motion_corrected(sorted_lab: Any) -> None:
+    session = sorted_lab.acquisition.demo_session(2)
+    sorted_lab.acquisition.record(session, sorted_lab.folder)
+    look(sorted_lab)
+    key = key_of(sorted_lab, 2)
+    sorted_lab.recording.RawEphys.populate(key)
+    sorted_lab.sorting.SpikeSorting.populate(key)
+    sorted_lab.quality.GroundTruthComparison.populate(key)
+    rows = (sorted_lab.quality.GroundTruthComparison & key).to_dicts(order_by="paramset_idx")
+    plain, corrected = (row["found_count"] / row["true_count"] for row in rows)
+    assert plain < 0.6 < 0.9 <= corrected
