@@ -1,13 +1,12 @@
 """Ordinary Dagster assets beside the tables: one that reads rows, one that writes them."""
 
-import base64
-import io
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 from matplotlib.figure import Figure
 
+from dj_dagster.orchestration import figure_metadata
 from pipelines.acquisition import subject_rows
 
 
@@ -34,7 +33,7 @@ def heart_rate_report(context: dg.AssetExecutionContext, heart_rate: pd.DataFram
     summary = rates.groupby("filter_id")["bpm"].agg(["count", "mean", "std"])
     context.add_output_metadata(
         {
-            "plot": dg.MetadataValue.md(f"![heart rates]({_plot(heart_rate)})"),
+            "plot": figure_metadata(_plot(heart_rate), "heart rates"),
             "sessions": int(rates["session_id"].nunique()),
             "mean_bpm": float(rates["bpm"].mean()),
         }
@@ -42,14 +41,11 @@ def heart_rate_report(context: dg.AssetExecutionContext, heart_rate: pd.DataFram
     return summary
 
 
-def _plot(heart_rate: pd.DataFrame) -> str:
-    """Return a plot as a data URL."""
+def _plot(heart_rate: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(6.4, 3), dpi=80, layout="constrained")
     axes = figure.subplots()
     for number, rows in heart_rate.reset_index().groupby("filter_id"):
         axes.plot(rows["session_id"], rows["bpm"], ".", label=f"filter {number}")
     axes.set(xlabel="session", ylabel="heart rate (beats/min)")
     axes.legend()
-    image = io.BytesIO()
-    figure.savefig(image, format="png")
-    return f"data:image/png;base64,{base64.b64encode(image.getvalue()).decode()}"
+    return figure

@@ -18,6 +18,7 @@ from dj_dagster.orchestration.jobs.schema_jobs import (
     garbage_schedule,
 )
 from dj_dagster.orchestration.jobs.trace_job import Trace, trace
+from dj_dagster.orchestration.pictures import figure_metadata
 from dj_dagster.orchestration.runs.work import Work
 from dj_dagster.orchestration.sensor.folder_sensor import folder_sensor
 from dj_dagster.orchestration.sensor.sensor_settings import (
@@ -49,6 +50,7 @@ __all__ = [
     "check_schedule",
     "decode_key",
     "encode_key",
+    "figure_metadata",
     "folder_sensor",
     "garbage_job",
     "garbage_schedule",

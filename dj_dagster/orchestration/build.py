@@ -183,7 +183,9 @@ def build_definitions(
     versions = {key: spec.code_version for key, spec in specs.items()}
     works = {node.key: chosen.get_work(props[node.key]) for node in graph.populated}
     wanted = checks or TableChecks()
-    graph = replace(graph, versions=versions)
+    found_of = {node.key: chosen.get_key_metadata(props[node.key]) for node in graph.populated}
+    described = {key: found for key, found in found_of.items() if found is not None}
+    graph = replace(graph, versions=versions, described=described)
     of_tables = table_checks(graph, wanted)
     graph = replace(graph, blocking=blocking_keys(of_tables))
     pipeline = Pipeline(graph, frozenset(own))

@@ -21,6 +21,7 @@ from dagster import (
 from dj_dagster.model.names import Tier
 from dj_dagster.orchestration.runs.work import Work
 from dj_dagster.orchestration.tables.naming import op_name
+from dj_dagster.orchestration.tables.table_graph import KeyMetadata
 from dj_dagster.relational.table import Table
 
 
@@ -162,6 +163,24 @@ class TableTranslator:
         """
         del props
         return Work()
+
+    def get_key_metadata(self, props: TableProps) -> KeyMetadata | None:
+        """Return what gives metadata of a key that was made, for its page; None for nothing more.
+
+        It is called with the key once its rows are there, for each key that is made, so it should
+        be quick beside `make`. Dagster plots numbers by partition; `figure_metadata` makes
+        pictures of figures. What it raises is a warning in the run's log.
+
+        Examples
+        --------
+        >>> class PlottedTranslator(TableTranslator):
+        ...     def get_key_metadata(self, props):
+        ...         if props.title != "lab.HeartRate":
+        ...             return None
+        ...         return lambda key: {"bpm": float((props.table & key).fetch1("bpm"))}
+        """
+        del props
+        return None
 
     def get_partition_by(self, table: Table) -> Sequence[str] | None:
         """Return the first attributes of the key by which a table's partitions are told apart.

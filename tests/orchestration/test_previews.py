@@ -9,9 +9,15 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import dj_dagster as dj
-from dj_dagster.orchestration import build_definitions
+from dj_dagster.orchestration import (
+    TableProps,
+    TableTranslator,
+    build_definitions,
+    figure_metadata,
+)
 from tests.lab import connect
 from tests.orchestration.lab import Lab
 from tests.orchestration.running import key_of, run_until_quiet
@@ -103,3 +109,48 @@ def shown_of(
     records = instance.fetch_materializations(key_of(name), limit=100).records
     marks = {record.partition_key or "": record.asset_materialization for record in records}
     return {partition: mark.metadata for partition, mark in marks.items() if mark is not None}
+
+
+class Described(TableTranslator):
+    """Says something of keys of two tables, and fails for one key."""
+
+    def get_key_metadata(self, props: TableProps) -> Any:
+        if props.title == "lab.RawData":
+            return self.described
+        return (lambda key: {"odd": object()}) if props.title == "lab.Processed" else None
+
+    @staticmethod
+    def described(key: dict[str, Any]) -> dict[str, Any]:
+        if key["session_id"] == 1:
+            raise ValueError("nothing to see")
+        figure = Figure(figsize=(2, 1))
+        figure.subplots().plot([1, 2])
+        return {"number": key["session_id"] * 10, "plot": figure_metadata(figure, "a line")}
+
+
+def test_a_key_says_what_the_user_has_to_say_of_it(lab: Lab, instance: dg.DagsterInstance) -> None:
+    lab.add_sessions(range(3))
+    assert all(run_until_quiet(lab.definitions(translator=Described()), instance))
+
+    def marks(table: str) -> dict[str, Mapping[str, Any]]:
+        found = instance.fetch_materializations(key_of(f"lab/{table}"), limit=50).records
+        each = [record.asset_materialization for record in found]
+        return {str(mark.partition): mark.metadata for mark in each if mark is not None}
+
+    raw = marks("raw_data")
+    numbers = [mark["number"].value if "number" in mark else None for mark in raw.values()]
+    assert sorted(raw) == [f"subject_id=1/session_id={n}" for n in range(3)]
+    assert sorted(numbers, key=str) == [0, 20, None]
+    plots = [mark["plot"].value for mark in raw.values() if "plot" in mark]
+    assert [plot[:34] for plot in plots] == ["![a line](data:image/png;base64,iV"] * 2
+    # What is refused, or fails, takes nothing else away.
+    assert all("preview" in mark for mark in raw.values())
+    assert [mark for mark in marks("processed").values() if "odd" in mark] == []
+    assert len(marks("processed")) == 3
+
+
+def test_a_large_figure_is_drawn_smaller() -> None:
+    figure = Figure(figsize=(8, 8))
+    figure.subplots().imshow(np.random.default_rng(0).random((400, 400)))
+    large, small = (figure_metadata(figure, most_bytes=most).value for most in (10**7, 10**5))
+    assert len(small) < len(large) / 3

@@ -10,6 +10,7 @@ from typing import Any
 from dagster import (
     AssetExecutionContext,
     AssetKey,
+    AssetMaterialization,
     DagsterInstance,
     DagsterLogManager,
     Failure,
@@ -17,7 +18,7 @@ from dagster import (
     OpExecutionContext,
 )
 
-from dj_dagster.errors import DataJointError
+from dj_dagster.errors import DataJointError, named_text
 from dj_dagster.orchestration._dagster import AUTO_MATERIALIZE_TAG, SENSOR_NAME_TAG
 from dj_dagster.orchestration.runs.data_versions import Provenance
 from dj_dagster.orchestration.runs.event_log import Mark, Origin, observe, write_marks
@@ -28,7 +29,7 @@ from dj_dagster.orchestration.runs.shown_marks import unmarked
 from dj_dagster.orchestration.runs.stale_marks import Aging
 from dj_dagster.orchestration.runs.work import HERE, Work
 from dj_dagster.orchestration.tables.keys import own_table
-from dj_dagster.orchestration.tables.table_graph import TableGraph
+from dj_dagster.orchestration.tables.table_graph import KeyMetadata, TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.relational.fetching.preview import first_rows, markdown_table, plain_values
 from dj_dagster.workflow.notes import NoteTaker
@@ -92,7 +93,7 @@ def populate_table(
     keys = None if keys is None else list(keys)
     parts = [part.key for part in graph.parts(node)]
     progress = Progress(node.title, total=None if keys is None else len(keys))
-    shown = Shown(step, node, progress)
+    shown = Shown(step, node, progress, graph.described.get(node.key))
     step.log.info(f"{node.title}: {'all' if keys is None else len(keys)} keys are to be made")
     aging = Aging(step.instance, graph, node)
     provenance = Provenance(step.instance, graph, node, step.origin.run_id)
@@ -343,10 +344,23 @@ class Progress:
 
 
 class Shown:
-    """What a step shows of its work beside the marks: progress, and the first rows of each key."""
+    """What a step shows of its work beside the marks: progress, and the first rows of each key.
 
-    def __init__(self, step: Step, node: TableNode, progress: Progress) -> None:
+    Parameters
+    ----------
+    described
+        Gives more metadata of a key, if the user has something to say.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        node: TableNode,
+        progress: Progress,
+        described: KeyMetadata | None = None,
+    ) -> None:
         self._step, self._node, self._progress = step, node, progress
+        self._described = described
         self._began = self._told = time.monotonic()
         self._pictured = 0
         self._made: dict[str | None, Key] = {}
@@ -377,18 +391,33 @@ class Shown:
         pictured = dict(list(made.items())[: max(0, PICTURED - self._pictured)])
         self._pictured += len(pictured)
         rest = {partition: key for partition, key in made.items() if partition not in pictured}
+        found: dict[str | None, dict[str, Any]] = {}
         try:
             found = {**self._rows(pictured, large=True), **self._rows(rest, large=False)}
         except DataJointError as error:
             # The keys are made, and are to be marked in any case.
             self._step.log.warning(f"{self._node.title}: the rows cannot be shown: {error}")
-            return list(marks)
+        for partition, key in made.items():
+            if more := self._more(partition, key):
+                found[partition] = {**found.get(partition, {}), **more}
         return [
             replace(mark, metadata={**(mark.metadata or {}), **found[mark.partition]})
             if mark.key == self._node.key and not mark.kind and mark.partition in found
             else mark
             for mark in marks
         ]
+
+    def _more(self, partition: str | None, key: Key) -> Mapping[str, Any]:
+        """Return what the user has to say of a key that was made."""
+        if self._described is None:
+            return {}
+        try:
+            # Dagster checks the values here, where one that it refuses harms no mark.
+            return AssetMaterialization(self._node.key, metadata=self._described(key)).metadata
+        except Exception as error:
+            place = f"{self._node.title} {partition or ''}".strip()
+            self._step.log.warning(f"{place} has no metadata of its own: {named_text(error)}")
+            return {}
 
     def _rows(
         self, keys: Mapping[str | None, Key], *, large: bool

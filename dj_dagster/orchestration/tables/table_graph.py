@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -26,6 +26,9 @@ Edge = tuple[TableName, TableName]
 PartitionBy = Mapping[TableName, Sequence[str]]
 """By table, the attributes at the beginning of its key that its partitions are told apart by."""
 
+KeyMetadata = Callable[[dict[str, Any]], Mapping[str, Any]]
+"""Gives metadata, in Dagster's sense, of a key whose rows are there."""
+
 CodeVersions = Mapping[AssetKey, str | None]
 """By asset, the version of the code that fills it."""
 
@@ -40,11 +43,14 @@ class TableGraph:
         Checks that those below wait for: runs that the sensor starts evaluate these alone.
     versions
         The code versions of tables, as their assets have them.
+    described
+        By table, what gives more metadata of a key that was made.
     """
 
     nodes: tuple[TableNode, ...]
     blocking: frozenset[AssetCheckKey] = frozenset()
     versions: CodeVersions = field(default_factory=dict[AssetKey, str | None])
+    described: Mapping[AssetKey, KeyMetadata] = field(default_factory=dict[AssetKey, KeyMetadata])
 
     @cached_property
     def by_key(self) -> dict[AssetKey, TableNode]:
