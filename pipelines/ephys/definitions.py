@@ -7,14 +7,30 @@ from pathlib import Path
 from dagster import SensorDefinition
 
 from dj_dagster.orchestration import build_definitions, folder_sensor
-from pipelines.ephys import paramset, probe, quality, recording, session, sorting
+from pipelines.ephys import (
+    delivery,
+    paramset,
+    probe,
+    quality,
+    recording,
+    session,
+    sorting,
+    verdict,
+)
 from pipelines.ephys.ingest import RUNS, is_complete, session_rows
+from pipelines.ephys.judging import ask_for_verdicts, judge_sortings, judged, valid
 from pipelines.ephys.record_jobs import record_session, repair_recordings
 from pipelines.ephys.stores import raw_folder
 
 SETTLE = 10.0
 
-SCHEMAS = [module.schema for module in (probe, session, recording, paramset, sorting, quality)]
+SCHEMAS = [
+    module.schema
+    for module in (
+        *(probe, session, recording, paramset, sorting, quality),
+        *(verdict, delivery),
+    )
+]
 
 
 def watched_folder() -> Path:
@@ -42,6 +58,7 @@ def watch(settle: float = SETTLE) -> SensorDefinition:
 
 defs = build_definitions(
     SCHEMAS,
-    jobs=[record_session, repair_recordings],
-    sensors=[watch()],
+    jobs=[record_session, repair_recordings, judge_sortings],
+    sensors=[watch(), ask_for_verdicts],
+    asset_checks=[judged, valid],
 )

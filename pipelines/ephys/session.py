@@ -15,6 +15,9 @@ class Subject(dj.Manual):
     definition = """
     # animals
     subject : varchar(8)
+    ---
+    species="Mus musculus" : varchar(64)
+    sex="U" : enum("F", "M", "O", "U")
     """
 
 

@@ -1,6 +1,7 @@
-"""Where the files of the pipeline are: raw recordings in one store, what sorters leave in another.
+"""Where the files of the pipeline are: recordings, what sorters leave, and what is delivered.
 
-Both are folders in ``.dj`` unless settings name other places for ``raw`` and ``sortings``.
+These are folders in ``.dj`` unless settings name other places for ``raw``, ``sortings`` and
+``deliveries``.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from tempfile import TemporaryDirectory
 import dj_dagster as dj
 from dj_dagster.local_files import embedded_folder
 
-RAW, SORTINGS = "raw", "sortings"
+RAW, SORTINGS, DELIVERIES = "raw", "sortings", "deliveries"
 
 
 def use_default_stores() -> None:
-    """Add the two stores to the settings, as folders, where they are missing there."""
-    folders = {RAW: "recordings", SORTINGS: "sortings"}
+    """Add the stores to the settings, as folders, where they are missing there."""
+    folders = {RAW: "recordings", SORTINGS: "sortings", DELIVERIES: "deliveries"}
     ours = {
         name: {"protocol": "file", "location": str(embedded_folder() / folder)}
         for name, folder in folders.items()

@@ -6,59 +6,18 @@ What needs SpikeInterface is marked and left out where the extra is not installe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import dagster as dg
 import numpy as np
 import pytest
 
-from dj_dagster import default_connection
 from dj_dagster.errors import ConfigurationError
-from pipelines.ephys.spikeglx import AP, DamagedRecordingError, Recorded, write_recording
+from pipelines.ephys.spikeglx import DamagedRecordingError
 from pipelines.ephys.toolbox import needed
-
-MODULES = (
-    *("stores", "probe", "session", "recording", "paramset", "sorting", "quality"),
-    *("acquisition", "ingest", "definitions", "toolbox"),
-)
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The pipeline's modules, on defaults of an empty folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("lab"))
-        for name in [name for name in os.environ if name.startswith("DJ_")]:
-            patch.delenv(name)
-        patch.setattr(default_connection, "_config", None)
-        patch.setattr(default_connection, "_connection", None)
-        modules = {name: import_module(f"pipelines.ephys.{name}") for name in MODULES}
-        yield SimpleNamespace(**modules, folder=modules["definitions"].watched_folder())
-        modules["session"].schema.connection.close()
-
-
-def write_run(folder: Path, day: int) -> Path:
-    """Write the run of a probe in which nothing was but noise; return its .ap.bin."""
-    positions = np.column_stack([np.tile([16.0, 48.0, 0.0, 32.0], 4), np.arange(16) // 2 * 20.0])
-    started = datetime(2025, 1, day, 9)
-    recorded = Recorded(f"x1_{day}", started, "NP1000", "7", positions, "(1,16)(0)")
-    noise = np.random.default_rng(day).standard_normal((3000, 16))
-    return write_recording(folder / "x1", recorded, AP, [10 * noise])
-
-
-def look(lab: Any, times: int = 2) -> str:
-    """Evaluate the folder's sensor and return what it said last."""
-    sensor, cursor, said = lab.definitions.watch(settle=0), None, ""
-    for _ in range(times):
-        with dg.build_sensor_context(cursor=cursor) as context:
-            result: Any = sensor(context)
-        cursor, said = result.cursor, result.skip_reason.skip_message
-    return said
+from tests.ephys.recordings import CUT, LOST, STATIC, demo_key, look, noise_key, write_run
 
 
 def test_a_run_is_entered_with_its_probe_and_channels(lab: Any) -> None:
@@ -96,7 +55,7 @@ def test_a_damaged_recording_is_one_failed_key_with_its_reason(lab: Any) -> None
     binary = write_run(lab.folder, 3)
     os.truncate(binary, 1000)
     look(lab)
-    key = {"subject": "x1", "session_datetime": datetime(2025, 1, 3, 9), "insertion_number": 0}
+    key = noise_key(3)
     with pytest.raises(DamagedRecordingError, match=r"has 1000 bytes; its \.meta says 102000"):
         lab.recording.RawEphys().make(key)
     assert not lab.recording.RawEphys & key
@@ -117,52 +76,23 @@ def test_a_preset_is_added_once_and_by_its_name(lab: Any) -> None:
         lab.paramset.add_preset("kilosort99")
 
 
-STATIC, LOST, CUT = 0, 1, 3
-
-
-@pytest.fixture(scope="module")
-def sorted_lab(lab: Any) -> Any:
-    """Three sessions of the demo, recorded, entered and sorted: one of them has a cut file."""
-    for number in (STATIC, LOST, CUT):
-        lab.acquisition.record(lab.acquisition.demo_session(number), lab.folder)
-    look(lab)
-    demo = "subject != 'x1'"
-    for table in (
-        lab.recording.RawEphys,
-        lab.sorting.SpikeSorting,
-        lab.quality.QualityMetrics,
-        lab.quality.GroundTruthComparison,
-    ):
-        table.populate(demo, reserve_jobs=True, suppress_errors=True)
-    return lab
-
-
-def key_of(lab: Any, number: int) -> dict[str, Any]:
-    session = lab.acquisition.demo_session(number)
-    return {
-        "subject": session.subject,
-        "session_datetime": session.started,
-        "insertion_number": 0,
-    }
-
-
 @pytest.mark.ephys
 def test_the_true_neurons_are_found(sorted_lab: Any) -> None:
     comparison = sorted_lab.quality.GroundTruthComparison
     for number in (STATIC, LOST):
-        row = (comparison & key_of(sorted_lab, number)).fetch1()
+        row = (comparison & demo_key(sorted_lab, number)).fetch1()
         assert row["true_count"] == 5
         assert row["found_count"] >= 4
         assert row["mean_accuracy"] > 0.85
         found = (comparison.Neuron & row & "accuracy >= 0.8").to_dicts()
-        units = sorted_lab.sorting.SpikeSorting.Unit & key_of(sorted_lab, number)
+        units = sorted_lab.sorting.SpikeSorting.Unit & demo_key(sorted_lab, number)
         assert {neuron["best_unit"] for neuron in found} <= {unit["unit"] for unit in units}
 
 
 @pytest.mark.ephys
 def test_units_are_where_they_were_put(sorted_lab: Any) -> None:
     """The depth of a unit's largest electrode is near that of its neuron."""
-    unit = (sorted_lab.sorting.SpikeSorting.Unit & key_of(sorted_lab, STATIC)).to_dicts()[0]
+    unit = (sorted_lab.sorting.SpikeSorting.Unit & demo_key(sorted_lab, STATIC)).to_dicts()[0]
     assert unit["template"].shape[1] == 16
     assert unit["amplitude_uv"] == pytest.approx(np.ptp(unit["template"], axis=0).max())
     assert unit["spike_count"] == len(unit["spike_times"])
@@ -173,7 +103,7 @@ def test_units_are_where_they_were_put(sorted_lab: Any) -> None:
 
 @pytest.mark.ephys
 def test_metrics_tell_the_neuron_that_fell_silent(sorted_lab: Any) -> None:
-    key = key_of(sorted_lab, LOST)
+    key = demo_key(sorted_lab, LOST)
     neuron = {"neuron": sorted_lab.acquisition.demo_session(LOST).plan.lost_unit}
     best = (sorted_lab.quality.GroundTruthComparison.Neuron & key & neuron).fetch1("best_unit")
     metrics = sorted_lab.quality.QualityMetrics.Unit & key
@@ -197,7 +127,7 @@ def test_short_probes_are_left_out_of_motion_correction(sorted_lab: Any) -> None
 
 @pytest.mark.ephys
 def test_sorting_again_gives_the_same_units(sorted_lab: Any, tmp_path: Path) -> None:
-    key = key_of(sorted_lab, STATIC)
+    key = demo_key(sorted_lab, STATIC)
     wanted = (sorted_lab.sorting.SpikeSorting & key).fetch1("units_digest")
     # Whoever draws random numbers meanwhile, and from whatever they begin.
     np.random.seed(123)
@@ -212,7 +142,7 @@ def test_sorting_again_gives_the_same_units(sorted_lab: Any, tmp_path: Path) -> 
 @pytest.mark.ephys
 def test_a_cut_file_is_repaired_and_its_key_made(sorted_lab: Any) -> None:
     raw = sorted_lab.recording.RawEphys
-    key = key_of(sorted_lab, CUT)
+    key = demo_key(sorted_lab, CUT)
     (job,) = (raw().jobs.errors & key).to_dicts()
     assert job["error_message"].startswith("DamagedRecordingError: m2_20260307_g0_t0.imec0.ap.bin")
     assert [s.number for s in sorted_lab.acquisition.repair(sorted_lab.folder)] == [CUT]
@@ -262,7 +192,7 @@ def test_spikeinterface_reads_what_was_written(sorted_lab: Any) -> None:
     assert (ap.get_num_channels(), ap.get_sampling_frequency()) == (16, 30000.0)
     assert set(ap.get_channel_gains()) == {2.34375}
     assert (lf.get_num_samples(), set(lf.get_channel_gains())) == (50000, {4.6875})
-    rows = sorted_lab.sorting.electrodes_of(key_of(sorted_lab, STATIC))
+    rows = sorted_lab.sorting.electrodes_of(demo_key(sorted_lab, STATIC))
     assert ap.get_channel_locations().tolist() == [[row["x_um"], row["y_um"]] for row in rows]
     # Two channels each are sampled at the same moment, a thirteenth of a sample later.
     assert np.allclose(ap.get_property("inter_sample_shift")[:6] * 13, [0, 0, 1, 1, 2, 2])
@@ -283,7 +213,7 @@ def test_a_probe_that_moves_needs_its_motion_corrected(sorted_lab: Any) -> None:
     session = sorted_lab.acquisition.demo_session(2)
     sorted_lab.acquisition.record(session, sorted_lab.folder)
     look(sorted_lab)
-    key = key_of(sorted_lab, 2)
+    key = demo_key(sorted_lab, 2)
     sorted_lab.recording.RawEphys.populate(key)
     sorted_lab.sorting.SpikeSorting.populate(key)
     sorted_lab.quality.GroundTruthComparison.populate(key)

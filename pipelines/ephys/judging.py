@@ -1,0 +1,135 @@
+"""Judging in the UI: a button for verdicts, and what waits for one, shown on the sortings."""
+
+import zlib
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from dj_dagster.orchestration import decode_key, encode_key
+from pipelines.ephys.delivery import NWBFile
+from pipelines.ephys.sorting import SpikeSorting
+from pipelines.ephys.verdict import judge, waiting
+
+# Dagster reads annotations as objects: no postponed annotations here.
+
+SORTINGS = dg.AssetKey(["ephys_sorting", "spike_sorting"])
+FILES = dg.AssetKey(["ephys_delivery", "nwb_file"])
+SHOWN = 50
+"""Sortings that a check names, at most."""
+
+
+class JudgeConfig(dg.Config):
+    """A verdict.
+
+    Attributes
+    ----------
+    partitions
+        Partitions of `spike_sorting`, as the UI spells them.
+    where
+        In their place, SQL that says which sortings: ``paramset_idx = 2``.
+    refused_units, accepted_units
+        Units that are to be taken otherwise than their sorting.
+    """
+
+    by: str
+    accepted: bool
+    reason: str = ""
+    partitions: list[str] = Field(default_factory=list)
+    where: str = ""
+    refused_units: list[int] = Field(default_factory=list)
+    accepted_units: list[int] = Field(default_factory=list)
+
+
+@dg.op(description="Enter a verdict on sortings, in the place of an earlier one.")
+def enter_verdict(context: dg.OpExecutionContext, config: JudgeConfig) -> None:
+    """Enter a verdict; what waits for it goes on by itself."""
+    attributes = [SpikeSorting().heading.attributes[name] for name in SpikeSorting.primary_key]
+    chosen: Any = [decode_key(attributes, partition) for partition in config.partitions]
+    if bool(chosen) == bool(config.where):
+        raise dg.Failure("Name the sortings, either by partitions or by where.")
+    units = dict.fromkeys(config.refused_units, False) | dict.fromkeys(config.accepted_units, True)
+    count = judge(
+        chosen or config.where,
+        accepted=config.accepted,
+        by=config.by,
+        reason=config.reason,
+        units=units,
+    )
+    context.log.info(f"{count} sortings {'accepted' if config.accepted else 'rejected'}")
+
+
+@dg.job(description="Accept or reject sortings: what is downstream waits for accepted ones.")
+def judge_sortings() -> None:
+    """Enter a verdict."""
+    enter_verdict()
+
+
+def judged_result() -> dg.AssetCheckEvaluation:
+    """Return which sortings wait for a verdict, as the check of their asset shows it."""
+    attributes = [SpikeSorting().heading.attributes[name] for name in SpikeSorting.primary_key]
+    keys = [encode_key(attributes, key) for key in waiting().keys(order_by="KEY")]
+    text = "\n".join(f"- `{key}`" for key in keys[:SHOWN]) or "None."
+    return dg.AssetCheckEvaluation(
+        asset_key=SORTINGS,
+        check_name="judged",
+        passed=not keys,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{len(keys)} sortings wait for a verdict." if keys else "All are judged.",
+        metadata={"waiting": len(keys), "sortings": dg.MetadataValue.md(text)},
+    )
+
+
+def valid_result() -> dg.AssetCheckEvaluation:
+    """Return which files have findings that have to be mended before they are published."""
+    serious = NWBFile.Finding & 'importance IN ("CRITICAL", "ERROR", "PYNWB_VALIDATION")'
+    files = len(NWBFile & serious.proj())
+    messages = sorted({row["message"] for row in serious.to_dicts()})
+    return dg.AssetCheckEvaluation(
+        asset_key=FILES,
+        check_name="valid",
+        passed=not files,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "files": len(NWBFile()),
+            "with_serious_findings": files,
+            "findings": dg.MetadataValue.md("\n".join(f"- {m}" for m in messages) or "None."),
+        },
+    )
+
+
+def _as_result(found: dg.AssetCheckEvaluation) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=found.passed,
+        severity=found.severity,
+        description=found.description,
+        metadata=found.metadata,
+    )
+
+
+@dg.asset_check(asset=SORTINGS, description="Each sorting has a verdict on its units.")
+def judged() -> dg.AssetCheckResult:
+    """Name the sortings that wait for a verdict."""
+    return _as_result(judged_result())
+
+
+@dg.asset_check(asset=FILES, description="pynwb and nwbinspector find nothing serious.")
+def valid() -> dg.AssetCheckResult:
+    """Name the findings that are serious."""
+    return _as_result(valid_result())
+
+
+@dg.sensor(
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Shows which sortings wait for a verdict, and whether files are valid.",
+)
+def ask_for_verdicts(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Report the checks when what they say has changed."""
+    found = [judged_result(), valid_result()]
+    told = "\n".join(f"{one.passed} {one.description} {one.metadata}" for one in found)
+    digest = f"{zlib.crc32(told.encode()):08x}"
+    reason = found[0].description
+    if digest == context.cursor:
+        return dg.SensorResult(skip_reason=reason, cursor=digest)
+    return dg.SensorResult(asset_events=found, skip_reason=reason, cursor=digest)

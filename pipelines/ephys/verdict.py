@@ -1,0 +1,101 @@
+"""Verdicts of people: which sortings are good enough to go on with, and which units of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dj_dagster as dj
+from dj_dagster.errors import InvalidValueError
+from pipelines.ephys.paramset import ParamSet as ParamSet  # definitions name it
+from pipelines.ephys.session import ProbeInsertion as ProbeInsertion  # definitions name it
+from pipelines.ephys.sorting import SpikeSorting
+
+schema = dj.Schema("ephys_verdict")
+
+
+@schema
+class Verdict(dj.Manual):
+    definition = """
+    # what a person says of the units of a sorting
+    -> ProbeInsertion
+    -> ParamSet
+    ---
+    accepted : bool
+    judged_by : varchar(64)
+    verdict_reason="" : varchar(255)
+    judged_digest : char(40)         # units_digest of the units that were looked at
+    """
+
+    class Unit(dj.Part):
+        definition = """
+        # a unit that is to be taken otherwise than the sorting as a whole
+        -> master
+        unit : int32
+        ---
+        unit_accepted : bool
+        unit_reason="" : varchar(255)
+        """
+
+
+# It refers to what was sorted and how, not to the rows of the sorting: these are deleted when it is
+# computed again. The digest says whether the units that come then are those that were judged.
+
+
+def judged() -> Any:
+    """Return the sortings whose units, as they are now, have a verdict, together with that."""
+    return SpikeSorting * Verdict & "judged_digest = units_digest"
+
+
+def waiting() -> Any:
+    """Return the sortings that wait for a verdict: without one, or with one on other units."""
+    return SpikeSorting - judged().proj()
+
+
+def judge(
+    sortings: Any,
+    *,
+    accepted: bool,
+    by: str,
+    reason: str = "",
+    units: Mapping[int, bool] | None = None,
+) -> int:
+    """Enter a verdict on sortings, in the place of an earlier one, and return on how many.
+
+    What was made of a sorting by an earlier verdict is deleted with that.
+
+    Parameters
+    ----------
+    sortings
+        A restriction of `SpikeSorting`: a key, several, or SQL.
+    units
+        By unit, whether it is accepted, where that differs.
+
+    Raises
+    ------
+    InvalidValueError
+        If no sorting fits, or one of them has no such unit.
+    """
+    rows = (SpikeSorting & sortings).to_dicts(order_by="KEY") if sortings else []
+    if not rows:
+        raise InvalidValueError(f"There is no sorting {sortings!r}: nothing was judged.")
+    with Verdict.connection.transaction:
+        for row in rows:
+            key = {name: row[name] for name in SpikeSorting.primary_key}
+            known = set((SpikeSorting.Unit & key).to_arrays("unit"))
+            if unknown := sorted(set(units or {}) - known):
+                raise InvalidValueError(f"The sorting {key} has no unit {unknown[0]}.")
+            (Verdict & key).delete(prompt=False)
+            Verdict.insert1(
+                {
+                    **key,
+                    "accepted": accepted,
+                    "judged_by": by,
+                    "verdict_reason": reason,
+                    "judged_digest": row["units_digest"],
+                }
+            )
+            Verdict.Unit.insert(
+                {**key, "unit": unit, "unit_accepted": each} for unit, each in (units or {}).items()
+            )
+    return len(rows)
