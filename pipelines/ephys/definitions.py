@@ -19,6 +19,7 @@ from pipelines.ephys import (
 )
 from pipelines.ephys.ingest import RUNS, is_complete, session_rows
 from pipelines.ephys.judging import ask_for_verdicts, judge_sortings, judged, valid
+from pipelines.ephys.pictures import EphysTranslator
 from pipelines.ephys.record_jobs import record_session, repair_recordings
 from pipelines.ephys.stores import raw_folder
 
@@ -58,6 +59,7 @@ def watch(settle: float = SETTLE) -> SensorDefinition:
 
 defs = build_definitions(
     SCHEMAS,
+    translator=EphysTranslator(),
     jobs=[record_session, repair_recordings, judge_sortings],
     sensors=[watch(), ask_for_verdicts],
     asset_checks=[judged, valid],

@@ -14,7 +14,7 @@ from tests.ephys.recordings import CUT, LOST, STATIC, look
 
 MODULES = (
     *("stores", "probe", "session", "recording", "paramset", "sorting", "quality", "verdict"),
-    *("delivery", "acquisition", "ingest", "judging", "definitions", "toolbox"),
+    *("delivery", "acquisition", "ingest", "judging", "pictures", "definitions", "toolbox"),
 )
 
 
