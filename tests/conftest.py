@@ -96,8 +96,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests in a browser, which take longest; mark those that need a service."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the tests in a browser, which take longest; mark those that need a service.
+
+    Those of published packages are left out unless they are asked for by their marker.
+    """
+    if "packages" not in config.getoption("markexpr"):
+        left_out = [item for item in items if item.get_closest_marker("packages")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
     items.sort(key=lambda item: not item.nodeid.startswith(_BROWSER))
     _leave_out_ephys(items)
     for item in items:

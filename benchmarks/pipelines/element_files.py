@@ -49,7 +49,7 @@ def _each(pattern: str, count: int) -> str:
 
 def write_sorting(folder: Path) -> None:
     """Write what Kilosort and phy leave."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(3)
     times = np.sort(random.integers(100, RATE * SECONDS - 100, SPIKES)).astype(np.uint64)
     clusters = np.arange(SPIKES, dtype=np.int32) % UNITS

@@ -1,4 +1,8 @@
-"""Elements: all modules, and a session from its entry to sorted units and their quality."""
+"""Elements: all modules, and a session from its entry to units, their quality, and cells.
+
+Sortings and segmentations are loaded, and triggered: what Kilosort and Suite2p would compute is
+then written by stand-ins, which Elements call as they call the real ones.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from benchmarks.pipelines.client import (
     connect,
@@ -31,7 +36,9 @@ WHEN = datetime.datetime(2024, 5, 1, 12, 30)
 SESSION = {"subject": "müs 1", "session_datetime": WHEN}
 INSERTION = {**SESSION, "insertion_number": 0}
 TASK = {**INSERTION, "paramset_idx": 0}
+TRIGGERED = {**INSERTION, "paramset_idx": 1}
 CURATION = {**TASK, "curation_id": 1}
+SCAN = {**SESSION, "scan_id": 0}
 
 
 def get_ephys_root_data_dir() -> str:
@@ -42,6 +49,12 @@ def get_ephys_root_data_dir() -> str:
 def get_imaging_root_data_dir() -> str:
     """Return where movies are, as the Element asks."""
     return str(ROOT)
+
+
+def get_image_files(scan_key: dict[str, Any], file_type: str) -> list[str]:
+    """Return a scan's movie, as the Element asks."""
+    folder = ROOT / get_session_directory(scan_key) / f"scan{scan_key['scan_id']}"
+    return sorted(str(file) for file in folder.glob(file_type))
 
 
 def get_session_directory(session_key: dict[str, Any]) -> str:
@@ -63,7 +76,11 @@ def main() -> None:
     step("a subject and a session are entered", _enter)
     step("recording and LFP by populate()", _populate_recording)
     step("a sorting is loaded", _load_sorting)
+    step("a sorting is triggered", _trigger_sorting)
     step("units, waveforms and quality, ours by Dagster", _make_units)
+    step("a scan by populate()", _populate_scan)
+    step("a segmentation is loaded, another triggered", _process_scan)
+    step("motion, cells, fluorescence and activity, ours by Dagster", _make_cells)
     step("what a report is to be about", _enter_report)
     step("an event table and trials", _enter_events)
     step("queries over all of them", _query)
@@ -153,14 +170,98 @@ def _load_sorting() -> None:
     ephys.Curation().create1_from_clustering_task(TASK)
 
 
+def _trigger_sorting() -> None:
+    from element_array_ephys import ephys_acute as ephys
+    from element_array_ephys import readers
+
+    from benchmarks.pipelines.element_files import write_sorting
+
+    class Pipeline:
+        """Stands for Kilosort."""
+
+        def __init__(self, ks_output_dir: Path, params: dict[str, Any], **others: Any) -> None:
+            self._folder = Path(ks_output_dir)
+            assert params["Th"] == [9, 4]
+            assert params["channel_ind"] is not None
+            assert others["KS2ver"] == "2.0"
+
+        def run_modules(self) -> None:
+            """Write a sorting."""
+            write_sorting(self._folder)
+
+    stand_in: Any = SimpleNamespace(SGLXKilosortPipeline=Pipeline)
+    sys.modules["element_array_ephys.readers.kilosort_triggering"] = stand_in
+    vars(readers)["kilosort_triggering"] = stand_in
+    (ROOT / "mus1" / "one" / "kilosort2_1").mkdir()
+    ephys.ClusteringParamSet.insert_new_params(
+        "kilosort2", "triggered", {"fs": 30000, "Th": [9, 4]}, 1
+    )
+    ephys.ClusteringTask.insert1(
+        {**TRIGGERED, "task_mode": "trigger", "clustering_output_dir": "mus1/one/kilosort2_1"}
+    )
+    ephys.Clustering.populate(reserve_jobs=True)
+    ephys.Curation().create1_from_clustering_task(TRIGGERED)
+
+
 def _make_units() -> None:
     from element_array_ephys import ephys_acute as ephys
 
     tables = (ephys.CuratedClustering, ephys.WaveformSet, ephys.QualityMetrics)
     make_by_dagster(ephys.schema, *tables)
-    assert len(ephys.CuratedClustering.Unit()) == 4
-    assert len(ephys.WaveformSet.Waveform()) == 64
-    assert len(ephys.QualityMetrics.Waveform()) == 4
+    assert len(ephys.CuratedClustering.Unit()) == 8
+    assert len(ephys.WaveformSet.Waveform()) == 128
+    assert len(ephys.QualityMetrics.Waveform()) == 8
+
+
+def _populate_scan() -> None:
+    from element_calcium_imaging import scan
+
+    from benchmarks.pipelines.element_movies import write_scan
+
+    write_scan(ROOT / "mus1" / "one" / "scan0")
+    scan.Scan.insert1({**SCAN, "acq_software": "PrairieView", "scan_notes": "grün"})
+    scan.ScanInfo.populate()
+    assert (scan.ScanInfo & SCAN).fetch1("nframes") == 40
+
+
+def _process_scan() -> None:
+    from element_calcium_imaging import imaging
+
+    from benchmarks.pipelines.element_movies import write_segmentation
+
+    def run_s2p(ops: dict[str, Any], db: dict[str, Any]) -> None:
+        assert ops["tau"] == 0.7
+        assert db["data_path"]
+        write_segmentation(Path(ops["save_path0"]) / "suite2p")
+
+    sys.modules["suite2p"] = cast("Any", SimpleNamespace(run_s2p=run_s2p))
+    write_segmentation(ROOT / "mus1" / "one" / "suite2p_0" / "suite2p")
+    for number, mode in enumerate(("load", "trigger")):
+        imaging.ProcessingParamSet.insert_new_params(
+            "suite2p", number, mode, {"tau": 0.7, "number": number, "diameter": [12, 12]}
+        )
+        imaging.ProcessingTask.insert1(
+            {**SCAN, "paramset_idx": number, "task_mode": mode,
+             "processing_output_dir": f"mus1/one/suite2p_{number}"}
+        )  # fmt: skip
+    (ROOT / "mus1" / "one" / "suite2p_1").mkdir()
+    imaging.Processing.populate()
+    for key in imaging.Processing.fetch("KEY", order_by="paramset_idx"):
+        imaging.Curation().create1_from_processing_task(key)
+
+
+def _make_cells() -> None:
+    from element_calcium_imaging import imaging
+
+    tables = (imaging.MotionCorrection, imaging.Segmentation, imaging.Fluorescence,
+              imaging.Activity, imaging.ProcessingQualityMetrics)  # fmt: skip
+    # Masks that Suite2p has found are not classified by CaImAn.
+    make_by_dagster(imaging.schema, *tables, without_rows="lab_imaging__mask_classification")
+    imaging.schema.jobs.delete()
+    assert len(imaging.MotionCorrection.Block()) == 8
+    assert len(imaging.Segmentation.Mask()) == 10
+    assert len(imaging.MaskClassification.MaskType()) == 6
+    assert len(imaging.Fluorescence.Trace()) == len(imaging.Activity.Trace()) == 10
 
 
 def _enter_report() -> None:

@@ -1,4 +1,4 @@
-"""The rows that a run has left on a server, and what two runs have left alike."""
+"""The tables and rows that a run has left on a server, and what two runs have left alike."""
 
 from __future__ import annotations
 
@@ -21,9 +21,15 @@ Varying = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Left:
-    """What a run left in one table."""
+    """What a run left in one table.
 
-    columns: tuple[tuple[Any, ...], ...]
+    Attributes
+    ----------
+    declared
+        Its columns, foreign keys and indexes, the last two without their names.
+    """
+
+    declared: tuple[tuple[Any, ...], ...]
     rows: tuple[tuple[Any, ...], ...]
 
 
@@ -32,6 +38,7 @@ class Comparison:
     """Figures of a comparison, and the first differences as texts."""
 
     tables: int = 0
+    keys: int = 0
     rows: int = 0
     declared_otherwise: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
@@ -70,8 +77,13 @@ def compare(before: Mapping[str, Left], after: Mapping[str, Left]) -> Comparison
             continue
         result.tables += 1
         result.rows += len(one.rows)
-        changed = sorted({*one.columns} ^ {*other.columns}, key=repr)
-        result.declared_otherwise += [f"{name}: {column!r}" for column in changed]
+        result.keys += sum(declared[0] in ("foreign key", "index") for declared in one.declared)
+        for text, found in (
+            ("only there", {*one.declared} - {*other.declared}),
+            ("only here", {*other.declared} - {*one.declared}),
+        ):
+            changed = sorted(found, key=repr)
+            result.declared_otherwise += [f"{name}, {text}: {part!r}" for part in changed]
         for text, rows in (
             ("only there", _missing(one, other)),
             ("only here", _missing(other, one)),
@@ -112,8 +124,37 @@ def _table(session: sa.Connection, schema: str, table: str, varying: Varying) ->
     listed = ", ".join(f"`{name}`" for name in names) or "1"
     rows = session.exec_driver_sql(f"SELECT {listed} FROM `{schema}`.`{table}`".replace("%", "%%"))
     unpacked = (tuple(map(_unpacked, row)) for row in rows)
-    kinds = ((*column[:4], _with_plain_marker(column[4]), column[5]) for column in columns)
-    return Left(tuple(kinds), tuple(sorted(unpacked, key=repr)))
+    kinds = [(*column[:4], _with_plain_marker(column[4]), column[5]) for column in columns]
+    declared = [*kinds, *_foreign_keys(session, schema, table), *_indexes(session, schema, table)]
+    return Left(tuple(declared), tuple(sorted(unpacked, key=repr)))
+
+
+def _foreign_keys(session: sa.Connection, schema: str, table: str) -> list[tuple[Any, ...]]:
+    found = session.execute(
+        sa.text(
+            "SELECT 'foreign key', GROUP_CONCAT(k.column_name, '=', k.referenced_column_name"
+            " ORDER BY k.ordinal_position), k.referenced_table_schema, k.referenced_table_name,"
+            " r.update_rule, r.delete_rule"
+            " FROM information_schema.key_column_usage k"
+            " JOIN information_schema.referential_constraints r USING"
+            " (constraint_schema, table_name, constraint_name)"
+            " WHERE k.table_schema = :schema AND k.table_name = :table GROUP BY constraint_name"
+        ),
+        {"schema": schema, "table": table},
+    )
+    return [tuple(row) for row in found]
+
+
+def _indexes(session: sa.Connection, schema: str, table: str) -> list[tuple[Any, ...]]:
+    found = session.execute(
+        sa.text(
+            "SELECT 'index', GROUP_CONCAT(column_name ORDER BY seq_in_index), non_unique,"
+            " index_type FROM information_schema.statistics"
+            " WHERE table_schema = :schema AND table_name = :table GROUP BY index_name"
+        ),
+        {"schema": schema, "table": table},
+    )
+    return [tuple(row) for row in found]
 
 
 def _with_plain_marker(comment: str) -> str:
@@ -129,8 +170,11 @@ def _unpacked(value: Any) -> Any:
 
 def flat(comparison: Comparison) -> Iterator[str]:
     """Yield the lines that tell of a comparison."""
-    tables, rows = comparison.tables, comparison.rows
-    yield f"{tables} tables in both, {len(comparison.declared_otherwise)} differences of columns"
+    tables, keys, rows = comparison.tables, comparison.keys, comparison.rows
+    yield (
+        f"{tables} tables in both, {keys} foreign keys and indexes, "
+        f"{len(comparison.declared_otherwise)} differences of columns and keys"
+    )
     yield from (f"   {text}" for text in comparison.declared_otherwise)
     yield f"{rows} rows in both, {len(comparison.differences)} differences"
     yield from (f"   {text}" for text in comparison.differences)
