@@ -176,6 +176,9 @@ def _called(program_of: ProgramOf, name: str, given: Sequence[Any]) -> Program:
     kind = _kind_given(name, function, values, each)
     if name in _UNLIKE_OF_NULL and any(map(has_null, given)):
         raise Untranslatable(f"{name}() of NULL")
+    if name == "INSERT" and (not values[0].kind.is_text or call_name(given[0].unnest()) == "QUOTE"):
+        # To MariaDB what is inserted then has another character set.
+        raise Untranslatable("INSERT() into a number, or into QUOTE(): use CONCAT()")
     if name in ("TIMESTAMP", "TIME") and is_made_text(values[0], given[0]):
         raise Untranslatable(f"{name}() of a text that is computed from none")
     if kind.scale < 0:
