@@ -439,7 +439,8 @@ def test_floats_of_known_digits_are_those_of_mariadb(tmp_path: Path, mariadb_url
              "concat(round(258404106458666.65625e0, 4))", "concat(1428567142857148.8e0)",
              "concat(ifnull(truncate(null, 2), n))",
              "concat(if(0, null - null, 9007199254740995))",
-             "concat(if(1, 1, round(price, null)))",
+             "concat(if(1, 1, round(price, null)))", "sec_to_time(15000e0) / 471918",
+             "(time(exact) + cast(clock as time(6))) / 471918",
              "concat(if(0, greatest(1.5, null), 9007199254740995))"]  # fmt: skip
     try:
         pair = Pair(f"sqlite:///{tmp_path / 'lab.sqlite'}", mariadb_url, schema)

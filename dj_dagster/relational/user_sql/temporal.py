@@ -212,8 +212,19 @@ def _fraction(micros: int, places: int) -> str:
     return f".{micros:06d}"[: places + 1] if places else ""
 
 
+def _microsecond(value: date) -> int:
+    return value.microsecond if isinstance(value, datetime) else 0
+
+
 def digits(value: Temporal, places: int) -> int | Decimal:
-    """Return a date, moment or time as the number that has its digits."""
+    """Return a date, moment or time as the number that has its digits.
+
+    Where a second may have a fraction, the number has six digits of it, or none if it is zero,
+    which tells in a quotient.
+    """
+    if places:
+        micros = value.microseconds if isinstance(value, timedelta) else _microsecond(value)
+        places = 6 if micros else 0
     shown = re.sub(r"[^\d.]", "", text(value, places))
     negative = isinstance(value, timedelta) and value < timedelta(0)
     found = Decimal(shown) if places else int(shown)
