@@ -226,15 +226,46 @@ class ExternalTable(FreeTable):
         ]
 
 
-class ExternalMapping(Mapping[str, ExternalTable]):
+class NoExternalTable:
+    """What code of DataJoint 0.14 finds on SQLite, whose schemas have no objects of that era.
+
+    Objects of today are unused there where no row names them; ``dj-dagster gc`` removes these.
+    """
+
+    def __len__(self) -> int:
+        return 0
+
+    def unused(self) -> NoExternalTable:
+        """Return nothing."""
+        return self
+
+    def used(self) -> NoExternalTable:
+        """Return nothing."""
+        return self
+
+    def fetch(self, *names: str, **options: Any) -> list[Any]:
+        """Return nothing."""
+        del names, options
+        return []
+
+    def delete(self, **options: Any) -> list[Any]:
+        """Delete nothing."""
+        del options
+        return []
+
+
+class ExternalMapping(Mapping[str, ExternalTable | NoExternalTable]):
     """The stores in which a schema of DataJoint 0.14 has objects."""
 
     def __init__(self, connection: Connection, database: str) -> None:
         self._connection = connection
         self._database = database
 
-    def __getitem__(self, store: str) -> ExternalTable:
+    def __getitem__(self, store: str) -> ExternalTable | NoExternalTable:
         known = store in list(self)
+        on_server = self._connection.backend.keeps_lineage
+        if not on_server and self._connection.era == "0.14" and store in self._connection.stores:
+            return NoExternalTable()
         if not known and not self._connection.catalog.is_old(self._database):
             raise MissingTableError(
                 f"The schema {self._database} has no objects of DataJoint 0.14 in a store "

@@ -126,6 +126,18 @@ def test_new_schemas_of_old_code_are_in_its_layout(
     connection.close()
 
 
+def test_code_of_the_old_era_finds_no_external_objects_on_sqlite(tmp_path: Path) -> None:
+    stores = {"raw": {"protocol": "file", "location": str(tmp_path)}}
+    lab = dj.Instance(database__url="sqlite://", stores=stores, era="0.14")
+    external = lab.Schema("lab").external
+    assert len(external["raw"].unused()) == len(external["raw"]) == 0
+    assert external["raw"].delete(delete_external_files=True, display_progress=False) == []
+    with pytest.raises(dj.MissingTableError, match="'none'"):
+        _ = external["none"]
+    with pytest.raises(dj.MissingTableError, match="gc"):
+        _ = dj.Instance(database__url="sqlite://", stores=stores).Schema("lab").external["raw"]
+
+
 def test_external_objects_of_a_schema(eras: Eras) -> None:
     schema = eras.schema(era="0.14")
 
