@@ -12,8 +12,6 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import sqlalchemy as sa
-
 from dj_dagster.errors import ConnectionFailedError, DataJointError, PopulateError
 from dj_dagster.relational.database.sessions import retried
 from dj_dagster.relational.fetching import fetch
@@ -480,8 +478,7 @@ class Claims:
 
     def _watch(self) -> None:
         """Start the thread, unless the database is in memory, which no other worker can see."""
-        in_memory = isinstance(self._queue.connection.engine.pool, sa.SingletonThreadPool)
-        if self._thread is None and not in_memory:
+        if self._thread is None and not self._queue.connection.is_in_memory:
             self._thread = threading.Thread(target=self._tend, daemon=True, name="dj_dagster lease")
             self._thread.start()
 

@@ -14,8 +14,6 @@ from multiprocessing.connection import Connection as Pipe
 from multiprocessing.connection import wait
 from typing import Any
 
-import sqlalchemy as sa
-
 from dj_dagster.errors import DataJointError, PopulateError, text_of
 from dj_dagster.workflow.attempt import KeyOutcome, ends_process, exit_on_sigterm
 from dj_dagster.workflow.jobs import JobQueue
@@ -88,7 +86,7 @@ class Crew:
         processes: int | None,
         limit: int | None,
     ) -> None:
-        if isinstance(table.connection.engine.pool, sa.SingletonThreadPool):
+        if table.connection.is_in_memory:
             raise PopulateError(
                 "A database in memory is seen by one process only: populate it with processes=1."
             )

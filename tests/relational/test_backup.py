@@ -440,10 +440,9 @@ def test_an_interrupted_restore_can_be_repeated(
 ) -> None:
     dj.backup(backup_folder, [schema.name], connection=schema.connection)
     fresh = lose_everything(schema, tmp_path)
-    name = "dj_dagster.relational.backends.{}._load_views"
+    name = "dj_dagster.relational.backends.mysql_dump._load_views"
     if fresh.backend.name == "sqlite":
-        name = "dj_dagster.relational.backends.{}._opened"
-    name = name.format("sqlite" if fresh.backend.name == "sqlite" else "mysql_dump")
+        name = "dj_dagster.relational.backends.sqlite_file._opened"
     with monkeypatch.context() as patch:
         patch.setattr(name, interrupted)
         with pytest.raises(KeyboardInterrupt):

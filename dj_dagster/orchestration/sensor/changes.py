@@ -1,13 +1,10 @@
 """Changes in the database: which tables, which rows, and which jobs of a queue.
 
-SQLite counts the commits of others for every connection that stays open; that says of the file, not
-of a table, that something was written. `relational.backends.mysql_server` reads what servers tell.
+`Backend.write_marks` tells that a table was written. Triggers would tell more. They are not used:
+they need rights that few users of a server have, and tables are other people's, whose inserts they
+would slow down, and whose dumps they would go along with.
 
-Triggers would tell more. They are not used: they need rights that few users of a server have, and
-tables are other people's, whose inserts they would slow down, and whose dumps they would go along
-with.
-
-New rows most often come last, in the order of the key or, in SQLite, of the rows themselves: these
+New rows most often come last, in the order of the key or, where rows have one, their own: these
 are found in the time that they take to read. Whether there were other changes shows in digests of
 the rows, over a thousand or so ranges of the key. Numbers of rows and sums of keys would not do:
 two changes can leave both as they were.
@@ -22,11 +19,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.errors import MissingTableError
 from dj_dagster.model.heading import Attribute, Heading
@@ -37,11 +32,9 @@ from dj_dagster.orchestration.tables.keys import EVERYTHING, Key, Region, own_ta
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.relational.algebra.nodes import Node, all_rows
-from dj_dagster.relational.backends.mysql_server import SETTLED
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.fetching.decode import RowDecoder
-from dj_dagster.relational.sql.lowered import beyond
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.workflow.job_rows import queue_name
 from dj_dagster.workflow.jobs import JobQueue
@@ -68,12 +61,10 @@ class ChangeMarks:
 
     def __init__(self, connection: Connection, names: Collection[TableName]) -> None:
         self._connection = connection
-        self._names = frozenset(names)
-        self._file = _FileMark(connection) if connection.backend.name == "sqlite" else None
         # By whose marks each is told: none where a view does not say.
-        self._told_by = {} if self._file else {name: self._behind(name) for name in self._names}
-        self._marks: dict[TableName, Any] = {}
-        self._started: datetime | None = None
+        self._told_by = {name: self._behind(name) for name in names}
+        tables = set[TableName]().union(*self._told_by.values())
+        self._marks = connection.backend.write_marks(connection.engine, tables)
 
     def changed(self) -> frozenset[TableName]:
         """Return the tables that may have changed since this was asked before; at first all.
@@ -83,20 +74,7 @@ class ChangeMarks:
         ConnectionFailedError
             If the database cannot be reached.
         """
-        if self._file is not None:
-            return self._names if self._file.changed() else frozenset()
-        tables = set[TableName]().union(*self._told_by.values())
-        schemas = sorted({name.schema for name in tables})
-        backend = self._connection.backend
-        marks = self._connection.read(lambda session: backend.server_marks(session, schemas))
-        restarted = self._restarted(marks.started)
-        written = {
-            name
-            for name in tables
-            if restarted or name not in self._marks or self._marks[name] != marks.tables.get(name)
-        }
-        self._started = marks.started or self._started
-        self._marks = {name: marks.tables.get(name) for name in tables - marks.unsettled}
+        written = self._marks.written(self._connection.read)
         told = self._told_by.items()
         return frozenset(name for name, by in told if not by or written.intersection(by))
 
@@ -107,51 +85,6 @@ class ChangeMarks:
         # What is not there may be a view of what is gone for now.
         backend = self._connection.backend
         return self._connection.read(lambda session: backend.tables_behind(session, name))
-
-    def _restarted(self, started: datetime | None) -> bool:
-        """Whether the server has started since the last time: it has forgotten what was written."""
-        if started is None:
-            return False
-        return self._started is None or abs(started - self._started) > SETTLED
-
-
-class _FileMark:
-    """Whether anyone else has committed to a SQLite file."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        path = connection.engine.url.database
-        # A database in memory has no other connection that could tell.
-        in_memory = isinstance(connection.engine.pool, sa.SingletonThreadPool)
-        self._path = Path(path) if path and not in_memory else None
-        self._session: SAConnection | None = None
-        self._seen: tuple[int, ...] | None = None
-
-    def changed(self) -> bool:
-        if self._path is None:
-            return True
-        file = self._path.stat()
-        if (
-            self._session is None
-            or self._seen is None
-            or self._seen[:2]
-            != (
-                file.st_dev,
-                file.st_ino,
-            )
-        ):
-            self._reopen()
-        session = self._session
-        assert session is not None
-        version = session.exec_driver_sql("PRAGMA data_version").scalar_one()
-        seen, self._seen = self._seen, (file.st_dev, file.st_ino, version)
-        return seen != self._seen
-
-    def _reopen(self) -> None:
-        if self._session is not None:
-            self._session.close()
-        self._session = self._connection.engine.connect()
-        self._seen = None
 
 
 MOST_RANGES = 8 * RANGES
@@ -208,7 +141,7 @@ class KeyWatch:
         self._connection = connection
         self._name = name
         self._values = values
-        self._by_row = connection.backend.name == "sqlite"
+        self._row_order = connection.backend.row_order
         self._last: _Row | None = None
         self._ranges: Ranges | None = None
         self._digests: dict[int, Digests] | None = None
@@ -228,7 +161,7 @@ class KeyWatch:
         """
         if self._digests is None:
             return []
-        if self._by_row and self._last is not None and self._read(self._last) != self._last:
+        if self._row_order and self._last is not None and self._read(self._last) != self._last:
             # Another row may have come where the last one was.
             return []
         rows = self._after(self._last)
@@ -308,8 +241,8 @@ class KeyWatch:
         keys = [lowered.columns[name] for name in heading.primary_key]
         if not keys:
             return []
-        order = [sa.literal_column("_rowid_")] if self._by_row else keys
-        # Text of SQLite's comes as bytes: one that is no UTF-8 would be an error of all rows.
+        order = [sa.literal_column(self._row_order)] if self._row_order else keys
+        # A text that is not UTF-8, where there may be one, would be an error of all rows.
         values = [backend.undecoded(column) for column in keys]
         parts = (digested(lowered.columns, heading, part) for part in self._parts(heading))
         columns = [*order, *values, *map(backend.row_digest, parts)]
@@ -319,7 +252,7 @@ class KeyWatch:
         else:
             select = select.order_by(*order).limit(AT_ONCE + 1)
         if after is not None:
-            select = select.where(beyond(backend.name, order, after.place))
+            select = select.where(backend.is_beyond(order, after.place))
         if at is not None:
             select = select.where(order[0] == at.place[0])
         ends = len(order), len(order) + len(keys)

@@ -19,7 +19,7 @@ from dj_dagster.orchestration.tables.table_node import OwnMaker, TableNode
 from dj_dagster.relational.database.driver import Tuples, fetch_select
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.fetching.decode import RowDecoder
-from dj_dagster.relational.sql.lowered import NOT_COMPARABLE, beyond
+from dj_dagster.relational.sql.lowered import NOT_COMPARABLE
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.table import Table
 from dj_dagster.workflow.make import Makes
@@ -264,6 +264,6 @@ def _page(
         select = select.distinct()
     if last is not None:
         place = [last[position] for position in order]
-        select = select.where(beyond(backend.name, ordered, place))
+        select = select.where(backend.is_beyond(ordered, place))
     select = select.order_by(*ordered).limit(PAGE)
     return table.connection.read(lambda session: fetch_select(session, select))

@@ -21,10 +21,10 @@ from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType
 from dj_dagster.relational.backends.common import ALL_RIGHTS, Rights
-from dj_dagster.relational.backends.mysql_server import ServerMarks
 from dj_dagster.relational.stored import RawTable
 
 Convert = Callable[[Any], Any]
+Read = Callable[[Callable[[SAConnection], Any]], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,9 @@ class Backend(ABC):
     has_infinity: bool = False
     """Whether a column of floats may hold an infinite number, from whatever client."""
 
+    row_order: str | None = None
+    """The column, not part of any heading, that numbers rows as they come, where there is one."""
+
     tells_text_apart: bool = False
     """Whether texts are equal only if they are written alike; else a collation compares them."""
 
@@ -92,6 +95,11 @@ class Backend(ABC):
     @abstractmethod
     def create_engine(self, url: sa.URL) -> sa.Engine:
         """Return an engine in autocommit mode; transactions are opened by `begin`."""
+
+    def is_in_memory(self, engine: sa.Engine) -> bool:
+        """Whether no other process or session can see the database, as it is in none but ours."""
+        del engine
+        return False
 
     def is_closed(self, session: SAConnection) -> bool:
         """Whether a session that nothing was asked of is known to lead nowhere any more."""
@@ -197,6 +205,12 @@ class Backend(ABC):
         if len(columns) == 1:
             return columns[0].in_([row[0] for row in rows])
         return sa.tuple_(*columns).in_(rows)
+
+    def is_beyond(
+        self, columns: Sequence[sa.ColumnElement[Any]], last: Sequence[Any]
+    ) -> sa.ColumnElement[bool]:
+        """Return the condition to come after a row, spelled so that an index is used for it."""
+        return sa.tuple_(*columns) > sa.tuple_(*last) if len(columns) > 1 else columns[0] > last[0]
 
     @abstractmethod
     def own_placeholders(self, sql: str, *, filled: bool) -> str:
@@ -328,10 +342,15 @@ class Backend(ABC):
     ) -> sa.ColumnElement[int]:
         """Return the digests of a group of rows, which differ by their keys, in one number."""
 
-    def server_marks(self, connection: SAConnection, schemas: Collection[str]) -> ServerMarks:
-        """Return what tells that tables were written; a file has none but its own."""
-        del connection, schemas
-        raise NotImplementedError
+    @abstractmethod
+    def write_marks(self, engine: sa.Engine, names: Collection[TableName]) -> WriteMarks:
+        """Return what tells which of some tables are written, by any client of the database.
+
+        Parameters
+        ----------
+        engine
+            Of the connection that will ask.
+        """
 
     def limit_waiting(self, connection: SAConnection, seconds: int | None) -> None:
         """Limit how long statements wait for a table that somebody has locked, None for the usual.
@@ -341,9 +360,12 @@ class Backend(ABC):
         del connection, seconds
 
     def tables_behind(self, connection: SAConnection, view: TableName) -> set[TableName]:
-        """Return the tables whose marks tell of a view or table, none where that is not known."""
-        del connection, view
-        raise NotImplementedError
+        """Return the tables whose marks tell of a view or table, none where that is not known.
+
+        It is itself where marks are those of the whole database.
+        """
+        del connection
+        return {view}
 
     @abstractmethod
     def insert_from(
@@ -436,6 +458,23 @@ class Backend(ABC):
     @abstractmethod
     def translate(self, error: DBAPIError) -> DataJointError | None:
         """Return our error for a driver's, or None when nothing particular is known of it."""
+
+
+class WriteMarks(ABC):
+    """The marks by which a database tells that tables were written, as they were last seen."""
+
+    @abstractmethod
+    def written(self, read: Read) -> frozenset[TableName]:
+        """Return the tables that may have been written since the last call; at first all.
+
+        It costs the same however large the tables are. A table too many is looked at in vain; one
+        too few is a change that is not seen before the next sweep.
+
+        Parameters
+        ----------
+        read
+            Returns what a function returns that is given a session of the connection.
+        """
 
 
 class _Default(Enum):

@@ -41,7 +41,7 @@ from dj_dagster.relational.backends.base import (
     InsertStatement,
 )
 from dj_dagster.relational.backends.common import Element, LongPieces, Pieces, Rights, cast_type
-from dj_dagster.relational.backends.mysql_server import ServerMarks
+from dj_dagster.relational.backends.mysql_marks import ServerMarks
 from dj_dagster.relational.database.database_url import (
     demands_tls,
     leaves_tls_open,
@@ -230,6 +230,16 @@ class MySQLBackend(Backend):
         written = among(columns, rows)
         return super().is_among(columns, rows) if written is None else written
 
+    def is_beyond(
+        self, columns: Sequence[sa.ColumnElement[Any]], last: Sequence[Any]
+    ) -> sa.ColumnElement[bool]:
+        """Compare column by column: for rows that are compared as such servers read the table."""
+        ways = [
+            sa.and_(*[c == v for c, v in zip(columns[:n], last, strict=False)], column > last[n])
+            for n, column in enumerate(columns)
+        ]
+        return sa.or_(*ways)
+
     def identity(self, connection: SAConnection, schema: str, *, create: bool) -> str | None:
         """Ask MySQL for the server's, and MariaDB, which has none, for that of a hidden table."""
         return mysql_server.identity(connection, schema, create=create)
@@ -318,9 +328,10 @@ class MySQLBackend(Backend):
         """Take the exclusive or, which costs less than a sum."""
         return sa.func.bit_xor(self.row_digest(columns))
 
-    def server_marks(self, connection: SAConnection, schemas: Collection[str]) -> ServerMarks:
+    def write_marks(self, engine: sa.Engine, names: Collection[TableName]) -> ServerMarks:
         """Read information_schema and, on MySQL, performance_schema."""
-        return mysql_server.read(connection, schemas)
+        del engine
+        return ServerMarks(names)
 
     def limit_waiting(self, connection: SAConnection, seconds: int | None) -> None:
         """Set what is a year by default on MySQL, and a day on MariaDB."""

@@ -1,13 +1,8 @@
-"""A MySQL or MariaDB server: connections, errors, identity, rights, and marks of writes.
+"""A MySQL or MariaDB server: connections, errors, identity and rights.
 
 MySQL has a number that tells a server from others. MariaDB gets a hidden table, which holds a
 random text. When a dump is restored elsewhere the text comes along, and the time at which the table
 was created does not, so that a copy is told from what it is a copy of.
-
-InnoDB keeps in memory when a table was written last, to the second, sets it at commit, rows that a
-foreign key changes included, and forgets it when the server starts. MySQL also counts the rows that
-were written to each table since then, before they are committed, so that the counts alone do not
-do. TRUNCATE shows in these: MySQL forgets the time and MariaDB the estimated number of rows.
 """
 
 from __future__ import annotations
@@ -16,10 +11,8 @@ import re
 import select
 import ssl
 import time
-from collections.abc import Collection, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -357,72 +350,3 @@ def processes(connection: SAConnection) -> str:
             if connection.exec_driver_sql(query).first() is not None:
                 return _PROCESSES
     return "information_schema.processlist"
-
-
-SETTLED = timedelta(seconds=2)
-"""How long ago a time of the server must be for nothing else to have happened in its second."""
-
-_TABLES = """
-SELECT TABLE_NAME, UPDATE_TIME, CREATE_TIME, TABLE_ROWS > 0, NOW()
-FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s
-"""
-_COUNTS = """
-SELECT OBJECT_NAME, COUNT_INSERT, COUNT_UPDATE, COUNT_DELETE
-FROM performance_schema.table_io_waits_summary_by_table
-WHERE OBJECT_TYPE = 'TABLE' AND OBJECT_SCHEMA = %s
-"""
-# Else MySQL answers from yesterday's statistics. It is not among what a hint in a query can set.
-_FRESH = "SET SESSION information_schema_stats_expiry = 0"
-
-
-@dataclass
-class ServerMarks:
-    """How the tables of some schemas were at one moment.
-
-    Attributes
-    ----------
-    tables
-        By table something that is another when the table has been written.
-    unsettled
-        Tables that were written just now: more may come without another mark.
-    started
-        When the server was; None without any table.
-    """
-
-    tables: dict[TableName, tuple[Any, ...]] = field(default_factory=dict)
-    unsettled: set[TableName] = field(default_factory=set)
-    started: datetime | None = None
-
-
-def read(session: SAConnection, schemas: Collection[str]) -> ServerMarks:
-    """Return the marks of all tables in some schemas, by one or two statements for each."""
-    marks, now = ServerMarks(), None
-    maria = getattr(session.dialect, "is_mariadb", False)
-    if not maria and "answers afresh" not in session.info:
-        session.exec_driver_sql(_FRESH)
-        session.info["answers afresh"] = True
-    for schema in schemas:
-        # Before the times: what is counted is committed later.
-        counts = {} if maria else _counts(session, schema)
-        for table, updated, created, filled, now in session.exec_driver_sql(_TABLES, (schema,)):
-            name = TableName(schema, table)
-            marks.tables[name] = updated, created, filled, *counts.get(table, ())
-            if updated is not None and updated > now - SETTLED:
-                marks.unsettled.add(name)
-    if now is not None:
-        marks.started = now - timedelta(seconds=uptime(session))
-    return marks
-
-
-def _counts(session: SAConnection, schema: str) -> dict[str, tuple[int, ...]]:
-    """Return how many rows were inserted, updated and deleted, where the user may know."""
-    if session.info.get("counts") is False:
-        return {}
-    try:
-        rows = session.exec_driver_sql(_COUNTS, (schema,)).fetchall()
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise
-        session.info["counts"] = False
-        return {}
-    return {table: tuple(counts) for table, *counts in rows}

@@ -314,6 +314,11 @@ class Connection(OldConnection, Preferring):
         return True
 
     @property
+    def is_in_memory(self) -> bool:
+        """Whether the database is this process's alone, in one session; see `Backend`."""
+        return self.backend.is_in_memory(self.engine)
+
+    @property
     def is_lost(self) -> bool:
         """Whether the database could not be reached, or the connection has been closed."""
         return self._sessions.is_reached is False

@@ -48,7 +48,6 @@ from dj_dagster.relational.sql.lowered import (
     Lowered,
     Order,
     Window,
-    beyond,
     make_window,
 )
 from dj_dagster.relational.sql.lowering import Lowering
@@ -260,7 +259,7 @@ def _pages(
         columns = [lowered.columns[name] for name in key]
         select = lowered.select(*names)
         if after is not None:
-            select = select.where(beyond(connection.backend.name, columns, after))
+            select = select.where(connection.backend.is_beyond(columns, after))
         select = select.order_by(None).order_by(*columns).limit(size)
         page = connection.read(lambda session, select=select: fetch_select(session, select))
         yield page
@@ -271,7 +270,7 @@ def _pages(
 
 
 def _streamed(connection: Connection, node: Node, names: Sequence[str]) -> Generator[Row]:
-    if connection.in_transaction or isinstance(connection.engine.pool, sa.SingletonThreadPool):
+    if connection.in_transaction or connection.is_in_memory:
         fetched, decoder = _fetched(connection, node, names, ALL_ROWS, squeeze=False)
         step = 1 if decoder.unpacks else CHUNK_ROWS
         for start in range(0, len(fetched), step):

@@ -169,16 +169,3 @@ def _whole(name: str, value: Any) -> int:
     if number < 0 or isinstance(value, bool):
         raise QueryError(f"{name} is a whole number from 0 on, not {value!r}.")
     return number
-
-
-def beyond(backend: str, columns: Sequence[Any], last: Sequence[Any]) -> Any:
-    """Return the condition to come after a row, spelled so that the database uses the index."""
-    if len(columns) == 1:
-        return columns[0] > last[0]
-    if backend == "sqlite":
-        return sa.tuple_(*columns) > sa.tuple_(*last)
-    ways = [
-        sa.and_(*[c == v for c, v in zip(columns[:n], last, strict=False)], columns[n] > last[n])
-        for n in range(len(columns))
-    ]
-    return sa.or_(*ways)
