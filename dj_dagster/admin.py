@@ -10,7 +10,7 @@ from dj_dagster.relational.database.connection import Connection
 
 _PROCESSES = """
 SELECT id, user, host, db, command, time, state, info FROM {}
-WHERE id <> CONNECTION_ID() AND ({}) ORDER BY {}
+WHERE id <> {} AND ({}) ORDER BY {}
 """
 
 
@@ -19,7 +19,7 @@ def kill(
     connection: Connection | None = None,
     order_by: str | None = None,
 ) -> None:
-    """List the processes of a MySQL or MariaDB server, and end those that are typed in.
+    """List the processes of a server, and end those that are typed in.
 
     Parameters
     ----------
@@ -31,20 +31,22 @@ def kill(
     Raises
     ------
     QueryError
-        On SQLite, which has no server.
+        Where there is no server, as on SQLite.
     """
     chosen = _server(connection)
     with chosen.cursor() as session:
         table = chosen.backend.processes(session)
     while True:
-        listing = chosen.query(_PROCESSES.format(table, restriction or "1", order_by or "id"))
+        own, where = chosen.backend.session_id, restriction or "1 = 1"
+        listing = chosen.query(_PROCESSES.format(table, own, where, order_by or "id"))
         for row in listing:
             print(*row, sep="\t")
         answer = input("Process to end, q to quit, Enter to list again: ").strip()
         if answer.lower() == "q":
             return
         if answer.isdecimal():
-            chosen.query(f"KILL {answer}")
+            with chosen.cursor() as session:
+                chosen.backend.end_process(session, int(answer))
 
 
 def set_password(
@@ -69,11 +71,9 @@ def set_password(
         new_password = getpass("New password: ")
         if getpass("Once more: ") != new_password:
             raise QueryError("The two passwords differ: nothing has been changed.")
-    (version,) = chosen.query("SELECT VERSION()").fetchone()
-    # What MariaDB takes for a password without PASSWORD() is its hash.
-    value = "PASSWORD(%s)" if "mariadb" in version.lower() else "%s"
     try:
-        chosen.query(f"SET PASSWORD = {value}", (new_password,))
+        with chosen.cursor() as session:
+            chosen.backend.set_password(session, new_password)
     except QueryError as error:
         # The driver's error, which tells the password, is left out.
         raise type(error)(str(error)) from None
@@ -83,6 +83,6 @@ def set_password(
 
 def _server(connection: Connection | None) -> Connection:
     chosen = connection or conn()
-    if chosen.url.startswith("sqlite"):
-        raise QueryError("SQLite is a file: it has no server processes and no users.")
+    if not chosen.backend.has_server:
+        raise QueryError(f"{chosen.url} is a file: it has no server processes and no users.")
     return chosen

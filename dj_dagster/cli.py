@@ -202,8 +202,7 @@ def backup(
     Objects that an earlier backup in FOLDER has are not copied again. The exit code is 1 if rows
     refer to objects that are not there.
     """
-    # Of SQLite it is the whole file in any case.
-    if (everything and schemas) or not (everything or schemas or conn().backend.name == "sqlite"):
+    if (everything and schemas) or not (everything or schemas or conn().backend.dumps_everything):
         raise click.UsageError("Name schemas, or give --all.")
     chosen = schemas or ALL_SCHEMAS
     report = make_backup(conn(), folder, chosen, read_data=read_data, keep=keep, say=_tell)

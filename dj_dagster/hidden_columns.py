@@ -101,7 +101,8 @@ def _statement(connection: Connection, name: TableName, attribute: AttributeDecl
     backend = connection.backend
     comment = f" COMMENT '{_comment(attribute)}'" if backend.keeps_comments else ""
     default = "NOT NULL DEFAULT ''" if attribute.default is not None else "DEFAULT NULL"
-    column = f"`{attribute.name}` {backend.column_type(attribute.type)} {default}{comment}"
+    quoted = connection.engine.dialect.identifier_preparer.quote_identifier(attribute.name)
+    column = f"{quoted} {backend.column_type(attribute.type)} {default}{comment}"
     return f"ALTER TABLE {backend.full_name(name)} ADD COLUMN {column}"
 
 

@@ -15,6 +15,7 @@ from dj_dagster.errors import ConfigurationError
 from dj_dagster.local_files import DATABASE, DOWNLOADS, FOLDER, embedded_folder
 from dj_dagster.objects.blob.format import DEFAULT_LIMITS
 from dj_dagster.objects.stores.secret_texts import with_hidden_secrets
+from dj_dagster.relational.backends import USUAL_SERVER, backend_for, embedded_url, server_url
 from dj_dagster.relational.database.catalog import Era
 from dj_dagster.relational.database.database_url import NO_TLS, demands_tls, parsed_url, shown_url
 
@@ -51,6 +52,8 @@ class DatabaseSettings(Section):
         ``{"verify_cert": True}`` has the certificate checked against the machine's authorities,
         ``{"ca": "lab.pem"}`` against that one, the name of the host included unless
         ``"check_hostname": False``.
+    backend
+        Which kind of server `host` is.
     create_tables
         Whether schemas declare tables that do not exist, unless told otherwise.
     name, database_prefix, reconnect
@@ -64,7 +67,7 @@ class DatabaseSettings(Section):
     password: SecretStr | None = None
     use_tls: bool | dict[str, Any] | None = None
     create_tables: bool = True
-    backend: Literal["mysql", "postgresql"] = "mysql"
+    backend: str = USUAL_SERVER
     name: str | None = None
     database_prefix: str = ""
     reconnect: bool = True
@@ -96,18 +99,11 @@ class DatabaseSettings(Section):
             return self._completed(_parsed_url(self.url.get_secret_value()))
         if self.host is None:
             self._refuse_lone_account()
-            return sa.URL.create("sqlite", database=str(embedded_folder() / DATABASE))
-        if self.backend != "mysql":
-            raise ConfigurationError(
-                f"database.backend is {self.backend!r}: write 'mysql', or leave the host out "
-                "for SQLite."
-            )
+            return embedded_url(embedded_folder() / DATABASE)
         host, _, port = self.host.partition(":")
-        url = sa.URL.create(
-            "mysql+pymysql", host=host, port=int(port) if port.isdecimal() else None
-        )
-        parts = self._parts("user", "password", "use_tls", *([] if url.port else ["port"]))
-        return _with_parts(url, {"port": url.port or 3306, **parts})
+        given = int(port) if port.isdecimal() else self.port
+        url = server_url(host, given, self.backend)
+        return _with_parts(url, self._parts("user", "password", "use_tls"))
 
     @property
     def is_embedded(self) -> bool:
@@ -148,7 +144,7 @@ class DatabaseSettings(Section):
 
 def _with_parts(url: sa.URL, parts: Mapping[str, Any]) -> sa.URL:
     """Return the URL of a server with some parts changed; a file's as it is."""
-    if url.get_backend_name() == "sqlite":
+    if not backend_for(url).has_server:
         return url
     url = url.set(
         username=parts.get("user", url.username),

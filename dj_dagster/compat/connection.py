@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from dj_dagster.lazy import LateModule
+from dj_dagster.model.names import TableName
 
 # It needs networkx, and the floors above this one.
 graphs: Any = LateModule("dj_dagster.dependencies")
@@ -18,18 +20,21 @@ class Adapter:
     Parameters
     ----------
     backend
-        ``"mysql"`` or ``"sqlite"``.
+        Which database: ``"mysql"`` or ``"sqlite"``.
+    full_name
+        Spells a table's name with its schema's.
     """
 
-    def __init__(self, backend: str) -> None:
+    def __init__(self, backend: str, full_name: Callable[[TableName], str]) -> None:
         self.backend = backend
+        self._full_name = full_name
 
     def quote_identifier(self, name: str) -> str:
         """Return a name to write into SQL.
 
         Examples
         --------
-        >>> Adapter("mysql").quote_identifier("session")
+        >>> Adapter("mysql", str).quote_identifier("session")
         '`session`'
         """
         return "`" + name.replace("`", "``") + "`"
@@ -39,10 +44,8 @@ class Adapter:
         return "'" + text.replace("'", "''") + "'"
 
     def make_full_table_name(self, database: str, table_name: str) -> str:
-        """Return schema and table as one name; SQLite has no schemas, only their names."""
-        if self.backend == "sqlite":
-            return self.quote_identifier(f"{database}.{table_name}")
-        return f"{self.quote_identifier(database)}.{self.quote_identifier(table_name)}"
+        """Return schema and table as they are written together into SQL."""
+        return self._full_name(TableName(database, table_name))
 
 
 class OldConnection:
@@ -87,14 +90,13 @@ class OldConnection:
     @cached_property
     def adapter(self) -> Adapter:
         """How the database spells names."""
-        return Adapter(self.backend.name)
+        return Adapter(self.backend.name, self.backend.full_name)
 
     @property
     def connection_id(self) -> int:
-        """The number that the server gave this thread's session; 0 on SQLite, which has none."""
-        if self.adapter.backend == "sqlite":
-            return 0
-        return self.query("SELECT connection_id()").fetchone()[0]
+        """The number that the server gave this thread's session; 0 where there are no servers."""
+        number = self.backend.session_id
+        return 0 if number is None else self.query(f"SELECT {number}").fetchone()[0]
 
     def set_query_cache(self, query_cache: str | None = None) -> None:
         """Do nothing: rows are always those of the database."""

@@ -239,9 +239,8 @@ def _named(queue: JobQueue) -> Node:
 def _spellable(jobs: JobQueue) -> Node:
     """Return jobs of which SQL can spell each attribute of the key."""
     node = project(jobs.node, ...)
-    if jobs.connection.backend.name == "mysql":
+    if not jobs.connection.backend.uuid_is_text:
         return node
-    # SQLite keeps them as text, and would not have them mixed with MySQL's bytes.
     text = parse_type("char(36)")
     attributes = [
         replace(one, type=text) if one.type and one.type.family is Family.UUID else one
@@ -273,19 +272,15 @@ def _quoted(words: Iterable[str]) -> str:
 
 def _text(queue: JobQueue, name: str) -> str:
     kind = queue.heading[name].type
-    if kind is not None and kind.family is Family.UUID and queue.connection.backend.name == "mysql":
+    is_bytes = not queue.connection.backend.uuid_is_text
+    if kind is not None and kind.family is Family.UUID and is_bytes:
         return f"HEX(`{name}`)"
     return f"CAST(`{name}` AS CHAR)"
 
 
 def _has_md5(connection: Connection) -> bool:
-    """Whether the database knows MD5, which MySQL has given up."""
-    if connection.backend.name != "mysql":
-        return True
     with connection.cursor() as session:
-        dialect = session.dialect
-    known = getattr(dialect, "server_version_info", None) or ()
-    return bool(getattr(dialect, "is_mariadb", False)) or known < (9, 6)
+        return connection.backend.knows_md5(session)
 
 
 def _value(name: str, kind: AttributeType, text: str) -> Any:

@@ -52,8 +52,6 @@ MESSAGE_LENGTH = 2047
 CHUNK = 1000
 """Rows of one statement, at most."""
 
-BY_KEY = "FORCE INDEX (PRIMARY)"
-
 FREE: dict[str, Any] = {
     "reserved_time": None,
     "completed_time": None,
@@ -140,9 +138,7 @@ class JobRows:
         target, where = self._where(statuses, rows)
         encoded = self._encoded(values)
         change = sa.update(target).where(where).values(encoded)
-        # By the index of statuses it would lock the jobs of others.
-        change = change.with_hint(BY_KEY, dialect_name="mysql")
-        return self.connection.execute(change)
+        return self.connection.execute(self.connection.backend.along_key(change, target))
 
     def delete(self, rows: Iterable[Row], statuses: Sequence[str]) -> int:
         """Forget the jobs of some keys, in the statuses or in any; return how many."""
@@ -194,7 +190,7 @@ class JobRows:
         rows = list(rows)
         target, where = self._where(("reserved",), rows)
         change = sa.update(target).where(where, *self._mine(target)).values(self._free())
-        count = self.connection.execute(change.with_hint(BY_KEY, dialect_name="mysql"))
+        count = self.connection.execute(self.connection.backend.along_key(change, target))
         if self.shared is not None:
             self.shared.give_back(rows)
         return count
@@ -205,7 +201,7 @@ class JobRows:
         until = self._encoded({"scheduled_time": self.now() + timedelta(seconds=lease)})
         values = {**until, **self._connection_id()}
         change = sa.update(target).where(where, *self._mine(target)).values(values)
-        self.connection.execute(change.with_hint(BY_KEY, dialect_name="mysql"))
+        self.connection.execute(self.connection.backend.along_key(change, target))
 
     def complete(self, durations: Mapping[Row, float | None], *, keep: bool) -> None:
         """Forget the jobs of keys that are in their table, or keep them as `success`."""
@@ -299,8 +295,8 @@ class JobRows:
             self.update([row], ("pending", "success"), values)
 
     def _connection_id(self) -> dict[str, Any]:
-        mysql = self.connection.backend.name == "mysql"
-        return {"connection_id": sa.func.connection_id()} if mysql else {}
+        number = self.connection.backend.session_id
+        return {} if number is None else {"connection_id": sa.literal_column(number)}
 
     def _mine(self, target: Any) -> list[Any]:
         return [target.c.pid == os.getpid(), target.c.host == platform.node()[:255]]
@@ -316,7 +312,7 @@ class JobRows:
         target, where = self._where((), rows)
         columns = [self._fetched(target, name) for name in (*self.key, "status", "scheduled_time")]
         select = sa.select(*columns, self._now()).where(where)
-        select = select.with_hint(target, BY_KEY, dialect_name="mysql")
+        select = self.connection.backend.along_key(select, target)
         found = self.connection.rows(select.with_for_update(skip_locked=True))
         if not found:
             return [], datetime.min

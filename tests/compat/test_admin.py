@@ -62,5 +62,5 @@ def test_listing_beside_a_statement_with_bytes(
 
 
 def test_not_on_sqlite() -> None:
-    with pytest.raises(dj.QueryError, match="SQLite"):
+    with pytest.raises(dj.QueryError, match="is a file: it has no server processes"):
         dj.kill(connection=dj.Connection("sqlite://"))

@@ -14,11 +14,10 @@ from importlib import import_module
 from itertools import islice
 from typing import Any
 
-import sqlalchemy as sa
-
 from dj_dagster.model.names import TableName, Tier
 from dj_dagster.objects.stores.stores import Stores
 from dj_dagster.orchestration.tables.table_sources import TableSource, described, of_name
+from dj_dagster.relational.backends import server_url
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.table import Table
 from dj_dagster.workflow.jobs import JobQueue
@@ -49,13 +48,8 @@ def of_schema(schema: Any) -> list[TableSource]:
 def connection_of(schema: Any) -> Connection:
     """Return a connection of ours to the server that a schema of DataJoint is on."""
     info = schema.connection.conn_info
-    url = sa.URL.create(
-        "mysql+pymysql",
-        username=info["user"],
-        password=info["passwd"],
-        host=info["host"],
-        port=int(info["port"]),
-    )
+    server = server_url(info["host"], int(info["port"]))
+    url = server.set(username=info["user"], password=info["passwd"])
     stores = getattr(getattr(schema.connection, "_config", None), "stores", None) or {}
     return Connection(url.render_as_string(hide_password=False), stores=Stores(dict(stores)))
 

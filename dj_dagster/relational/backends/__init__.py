@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from sqlalchemy import URL
 
@@ -20,6 +21,33 @@ BACKENDS: dict[str, Callable[[], Backend]] = {
     "mysql": lambda: _MYSQL.MySQLBackend(),
     "mariadb": lambda: _MYSQL.MySQLBackend(),
 }
+
+SERVERS = {"mysql": ("mysql+pymysql", 3306)}
+"""The driver and the port of servers, by the name that settings have for their kind."""
+
+USUAL_SERVER = "mysql"
+
+
+def server_url(host: str, port: int | None = None, kind: str = USUAL_SERVER) -> URL:
+    """Return the URL of a server, by default at its usual port.
+
+    Raises
+    ------
+    ConfigurationError
+        If no backend serves such.
+    """
+    if kind not in SERVERS:
+        raise ConfigurationError(
+            f"database.backend is {kind!r}: write one of {', '.join(map(repr, SERVERS))}, or leave "
+            "the host out for SQLite."
+        )
+    driver, usual = SERVERS[kind]
+    return URL.create(driver, host=host, port=port or usual)
+
+
+def embedded_url(file: Path) -> URL:
+    """Return the URL of a database that needs no server."""
+    return URL.create("sqlite", database=str(file))
 
 
 def backend_for(url: URL) -> Backend:
@@ -39,4 +67,4 @@ def backend_for(url: URL) -> Backend:
     return make()
 
 
-__all__ = ["Backend", "backend_for"]
+__all__ = ["USUAL_SERVER", "Backend", "backend_for", "embedded_url", "server_url"]

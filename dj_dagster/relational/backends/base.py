@@ -1,14 +1,12 @@
-"""The protocol of SQL backends, and the statements by which they insert rows."""
+"""The protocol of SQL backends."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from itertools import compress, groupby
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
@@ -21,27 +19,20 @@ from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType
 from dj_dagster.relational.backends.common import ALL_RIGHTS, Rights
+from dj_dagster.relational.backends.statements import (
+    DumpedTable,
+    InsertMode,
+    InsertStatement,
+    TableChanges,
+    statements_of,
+)
 from dj_dagster.relational.stored import RawTable
+from dj_dagster.relational.user_sql.emission import Piece
 
 Convert = Callable[[Any], Any]
+Purpose = Literal["value", "order", "condition"]
+Hinted = TypeVar("Hinted", sa.Select[Any], sa.Update)
 Read = Callable[[Callable[[SAConnection], Any]], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class DumpedTable:
-    """A table in a dump.
-
-    Attributes
-    ----------
-    sha256
-        Of its rows as they are written, to compare with those of the restored table.
-    """
-
-    schema: str
-    table: str
-    file: str
-    rows: int
-    sha256: str
 
 
 class Backend(ABC):
@@ -71,8 +62,20 @@ class Backend(ABC):
     integer_division: str = "DIV"
     """The operator that divides integers, towards zero."""
 
-    translates_sql: bool = False
-    """Whether what users write in MySQL's SQL has to be said in other words."""
+    has_server: bool = True
+    """Whether it is reached over a network: it has accounts, and numbers for its sessions."""
+
+    session_id: str | None = None
+    """The SQL of the number that the server has given to the session, None where it gives none."""
+
+    dumps_everything: bool = False
+    """Whether `dump` and `load` take all schemas together, whichever are asked for."""
+
+    holds_old_era: bool = False
+    """Whether schemas may be those of DataJoint 0.14, whose SQL the modules of that era write."""
+
+    uuid_is_text: bool = False
+    """Whether SQL of users finds a UUID as its 36 characters; else as 16 bytes."""
 
     looks_up_quickly: bool = False
     """Whether it looks a key of each row up sooner than it takes digests of the rows.
@@ -131,6 +134,17 @@ class Backend(ABC):
 
     def index_part(self, part: str) -> str:
         """Return the SQL of what an index line names besides attributes: ``a(10)``, ``(expr)``."""
+        return part
+
+    def index_expression(self, part: str, dialect: sa.Dialect) -> str:
+        """Return a part of an index that is SQL and not an attribute.
+
+        Raises
+        ------
+        DefinitionError
+            If the server has no such indexes.
+        """
+        del dialect
         return part
 
     def definition_text(self, text: str) -> str:
@@ -212,6 +226,42 @@ class Backend(ABC):
         """Return the condition to come after a row, spelled so that an index is used for it."""
         return sa.tuple_(*columns) > sa.tuple_(*last) if len(columns) > 1 else columns[0] > last[0]
 
+    def translated(
+        self, text: str, types: Mapping[str, AttributeType | None], purpose: Purpose
+    ) -> Sequence[Piece] | None:
+        """Return SQL of a user, who writes MySQL's, in the database's own words.
+
+        Parameters
+        ----------
+        types
+            Of the attributes that the text names.
+        purpose
+            What is made of it.
+
+        Returns
+        -------
+        sequence
+            Parts of the text, attributes by their name among them; None for a text that the
+            database understands as it is.
+        """
+        del text, types, purpose
+        return None
+
+    def sorts(self, kind: AttributeType) -> bool:
+        """Whether a column of a type is ordered as MySQL orders it; else `translated` does."""
+        del kind
+        return True
+
+    def along_key(self, statement: Hinted, target: sa.TableClause) -> Hinted:
+        """Return a statement on a table of jobs, made to lock no row but those of its keys."""
+        del target
+        return statement
+
+    def knows_md5(self, session: SAConnection) -> bool:
+        """Whether SQL of users can have MD5()."""
+        del session
+        return True
+
     @abstractmethod
     def own_placeholders(self, sql: str, *, filled: bool) -> str:
         """Return SQL as the driver takes it.
@@ -267,6 +317,19 @@ class Backend(ABC):
     @abstractmethod
     def table_options(self, comment: str) -> dict[str, Any]:
         """Return the keyword arguments of `sqlalchemy.Table` for a new table."""
+
+    def alter_table(self, session: SAConnection, changes: TableChanges) -> None:
+        """Change a table in place, wherever `alters_tables`."""
+        del session, changes
+        raise NotImplementedError
+
+    def remaking(self, session: SAConnection) -> AbstractContextManager[Remaking]:
+        """Commit what happens inside together, or nothing of it, unless `alters_tables`.
+
+        A table to which others refer can be dropped there, and another take its place.
+        """
+        del session
+        raise NotImplementedError
 
     def create_table(
         self, connection: SAConnection, name: TableName, statements: Sequence[ExecutableDDLElement]
@@ -430,6 +493,10 @@ class Backend(ABC):
     ) -> None:
         """Bring back what `dump` has written, where `occupied` finds nothing."""
 
+    def loads(self, dumped_by: str) -> bool:
+        """Whether `load` can read what the backend of a name has dumped."""
+        return dumped_by == self.name
+
     @abstractmethod
     def occupied(self, session: SAConnection, schemas: Sequence[str]) -> list[str]:
         """Return the tables that are in the way of `load`."""
@@ -455,9 +522,37 @@ class Backend(ABC):
         """
         del connection
 
+    def end_process(self, session: SAConnection, number: int) -> None:
+        """End one of the `processes` of a server."""
+        del session, number
+        raise NotImplementedError
+
+    def set_password(self, session: SAConnection, password: str) -> None:
+        """Give the user who is connected to a server another password."""
+        del session, password
+        raise NotImplementedError
+
     @abstractmethod
     def translate(self, error: DBAPIError) -> DataJointError | None:
         """Return our error for a driver's, or None when nothing particular is known of it."""
+
+
+class Remaking(ABC):
+    """What making a table anew takes beside CREATE TABLE and INSERT."""
+
+    @abstractmethod
+    def translation(
+        self, name: str, pairs: Sequence[tuple[Any, Any]]
+    ) -> AbstractContextManager[sa.TableClause]:
+        """Give a table of this session alone, with columns `old` and `new`, of pairs of values."""
+
+    @abstractmethod
+    def rename(self, made: TableName, name: TableName) -> None:
+        """Give a new table its name."""
+
+    @abstractmethod
+    def unmatched(self, name: TableName) -> Sequence[str]:
+        """Return the parent of each row of a table whose parent's row is not there."""
 
 
 class WriteMarks(ABC):
@@ -475,65 +570,3 @@ class WriteMarks(ABC):
         read
             Returns what a function returns that is given a session of the connection.
         """
-
-
-class _Default(Enum):
-    DEFAULT = "DEFAULT"
-
-
-DEFAULT = _Default.DEFAULT
-"""Stands, among the values of a row to insert, for the column's default."""
-
-
-@dataclass(frozen=True, slots=True)
-class InsertStatement:
-    """One statement of an insert.
-
-    Attributes
-    ----------
-    sql
-        With its values where `parameters` is None.
-    parameters
-        One tuple a row.
-    count
-        Number of rows.
-    """
-
-    sql: str | bytes
-    parameters: Sequence[tuple[Any, ...]] | None
-    count: int
-
-    @property
-    def is_atomic(self) -> bool:
-        """Whether all rows are written or none, also outside a transaction."""
-        return self.parameters is None or self.count == 1
-
-
-InsertMode = Literal["insert", "skip", "replace"]
-
-
-def statements_of(
-    sql: Callable[[tuple[str, ...]], str],
-    columns: tuple[str, ...],
-    values: Sequence[Sequence[Any]],
-    count: int,
-) -> Iterator[InsertStatement]:
-    """Return the statements that insert rows, with parameters, in their order.
-
-    Parameters
-    ----------
-    sql
-        Returns the INSERT of one row of some of the columns.
-    values
-        One sequence a column, in which `DEFAULT` may occur.
-    count
-        Number of rows.
-    """
-    rows = list(zip(*values, strict=True)) if values else [()] * count
-    if not any(DEFAULT in column for column in values):
-        yield InsertStatement(sql(columns), rows, count)
-        return
-    # One statement for each run of rows that leave the same columns out.
-    for given, run in groupby(rows, lambda row: [value is not DEFAULT for value in row]):
-        part = [tuple(compress(row, given)) for row in run]
-        yield InsertStatement(sql(tuple(compress(columns, given))), part, len(part))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection as SAConnection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
@@ -286,30 +284,3 @@ def sortable(value: Any) -> Any:
 
 def _fraction(microsecond: int, digits: int) -> str:
     return f".{microsecond:06d}"[: digits + 1] if digits else ""
-
-
-@contextmanager
-def without_foreign_keys(session: SAConnection, begin: str) -> Generator[None]:
-    """Commit what happens inside together, or nothing of it, foreign keys switched off.
-
-    Parameters
-    ----------
-    session
-        Not in a transaction: inside one the switch has no effect.
-    begin
-        The statement that opens a transaction.
-    """
-    session.exec_driver_sql("PRAGMA foreign_keys = OFF")
-    # Otherwise a table is not renamed while a view selects from the one whose place it takes.
-    session.exec_driver_sql("PRAGMA legacy_alter_table = ON")
-    try:
-        session.exec_driver_sql(begin)
-        try:
-            yield
-            session.exec_driver_sql("COMMIT")
-        except BaseException:
-            session.exec_driver_sql("ROLLBACK")
-            raise
-    finally:
-        session.exec_driver_sql("PRAGMA legacy_alter_table = OFF")
-        session.exec_driver_sql("PRAGMA foreign_keys = ON")

@@ -26,22 +26,23 @@ from sqlalchemy.sql.visitors import InternalTraversal
 import dj_dagster.relational.backends.mysql_catalog as catalog
 import dj_dagster.relational.backends.mysql_dump as mysql_dump
 import dj_dagster.relational.backends.mysql_insert as mysql_insert
-from dj_dagster.errors import ConfigurationError, DataJointError
+from dj_dagster.errors import ConfigurationError, DataJointError, DefinitionError
 from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.json_path import parse_json_path
 from dj_dagster.relational.backends import common, mysql_server
-from dj_dagster.relational.backends.base import (
-    Backend,
-    Convert,
+from dj_dagster.relational.backends.base import Backend, Convert, Hinted
+from dj_dagster.relational.backends.common import Element, LongPieces, Pieces, Rights, cast_type
+from dj_dagster.relational.backends.mysql_marks import ServerMarks
+from dj_dagster.relational.backends.statements import (
+    ColumnChange,
     DumpedTable,
     InsertMode,
     InsertStatement,
+    TableChanges,
 )
-from dj_dagster.relational.backends.common import Element, LongPieces, Pieces, Rights, cast_type
-from dj_dagster.relational.backends.mysql_marks import ServerMarks
 from dj_dagster.relational.database.database_url import (
     demands_tls,
     leaves_tls_open,
@@ -88,6 +89,8 @@ class MySQLBackend(Backend):
     )
     indexes_in_table = True
     keeps_lineage = True
+    holds_old_era = True
+    session_id = "CONNECTION_ID()"
 
     def create_engine(self, url: sa.URL) -> sa.Engine:
         """Return an engine in strict SQL mode, as DataJoint sets it."""
@@ -240,6 +243,18 @@ class MySQLBackend(Backend):
         ]
         return sa.or_(*ways)
 
+    def along_key(self, statement: Hinted, target: sa.TableClause) -> Hinted:
+        """Read by the primary key: by the index of statuses it would lock the jobs of others."""
+        hint = "FORCE INDEX (PRIMARY)"
+        if isinstance(statement, sa.Select):
+            return statement.with_hint(target, hint)
+        return statement.with_hint(hint, target)
+
+    def knows_md5(self, session: SAConnection) -> bool:
+        """MySQL has given it up."""
+        known = session.dialect.server_version_info or ()
+        return getattr(session.dialect, "is_mariadb", False) or known < (9, 6)
+
     def identity(self, connection: SAConnection, schema: str, *, create: bool) -> str | None:
         """Ask MySQL for the server's, and MariaDB, which has none, for that of a hidden table."""
         return mysql_server.identity(connection, schema, create=create)
@@ -271,6 +286,22 @@ class MySQLBackend(Backend):
         """Tables are InnoDB and keep their comment."""
         return {"mysql_engine": "InnoDB", "comment": comment or None}
 
+    def alter_table(self, session: SAConnection, changes: TableChanges) -> None:
+        """Run one ALTER TABLE."""
+        quote = session.dialect.identifier_preparer.quote_identifier
+        clauses = [
+            *(f"DROP FOREIGN KEY {quote(name)}" for name in changes.dropped_keys),
+            *(f"DROP INDEX {quote(name)}" for name in changes.dropped_indexes),
+            *(f"DROP COLUMN {quote(name)}" for name in changes.dropped_columns),
+            *(_column_clause(column, quote) for column in changes.columns),
+            *(f"ADD {index}" for index in changes.added_indexes),
+            *(f"ADD {key}" for key in changes.added_keys),
+        ]
+        if changes.comment is not None:
+            clauses.append(f"COMMENT = {changes.comment}")
+        table = self.full_name(changes.name).replace("%", "%%")
+        session.exec_driver_sql(f"ALTER TABLE {table} {', '.join(clauses)}")
+
     def create_table(
         self, connection: SAConnection, name: TableName, statements: Sequence[ExecutableDDLElement]
     ) -> bool:
@@ -281,6 +312,15 @@ class MySQLBackend(Backend):
             result = connection.execute(statement)
             warnings += getattr(result.context.cursor, "warning_count", 0)
         return not warnings
+
+    def index_expression(self, part: str, dialect: sa.Dialect) -> str:
+        """Refuse it on MariaDB, which indexes columns alone."""
+        if getattr(dialect, "is_mariadb", False):
+            raise DefinitionError(
+                f"MariaDB has no indexes of expressions, such as {part}. Index the attributes, or "
+                "keep the value in an attribute of its own and index that."
+            )
+        return part
 
     def definition_text(self, text: str) -> str:
         """Escape what servers, whose definitions have three bytes a character, would lose."""
@@ -403,11 +443,29 @@ class MySQLBackend(Backend):
         """Return a table that can be read whatever the statements of others are."""
         return mysql_server.processes(connection)
 
+    def end_process(self, session: SAConnection, number: int) -> None:
+        """Kill it."""
+        session.exec_driver_sql(f"KILL {number}")
+
+    def set_password(self, session: SAConnection, password: str) -> None:
+        """Set it; what MariaDB takes for a password without PASSWORD() is its hash."""
+        value = "PASSWORD(%s)" if getattr(session.dialect, "is_mariadb", False) else "%s"
+        session.exec_driver_sql(f"SET PASSWORD = {value}", (password,))
+
     def stop_query(self, engine: sa.Engine, session: SAConnection) -> None:
         """Kill the query: the server would send all its rows before the connection is free."""
         number = session.connection.dbapi_connection.thread_id()  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
         with suppress(SQLAlchemyError), engine.connect() as killer:
             killer.exec_driver_sql(f"KILL QUERY {number}")
+
+
+def _column_clause(column: ColumnChange, quote: Callable[[str], str]) -> str:
+    place = f"AFTER {quote(column.after)}" if column.after is not None else "FIRST"
+    if column.old is None:
+        return f"ADD COLUMN {column.sql} {place}"
+    if column.old != column.name:
+        return f"CHANGE COLUMN {quote(column.old)} {column.sql} {place}"
+    return f"MODIFY COLUMN {column.sql} {place}"
 
 
 def _plain_number(value: Any) -> Any:

@@ -6,7 +6,8 @@ import json
 import platform
 import re
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from decimal import Decimal
 from functools import lru_cache
 from getpass import getuser
@@ -41,10 +42,15 @@ from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.json_path import parse_json_path
 from dj_dagster.relational.backends import common, sqlite_catalog, sqlite_file, sqlite_functions
-from dj_dagster.relational.backends.base import Backend, Convert, DumpedTable, InsertMode
-from dj_dagster.relational.backends.common import Pieces, cast_type, without_foreign_keys
+from dj_dagster.relational.backends.base import Backend, Convert, Purpose
+from dj_dagster.relational.backends.common import Pieces, cast_type
+from dj_dagster.relational.backends.sqlite_remaking import FileRemaking, remaking
+from dj_dagster.relational.backends.statements import DumpedTable, InsertMode
 from dj_dagster.relational.stored import RawTable
-from dj_dagster.relational.user_sql.sqlite_values import EXACT_DIGITS
+from dj_dagster.relational.user_sql import translation
+from dj_dagster.relational.user_sql.emission import Piece, in_order
+from dj_dagster.relational.user_sql.sqlite_values import EXACT_DIGITS, is_long
+from dj_dagster.relational.user_sql.translation import types_text
 from dj_dagster.relational.values import shortest_single, with_scale
 
 FEW = 20
@@ -74,7 +80,9 @@ class SQLiteBackend(Backend):
     keeps_comments = False
     rolls_back_ddl = True
     checks_values = False
-    translates_sql = True
+    has_server = False
+    dumps_everything = True
+    uuid_is_text = True
     tells_text_apart = True
     looks_up_quickly = True
     has_infinity = True
@@ -171,6 +179,21 @@ class SQLiteBackend(Backend):
         side = columns[0] if len(columns) == 1 else sa.tuple_(*columns)
         return side.in_(sa.select(*values).correlate(None))
 
+    def translated(
+        self, text: str, types: Mapping[str, AttributeType | None], purpose: Purpose
+    ) -> Sequence[Piece]:
+        """Compute by functions of ours what SQLite computes otherwise; see `user_sql`."""
+        known = types_text(types)
+        found = translation.translate(text, known)
+        if purpose == "condition" and not found.kind.is_condition:
+            end = "\n" if "--" in text or "#" in text else ""  # of a comment
+            found = translation.translate(f"({text}{end}) IS TRUE", known)
+        return in_order(found.pieces, found.order if purpose == "order" else "")
+
+    def sorts(self, kind: AttributeType) -> bool:
+        """Enums, times and long decimals are texts."""
+        return kind.family not in (Family.ENUM, Family.TIME) and not is_long(kind)
+
     def own_placeholders(self, sql: str, *, filled: bool) -> str:
         """Write question marks, and per cent signs once."""
         return sql.replace("%s", "?").replace("%%", "%") if filled else sql
@@ -201,7 +224,7 @@ class SQLiteBackend(Backend):
 
     def drop_schema(self, connection: SAConnection, schema: str) -> None:
         """Drop the schema's tables one by one, children included in any order, or none of them."""
-        with without_foreign_keys(connection, self.begin):
+        with self.remaking(connection):
             for name, _ in catalog.view_statements(connection, schema):
                 connection.exec_driver_sql(f'DROP VIEW IF EXISTS "{name}"')
             for name in catalog.table_names(connection, schema):
@@ -218,6 +241,10 @@ class SQLiteBackend(Backend):
         """Comments go into the catalog instead."""
         del comment
         return {}
+
+    def remaking(self, session: SAConnection) -> AbstractContextManager[FileRemaking]:
+        """Switch foreign keys off meanwhile, which has no effect inside a transaction."""
+        return remaking(session, self.begin)
 
     def create_table(
         self, connection: SAConnection, name: TableName, statements: Sequence[ExecutableDDLElement]

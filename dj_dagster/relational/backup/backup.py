@@ -34,7 +34,7 @@ from dj_dagster.objects.external_pointer import external_path
 from dj_dagster.objects.layout import object_root
 from dj_dagster.objects.stores.file_store import sync_folder
 from dj_dagster.objects.stores.store import Stat, Store, checked_path, in_flight
-from dj_dagster.relational.backends.base import DumpedTable
+from dj_dagster.relational.backends.statements import DumpedTable
 from dj_dagster.relational.backup import contents
 from dj_dagster.relational.backup.contents import Backup, backups, check_folder, open_backup
 from dj_dagster.relational.database.catalog import EXTERNAL_PREFIX
@@ -214,8 +214,7 @@ def _chosen(connection: Connection, schemas: str | Iterable[str]) -> list[str]:
         raise ConfigurationError(
             f"No schema to back up: name one of {', '.join(known) or 'none'}, or '{ALL_SCHEMAS}'."
         )
-    if connection.backend.rolls_back_ddl:
-        # All schemas are in one file.
+    if connection.backend.dumps_everything:
         return known
     with connection.cursor() as session:
         edges = sorted(connection.backend.schema_edges(session))

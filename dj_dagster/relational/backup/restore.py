@@ -124,7 +124,7 @@ def _refuse(backup: Backup, damages: Iterable[str]) -> None:
 
 def _check_target(connection: Connection, backup: Backup, *, keep_objects: bool) -> None:
     """Refuse a target that has something, or cannot take what the backup has."""
-    if connection.backend.name != backup.backend:
+    if not connection.backend.loads(backup.backend):
         raise ConfigurationError(
             f"{backup.place} is of {backup.url}: restore it into a database of that kind, not into "
             f"{connection.url}."

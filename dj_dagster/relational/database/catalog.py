@@ -102,9 +102,9 @@ class Catalog:
     def is_old(self, schema: str) -> bool:
         """Whether a schema is of the era of DataJoint 0.14; see `is_of_old_era`.
 
-        Only servers have such: DataJoint of that era knows no other databases.
+        DataJoint of that era knows few databases.
         """
-        if not self._backend.keeps_lineage:
+        if not self._backend.holds_old_era:
             return False
         with self._lock:
             if schema in self._eras:

@@ -1,12 +1,9 @@
-"""Alteration of a table, in one statement or by moving its rows to a new one.
-
-Rows are moved by the steps that SQLite's documentation of ALTER TABLE recommends, in one
-transaction.
-"""
+"""Alteration of a table, in place or by moving its rows to a new one in one transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +16,8 @@ from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.nodes import all_rows
-from dj_dagster.relational.backends.common import without_foreign_keys
+from dj_dagster.relational.backends.base import Remaking
+from dj_dagster.relational.backends.statements import ColumnChange, TableChanges
 from dj_dagster.relational.confirmation import Confirm
 from dj_dagster.relational.database.catalog import resolve
 from dj_dagster.relational.database.connection import Connection
@@ -200,18 +198,17 @@ def alter(connection: Connection, present: Present, changes: Alteration) -> None
         names = connection.backend.foreign_key_names(session, changes.plan.name)
         plan = in_server_words(changes.plan, connection.backend)
         sql = TableSQL(plan, connection.backend, session.dialect)
-        clauses = [
-            *(f"DROP FOREIGN KEY {sql.quote(names[key.parent, tuple(key.attributes)])}"
-              for key in changes.dropped_keys),
-            *(f"DROP INDEX {sql.quote(name)}" for name in changes.dropped_indexes),
-            *(f"DROP COLUMN {sql.quote(name)}" for name in changes.dropped),
-            *_columns(sql, present, changes),
-            *(f"ADD {sql.index(index)}" for index in [*changes.added_indexes, *_needed(changes)]),
-            *(f"ADD {sql.foreign_key(key)}" for key in changes.added_keys),
-        ]  # fmt: skip
-        if changes.comment_changes:
-            clauses.append(f"COMMENT = {sql.text(plan.comment)}")
-        session.exec_driver_sql(f"ALTER TABLE {sql.name} {', '.join(clauses)}")
+        spelled = TableChanges(
+            changes.plan.name,
+            [names[key.parent, tuple(key.attributes)] for key in changes.dropped_keys],
+            list(changes.dropped_indexes),
+            list(changes.dropped),
+            list(_columns(sql, present, changes)),
+            [sql.index(index) for index in [*changes.added_indexes, *_needed(changes)]],
+            [sql.foreign_key(key) for key in changes.added_keys],
+            sql.text(plan.comment) if changes.comment_changes else None,
+        )
+        connection.backend.alter_table(session, spelled)
 
 
 def _needed(changes: Alteration) -> Iterator[IndexDeclaration]:
@@ -223,8 +220,8 @@ def _needed(changes: Alteration) -> Iterator[IndexDeclaration]:
             yield IndexDeclaration(columns)
 
 
-def _columns(sql: TableSQL, present: Present, changes: Alteration) -> Iterator[str]:
-    """Yield the clauses that add, change and move columns, in their new order."""
+def _columns(sql: TableSQL, present: Present, changes: Alteration) -> Iterator[ColumnChange]:
+    """Yield the columns that are added, change or move, in their new order."""
     new_names = {old: new for new, old in changes.renamed.items()}
     here = [
         new_names.get(column.name, column.name)
@@ -232,17 +229,16 @@ def _columns(sql: TableSQL, present: Present, changes: Alteration) -> Iterator[s
         if column.name not in changes.dropped
     ]
     for position, name in enumerate(changes.columns):
-        place = f"AFTER {sql.quote(changes.columns[position - 1])}" if position else "FIRST"
+        after = changes.columns[position - 1] if position else None
         stays = here[position : position + 1] == [name]
         if not stays:
             here = [other for other in here if other != name]
             here.insert(position, name)
         if name in changes.added:
-            yield f"ADD COLUMN {sql.column(name)} {place}"
-        elif name in changes.renamed:
-            yield f"CHANGE COLUMN {sql.quote(changes.renamed[name])} {sql.column(name)} {place}"
-        elif name in changes.modified or not stays:
-            yield f"MODIFY COLUMN {sql.column(name)} {place}"
+            yield ColumnChange(name, None, sql.column(name), after)
+        elif name in changes.renamed or name in changes.modified or not stays:
+            old = changes.renamed.get(name, name)
+            yield ColumnChange(name, old, sql.column(name), after)
 
 
 def rebuild(connection: Connection, present: Present, changes: Alteration) -> None:
@@ -258,17 +254,17 @@ def rebuild(connection: Connection, present: Present, changes: Alteration) -> No
         If a row refers to none by a new foreign key.
     """
     plan = _whole(changes, present)
-    # Otherwise the old table could not be dropped.
-    with connection.cursor() as session, without_foreign_keys(session, connection.backend.begin):
+    with connection.cursor() as session, connection.backend.remaking(session) as remaking:
         # Only from here on nobody else writes.
         if connection.catalog.read(session, plan.name) != present.raw:
             raise altered_meanwhile(plan.name)
-        _rebuild(connection, session, plan, present, changes)
+        _rebuild(connection, session, remaking, plan, present, changes)
 
 
 def _rebuild(
     connection: Connection,
     session: SAConnection,
+    remaking: Remaking,
     plan: PlannedTable,
     present: Present,
     changes: Alteration,
@@ -282,22 +278,25 @@ def _rebuild(
     source = backend.sql_table(plan.name, *[sa.column(old_names[name]) for name in kept])
     target = backend.sql_table(made, *map(sa.column, kept))
     before, after = present.stored.heading.all_attributes, changes.attributes
-    values = [
-        _moved(connection, session, source, before[old_names[name]], after[name])
-        if name in changes.modified
-        else source.c[old_names[name]]
-        for name in kept
-    ]
-    session.execute(sa.insert(target).from_select(kept, sa.select(*values)))
-    for name in changes.modified:
-        session.exec_driver_sql(f'DROP TABLE IF EXISTS temp."converted~{name}"')
+    with ExitStack() as meanwhile:
+        values: list[sa.ColumnElement[Any]] = []
+        for name in kept:
+            column, pairs = source.c[old_names[name]], None
+            if name in changes.modified:
+                old, new = before[old_names[name]], after[name]
+                pairs = _conversion(connection, session, source, old, new)
+            if pairs is not None:
+                table = meanwhile.enter_context(remaking.translation(name, pairs))
+                column = sa.select(table.c.new).where(table.c.old == column).scalar_subquery()
+            values.append(column)
+        session.execute(sa.insert(target).from_select(kept, sa.select(*values)))
     backend.drop_tables(session, [plan.name])
-    session.exec_driver_sql(f'ALTER TABLE "{made}" RENAME TO "{plan.name}"')
+    remaking.rename(made, plan.name)
     for statement in indexes:
         session.execute(statement)
     comments = {column.name: column.full_comment for column in plan.columns}
     backend.after_create(session, plan.name, plan.comment, comments)
-    _check_references(session, plan.name)
+    _check_references(remaking, plan.name)
 
 
 def _whole(changes: Alteration, present: Present) -> PlannedTable:
@@ -317,44 +316,35 @@ def _as_it_is(attribute: Attribute, comment: str) -> PlannedColumn:
     return PlannedColumn(attribute.name, kind, attribute.nullable, attribute.default, comment, None)
 
 
-def _moved(
+def _conversion(
     connection: Connection,
     session: SAConnection,
     source: sa.TableClause,
     old: Attribute,
     new: Attribute,
-) -> sa.ColumnElement[Any]:
-    """Return what the new column is filled with: the old one, or what its values are turned into.
+) -> list[tuple[Any, Any]] | None:
+    """Return what each value of a column is turned into; None where values stay as they are.
 
     The values are converted before they are written, since a column changes what it is given: 1
     becomes '1' in a column for text.
     """
     column = source.c[old.name]
     if old.type is None or new.type is None or not changes_values(old.type, new.type):
-        return column
+        return None
     if Family.CODEC in (old.type.family, new.type.family):
-        return column
+        return None
     decode, encode = connection.backend.decoder(old.type), connection.backend.encoder(new.type)
     found = session.execute(sa.select(column).distinct().where(column.is_not(None)))
     decoded = [(stored, decode(stored) if decode else stored) for (stored,) in found.fetchall()]
     wanted = converted((value for _, value in decoded), old, new)
-    name = f"converted~{new.name}"
-    session.exec_driver_sql(f'CREATE TEMP TABLE "{name}" (old PRIMARY KEY, new) WITHOUT ROWID')
-    pairs = sa.table(name, sa.column("old"), sa.column("new"))
-    rows = [
-        {"old": stored, "new": encode(wanted[value]) if encode else wanted[value]}
-        for stored, value in decoded
+    return [
+        (stored, encode(wanted[value]) if encode else wanted[value]) for stored, value in decoded
     ]
-    if rows:
-        session.execute(sa.insert(pairs), rows)
-    return sa.select(pairs.c.new).where(pairs.c.old == column).scalar_subquery()
 
 
-def _check_references(session: SAConnection, name: TableName) -> None:
-    lost = session.exec_driver_sql(f'PRAGMA foreign_key_check("{name}")').fetchall()
-    if lost:
-        parent = lost[0][2]
+def _check_references(remaking: Remaking, name: TableName) -> None:
+    if lost := remaking.unmatched(name):
         raise IntegrityError(
-            f"{len(lost)} rows of {name} refer to rows of {parent} that do not exist. "
+            f"{len(lost)} rows of {name} refer to rows of {lost[0]} that do not exist. "
             "Insert those first, or correct the rows."
         )

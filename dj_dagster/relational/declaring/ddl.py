@@ -63,13 +63,7 @@ def in_server_words(plan: PlannedTable, backend: Backend) -> PlannedTable:
 
 
 class TableSQL:
-    """The pieces of SQL of which statements that alter a planned table are made.
-
-    Attributes
-    ----------
-    name
-        The table's, quoted.
-    """
+    """The pieces of SQL of which statements that alter a planned table are made."""
 
     def __init__(self, plan: PlannedTable, backend: Backend, dialect: sa.Dialect) -> None:
         self._backend = backend
@@ -77,11 +71,6 @@ class TableSQL:
         # A compiler without a statement compiles pieces.
         self._compiler: Any = dialect.ddl_compiler(dialect, None)  # pyright: ignore[reportArgumentType]
         self._names = {column.name for column in plan.columns}
-        self.name: str = self._compiler.preparer.format_table(self._table)
-
-    def quote(self, name: str) -> str:
-        """Return a name in quotes."""
-        return self._compiler.preparer.quote_identifier(name)
 
     def column(self, name: str) -> str:
         """Return a column as CREATE TABLE has it."""
@@ -131,6 +120,7 @@ class _TableIndex(sa.schema.Constraint):
 
     def __init__(self, index: IndexDeclaration, columns: set[str], backend: Backend) -> None:
         super().__init__()
+        self.backend = backend
         self.unique = index.unique
         self.parts = tuple(map(backend.index_part, index.parts))
         self.columns_of_table = columns
@@ -144,23 +134,20 @@ def _escaped(sql: str, dialect: sa.Dialect) -> str:
 @compiles(_TableIndex)
 def _table_index_sql(element: _TableIndex, compiler: DDLCompiler, **kw: Any) -> str:
     del kw
-    parts = [_part_sql(part, element.columns_of_table, compiler) for part in element.parts]
+    parts = [_part_sql(part, element, compiler) for part in element.parts]
     unique = "UNIQUE " if element.unique else ""
     return f"{unique}INDEX ({', '.join(parts)})"
 
 
-def _part_sql(part: str, columns: set[str], compiler: DDLCompiler) -> str:
+def _part_sql(part: str, index: _TableIndex, compiler: DDLCompiler) -> str:
+    columns = index.columns_of_table
     prefix = _PREFIX.fullmatch(part)
     if part in columns:
         return compiler.preparer.quote(part)
     if prefix and prefix[1] in columns:
         return f"{compiler.preparer.quote(prefix[1])}({prefix[2]})"
-    if getattr(compiler.dialect, "is_mariadb", False):
-        raise DefinitionError(
-            f"MariaDB has no indexes of expressions, such as {part}. Index the attributes, or keep "
-            "the value in an attribute of its own and index that."
-        )
-    return _escaped(part, compiler.dialect)
+    expression = index.backend.index_expression(part, compiler.dialect)
+    return _escaped(expression, compiler.dialect)
 
 
 class _SQLType(sa.types.UserDefinedType[Any]):

@@ -12,23 +12,19 @@ import sqlalchemy as sa
 from dj_dagster.model.names import TableName
 from dj_dagster.relational.database.connection import Connection
 
-_COLUMNS = ("table_name", "attribute_name", "lineage")
-_CREATE = """
-CREATE TABLE IF NOT EXISTS {} (
-    table_name varchar(64) NOT NULL COMMENT 'table name within the schema',
-    attribute_name varchar(64) NOT NULL COMMENT 'attribute name',
-    lineage varchar(255) NOT NULL COMMENT 'origin: schema.table.attribute',
-    PRIMARY KEY (table_name, attribute_name)) ENGINE=InnoDB
-"""
+_COLUMNS = {
+    "table_name": (64, "table name within the schema"),
+    "attribute_name": (64, "attribute name"),
+    "lineage": (255, "origin: schema.table.attribute"),
+}
+_KEY = ("table_name", "attribute_name")
 
 
 def ensure(connection: Connection, schema: str) -> None:
     """Create the record of a schema, unless it is there."""
     record = TableName(schema, "~lineage")
     if connection.catalog.raw(record) is None:
-        with connection.cursor() as session:
-            session.exec_driver_sql(_CREATE.format(_quoted(connection, record)))
-        connection.catalog.forget(schema)
+        _create(connection, record)
 
 
 def write(connection: Connection, table: TableName, origins: Mapping[str, str]) -> None:
@@ -37,17 +33,14 @@ def write(connection: Connection, table: TableName, origins: Mapping[str, str]) 
     What was noted of the table before is removed.
     """
     record = TableName(table.schema, "~lineage")
-    quoted = _quoted(connection, record)
-    known = connection.catalog.raw(record) is not None
+    if connection.catalog.raw(record) is None:
+        _create(connection, record)
+    else:
+        forget(connection, table.schema, [table.table])
     rows = [(table.table, attribute, origin) for attribute, origin in origins.items()]
-    sql = connection.backend.insert_sql(record, _COLUMNS, _COLUMNS[:2], "replace")
-    with connection.cursor() as session:
-        if known:
-            session.exec_driver_sql(f"DELETE FROM {quoted} WHERE table_name = %s", (table.table,))
-        else:
-            session.exec_driver_sql(_CREATE.format(quoted))
-            connection.catalog.forget(table.schema)
-        if rows:
+    if rows:
+        sql = connection.backend.insert_sql(record, tuple(_COLUMNS), _KEY, "replace")
+        with connection.cursor() as session:
             session.exec_driver_sql(sql, rows)
 
 
@@ -55,15 +48,29 @@ def forget(connection: Connection, schema: str, tables: Iterable[str]) -> None:
     """Remove what is noted of tables; in a schema that keeps no such notes nothing happens."""
     record = TableName(schema, "~lineage")
     if connection.catalog.raw(record) is not None:
-        sql = f"DELETE FROM {_quoted(connection, record)} WHERE table_name = %s"
+        noted = connection.backend.sql_table(record, sa.column("table_name"))
         with connection.cursor() as session:
             for table in tables:
-                session.exec_driver_sql(sql, (table,))
+                session.execute(sa.delete(noted).where(noted.c.table_name == table))
 
 
-def _quoted(connection: Connection, record: TableName) -> str:
-    quote = connection.engine.dialect.identifier_preparer.quote_identifier
-    return f"{quote(record.schema)}.{quote(record.table)}"
+def _create(connection: Connection, record: TableName) -> None:
+    name, schema = connection.backend.ddl_name(record)
+    columns = [
+        sa.Column(name, sa.String(length), nullable=False, comment=comment)
+        for name, (length, comment) in _COLUMNS.items()
+    ]
+    table = sa.Table(
+        name,
+        sa.MetaData(),
+        *columns,
+        sa.PrimaryKeyConstraint(*_KEY),
+        schema=schema,
+        **connection.backend.table_options(""),
+    )
+    with connection.cursor() as session:
+        session.execute(sa.schema.CreateTable(table, if_not_exists=True))
+    connection.catalog.forget(record.schema)
 
 
 def schema_lineage(connection: Connection, schema: str) -> dict[str, str]:

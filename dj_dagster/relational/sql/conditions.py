@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -39,17 +39,13 @@ from dj_dagster.relational.algebra.nodes import (
 )
 from dj_dagster.relational.algebra.operators import unknown
 from dj_dagster.relational.backends import Backend
+from dj_dagster.relational.backends.base import Purpose
 from dj_dagster.relational.backends.common import Element, Pieces
 from dj_dagster.relational.sql.lowered import Lowered
-from dj_dagster.relational.user_sql.emission import in_order
 from dj_dagster.relational.user_sql.parsing import Name, Parsed, parse
-from dj_dagster.relational.user_sql.sqlite_values import is_long
-from dj_dagster.relational.user_sql.translation import translate, types_text
 from dj_dagster.relational.values import comparable, cuts_blanks, declared_spelling
 
-Purpose = Literal["value", "order", "condition"]
 _TEXTS = (Family.STRING, Family.ENUM)
-_ORDERED = (Family.ENUM, Family.TIME)
 
 
 class Conditions:
@@ -95,8 +91,7 @@ class Conditions:
         if name not in heading:
             return self.text(name, over, heading, "order")
         kind = heading[name].type
-        own = kind is not None and (kind.family in _ORDERED or is_long(kind))
-        if not own or not self._backend.translates_sql:
+        if kind is None or self._backend.sorts(kind):
             return over.columns[name]
         return self.text(f"`{name}`", over, heading, "order")
 
@@ -110,8 +105,7 @@ class Conditions:
 
         known = {name: over.columns[name] for name in over.columns if name in heading}
         types = {name: heading[name].type for name in known}
-        translated = self._backend.translates_sql
-        return written(text, known, types, missing, purpose=purpose, translated=translated)
+        return written(text, known, types, missing, self._backend, purpose=purpose)
 
     def json_value(self, path: JSONPath, over: Lowered) -> Element:
         """Return a value inside JSON, as text unless the path names a type."""
@@ -280,9 +274,9 @@ def written(
     columns: Mapping[str, Element],
     types: Mapping[str, AttributeType | None],
     missing: Callable[[str], UnknownAttributeError],
+    backend: Backend,
     *,
     purpose: Purpose,
-    translated: bool,
 ) -> Element:
     """Return a text as SQL with its attributes spelled out.
 
@@ -292,19 +286,13 @@ def written(
         Gives the error for a name that is none of the columns.
     purpose
         What is made of it.
-    translated
-        Whether the database needs MySQL's SQL in words of its own.
     """
     parsed = parse(text)
     found = {} if parsed.nested else _found(parsed, columns, missing)
-    if not translated:
+    named = {name: types[name] for name in found.values()}
+    pieces = backend.translated(text, named, purpose)
+    if pieces is None:
         return Pieces(_spelled(parsed, columns, found))
-    known = types_text({name: types[name] for name in found.values()})
-    translation = translate(text, known)
-    if purpose == "condition" and not translation.kind.is_condition:
-        end = "\n" if "--" in text or "#" in text else ""  # of a comment
-        translation = translate(f"({text}{end}) IS TRUE", known)
-    pieces = in_order(translation.pieces, translation.order if purpose == "order" else "")
     return Pieces([piece if isinstance(piece, str) else columns[piece.name] for piece in pieces])
 
 
