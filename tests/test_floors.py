@@ -7,6 +7,7 @@ are loaded by their name: a name that is needed from above usually belongs furth
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -41,6 +42,27 @@ DOORS = {
 connection of DataJoint has the graph of tables, the package an interpreter."""
 
 Imports = Mapping[str, frozenset[str]]
+
+BACKENDS = "dj_dagster.relational.backends"
+
+OF_ONE_DATABASE = {
+    "dj_dagster.relational.user_sql": "below the backends: the way in which SQLite has MySQL's SQL",
+    "dj_dagster.relational.declaring.old_layout": "writes tables of DataJoint 0.14",
+    "dj_dagster.workflow.shared_jobs": "writes a table of DataJoint 0.14",
+    "dj_dagster.workflow.migration": "reads and changes tables of DataJoint 0.14",
+}
+"""What may be of one database although it is not a backend: schemas of DataJoint 0.14, in its own
+words, are there only where `Backend.holds_old_era`."""
+
+_BRAND = r"(sqlite|mysql|mariadb|postgres(?:ql)?)"
+_SPELLED = re.compile(rf"{_BRAND}(?:[+:].*)?", re.IGNORECASE)
+_SQL = re.compile(
+    r"\b(PRAGMA|information_schema|performance_schema|sqlite_master|processlist|pg_catalog|_rowid_"
+    r"|CONNECTION_ID\(|FORCE INDEX|ON DUPLICATE KEY|ENGINE\s*=|SHOW\s+(?:GLOBAL|CREATE|VARIABLES))",
+    re.IGNORECASE,
+)
+_NAMES = {"SingletonThreadPool", "is_mariadb", "get_backend_name", "drivername", "dialect_name"}
+_MODULES = re.compile(rf"(sqlite3|pymysql|psycopg2?|sqlalchemy\.dialects|{BACKENDS}\.{_BRAND}).*")
 
 
 def floor_of(module: str) -> int:
@@ -80,6 +102,46 @@ def dagster_downstairs(imports: Imports) -> set[str]:
         if floor_of(module) < DAGSTER_FROM
         and any(target.split(".")[0].startswith("dagster") for target in targets)
     }
+
+
+def brands(package: Path) -> set[str]:
+    """Return where a module above the backends depends on which database there is.
+
+    As `module:line what`: a database's name or URL as a value, SQL or names of SQLAlchemy that only
+    one of them has, a driver, a module of one backend, a comparison of backends' names. What people
+    read, docstrings and messages, may name databases.
+    """
+    found: set[str] = set()
+    for path in package.rglob("*.py"):
+        module = _module_name(package, path)
+        if not any(f"{module}.".startswith(f"{name}.") for name in (BACKENDS, *OF_ONE_DATABASE)):
+            tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+            found |= {f"{module}:{line} {what}" for line, what in _brands(tree)}
+    return found
+
+
+def _brands(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    # Docstrings, and strings below a name that document it.
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str(text)) if node not in texts:
+                if _SPELLED.fullmatch(text) or _SQL.search(text):
+                    yield node.lineno, repr(text)
+            case ast.Attribute(attr=name) | ast.Name(id=name) | ast.keyword(arg=str(name)):
+                if name in _NAMES:
+                    yield node.lineno, name
+            case ast.Compare():
+                for side in (node.left, *node.comparators):
+                    if ast.unparse(side).endswith("backend.name"):
+                        yield node.lineno, ast.unparse(node)
+            case ast.Import() | ast.ImportFrom():
+                base = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+                for alias in node.names:
+                    if _MODULES.fullmatch(base + alias.name):
+                        yield node.lineno, base + alias.name
+            case _:
+                pass
 
 
 def _edges(imports: Imports) -> Iterator[tuple[str, str]]:
@@ -131,6 +193,10 @@ def test_imports_go_in_no_circle() -> None:
 
 def test_dagster_is_known_upstairs_only() -> None:
     assert not dagster_downstairs(imports_of(PACKAGE))
+
+
+def test_what_differs_between_databases_is_known_to_backends_only() -> None:
+    assert brands(PACKAGE) == set()
 
 
 def test_importing_the_package_loads_no_dagster_and_does_nothing_else(tmp_path: Path) -> None:
@@ -204,3 +270,31 @@ def test_the_walker_sees_a_circle(house: Path) -> None:
 def test_the_walker_sees_dagster_downstairs(house: Path, line: str) -> None:
     (house / "objects" / "blob.py").write_text(line)
     assert dagster_downstairs(imports_of(house)) == {"house.objects.blob"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'if connection.backend.name == "sqlite":\n    pass',
+        "if backend.name != other:\n    pass",
+        'KINDS = {"mysql", "other"}',
+        'url = sa.URL.create("mysql+pymysql")',
+        'session.exec_driver_sql("PRAGMA data_version")',
+        'sql = f"SELECT id FROM information_schema.{table}"',
+        "memory = isinstance(engine.pool, sa.SingletonThreadPool)",
+        'hint = select.with_hint(table, "FORCE", dialect_name="other")',
+        "import sqlite3",
+        "from sqlalchemy.dialects import mysql",
+        "from dj_dagster.relational.backends.mysql_server import identity",
+        "from dj_dagster.relational.backends import sqlite_file",
+    ],
+)
+def test_the_walker_sees_that_a_database_is_named(house: Path, line: str) -> None:
+    (house / "model" / "names.py").write_text(line)
+    assert {found.split(" ")[0] for found in brands(house)} == {"house.model.names:1"}
+
+
+def test_the_walker_lets_people_read_of_databases(house: Path) -> None:
+    text = '''"""On SQLite the PRAGMA is ours."""\nraise ValueError("MySQL has no such thing.")'''
+    (house / "model" / "names.py").write_text(text)
+    assert brands(house) == set()
