@@ -164,6 +164,12 @@ class AdapterStore(BucketStore):
         """Return the adapter's file system."""
         return self._adapter.create_filesystem(dict(self._spec))
 
+    def duplicate(self, key: str, other: str) -> None:
+        """Copy a file, and not a folder, where the file system has such."""
+        if self.filesystem.isdir(key):
+            raise FileNotFoundError(key)
+        super().duplicate(key, other)
+
     def full_path(self, path: str) -> str:
         """Return what the adapter makes of a path."""
         return self._adapter.full_path(dict(self._spec), checked_path(path))

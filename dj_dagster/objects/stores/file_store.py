@@ -101,6 +101,8 @@ class FileStore(Store):
     def renew(self, path: str, data: bytes | None = None) -> None:
         """Set a file's time to now; one that is gone is written again."""
         try:
+            # A folder has a time as well.
+            self.stat(path)
             with self._translated(path):
                 os.utime(self._file(path))
         except MissingExternalFile:
@@ -111,6 +113,8 @@ class FileStore(Store):
     def move(self, source: str, target: str) -> None:
         """Rename a file; where the target is on another disk it is copied."""
         origin, goal = self._file(source), self._file(target)
+        # A folder would be renamed with all that is in it.
+        self.stat(source)
         with self._translated(source):
             os.utime(origin)
             try:

@@ -48,8 +48,35 @@ class Stat:
 class Store(ABC):
     """A place for bytes under relative paths, ``folder/name``.
 
-    Objects are written whole or not at all, and never changed: their paths are made from their
-    content or from a random token. All methods may be called from several threads and processes.
+    A new kind of store is a subclass, with settings in `store_settings` and a line in `open_store`;
+    a file system of fsspec's needs a `StorageAdapter` alone. `dj_dagster.testing.StoreConformance`
+    tries what a subclass must make true:
+
+    Atomic writes
+        `put` and `put_file` write an object whole or not at all, replacing one that is there. Who
+        reads meanwhile gets one or the other. What a writer that died has left behind is not an
+        object: it shows in `unfinished` alone, or nowhere.
+    Order
+        What is written is seen by all who ask afterwards, in listings too, and survives a power cut
+        as far as the place does.
+    Folders
+        They need not be made, and the empty ones count for nothing: a path is a name. `folders` and
+        `scan` go by whole parts of it, so that ``a`` does not contain ``ab/1``.
+    Clock
+        `Stat.modified` is by the store's own clock. `put`, `renew` and `move` make an object as
+        young as one that is written now: the garbage collector takes only what is old.
+    Locks
+        There are none, and none are asked for. Objects are never changed, as their paths are made
+        from their content or from a random token, and whatever two writers could want to change is
+        an object for each of them. All methods may be called from several threads and processes.
+    Errors
+        MissingExternalFile for an object that is not there, ConfigurationError for a place or
+        credentials that are wrong, ObjectError for all else, TransientError where another try may
+        help. None shows a secret.
+    Paths
+        They pass through `checked_path`, since rows that somebody forged may name others.
+
+    Whatever is not abstract works by what is, and is worth its own code where that is faster.
 
     Parameters
     ----------

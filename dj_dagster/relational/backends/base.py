@@ -36,7 +36,41 @@ Read = Callable[[Callable[[SAConnection], Any]], Any]
 
 
 class Backend(ABC):
-    """The differences between databases; one instance serves one connection and holds no state."""
+    """The differences between databases; one instance serves one connection and holds no state.
+
+    A new backend is a module of this folder, and a line in `BACKENDS` of the folder's
+    ``__init__.py``. Nothing above this folder asks which database there is. It asks for the
+    attributes below, each of which says what a database can do, and calls these methods.
+    `dj_dagster.testing.BackendConformance` tries what they must make true:
+
+    Sessions
+        Those of `create_engine` are in autocommit mode until `begin`, and end what it began by
+        COMMIT or ROLLBACK. They read what is committed, in their own transaction also what is not.
+        A writer that is in the way of another makes it wait, and of two that wait for each other
+        one gets an error that `translate` calls transient.
+    Tables
+        CREATE TABLE and all that belongs to it is there as a whole or not at all. `reflect` returns
+        what was declared, as does any other client's table of the same database: types by the
+        comment's marker where there is one, and by the column's own type else.
+    Values
+        What `encoder` gives to the driver comes back through `decoder` as the same value of the
+        same type, in each core type, and is found by conditions on it. `fetched` may change how a
+        column is selected so that this holds.
+    SQL of users
+        It is MySQL's, and means the same everywhere, or is refused by name; see `translated`.
+    Errors
+        `translate` names what users can act on: a duplicate, a parent that is not there, a table
+        that is not there, a lost connection. A lost connection is never told for less.
+    Locks
+        ``SELECT ... FOR UPDATE SKIP LOCKED`` leaves out the rows that another transaction has
+        locked. Where a whole database has one writer it may be left out of the SQL.
+    Clock
+        The database's own is the only one: `default_sql` spells CURRENT_TIMESTAMP, with the digits
+        of a second that the column keeps.
+
+    What is not abstract is the SQL standard's way, or what a database without the thing in question
+    needs, and is inherited where that is right.
+    """
 
     name: str
     """What users call it: ``"sqlite"``, ``"mysql"``."""
