@@ -10,12 +10,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 
+from dj_dagster.lazy import LateModule
 from dj_dagster.relational.backends.base import Backend
 from dj_dagster.relational.database.connection import Connection
+
+# It is installed, and takes 55 ms to import, where the system is not Linux.
+psutil: Any = LateModule("psutil")
 
 CLOSING_TIME = 0.2
 """Seconds that a server may take to notice that a process is gone."""
@@ -79,8 +84,7 @@ def process_mark(pid: int) -> str:
         space = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         space = "-"
-    began = _stat(pid)[19:20]
-    return " ".join([platform.node(), space, str(pid), *began])
+    return " ".join([platform.node(), space, str(pid), *_beginning(pid)])
 
 
 def is_gone(mark: str) -> bool:
@@ -162,24 +166,22 @@ def _connected(backend: Backend, session: SAConnection) -> set[int]:
 
 
 def _runs(pid: int) -> bool:
-    if platform.system() == "Windows":
-        # Asking there, by os.kill, would end the process: let the lease run out.
-        return True
+    if not _is_linux():
+        return _process(pid) is not None
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True
-    return not _is_zombie(pid)
-
-
-def _is_zombie(pid: int) -> bool:
-    return _stat(pid)[:1] == ["Z"]
+    return _stat(pid)[:1] != ["Z"]
 
 
 def _process_age(pid: int) -> float | None:
     """Return the seconds that a process has been running, None where that is not known."""
+    if not _is_linux():
+        began = _beginning(pid)
+        return time.time() - float(began[0]) if began else None
     fields = _stat(pid)
     if len(fields) < 20:
         return None
@@ -187,8 +189,36 @@ def _process_age(pid: int) -> float | None:
     return uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
+def _beginning(pid: int) -> list[str]:
+    """Return when a process began, in Linux's ticks or in seconds; nothing where it is not told."""
+    if _is_linux():
+        return _stat(pid)[19:20]
+    try:
+        process = _process(pid)
+        return [] if process is None else [f"{process.create_time():.2f}"]
+    except psutil.Error:
+        return []
+
+
+def _is_linux() -> bool:
+    # There the kernel is asked: what psutil tells of when a process began follows the clock, which
+    # may be set, and it takes a process of another user for gone where /proc hides those.
+    return platform.system() == "Linux"
+
+
+def _process(pid: int) -> Any:
+    """Return a process by psutil, None for one that has ended, waited for or not."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process
+    except psutil.AccessDenied:
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return None
+
+
 def _stat(pid: int) -> list[str]:
-    """Return Linux's account of a process from its state on, nothing on other systems."""
+    """Return Linux's account of a process from its state on, nothing for one that has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         return text.rpartition(")")[2].split()
