@@ -49,7 +49,6 @@ ENVIRONMENT = {
     "database.use_tls": "DJ_USE_TLS",
     "database.backend": "DJ_BACKEND",
     "database.name": "DJ_DATABASE_NAME",
-    "database.database_prefix": "DJ_DATABASE_PREFIX",
     "database.create_tables": "DJ_CREATE_TABLES",
     "stores": "DJ_STORES",
     "safemode": "DJ_SAFEMODE",
@@ -61,7 +60,6 @@ ENVIRONMENT = {
     "gc.keep": "DJ_GC_KEEP",
     "loglevel": "DJ_LOG_LEVEL",
     "display.diagram_direction": "DJ_DIAGRAM_DIRECTION",
-    "display.diagram_theme": "DJ_DIAGRAM_THEME",
     **{
         f"read_limits.{name}": f"DJ_READ_LIMITS_{name.upper()}"
         for name in ReadLimitSettings.model_fields

@@ -56,8 +56,8 @@ class DatabaseSettings(Section):
         Which kind of server `host` is.
     create_tables
         Whether schemas declare tables that do not exist, unless told otherwise.
-    name, database_prefix, reconnect
-        Kept for programs that read them. Connections are always opened again when they are lost.
+    name
+        Kept for programs that read it.
     """
 
     url: SecretStr | None = None
@@ -69,8 +69,6 @@ class DatabaseSettings(Section):
     create_tables: bool = True
     backend: str = USUAL_SERVER
     name: str | None = None
-    database_prefix: str = ""
-    reconnect: bool = True
 
     @field_validator("use_tls")
     @classmethod
@@ -189,11 +187,16 @@ class DisplaySettings(Section):
     width: int = Field(default=24, ge=1)
     show_tuple_count: bool = True
     diagram_direction: Literal["LR", "TB"] = "LR"
-    diagram_theme: str = "auto"
 
 
 class JobsSettings(Section):
-    """How computed tables keep their jobs; see `dj_dagster.model.job_settings`."""
+    """How computed tables keep their jobs; see `dj_dagster.model.job_settings`.
+
+    Attributes
+    ----------
+    allow_new_pk_fields_in_computed_tables
+        Kept for programs that set it: they are allowed in any case.
+    """
 
     auto_refresh: bool = True
     keep_completed: bool = False
@@ -265,6 +268,8 @@ class Settings(Section):
         Folder that fetched attachments are written to.
     fetch_format
         What the old ``fetch()`` returns: ``"array"`` or ``"frame"``.
+    query_cache
+        Kept for programs that read it: rows are always those of the database.
     enable_python_native_blobs
         Always the case here, whatever is set.
     semantic_check

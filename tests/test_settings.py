@@ -156,6 +156,9 @@ def test_unknown_names_are_kept_and_warned_about_once() -> None:
         dj.config.update([("cache", "/a"), ("cache", "/b")])
     assert len(caught) == 1
     assert (dj.config["cache"], dj.config.get("cache"), "cache" in dj.config) == ("/b", "/b", True)
+    with pytest.warns(UserWarning, match=r"'database\.reconnect' is kept, but nothing here reads"):
+        dj.config["database.reconnect"] = False
+    assert dj.config["database.reconnect"] is False
     with pytest.warns(UserWarning, match="cannot be turned off"):
         dj.config["enable_python_native_blobs"] = False
 
