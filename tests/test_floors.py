@@ -58,7 +58,8 @@ _BRAND = r"(sqlite|mysql|mariadb|postgres(?:ql)?)"
 _SPELLED = re.compile(rf"{_BRAND}(?:[+:].*)?", re.IGNORECASE)
 _SQL = re.compile(
     r"\b(PRAGMA|information_schema|performance_schema|sqlite_master|processlist|pg_catalog|_rowid_"
-    r"|CONNECTION_ID\(|FORCE INDEX|ON DUPLICATE KEY|ENGINE\s*=|SHOW\s+(?:GLOBAL|CREATE|VARIABLES))",
+    r"|CONNECTION_ID\(|FORCE INDEX|ON DUPLICATE KEY|ENGINE\s*=|constraint failed|Duplicate entry"
+    r"|SHOW\s+(?:GLOBAL|CREATE|VARIABLES))",
     re.IGNORECASE,
 )
 _NAMES = {"SingletonThreadPool", "is_mariadb", "get_backend_name", "drivername", "dialect_name"}
@@ -283,6 +284,7 @@ def test_the_walker_sees_dagster_downstairs(house: Path, line: str) -> None:
         'sql = f"SELECT id FROM information_schema.{table}"',
         "memory = isinstance(engine.pool, sa.SingletonThreadPool)",
         'hint = select.with_hint(table, "FORCE", dialect_name="other")',
+        'failed = re.search("UNIQUE constraint failed: (.+)", text)',
         "import sqlite3",
         "from sqlalchemy.dialects import mysql",
         "from dj_dagster.relational.backends.mysql_server import identity",

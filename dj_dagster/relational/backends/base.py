@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -44,10 +44,10 @@ class Backend(ABC):
     `dj_dagster.testing.BackendConformance` tries what they must make true:
 
     Sessions
-        Those of `create_engine` are in autocommit mode until `begin`, and end what it began by
-        COMMIT or ROLLBACK. They read what is committed, in their own transaction also what is not.
-        A writer that is in the way of another makes it wait, and of two that wait for each other
-        one gets an error that `translate` calls transient.
+        Those of `create_engine` take parameters by their position, are in autocommit mode until
+        `begin`, and end what it began by COMMIT or ROLLBACK. They read what is committed, in their
+        own transaction also what is not. A writer that is in the way of another makes it wait, and
+        of two that wait for each other one gets an error that `translate` calls transient.
     Tables
         CREATE TABLE and all that belongs to it is there as a whole or not at all. `reflect` returns
         what was declared, as does any other client's table of the same database: types by the
@@ -535,6 +535,11 @@ class Backend(ABC):
     def occupied(self, session: SAConnection, schemas: Sequence[str]) -> list[str]:
         """Return the tables that are in the way of `load`."""
 
+    def streaming(self, session: SAConnection) -> AbstractContextManager[None]:
+        """Return what has to be open while a session gives rows a chunk at a time."""
+        del session
+        return nullcontext()
+
     def stop_query(self, engine: sa.Engine, session: SAConnection) -> None:
         """End the query whose rows a session no longer wants (nothing to do where none are sent).
 
@@ -565,6 +570,17 @@ class Backend(ABC):
         """Give the user who is connected to a server another password."""
         del session, password
         raise NotImplementedError
+
+    def clashing(self, error: DataJointError) -> set[str] | None:
+        """Return the columns in which a row is there already, None if an error does not name them.
+
+        Parameters
+        ----------
+        error
+            A `DuplicateError` of `translate`.
+        """
+        del error
+        return None
 
     @abstractmethod
     def translate(self, error: DBAPIError) -> DataJointError | None:

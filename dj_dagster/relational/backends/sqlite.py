@@ -351,6 +351,11 @@ class SQLiteBackend(Backend):
         del schemas
         return sqlite_file.occupied(session)
 
+    def clashing(self, error: DataJointError) -> set[str] | None:
+        """Read the columns of the index, which the message names."""
+        failed = re.search(r"UNIQUE constraint failed: (.+)", str(error))
+        return {text.rpartition(".")[2] for text in failed[1].split(", ")} if failed else None
+
     def translate(self, error: DBAPIError) -> DataJointError | None:
         """Decide by SQLite's wording; its error codes do not tell these apart."""
         return translate(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import islice
@@ -301,8 +300,6 @@ def _size(value: Any) -> int:
 
 Values = tuple[Any, ...]
 
-_FAILED = re.compile(r"UNIQUE constraint failed: (.+)")
-
 
 def refused_row(
     connection: Connection, rows: EncodedRows, error: DataJointError, tried: range, *, whole: bool
@@ -331,8 +328,7 @@ def _doubles(
     connection: Connection, rows: EncodedRows, error: DataJointError, tried: range, whole: bool
 ) -> Iterator[int]:
     raw = connection.catalog.raw(rows.table)
-    failed = _FAILED.search(str(error))
-    told = {text.rpartition(".")[2] for text in failed[1].split(", ")} if failed else None
+    told = connection.backend.clashing(error)
     for names in (rows.key, *(raw.unique if raw else ())):
         if told is not None and told != set(names):
             continue
@@ -348,7 +344,7 @@ def _doubles(
             continue
         if told is None:
             continue
-        # SQLite has written the rows one by one up to the refused one, which is there as well.
+        # They were written one by one up to the refused one, which is there as well.
         last = None
         for row, values in given.items():
             if _plain(values) not in there:

@@ -279,7 +279,7 @@ def _streamed(connection: Connection, node: Node, names: Sequence[str]) -> Gener
     decoder = _decoder(connection, node, names)
     select = _select(connection, node, decoder.names, ALL_ROWS)
     first = 1 if decoder.unpacks else CHUNK_ROWS
-    with connection.session_apart() as session:
+    with connection.session_apart() as session, connection.backend.streaming(session):
 
         def stop() -> None:
             connection.backend.stop_query(connection.engine, session)

@@ -27,7 +27,7 @@ def with_literals(sql: sa.ClauseElement, dialect: sa.Dialect) -> str:
     """
     compiler = _compiler(dialect.statement_compiler)
     text = str(compiler(dialect, sql, compile_kwargs={"literal_binds": True}))
-    return text.replace("%%", "%") if dialect.paramstyle == "format" else text
+    return text.replace("%%", "%") if dialect.paramstyle in ("format", "pyformat") else text
 
 
 @cache
