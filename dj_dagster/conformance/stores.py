@@ -157,7 +157,8 @@ class StoreConformance:
         store = self.fresh()
         for path in _FORGED:
             for attempt in (store.get, store.size, store.delete, lambda p: store.put(p, b"x")):
-                _error(ObjectError, attempt, path)
+                error = _error(ObjectError, attempt, path)
+                assert "not a path within a store" in error, f"call checked_path() for {path!r}"
 
     def test_two_places_are_apart(self) -> None:
         """And two stores of one place have the same objects."""

@@ -1,10 +1,13 @@
-"""The protocol of SQL backends."""
+"""The protocol of SQL backends, and the statements by which they insert rows."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from enum import Enum
+from itertools import compress, groupby
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -18,21 +21,14 @@ from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType
+from dj_dagster.relational.backends.changes import DumpedTable, Remaking, TableChanges, WriteMarks
 from dj_dagster.relational.backends.common import ALL_RIGHTS, Rights
-from dj_dagster.relational.backends.statements import (
-    DumpedTable,
-    InsertMode,
-    InsertStatement,
-    TableChanges,
-    statements_of,
-)
 from dj_dagster.relational.stored import RawTable
 from dj_dagster.relational.user_sql.emission import Piece
 
 Convert = Callable[[Any], Any]
 Purpose = Literal["value", "order", "condition"]
 Hinted = TypeVar("Hinted", sa.Select[Any], sa.Update)
-Read = Callable[[Callable[[SAConnection], Any]], Any]
 
 
 class Backend(ABC):
@@ -587,36 +583,63 @@ class Backend(ABC):
         """Return our error for a driver's, or None when nothing particular is known of it."""
 
 
-class Remaking(ABC):
-    """What making a table anew takes beside CREATE TABLE and INSERT."""
-
-    @abstractmethod
-    def translation(
-        self, name: str, pairs: Sequence[tuple[Any, Any]]
-    ) -> AbstractContextManager[sa.TableClause]:
-        """Give a table of this session alone, with columns `old` and `new`, of pairs of values."""
-
-    @abstractmethod
-    def rename(self, made: TableName, name: TableName) -> None:
-        """Give a new table its name."""
-
-    @abstractmethod
-    def unmatched(self, name: TableName) -> Sequence[str]:
-        """Return the parent of each row of a table whose parent's row is not there."""
+class _Default(Enum):
+    DEFAULT = "DEFAULT"
 
 
-class WriteMarks(ABC):
-    """The marks by which a database tells that tables were written, as they were last seen."""
+DEFAULT = _Default.DEFAULT
+"""Stands, among the values of a row to insert, for the column's default."""
 
-    @abstractmethod
-    def written(self, read: Read) -> frozenset[TableName]:
-        """Return the tables that may have been written since the last call; at first all.
 
-        It costs the same however large the tables are. A table too many is looked at in vain; one
-        too few is a change that is not seen before the next sweep.
+@dataclass(frozen=True, slots=True)
+class InsertStatement:
+    """One statement of an insert.
 
-        Parameters
-        ----------
-        read
-            Returns what a function returns that is given a session of the connection.
-        """
+    Attributes
+    ----------
+    sql
+        With its values where `parameters` is None.
+    parameters
+        One tuple a row.
+    count
+        Number of rows.
+    """
+
+    sql: str | bytes
+    parameters: Sequence[tuple[Any, ...]] | None
+    count: int
+
+    @property
+    def is_atomic(self) -> bool:
+        """Whether all rows are written or none, also outside a transaction."""
+        return self.parameters is None or self.count == 1
+
+
+InsertMode = Literal["insert", "skip", "replace"]
+
+
+def statements_of(
+    sql: Callable[[tuple[str, ...]], str],
+    columns: tuple[str, ...],
+    values: Sequence[Sequence[Any]],
+    count: int,
+) -> Iterator[InsertStatement]:
+    """Return the statements that insert rows, with parameters, in their order.
+
+    Parameters
+    ----------
+    sql
+        Returns the INSERT of one row of some of the columns.
+    values
+        One sequence a column, in which `DEFAULT` may occur.
+    count
+        Number of rows.
+    """
+    rows = list(zip(*values, strict=True)) if values else [()] * count
+    if not any(DEFAULT in column for column in values):
+        yield InsertStatement(sql(columns), rows, count)
+        return
+    # One statement for each run of rows that leave the same columns out.
+    for given, run in groupby(rows, lambda row: [value is not DEFAULT for value in row]):
+        part = [tuple(compress(row, given)) for row in run]
+        yield InsertStatement(sql(tuple(compress(columns, given))), part, len(part))

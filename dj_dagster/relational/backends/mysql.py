@@ -33,16 +33,16 @@ from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.json_path import parse_json_path
 from dj_dagster.relational.backends import common, mysql_server
-from dj_dagster.relational.backends.base import Backend, Convert, Hinted
-from dj_dagster.relational.backends.common import Element, LongPieces, Pieces, Rights, cast_type
-from dj_dagster.relational.backends.mysql_marks import ServerMarks
-from dj_dagster.relational.backends.statements import (
-    ColumnChange,
-    DumpedTable,
+from dj_dagster.relational.backends.base import (
+    Backend,
+    Convert,
+    Hinted,
     InsertMode,
     InsertStatement,
-    TableChanges,
 )
+from dj_dagster.relational.backends.changes import ColumnChange, DumpedTable, TableChanges
+from dj_dagster.relational.backends.common import Element, LongPieces, Pieces, Rights, cast_type
+from dj_dagster.relational.backends.mysql_marks import ServerMarks
 from dj_dagster.relational.database.database_url import (
     demands_tls,
     leaves_tls_open,

@@ -20,8 +20,8 @@ from sqlalchemy.exc import DBAPIError
 
 from dj_dagster.errors import ChecksumError
 from dj_dagster.model.names import TableName
+from dj_dagster.relational.backends.changes import DumpedTable
 from dj_dagster.relational.backends.mysql_insert import STATEMENT_BYTES, quoted_name
-from dj_dagster.relational.backends.statements import DumpedTable
 from dj_dagster.relational.database.driver import run_sql
 
 IDENTITY = "~identity"

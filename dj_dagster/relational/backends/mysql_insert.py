@@ -14,7 +14,7 @@ from sqlalchemy.ext.compiler import compiles
 
 from dj_dagster.model.names import TableName
 from dj_dagster.relational.backends import common
-from dj_dagster.relational.backends.statements import DEFAULT, InsertMode, InsertStatement
+from dj_dagster.relational.backends.base import DEFAULT, InsertMode, InsertStatement
 
 STATEMENT_BYTES = 1_000_000
 """A statement ends after so many bytes: no server takes less than a mebibyte by default."""

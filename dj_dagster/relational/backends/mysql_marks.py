@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection as SAConnection
 from sqlalchemy.exc import DBAPIError
 
 from dj_dagster.model.names import TableName
-from dj_dagster.relational.backends.base import Read, WriteMarks
+from dj_dagster.relational.backends.changes import Read, WriteMarks
 from dj_dagster.relational.backends.mysql_server import uptime
 
 SETTLED = timedelta(seconds=2)

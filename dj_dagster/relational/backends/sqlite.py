@@ -12,13 +12,16 @@ from decimal import Decimal
 from functools import lru_cache
 from getpass import getuser
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Connection as SAConnection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.schema import ExecutableDDLElement
 
 import dj_dagster.relational.backends.sqlite_catalog as catalog
@@ -36,16 +39,16 @@ from dj_dagster.errors import (
     TransientError,
     UnknownAttributeError,
 )
+from dj_dagster.local_files import make_folder
 from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.json_path import parse_json_path
 from dj_dagster.relational.backends import common, sqlite_catalog, sqlite_file, sqlite_functions
-from dj_dagster.relational.backends.base import Backend, Convert, Purpose
+from dj_dagster.relational.backends.base import Backend, Convert, InsertMode, Purpose
+from dj_dagster.relational.backends.changes import DumpedTable
 from dj_dagster.relational.backends.common import Pieces, cast_type
-from dj_dagster.relational.backends.sqlite_remaking import FileRemaking, remaking
-from dj_dagster.relational.backends.statements import DumpedTable, InsertMode
 from dj_dagster.relational.stored import RawTable
 from dj_dagster.relational.user_sql import translation
 from dj_dagster.relational.user_sql.emission import Piece, in_order
@@ -90,11 +93,11 @@ class SQLiteBackend(Backend):
 
     def create_engine(self, url: sa.URL) -> sa.Engine:
         """Return an engine; the folder of the database file is made."""
-        return sqlite_file.create(url)
+        return create(url)
 
     def is_closed(self, session: SAConnection) -> bool:
         """Look whether another file has come in the place of the session's."""
-        return sqlite_file.is_replaced(session)
+        return is_replaced(session)
 
     def full_name(self, name: TableName) -> str:
         """Quote the whole by backticks, which SQLite takes too.
@@ -242,9 +245,9 @@ class SQLiteBackend(Backend):
         del comment
         return {}
 
-    def remaking(self, session: SAConnection) -> AbstractContextManager[FileRemaking]:
+    def remaking(self, session: SAConnection) -> AbstractContextManager[sqlite_file.FileRemaking]:
         """Switch foreign keys off meanwhile, which has no effect inside a transaction."""
-        return remaking(session, self.begin)
+        return sqlite_file.remaking(session, self.begin)
 
     def create_table(
         self, connection: SAConnection, name: TableName, statements: Sequence[ExecutableDDLElement]
@@ -298,11 +301,11 @@ class SQLiteBackend(Backend):
 
     def write_marks(self, engine: sa.Engine, names: Collection[TableName]) -> sqlite_file.FileMarks:
         """Watch the file's count of commits."""
-        return sqlite_file.FileMarks(engine, names)
+        return sqlite_file.FileMarks(engine, names, in_memory=self.is_in_memory(engine))
 
     def is_in_memory(self, engine: sa.Engine) -> bool:
         """Whether no file was named."""
-        return sqlite_file.is_in_memory(engine)
+        return isinstance(engine.pool, sa.SingletonThreadPool)
 
     def insert_from(
         self,
@@ -369,7 +372,7 @@ def _insert_sql(name: TableName, columns: tuple[str, ...], mode: InsertMode) -> 
     elif mode == "replace":
         statement = statement.prefix_with("OR REPLACE")
     dialect = sqlite.dialect()
-    sqlite_file.reserve_words(dialect)
+    reserve_words(dialect)
     return str(statement.compile(dialect=dialect, column_keys=list(columns)))
 
 
@@ -486,3 +489,92 @@ def translate(error: DBAPIError) -> DataJointError | None:
         if phrase in text:
             return kind(text)
     return QueryError(text)
+
+
+def create(url: sa.URL) -> sa.Engine:
+    """Return an engine in autocommit mode; the folder of the database file is made."""
+    in_memory = url.database in (None, "", ":memory:")
+    if url.database and not in_memory:
+        file = Path(url.database).resolve()
+        make_folder(file.parent)
+        # Absolute, so that a later change of the working directory does not matter.
+        url = url.set(database=str(file))
+    pool = {} if in_memory else {"max_overflow": -1}
+    engine = sa.create_engine(
+        url,
+        isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
+        enable_from_linting=False,
+        # Values may be private.
+        hide_parameters=True,
+        **pool,
+    )
+    event.listen(engine, "connect", _configure)
+    if not in_memory and url.database:
+        _follow(engine, Path(url.database))
+    reserve_words(engine.dialect)
+    return engine
+
+
+def is_replaced(session: SAConnection) -> bool:
+    """Whether another file has come in the place of the one that a session has open.
+
+    Such as a copy that somebody has moved there: the session would go on with a file that nobody
+    else sees, and its writes would be lost. A file that is away for now may come back.
+    """
+    return _is_replaced(session.info)
+
+
+def reserve_words(dialect: sa.Dialect) -> None:
+    """Have two words quoted that SQLAlchemy does not know to be reserved."""
+    preparer = dialect.identifier_preparer
+    preparer.reserved_words = {*preparer.reserved_words, "nothing", "returning"}
+
+
+_OPENED = "file"
+
+
+def _follow(engine: sa.Engine, file: Path) -> None:
+    """Have connections to a file that was replaced give way to new ones."""
+
+    def opened(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        del connection
+        record.info[_OPENED] = file, _identity(file)
+
+    def taken(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: object) -> None:
+        del connection, proxy
+        if _is_replaced(record.info):
+            raise DisconnectionError(f"{file} was replaced")
+
+    event.listen(engine, "connect", opened)
+    event.listen(engine, "checkout", taken)
+
+
+def _is_replaced(info: dict[Any, Any]) -> bool:
+    file, known = info.get(_OPENED, (None, None))
+    now = _identity(file) if known else None
+    return now is not None and now != known
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _configure(connection: DBAPIConnection, record: object) -> None:
+    del record
+    cursor = connection.cursor()
+    # The timeout comes first: the switch to the write-ahead log itself waits for other processes.
+    cursor.execute("PRAGMA busy_timeout = 30000")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # With NORMAL a power cut may take the last commits back, whose objects are there by then, or
+    # were collected. FULL waits for the disk at each commit.
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+    registry = cast(sqlite_functions.Registry, connection)
+    sqlite_functions.register_functions(registry)
+    sqlite_functions.register_digests(registry)

@@ -1,119 +1,24 @@
-"""The file of a SQLite database: opened, followed when it is replaced, marked, dumped and loaded.
+"""The file of a SQLite database: watched, dumped and loaded, its tables made anew.
 
 SQLite counts the commits of others for every connection that stays open. That says of the file that
-something was written, and not of which table.
+something was written, and not of which table. Tables are made anew by the steps that SQLite's
+documentation of ALTER TABLE recommends.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection
-from contextlib import closing
+from collections.abc import Collection, Generator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy as sa
-from sqlalchemy import event
 from sqlalchemy.engine import Connection as SAConnection
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from dj_dagster.errors import DataJointError
-from dj_dagster.local_files import make_folder
 from dj_dagster.model.names import TableName
-from dj_dagster.relational.backends import sqlite_functions
-from dj_dagster.relational.backends.base import Read, WriteMarks
-
-
-def create(url: sa.URL) -> sa.Engine:
-    """Return an engine in autocommit mode; the folder of the database file is made."""
-    in_memory = url.database in (None, "", ":memory:")
-    if url.database and not in_memory:
-        file = Path(url.database).resolve()
-        make_folder(file.parent)
-        # Absolute, so that a later change of the working directory does not matter.
-        url = url.set(database=str(file))
-    pool = {} if in_memory else {"max_overflow": -1}
-    engine = sa.create_engine(
-        url,
-        isolation_level="AUTOCOMMIT",
-        skip_autocommit_rollback=True,
-        enable_from_linting=False,
-        # Values may be private.
-        hide_parameters=True,
-        **pool,
-    )
-    event.listen(engine, "connect", _configure)
-    if not in_memory and url.database:
-        _follow(engine, Path(url.database))
-    reserve_words(engine.dialect)
-    return engine
-
-
-def is_replaced(session: SAConnection) -> bool:
-    """Whether another file has come in the place of the one that a session has open.
-
-    Such as a copy that somebody has moved there: the session would go on with a file that nobody
-    else sees, and its writes would be lost. A file that is away for now may come back.
-    """
-    return _is_replaced(session.info)
-
-
-def reserve_words(dialect: sa.Dialect) -> None:
-    """Have two words quoted that SQLAlchemy does not know to be reserved."""
-    preparer = dialect.identifier_preparer
-    preparer.reserved_words = {*preparer.reserved_words, "nothing", "returning"}
-
-
-_OPENED = "file"
-
-
-def _follow(engine: sa.Engine, file: Path) -> None:
-    """Have connections to a file that was replaced give way to new ones."""
-
-    def opened(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        del connection
-        record.info[_OPENED] = file, _identity(file)
-
-    def taken(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: object) -> None:
-        del connection, proxy
-        if _is_replaced(record.info):
-            raise DisconnectionError(f"{file} was replaced")
-
-    event.listen(engine, "connect", opened)
-    event.listen(engine, "checkout", taken)
-
-
-def _is_replaced(info: dict[Any, Any]) -> bool:
-    file, known = info.get(_OPENED, (None, None))
-    now = _identity(file) if known else None
-    return now is not None and now != known
-
-
-def _identity(file: Path) -> tuple[int, int] | None:
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _configure(connection: DBAPIConnection, record: object) -> None:
-    del record
-    cursor = connection.cursor()
-    # The timeout comes first: the switch to the write-ahead log itself waits for other processes.
-    cursor.execute("PRAGMA busy_timeout = 30000")
-    cursor.execute("PRAGMA journal_mode = WAL")
-    # With NORMAL a power cut may take the last commits back, whose objects are there by then, or
-    # were collected. FULL waits for the disk at each commit.
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
-    registry = cast(sqlite_functions.Registry, connection)
-    sqlite_functions.register_functions(registry)
-    sqlite_functions.register_digests(registry)
-
+from dj_dagster.relational.backends.changes import Read, Remaking, WriteMarks
 
 FILE = "lab.sqlite"
 _TABLES = """
@@ -160,20 +65,15 @@ def _opened(file: Path) -> closing[sqlite3.Connection]:
     return closing(sqlite3.connect(f"{file.absolute().as_uri()}?immutable=1", uri=True))
 
 
-def is_in_memory(engine: sa.Engine) -> bool:
-    """Whether a database is no file, so that no connection but its own sees it."""
-    return isinstance(engine.pool, sa.SingletonThreadPool)
-
-
 class FileMarks(WriteMarks):
     """Watches the count of commits to the file: tables are written together, or none is."""
 
-    def __init__(self, engine: sa.Engine, names: Collection[TableName]) -> None:
+    def __init__(self, engine: sa.Engine, names: Collection[TableName], *, in_memory: bool) -> None:
         self._engine = engine
         self._names = frozenset(names)
         path = engine.url.database
         # A database in memory has no other connection that could tell.
-        self._path = Path(path) if path and not is_in_memory(engine) else None
+        self._path = Path(path) if path and not in_memory else None
         self._session: SAConnection | None = None
         self._seen: tuple[int, ...] | None = None
 
@@ -196,3 +96,59 @@ class FileMarks(WriteMarks):
         if self._session is not None:
             self._session.close()
         return self._engine.connect()
+
+
+class FileRemaking(Remaking):
+    """Remakes tables in a session whose foreign keys are switched off."""
+
+    def __init__(self, session: SAConnection) -> None:
+        self._session = session
+
+    @contextmanager
+    def translation(self, name: str, pairs: Sequence[tuple[Any, Any]]) -> Generator[sa.TableClause]:
+        """Give a temporary table, whose columns have no type, so that values stay as they are."""
+        table = sa.table(f"converted~{name}", sa.column("old"), sa.column("new"))
+        self._session.exec_driver_sql(
+            f'CREATE TEMP TABLE "{table.name}" (old PRIMARY KEY, new) WITHOUT ROWID'
+        )
+        if pairs:
+            rows = [{"old": old, "new": new} for old, new in pairs]
+            self._session.execute(sa.insert(table), rows)
+        yield table
+        self._session.exec_driver_sql(f'DROP TABLE temp."{table.name}"')
+
+    def rename(self, made: TableName, name: TableName) -> None:
+        """Rename the table; its indexes come along."""
+        self._session.exec_driver_sql(f'ALTER TABLE "{made}" RENAME TO "{name}"')
+
+    def unmatched(self, name: TableName) -> Sequence[str]:
+        """Look at all foreign keys of the table, which were not enforced meanwhile."""
+        rows = self._session.exec_driver_sql(f'PRAGMA foreign_key_check("{name}")').fetchall()
+        return [row[2] for row in rows]
+
+
+@contextmanager
+def remaking(session: SAConnection, begin: str) -> Generator[FileRemaking]:
+    """Commit what happens inside together, or nothing of it, foreign keys switched off.
+
+    Parameters
+    ----------
+    session
+        Not in a transaction: inside one the switch has no effect.
+    begin
+        The statement that opens a transaction.
+    """
+    session.exec_driver_sql("PRAGMA foreign_keys = OFF")
+    # Otherwise a table is not renamed while a view selects from the one whose place it takes.
+    session.exec_driver_sql("PRAGMA legacy_alter_table = ON")
+    try:
+        session.exec_driver_sql(begin)
+        try:
+            yield FileRemaking(session)
+            session.exec_driver_sql("COMMIT")
+        except BaseException:
+            session.exec_driver_sql("ROLLBACK")
+            raise
+    finally:
+        session.exec_driver_sql("PRAGMA legacy_alter_table = OFF")
+        session.exec_driver_sql("PRAGMA foreign_keys = ON")
