@@ -17,7 +17,7 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from dj_dagster.orchestration import TableChecks, build_definitions, recompute
+from dj_dagster.orchestration import SensorSettings, TableChecks, build_definitions, recompute
 from dj_dagster.orchestration.headless import run_assets, run_job
 from dj_dagster.orchestration.runs import stale_marks
 from dj_dagster.orchestration.sensor import mark_upkeep
@@ -26,6 +26,7 @@ from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Manual
 from dj_dagster.workflow import notes
 from dj_dagster.workflow.code_version import code_place, code_version
+from dj_dagster.workflow.computed import Computed
 from tests.orchestration.lab import Lab, partition, partitions
 from tests.orchestration.running import key_of, materialize, run_until_quiet, statuses, tick
 from tests.services.process import eventually
@@ -239,6 +240,58 @@ def declare(module: ModuleType, connection: Connection, **options: Any) -> dg.De
     for name in ("Thing", "Result", "Later"):
         schema(getattr(module, name))
     return build_definitions(schema, **options)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_stale_key_that_is_made_again_between_two_looks_is_fresh(
+    database_url: str, schema_prefix: str, instance: dg.DagsterInstance, restarted: bool
+) -> None:
+    """Its rows are as they were: that they are new is known by the note on them alone."""
+    lab = Schema(f"{schema_prefix}lab", connection=Connection(database_url, safemode=False))
+
+    @lab
+    class Item(Manual):
+        definition = """
+        item : int32
+        ---
+        weight = 0 : int32
+        """
+
+    @lab
+    class Counted(Computed):
+        definition = """
+        -> Item
+        ---
+        number = 1 : int32
+        """
+
+        def make(self, key: dict[str, Any]) -> None:
+            self.insert1(key)
+
+    Item.insert([{"item": n} for n in (1, 2, 3)])
+
+    def definitions() -> dg.Definitions:
+        return build_definitions(lab, sensor_settings=SensorSettings(sweep=1e9))
+
+    defs, name = definitions(), f"{lab.name}/counted"
+    run_until_quiet(defs, instance)
+    for item in (1, 2):
+        Item.update1({"item": item, "weight": 5})
+    keys = [f"item={n}" for n in (1, 2, 3)]
+
+    def is_stale() -> list[bool]:
+        run_until_quiet(defs, instance)
+        return [stale(defs, instance, name, key)[0] is StaleStatus.STALE for key in keys]
+
+    eventually(lambda: is_stale() == [True, True, False])
+    if restarted:
+        defs = definitions()
+        run_until_quiet(defs, instance)
+    (Counted & "item < 3").delete_quick()
+    Counted.populate("item = 1")
+    Counted.populate("item = 2", reserve_jobs=True)
+    eventually(lambda: is_stale() == [False, False, False])
+    lab.connection.close()
 
 
 def stale(

@@ -111,4 +111,13 @@ CASES: dict[str, list[Act]] = {
         QUIET,
         ("update", "Param", (1,), (2,), True),
     ],
+    "a stale row that is made again between two looks is fresh": [
+        session(1),
+        PARAM,
+        QUIET,
+        ("update", "Param", (1,), (2,), True),
+        QUIET,
+        ("outside_delete", "Fine", (1, 1, 1)),
+        ("populate", "Fine", True),
+    ],
 }

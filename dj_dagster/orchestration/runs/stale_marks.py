@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,6 +69,26 @@ class Aged:
 
 
 UNKNOWN = Aged("unknown")
+
+
+@dataclass(frozen=True)
+class Outdated:
+    """What was found out of some partitions.
+
+    Attributes
+    ----------
+    marks
+        Those that they need.
+    unnoted
+        Partitions on which there are no notes.
+    changed, others
+        Those whose inputs have changed since they were made, and all others.
+    """
+
+    marks: Sequence[Mark] = ()
+    unnoted: Sequence[str] = ()
+    changed: Set[str] = frozenset()
+    others: Set[str] = frozenset()
 
 
 class Aging:
@@ -149,14 +169,8 @@ class Aging:
         ages = self.of(partitions)
         return self._marks(node, {p: ages.get(p, UNKNOWN) for p in partitions})
 
-    def outdated(self, partitions: Sequence[str]) -> tuple[list[Mark], list[str]]:
-        """Return new marks of those rows whose marks say something else than the notes on them.
-
-        Returns
-        -------
-        tuple
-            The marks, and the partitions on which there are no notes.
-        """
+    def outdated(self, partitions: Sequence[str]) -> Outdated:
+        """Return new marks of those rows whose marks say something else than the notes on them."""
         ages = self.of(partitions)
         unnoted = [partition for partition, aged in ages.items() if aged.note is None]
         noted = {partition: aged for partition, aged in ages.items() if aged.note is not None}
@@ -169,7 +183,8 @@ class Aging:
             or codes.get(partition) != self._code(aged)
             or versions[partition].endswith(CHANGED) != (aged.age == "inputs")
         }
-        return self._again(wrong), unnoted
+        changed = {partition for partition, aged in noted.items() if aged.age == "inputs"}
+        return Outdated(self._again(wrong), unnoted, changed, ages.keys() - changed)
 
     def _again(self, wrong: Mapping[str, Aged]) -> list[Mark]:
         found: list[Mark] = []
@@ -240,7 +255,7 @@ class Aging:
 
 def outdated_pages(
     instance: DagsterInstance, graph: TableGraph, node: TableNode
-) -> Iterator[tuple[list[Mark], list[str]]]:
+) -> Iterator[Outdated]:
     """Yield what `Aging.outdated` returns for the rows of a whole table, page by page."""
     aging = Aging(instance, graph, node)
     for page in present_pages(node):

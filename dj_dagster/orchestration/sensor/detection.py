@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from dj_dagster.errors import MissingTableError
-from dj_dagster.model.names import TableName
+from dj_dagster.model.names import NOTES_TABLE, TableName
 from dj_dagster.orchestration.sensor.changes import ChangeMarks, Errors, JobWatch, KeyWatch
 from dj_dagster.orchestration.sensor.limits import SLOW, Guard, Pause
 from dj_dagster.orchestration.sensor.transitions import Event
@@ -37,7 +37,8 @@ class Detection:
     table_changed
         Is told of rows that have changed in a table: what happened, and where.
     queue_changed
-        Is told of what happened in the job queue of a table, and to which keys.
+        Is told of what happened in the job queue of a table, or to the notes on its rows, and to
+        which keys.
 
     Attributes
     ----------
@@ -79,7 +80,11 @@ class Detection:
     def _see_changes(self, connection: Connection) -> None:
         if connection not in self._marks:
             self._start(connection)
-        self.dirty |= self._marks[connection].changed() | self._jobs.due()
+        changed = self._marks[connection].changed()
+        self.dirty |= (changed & self._connections.keys()) | self._jobs.due()
+        for node in self._graph.populated:
+            if node.table.connection == connection and _notes_of(node) in changed:
+                self._queue_changed(Event.NOTES_WRITTEN, node, EVERYTHING)
 
     def _start(self, connection: Connection) -> None:
         """Find out which tables of a database to watch: ours, and those that keys come from."""
@@ -88,7 +93,8 @@ class Detection:
         self._readers.update(tables.readers)
         self._dependents.update(dependents(nodes))
         self._connections.update(dict.fromkeys(tables.names, connection))
-        self._marks[connection] = ChangeMarks(connection, tables.names)
+        notes = {_notes_of(node) for node in nodes if node.populated}
+        self._marks[connection] = ChangeMarks(connection, {*tables.names, *notes})
 
     def sweep(self) -> None:
         """Look at everything anew; new rows at the tables' ends are seen meanwhile."""
@@ -287,6 +293,11 @@ def renamed_from(reader: TableNode, parent: TableName) -> dict[str, str] | None:
         if key.primary and key.parent == parent
     ]
     return names[0] if len(names) == 1 else None
+
+
+def _notes_of(node: TableNode) -> TableName:
+    """Return the hidden table with the notes on the rows of a table."""
+    return TableName(node.name.schema, NOTES_TABLE)
 
 
 def _sources(node: TableNode) -> frozenset[TableName]:

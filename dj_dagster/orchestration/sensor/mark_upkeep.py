@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from dagster import AssetKey, DagsterInstance
@@ -20,11 +21,11 @@ from dj_dagster.orchestration.runs.shown_marks import (
     unmarked_pages,
     vanished_pages,
 )
-from dj_dagster.orchestration.runs.stale_marks import Aging, outdated_pages
+from dj_dagster.orchestration.runs.stale_marks import Aging, Outdated, outdated_pages
 from dj_dagster.orchestration.sensor.changes import Errors
-from dj_dagster.orchestration.sensor.limits import Evaluation, LongLook
+from dj_dagster.orchestration.sensor.limits import Evaluation, LongLook, Pause
 from dj_dagster.orchestration.sensor.partition_upkeep import Partitions
-from dj_dagster.orchestration.tables.keys import Region, Regions, present_in
+from dj_dagster.orchestration.tables.keys import Region, Regions, present_among, present_in
 from dj_dagster.orchestration.tables.partitions import Changes
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
@@ -176,7 +177,12 @@ class StaleMarks:
         self._new_marks = new_marks
         self._aged = aged
         self._regions: defaultdict[AssetKey, Regions] = defaultdict(Regions)
-        self._looks = LongLook[AssetKey, tuple[list[Mark], list[str]]]()
+        self._looks = LongLook[AssetKey, Outdated]()
+        # Partitions whose inputs have changed since they were made, and tables with such in whose
+        # schema notes were written since: some may have been made again.
+        self._changed: defaultdict[AssetKey, set[str]] = defaultdict(set[str])
+        self._renoted: set[AssetKey] = set()
+        self._pauses: defaultdict[AssetKey, Pause] = defaultdict(Pause)
         # Partitions without a note on their rows, and when to look at these again.
         self._unnoted: dict[AssetKey, tuple[float, set[str]]] = {}
 
@@ -189,6 +195,11 @@ class StaleMarks:
         """Note where rows may have become stale, or not be so any more."""
         self._regions[node.key].add(region)
 
+    def note_written(self, node: TableNode) -> None:
+        """Note that notes were written: stale rows may have been made again as they were."""
+        if self._changed[node.key]:
+            self._renoted.add(node.key)
+
     def find(self, tick: Evaluation) -> None:
         """Look at what has changed, and once more at rows that were there before their notes."""
         now = time.monotonic()
@@ -196,15 +207,26 @@ class StaleMarks:
             if now >= due:
                 del self._unnoted[key]
                 node = self._graph.by_key[key]
-                tick.attempt(node, self._look_again, node, sorted(partitions), tick)
+                tick.attempt(node, self._look_again, node, partitions, tick)
+        for key in list(self._renoted):
+            if self._pauses[key].over:
+                node = self._graph.by_key[key]
+                tick.attempt(node, self._look_at_changed, node, tick)
         for key, regions in list(self._regions.items()):
             if regions:
                 node = self._graph.by_key[key]
                 tick.attempt(node, self._find, node, regions, tick)
 
-    def _look_again(self, node: TableNode, partitions: list[str], tick: Evaluation) -> None:
-        marks, _ = Aging(tick.instance, self._graph, node).outdated(partitions)
-        self._write(node, tick, (marks, []))
+    def _look_again(self, node: TableNode, partitions: Iterable[str], tick: Evaluation) -> None:
+        found = Aging(tick.instance, self._graph, node).outdated(sorted(partitions))
+        self._write(node, tick, replace(found, unnoted=()))
+
+    def _look_at_changed(self, node: TableNode, tick: Evaluation) -> None:
+        began, changed = time.monotonic(), self._changed[node.key]
+        changed &= present_among(node, sorted(changed))
+        self._look_again(node, changed, tick)
+        self._renoted.discard(node.key)
+        self._pauses[node.key].after(began, len(changed))
 
     def _find(self, node: TableNode, regions: Regions, tick: Evaluation) -> None:
         if node.grain is not None and regions.whole:
@@ -214,17 +236,15 @@ class StaleMarks:
             self._write(node, tick, aging.outdated(present_in(node, regions)))
         del self._regions[node.key]
 
-    def _write(
-        self, node: TableNode, tick: Evaluation, found: tuple[list[Mark], list[str]]
-    ) -> None:
+    def _write(self, node: TableNode, tick: Evaluation, found: Outdated) -> None:
         """Write the marks that some rows need; look again at those on which there is no note."""
-        marks, unnoted = found
-        if marks:
-            tick.changes += Changes(marked=write_marks(tick.instance, marks))
+        self._changed[node.key] = (self._changed[node.key] | found.changed) - found.others
+        if found.marks:
+            tick.changes += Changes(marked=write_marks(tick.instance, found.marks))
             self._aged(node)
-        if unnoted:
+        if found.unnoted:
             due, known = self._unnoted.get(node.key, (time.monotonic() + NOTED, set[str]()))
-            self._unnoted[node.key] = due, known.union(unnoted)
+            self._unnoted[node.key] = due, known.union(found.unnoted)
 
     def pieces(self, tick: Evaluation) -> Pieces:
         """Return a page of each look at a whole table."""

@@ -166,6 +166,8 @@ class SensorState:
                 self.withdrawals.note(node)
             case Work.AGE:
                 self.stale_marks.note(node, region)
+            case Work.RENEW:
+                self.stale_marks.note_written(node)
             case Work.PROVE:
                 self.failures.note(node, region)
             case Work.CHECK:

@@ -33,6 +33,7 @@ class Event(Enum):
     PARENTS_RESTORED = auto()  # Partitions of a grain are there again.
     MARKS_WITHDRAWN = auto()  # Marks of rows that are gone were taken back.
     MARKS_AGED = auto()  # Marks say anew which rows are stale.
+    NOTES_WRITTEN = auto()  # Notes on rows that were made were written in a table's schema.
 
 
 class Work(Enum):
@@ -45,17 +46,18 @@ class Work(Enum):
     MARK = auto()  # Mark the rows that have no mark: `NewMarks`.
     WITHDRAW = auto()  # Take back the marks of rows that are gone: `Withdrawals`.
     AGE = auto()  # Have marks say which rows are stale: `StaleMarks`.
+    RENEW = auto()  # Look whether stale rows were made again as they were: `StaleMarks`.
     PROVE = auto()  # Compare the failures that Dagster shows with the jobs: `FailureMarks`.
     CHECK = auto()  # Evaluate the checks: `CheckWatch`.
     COUNT = auto()  # Count the stale rows for the check `current`: `CodeWatch`.
 
 
-REQUEST, RETRY, REGISTER, COMPARE, MARK, WITHDRAW, AGE, PROVE, CHECK, COUNT = Work
+REQUEST, RETRY, REGISTER, COMPARE, MARK, WITHDRAW, AGE, RENEW, PROVE, CHECK, COUNT = Work
 
-OF_PARTITIONS: Set[Work] = {REGISTER, COMPARE, WITHDRAW, PROVE}
+OF_PARTITIONS: Set[Work] = {REGISTER, COMPARE, WITHDRAW, RENEW, PROVE}
 """Work that a table without partitions has not."""
 
-OF_MADE: Set[Work] = {REQUEST, RETRY, AGE, PROVE}
+OF_MADE: Set[Work] = {REQUEST, RETRY, AGE, RENEW, PROVE}
 """Work that a table has only if `make` fills it."""
 
 
@@ -100,4 +102,5 @@ EFFECTS: Mapping[Event, Effects] = {
     Event.PARENTS_RESTORED: Effects({REQUEST}),
     Event.MARKS_WITHDRAWN: Effects({PROVE}),
     Event.MARKS_AGED: Effects({COUNT}),
+    Event.NOTES_WRITTEN: Effects({RENEW}),
 }
