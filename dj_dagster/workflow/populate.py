@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, assert_never
 
 from dj_dagster.errors import ConnectionFailedError, DataJointError, PopulateError
 from dj_dagster.relational.database.sessions import retried
@@ -337,12 +337,17 @@ class Batches:
         by_row = {queue.row(key): key for key in keys}
         while (row := claims.take()) is not None:
             outcome = self._outcome(by_row[row], idle)
-            if outcome.status == "failed":
-                claims.fail(outcome.message, outcome.traceback)
-            elif outcome.status == "missing":
-                claims.drop()
-            else:
-                claims.finish(outcome.seconds if outcome.status == "made" else None)
+            match outcome.status:
+                case "made":
+                    claims.finish(outcome.seconds)
+                case "present" | "reserved" | "left":
+                    claims.finish(None)
+                case "missing":
+                    claims.drop()
+                case "failed":
+                    claims.fail(outcome.message, outcome.traceback)
+                case _:
+                    assert_never(outcome.status)
             yield outcome
 
     def _outcome(self, key: Key, idle: dict[Row, Why]) -> KeyOutcome:

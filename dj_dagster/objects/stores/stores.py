@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, assert_never
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.objects.storage_adapter import (
@@ -19,6 +19,7 @@ from dj_dagster.objects.stores.store import Store
 from dj_dagster.objects.stores.store_settings import (
     PROTOCOLS,
     AnyStoreSettings,
+    AzureStoreSettings,
     FileStoreSettings,
     GcsStoreSettings,
     S3StoreSettings,
@@ -142,13 +143,17 @@ def open_store(name: str, settings: AnyStoreSettings | AdapterStoreSettings) -> 
         return AdapterStore(name, settings)
     # Each client is an extra of its own.
     try:
-        if isinstance(settings, S3StoreSettings):
-            from dj_dagster.objects.stores.s3_store import S3Store
+        match settings:
+            case S3StoreSettings():
+                from dj_dagster.objects.stores.s3_store import S3Store
 
-            return S3Store(name, settings)
-        if isinstance(settings, GcsStoreSettings):
-            return GcsStore(name, settings)
-        return AzureStore(name, settings)
+                return S3Store(name, settings)
+            case GcsStoreSettings():
+                return GcsStore(name, settings)
+            case AzureStoreSettings():
+                return AzureStore(name, settings)
+            case _:
+                assert_never(settings)
     except ImportError as error:
         raise ConfigurationError(
             f"Store '{name}' has the protocol {settings.protocol}, which needs the package "

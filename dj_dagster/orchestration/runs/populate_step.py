@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, assert_never
 
 from dagster import (
     AssetExecutionContext,
@@ -185,23 +185,27 @@ def _marks(
     planned: Collection[str],
     shown: Shown,
 ) -> list[Mark]:
-    if outcome.status == "made":
-        metadata = {
-            "rows": outcome.rows,
-            "bytes": outcome.bytes,
-            "seconds_make": round(outcome.seconds, 6),
-        }
-        shown.made(partition, outcome.key)
-        return [Mark(node.key, partition, metadata), *(Mark(part, partition) for part in parts)]
-    if outcome.status == "present" and step.by_person:
-        return [Mark(node.key, partition, note=PRESENT)]
-    if outcome.status == "left":
-        return [Mark(node.key, partition, note=f"Not made again. {outcome.error}")]
-    if outcome.status == "failed":
-        plan = partition is not None and partition not in planned
-        keys, text = (node.key, *parts), outcome.message
-        return failure_marks(keys, partition, text, outcome.traceback, plan=plan)
-    return []
+    match outcome.status:
+        case "made":
+            metadata = {
+                "rows": outcome.rows,
+                "bytes": outcome.bytes,
+                "seconds_make": round(outcome.seconds, 6),
+            }
+            shown.made(partition, outcome.key)
+            return [Mark(node.key, partition, metadata), *(Mark(part, partition) for part in parts)]
+        case "present":
+            return [Mark(node.key, partition, note=PRESENT)] if step.by_person else []
+        case "left":
+            return [Mark(node.key, partition, note=f"Not made again. {outcome.error}")]
+        case "failed":
+            plan = partition is not None and partition not in planned
+            keys, text = (node.key, *parts), outcome.message
+            return failure_marks(keys, partition, text, outcome.traceback, plan=plan)
+        case "missing" | "reserved":
+            return []
+        case _:
+            assert_never(outcome.status)
 
 
 def _log_error(step: Step, progress: Progress, partition: str | None, outcome: KeyOutcome) -> None:
