@@ -71,6 +71,8 @@ from dj_dagster.relational.table import Lookup, Manual, Part, Table
 from dj_dagster.workflow.computed import AutoPopulate, Computed, Imported
 from dj_dagster.workflow.integrity import Finding, check_schema
 from dj_dagster.workflow.jobs import JobQueue as Job
+from dj_dagster.workflow.release.release import ReleaseText, make_release
+from dj_dagster.workflow.release.verify import verify_release
 
 __version__ = _metadata.version("dj-dagster")
 
@@ -125,6 +127,7 @@ __all__ = [
     "PopulateError",
     "QueryError",
     "QuerySyntaxError",
+    "ReleaseText",
     "Schema",
     "SchemaCodec",
     "SparkAdapter",
@@ -154,10 +157,12 @@ __all__ = [
     "list_schemas",
     "load_arrays",
     "logger",
+    "make_release",
     "replace_datajoint",
     "restore",
     "schema",
     "set_password",
+    "verify_release",
     "virtual_schema",
 ]
 

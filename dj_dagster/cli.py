@@ -23,6 +23,8 @@ from dj_dagster.relational.backup.restore import restore_backup
 from dj_dagster.relational.garbage.collector import ALL_STORES, GarbageCollector, garbage_collectors
 from dj_dagster.workflow.integrity import check_schema
 from dj_dagster.workflow.migration import Migration
+from dj_dagster.workflow.release.release import ReleaseText, make_release, named_rows
+from dj_dagster.workflow.release.verify import verify_release
 
 DEMOS = {"pulse": ("pipelines", "demo"), "ephys": ("pipelines.ephys", "ephys")}
 """By name, the demos' packages and the extras that bring what they need."""
@@ -247,6 +249,50 @@ def restore(
         )
     click.echo(str(report))
     sys.exit(1 if report.damaged else 0)
+
+
+@cli.command()
+@click.argument("what", nargs=-1, required=True, metavar="[TABLE] FOLDER")
+@click.option("--where", multiple=True, help="Rows for which this SQL holds; all given must hold.")
+@click.option("--all", "everything", is_flag=True, help="All rows of the table.")
+@click.option("--inputs", is_flag=True, help="Copy also files of the rows that these come from.")
+@click.option("--name", default="", help="Name of the data set.")
+@click.option("--description", default="", help="Description of the data set.")
+@click.option("--license", "licence", default="", help="Address of its licence.")
+@click.option("--verify", is_flag=True, help="Check a release that is there, without a database.")
+def release(
+    what: tuple[str, ...],
+    where: tuple[str, ...],
+    everything: bool,
+    inputs: bool,
+    name: str,
+    description: str,
+    licence: str,
+    verify: bool,
+) -> None:
+    """Write rows of TABLE with their files and where they come from into FOLDER, for others.
+
+    TABLE is written as lab.Result. Which of its rows is said by --where, or by --all.
+
+    With --verify the files in FOLDER are compared with their checksums. The exit code is 1 if
+    something is missing, changed or too many.
+    """
+    if verify:
+        if len(what) != 1 or where or everything or inputs or name or description or licence:
+            raise click.UsageError("Give --verify the folder alone.")
+        found = verify_release(what[0])
+        for problem in found.problems:
+            click.echo(problem)
+        click.echo(str(found))
+        sys.exit(1 if found.problems else 0)
+    if len(what) != 2:
+        raise click.UsageError("Name a table, as lab.Result, and a folder.")
+    if everything == bool(where):
+        raise click.UsageError("Say which rows by --where, or give --all.")
+    rows = named_rows(conn(), what[0], where, everything=everything)
+    text = ReleaseText(name, description, licence)
+    report = make_release(rows, what[1], everything=everything, inputs=inputs, text=text, say=_tell)
+    click.echo(str(report))
 
 
 @cli.command()

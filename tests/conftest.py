@@ -49,6 +49,9 @@ _SERVICES = {
 _KINDS = {*SERVERS, "s3", "gcs", "azure"}
 """Parameters by which other fixtures choose one."""
 
+_EXTRAS = {"ephys": "spikeinterface", "release": "prov"}
+"""Markers of tests that need an extra, which not every environment has, by a package of it."""
+
 _MEMORY = Path("/dev/shm")
 _ROOM = 4 * 2**30
 """Bytes that a folder in memory must have free to be used."""
@@ -106,18 +109,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
     items.sort(key=lambda item: not item.nodeid.startswith(_BROWSER))
-    _leave_out_ephys(items)
+    _leave_out_extras(items)
     for item in items:
         if _needs_service(item):
             item.add_marker("services")
 
 
-def _leave_out_ephys(items: list[pytest.Item]) -> None:
-    """Leave out the tests of an extra that cannot share an environment with all of the others."""
-    if importlib.util.find_spec("spikeinterface") is not None:
-        return
-    left_out = [item for item in items if item.get_closest_marker("ephys")]
-    items[:] = [item for item in items if not item.get_closest_marker("ephys")]
+def _leave_out_extras(items: list[pytest.Item]) -> None:
+    """Leave out the tests of extras that are not installed."""
+    absent = {mark for mark, package in _EXTRAS.items() if not importlib.util.find_spec(package)}
+    kept, left_out = list[pytest.Item](), list[pytest.Item]()
+    for item in items:
+        needed = absent & {mark.name for mark in item.iter_markers()}
+        (left_out if needed else kept).append(item)
+    items[:] = kept
     if left_out:
         left_out[0].config.hook.pytest_deselected(items=left_out)
 

@@ -53,7 +53,7 @@ def polars_frame(columns: Columns, heading: Heading) -> pl.DataFrame:
     QueryError
         If polars has no place for a value.
     """
-    polars = _optional("polars", "polars")
+    polars = optional_package("polars", "polars")
     return polars.DataFrame(
         [
             _fitting(_polars_series, polars, values, heading[name])
@@ -75,7 +75,7 @@ def arrow_table(columns: Columns, heading: Heading) -> pa.Table:
     QueryError
         If Arrow has no place for a value.
     """
-    arrow = _optional("pyarrow", "arrow")
+    arrow = optional_package("pyarrow", "arrow")
     return arrow.table(
         {
             name: _fitting(_arrow_array, arrow, values, heading[name])
@@ -84,7 +84,14 @@ def arrow_table(columns: Columns, heading: Heading) -> pa.Table:
     )
 
 
-def _optional(module: str, extra: str) -> Any:
+def optional_package(module: str, extra: str) -> Any:
+    """Import a package that an extra brings.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is not installed, naming the extra.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

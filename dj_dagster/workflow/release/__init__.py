@@ -1,0 +1,1 @@
+"""Releases: chosen results as a folder of files for others, with where they come from."""

@@ -1,0 +1,280 @@
+"""The rows of a release: what was chosen, its parts, and all that it was made from.
+
+They are read in one snapshot, each value as its column holds it: a blob is the packed bytes, an
+object in a store is the reference to it. So equal rows give equal files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection as SAConnection
+
+from dj_dagster.errors import MissingTableError
+from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
+from dj_dagster.model.types import Family
+from dj_dagster.objects.external_pointer import ExternalPointerType, external_path
+from dj_dagster.relational.algebra.nodes import AnyOf, Node, all_rows, restrict
+from dj_dagster.relational.backup.backup import Referenced
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.database.driver import fetch_select
+from dj_dagster.relational.deleting import hierarchy
+from dj_dagster.relational.diagrams.diagram import Rows, rows_above
+from dj_dagster.relational.fetching.decode import column_decoder
+from dj_dagster.relational.fetching.external import external_objects
+from dj_dagster.relational.garbage.references import ReferenceColumn, reference_columns, snapshot
+from dj_dagster.relational.relatives import parent_keys, part_names
+from dj_dagster.relational.sql.lowering import Lowering
+from dj_dagster.relational.stored import ForeignKey, StoredTable
+from dj_dagster.relational.table import Table
+
+RESULT, PART, INPUT = "result", "part", "input"
+
+Row = dict[str, Any]
+Located = tuple[str, str, str]
+"""Store, path and schema of an object."""
+
+
+@dataclass
+class ReleasedTable:
+    """The rows of one table that a release holds, in the order of their keys.
+
+    Attributes
+    ----------
+    role
+        ``"result"`` for what was chosen, ``"part"`` for its parts, ``"input"`` for all others.
+    traced
+        Whether its rows are what the results were made from, by foreign keys; the parts of such
+        rows are not.
+    heading
+        The attributes with the types of their columns.
+    rows
+        With hidden attributes.
+    objects
+        What each row refers to in stores, by the row's place in `rows`.
+    """
+
+    name: TableName
+    role: str
+    traced: bool
+    stored: StoredTable
+    heading: Heading
+    rows: list[Row] = field(default_factory=list[Row])
+    objects: dict[int, list[Located]] = field(default_factory=dict[int, list[Located]])
+
+    @property
+    def title(self) -> str:
+        """Schema and class: ``lab.SpikeSorting.Unit``."""
+        return title(self.name)
+
+    @property
+    def tier(self) -> Tier:
+        """The tier, of a part that of its master."""
+        parsed = parse_table_name(self.name.table)
+        if parsed is not None and parsed.master is not None:
+            parsed = parse_table_name(parsed.master)
+        return parsed.tier if parsed is not None else Tier.MANUAL
+
+    @property
+    def key(self) -> list[str]:
+        """The attributes of the primary key."""
+        return self.stored.heading.primary_key
+
+    def references(self) -> Iterator[ForeignKey]:
+        """Yield the foreign keys in an order that stays the same."""
+        keys = self.stored.foreign_keys
+        yield from sorted(keys, key=lambda key: (key.parent, sorted(key.attributes.items())))
+
+
+@dataclass
+class ReleasedRows:
+    """All rows of a release: inputs first.
+
+    Attributes
+    ----------
+    problems
+        References to objects that cannot be followed.
+    """
+
+    tables: list[ReleasedTable]
+    problems: list[str]
+
+
+def title(name: TableName) -> str:
+    """Return schema and class of a table.
+
+    Examples
+    --------
+    >>> title(TableName("lab", "__spike_sorting__unit"))
+    'lab.SpikeSorting.Unit'
+    """
+    return f"{name.schema}.{class_path(name.table)}"
+
+
+def gather(chosen: Table) -> ReleasedRows:
+    """Return the chosen rows with their parts and all that they were made from."""
+    connection = chosen.connection
+    nodes, traced = _nodes(chosen)
+    columns = {(c.table, c.name): c for c in reference_columns(connection)}
+    tables: list[ReleasedTable] = []
+    problems: dict[str, None] = {}
+    with snapshot(connection) as session:
+        for name in sorted(nodes):
+            stored = connection.catalog.find(name)
+            if stored is None:
+                raise MissingTableError(f"There is no table {name} any more: try again.")
+            table = ReleasedTable(
+                name,
+                _role(name, chosen.name),
+                name in traced,
+                stored,
+                Heading(map(_as_stored(connection), stored.heading.all_attributes.values())),
+            )
+            problems |= _fill(table, connection, session, nodes[name], columns)
+            tables.append(table)
+    return ReleasedRows(_inputs_first(tables), list(problems))
+
+
+def _nodes(chosen: Table) -> tuple[Rows, frozenset[TableName]]:
+    """Return queries of all rows by table, and the tables that a trace of the chosen shows."""
+    connection = chosen.connection
+    found = rows_above(connection, chosen.node, chosen.name)
+    traced = frozenset(found)
+    own = parse_table_name(chosen.name.table)
+    seen = {TableName(chosen.name.schema, own.master)} if own and own.master else set[TableName]()
+    # Parts refer to further tables, which have parts again.
+    while masters := sorted(found.keys() - seen):
+        for master in masters:
+            seen.add(master)
+            for part in part_names(connection, master):
+                if part in traced:
+                    continue
+                node = _of_masters(connection, part, master, found[master])
+                for name, more in rows_above(connection, node, part).items():
+                    found.setdefault(name, []).extend(more)
+    return found, traced
+
+
+def _of_masters(
+    connection: Connection, part: TableName, master: TableName, nodes: Sequence[Node]
+) -> Node:
+    stored = connection.catalog.find(part)
+    if stored is None:
+        raise MissingTableError(f"There is no table {part} any more: try again.")
+    keys = [key for key in parent_keys(connection, part) if key.parent == master]
+    conditions = [hierarchy.dependence(node, key) for node in nodes for key in keys[:1]]
+    return restrict(all_rows(part, stored.heading), AnyOf(tuple(conditions)))
+
+
+def _role(name: TableName, chosen: TableName) -> str:
+    if name == chosen:
+        return RESULT
+    parsed = parse_table_name(name.table)
+    is_part = parsed is not None and (name.schema, parsed.master) == chosen
+    return PART if is_part else INPUT
+
+
+def _as_stored(connection: Connection) -> Any:
+    """Return what gives an attribute the type of its column."""
+
+    def stored(attribute: Attribute) -> Attribute:
+        kind = attribute.type
+        if kind is None or kind.family is not Family.CODEC:
+            return attribute
+        return replace(attribute, type=connection.codecs.resolve(kind).column_type)
+
+    return stored
+
+
+def _fill(
+    table: ReleasedTable,
+    connection: Connection,
+    session: SAConnection,
+    nodes: Iterable[Node],
+    columns: Mapping[tuple[TableName, str], ReferenceColumn],
+) -> dict[str, None]:
+    """Read the rows of a table and what they refer to; return what cannot be followed."""
+    attributes = table.stored.heading.all_attributes
+    decoders = {name: column_decoder(each, connection) for name, each in attributes.items()}
+    found: dict[tuple[Any, ...], tuple[Row, Row]] = {}
+    for node in nodes:
+        for values in fetch_select(session, _select(connection, node, attributes)):
+            raw = dict(zip(attributes, values, strict=True))
+            row = {
+                name: value if value is None or decode is None else decode(value)
+                for (name, value), decode in zip(raw.items(), decoders.values(), strict=True)
+            }
+            found[tuple(row[name] for name in table.key)] = row, raw
+    problems: dict[str, None] = {}
+    for place, key in enumerate(sorted(found)):
+        row, raw = found[key]
+        table.rows.append(row)
+        referenced = _referenced(table, connection, row, raw, columns)
+        problems |= referenced.problems
+        if referenced.objects:
+            table.objects[place] = sorted(referenced.objects)
+    return problems
+
+
+def _select(
+    connection: Connection, node: Node, attributes: Mapping[str, Attribute]
+) -> sa.Select[Any]:
+    lowered = Lowering(connection.backend).lower(node)
+    columns = [
+        lowered.columns[name]
+        if (kind := each.type) is None
+        else connection.backend.fetched(lowered.columns[name], kind)
+        for name, each in attributes.items()
+    ]
+    return sa.select(*columns).select_from(lowered.source).where(*lowered.where)
+
+
+def _referenced(
+    table: ReleasedTable,
+    connection: Connection,
+    row: Row,
+    raw: Row,
+    columns: Mapping[tuple[TableName, str], ReferenceColumn],
+) -> Referenced:
+    found = Referenced()
+    for name, attribute in table.stored.heading.all_attributes.items():
+        if raw[name] is None:
+            continue
+        place = f"{table.name}.{name}"
+        if isinstance(attribute.type, ExternalPointerType):
+            _add_pointer(found, connection, table, attribute.type, row[name])
+        elif column := columns.get((table.name, name)):
+            try:
+                for reference in column.read(raw[name]):
+                    found.add(connection, table.name.schema, place, reference)
+            except Exception as error:
+                # A codec of somebody else's may fail in any way.
+                found.problems[f"{place} holds what cannot be followed: {error}"] = None
+    return found
+
+
+def _add_pointer(
+    found: Referenced,
+    connection: Connection,
+    table: ReleasedTable,
+    kind: ExternalPointerType,
+    value: UUID,
+) -> None:
+    """Note an object of DataJoint 0.14."""
+    schema, store = table.name.schema, str(kind.store)
+    one = external_objects(connection, schema, store, [value]).get(value)
+    if one is None:
+        found.problems[f"{table.name} refers to {value}, of which {store} has no record."] = None
+        return
+    path = one.filepath or external_path(connection.stores.get(store), schema, one)
+    found.add(connection, schema, str(table.name), (path, store))
+
+
+def _inputs_first(tables: Sequence[ReleasedTable]) -> list[ReleasedTable]:
+    order = (INPUT, RESULT, PART)
+    return sorted(tables, key=lambda table: (order.index(table.role), table.name))

@@ -1,0 +1,352 @@
+"""Making a release: chosen rows with all that tells what they are, in a folder for others."""
+
+from __future__ import annotations
+
+import platform
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dj_dagster.errors import ConfigurationError, ObjectError, QueryError
+from dj_dagster.objects.copies import Copies, copied, files_of
+from dj_dagster.relational.algebra.condition import refuse_oversights
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.declaring.describe import Spelling, describe
+from dj_dagster.relational.fetching.frames import arrow_table, optional_package
+from dj_dagster.relational.schemas.free_table import FreeTable, find_table_name
+from dj_dagster.relational.table import Table
+from dj_dagster.workflow.release import crate
+from dj_dagster.workflow.release.contents import (
+    INPUT,
+    ReleasedRows,
+    ReleasedTable,
+    gather,
+    title,
+)
+from dj_dagster.workflow.release.provenance import ProvenanceDocument
+
+EXTRA = "release"
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class ReleaseReport:
+    """What a release holds.
+
+    Attributes
+    ----------
+    tables
+        The number of rows by table.
+    objects, size
+        Files from stores, and their bytes.
+    left_out
+        Objects of inputs, which are named but not copied.
+    digest
+        The checksum of the list of checksums: who has it can tell that a release is this one.
+    """
+
+    folder: Path
+    tables: dict[str, int]
+    objects: int
+    size: int
+    left_out: int
+    digest: str
+
+    def __str__(self) -> str:
+        left = f"; {self.left_out} objects of inputs are named only" if self.left_out else ""
+        return (
+            f"{self.folder}: {sum(self.tables.values())} rows of {len(self.tables)} tables, "
+            f"{self.objects} files ({self.size} bytes){left}; sha256 {self.digest}"
+        )
+
+
+@dataclass(frozen=True)
+class ReleaseText:
+    """What people write about a release.
+
+    Attributes
+    ----------
+    name, description
+        Of the data set; by default the table's name, and how the rows were chosen.
+    license
+        Address of the licence, such as ``https://spdx.org/licenses/CC-BY-4.0``.
+    published
+        Today by default.
+    """
+
+    name: str = ""
+    description: str = ""
+    license: str = ""
+    published: date | None = None
+
+
+def make_release(
+    rows: Table | type[Table],
+    folder: str | Path,
+    *,
+    everything: bool = False,
+    inputs: bool = False,
+    text: ReleaseText | None = None,
+    say: Say = lambda _: None,
+) -> ReleaseReport:
+    """Write chosen rows, their parts and all that they were made from into a folder.
+
+    It is an RO-Crate: rows as Parquet, the objects that they refer to, definitions, where each row
+    comes from as W3C PROV, and the checksums of all. Two releases of the same rows on one day are
+    equal byte for byte. All rows are as they were at one moment.
+
+    Parameters
+    ----------
+    rows
+        A table, restricted: ``Result & {"subject_id": 1}``.
+    folder
+        It is made, and must be empty if it is there.
+    everything
+        Whether a table without a restriction stands for all of its rows; else it is refused.
+    inputs
+        Whether the objects of the rows that they were made from are copied too, such as raw
+        recordings. Otherwise these are named.
+    say
+        Called with what is done.
+
+    Raises
+    ------
+    QueryError
+        If no row was chosen, or all were without `everything`.
+    ObjectError
+        If an object cannot be read: nothing is left in the folder then.
+    ConfigurationError
+        If the folder holds something, or the extra ``release`` is not installed.
+
+    Examples
+    --------
+    ::
+
+        make_release(Result & {"subject_id": 1}, "/releases/subject 1")
+    """
+    chosen = rows() if isinstance(rows, type) else rows
+    for package in ("pyarrow", "prov"):
+        optional_package(package, EXTRA)
+    _check(chosen, everything=everything)
+    place = Path(folder).expanduser().absolute()
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise ConfigurationError(f"{place} is not empty: name a folder that is not there yet.")
+    temporary = place.parent / f".writing-{secrets.token_hex(8)}"
+    try:
+        temporary.mkdir(parents=True)
+        try:
+            report = _written(chosen, temporary, place, inputs, text or ReleaseText(), say)
+            # An empty folder is replaced.
+            temporary.rename(place)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise ObjectError(f"The release in {place} could not be made: {error}.") from error
+    return report
+
+
+def named_rows(
+    connection: Connection, table: str, restrictions: tuple[str, ...], *, everything: bool = False
+) -> Table:
+    """Return rows of a table that is named as people write it.
+
+    Parameters
+    ----------
+    table
+        Schema and table: ``"lab.Result"``, ``"lab.SpikeSorting.Unit"`` or ``"lab.__result"``.
+    restrictions
+        Conditions in SQL, all of which hold.
+    everything
+        Whether all rows are meant, which are never meant otherwise.
+
+    Raises
+    ------
+    QueryError
+        If neither restrictions nor `everything` is given, or both are.
+    """
+    if everything == bool(restrictions) or not all(map(str.strip, restrictions)):
+        raise QueryError(
+            f"Say which rows of {table} are meant: by a condition that is not empty, or that all "
+            "are, not by both."
+        )
+    schema, _, name = table.partition(".")
+    if not name:
+        raise QueryError(f"{table!r} does not name a table: write 'schema.Table'.")
+    connection.checked_schemas([schema])
+    found: Any = FreeTable(connection, f"{schema}.{find_table_name(connection, schema, name)}")
+    for restriction in restrictions:
+        found = found & restriction
+    return found
+
+
+def _check(chosen: Table, *, everything: bool) -> None:
+    name = title(chosen.name)
+    if not (everything or chosen.is_restricted):
+        raise QueryError(
+            f"{name} is not restricted: choose rows, or say that all of them are meant "
+            "(everything=True)."
+        )
+    refuse_oversights(chosen.node, f"release rows of {chosen.name}")
+    if not chosen:
+        raise QueryError(f"{name} has no such row: there is nothing to release.")
+
+
+def _written(
+    chosen: Table, folder: Path, place: Path, inputs: bool, text: ReleaseText, say: Say
+) -> ReleaseReport:
+    connection = chosen.connection
+    released = gather(chosen)
+    if released.problems:
+        more = f" And {len(released.problems) - 1} more." if len(released.problems) > 1 else ""
+        raise ObjectError(f"{released.problems[0]}{more}")
+    descriptions = dict(_write_tables(connection, released, folder))
+    say(f"{sum(len(table.rows) for table in released.tables)} rows")
+    sizes = _copy_objects(connection, released, folder, inputs, say)
+    left = [] if inputs else _left_out(released)
+    document = ProvenanceDocument(connection, metadata.version("dj-dagster"))
+    document.add(released)
+    crate.write_json(folder / crate.PROV, document.content())
+    crate.write_json(folder / crate.ENVIRONMENT, _environment())
+    crate.write_json(folder / crate.HEAD, _head(chosen, released, left))
+    descriptions[crate.PROV] = "Where the rows come from, as W3C PROV"
+    descriptions[crate.ENVIRONMENT] = "Packages that were installed where the release was made"
+    crate.write_crate(folder, _root(chosen, text), descriptions)
+    counts = {table.title: len(table.rows) for table in released.tables}
+    digest = crate.write_manifest(folder)
+    return ReleaseReport(place, counts, len(sizes), sum(sizes), len(left), digest)
+
+
+def _write_tables(
+    connection: Connection, released: ReleasedRows, folder: Path
+) -> Iterator[tuple[str, str]]:
+    """Write rows and definitions, and yield what each file is."""
+    (folder / crate.ROWS).mkdir()
+    (folder / crate.DEFINITIONS).mkdir()
+    for table in released.tables:
+        rows, definition = _row_file(table), f"{crate.DEFINITIONS}/{table.title}.txt"
+        _write_rows(table, folder / rows)
+        spelled = describe(connection, table.name, Spelling(table.name, {}))
+        with (folder / definition).open("x", encoding="utf-8", newline="\n") as file:
+            file.write(spelled)
+        yield rows, f"{len(table.rows)} rows of {table.title} ({table.role})"
+        yield definition, f"The definition of {table.title}"
+
+
+def _row_file(table: ReleasedTable) -> str:
+    return f"{crate.ROWS}/{table.title}.parquet"
+
+
+def _write_rows(table: ReleasedTable, file: Path) -> None:
+    names = table.heading.names
+    columns = {name: [row[name] for row in table.rows] for name in names}
+    found = arrow_table(columns, table.heading)
+    described = table.stored.heading
+    fields = [
+        found.schema.field(name).with_metadata(
+            {"type": kind.text if (kind := described[name].type) else "", "comment": each.comment}
+        )
+        for name in names
+        if (each := described[name])
+    ]
+    package = optional_package("pyarrow", EXTRA)
+    schema = package.schema(fields, {"table": table.title, "key": ",".join(table.key)})
+    with file.open("xb") as stream:
+        optional_package("pyarrow.parquet", EXTRA).write_table(
+            found.cast(schema), stream, compression="zstd"
+        )
+
+
+def _copy_objects(
+    connection: Connection, released: ReleasedRows, folder: Path, inputs: bool, say: Say
+) -> list[int]:
+    """Copy what the rows refer to, and return the sizes of the files."""
+    wanted = {
+        located
+        for table in released.tables
+        if inputs or table.role != INPUT
+        for objects in table.objects.values()
+        for located in objects
+    }
+    sizes: list[int] = []
+    aside = folder / ".objects"
+    copies = Copies(aside)
+    for name, path, schema in sorted(wanted):
+        store = connection.stores.get(name)
+        for file, stat in sorted(files_of(store, path, schema), key=lambda each: each[0]):
+            target = folder / crate.FILES / name / file
+            if target.exists():
+                # A reference to a file inside an object that another row has.
+                continue
+            one, _ = copied(copies, store, file, stat, schema, None, read=False)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            copies.place(one.sha256).rename(target)
+            sizes.append(one.size)
+            if len(sizes) % 1000 == 0:
+                say(f"{len(sizes)} files")
+    shutil.rmtree(aside, ignore_errors=True)
+    return sizes
+
+
+def _left_out(released: ReleasedRows) -> list[dict[str, str]]:
+    copied_too = {
+        located
+        for table in released.tables
+        if table.role != INPUT
+        for objects in table.objects.values()
+        for located in objects
+    }
+    found = {
+        (table.title, *located[:2])
+        for table in released.tables
+        if table.role == INPUT
+        for objects in table.objects.values()
+        for located in objects
+        if located not in copied_too
+    }
+    return [{"table": one, "store": store, "path": path} for one, store, path in sorted(found)]
+
+
+def _head(chosen: Table, released: ReleasedRows, left_out: list[dict[str, str]]) -> dict[str, Any]:
+    return {
+        "format": crate.FORMAT,
+        "table": title(chosen.name),
+        "restriction": [str(each) for each in chosen.restriction],
+        "tables": [
+            {
+                "name": table.title,
+                "table": str(table.name),
+                "role": table.role,
+                "tier": table.tier.value,
+                "key": table.key,
+                "rows": len(table.rows),
+                "file": _row_file(table),
+            }
+            for table in released.tables
+        ],
+        "left_out": left_out,
+    }
+
+
+def _root(chosen: Table, text: ReleaseText) -> dict[str, Any]:
+    asked = " and ".join(f"({each})" for each in map(str, chosen.restriction))
+    name = title(chosen.name)
+    day = text.published or datetime.now(UTC).date()
+    root: dict[str, Any] = {
+        "name": text.name or f"Rows of {name}",
+        "description": text.description or f"Rows of {name}{asked and f' where {asked}'}.",
+        "datePublished": day.isoformat(),
+    }
+    if text.license:
+        root["license"] = {"@id": text.license} if "://" in text.license else text.license
+    return root
+
+
+def _environment() -> dict[str, Any]:
+    found = {each.name.lower(): each.version for each in metadata.distributions()}
+    return {"python": platform.python_version(), "packages": found}

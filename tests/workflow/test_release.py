@@ -1,0 +1,365 @@
+"""Releases: what others get of results, and whether they can tell that it is whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+import dj_dagster as dj
+from dj_dagster.cli import cli
+from dj_dagster.objects.blob.packing import unpack
+from tests.lab import connect
+
+pytestmark = pytest.mark.release
+
+TODAY = dj.ReleaseText(name="Scores", license="https://example.org/l", published=date(2026, 11, 1))
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[dj.Schema]:
+    connection = connect(f"sqlite:///{tmp_path / 'lab.sqlite'}", tmp_path)
+    yield dj.Schema("lab", connection=connection)
+    connection.close()
+
+
+@pytest.fixture
+def score(lab: Any, tmp_path: Path) -> Any:
+    """Two subjects with raw files, of each a computed score with parts and objects."""
+
+    @lab
+    class Method(dj.Lookup):
+        definition = "method : varchar(16)\n---\ngain : float64"
+        contents = (("plain", 1.0), ("loud", 2.0))
+
+    @lab
+    class Subject(dj.Manual):
+        definition = """
+        # who was recorded
+        subject_id : int32
+        ---
+        born : date
+        raw : <filepath@>
+        """
+
+        class Channel(dj.Part):
+            definition = "-> master\nchannel : int32"
+
+    @lab
+    class Score(dj.Computed):
+        definition = """
+        -> Subject
+        -> Method
+        ---
+        score : float64
+        wave : <blob>       # in the row
+        far : <npy@>
+        pieces : <object@>
+        note = null : varchar(32)
+        """
+
+        class Peak(dj.Part):
+            definition = "-> master\npeak : int32\n---\nheight : decimal(6,2)"
+
+        def make(self, key: dict[str, Any]) -> None:
+            values = np.arange(5.0) + key["subject_id"]
+            pieces = tmp_path / "pieces"
+            shutil.rmtree(pieces, ignore_errors=True)
+            (pieces / "in").mkdir(parents=True)
+            (pieces / "in" / "ü 1%.txt").write_text(str(key))
+            row = {"score": 2.5, "wave": values, "far": values, "pieces": pieces}
+            self.insert1({**key, **row})
+            self.Peak.insert([{**key, "peak": n, "height": 10 * n} for n in (2, 1)])
+
+    for subject in (1, 2):
+        raw = tmp_path / "store" / "raw" / f"{subject}.bin"
+        raw.parent.mkdir(parents=True, exist_ok=True)
+        raw.write_bytes(bytes([subject]) * 100)
+        Subject.insert1((subject, "2026-01-05", f"raw/{subject}.bin"))
+        Subject.Channel.insert([(subject, 0), (subject, 1)])
+    Score.populate()
+    return Score
+
+
+@pytest.fixture
+def released(score: Any, tmp_path: Path) -> Path:
+    folder = tmp_path / "out" / "release"
+    dj.make_release(score & {"subject_id": 1}, folder, text=TODAY)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (place for place in folder.rglob("*") if place.is_file())
+    return {place.relative_to(folder).as_posix(): place.read_bytes() for place in files}
+
+
+def rows(folder: Path, table: str) -> list[dict[str, Any]]:
+    return pq.read_table(folder / "rows" / f"{table}.parquet").to_pylist()
+
+
+def problems(folder: Path) -> list[str]:
+    return list(dj.verify_release(folder).problems)
+
+
+def test_a_release_has_the_rows_chosen_with_parts_and_inputs(released: Path) -> None:
+    found = rows(released, "lab.Score")
+    assert [(row["subject_id"], row["method"]) for row in found] == [(1, "loud"), (1, "plain")]
+    np.testing.assert_array_equal(unpack(found[0]["wave"]), np.arange(1.0, 6.0))
+    peaks = rows(released, "lab.Score.Peak")
+    assert [(row["method"], row["peak"]) for row in peaks] == [
+        ("loud", 1),
+        ("loud", 2),
+        ("plain", 1),
+        ("plain", 2),
+    ]
+    assert [row["subject_id"] for row in rows(released, "lab.Subject")] == [1]
+    assert len(rows(released, "lab.Subject.Channel")) == 2
+    assert len(rows(released, "lab.Method")) == 2
+    field = pq.read_schema(released / "rows" / "lab.Score.parquet").field("wave")
+    assert field.metadata == {b"type": b"<blob>", b"comment": b"in the row"}
+    definition = (released / "definitions" / "lab.Score.txt").read_text()
+    assert "-> Subject" in definition
+    assert "pieces" in definition
+
+
+def test_a_release_has_the_files_of_results_and_names_those_of_inputs(
+    released: Path, score: Any, tmp_path: Path
+) -> None:
+    files = [name for name in contents(released) if name.startswith("files/")]
+    assert sum(name.endswith("in/ü 1%.txt") for name in files) == 2
+    far = json.loads(rows(released, "lab.Score")[0]["far"])
+    value = np.load(released / "files" / "local" / far["path"])
+    np.testing.assert_array_equal(value, np.arange(1.0, 6.0))
+    assert not [name for name in files if name.endswith(".bin")]
+    head = json.loads((released / "release.json").read_text())
+    assert head["left_out"] == [{"table": "lab.Subject", "store": "local", "path": "raw/1.bin"}]
+    whole = tmp_path / "whole"
+    report = dj.make_release(score & {"subject_id": 1}, whole, inputs=True)
+    assert (whole / "files" / "local" / "raw" / "1.bin").read_bytes() == b"\1" * 100
+    assert not (whole / "files" / "local" / "raw" / "2.bin").exists()
+    assert report.left_out == 0
+    assert report.objects == len([n for n in contents(whole) if n.startswith("files/")])
+
+
+def test_provenance_leads_from_results_to_what_was_entered_and_to_the_code(released: Path) -> None:
+    import prov.model  # of the extra, without which this file is read too
+
+    document = prov.model.ProvDocument.deserialize(str(released / "prov.json"))
+    told = json.loads((released / "prov.json").read_text())
+    result = "row:lab.Score/method=loud/subject_id=1"
+    assert told["entity"][result]["dj:role"] == "result"
+    assert told["entity"][result]["dj:parts"]["$"] in (2, "2")
+    derived = {
+        (each["prov:generatedEntity"], each["prov:usedEntity"])
+        for each in told["wasDerivedFrom"].values()
+    }
+    assert (result, "row:lab.Subject/subject_id=1") in derived
+    assert (result, "row:lab.Method/method=loud") in derived
+    made = {each["prov:entity"]: each["prov:activity"] for each in told["wasGeneratedBy"].values()}
+    assert made[result] == "make:lab.Score/method=loud/subject_id=1"
+    plans = {each["prov:plan"] for each in told["wasAssociatedWith"].values()}
+    (plan,) = plans
+    assert plan.startswith("code:lab.Score@")
+    assert told["entity"][plan]["dj:version"]
+    assert "row:lab.Subject/subject_id=2" not in told["entity"]
+    members = {each["prov:entity"] for each in told["hadMember"].values()}
+    assert "object:local/raw/1.bin" in members
+    assert members <= told["entity"].keys()
+    assert document.get_records(prov.model.ProvActivity)
+
+
+def test_the_crate_describes_each_file(released: Path) -> None:
+    crate = json.loads((released / "ro-crate-metadata.json").read_text())
+    graph = {each["@id"]: each for each in crate["@graph"]}
+    assert graph["ro-crate-metadata.json"]["about"] == {"@id": "./"}
+    root = graph["./"]
+    assert (root["name"], root["datePublished"]) == ("Scores", "2026-11-01")
+    assert root["license"] == {"@id": "https://example.org/l"}
+    parts = {each["@id"] for each in root["hasPart"]}
+    assert parts == graph.keys() - {"./", "ro-crate-metadata.json"}
+    assert len(parts) == len(contents(released)) - 2
+    rows = graph["rows/lab.Score.parquet"]
+    assert rows["contentSize"] == str((released / "rows/lab.Score.parquet").stat().st_size)
+
+
+def test_two_releases_of_the_same_rows_are_equal(released: Path, score: Any) -> None:
+    again = released.with_name("again")
+    dj.make_release(score & {"subject_id": 1}, again, text=TODAY)
+    assert contents(again) == contents(released)
+    assert dj.verify_release(again).digest == dj.verify_release(released).digest
+
+
+def test_a_release_on_another_day_differs_by_the_date_alone(released: Path, score: Any) -> None:
+    again = released.with_name("again")
+    text = dj.ReleaseText(TODAY.name, license=TODAY.license, published=date(2027, 1, 2))
+    dj.make_release(score & {"subject_id": 1}, again, text=text)
+    one, other = contents(released), contents(again)
+    differing = {name for name in one if one[name] != other[name]}
+    assert differing == {"ro-crate-metadata.json", "manifest-sha256.txt"}
+    dated = other["ro-crate-metadata.json"].replace(b"2027-01-02", b"2026-11-01")
+    assert dated == one["ro-crate-metadata.json"]
+
+
+def test_a_release_that_nobody_touched_is_whole_without_its_database(
+    released: Path, lab: dj.Schema, tmp_path: Path
+) -> None:
+    lab.connection.close()
+    moved = tmp_path / "moved"
+    shutil.move(released, moved)
+    shutil.rmtree(tmp_path / "store")
+    assert not problems(moved)
+
+
+@pytest.mark.parametrize("pattern", ["*.parquet", "*1%.txt", "prov.json", "ro-crate*", "lab*.txt"])
+def test_a_changed_byte_is_found(released: Path, pattern: str) -> None:
+    victim = next(iter(sorted(released.rglob(pattern))))
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    name = victim.relative_to(released).as_posix()
+    assert f"{name} has changed since it was written" in problems(released)
+
+
+@pytest.mark.parametrize("pattern", ["*.parquet", "*1%.txt", "prov.json", "release.json"])
+def test_a_missing_file_is_found(released: Path, pattern: str) -> None:
+    victim = next(iter(sorted(released.rglob(pattern))))
+    victim.unlink()
+    assert problems(released) == [f"{victim.relative_to(released).as_posix()} is missing"]
+
+
+@pytest.mark.parametrize("name", ["rows/lab.Other.parquet", "notes.txt", "files/local/a b"])
+def test_a_file_too_many_is_found(released: Path, name: str) -> None:
+    (released / name).write_bytes(b"")
+    assert problems(released) == [f"{name} is not part of the release"]
+
+
+def test_a_link_is_not_the_file(released: Path) -> None:
+    victim = released / "prov.json"
+    victim.rename(released.parent / "elsewhere.json")
+    victim.symlink_to(released.parent / "elsewhere.json")
+    assert problems(released) == ["prov.json is not a file"]
+
+
+def test_a_list_that_was_adapted_differs_from_the_description(released: Path) -> None:
+    victim, manifest = released / "release.json", released / "manifest-sha256.txt"
+    before = dj.verify_release(released).digest
+    lines = [line for line in manifest.read_text().splitlines() if "release.json" not in line]
+    manifest.write_text("\n".join(lines) + "\n")
+    victim.unlink()
+    found = problems(released)
+    assert "release.json is not in manifest-sha256.txt" in found
+    assert "ro-crate-metadata.json describes release.json, which is not listed" in found
+    assert dj.verify_release(released).digest != before
+
+
+@pytest.mark.parametrize("line", ["0" * 64 + "  ../lab.sqlite", "0" * 64 + "  /etc/hosts", "x"])
+def test_a_list_that_names_what_is_outside_is_refused(released: Path, line: str) -> None:
+    with (released / "manifest-sha256.txt").open("a") as file:
+        file.write(f"{line}\n")
+    (problem,) = problems(released)
+    assert "is damaged" in problem
+
+
+def test_nothing_never_means_everything(score: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "release"
+    with pytest.raises(dj.QueryError, match="not restricted"):
+        dj.make_release(score, folder)
+    with pytest.raises(dj.QueryError, match="no such row"):
+        dj.make_release(score & {"subject_id": 7}, folder)
+    with pytest.raises(dj.UnknownAttributeError, match="subjekt_id"):
+        dj.make_release(score & {"subjekt_id": 1}, folder)
+    assert not folder.exists()
+    report = dj.make_release(score, folder, everything=True)
+    assert report.tables["lab.Score"] == 4
+
+
+def test_a_folder_that_holds_something_is_left_alone(released: Path, score: Any) -> None:
+    before = contents(released)
+    with pytest.raises(dj.ConfigurationError, match="not empty"):
+        dj.make_release(score & {"subject_id": 2}, released)
+    assert contents(released) == before
+
+
+def test_a_missing_object_leaves_no_release(score: Any, tmp_path: Path) -> None:
+    for lost in (tmp_path / "store").rglob("*.npy"):
+        lost.unlink()
+    with pytest.raises(dj.ObjectError):
+        dj.make_release(score & {"subject_id": 1}, tmp_path / "out" / "release")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_part_rows_can_be_chosen(score: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "release"
+    chosen = score.Peak & {"subject_id": 1, "method": "loud", "peak": 2}
+    report = dj.make_release(chosen, folder)
+    assert report.tables["lab.Score.Peak"] == 1
+    assert report.tables["lab.Score"] == 1
+    told = json.loads((folder / "prov.json").read_text())
+    assert "row:lab.Score.Peak/method=loud/peak=2/subject_id=1" in told["entity"]
+
+
+def test_an_absent_extra_is_named(
+    score: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "prov", None)
+    with pytest.raises(dj.ConfigurationError, match=r"dj-dagster\[release\]"):
+        dj.make_release(score & {"subject_id": 1}, tmp_path / "release")
+
+
+@pytest.fixture
+def command(score: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run the command on the same database."""
+    monkeypatch.setattr("dj_dagster.cli.conn", lambda: score.connection)
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(cli, ["release", *arguments])
+
+    return run
+
+
+def test_the_command_releases_and_verifies(command: Any, tmp_path: Path) -> None:
+    folder = str(tmp_path / "release")
+    done = command("lab.Score", folder, "--where", "subject_id = 1", "--where", "method = 'loud'")
+    assert done.exit_code == 0, done.output
+    digest = done.output.split()[-1]
+    assert len(rows(Path(folder), "lab.Score")) == 1
+    whole = command("--verify", folder)
+    assert whole.exit_code == 0
+    assert digest in whole.output
+    (Path(folder) / "release.json").unlink()
+    lost = command("--verify", folder)
+    assert lost.exit_code == 1
+    assert "release.json is missing" in lost.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["lab.Score"],
+        ["lab.Score", "--where", ""],
+        ["lab.Score", "--where", "  "],
+        ["lab.Score", "--all", "--where", "subject_id = 1"],
+        ["lab.Score", "--where", "subject_id = 9"],
+        ["lab.Score", "--where", "subjekt = 1"],
+        ["lab.Skore", "--all"],
+        ["nolab.Score", "--all"],
+        ["Score", "--all"],
+        ["lab", "--all"],
+    ],
+)
+def test_the_command_refuses_what_does_not_say_which_rows(
+    command: Any, tmp_path: Path, arguments: list[str]
+) -> None:
+    folder = tmp_path / "release"
+    done = command(arguments[0], str(folder), *arguments[1:])
+    assert done.exit_code != 0
+    assert not folder.exists()
