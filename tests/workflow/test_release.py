@@ -277,9 +277,37 @@ def test_nothing_never_means_everything(score: Any, tmp_path: Path) -> None:
         dj.make_release(score & {"subject_id": 7}, folder)
     with pytest.raises(dj.UnknownAttributeError, match="subjekt_id"):
         dj.make_release(score & {"subjekt_id": 1}, folder)
+    with pytest.raises(dj.QueryError, match="not restricted"):
+        dj.make_release(score & True, folder)
     assert not folder.exists()
     report = dj.make_release(score, folder, everything=True)
     assert report.tables["lab.Score"] == 4
+
+
+def test_what_is_not_rows_of_a_table_is_refused(score: Any, tmp_path: Path) -> None:
+    connection = score.connection
+    with pytest.raises(dj.QueryError, match="Rows of one table"):
+        dj.make_release((score & "subject_id = 1").proj(), tmp_path / "release")
+    with connection.transaction, pytest.raises(dj.QueryError, match="outside of transactions"):
+        dj.make_release(score & "subject_id = 1", tmp_path / "release")
+    connection.query("CREATE VIEW `lab.best` AS SELECT * FROM `lab.__score`")
+    view = dj.FreeTable(connection, "lab.best")
+    with pytest.raises(dj.QueryError, match="is a view"):
+        dj.make_release(view & "subject_id = 1", tmp_path / "release")
+
+
+def test_rows_may_be_chosen_by_any_restriction(score: Any, tmp_path: Path) -> None:
+    for number, (restriction, count) in enumerate(
+        [
+            (dj.Top(3, "subject_id DESC"), 3),
+            ([{"subject_id": 1}, {"subject_id": 2, "method": "loud"}], 3),
+            (dj.Not({"method": "loud"}), 2),
+            (score.Peak & "height = 20.00" & {"subject_id": 2}, 2),
+        ]
+    ):
+        report = dj.make_release(score & restriction, tmp_path / str(number))
+        assert report.tables["lab.Score"] == count
+        assert not problems(report.folder)
 
 
 def test_a_folder_that_holds_something_is_left_alone(released: Path, score: Any) -> None:
@@ -350,6 +378,8 @@ def test_the_command_releases_and_verifies(command: Any, tmp_path: Path) -> None
         ["lab.Score", "--all", "--where", "subject_id = 1"],
         ["lab.Score", "--where", "subject_id = 9"],
         ["lab.Score", "--where", "subjekt = 1"],
+        ["lab.Score", "--where", "1 = 1"],
+        ["lab.Score", "--where", "TRUE", "--where", "subject_id = 1"],
         ["lab.Skore", "--all"],
         ["nolab.Score", "--all"],
         ["Score", "--all"],

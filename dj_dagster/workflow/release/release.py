@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 from dj_dagster.errors import ConfigurationError, ObjectError, QueryError
 from dj_dagster.objects.copies import Copies, copied, files_of
 from dj_dagster.relational.algebra.condition import refuse_oversights
+from dj_dagster.relational.algebra.nodes import Base
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring.describe import Spelling, describe
 from dj_dagster.relational.fetching.frames import arrow_table, optional_package
@@ -168,7 +170,8 @@ def named_rows(
     Raises
     ------
     QueryError
-        If neither restrictions nor `everything` is given, or both are.
+        If neither restrictions nor `everything` is given, or both are, or a restriction names no
+        attribute of the table, so that it would hold for all rows or for none.
     """
     if everything == bool(restrictions) or not all(map(str.strip, restrictions)):
         raise QueryError(
@@ -180,14 +183,29 @@ def named_rows(
         raise QueryError(f"{table!r} does not name a table: write 'schema.Table'.")
     connection.checked_schemas([schema])
     found: Any = FreeTable(connection, f"{schema}.{find_table_name(connection, schema, name)}")
+    known = {attribute.casefold() for attribute in found.heading.names}
     for restriction in restrictions:
+        if known.isdisjoint(re.findall(r"\w+", restriction.casefold())):
+            raise QueryError(
+                f"The condition {restriction!r} names no attribute of {title(found.name)}, which "
+                f"has {', '.join(found.heading.names)}."
+            )
         found = found & restriction
     return found
 
 
-def _check(chosen: Table, *, everything: bool) -> None:
+def _check(chosen: object, *, everything: bool) -> None:
+    if not isinstance(chosen, Table):
+        raise QueryError(
+            f"Rows of one table are released, with all of its attributes, not {chosen!r:.100}: "
+            "restrict a table by the query instead."
+        )
     name = title(chosen.name)
-    if not (everything or chosen.is_restricted):
+    chosen.stored.check_table("release")
+    if chosen.connection.in_transaction:
+        raise QueryError("A release is made outside of transactions: leave this one first.")
+    # A table that was restricted by True is not restricted either.
+    if not everything and isinstance(chosen.node, Base):
         raise QueryError(
             f"{name} is not restricted: choose rows, or say that all of them are meant "
             "(everything=True)."
