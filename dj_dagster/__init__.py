@@ -72,6 +72,7 @@ from dj_dagster.workflow.computed import AutoPopulate, Computed, Imported
 from dj_dagster.workflow.integrity import Finding, check_schema
 from dj_dagster.workflow.jobs import JobQueue as Job
 from dj_dagster.workflow.release.release import ReleaseText, make_release
+from dj_dagster.workflow.release.rerun import rerun_release
 from dj_dagster.workflow.release.verify import verify_release
 
 __version__ = _metadata.version("dj-dagster")
@@ -159,6 +160,7 @@ __all__ = [
     "logger",
     "make_release",
     "replace_datajoint",
+    "rerun_release",
     "restore",
     "schema",
     "set_password",

@@ -24,6 +24,7 @@ from dj_dagster.relational.garbage.collector import ALL_STORES, GarbageCollector
 from dj_dagster.workflow.integrity import check_schema
 from dj_dagster.workflow.migration import Migration
 from dj_dagster.workflow.release.release import ReleaseText, make_release, named_rows
+from dj_dagster.workflow.release.rerun import makers_of, rerun_release
 from dj_dagster.workflow.release.verify import verify_release
 
 DEMOS = {"pulse": ("pipelines", "demo"), "ephys": ("pipelines.ephys", "ephys")}
@@ -260,6 +261,20 @@ def restore(
 @click.option("--description", default="", help="Description of the data set.")
 @click.option("--license", "licence", default="", help="Address of its licence.")
 @click.option("--verify", is_flag=True, help="Check a release that is there, without a database.")
+@click.option("--rerun", is_flag=True, help="Make a release's results again, in an empty database.")
+@click.option(
+    "-m",
+    "--module",
+    "modules",
+    multiple=True,
+    help="For --rerun, a Python module that declares its tables; may be given repeatedly.",
+)
+@click.option(
+    "--tolerance",
+    default=0.0,
+    type=click.FloatRange(min=0),
+    help="For --rerun, by how much numbers may differ; by default not at all.",
+)
 def release(
     what: tuple[str, ...],
     where: tuple[str, ...],
@@ -269,6 +284,9 @@ def release(
     description: str,
     licence: str,
     verify: bool,
+    rerun: bool,
+    modules: tuple[str, ...],
+    tolerance: float,
 ) -> None:
     """Write rows of TABLE with their files and where they come from into FOLDER, for others.
 
@@ -276,15 +294,16 @@ def release(
 
     With --verify the files in FOLDER are compared with their checksums. The exit code is 1 if
     something is missing, changed or too many.
+
+    With --rerun what was computed is made again by today's code, from what FOLDER has of entered
+    rows and files, in the database and the stores that are set up here, which must be empty. The
+    exit code is 1 if the results are not equal.
     """
-    if verify:
-        if len(what) != 1 or where or everything or inputs or name or description or licence:
-            raise click.UsageError("Give --verify the folder alone.")
-        found = verify_release(what[0])
-        for problem in found.problems:
-            click.echo(problem)
-        click.echo(str(found))
-        sys.exit(1 if found.problems else 0)
+    if verify or rerun:
+        others = (where, everything, inputs, name, description, licence, verify and rerun)
+        if len(what) != 1 or any(others):
+            raise click.UsageError("Give --verify or --rerun the folder alone.")
+        sys.exit(_rerun(what[0], modules, tolerance) if rerun else _verify(what[0]))
     if len(what) != 2:
         raise click.UsageError("Name a table, as lab.Result, and a folder.")
     if everything == bool(where):
@@ -322,6 +341,26 @@ def migrate(schema: str, dry_run: bool, undo: bool, confirm: bool) -> None:
         for table, count in migration.run().items():
             click.echo(f"{table}: {count} rows, all the same")
         click.echo(f"Try it, then: dj-dagster migrate {schema} --confirm, or --undo.")
+
+
+def _verify(folder: str) -> int:
+    found = verify_release(folder)
+    for problem in found.problems:
+        click.echo(problem)
+    click.echo(str(found))
+    return 1 if found.problems else 0
+
+
+def _rerun(folder: str, modules: tuple[str, ...], tolerance: float) -> int:
+    if not modules:
+        raise click.UsageError("Name the modules that declare the tables, by --module.")
+    sys.path.insert(0, "")
+    makers = makers_of(map(import_module, modules), conn())
+    found = rerun_release(folder, makers, conn(), tolerance=tolerance, say=_tell)
+    for difference in found.differences:
+        click.echo(difference)
+    click.echo(str(found))
+    return 1 if found.differences else 0
 
 
 def _tell(text: str) -> None:

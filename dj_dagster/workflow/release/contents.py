@@ -29,6 +29,7 @@ from dj_dagster.relational.fetching.decode import column_decoder
 from dj_dagster.relational.fetching.external import external_objects
 from dj_dagster.relational.garbage.references import ReferenceColumn, reference_columns, snapshot
 from dj_dagster.relational.relatives import parent_keys, part_names
+from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.stored import ForeignKey, StoredTable
 from dj_dagster.relational.table import Table
@@ -128,16 +129,27 @@ def gather(chosen: Table) -> ReleasedRows:
             stored = connection.catalog.find(name)
             if stored is None:
                 raise MissingTableError(f"There is no table {name} any more: try again.")
-            table = ReleasedTable(
-                name,
-                _role(name, chosen.name),
-                name in traced,
-                stored,
-                Heading(map(_as_stored(connection), stored.heading.all_attributes.values())),
-            )
+            role = _role(name, chosen.name)
+            table = _empty(connection, stored, role, traced=name in traced)
             problems |= _fill(table, connection, session, nodes[name], columns)
             tables.append(table)
     return ReleasedRows(_inputs_first(tables), list(problems))
+
+
+def all_of(connection: Connection, name: TableName) -> ReleasedTable:
+    """Return all rows of one table, without what they refer to."""
+    stored = FreeTable(connection, name).stored
+    table = _empty(connection, stored, RESULT, traced=True)
+    with snapshot(connection) as session:
+        _fill(table, connection, session, [all_rows(name, stored.heading)], {})
+    return table
+
+
+def _empty(
+    connection: Connection, stored: StoredTable, role: str, *, traced: bool
+) -> ReleasedTable:
+    attributes = map(_as_stored(connection), stored.heading.all_attributes.values())
+    return ReleasedTable(stored.name, role, traced, stored, Heading(attributes))
 
 
 def _nodes(chosen: Table) -> tuple[Rows, frozenset[TableName]]:

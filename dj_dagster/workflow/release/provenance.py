@@ -160,8 +160,7 @@ class ProvenanceDocument:
 
 def makes_of(connection: Connection, table: ReleasedTable) -> list[Made]:
     """Return for each row of a table the call of `make` that made it."""
-    given = {own for key in table.references() if key.primary for own in key.attributes}
-    names = [name for name in table.key if name in given]
+    names = make_names(table)
     keys = [{name: row[name] for name in names} for row in table.rows]
     notes = Notes(FreeTable(connection, table.name), names).read(keys)
     found: list[Made] = []
@@ -170,6 +169,12 @@ def makes_of(connection: Connection, table: ReleasedTable) -> list[Made]:
         code = note.code if note is not None and note.code else row.get("_job_version")
         found.append(Made(key, str(code or "")))
     return found
+
+
+def make_names(table: ReleasedTable) -> list[str]:
+    """Return the attributes of the keys that a table's `make` is given."""
+    given = {own for key in table.references() if key.primary for own in key.attributes}
+    return [name for name in table.key if name in given]
 
 
 def _part_counts(

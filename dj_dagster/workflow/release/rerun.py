@@ -1,0 +1,367 @@
+"""Making the results of a release again, in an empty database, and comparing them.
+
+What people entered is taken from the release, all else is made by today's code. Objects are
+compared by the bytes of their files, wherever these lie now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from io import BytesIO
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+
+from dj_dagster.errors import ChecksumError, ConfigurationError, MissingExternalFile
+from dj_dagster.model.heading import Attribute
+from dj_dagster.model.names import TableName, Tier, parse_table_name
+from dj_dagster.model.types import AttributeType, Family
+from dj_dagster.objects.blob.packing import unpack
+from dj_dagster.objects.checksums import manifest_path
+from dj_dagster.objects.copies import file_damage, files_of
+from dj_dagster.objects.external_pointer import ExternalPointerType
+from dj_dagster.objects.store_users import registrations
+from dj_dagster.objects.stores.store import checked_path
+from dj_dagster.relational.database import write
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.fetching.frames import arrow_table, optional_package
+from dj_dagster.relational.garbage.owners import register_writer
+from dj_dagster.relational.garbage.references import Reference, ReferenceColumn, reference_columns
+from dj_dagster.relational.inserting.encode import encode_rows
+from dj_dagster.relational.relatives import graph_above
+from dj_dagster.relational.schemas.free_table import FreeTable, table_name
+from dj_dagster.workflow.computed import AutoPopulate
+from dj_dagster.workflow.release import crate
+from dj_dagster.workflow.release.contents import ReleasedTable, Row, all_of, title
+from dj_dagster.workflow.release.provenance import MADE, make_names
+from dj_dagster.workflow.release.release import EXTRA
+from dj_dagster.workflow.release.verify import verify_release
+
+Say = Callable[[str], object]
+
+_SHOWN = 20
+"""Differences of one table that are named, at most."""
+
+
+@dataclass(frozen=True)
+class RerunReport:
+    """How results that were made again compare with those of a release.
+
+    Attributes
+    ----------
+    rows
+        How many rows were compared.
+    differences
+        What is not equal.
+    """
+
+    folder: Path
+    rows: int
+    differences: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if self.differences:
+            return f"{self.folder}: {len(self.differences)} DIFFERENCES in {self.rows} rows"
+        return f"{self.folder}: equal, {self.rows} rows were made again"
+
+
+def rerun_release(
+    folder: str | Path,
+    tables: Iterable[type[AutoPopulate]],
+    connection: Connection,
+    *,
+    tolerance: float = 0.0,
+    say: Say = lambda _: None,
+) -> RerunReport:
+    """Make the results of a release again in an empty database, and compare them with it.
+
+    Parameters
+    ----------
+    folder
+        Of a release that was made with the files of its inputs.
+    tables
+        The classes that make its rows, declared in the empty database.
+    connection
+        Where that is; its stores must have no objects of other databases for these schemas.
+    tolerance
+        By how much numbers may differ, as a part of their size or, where that is less than one, as
+        they are; 0 for equal bits.
+
+    Raises
+    ------
+    ChecksumError
+        If the release is not whole.
+    ConfigurationError
+        If it lacks files, a class is not given, or database or stores are not empty.
+    """
+    place = Path(folder).expanduser().absolute()
+    if problems := verify_release(place).problems:
+        raise ChecksumError(f"The release is not whole: {problems[0]}.")
+    optional_package("pyarrow", EXTRA)
+    head = json.loads((place / crate.HEAD).read_text(encoding="utf-8"))
+    if head["left_out"]:
+        raise ConfigurationError(
+            f"{place} lacks files of its inputs, such as {head['left_out'][0]['path']}: make the "
+            "release with --inputs."
+        )
+    names = {table_name(each["table"]): each["file"] for each in head["tables"]}
+    makers = {table().name: table for table in tables}
+    _check(connection, names, makers)
+    rerun = _Rerun(place, connection, tolerance)
+    for name in graph_above(connection, names).topological_order():
+        if name in names and _tier(name) not in MADE:
+            rerun.enter(name, names[name])
+        elif name in names and name in makers:
+            say(f"{title(name)}")
+            rerun.make(makers[name], name, names[name])
+    made = [name for name in names if _tier(name) in MADE]
+    differences = [text for name in made for text in rerun.differences(name, names[name])]
+    return RerunReport(place, rerun.compared, tuple(differences))
+
+
+def makers_of(modules: Iterable[ModuleType], connection: Connection) -> list[type[AutoPopulate]]:
+    """Return the classes in modules that make rows of a connection."""
+    found: dict[type[AutoPopulate], None] = {}
+    for module in modules:
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, AutoPopulate):
+                binding = value._binding
+                if binding is not None and binding.connection is connection:
+                    found[value] = None
+    return list(found)
+
+
+class _Rerun:
+    def __init__(self, folder: Path, connection: Connection, tolerance: float) -> None:
+        self.compared = 0
+        self._folder = folder
+        self._connection = connection
+        self._columns = {(c.table, c.name): c for c in reference_columns(connection)}
+        self._tolerance = tolerance
+
+    def enter(self, name: TableName, file: str) -> None:
+        """Enter rows with their objects as they were released."""
+        table = all_of(self._connection, name)
+        rows = self._released(table, file)
+        for attribute in table.stored.heading.attributes.values():
+            column = self._columns.get((name, attribute.name))
+            kind = attribute.type
+            if column is None or kind is None:
+                continue
+            register_writer(self._connection, name.schema, self._connection.codecs.resolve(kind))
+            for row in rows:
+                for reference in _references(column, row[attribute.name]):
+                    self._bring_back(reference)
+        as_stored = replace(table.stored, heading=table.heading)
+        encoded = encode_rows(self._connection, as_stored, rows, mode="skip")
+        write.submit(self._connection, encoded)
+
+    def make(self, maker: type[AutoPopulate], name: TableName, file: str) -> None:
+        """Make the released keys of a table."""
+        table = all_of(self._connection, name)
+        names = make_names(table)
+        keys = [{each: row[each] for each in names} for row in self._released(table, file)]
+        maker().populate(keys) if names else maker().populate()
+
+    def differences(self, name: TableName, file: str) -> Iterator[str]:
+        """Yield what rows are missing, too many or not equal."""
+        table = all_of(self._connection, name)
+        before = {_key(table, row): row for row in self._released(table, file)}
+        columns = {each: [row[each] for row in table.rows] for each in table.heading.names}
+        made = _rows(table, arrow_table(columns, table.heading))
+        after = {_key(table, row): row for row in made}
+        found: list[str] = []
+        for key in sorted(before.keys() | after.keys(), key=str):
+            where = f"{table.title} {dict(zip(table.key, key, strict=True))}"
+            if key not in after:
+                found.append(f"{where} was not made")
+            elif key not in before:
+                found.append(f"{where} is not in the release")
+            else:
+                self.compared += 1
+                for attribute in table.stored.heading.attributes.values():
+                    one, other = before[key][attribute.name], after[key][attribute.name]
+                    if not self._equal(table, attribute, one, other):
+                        found.append(f"{where}: {attribute.name} differs")
+        yield from found[:_SHOWN]
+        if len(found) > _SHOWN:
+            yield f"{table.title}: {len(found) - _SHOWN} more differences"
+
+    def _released(self, table: ReleasedTable, file: str) -> list[Row]:
+        read = optional_package("pyarrow.parquet", EXTRA).read_table(self._folder / file)
+        return _rows(table, read)
+
+    def _equal(self, table: ReleasedTable, attribute: Attribute, one: Any, other: Any) -> bool:
+        if one is None or other is None:
+            return one is other
+        column = self._columns.get((table.name, attribute.name))
+        if column is not None:
+            before = [self._old_files(each) for each in _references(column, one)]
+            after = [self._new_files(each, table) for each in _references(column, other)]
+            return len(before) == len(after) and all(
+                old.keys() == new.keys()
+                and all(_same_file(old[path], new[path], self._tolerance) for path in old)
+                for old, new in zip(before, after, strict=True)
+            )
+        if isinstance(one, bytes) and one != other and attribute.codec == "blob":
+            return self._tolerance > 0 and close(unpack(one), unpack(other), self._tolerance)
+        return close(one, other, self._tolerance)
+
+    def _place(self, reference: Reference) -> tuple[str, Path]:
+        path, store = reference
+        name = store or str(self._connection.stores.default)
+        return name, self._folder / crate.FILES / name / checked_path(path)
+
+    def _bring_back(self, reference: Reference) -> None:
+        """Write the files of an object to where it was."""
+        name, root = self._place(reference)
+        store = self._connection.stores.get(name)
+        manifest = Path(manifest_path(str(root)))
+        files = [root] if root.is_file() else [p for p in sorted(root.rglob("*")) if p.is_file()]
+        for file in [*files, *([manifest] if manifest.is_file() else [])]:
+            path = file.relative_to(self._folder / crate.FILES / name).as_posix()
+            try:
+                there = store.get(path)
+            except MissingExternalFile:
+                store.put_file(path, file)
+                continue
+            if file_damage(file, hashlib.sha256(there).hexdigest(), len(there)):
+                raise ConfigurationError(
+                    f"{store.url(path)} in store '{name}' is there and is not what was released: "
+                    "set up an empty store."
+                )
+
+    def _old_files(self, reference: Reference) -> dict[str, bytes]:
+        _, root = self._place(reference)
+        files = [root] if root.is_file() else [p for p in root.rglob("*") if p.is_file()]
+        return {str(file.relative_to(root).as_posix()): file.read_bytes() for file in files}
+
+    def _new_files(self, reference: Reference, table: ReleasedTable) -> dict[str, bytes]:
+        path, name = reference
+        store = self._connection.stores.get(name or str(self._connection.stores.default))
+        lists = manifest_path(path)
+        return {
+            file.removeprefix(path).lstrip("/") or ".": store.get(file)
+            for file, _ in files_of(store, path, table.name.schema)
+            if file != lists
+        }
+
+
+def close(one: Any, other: Any, tolerance: float) -> bool:
+    """Whether two values are equal, numbers within a tolerance; NaN equals NaN.
+
+    Examples
+    --------
+    >>> close([1.0, {"a": float("nan")}], [1.0, {"a": float("nan")}], 0.0)
+    True
+    >>> close(1.0, 1.001, 0.01), close(1.0, 1.001, 0.0001)
+    (True, False)
+    """
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        if one.shape != other.shape or one.dtype != other.dtype:
+            return False
+        if one.dtype.kind in "fc":
+            return bool(np.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True))
+        if one.dtype.kind != "O":
+            return bool(np.array_equal(one, other))
+        return close(one.tolist(), other.tolist(), tolerance)
+    if isinstance(one, float) and isinstance(other, float):
+        both_nan = math.isnan(one) and math.isnan(other)
+        return both_nan or math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(
+            close(one[name], other[name], tolerance) for name in one
+        )
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(
+            close(a, b, tolerance) for a, b in zip(one, other, strict=True)
+        )
+    return type(one) is type(other) and bool(one == other)
+
+
+def _same_file(one: bytes, other: bytes, tolerance: float) -> bool:
+    if one == other:
+        return True
+    if not tolerance or not (one.startswith(b"\x93NUMPY") and other.startswith(b"\x93NUMPY")):
+        return False
+    first, second = (np.load(BytesIO(data), allow_pickle=False) for data in (one, other))
+    return close(first, second, tolerance)
+
+
+def _references(column: ReferenceColumn, value: Any) -> list[Reference]:
+    if value is None:
+        return []
+    return list(column.read(json.dumps(value)))
+
+
+def _rows(table: ReleasedTable, found: Any) -> list[Row]:
+    kinds = {name: table.heading[name].type for name in table.heading.names}
+    return [
+        {name: _python(value, kinds[name]) for name, value in row.items()}
+        for row in found.to_pylist()
+    ]
+
+
+def _key(table: ReleasedTable, row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in table.key)
+
+
+def _tier(name: TableName) -> Tier:
+    parsed = parse_table_name(name.table)
+    while parsed is not None and parsed.master is not None:
+        parsed = parse_table_name(parsed.master)
+    return parsed.tier if parsed is not None else Tier.MANUAL
+
+
+def _python(value: Any, kind: AttributeType | None) -> Any:
+    """Return a value of Parquet as the database gives it."""
+    if value is None or kind is None:
+        return value
+    match kind.family:
+        case Family.UUID:
+            return UUID(value)
+        case Family.JSON:
+            return json.loads(value)
+        case Family.DECIMAL:
+            return Decimal(value)
+        case _:
+            return value
+
+
+def _check(
+    connection: Connection,
+    names: Mapping[TableName, str],
+    makers: Mapping[TableName, type[AutoPopulate]],
+) -> None:
+    for name in names:
+        table = FreeTable(connection, name)
+        parsed = parse_table_name(name.table)
+        is_part = parsed is not None and parsed.master is not None
+        if _tier(name) in MADE and not is_part and name not in makers:
+            raise ConfigurationError(
+                f"The class of {title(name)} is not known: name the module that declares it."
+            )
+        kinds = [each.type for each in table.heading.attributes.values()]
+        if any(isinstance(kind, ExternalPointerType) for kind in kinds):
+            raise ConfigurationError(f"{title(name)} has the layout of DataJoint 0.14: migrate it.")
+        if _tier(name) is not Tier.LOOKUP and table:
+            raise ConfigurationError(f"{title(name)} has rows: make them in an empty database.")
+    _check_stores(connection, sorted({name.schema for name in names}))
+
+
+def _check_stores(connection: Connection, schemas: Sequence[str]) -> None:
+    for name in connection.stores.names:
+        for schema in schemas:
+            if registrations(connection.stores.get(name), schema):
+                raise ConfigurationError(
+                    f"Store '{name}' has objects of {schema}, of another database perhaps: set up "
+                    "an empty store."
+                )

@@ -1,0 +1,203 @@
+"""Results of a release made again: equal where the code is, and told where not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dj_dagster as dj
+from tests.lab import connect
+from tests.services.process import PATIENCE
+
+pytestmark = pytest.mark.release
+
+PIPELINE = '''
+import os
+from pathlib import Path
+
+import numpy as np
+
+import dj_dagster as dj
+
+schema = dj.Schema("lab")
+FACTOR = float(os.environ.get("FACTOR", "1"))
+
+
+@schema
+class Method(dj.Lookup):
+    definition = "method : varchar(16)\\n---\\ngain : float64"
+    contents = (("plain", 1.0), ("loud", 2.0))
+
+
+@schema
+class Subject(dj.Manual):
+    definition = """
+    subject_id : int32
+    ---
+    born : date
+    token : uuid
+    price : decimal(6,2)
+    info : json
+    raw : <filepath@>
+    shape : <npy@>
+    """
+
+    class Channel(dj.Part):
+        definition = "-> master\\nchannel : int32\\n---\\nbad : bool"
+
+
+@schema
+class Signal(dj.Imported):
+    definition = "-> Subject\\n---\\nsamples : <blob@>\\nunknown = null : float64"
+
+    def make(self, key):
+        raw = (Subject & key).fetch1("raw")
+        data = np.frombuffer(raw.read(), np.uint8)
+        self.insert1({**key, "samples": data.astype(float), "unknown": float("nan")})
+
+
+@schema
+class Score(dj.Computed):
+    definition = """
+    -> Signal
+    -> Method
+    ---
+    score : float64
+    small : float32
+    wave : <blob>
+    far : <npy@>
+    pieces : <object@>
+    """
+
+    class Peak(dj.Part):
+        definition = "-> master\\npeak : int32\\n---\\nheight : float64"
+
+    def make(self, key):
+        samples, gain = (Signal & key).fetch1("samples"), (Method & key).fetch1("gain")
+        values = samples * gain * FACTOR
+        pieces = Path("pieces")
+        (pieces / "in").mkdir(parents=True, exist_ok=True)
+        (pieces / "in" / "a.txt").write_text(str(key))
+        self.insert1(
+            {**key, "score": values.sum(), "small": 0.1 * FACTOR, "wave": {"v": values},
+             "far": values, "pieces": pieces}
+        )
+        self.Peak.insert([{**key, "peak": n, "height": values[n]} for n in (0, 1)])
+'''
+
+ENTER = """
+import datetime, uuid
+from pathlib import Path
+import numpy as np
+from pipeline import *
+
+for n in (1, 2):
+    place = Path("store/raw") / f"{n}.bin"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(bytes([n, 5, 7]))
+    row = {"subject_id": n, "born": "2026-01-05", "token": uuid.UUID(int=n), "price": "1.50"}
+    Subject.insert1({**row, "info": {"a": [n]}, "raw": f"raw/{n}.bin", "shape": np.ones(n)})
+    Subject.Channel.insert([(n, 0, True), (n, 1, False)])
+Signal.populate()
+Score.populate()
+"""
+
+COMMAND = "from dj_dagster.cli import main; main()"
+
+
+def run(folder: Path, *command: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a folder that has a database and a store of its own."""
+    folder.mkdir(exist_ok=True)
+    (folder / "pipeline.py").write_text(PIPELINE)
+    (folder / "datajoint.json").write_text(
+        '{"stores": {"default": "local", "local": {"protocol": "file", "location": "%s"}}}'
+        % (folder / "store")
+    )
+    (folder / "store").mkdir(exist_ok=True)
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("DJ_")}
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", *command],
+        cwd=folder,
+        env={**ours, **settings},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+@pytest.fixture
+def released(tmp_path: Path) -> Path:
+    """A release of one subject's scores, with the files of inputs."""
+    entered = run(tmp_path / "lab", ENTER)
+    assert entered.returncode == 0, entered.stderr
+    folder = tmp_path / "release"
+    arguments = ["lab.Score", str(folder), "--where", "subject_id = 1", "--inputs"]
+    made = run(tmp_path / "lab", COMMAND, "release", *arguments)
+    assert made.returncode == 0, made.stderr
+    return folder
+
+
+def rerun(released: Path, name: str, *more: str, **settings: str) -> Any:
+    place = released.parent / name
+    arguments = ["release", "--rerun", str(released), "-m", "pipeline", *more]
+    return run(place, COMMAND, *arguments, **settings)
+
+
+def test_a_rerun_in_an_empty_database_is_equal(released: Path) -> None:
+    done = rerun(released, "clone")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "equal, 7 rows were made again" in done.stdout
+    connection = connect(f"sqlite:///{released.parent / 'clone' / '.dj' / 'lab.sqlite'}", released)
+    (subject,) = dj.FreeTable(connection, "lab.subject").proj("price", "info", "token").to_dicts()
+    assert (subject["subject_id"], str(subject["price"]), subject["info"]) == (
+        1,
+        "1.50",
+        {"a": [1]},
+    )
+    assert len(dj.FreeTable(connection, "lab.subject__channel")) == 2
+    connection.close()
+    again = rerun(released, "clone")
+    assert again.returncode == 1
+    assert "has rows: make them in an empty database" in again.stderr
+
+
+def test_other_results_are_told(released: Path) -> None:
+    done = rerun(released, "other", FACTOR="1.0001")
+    assert done.returncode == 1
+    for name in ("score", "small", "wave", "far"):
+        assert f"{name} differs" in done.stdout
+    assert "pieces differs" not in done.stdout
+    assert "lab.Score.Peak" in done.stdout
+    assert "lab.Signal" not in done.stdout
+
+
+def test_results_within_a_tolerance_are_equal(released: Path) -> None:
+    done = rerun(released, "near", "--tolerance", "0.001", FACTOR="1.0001")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_rerun_needs_the_files_of_inputs_and_a_whole_release(released: Path) -> None:
+    bare = released.parent / "bare"
+    arguments = ["lab.Score", str(bare), "--where", "subject_id = 1"]
+    assert run(released.parent / "lab", COMMAND, "release", *arguments).returncode == 0
+    done = rerun(bare, "clone")
+    assert done.returncode == 1
+    assert "--inputs" in done.stderr
+    next(released.rglob("*.npy")).write_bytes(b"")
+    done = rerun(released, "clone")
+    assert done.returncode == 1
+    assert "not whole" in done.stderr
+
+
+def test_a_store_of_another_database_is_left_alone(released: Path) -> None:
+    place = released.parent / "lab"
+    (place / ".dj" / "lab.sqlite").rename(place / "elsewhere.sqlite")
+    done = rerun(released, "lab")
+    assert done.returncode == 1
+    assert "set up an empty store" in done.stderr
