@@ -1,1 +1,1 @@
-"""From query trees to SQL."""
+"""Translation of query trees to SQL."""

@@ -1,4 +1,4 @@
-"""Queries as texts of SQL with their values, as people and programs of DataJoint want them."""
+"""Queries as texts of SQL with literal values, as DataJoint shows them to users and programs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def with_literals(sql: sa.ClauseElement, dialect: sa.Dialect) -> str:
     Raises
     ------
     sqlalchemy.exc.CompileError
-        If a value has no literal.
+        If a value cannot be written as a literal.
     """
     compiler = _compiler(dialect.statement_compiler)
     text = str(compiler(dialect, sql, compile_kwargs={"literal_binds": True}))
@@ -32,7 +32,7 @@ def with_literals(sql: sa.ClauseElement, dialect: sa.Dialect) -> str:
 
 @cache
 def _compiler(usual: type[SQLCompiler]) -> type[SQLCompiler]:
-    """Return a compiler that writes bytes too, which SQLAlchemy takes for text."""
+    """Return a compiler that also writes literals of bytes, which SQLAlchemy takes for text."""
 
     def render_literal_value(self: Any, value: Any, type_: Any) -> str:
         if isinstance(value, bytes):
@@ -45,7 +45,7 @@ def _compiler(usual: type[SQLCompiler]) -> type[SQLCompiler]:
 def condition_text(
     connection: Connection, condition: nodes.Condition, heading: Heading
 ) -> str | bool:
-    """Return a condition as a text; True or False where it chooses all or nothing."""
+    """Return a condition as a text; True or False where it selects all rows or none."""
     spelling = _spelling(connection)
     over = Lowered(sa.table("t"), {name: sa.column(name) for name in heading.all_attributes})
 
@@ -83,7 +83,7 @@ def condition_text(
             case nodes.In():
                 return opposite(_one_by_one(part))
             case _:
-                # A comparison with null is unknown, which for the user means that it fails.
+                # A comparison with null is unknown, which counts as false for the user.
                 return f" ({spelled(part)} IS NOT TRUE)"
 
     if isinstance(condition, nodes.PassedOver) or condition in (nodes.ALWAYS, nodes.NEVER):
@@ -97,7 +97,7 @@ def names_in(connection: Connection, condition: nodes.Condition) -> frozenset[st
 
 
 def restriction_texts(connection: Connection, node: nodes.Node) -> list[str]:
-    """Return what restricts a query, one text for each restriction."""
+    """Return the restrictions of a query, one text each."""
     texts: list[str] = []
     while isinstance(node, nodes.Restricted):
         text = condition_text(connection, node.condition, node.heading)

@@ -1,9 +1,8 @@
-"""Conditions and the SQL of users, as SQL of the backend.
+"""Translation of conditions and of users' SQL to the backend's SQL.
 
-In texts of users attributes are spelled as the columns that they are, so that a text keeps its
-meaning after joins, renames and beside other tables, and a name that the heading lacks is found
-before the server is asked. A text with a SELECT of its own, or that the parser does not know, is
-left as it is.
+In users' texts, attribute names are replaced by their columns. A text thus keeps its meaning after
+joins, renames and beside other tables, and a name that the heading lacks is found before the server
+is asked. A text with a SELECT of its own, or one that the parser cannot read, is left as it is.
 """
 
 from __future__ import annotations
@@ -49,12 +48,13 @@ _TEXTS = (Family.STRING, Family.ENUM)
 
 
 class Conditions:
-    """Spells conditions for one backend.
+    """Translates conditions to the SQL of one backend.
 
     Parameters
     ----------
     side
-        Gives a query, of which some names are needed, as one that can stand beside others.
+        Returns a query in a form that can be joined with others, given the names that are needed of
+        it.
     """
 
     def __init__(self, backend: Backend, side: Callable[[Node, Sequence[str]], Lowered]) -> None:
@@ -83,11 +83,11 @@ class Conditions:
             case Negated(Matches() as inner):
                 return self._has_no_match(inner, over)
             case Negated(inner):
-                # A comparison with null is unknown, which for the user means that it fails.
+                # A comparison with null is unknown, which counts as false for the user.
                 return sa.not_(Pieces(["(", self.where(inner, over, heading), ") IS TRUE"]))
 
     def order(self, name: str, over: Lowered, heading: Heading) -> Element:
-        """Return what rows are ordered by: an attribute, or SQL of the user."""
+        """Return the expression to order rows by: an attribute, or SQL of the user."""
         if name not in heading:
             return self.text(name, over, heading, "order")
         kind = heading[name].type
@@ -183,7 +183,7 @@ class Conditions:
 
 
 def bound(values: Sequence[Any], attribute: Attribute, backend: Backend) -> Sequence[Any]:
-    """Return values as the driver takes them, checked together where that is enough.
+    """Return values as the driver takes them, checked all at once where the types allow it.
 
     Raises
     ------
@@ -208,7 +208,7 @@ def bound(values: Sequence[Any], attribute: Attribute, backend: Backend) -> Sequ
     try:
         return [encode(value) for value in values]
     except InvalidValueError:
-        # A number that is larger than any of the database's finds no row.
+        # A number beyond the database's range finds no row.
         far = {True: math.inf, False: -math.inf}
         return [encode(value) if abs(value) < 2**63 else far[value > 0] for value in values]
 
@@ -219,7 +219,7 @@ def _json_text(path: JSONPath, value: Any) -> str:
     Raises
     ------
     InvalidValueError
-        If it has no place in JSON.
+        If it cannot be expressed in JSON.
     """
     try:
         return json.dumps(_plain(value), default=_plain, allow_nan=False, ensure_ascii=False)
@@ -231,7 +231,7 @@ def _json_text(path: JSONPath, value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that is not JSON's as one that is, those that are as they are."""
+    """Return a value as a type of JSON where a conversion is known, otherwise as it is."""
     match value:
         case np.generic() | np.ndarray():
             return value.tolist()
@@ -278,14 +278,14 @@ def written(
     *,
     purpose: Purpose,
 ) -> Element:
-    """Return a text as SQL with its attributes spelled out.
+    """Return a text as SQL with its attributes replaced by their columns.
 
     Parameters
     ----------
     missing
-        Gives the error for a name that is none of the columns.
+        Returns the error for a name that is not among the columns.
     purpose
-        What is made of it.
+        The role of the text in the query.
     """
     parsed = parse(text)
     found = {} if parsed.nested else _found(parsed, columns, missing)
@@ -301,7 +301,7 @@ def _found(
     columns: Mapping[str, Element],
     missing: Callable[[str], UnknownAttributeError],
 ) -> dict[Name, str]:
-    """Return which column each name is, as MySQL finds it, whatever the case."""
+    """Return the column of each name, found regardless of case as in MySQL."""
     found: dict[Name, str] = {}
     folded: dict[str, str] | None = None
     for name in parsed.names:
@@ -332,7 +332,7 @@ def user_texts(node: Node) -> list[str]:
     """Return the restrictions and computed attributes of a query that are SQL, each once."""
     waiting: list[Any] = [node]
     texts: dict[str, None] = {}
-    # The list grows while it is walked.
+    # The list grows during the iteration.
     for part in waiting:
         if isinstance(part, SQLText):
             texts[part.text] = None

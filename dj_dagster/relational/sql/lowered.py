@@ -16,7 +16,7 @@ from dj_dagster.relational.algebra.top import Order, order_terms
 from dj_dagster.relational.backends.common import Element
 
 EVERYTHING = 2**63 - 1
-"""A limit that is none, for OFFSET, which MySQL does not take alone."""
+"""The limit that stands for "all rows": MySQL does not take OFFSET without LIMIT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +26,21 @@ class Lowered:
     Attributes
     ----------
     columns
-        How each attribute is spelled over `source`, hidden ones of a table too.
+        The SQL of each attribute over `source`, hidden ones of a table too.
     opaque
-        Names whose SQL gives another value each time, or cannot stand in WHERE.
+        Names whose SQL gives another value at each evaluation, or is not allowed in WHERE.
     group
-        What the rows are grouped by; None for rows as they are, nothing for one group of all rows.
+        The expressions that rows are grouped by; None without grouping, empty for one group of all
+        rows.
     constant
         Names that have one value in each row of a group.
     order
         The order of the rows, unless another is asked for.
     plain
-        Whether SQL left as it is written finds each attribute under its own name.
+        Whether SQL that is left as written finds each attribute under its own name.
     nested
-        Whether such SQL is part of it already. Beside other tables its names would be ambiguous,
-        and in a subquery those that it lacks would be found in the query around it.
+        Whether such SQL is already part of the query. Beside other tables its names would be
+        ambiguous, and in a subquery its missing names would be found in the query around it.
     """
 
     source: sa.FromClause
@@ -57,12 +58,12 @@ class Lowered:
 
     @property
     def is_cut(self) -> bool:
-        """Whether only some of the rows count, so that conditions cannot be added."""
+        """Whether a limit or an offset applies, so that conditions cannot be added."""
         return self.limit is not None or self.offset > 0
 
     @property
     def is_simple(self) -> bool:
-        """Whether its source and conditions can become part of another SELECT."""
+        """Whether the source and conditions can become part of another SELECT."""
         return not (self.is_cut or self.group is not None or self.opaque or self.nested)
 
     def select(self, *names: str) -> sa.Select[Any]:
@@ -84,7 +85,7 @@ class Lowered:
         """Return SELECT of the number of rows."""
         if self.group is None and not self.is_cut:
             return sa.select(sa.func.count()).select_from(self.source).where(*self.where)
-        # No order: which rows are cut off does not change how many remain.
+        # Without an order: the number of rows does not depend on it.
         rows = replace(self, order=()).select().subquery()
         return sa.select(sa.func.count()).select_from(rows)
 
@@ -94,7 +95,7 @@ class Lowered:
         return replace(self, order=(), limit=limit).select()
 
     def cut(self, limit: int | None, offset: int | None) -> Lowered:
-        """Return so many of its rows, after leaving out so many."""
+        """Return the query limited to `limit` of its rows, after the first `offset`."""
         left = None if self.limit is None else max(0, self.limit - (offset or 0))
         limits = [number for number in (left, limit) if number is not None]
         return replace(self, limit=min(limits, default=None), offset=self.offset + (offset or 0))
@@ -106,17 +107,17 @@ class Lowered:
         return Lowered(source, {name: source.c[name] for name in names if name in self.columns})
 
     def _anything(self) -> Element:
-        # Of one group of all rows, a literal would give as many rows as there are.
+        # For one group of all rows, a literal would give one row for each row of the source.
         literal = sa.literal_column("1")
         return (sa.func.count() if self.group == () else literal).label("n")
 
 
 NOT_COMPARABLE = (Family.ENUM, Family.FLOAT)
-"""What servers order otherwise than they compare it, or do not find again as they have given it."""
+"""Types that servers order and compare differently, or do not find by a value they returned."""
 
 
 class Window(NamedTuple):
-    """Order, and how many rows after leaving out how many.
+    """The order of rows, the number of rows to return and the number to skip before them.
 
     Attributes
     ----------
@@ -141,9 +142,9 @@ def make_window(order_by: Order, limit: int | None, offset: int | None, over: He
     Raises
     ------
     UnknownAttributeError
-        If the order names an attribute that the heading does not have.
+        If the order names an attribute that the heading lacks.
     QueryError
-        If the order is no text or texts, or a number is negative or not whole.
+        If the order is not a text or a list of texts, or a number is negative or not whole.
     """
     if order_by is None and limit is None and offset is None:
         return ALL_ROWS

@@ -1,4 +1,4 @@
-"""From query trees to SQL, with subqueries only where one SELECT cannot say it."""
+"""Translation of query trees to SQL, with subqueries only where one SELECT does not suffice."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from dj_dagster.relational.user_sql.parsing import parse
 
 
 class Lowering:
-    """Lowers query trees for one backend."""
+    """Translates query trees to SQL for one backend."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -77,7 +77,7 @@ class Lowering:
         Raises
         ------
         UnknownAttributeError
-            If the order names something that the query does not have.
+            If the order names an attribute that the query lacks.
         """
         over = self.lower(node)
         if order_by is not None:
@@ -97,7 +97,8 @@ class Lowering:
 
     def _base(self, node: Base) -> Lowered:
         columns = [sa.column(name) for name in node.heading.all_attributes]
-        # SQLAlchemy's own choice would hold a dot on SQLite, which misreads such names in joins.
+        # SQLAlchemy's own aliases would contain a dot on SQLite, which misreads such names in
+        # joins.
         alias = f"t{next(self._numbers)}"
         source = self._backend.sql_table(node.name, *columns).alias(alias)
         return Lowered(source, dict(source.c))
@@ -131,7 +132,7 @@ class Lowering:
     def _joined(self, left: Node, right: Node, shared: tuple[str, ...], outer: bool) -> Lowered:
         ours, theirs = self._side(left), self._side(right)
         if outer and not all(map(_is_column, theirs.columns.values())):
-            # Where there is no partner, a computed attribute is null too.
+            # In rows without a partner, a computed attribute is null too.
             theirs = theirs.wrapped(right.heading.all_attributes)
         on = [ours.columns[name] == theirs.columns[name] for name in shared]
         on += theirs.where if outer else ()
@@ -146,7 +147,7 @@ class Lowering:
         over = self._joined(node.source, node.group, node.shared, node.outer)
         ours, theirs = node.source.heading.all_attributes, node.group.heading.attributes
         both = Heading({**theirs, **ours}.values())
-        # A singleton's hidden key is that of its one row.
+        # The hidden key of a singleton table identifies its only row.
         key = tuple(name for name in ours if ours[name].in_key and name in over.columns)
         return self._in_groups(over, key, node.columns, both)
 
@@ -169,7 +170,7 @@ class Lowering:
         found = self._columns(columns, over, heading)
         kept = [new for new, old in columns.items() if not isinstance(old, SQLText)]
         by = [over.columns[name] for name in key]
-        # What is kept follows from the key, but MariaDB wants to be told.
+        # Kept attributes depend on the key, but MariaDB requires them in GROUP BY.
         by += [found[new] for new in kept if columns[new] not in key]
         return replace(
             over,
@@ -221,14 +222,14 @@ class Lowering:
         return replace(over, order=tuple(order), nested=over.nested or nested)
 
     def _side(self, node: Node, names: Iterable[str] | None = None) -> Lowered:
-        """Return a query that can stand beside others in one SELECT, some names of it at least."""
+        """Return a query that others can be joined with in one SELECT, with at least `names`."""
         side = self.lower(node)
         if side.is_simple:
             return replace(side, order=())
         return side.wrapped(node.heading.all_attributes if names is None else names)
 
     def _ready(self, over: Lowered, columns: Mapping[str, Computed], heading: Heading) -> Lowered:
-        """Return a query over which columns can be spelled."""
+        """Return a query over which columns can be computed, in a subquery where needed."""
         if self._has_select(columns) and not over.plain:
             return over.wrapped(heading.all_attributes)
         texts = [what.text for what in columns.values() if isinstance(what, SQLText)]
