@@ -1,4 +1,4 @@
-"""Asking before something is lost: what the user is shown, and who answers."""
+"""Questions to the user before data are lost: the text shown and the source of the answer."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dj_dagster.errors import DataJointError
 from dj_dagster.model.names import TableName
 
 Confirm = Callable[[str], bool]
-"""Given a text of what would happen, says whether it may."""
+"""A function that takes a summary of an action and returns whether the action may proceed."""
 
 
 def ask_on_terminal(summary: str) -> bool:
-    """Show what would happen and ask.
+    """Print a summary of an action and ask whether to proceed.
 
     Raises
     ------
     DataJointError
-        If nobody is there to be asked.
+        If there is neither a terminal nor a notebook to ask in.
     """
     nobody = DataJointError(
         f"{summary}\nThis was to be confirmed, but there is no terminal to ask on. "
@@ -32,24 +32,24 @@ def ask_on_terminal(summary: str) -> bool:
     try:
         answer = _input()("Proceed? [yes, No]: ")
     except (EOFError, RuntimeError) as error:
-        # A notebook that runs by itself raises a RuntimeError of its own.
+        # A notebook that is executed without a user raises a RuntimeError of its own.
         raise nobody from error
     return answer.strip().lower() in ("y", "yes")
 
 
 def question(prompt: bool | None, confirm: Confirm | None, safemode: bool) -> Confirm | None:
-    """Return whom to ask, None to go ahead: `prompt` decides, and `safemode` where it is None."""
+    """Return the function that asks, None to go ahead; `safemode` counts where `prompt` is None."""
     return (confirm or ask_on_terminal) if (safemode if prompt is None else prompt) else None
 
 
 def _can_ask() -> bool:
-    """Whether there is a terminal, or a notebook, which has an `input` of its own."""
+    """Whether a terminal can answer, or a notebook or program that replaces `input`."""
     on_terminal = sys.stdin is not None and sys.stdin.isatty()  # pyright: ignore[reportUnnecessaryComparison]
     return on_terminal or not isinstance(_input(), BuiltinFunctionType)
 
 
 def _input() -> Callable[[str], str]:
-    """Return what reads an answer; programs put one of their own into DataJoint's utils."""
+    """Return the function that reads an answer; programs can replace it in DataJoint's utils."""
     utils = sys.modules.get(f"{__name__.partition('.')[0]}.utils")
     return builtins.input if utils is None else vars(utils).get("input", builtins.input)
 

@@ -51,7 +51,7 @@ class QueryExpression(OldQuery, Rows):
 
     @property
     def restriction(self) -> AndList:
-        """What restricts the query, as texts of SQL; empty without."""
+        """The restrictions of the query as texts of SQL; empty without restrictions."""
         return AndList(restriction_texts(self.connection, self.node))
 
     def restrict(self, restriction: Any, semantic_check: bool | None = None) -> Self:
@@ -112,7 +112,7 @@ class QueryExpression(OldQuery, Rows):
 
     @on_class
     def extend(self, other: Any, semantic_check: bool | None = None) -> QueryExpression:
-        """Return all rows with the attributes of their partner in `other`, nulls where none is.
+        """Return all rows with the attributes of their partner in `other`, nulls without a partner.
 
         Raises
         ------
@@ -156,14 +156,14 @@ class QueryExpression(OldQuery, Rows):
         exclude_nonmatching: bool | None = None,
         **computed: str,
     ) -> QueryExpression:
-        """Return these rows with what is computed from the rows of `group` that agree with each.
+        """Return these rows with values computed from the rows of `group` that agree with each.
 
         Parameters
         ----------
         group
             A query with all of this query's primary key.
         *attributes
-            Which of this query's own attributes to keep, as for `proj`.
+            This query's own attributes to keep, as for `proj`.
         exclude_nonmatching
             Whether to leave out rows that no row of `group` agrees with, as code of DataJoint 0.14
             has it by default. Otherwise for them ``count(*)`` is 1, ``count(attribute_of_group)`` 0
@@ -202,7 +202,7 @@ class QueryExpression(OldQuery, Rows):
         return self.connection.semantic_check if semantic_check is None else semantic_check
 
     def _derive(self, node: Node) -> Self:
-        # What copy.copy does, in a third of its time.
+        # The same as copy.copy, in a third of its time.
         derived = object.__new__(type(self))
         derived.__dict__.update(self.__dict__)
         derived._node = node
@@ -244,20 +244,20 @@ class QueryExpression(OldQuery, Rows):
 
         The query may choose, compute and restrict, as ``(Session.proj() & key).delete()`` does. One
         of several tables, or of groups of rows, is refused: write ``(Session & query).delete()``.
-        A name in a dict that is not an attribute is passed over, as long as another one is.
+        A name in a dict that is not an attribute is passed over, as long as another name is one.
 
         Parameters
         ----------
         transaction
-            Taken for DataJoint's sake: a delete joins the transaction that is open, and is one of
-            its own otherwise, whatever this says.
+            Has no effect and is accepted for compatibility with DataJoint: a delete joins the open
+            transaction, and opens one otherwise.
         prompt
             Whether to ask before committing; the connection's safemode by default.
         part_integrity
             When rows of a part would go without their master's: ``"enforce"`` refuses, ``"ignore"``
             deletes them, ``"cascade"`` deletes the masters of these rows too.
         confirm
-            Asked instead of the terminal, with the counts as text.
+            Called with the counts as text, instead of asking on the terminal.
         dry_run
             Whether to count only: nothing is locked or deleted.
 
@@ -287,7 +287,7 @@ class QueryExpression(OldQuery, Rows):
     def delete_quick(self, get_count: bool = False) -> int:
         """Delete the rows of the query alone; refused by the database if others depend on them.
 
-        Their number is returned, whether `get_count` asks for it or not.
+        The number of deleted rows is returned, whatever `get_count` is.
 
         Raises
         ------
@@ -329,7 +329,7 @@ class U(Universal):
     Parameters
     ----------
     *primary_key
-        Names of the attributes; none for a single group of everything.
+        Names of the attributes; without names, all rows form a single group.
 
     Examples
     --------
@@ -355,12 +355,12 @@ class U(Universal):
         return f"U({', '.join(map(repr, self._names))})"
 
     def __and__(self, query: Any) -> QueryExpression:
-        """Return the distinct combinations that a query has; they are the key of the result."""
+        """Return the distinct combinations in a query; they are the key of the result."""
         node = self._query(query)
         return QueryExpression(query.connection, distinct(node, self._names))
 
     def aggr(self, group: Any, **computed: str) -> QueryExpression:
-        """Return the distinct combinations with what is computed from the rows of each.
+        """Return the distinct combinations with values computed from the rows of each.
 
         Parameters
         ----------

@@ -1,7 +1,7 @@
 """Provenance of rows as DataJoint 2.3 notes it, and the version of the code that computes.
 
-Nobody passes ``_prov`` to `insert`: it consists of the setting ``provenance.source``, of who is
-connected, and, inside a `make`, of its table and key.
+Users do not pass ``_prov`` to `insert`. It holds the time, the setting ``provenance.source``, the
+connected user, the version of the code and, inside a `make`, its table and key.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dj_dagster.relational.stored import StoredTable
 
 
 def record(connection: Connection, table: StoredTable) -> str | None:
-    """Return what a table's new rows have in ``_prov``, None where nothing is noted."""
+    """Return the value of ``_prov`` for a table's new rows, None where nothing is noted."""
     if PROVENANCE.name not in table.heading.all_attributes or not connection.provenance.capture:
         return None
     noted: dict[str, Any] = {"time": datetime.now(UTC).isoformat(), "agent": _agent(connection)}
@@ -65,7 +65,7 @@ def job_version(settings: JobSettings) -> str:
     Raises
     ------
     ConfigurationError
-        If the setting `version_method` is none that is known.
+        If the setting `version_method` is not a known one.
     """
     if settings.version_method in (None, "none"):
         return ""

@@ -13,7 +13,7 @@ from dj_dagster.relational.stored import ForeignKey, StoredTable
 
 
 class ForeignKeyInfo(TypedDict):
-    """What `Table.parents` and `Table.children` say of a foreign key.
+    """The facts about a foreign key that `Table.parents` and `Table.children` return.
 
     Attributes
     ----------
@@ -22,9 +22,10 @@ class ForeignKeyInfo(TypedDict):
     attr_map
         ``{child attribute: parent attribute}``.
     aliased
-        Whether it renames any.
+        Whether it renames an attribute.
     multi
-        Whether rows of the child can share a parent's row: it is less than the child's whole key.
+        Whether several rows of the child can refer to one row of the parent: the foreign key is
+        less than the child's whole key.
     """
 
     primary: bool
@@ -78,9 +79,9 @@ def child_keys(
 
 
 def keys_into(connection: Connection, schema: str) -> dict[TableName, list[ForeignKey]]:
-    """Return by parent the foreign keys into a schema's tables, and into those that depend on it.
+    """Return the foreign keys into a schema's tables, and into those that depend on it, by parent.
 
-    The server is asked each time, so that many tables are better looked up in one answer.
+    Each call queries the server, so look up many tables in the result of one call.
     """
     keys: dict[TableName, list[ForeignKey]] = {}
     for child in connection.catalog.related(schema):
@@ -90,13 +91,13 @@ def keys_into(connection: Connection, schema: str) -> dict[TableName, list[Forei
 
 
 def ancestors(connection: Connection, name: TableName) -> list[TableName]:
-    """Return a table and all that it refers to, directly or not, parents last."""
+    """Return a table and all tables that it refers to, directly or not, parents last."""
     graph = graph_above(connection, [name])
     return [name, *reversed(graph.ancestors(name))]
 
 
 def descendants(connection: Connection, name: TableName) -> list[TableName]:
-    """Return a table and all that refer to it, directly or not, parents first."""
+    """Return a table and all tables that refer to it, directly or not, parents first."""
     graph = DependencyGraph()
     graph.add_table(name)
     for table in connection.catalog.related(name.schema):
@@ -112,7 +113,7 @@ def part_names(connection: Connection, master: TableName) -> list[TableName]:
 
 
 def graph_above(connection: Connection, names: Iterable[TableName]) -> DependencyGraph:
-    """Return the graph of some tables and of all that they refer to, directly or not."""
+    """Return the graph of some tables and of all tables that they refer to, directly or not."""
     graph = DependencyGraph()
     waiting = list(dict.fromkeys(names))
     seen = set(waiting)
@@ -128,5 +129,5 @@ def graph_above(connection: Connection, names: Iterable[TableName]) -> Dependenc
 
 
 def is_hidden(name: TableName) -> bool:
-    """Whether a table is kept for the pipeline's own sake, such as a job table."""
+    """Whether a table serves the pipeline itself and is hidden from users, such as a job table."""
     return name.table.startswith("~")

@@ -19,13 +19,13 @@ class Scope:
     Attributes
     ----------
     layers
-        The places, the one that counts first.
+        The places, in descending precedence.
     """
 
     layers: tuple[Mapping[str, Any], ...]
 
     def found(self, path: str) -> Iterator[Any]:
-        """Yield what ``name`` or ``name.attribute`` is in each of the places that have it."""
+        """Yield the value of ``name`` or ``name.attribute`` in each of the places that have it."""
         first, *rest = path.split(".")
         for layer in self.layers:
             value = layer.get(first)
@@ -42,14 +42,15 @@ class Scope:
 def calling_names(*, live: bool = False) -> MutableMapping[str, Any]:
     """Return the local names where this package was called from.
 
-    That is how a definition in a function, in a notebook or in a console finds the classes beside
-    it. Frames of this package itself are passed over. Of a module these are the names themselves,
-    so that later ones are seen too; of a function a copy.
+    A definition in a function, a notebook or a console finds the classes beside it in this way.
+    Frames of this package itself are passed over. For a module, the result is its own namespace, so
+    that later names are seen too; for a function it is a copy.
 
     Parameters
     ----------
     live
-        Whether names may be added, which of a function its own code does not see, only `locals`.
+        Whether names may be added. Names added to a function are visible in its `locals` only, not
+        in its code.
     """
     frame = inspect.currentframe()
     while frame is not None and _is_ours(frame):

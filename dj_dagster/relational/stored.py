@@ -52,7 +52,7 @@ class RawTable:
         By column, the store that it points into through a table of DataJoint 0.14; these foreign
         keys are not among the others.
     is_view
-        Whether it is a view of the database, which can only be read. No key is known of it.
+        Whether it is a view of the database, which can only be read and whose key is not known.
     """
 
     name: TableName
@@ -75,7 +75,7 @@ class StoredTable:
     is_view: bool = False
 
     def check_table(self, doing: str) -> None:
-        """Refuse what only tables take.
+        """Refuse an operation that views do not support.
 
         Raises
         ------

@@ -48,7 +48,7 @@ class Table(Insertion, metaclass=TableMeta):
 
     @cached_property
     def _bound(self) -> Binding:
-        """Where the table is; looked up late where the class is used before its schema is there."""
+        """The link to the schema; resolved late if the class is used before its schema exists."""
         if self._binding is None:
             raise undeclared(type(self))
         return self._binding
@@ -60,12 +60,12 @@ class Table(Insertion, metaclass=TableMeta):
 
     @property
     def adapter(self) -> Adapter:
-        """How the database spells names; see `dj_dagster.compat.connection.Adapter`."""
+        """The database's rules for names; see `dj_dagster.compat.connection.Adapter`."""
         return self.connection.adapter
 
     @property
     def external(self) -> Any:
-        """The objects that DataJoint 0.14 has of the schema by store; see `Schema.external`."""
+        """DataJoint 0.14's objects of the schema, by store; see `Schema.external`."""
         schema = self.connection.schemas.get(self.database)
         if schema is None:
             raise DataJointError(
@@ -82,7 +82,7 @@ class Table(Insertion, metaclass=TableMeta):
 
     @property
     def stored(self) -> StoredTable:
-        """What the database holds of the table.
+        """The table as the database holds it.
 
         Raises
         ------
@@ -132,14 +132,14 @@ class Table(Insertion, metaclass=TableMeta):
 
     @property
     def size_on_disk(self) -> int:
-        """Bytes that the table takes with its indexes, without what stores have.
+        """The size in bytes of the table and its indexes, without its objects in stores.
 
-        MySQL and MariaDB give an estimate, which can be minutes old.
+        On MySQL and MariaDB this is an estimate, which can be minutes old.
 
         Raises
         ------
         QueryError
-            If SQLite was built without the means to tell.
+            If SQLite was built without the virtual table ``dbstat``.
         """
         with self.connection.cursor() as session:
             return self.connection.backend.size_on_disk(session, [self.name])
@@ -186,7 +186,8 @@ class Table(Insertion, metaclass=TableMeta):
         part_integrity
             ``"ignore"`` drops part tables without their masters, which is otherwise refused.
         confirm
-            Asked instead of the terminal, with the tables and their numbers of rows as text.
+            Called with the tables and their numbers of rows as text, instead of asking on the
+            terminal.
 
         Raises
         ------
@@ -226,7 +227,7 @@ class Table(Insertion, metaclass=TableMeta):
         context
             Names that the definition's foreign keys may refer to, besides the schema's.
         confirm
-            Asked instead of the terminal, with the changes as text.
+            Called with the changes as text, instead of asking on the terminal.
 
         Returns
         -------
@@ -321,19 +322,19 @@ class Table(Insertion, metaclass=TableMeta):
 
     @on_class
     def ancestors(self, as_objects: bool = False) -> list[Any]:
-        """Return this table and all that it refers to, directly or not, parents last."""
+        """Return this table and all tables that it refers to, directly or not, parents last."""
         return self._given(relatives.ancestors(self.connection, self.name), as_objects)
 
     @on_class
     def descendants(self, as_objects: bool = False) -> list[Any]:
-        """Return this table and all that refer to it, directly or not, parents first."""
+        """Return this table and all tables that refer to it, directly or not, parents first."""
         return self._given(relatives.descendants(self.connection, self.name), as_objects)
 
     @on_class
     def parts(self, as_objects: bool = False) -> list[Any]:
         """Return the part tables that the database has of this one.
 
-        Those that the class declares, as classes, are its `part_classes`.
+        The parts that the class declares are listed as classes by `part_classes`.
         """
         return self._given(relatives.part_names(self.connection, self.name), as_objects)
 

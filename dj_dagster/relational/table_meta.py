@@ -1,4 +1,4 @@
-"""The metaclass of tables: what can be done with a table can be done with its class."""
+"""The metaclass of tables, which gives a table's class all operations of the table."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What a schema tells a table class about itself when it decorates it.
+    """The link to a schema that a table class gets when the schema decorates it.
 
     Attributes
     ----------
     class_name
-        As users write it in the schema's module: ``"Session"``, ``"Session.Trial"``.
+        The name as users write it in the schema's module: ``"Session"``, ``"Session.Trial"``.
     plan
-        Returns the table that the definition asks for, given names that count before those of the
-        schema; None where there is no definition.
+        Returns the table that the definition asks for, given names that take precedence over the
+        schema's; None without a definition.
     """
 
     connection: Connection
@@ -49,8 +49,8 @@ class TableMeta(type):
     """Lets a table class stand for the query over all its rows: ``Session & {"subject_id": 1}``."""
 
     if TYPE_CHECKING:
-        # What __getattribute__ below does, said so that type checkers follow it; most methods
-        # say it themselves, see `class_access`.
+        # The effect of __getattribute__ below, declared for type checkers; most methods declare it
+        # themselves, see `class_access`.
         _binding: Binding | None
         delete = staged_insert1 = restrict = aggregate = make = property(_bound)
         jobs = key_source = upstream = adapter = external = property(_bound)
@@ -100,7 +100,8 @@ class TableMeta(type):
         def __getattribute__(cls, name: str) -> Any:
             """Give methods and properties of a declared table already bound to an instance.
 
-            Those of a class that no schema has declared say so when they are called as if it were.
+            On a class that is not yet declared by a schema, they raise an error when called without
+            an instance.
             """
             value = super().__getattribute__(name)
             if isinstance(value, FunctionType | property) and not name.startswith("_"):
@@ -154,9 +155,9 @@ def undeclared(cls: type) -> DataJointError:
 
 
 def _refusing(cls: TableMeta, value: Any) -> Any:
-    """Return a method of ours that tells a call on the class from one with an instance given.
+    """Return a method of this package, wrapped to raise an error when called without an instance.
 
-    What users wrote stays as it is: it may be meant to be called so.
+    Functions of users are returned as they are: they may be meant to be called on the class.
     """
     if not isinstance(value, FunctionType) or not value.__module__.startswith(f"{_PACKAGE}."):
         return value

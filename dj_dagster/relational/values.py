@@ -1,4 +1,4 @@
-"""Values on their way to the database: converted to their attribute's type, within its bounds."""
+"""Conversion of values for the database: to their attribute's type, within its bounds."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def checked(value: Any, attribute: Attribute) -> Any:
     Raises
     ------
     InvalidValueError
-        Naming table, attribute, the value and what would fit.
+        If it does not fit; the message names the table, the attribute, the value and the bounds.
     """
     kind = attribute.type
     if kind is None:
@@ -76,7 +76,7 @@ def checked(value: Any, attribute: Attribute) -> Any:
 def is_only_found(value: Any, family: Family) -> bool:
     """Whether a value of another client can be found in a table, though not entered.
 
-    Such as a zero date, or an infinite number in a SQLite file.
+    Examples are a zero date, and an infinite number in a SQLite file.
     """
     if family is Family.FLOAT:
         return isinstance(value, float) and math.isinf(value)
@@ -86,7 +86,7 @@ def is_only_found(value: Any, family: Family) -> bool:
 def comparable(value: Any, attribute: Attribute) -> Any:
     """Return a value to compare an attribute with, rounded as it would be stored.
 
-    A value of the right kind that is too long or too large finds no row, and is no error.
+    A value of the right kind that is too long or too large is not an error; it finds no row.
 
     Raises
     ------
@@ -121,15 +121,15 @@ def as_fetched(value: Any, attribute: Attribute) -> Any:
 
 
 def without_zone(value: Any) -> Any:
-    """Return a date or time as a clock shows it where it is from, anything else as it is.
+    """Return a date or time without its time zone, as local clock time; anything else as it is.
 
-    So DataJoint 0.14 writes one with a time zone, which is refused otherwise.
+    DataJoint 0.14 writes a date or time with a time zone in this way; otherwise it is refused.
     """
     return value.replace(tzinfo=None) if getattr(value, "tzinfo", None) is not None else value
 
 
 def _stored(value: Any, kind: AttributeType) -> Any:
-    """Return a value as its column gives it back."""
+    """Return a value as it is read back from its column."""
     coerced = _COERCE[kind.family](value)
     match kind.family:
         case Family.FLOAT if kind.size == 32:
@@ -218,7 +218,7 @@ def _date(value: Any) -> date:
 
 
 def _padded(text: Any) -> str:
-    """Return a date or time in ISO form, of which a server also takes 2026-1-5 and 9:05."""
+    """Return a date or time in padded ISO form; like a server, it also takes 2026-1-5 and 9:05."""
     if not isinstance(text, str):
         raise TypeError("write a date or time, or its text")
     found = _MOMENT.fullmatch(text.strip())
@@ -248,7 +248,7 @@ def _datetime(value: Any) -> datetime:
 
 
 def _time(value: Any) -> timedelta:
-    """Return a time of day, or one of the durations that MySQL has beside these."""
+    """Return a time of day, or a longer or negative duration as MySQL's type TIME allows."""
     if isinstance(value, np.timedelta64):
         value = value.astype("timedelta64[us]").item()
     moment = as_time(value if isinstance(value, time | timedelta) else _padded(value))
@@ -272,7 +272,7 @@ def _json(value: Any) -> Any:
 
 
 def _check_integers(value: Any) -> None:
-    """Refuse integers of more than 64 bits in JSON, of which MySQL makes floats."""
+    """Refuse integers of more than 64 bits in JSON, which MySQL turns into floats."""
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         raise ValueError(
             f"MySQL's JSON holds integers between {-(2**63)} and {2**64 - 1}: write larger ones as "
@@ -323,7 +323,7 @@ def bounded(value: Any, kind: AttributeType) -> Any:
     Raises
     ------
     ValueError
-        Saying what would fit.
+        If it does not fit; the message states the bounds.
     """
     match kind.family:
         case Family.FLOAT if kind.unsigned and value < 0:
@@ -353,7 +353,7 @@ def integer_range(kind: AttributeType) -> tuple[int, int]:
 
 
 def byte_limit(kind: AttributeType) -> int:
-    """Return how many bytes of UTF-8 a text type without a length holds."""
+    """Return the number of bytes of UTF-8 that a text type without a length holds."""
     return _TEXT_BYTES.get(kind.text, 2**32 - 1)
 
 
@@ -368,7 +368,7 @@ def in_timestamps(value: datetime) -> bool:
 
 
 def cuts_blanks(kind: AttributeType) -> bool:
-    """Return whether a type keeps no blanks at the end, as texts of a fixed length do not."""
+    """Return whether a type drops trailing blanks, as texts of a fixed length do."""
     return kind.text.startswith("char(")
 
 
@@ -397,7 +397,7 @@ def _fitting_decimal(value: Decimal, kind: AttributeType) -> Decimal:
 
 
 def _timestamp(value: datetime) -> datetime:
-    """Refuse what servers cannot keep: they count the seconds since 1970 in 31 bits."""
+    """Refuse moments out of the range of servers, which count seconds since 1970 in 31 bits."""
     if not in_timestamps(value):
         raise ValueError(
             f"a timestamp lies after {_TIMESTAMPS[0]} and not after {_TIMESTAMPS[1]}; declare the "
@@ -409,7 +409,7 @@ def _timestamp(value: datetime) -> datetime:
 def in_digits(value: timedelta, kind: AttributeType) -> timedelta:
     """Return a time, or a moment since any midnight, with the digits that its column keeps.
 
-    MariaDB cuts the others off, towards zero. MySQL rounds, which can lead into the next day.
+    MariaDB truncates further digits towards zero. MySQL rounds, which can lead into the next day.
     """
     step = timedelta(microseconds=10 ** (6 - (kind.size or 0)))
     size = abs(value)
@@ -442,5 +442,5 @@ def shortest_single(value: Any) -> Any:
 
 
 def with_scale(value: Decimal, scale: int) -> Decimal:
-    """Return a decimal with so many digits after the point."""
+    """Return a decimal rounded to a number of digits after the point."""
     return _DECIMALS.quantize(value, Decimal(1).scaleb(-scale))
