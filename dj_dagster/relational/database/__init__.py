@@ -1,1 +1,1 @@
-"""The database itself: connections, what it holds, and the one way by which rows reach it."""
+"""The database: connections, the catalogue of its tables, and the only way to write rows to it."""

@@ -88,12 +88,12 @@ class Catalog:
             return table or self._views.get(name.schema, {}).get(name)
 
     def read(self, session: SAConnection, name: TableName) -> RawTable | None:
-        """Return a table as it is now for a session's transaction; nothing is kept of it."""
+        """Return a table as a session's transaction sees it now, without keeping it."""
         tables = self._backend.reflect(session, name.schema)
         return next((without_hidden_parents(raw) for raw in tables if raw.name == name), None)
 
     def put(self, raw: RawTable) -> None:
-        """Take in a table that was just declared, as the database will report it."""
+        """Add a table that was just declared, as the database will report it."""
         with self._lock:
             if raw.name.schema in self._raw:
                 self._raw[raw.name.schema][raw.name] = raw
@@ -102,7 +102,7 @@ class Catalog:
     def is_old(self, schema: str) -> bool:
         """Whether a schema is of the era of DataJoint 0.14; see `is_of_old_era`.
 
-        DataJoint of that era knows few databases.
+        DataJoint of that era supports only some databases.
         """
         if not self._backend.holds_old_era:
             return False
@@ -115,14 +115,14 @@ class Catalog:
             return self._era() == "0.14" if found is None else found
 
     def set_era(self, schema: str, era: Era | None) -> None:
-        """Say of which era a schema is; None to find it out from its tables."""
+        """Set the era of a schema; None determines it from its tables."""
         with self._lock:
             self._eras.pop(schema, None)
             if era is not None:
                 self._eras[schema] = era
 
     def load(self, schema: str, tables: Iterable[RawTable]) -> None:
-        """Take in a schema as it was read before, in place of asking the database."""
+        """Add a schema as it was read before, instead of asking the database."""
         with self._lock:
             self.forget(schema)
             self._raw[schema] = {raw.name: raw for raw in tables}
@@ -170,7 +170,8 @@ class Catalog:
 
     def _resolved(self, raw: RawTable) -> StoredTable:
         if raw.name in self._resolving:
-            # Foreign keys in a circle: what refers back to it needs its own attributes alone.
+            # Foreign keys form a circle: a table that refers back to this one needs only its
+            # attributes.
             return resolve(replace(raw, foreign_keys=()), self.find, rounds=self._rounds_seconds)
         if raw.name not in self._stored:
             self._resolving.add(raw.name)
@@ -186,9 +187,9 @@ class Catalog:
         return bool(rounds)
 
     def _server_rounds(self) -> bool | None:
-        """Return what the server does with digits of a second, None while it cannot be asked.
+        """Return whether the server rounds fractions of a second, None while it is out of reach.
 
-        Tables that were read before are known while it is away.
+        Tables that were read before stay available meanwhile.
         """
         if self._rounds is None and time.monotonic() >= self._ask_again:
             try:
@@ -199,7 +200,7 @@ class Catalog:
         return self._rounds
 
     def _dependents(self, schema: str) -> list[str]:
-        """Return a schema and all that reach it by foreign keys, directly or not."""
+        """Return a schema and all schemas that reach it by foreign keys, directly or not."""
         with self._cursor() as session:
             edges = sorted(self._backend.schema_edges(session))
         found = [schema]
@@ -225,7 +226,7 @@ def dependency_graph(tables: Iterable[RawTable]) -> DependencyGraph:
 
 
 EXTERNAL_PREFIX = "~external_"
-"""What the tables are called in which DataJoint 0.14 says where its objects lie."""
+"""Prefix of the names of tables in which DataJoint 0.14 tracks its objects in stores."""
 
 FindTable = Callable[[TableName], StoredTable | None]
 
@@ -239,20 +240,20 @@ def resolve(
 ) -> StoredTable:
     """Give a reported table its attribute types and lineages.
 
-    Inherited columns carry no type of their own: type and lineage come from the parent, which
-    `find` returns (None where it is out of sight).
+    Inherited columns do not carry a type of their own: type and lineage come from the parent, which
+    `find` returns (None where it is not available).
 
     Parameters
     ----------
     rounds
-        Returns whether the server rounds the digits of a second that it does not keep. It is asked
+        Returns whether the server rounds the digits of a second that it does not keep. It is called
         for tables that hold moments or durations.
     """
     origins = _origins(raw.foreign_keys)
     attributes = [_attribute(column, raw, origins.get(column.name), find) for column in raw.columns]
     if any(map(_holds_seconds, attributes)) and rounds():
         attributes = [_rounding(each) if _holds_seconds(each) else each for each in attributes]
-    # The key comes first and in its own order, whatever the order of the columns.
+    # The key comes first and in its own order, regardless of the order of the columns.
     ranked = {name: position for position, name in enumerate(raw.primary_key)}
     attributes.sort(key=lambda attribute: ranked.get(attribute.name, len(ranked)))
     return StoredTable(raw.name, Heading(attributes, raw.comment), raw.foreign_keys, raw.is_view)
@@ -329,7 +330,8 @@ def _external_store(
     """Return the store that a column of DataJoint 0.14 points into, None for other columns."""
     if column.name in raw.external:
         return raw.external[column.name]
-    # 2.x keeps such values in json: a uuid with a codec is a pointer whatever its foreign key.
+    # 2.x keeps such values in json, so a uuid with a codec is a pointer to a store even without a
+    # foreign key.
     if marked is None or marked.codec is None or column.sql_type.lower() != "binary(16)":
         return None
     return marked.store
@@ -355,13 +357,13 @@ def split_comment(text: str) -> tuple[AttributeType | None, str]:
     try:
         return parse_type(match[1]), match[2]
     except DefinitionError:
-        # A type of an adapter or a version unknown here: the column itself can still be read.
+        # The type of an unknown adapter or version: the column itself can still be read.
         return None, match[2]
 
 
 def _native_type(column: StoredColumn) -> AttributeType | None:
     if not column.sql_type:
-        # What a view computes has no type.
+        # The database does not report a type for a computed column of a view.
         return None
     text = _WIDTH.sub(r"\1", column.sql_type)
     try:
@@ -376,10 +378,10 @@ Era = Literal["0.14", "2.3"]
 ERAS: tuple[Era, ...] = get_args(Era)
 
 MIGRATION = "~migration"
-"""What only schemas have that are being migrated, or were."""
+"""Name of a table that only migrated schemas have, during the migration and after it."""
 
 _OLD_TABLES = ("~log", "~jobs", "~external_")
-# Both eras mark these types alike, or a user has chosen the name of the codec.
+# Both eras mark these types in the same way, or a user has chosen the name of the codec.
 _NEW_MARKER = re.compile(
     r":(?:<(?:blob|attach|hash|object|npy|filepath)(?:@\w*)?>"
     r"|u?int(?:8|16|32|64)|float(?:32|64)|bool|bytes|json|date|(?:datetime|timestamp|time)(?:\(\d\))?"
@@ -393,7 +395,7 @@ def checked_era(era: str) -> Era:
     Raises
     ------
     ConfigurationError
-        If there is none of that name.
+        If an era of that name does not exist.
     """
     for known in ERAS:
         if era == known:
@@ -404,8 +406,9 @@ def checked_era(era: str) -> Era:
 def is_of_old_era(tables: Iterable[RawTable]) -> bool | None:
     """Whether a schema's tables were declared by DataJoint 0.14, or in its layout.
 
-    They carry no types in their comments, but for a few special ones, and there is either no
-    ``~lineage`` or a hidden table that only 0.14 makes. None where there is nothing to go by.
+    Except for a few special types, the comments of their columns do not carry types, and the schema
+    either lacks ``~lineage`` or has a hidden table that only 0.14 makes. None if the tables do not
+    show it.
     """
     found = list(tables)
     shown = [raw for raw in found if not raw.name.table.startswith("~")]

@@ -1,4 +1,4 @@
-"""A connection to one database: transactions, one connection a thread, errors in our words."""
+"""A connection to one database: transactions, a session for each thread, translated errors."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class Connection(OldConnection, Preferring):
     url
         A SQLAlchemy URL: ``sqlite:///lab.sqlite``, ``mysql+pymysql://user:secret@host:3306/``.
     stores
-        Where codecs with ``@store`` keep their bytes; none by default.
+        The stores in which codecs with ``@store`` keep their bytes; empty by default.
     codecs
         The codecs that definitions may name; the built-in ones by default.
     safemode
-        Whether `delete` and `drop` ask before they act, unless told otherwise; a function is
+        Whether `delete` and `drop` ask before they act, unless a call overrides it; a function is
         called each time.
     jobs
         How computed tables keep their jobs; a function is called each time.
@@ -55,15 +55,15 @@ class Connection(OldConnection, Preferring):
         Folder where attachments are written to when they are fetched, never the working directory
         unless it is named; a function is called each time.
     semantic_check
-        Whether queries refuse to match attributes of one name that no foreign key ties together,
-        unless told otherwise; a function is called each time.
+        Whether queries refuse to match attributes of one name that are not related by a foreign
+        key, unless a call overrides it; a function is called each time.
     fetch_format
-        What the old ``fetch()`` of whole rows returns when it is not told: ``"array"`` or
+        The default format in which the old ``fetch()`` returns whole rows: ``"array"`` or
         ``"frame"``; a function is called each time.
     read_limits
-        What reading one packed value may cost; a function is called each time.
+        Limits on reading one packed value; a function is called each time.
     provenance
-        What is noted and checked of where rows come from; a function is called each time.
+        The provenance of rows to record and check; a function is called each time.
     era
         ``"0.14"`` for code of that era of DataJoint, see `dj_dagster.replace_datajoint`; a function
         is called each time.
@@ -117,7 +117,7 @@ class Connection(OldConnection, Preferring):
         return shown_url(self._url)
 
     def __repr__(self) -> str:
-        """Say where the database is, and whether it was reached when it was last asked."""
+        """Return the place of the database, and whether the last attempt to reach it succeeded."""
         reached = self._sessions.is_reached
         state = "not connected yet" if reached is None else "connected"
         if self.is_lost or self._sessions.is_closed:
@@ -167,17 +167,17 @@ class Connection(OldConnection, Preferring):
         return Transaction(self)
 
     def start_transaction(self) -> None:
-        """Begin what `commit_transaction` or `cancel_transaction` must end; see `transaction`."""
+        """Begin a transaction, which `commit_transaction` or `cancel_transaction` must end."""
         if self.write_buffer is not None:
             raise QueryError("A make is written in a transaction of its own: leave this one out.")
         self._sessions.begin()
 
     def commit_transaction(self) -> None:
-        """Keep what happened since `start_transaction`."""
+        """Commit the changes since `start_transaction`."""
         self._sessions.commit()
 
     def cancel_transaction(self) -> None:
-        """Undo what happened since `start_transaction`."""
+        """Undo the changes since `start_transaction`."""
         self._sessions.cancel()
 
     @contextmanager
@@ -203,19 +203,19 @@ class Connection(OldConnection, Preferring):
     def cursor(self) -> AbstractContextManager[SAConnection]:
         """Give the transaction's session, or this thread's own in autocommit mode.
 
-        Errors of the driver leave this block as ours, see `dj_dagster.errors`.
+        Errors of the driver are raised as those of `dj_dagster.errors`.
         """
         return self._sessions.current()
 
     def retrying(self, work: Callable[[], T], *, lost: bool = True) -> T:
-        """Do work that has no effect unless it succeeds, again when a failure is transient.
+        """Do work that has an effect only if it succeeds, again after transient failures.
 
-        Inside a transaction it is done once: the server has rolled back what came before.
+        Inside a transaction it is done once, since the server has rolled back the earlier changes.
 
         Parameters
         ----------
         lost
-            Whether it may be done again after a lost connection, which can hide its success.
+            Whether it may be repeated after a lost connection, which can hide its success.
         """
         if self.in_transaction:
             return work()
@@ -223,15 +223,15 @@ class Connection(OldConnection, Preferring):
         return retried(work, passing, self._sessions.state.patience or PATIENCE)
 
     def impatient(self, seconds: int) -> AbstractContextManager[None]:
-        """Have this thread fail soon in a block where it needs a table that somebody has locked.
+        """Limit the wait for locked tables in a block of this thread.
 
-        A statement waits for it so many seconds at most, instead of as long as the server lets it,
-        and is not tried again.
+        A statement waits for a locked table `seconds` at most, instead of the server's own limit,
+        and is not repeated.
 
         Raises
         ------
         TransientError
-            In the block, by a statement that has waited so long.
+            In the block, if a statement has waited that long.
         """
         return self._sessions.impatient(seconds)
 
@@ -249,7 +249,7 @@ class Connection(OldConnection, Preferring):
         return self.read(lambda session: session.execute(statement).fetchall())
 
     def read(self, query: Callable[[SAConnection], T]) -> T:
-        """Do what only reads, with this thread's transaction or a connection from the pool."""
+        """Call a function that only reads, with this thread's transaction or its own session."""
 
         def work() -> T:
             with self.cursor() as session:
@@ -286,12 +286,12 @@ class Connection(OldConnection, Preferring):
         as_dict
             Whether rows come as dicts instead of tuples.
         suppress_warnings, reconnect
-            Have no effect: the server's warnings are not shown, and a connection that was lost
-            is opened again.
+            Accepted without effect: the server's warnings are not shown, and a lost connection is
+            opened again.
         """
         del suppress_warnings, reconnect
         if not args:
-            # DataJoint's driver takes per cent signs for placeholders, so that they come doubled.
+            # DataJoint's driver takes per cent signs for placeholders, so callers double them.
             query = query.replace("%%", "%")
         sql = self.backend.own_placeholders(query, filled=bool(args))
         with self.cursor() as session:
@@ -304,7 +304,7 @@ class Connection(OldConnection, Preferring):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the database answers; not so after `close`, until the connection is used."""
+        """Whether the database answers; False after `close`, until the connection is used."""
         if self._sessions.is_closed:
             return False
         try:
@@ -315,7 +315,7 @@ class Connection(OldConnection, Preferring):
 
     @property
     def is_in_memory(self) -> bool:
-        """Whether the database is this process's alone, in one session; see `Backend`."""
+        """Whether the database exists only in one session of this process; see `Backend`."""
         return self.backend.is_in_memory(self.engine)
 
     @property
@@ -329,13 +329,13 @@ class Connection(OldConnection, Preferring):
         Raises
         ------
         ConnectionFailedError
-            If there is none.
+            If it does not answer.
         """
         self.rows(sa.select(sa.literal(1)))
 
     @property
     def conn_info(self) -> dict[str, Any]:
-        """Where the database is and who asks.
+        """The place of the database, the user and the state of encryption.
 
         ``host`` and ``port`` are None for a file; ``ssl_input`` is True where encryption is
         demanded, False where it is off, None where the server decides.
@@ -360,12 +360,12 @@ class Connection(OldConnection, Preferring):
             return self.backend.schema_names(session)
 
     def checked_schemas(self, names: Iterable[str]) -> list[str]:
-        """Return names of schemas, which are all there.
+        """Return the names of schemas after a check that all of them exist.
 
         Raises
         ------
         ConfigurationError
-            If one is not, naming those that are.
+            If one does not exist; the message names those that do.
         """
         wanted, known = list(names), self.schema_names()
         for name in wanted:
@@ -381,23 +381,23 @@ class Connection(OldConnection, Preferring):
 
 
 class HasTransactions(Protocol):
-    """A connection that can begin a transaction and end it, well or not."""
+    """A connection that can begin a transaction, and commit or cancel it."""
 
     def start_transaction(self) -> None:
-        """Begin."""
+        """Begin a transaction."""
 
     def commit_transaction(self) -> None:
-        """Keep what happened since."""
+        """Commit the changes since it began."""
 
     def cancel_transaction(self) -> None:
-        """Undo what happened since."""
+        """Undo the changes since it began."""
 
 
 C = TypeVar("C", bound=HasTransactions)
 
 
 class Transaction(Generic[C]):
-    """Commits what happens inside its block together, or nothing of it.
+    """A block whose changes are committed together, or not at all.
 
     ``with connection.transaction:`` and ``with connection.transaction():`` are the same.
     """
@@ -430,7 +430,8 @@ class QueryResult:
     rows
         Tuples, or dicts where these were asked for.
     rowcount
-        How many rows a statement that returns none has changed, -1 if the driver cannot tell.
+        Number of rows changed by a statement that does not return rows, -1 if the driver does not
+        report it.
     """
 
     def __init__(self, rows: Sequence[Any], rowcount: int) -> None:
@@ -459,7 +460,7 @@ class StatementCache(Generic[T]):
         self._kept: dict[Hashable, T] = {}
 
     def get(self, shape: Hashable) -> T | None:
-        """Return what is kept for a shape, None for nothing."""
+        """Return the statement that is kept for a shape, None if it is not kept."""
         return self._kept.get(shape)
 
     def put(self, shape: Hashable, statement: T) -> None:

@@ -1,4 +1,4 @@
-"""URLs of databases: read, shown without their secrets, and split into what the driver takes."""
+"""URLs of databases: parsed, shown without their secrets, and split into the driver's options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SECRET = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
 """Options in the query of a URL whose values are secret: ``password``, ``ssl_key_password``."""
 
 MASK = "***"
-"""What stands for a secret where it is shown."""
+"""The text that is shown in place of a secret."""
 
 NO_TLS = "ssl_disabled"
 """The option in the query of a URL that declines encryption."""
@@ -22,12 +22,12 @@ _TLS = "ssl_"
 
 
 def parsed_url(text: str | sa.URL, name: str = "This") -> sa.URL:
-    """Return the URL that a text spells.
+    """Parse the text of a URL.
 
     Parameters
     ----------
     name
-        Where the text was set, for the error.
+        The place where the text was set, for the error.
 
     Raises
     ------
@@ -56,9 +56,9 @@ def shown_url(url: sa.URL) -> str:
 
 
 def without_secrets(url: sa.URL) -> tuple[sa.URL, dict[str, str]]:
-    """Return a URL without the secrets in its query, and these as options of the driver.
+    """Return a URL without the secrets in its query, and the secrets as options of the driver.
 
-    SQLAlchemy masks the password of a URL wherever it shows one, but not what is in its query.
+    SQLAlchemy masks the password of a URL wherever it shows one, but not secrets in its query.
     """
     secrets = {n: v for n, v in url.query.items() if _SECRET.search(n) and isinstance(v, str)}
     return url.difference_update_query(list(secrets)), secrets
@@ -70,5 +70,5 @@ def demands_tls(url: sa.URL) -> bool:
 
 
 def leaves_tls_open(url: sa.URL) -> bool:
-    """Return whether neither the query of a URL nor a file that it names says a word of TLS."""
+    """Return whether the query of a URL names neither an option of TLS nor a file of options."""
     return not any(name.startswith(("ssl", "read_default")) for name in url.query)

@@ -15,13 +15,13 @@ from sqlalchemy.pool import PoolProxiedConnection
 Tuples = Sequence[tuple[Any, ...]]
 
 SHOWN = 200
-"""Characters of an INSERT that its error shows."""
+"""Number of characters of an INSERT that its error shows."""
 
 
 def fetch_sql(
     dialect: Dialect, connection: PoolProxiedConnection, sql: str, values: Sequence[Any]
 ) -> Tuples:
-    """Run SQL in the driver's own spelling and return all rows."""
+    """Run SQL with the driver's own placeholders and return all rows."""
     try:
         cursor = connection.cursor()
         try:
@@ -36,7 +36,7 @@ def fetch_sql(
 def run_sql(
     session: SAConnection, sql: str | bytes, parameters: Sequence[tuple[Any, ...]] | None
 ) -> None:
-    """Run an INSERT in the driver's own spelling.
+    """Run an INSERT with the driver's own placeholders.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def run_sql(
         cursor = connection.cursor()
         try:
             if parameters is None:
-                # PyMySQL takes bytes too, in which values need no detour through text.
+                # PyMySQL takes bytes too, which avoids the conversion of values to text.
                 cursor.execute(sql)  # pyright: ignore[reportArgumentType]
             elif len(parameters) == 1:
                 cursor.execute(sql, parameters[0])  # pyright: ignore[reportArgumentType]
@@ -82,14 +82,14 @@ def stream_select(
     next_size: Callable[[Sequence[Any], int], int],
     stop: Callable[[], None],
 ) -> Generator[Sequence[Any]]:
-    """Run a query and yield its rows in chunks, the rest of them left with the database.
+    """Run a query and yield its rows in chunks, leaving the rest with the database.
 
     Parameters
     ----------
     size
         Rows in the first chunk.
     next_size
-        Given a chunk and the last size, says how many rows the next one has.
+        Returns the number of rows of the next chunk, given a chunk and the last size.
     stop
         Called when the generator is closed before the last row.
     """
@@ -107,7 +107,7 @@ def stream_select(
     finally:
         if not complete:
             stop()
-            # What is left to read of a stopped query ends with an error.
+            # Reading the rest of a stopped query ends with an error.
             if result.cursor is not None:
                 with suppress(session.dialect.loaded_dbapi.Error):
                     result.cursor.close()

@@ -1,4 +1,4 @@
-"""Preferences of a connection: its own choices, or those of settings that may still change."""
+"""Preferences of a connection: fixed values, or functions that return settings as they are now."""
 
 from __future__ import annotations
 
@@ -42,32 +42,32 @@ class Preferring:
 
     @property
     def semantic_check(self) -> bool:
-        """Whether attributes of one name match only if they are the same thing."""
+        """Whether attributes of one name match only if foreign keys relate them."""
         return self.era != "0.14" and _now(self._preferences.semantic_check)
 
     @property
     def era(self) -> Era:
-        """Of which era of DataJoint the code is that uses this, where the meaning differs."""
+        """The era of DataJoint of the calling code, where the meaning differs."""
         return _now(self._preferences.era)
 
     @property
     def job_settings(self) -> JobSettings:
-        """How computed tables keep their jobs."""
+        """The settings for the jobs of computed tables."""
         return _now(self._preferences.jobs)
 
     @property
     def fetch_format(self) -> FetchFormat:
-        """What the old ``fetch()`` of whole rows returns when it is not told."""
+        """The default format in which the old ``fetch()`` returns whole rows."""
         return _now(self._preferences.fetch_format)
 
     @property
     def read_limits(self) -> ReadLimits:
-        """What reading one packed value may cost."""
+        """The limits on reading one packed value."""
         return _now(self._preferences.read_limits)
 
     @property
     def provenance(self) -> Provenance:
-        """What is noted and checked of where rows come from."""
+        """The settings for recording and checking the provenance of rows."""
         return _now(self._preferences.provenance)
 
     @property
@@ -81,7 +81,7 @@ def _now(preference: T | Callable[[], T]) -> T:
 
 @dataclass(slots=True)
 class Display:
-    """The settings of previews; DataJoint spells them ``display.limit`` and so on.
+    """The settings of previews; DataJoint names them ``display.limit`` and so on.
 
     Attributes
     ----------

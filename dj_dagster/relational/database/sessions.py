@@ -29,7 +29,7 @@ from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.database.write_buffer import WriteBuffer
 
 IDLE_SECONDS = 5.0
-"""After such a pause the pool is asked again, which tries a connection before it gives it."""
+"""Seconds without use after which a session is taken anew from the pool, which tests it."""
 
 
 class KeptSessions:
@@ -38,9 +38,9 @@ class KeptSessions:
     Parameters
     ----------
     connect
-        Takes one from the pool, in autocommit mode.
+        Takes a session from the pool, in autocommit mode.
     is_closed
-        Whether it is known to lead nowhere any more.
+        Whether a session is known to be cut off from the server.
     """
 
     def __init__(
@@ -68,7 +68,8 @@ class KeptSessions:
         Parameters
         ----------
         broken
-            Whether it was left in the middle of something, so that nobody may use it again.
+            Whether it was interrupted in the middle of a statement, so that it must not be used
+            again.
         """
         kept: SAConnection | None = getattr(self._local, "session", None)
         self._local.session = None
@@ -93,7 +94,7 @@ class KeptSessions:
 T = TypeVar("T")
 
 PATIENCE = 10.0
-"""Seconds after which a failure is no longer met by another try."""
+"""Seconds after which a failed call is not repeated."""
 
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 1.0
@@ -102,14 +103,14 @@ LONGEST_PAUSE = 1.0
 def retried(
     work: Callable[[], T], passing: tuple[type[Exception], ...], patience: float = PATIENCE
 ) -> T:
-    """Return what a function returns, calling it again while it fails in a way that passes.
+    """Return the result of a function, calling it again after transient errors.
 
     Parameters
     ----------
     work
         Must have no effect when it fails.
     passing
-        The errors that may pass.
+        The errors after which it is called again.
     patience
         Seconds after which it is not called again.
 
@@ -124,16 +125,16 @@ def retried(
         try:
             return work()
         except passing as error:
-            # Never again where the outcome is unknown.
+            # A call with an unknown outcome is never repeated.
             if not getattr(error, "transient", False) or time.monotonic() - started > patience:
                 raise
-        # Of two that block each other one has to come later.
+        # Two callers that block each other must not repeat at the same time.
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
 class ThreadState(threading.local):
-    """What each thread has of a connection.
+    """The state of a connection for each thread.
 
     Attributes
     ----------
@@ -142,7 +143,7 @@ class ThreadState(threading.local):
     opened
         Gives that session back.
     broken
-        Why the transaction has been rolled back by the server already.
+        The error for which the server has already rolled back the transaction.
     write_buffer
         The rows that the thread's unit of work has collected, None outside one.
     download_path
@@ -163,7 +164,7 @@ class ThreadState(threading.local):
 _PATIENCE = "patience"
 
 _LIVING: weakref.WeakSet[Sessions] = weakref.WeakSet()
-"""Those of this process, which a fork has to part from."""
+"""The `Sessions` of this process, whose connections a forked child must not use."""
 
 
 def _part_from_parent() -> None:
@@ -181,18 +182,18 @@ class Sessions:
     Attributes
     ----------
     state
-        What each thread has of the connection: nothing in a process that was just forked.
+        The state of the connection for each thread, empty in a process that was just forked.
     is_reached
-        Whether the database was reached when it was last asked, None before.
+        Whether the last attempt to reach the database succeeded, None before the first.
     is_closed
-        Whether `close` was the last that happened.
+        Whether `close` was called and the connection has not been used since.
 
     Parameters
     ----------
     place
         The database as error messages name it.
     changed
-        Called when the database turns out to differ from what was read of it.
+        Called when the database turns out to differ from the tables read before.
     """
 
     def __init__(
@@ -218,7 +219,7 @@ class Sessions:
     def current(self) -> Generator[SAConnection]:
         """Give the transaction's session, or this thread's own in autocommit mode.
 
-        Errors of the driver leave this block as ours, see `dj_dagster.errors`.
+        Errors of the driver are raised as those of `dj_dagster.errors`.
         """
         self._refuse_if_broken()
         with self._our_errors():
@@ -234,7 +235,7 @@ class Sessions:
                     self._limit_waiting(session)
                 yield session
             except BaseException as error:
-                # Whoever is interrupted may leave half an answer unread. A process that is forked
+                # An interrupted thread may leave half an answer unread. A process that is forked
                 # meanwhile forgets this block, and must leave the session to its parent.
                 if self._kept is kept:
                     kept.drop(broken=not isinstance(error, Exception))
@@ -242,7 +243,7 @@ class Sessions:
 
     @contextmanager
     def impatient(self, seconds: int) -> Generator[None]:
-        """Have this thread's statements wait for locked tables so long at most, in this block."""
+        """Limit the seconds that this thread's statements wait for locked tables in this block."""
         before, self.state.patience = self.state.patience, seconds
         try:
             yield
@@ -280,12 +281,12 @@ class Sessions:
             self.state.opened = opening.pop_all()
 
     def commit(self) -> None:
-        """Keep what happened since `begin`.
+        """Commit the changes since `begin`.
 
         Raises
         ------
         LostCommitError
-            If the connection broke meanwhile: whether it was kept is not known.
+            If the connection broke meanwhile: it is not known whether the changes were committed.
         """
         session = self._open_session()
         try:
@@ -304,12 +305,12 @@ class Sessions:
         self._end()
 
     def cancel(self) -> None:
-        """Undo what happened since `begin`."""
+        """Undo the changes since `begin`."""
         session = self._open_session()
         try:
             session.exec_driver_sql("ROLLBACK")
         except SQLAlchemyError:
-            # A lost connection has rolled back by itself; it must not go back to the pool.
+            # The server has rolled back a lost connection, which must not go back to the pool.
             if not (session.closed or session.invalidated):
                 session.invalidate()
         self._end()
@@ -340,7 +341,7 @@ class Sessions:
 
     def leave_to_parent(self) -> None:
         """Give up, after a fork, the connections that this process shares with its parent."""
-        # Kept from being closed, which would disturb the parent.
+        # References prevent the connections from being closed, which would disturb the parent.
         self._parents = (self.engine.pool, self.state, self._kept, self._parents)
         self.engine.dispose(close=False)
         self.state = ThreadState()
@@ -353,7 +354,7 @@ class Sessions:
         except SQLAlchemyError as error:
             ours = self._translated(error)
             if ours.transient and self.in_transaction:
-                # The server has rolled back, or lost, what the transaction did before.
+                # The server has rolled back or lost the earlier changes of the transaction.
                 self.state.broken = ours
             raise ours from error
 
@@ -367,7 +368,7 @@ class Sessions:
                 "Check that it runs and that DJ_DATABASE_URL names it."
             )
         if isinstance(ours, MissingTableError | UnknownAttributeError):
-            # Maybe another process has altered or dropped a table that was read before.
+            # Another process may have altered or dropped a table that was read before.
             self._changed()
             return type(ours)(f"{ours}. If another process has changed the table, try again.")
         return ours

@@ -1,4 +1,4 @@
-"""Writing rows: at once, or at the end of a unit of work; refused rows are named."""
+"""Writing of rows: at once or at the end of a unit of work, with errors that name refused rows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Written = Callable[[int], None]
 def submit(
     connection: Connection, encoded: Iterable[EncodedRows], written: Written | None = None
 ) -> None:
-    """Write rows, all or none, or hand them to this thread's unit of work.
+    """Write all rows or none of them, or pass them to this thread's unit of work.
 
     Parameters
     ----------
@@ -62,10 +62,10 @@ def _at_once(connection: Connection) -> Generator[None]:
 
 
 def change(connection: Connection, work: Callable[[], T]) -> T:
-    """Run other changes than inserts: in this thread's transaction or unit of work, or a new one.
+    """Run changes other than inserts, in this thread's transaction or unit of work or a new one.
 
-    What a unit of work has collected is written first, so that the changes keep their order. A
-    transaction of their own is tried again after a deadlock.
+    Rows that a unit of work has collected are written first, so that the changes keep their order.
+    A new transaction is repeated after a deadlock.
     """
 
     def whole() -> T:
@@ -89,7 +89,7 @@ def unit_of_work(
     allowed
         The computed tables that may be inserted into.
     making
-        The `make` that runs inside.
+        The `make` that the block runs.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def unit_of_work(
         try:
             yield buffer
             if buffer.failed is not None:
-                # The make caught it, but rows are missing.
+                # The `make` caught the error, but rows are missing.
                 raise buffer.failed
             if buffer.pending and connection.in_transaction:
                 _flush(connection, buffer)
@@ -132,12 +132,12 @@ def flush_before_reading(connection: Connection, tables: frozenset[TableName]) -
 
 
 def check_writable(connection: Connection, table: TableName) -> None:
-    """Refuse what this thread's `make` may not write to, where that is checked.
+    """Refuse to write to a table that this thread's `make` may not change, where that is checked.
 
     Raises
     ------
     QueryError
-        If it is neither the made table nor a part of it.
+        If the table is neither the made table nor a part of it.
     """
     buffer = connection.write_buffer
     if buffer is not None and buffer.making is not None:
@@ -145,7 +145,7 @@ def check_writable(connection: Connection, table: TableName) -> None:
 
 
 def _flush(connection: Connection, buffer: WriteBuffer) -> None:
-    """Write what is collected, in the transaction that the unit of work then holds to its end."""
+    """Write the collected rows, in a transaction that the unit of work then holds to its end."""
     if not connection.in_transaction:
         buffer.transaction.enter_context(connection.open_transaction())
     with _noted(buffer):
@@ -155,11 +155,11 @@ def _flush(connection: Connection, buffer: WriteBuffer) -> None:
 def _write_whole(
     connection: Connection, encoded: Sequence[EncodedRows], written: Written | None = None
 ) -> None:
-    """Write rows in this thread's transaction, or in one that is tried again after a deadlock."""
+    """Write rows in this thread's transaction, or in one that is repeated after a deadlock."""
     alone = None if connection.in_transaction else _only_statement(connection, encoded)
     if alone is not None:
-        # Such a statement is a transaction by itself, which saves two round trips. When the
-        # connection is lost, nobody knows whether it took effect.
+        # A single statement is a transaction of its own, which saves two round trips. When the
+        # connection is lost, it is not known whether the statement took effect.
         connection.retrying(lambda: _run(connection, encoded[0], [alone], written), lost=False)
         return
 
@@ -199,7 +199,7 @@ def _write(
 
 
 def write_before(connection: Connection, encoded: EncodedRows) -> None:
-    """Write the rows that others refer to, in this thread's transaction."""
+    """Write the hidden rows that the given rows refer to, in this thread's transaction."""
     for rows in encoded.before:
         _run(connection, rows, _statements(connection, rows))
 
@@ -236,7 +236,7 @@ def _run(
 
 @contextmanager
 def explained(rows: EncodedRows) -> Generator[None]:
-    """Say in errors of the database which table was written to and what to do."""
+    """Name the written table and a remedy in errors of the database."""
     try:
         yield
     except (QueryError, LostConnectionError) as error:
@@ -265,7 +265,7 @@ def _explained(error: DataJointError, rows: EncodedRows, row: int | None) -> str
 
 
 def _key(rows: EncodedRows, row: int | None) -> str:
-    """Return the key of a row, or of the only one, as a sentence."""
+    """Return the key of a row, or of the only row, as a sentence."""
     row = 0 if row is None and rows.count == 1 else row
     if row is None:
         return ""
@@ -283,7 +283,7 @@ def _advice(error: DataJointError, rows: EncodedRows) -> str:
         case InvalidValueError() | LostConnectionError():
             sizes = [sum(map(_size, row)) for row in zip(*rows.values, strict=True)]
             largest = max(sizes, default=0) / MEBIBYTE
-            # A server that is sent too much hangs up, often before it says why.
+            # A server closes the connection on oversized data, often before it reports the reason.
             return (
                 f"A row for {rows.table} has {largest:.1f} MiB: if the server's max_allowed_packet "
                 "is less, raise it, or keep large objects in a store: <blob@>."
@@ -304,7 +304,7 @@ Values = tuple[Any, ...]
 def refused_row(
     connection: Connection, rows: EncodedRows, error: DataJointError, tried: range, *, whole: bool
 ) -> int | None:
-    """Return the position of a row that was refused, None where it cannot be told.
+    """Return the position of a row that was refused, None where it cannot be determined.
 
     Parameters
     ----------
@@ -344,7 +344,8 @@ def _doubles(
             continue
         if told is None:
             continue
-        # They were written one by one up to the refused one, which is there as well.
+        # The rows were written one by one up to the refused one, whose values are also found in the
+        # table.
         last = None
         for row, values in given.items():
             if _plain(values) not in there:
@@ -387,5 +388,5 @@ def _there(
 
 
 def _plain(values: Sequence[Any]) -> Values:
-    """Return values as they can be compared, whatever type the driver gives them."""
+    """Return values in a form that can be compared, regardless of the driver's types."""
     return tuple(str(value).casefold() for value in values)

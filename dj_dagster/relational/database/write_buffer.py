@@ -20,17 +20,17 @@ class EncodedRows:
     Attributes
     ----------
     columns
-        The names that `values` gives, in order.
+        The names of the columns in `values`, in order.
     values
         One sequence a column; `DEFAULT` stands for the column's default.
     count
-        Number of rows, which `values` does not tell where there are no columns.
+        Number of rows, which `values` does not show without columns.
     bytes
         Size of the packed blobs among the values, objects in stores included.
     objects
-        What was written to stores for these rows.
+        The objects that were written to stores for these rows.
     before
-        Rows of hidden tables that these refer to, which are written first.
+        Rows of hidden tables that these rows refer to, which are written first.
     """
 
     table: TableName
@@ -51,9 +51,9 @@ class Making:
     Attributes
     ----------
     key
-        What it was called with.
+        The key that it was called with.
     stored_key
-        The same as the database stores it.
+        The key as the database stores it.
     readable, writable
         The tables that it may read and insert into; None where that is not checked.
     """
@@ -98,22 +98,22 @@ class Making:
 
 @dataclass(slots=True)
 class WriteBuffer:
-    """What one unit of work collects.
+    """The rows that one unit of work collects.
 
     Attributes
     ----------
     allowed
         The tables that a `make` fills: its own and its parts.
     making
-        The `make`, where something is noted or checked of where its rows come from.
+        The `make`, where the provenance of its rows is recorded or checked; otherwise None.
     pending
-        What is not yet written, in order of the insert calls.
+        The rows that are not yet written, in order of the insert calls.
     written
         Number of rows by table, pending ones included.
     failed
-        Why collected rows could not be written: there is no good end any more.
+        The error for which collected rows could not be written, after which the unit of work fails.
     transaction
-        Holds the transaction once one had to be opened; its owner commits or rolls back.
+        The transaction once one had to be opened; its owner commits or rolls back.
     """
 
     allowed: frozenset[TableName] = frozenset()
@@ -141,6 +141,6 @@ class WriteBuffer:
         return any(encoded.table in tables for encoded in self.pending)
 
     def take(self) -> list[EncodedRows]:
-        """Return what is pending and forget it."""
+        """Return the pending rows and forget them."""
         taken, self.pending = self.pending, []
         return taken
