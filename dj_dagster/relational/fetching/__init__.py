@@ -1,1 +1,1 @@
-"""Rows on their way out."""
+"""Fetching of rows: queries are run, values decoded, and results built as rows or frames."""

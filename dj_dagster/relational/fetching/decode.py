@@ -1,7 +1,8 @@
-"""Values on their way out: from those of the driver to Python values, blobs unpacked.
+"""Decoding of fetched values: from the driver's values to Python's, with blobs unpacked.
 
-A program that writes into SQLite may spell a date as ``20260105``, or put 1.5 where integers are.
-Such a value is read as the same as another one, and no query finds its row by it.
+A program that writes into SQLite may write a date as ``20260105``, or 1.5 into a column of
+integers. Such a value decodes to the same value as the usual form, but a query for it does not find
+its row.
 """
 
 from __future__ import annotations
@@ -32,20 +33,20 @@ Convert = Callable[[Any], Any]
 
 
 class RowDecoder:
-    """Decodes rows of some attributes of a heading; what it needs is looked up once.
+    """Decodes rows of some attributes of a heading; decoders and codecs are looked up once.
 
     Parameters
     ----------
     wanted
-        The attributes whose values are asked for.
+        The attributes whose values are returned.
     squeeze
         Whether unpacked arrays lose their dimensions of length one.
 
     Attributes
     ----------
     names
-        What to select: the wanted names, and with codecs also the key, by which their errors name
-        the row.
+        The names to select: the wanted names and, if codecs take part, the key, by which their
+        errors name the row.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class RowDecoder:
         key = heading.primary_key if any(chains.values()) else []
         self.names = [*wanted, *(name for name in key if name not in chains)]
         self._key = [(name, self.names.index(name)) for name in key]
-        # As much of the key as happens to be fetched.
+        # The attributes of the key that are among the fetched ones.
         self._known = [name for name in heading.primary_key if name in self.names]
         self._decoders = [
             (position, heading[name], decoder)
@@ -81,7 +82,7 @@ class RowDecoder:
 
     @property
     def unpacks(self) -> bool:
-        """Whether any of the attributes passes a codec."""
+        """Whether the values of any of the attributes are unpacked by a codec."""
         return bool(self._codecs)
 
     def rows(self, fetched: Sequence[Row]) -> Sequence[Row]:
@@ -92,7 +93,7 @@ class RowDecoder:
         ObjectError
             If a blob or its object is missing or damaged, naming table, attribute and key.
         InvalidValueError
-            If the database holds what is none of the attribute's type.
+            If the database holds a value that is not of the attribute's type.
         """
         if not self._width:
             return [()] * len(fetched)
@@ -101,7 +102,7 @@ class RowDecoder:
         return list(zip(*self.columns(fetched), strict=True))
 
     def readable(self, fetched: Sequence[Row]) -> tuple[Sequence[Row], list[InvalidValueError]]:
-        """Return the values of keys that can be read and found, and the errors of the others."""
+        """Return keys that can be read and found by their values, and the errors of the others."""
         found: list[Row] = []
         errors: list[InvalidValueError] = []
         with suppress(InvalidValueError):
@@ -160,7 +161,7 @@ class RowDecoder:
         position: int,
         decoder: Convert,
     ) -> InvalidValueError:
-        """Return an error that says in which row a value is that cannot be decoded."""
+        """Return an error with the row of a value that cannot be decoded."""
         place = next(
             at for at, value in enumerate(columns[position]) if not _is_decoded(value, decoder)
         )
@@ -183,7 +184,7 @@ class RowDecoder:
         context = ObjectContext(self._stores, schema, table, attribute.name, place, *reading)
         unpacked = chain.decode(value, context)
         if self._old and attribute.codec == "filepath" and isinstance(unpacked, ObjectRef):
-            # Code of that era opens what it has fetched.
+            # Code of that era opens the file by the fetched path.
             return str(unpacked.verified_path(context.download_path))
         return squeezed(unpacked) if self._squeeze else unpacked
 
@@ -197,7 +198,7 @@ def decoded(values: Sequence[Any], attribute: Attribute, decoder: Convert) -> li
     Raises
     ------
     InvalidValueError
-        If one is none of the attribute's type.
+        If a value is not of the attribute's type.
     """
     try:
         return [None if value is None else decoder(value) for value in values]
@@ -210,7 +211,7 @@ def decoded(values: Sequence[Any], attribute: Attribute, decoder: Convert) -> li
 
 
 def in_row(key: Mapping[str, Any]) -> str:
-    """Return the words for the row of an error, "" where nothing of its key is known."""
+    """Return the part of an error message that names the row, "" if its key is not known."""
     shown = ", ".join(f"{name}={value!r:.80}" for name, value in key.items())
     return f" The row is ({shown})." if shown else ""
 
@@ -223,7 +224,7 @@ def holds_bytes(attribute: Attribute, connection: Connection) -> bool:
 
 
 def column_decoder(attribute: Attribute, connection: Connection) -> Convert | None:
-    """Return what makes of the driver's value what codecs take, None for nothing to do."""
+    """Return the function from the driver's value to a codec's input, None if they are equal."""
     return decoder_of(attribute, connection, _chain(attribute, connection))
 
 
@@ -252,7 +253,7 @@ def _chain(attribute: Attribute, connection: Connection) -> CodecChain | None:
 def decoder_of(
     attribute: Attribute, connection: Connection, chain: CodecChain | None = None
 ) -> Convert | None:
-    """Return what makes Python's values of what the driver gives, None for nothing to do."""
+    """Return the function from the driver's value to Python's, None if they are equal."""
     if attribute.type is None:
         return connection.backend.computed_decoder()
     return connection.backend.decoder(chain.column_type if chain else attribute.type)
@@ -271,10 +272,10 @@ _TEXTS = (Family.DATE, Family.DATETIME, Family.TIME, Family.UUID)
 
 
 class KeySpelling:
-    """Tells values that another program has spelled in its own way.
+    """Finds values that another program has written in a form of its own.
 
-    Nothing is looked at where the database itself knows the types, but booleans, which are numbers
-    everywhere.
+    Where the database itself checks types, only booleans are checked, which are numbers in every
+    database.
     """
 
     def __init__(self, backend: Backend, attributes: Sequence[Attribute]) -> None:
@@ -285,12 +286,12 @@ class KeySpelling:
         ]
 
     def check(self, stored: Sequence[GivenRow], decoded: Sequence[GivenRow]) -> None:
-        """Refuse rows with such a value.
+        """Refuse rows with a value in such a form.
 
         Raises
         ------
         InvalidValueError
-            Naming table, attribute and value.
+            If there is one; the message names table, attribute and value.
         """
         for position, attribute, is_ours in self._checks:
             for one, other in zip(stored, decoded, strict=True):

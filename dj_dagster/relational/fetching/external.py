@@ -1,4 +1,4 @@
-"""The hidden tables ``~external_<store>``, in which DataJoint 0.14 says where its objects lie."""
+"""The hidden tables ``~external_<store>``, in which DataJoint 0.14 tracks objects in stores."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _UUID = parse_type("uuid")
 def followed(
     connection: Connection, attribute: Attribute, values: Sequence[UUID | None]
 ) -> list[ExternalObject | UUID | None]:
-    """Return the objects that a column's values point to, in one query however many they are.
+    """Return the objects that a column's values point to; see `external_objects`.
 
-    A hash of which nothing is known stays as it is.
+    A hash without a known object is returned as it is.
     """
     schema = attribute.table.partition(".")[0]
     store = attribute.type.store if attribute.type else None
@@ -41,7 +41,7 @@ def external_objects(
 ) -> dict[UUID, ExternalObject]:
     """Look up objects by their hashes, in one query (for each ten thousand of them).
 
-    Those that are not there are not in the result.
+    Hashes without an object are left out of the result.
     """
     wanted = list(dict.fromkeys(hashes))
     found: dict[UUID, ExternalObject] = {}
@@ -55,7 +55,7 @@ def external_objects(
 def tracking_rows(
     connection: Connection, schema: str, objects: Iterable[ExternalObject]
 ) -> tuple[EncodedRows, ...]:
-    """Return the rows of hidden tables that say where objects lie; those that are there stay."""
+    """Return the rows for hidden tables that track objects; existing rows are not replaced."""
     encode = connection.backend.encoder(_UUID) or (lambda value: value)
     by_store: dict[str, dict[UUID, ExternalObject]] = {}
     for one in objects:

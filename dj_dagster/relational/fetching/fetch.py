@@ -1,7 +1,7 @@
-"""Fetching: queries are run, their SQL kept by shape, their values decoded.
+"""Fetching: running of queries, reuse of their SQL by shape, and decoding of their values.
 
-Only the shapes of what is asked for again and again are recognised: a table restricted by values or
-SQL, with or without a projection.
+Only the shapes of frequent queries are recognised: a table restricted by values or SQL, with or
+without a projection.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 
 CHUNK_ROWS = 1000
 CHUNK_BYTES = 2**20
-"""How much a streaming query reads ahead; a row that is larger comes alone."""
+"""Bytes that a streaming query reads ahead; a larger row is read alone."""
 
 
 def rows(
@@ -89,8 +89,8 @@ def readable(
 ) -> tuple[Sequence[Row], Sequence[InvalidValueError]]:
     """Return keys that can be read and found by their values, and the errors of the others.
 
-    Other programs may have written what is no value of its type, or spelled it in another way; that
-    is the trouble of its row.
+    Other programs may have written a value that is not of its type, or in another form. Such a
+    value affects only its own row.
     """
     window = make_window(order_by, limit, None, node.heading)
     try:
@@ -112,7 +112,7 @@ def keys(
     order_by: Order = None,
     limit: int | None = None,
 ) -> Sequence[Row]:
-    """Return keys that can be read; the first that cannot is named in the log."""
+    """Return the keys that can be read; a warning in the log gives the first error."""
     found, errors = readable(connection, node, names, order_by, limit)
     if errors:
         logger.warning("%d keys are left out, the first: %s", len(errors), errors[0])
@@ -187,7 +187,7 @@ class RawRow:
     place
         The key as the driver gives it.
     decode
-        Decodes the row and raises what is wrong with it.
+        Decodes the row and raises the error if that fails.
     """
 
     value: Any
@@ -199,12 +199,12 @@ class RawRow:
 def raw_rows(
     connection: Connection, node: Node, name: str, after: Row | None = None
 ) -> Iterator[RawRow]:
-    """Yield an attribute's values in the order of the key, some at a time.
+    """Yield an attribute's values in the order of the key, read in pages.
 
     Parameters
     ----------
     after
-        The place of the row to go on behind, where the key `can_go_on`.
+        The place of the row after which to continue, if `can_go_on` is true for the heading.
     """
     heading = node.heading
     names = list(dict.fromkeys((name, *heading.primary_key)))
@@ -219,7 +219,7 @@ def raw_rows(
                 try:
                     (key,) = simple.rows([place])
                 except InvalidValueError:
-                    # Decoding the row says what is wrong.
+                    # The error is raised when the row is decoded.
                     key = place
                 known = dict(zip(heading.primary_key, key, strict=True))
                 decode = partial(decoder.rows, [row])
@@ -227,7 +227,7 @@ def raw_rows(
 
 
 def can_go_on(heading: Heading) -> bool:
-    """Whether the rows behind one can be asked for."""
+    """Whether a query can select the rows after a given one in the order of the key."""
     kinds = [heading[name].type for name in heading.primary_key]
     return bool(kinds) and all(
         kind is not None and kind.family not in NOT_COMPARABLE for kind in kinds
@@ -240,14 +240,14 @@ def _inner(value: Any, decode: Callable[[Any], Any] | None) -> Any:
     try:
         return decode(value)
     except (TypeError, ValueError, ArithmeticError, RecursionError):
-        # Whoever reads it will say what is wrong.
+        # The error is raised by the code that reads the value.
         return value
 
 
 def _pages(
     connection: Connection, node: Node, names: Sequence[str], after: Row | None
 ) -> Iterator[Tuples]:
-    """Yield rows by queries of their own: nothing is held open while they are looked at."""
+    """Yield pages of rows, each read by a query of its own that is complete before the yield."""
     key = node.heading.primary_key
     if not can_go_on(node.heading):
         select = _select(connection, node, names, ALL_ROWS)
@@ -304,7 +304,7 @@ def exists(connection: Connection, node: Node) -> bool:
 
 
 def sql_text(connection: Connection, node: Node, names: Sequence[str]) -> str:
-    """Return the SQL that reads named attributes, values written into it, for people to read."""
+    """Return the SQL that reads named attributes, with literal values, for people to read."""
     for name in names:
         if name not in node.heading:
             raise unknown(name, node.heading)
@@ -313,14 +313,14 @@ def sql_text(connection: Connection, node: Node, names: Sequence[str]) -> str:
     try:
         return with_literals(select, dialect)
     except CompileError:
-        # A value has no literal: it is left to a placeholder.
+        # A value without a literal is left as a placeholder.
         return str(select.compile(dialect=dialect))
 
 
 def _fetched(
     connection: Connection, node: Node, names: Sequence[str], window: Window, squeeze: bool
 ) -> tuple[Tuples, RowDecoder]:
-    """Return rows as the driver gives them and what decodes them."""
+    """Return rows as the driver gives them, and their decoder."""
 
     def make() -> Reading:
         decoder = _decoder(connection, node, names, squeeze)
@@ -334,7 +334,7 @@ def _fetched(
 def _in_row(
     connection: Connection, node: Node, names: Sequence[str], window: Window
 ) -> Generator[None]:
-    """Say in which row a value is that cannot be read, where its error could not tell."""
+    """Add the row of an unreadable value to its error where the error lacks the key."""
     try:
         yield
     except InvalidValueError as error:
@@ -355,14 +355,14 @@ def _in_row(
 def _no_text(
     connection: Connection, node: Node, names: Sequence[str], window: Window
 ) -> InvalidValueError | None:
-    """Return the error of the first text that is none, of which the driver gives no row."""
+    """Return the error of the first text that is not UTF-8, for which the driver itself fails."""
     return next(iter(_legible(connection, node, names, window)[1]), None)
 
 
 def _legible(
     connection: Connection, node: Node, names: Sequence[str], window: Window
 ) -> tuple[list[Row], list[InvalidValueError]]:
-    """Return the rows whose texts are such, of which the driver gives none, and other's errors."""
+    """Return the rows whose texts are UTF-8, and the errors of the others, read as bytes."""
     select = _select(connection, node, names, window, connection.backend.undecoded)
     attributes = [node.heading[name] for name in names]
     texts = [
@@ -439,7 +439,7 @@ def _lowered(
 
 
 def _next_size(chunk: Tuples, size: int) -> int:
-    """Return how many rows to read next: more while they are small, fewer when they are large."""
+    """Return the number of rows to read next: more if they are small, fewer if they are large."""
     read = sum(len(value) for row in chunk for value in row if isinstance(value, bytes | str))
     if read > CHUNK_BYTES:
         return max(1, size // 2)
@@ -448,7 +448,7 @@ def _next_size(chunk: Tuples, size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A SELECT, and what decodes its rows: None for values that are Python's own already."""
+    """A SELECT and the decoder of its rows, None if its values need no decoding."""
 
     select: sa.Select[Any]
     decoder: RowDecoder | None = None
@@ -461,7 +461,7 @@ class Compiled:
     Attributes
     ----------
     decoder
-        None where codecs take part, too: they can be registered anew.
+        None for rows without a decoder, and for codecs, which can be registered anew.
     """
 
     sql: str
@@ -472,19 +472,19 @@ class Compiled:
 def read(
     connection: Connection, node: Node, what: Hashable, make: Callable[[], Reading]
 ) -> tuple[Tuples, RowDecoder | None]:
-    """Return rows as the driver gives them, and the decoder that fits if it is known.
+    """Return rows as the driver gives them, and their decoder if it is known.
 
     Parameters
     ----------
     what
-        All that the SELECT depends on besides the query itself.
+        Everything that the SELECT depends on besides the query itself.
     make
         Returns the SELECT; not called for a shape and `what` that are known.
 
     Raises
     ------
     QuerySyntaxError
-        If SQL of the user cannot be parsed; it is shown.
+        If SQL of the user cannot be parsed; the message shows the SQL.
     """
     try:
         return _read(connection, node, what, make)
@@ -533,8 +533,8 @@ def _compile(connection: Connection, reading: Reading, values: Sequence[Any]) ->
 def shape_of(node: Node, backend: Backend) -> tuple[Hashable, list[Any]] | None:
     """Return the shape of a query and its values for the driver, in the order of its SQL.
 
-    Headings stand in the shape as the objects they are, so that a table that was altered has
-    another shape. None for a query that has to be lowered each time.
+    The shape contains the heading objects themselves, so that an altered table has another shape.
+    None for a query whose SQL has to be built each time.
 
     Raises
     ------

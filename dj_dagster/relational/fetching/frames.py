@@ -27,13 +27,13 @@ Build = Callable[[Any, Sequence[Any], Attribute], Any]
 Columns = Mapping[str, Sequence[Any]]
 
 _LONGEST_DECIMAL = 38
-"""Digits that a decimal of 128 bits holds; polars has no other."""
+"""Digits that a decimal of 128 bits holds, the only size in polars."""
 
 
 def pandas_frame(columns: Columns, heading: Heading) -> pd.DataFrame:
     """Return a pandas frame indexed by the primary key, with columns even when it is empty.
 
-    Integers beside nulls stay objects, as floats they could lose digits; datetimes are
+    Integers beside nulls stay objects, since floats could lose digits; datetimes are
     ``datetime64[us]``.
     """
     series = {name: _pandas_series(values, heading[name]) for name, values in columns.items()}
@@ -44,14 +44,14 @@ def pandas_frame(columns: Columns, heading: Heading) -> pd.DataFrame:
 def polars_frame(columns: Columns, heading: Heading) -> pl.DataFrame:
     """Return a polars frame with the heading's types, the key's columns first.
 
-    What codecs unpack is of type Object; uuids and JSON are text.
+    Values unpacked by codecs are of type Object; uuids and JSON are text.
 
     Raises
     ------
     ConfigurationError
         If polars is not installed.
     QueryError
-        If polars has no place for a value.
+        If polars cannot hold a value.
     """
     polars = optional_package("polars", "polars")
     return polars.DataFrame(
@@ -65,15 +65,15 @@ def polars_frame(columns: Columns, heading: Heading) -> pl.DataFrame:
 def arrow_table(columns: Columns, heading: Heading) -> pa.Table:
     """Return an Arrow table with the heading's types, the key's columns first.
 
-    For what codecs unpack Arrow finds the type: lists of numbers fit, most objects do not. Uuids
-    and JSON are text.
+    For values unpacked by codecs Arrow infers the type: lists of numbers fit, most objects do not.
+    Uuids and JSON are text.
 
     Raises
     ------
     ConfigurationError
         If pyarrow is not installed.
     QueryError
-        If Arrow has no place for a value.
+        If Arrow cannot hold a value.
     """
     arrow = optional_package("pyarrow", "arrow")
     return arrow.table(
@@ -114,7 +114,7 @@ def _fitting(build: Build, package: Any, values: Sequence[Any], attribute: Attri
 
 @cache
 def _pandas_text() -> Any:
-    """Return what this version of pandas keeps text in."""
+    """Return the data type for text of this version of pandas."""
     return pd.Series(["text"]).dtype
 
 
@@ -135,7 +135,7 @@ def _pandas_series(values: Sequence[Any], attribute: Attribute) -> Any:
             case _:
                 return array(values, attribute)
     except (TypeError, ValueError):
-        # Such as MySQL's date of zeros, which comes as text.
+        # MySQL's date of zeros, for example, comes as text.
         return objects(values)
 
 
@@ -159,7 +159,7 @@ def _arrow_array(arrow: Any, values: Sequence[Any], attribute: Attribute) -> Any
 
 
 def _portable(values: Sequence[Any], kind: AttributeType) -> Sequence[Any]:
-    """Return values as types that other languages have."""
+    """Return values as types that polars and Arrow share with other languages."""
     if kind.family is Family.UUID:
         return [None if value is None else str(value) for value in values]
     if kind.family is Family.JSON:
@@ -236,9 +236,9 @@ def array(values: Sequence[Any], attribute: Attribute) -> Array:
     """Return an attribute's values as an array.
 
     Integers come as int64 (uint64 for unsigned 64 bits), floats as float64 with NaN for null,
-    booleans as bool, all else as objects. So do other numbers beside nulls, which numpy has no
-    place for; an empty array of a nullable attribute therefore is one of objects. The values of an
-    attribute computed by the query decide for themselves.
+    booleans as bool, all other values as objects. Integers and booleans beside nulls, which numpy
+    cannot hold, also come as objects, and so does an empty array of a nullable attribute. For an
+    attribute computed by the query, the values determine the type.
     """
     dtype = numpy_type(attribute.type) if attribute.type else _found(values)
     if dtype == FLOAT and None in values:
@@ -250,17 +250,17 @@ def array(values: Sequence[Any], attribute: Attribute) -> Array:
     try:
         return np.array(values, dtype)
     except _MISFITS:
-        # SQLite keeps whatever other programs wrote, text in a column of numbers too.
+        # SQLite keeps any value that other programs wrote, even text in a column of numbers.
         return objects(values)
 
 
 def objects(values: Sequence[Any]) -> Array:
-    """Return an array of Python objects, one a value: arrays among them make no matrix."""
+    """Return a one-dimensional array of Python objects, even if the values are arrays."""
     return np.fromiter(values, dtype=object, count=len(values))
 
 
 def records(columns: Mapping[str, Sequence[Any]], heading: Heading) -> np.recarray[Any, Any]:
-    """Return a record array; integers that may be null are objects, whether or not one is."""
+    """Return a record array; integers that may be null are objects even without a null."""
     arrays = [_field(values, heading[name]) for name, values in columns.items()]
     fields = [(name, values.dtype) for name, values in zip(columns, arrays, strict=True)]
     result = np.recarray(len(arrays[0]) if arrays else 0, dtype=fields)

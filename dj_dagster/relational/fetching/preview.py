@@ -29,22 +29,22 @@ from dj_dagster.relational.sql.lowered import Window, make_window
 from dj_dagster.relational.sql.lowering import Lowering
 
 _MOST_UNPACKED = 2**24
-"""Bytes that the unpacked value of a short blob may take."""
+"""The most bytes that the unpacked value of a short blob may take."""
 
 
 def stored_preview(
     chain: CodecChain, stored: Any, size: int | None, context: ObjectContext, most: int = 0
 ) -> ValuePreview | None:
-    """Describe a column's content, None where there is nothing to say but its type.
+    """Describe a column's content, None where only its type is known.
 
     Parameters
     ----------
     stored
-        The content; of long bytes the beginning.
+        The content; for long bytes only the beginning.
     size
-        How many bytes there are, None for what is no bytes.
+        The number of bytes, None for content that is not bytes.
     most
-        Bytes that may be read from a store; by default nothing is.
+        The most bytes to read from a store; by default stores are not read.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def stored_preview(
     except ObjectError:
         raise
     except Exception as error:
-        # What is stored may be anything, and a codec of somebody else's stumble in any way.
+        # The content may be anything, and a third party's codec may raise any error.
         raise ObjectError(f"{context.place}: the reference is damaged: {error!r}.") from error
     return ValuePreview(text) if text else None
 
@@ -80,19 +80,19 @@ def _is_at_hand(chain: CodecChain, stored: Any, size: int | None, most: int) -> 
 
 
 UNREADABLE = "(cannot be read)"
-"""Stands for a value that is damaged, or whose object is missing; what is wrong follows."""
+"""The text in place of a value that is damaged or without its object; the reason follows it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Appetite:
-    """How much of a large value is read to describe it, in bytes.
+    """The number of bytes to read of a large value to describe it.
 
     Attributes
     ----------
     inline
-        Of a value in its row; a longer one is told by its beginning.
+        For a value in its row; a longer one is described from its beginning.
     stored
-        Of a value in a store; a longer one is told by its reference.
+        For a value in a store; a longer one is described from its reference.
     """
 
     inline: int = 4096
@@ -107,9 +107,9 @@ def peek(
     limit: int,
     appetite: Appetite,
 ) -> list[Row]:
-    """Return rows of the named attributes; values of codecs, and bytes, as `ValuePreview`.
+    """Return rows of the named attributes, with `ValuePreview` for values of codecs and for bytes.
 
-    So is what cannot be read, as `UNREADABLE`.
+    A value that cannot be read is a `ValuePreview` too, whose text begins with `UNREADABLE`.
     """
     window = make_window(order_by, limit, None, node.heading)
     peeker = _Peeker(connection, node.heading, names, appetite)
@@ -117,7 +117,7 @@ def peek(
     try:
         fetched, _ = read(connection, node, what, lambda: Reading(peeker.select(node, window)))
     except InvalidValueError:
-        # Some text is none; the driver then gives no row at all.
+        # A text is not valid, for which the driver fails on all rows.
         peeker = _Peeker(connection, node.heading, names, appetite, careful=True)
         careful = peeker.select(node, window)
         fetched, _ = read(connection, node, (*what, "careful"), lambda: Reading(careful))
@@ -135,7 +135,7 @@ class _Peeker:
     Parameters
     ----------
     careful
-        Whether text comes as bytes, which it can be none of.
+        Whether text is fetched as bytes, since it may be invalid.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class _Peeker:
         self._heading = heading
 
     def select(self, node: Node, window: Window) -> sa.Select[Any]:
-        """Return what is to be fetched: light attributes, then of heavy ones piece and size."""
+        """Return the SELECT: light attributes, then the beginning and size of each heavy one."""
         backend = self._connection.backend
         lowered = Lowering(backend).ordered(node, window.order, window.limit, window.offset)
         columns = dict(lowered.columns)
@@ -176,7 +176,7 @@ class _Peeker:
         return replace(lowered, columns=columns).select(*names)
 
     def rows(self, fetched: Sequence[Row]) -> list[Row]:
-        """Return what is shown of rows."""
+        """Return the displayed values of rows."""
         return [self._row(iter(row)) for row in fetched]
 
     def _row(self, pieces: Iterator[Any]) -> Row:
@@ -199,7 +199,7 @@ class _Light:
         self._decode = decoder_of(attribute, connection)
 
     def shown(self, stored: Any, *, careful: bool = False) -> Any:
-        """Return a value, or what is shown of one that is none of its type."""
+        """Return a value, or an error's preview for one that is not of its type."""
         try:
             value = stored.decode() if careful and isinstance(stored, bytes) else stored
             return value if value is None or self._decode is None else self._decode(value)
@@ -208,12 +208,12 @@ class _Light:
 
 
 def unreadable(error: Exception, place: str = "") -> ValuePreview:
-    """Return what is shown of a value that cannot be read.
+    """Return the preview of a value that cannot be read.
 
     Parameters
     ----------
     place
-        What the error need not say, as the cell's place does.
+        The place at the start of the error's message, which is left out because the cell shows it.
     """
     reason = str(error) if isinstance(error, DataJointError) else f"{type(error).__name__}: {error}"
     return ValuePreview(f"{UNREADABLE} {reason.removeprefix(f'{place}: ')}")
@@ -230,21 +230,21 @@ class _Heavy:
         self._decode = connection.backend.decoder(kind) if kind is not None else None
 
     def pieces(self, column: Element, most: int) -> dict[str, Element]:
-        """Return what to select: the beginning, and how many bytes there are."""
+        """Return the columns to select: the beginning and the number of bytes."""
         if not self._is_bytes:
             return {self.name: column, f"bytes of {self.name}": sa.null()}
-        # Numbers as they are, not as parameters: the SQL is kept for other rows.
+        # Literal numbers instead of parameters: the SQL is reused for other rows.
         beginning = sa.func.substr(column, sa.literal_column("1"), sa.literal_column(str(most)))
         return {self.name: beginning, f"bytes of {self.name}": sa.func.length(column)}
 
     def context(self, connection: Connection, key: Mapping[str, Any]) -> ObjectContext:
-        """Return where a value belongs."""
+        """Return the context of a value: its attribute, key and stores."""
         schema, _, table = self._attribute.table.partition(".")
         limits = connection.read_limits
         return ObjectContext(connection.stores, schema, table, self.name, key, limits=limits)
 
     def described(self, context: ObjectContext, stored: Any, size: Any, most: int) -> ValuePreview:
-        """Return what is shown of a value: its type where there is nothing else to say."""
+        """Return the preview of a value, with only its type where nothing else is known."""
         kind = ValuePreview(self._attribute.type.text if self._attribute.type else "")
         if stored is None:
             return ValuePreview("None")
@@ -262,7 +262,7 @@ class _Heavy:
 
 def _chain(connection: Connection, attribute: Attribute) -> CodecChain | None:
     kind = attribute.type
-    # What a pointer of DataJoint 0.14 stands for is in another table.
+    # The object that a pointer of DataJoint 0.14 refers to is described in another table.
     if kind is None or kind.family is not Family.CODEC or isinstance(kind, ExternalPointerType):
         return None
     try:
@@ -272,12 +272,12 @@ def _chain(connection: Connection, attribute: Attribute) -> CodecChain | None:
 
 
 _CELL = 200
-"""Characters that a value may take in HTML."""
+"""The most characters of a value in HTML."""
 
 _CELL_OF_MARKDOWN = 60
 
 _PICTURED = 2**16
-"""Bytes that a packed value may have to be read for its picture in HTML."""
+"""The most bytes of a packed value that is read for its picture in HTML."""
 
 _GLANCE = 64
 """Bytes of a packed value that are read to describe it, where many rows are shown."""
@@ -285,7 +285,7 @@ _GLANCE = 64
 _PLACE = "place of the row"
 
 _LOADED = 2**20
-"""Bytes that a value may have to be read for its picture in Markdown, from a row or a store."""
+"""The most bytes of a value in a row or a store that is read for its picture in Markdown."""
 
 _STYLE = (
     "<style>"
@@ -300,7 +300,7 @@ _STYLE = (
 
 @dataclass(frozen=True, slots=True)
 class _Preview:
-    """What is shown of a query: its first rows, and how many rows there are."""
+    """The displayed part of a query: its first rows, and the number of all rows."""
 
     heading: Heading
     rows: Sequence[Sequence[Any]]
@@ -329,9 +329,9 @@ def text_preview(
 
 
 def html_preview(connection: Connection, node: Node) -> str:
-    """Return a table in HTML, key attributes bold and underlined, comments as their hints.
+    """Return a table in HTML, key attributes bold and underlined, comments as tooltips.
 
-    Arrays that are not large are pictured.
+    Small arrays are shown as pictures.
     """
     shown = _shown(connection, node, None, Appetite(inline=_PICTURED))
     heading = shown.heading
@@ -352,18 +352,18 @@ def html_preview(connection: Connection, node: Node) -> str:
 def first_rows(
     connection: Connection, node: Node, by: Sequence[str], limit: int, most: int, *, large: bool
 ) -> dict[Row, list[Row]]:
-    """Return the first rows for each value of some key attributes, with what is shown of them.
+    """Return the first rows for each value of some key attributes, as they are displayed.
 
-    Two queries at most are asked, however many such values there are.
+    At most two queries are run, regardless of the number of values.
 
     Parameters
     ----------
     limit
-        Rows of each.
+        Number of rows for each value.
     most
-        Rows in all.
+        Number of rows in total.
     large
-        Whether larger values are read to be pictured, also those in stores.
+        Whether larger values, also those in stores, are read for pictures.
     """
     names, key = node.heading.names, node.heading.primary_key
     if not set(key) <= set(by):
@@ -385,7 +385,7 @@ def markdown_table(names: Sequence[str], rows: Sequence[Row]) -> str:
 
 
 def plain_values(heading: Heading, row: Row, width: int) -> str:
-    """Return what a row says beside its key in one line, without values that are described."""
+    """Return a row's values outside the key in one line, without `ValuePreview` values."""
     texts = [
         f"{name} = {_cut(_one_line(_text(value)), _CELL_OF_MARKDOWN)}"
         for name, value in zip(heading.names, row, strict=True)
@@ -418,7 +418,7 @@ def _shown(connection: Connection, node: Node, limit: int | None, appetite: Appe
     limit = display.limit if limit is None else limit
     heading = node.heading
     order = _order(node)
-    # Says what is wrong with the limit that was asked for, not with one more.
+    # Refuses a wrong limit as the caller gave it, before one is added to it.
     make_window(order, limit, None, heading)
     rows = peek(connection, node, heading.names, order, limit + 1, appetite)
     total = fetch.count(connection, node) if display.show_tuple_count else None
@@ -426,7 +426,7 @@ def _shown(connection: Connection, node: Node, limit: int | None, appetite: Appe
 
 
 def _order(node: Node) -> Order:
-    """Return the order by key for a query of a table, whose first rows the server finds at once."""
+    """Return the order by key for a query of one table, whose first rows the server finds fast."""
     source = node
     while isinstance(source, Restricted | Projected):
         source = source.source
@@ -438,7 +438,7 @@ def _text(value: Any) -> str:
         text = value.text if isinstance(value, ValuePreview) else str(value)
     except Exception as error:
         text = unreadable(error).text
-    # Half a surrogate pair, which JSON allows, can be printed nowhere.
+    # Half a surrogate pair, which JSON allows, cannot be printed.
     return text.encode(errors="backslashreplace").decode()
 
 

@@ -45,7 +45,8 @@ class _Query(Protocol):
 def looks_again(method: F) -> F:
     """Have the tables of a query read anew after a method found that they lack a name.
 
-    The call fails nevertheless, for its rows may be used up; the error says whether to try again.
+    The call fails nevertheless, because its rows may be used up; the error states whether to try
+    again.
     """
 
     @wraps(method)
@@ -74,17 +75,17 @@ def _names(catalog: Catalog, name: TableName) -> list[str]:
 
 
 KEY = "KEY"
-"""Stands for the primary key among the attributes that are asked for: a dict."""
+"""The name that requests the primary key, as a dict, among the attributes."""
 
 
 class Rows:
-    """A query on a connection, and every way to get its rows.
+    """A query on a connection, and all methods that return its rows.
 
-    Where a method takes `order_by`, that is an attribute's name, or a list of them, each with
-    `` DESC`` where wanted; ``"KEY"`` stands for the primary key. Without it rows come in the order
-    of the query's `Top`, or in any. `limit` and `offset` say how many rows, after leaving out how
-    many. `squeeze` takes dimensions of length one from arrays in blobs. Wrong ones are refused
-    with a `QueryError`.
+    Where a method takes `order_by`, it is an attribute's name or a list of names, each optionally
+    followed by `` DESC``; ``"KEY"`` stands for the primary key. Without it, rows come in the order
+    of the query's `Top`, or in any order. `limit` is the number of rows, after leaving out the
+    first `offset`. `squeeze` removes dimensions of length one from arrays in blobs. A wrong
+    `order_by`, `limit` or `offset` is refused with a `QueryError`.
     """
 
     def __init__(self, connection: Connection, node: Node) -> None:
@@ -122,7 +123,7 @@ class Rows:
     ) -> list[dict[str, Any]]:
         """Return the rows as dicts.
 
-        Booleans come as bool, where DataJoint gives 0 and 1, which are equal to them.
+        Booleans are of type bool; DataJoint gives 0 and 1, which compare equal to them.
         """
         node = self.node
         names = node.heading.names
@@ -161,8 +162,8 @@ class Rows:
     ) -> pd.DataFrame:
         """Return the rows as a data frame indexed by the primary key.
 
-        The columns have the heading's types, also when there is no row: int64 (object beside
-        nulls), float64, bool, ``datetime64[us]``, pandas' own text; all else are objects.
+        The columns have the heading's types, also without rows: int64 (object beside nulls),
+        float64, bool, ``datetime64[us]``, pandas' own text; all others are objects.
         """
         columns = self._columns(self.heading.names, order_by, limit, offset, squeeze)
         return pandas_frame(columns, self.heading)
@@ -177,7 +178,7 @@ class Rows:
     ) -> pl.DataFrame:
         """Return the rows as a polars data frame, its schema given by the heading.
 
-        Uuids and JSON come as text, what codecs unpack as objects.
+        Uuids and JSON come as text, values unpacked by codecs as objects.
 
         Raises
         ------
@@ -204,7 +205,7 @@ class Rows:
         ConfigurationError
             If pyarrow is not installed: ``pip install 'dj-dagster[arrow]'``.
         QueryError
-            If a codec gives what Arrow has no place for, such as a matrix.
+            If a codec returns a value that Arrow cannot hold, such as a matrix.
         """
         columns = self._columns(self.heading.names, order_by, limit, offset, squeeze)
         return arrow_table(columns, self.heading)
@@ -222,10 +223,10 @@ class Rows:
     ) -> Any:
         """Return the named attributes as arrays; without names a record array of all.
 
-        Integers come as int64, floats as float64, booleans as bool. What may be null, text, dates,
-        decimals and unpacked objects come in arrays of objects; of an attribute named here a
-        nullable one that has no null comes as the number that it is. ``"KEY"`` among the names
-        gives the primary keys as dicts.
+        Integers come as int64, floats as float64, booleans as bool. Nullable integers and booleans,
+        text, dates, decimals and unpacked objects come in arrays of objects; but a nullable
+        attribute that is named here comes in an array of its own type if it is without nulls.
+        ``"KEY"`` among the names gives the primary keys as dicts.
 
         Parameters
         ----------
@@ -252,7 +253,7 @@ class Rows:
 
     @looks_again
     def fetch1(self, *attributes: str, squeeze: bool = False) -> Any:
-        """Return the one row as a dict, or the values of the named attributes.
+        """Return the only row as a dict, or the values of the named attributes.
 
         ``"KEY"`` among the names gives the primary key as a dict.
 
@@ -308,12 +309,12 @@ class Rows:
 
     @on_class
     def make_sql(self, fields: Iterable[str] | None = None) -> str:
-        """Return the query as SQL, values written into it, for people to read.
+        """Return the query as SQL, with literal values, for people to read.
 
         Parameters
         ----------
         fields
-            Which attributes; all by default.
+            The attributes to select; all by default.
         """
         names = self.heading.names if fields is None else list(fields)
         return fetch.sql_text(self.connection, self.node, names)
@@ -322,15 +323,15 @@ class Rows:
     def preview(self, limit: int | None = None, width: int | None = None) -> str:
         """Return the first rows as a table in plain text.
 
-        Of arrays and other large values type, shape and bytes are shown; what lies in a store is
-        not read for it.
+        Arrays and other large values are shown by type, shape and size in bytes; objects in stores
+        are not read.
 
         Parameters
         ----------
         limit
-            How many rows; the connection's `display` says it by default.
+            Number of rows; by default the `limit` of the connection's `display`.
         width
-            How many characters a value may take, as `limit`.
+            The most characters of a value; by default the `width` of the connection's `display`.
         """
         return text_preview(self.connection, self.node, limit, width)
 
