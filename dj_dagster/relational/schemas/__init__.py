@@ -1,1 +1,1 @@
-"""Schemas: from classes to tables, and from tables to classes."""
+"""Schemas: tables declared from classes, and classes made from tables."""

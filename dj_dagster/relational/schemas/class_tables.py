@@ -1,4 +1,4 @@
-"""Tables of decorated classes: a definition is read, its names are found, all is created."""
+"""Tables of decorated classes: parsing of definitions, lookup of names, creation of tables."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from dj_dagster.relational.table_meta import Binding, TableMeta
 
 @dataclass(frozen=True, slots=True)
 class Declaring:
-    """How the classes of a schema become tables.
+    """Declares the tables of a schema's classes.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Declaring:
     create: bool
 
     def declare(self, cls: type[Table]) -> None:
-        """Declare a class and its parts, all of them or none.
+        """Declare the tables of a class and its parts, none of them if a definition is wrong.
 
         Raises
         ------
@@ -57,7 +57,7 @@ class Declaring:
             If a definition does not parse or refers to an unknown table.
         """
         family = family_of(cls)
-        # All of it is read before any of it is declared.
+        # All definitions are read before the first table is declared.
         plans = [None if self._is_as_stored(table) else self._read(table) for table in family]
         for table, definition in zip(family, plans, strict=True):
             self._declare(table, definition)
@@ -70,18 +70,18 @@ class Declaring:
         Raises
         ------
         DefinitionError
-            If there is no such table, or it has not been declared yet.
+            If the table does not exist, or it has not been declared yet.
         """
         return find_declared(item.target, cls, self._scope(cls))().stored
 
     def _is_as_stored(self, cls: type[Table]) -> bool:
-        """Whether a class has no definition, for its table is there already."""
+        """Whether a class lacks a definition because its table already exists."""
         return (
             not definition_text(cls) and self.connection.catalog.find(self._name(cls)) is not None
         )
 
     def _read(self, cls: type[Table]) -> TableDefinition:
-        """Return a class's definition, after a look at the tables that it refers to."""
+        """Return a class's definition after a check of the tables that it refers to."""
         self._check_name(cls, self._name(cls))  # raises before anything is declared
         with self._named(cls):
             definition = read_definition(cls, class_name(cls))
@@ -99,7 +99,7 @@ class Declaring:
 
     @contextmanager
     def _named(self, cls: type[Table]) -> Generator[None]:
-        """Let an ``__init__`` of a class's own see meanwhile which table the class is to have."""
+        """Bind a class that has its own ``__init__`` to its future table during the block."""
         before = cls._binding
         if before is None and has_own_init(cls):
             cls._binding = Binding(self.connection, self._name(cls), class_name(cls))
@@ -111,7 +111,7 @@ class Declaring:
     def _check_parent(self, cls: type[Table], parent: type[Table]) -> None:
         """Refuse a foreign key to another schema when schemas or modules would form a circle.
 
-        Tables that the database has already stay in use, whatever they refer to.
+        Tables that already exist stay in use, whatever they refer to.
         """
         name, other = self._name(cls), parent().name
         if parent().connection.url != self.connection.url:
@@ -124,8 +124,8 @@ class Declaring:
             check_acyclic(self.connection, name, [other])
 
     def _check_name(self, cls: type[Table], name: TableName) -> None:
-        """Warn of a name that the table has not, and of another class that has the same table."""
-        # One at the end keeps a class from having the name of a keyword.
+        """Warn of a class name with underscores, and of another class with the same table."""
+        # An underscore at the end distinguishes a class name from a keyword.
         if "_" in cls.__name__.rstrip("_"):
             warn_caller(underscore_warning(cls.__name__), UserWarning)
         others = {
@@ -146,12 +146,12 @@ class Declaring:
         return TableName(self.schema, sql_table_name(cls.__name__, cls.tier, master))
 
     def plan(self, cls: type[Table], context: Mapping[str, Any] | None = None) -> PlannedTable:
-        """Return the table that a class's definition asks for, whatever there is.
+        """Return the table that a class's definition asks for, whether or not it exists.
 
         Parameters
         ----------
         context
-            Names that count before the schema's.
+            Names that take precedence over the schema's.
 
         Raises
         ------
@@ -183,7 +183,7 @@ class Declaring:
     def _completed(
         self, cls: type[Table], definition: TableDefinition
     ) -> tuple[TableDefinition, FindParent]:
-        """Return a definition with the hidden attributes of its tier, and how to find parents."""
+        """Return a definition with its tier's hidden attributes, and the lookup of parents."""
         computed = cls.tier in (Tier.IMPORTED, Tier.COMPUTED)
         if computed and self.connection.job_settings.add_job_metadata:
             definition = with_job_metadata(definition)
@@ -198,17 +198,18 @@ class Declaring:
         return definition, find
 
     def _scope(self, cls: type[Table]) -> Scope:
-        """Put a class's master first, its module before the schema's own tables, its parts last.
+        """Return a class's scope: master first, module before the schema's tables, siblings last.
 
-        A table that the database has already may refer to others that it has, as in a program that
-        keeps the classes of one schema in several modules.
+        The definition of an existing table may also refer to other existing tables, as in a program
+        that keeps the classes of one schema in several modules.
         """
         master, *parts = family_of(cls)
         names: dict[str, type[Table]] = {master.__name__: master, "self": cls}
         siblings: dict[str, type[Table]] = {}
         if issubclass(cls, Part):
             names["master"] = master
-            # Last, and without the part itself: it may have the name of a table it refers to.
+            # Siblings come last and exclude the part itself, which may have the name of a table
+            # that it refers to.
             siblings = {part.__name__: part for part in parts if part is not cls}
         *near, tables = self.scope.layers
         module = vars(sys.modules.get(cls.__module__, object))
@@ -227,7 +228,7 @@ def _target(target: str, cls: type[Table], scope: Scope) -> type[Table]:
 
 
 def checked_class(cls: type[Table]) -> None:
-    """Raise `DataJointError` for what is no table of its own."""
+    """Raise `DataJointError` unless a class can be declared on its own; link its parts to it."""
     if not is_table(cls) or not hasattr(cls, "tier"):
         raise DataJointError(
             f"{cls!r} is no table: derive it from Manual, Lookup, Imported or Computed."
@@ -243,7 +244,7 @@ def checked_class(cls: type[Table]) -> None:
 
 
 def _adopt_parts(cls: type[Table]) -> None:
-    """Give a class parts of its own where a base class that is no table itself has some."""
+    """Derive parts for a class from those of base classes that are not declared themselves."""
     for base in cls.__mro__[1:]:
         if issubclass(base, Table) and base._binding is None:
             for part in base.part_classes():
@@ -254,7 +255,7 @@ def _adopt_parts(cls: type[Table]) -> None:
 
 
 def family_of(cls: type[Table]) -> tuple[type[Table], ...]:
-    """Return a class's master and the parts of that: they are declared together."""
+    """Return a class's master and the master's parts, which are declared together."""
     master = cls.master if issubclass(cls, Part) else cls
     return (master, *master.part_classes())
 
@@ -265,14 +266,14 @@ def class_name(cls: type[Table]) -> str:
 
 
 def _document(cls: type[Table]) -> None:
-    """Let `help` show the definition, as it is written."""
+    """Add the definition, as it is written, to the text that `help` shows."""
     text, written = definition_text(cls), cls.__doc__ or ""
     if text not in written:
         cls.__doc__ = f"{cleandoc(written)}\n\nDefinition:\n\n{text}\n".lstrip()
 
 
 def _fill(cls: type[Lookup]) -> None:
-    """Insert the contents of a lookup table that are not there yet."""
+    """Insert those contents of a lookup table that are missing."""
     rows = list(cls.contents)
     if len(cls()) >= len(rows):
         return
@@ -289,20 +290,20 @@ def _fill(cls: type[Lookup]) -> None:
 
 
 def _named(row: Any, names: list[str]) -> Any:
-    """Return a row by name: contents are written beside the definition, in its order."""
+    """Return a row as a dict; a sequence has the order of the definition."""
     plain = type(row) in (tuple, list) and len(row) == len(names)
     return dict(zip(names, row, strict=True)) if plain else row
 
 
 def read_definition(cls: type[Table], class_name: str) -> TableDefinition:
-    """Return what the ``definition`` of a class says.
+    """Parse the ``definition`` of a class.
 
     Raises
     ------
     MissingDefinitionError
-        If there is none.
+        If the class lacks one.
     DefinitionError
-        If it does not parse; with the line in the class's file.
+        If it does not parse; the message gives the line in the class's file.
     """
     text = definition_text(cls)
     if not text:
@@ -312,7 +313,7 @@ def read_definition(cls: type[Table], class_name: str) -> TableDefinition:
     try:
         return parse_definition(text, table=class_name)
     except DefinitionError:
-        # Sources are looked up for messages alone: that takes a while.
+        # Source files are read only for error messages, because that takes a while.
         file, first_line = _place(cls)
         return parse_definition(text, table=class_name, file=file, first_line=first_line)
 
@@ -320,8 +321,9 @@ def read_definition(cls: type[Table], class_name: str) -> TableDefinition:
 def definition_text(cls: type[Table]) -> str:
     """Return the ``definition`` of a class or of those that it derives from, ``""`` without one.
 
-    It may be a property, which is then asked of an instance. That is one which belongs to no schema
-    yet, unless the class has an ``__init__`` of its own, which may write the definition.
+    A property is evaluated on an instance that does not belong to a schema yet. A class with an
+    ``__init__`` of its own, which may write the definition, is evaluated on an ordinary instance
+    once it is bound.
     """
     found = inspect.getattr_static(cls, "definition", "")
     if has_own_init(cls) and cls._binding is not None:
@@ -332,13 +334,13 @@ def definition_text(cls: type[Table]) -> str:
 
 
 def has_own_init(cls: type[Table]) -> bool:
-    """Whether making an instance of a class does more than it does for any table."""
+    """Whether a class has an ``__init__`` other than that of `Table`."""
     return cls.__init__ is not Table.__init__
 
 
 @contextmanager
 def located(cls: type[Table], class_name: str, line: int) -> Generator[None]:
-    """Put the place of a line of the definition, counted from 1, before errors raised inside."""
+    """Prefix errors raised inside with the place of a line of the definition, counted from 1."""
     try:
         yield
     except DefinitionError as error:
@@ -371,12 +373,12 @@ def _place(cls: type[Table]) -> tuple[str | None, int]:
 def find_class(target: str, cls: type[Table], scope: Scope) -> type[Table]:
     """Return the table class that a foreign key names, declared or not.
 
-    `Session`, `lab.Subject` or `Session.Trial`; `master` is the class that a part is written in.
+    The name is `Session`, `lab.Subject` or `Session.Trial`; `master` is the class around a part.
 
     Raises
     ------
     DefinitionError
-        If there is no such table.
+        If the table does not exist.
     """
     others: list[object] = []
     for found in scope.found(target):
@@ -397,7 +399,7 @@ def find_declared(target: str, cls: type[Table], scope: Scope) -> type[Table]:
     Raises
     ------
     DefinitionError
-        If there is no such table, or it has not been declared yet.
+        If the table does not exist, or it has not been declared yet.
     """
     found = find_class(target, cls, scope)
     if found is cls:

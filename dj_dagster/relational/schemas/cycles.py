@@ -1,4 +1,4 @@
-"""Circles of foreign keys and of modules, which are refused."""
+"""Checks that refuse circles of foreign keys and of modules."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Neighbours = Callable[[str], Iterator[str]]
 def check_imports(child: type[Any], parent: type[Any]) -> None:
     """Refuse a foreign key between tables whose modules import each other in a circle.
 
-    Imports at the top of modules count, those inside functions do not; nor do modules that are
-    handed over when a schema is activated. Modules without tables may import what they like.
+    Imports at the top of modules count; those inside functions do not, nor do modules that are
+    passed in when a schema is activated. The imports of modules without tables are not restricted.
 
     Parameters
     ----------
@@ -31,10 +31,10 @@ def check_imports(child: type[Any], parent: type[Any]) -> None:
     Raises
     ------
     DefinitionError
-        Naming the modules of the circle.
+        If they do; the message names the modules of the circle.
     """
     here, there = child.__module__, parent.__module__
-    # What modules hold is looked at first: reading their source takes a while.
+    # The names in modules are checked first, because reading source files takes a while.
     if here == there or _path(there, here, _held) is None:
         return
     path = _path(there, here, _imported)
@@ -48,14 +48,14 @@ def check_half_imported(child: type[Any], target: str, found: Iterable[object]) 
     Parameters
     ----------
     target
-        What the foreign key names.
+        The name of the parent in the foreign key.
     found
-        What its first word means; modules are looked at.
+        The values of its first word in the scope, of which only modules are checked.
 
     Raises
     ------
     DefinitionError
-        Naming the modules that import each other in a circle.
+        If modules import each other in a circle; the message names them.
     """
     here = child.__module__
     for module in found:
@@ -66,7 +66,7 @@ def check_half_imported(child: type[Any], target: str, found: Iterable[object]) 
 
 
 def _module_circle(child: type[Any], target: str, path: list[str]) -> DefinitionError:
-    """Return the error about the way back from the module of a foreign key's target."""
+    """Return the error for a path from the module of a foreign key's target back to the child's."""
     circle = " → ".join([child.__module__, *path])
     return DefinitionError(
         f"{child.__qualname__} refers to {target}, but their modules import each other in a "
@@ -77,7 +77,7 @@ def _module_circle(child: type[Any], target: str, path: list[str]) -> Definition
 
 
 def _path(start: str, goal: str, neighbours: Neighbours) -> list[str] | None:
-    """Return the modules on the way from one to another, None if there is no way."""
+    """Return the modules on the path from one to another, None without a path."""
     paths = {start: [start]}
     waiting = [start]
     # The list grows while it is walked.
@@ -92,7 +92,7 @@ def _path(start: str, goal: str, neighbours: Neighbours) -> list[str] | None:
 
 
 def _held(module: str) -> Iterator[str]:
-    """Yield the names of modules that a module holds itself or something of."""
+    """Yield the names of the modules, and of the modules of classes and functions, in a module."""
     for value in list(vars(sys.modules.get(module, object)).values()):
         if isinstance(value, ModuleType):
             yield value.__name__
@@ -101,7 +101,7 @@ def _held(module: str) -> Iterator[str]:
 
 
 def _imported(module: str) -> Iterator[str]:
-    """Yield those of them that the module imports by a statement of its own."""
+    """Yield those modules of `_held` that the module imports by a statement of its own."""
     statements = _statements(module)
     return (name for name in dict.fromkeys(_held(module)) if name in statements)
 
@@ -123,12 +123,12 @@ def _holds_tables(module: str) -> bool:
 
 
 def _statements(module: str) -> set[str]:
-    """Return all that the import statements outside a module's functions name."""
+    """Return all names in the import statements outside a module's functions."""
     found = sys.modules.get(module)
     try:
         tree = ast.parse(inspect.getsource(found)) if found else ast.Module([], [])
     except (OSError, TypeError, SyntaxError):
-        # A notebook, or a module made at run time.
+        # A notebook or a module made at run time does not have a source file.
         return set()
     package = getattr(found, "__package__", None) or ""
     return {name for node in _outside_functions(tree) for name in _names(node, package)}
@@ -156,10 +156,10 @@ Step = tuple[TableName, TableName]
 
 
 def check_acyclic(connection: Connection, name: TableName, parents: Iterable[TableName]) -> None:
-    """Refuse foreign keys that a table is about to get when they would close a circle.
+    """Refuse new foreign keys of a table that would close a circle.
 
-    Only what is known of the database is walked, so that it is asked for nothing but schemas that
-    have not been read yet; a foreign key within its schema of a table that is new needs no walk.
+    The walk uses the catalogue, so that only schemas that have not been read yet are queried. A
+    foreign key of a new table within its own schema cannot close a circle and is not walked.
 
     Parameters
     ----------
@@ -169,7 +169,8 @@ def check_acyclic(connection: Connection, name: TableName, parents: Iterable[Tab
     Raises
     ------
     DefinitionError
-        Naming the circle, of schemas (``lab → ephys → lab``) or of tables, and what makes it.
+        If they would; the message names the circle, of schemas (``lab → ephys → lab``) or of
+        tables, and its foreign keys.
     """
     exists = connection.catalog.find(name) is not None
     for parent in dict.fromkeys(parents):
@@ -184,7 +185,7 @@ def check_acyclic(connection: Connection, name: TableName, parents: Iterable[Tab
 
 
 def _schema_path(connection: Connection, start: str, goal: str) -> list[Step] | None:
-    """Return the foreign keys that lead from one schema up to another, None if none do."""
+    """Return the foreign keys on a path from one schema up to another, None without a path."""
     paths: dict[str, list[Step]] = {start: []}
     waiting = [start]
     # The list grows while it is walked.
@@ -208,7 +209,7 @@ def _outward(connection: Connection, schema: str) -> Iterator[Step]:
 
 
 def _table_path(connection: Connection, start: TableName, goal: TableName) -> list[Step] | None:
-    """Return the foreign keys that lead from one table up to another, None if none do."""
+    """Return the foreign keys on a path from one table up to another, None without a path."""
     paths: dict[TableName, list[Step]] = {start: []}
     waiting = [start]
     for name in waiting:
@@ -225,10 +226,10 @@ def _table_path(connection: Connection, start: TableName, goal: TableName) -> li
 
 
 def _table_circle(steps: list[Step], *, schemas: bool) -> DefinitionError:
-    """Return the error about a circle of foreign keys, the new one first."""
+    """Return the error for a circle of foreign keys, given with the new one first."""
     child, parent = steps[0]
     what = "schemas" if schemas else "tables"
-    # From parent to child, as data flows and diagrams are drawn.
+    # From parent to child, the direction of data and of diagrams.
     stops = [start.schema if schemas else str(start) for start, _ in steps]
     circle = " → ".join([stops[0], *reversed(stops)])
     reasons = "; ".join(f"{start} refers to {end}" for start, end in steps)

@@ -20,22 +20,22 @@ _FULL_NAME = re.compile(
 
 
 class FreeTable(Table):
-    """A table of the database that needs no class: hidden ones and those of other programs too.
+    """A table of the database without a class, which may be hidden or of another program.
 
-    Rows may be inserted into it whatever its tier.
+    Rows may be inserted into it regardless of its tier.
 
     Parameters
     ----------
     connection
-        Where the table is.
+        The connection of the table's database.
     full_table_name
-        Schema and table in SQL: ``"lab.__processed"``; each or both together may be quoted, as
-        `Table.full_table_name` has them.
+        Schema and table in SQL: ``"lab.__processed"``; each or both together may be quoted, as in
+        `Table.full_table_name`.
 
     Raises
     ------
     QueryError
-        For a name without a schema. Whether there is such a table shows when it is used.
+        For a name without a schema. The existence of the table is checked when it is used.
 
     Examples
     --------
@@ -47,19 +47,19 @@ class FreeTable(Table):
     def __init__(self, connection: Connection, full_table_name: str | TableName) -> None:
         name = table_name(full_table_name)
         parsed = parse_table_name(name.table)
-        # Of an instance here, not of the class.
+        # An attribute of the instance here, not of the class.
         self.tier = parsed.tier if parsed else Tier.MANUAL  # pyright: ignore[reportAttributeAccessIssue]
         self._bound = Binding(connection, name, class_path(name.table))
         self._node = None
 
     @property
     def stored(self) -> StoredTable:
-        """What the database holds of the table.
+        """The table as the database holds it.
 
         Raises
         ------
         MissingTableError
-            If there is no such table.
+            If the table does not exist.
         """
         catalog = self.connection.catalog
         found = catalog.find(self.name)
@@ -75,7 +75,7 @@ class FreeTable(Table):
         return f"FreeTable {self.full_table_name}\n{super().__repr__()}"
 
     def _check_direct_insert(self) -> None:
-        """Nothing makes these rows."""
+        """Allow inserts in any tier: a `make` is not known for these rows."""
 
 
 def table_name(full: str | TableName) -> TableName:
@@ -84,7 +84,7 @@ def table_name(full: str | TableName) -> TableName:
     Raises
     ------
     QueryError
-        If it names none.
+        If it does not name a table with its schema.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def table_name(full: str | TableName) -> TableName:
 def find_table_name(
     connection: Connection, schema: str, name: str, *, missing_ok: bool = False
 ) -> str:
-    """Return the name in SQL of a table that is named in any way people know.
+    """Return the name in SQL of a table that is given by any of its names.
 
     Parameters
     ----------
@@ -111,12 +111,12 @@ def find_table_name(
         In SQL with or without the tier's prefix, or as a class: ``"__spike_sort__unit"``,
         ``"spike_sort"``, ``"SpikeSort.Unit"``.
     missing_ok
-        Whether ``""`` is returned when there is none.
+        Whether ``""`` is returned for a table that does not exist.
 
     Raises
     ------
     MissingTableError
-        If there is no such table, unless `missing_ok`.
+        If the table does not exist, unless `missing_ok`.
     """
     spelled = _snake(name)
     for fresh in (False, True):

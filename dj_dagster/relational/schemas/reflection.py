@@ -1,4 +1,4 @@
-"""Classes for tables that are there, made from the tables' names."""
+"""Classes for existing tables, made from the tables' names."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ TierClasses = Mapping[Tier, type[Table]]
 
 
 class PlainImported(Table):
-    """An imported table whose class is not at hand: it can be read, not populated."""
+    """An imported table without its original class: it can be read, not populated."""
 
     tier = Tier.IMPORTED
     tier_regexp = tier.pattern
 
 
 class PlainComputed(Table):
-    """A computed table whose class is not at hand: it can be read, not populated."""
+    """A computed table without its original class: it can be read, not populated."""
 
     tier = Tier.COMPUTED
     tier_regexp = tier.pattern
@@ -38,7 +38,7 @@ PLAIN_TIERS: TierClasses = MappingProxyType(
         Tier.PART: Part,
     }
 )
-"""What reflected classes derive from on this floor, which knows no populating."""
+"""The base classes of reflected classes by tier, without support for populating."""
 
 
 class ClassMaker:
@@ -47,12 +47,13 @@ class ClassMaker:
     Parameters
     ----------
     tier_classes
-        What the classes derive from.
+        The base classes by tier.
 
     Attributes
     ----------
     left_out
-        Pairs of a table whose class has a name, and one that got none, for it would be the same.
+        Pairs of a table with a class, and a table left without one because its class would have the
+        same name.
     """
 
     def __init__(self, connection: Connection, schema: str, tier_classes: TierClasses) -> None:
@@ -63,10 +64,11 @@ class ClassMaker:
         self.left_out: list[tuple[TableName, TableName]] = []
 
     def make(self, names: Mapping[str, Any]) -> dict[str, type[Table]]:
-        """Return a class for each table that has none among `names`; parts go to their masters.
+        """Return a class for each table without one among `names`; parts are set on their masters.
 
-        Of two tables whose classes would have one name the older gets it, and both are noted in
-        `left_out`. A part without a master, and a table whose name follows no tier, gets no class.
+        If the classes of two tables would have one name, the older table gets it, and both are
+        noted in `left_out`. A part without a master, and a table whose name does not follow a tier,
+        are left without a class.
         """
         module = str(names.get("__name__", __name__))
         masters = {table._binding.name: table for table in self._present(names.values())}
@@ -88,7 +90,7 @@ class ClassMaker:
 
     def _parsed(self) -> dict[TableName, ParsedName]:
         catalog = self._connection.catalog
-        # Views come last: of two classes with one name the table gets it.
+        # Views come last, so that a table takes precedence over a view of the same class name.
         names = [*catalog.names(self._schema), *catalog.view_names(self._schema)]
         return {name: said for name in names if (said := parse_table_name(name.table))}
 
@@ -115,7 +117,7 @@ class ClassMaker:
 
 
 class StoredClasses(Mapping[str, type[Table]]):
-    """The tables of a schema as the database has them, by what their classes are called."""
+    """The tables of a schema as the database has them, by class name."""
 
     def __init__(self, connection: Connection, schema: str) -> None:
         self._maker = ClassMaker(connection, schema, PLAIN_TIERS)
@@ -125,7 +127,7 @@ class StoredClasses(Mapping[str, type[Table]]):
         return self._maker.make({})
 
     def __getitem__(self, name: str) -> type[Table]:
-        # Other names are looked up too, such as those of codecs.
+        # Names of other things are looked up too, such as those of codecs.
         if not name[:1].isupper():
             raise KeyError(name)
         return self._made[name]

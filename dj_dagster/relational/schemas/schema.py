@@ -30,10 +30,10 @@ _TAKEN = {"dj", "schema", "self", "master"}
 
 
 def module_source(connection: Connection, schema: str) -> str:
-    """Return a module that, imported, has the tables of a schema as classes.
+    """Return the source of a module with the tables of a schema as classes.
 
     Tables of other schemas that it refers to are reached through virtual modules. Hidden tables,
-    and those whose names follow no tier, are left out.
+    and those whose names do not follow a tier, are left out.
     """
     connection.catalog.forget(schema)
     source = _Source(connection, schema)
@@ -62,11 +62,11 @@ class _Source:
         )
 
     def masters(self) -> list[TableName]:
-        """Return the tables that are no parts, each after those that it or its parts refer to."""
+        """Return the tables that are not parts, each after those that it or its parts refer to."""
         return [name for name in self._tables if self._owner(name) == name]
 
     def head(self) -> str:
-        """Return what comes before the classes."""
+        """Return the source text before the classes."""
         lines = [
             f'"""The tables of the schema {self._schema}, as they were found in the database."""',
             "",
@@ -79,7 +79,7 @@ class _Source:
         return "\n".join(lines) + "\n"
 
     def table(self, name: TableName) -> str:
-        """Return the class of a table, its parts in it."""
+        """Return the source of a table's class, with its parts inside."""
         parts = [indent(f"\n{self._class(part)}", "    ") for part in self._parts(name)]
         return f"@schema\n{self._class(name)}{''.join(parts)}"
 
@@ -114,7 +114,7 @@ class _Source:
 
 
 def _class_name(name: str) -> str:
-    """Return a class name that Python takes; underscores do not count in table names."""
+    """Return a valid class name in Python; underscores do not count in table names."""
     return f"{name}_" if keyword.iskeyword(name) else name
 
 
@@ -137,7 +137,7 @@ _NOT_ACTIVATED = (
 
 
 class Activation:
-    """The half of a `Schema` that declares: see there."""
+    """The base of `Schema`, which activates the schema and declares its classes."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class Activation:
         self.reflected: dict[str, type[Table]] = {}
         self._name: str | None = None
         self._connection = connection
-        # By name: a class that is written once more, as in a notebook, takes the first one's place.
+        # Keyed by name: a class that is defined again, as in a notebook, replaces the first one.
         self._decorated: dict[str, tuple[type[Table], Mapping[str, Any]]] = {}
         self._waiting: dict[str, tuple[type[Table], Mapping[str, Any]]] = {}
         if name is not None:
@@ -185,7 +185,7 @@ class Activation:
 
     @property
     def connection(self) -> Connection:
-        """Where the schema lives.
+        """The connection of the schema's database.
 
         Raises
         ------
@@ -214,25 +214,25 @@ class Activation:
         create_tables: bool | None = None,
         add_objects: Mapping[str, Any] | None = None,
     ) -> None:
-        """Give the schema its name and declare the classes that wait for it, in their order.
+        """Give the schema its name and declare the waiting classes in their order.
 
-        Activating it once more by the same name declares what still waits, as after an error; by
-        another name it is refused, unless the schema has been dropped meanwhile.
+        Activating it again by the same name declares the classes that still wait, for example after
+        an error; another name is refused, unless the schema has been dropped meanwhile.
 
         Parameters
         ----------
         schema_name
             None only makes sure that the schema is activated.
         connection, create_schema, create_tables
-            As of `Schema`; those that are not given stay as they were.
+            As for `Schema`; those that are not given stay as they were.
         add_objects
-            Names that definitions may refer to, which come before all others:
+            Names that definitions may refer to, which take precedence over all others:
             ``add_objects=linking_module.__dict__``.
 
         Raises
         ------
         DataJointError
-            If there is no name, or another one already.
+            If a name is missing, or the schema already has another one.
         DefinitionError
             If a waiting class cannot be declared; it and those after it go on waiting.
         """
@@ -282,11 +282,11 @@ class Activation:
         return cls
 
     def _default_connection(self) -> Connection:
-        """Return the connection of a schema that is given none."""
+        """Return the connection of a schema that is made without one."""
         raise DataJointError("The schema has no connection: pass connection=.")
 
     def _check_same(self, name: str, connection: Connection | None) -> None:
-        """Refuse another name or place; a schema that was dropped may be activated once more."""
+        """Refuse another name or connection, unless the schema was dropped."""
         if self._name is not None and not self.exists:
             self._name = None
         if self._name is not None and connection not in (None, self._connection):
@@ -326,20 +326,21 @@ class Schema(Activation):
     Parameters
     ----------
     name
-        On MySQL and MariaDB the database; on SQLite the first part of the table names. Without
-        one, decorated classes wait until `activate` gives it.
+        On MySQL and MariaDB the database; on SQLite the first part of the table names. Without a
+        name, decorated classes wait until `activate` gives one.
     connection
-        Where the schema lives.
+        The connection of the schema's database.
     context
-        Names that definitions may refer to besides; they come before those mentioned above.
+        Further names that definitions may refer to; they take precedence over those mentioned
+        above.
     create_schema, create_tables
-        Whether what does not exist is created; otherwise it is an error.
+        Whether a missing schema or table is created; otherwise it is an error.
     add_objects
-        Further names, which come before those of the context.
+        Further names, which take precedence over those of the context.
     era
-        ``"0.14"`` or ``"2.3"``: in whose layout new tables are declared on MySQL and MariaDB, so
-        that DataJoint of that era can use them; by default that of the tables that there are, or
-        the later one.
+        ``"0.14"`` or ``"2.3"``: the era whose layout new tables have on MySQL and MariaDB, so that
+        DataJoint of that era can use them; by default that of the existing tables, or else the
+        later one.
 
     Attributes
     ----------
@@ -358,24 +359,24 @@ class Schema(Activation):
     """
 
     tier_classes: ClassVar[TierClasses] = PLAIN_TIERS
-    """What reflected classes derive from."""
+    """The base classes of reflected classes by tier."""
 
     def make_classes(
         self, into: MutableMapping[str, Any] | ModuleType | None = None
     ) -> dict[str, type[Table]]:
-        """Make classes for those tables of the schema that have none yet.
+        """Make classes for those tables of the schema that do not have one yet.
 
-        Their tiers are read from the tables' names, parts become attributes of their masters.
-        Tables whose names follow no tier are left out: `FreeTable` reaches them. So is, with a
-        warning, the younger of two tables whose classes would have one name, in two tiers.
+        Their tiers are read from the tables' names, and parts become attributes of their masters.
+        Tables whose names do not follow a tier are left out: use `FreeTable` for them. Of two
+        tables in different tiers whose classes would have one name, the younger is left out with a
+        warning.
 
         Parameters
         ----------
         into
-            Where the classes are put under their names: a module or its ``globals()``; by default
-            the schema's context, or else the module that calls this. Names that are taken there
-            stay as they are. Called from a function, only `locals` has them there: use what is
-            returned.
+            The module or ``globals()`` that gets the classes under their names; by default the
+            schema's context, or else the calling module. Existing names there stay as they are. In
+            a call from a function only `locals` gets them: use the returned dict.
 
         Returns
         -------
@@ -396,10 +397,10 @@ class Schema(Activation):
         return made
 
     def list_tables(self) -> list[str]:
-        """Return the names of the schema's tables in SQL, parents first, hidden ones left out.
+        """Return the names in SQL of the schema's tables without hidden ones, parents first.
 
-        Parts come right after their masters, where no other table has to be between. The database
-        is asked each time: other processes declare tables too.
+        Parts come right after their masters, unless another table has to come between. The database
+        is queried each time, since other processes declare tables too.
         """
         self.connection.catalog.forget(self.name)
         present = set(self.connection.catalog.names(self.name))
@@ -409,12 +410,12 @@ class Schema(Activation):
     def get_table(self, name: str) -> FreeTable:
         """Return a table by its name in SQL, with or without the tier's prefix, or its class name.
 
-        The database is asked each time, so that the table is as other processes have left it.
+        The database is queried each time, so that the table is as other processes have left it.
 
         Raises
         ------
         MissingTableError
-            If the schema has no such table.
+            If the schema lacks the table.
 
         Examples
         --------
@@ -438,29 +439,29 @@ class Schema(Activation):
 
     @property
     def size_on_disk(self) -> int:
-        """Bytes that all tables take, hidden ones too; see `Table.size_on_disk`."""
+        """The size in bytes of all tables, hidden ones too; see `Table.size_on_disk`."""
         names = self.connection.catalog.names(self.name)
         with self.connection.cursor() as session:
             return self.connection.backend.size_on_disk(session, names)
 
     @property
     def lineage(self) -> dict[str, str]:
-        """Where key attributes and those of foreign keys come from, by ``schema.table.attribute``.
+        """The origins of attributes of keys and foreign keys, by ``schema.table.attribute``.
 
-        Read from the foreign keys, so that it is right whatever the table ``~lineage`` says.
+        It is read from the foreign keys, independently of the table ``~lineage``.
         """
         return lineage.schema_lineage(self.connection, self.name)
 
     @property
     def lineage_table_exists(self) -> bool:
-        """Whether there is a table ``~lineage``, which DataJoint needs; never so on SQLite."""
+        """Whether the table ``~lineage`` exists, which DataJoint needs; always False on SQLite."""
         self.connection.catalog.forget(self.name)
         return self.connection.catalog.raw(TableName(self.name, "~lineage")) is not None
 
     def rebuild_lineage(self) -> None:
-        """Write the table ``~lineage``, which DataJoint needs, anew from the foreign keys.
+        """Rewrite the table ``~lineage``, which DataJoint needs, from the foreign keys.
 
-        Nothing happens on SQLite, where there is no such table.
+        It has no effect on SQLite, which lacks that table.
         """
         lineage.rebuild(self.connection, self.name)
 
@@ -472,7 +473,7 @@ class Schema(Activation):
         Parameters
         ----------
         python_filename
-            Where the module is written to as well.
+            A file to write the module to as well.
         """
         source = module_source(self.connection, self.name)
         if python_filename is not None:
@@ -515,29 +516,29 @@ class Schema(Activation):
 
 
 class VirtualModule(ModuleType):
-    """A module with a class for each table of a schema, for use without the Python that made it.
+    """A module with a class for each table of a schema, for use without the original Python code.
 
-    Its name `schema` is the `Schema`. Tables whose names follow no tier have no class; `FreeTable`
-    reaches them.
+    Its attribute `schema` is the `Schema`. Tables whose names do not follow a tier are left without
+    a class; use `FreeTable` for them.
 
     Parameters
     ----------
     module_name
-        What the module is called.
+        The name of the module.
     schema_name
         The schema to read.
     create_schema, create_tables
         Whether a schema that does not exist is created, and whether classes decorated with
         ``module.schema`` create their tables.
     connection
-        Where the schema lives.
+        The connection of the schema's database.
     add_objects
-        Further names for the module; adapters among them are those of the tables' attributes.
+        Further names for the module; adapters among them are used for the tables' attributes.
 
     Raises
     ------
     DataJointError
-        If there is no such schema.
+        If the schema does not exist.
 
     Examples
     --------
