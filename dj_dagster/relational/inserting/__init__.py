@@ -1,1 +1,1 @@
-"""Rows on their way in."""
+"""Insertion and update of rows: sources of rows, checks, encoding and writing."""

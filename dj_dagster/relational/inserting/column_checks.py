@@ -1,8 +1,8 @@
-"""Checks of whole columns at C speed: whether all values fit as they are.
+"""Checks of whole columns at C speed, which find out whether all values fit as they are.
 
-A check returns the column as the driver takes it, or None when some value needs to be looked at on
-its own, which `dj_dagster.relational.values` does; so a check may give up, but never lets through
-what would be refused there.
+A check returns the column as the driver takes it, or None when its values have to be checked one by
+one with `dj_dagster.relational.values`. A check may give up on valid values, but never accepts a
+value that would be refused there.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ _TIME_ZONE = attrgetter("tzinfo")
 
 
 def check_of(attribute: Attribute) -> Check:
-    """Return the check of an attribute's columns; the second argument is their values' types."""
+    """Return the check of an attribute's columns; its second argument is the set of their types."""
     kind = attribute.type
     make = _CHECKS.get(kind.family) if kind is not None else None
     return _unchecked if kind is None or make is None else make(kind)
 
 
 def checked_column(values: Column, check: Check, *, nullable: bool) -> Column | None:
-    """Return a column as the driver takes it, None standing for null, or None: look at each value.
+    """Return a column as the driver takes it, or None if each value has to be checked on its own.
 
     Parameters
     ----------
     nullable
-        Whether None and NaN are null; otherwise they need to be looked at.
+        Whether None and NaN are null; otherwise they are checked on their own.
     """
     kinds = set(map(type, values))
     if not kinds <= _USUAL:
@@ -67,7 +67,7 @@ def checked_column(values: Column, check: Check, *, nullable: bool) -> Column | 
 
 
 def _plain(value: Any) -> Any:
-    """Return numpy's scalars as Python's."""
+    """Return a value, converted from numpy's scalar types to Python's."""
     # numpy counts timedelta64 among the integers.
     number = isinstance(value, _NUMPY) and not isinstance(value, np.timedelta64)
     return value.item() if number else value
@@ -100,7 +100,7 @@ def _integers(kind: AttributeType) -> Check:
 
     def check(values: Column, kinds: Kinds) -> Column | None:
         if kinds == {float}:
-            # So a data frame gives integers among which some are missing.
+            # A data frame returns integers as floats if some are missing.
             try:
                 whole = list(map(int, values))
             except (ValueError, OverflowError):
@@ -127,7 +127,7 @@ def _floats(kind: AttributeType) -> Check:
 
 
 def _finite(values: Column) -> bool:
-    # The sum is finite only if all are; a sum that overflows proves nothing.
+    # The sum is finite only if all values are; an infinite sum may also come from an overflow.
     return math.isfinite(sum(values)) or all(map(math.isfinite, values))
 
 
@@ -221,9 +221,9 @@ _CHECKS: dict[Family, Callable[[AttributeType], Check]] = {
 
 
 def fits_of(attribute: Attribute) -> Fits | None:
-    """Return what tells that a single value is the driver's as it is, None where nothing does.
+    """Return a test whether a value can be passed to the driver as it is, None without a test.
 
-    This is `check_of` for one row, for which handling columns would take longer than all else.
+    It is used for single rows, for which the handling of columns would take most of the time.
     """
     kind = attribute.type
     if kind is None:

@@ -1,4 +1,4 @@
-"""Rows on their way in: names checked, values checked and encoded, nothing written yet."""
+"""Encoding of rows for insertion: names and values are checked, and values encoded."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class RowEncoder:
     Parameters
     ----------
     ignore_extra_fields
-        Whether names that the table does not have are left out.
+        Whether names that the table lacks are left out.
     refuse
-        Called with the position of a row in its batch, the attribute and the error; raises it
-        unless told otherwise.
+        Called with the position of a row in its batch, the attribute and the error; by default it
+        raises the error.
     partial
-        Whether rows may lack attributes that have no default.
+        Whether rows may lack attributes without a default.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class RowEncoder:
         if packed:
             columns = tuple(with_codec(column, connection) for column in columns)
         self._columns = columns
-        # What can fail comes before objects are written to a store.
+        # Columns that can fail are encoded before objects are written to a store.
         self._in_rows = sorted(columns, key=has_codec) if packed else columns
         self._in_stores: list[InsertColumn] = []
         if packed:
@@ -87,19 +87,20 @@ class RowEncoder:
             self._in_stores = [column for column in columns if column.has_store]
 
     def encode(self, batches: Iterable[Batch]) -> list[EncodedRows]:
-        """Check and encode rows; what goes to a store is written there.
+        """Check and encode rows, and write objects to their stores.
 
         Raises
         ------
         UnknownFieldError, MissingAttributeError, InvalidValueError
-            Naming the table, the attribute and the row's key, before anything is written.
+            For a wrong name or value; the message names the table, the attribute and the row's key.
+            Nothing has been written then.
         """
-        # All batches are looked at before an object of any is written.
+        # All batches are checked before the first object is written.
         first = [(batch, self._checked(batch)) for batch in batches]
         return [self._rows(batch, found) for batch, found in first if batch.size]
 
     def encode_plain(self, row: dict[Any, Any]) -> EncodedRows | None:
-        """Encode a row of values that are the driver's as they are; None: it is no such row."""
+        """Encode a row whose values need no conversion for the driver; None for any other row."""
         names: list[str] = []
         values: list[tuple[Any]] = []
         for column in self._columns:
@@ -127,7 +128,7 @@ class RowEncoder:
         )
 
     def check(self, batch: Batch) -> None:
-        """Look for errors without writing any object."""
+        """Find errors without writing objects."""
         self._checked(batch)
         for column in self._in_stores:
             name, chain = column.attribute.name, column.codec
@@ -212,7 +213,7 @@ class RowEncoder:
         values: Sequence[Any],
         encode: Callable[[Any, int], Any],
     ) -> list[Any]:
-        """Encode value by value, which finds the row of an error."""
+        """Encode values one by one, which finds the row of an error."""
         attribute = column.attribute
         result: list[Any] = []
         for position, value in enumerate(values):
@@ -233,7 +234,7 @@ class RowEncoder:
         values: Sequence[Any],
         encode: Callable[[Any, int], Any],
     ) -> list[Any]:
-        """Do as `_each` does with several values at once, each of which waits for a store."""
+        """Do the same as `_each` with several values at once, since each waits for a store."""
         attribute = column.attribute
 
         def attempt(item: tuple[int, Any]) -> Any:
@@ -243,7 +244,7 @@ class RowEncoder:
             try:
                 stored = encode(value, position)
             except InvalidValueError as error:
-                # Told in the rows' order, by the thread that inserts.
+                # Errors are raised in the rows' order, by the thread that inserts.
                 refusal = error
                 return lambda: self._fail(batch, position, attribute, refusal)
             return column.convert(stored) if column.convert else stored
@@ -256,7 +257,7 @@ class RowEncoder:
     ) -> Callable[[Any, int], Any]:
         def pack(value: Any, position: int) -> Any:
             stored = chain.encode(value, self._context(column.attribute, batch, position))
-            # Appending is safe in several threads, adding is not.
+            # Appending to a list is safe in several threads, adding to a number is not.
             self._sizes.append(_size(stored))
             if isinstance(stored, ExternalObject):
                 self._external.append(stored)
@@ -339,18 +340,18 @@ def _size(encoded: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class InsertColumn:
-    """What is needed of one attribute.
+    """The check and conversion of one attribute's values.
 
     Attributes
     ----------
     check
-        Takes a whole column; see `dj_dagster.relational.inserting.column_checks`.
+        Checks a whole column; see `dj_dagster.relational.inserting.column_checks`.
     convert
-        Makes a checked value the driver's; None where it is already.
+        Converts a checked value for the driver; None where no conversion is needed.
     whole
         The same for values of a column that passed `check`.
     fits
-        Tells that a single value is the driver's as it is; None where none is.
+        Tests whether a single value can be passed to the driver as it is; None without a test.
     """
 
     attribute: Attribute
@@ -362,22 +363,22 @@ class InsertColumn:
 
     @property
     def has_default(self) -> bool:
-        """Whether a row may leave the attribute to the database."""
+        """Whether the database fills the attribute in if a row lacks it."""
         kind = self.attribute.type
         return self.attribute.default is not None or bool(kind and kind.auto_increment)
 
     @property
     def has_store(self) -> bool:
-        """Whether values are written to a store, of which no transaction takes them back."""
+        """Whether values are written to a store, which a rollback does not undo."""
         return self.codec is not None and self.codec.store is not None
 
 
 @lru_cache(maxsize=1000)
 def columns_of(heading: Heading, backend: Backend) -> tuple[tuple[InsertColumn, ...], bool]:
-    """Return what is needed of each attribute, looked up once for a heading.
+    """Return the `InsertColumn` of each attribute, looked up once for a heading.
 
-    The second value says whether any has a codec, which is looked up for each insert: its class
-    may have been defined again.
+    The second value is whether an attribute has a codec. Codecs are looked up for each insert,
+    because their classes may have been defined again.
     """
     attributes = heading.attributes.values()
     packed = any(a.type is not None and a.type.family is Family.CODEC for a in attributes)
@@ -387,7 +388,7 @@ def columns_of(heading: Heading, backend: Backend) -> tuple[tuple[InsertColumn, 
 def _column_of(attribute: Attribute, backend: Backend) -> InsertColumn:
     kind = attribute.type
     convert = None if kind is None or kind.family is Family.CODEC else backend.encoder(kind)
-    # A whole column of integers in range of a signed type is the driver's already.
+    # A column of integers in the range of a signed type needs no conversion.
     plain = kind is not None and kind.family is Family.INTEGER and not kind.unsigned
     fits = fits_of(attribute) if convert is None or plain else None
     return InsertColumn(attribute, check_of(attribute), convert, None if plain else convert, fits)
@@ -405,7 +406,7 @@ def required_names(heading: Heading) -> list[str]:
 
 @lru_cache(maxsize=1000)
 def key_of(heading: Heading) -> tuple[str, ...]:
-    """Return the primary key, a hidden one too."""
+    """Return the attributes of the primary key, even if they are hidden."""
     return tuple(name for name, attr in heading.all_attributes.items() if attr.in_key)
 
 

@@ -56,7 +56,7 @@ class Insertion(QueryExpression):
 
     @property
     def stored(self) -> StoredTable:
-        """What the database holds of the table."""
+        """The table as the database holds it."""
         raise NotImplementedError
 
     @property
@@ -90,7 +90,7 @@ class Insertion(QueryExpression):
             "ignore_extra_fields": ignore_extra_fields,
             "allow_direct_insert": allow_direct_insert,
         }
-        # A method of the class's own need not know those that are not given.
+        # Options that are not given are left out, since a method of the class's own may lack them.
         self.insert([row], **{name: value for name, value in options.items() if value})
 
     @on_class
@@ -106,7 +106,7 @@ class Insertion(QueryExpression):
         *,
         display_progress: bool | None = None,
     ) -> None:
-        """Insert rows, all of them or none.
+        """Insert all rows or none of them.
 
         All rows are checked before the first is written, and are written in their order. Inside a
         `make`, rows are checked at once and written together at its end.
@@ -116,25 +116,26 @@ class Insertion(QueryExpression):
         rows
             An iterable of dicts, of sequences in the heading's order, or of numpy records; a pandas
             or polars frame, an arrow table; the path of a CSV file whose first line has the names;
-            a query or table, whose rows the server copies by itself, matched by name.
+            a query or table, whose rows the server copies, matched by name.
         replace
             Whether a row replaces the one with the same key.
         skip_duplicates
-            Whether a row with a key or unique value that exists is left out.
+            Whether a row with an existing key or unique value is left out.
         ignore_extra_fields
-            Whether names that the table does not have are left out.
+            Whether names that the table lacks are left out.
         allow_direct_insert
             Whether a computed table may be inserted into outside its `make`.
         chunk_size
-            Insert so many rows at a time, each chunk all or none: for more rows than memory holds.
-            An error says how many rows are in.
+            Number of rows to insert at a time, for more rows than memory holds. Each chunk is
+            inserted as a whole or not at all; an error states how many rows have been inserted.
         display_progress
             Whether to show a progress bar; by default on a terminal, once it takes 2 s.
 
         Raises
         ------
         QueryError
-            One of its kinds, naming table, attribute and key; nothing has been written.
+            A subclass for a wrong name, value or key; the message names table, attribute and key.
+            Nothing has been written then.
 
         Examples
         --------
@@ -149,7 +150,7 @@ class Insertion(QueryExpression):
         stored.check_table("insert into")
         write.check_writable(self.connection, stored.name)
         mode = _mode(replace, skip_duplicates)
-        # A list is never a query, and asking a protocol takes longer than checking a row.
+        # A list is never a query, and a check of the protocol takes longer than checking a row.
         if not isinstance(rows, list | tuple) and isinstance(rows, HasNode):
             if chunk_size is not None:
                 raise QueryError(
@@ -175,15 +176,15 @@ class Insertion(QueryExpression):
         Parameters
         ----------
         index_as_pk
-            Whether the index is the primary key, in whatever order of its levels; None takes it for
-            that where it has names; False leaves it out.
+            True requires the index to be the primary key, with levels in any order; None takes its
+            named levels as attributes; False leaves it out.
         **options
             As for `insert`.
 
         Raises
         ------
         QueryError
-            If `df` is no data frame, or the index was to be the key and is not.
+            If `df` is not a data frame, or the index is to be the key but does not match it.
         """
         if not is_data_frame(df):
             raise QueryError(f"insert_dataframe requires a pandas DataFrame, not {df!r}.")
@@ -207,8 +208,8 @@ class Insertion(QueryExpression):
     def update1(self, row: Mapping[str, Any]) -> None:
         """Give one existing row other values; None is the default, or null where it is allowed.
 
-        Values that other tables were computed from are better deleted and inserted again, so that
-        what depends on them goes too.
+        Rows that other tables were computed from are better deleted and inserted again, so that
+        dependent rows are deleted too.
 
         Parameters
         ----------
@@ -218,8 +219,8 @@ class Insertion(QueryExpression):
         Raises
         ------
         QueryError
-            If the table is restricted, or no row has the key; one of its kinds for a name or value
-            that does not fit.
+            If the table is restricted, or no row has the key; a subclass for a name or value that
+            does not fit.
         """
         if self._node is not None:
             raise QueryError(
@@ -231,22 +232,22 @@ class Insertion(QueryExpression):
 
     @on_class
     def validate(self, rows: Any, *, ignore_extra_fields: bool = False) -> ValidationResult:
-        """Return all that is wrong with rows, without inserting any.
+        """Return all errors in rows, without inserting any.
 
-        Names, missing values, types, lengths and ranges are checked; whether a key is there
-        already, and whether foreign keys find their row, only the database knows.
+        Names, missing values, types, lengths and ranges are checked. Existing keys and foreign keys
+        are not checked, because only the database knows them.
 
         Parameters
         ----------
         rows
-            As for `insert`, queries excepted.
+            As for `insert`, except queries.
         """
         return validate_rows(
             self.connection, self.stored, rows, ignore_extra_fields=ignore_extra_fields
         )
 
     def _left_to_copy(self, query: Any, mode: InsertMode, ignore_extra_fields: bool) -> Any:
-        """Copy a query's rows in the server, or return those that only we can convert."""
+        """Copy a query's rows in the server, or return them if they have to be converted here."""
         node = query_node(query)
         names = copied_names(self.stored, node.heading, ignore_extra_fields=ignore_extra_fields)
         here = query.connection is self.connection
@@ -299,7 +300,7 @@ def _mode(replace: bool, skip_duplicates: bool) -> InsertMode:
 
 
 PATIENCE = 2.0
-"""Seconds before a bar is shown on a terminal."""
+"""Seconds before a progress bar is shown on a terminal."""
 
 
 class InsertProgress:
@@ -354,7 +355,7 @@ def copied_names(table: StoredTable, source: Heading, *, ignore_extra_fields: bo
     Raises
     ------
     UnknownAttributeError, MissingAttributeError
-        If the table does not have one of the query's, or the query lacks one that has no default.
+        If the table lacks an attribute of the query, or the query lacks one without a default.
     """
     known = table.heading.attributes
     extra = [name for name in source.names if name not in known]
@@ -375,13 +376,13 @@ def copied_names(table: StoredTable, source: Heading, *, ignore_extra_fields: bo
 def can_copy(connection: Connection, table: StoredTable, source: Heading, name: str) -> bool:
     """Whether the server may copy a column as it is stored.
 
-    What it would store wrongly is to be decoded and encoded by us instead: values of another
-    codec, and all that a server without strict types takes.
+    Values that it would store wrongly are decoded and encoded here instead: those of another codec,
+    and values that a server without strict types would accept unchecked.
     """
     mine, theirs = table.heading[name], source[name]
     strict = connection.backend.checks_values
     if mine.type is None or theirs.type is None:
-        # Of a computed attribute only the server knows the type.
+        # The type of a computed attribute is known only to the server.
         return strict and _is_plain(mine)
     if isinstance(mine.type, ExternalPointerType) or isinstance(theirs.type, ExternalPointerType):
         return mine.type == theirs.type and _schema(mine) == _schema(theirs)
@@ -422,9 +423,9 @@ def insert_select(
     names: list[str],
     mode: InsertMode,
 ) -> int:
-    """Copy rows in one statement; the number that the database reports is returned."""
+    """Copy rows in one statement and return the number that the database reports."""
     if all(PROVENANCE.name in h.all_attributes for h in (table.heading, source.heading)):
-        # The rows come from where those came from that are copied.
+        # Copied rows keep the provenance of their sources.
         names = [*names, PROVENANCE.name]
     select = Lowering(connection.backend).lower(source).select(*names)
     key = tuple(name for name, attr in table.heading.all_attributes.items() if attr.in_key)
@@ -444,8 +445,8 @@ def update_row(connection: Connection, table: StoredTable, row: Mapping[str, Any
     Raises
     ------
     QueryError
-        One of its kinds: a name that the table does not have, a key that is not whole or that no
-        row has, a value that does not fit; nothing has been changed.
+        A subclass for a name that the table lacks, a key that is incomplete or that no row has, or
+        a value that does not fit; nothing has been changed.
     """
     _check_names(table, row)
     key = {name: row[name] for name in table.heading.primary_key}
@@ -501,25 +502,25 @@ def _changed(connection: Connection, table: StoredTable, name: str, value: Any) 
     attribute = table.heading[name]
     if attribute.default is None or attribute.type is None:
         raise MissingAttributeError(f"{table.name}.{name} has no default to go back to.")
-    # SQLite knows no SET name = DEFAULT.
+    # SQLite lacks SET name = DEFAULT.
     return sa.literal_column(connection.backend.default_sql(attribute.default, attribute.type))
 
 
 SHOWN = 10
-"""Errors that a summary lists."""
+"""Number of errors that a summary lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class ValidationResult:
-    """What `validate` found; true when nothing is wrong.
+    """The errors that `validate` found; true when there are none.
 
     Attributes
     ----------
     is_valid
-        Whether nothing is wrong.
+        Whether there are no errors.
     errors
-        For each the row's number from 0, the attribute (None where it is about the whole row), and
-        what is wrong.
+        For each error, the row's number from 0, the attribute (None for the whole row), and the
+        message.
     rows_checked
         Number of rows.
     """
@@ -534,12 +535,12 @@ class ValidationResult:
         return self.is_valid
 
     def raise_if_invalid(self) -> None:
-        """Raise what was found.
+        """Raise an error if errors were found.
 
         Raises
         ------
         InvalidValueError
-            With the summary as its message.
+            If there are errors, with the summary as its message.
         """
         if not self.is_valid:
             raise InvalidValueError(self.summary())
@@ -559,7 +560,7 @@ class ValidationResult:
 def validate_rows(
     connection: Connection, table: StoredTable, rows: Any, *, ignore_extra_fields: bool
 ) -> ValidationResult:
-    """Check names, types, lengths and missing values; keys and foreign keys are the database's."""
+    """Check names, types, lengths and missing values, but neither keys nor foreign keys."""
     errors: list[tuple[int, str | None, str]] = []
 
     def note(row: int, attribute: Attribute | None, error: DataJointError) -> None:
@@ -572,6 +573,6 @@ def validate_rows(
             encoder.check(batch)
             checked += batch.size
     except DataJointError as error:
-        # The rows cannot be read any further.
+        # The remaining rows cannot be read.
         errors.append((checked, None, str(error)))
     return ValidationResult(not errors, sorted(errors, key=lambda found: found[0]), checked)

@@ -31,7 +31,7 @@ else:
 
 
 BATCH = 10_000
-"""Rows that are checked together."""
+"""Number of rows that are checked together."""
 
 
 _POSITIONAL = (
@@ -41,7 +41,7 @@ _POSITIONAL = (
 
 
 def batches(rows: Any, heading: Heading, size: int = BATCH) -> Iterator[Batch]:
-    """Return rows as columns, so many rows at a time, whatever they came as.
+    """Return rows from any source as batches of columns.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def _columns_of(rows: Any) -> dict[Any, Sequence[Any]] | None:
     if isinstance(rows, np.ndarray):
         names = rows.dtype.names if rows.ndim == 1 else None
         return {name: rows[name].tolist() for name in names} if names else None
-    # Whoever has a polars frame or an arrow table has imported its package.
+    # A polars frame or an arrow table can exist only if its package has been imported.
     polars, arrow = sys.modules.get("polars"), sys.modules.get("pyarrow")
     if polars is not None and isinstance(rows, polars.DataFrame):
         return rows.to_dict(as_series=False)
@@ -82,7 +82,7 @@ def _columns_of(rows: Any) -> dict[Any, Sequence[Any]] | None:
 
 
 def frame_columns(frame: pd.DataFrame) -> dict[Any, Sequence[Any]]:
-    """Return a frame's columns, its index among them where that has names."""
+    """Return a frame's columns, with the index among them where it has names."""
     columns: dict[Any, Sequence[Any]] = {}
     for level, name in enumerate(frame.index.names):
         if name is not None:
@@ -96,7 +96,7 @@ def frame_columns(frame: pd.DataFrame) -> dict[Any, Sequence[Any]]:
 
 def _series_values(series: pd.Series) -> list[Any]:
     if isinstance(series.dtype, np.dtype) and series.dtype.kind == "M":
-        # To microseconds, downwards, as single values are; NaT becomes None.
+        # Truncated to microseconds like single values; NaT becomes None.
         return series.to_numpy().astype("datetime64[us]").tolist()
     if isinstance(series.dtype, pd.api.extensions.ExtensionDtype):
         missing = series.isna()
@@ -130,7 +130,7 @@ def _batch(rows: list[Any], heading: Heading, start: int) -> Batch:
             try:
                 columns = {name: list(map(itemgetter(name), rows)) for name in names}
             except KeyError:
-                # Some other row has other names.
+                # Another row has other names.
                 return _mixed(rows, heading, start)
             return batch_of(columns, len(rows), heading.attributes, start)
     elif kinds <= {tuple, list} and set(map(len, rows)) == {len(heading)}:
@@ -181,7 +181,7 @@ _BOOLS = {"true": 1, "false": 0, "1": 1, "0": 0}
 _TEXTS = (Family.STRING, Family.ENUM)
 
 LONG = 131_072
-"""Characters from which a record is not left to `csv`."""
+"""The most characters of a record that is parsed with the module `csv`."""
 
 _VALUE = re.compile(r'"((?:[^"]|"")*)"|([^,"]*)')
 
@@ -189,13 +189,13 @@ _VALUE = re.compile(r'"((?:[^"]|"")*)"|([^,"]*)')
 def csv_batches(path: str | PathLike[str], heading: Heading, size: int) -> Iterator[Batch]:
     """Read a file of comma-separated values in UTF-8.
 
-    An empty value is the attribute's default or null; for a text that has neither, the empty text.
+    An empty value is the attribute's default or null; for a text without either, the empty text.
 
     Raises
     ------
     QueryError
-        If there is no such file, or a line has more or fewer values than the first; what is wrong
-        with a value is said with file and line.
+        If the file does not exist, or a line has more or fewer values than the first. Errors of
+        values name the file and line.
     """
     file = fspath(path)
     with _readable(file), Path(file).open(newline="", encoding="utf-8-sig") as lines:
@@ -206,7 +206,7 @@ def csv_batches(path: str | PathLike[str], heading: Heading, size: int) -> Itera
             yield batch
             start += batch.size
         if not start:
-            # The names are checked all the same.
+            # The names are checked even without rows.
             columns: dict[str, Sequence[Any]] = dict.fromkeys(names, ())
             yield batch_of(columns, 0, heading.attributes, place=lambda _: f"{file}, line 1")
 
@@ -226,8 +226,9 @@ def _readable(file: str) -> Generator[None]:
 def _records(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     """Yield the values of each record, and the number of the line that it ends with.
 
-    A record goes on over lines as long as a quote is open. `csv` refuses values of more than
-    131,072 characters, by a setting of the whole process, so that longer records are read here.
+    A record continues over lines as long as a quote is open. The module `csv` refuses values of
+    more than 131,072 characters, by a setting of the whole process, so longer records are parsed
+    here.
     """
     open_lines: list[str] = []
     quotes = 0
@@ -240,7 +241,7 @@ def _records(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         if len(record) > LONG:
             yield number, _long_values(record)
         else:
-            # An empty line is a record without values.
+            # An empty line gives a record without values.
             yield number, next(csv.reader((record,), strict=True), [])
     if open_lines:
         raise csv.Error("unexpected end of data: a quote is not closed")
@@ -333,15 +334,15 @@ class Batch:
     Attributes
     ----------
     columns
-        By attribute, one value a row; None where a row gives none.
+        By attribute, one value for each row; None where a row lacks a value.
     size
         Number of rows.
     start
-        How many rows came before.
+        Number of rows before this batch.
     extra
-        Names that the table does not have, each with the position of the first row that has it.
+        Names that the table lacks, each with the position of the first row that has it.
     place
-        Says where the row at a position was read, as ``"scores.csv, line 3"``; "" for nowhere.
+        Returns the source of the row at a position, such as ``"scores.csv, line 3"``, or "".
     """
 
     columns: Mapping[str, Sequence[Any]]
@@ -364,7 +365,7 @@ def batch_of(
     start: int = 0,
     place: Callable[[int], str] = _nowhere,
 ) -> Batch:
-    """Return rows that all have the same names, those that the table does not have set aside."""
+    """Return a batch of rows with the same names; names that the table lacks go to `extra`."""
     kept = {name: values for name, values in columns.items() if name in known}
     extra = {str(name): 0 for name in columns if name not in known}
     return Batch(kept, size, start, extra, place)

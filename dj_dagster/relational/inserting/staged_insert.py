@@ -1,4 +1,4 @@
-"""Staged inserts: objects are written in place while they are computed, the row comes last."""
+"""Staged inserts: objects are written into their store first, and the row is inserted last."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from dj_dagster.relational.garbage.owners import register_writer
 
 
 class Insertable(Protocol):
-    """What a staged insert needs of a table."""
+    """The interface of a table that a staged insert uses."""
 
     @property
     def connection(self) -> Connection:
-        """Where the table is."""
+        """The connection of the table."""
         ...
 
     @property
     def heading(self) -> Heading:
-        """Its attributes."""
+        """The attributes of the table."""
         ...
 
     @property
     def name(self) -> TableName:
-        """Its name in SQL."""
+        """The name of the table in SQL."""
         ...
 
-    # As a type checker sees a method that a class has too.
+    # Declared as type checkers see a method that works on the class too.
     insert1: ClassMethod[..., None]
 
 
@@ -44,9 +44,9 @@ class StagedInsert(AbstractContextManager["StagedInsert"]):
     """One row whose objects are written straight into their store.
 
     Set the key in `rec` first, then write; the reference of each object is filled in at the end of
-    the block, when the row is inserted. If the block fails, what it wrote is deleted; if the
-    process dies, the garbage collector deletes it. While it is computed nothing should go unwritten
-    for longer than the collector's grace period.
+    the block, when the row is inserted. If the block fails, the objects are deleted; if the process
+    dies, the garbage collector deletes them. Do not pause writing for longer than the collector's
+    grace period.
 
     Attributes
     ----------
@@ -82,20 +82,21 @@ class StagedInsert(AbstractContextManager["StagedInsert"]):
         field
             An attribute ``<object@store>`` or ``<zarr@store>``.
         ext
-            Extension of the folder's name, ``".zarr"``; counts in the first call for an attribute.
+            Extension of the folder's name, such as ``".zarr"``; used by the first call for an
+            attribute.
 
         Raises
         ------
         QueryError
-            If there is no such attribute, or `rec` lacks a part of the key.
+            If the attribute does not exist, or `rec` lacks a part of the key.
         """
         store, path = self._place(field, ext)
         return store.filesystem.get_mapper(store.full_path(path))
 
     def open(self, field: str, ext: str = "", mode: str = "wb") -> IO[Any]:
-        """Open the file of an attribute for writing; the block's end closes it.
+        """Open the file of an attribute for writing; it is closed at the end of the block.
 
-        Parameters and errors are those of `store`.
+        Parameters and errors are the same as for `store`.
         """
         store, path = self._place(field, ext)
         return self._opened.enter_context(store.filesystem.open(store.full_path(path), mode))
@@ -107,7 +108,7 @@ class StagedInsert(AbstractContextManager["StagedInsert"]):
         trace: TracebackType | None,
     ) -> None:
         try:
-            # Also after an error: some file systems finish an upload on closing only.
+            # Files are closed after an error too: some file systems finish an upload only then.
             self._opened.close()
             if error is None:
                 self._insert()
@@ -124,7 +125,7 @@ class StagedInsert(AbstractContextManager["StagedInsert"]):
 
     def _clean_up(self) -> None:
         for store, path, _ in self._staged.values():
-            # What stays is garbage, which the collector finds.
+            # The garbage collector removes objects that remain.
             with suppress(DataJointError):
                 store.delete_many([*(list(store.list(path)) or [path]), manifest_path(path)])
                 store.tidy(path)
