@@ -1,1 +1,1 @@
-"""Which objects rows refer to, and the collector of those that none does."""
+"""References of rows to objects, and the garbage collector of objects without references."""

@@ -1,4 +1,4 @@
-"""The garbage collector: objects that no row refers to go to the trash of their store."""
+"""The garbage collector, which moves objects without references into the trash of their store."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from dj_dagster.relational.schemas.schema import Schema
 __all__ = ["ALL_STORES", "GRACE", "KEEP", "GarbageCollector", "GarbageReport", "collect_garbage"]
 
 GRACE = 86_400.0
-"""Seconds for which objects without a row are left alone: a writer may be about to commit it."""
+"""Seconds for which objects without a row are kept: a writer may be about to commit the row."""
 
 KEEP = 30 * 86_400.0
 """Seconds for which removed objects stay in the trash."""
 
 ALL_STORES = "all"
-"""What means all stores of a connection; nothing else does."""
+"""The only value that stands for all stores of a connection."""
 
 
 @dataclass
@@ -46,31 +46,31 @@ class _Sorted:
 class GarbageCollector:
     """Finds the objects of some schemas in one store that no row refers to, and removes them.
 
-    All rows of the database are asked, of other schemas too, and of columns whose codec is not
-    known here. Objects of other schemas, users' files, the stores of DataJoint 0.14 and whatever
-    does not look like an object stay. It may be killed at any time, and may run beside writers:
-    objects that were written within the grace period stay, and a writer that uses an old object
-    again makes it young first, see `dj_dagster.objects.content`. DataJoint's own writers do not do
-    this: let them rest, or accept that content which they store again in that very moment, after
-    its last row was deleted, is found in the trash.
+    All rows of the database are read, including those of other schemas and of columns whose codec
+    is not known here. Objects of other schemas, users' files, the stores of DataJoint 0.14 and
+    files that do not look like objects are kept. The collector may be killed at any time, and may
+    run beside writers: objects that were written within the grace period are kept, and a writer
+    that uses an old object again renews its time first, see `dj_dagster.objects.content`.
+    DataJoint's own writers do not renew it: stop them meanwhile, or content that they store again
+    at that moment, after its last row was deleted, may end up in the trash.
 
-    What is removed goes to a trash in the store, see `restore`. The next collection brings back
-    from there what rows refer to again, and deletes for good what has been there for long.
+    Removed objects go to a trash in the store, see `restore`. The next collection brings back those
+    that rows refer to again, and permanently deletes those that have been there for long.
 
-    Nothing is removed, nor listed, unless it is certain that no row refers to it:
+    An object is removed or listed only if it is certain that no row refers to it:
 
-    - The user may read all tables that may hold references, and is shown all schemas. That takes
-      SELECT on ``*.*`` on MySQL and MariaDB, or what amounts to it.
-    - No other database has registered with the store for the schema. Each does so when it first
-      writes there. Two databases that keep schemas of one name in one store cannot be collected.
-    - All objects are from writers that register. Objects of DataJoint, and of versions before
-      there was a register, stay until `claim` says that they belong to this database. Where
-      DataJoint writes beside a database that has registered, nothing tells of it: do not let
-      DataJoint keep a schema of the same name of another server there.
+    - The user may read all tables that may hold references, and is shown all schemas. On MySQL and
+    MariaDB this requires SELECT on ``*.*`` or equivalent privileges.
+    - No other database has registered with the store for the schema. Each database registers when
+    it first writes there. Two databases with schemas of one name in one store cannot be collected.
+    - All objects are from writers that register. Objects of DataJoint, and of versions without
+    registration, are kept until `claim` assigns them to this database. DataJoint's writes beside a
+    registered database cannot be detected: do not let DataJoint keep a schema of the same name of
+    another server there.
 
-    A database that is restored or moved is another one to the store, as a copy would be: MySQL is
-    told by its ``server_uuid``, MariaDB by a hidden table and when that was created, SQLite by a
-    row in its file and the file's number on the disk. It must `claim` its schemas then.
+    A database that is restored or moved counts as another database, like a copy, and must `claim`
+    its schemas. MySQL is identified by its ``server_uuid``, MariaDB by a hidden table and the time
+    of its creation, SQLite by a row in its file and the file's number on the disk.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class GarbageCollector:
         self.store: Store = self._connection.stores.get(store)
 
     def scan(self, *, grace: float = GRACE, ignore_unreadable: bool = False) -> GarbageReport:
-        """Return what `collect` would remove, writing nothing at all."""
+        """Return the report of what `collect` would remove, without writing anything."""
         return self.collect(dry_run=True, grace=grace, ignore_unreadable=ignore_unreadable)
 
     def collect(
@@ -108,23 +108,24 @@ class GarbageCollector:
         Parameters
         ----------
         dry_run
-            Whether to look only, as by default.
+            Whether to report only, as by default.
         grace
-            Seconds for which an object without a row stays, by the clock of the store. It must be
-            longer than any `make` takes from its first insert to its end; less than an hour is for
-            times when nobody writes.
+            Seconds for which an object without a row is kept, by the clock of the store. It must be
+            longer than any `make` takes from its first insert to its end; use less than an hour
+            only while there are no writers.
         keep
-            Seconds for which removed objects stay in the trash; 0 deletes them at once, and all
-            that is there. While a backup is at work all stays.
+            Seconds for which removed objects stay in the trash; 0 deletes them at once, with
+            everything in the trash. While a backup is running the trash is not emptied.
         ignore_unreadable
-            Whether to go on although there are values of which it is not known what they refer to,
-            or tables that the user may not read. What they do refer to is then removed.
+            Whether to proceed in spite of values whose references are unknown, or of tables that
+            the user may not read. Objects that they refer to are then removed.
 
         Raises
         ------
         ObjectError
-            Naming such values and tables, or other databases that use the store, or while another
-            collector is at work on a schema. Nothing has been removed of that schema.
+            If there are such values or tables, or other databases use the store, all of which the
+            message names; or while another collector is running on a schema. Nothing of that schema
+            has been removed then.
         """
         done: list[_Sorted] = []
         for schema in self._schemas:
@@ -137,15 +138,15 @@ class GarbageCollector:
         return self._report(done, deleting=not dry_run)
 
     def restore(self) -> GarbageReport:
-        """Move all that is in the trash of the schemas back to where it was.
+        """Move all objects in the trash of the schemas back to their places.
 
-        There it is as young as what was just written: rows that refer to it have the grace period
-        to come back. What has been written anew meanwhile stays as it is.
+        They then count as just written: rows that refer to them can be restored within the grace
+        period. Objects that have been written anew meanwhile are not replaced.
 
         Raises
         ------
         ObjectError
-            While a collector is at work on a schema.
+            While a collector is running on a schema.
         """
         done: list[_Sorted] = []
         for schema in self._schemas:
@@ -159,8 +160,8 @@ class GarbageCollector:
     def claim(self) -> list[Registration]:
         """Register this database as the only one whose rows refer to the schemas in the store.
 
-        Once it is certain: for objects of programs that do not register, and after the database
-        was restored or moved. Removes no object.
+        Use it only if this is certain: for objects of programs that do not register, and after the
+        database was restored or moved. It does not remove objects.
 
         Returns
         -------
@@ -174,13 +175,13 @@ class GarbageCollector:
         ]
 
     def _swept(self, schema: str, grace: float, keep: float, ignore_unreadable: bool) -> _Sorted:
-        # The sign comes before the list, and the list before the rows: what happens in between
-        # can only save an object.
+        # The sign is written first, then objects are listed, then rows are read: a change in
+        # between can only save an object.
         with collecting(self.store, schema) as sign:
             cutoff = sign.started - grace
             found = self._sorted(schema, cutoff, ignore_unreadable)
             trash = Trash(self.store, schema)
-            # First of all, so that nothing is emptied that rows refer to again.
+            # Restored first, so that objects that rows refer to again are not deleted.
             found.restored = trash.of_objects(found.missing)
             sign.confirm()
             trash.put_back(found.restored)
@@ -195,7 +196,7 @@ class GarbageCollector:
             trash.empty(over)
             found.freed += sum(file.size for file in over)
             found.trash = trash.files()
-        # The sign's own folder may be empty now.
+        # The folder of the sign may be empty now.
         for folder in schema_folders(self.store, schema):
             self.store.tidy(folder)
         return found
@@ -222,9 +223,9 @@ class GarbageCollector:
         return found
 
     def _missing(self, schema: str, paths: Iterable[str]) -> list[str]:
-        """Return which paths of a schema are not in the store, objects written meanwhile aside."""
+        """Return the paths of a schema that are not in the store, even after a second look."""
         settings = self.store.settings
-        # Of row objects those of other schemas have no root here.
+        # Objects named after rows of other schemas lack a root here.
         sections = (
             f"{settings.hash_prefix.strip('/')}/{schema}",
             settings.schema_prefix.strip("/"),
@@ -285,16 +286,16 @@ def collect_garbage(
     Parameters
     ----------
     stores
-        Their names; by default ``"all"``, which means all stores of the schemas' connection.
+        The names of the stores; by default ``"all"``, all stores of the schemas' connection.
     delete
-        Whether garbage is moved to the trash; by default it is only listed and added up.
+        Whether garbage is moved to the trash; by default it is only listed and counted.
     grace, keep, ignore_unreadable
-        As of `GarbageCollector.collect`.
+        As for `GarbageCollector.collect`.
 
     Raises
     ------
     ConfigurationError
-        If no store is named, or there is none.
+        If no store is named, or a named one does not exist.
 
     Examples
     --------
@@ -352,14 +353,14 @@ def _unreadable(rows: Marks, store: Store, connection: Connection) -> ObjectErro
 
 @dataclass(frozen=True)
 class GarbageReport:
-    """What a collector found in one store, and what it removed.
+    """The objects that a collector found and removed in one store.
 
     Attributes
     ----------
     store
         The name of the store.
     schemas
-        Whose objects were looked at.
+        The schemas whose objects were examined.
     deleting
         Whether garbage was removed; else it was only listed.
     kept, kept_bytes
@@ -367,17 +368,18 @@ class GarbageReport:
     young, young_bytes
         Objects without a row that are within the grace period.
     garbage
-        Objects without a row, as they were found.
+        The objects without a row that were found.
     deleted, deleted_bytes
-        What was moved to the trash of them.
+        Number and bytes of those that were moved to the trash.
     missing
-        Paths that rows refer to and the store does not have: data was lost.
+        Paths that rows refer to but the store lacks: data were lost.
     restored, restored_bytes
-        Files that came back out of the trash, those of missing objects among them.
+        Number and bytes of files that came back out of the trash, including those of missing
+        objects.
     trash, trash_bytes
-        Files that are in the trash now.
+        Number and bytes of files that are in the trash now.
     freed_bytes
-        What was deleted for good: out of the trash, and what killed writers had left.
+        Bytes deleted permanently: from the trash, and unfinished files of killed writers.
     """
 
     store: str

@@ -1,4 +1,4 @@
-"""To which databases the objects of a schema in a store belong.
+"""The databases that own the objects of a schema in a store.
 
 A database registers with a store before it writes its first object there, see
 `dj_dagster.objects.store_users`: once a process, store and schema.
@@ -15,19 +15,19 @@ from dj_dagster.objects.stores.store import OWN_FOLDER, Store
 from dj_dagster.relational.database.connection import Connection
 
 _NAMELESS = "unknown"
-"""The identity of databases that cannot be told from others: its owners may not look."""
+"""The identity of databases whose users may not read their identity."""
 
 
 def register_writer(connection: Connection, schema: str, chain: CodecChain) -> None:
     """Register the database with the store that a codec is about to write to.
 
-    A store that takes objects and no records is written to nevertheless: nobody then collects
-    there.
+    A store that takes objects but not records is written to nevertheless, and is then never
+    collected.
 
     Raises
     ------
     ObjectError
-        If the store takes no record, and other databases have left theirs.
+        If the store does not take a record, and other databases have left theirs.
     """
     codec = chain.codecs[-1]
     if chain.store is None or isinstance(codec, FilepathCodec | ExternalPointerCodec):
@@ -35,7 +35,7 @@ def register_writer(connection: Connection, schema: str, chain: CodecChain) -> N
     try:
         name = connection.stores.resolve(chain.store, codec.default_store)
     except ConfigurationError:
-        # The codec says so, and where.
+        # The codec raises this error with the place of the value.
         return
     if (name, schema) in connection.registered:
         return
@@ -49,7 +49,7 @@ def check_owner(connection: Connection, schema: str, store: Store) -> None:
     Raises
     ------
     ObjectError
-        Naming the other databases, or if it is not known who wrote the objects.
+        If other databases use them, which the message names, or if their writer is not known.
     """
     identity = identity_of(connection, schema, create=False)
     found = registrations(store, schema)
@@ -84,7 +84,7 @@ def check_owner(connection: Connection, schema: str, store: Store) -> None:
 
 
 def claim_schema(connection: Connection, schema: str, store: Store) -> list[Registration]:
-    """Make this database the only owner of a schema's objects; return who is forgotten."""
+    """Make this database the only owner of a schema's objects; return the former owners."""
     identity = identity_of(connection, schema, create=True) or _NAMELESS
     return claim(store, schema, identity, connection.url)
 
@@ -92,7 +92,7 @@ def claim_schema(connection: Connection, schema: str, store: Store) -> list[Regi
 def identity_of(connection: Connection, schema: str, *, create: bool) -> str | None:
     """Return the identity of the database that a schema is in; see `Backend.identity`."""
     backend = connection.backend
-    # A table that MySQL creates would commit the transaction; SQLite lets nobody else write.
+    # Creating a table on MySQL would commit the transaction; SQLite allows only one writer.
     apart = connection.session_apart if not backend.rolls_back_ddl else connection.cursor
     with apart() as session:
         return backend.identity(session, schema, create=create)
@@ -102,7 +102,7 @@ def _register(connection: Connection, store: Store, schema: str) -> None:
     identity = identity_of(connection, schema, create=True)
     try:
         if identity is None and registrations(store, schema):
-            # One of these is the database of a user who may not look which it is.
+            # This database is one of the registered ones, but the user may not read its identity.
             return
         register(store, schema, identity or _NAMELESS, connection.url)
     except (ConfigurationError, ObjectError) as error:

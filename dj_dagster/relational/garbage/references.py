@@ -1,9 +1,9 @@
 """References of rows to objects, read from the columns as they are stored, in one snapshot.
 
-The rows of all schemas count, as a copied row may refer to an object of another schema, and the
-columns of unknown codecs count too. So does what reads like a reference in JSON or text: a client
-that copies, renames or alters a table may leave out what says that it holds references. What the
-user may not read is named: servers hide it.
+The rows of all schemas count, since a copied row may refer to an object of another schema, and so
+do the columns of unknown codecs. JSON and text that look like a reference count too: a client that
+copies, renames or alters a table may drop the comments that mark its references. Tables that the
+user may not read are named, since servers hide them.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from dj_dagster.relational.database.connection import Connection
 _ROWS_AT_ONCE = 5000
 
 _TRIES = 5
-"""How often the rows are read again because tables were declared or dropped meanwhile."""
+"""Number of attempts to read the rows while tables are declared or dropped meanwhile."""
 
 Reference = tuple[str, str | None]
-"""Path and name of the store, None for the default one."""
+"""The path of an object and the name of its store, None for the default one."""
 
 Read = Callable[[Any], Iterable[Reference]]
 Belongs = Callable[[str | None], bool]
@@ -59,8 +59,8 @@ class ReferenceColumn:
     store
         The store that it was declared for, "" for the default store, None if that is not known.
     declared
-        Whether the database says that it is one. Else there are references in it only if a client
-        has copied or altered a table without the comments that say so.
+        Whether the database marks it as holding references. A column that is not marked holds them
+        only if a client has copied or altered a table without its comments.
     """
 
     table: TableName
@@ -71,24 +71,24 @@ class ReferenceColumn:
 
     @property
     def place(self) -> str:
-        """Schema, table and attribute."""
+        """The schema, table and attribute of the column."""
         return f"{self.table}.{self.name}"
 
     def concerns(self, belongs: Belongs) -> bool:
-        """Whether what it holds may refer to a store."""
+        """Whether it is declared and its values may refer to a store."""
         return self.declared and (self.store is None or belongs(self.store))
 
 
 @dataclass
 class Marks:
-    """What the rows of a database refer to in one store.
+    """The objects in one store that the rows of a database refer to.
 
     Attributes
     ----------
     unreadable
-        Columns with values of which it is not known what they refer to, each with one of them.
+        Columns with values whose references are unknown, each with one such value and its error.
     unseen
-        What the user may not read although it may refer to the store.
+        Tables and schemas that the user may not read although they may refer to the store.
     """
 
     paths: set[str] = field(default_factory=set[str])
@@ -102,9 +102,9 @@ def marks(connection: Connection, store: Store) -> Marks:
     Raises
     ------
     QueryError
-        In a transaction, whose view of the rows may be an old one.
+        In a transaction, which may see an old state of the rows.
     TransientError
-        If tables are declared and dropped all the time.
+        If tables are declared or dropped during each attempt.
     """
     if connection.in_transaction:
         raise QueryError("Garbage is collected outside of transactions: leave this one first.")
@@ -115,7 +115,7 @@ def marks(connection: Connection, store: Store) -> Marks:
         with suppress(MissingTableError, UnknownAttributeError):
             found = _marks(connection, columns, belongs)
         before, columns = columns, _all_columns(connection)
-        # A table that was declared in between may have taken over references from another.
+        # A table that was declared meanwhile may have taken over references from another.
         same = [column.place for column in before] == [column.place for column in columns]
         if found is not None and same:
             found.unseen += _hidden(connection)
@@ -143,16 +143,16 @@ def _mark(found: Marks, column: ReferenceColumn, value: Any, belongs: Belongs) -
     try:
         references = [(checked_path(path), name) for path, name in column.read(value)]
     except Exception as error:
-        # A codec of somebody else's may fail in any way.
+        # A third party's codec may raise any error.
         if column.concerns(belongs):
             found.unreadable.setdefault(column.place, f"{value!r:.100} ({error})")
         return
-    # Not by what was declared: that may have changed since the row came.
+    # The declared store is not used: it may have changed since the row was inserted.
     found.paths.update(path for path, name in references if belongs(name))
 
 
 def _hidden(connection: Connection) -> Iterator[str]:
-    """Yield what of the database the user may not even know of."""
+    """Yield descriptions of tables and schemas whose existence may be hidden from the user."""
     rights = _rights(connection)
     for schema in sorted({*connection.schema_names(), *rights.revoked}):
         if not rights.shows_tables(schema):
@@ -172,7 +172,7 @@ def reference_columns(connection: Connection) -> list[ReferenceColumn]:
 
 
 def _all_columns(connection: Connection) -> list[ReferenceColumn]:
-    # A catalog of its own: another process may have declared tables that ours does not know.
+    # A new catalog, since another process may have declared tables that are not in ours.
     catalog = Catalog(connection.backend, connection.cursor)
     return [
         column
@@ -205,7 +205,7 @@ def _column(
 
 
 def _may_be_json(kind: AttributeType) -> bool:
-    """Whether a column without a codec can hold what codecs write: JSON, or text of any length."""
+    """Whether a column without a codec can hold codecs' JSON: it is JSON or text of any length."""
     is_long = kind.family is Family.STRING and kind.size is None
     return is_long or kind.family is Family.JSON
 
@@ -215,7 +215,7 @@ def _paths(chain: CodecChain, stored: Any) -> list[Reference]:
 
 
 def _any_paths(value: Any) -> list[Reference]:
-    """Return what is called a path in the JSON of a codec that is not known here."""
+    """Return the values named ``path`` in the JSON of an unknown codec, with their stores."""
     if isinstance(value, bytes | bytearray | memoryview):
         value = bytes(value)
     if isinstance(value, str | bytes):
@@ -238,7 +238,7 @@ def _nested(value: Any) -> Iterator[Reference]:
 
 
 def _required(read: Read, store: str | None) -> Read:
-    """Refuse values of a codec with a store that refer to nothing."""
+    """Refuse values of a codec with a store that do not refer to an object."""
     if store is None:
         return read
 
@@ -252,12 +252,12 @@ def _required(read: Read, store: str | None) -> Read:
 
 
 def _belonging(stores: Stores, store: Store) -> Belongs:
-    """Return what tells whether a reference by a store's name may mean this store."""
+    """Return a function that tests whether a reference by a store's name may mean this store."""
 
     def belongs(name: str | None) -> bool:
         name = name or stores.default
         if name is None or name not in stores:
-            # Perhaps this store, by a name of another machine's settings.
+            # It may be this store under a name from another machine's settings.
             return True
         return name == store.name or stores.get(name).url() == store.url()
 
@@ -273,7 +273,7 @@ def _belonging(stores: Stores, store: Store) -> Belongs:
 
 @contextmanager
 def snapshot(connection: Connection) -> Generator[SAConnection]:
-    """Give a connection on which all tables are seen as they were at one moment."""
+    """Give a connection that sees all tables as they were at one moment."""
     with connection.session_apart() as session:
         for statement in connection.backend.begin_snapshot:
             session.exec_driver_sql(statement)
@@ -298,12 +298,12 @@ def column_values(
     name: str,
     like: str | None = None,
 ) -> Iterator[Any]:
-    """Yield the values of a column that are there, as a session sees them.
+    """Yield the values of a column that are not null, as a session sees them.
 
     Parameters
     ----------
     like
-        A pattern that they have to match.
+        A pattern of SQL's LIKE that the values have to match.
     """
     column = sa.column(name)
     source = connection.backend.sql_table(table, column)
