@@ -1,1 +1,1 @@
-"""Deleting rows with all that depend on them."""
+"""Deletion of rows with all rows that depend on them."""

@@ -1,7 +1,7 @@
-"""Rows that go when rows are deleted: all that depend on them, and the masters of their parts.
+"""Rows that are deleted along with others: their dependents, and the masters of parts.
 
-A child's rows that depend on ``Subject & {"subject_id": 1}`` are those with ``subject_id = 1``: no
-query within a query is needed, so that a cascade over many generations stays flat.
+A child's rows that depend on ``Subject & {"subject_id": 1}`` are those with ``subject_id = 1``:
+nested queries are not needed, so a cascade over many generations stays flat.
 """
 
 from __future__ import annotations
@@ -40,33 +40,33 @@ from dj_dagster.relational.stored import ForeignKey
 
 PartIntegrity = Literal["enforce", "ignore", "cascade"]
 FEW = 1000
-"""Up to this many rows are deleted by their keys, whatever they were chosen by."""
+"""Number of rows up to which rows are deleted by their keys, regardless of their restriction."""
 
 Doomed = dict[TableName, list[Node]]
 """The rows to delete by table, parents before children.
 
-A table has one query, or several to be deleted in their order if its rows refer to each other.
+A table has one query, or several in the order of deletion if its rows refer to each other.
 """
 
 
 def doomed_rows(
     connection: Connection, node: Node, root: TableName, *, masters: bool = False
 ) -> Doomed:
-    """Return a query's rows with all that depend on them.
+    """Return a query's rows with all rows that depend on them.
 
     Parameters
     ----------
     node
         Rows of the table `root` alone.
     masters
-        Whether the masters of all parts among them go as well, with what depends on those.
+        Whether the masters of all parts among them are deleted too, with the masters' dependents.
     """
     tables = _Tables.read(connection, root.schema)
     if masters or node.tables & {*tables.graph.descendants(root)}:
-        # The root is chosen by rows that go first.
+        # The restriction of the root reads rows that are deleted first.
         node = hierarchy.fixed(connection, node)
     elif not is_about_key(node):
-        # Keys are looked up in the children at once; a query may be tried on each of their rows.
+        # The children find keys with an index; a query may be evaluated for each of their rows.
         node = hierarchy.fixed_if_few(connection, node, FEW)
     roots = {root: node}
     while True:
@@ -79,9 +79,9 @@ def doomed_rows(
 
 
 def cascade_counts(connection: Connection, node: Node, table: TableName) -> dict[TableName, int]:
-    """Return how many rows of each table a delete would take, parents first.
+    """Return the number of rows of each table that a delete would remove, parents first.
 
-    No row is locked and nothing is changed: the counts are plain queries.
+    Rows are neither locked nor changed: the counts are plain queries.
 
     Parameters
     ----------
@@ -100,12 +100,12 @@ def counts(connection: Connection, doomed: Doomed) -> dict[TableName, int]:
 
 
 def check_parts(found: Mapping[TableName, int]) -> None:
-    """Refuse, given the number of rows by table, parts that would go without any master.
+    """Refuse, given the number of rows by table, to delete parts without rows of their master.
 
     Raises
     ------
     DataJointError
-        Naming part and master.
+        If that is the case; the message names part and master.
     """
     for name, count in found.items():
         master = master_of(name)
@@ -135,7 +135,7 @@ class _Tables:
     @classmethod
     def read(cls, connection: Connection, schema: str) -> _Tables:
         tables = connection.catalog.related(schema, fresh=True)
-        # The graph may name parents in schemas that do not depend on the root's.
+        # The graph may contain parents in schemas that do not depend on the root's.
         incoming = defaultdict(tuple[ForeignKey, ...], {t.name: t.foreign_keys for t in tables})
         return cls(dependency_graph(tables), incoming)
 
@@ -145,7 +145,7 @@ def _descend(connection: Connection, tables: _Tables, roots: Mapping[TableName, 
     known: dict[object, Condition] = {}
 
     def dependence(parent: Node, foreign_key: ForeignKey) -> Condition:
-        # One object for one meaning, so that it is not asked twice of a table.
+        # Equal conditions are one object, so that a table is not queried twice by the same one.
         meaning = (foreign_key.parent, tuple(foreign_key.attributes.items()))
         return known.setdefault(meaning, narrowed(parent, foreign_key))
 
@@ -168,7 +168,7 @@ def _dependents(
     doomed: Doomed,
     dependence: Callable[[Node, ForeignKey], Condition],
 ) -> Node | None:
-    """Return the rows of a table that depend on rows to be deleted, None if none can."""
+    """Return the rows of a table that depend on rows to be deleted, None without such parents."""
     choices: list[list[Condition]] = []
     for foreign_key in foreign_keys:
         layers = doomed.get(foreign_key.parent)
@@ -199,7 +199,7 @@ def _either(one: Node, other: Node) -> Node:
 def _lacking_masters(
     connection: Connection, tables: _Tables, doomed: Doomed
 ) -> dict[TableName, Node]:
-    """Return, by their keys, the rows of masters that keep no part or not all of them."""
+    """Return, by their keys, the rows of masters that lose parts but are not deleted yet."""
     lacking: dict[TableName, Node] = {}
     for part, layers in doomed.items():
         master = master_of(part)
@@ -219,7 +219,7 @@ def _lacking_masters(
 
 
 def _path(tables: _Tables, part: TableName, master: TableName) -> list[ForeignKey] | None:
-    """Return the foreign keys that lead from a part to its master, maybe by other parts of it."""
+    """Return the foreign keys on a path from a part to its master, perhaps through other parts."""
     paths: list[list[ForeignKey]] = [[]]
     seen = {part}
     for path in paths:
@@ -248,10 +248,10 @@ def _has_keys(node: Node) -> bool:
 
 
 def carried(parent: Node, foreign_key: ForeignKey) -> list[Condition] | None:
-    """Return what holds, all of it, for the child's rows that refer to rows of a parent.
+    """Return the conditions that select the child's rows that refer to rows of a parent.
 
-    None where the conditions on the parent are on more than what the child inherits, or say
-    something else of a child without a parent: one with a null in its foreign key.
+    None without conditions on the parent, if they use attributes that the child does not inherit,
+    or if the foreign key may be null, because a child without a parent could satisfy them.
     """
     moved = _all_moved(parent, foreign_key)
     told = [condition for condition in moved if condition is not None]
@@ -268,8 +268,8 @@ def is_about_key(node: Node) -> bool:
 def narrowed(parent: Node, foreign_key: ForeignKey) -> Condition:
     """Return the condition under which a child's row refers to rows of its parent.
 
-    What can be said of the child itself comes with it, so that a server need not go through the
-    whole table and look for each row's parent.
+    It includes the conditions on inherited attributes, so that a server need not scan the whole
+    table and look up each row's parent.
     """
     matches = dependence(parent, foreign_key)
     told = [condition for condition in _all_moved(parent, foreign_key) if condition is not None]
@@ -277,7 +277,7 @@ def narrowed(parent: Node, foreign_key: ForeignKey) -> Condition:
 
 
 def any_of(choices: list[list[Condition]]) -> Condition:
-    """Return that all conditions of one of the lists hold, each list taken once."""
+    """Return the condition that all conditions of at least one list hold, each list taken once."""
     single: dict[int, Condition] = {}
     for choice in choices:
         whole = choice[0] if len(choice) == 1 else All(tuple(choice))
@@ -296,9 +296,9 @@ def _all_moved(parent: Node, foreign_key: ForeignKey) -> list[Condition | None]:
 def _moved(
     condition: Condition, inherited: Mapping[str, str], heading: Heading
 ) -> Condition | None:
-    """Return a condition with the names that attributes have in the child.
+    """Return a condition under the child's attribute names, None if it cannot be expressed.
 
-    The very same condition where names stay, so that it is seen to be the same.
+    If the names are the same, the identical object is returned, so that it can be recognised.
     """
     match condition:
         case Equals(name, value) if value is not None and name in inherited:
@@ -327,6 +327,6 @@ def _moved(
 
 
 def _is_about(text: str, inherited: Mapping[str, str], heading: Heading) -> bool:
-    """Whether SQL names only those attributes of the parent that the child has as they are."""
+    """Whether the child inherits all of the parent's attributes in SQL under the same names."""
     words = {word.lower() for word in re.findall(r"\w+", text)}
     return all(inherited.get(name) == name for name in heading.all_attributes if name in words)

@@ -1,4 +1,4 @@
-"""Deleting rows together with all rows that depend on them."""
+"""Deletion of rows together with all rows that depend on them."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def delete_cascade(
     node
         The rows to delete, of the table alone.
     confirm
-        Asked before the commit with a text of what was deleted; None to go ahead.
+        Called before the commit with a summary of the deleted rows; None to commit without asking.
     part_integrity
-        What happens to parts whose master stays: they are refused, deleted, or take it along.
+        The treatment of parts whose master is kept: the delete is refused, the parts are deleted
+        alone, or their master is deleted too.
 
     Raises
     ------
@@ -70,14 +71,14 @@ def delete_cascade(
 def dry_run(
     connection: Connection, node: Node, table: TableName, part_integrity: PartIntegrity = "enforce"
 ) -> dict[TableName, int]:
-    """Return how many rows of each table `delete_cascade` would delete, parents first.
+    """Return the number of rows of each table that `delete_cascade` would delete, parents first.
 
-    Nothing is locked; tables without such rows are left out.
+    Rows are not locked; tables without such rows are left out.
 
     Raises
     ------
     DataJointError
-        Where the delete would be refused for the sake of parts.
+        If the delete would be refused because of parts without their masters.
     """
     _check_request(table, part_integrity)
     counts = cascade.counts(connection, _doomed(connection, node, table, part_integrity))
@@ -112,7 +113,7 @@ def delete_rows(connection: Connection, node: Node, table: TableName) -> int:
 
 
 class _DeclinedError(DataJointError):
-    """The user said no; leaving the transaction by an exception rolls it back."""
+    """Raised when the user declines; it rolls back the transaction that it leaves."""
 
 
 def _doomed(
@@ -123,7 +124,7 @@ def _doomed(
 
 
 def _delete_all(connection: Connection, doomed: Doomed) -> dict[TableName, int]:
-    """Delete rows of several tables, given parents first; return how many of each."""
+    """Delete rows of several tables, given parents first; return the number for each."""
     return {
         name: sum(delete_rows(connection, rows, name) for rows in layers)
         for name, layers in reversed(doomed.items())
@@ -131,7 +132,7 @@ def _delete_all(connection: Connection, doomed: Doomed) -> dict[TableName, int]:
 
 
 def _ask(confirm: Confirm, counts: dict[TableName, int], asked: set[str]) -> None:
-    """Ask, unless the same was asked before a failure that made the delete begin anew."""
+    """Ask for confirmation, unless the same question was answered before a repetition."""
     question = listed("Deleting", dict(reversed(counts.items())), empty=False)
     if question not in asked and not confirm(question):
         raise _DeclinedError

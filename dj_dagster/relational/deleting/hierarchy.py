@@ -1,4 +1,4 @@
-"""Rows that refer to other rows of their table, which have to be deleted from the leaves up."""
+"""Deletion order of rows that refer to other rows of their own table, from the leaves up."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def base_of(node: Node) -> tuple[Base, tuple[Condition, ...]]:
     Raises
     ------
     QueryError
-        If the query is more than rows of one table, or not told by conditions alone.
+        If the query is more than rows of one table, or more than conditions on them.
     """
     conditions: list[Condition] = []
     while isinstance(node, Restricted):
@@ -57,7 +57,7 @@ def base_of(node: Node) -> tuple[Base, tuple[Condition, ...]]:
 
 
 def table_of(node: Node) -> TableName:
-    """Return the table that a query chooses rows of.
+    """Return the table whose rows a query selects.
 
     Raises
     ------
@@ -68,9 +68,9 @@ def table_of(node: Node) -> TableName:
 
 
 def of_table(connection: Connection, node: Node) -> Node:
-    """Return rows of one table as restrictions of it alone, by their keys if need be.
+    """Return rows of one table as restrictions of it alone, by their keys if necessary.
 
-    That is for queries such as the first rows in some order, which no condition can tell.
+    Keys are used for queries that conditions cannot express, such as the first rows in some order.
 
     Raises
     ------
@@ -106,23 +106,23 @@ def fixed(connection: Connection, node: Node) -> Node:
 
 
 def fixed_if_few(connection: Connection, node: Node, limit: int) -> Node:
-    """Return rows restricted by their keys if there are at most so many, else as they are."""
+    """Return rows restricted by their keys if there are at most `limit`, otherwise as they are."""
     keys = fetch.rows(connection, node, key_names(node), limit=limit + 1)
     return node if len(keys) > limit else _with_keys(node, list(keys))
 
 
 def layers(connection: Connection, node: Node, own: Sequence[ForeignKey]) -> list[Node]:
-    """Return rows with all that depend on them by a table's foreign keys to itself.
+    """Return rows with all rows that depend on them by a table's foreign keys to itself.
 
     Parameters
     ----------
     own
-        Those foreign keys.
+        The foreign keys of the table to itself.
 
     Returns
     -------
     list of Node
-        Disjoint; no row refers to one that comes before it in the list.
+        Disjoint queries; no row refers to a row of an earlier query in the list.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def layers(connection: Connection, node: Node, own: Sequence[ForeignKey]) -> lis
     level, keys = 0, _keys(connection, node)
     seen: dict[frozenset[Key], int] = {}
     while keys:
-        # What has come again comes for ever.
+        # Repeated rows would be repeated forever.
         if (now := frozenset(keys)) in seen or level > len(depth):
             since = seen.get(now, 0)
             again = {key for key, last in depth.items() if last >= since}
@@ -170,7 +170,7 @@ def key_names(node: Node) -> list[str]:
 def _circling(
     connection: Connection, table: Node, keys: set[Key], own: Sequence[ForeignKey]
 ) -> set[Key]:
-    """Return, of rows that a circle leads to, those in circles: of the others none is a parent."""
+    """Return the rows in circles, by removing rows that no remaining row refers to."""
     while True:
         below = _with_keys(table, list(keys))
         above = AnyOf(tuple(reference(below, foreign_key) for foreign_key in own))
@@ -181,9 +181,9 @@ def _circling(
 
 
 def _unprojected(node: Node) -> Node | None:
-    """Return restricted rows of a table without the choice of attributes, None for other queries.
+    """Return restricted rows of a table without projections, None for other queries.
 
-    What a restriction says of the attributes that were left holds for the table as well.
+    A restriction on the projected attributes holds for the table as well.
     """
     conditions: list[Condition] = []
     while not isinstance(node, Base):
@@ -198,7 +198,7 @@ def _unprojected(node: Node) -> Node | None:
 
 
 def _source(node: Node) -> Base:
-    """Return the one table that a query has rows of, under the names of its key."""
+    """Return the only table whose rows a query has, with its key under the original names."""
     query, renamed = node, set[str]()
     while isinstance(query, Restricted | Projected | Topped):
         if isinstance(query, Projected):
