@@ -1,4 +1,4 @@
-"""SQL backends: what differs between databases, in one protocol and its implementations."""
+"""SQL backends: one protocol for the differences between databases, and its implementations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dj_dagster.lazy import LateModule
 from dj_dagster.relational.backends.base import Backend
 from dj_dagster.relational.database.database_url import shown_url
 
-# Each loads a dialect of SQLAlchemy.
+# Each of these modules loads a dialect of SQLAlchemy.
 _MYSQL = LateModule("dj_dagster.relational.backends.mysql")
 _SQLITE = LateModule("dj_dagster.relational.backends.sqlite")
 
@@ -23,7 +23,7 @@ BACKENDS: dict[str, Callable[[], Backend]] = {
 }
 
 SERVERS = {"mysql": ("mysql+pymysql", 3306)}
-"""The driver and the port of servers, by the name that settings have for their kind."""
+"""The driver and the port of servers, by the kind that settings name."""
 
 USUAL_SERVER = "mysql"
 
@@ -34,7 +34,7 @@ def server_url(host: str, port: int | None = None, kind: str = USUAL_SERVER) -> 
     Raises
     ------
     ConfigurationError
-        If no backend serves such.
+        If no backend serves this kind of server.
     """
     if kind not in SERVERS:
         raise ConfigurationError(
@@ -46,7 +46,7 @@ def server_url(host: str, port: int | None = None, kind: str = USUAL_SERVER) -> 
 
 
 def embedded_url(file: Path) -> URL:
-    """Return the URL of a database that needs no server."""
+    """Return the URL of a database without a server."""
     return URL.create("sqlite", database=str(file))
 
 

@@ -35,56 +35,57 @@ class Backend(ABC):
     """The differences between databases; one instance serves one connection and holds no state.
 
     A new backend is a module of this folder, and a line in `BACKENDS` of the folder's
-    ``__init__.py``. Nothing above this folder asks which database there is. It asks for the
-    attributes below, each of which says what a database can do, and calls these methods.
-    `dj_dagster.testing.BackendConformance` tries what they must make true:
+    ``__init__.py``. Code outside this folder does not ask for the kind of database. It reads the
+    attributes below, each of which states a capability, and calls these methods.
+    `dj_dagster.testing.BackendConformance` tests the requirements on them:
 
     Sessions
         Those of `create_engine` take parameters by their position, are in autocommit mode until
-        `begin`, and end what it began by COMMIT or ROLLBACK. They read what is committed, in their
-        own transaction also what is not. A writer that is in the way of another makes it wait, and
-        of two that wait for each other one gets an error that `translate` calls transient.
+        `begin`, and end what it began by COMMIT or ROLLBACK. They read committed changes and those
+        of their own transaction. A writer waits for another that holds its rows, and one of two
+        that wait for each other gets an error that `translate` marks as transient.
     Tables
-        CREATE TABLE and all that belongs to it is there as a whole or not at all. `reflect` returns
-        what was declared, as does any other client's table of the same database: types by the
-        comment's marker where there is one, and by the column's own type else.
+        CREATE TABLE and the statements that belong to it take effect as a whole or not at all.
+        `reflect` returns tables as declared, also those of other clients: types by the comment's
+        marker if it has one, otherwise by the column's own type.
     Values
-        What `encoder` gives to the driver comes back through `decoder` as the same value of the
-        same type, in each core type, and is found by conditions on it. `fetched` may change how a
-        column is selected so that this holds.
+        For each core type, a value from `encoder` comes back through `decoder` as the same value of
+        the same type, and is found by conditions on it. `fetched` may change the selection of a
+        column to ensure this.
     SQL of users
-        It is MySQL's, and means the same everywhere, or is refused by name; see `translated`.
+        It is MySQL's SQL and means the same on every database, or is refused by name; see
+        `translated`.
     Errors
-        `translate` names what users can act on: a duplicate, a parent that is not there, a table
-        that is not there, a lost connection. A lost connection is never told for less.
+        `translate` names errors that users can act on: a duplicate, a missing parent, a missing
+        table, a lost connection. A lost connection is never reported as a lesser error.
     Locks
         ``SELECT ... FOR UPDATE SKIP LOCKED`` leaves out the rows that another transaction has
-        locked. Where a whole database has one writer it may be left out of the SQL.
+        locked. A database with a single writer may leave it out of the SQL.
     Clock
-        The database's own is the only one: `default_sql` spells CURRENT_TIMESTAMP, with the digits
-        of a second that the column keeps.
+        Only the database's own clock is used: `default_sql` writes CURRENT_TIMESTAMP with the
+        digits of a second that the column keeps.
 
-    What is not abstract is the SQL standard's way, or what a database without the thing in question
-    needs, and is inherited where that is right.
+    Methods that are not abstract follow the SQL standard, or suit a database without the feature,
+    and can be inherited where they are correct.
     """
 
     name: str
-    """What users call it: ``"sqlite"``, ``"mysql"``."""
+    """The name for users: ``"sqlite"``, ``"mysql"``."""
 
     begin: str
-    """The statement that opens a transaction that is going to write."""
+    """The statement that opens a transaction for writing."""
 
     begin_snapshot: tuple[str, ...]
-    """The statements that open one that reads all tables as they are at one moment."""
+    """The statements that open a transaction that reads all tables as of one moment."""
 
     indexes_in_table: bool = False
-    """Whether CREATE TABLE can hold indexes, so that table and indexes come to be as one."""
+    """Whether CREATE TABLE can contain indexes, so that both are created together."""
 
     keeps_comments: bool = True
     """Whether the database itself keeps comments of columns."""
 
     alters_tables: bool = True
-    """Whether ALTER TABLE can do all that `alter` needs; else tables are made anew."""
+    """Whether ALTER TABLE can make all changes of `alter`; otherwise tables are rebuilt."""
 
     rolls_back_ddl: bool = False
     """Whether statements that change tables are part of a transaction."""
@@ -93,34 +94,35 @@ class Backend(ABC):
     """The operator that divides integers, towards zero."""
 
     has_server: bool = True
-    """Whether it is reached over a network: it has accounts, and numbers for its sessions."""
+    """Whether it is reached over a network, with accounts and numbered sessions."""
 
     session_id: str | None = None
-    """The SQL of the number that the server has given to the session, None where it gives none."""
+    """The SQL of the server's number for the session, None without a server."""
 
     dumps_everything: bool = False
-    """Whether `dump` and `load` take all schemas together, whichever are asked for."""
+    """Whether `dump` and `load` always take all schemas together."""
 
     holds_old_era: bool = False
     """Whether schemas may be those of DataJoint 0.14, whose SQL the modules of that era write."""
 
     uuid_is_text: bool = False
-    """Whether SQL of users finds a UUID as its 36 characters; else as 16 bytes."""
+    """Whether SQL of users sees a UUID as its 36 characters, otherwise as 16 bytes."""
 
     looks_up_quickly: bool = False
-    """Whether it looks a key of each row up sooner than it takes digests of the rows.
+    """Whether looking up a key of each row is faster than computing digests of the rows.
 
-    Of a million keys of two integers: 0.3 s against 2.6 s on SQLite, whose digests are Python.
+    For a million keys of two integers it takes 0.3 s, and 2.6 s with digests, on SQLite, whose
+    digests are computed in Python.
     """
 
     has_infinity: bool = False
-    """Whether a column of floats may hold an infinite number, from whatever client."""
+    """Whether a column of floats may hold an infinite number, even from another client."""
 
     row_order: str | None = None
-    """The column, not part of any heading, that numbers rows as they come, where there is one."""
+    """The column outside of headings that numbers rows in insertion order, None without one."""
 
     tells_text_apart: bool = False
-    """Whether texts are equal only if they are written alike; else a collation compares them."""
+    """Whether texts are equal only if they are identical; otherwise a collation compares them."""
 
     keeps_lineage: bool = False
     """Whether schemas have DataJoint's ``~lineage`` table, which only DataJoint itself needs."""
@@ -130,18 +132,18 @@ class Backend(ABC):
         """Return an engine in autocommit mode; transactions are opened by `begin`."""
 
     def is_in_memory(self, engine: sa.Engine) -> bool:
-        """Whether no other process or session can see the database, as it is in none but ours."""
+        """Whether the database exists only in one session of this process."""
         del engine
         return False
 
     def is_closed(self, session: SAConnection) -> bool:
-        """Whether a session that nothing was asked of is known to lead nowhere any more."""
+        """Whether an idle session is known to be cut off from the database."""
         del session
         return False
 
     @abstractmethod
     def sql_table(self, name: TableName, *columns: sa.ColumnClause[Any]) -> sa.TableClause:
-        """Return the SQL spelling of a table."""
+        """Return a table as an element of SQL."""
 
     @abstractmethod
     def full_name(self, name: TableName) -> str:
@@ -149,11 +151,11 @@ class Backend(ABC):
 
     @abstractmethod
     def ddl_name(self, name: TableName) -> tuple[str, str | None]:
-        """Return the ``(name, schema)`` by which `sqlalchemy.Table` spells a table."""
+        """Return the ``(name, schema)`` of a table for `sqlalchemy.Table`."""
 
     @abstractmethod
     def column_type(self, attribute_type: AttributeType, default: Default | None = None) -> str:
-        """Return the column type for an attribute type that is no codec."""
+        """Return the column type for an attribute type that is not a codec."""
 
     def default_sql(self, default: Default, attribute_type: AttributeType) -> str:
         """Return a column default as SQL: DataJoint quotes all literals, numbers too."""
@@ -163,7 +165,7 @@ class Backend(ABC):
         return "'" + default.value.replace("'", "''") + "'"
 
     def index_part(self, part: str) -> str:
-        """Return the SQL of what an index line names besides attributes: ``a(10)``, ``(expr)``."""
+        """Return the SQL of a part of an index that is not an attribute: ``a(10)``, ``(expr)``."""
         return part
 
     def index_expression(self, part: str, dialect: sa.Dialect) -> str:
@@ -172,7 +174,7 @@ class Backend(ABC):
         Raises
         ------
         DefinitionError
-            If the server has no such indexes.
+            If the server lacks such indexes.
         """
         del dialect
         return part
@@ -183,46 +185,46 @@ class Backend(ABC):
 
     @abstractmethod
     def encoder(self, attribute_type: AttributeType) -> Convert | None:
-        """Return what turns a checked Python value into the driver's, None for nothing to do."""
+        """Return the function from a checked value to the driver's, None if they are equal."""
 
     def fetched(self, column: sa.ColumnElement[Any], kind: AttributeType) -> sa.ColumnElement[Any]:
-        """Return what to select so that a column's values arrive as they are stored."""
+        """Return the expression that selects a column's values exactly as they are stored."""
         del kind
         return column
 
     def undecoded(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        """Return what to select so that text arrives as bytes, where it may be none."""
+        """Return the expression that selects text as bytes, where it may be invalid text."""
         return column
 
     def legible(self, values: Sequence[Any]) -> tuple[Any, ...]:
-        """Return what came of `undecoded` columns, with text for the bytes that are text."""
+        """Return fetched values of `undecoded` columns, with valid text decoded."""
         return tuple(values)
 
     @abstractmethod
     def decoder(self, attribute_type: AttributeType) -> Convert | None:
-        """Return what turns the driver's value into a Python value, None for nothing to do."""
+        """Return the function from the driver's value to Python's, None if they are equal."""
 
     def computed_decoder(self) -> Convert | None:
-        """Return what makes int or float of numbers that queries compute, None if they are."""
+        """Return the function from computed numbers to int or float, None if they already are."""
         return None
 
     @abstractmethod
     def json_value(
         self, column: sa.ColumnElement[Any], path: str, returning: str | None
     ) -> sa.ColumnElement[Any]:
-        """Return the value at a path inside JSON; only MySQL gives one for objects and arrays.
+        """Return the value at a path inside JSON; only MySQL returns objects and arrays too.
 
         Parameters
         ----------
         path
-            As MySQL has it: ``$.device.channels[0]``.
+            The path in MySQL's syntax: ``$.device.channels[0]``.
         returning
             A type of SQL in lower case, such as ``signed`` or ``decimal(10,2)``; None for text.
 
         Raises
         ------
         QueryError
-            If there is no such type.
+            If the type does not exist.
         """
 
     @abstractmethod
@@ -231,8 +233,8 @@ class Backend(ABC):
     ) -> sa.ColumnElement[Any]:
         """Return the condition that the value at a path inside JSON is the given one.
 
-        Numbers are compared exactly, objects whatever the order of their keys, and true is not 1.
-        Where there is nothing at the path, that is null.
+        Numbers are compared exactly, objects regardless of the order of their keys, and true is not
+        1. Without a value at the path, the condition is null.
 
         Parameters
         ----------
@@ -253,26 +255,26 @@ class Backend(ABC):
     def is_beyond(
         self, columns: Sequence[sa.ColumnElement[Any]], last: Sequence[Any]
     ) -> sa.ColumnElement[bool]:
-        """Return the condition to come after a row, spelled so that an index is used for it."""
+        """Return the condition that selects the rows after one, in a form that uses an index."""
         return sa.tuple_(*columns) > sa.tuple_(*last) if len(columns) > 1 else columns[0] > last[0]
 
     def translated(
         self, text: str, types: Mapping[str, AttributeType | None], purpose: Purpose
     ) -> Sequence[Piece] | None:
-        """Return SQL of a user, who writes MySQL's, in the database's own words.
+        """Translate a user's SQL, which is MySQL's, to the database's own.
 
         Parameters
         ----------
         types
-            Of the attributes that the text names.
+            The types of the attributes that the text names, by name.
         purpose
-            What is made of it.
+            The role of the text in the query.
 
         Returns
         -------
         sequence
-            Parts of the text, attributes by their name among them; None for a text that the
-            database understands as it is.
+            The parts of the text, with attributes given by name; None for a text that the database
+            understands as it is.
         """
         del text, types, purpose
         return None
@@ -283,43 +285,43 @@ class Backend(ABC):
         return True
 
     def along_key(self, statement: Hinted, target: sa.TableClause) -> Hinted:
-        """Return a statement on a table of jobs, made to lock no row but those of its keys."""
+        """Return a statement on a table of jobs in a form that locks only the rows of its keys."""
         del target
         return statement
 
     def knows_md5(self, session: SAConnection) -> bool:
-        """Whether SQL of users can have MD5()."""
+        """Whether SQL of users can call MD5()."""
         del session
         return True
 
     @abstractmethod
     def own_placeholders(self, sql: str, *, filled: bool) -> str:
-        """Return SQL as the driver takes it.
+        """Return SQL with the driver's own placeholders.
 
         Parameters
         ----------
         filled
-            Whether it has placeholders, ``%s``, and other per cent signs are doubled.
+            Whether the SQL has placeholders, ``%s``, with other per cent signs doubled.
         """
 
     @abstractmethod
     def user(self, connection: SAConnection) -> str:
-        """Return who is connected, as ``user@host``."""
+        """Return the connected user as ``user@host``."""
 
     @abstractmethod
     def identity(self, connection: SAConnection, schema: str, *, create: bool) -> str | None:
-        """Return what tells the database of a schema from all others, its copies included.
+        """Return an identity of a schema's database that no other database has, not even a copy.
 
-        It stays when the database is dropped to its last table, and a copy has another one.
+        It outlives the database's tables, and a copy of the database gets another one.
 
         Parameters
         ----------
         create
-            Whether what it takes is put into the schema; without it None may be the answer.
+            Whether to create the table that the identity needs; otherwise the result may be None.
         """
 
     def rights(self, connection: SAConnection) -> Rights:
-        """Return what the user may read: everything, unless a backend says otherwise."""
+        """Return the user's rights to read: all, unless a backend overrides this."""
         del connection
         return ALL_RIGHTS
 
@@ -342,7 +344,7 @@ class Backend(ABC):
 
     @abstractmethod
     def drop_tables(self, connection: SAConnection, names: Sequence[TableName]) -> None:
-        """Drop tables, children given first, with what is kept about them."""
+        """Drop tables, children given first, with the backend's own records of them."""
 
     @abstractmethod
     def table_options(self, comment: str) -> dict[str, Any]:
@@ -354,9 +356,9 @@ class Backend(ABC):
         raise NotImplementedError
 
     def remaking(self, session: SAConnection) -> AbstractContextManager[Remaking]:
-        """Commit what happens inside together, or nothing of it, unless `alters_tables`.
+        """Commit the changes of a block together or not at all, unless `alters_tables`.
 
-        A table to which others refer can be dropped there, and another take its place.
+        In the block, a table that others refer to can be dropped and replaced by another.
         """
         del session
         raise NotImplementedError
@@ -364,7 +366,7 @@ class Backend(ABC):
     def create_table(
         self, connection: SAConnection, name: TableName, statements: Sequence[ExecutableDDLElement]
     ) -> bool:
-        """Run CREATE TABLE and what follows it; return False if the table exists already."""
+        """Run CREATE TABLE and its further statements; return False if the table exists already."""
         del name
         for statement in statements:
             connection.execute(statement)
@@ -377,7 +379,7 @@ class Backend(ABC):
         comment: str,
         column_comments: dict[str, str],
     ) -> None:
-        """Keep what the database's own DDL cannot (nothing, unless a backend says otherwise).
+        """Record facts that the database's DDL cannot keep; by default none.
 
         Parameters
         ----------
@@ -418,44 +420,44 @@ class Backend(ABC):
 
     @abstractmethod
     def size_on_disk(self, connection: SAConnection, names: Sequence[TableName]) -> int:
-        """Return the bytes that tables take with their indexes, as far as the database knows."""
+        """Return the size in bytes of tables and their indexes, as far as the database knows it."""
 
     @abstractmethod
     def row_digest(
         self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
     ) -> sa.ColumnElement[int]:
-        """Return a number of at most 60 bits that is another one when values of a row are.
+        """Return a number of at most 60 bits that changes with the values of a row.
 
-        It is the same in all processes. Of bytes that the table holds itself the length counts.
+        It is the same in all processes. For bytes in the table itself only the length counts.
         """
 
     @abstractmethod
     def digest_xor(
         self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
     ) -> sa.ColumnElement[int]:
-        """Return the digests of a group of rows, which differ by their keys, in one number."""
+        """Return the digests of a group of rows with different keys, combined in one number."""
 
     @abstractmethod
     def write_marks(self, engine: sa.Engine, names: Collection[TableName]) -> WriteMarks:
-        """Return what tells which of some tables are written, by any client of the database.
+        """Return an object that reports which tables any client of the database has written.
 
         Parameters
         ----------
         engine
-            Of the connection that will ask.
+            The engine of the connection that will use it.
         """
 
     def limit_waiting(self, connection: SAConnection, seconds: int | None) -> None:
-        """Limit how long statements wait for a table that somebody has locked, None for the usual.
+        """Limit the time that statements wait for a locked table; None for the default.
 
         Readers of a file never wait.
         """
         del connection, seconds
 
     def tables_behind(self, connection: SAConnection, view: TableName) -> set[TableName]:
-        """Return the tables whose marks tell of a view or table, none where that is not known.
+        """Return the tables whose marks show writes to a view or table, none if they are not known.
 
-        It is itself where marks are those of the whole database.
+        The result is the view or table itself where marks cover the whole database.
         """
         del connection
         return {view}
@@ -503,14 +505,14 @@ class Backend(ABC):
     def dump(
         self, session: SAConnection, folder: Path, schemas: Sequence[str]
     ) -> list[DumpedTable]:
-        """Write schemas into an empty folder, as the session's open snapshot has them.
+        """Write schemas into an empty folder, as the session's open snapshot shows them.
 
-        The session is of no use for anything else then.
+        The session cannot be used for anything else afterwards.
 
         Returns
         -------
         list
-            What `load` takes; nothing where all is in one file.
+            The tables for `load`; empty where the dump is a single file.
         """
 
     @abstractmethod
@@ -521,7 +523,7 @@ class Backend(ABC):
         schemas: Sequence[str],
         tables: Sequence[DumpedTable],
     ) -> None:
-        """Bring back what `dump` has written, where `occupied` finds nothing."""
+        """Load a dump of `dump` into a database without `occupied` tables."""
 
     def loads(self, dumped_by: str) -> bool:
         """Whether `load` can read what the backend of a name has dumped."""
@@ -529,29 +531,29 @@ class Backend(ABC):
 
     @abstractmethod
     def occupied(self, session: SAConnection, schemas: Sequence[str]) -> list[str]:
-        """Return the tables that are in the way of `load`."""
+        """Return the existing tables that prevent `load`."""
 
     def streaming(self, session: SAConnection) -> AbstractContextManager[None]:
-        """Return what has to be open while a session gives rows a chunk at a time."""
+        """Return the context that a session needs while it streams rows."""
         del session
         return nullcontext()
 
     def stop_query(self, engine: sa.Engine, session: SAConnection) -> None:
-        """End the query whose rows a session no longer wants (nothing to do where none are sent).
+        """End a query whose remaining rows are not wanted; by default there is nothing to do.
 
         Parameters
         ----------
         engine
-            Gives the connection over which that can be said.
+            Provides the connection for the command.
         """
         del engine, session
 
     def uptime(self, connection: SAConnection) -> int | None:
-        """Return the whole seconds since a server started; None where there is no server."""
+        """Return the whole seconds since a server started; None without a server."""
         del connection
 
     def processes(self, connection: SAConnection) -> str | None:
-        """Return the name of the table of a server's connections; None where there is no server.
+        """Return the name of the table of a server's connections; None without a server.
 
         Its columns are those of ``information_schema.processlist`` of MySQL.
         """
@@ -563,12 +565,12 @@ class Backend(ABC):
         raise NotImplementedError
 
     def set_password(self, session: SAConnection, password: str) -> None:
-        """Give the user who is connected to a server another password."""
+        """Change the password of the connected user of a server."""
         del session, password
         raise NotImplementedError
 
     def clashing(self, error: DataJointError) -> set[str] | None:
-        """Return the columns in which a row is there already, None if an error does not name them.
+        """Return the columns with the duplicate values, None if an error does not name them.
 
         Parameters
         ----------
@@ -580,7 +582,7 @@ class Backend(ABC):
 
     @abstractmethod
     def translate(self, error: DBAPIError) -> DataJointError | None:
-        """Return our error for a driver's, or None when nothing particular is known of it."""
+        """Return this package's error for a driver's, None if it is not known."""
 
 
 class _Default(Enum):
@@ -588,7 +590,7 @@ class _Default(Enum):
 
 
 DEFAULT = _Default.DEFAULT
-"""Stands, among the values of a row to insert, for the column's default."""
+"""The value that stands for the column's default in a row to insert."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -611,7 +613,7 @@ class InsertStatement:
 
     @property
     def is_atomic(self) -> bool:
-        """Whether all rows are written or none, also outside a transaction."""
+        """Whether all rows are written or none, even outside a transaction."""
         return self.parameters is None or self.count == 1
 
 
@@ -639,7 +641,7 @@ def statements_of(
     if not any(DEFAULT in column for column in values):
         yield InsertStatement(sql(columns), rows, count)
         return
-    # One statement for each run of rows that leave the same columns out.
+    # One statement for each run of rows that omit the same columns.
     for given, run in groupby(rows, lambda row: [value is not DEFAULT for value in row]):
         part = [tuple(compress(row, given)) for row in run]
         yield InsertStatement(sql(tuple(compress(columns, given))), part, len(part))

@@ -1,4 +1,4 @@
-"""Changes of tables, as backends make and tell them: altered, made anew, written, dumped."""
+"""Changes of tables for backends: alterations, rebuilt tables, marks of writes, dumps."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Read = Callable[[Callable[[SAConnection], Any]], Any]
 
 @dataclass(frozen=True, slots=True)
 class ColumnChange:
-    """A column that an altered table gets, or that becomes another one.
+    """A column that an altered table gets, or an existing column that changes.
 
     Attributes
     ----------
     old
-        The name that it had, None for a new column.
+        The former name, None for a new column.
     sql
-        As CREATE TABLE has it.
+        The column as in CREATE TABLE.
     after
-        The column behind which it comes, None for the first.
+        The column before it, None for the first column.
     """
 
     name: str
@@ -38,12 +38,12 @@ class ColumnChange:
 
 @dataclass(frozen=True, slots=True)
 class TableChanges:
-    """What `Backend.alter_table` has to do; names are as they are, ``sql`` as in CREATE TABLE.
+    """The changes for `Backend.alter_table`; names are unquoted, ``sql`` is as in CREATE TABLE.
 
     Attributes
     ----------
     comment
-        None for the one that the table has.
+        The new comment, None to keep the present one.
     """
 
     name: TableName
@@ -57,37 +57,37 @@ class TableChanges:
 
 
 class Remaking(ABC):
-    """What making a table anew takes beside CREATE TABLE and INSERT."""
+    """The operations for rebuilding a table besides CREATE TABLE and INSERT."""
 
     @abstractmethod
     def translation(
         self, name: str, pairs: Sequence[tuple[Any, Any]]
     ) -> AbstractContextManager[sa.TableClause]:
-        """Give a table of this session alone, with columns `old` and `new`, of pairs of values."""
+        """Give a temporary table of pairs of values, with the columns `old` and `new`."""
 
     @abstractmethod
     def rename(self, made: TableName, name: TableName) -> None:
-        """Give a new table its name."""
+        """Rename a new table to its final name."""
 
     @abstractmethod
     def unmatched(self, name: TableName) -> Sequence[str]:
-        """Return the parent of each row of a table whose parent's row is not there."""
+        """Return the parent for each row of a table whose parent's row is missing."""
 
 
 class WriteMarks(ABC):
-    """The marks by which a database tells that tables were written, as they were last seen."""
+    """The marks by which a database shows writes to tables, as of the last call."""
 
     @abstractmethod
     def written(self, read: Read) -> frozenset[TableName]:
         """Return the tables that may have been written since the last call; at first all.
 
-        It costs the same however large the tables are. A table too many is looked at in vain; one
-        too few is a change that is not seen before the next sweep.
+        The cost does not depend on the size of the tables. A superfluous table is examined in vain;
+        a missing one is a change that is not seen before the next sweep.
 
         Parameters
         ----------
         read
-            Returns what a function returns that is given a session of the connection.
+            Calls a function with a session of the connection and returns its result.
         """
 
 
@@ -98,7 +98,7 @@ class DumpedTable:
     Attributes
     ----------
     sha256
-        Of its rows as they are written, to compare with those of the restored table.
+        Checksum of its rows as they are written, to compare with the restored table.
     """
 
     schema: str

@@ -23,7 +23,7 @@ Element = sa.ColumnElement[Any]
 
 
 class Pieces(sa.ColumnElement[Any]):
-    """Pieces of SQL, one after the other, in parentheses.
+    """Consecutive pieces of SQL in parentheses.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class LongPieces(Pieces):
 
 @compiles(Pieces)
 def _compiled(element: Pieces, compiler: SQLCompiler, **options: Any) -> str:
-    # What the pieces give is no column of the result, only all of them together are.
+    # The pieces are not columns of the result; only the whole expression is.
     options.pop("add_to_result_map", None)
     return f"({''.join(compiler.process(piece, **options) for piece in element.pieces)})"
 
@@ -62,18 +62,18 @@ _SHOWING = {READING, "INSERT", "UPDATE", "REFERENCES", EVERYTHING}
 
 @dataclass(frozen=True)
 class Rights:
-    """The privileges that were granted: what is not sure counts as not granted.
+    """The privileges that were granted; uncertain ones count as not granted.
 
     Attributes
     ----------
     everywhere
-        On all tables of the server.
+        Privileges on all tables of the server.
     schemas
-        On the schemas whose name matches.
+        Privileges on schemas with matching names.
     tables
-        On single tables; on some of their columns only does not count.
+        Privileges on single tables, without those on single columns.
     revoked
-        By schema, what does not hold there although it does everywhere.
+        By schema, the privileges in `everywhere` that do not hold there.
     """
 
     everywhere: frozenset[str] = frozenset()
@@ -99,7 +99,7 @@ class Rights:
 
     def _of_schema(self, schema: str) -> frozenset[str]:
         matching = [given for name, given in self.schemas if name.fullmatch(schema)]
-        # Of several that match the server takes the one that it finds closest.
+        # If several names match, the server takes the closest one.
         own = frozenset[str].intersection(*matching) if matching else frozenset[str]()
         revoked = self.revoked.get(schema)
         if revoked is None:
@@ -131,20 +131,20 @@ _SPELLINGS = {
 
 
 def cast_type(text: str, known: Mapping[str, str]) -> str:
-    """Return what CAST calls a type, with its size.
+    """Return the name of a type for CAST, with its size.
 
     Parameters
     ----------
     text
-        In any usual spelling: ``signed``, ``int32``, ``decimal(10,2)``.
+        The type in any usual form: ``signed``, ``int32``, ``decimal(10,2)``.
     known
-        What a database calls ``signed``, ``unsigned``, ``decimal``, ``float``, ``char``, ``date``,
-        ``datetime`` and ``time``.
+        The database's names for ``signed``, ``unsigned``, ``decimal``, ``float``, ``char``,
+        ``date``, ``datetime`` and ``time``.
 
     Raises
     ------
     QueryError
-        If it is none of them.
+        If the type is not one of these.
 
     Examples
     --------
@@ -167,7 +167,7 @@ Reference = tuple[TableName, dict[str, str]]
 
 
 def grouped(rows: Iterable[Sequence[Any]]) -> defaultdict[Any, Rows]:
-    """Return rows by their first value, without it, in their order."""
+    """Return rows grouped by their first value, without that value, in their order."""
     groups: defaultdict[Any, Rows] = defaultdict(list)
     for first, *rest in rows:
         groups[first].append(rest)
@@ -182,7 +182,7 @@ def raw_table(
     references: Iterable[Reference],
     unique: Iterable[tuple[str, ...]],
 ) -> RawTable:
-    """Put together what a database reports of a table."""
+    """Return a table from the parts that a database reports."""
     indexes = tuple(unique)
     optional = {column.name for column in columns if column.nullable}
     foreign_keys = tuple(
@@ -229,24 +229,24 @@ _HAS_ZERO = re.compile(r"(?:0000-\d\d-\d\d|\d{4}-00-\d\d|\d{4}-\d\d-00)(?:[ T].*
 
 
 def as_datetime(value: str | datetime) -> datetime:
-    """Return a datetime from what a driver gave."""
+    """Return a datetime from a driver's value."""
     return value if isinstance(value, datetime) else datetime.fromisoformat(value)
 
 
 def datetime_or_zero(value: str | datetime) -> datetime | str:
-    """Return the same; a zero date, which MySQL can hold, as its text."""
+    """Return a datetime from a driver's value; a zero date, which MySQL can hold, as its text."""
     return value if isinstance(value, str) and _HAS_ZERO(value) else as_datetime(value)
 
 
 def date_or_zero(value: str | date) -> date | str:
-    """Return a date from what a driver gave; a zero date, which MySQL can hold, as its text."""
+    """Return a date from a driver's value; a zero date, which MySQL can hold, as its text."""
     if isinstance(value, date):
         return value
     return value if _HAS_ZERO(value) else date.fromisoformat(value)
 
 
 def as_time(value: str | time | timedelta) -> timedelta:
-    """Return what an attribute of type time holds: a time of day, or a duration of either sign.
+    """Return the value of an attribute of type time: a time of day, or a duration of either sign.
 
     Raises
     ------
@@ -268,13 +268,13 @@ def as_time(value: str | time | timedelta) -> timedelta:
 
 
 def is_odd(value: Any, family: Family) -> bool:
-    """Whether a value is one of those that MySQL holds and Python's types do not: a zero date."""
+    """Whether a value is a zero date, which MySQL can hold but Python's types cannot."""
     is_date = family in (Family.DATE, Family.DATETIME)
     return is_date and isinstance(value, str) and _HAS_ZERO(value) is not None
 
 
 def sortable(value: Any) -> Any:
-    """Return what stands for a value of a key in sorting, also beside an odd one.
+    """Return a sort key for a value of a key, which also works beside odd values.
 
     >>> sorted([date(2026, 1, 2), "0000-00-00"], key=sortable)[0]
     '0000-00-00'

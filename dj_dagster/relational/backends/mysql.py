@@ -1,7 +1,7 @@
-"""MySQL and MariaDB: one database a schema, laid out as DataJoint 2.3 lays it out.
+"""MySQL and MariaDB: one database for each schema, in the layout of DataJoint 2.3.
 
-Membership in many values is written into the statement: ten thousand parameters of SQLAlchemy and
-the driver take longer than all the rest.
+Membership in many values is written into the statement, because ten thousand parameters of
+SQLAlchemy and the driver take longer than the rest of the query.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class MySQLBackend(Backend):
 
     name = "mysql"
     begin = "START TRANSACTION"
-    # At a lower level of isolation, which a server may have as its default, there is no snapshot.
+    # A lower level of isolation, which may be a server's default, does not give a snapshot.
     begin_snapshot = (
         "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
         "START TRANSACTION WITH CONSISTENT SNAPSHOT",
@@ -122,7 +122,7 @@ class MySQLBackend(Backend):
         return engine
 
     def is_closed(self, session: SAConnection) -> bool:
-        """Look at the socket, which costs no round trip."""
+        """Check the socket, which avoids a round trip."""
         return mysql_server.is_closed(session.connection.dbapi_connection)
 
     def full_name(self, name: TableName) -> str:
@@ -134,7 +134,7 @@ class MySQLBackend(Backend):
         return name.table, name.schema
 
     def sql_table(self, name: TableName, *columns: sa.ColumnClause[Any]) -> sa.TableClause:
-        """Return ``schema.table``."""
+        """Return the table as ``schema.table``."""
         return sa.table(name.table, *columns, schema=name.schema)
 
     def column_type(self, attribute_type: AttributeType, default: Default | None = None) -> str:
@@ -143,7 +143,7 @@ class MySQLBackend(Backend):
         return _CORE_TYPES.get(attribute_type.text, attribute_type.text)
 
     def default_sql(self, default: Default, attribute_type: AttributeType) -> str:
-        """Double backslashes, which MySQL takes for escapes in a string."""
+        """Double backslashes, which are escapes in MySQL's strings."""
         sql = super().default_sql(default, attribute_type)
         return sql if default.is_expression else sql.replace("\\", "\\\\")
 
@@ -157,9 +157,10 @@ class MySQLBackend(Backend):
         return f"(json_value(`{path.name}`, _utf8mb4'{quoted}'{kind}))"
 
     def encoder(self, attribute_type: AttributeType) -> Convert | None:
-        """PyMySQL takes dates and decimals as they are.
+        """Leave dates and decimals as they are, which PyMySQL takes.
 
-        Of times it writes six digits or none; MySQL compares rows with times by their text.
+        PyMySQL writes times with six digits or without any, but MySQL compares rows of values with
+        times as text.
         """
         match attribute_type.family:
             case Family.TIME:
@@ -175,9 +176,9 @@ class MySQLBackend(Backend):
                 return None
 
     def fetched(self, column: sa.ColumnElement[Any], kind: AttributeType) -> sa.ColumnElement[Any]:
-        """Widen float columns, which the server would print with six digits only.
+        """Widen float columns, which the server would print with only six digits.
 
-        By a difference: a sum would take the sign of -0.
+        A difference is used, since a sum would lose the sign of -0.
         """
         single = kind.family is Family.FLOAT and kind.size == 32
         return column - sa.literal_column("0e0") if single else column
@@ -203,17 +204,17 @@ class MySQLBackend(Backend):
         return sql if filled else sql.replace("%", "%%")
 
     def user(self, connection: SAConnection) -> str:
-        """Ask the server, which may know the user by another host than the client does."""
+        """Query the server, which may know the user under another host than the client."""
         return connection.exec_driver_sql("SELECT CURRENT_USER()").scalar_one()
 
     def computed_decoder(self) -> Convert | None:
-        """Take for int or float the decimals that sums and averages come as."""
+        """Convert decimals, the results of sums and averages, to int or float."""
         return _plain_number
 
     def json_value(
         self, column: sa.ColumnElement[Any], path: str, returning: str | None
     ) -> sa.ColumnElement[Any]:
-        """Cast the text, as MariaDB has no RETURNING. MySQL gives objects and arrays as JSON."""
+        """Cast the text: MariaDB lacks RETURNING. MySQL returns objects and arrays as JSON."""
         value = json_at("json_value", column, path)
         if returning is None:
             return value
@@ -223,20 +224,20 @@ class MySQLBackend(Backend):
     def json_is(
         self, column: sa.ColumnElement[Any], path: str, value: str
     ) -> sa.ColumnElement[Any]:
-        """Leave it to the server; see `mysql_json`."""
+        """Let the server compare; see the function `json_is`."""
         return json_is(column, path, value)
 
     def is_among(
         self, columns: Sequence[sa.ColumnElement[Any]], rows: Sequence[tuple[Any, ...]]
     ) -> sa.ColumnElement[bool]:
-        """Write many values into the statement; see `mysql_among`."""
+        """Write many values into the statement; see the function `among`."""
         written = among(columns, rows)
         return super().is_among(columns, rows) if written is None else written
 
     def is_beyond(
         self, columns: Sequence[sa.ColumnElement[Any]], last: Sequence[Any]
     ) -> sa.ColumnElement[bool]:
-        """Compare column by column: for rows that are compared as such servers read the table."""
+        """Compare column by column: for comparisons of whole rows, servers scan the table."""
         ways = [
             sa.and_(*[c == v for c, v in zip(columns[:n], last, strict=False)], column > last[n])
             for n, column in enumerate(columns)
@@ -244,23 +245,23 @@ class MySQLBackend(Backend):
         return sa.or_(*ways)
 
     def along_key(self, statement: Hinted, target: sa.TableClause) -> Hinted:
-        """Read by the primary key: by the index of statuses it would lock the jobs of others."""
+        """Use the primary key: through the index of statuses it would lock the jobs of others."""
         hint = "FORCE INDEX (PRIMARY)"
         if isinstance(statement, sa.Select):
             return statement.with_hint(target, hint)
         return statement.with_hint(hint, target)
 
     def knows_md5(self, session: SAConnection) -> bool:
-        """MySQL has given it up."""
+        """Whether the server is MariaDB, or MySQL before 9.6."""
         known = session.dialect.server_version_info or ()
         return getattr(session.dialect, "is_mariadb", False) or known < (9, 6)
 
     def identity(self, connection: SAConnection, schema: str, *, create: bool) -> str | None:
-        """Ask MySQL for the server's, and MariaDB, which has none, for that of a hidden table."""
+        """Read the server's identity on MySQL, and that of a hidden table on MariaDB."""
         return mysql_server.identity(connection, schema, create=create)
 
     def rights(self, connection: SAConnection) -> Rights:
-        """Read the user's grants, those of the roles in force included."""
+        """Read the user's grants, including those of the active roles."""
         return mysql_server.rights(connection)
 
     def schema_names(self, connection: SAConnection) -> list[str]:
@@ -277,13 +278,13 @@ class MySQLBackend(Backend):
         connection.execute(sa.schema.DropSchema(schema, if_exists=True))
 
     def drop_tables(self, connection: SAConnection, names: Sequence[TableName]) -> None:
-        """Drop them in one statement."""
+        """Drop the tables in one statement."""
         quote = connection.dialect.identifier_preparer.quote
         tables = ", ".join(f"{quote(name.schema)}.{quote(name.table)}" for name in names)
         connection.exec_driver_sql(f"DROP TABLE IF EXISTS {tables}")
 
     def table_options(self, comment: str) -> dict[str, Any]:
-        """Tables are InnoDB and keep their comment."""
+        """Make tables of InnoDB with a comment."""
         return {"mysql_engine": "InnoDB", "comment": comment or None}
 
     def alter_table(self, session: SAConnection, changes: TableChanges) -> None:
@@ -305,7 +306,7 @@ class MySQLBackend(Backend):
     def create_table(
         self, connection: SAConnection, name: TableName, statements: Sequence[ExecutableDDLElement]
     ) -> bool:
-        """Run IF NOT EXISTS, which leaves a warning where the table exists."""
+        """Use IF NOT EXISTS, which leaves a warning where the table exists."""
         del name
         warnings = 0
         for statement in statements:
@@ -314,7 +315,7 @@ class MySQLBackend(Backend):
         return not warnings
 
     def index_expression(self, part: str, dialect: sa.Dialect) -> str:
-        """Refuse it on MariaDB, which indexes columns alone."""
+        """Refuse it on MariaDB, which can index only columns."""
         if getattr(dialect, "is_mariadb", False):
             raise DefinitionError(
                 f"MariaDB has no indexes of expressions, such as {part}. Index the attributes, or "
@@ -323,11 +324,11 @@ class MySQLBackend(Backend):
         return part
 
     def definition_text(self, text: str) -> str:
-        """Escape what servers, whose definitions have three bytes a character, would lose."""
+        """Escape characters of more than three bytes, which servers lose in definitions."""
         return catalog.escaped(text)
 
     def rounds_seconds(self, connection: SAConnection) -> bool:
-        """MySQL does, unless its mode says otherwise; MariaDB cuts them off, unless it does."""
+        """Read the SQL mode, whose defaults differ: MySQL rounds and MariaDB truncates."""
         maria = getattr(connection.dialect, "is_mariadb", False)
         mode = str(connection.exec_driver_sql("SELECT @@sql_mode").scalar())
         return "TIME_ROUND_FRACTIONAL" in mode if maria else "TIME_TRUNCATE" not in mode
@@ -359,13 +360,13 @@ class MySQLBackend(Backend):
     def row_digest(
         self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
     ) -> sa.ColumnElement[int]:
-        """Take a checksum of the values as text."""
+        """Use a checksum of the values as text."""
         return row_digest(columns)
 
     def digest_xor(
         self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
     ) -> sa.ColumnElement[int]:
-        """Take the exclusive or, which costs less than a sum."""
+        """Use the exclusive or, which costs less than a sum."""
         return sa.func.bit_xor(self.row_digest(columns))
 
     def write_marks(self, engine: sa.Engine, names: Collection[TableName]) -> ServerMarks:
@@ -374,12 +375,12 @@ class MySQLBackend(Backend):
         return ServerMarks(names)
 
     def limit_waiting(self, connection: SAConnection, seconds: int | None) -> None:
-        """Set what is a year by default on MySQL, and a day on MariaDB."""
+        """Set the lock timeout, by default a year on MySQL and a day on MariaDB."""
         limit = "DEFAULT" if seconds is None else seconds
         connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {limit}")
 
     def tables_behind(self, connection: SAConnection, view: TableName) -> set[TableName]:
-        """Read them from the text of the view."""
+        """Read the tables from the text of the view."""
         return catalog.tables_behind(connection, view)
 
     def insert_from(
@@ -408,7 +409,7 @@ class MySQLBackend(Backend):
         key: tuple[str, ...],
         mode: InsertMode,
     ) -> Iterator[InsertStatement]:
-        """Write many rows into the text of each statement: a round trip a megabyte, not a row."""
+        """Write many rows into the text of each statement, which saves round trips."""
         return mysql_insert.many_rows(name, columns, values, count, key, mode)
 
     def translate(self, error: DBAPIError) -> DataJointError | None:
@@ -418,7 +419,7 @@ class MySQLBackend(Backend):
     def dump(
         self, session: SAConnection, folder: Path, schemas: Sequence[str]
     ) -> list[DumpedTable]:
-        """Write SQL, a file a table."""
+        """Write SQL, one file for each table."""
         return mysql_dump.dump(session, folder, schemas)
 
     def load(
@@ -440,15 +441,15 @@ class MySQLBackend(Backend):
         return mysql_server.uptime(connection)
 
     def processes(self, connection: SAConnection) -> str | None:
-        """Return a table that can be read whatever the statements of others are."""
+        """Return a table that can be read regardless of other connections' statements."""
         return mysql_server.processes(connection)
 
     def end_process(self, session: SAConnection, number: int) -> None:
-        """Kill it."""
+        """Kill the connection."""
         session.exec_driver_sql(f"KILL {number}")
 
     def set_password(self, session: SAConnection, password: str) -> None:
-        """Set it; what MariaDB takes for a password without PASSWORD() is its hash."""
+        """Set the password; on MariaDB with PASSWORD(), without which it expects a hash."""
         value = "PASSWORD(%s)" if getattr(session.dialect, "is_mariadb", False) else "%s"
         session.exec_driver_sql(f"SET PASSWORD = {value}", (password,))
 
@@ -475,7 +476,7 @@ def _plain_number(value: Any) -> Any:
 
 
 FEW = 20
-"""Up to so many rows are passed as parameters, so that statements stay alike."""
+"""Number of rows up to which they are passed as parameters, so that statements stay alike."""
 
 _LITERALS: dict[type, Callable[[Any], str]] = {
     int: str,
@@ -492,7 +493,7 @@ def among(
 ) -> sa.ColumnElement[bool] | None:
     """Return the condition that the columns together have one of many values.
 
-    None for few rows, and for values that are better left to the driver.
+    None for few rows, and for values that the driver handles better.
     """
     if len(rows) <= FEW:
         return None
@@ -515,7 +516,7 @@ def _literals(values: Sequence[Any]) -> list[str] | None:
     if kind is str:
         text = "".join(values)
         if "\\" in text:
-            # What a backslash means depends on the server's settings.
+            # The meaning of a backslash depends on the server's settings.
             return None
         if "'" not in text:
             return [f"'{value}'" for value in values]
@@ -528,8 +529,8 @@ _AS_HEX = (Family.STRING, Family.ENUM, Family.UUID, Family.JSON, Family.CODEC)
 def row_digest(columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]) -> sa.Function[Any]:
     """Return a checksum of the checksum's digits.
 
-    A checksum alone is linear: exchange two values between rows, and those of both rows together
-    come out as before. MD5 costs more, and MySQL 9.6 and later lack it.
+    A checksum alone is linear: after an exchange of two values between rows, the combined checksum
+    of both rows is unchanged. MD5 costs more, and MySQL 9.6 and later lack it.
     """
     text = sa.func.concat_ws(",", *(_text(column, attribute) for column, attribute in columns))
     return sa.func.crc32(sa.func.crc32(text))
@@ -540,10 +541,10 @@ def _text(column: sa.ColumnElement[Any], attribute: Attribute) -> sa.ColumnEleme
     if attribute.holds_bytes:
         value = sa.func.length(column)
     elif family in _AS_HEX or family is None:
-        # Texts of two collations cannot be joined, and a comma in one would read as two.
+        # Texts of two collations cannot be joined, and a text with a comma would read as two texts.
         value = sa.func.hex(column)
     elif family is Family.FLOAT:
-        # A float of 32 bits would be written with six digits.
+        # A float of 32 bits would be written with only six digits.
         value = column + sa.literal_column("0e0")
     else:
         value = column
@@ -551,7 +552,7 @@ def _text(column: sa.ColumnElement[Any], attribute: Attribute) -> sa.ColumnEleme
 
 
 class _EachInItsWords(sa.ColumnElement[Any]):
-    """SQL that MySQL and MariaDB spell differently; which it is for is known to the connection."""
+    """SQL that MySQL and MariaDB write differently; the connection determines the form."""
 
     inherit_cache = True
     _traverse_internals: ClassVar[Any] = [
@@ -572,9 +573,9 @@ def _compiled(element: _EachInItsWords, compiler: SQLCompiler, **options: Any) -
 
 
 def json_at(function: str, column: Element, path: str) -> Element:
-    """Return what a function such as ``json_extract`` gives for a path."""
+    """Return the result of a function such as ``json_extract`` for a path."""
     call = getattr(sa.func, function)
-    # MariaDB compares keys as they are written, which may be with escapes.
+    # MariaDB compares keys as they are written, possibly with escapes.
     spellings = dict.fromkeys((path, _escaped(path)))
     if len(spellings) == 1 and "[last]" not in path:
         return call(column, path)
@@ -583,9 +584,9 @@ def json_at(function: str, column: Element, path: str) -> Element:
 
 
 def _read_anew(column: Element, path: str) -> Element:
-    """Return a path that differs for each row, to MariaDB's mind.
+    """Return a path that MariaDB takes to be different for each row.
 
-    Otherwise it takes ``[last]`` in all rows for the position that it is in the first.
+    Otherwise it uses the position of ``[last]`` in the first row for all rows.
     """
     given = sa.literal(path)
     return sa.func.concat(given, sa.func.left(column, 0)) if "[last]" in path else given
@@ -603,7 +604,7 @@ def json_is(column: Element, path: str, value: str) -> Element:
 def _is_in_mariadb(column: Element, path: str, value: str, wanted: Any) -> Element:
     found = json_at("json_extract", column, path)
     if isinstance(wanted, str):
-        # Decoded, as a text can be written in several ways.
+        # Compared after decoding, since a text can be written in several ways.
         text = _binary(json_at("json_value", column, path)) == _binary(sa.literal(wanted))
         return sa.and_(sa.func.json_type(found) == "STRING", text)
     ways = dict.fromkeys((value, _escaped(value)))

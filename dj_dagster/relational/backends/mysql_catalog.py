@@ -62,7 +62,7 @@ WHERE referenced_table_schema IS NOT NULL
 
 def tables(connection: SAConnection, schema: str) -> list[RawTable]:
     """Return all tables and views of a database, by three statements."""
-    # The tables come first: of one that is declared meanwhile the columns would be missing.
+    # Tables are read first; otherwise a table declared meanwhile would lack its columns.
     tables = connection.exec_driver_sql(_TABLES, (schema,)).fetchall()
     columns = grouped(connection.exec_driver_sql(_COLUMNS, (schema,)))
     keys = grouped(connection.exec_driver_sql(_KEYS, (schema,)))
@@ -77,9 +77,9 @@ def tables(connection: SAConnection, schema: str) -> list[RawTable]:
 
 
 def tables_behind(connection: SAConnection, view: TableName) -> set[TableName]:
-    """Return the tables that a view selects from, through other views too; a table itself.
+    """Return the tables that a view selects from, also through other views; a table itself.
 
-    None at all if the user may not look into one of the views, or know of one of the tables.
+    The result is empty if the user may not see the text of one of the views, or one of the tables.
     """
     found, met, waiting = set[TableName](), {view}, [view]
     while waiting:
@@ -90,7 +90,7 @@ def tables_behind(connection: SAConnection, view: TableName) -> set[TableName]:
                 return set()
             found.add(name)
             continue
-        # The server spells each table with its schema.
+        # The server writes each table with its schema.
         tables = {TableName(*map(_unquoted, match)) for match in _SELECTED.findall(text)}
         if not tables:
             return set()
@@ -100,7 +100,7 @@ def tables_behind(connection: SAConnection, view: TableName) -> set[TableName]:
 
 
 def escaped(text: str) -> str:
-    r"""Return a text without characters of four bytes, of which servers make question marks.
+    r"""Return a text without characters of four bytes, which servers turn into question marks.
 
     >>> escaped("face \N{GRINNING FACE}")
     'face \\U0001f600'
@@ -119,7 +119,7 @@ def _unescaped(text: str) -> str:
 def indexes(
     connection: SAConnection, schema: str, table: str | None = None
 ) -> dict[str, dict[str, IndexDeclaration]]:
-    """Return the indexes by table and name; only MySQL has some of expressions."""
+    """Return the indexes by table and name; only MySQL has indexes of expressions."""
     maria = getattr(connection.dialect, "is_mariadb", False)
     query = _INDEXES.format("NULL" if maria else "expression")
     rows = grouped(connection.exec_driver_sql(query, (schema, table, table)))
@@ -141,7 +141,7 @@ def foreign_key_names(
 
 
 def schema_edges(connection: SAConnection) -> set[tuple[str, str]]:
-    """Return ``(child, parent)`` of the databases that have foreign keys, as far as one sees."""
+    """Return ``(child, parent)`` of databases for all foreign keys that the user can see."""
     return {(child, parent) for child, parent in connection.exec_driver_sql(_EDGES)}
 
 
@@ -174,14 +174,14 @@ def _raw_table(name: TableName, comment: str, columns: Rows, keys: Rows) -> RawT
 
 
 def size_on_disk(connection: SAConnection, names: Sequence[TableName]) -> int:
-    """Return the bytes that tables take with their indexes, as the server last counted them."""
+    """Return the size in bytes of tables and their indexes, as the server last counted it."""
     found = (connection.exec_driver_sql(_SIZE, tuple(name)).scalar() for name in names)
     return sum(int(size or 0) for size in found)
 
 
 def _index(rows: Rows) -> IndexDeclaration:
     parts = [
-        # The server gives quotes in an expression behind backslashes.
+        # The server escapes quotes in an expression with backslashes.
         f"({expression})".replace("\\'", "'")
         if expression
         else f"{column}({size})"

@@ -1,9 +1,9 @@
-"""Tables of MySQL and MariaDB as SQL that brings every value back bit for bit.
+"""Dumps of MySQL and MariaDB as SQL that restores every value bit for bit.
 
-The files are read back here, and by the server's own client as well, in the order of their names:
-``zcat database/*.sql.gz | mysql --binary-mode``. Before each statement a comment says how long it
-is. The rows are read by queries of our own in the snapshot in which references are read, too;
-``mysqldump`` is not at hand everywhere, and opens a snapshot of its own.
+The files can be loaded by this module, and by the server's own client in the order of their names:
+``zcat database/*.sql.gz | mysql --binary-mode``. A comment before each statement states its length.
+The rows are read by this module's own queries, in the snapshot in which references are read too;
+``mysqldump`` is not available everywhere, and opens a snapshot of its own.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SETTINGS = (
     "SET SESSION unique_checks = 0",
 )
 _AS_BYTES = "SET NAMES binary"
-"""So that the server converts no text on its way."""
+"""Keeps the server from converting text."""
 
 _TABLES = """
 SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = %s
@@ -62,9 +62,9 @@ Literal = Callable[[bytes], bytes]
 
 
 def dump(session: SAConnection, folder: Path, schemas: Sequence[str]) -> list[DumpedTable]:
-    """Write the tables of some schemas, as the session's open snapshot has them.
+    """Write the tables of some schemas, as the session's open snapshot shows them.
 
-    The session is of no use for anything else then, and closed.
+    The session is closed afterwards.
     """
     _begin(session)
     session.exec_driver_sql("SET SESSION net_write_timeout = 3600")
@@ -79,7 +79,7 @@ def dump(session: SAConnection, folder: Path, schemas: Sequence[str]) -> list[Du
             if kind == "VIEW":
                 views.append((schema, table))
             elif table not in (IDENTITY, RESTORING):
-                # So that the server does not keep others from altering the table after that.
+                # Lets others alter the table from then on.
                 session.exec_driver_sql("SAVEPOINT dumped")
                 file = f"{len(found) + 1:05}.sql.gz"
                 found.append(_dump_table(session, folder / file, TableName(schema, table)))
@@ -96,12 +96,12 @@ def dump(session: SAConnection, folder: Path, schemas: Sequence[str]) -> list[Du
 def load(
     session: SAConnection, folder: Path, schemas: Sequence[str], tables: Sequence[DumpedTable]
 ) -> None:
-    """Make the tables of a dump and fill them, in schemas without tables.
+    """Create and fill the tables of a dump, in schemas without tables.
 
     Raises
     ------
     ChecksumError
-        If a table's rows are not what was dumped.
+        If a table's rows differ from the dump.
     """
     _begin(session)
     for statement in _statements(folder / _SCHEMAS):
@@ -123,7 +123,7 @@ def load(
 
 
 def occupied(session: SAConnection, schemas: Sequence[str]) -> list[str]:
-    """Return the tables of some schemas; what a killed `load` has left is none."""
+    """Return the tables of some schemas, without the remains of a killed `load`."""
     found: list[str] = []
     for schema in schemas:
         names = _names(session, schema)
@@ -191,10 +191,10 @@ def _inserts(session: SAConnection, name: TableName) -> Iterator[tuple[bytes, in
 
 
 def _selected(column: str, kind: str) -> str:
-    """Return the SQL of a column's values as bytes that lose nothing."""
+    """Return the SQL that selects a column's values as bytes without loss."""
     name = _quoted(column)
     if kind == "float":
-        # The server would print six digits only; with a sum, -0 would lose its sign.
+        # The server would print only six digits; with a sum, -0 would lose its sign.
         return f"CAST({name} - 0e0 AS BINARY)"
     if kind == "json":
         return f"CAST(CONVERT({name} USING utf8mb4) AS BINARY)"
@@ -202,7 +202,7 @@ def _selected(column: str, kind: str) -> str:
 
 
 def _literal(kind: str) -> Literal:
-    """Return what writes a value as SQL."""
+    """Return the function that writes a value as SQL."""
     if kind in _PLAIN:
         return bytes
     introducer = b"_utf8mb4'" if kind == "json" else b"_binary'"
@@ -214,7 +214,7 @@ def _literal(kind: str) -> Literal:
 
 
 def _load_views(session: SAConnection, statements: Sequence[bytes]) -> None:
-    """Make views, those first that others read."""
+    """Create views, those first that others read."""
     waiting = list(zip(statements[::2], statements[1::2], strict=True))
     while waiting:
         left: list[tuple[bytes, bytes]] = []
@@ -233,7 +233,7 @@ def _load_views(session: SAConnection, statements: Sequence[bytes]) -> None:
 
 
 def _clear(session: SAConnection, schema: str) -> None:
-    """Drop what a killed `load` has left, its mark last."""
+    """Drop the remains of a killed `load`, its mark last."""
     kinds = session.exec_driver_sql(_TABLES, (schema,)).fetchall()
     for name, kind in sorted(kinds, key=lambda found: found[0] == RESTORING):
         what = "VIEW" if kind == "VIEW" else "TABLE"
@@ -261,7 +261,7 @@ def _set(session: SAConnection, *statements: str) -> None:
 
 
 def _quoted(name: str) -> str:
-    """Return an identifier in SQL that the driver looks for placeholders in."""
+    """Return an identifier for SQL in which the driver looks for placeholders."""
     return quoted_name(name).replace("%", "%%")
 
 

@@ -17,7 +17,7 @@ from dj_dagster.relational.backends import common
 from dj_dagster.relational.backends.base import DEFAULT, InsertMode, InsertStatement
 
 STATEMENT_BYTES = 1_000_000
-"""A statement ends after so many bytes: no server takes less than a mebibyte by default."""
+"""Bytes after which a statement ends; every server takes at least a mebibyte by default."""
 
 
 def many_rows(
@@ -41,7 +41,7 @@ def many_rows(
 def _frame(
     name: TableName, columns: tuple[str, ...], key: tuple[str, ...], mode: InsertMode
 ) -> tuple[bytes, bytes]:
-    """Return what comes before the first value and after the last."""
+    """Return the SQL before the first value and after the last."""
     verb = "REPLACE" if mode == "replace" else "INSERT"
     table = f"{quoted_name(name.schema)}.{quoted_name(name.table)}"
     names = ", ".join(map(quoted_name, columns))
@@ -63,7 +63,7 @@ def _row_texts(values: Sequence[Sequence[Any]], count: int) -> list[bytes]:
         return [b",".join([_bytes_literal(column[0]) for column in values])]
     kinds = [set(map(type, column)) for column in values]
     if any(bytes in kind for kind in kinds):
-        # Blobs are never decoded: they would take longer than all else together.
+        # Blobs are not decoded, which would take longer than all the rest.
         parts = [list(map(_bytes_literal, column)) for column in values]
         return list(map(b",".join, zip(*parts, strict=True)))
     texts = [_literals(column, kind) for column, kind in zip(values, kinds, strict=True)]
@@ -110,7 +110,7 @@ _LITERALS: dict[type, Callable[[Any], str]] = {
 
 def _bytes_literal(value: Any) -> bytes:
     if type(value) is bytes:
-        # A packet tells its length, so that all other bytes may stand as they are.
+        # A packet states its length, so all other bytes can stay as they are.
         return b"_binary'" + value.replace(b"\\", b"\\\\").replace(b"'", b"''") + b"'"
     return _LITERALS[type(value)](value).encode()
 
@@ -133,7 +133,7 @@ def _packets(rows: list[bytes]) -> Iterator[list[bytes]]:
 
 
 class _Replace(sa.Insert):
-    """REPLACE … SELECT."""
+    """The statement REPLACE … SELECT."""
 
     inherit_cache = True
 

@@ -1,9 +1,10 @@
 """Marks of writes on a MySQL or MariaDB server.
 
-InnoDB keeps in memory when a table was written last, to the second, sets it at commit, rows that a
-foreign key changes included, and forgets it when the server starts. MySQL also counts the rows that
-were written to each table since then, before they are committed, so that the counts alone do not
-do. TRUNCATE shows in these: MySQL forgets the time and MariaDB the estimated number of rows.
+InnoDB keeps the time of a table's last write in memory, to the second. It sets the time at commit,
+also for rows changed through a foreign key, and loses it when the server restarts. MySQL also
+counts the rows written to each table since the start, but before they are committed, so the counts
+alone do not suffice. TRUNCATE is visible too: MySQL resets the time and MariaDB the estimated
+number of rows.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dj_dagster.relational.backends.changes import Read, WriteMarks
 from dj_dagster.relational.backends.mysql_server import uptime
 
 SETTLED = timedelta(seconds=2)
-"""How long ago a time of the server must be for nothing else to have happened in its second."""
+"""Age of a time of the server at which further writes in its second are ruled out."""
 
 _TABLES = """
 SELECT TABLE_NAME, UPDATE_TIME, CREATE_TIME, TABLE_ROWS > 0, NOW()
@@ -32,17 +33,17 @@ SELECT OBJECT_NAME, COUNT_INSERT, COUNT_UPDATE, COUNT_DELETE
 FROM performance_schema.table_io_waits_summary_by_table
 WHERE OBJECT_TYPE = 'TABLE' AND OBJECT_SCHEMA = %s
 """
-# Else MySQL answers from yesterday's statistics. It is not among what a hint in a query can set.
+# Otherwise MySQL answers from cached statistics. A hint in a query cannot set this variable.
 _FRESH = "SET SESSION information_schema_stats_expiry = 0"
 
 
 class ServerMarks(WriteMarks):
-    """Compares what the server tells of the tables.
+    """Compares the server's marks of the tables with the last ones.
 
     Parameters
     ----------
     names
-        The tables; one that does not exist yet is written when it is there.
+        The tables; one that does not exist yet counts as written once it exists.
     """
 
     def __init__(self, names: Collection[TableName]) -> None:
@@ -52,7 +53,7 @@ class ServerMarks(WriteMarks):
         self._started: datetime | None = None
 
     def written(self, read: Read) -> frozenset[TableName]:
-        """Return the tables with another mark, all of them after a start of the server."""
+        """Return the tables with a changed mark, all of them after a restart of the server."""
         marks = read(lambda session: _read(session, self._schemas))
         restarted = self._restarted(marks.started)
         written = {
@@ -67,7 +68,7 @@ class ServerMarks(WriteMarks):
         return frozenset(written)
 
     def _restarted(self, started: datetime | None) -> bool:
-        """Whether the server has started since the last time: it has forgotten what was written."""
+        """Whether the server has restarted since the last call, which loses the times of writes."""
         if started is None:
             return False
         return self._started is None or abs(started - self._started) > SETTLED
@@ -75,16 +76,16 @@ class ServerMarks(WriteMarks):
 
 @dataclass
 class _Marks:
-    """How the tables of some schemas were at one moment.
+    """The marks of the tables of some schemas at one moment.
 
     Attributes
     ----------
     tables
-        By table something that is another when the table has been written.
+        By table a value that changes when the table is written.
     unsettled
-        Tables that were written just now: more may come without another mark.
+        Tables that were written just now: further writes may not change their mark.
     started
-        When the server was; None without any table.
+        The time at which the server started; None without any table.
     """
 
     tables: dict[TableName, tuple[Any, ...]] = field(default_factory=dict)
@@ -100,7 +101,7 @@ def _read(session: SAConnection, schemas: Collection[str]) -> _Marks:
         session.exec_driver_sql(_FRESH)
         session.info["answers afresh"] = True
     for schema in schemas:
-        # Before the times: what is counted is committed later.
+        # Counts are read before times, since rows are counted before they are committed.
         counts = {} if maria else _counts(session, schema)
         for table, updated, created, filled, now in session.exec_driver_sql(_TABLES, (schema,)):
             name = TableName(schema, table)
@@ -113,7 +114,7 @@ def _read(session: SAConnection, schemas: Collection[str]) -> _Marks:
 
 
 def _counts(session: SAConnection, schema: str) -> dict[str, tuple[int, ...]]:
-    """Return how many rows were inserted, updated and deleted, where the user may know."""
+    """Return the numbers of inserted, updated and deleted rows, where the user may read them."""
     if session.info.get("counts") is False:
         return {}
     try:

@@ -1,8 +1,8 @@
 """A MySQL or MariaDB server: connections, errors, identity and rights.
 
-MySQL has a number that tells a server from others. MariaDB gets a hidden table, which holds a
-random text. When a dump is restored elsewhere the text comes along, and the time at which the table
-was created does not, so that a copy is told from what it is a copy of.
+MySQL has an identifier of the server. On MariaDB a hidden table with a random text is created. A
+dump that is restored elsewhere contains the text but not the time at which the table was created,
+which distinguishes a copy from its original.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ from dj_dagster.model.names import TableName
 from dj_dagster.relational.backends.common import Rights
 
 IDLE = 5.0
-"""Seconds after which a connection is asked for an answer before it is used again."""
+"""Seconds without use after which a connection is tested before it is used again."""
 
 
 def watch(engine: sa.Engine) -> None:
     """Replace closed connections as they are taken from the pool.
 
-    Asking the server each time would double the time of each query; a closed socket shows by
-    itself, unless a network in between has swallowed the news.
+    Querying the server each time would double the time of each query. A closed socket can be seen
+    locally, unless the network has lost the message.
     """
     event.listen(engine, "checkin", _note_use)
     event.listen(engine, "checkout", _check)
 
 
 def share_tls_context(engine: sa.Engine) -> None:
-    """Encrypt where the server can, with one context for all connections.
+    """Encrypt where the server supports it, with one context for all connections.
 
-    PyMySQL makes a context for each, into which it reads the system's certificates, which it does
-    not check: 20 ms of CPU a connection.
+    PyMySQL makes a context for each connection and reads the system's certificates into it, which
+    it does not check. This takes 20 ms of CPU per connection.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -76,7 +76,7 @@ def share_tls_context(engine: sa.Engine) -> None:
 def refuse_plain_text(engine: sa.Engine) -> None:
     """Refuse each new connection that is not encrypted.
 
-    PyMySQL before 1.2 goes on in plain text where a server offers no TLS.
+    PyMySQL before 1.2 continues in plain text where a server does not offer TLS.
     """
     event.listen(engine, "connect", _check_tls)
 
@@ -111,7 +111,7 @@ def _check(connection: Any, record: Any, proxy: object) -> None:
 
 
 def is_closed(connection: Any) -> bool:
-    """Whether a driver's socket has something to read although nothing was asked: its end."""
+    """Whether an idle driver's socket has data to read, which is the end of the connection."""
     socket = connection._sock
     if socket is None:
         return True
@@ -121,7 +121,7 @@ def is_closed(connection: Any) -> bool:
     poll.register(socket, select.POLLIN)
     if not poll.poll(0):
         return False
-    # TLS sends messages of its own, which the answer to a question comes behind.
+    # TLS sends messages of its own before the answer to a query.
     return not isinstance(socket, ssl.SSLSocket) or not _answers(connection)
 
 
@@ -175,7 +175,7 @@ _ERRORS: dict[int, type[DataJointError]] = {
 
 
 def translate(error: DBAPIError) -> DataJointError | None:
-    """Return our error for a driver's, by the server's number; None for one without."""
+    """Return this package's error for a driver's by the server's number, None without a number."""
     cause = error.orig
     number = cause.args[0] if cause is not None and cause.args else None
     if not isinstance(number, int):
@@ -191,7 +191,7 @@ def translate(error: DBAPIError) -> DataJointError | None:
 
 
 _TABLE = "~identity"
-# Of an Aria table OPTIMIZE leaves the time alone.
+# OPTIMIZE does not change the creation time of an Aria table.
 _CREATE = """
 CREATE TABLE IF NOT EXISTS {}.`~identity` (
     `one` tinyint NOT NULL PRIMARY KEY, `id` char(36) NOT NULL
@@ -204,7 +204,7 @@ WHERE table_schema = %s AND table_name = %s
 
 
 def identity(connection: SAConnection, schema: str, *, create: bool) -> str | None:
-    """Return the identity of the database that a schema is in; None where it cannot be told."""
+    """Return the identity of the database that a schema is in; None where it is not known."""
     server = connection.exec_driver_sql("SHOW VARIABLES LIKE 'server_uuid'").first()
     if server is not None:
         return str(server[1])
@@ -227,7 +227,7 @@ def _store(connection: SAConnection, schema: str) -> None:
     place = _quoted(connection, schema)
     with _perhaps():
         connection.exec_driver_sql(_CREATE.format(place))
-        # The row that came first stays, whoever adds one.
+        # The first row is kept, even if another process adds one.
         connection.exec_driver_sql(f"INSERT IGNORE INTO {place}.`{_TABLE}` VALUES (1, UUID())")
 
 
@@ -237,7 +237,7 @@ def _quoted(connection: SAConnection, schema: str) -> str:
 
 @contextmanager
 def _perhaps() -> Generator[None]:
-    """Leave a block in silence where there is no table, or the user may not touch it."""
+    """Suppress errors of a missing table or of missing privileges in a block."""
     try:
         yield
     except DBAPIError as error:
@@ -251,18 +251,18 @@ _PRIVILEGE = re.compile(r"([A-Z][A-Z _]*[A-Z])( \([^)]*\))?(?:, ?|$)")
 
 
 def rights(connection: SAConnection) -> Rights:
-    """Ask for the grants of the user and of the roles in force."""
+    """Read the grants of the user and of the active roles."""
     literal = _setting(connection, "partial_revokes") == "ON"
     return read_grants(_grants(connection), literal=literal)
 
 
 def read_grants(grants: Iterable[str], *, literal: bool = False) -> Rights:
-    r"""Return the rights that lines of ``SHOW GRANTS`` give; other lines count for nothing.
+    r"""Return the rights that lines of ``SHOW GRANTS`` give, ignoring other lines.
 
     Parameters
     ----------
     literal
-        Whether ``%`` and ``_`` in a schema's name mean themselves.
+        Whether ``%`` and ``_`` in a schema's name are literal characters.
 
     Examples
     --------
@@ -300,13 +300,13 @@ def _grants(connection: SAConnection) -> Iterator[str]:
         if role is not None and maria:
             yield from connection.exec_driver_sql("SHOW GRANTS FOR CURRENT_ROLE").scalars()
         return
-    # The server quotes the names itself, and per cent signs are placeholders to the driver.
+    # The server quotes the names itself; the driver takes per cent signs for placeholders.
     statement = f"SHOW GRANTS FOR CURRENT_USER() USING {role}".replace("%", "%%")
     yield from connection.exec_driver_sql(statement).scalars()
 
 
 def _privileges(text: str) -> Iterator[str]:
-    """Yield what is granted on a whole table, and not on some of its columns."""
+    """Yield the privileges on whole tables, without those on single columns."""
     for name, columns in _PRIVILEGE.findall(text):
         if not columns:
             yield name
@@ -341,8 +341,8 @@ def processes(connection: SAConnection) -> str:
     """Return the name of the table of the server's connections that can be read at any time.
 
     MySQL cannot read its ``information_schema.processlist``, not even one column of it, while the
-    statement of any connection holds bytes that are not text (error 3854). The other table is
-    without connections where the performance schema is off, and MariaDB has no such table.
+    statement of any connection holds bytes that are not text (error 3854). The other table is empty
+    where the performance schema is off, and does not exist on MariaDB.
     """
     if not getattr(connection.dialect, "is_mariadb", False):
         with _perhaps():

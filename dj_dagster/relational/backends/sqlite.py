@@ -57,7 +57,7 @@ from dj_dagster.relational.user_sql.translation import types_text
 from dj_dagster.relational.values import shortest_single, with_scale
 
 FEW = 20
-"""Up to so many rows to compare with are passed as parameters."""
+"""Number of rows to compare with up to which they are passed as parameters."""
 
 _CASTS = {
     "signed": "INTEGER",
@@ -76,7 +76,7 @@ class SQLiteBackend(Backend):
 
     name = "sqlite"
     begin = "BEGIN IMMEDIATE"
-    # The view of the file is that of the first reading.
+    # The snapshot of the file is that of the first read.
     begin_snapshot = ("BEGIN", "SELECT count(*) FROM sqlite_master")
     integer_division = "/"
     alters_tables = False
@@ -92,26 +92,26 @@ class SQLiteBackend(Backend):
     row_order = "_rowid_"
 
     def create_engine(self, url: sa.URL) -> sa.Engine:
-        """Return an engine; the folder of the database file is made."""
+        """Return an engine, and create the folder of the database file."""
         return create(url)
 
     def is_closed(self, session: SAConnection) -> bool:
-        """Look whether another file has come in the place of the session's."""
+        """Check whether the session's file has been replaced by another."""
         return is_replaced(session)
 
     def full_name(self, name: TableName) -> str:
-        """Quote the whole by backticks, which SQLite takes too.
+        """Quote the whole name with backticks, which SQLite accepts too.
 
-        Double quotes make a string, here as in MySQL.
+        Double quotes delimit strings, here as in MySQL.
         """
         return "`" + str(name).replace("`", "``") + "`"
 
     def ddl_name(self, name: TableName) -> tuple[str, str | None]:
-        """All schemas share one file, so the schema is part of the name."""
+        """Put the schema into the table's name, since all schemas share one file."""
         return str(name), None
 
     def sql_table(self, name: TableName, *columns: sa.ColumnClause[Any]) -> sa.TableClause:
-        """Return ``"schema.table"``."""
+        """Return the table as ``"schema.table"``."""
         return sa.table(str(name), *columns)
 
     def column_type(self, attribute_type: AttributeType, default: Default | None = None) -> str:
@@ -119,7 +119,7 @@ class SQLiteBackend(Backend):
         return column_type(attribute_type, default)
 
     def default_sql(self, default: Default, attribute_type: AttributeType) -> str:
-        """Give the current time the digits that `datetime_text` writes, local as MySQL's is."""
+        """Write the current time with the digits of `datetime_text`, in local time as on MySQL."""
         if not default.is_expression:
             return super().default_sql(default, attribute_type)
         digits = attribute_type.size or 0
@@ -127,7 +127,7 @@ class SQLiteBackend(Backend):
         return f"(substr(strftime('%Y-%m-%d %H:%M:%f', 'now', 'localtime') || '000', 1, {width}))"
 
     def index_part(self, part: str) -> str:
-        """Index the whole value: SQLite knows no prefixes. Of JSON index what a path leads to."""
+        """Index the whole value, since SQLite lacks prefixes, or the value at a path in JSON."""
         path = parse_json_path(part)
         if path is not None:
             quoted = path.path.replace("'", "''")
@@ -135,16 +135,16 @@ class SQLiteBackend(Backend):
         return re.sub(r"^(\w+)\s*\([0-9]+\)$", r"\1", part)
 
     def encoder(self, attribute_type: AttributeType) -> Convert | None:
-        """SQLite has no temporal, uuid, json or decimal types: text."""
+        """Return the conversion to text for temporal, uuid, json and decimal values."""
         return encoder(attribute_type)
 
     def undecoded(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        """Take the bytes of text: SQLite keeps any, and the driver refuses what is no UTF-8."""
+        """Select text as bytes: SQLite keeps any text, but the driver refuses all except UTF-8."""
         is_text = sa.func.typeof(column) == sa.literal_column("'text'")
         return sa.case((is_text, sa.cast(column, sa.LargeBinary)), else_=column)
 
     def legible(self, values: Sequence[Any]) -> tuple[Any, ...]:
-        """Decode what is UTF-8."""
+        """Decode values that are UTF-8."""
         return tuple(map(sqlite_functions.legible, values))
 
     def decoder(self, attribute_type: AttributeType) -> Convert | None:
@@ -154,10 +154,10 @@ class SQLiteBackend(Backend):
     def json_value(
         self, column: sa.ColumnElement[Any], path: str, returning: str | None
     ) -> sa.ColumnElement[Any]:
-        """Extract, and cast to what comes nearest."""
+        """Extract the value and cast it to the nearest type."""
         kind = sa.literal_column(cast_type(returning or "char", _CASTS))
         if not path.isascii() or "\\" in path:
-            # SQLite compares keys as they are written, which may be with escapes.
+            # SQLite compares keys as they are written, possibly with escapes.
             value = sa.func.dj_json_value(column, path)
             return Pieces(["CAST", Pieces([value, " AS ", kind])])
         path = path.replace("[last]", "[#-1]")
@@ -168,7 +168,7 @@ class SQLiteBackend(Backend):
     def json_is(
         self, column: sa.ColumnElement[Any], path: str, value: str
     ) -> sa.ColumnElement[Any]:
-        """Compare in Python: SQLite knows neither equal objects nor escapes in keys."""
+        """Compare in Python: SQLite handles neither the equality of objects nor escapes in keys."""
         return sa.func.dj_json_is(column, path, value) == sa.true()
 
     def is_among(
@@ -185,7 +185,7 @@ class SQLiteBackend(Backend):
     def translated(
         self, text: str, types: Mapping[str, AttributeType | None], purpose: Purpose
     ) -> Sequence[Piece]:
-        """Compute by functions of ours what SQLite computes otherwise; see `user_sql`."""
+        """Use own functions where SQLite's results differ from MySQL's; see `user_sql`."""
         known = types_text(types)
         found = translation.translate(text, known)
         if purpose == "condition" and not found.kind.is_condition:
@@ -194,15 +194,15 @@ class SQLiteBackend(Backend):
         return in_order(found.pieces, found.order if purpose == "order" else "")
 
     def sorts(self, kind: AttributeType) -> bool:
-        """Enums, times and long decimals are texts."""
+        """Exclude enums, times and long decimals, which are stored as texts."""
         return kind.family not in (Family.ENUM, Family.TIME) and not is_long(kind)
 
     def own_placeholders(self, sql: str, *, filled: bool) -> str:
-        """Write question marks, and per cent signs once."""
+        """Write question marks for placeholders, and single per cent signs."""
         return sql.replace("%s", "?").replace("%%", "%") if filled else sql
 
     def user(self, connection: SAConnection) -> str:
-        """Name the process's user: a file has no users of its own."""
+        """Return the process's user, since a file does not have users of its own."""
         del connection
         return f"{getuser()}@{platform.node()}"
 
@@ -212,7 +212,7 @@ class SQLiteBackend(Backend):
         return catalog.identity(connection, create=create)
 
     def schema_names(self, connection: SAConnection) -> list[str]:
-        """Return the schemas that the catalog lists."""
+        """Return the schemas in the catalog."""
         return catalog.schema_names(connection)
 
     def create_schema(self, connection: SAConnection, schema: str) -> None:
@@ -221,12 +221,12 @@ class SQLiteBackend(Backend):
         Raises
         ------
         DataJointError
-            If another schema differs in case only: SQLite would take their tables for the same.
+            If another schema differs only in case: SQLite would identify their tables.
         """
         catalog.add_schema(connection, schema)
 
     def drop_schema(self, connection: SAConnection, schema: str) -> None:
-        """Drop the schema's tables one by one, children included in any order, or none of them."""
+        """Drop the schema's tables one by one in any order, all of them or none."""
         with self.remaking(connection):
             for name, _ in catalog.view_statements(connection, schema):
                 connection.exec_driver_sql(f'DROP VIEW IF EXISTS "{name}"')
@@ -235,24 +235,24 @@ class SQLiteBackend(Backend):
             catalog.remove_schema(connection, schema)
 
     def drop_tables(self, connection: SAConnection, names: Sequence[TableName]) -> None:
-        """Drop them one by one, with their comments in the catalog."""
+        """Drop the tables one by one, with their comments in the catalog."""
         for name in names:
             connection.exec_driver_sql(f'DROP TABLE IF EXISTS "{name}"')
             catalog.remove_comments(connection, name)
 
     def table_options(self, comment: str) -> dict[str, Any]:
-        """Comments go into the catalog instead."""
+        """Return options without comments, which go into the catalog."""
         del comment
         return {}
 
     def remaking(self, session: SAConnection) -> AbstractContextManager[sqlite_file.FileRemaking]:
-        """Switch foreign keys off meanwhile, which has no effect inside a transaction."""
+        """Switch foreign keys off during the block, which does not work inside a transaction."""
         return sqlite_file.remaking(session, self.begin)
 
     def create_table(
         self, connection: SAConnection, name: TableName, statements: Sequence[ExecutableDDLElement]
     ) -> bool:
-        """Look first: the transaction keeps others from creating it in between."""
+        """Check first; the transaction keeps others from creating the table in between."""
         query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
         if connection.exec_driver_sql(query, (str(name),)).first():
             return False
@@ -269,7 +269,7 @@ class SQLiteBackend(Backend):
         catalog.add_comments(connection, name, {"": comment, **column_comments})
 
     def reflect(self, connection: SAConnection, schema: str) -> list[RawTable]:
-        """Read pragmas and catalog, five statements for the whole schema, and one a view."""
+        """Read pragmas and catalog, by five statements for the schema and one for each view."""
         tables = catalog.tables(connection, schema)
         return [*tables, *sqlite_catalog.views(connection, schema, tables)]
 
@@ -290,13 +290,13 @@ class SQLiteBackend(Backend):
     def row_digest(
         self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
     ) -> sa.ColumnElement[int]:
-        """Call a function that each connection of ours knows."""
+        """Call a function that this package registers with each connection."""
         return sa.func.row_digest(*sqlite_functions.arguments(columns))
 
     def digest_xor(
         self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
     ) -> sa.ColumnElement[int]:
-        """Call an aggregate that each connection of ours knows."""
+        """Call an aggregate that this package registers with each connection."""
         return sa.func.row_digest_xor(*sqlite_functions.arguments(columns))
 
     def write_marks(self, engine: sa.Engine, names: Collection[TableName]) -> sqlite_file.FileMarks:
@@ -345,7 +345,7 @@ class SQLiteBackend(Backend):
         schemas: Sequence[str],
         tables: Sequence[DumpedTable],
     ) -> None:
-        """Put the copy in the place of the whole database."""
+        """Replace the whole database by the copy."""
         del schemas, tables
         sqlite_file.load(session, folder)
 
@@ -360,7 +360,7 @@ class SQLiteBackend(Backend):
         return {text.rpartition(".")[2] for text in failed[1].split(", ")} if failed else None
 
     def translate(self, error: DBAPIError) -> DataJointError | None:
-        """Decide by SQLite's wording; its error codes do not tell these apart."""
+        """Decide by SQLite's messages; its error codes do not distinguish these errors."""
         return translate(error)
 
 
@@ -377,7 +377,7 @@ def _insert_sql(name: TableName, columns: tuple[str, ...], mode: InsertMode) -> 
 
 
 def _is_lost_in_json(value: Any) -> bool:
-    """Whether SQLite's JSON cannot hold a value, or not to the last bit."""
+    """Whether SQLite's JSON cannot hold a value exactly."""
     return isinstance(value, bytes | float) or (isinstance(value, str) and "\0" in value)
 
 
@@ -399,7 +399,7 @@ _COLUMN_TYPES = {
 def column_type(attribute_type: AttributeType, default: Default | None = None) -> str:
     """Return a column type with the wanted affinity."""
     if default is not None and _COLUMN_TYPES.get(attribute_type.family) == "INTEGER":
-        # SQLite would number the rows of an INTEGER PRIMARY KEY, whatever its default.
+        # SQLite would number the rows of an INTEGER PRIMARY KEY, regardless of its default.
         return "INT"
     if attribute_type.family is Family.DECIMAL:
         return "NUMERIC" if (attribute_type.size or 0) <= EXACT_DIGITS else "TEXT"
@@ -407,7 +407,7 @@ def column_type(attribute_type: AttributeType, default: Default | None = None) -
 
 
 def encoder(attribute_type: AttributeType) -> Convert | None:
-    """Return what turns a checked Python value into the driver's, None for nothing to do."""
+    """Return the function from a checked value to the driver's, None if they are equal."""
     digits = attribute_type.size or 0
     match attribute_type.family:
         case Family.INTEGER:
@@ -427,7 +427,7 @@ def encoder(attribute_type: AttributeType) -> Convert | None:
 
 
 def decoder(attribute_type: AttributeType) -> Convert | None:
-    """Return what undoes `encoder`."""
+    """Return the inverse of the function that `encoder` returns."""
     match attribute_type.family:
         case Family.DECIMAL:
             return lambda value: with_scale(Decimal(str(value)), attribute_type.scale or 0)
@@ -472,7 +472,7 @@ _ERRORS: dict[str, type[DataJointError]] = {
 
 
 def translate(error: DBAPIError) -> DataJointError | None:
-    """Return our error for a driver's, by its wording; None for one that is not SQLite's."""
+    """Return this package's error for a driver's by its message, None if it is not SQLite's."""
     cause = error.orig
     text = str(cause)
     if not isinstance(cause, sqlite3.Error):
@@ -480,7 +480,7 @@ def translate(error: DBAPIError) -> DataJointError | None:
     if "user-defined" in text and (told := sqlite_functions.failure()) is not None:
         return told
     if "string or blob too big" in text:
-        # It says so of a number that a function has given, too.
+        # SQLite gives this message also for a number that a function has returned.
         return InvalidValueError(
             "SQLite holds no integer of more than 64 bits, unsigned ones of bit_and, bit_or and "
             "bit_xor among them, and no text or bytes of more than 1 GB."
@@ -492,7 +492,7 @@ def translate(error: DBAPIError) -> DataJointError | None:
 
 
 def create(url: sa.URL) -> sa.Engine:
-    """Return an engine in autocommit mode; the folder of the database file is made."""
+    """Return an engine in autocommit mode, and create the folder of the database file."""
     in_memory = url.database in (None, "", ":memory:")
     if url.database and not in_memory:
         file = Path(url.database).resolve()
@@ -517,16 +517,17 @@ def create(url: sa.URL) -> sa.Engine:
 
 
 def is_replaced(session: SAConnection) -> bool:
-    """Whether another file has come in the place of the one that a session has open.
+    """Whether the file that a session has open has been replaced by another.
 
-    Such as a copy that somebody has moved there: the session would go on with a file that nobody
-    else sees, and its writes would be lost. A file that is away for now may come back.
+    If a copy was moved there, for example, the session would continue with a file that is not
+    visible to others, and its writes would be lost. A missing file does not count, since it may
+    come back.
     """
     return _is_replaced(session.info)
 
 
 def reserve_words(dialect: sa.Dialect) -> None:
-    """Have two words quoted that SQLAlchemy does not know to be reserved."""
+    """Quote two reserved words that SQLAlchemy does not know."""
     preparer = dialect.identifier_preparer
     preparer.reserved_words = {*preparer.reserved_words, "nothing", "returning"}
 
@@ -535,7 +536,7 @@ _OPENED = "file"
 
 
 def _follow(engine: sa.Engine, file: Path) -> None:
-    """Have connections to a file that was replaced give way to new ones."""
+    """Replace connections to a file that was replaced."""
 
     def opened(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         del connection
@@ -570,8 +571,8 @@ def _configure(connection: DBAPIConnection, record: object) -> None:
     # The timeout comes first: the switch to the write-ahead log itself waits for other processes.
     cursor.execute("PRAGMA busy_timeout = 30000")
     cursor.execute("PRAGMA journal_mode = WAL")
-    # With NORMAL a power cut may take the last commits back, whose objects are there by then, or
-    # were collected. FULL waits for the disk at each commit.
+    # With NORMAL a power cut may undo the last commits, whose objects have already been written or
+    # collected. FULL waits for the disk at each commit.
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()

@@ -1,7 +1,7 @@
-"""The catalogue of a SQLite file: its own pragmas, a table for what it cannot keep, views.
+"""The catalogue of a SQLite file: its pragmas, a table for comments and schemas, and views.
 
 Column and table comments, which carry the attribute types, are rows of the table ``~catalog``, and
-so are the schemas, with empty names. The table ``~identity`` tells the file from others.
+so are the schemas, with empty names. The table ``~identity`` distinguishes the file from others.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def add_schema(connection: SAConnection, schema: str) -> None:
     Raises
     ------
     DataJointError
-        If another schema differs in case only.
+        If another schema differs only in case.
     """
     connection.exec_driver_sql(_CREATE_CATALOG)
     for other in schema_names(connection):
@@ -103,13 +103,13 @@ def add_schema(connection: SAConnection, schema: str) -> None:
 
 
 def identity(connection: SAConnection, *, create: bool) -> str | None:
-    """Return a random text of the file with the number that the file has on its disk."""
+    """Return a random text stored in the file with the file's number on its disk."""
     if not _exists(connection, "~identity"):
         if not create:
             return None
         connection.exec_driver_sql(_CREATE_IDENTITY)
     if create:
-        # The row that came first stays, whoever adds one.
+        # The first row is kept, even if another process adds one.
         statement = 'INSERT OR IGNORE INTO "~identity" VALUES (1, ?)'
         connection.exec_driver_sql(statement, (uuid.uuid4().hex,))
     found = connection.exec_driver_sql('SELECT id FROM "~identity"').scalar()
@@ -120,17 +120,17 @@ def identity(connection: SAConnection, *, create: bool) -> str | None:
 
 
 def remove_schema(connection: SAConnection, schema: str) -> None:
-    """Forget a schema with its comments."""
+    """Remove a schema with its comments."""
     connection.execute(sa.delete(_CATALOG).where(_CATALOG.c.schema_name == schema))
 
 
 def add_comments(connection: SAConnection, name: TableName, comments: Mapping[str, str]) -> None:
-    """Keep comments by column, under ``""`` that of the table."""
+    """Store comments by column, and under ``""`` that of the table."""
     _insert(connection, [(*name, column, text) for column, text in comments.items()])
 
 
 def remove_comments(connection: SAConnection, name: TableName) -> None:
-    """Forget the comments of a table; those of its schema stay."""
+    """Remove the comments of a table, but keep those of its schema."""
     columns = _CATALOG.c
     of_table = (columns.schema_name == name.schema) & (columns.table_name == name.table)
     connection.execute(sa.delete(_CATALOG).where(of_table))
@@ -149,11 +149,11 @@ def view_statements(connection: SAConnection, schema: str) -> list[tuple[str, st
 
 
 def tables(connection: SAConnection, schema: str) -> list[RawTable]:
-    """Return what is known of a schema's tables, in four statements."""
+    """Return a schema's tables, read by four statements."""
     if not _exists(connection):
         return []
     span = _span(schema)
-    # The tables come first: of one that is declared meanwhile the comments would be missing.
+    # Tables are read first; otherwise a table declared meanwhile would lack its comments.
     columns = grouped(connection.exec_driver_sql(_COLUMNS, span))
     query = sa.select(_CATALOG.c.table_name, _CATALOG.c.column_name, _CATALOG.c.comment)
     rows = connection.execute(query.where(_CATALOG.c.schema_name == schema))
@@ -191,7 +191,7 @@ def size_on_disk(connection: SAConnection, names: Sequence[TableName]) -> int:
     Raises
     ------
     QueryError
-        If SQLite was built without the means.
+        If SQLite was built without the virtual table ``dbstat``.
     """
     options = connection.exec_driver_sql("PRAGMA compile_options").scalars()
     if "ENABLE_DBSTAT_VTAB" not in options:
@@ -235,7 +235,7 @@ def _index(rows: Rows) -> IndexDeclaration:
     unique, _, sql = rows[0]
     parts = tuple(column for _, column, _ in rows)
     if None in parts:
-        # Of an expression only the statement is kept.
+        # For an index of an expression SQLite keeps only the statement.
         line = SourceLine(sql, 0)
         opening = line.find("(")
         parts = tuple(text for _, text in line.arguments(opening, line.closing(opening)))
@@ -243,7 +243,7 @@ def _index(rows: Rows) -> IndexDeclaration:
 
 
 def _default(text: str | None) -> Default | None:
-    """Read back what `SQLiteBackend.default_sql` wrote."""
+    """Parse a default that `SQLiteBackend.default_sql` wrote."""
     if text is None or text.upper() == "NULL":
         return None
     if now := _NOW.fullmatch(text):
@@ -282,7 +282,7 @@ Columns = dict[str, StoredColumn]
 
 
 def views(connection: SAConnection, schema: str, tables: Iterable[RawTable]) -> list[RawTable]:
-    """Return the views of a schema; those that SQLite itself cannot read any more are left out.
+    """Return the views of a schema, without those that SQLite itself can no longer read.
 
     Parameters
     ----------
@@ -301,7 +301,7 @@ def _views(
         try:
             info = connection.exec_driver_sql(f'PRAGMA table_info("{name}")').fetchall()
         except DBAPIError:
-            # It selects from a table or column that is gone.
+            # The view selects from a table or column that no longer exists.
             continue
         names = [(column, kind) for _, column, kind, *_ in info]
         selected = _selected(sql, [column for column, _ in names], known)
@@ -318,8 +318,8 @@ def _column(name: str, kind: str, origin: StoredColumn | None) -> StoredColumn:
 
 
 def _selected(sql: str, names: list[str], known: Mapping[str, Columns]) -> Columns:
-    """Return by name the columns of tables that a view selects as they are."""
-    # Imported only where there is a view: it takes a moment.
+    """Return the columns of tables that a view selects unchanged, by name."""
+    # Imported only if a view exists, because the import takes a moment.
     from sqlglot import exp, parse_one
     from sqlglot.errors import SqlglotError
 
@@ -351,7 +351,7 @@ def _selected(sql: str, names: list[str], known: Mapping[str, Columns]) -> Colum
 
 
 def _origins(part: Any, sources: Mapping[str, Columns]) -> list[StoredColumn | None]:
-    """Return the columns that one term of a SELECT stands for, None for what is computed."""
+    """Return the columns that one term of a SELECT stands for, None for a computed value."""
     from sqlglot import exp
 
     term = part.unalias()

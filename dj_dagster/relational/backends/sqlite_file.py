@@ -1,8 +1,8 @@
-"""The file of a SQLite database: watched, dumped and loaded, its tables made anew.
+"""The file of a SQLite database: marks of writes, dumps, and rebuilding of tables.
 
-SQLite counts the commits of others for every connection that stays open. That says of the file that
-something was written, and not of which table. Tables are made anew by the steps that SQLite's
-documentation of ALTER TABLE recommends.
+SQLite counts the commits of others for every connection that stays open. The count shows that the
+file was written, but not which table. Tables are rebuilt by the steps that SQLite's documentation
+of ALTER TABLE recommends.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ AND name NOT IN ('~catalog', '~identity') AND name NOT LIKE 'sqlite\\_%' ESCAPE 
 
 
 def dump(session: SAConnection, folder: Path) -> None:
-    """Copy the database, as the session's open transaction sees it."""
+    """Copy the database as the session's open transaction sees it."""
     with closing(sqlite3.connect(folder / FILE)) as target:
         _driver(session).backup(target)
     _check(folder / FILE)
 
 
 def load(session: SAConnection, folder: Path) -> None:
-    """Put a copy in the place of an empty database: whole, or not at all."""
+    """Replace an empty database by a copy, completely or not at all."""
     with _opened(folder / FILE) as source:
         source.backup(_driver(session))
 
@@ -50,7 +50,7 @@ def _driver(session: SAConnection) -> sqlite3.Connection:
 
 
 def _check(file: Path) -> None:
-    """Raise what is wrong with a database's pages."""
+    """Raise an error if a database's pages are damaged."""
     with _opened(file) as source:
         (found,) = source.execute("PRAGMA quick_check(1)").fetchone()
     if found != "ok":
@@ -61,24 +61,24 @@ def _check(file: Path) -> None:
 
 
 def _opened(file: Path) -> closing[sqlite3.Connection]:
-    # What is immutable is read without files beside it.
+    # An immutable database is read without creating files beside it.
     return closing(sqlite3.connect(f"{file.absolute().as_uri()}?immutable=1", uri=True))
 
 
 class FileMarks(WriteMarks):
-    """Watches the count of commits to the file: tables are written together, or none is."""
+    """Watches the count of commits to the file; a change marks all tables as written."""
 
     def __init__(self, engine: sa.Engine, names: Collection[TableName], *, in_memory: bool) -> None:
         self._engine = engine
         self._names = frozenset(names)
         path = engine.url.database
-        # A database in memory has no other connection that could tell.
+        # A database in memory does not have a second connection to observe it.
         self._path = Path(path) if path and not in_memory else None
         self._session: SAConnection | None = None
         self._seen: tuple[int, ...] | None = None
 
     def written(self, read: Read) -> frozenset[TableName]:
-        """Return all tables if the file has another mark, or is another one."""
+        """Return all tables if the file's mark has changed or the file was replaced."""
         del read
         return self._names if self._path is None or self._changed(self._path) else frozenset()
 
@@ -106,7 +106,7 @@ class FileRemaking(Remaking):
 
     @contextmanager
     def translation(self, name: str, pairs: Sequence[tuple[Any, Any]]) -> Generator[sa.TableClause]:
-        """Give a temporary table, whose columns have no type, so that values stay as they are."""
+        """Give a temporary table whose columns are untyped, so that values are not converted."""
         table = sa.table(f"converted~{name}", sa.column("old"), sa.column("new"))
         self._session.exec_driver_sql(
             f'CREATE TEMP TABLE "{table.name}" (old PRIMARY KEY, new) WITHOUT ROWID'
@@ -118,28 +118,28 @@ class FileRemaking(Remaking):
         self._session.exec_driver_sql(f'DROP TABLE temp."{table.name}"')
 
     def rename(self, made: TableName, name: TableName) -> None:
-        """Rename the table; its indexes come along."""
+        """Rename the table with its indexes."""
         self._session.exec_driver_sql(f'ALTER TABLE "{made}" RENAME TO "{name}"')
 
     def unmatched(self, name: TableName) -> Sequence[str]:
-        """Look at all foreign keys of the table, which were not enforced meanwhile."""
+        """Check all foreign keys of the table, which were not enforced meanwhile."""
         rows = self._session.exec_driver_sql(f'PRAGMA foreign_key_check("{name}")').fetchall()
         return [row[2] for row in rows]
 
 
 @contextmanager
 def remaking(session: SAConnection, begin: str) -> Generator[FileRemaking]:
-    """Commit what happens inside together, or nothing of it, foreign keys switched off.
+    """Commit the changes of a block together or not at all, with foreign keys switched off.
 
     Parameters
     ----------
     session
-        Not in a transaction: inside one the switch has no effect.
+        A session outside of a transaction, inside which the switch does not work.
     begin
         The statement that opens a transaction.
     """
     session.exec_driver_sql("PRAGMA foreign_keys = OFF")
-    # Otherwise a table is not renamed while a view selects from the one whose place it takes.
+    # Otherwise SQLite refuses to rename a table while a view selects from the replaced one.
     session.exec_driver_sql("PRAGMA legacy_alter_table = ON")
     try:
         session.exec_driver_sql(begin)

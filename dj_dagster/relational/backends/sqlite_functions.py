@@ -1,4 +1,4 @@
-"""Functions of connections to SQLite beside its own: MySQL's expressions, aggregates, digests.
+"""Functions added to connections to SQLite: MySQL's expressions, aggregates and digests.
 
 MySQL's expressions are run by ``dj_mysql``; see `dj_dagster.relational.user_sql.translation`.
 """
@@ -32,25 +32,25 @@ _failure = threading.local()
 
 
 class Registry(Protocol):
-    """Python's connection to SQLite, as far as it matters here."""
+    """The methods of Python's connection to SQLite that are used here."""
 
     def create_function(
         self, name: str, narg: int, func: Function, *, deterministic: bool = False
     ) -> None:
-        """Make a function known to SQL."""
+        """Register a function for use in SQL."""
         ...
 
     def create_aggregate(self, name: str, n_arg: int, aggregate_class: Any) -> None:
-        """Make an aggregate known to SQL."""
+        """Register an aggregate for use in SQL."""
         ...
 
 
 def register_functions(connection: Registry) -> None:
     """Make the functions known to a connection."""
     connection.create_function("dj_mysql", -1, _told(evaluate), deterministic=True)
-    # What gives another value each time.
+    # Expressions with another value at each evaluation.
     connection.create_function("dj_mysql_now", -1, _told(evaluate))
-    # Of two arguments, as the one of SQLAlchemy, which heeds case.
+    # With two arguments, instead of SQLAlchemy's function, which is case-sensitive.
     connection.create_function("regexp", 2, _regexp, deterministic=True)
     connection.create_function("dj_shown", 2, shown, deterministic=True)
     connection.create_function("dj_order", 2, placed, deterministic=True)
@@ -62,9 +62,9 @@ def register_functions(connection: Registry) -> None:
 
 
 def failure() -> DataJointError | None:
-    """Return the error of a function that failed last in this thread, once.
+    """Return and forget the error of the last function that failed in this thread.
 
-    SQLite itself only tells that there was one.
+    SQLite itself reports only that a function failed.
     """
     error = getattr(_failure, "error", None)
     _failure.error = None
@@ -108,7 +108,7 @@ def _json_is(text: str | None, path: str, wanted: str) -> bool:
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Whether two values of JSON are equal; to Python true is 1."""
+    """Whether two values of JSON are equal; unlike in Python, true is not 1."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_is_same(one[k], other[k]) for k in one)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if isinstance(one, list) and isinstance(other, list):
@@ -117,7 +117,7 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 class _Spread:
-    """The numbers of a group, of which the standard deviation or variance is asked for."""
+    """An aggregate of numbers that gives their standard deviation or variance."""
 
     sample = False
     root = True
@@ -170,19 +170,19 @@ class _Sum:
             self._sum = EXACT.add(Decimal(self._sum), Decimal(str(value)))
 
     def finalize(self) -> Any:
-        """Return the sum, null of nothing; as text where SQLite has no such number."""
+        """Return the sum, null without values; as text where SQLite lacks the number."""
         return _number(self._sum) if self._count else None
 
 
 class _ExactSum(_Sum):
     def finalize(self) -> str | None:
-        """Return the sum with all digits that the server keeps, zeros too; null of nothing."""
+        """Return the sum with all digits that the server keeps, zeros too; null without values."""
         return str(self._sum) if self._count else None
 
 
 class _Mean(_Sum):
     def finalize(self) -> str | None:
-        """Return the mean with all digits that the server keeps, zeros too; null of nothing."""
+        """Return the mean with all digits that the server keeps, zeros too; null without values."""
         return str(quotient(Decimal(self._sum), Decimal(self._count))) if self._count else None
 
 
@@ -194,7 +194,7 @@ def _number(value: int | Decimal) -> Any:
 
 
 def shown(value: Any, scale: int) -> Any:
-    """Return an exact number with so many digits after the point."""
+    """Return an exact number with a given number of digits after the point."""
     if value is None:
         return None
     found = rounded(Decimal(str(value)), scale)
@@ -202,13 +202,13 @@ def shown(value: Any, scale: int) -> Any:
 
 
 class _Least:
-    """The least value of a group, by an order that is not SQLite's own."""
+    """The least value of a group, in an order that is not SQLite's own."""
 
     def __init__(self) -> None:
         self._found: tuple[Any, Any] | None = None
 
     def step(self, value: Any, how: str) -> None:
-        """Take a value, and how values are ordered."""
+        """Take a value, and the kind of the order."""
         if value is None:
             return
         place = _comparable(value, how)
@@ -216,7 +216,7 @@ class _Least:
             self._found = place, value
 
     def finalize(self) -> Any:
-        """Return the value, null of nothing."""
+        """Return the value, null without values."""
         return None if self._found is None else self._found[1]
 
     def _is_nearer(self, one: Any, other: Any) -> bool:
@@ -229,11 +229,11 @@ class _Greatest(_Least):
 
 
 def _comparable(value: Any, how: str) -> Any:
-    """Return what Python orders as MySQL orders a value, which is not null; see `placed`."""
+    """Return a key by which Python orders a value as MySQL does, for values that are not null."""
     if how == "decimal":
         return Decimal(str(value))
     if how == "time" and value[0] != "-":
-        # Longer are the times of more hours, all having the same digits after the point.
+        # A longer text is a greater time, since all have the same digits after the point.
         return len(value), value
     return (-len(value), value.translate(_MIRRORED)) if how == "time" else placed(value, how)
 
@@ -242,7 +242,7 @@ _MIRRORED = str.maketrans("0123456789", "9876543210")
 
 
 def placed(value: Any, how: str) -> Any:
-    """Return what SQLite orders as MySQL orders a value.
+    """Return a key by which SQLite orders a value as MySQL does.
 
     Parameters
     ----------
@@ -261,7 +261,7 @@ def placed(value: Any, how: str) -> Any:
 
 
 def ordered_time(value: Any, scale: int) -> str | None:
-    """Return the time that SQLite has in an order; see `user_sql.emission.time_order`."""
+    """Return the time from its key in an order; see `user_sql.emission.time_order`."""
     if isinstance(value, str):
         return value.removeprefix("0")
     return None if value is None else temporal.text(timedelta(seconds=value), scale)
@@ -282,7 +282,7 @@ class _BitOr:
             self._bits = self._joined(self._bits, value)
 
     def finalize(self) -> int:
-        """Return the bits of all, as a signed number where SQLite has no other."""
+        """Return the combined bits, as a signed number where SQLite lacks the unsigned one."""
         found = self._bits & (2**64 - 1)
         if found >= 2**63:
             raise OverflowError("SQLite holds no integer of more than 64 bits")
@@ -305,7 +305,7 @@ class _BitAnd(_BitOr):
 
 
 class _CountDistinct:
-    """How many combinations of values there are, those with a null left out."""
+    """The number of distinct combinations of values, without those with a null."""
 
     def __init__(self) -> None:
         self._seen: set[tuple[Any, ...]] = set()
@@ -316,26 +316,26 @@ class _CountDistinct:
             self._seen.add(values)
 
     def finalize(self) -> int:
-        """Return their number."""
+        """Return the number of combinations."""
         return len(self._seen)
 
 
 class _GroupConcat:
-    """Texts of a group, joined; the first argument tells how."""
+    """The joined texts of a group; the first argument holds the options."""
 
     def __init__(self) -> None:
         self._options: dict[str, Any] = {}
         self._rows: list[tuple[str, tuple[Any, ...]]] = []
 
     def step(self, options: str, *values: Any) -> None:
-        """Take a row: its texts, then what it is ordered by."""
+        """Take a row: its texts, then the values to order it by."""
         self._options = self._options or json.loads(options)
         count = self._options["values"]
         if None not in values[:count]:
             self._rows.append(("".join(values[:count]), values[count:]))
 
     def finalize(self) -> str | None:
-        """Return the text, null of nothing."""
+        """Return the text, null without rows."""
         if not self._rows:
             return None
         rows = self._rows
@@ -348,7 +348,7 @@ class _GroupConcat:
 
 
 def _order(value: Any) -> tuple[int, Any]:
-    """Return a key by which nulls come first, then numbers, then texts whatever their case."""
+    """Return a key by which nulls come first, then numbers, then texts regardless of case."""
     if value is None:
         return (0, 0)
     return (2, value.casefold()) if isinstance(value, str) else (1, value)
@@ -370,11 +370,11 @@ AGGREGATES: dict[str, tuple[int, Any]] = {
     "dj_count_distinct": (-1, _CountDistinct),
     "dj_group_concat": (-1, _GroupConcat),
 }
-"""By name: how many arguments, and what takes them."""
+"""The number of arguments and the class of each aggregate, by name."""
 
 
 MOST = 100
-"""SQLite refuses functions of more than 127 arguments."""
+"""Number of arguments for a call; SQLite refuses more than 127."""
 
 MASK = 2**60 - 1
 
@@ -388,9 +388,9 @@ def register_digests(connection: Registry) -> None:
 
 
 def digest(*values: Any) -> int:
-    """Return 60 bits that stand for values as SQLite has them.
+    """Return a digest of 60 bits of values as SQLite has them.
 
-    A checksum alone is linear: two values exchanged between rows would cancel.
+    A checksum alone is linear: an exchange of two values between rows would cancel out.
 
     >>> digest(1, "a") ^ digest(2, "b") == digest(1, "b") ^ digest(2, "a")
     False
@@ -402,7 +402,7 @@ def digest(*values: Any) -> int:
 
 
 def legible(value: Any) -> Any:
-    """Return the text that bytes are, themselves where they are none."""
+    """Return the text of bytes, or the bytes themselves if they are not UTF-8."""
     try:
         return value.decode() if isinstance(value, bytes) else value
     except UnicodeDecodeError:
@@ -410,7 +410,7 @@ def legible(value: Any) -> Any:
 
 
 class _Xor:
-    """The digests of a group of rows."""
+    """An aggregate that combines the digests of a group of rows."""
 
     def __init__(self) -> None:
         self._all = 0
@@ -420,12 +420,12 @@ class _Xor:
         self._all ^= digest(*values)
 
     def finalize(self) -> int:
-        """Return them in one number."""
+        """Return the combined digest."""
         return self._all
 
 
 def arguments(columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]) -> list[Any]:
-    """Return what to give to the functions for columns."""
+    """Return the arguments that pass columns to the digest functions."""
     values = [_argument(column, attribute) for column, attribute in columns]
     while len(values) > MOST:
         values = [sa.func.row_digest(*values[:MOST]), *values[MOST:]]
@@ -437,5 +437,5 @@ def _argument(column: sa.ColumnElement[Any], attribute: Attribute) -> Any:
         return sa.func.length(column)
     if attribute.type is not None and attribute.type.family in _NUMBERS:
         return column
-    # The driver calls no function with a text that is not UTF-8, which SQLite may hold.
+    # The driver fails to call a function with a text that is not UTF-8, which SQLite may hold.
     return sa.cast(column, sa.LargeBinary)
