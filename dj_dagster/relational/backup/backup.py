@@ -1,7 +1,7 @@
-"""Backups taken beside writers: a snapshot of the tables first, then what its rows refer to.
+"""Backups taken beside writers: a snapshot of the tables first, then the objects of its rows.
 
-Objects are written before their rows and never changed, so that what the snapshot refers to is
-there, or has been moved to the trash of its store since.
+Objects are written before their rows and never changed, so each object that the snapshot refers to
+is in its store or has since been moved to the store's trash.
 """
 
 from __future__ import annotations
@@ -49,25 +49,25 @@ from dj_dagster.relational.garbage.references import (
 )
 
 ALL_SCHEMAS = "all"
-"""What means all schemas of a database; nothing else does."""
+"""The only value that stands for all schemas of a database."""
 
 _TRIES = 5
 
 Say = Callable[[str], object]
 Source = tuple[str, str, str, Stat]
-"""Store, path and schema of a file, and where it is."""
+"""The store, path and schema of a file, and its location."""
 
 
 @dataclass(frozen=True)
 class BackupReport:
-    """What a backup took.
+    """The files that a backup copied.
 
     Attributes
     ----------
     objects, size
-        Files of stores that it holds, and their bytes.
+        Number and bytes of the files of stores in the backup.
     copied, copied_size
-        Those of them that no earlier backup in the folder had.
+        Number and bytes of those that no earlier backup in the folder had.
     """
 
     backup: Backup
@@ -96,36 +96,36 @@ def make_backup(
 ) -> BackupReport:
     """Copy the tables of some schemas, and the objects that they refer to, into a folder.
 
-    All is as it was at one moment, however many write meanwhile. Objects that an earlier backup in
-    the folder has are not copied again. The backup is read once more before it counts as made; one
-    that is interrupted leaves those before it as they were.
+    The backup shows the state of one moment, even if others write meanwhile. Objects that an
+    earlier backup in the folder has are not copied again. The backup is read back before it counts
+    as complete; an interrupted backup leaves earlier ones unchanged.
 
-    Users, grants, triggers and stored procedures of a server are not part of it.
+    It does not contain users, grants, triggers or stored procedures of a server.
 
     Parameters
     ----------
     folder
-        For backups alone, none but its owner may look into it. It is made if it is not there.
+        A folder only for backups, readable only by its owner. It is created if it is missing.
     schemas
-        Their names, or ``"all"``. Those that they refer to by foreign keys are added; of SQLite it
-        is always the whole file.
+        The names of schemas, or ``"all"``. Schemas that they refer to by foreign keys are added; on
+        SQLite the backup always contains the whole file.
     read_data
-        Whether the copies that earlier backups made are read too, and made again where they are
-        damaged. Otherwise their sizes are compared.
+        Whether the copies of earlier backups are read too, and replaced if damaged. Otherwise only
+        their sizes are compared.
     keep
-        How many backups stay in the folder, the new one among them: those before are removed, with
-        the copies that only they have. All stay by default.
+        Number of backups to keep in the folder, including the new one; earlier ones are removed
+        with the copies that only they need. By default all are kept.
     say
-        Called with what is done.
+        Called with messages about the progress.
 
     Raises
     ------
     ConfigurationError
-        If the folder holds something else, or a schema is not there.
+        If the folder holds other files, or a schema does not exist.
     AccessError
         If the user may not read all tables.
     ChecksumError
-        If what was written cannot be read back.
+        If the written files cannot be read back.
     """
     if connection.in_transaction:
         raise QueryError("A backup is made outside of transactions: leave this one first.")
@@ -206,7 +206,7 @@ def _made(
 
 
 def _chosen(connection: Connection, schemas: str | Iterable[str]) -> list[str]:
-    """Return the schemas with those that they refer to."""
+    """Return the schemas with the schemas that they refer to."""
     given = [schemas] if isinstance(schemas, str) else list(schemas)
     known = connection.schema_names()
     names = known if given == [ALL_SCHEMAS] else connection.checked_schemas(given)
@@ -231,7 +231,7 @@ def _chosen(connection: Connection, schemas: str | Iterable[str]) -> list[str]:
 
 
 def _prepare(folder: Path) -> None:
-    """Make the folder, or see that it is one of backups, and remove what was left unfinished."""
+    """Create the folder or check that it is one of backups, and remove unfinished backups."""
     if not folder.exists():
         folder.mkdir(parents=True, mode=0o700)
     if not any(folder.iterdir()):
@@ -243,7 +243,7 @@ def _prepare(folder: Path) -> None:
 
 
 def _known(folder: Path, say: Say) -> dict[tuple[str, str], CopiedFile]:
-    """Return what the latest backup has, nothing if it is damaged: all is then looked at anew."""
+    """Return the objects of the latest backup, none if it is damaged, so that all are read anew."""
     if not backups(folder):
         return {}
     try:
@@ -260,7 +260,7 @@ def _known(folder: Path, say: Say) -> dict[tuple[str, str], CopiedFile]:
 def _dumped(
     connection: Connection, temporary: Path, schemas: Sequence[str]
 ) -> tuple[Referenced, list[DumpedTable]]:
-    """Write the tables and return what their rows refer to, all in one snapshot."""
+    """Write the tables and return the references of their rows, all in one snapshot."""
     place = temporary / contents.DATABASE
     for _ in range(_TRIES):
         shutil.rmtree(place, ignore_errors=True)
@@ -274,7 +274,7 @@ def _dumped(
                 column.place for column in reference_columns(connection)
             ]
             if same:
-                # So that servers do not keep others from altering tables that were read.
+                # Lets others alter tables that were read.
                 session.exec_driver_sql("SAVEPOINT referenced")
                 found = referenced(session, connection, columns, schemas)
                 session.exec_driver_sql("ROLLBACK TO SAVEPOINT referenced")
@@ -293,7 +293,7 @@ def _copied(
     *,
     read: bool,
 ) -> Iterator[tuple[CopiedFile, bool] | str]:
-    """Copy what is new and yield each file, or what is wrong with it."""
+    """Copy new files and yield each file, or its error."""
 
     def located(one: tuple[str, str, str]) -> list[Source | str]:
         name, path, schema = one
@@ -329,12 +329,12 @@ def _free_name(folder: Path) -> str:
 
 @dataclass
 class Referenced:
-    """What rows refer to.
+    """The objects that rows refer to.
 
     Attributes
     ----------
     objects
-        Store, path and schema of each.
+        Store, path and schema of each object.
     problems
         References that cannot be followed.
     """
@@ -343,7 +343,7 @@ class Referenced:
     problems: dict[str, None] = field(default_factory=dict[str, None])
 
     def add(self, connection: Connection, schema: str, place: str, found: Reference) -> None:
-        """Note a reference, by its store's own name."""
+        """Add a reference under its store's own name."""
         path, name = found
         name = name or connection.stores.default
         if name is None or name not in connection.stores:
@@ -370,7 +370,7 @@ def referenced(
                 for reference in column.read(value):
                     found.add(connection, column.table.schema, column.place, reference)
             except Exception as error:
-                # A codec of somebody else's may fail in any way.
+                # A third party's codec may raise any error.
                 problem = f"{column.place} holds what cannot be followed: {value!r:.100} ({error})"
                 found.problems[problem] = None
     for schema in schemas:
@@ -382,7 +382,7 @@ def referenced(
 def _old_references(
     session: SAConnection, connection: Connection, schema: str
 ) -> Iterator[tuple[str, Reference]]:
-    """Yield what the hidden tables of DataJoint 0.14 name, with the table."""
+    """Yield the references in hidden tables of DataJoint 0.14, each with its table."""
     for raw in connection.backend.reflect(session, schema):
         if not raw.name.table.startswith(EXTERNAL_PREFIX):
             continue

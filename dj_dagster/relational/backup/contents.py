@@ -45,19 +45,19 @@ class Backup:
     Attributes
     ----------
     name
-        When it was made, UTC.
+        The time at which it was made, in UTC.
     url
-        Of the database, without secrets.
+        The URL of the database, without secrets.
     backend
         ``"sqlite"`` or ``"mysql"``, which alone can restore it.
     schemas
-        Those that it has.
+        The names of its schemas.
     tables
-        Of a server, with the checksums of their rows.
+        The tables of a server, with the checksums of their rows.
     stores
-        Where each store was.
+        The place of each store.
     problems
-        What rows referred to and could not be backed up.
+        References that could not be backed up, with their reasons.
     files
         Size and checksum of each file of the database, and of the list of objects.
     """
@@ -78,23 +78,23 @@ class Backup:
         return self.folder / self.name
 
     def objects(self) -> Iterator[CopiedFile]:
-        """Yield what it holds of the stores."""
+        """Yield the objects of the stores in the backup."""
         return read_objects(self.place)
 
     def damages(self) -> Iterator[str]:
-        """Yield what is missing or not as it was written, file by file."""
+        """Yield a description of each missing or changed file."""
         damaged = list(self.damaged_files())
         yield from damaged
         if not any(OBJECTS in damage for damage in damaged):
             yield from (damage for _, damage in self.damaged_objects())
 
     def damaged_files(self, names: Iterable[str] | None = None) -> Iterator[str]:
-        """Yield what is wrong with the files of the database, and with the list of objects.
+        """Yield the damages of the files of the database and of the list of objects.
 
         Parameters
         ----------
         names
-            Which of `files` to look at; all by default.
+            The names in `files` to check; all by default.
         """
         for name in self.files if names is None else names:
             size, sha256 = self.files[name]
@@ -102,12 +102,12 @@ class Backup:
                 yield damage
 
     def damaged_objects(self, skip: Collection[str] = ()) -> Iterator[tuple[CopiedFile, str]]:
-        """Yield each object whose copy is missing or not as it was written, and what is wrong.
+        """Yield each object whose copy is missing or changed, with a description of the damage.
 
         Parameters
         ----------
         skip
-            Checksums of copies of which the size alone is compared.
+            Checksums of copies for which only the size is compared.
         """
         copies = Copies(self.folder / "objects")
 
@@ -119,21 +119,21 @@ class Backup:
 
 
 def backups(folder: Path) -> list[str]:
-    """Return the names of the complete backups in a folder, the latest last."""
+    """Return the names of the complete backups in a folder, oldest first."""
     check_folder(folder)
     found = (place.name for place in folder.iterdir() if place.is_dir())
     return sorted(name for name in found if _NAME.fullmatch(name))
 
 
 def open_backup(folder: Path, name: str | None = None) -> Backup:
-    """Return a backup, the latest if none is named.
+    """Return a backup, by default the latest.
 
     Raises
     ------
     ConfigurationError
-        If there is none.
+        If the backup does not exist.
     ChecksumError
-        If what says what it holds is damaged.
+        If the description of its contents is damaged.
     """
     names = backups(folder)
     if not names or (name is not None and name not in names):
@@ -143,21 +143,21 @@ def open_backup(folder: Path, name: str | None = None) -> Backup:
 
 
 def keep_latest(folder: Path, count: int) -> int:
-    """Remove all backups but the latest, one or more, and the copies that these do not need.
+    """Remove all but the latest backups, and the copies that these do not need.
 
     Returns
     -------
     int
-        The bytes of the copies.
+        Bytes of the removed copies.
 
     Raises
     ------
     ChecksumError
-        If it cannot be read what a backup that stays needs. No copy has been removed.
+        If the list of objects of a kept backup cannot be read. No copy has been removed then.
     """
     names = backups(folder)
     for name in names[:-count]:
-        # A name that does not count, so that what is removed in part is no backup.
+        # Renamed first, so that a partly removed backup does not count as one.
         gone = folder / f".writing-{secrets.token_hex(8)}"
         (folder / name).rename(gone)
         shutil.rmtree(gone)
@@ -171,7 +171,7 @@ def keep_latest(folder: Path, count: int) -> int:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ConfigurationError unless a folder is one of backups."""
+    """Raise `ConfigurationError` unless a folder is one of backups."""
     try:
         said = json.loads((folder / HEAD).read_text())["format"]
     except FileNotFoundError:
@@ -185,12 +185,12 @@ def check_folder(folder: Path) -> None:
 
 
 def write_format(folder: Path) -> None:
-    """Make an empty folder one of backups."""
+    """Mark an empty folder as one of backups."""
     (folder / HEAD).write_text(json.dumps({"format": FORMAT, "made by": "dj-dagster backup"}))
 
 
 def summed(folder: Path) -> dict[str, tuple[int, str]]:
-    """Return size and checksum of each file of the database, and of the list of objects."""
+    """Return the size and checksum of each file of the database and of the list of objects."""
     found: dict[str, tuple[int, str]] = {}
     for file in [folder / OBJECTS, *sorted((folder / DATABASE).iterdir())]:
         with file.open("rb") as stream:
@@ -200,7 +200,7 @@ def summed(folder: Path) -> dict[str, tuple[int, str]]:
 
 
 def settle(folder: Path) -> None:
-    """Make a backup's files survive a power cut."""
+    """Flush a backup's files to disk, so that they survive a power cut."""
     for file in (*folder.iterdir(), *(folder / DATABASE).iterdir()):
         if file.is_file():
             with file.open("rb+") as stream:
@@ -210,7 +210,7 @@ def settle(folder: Path) -> None:
 
 
 def write_head(folder: Path, backup: Backup) -> None:
-    """Write what a backup holds into its folder, which need not have its name yet."""
+    """Write the description of a backup into its folder, which need not have its final name yet."""
     fields = asdict(backup)
     del fields["folder"]
     (folder / HEAD).write_text(json.dumps({**fields, "checksum": _checksum(fields)}, indent=2))

@@ -1,4 +1,4 @@
-"""Restoring a backup into a database and stores that are empty."""
+"""Restoration of a backup into an empty database and empty stores."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from dj_dagster.relational.garbage.owners import claim_schema
 
 Say = Callable[[str], object]
 _SHOWN = 20
-"""Damages that an error names, at most."""
+"""The most damages that an error names."""
 
 
 @dataclass(frozen=True)
 class RestoreReport:
-    """What was restored.
+    """The result of a restoration.
 
     Attributes
     ----------
     objects
-        Files of stores that were written.
+        Number of files of stores that were written.
     kept
-        Those that were there already, the same.
+        Number of files that already existed with the same content.
     damaged
-        What was left out, as its copy is damaged.
+        The objects that were left out because their copies are damaged.
     foreign
-        Schema and store of objects that other databases have registered for: the collector asks
-        who owns them.
+        Schema and store of objects that other databases have registered for, whose ownership the
+        collector requires to be settled.
     """
 
     backup: Backup
@@ -64,27 +64,27 @@ def restore_backup(
 ) -> RestoreReport:
     """Bring back the tables and objects of a backup.
 
-    All of it is read and compared with its checksums first, then the objects are written, then the
-    tables. On a server the rows are compared once they are there.
+    The whole backup is read and compared with its checksums first; then the objects are written,
+    then the tables. On a server the restored rows are compared too.
 
     Parameters
     ----------
     connection
-        A database that has no tables, of the kind that was backed up, and stores of the same names.
+        A database without tables, of the kind that was backed up, with stores of the same names.
     name
-        Which backup; the latest without one.
+        The name of the backup; by default the latest.
     keep_objects
-        Whether stores may have objects of the schemas already: those that are the same stay. Say
-        so where only the database was lost, or a restore was interrupted.
+        Whether stores may already have objects of the schemas, which are kept if they are the same.
+        Use it if only the database was lost, or a restoration was interrupted.
     ignore_damaged
-        Whether to go on without objects whose copies are damaged.
+        Whether to continue without objects whose copies are damaged.
 
     Raises
     ------
     ConfigurationError
-        If something is in the way, naming it. Nothing has been written.
+        If existing tables or objects prevent it; the message names them. Nothing has been written.
     ChecksumError
-        Naming what of the backup is damaged. Nothing has been written.
+        If the backup is damaged; the message names the damages. Nothing has been written.
     """
     if connection.in_transaction:
         raise QueryError("A backup is restored outside of transactions: leave this one first.")
@@ -123,7 +123,7 @@ def _refuse(backup: Backup, damages: Iterable[str]) -> None:
 
 
 def _check_target(connection: Connection, backup: Backup, *, keep_objects: bool) -> None:
-    """Refuse a target that has something, or cannot take what the backup has."""
+    """Refuse a target that is not empty, or that cannot hold the contents of the backup."""
     if not connection.backend.loads(backup.backend):
         raise ConfigurationError(
             f"{backup.place} is of {backup.url}: restore it into a database of that kind, not into "
@@ -167,7 +167,7 @@ def _unowned(connection: Connection, backup: Backup) -> list[tuple[Store, str]]:
 def _claimed(
     connection: Connection, backup: Backup, unowned: Sequence[tuple[Store, str]]
 ) -> Iterator[tuple[str, str]]:
-    """Register the database for what was restored, and yield what others have registered for."""
+    """Register the database for the restored objects, and yield those of other databases."""
     for store, schema in _places(connection, backup):
         if next(schema_objects(store, schema), None) is None:
             continue
