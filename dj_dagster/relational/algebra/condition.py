@@ -1,4 +1,4 @@
-"""Conditions: what users write after ``&`` and ``-``, refused where they restrict nothing."""
+"""Conditions: the operands of ``&`` and ``-``, which are refused if they restrict nothing."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class HasNode(Protocol):
 
 
 class AndList(list[Any]):
-    """Conditions that must all hold; a plain list is one in which any may hold.
+    """Conditions that must all hold; of those in a plain list, one must hold.
 
     Examples
     --------
@@ -76,7 +76,7 @@ class Not:
     Parameters
     ----------
     restriction
-        Anything that may stand after ``&``.
+        Any operand of ``&``.
     """
 
     def __init__(self, restriction: Any) -> None:
@@ -87,15 +87,15 @@ class Not:
 
 
 class Universal:
-    """What restricts nothing: all that there could be; see `dj_dagster.relational.expression.U`."""
+    """The set of all values, which restricts nothing; see `dj_dagster.relational.expression.U`."""
 
 
 _NEVER_NULL = {int, str, bool, bytes, np.int64, np.int32, np.str_}
-"""Types of most keys, which need not be looked at one by one."""
+"""Types of most keys, which need not be checked one by one."""
 
 
 def make_condition(operand: Any, heading: Heading, semantic_check: bool = True) -> Condition:
-    """Return the condition that a restriction means for a heading.
+    """Return the condition that a restriction expresses for a heading.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def make_condition(operand: Any, heading: Heading, semantic_check: bool = True) 
         generator or data frame (any of them), an `AndList` (all of them), a `Not`, a boolean, or
         `U` (no restriction).
     semantic_check
-        False to let shared names of queries match whatever they mean.
+        False to match shared names of queries regardless of their meaning.
 
     Raises
     ------
@@ -158,7 +158,7 @@ def query_node(operand: Any) -> Node:
     Raises
     ------
     QueryError
-        If it is a table class that no schema has declared.
+        If the query is a table class that is not yet declared by a schema.
     """
     if isinstance(operand.node, Node):
         return operand.node
@@ -172,7 +172,7 @@ def as_mapping(record: np.void) -> dict[str, Any]:
 
 
 def _items(operand: Any) -> list[Any] | None:
-    """Return the members of a collection; those of a polars or arrow table are its rows."""
+    """Return the members of a collection, which for a polars or arrow table are its rows."""
     if inspect.isclass(operand) or isinstance(operand, bytes):
         return None
     for method in ("to_dicts", "to_pylist"):
@@ -195,7 +195,7 @@ def _equalities(values: Mapping[Any, Any], heading: Heading) -> Condition:
 
 
 def _passed_over(names: Iterable[Any], heading: Heading) -> Condition:
-    """Return the condition that is none, and says so; a key without attributes has no names."""
+    """Return a condition that restricts nothing and records this; an empty key lacks names."""
     names = tuple(map(str, names))
     return PassedOver(names, tuple(heading.names)) if names or heading.primary_key else ALWAYS
 
@@ -209,12 +209,12 @@ def _equality(name: Any, value: Any, heading: Heading) -> Condition | None:
 
 
 def _json_path(name: Any, heading: Heading) -> JSONPath | None:
-    """Return the path that a name is, None for one that begins with no attribute.
+    """Return the path that a name expresses, None if it does not begin with an attribute.
 
     Raises
     ------
     QueryError
-        If the attribute is not JSON, or what comes after it cannot be read.
+        If the attribute is not JSON, or the rest of the path cannot be read.
     """
     begun = _BEGUN.match(name) if isinstance(name, str) else None
     if begun is None or begun[1] not in heading:
@@ -238,7 +238,7 @@ def _json_path(name: Any, heading: Heading) -> JSONPath | None:
 def _any_of(
     items: Sequence[Any], heading: Heading, condition: Callable[[Any], Condition]
 ) -> Condition:
-    """Keys with the same names become one IN, everything else an OR."""
+    """Return one IN for keys with the same names, and an OR of all other conditions."""
     alike = _alike(items, heading)
     if alike is not None:
         return alike
@@ -258,7 +258,7 @@ def _any_of(
 def _alike(items: Sequence[Any], heading: Heading) -> Condition | None:
     """Return the condition for many dicts with the same names and no nulls, None for others.
 
-    Ten thousand keys come this way, hence no step of Python for each value.
+    It is used for ten thousands of keys, so it avoids a step of Python for each value.
     """
     if not items or set(map(type, items)) != {dict}:
         return None
@@ -269,7 +269,7 @@ def _alike(items: Sequence[Any], heading: Heading) -> Condition | None:
     if not all(item.keys() == given for item in items):
         return None
     for name in names:
-        # Only a value of one of these types is surely not null.
+        # Only values of these types are known not to be null.
         unsure = set(map(type, map(itemgetter(name), items))) - _NEVER_NULL
         if unsure and any(is_null(item[name]) for item in items):
             return None
@@ -283,7 +283,7 @@ def _among(names: tuple[str, ...], items: Sequence[Mapping[Any, Any]]) -> In:
 
 
 def _key_names(item: Any, heading: Heading) -> tuple[str, ...]:
-    """Return the names by which a mapping can join an IN: none where a value is null."""
+    """Return the names by which a mapping can join an IN, empty if a value is null."""
     if not isinstance(item, Mapping):
         return ()
     names = tuple(name for name in heading.all_attributes if name in item)
@@ -293,24 +293,24 @@ def _key_names(item: Any, heading: Heading) -> tuple[str, ...]:
 
 
 def refuse_oversights(node: Node, doing: str, above: Node | None = None) -> None:
-    """Refuse a query with a restriction that names no attribute, and so holds for every row.
+    """Refuse a query with a restriction that does not name an attribute and holds for every row.
 
-    Such as a mapping whose only name is mistyped, an empty one, or a query without an attribute
-    in common; alone, in a list, negated, or in a query that restricts this one.
+    Examples are a mapping whose only name is mistyped, an empty mapping, or a query without a
+    common attribute; alone, in a list, negated, or in a query that restricts this one.
 
     Parameters
     ----------
     doing
-        What the query is for: ``"delete from lab.session"``.
+        The purpose of the query: ``"delete from lab.session"``.
     above
-        A part of the query that is not looked at, such as a key source.
+        A part of the query that is not checked, such as a key source.
 
     Raises
     ------
     UnknownAttributeError
-        Naming what is no attribute, and the nearest attributes.
+        For a name that is not an attribute; the message gives the nearest attributes.
     QueryError
-        If it is empty, or a query.
+        If the restriction is empty, or a query.
     """
     for found in _oversights(node, above):
         raise _refusal(found, doing)

@@ -25,14 +25,14 @@ _PLAIN = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 def parse_json_path(text: str, *, alone: bool = False) -> JSONPath | None:
-    """Return the path that a text spells, None if it spells none.
+    """Return the path that a text expresses, None if it is not a path.
 
     Parameters
     ----------
     alone
-        Whether the text can be nothing but a path, so that keys may have dashes, blanks and other
-        signs. In SQL ``info.a - b`` is a difference; there such a key is put in double quotes. In
-        quotes a key may have any characters, quotes and backslashes after a backslash.
+        Whether the text can only be a path, so that keys may contain dashes, blanks and other
+        signs. In SQL, where ``info.a - b`` is a difference, such a key is put in double quotes. In
+        quotes a key may have any characters, with a backslash before quotes and backslashes.
 
     Examples
     --------
@@ -54,7 +54,7 @@ def parse_json_path(text: str, *, alone: bool = False) -> JSONPath | None:
 
 
 def json_steps(path: str) -> tuple[str | int, ...]:
-    """Return the keys and positions that a path leads along; -1 is the last element.
+    """Return the keys and positions in a path; -1 is the last element.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Queries as plain data: a tree of nodes, each with the heading of its result.
 
-The tree says what is asked; `dj_dagster.relational.sql.lowering` says it in SQL. How trees are
-built is in `joining`, `projection`, `aggregation`, `union` and `top` beside this file.
+`dj_dagster.relational.sql.lowering` translates trees to SQL. The modules `operators` and `top`
+beside this file build them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dj_dagster.model.names import TableName
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """A query; `tables` are all that it reads."""
+    """A query; `tables` are all tables that it reads."""
 
     heading: Heading
     tables: frozenset[TableName]
@@ -40,7 +40,7 @@ class Restricted(Node):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Projected(Node):
-    """Other attributes of the same rows: `columns` says what each new name is."""
+    """Other attributes of the same rows: `columns` gives the source of each new name."""
 
     source: Node
     columns: Mapping[str, Computed]
@@ -53,7 +53,7 @@ class Joined(Node):
     Attributes
     ----------
     outer
-        Whether a row of `left` that has no partner stays, with nulls for what `right` would give.
+        Whether a row of `left` without a partner is kept, with nulls for the attributes of `right`.
     """
 
     left: Node
@@ -69,9 +69,9 @@ class Aggregated(Node):
     Attributes
     ----------
     columns
-        What each name is; SQL may name attributes of both sides.
+        The source of each name; SQL may name attributes of both sides.
     outer
-        Whether a row of `source` without rows in `group` stays.
+        Whether a row of `source` without rows in `group` is kept.
     """
 
     source: Node
@@ -83,12 +83,12 @@ class Aggregated(Node):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grouped(Node):
-    """One row for each combination of the values of `names`; of no names: one row in all.
+    """One row for each combination of the values of `names`; a single row without names.
 
     Attributes
     ----------
     whole
-        Whether there is a row even when `source` has none, as an aggregate over nothing has.
+        Whether there is a row even if `source` is empty, like an aggregate over no rows.
     """
 
     source: Node
@@ -107,7 +107,7 @@ class United(Node):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Listed(Node):
-    """The rows of several queries, which all have the attributes of the heading, one after another.
+    """The concatenated rows of several queries, which all have the attributes of the heading.
 
     Without any query there are no rows.
     """
@@ -122,7 +122,7 @@ class Topped(Node):
     Attributes
     ----------
     order
-        Terms as users write them, ``KEY`` spelled out: ``("score DESC", "subject_id")``.
+        Terms as users write them, with ``KEY`` expanded: ``("score DESC", "subject_id")``.
     """
 
     source: Node
@@ -146,8 +146,8 @@ def _plain(match: re.Match[str]) -> str:
 class SQLText:
     """SQL as the user wrote it; names in it are attributes.
 
-    Scalars of NumPy that were put into it by their `repr`, as in ``f"n in {tuple(array)}"``, are
-    plain values.
+    Scalars of NumPy in the form of their `repr`, as from ``f"n in {tuple(array)}"``, are converted
+    to plain values.
 
     Examples
     --------
@@ -169,7 +169,7 @@ class JSONPath:
     Attributes
     ----------
     path
-        As SQL has it: ``$.device.channels[0]``.
+        The path in SQL's syntax: ``$.device.channels[0]``.
     returning
         The SQL type to convert the value to; None for text.
     """
@@ -180,12 +180,12 @@ class JSONPath:
 
 
 Computed = str | SQLText | JSONPath
-"""What an attribute of a query is: another one, by its name, or computed."""
+"""The source of an attribute of a query: another attribute's name, or a computed value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Equals:
-    """An attribute has a value; None is "is null"."""
+    """An attribute has a value; None means "is null"."""
 
     name: str
     value: Any
@@ -193,7 +193,7 @@ class Equals:
 
 @dataclass(frozen=True, slots=True)
 class JSONEquals:
-    """A value inside an attribute of JSON equals a value; None is "is null or not there"."""
+    """A value inside an attribute of JSON equals a value; None means "is null or missing"."""
 
     path: JSONPath
     value: Any
@@ -209,7 +209,7 @@ class In:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Matches:
-    """A row of the query agrees on these names; with no names: the query has any row."""
+    """A row of the query agrees on these names; without names, the query has any row."""
 
     names: tuple[str, ...]
     query: Node
@@ -217,14 +217,14 @@ class Matches:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PassedOver:
-    """Nothing: what was given holds for every row, for it names no attribute.
+    """A restriction that holds for every row because it does not name an attribute.
 
     Attributes
     ----------
     names
-        What it named; none where it was empty.
+        The names in the restriction; empty if it was empty.
     known
-        The attributes that there are.
+        The attributes of the heading.
     """
 
     names: tuple[str, ...]
@@ -283,7 +283,7 @@ def tables_of(condition: Condition) -> frozenset[TableName]:
 
 
 def restrictions(query: Node | Condition) -> list[str]:
-    """Return what restricts a query, for messages: equalities and SQL, as far as all must hold."""
+    """Return a query's equalities and SQL that must all hold, for messages."""
     match query:
         case Restricted(source=source, condition=condition):
             return [*restrictions(source), *restrictions(condition)]

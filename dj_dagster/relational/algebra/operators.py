@@ -26,16 +26,16 @@ from dj_dagster.relational.user_sql.emission import outside_aggregates
 from dj_dagster.relational.user_sql.translation import inferred_type
 
 AS_BEFORE = "For code written for DataJoint 0.14 call dj.replace_datajoint(era='0.14') first."
-"""What to do where an error is due to the era that code was written for."""
+"""The remedy if an error is due to the era that code was written for."""
 
 
 def with_key(query: Node, names: Iterable[str]) -> Projected:
-    """Return the same rows with more attributes in their key, as DataJoint 0.14 has ``U * query``.
+    """Return the same rows with more attributes in their key, like ``U * query`` in DataJoint 0.14.
 
     Raises
     ------
     UnknownAttributeError
-        If the query does not have one of them.
+        If the query lacks one of them.
     """
     heading = query.heading
     for name in names:
@@ -59,8 +59,8 @@ def shared_names(left: Heading, right: Heading, semantic_check: bool = True) -> 
     Raises
     ------
     QueryError
-        If a shared name has different lineages, or none: two attributes of one name that no
-        foreign key ties together.
+        If a shared name has different lineages or lacks one: two attributes of one name that are
+        not related by a foreign key.
     """
     shared = tuple(name for name in left.names if name in right.attributes)
     for name in shared if semantic_check else ():
@@ -86,8 +86,8 @@ def join(left: Node, right: Node, semantic_check: bool = True, outer: bool = Fal
     Raises
     ------
     QueryError
-        If names are shared that mean different things; if an outer join could leave nulls in the
-        primary key.
+        If shared names mean different things, or an outer join could leave nulls in the primary
+        key.
     """
     shared = shared_names(left.heading, right.heading, semantic_check)
     if outer:
@@ -102,7 +102,7 @@ def _merged(left: Heading, right: Heading, key: list[str], outer: bool) -> list[
         name: replace(attribute, nullable=attribute.nullable or outer)
         for name, attribute in right.attributes.items()
     }
-    # The side whose key it is comes first, as in DataJoint.
+    # The side that determines the key comes first, as in DataJoint.
     first = left.attributes if key == left.primary_key else theirs
     merged = {**first, **theirs, **left.attributes}
     rest = [name for name in merged if name not in key]
@@ -140,7 +140,7 @@ _COUNT = parse_type("int64")
 
 
 def project(source: Node, *names: Any, **computed: str) -> Projected:
-    """Return the key and the named attributes; see `QueryExpression.proj` for the spellings."""
+    """Return the key and the named attributes; see `QueryExpression.proj` for the syntax."""
     heading = source.heading
     columns = chosen_columns(heading, names, computed)
     projected = Heading(described(heading, columns), heading.comment)
@@ -150,7 +150,7 @@ def project(source: Node, *names: Any, **computed: str) -> Projected:
 def chosen_columns(
     heading: Heading, names: Iterable[Any], computed: Mapping[str, str]
 ) -> dict[str, Computed]:
-    """Return what each attribute of a projection is, in order.
+    """Return the source of each attribute of a projection, in order.
 
     Raises
     ------
@@ -162,7 +162,7 @@ def chosen_columns(
     names = list(names)
     kept = _kept(heading, names)
     found = {new: _computed(heading, new, text) for new, text in computed.items()}
-    # Put in parentheses, an attribute is copied; so is one that is asked for by name too.
+    # An attribute in parentheses is copied, and so is one that is also requested by name.
     renamed = {text.strip() for text in computed.values()}.difference(map(str, names))
     columns: list[tuple[str, Computed]] = []
     for name in heading.all_attributes:
@@ -174,13 +174,13 @@ def chosen_columns(
 
 
 def described(heading: Heading, columns: Mapping[str, Computed]) -> list[Attribute]:
-    """Return the attributes that columns of a query give, those of the key first."""
+    """Return the attributes of a query's columns, those of the key first."""
     attributes = [_projected(heading, new, old) for new, old in columns.items()]
     return sorted(attributes, key=lambda attribute: not attribute.in_key)
 
 
 def unknown(name: str, heading: Heading) -> UnknownAttributeError:
-    """Return the error for a name that a heading does not have."""
+    """Return the error for a name that a heading lacks."""
     return UnknownAttributeError(
         f"There is no attribute {name!r}. The heading has: {', '.join(heading.names)}."
     )
@@ -247,10 +247,10 @@ def _projected(heading: Heading, new: str, old: Computed) -> Attribute:
 
 
 def _inferred(text: str, heading: Heading) -> AttributeType | None:
-    """Return the type of an aggregate where it follows from that of the attribute, and of dates.
+    """Return the type of a computed attribute where its SQL determines it, as for aggregates.
 
-    Without it, values would come as each database happens to compute them: decimals for sums of
-    integers, text for the latest of dates.
+    Without a type, values would depend on the database: decimals for sums of integers, text for the
+    latest of dates.
     """
     match = _AGGREGATE.fullmatch(text)
     if match is None:
@@ -277,13 +277,13 @@ def aggregate(
     exclude_nonmatching: bool,
     semantic_check: bool = True,
 ) -> Aggregated:
-    """Return the rows of a query with what is computed from the rows of another.
+    """Return the rows of a query with values computed from the rows of another.
 
     Raises
     ------
     QueryError
-        If `group` lacks attributes of the primary key of `source`, or computed attributes name
-        something of `group` without an aggregate.
+        If `group` lacks attributes of the primary key of `source`, or computed attributes name an
+        attribute of `group` outside an aggregate.
     """
     missing = [name for name in source.heading.primary_key if name not in group.heading.attributes]
     if missing:
@@ -294,7 +294,7 @@ def aggregate(
     shared = shared_names(source.heading, group.heading, semantic_check)
     columns = chosen_columns(source.heading, names, computed)
     _check_aggregates(columns, group.heading, source.heading, source.heading.primary_key)
-    # SQL may name attributes of both sides; for the shared ones the left side answers.
+    # SQL may name attributes of both sides; the left side is used for shared ones.
     both = {**group.heading.attributes, **source.heading.all_attributes}
     heading = Heading(described(Heading(both.values()), columns), source.heading.comment)
     tables = source.tables | group.tables
@@ -307,7 +307,7 @@ def distinct(source: Node, names: tuple[str, ...]) -> Grouped:
 
 
 def aggregate_by(source: Node, names: tuple[str, ...], computed: Mapping[str, str]) -> Grouped:
-    """Return what is computed from the rows that agree on `names`; of no names: from all rows."""
+    """Return values computed from the rows that agree on `names`; without names, from all rows."""
     return _grouped(source, names, computed, whole=not names)
 
 
@@ -329,12 +329,12 @@ def _grouped(
 def _check_aggregates(
     columns: Mapping[str, Computed], group: Heading, fixed: Container[str], key: Iterable[str]
 ) -> None:
-    """Raise QueryError for an attribute of which a group has many values, outside an aggregate.
+    """Raise `QueryError` for an attribute outside an aggregate that varies within a group.
 
     Parameters
     ----------
     fixed, key
-        The attributes of which a group has one value, and those that tell groups apart.
+        The attributes with one value in each group, and those that distinguish groups.
     """
     has_one_row = {*group.primary_key} <= {*key}
     for new, what in columns.items():

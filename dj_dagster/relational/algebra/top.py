@@ -22,21 +22,20 @@ Order = str | Sequence[str] | None
 
 @dataclass(frozen=True, slots=True)
 class Top:
-    """The first rows of a query, to stand after ``&``.
+    """The first rows of a query, as an operand of ``&``.
 
-    It binds where it stands: what comes after restricts the rows that it left. A second one with
-    the same order, or None, becomes one with the first: the lesser limit, the offsets added.
+    Later restrictions apply to the rows that it selects. A second `Top` with the same order, or
+    None, is merged with the first: the lesser limit counts and the offsets are added.
 
     Parameters
     ----------
     limit
-        How many rows; None for all.
+        Number of rows; None for all.
     order_by
-        An attribute or SQL, or several, each with `` DESC`` where wanted; ``"KEY"`` is the primary
-        key.
-        None leaves the order of an earlier `Top`, and is the key if there is none.
+        An attribute or SQL, or several, each optionally with `` DESC``; ``"KEY"`` is the primary
+        key. None keeps the order of an earlier `Top`, or else means the key.
     offset
-        How many rows to leave out first.
+        Number of rows to leave out first.
 
     Examples
     --------
@@ -57,7 +56,7 @@ class Top:
         object.__setattr__(self, "offset", self.offset or 0)
 
     def merge(self, other: Top) -> Top:
-        """Return what both are, one after the other; the second has the same order, or None."""
+        """Return two consecutive `Top` as one; the second has the same order, or None."""
         limits = [limit for limit in (self.limit, other.limit) if limit is not None]
         return Top(min(limits, default=None), self.order_by, self.offset + other.offset)
 
@@ -78,7 +77,7 @@ def topped(source: Node, top: Top) -> Topped:
     Raises
     ------
     UnknownAttributeError
-        If the order names something that the query does not have.
+        If the order names an attribute that the query lacks.
     """
     order = None if top.order_by is None else order_terms(top.order_by, source.heading)
     if isinstance(source, Topped) and order in (None, source.order):
@@ -92,12 +91,12 @@ def topped(source: Node, top: Top) -> Topped:
 
 
 def order_terms(order_by: Order, heading: Heading) -> tuple[str, ...]:
-    """Return an order as terms, each followed by `` DESC`` or nothing, ``KEY`` spelled out.
+    """Return an order as terms, each optionally followed by `` DESC``, with ``KEY`` expanded.
 
     Raises
     ------
     UnknownAttributeError
-        If a term is a name that the heading does not have.
+        If a term is a name that the heading lacks.
     QueryError
         If a term is empty, or has a SELECT in it.
     """
@@ -116,12 +115,12 @@ def _terms(text: str, heading: Heading) -> list[str]:
     is_sql = name not in heading and not _WORD.fullmatch(name)
     parsed = parse(f"({what})") if is_sql and what else None
     if parsed is not None and parsed.nested:
-        # An order may come from a user of a program, and must not read other tables.
+        # An order may come from a program's user, and must not read other tables.
         raise QueryError(f"order_by has {text!r}, which holds a SELECT: join or aggregate first.")
     two_words = _TWO_WORDS.fullmatch(what)
     one = parsed is None or len(parsed.trees) == 1
     if parsed is not None and not SIMPLE.fullmatch(what):
-        # Without the brackets around it: none in it may close them.
+        # Checked without the enclosing brackets, which the term must not close.
         one = one and len(parse(what).trees) == 1
     if not what or two_words or not one:
         raise QueryError(f"order_by has {text!r}: write an attribute or SQL, ASC or DESC after it.")
