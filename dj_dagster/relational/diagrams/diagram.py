@@ -1,4 +1,4 @@
-"""Diagrams: sets of tables and the foreign keys between them, to look at and to compute with."""
+"""Diagrams: sets of tables and the foreign keys between them, for display and computation."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ from dj_dagster.relational.table_meta import TableMeta
 
 
 class Diagram(Drawn):
-    """A set of tables with the foreign keys between them; notebooks draw it.
+    """A set of tables with the foreign keys between them, which notebooks draw.
 
     Diagrams are combined by operators, each of which returns a new one: ``diagram + 1`` adds the
     tables that refer to those shown, ``diagram - 1`` those that they refer to, and so on by more
-    levels; ``a + b`` shows what either does, ``a * b`` what both do, ``a - b`` what only `a` does.
-    Where a diagram is meant, anything that one can be made of will do.
+    levels; ``a + b`` shows the tables of either, ``a * b`` those of both, ``a - b`` those of `a`
+    alone. An operand may be anything that a diagram can be made of.
 
-    Tables are looked for in all schemas that the user may see. Hidden tables are left out.
+    Tables are searched in all schemas that the user may see. Hidden tables are left out.
 
     Parameters
     ----------
@@ -56,9 +56,9 @@ class Diagram(Drawn):
         A schema, a module with one, a table or its class, a query (the tables it reads), a
         diagram, or a list of those.
     context
-        Where classes are looked up to call tables as they are called there; by default the names
-        where the diagram is made, and those of the module that is shown. A table without a class
-        there is called as its class would be.
+        The names in which classes are looked up for the tables' labels; by default the names where
+        the diagram is made, and those of the displayed module. A table without a class there is
+        labelled as its class would be.
 
     Examples
     --------
@@ -86,7 +86,7 @@ class Diagram(Drawn):
 
     @classmethod
     def from_sequence(cls, sequence: Iterable[Any]) -> Self:
-        """Return the diagram that shows what those of several sources do."""
+        """Return the diagram that shows the tables of several sources."""
         context = calling_names()
         diagrams = [cls(source, context) for source in sequence]
         if not diagrams:
@@ -95,21 +95,21 @@ class Diagram(Drawn):
 
     @classmethod
     def cascade(cls, table_expr: Any, part_integrity: PartIntegrity = "enforce") -> Self:
-        """Return the diagram of a query's rows and of all that a delete of them would take.
+        """Return the diagram of a query's rows and of all rows that a delete of them would remove.
 
-        `counts` says how many rows that are, and ``diagram[Session]`` gives those of a table.
+        `counts` returns the numbers of these rows, and ``diagram[Session]`` those of a table.
 
         Parameters
         ----------
         table_expr
             Rows of one table.
         part_integrity
-            As of `Table.delete`.
+            As for `Table.delete`.
 
         Raises
         ------
         DataJointError
-            By `counts`, where the delete would be refused for the sake of parts.
+            By `counts`, if the delete would be refused because of parts without their masters.
 
         Examples
         --------
@@ -126,9 +126,9 @@ class Diagram(Drawn):
 
     @classmethod
     def trace(cls, table_expr: Any) -> Self:
-        """Return the diagram of a query's rows and of all that they come from.
+        """Return the diagram of a query's rows and of all rows that they refer to.
 
-        ``diagram[Session]`` gives the rows of a table that they refer to, directly or not.
+        ``diagram[Session]`` returns the rows of a table that they refer to, directly or not.
         """
         query = _table_of(table_expr)
         rows = rows_above(query.connection, query.node, query.name)
@@ -144,16 +144,17 @@ class Diagram(Drawn):
         return diagram
 
     def restrict(self, table_expr: Any) -> Self:
-        """Return the diagram with a table restricted, and with it all that depends on its rows.
+        """Return the diagram with a table restricted, and with it the tables that depend on it.
 
-        It shows the same tables. A row that depends on restricted tables is left where each of
-        them has its parent left. Called again, also with another table, both restrictions hold.
-        `counts` says how many rows are left, and ``diagram[Session]`` gives those of a table.
+        It shows the same tables. A row that depends on restricted tables remains if its parent in
+        each of them remains. If it is called again, even with another table, both restrictions
+        hold. `counts` returns the numbers of remaining rows, and ``diagram[Session]`` those of a
+        table.
 
         Parameters
         ----------
         table_expr
-            Rows of one table that is shown, or that tables shown depend on.
+            Rows of one table that is shown, or that shown tables depend on.
 
         Raises
         ------
@@ -187,14 +188,14 @@ class Diagram(Drawn):
         return restricted
 
     def prune(self) -> Self:
-        """Return the diagram without the tables that have no rows; in the database nothing changes.
+        """Return the diagram without empty tables; the database is not changed.
 
-        After `restrict` these are the tables that have none left.
+        After `restrict` these are the restricted tables without remaining rows.
 
         Raises
         ------
         DataJointError
-            For the diagram of a `cascade`: rows may come before it is used.
+            For the diagram of a `cascade`, since rows may be added before it is used.
         """
         if self._kind == "cascade":
             raise DataJointError(
@@ -208,8 +209,8 @@ class Diagram(Drawn):
     def counts(self) -> dict[str, int]:
         """Return the number of rows by full table name, parents first.
 
-        Of a `cascade` or `trace` those are counted that belong to it; after `restrict` those that
-        are left in the tables that it restricts; else all.
+        For a `cascade` or `trace` its own rows are counted; after `restrict` the remaining rows of
+        the restricted tables; otherwise all rows.
         """
         if self._rows is None:
             return {table.full_table_name: len(table) for table in self}
@@ -243,14 +244,14 @@ class Diagram(Drawn):
         ]
 
     def number_of_edges(self, parent: str | None = None, child: str | None = None) -> int:
-        """Return how many foreign keys there are, or those between two tables."""
+        """Return the number of foreign keys, in total or between two tables."""
         edges = self.edges()
         return len(edges) if parent is None else edges.count((parent, str(child)))
 
     def topo_sort(self) -> list[str]:
-        """Return the full names of the tables, parents first, parts right behind their masters.
+        """Return the full names of the tables, parents first, parts right after their masters.
 
-        A part that refers to a table which in turn refers to its master comes behind that.
+        A part that refers to a table which in turn refers to its master comes after that table.
         """
         return [self._full(name) for name in self._order()]
 
@@ -267,7 +268,7 @@ class Diagram(Drawn):
         return self._name(table) in self._tables
 
     def __getitem__(self, table: Any) -> Any:
-        """Return a table by its class or name; of a `cascade` or `trace` only its rows in that.
+        """Return a table by its class or name; for a `cascade` or `trace` only its rows there.
 
         Raises
         ------
@@ -294,7 +295,7 @@ class Diagram(Drawn):
     def collapse(self) -> Self:
         """Return the diagram with each schema drawn as one box.
 
-        Added to others, tables that those show are drawn as such:
+        Tables that are shown by a diagram added to it are drawn as tables:
         ``dj.Diagram(lab).collapse() + dj.Diagram(ephys)``.
         """
         collapsed = self._with(self._tables)
@@ -331,7 +332,7 @@ class Diagram(Drawn):
         return make_picture(self._connection, self._order(), self._expanded, labels)
 
     def _order(self) -> list[TableName]:
-        # Tables between those shown count too.
+        # Tables between the shown ones count too.
         graph = relatives.graph_above(self._connection, sorted(self._tables))
         return [name for name in graph.order_with_parts(master_of) if name in self._tables]
 
@@ -340,7 +341,7 @@ class Diagram(Drawn):
         other._tables = tables
         other._expanded = self._expanded | (tables - self._tables)
         if not tables <= self._tables:
-            # The rows of what was added are unknown.
+            # The rows of added tables are unknown.
             other._rows, other._kind, other._enforced = None, "", False
             if self._seeds:
                 other._rows = rows_within(self._connection, self._seeds)
@@ -403,19 +404,19 @@ def _table_of(query: Any) -> Table:
 
 
 Rows = dict[TableName, list[Node]]
-"""The rows of each table, parents first, as one query or several that have none in common."""
+"""The rows of each table, parents first, as one query or several disjoint ones."""
 
 
 def rows_below(
     connection: Connection, node: Node, root: TableName, part_integrity: PartIntegrity
 ) -> Rows:
-    """Return a query's rows with all that a delete of them would take."""
+    """Return a query's rows with all rows that a delete of them would remove."""
     node = hierarchy.of_table(connection, node)
     return cascade.doomed_rows(connection, node, root, masters=part_integrity == "cascade")
 
 
 def rows_above(connection: Connection, node: Node, root: TableName) -> Rows:
-    """Return a query's rows with all that they refer to, directly or not.
+    """Return a query's rows with all rows that they refer to, directly or not.
 
     A table's foreign keys to itself are not followed.
     """
@@ -437,15 +438,15 @@ def rows_above(connection: Connection, node: Node, root: TableName) -> Rows:
 
 
 def rows_within(connection: Connection, seeds: Mapping[TableName, Sequence[Node]]) -> Rows:
-    """Return the rows of some tables, and those below them that depend on these alone.
+    """Return the rows of some tables, and the rows below them that depend only on these.
 
-    A row belongs to it where each of its parents that is restricted belongs to it; of several
-    foreign keys to one parent one is enough. A table's foreign keys to itself are not followed.
+    A row is included if each of its restricted parents is included; of several foreign keys to one
+    parent, one suffices. A table's foreign keys to itself are not followed.
 
     Parameters
     ----------
     seeds
-        Of each table queries of its rows, all of which hold.
+        By table the queries of its rows, all of which a row must satisfy.
     """
     incoming = {
         table.name: table
@@ -478,6 +479,6 @@ def count_rows(connection: Connection, rows: Rows) -> dict[TableName, int]:
 
 
 def joined(nodes: list[Node]) -> Node | None:
-    """Return the rows of a table as one query, None where that is the whole table."""
+    """Return the rows of a table as one query, None for the whole table."""
     node = nodes[0] if len(nodes) == 1 else hierarchy.together(nodes)
     return None if isinstance(node, Base) else node

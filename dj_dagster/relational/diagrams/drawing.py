@@ -53,7 +53,7 @@ def to_dot(picture: Picture, direction: str) -> pydot.Dot:
     Parameters
     ----------
     direction
-        Where children lie: ``"TB"`` below their parents, ``"LR"`` to the right.
+        The position of children: ``"TB"`` below their parents, ``"LR"`` to the right.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def _identifier(text: str) -> str:
 
 
 def _quoted(value: Any) -> str:
-    """Return a value as a string of the dot language, line breaks as it writes them."""
+    """Return a value as a string of the dot language, with its notation for line breaks."""
     text = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{text}"'
 
@@ -184,11 +184,11 @@ class Svg(str):
 
 
 class Drawn:
-    """The ways to draw the picture that a subclass gives as `_picture`."""
+    """Methods that draw the picture that a subclass returns by `_picture`."""
 
     @property
     def direction(self) -> str:
-        """Where children are drawn: ``"TB"`` below their parents, ``"LR"`` to the right."""
+        """The position of children: ``"TB"`` below their parents, ``"LR"`` to the right."""
         return "TB"
 
     def make_dot(self, direction: str | None = None) -> pydot.Dot:
@@ -209,12 +209,12 @@ class Drawn:
         Raises
         ------
         DataJointError
-            If matplotlib or what draws is not installed.
+            If matplotlib or the drawing program is not installed.
         """
         return _matplotlib("make_image").imread(self.make_png(direction))
 
     def make_mermaid(self, direction: str | None = None) -> str:
-        """Return the drawing as Mermaid text, for which nothing needs to be installed."""
+        """Return the drawing as Mermaid text, which does not require further programs."""
         return to_mermaid(self._picture(), direction or self.direction)
 
     def save(self, filename: str | Path, format: str | None = None) -> None:
@@ -223,13 +223,13 @@ class Drawn:
         Parameters
         ----------
         format
-            ``"svg"``, ``"png"``, ``"dot"`` or ``"mermaid"``; by default what the name ends with:
+            ``"svg"``, ``"png"``, ``"dot"`` or ``"mermaid"``; by default from the end of the name:
             ``.svg``, ``.png``, ``.dot``, ``.mmd`` or ``.mermaid``.
 
         Raises
         ------
         DataJointError
-            For another format, or when what draws is not installed.
+            For another format, or if the drawing program is not installed.
         """
         path = Path(filename)
         kind = (format or path.suffix[1:]).lower()
@@ -253,7 +253,7 @@ class Drawn:
         Raises
         ------
         DataJointError
-            If matplotlib or what draws is not installed.
+            If matplotlib or the drawing program is not installed.
         """
         pyplot = _matplotlib("draw")
         pyplot.imshow(self.make_image())
@@ -265,7 +265,7 @@ class Drawn:
             text = self.make_svg().data
         except DataJointError:
             return None
-        # The element alone, without what makes a file of it.
+        # Only the SVG element, without the header of a file.
         return text[text.index("<svg") :].rstrip()
 
     def _repr_html_(self) -> str:
@@ -341,5 +341,5 @@ def _look(box: Box) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Return text for a quoted label, where Mermaid reads HTML."""
+    """Return a text escaped for a quoted label, which Mermaid reads as HTML."""
     return html.escape(text).replace("\n", "<br/>")

@@ -1,4 +1,4 @@
-"""A diagram as plain data, ready to be drawn, and the sources that it is made of."""
+"""Diagrams as plain data for drawing, and the sources that they are made from."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from dj_dagster.relational.table_meta import TableMeta
 
 
 class Line(Enum):
-    """How strong a dependency is."""
+    """The strength of a dependency, which determines its line."""
 
     WHOLE = "whole"
-    """The child's whole key: one row of it for one of the parent."""
+    """The child's whole key: at most one row of the child for each of the parent."""
     PART = "part"
-    """Part of the child's key: many rows of it for one of the parent."""
+    """Part of the child's key: many rows of the child for one of the parent."""
     SECONDARY = "secondary"
     """Outside the child's key."""
 
@@ -40,11 +40,11 @@ class Box:
     key
         Unique within the picture.
     tier
-        None for a schema, and for a table whose name follows no tier.
+        None for a schema, and for a table whose name does not follow a tier.
     own_key
         Whether the table adds attributes of its own to the keys that it inherits.
     tooltip
-        The attributes, or the tables of a schema, a line each.
+        The attributes, or the tables of a schema, one per line.
     """
 
     key: str
@@ -58,7 +58,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A foreign key, or those between two boxes where one is collapsed; renames are new to old."""
+    """A foreign key, or all between two boxes if one is collapsed; renames map new to old names."""
 
     parent: str
     child: str
@@ -68,14 +68,14 @@ class Link:
 
 @dataclass(slots=True)
 class Picture:
-    """What is drawn, by any means."""
+    """The boxes and links of a drawing, independent of its format."""
 
     boxes: dict[str, Box] = field(default_factory=dict[str, Box])
     links: list[Link] = field(default_factory=list[Link])
 
     @property
     def schemas(self) -> dict[str, list[Box]]:
-        """The boxes of each schema, collapsed ones left out; they need no frame."""
+        """The boxes of each schema, without collapsed ones, which are drawn without a frame."""
         found: dict[str, list[Box]] = {}
         for box in self.boxes.values():
             if not box.collapsed:
@@ -84,7 +84,7 @@ class Picture:
 
     @property
     def framed(self) -> bool:
-        """Whether frames tell schemas apart."""
+        """Whether schemas are distinguished by frames."""
         return len({box.schema for box in self.boxes.values()}) > 1
 
 
@@ -99,9 +99,9 @@ def make_picture(
     Parameters
     ----------
     tables
-        In the order they are drawn in.
+        The tables in the order of drawing.
     expanded
-        Those that are drawn themselves; of the others each schema is one box.
+        The tables that are drawn as boxes; each schema of the others is drawn as one box.
     """
     picture, keys = Picture(), dict[TableName, str]()
     collapsed: dict[str, list[TableName]] = {}
@@ -144,7 +144,7 @@ def _has_own_key(stored: StoredTable) -> bool:
 
 
 def _attributes(heading: Heading) -> str:
-    """Return a heading as a definition would say it, without foreign keys."""
+    """Return a heading in the form of a definition, without foreign keys."""
     lines = [f"# {heading.comment}"] if heading.comment else []
     in_key = True
     for attribute in _visible(heading):
@@ -186,7 +186,7 @@ def _renames(key: ForeignKey) -> tuple[tuple[str, str], ...]:
 
 
 class Source(NamedTuple):
-    """The tables that something stands for, in their database."""
+    """The tables of a diagram's source, with their connection."""
 
     connection: Connection
     tables: frozenset[TableName]
@@ -214,7 +214,7 @@ def read_source(source: Any) -> Source:
 
 
 def _of_schema(schema: Schema) -> Source:
-    # Others may have declared tables since.
+    # Other processes may have declared tables since.
     schema.connection.catalog.forget(schema.name)
     names = schema.connection.catalog.names(schema.name)
     return Source(schema.connection, frozenset(name for name in names if not is_hidden(name)))
@@ -244,12 +244,12 @@ def _together(sources: list[Source], given: Any) -> Source:
 
 
 class Labels:
-    """What the tables of a diagram are called, as their classes are.
+    """The labels of the tables of a diagram, which are the names of their classes.
 
     Parameters
     ----------
     names
-        Where the classes are looked for: directly, or inside modules (``lab.Subject``).
+        The names in which classes are searched: directly, or inside modules (``lab.Subject``).
     """
 
     def __init__(self, names: Mapping[str, Any]) -> None:
