@@ -1,1 +1,1 @@
-"""Tables declared, described, altered and dropped."""
+"""Declaration, description, alteration and dropping of tables."""

@@ -42,9 +42,9 @@ def alter_table(connection: Connection, plan: PlannedTable, confirm: Confirm | N
     Parameters
     ----------
     plan
-        What the definition says.
+        The table that the definition asks for.
     confirm
-        Asked first with the changes in words; None to go ahead.
+        Called first with the changes as text; None to proceed without asking.
 
     Returns
     -------
@@ -54,8 +54,8 @@ def alter_table(connection: Connection, plan: PlannedTable, confirm: Confirm | N
     Raises
     ------
     DefinitionError
-        If the primary key would change, or rows cannot get what the definition wants of them.
-        Nothing is changed then.
+        If the primary key would change, or the rows cannot satisfy the definition. Nothing is
+        changed then.
     QueryError
         Inside a transaction, which MySQL would commit.
     """
@@ -70,7 +70,7 @@ def alter_table(connection: Connection, plan: PlannedTable, confirm: Confirm | N
     if confirm is not None:
         if not confirm(question):
             return False
-        # While somebody thought about it, others may have changed the table, or entered rows.
+        # While the user was asked, others may have changed the table or inserted rows.
         now = _present(connection, plan)
         if now.raw != present.raw or now.indexes != present.indexes:
             raise altered_meanwhile(plan.name)
@@ -84,7 +84,7 @@ def alter_table(connection: Connection, plan: PlannedTable, confirm: Confirm | N
         if connection.backend.keeps_lineage and not plan.old:
             lineage.write(connection, plan.name, plan.lineage)
     finally:
-        # Tables that refer to it take over types from it.
+        # Tables that refer to it inherit types from it.
         for schema in {t.name.schema for t in connection.catalog.related(plan.name.schema)}:
             connection.catalog.forget(schema)
     return True
@@ -117,7 +117,7 @@ def _present(connection: Connection, plan: PlannedTable) -> Present:
 
 
 def _check_rows(connection: Connection, stored: StoredTable, changes: Alteration) -> None:
-    """Refuse what the rows that are there cannot follow, before anything is changed."""
+    """Refuse changes that existing rows cannot satisfy, before anything is changed."""
     rows = all_rows(stored.name, stored.heading)
     if not fetch.exists(connection, rows):
         return
@@ -140,14 +140,14 @@ def _check_rows(connection: Connection, stored: StoredTable, changes: Alteration
 def conversions(
     connection: Connection, stored: StoredTable, old: Attribute, new: Attribute
 ) -> Mapping[Any, Any]:
-    """Return the new value of each value of an attribute whose type changes, by the old one.
+    """Return the new values of an attribute whose type changes, by old value.
 
-    Empty where the new type holds all values of the old one as they are.
+    Empty if the new type holds all values of the old type unchanged.
 
     Raises
     ------
     DefinitionError
-        If a value has no equal of the new type.
+        If a value lacks an equal of the new type.
     """
     if not changes_values(old.type, new.type):
         return {}
@@ -181,7 +181,7 @@ def _check_values(
 
 
 def _is_other_object(old: Attribute, new: Attribute) -> bool:
-    """Whether values are kept in another way; unmarked bytes may become what they are."""
+    """Whether values are stored in another way; unmarked bytes may get their actual type."""
     unmarked = old.type is not None and old.type.family is Family.BYTES and not old.type.core
     inline = new.type is not None and new.type.store is None
     return not (unmarked and inline)
@@ -211,7 +211,7 @@ def alter(connection: Connection, present: Present, changes: Alteration) -> None
 
 
 def _needed(changes: Alteration) -> Iterator[IndexDeclaration]:
-    """Yield indexes for foreign keys whose own goes: the server insists on one for each."""
+    """Yield indexes for foreign keys whose index is dropped: the server requires one for each."""
     for foreign_key in changes.plan.foreign_keys:
         columns = tuple(foreign_key.attributes)
         dropped = [index.parts[: len(columns)] for index in changes.dropped_indexes.values()]
@@ -220,7 +220,7 @@ def _needed(changes: Alteration) -> Iterator[IndexDeclaration]:
 
 
 def _columns(sql: TableSQL, present: Present, changes: Alteration) -> Iterator[ColumnChange]:
-    """Yield the columns that are added, change or move, in their new order."""
+    """Yield the added, changed and moved columns in their new order."""
     new_names = {old: new for new, old in changes.renamed.items()}
     here = [
         new_names.get(column.name, column.name)
@@ -241,20 +241,20 @@ def _columns(sql: TableSQL, present: Present, changes: Alteration) -> Iterator[C
 
 
 def rebuild(connection: Connection, present: Present, changes: Alteration) -> None:
-    """Change a table; foreign keys of other tables to it stay as they are.
+    """Rebuild a table with its changes; foreign keys of other tables to it are kept.
 
     Raises
     ------
     DefinitionError
-        If a value has no equal of the new type of its attribute.
+        If a value lacks an equal of the new type of its attribute.
     QueryError
-        If the table is not as it was when the changes were found.
+        If the table has changed since the changes were found.
     IntegrityError
-        If a row refers to none by a new foreign key.
+        If a row lacks its parent by a new foreign key.
     """
     plan = _whole(changes, present)
     with connection.cursor() as session, connection.backend.remaking(session) as remaking:
-        # Only from here on nobody else writes.
+        # From here on, no other process writes.
         if connection.catalog.read(session, plan.name) != present.raw:
             raise altered_meanwhile(plan.name)
         _rebuild(connection, session, remaking, plan, present, changes)
@@ -299,7 +299,7 @@ def _rebuild(
 
 
 def _whole(changes: Alteration, present: Present) -> PlannedTable:
-    """Return the plan with the hidden columns that stay, in the order of the new table."""
+    """Return the plan with the kept hidden columns, in the order of the new table."""
     planned = {column.name: column for column in changes.plan.columns}
     there = {column.name: column for column in present.raw.columns}
     hidden = present.stored.heading.all_attributes
@@ -322,10 +322,10 @@ def _conversion(
     old: Attribute,
     new: Attribute,
 ) -> list[tuple[Any, Any]] | None:
-    """Return what each value of a column is turned into; None where values stay as they are.
+    """Return the new value of each value of a column, None if values do not change.
 
-    The values are converted before they are written, since a column changes what it is given: 1
-    becomes '1' in a column for text.
+    Values are converted before they are written, since a column may change them itself: 1 becomes
+    '1' in a column for text.
     """
     column = source.c[old.name]
     if old.type is None or new.type is None or not changes_values(old.type, new.type):

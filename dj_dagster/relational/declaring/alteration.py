@@ -28,12 +28,12 @@ _RENAMES = re.compile(r"\{([a-z][a-z0-9_]*)\}\s*")
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """A table as it is.
+    """The present state of a table.
 
     Attributes
     ----------
     indexes
-        By name, those that the server made for foreign keys too.
+        By name, including those that the server made for foreign keys.
     """
 
     raw: RawTable
@@ -43,20 +43,20 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class Alteration:
-    """The changes to a table; `plan` is what it shall be.
+    """The changes to a table; `plan` is the desired state.
 
     Attributes
     ----------
     columns
-        The names of all columns in their new order, hidden ones that stay at the end.
+        The names of all columns in their new order, with kept hidden ones at the end.
     renamed
-        The old name of each attribute that gets a new one.
+        The old name of each renamed attribute, by new name.
     modified
-        Names, the new ones, of columns whose type, default or comment changes.
+        New names of columns whose type, default or comment changes.
     moved
-        Whether columns change places.
+        Whether the order of columns changes.
     dropped_indexes
-        Names in the database.
+        Names of the indexes in the database.
     """
 
     plan: PlannedTable
@@ -77,7 +77,7 @@ class Alteration:
         return bool(self.lines())
 
     def lines(self) -> list[str]:
-        """Return the changes in words."""
+        """Return the changes as lines of text."""
         inherited = {name for key in self.added_keys for name in key.attributes}
         shown = {name: attribute_line(attribute) for name, attribute in self.attributes.items()}
         return [
@@ -95,7 +95,7 @@ class Alteration:
 
 
 def altered_meanwhile(name: TableName) -> QueryError:
-    """Return the error for a table that is not as it was when its changes were found."""
+    """Return the error for a table that has changed since its changes were found."""
     return QueryError(
         f"{name} was altered by someone else meanwhile, and nothing was changed here: compare the "
         "definition with describe(), and call alter() again."
@@ -110,7 +110,7 @@ def alteration(
     *,
     server_indexes_keys: bool,
 ) -> Alteration:
-    """Return what must change in a table.
+    """Return the changes that a table needs.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def alteration(
     index_part
         Returns a part of an index as the database keeps it.
     server_indexes_keys
-        Whether the server makes indexes for foreign keys by itself.
+        Whether the server makes indexes for foreign keys automatically.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def alteration(
 
 
 def _renames(present: Present, plan: PlannedTable) -> tuple[dict[str, str], PlannedTable]:
-    """Read ``{old_name}`` at the beginning of comments, and leave it out of them."""
+    """Parse ``{old_name}`` at the beginning of comments, and remove it from them."""
     there = {column.name: column for column in present.raw.columns}
     planned = {column.name for column in plan.columns}
     renamed: dict[str, str] = {}
@@ -194,7 +194,7 @@ def _renames(present: Present, plan: PlannedTable) -> tuple[dict[str, str], Plan
             if column.name not in there and match[1] in there and match[1] not in planned:
                 renamed[column.name] = match[1]
             if literal != comment:
-                # A schema of DataJoint 0.14 has no types before comments.
+                # A schema of DataJoint 0.14 lacks types before comments.
                 before = column.comment.removesuffix(comment)
                 column = replace(column, comment=before + comment[match.end() :])
         columns.append(column)
@@ -238,7 +238,7 @@ def _order(
     names: Mapping[str, str],
     dropped_keys: Sequence[ForeignKey],
 ) -> list[str]:
-    """Return the columns that the table shall have; hidden ones stay unless inherited."""
+    """Return the columns of the new table; hidden ones are kept unless they are inherited."""
     inherited = {name for key in plan.foreign_keys for name in key.attributes}
     gone = {name for key in dropped_keys for name in key.attributes}
     there = [names.get(column.name, column.name) for column in present.raw.columns]
@@ -262,13 +262,13 @@ def _differs(
         (old.nullable, old.comment) != (new.nullable, new.comment)
         or not same_type(old.type, new.type)
         or not same_default(old.default, new.default, new.type)
-        # An inherited column has the type of its parent, which its comment may carry or not.
+        # An inherited column has the type of its parent; its comment need not contain it.
         or (column.declared is None and (stored.comment != column.comment))
     )
 
 
 def _stays(pointer: ForeignKey, plan: PlannedTable) -> bool:
-    """Whether a column goes on pointing into the store that it points into."""
+    """Whether a column keeps pointing into the same store."""
     (name,) = pointer.attributes
     planned = [key.parent for key in plan.external if name in key.attributes]
     there = any(column.name == name for column in plan.columns)
@@ -290,7 +290,7 @@ def _difference(
     kept: Sequence[IndexDeclaration],
     wanted: Sequence[IndexDeclaration],
 ) -> tuple[dict[str, IndexDeclaration], list[IndexDeclaration]]:
-    """Return the indexes, by name, that are too many, and those that are missing."""
+    """Return the names of superfluous indexes, and the missing indexes."""
     missing = {index_key(index): index for index in wanted}
     extra = {
         name: index
@@ -301,7 +301,7 @@ def _difference(
 
 
 _NUMERIC = (Family.INTEGER, Family.FLOAT, Family.DECIMAL, Family.BOOL)
-# What MySQL itself calls these types.
+# MySQL's own names for these types.
 _SYNONYMS = {
     "numeric": "decimal",
     "integer": "int",
@@ -311,7 +311,7 @@ _SYNONYMS = {
 
 
 def same_type(old: AttributeType | None, new: AttributeType | None) -> bool:
-    """Whether two types are one, however they are spelled."""
+    """Whether two types are the same, even if they are written differently."""
     return old == new or (
         old is not None
         and new is not None
@@ -327,7 +327,7 @@ def _canonical(kind: AttributeType) -> str:
 
 
 def same_default(old: Default | None, new: Default | None, kind: AttributeType | None) -> bool:
-    """Whether two defaults are the same value: servers write them in their own way."""
+    """Whether two defaults are the same value, which servers may write differently."""
     if old is None or new is None or old == new:
         return old == new
     if old.is_expression or new.is_expression or kind is None:
@@ -343,7 +343,7 @@ def same_default(old: Default | None, new: Default | None, kind: AttributeType |
 
 
 def _whole(moment: str) -> str:
-    """Return the text of a moment without zeros that say nothing."""
+    """Return the text of a moment without insignificant zeros."""
     return re.sub(r"( 00:00:00)?(\.0+)?$", "", moment)
 
 
@@ -353,7 +353,7 @@ def same_foreign_key(one: ForeignKey, other: ForeignKey) -> bool:
 
 
 def index_key(index: IndexDeclaration) -> tuple[bool, tuple[str, ...]]:
-    """Return what tells indexes apart; servers write expressions in their own way."""
+    """Return a key that identifies an index; servers may write its expressions differently."""
     parts = [
         re.sub(r"[`()\s]|_utf8mb4", "", part).lower() if part.startswith("(") else part
         for part in index.parts

@@ -1,8 +1,8 @@
-"""Values of an attribute whose type changes: each is converted to its equal, or refused.
+"""Conversion of values of an attribute whose type changes: each to an equal value, or refused.
 
-What is possible is the same on all backends, and so is what becomes of a value. Servers convert
-further than that, and lose values without a word: MySQL takes a number for the place of an enum's
-value, the bytes of a UUID for text, and rounds. Such a change is refused while there are values.
+The possible conversions and their results are the same on all backends. Servers convert more, but
+lose values silently: MySQL takes a number for the position of an enum's value and the bytes of a
+UUID for text, and it rounds. Such a change is refused if there are values.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Convert = Callable[[Any], Any]
 
 
 def changes_values(old: AttributeType | None, new: AttributeType | None) -> bool:
-    """Return whether a value of the old type may not be one of the new as it is."""
+    """Return whether some value of the old type is not a value of the new type unchanged."""
     if old is None or new is None or old == new:
         return False
     if old.family is not new.family:
@@ -58,17 +58,18 @@ def converted(values: Iterator[Any], old: Attribute, new: Attribute) -> Mapping[
     Parameters
     ----------
     values
-        Of the old attribute, without nulls.
+        Values of the old attribute, without nulls.
 
     Raises
     ------
     DefinitionError
-        Naming the attribute and the first value that has no equal of the new type.
+        If a value lacks an equal of the new type; the message names the attribute and the first
+        such value.
     """
     convert: Convert | None = None
     found: dict[Any, Any] = {}
     for value in values:
-        # Of JSON, whose values have no hash, none is converted.
+        # Values of JSON are not hashable, and are not converted.
         if isinstance(value, Hashable) and value in found:
             continue
         try:
@@ -85,7 +86,7 @@ def converted(values: Iterator[Any], old: Attribute, new: Attribute) -> Mapping[
 
 
 def _conversion(old: Attribute, new: Attribute) -> Convert:
-    """Return what converts one value; it raises ValueError for one without an equal."""
+    """Return the function that converts a value; it raises ValueError for one without an equal."""
     one, other = _kind(old), _kind(new)
     match one.family, other.family:
         case (a, b) if a in _NUMBERS and b in _NUMBERS:
@@ -119,14 +120,14 @@ def _same(value: Any, found: Any) -> Any:
 
 
 def _kept(text: str, new: Attribute) -> str:
-    """Return a text that the new attribute keeps as it is, its trailing blanks too."""
+    """Return a text that the new attribute keeps unchanged, including trailing blanks."""
     if _kind(new).text.startswith("char") and text.endswith(" "):
         raise ValueError("the blanks at its end would be lost")
     return _same(text, checked(text, new))
 
 
 def _equal_number(value: Any, found: Any) -> Any:
-    # A decimal and a float are equal when they are written alike: 0.1 has no exact float.
+    # A decimal and a float are equal if they are written alike, since 0.1 lacks an exact float.
     exact = not isinstance(value, float) and not isinstance(found, float)
     same = found == value if exact or not isinstance(value, Decimal) else None
     if isinstance(value, Decimal) and isinstance(found, float):
@@ -158,7 +159,7 @@ def _equal_moment(value: date | time, found: Any) -> Any:
 
 
 def moment_text(value: Any, kind: AttributeType) -> str:
-    """Return the text that a server writes."""
+    """Return a moment as a server writes it."""
     if kind.family is Family.DATE:
         return value.isoformat()
     if isinstance(value, time):
@@ -191,6 +192,6 @@ def _text(attribute: Attribute) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return why a value does not fit, without the attribute and value that come before it."""
+    """Return the reason from an error's message, without the attribute and value before it."""
     cause = error.__cause__ if isinstance(error, InvalidValueError) else error
     return str(cause or error).removesuffix(".")

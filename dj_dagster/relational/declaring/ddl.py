@@ -1,4 +1,4 @@
-"""From a planned table to SQL."""
+"""The SQL that creates planned tables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def create_statements(
     Parameters
     ----------
     name
-        What to call the table while it is made; the indexes are for the planned name.
+        The table's name while it is made; the indexes are named for the planned table.
     """
     yield CreateTable(_table(plan, backend, name or plan.name), if_not_exists=True)
     if not backend.indexes_in_table:
@@ -63,7 +63,7 @@ def in_server_words(plan: PlannedTable, backend: Backend) -> PlannedTable:
 
 
 class TableSQL:
-    """The pieces of SQL of which statements that alter a planned table are made."""
+    """The pieces of SQL for statements that alter a planned table."""
 
     def __init__(self, plan: PlannedTable, backend: Backend, dialect: sa.Dialect) -> None:
         self._backend = backend
@@ -192,7 +192,7 @@ def _constraint(
     if foreign_key.parent in own:
         targets = {column.name: column for column in own[foreign_key.parent]}
     else:
-        # A stand-in for the parent, which a second foreign key to it shares.
+        # A stand-in for the parent, shared by further foreign keys to it.
         parent = metadata.tables.get(f"{schema}.{name}" if schema else name)
         if parent is None:
             stubs = [sa.Column(old, sa.types.NULLTYPE) for old in foreign_key.attributes.values()]
@@ -210,7 +210,7 @@ def _constraint(
 
 
 def _constraint_name(table: TableName, number: int) -> str | None:
-    """Return a name where the one that MySQL would choose is longer than it allows."""
+    """Return a name if the one that MySQL would choose exceeds its own limit."""
     if len(f"{table.table}_ibfk_{number}") <= MAX_NAME:
         return None
     return f"{table.table[:40]}_{crc32(table.table.encode()):08x}_ibfk_{number}"
@@ -223,5 +223,5 @@ def _index(
         table.c[part] if part in table.c else sa.literal_column(part)
         for part in map(backend.index_part, index.parts)
     ]
-    # Names of indexes are unique in an SQLite file, hence the table's name in it.
+    # Names of indexes are unique in an SQLite file, so they contain the table's name.
     return sa.Index(f"{plan.name}.{number}", *parts, unique=index.unique, _table=table)

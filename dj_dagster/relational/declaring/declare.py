@@ -1,4 +1,4 @@
-"""Creation of schemas and tables that do not exist yet."""
+"""Creation of missing schemas and tables."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def ensure_schema(connection: Connection, schema: str, *, create: bool = True) -
     DataJointError
         If it does not exist and must not be created.
     """
-    # What is known of it may be old: other processes declare and drop tables too.
+    # The catalogue may be outdated: other processes declare and drop tables too.
     connection.catalog.forget(schema)
     with connection.cursor() as session:
         if schema in connection.backend.schema_names(session):
@@ -78,7 +78,8 @@ def drop_schema(connection: Connection, schema: str) -> None:
             )
         connection.backend.drop_schema(session, schema)
     connection.catalog.forget(schema)
-    # MariaDB's hidden table is gone, so that a schema of this name registers with stores anew.
+    # MariaDB's hidden table is dropped too, so a new schema of this name registers with stores
+    # again.
     connection.registered -= {
         (store, name) for store, name in connection.registered if name == schema
     }
@@ -93,22 +94,22 @@ def ensure_table(
     create: bool = True,
     place: Place = nowhere,
 ) -> None:
-    """Create a table unless it exists; one that exists is left as it is.
+    """Create a table unless it exists; an existing table is not changed.
 
-    A `UserWarning` says how it differs from the definition, and for a new table which attributes
-    name a store that is not configured, where DataJoint would be silent.
+    A `UserWarning` reports differences of an existing table from the definition and, unlike in
+    DataJoint, attributes of a new table whose store is not configured.
 
     Parameters
     ----------
     find
         Returns the table that a foreign key refers to.
     place
-        Puts the place of a line of the definition into the errors raised for it.
+        Adds the place of a line of the definition to its errors.
 
     Raises
     ------
     DefinitionError
-        If the definition refers to what is not there.
+        If the definition refers to a missing table or attribute.
     MissingTableError
         If the table does not exist and must not be created.
     QueryError
@@ -143,7 +144,8 @@ def planned(
     Raises
     ------
     DefinitionError
-        If the definition refers to what is not there, or to what that layout does not have.
+        If the definition refers to a missing table or attribute, or to a type that the layout
+        lacks.
     """
     plan = plan_table(name, definition, find, connection.codecs, place)
     hidden = name.table.startswith("~")
@@ -153,11 +155,11 @@ def planned(
 
 
 def create_table(connection: Connection, plan: PlannedTable) -> None:
-    """Create a planned table with its comments and lineage, unless it has come to be meanwhile."""
+    """Create a planned table with its comments and lineage, unless it was created meanwhile."""
     backend = connection.backend
     notes_lineage = backend.keeps_lineage and not plan.old and not plan.name.table.startswith("~")
     if notes_lineage:
-        # First, so that nobody takes the schema for one of 0.14 meanwhile.
+        # Written first, so that the schema is not taken for one of 0.14 meanwhile.
         lineage.ensure(connection, plan.name.schema)
     ensure_external_tables(connection, plan)
     with ddl_block(connection) as session:
@@ -169,7 +171,7 @@ def create_table(connection: Connection, plan: PlannedTable) -> None:
     if created and not _is_reported_otherwise(plan, backend):
         connection.catalog.put(reported(plan, backend))
     else:
-        # Where another process was faster, its definition may differ.
+        # If another process was faster, its definition may differ.
         connection.catalog.forget(plan.name.schema)
     if notes_lineage:
         lineage.write(connection, plan.name, plan.lineage)
@@ -187,7 +189,7 @@ def _warn_of_differences(stored: StoredTable, plan: PlannedTable) -> None:
 
 
 def _warn_of_stores(connection: Connection, plan: PlannedTable) -> None:
-    """Warn of attributes whose store is not known here; a machine that writes may know it."""
+    """Warn of attributes whose store is not configured here; it may be on other machines."""
     for column in plan.columns:
         kind = column.declared
         if kind is None or kind.family is not Family.CODEC:
@@ -205,7 +207,7 @@ def _warn_of_stores(connection: Connection, plan: PlannedTable) -> None:
 
 @contextmanager
 def ddl_block(connection: Connection) -> Generator[SAConnection]:
-    """Give a connection for statements that change tables, together where the server allows it."""
+    """Give a connection for statements that change tables, in one transaction where possible."""
     with ExitStack() as stack:
         if connection.backend.rolls_back_ddl:
             stack.enter_context(connection.transaction())
@@ -213,7 +215,7 @@ def ddl_block(connection: Connection) -> Generator[SAConnection]:
 
 
 def reported(plan: PlannedTable, backend: Backend) -> RawTable:
-    """Return a planned table as the database will report it, so that it need not be asked."""
+    """Return a planned table as the database will report it, which saves a query."""
     columns = [
         StoredColumn(
             column.name,
@@ -234,7 +236,7 @@ def reported(plan: PlannedTable, backend: Backend) -> RawTable:
 
 
 def _is_reported_otherwise(plan: PlannedTable, backend: Backend) -> bool:
-    """Whether the server has names of its own for types of the table: native types, left bare."""
+    """Whether the server has other names for types of the table: native types without a marker."""
     if plan.old:
         return True
     kinds = [column.declared for column in plan.columns if column.declared is not None]
@@ -247,7 +249,7 @@ def own_key(
     find: FindParent,
     connection: Connection,
 ) -> StoredTable:
-    """Return a table that does not exist yet as far as ``-> self`` needs it: its primary key."""
+    """Return the primary key of a table that does not exist yet, for ``-> self``."""
     for item in definition.key:
         if isinstance(item, ForeignKeyDeclaration) and item.target == "self":
             raise DefinitionError(f"In {name} -> self cannot be part of the primary key.")
@@ -266,7 +268,7 @@ def own_key(
 
 
 def differences(stored: StoredTable, plan: PlannedTable) -> list[str]:
-    """Return in words how a table differs from its definition; what needs a query is left out."""
+    """Return a table's differences from its definition as text, as far as no query is needed."""
     return [*_names(stored, plan), *_types(stored, plan), *_foreign_keys(stored, plan)]
 
 
@@ -286,7 +288,7 @@ def _types(stored: StoredTable, plan: PlannedTable) -> Iterator[str]:
     for column in plan.columns:
         found = stored.heading.all_attributes.get(column.name)
         kind = found.type if found else None
-        # Types without a mark in the database are not known for sure.
+        # Types without a marker in the database are not certain.
         if kind is None or column.declared is None or not (kind.core and column.declared.core):
             continue
         if kind != column.declared:

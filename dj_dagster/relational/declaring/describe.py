@@ -1,4 +1,4 @@
-"""Definitions of tables in the database: from headings and foreign keys back to text."""
+"""Definitions of tables in the database, written from headings and foreign keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn, Sto
 from dj_dagster.relational.table_meta import TableMeta
 
 Spell = Callable[[TableName], str]
-"""Returns what a definition calls the parent of a foreign key."""
+"""A function that returns the name of a foreign key's parent in a definition."""
 
 _BARE = (Family.INTEGER, Family.FLOAT, Family.DECIMAL, Family.BOOL)
 
@@ -27,12 +27,12 @@ _BARE = (Family.INTEGER, Family.FLOAT, Family.DECIMAL, Family.BOOL)
 def describe(connection: Connection, name: TableName, spell: Spell) -> str:
     """Return the definition of a table; declaring it gives the same table.
 
-    Hidden attributes are left out: those that a declaration needs come by themselves.
+    Hidden attributes are left out, since a declaration adds those that it needs.
 
     Raises
     ------
     MissingTableError
-        If the table is not there.
+        If the table does not exist.
     """
     with connection.cursor() as session:
         indexes = connection.backend.indexes(session, name.schema, name.table)
@@ -60,7 +60,7 @@ def definition_of(
 def own_indexes(
     indexes: Iterable[IndexDeclaration], foreign_keys: Sequence[ForeignKey], made_by_server: bool
 ) -> list[IndexDeclaration]:
-    """Return indexes without those that the server makes by itself for foreign keys."""
+    """Return indexes without those that the server makes for foreign keys."""
     columns = [tuple(key.attributes) for key in foreign_keys] if made_by_server else []
     return [index for index in indexes if index.unique or index.parts not in columns]
 
@@ -110,7 +110,7 @@ class _Description:
     Attributes
     ----------
     indexes
-        Those that no foreign key's ``[unique]`` stands for.
+        The indexes that are not expressed by a foreign key's ``[unique]``.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class _Description:
         return [name for name in foreign_key.attributes if name not in self._covered]
 
     def _fits(self, foreign_key: ForeignKey, remaining: list[str]) -> bool:
-        """Whether the line of a foreign key would declare just the columns that come next."""
+        """Whether the line of a foreign key would declare exactly the next columns."""
         new = self._new(foreign_key)
         return (
             bool(new)
@@ -178,7 +178,7 @@ class _Description:
             parents = stored.heading.all_attributes if stored else {}
             parent = parents.get(foreign_key.attributes[column.name])
         if parent is None or parent.type is None:
-            # Out of sight: nothing speaks for another line.
+            # The parent is not visible, so the line is assumed to fit.
             return True
         expected = inherited_column(
             column.name, parent, self._connection.codecs, nullable=column.nullable
@@ -191,14 +191,14 @@ class _Description:
 
 
 class Spelling:
-    """Spells tables for the definition of one of them.
+    """Finds the names of tables for a definition.
 
     Parameters
     ----------
     table
-        The table that refers to others; a part's master is spelled ``master``.
+        The table that refers to others; a part's master is called ``master``.
     names
-        Where the definition would look names up: classes, modules and the like.
+        The names that the definition can use: classes, modules and the like.
     """
 
     def __init__(self, table: TableName, names: Mapping[str, Any]) -> None:
@@ -206,9 +206,9 @@ class Spelling:
         self._names = names
 
     def __call__(self, parent: TableName) -> str:
-        """Return the spelling of a parent: ``self``, ``master``, ``Session``, ``lab.Subject.Part``.
+        """Return the name of a parent: ``self``, ``master``, ``Session``, ``lab.Subject.Part``.
 
-        A table of another schema that no name leads to is written as ``schema.Class``.
+        A table of another schema that is not among the names is written as ``schema.Class``.
         """
         own = parse_table_name(self._table.table)
         if parent == self._table:
@@ -224,7 +224,7 @@ class Spelling:
         return next((name for name, value in self._names.items() if _is(value, parent)), None)
 
     def _inside(self, parent: TableName, path: str) -> str | None:
-        """Return the name of a module or the like in which the table is found."""
+        """Return the path to a table inside a module or a similar object."""
         for name, value in self._names.items():
             found: Any = value
             for step in path.split("."):

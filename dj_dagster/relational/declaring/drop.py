@@ -1,4 +1,4 @@
-"""Dropping tables together with all that refer to them, their job queues and records."""
+"""Dropping of tables with all tables that refer to them, their job queues and records."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ def drop_table(
     confirm: Confirm | None,
     part_integrity: PartIntegrity = "enforce",
 ) -> bool:
-    """Drop a table with all tables that refer to it, and return whether that was done.
+    """Drop a table with all tables that refer to it, and return whether they were dropped.
 
     Parameters
     ----------
     confirm
-        Asked first with the names and numbers of rows of all tables; None to go ahead.
+        Called first with the names and numbers of rows of all tables; None to proceed.
     part_integrity
-        Whether a part may go without its master: ``"enforce"`` refuses, ``"ignore"`` allows it.
+        Whether a part may be dropped without its master: ``"enforce"`` refuses it, ``"ignore"``
+        allows it.
 
     Raises
     ------
     DataJointError
-        If a part would go without its master; nothing is dropped then.
+        If a part would be dropped without its master; nothing is dropped then.
     QueryError
         Inside a transaction, which MySQL would commit.
     """
@@ -57,7 +58,7 @@ def drop_table(
 
 
 def drop_alone(connection: Connection, name: TableName) -> None:
-    """Drop one table to which no other refers, without asking.
+    """Drop one table that is not referred to by others, without asking.
 
     Raises
     ------
@@ -77,13 +78,13 @@ def drop_alone(connection: Connection, name: TableName) -> None:
 
 
 def with_descendants(connection: Connection, name: TableName) -> list[TableName]:
-    """Return a table and all that refer to it, directly or not, parents first.
+    """Return a table and all tables that refer to it, directly or not, parents first.
 
-    Parts go with their masters, also those without a foreign key to them.
+    Parts are included with their masters, even without a foreign key to them.
     """
     graph = dependency_graph(connection.catalog.related(name.schema, fresh=True))
     doomed = [name]
-    # The list grows while it is walked.
+    # The list grows during the iteration.
     for table in doomed if name in graph else ():
         below = [*graph.children(table), *part_names(connection, table)]
         doomed += [other for other in below if other in graph and other not in doomed]
@@ -108,7 +109,7 @@ def _drop(connection: Connection, tables: Sequence[TableName]) -> None:
 
 
 def _forget_notes(connection: Connection, schema: str, tables: Sequence[str]) -> None:
-    """Remove the notes on how rows of tables came to be; see `dj_dagster.workflow.notes`."""
+    """Remove the notes on the origin of tables' rows; see `dj_dagster.workflow.notes`."""
     name = TableName(schema, NOTES_TABLE)
     if connection.catalog.find(name) is None:
         return
@@ -117,7 +118,7 @@ def _forget_notes(connection: Connection, schema: str, tables: Sequence[str]) ->
 
 
 def _job_queues(connection: Connection, tables: Sequence[TableName]) -> list[TableName]:
-    """Return the job queues that serve no other table: one serves ``_x`` and ``__x`` alike."""
+    """Return the job queues that do not serve other tables; ``_x`` and ``__x`` share a queue."""
     queues: dict[TableName, None] = {}
     for name in tables:
         bare = name.table.lstrip("_")

@@ -1,4 +1,4 @@
-"""Origins of attributes, for people, and for DataJoint in a table ``~lineage`` of each schema.
+"""Origins of attributes, also kept for DataJoint in a table ``~lineage`` of each schema.
 
 Only DataJoint itself needs that table: here origins are derived from foreign keys.
 """
@@ -21,16 +21,16 @@ _KEY = ("table_name", "attribute_name")
 
 
 def ensure(connection: Connection, schema: str) -> None:
-    """Create the record of a schema, unless it is there."""
+    """Create the table ``~lineage`` of a schema unless it exists."""
     record = TableName(schema, "~lineage")
     if connection.catalog.raw(record) is None:
         _create(connection, record)
 
 
 def write(connection: Connection, table: TableName, origins: Mapping[str, str]) -> None:
-    """Note the origin of a table's attributes, ``{attribute: schema.table.attribute}``.
+    """Record the origin of a table's attributes, ``{attribute: schema.table.attribute}``.
 
-    What was noted of the table before is removed.
+    Earlier records of the table are removed.
     """
     record = TableName(table.schema, "~lineage")
     if connection.catalog.raw(record) is None:
@@ -45,7 +45,7 @@ def write(connection: Connection, table: TableName, origins: Mapping[str, str]) 
 
 
 def forget(connection: Connection, schema: str, tables: Iterable[str]) -> None:
-    """Remove what is noted of tables; in a schema that keeps no such notes nothing happens."""
+    """Remove the records of tables, if the schema has any."""
     record = TableName(schema, "~lineage")
     if connection.catalog.raw(record) is not None:
         noted = connection.backend.sql_table(record, sa.column("table_name"))
@@ -76,7 +76,7 @@ def _create(connection: Connection, record: TableName) -> None:
 def schema_lineage(connection: Connection, schema: str) -> dict[str, str]:
     """Return the origin of each key attribute and each attribute of a foreign key.
 
-    Both are spelled ``schema.table.attribute``; of other attributes nothing is returned.
+    Both are written ``schema.table.attribute``; other attributes are left out.
     """
     return {
         f"{name}.{attribute}": origin
@@ -86,7 +86,7 @@ def schema_lineage(connection: Connection, schema: str) -> dict[str, str]:
 
 
 def rebuild(connection: Connection, schema: str) -> None:
-    """Write the table ``~lineage`` of a schema anew, where the database keeps one."""
+    """Rewrite the table ``~lineage`` of a schema, where the database has one."""
     if not connection.backend.keeps_lineage:
         return
     connection.catalog.forget(schema)

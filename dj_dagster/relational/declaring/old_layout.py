@@ -1,4 +1,4 @@
-"""Tables in the layout of DataJoint 0.14, for schemas of that era, which its clients go on using.
+"""Tables in the layout of DataJoint 0.14, for schemas that clients of that era still use.
 
 ==============================  =====================  =========================  ================
 definition                      column                 comment                    foreign key
@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS {table} (
 ) ENGINE=InnoDB COMMENT 'external storage tracking'
 """  # noqa: E501 - as 0.14 writes it
 _UUID = parse_type("uuid")
-# What MySQL makes of the type bool.
+# MySQL's own type for bool.
 _TRUTH = replace(parse_type("tinyint"), text="tinyint(1)")
 
 
@@ -78,13 +78,13 @@ def external_keys(raw: RawTable) -> list[ForeignKey]:
 
 
 def ensure_external_tables(connection: Connection, plan: PlannedTable) -> None:
-    """Create the tables of external objects that a planned table refers to, where they lack."""
+    """Create the missing tables of external objects that a planned table refers to."""
     for name in dict.fromkeys(key.parent for key in plan.external):
         ensure_external_table(connection, name)
 
 
 def ensure_external_table(connection: Connection, name: TableName) -> None:
-    """Create a table of external objects, unless it is there."""
+    """Create a table of external objects unless it exists."""
     if connection.catalog.raw(name) is None:
         quoted = connection.backend.full_name(name).replace("%", "%%")
         with connection.cursor() as session:
@@ -95,7 +95,7 @@ def ensure_external_table(connection: Connection, name: TableName) -> None:
 def _column(
     connection: Connection, table: TableName, column: PlannedColumn, kind: AttributeType
 ) -> tuple[PlannedColumn, str | None]:
-    """Return a column as 0.14 has it, and the store that it points into, if any."""
+    """Return a column in the layout of 0.14, and the store that it points into, if any."""
     comment = split_comment(column.comment)[1] if kind.core else column.comment
     if kind.family is Family.UUID:
         return column, None

@@ -1,4 +1,4 @@
-"""From a definition to a planned table: foreign keys and codecs resolved, no SQL yet."""
+"""Planned tables, made from definitions by resolving foreign keys and codecs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dj_dagster.relational.values import checked
 
 FindParent = Callable[[ForeignKeyDeclaration], StoredTable]
 Place = Callable[[int], AbstractContextManager[None]]
-"""Given the number of a line, puts its place before errors raised inside."""
+"""A function of a line's number whose context prefixes errors with the line's place."""
 
 _MOMENTS = (Family.DATE, Family.DATETIME, Family.TIME)
 _CHECKED_DEFAULTS = (Family.INTEGER, Family.FLOAT, Family.DECIMAL, Family.STRING, *_MOMENTS)
@@ -44,9 +44,9 @@ class PlannedColumn:
     Attributes
     ----------
     stored_as
-        Its type once codecs are resolved.
+        The type after codecs are resolved.
     comment
-        As DataJoint writes it, a core type in front.
+        The comment as DataJoint writes it, with a core type in front.
     declared
         The attribute's type, None for an inherited column.
     """
@@ -60,7 +60,7 @@ class PlannedColumn:
 
     @property
     def full_comment(self) -> str:
-        """The comment with any type in front, for a database that has fewer types than MySQL."""
+        """The comment with any type in front, for a database with fewer types than MySQL."""
         if self.declared is None or self.declared.core:
             return self.comment
         return f":{self.declared.text}:{self.comment}"
@@ -68,12 +68,12 @@ class PlannedColumn:
 
 @dataclass(frozen=True, slots=True)
 class PlannedTable:
-    """A table to create, all names resolved.
+    """A table to create, with all names resolved.
 
     Attributes
     ----------
     old
-        Whether it is in the layout of DataJoint 0.14.
+        Whether the table is in the layout of DataJoint 0.14.
     external
         The foreign keys by which columns then point into the tables of external objects.
     """
@@ -90,7 +90,7 @@ class PlannedTable:
 
 
 def nowhere(line: int) -> AbstractContextManager[None]:
-    """Leave errors as they are: the definition stands in no file."""
+    """Leave errors as they are, for a definition outside a file."""
     del line
     return nullcontext()
 
@@ -107,7 +107,7 @@ def plan_table(
     Raises
     ------
     DefinitionError
-        If a rename names what the parent does not have, or a codec is unknown.
+        If a rename names an attribute that the parent lacks, or a codec is unknown.
     """
     plan = _Plan(name, codecs)
     for in_key, items in ((True, definition.key), (False, definition.secondary)):
@@ -223,7 +223,7 @@ class _Plan:
             self.unique.append(IndexDeclaration(tuple(attributes), unique=True, line=item.line))
 
     def _check_type(self, name: str, kind: AttributeType, who: str, other: str) -> None:
-        """Refuse another type of an attribute that is there already: its values never agree."""
+        """Refuse another type for an existing attribute, since the values would never agree."""
         before = self.columns[name].stored_as
         if not _agree(kind, before):
             raise DefinitionError(
@@ -244,7 +244,7 @@ class _Plan:
 
 
 def _agree(one: AttributeType, other: AttributeType) -> bool:
-    """Return whether a foreign key can relate two types: texts may differ in their lengths."""
+    """Return whether a foreign key can relate two types; texts may differ in length."""
     if one.family is not other.family or one.family is Family.STRING:
         return one.family is other.family
     return (one.size, one.scale, one.unsigned, one.values) == (
@@ -256,9 +256,9 @@ def _agree(one: AttributeType, other: AttributeType) -> bool:
 
 
 def _checked_default(table: TableName, item: AttributeDeclaration) -> Default | None:
-    """Return the default, dates and times in the form that all databases take.
+    """Return the default, with dates and times in the form that all databases take.
 
-    A default that is not a value of its type is refused, which SQLite would take.
+    A default that is not a value of its type is refused, although SQLite would accept it.
     """
     family, default = item.type.family, item.default
     if default is None or default.is_expression or family not in _CHECKED_DEFAULTS:
@@ -276,14 +276,14 @@ def _inherited(item: ForeignKeyDeclaration, parent: StoredTable) -> dict[str, st
     """Return ``{child attribute: parent attribute}`` in the parent's key order."""
     attributes = parent.heading.all_attributes
     key = [name for name, attribute in attributes.items() if attribute.in_key]
-    # As in DataJoint, what else the projection renames has no part in the reference.
+    # As in DataJoint, other renames of the projection do not affect the reference.
     renames = {new: old for new, old in item.renames.items() if old in key or old not in attributes}
     new_names = {_renamed(old, item, key): new for new, old in renames.items()}
     return {new_names.get(name, name): name for name in key}
 
 
 def _renamed(old: str, item: ForeignKeyDeclaration, key: list[str]) -> str:
-    """Return the parent's attribute that a rename means; old spellings do not always say it."""
+    """Return the parent's attribute that a rename refers to, which old syntax may leave open."""
     if old in key:
         return old
     free = [name for name in key if name not in item.renames.values()]
@@ -303,9 +303,9 @@ def inherited_column(
     if attribute.type is None:  # a key attribute of a table always has one
         raise DefinitionError(f"The attribute {attribute.name!r} has no type to inherit.")
     kind = without_counter(attribute.type)
-    # DataJoint finds a type by following the parent, except for uuid, which it must see to decode.
+    # DataJoint finds a type through the parent, except for uuid, which it decodes by the marker.
     comment = marker(kind, attribute.comment) if kind.family is Family.UUID else attribute.comment
-    # Nobody gives hidden attributes a value: that of a table with one row is always the same.
+    # Hidden attributes get a default: that of a singleton table is always the same.
     default = attribute.default if attribute.hidden and not nullable else None
     return PlannedColumn(name, _stored_as(kind, codecs), nullable, default, comment)
 
