@@ -1,1 +1,1 @@
-"""SQL that users write, which is MySQL's: read, checked, and given MySQL's meaning on SQLite."""
+"""Users' SQL, which is MySQL's: parsing, checks, and its translation for SQLite."""

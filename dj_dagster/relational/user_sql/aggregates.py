@@ -1,4 +1,4 @@
-"""Aggregates of MySQL as SQLite and functions of ours have them."""
+"""MySQL's aggregates in terms of SQLite and of this package's own functions."""
 
 from __future__ import annotations
 
@@ -96,19 +96,19 @@ def _aggregate(translator: Translator, name: str, given: Sequence[Any]) -> Emitt
 
 
 def _is_made(translator: Translator, node: Any, kind: Kind) -> bool:
-    """Whether values are exact numbers that may have more digits than are shown."""
+    """Whether values are exact numbers with possibly more digits than are shown."""
     return kind.family == "decimal" and not is_leaf(bare(node))
 
 
 def _extreme(translator: Translator, name: str, node: Any, value: Emitted) -> Emitted:
-    """Return the least or the greatest value of a group; of enums it is a text's."""
+    """Return the least or greatest value of a group; enums are compared as texts."""
     kind = value.kind
     if kind.family == "null":
         raise Untranslatable(f"{name}() of NULL")
     order = "" if kind.choices else translator.order(node, kind)
     order = "decimal" if _is_made(translator, node, kind) else order
     if kind.choices:
-        # Servers take its number in some places, in others a text's.
+        # In some places servers use the number of the enum, in others that of a text.
         kind = Kind("text", tag="unclear")
     if order:
         call = f"dj_{name.lower()}("
@@ -117,11 +117,11 @@ def _extreme(translator: Translator, name: str, node: Any, value: Emitted) -> Em
             return with_more(pieces, kind)
         attribute = lone_attribute(value.pieces)
         if order == "time" and attribute is not None:
-            # A call of Python for each group, not for each row.
+            # This calls Python for each group, not for each row.
             found = (f"dj_ordered_time({name.lower()}(", *time_order(attribute))
             return Emitted((*found, f"), {kind.scale})"), kind)
         return Emitted((call, *value.pieces, f", {quoted(order)})"), kind)
-    # Of one argument only it is an aggregate.
+    # Only with one argument it is an aggregate.
     return Emitted((f"{name.lower()}(", *value.pieces, ")"), kind)
 
 

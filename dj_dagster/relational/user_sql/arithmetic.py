@@ -59,7 +59,7 @@ def _result_kind(symbol: str, kinds: Sequence[Kind]) -> Kind:
     if "float" in families:
         if any(kind == FLOAT for kind in kinds):
             return FLOAT
-        # The server writes what was rounded with the digits that it was rounded to.
+        # The server writes a rounded number with the digits that it was rounded to.
         return fixed(scale + 4 if symbol == "/" else scale)
     if symbol == "/":
         return decimal_kind(one + 4)
@@ -91,7 +91,7 @@ def _checked(how: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
 
 
 def without_sign(how: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Return an operation that refuses to give less than zero."""
+    """Return an operation that refuses results below zero."""
 
     def run(a: Any, b: Any) -> Any:
         found = how(a, b)
@@ -103,7 +103,7 @@ def without_sign(how: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
 
 def signed(value: int) -> int:
-    """Return an integer that has 64 bits with its sign; raise QueryError for a larger one."""
+    """Return an integer of 64 bits with its sign; raise `QueryError` for a larger one."""
     if -(2**63) <= value < 2**63:
         return value
     raise QueryError(f"SQL on SQLite: the integer {value} is out of range, as it is on MySQL.")
@@ -128,7 +128,7 @@ def _divide(a: Any, b: Any) -> Any:
 
 
 def quotient(a: Decimal, b: Decimal) -> Decimal:
-    """Return a quotient with the digits that the server keeps until it is shown: nines of them."""
+    """Return a quotient with the digits that the server keeps internally, in groups of nine."""
     digits = [-int(value.as_tuple()[2]) for value in (a, b)]
     words = [-(-count // 9) * 9 for count in digits]
     more = max(0, 4 - (sum(words) - sum(digits)))
@@ -158,7 +158,7 @@ def number_kind(kind: Kind) -> Kind:
 
 
 def numeric_kind(kind: Kind, otherwise: Kind) -> Kind:
-    """Return the kind of a number made of a value, another where it is not known."""
+    """Return the kind of a number made from a value, `otherwise` if it is not known."""
     found = number_kind(kind)
     keeps = found.is_exact or found.family in ("any", "float")
     return found if keeps and found.tag != "unsigned" else otherwise
@@ -185,7 +185,7 @@ def _whole_number(value: str) -> float:
 
 
 def check_number(kind: Kind) -> None:
-    """Raise `Untranslatable` if servers read no number, or different ones, in a text."""
+    """Raise `Untranslatable` if servers do not read the same number in a text."""
     if kind.family == "bytes":
         raise Untranslatable("a number of bytes")
     if kind.tag == "moment":
@@ -204,7 +204,7 @@ def check_truth(kind: Kind) -> None:
 
 
 def rounding(program: Program) -> Program:
-    """Return a program whose texts are read as whole numbers, what follows the point cut."""
+    """Return a program whose texts are read as whole numbers, truncated at the point."""
     if not program.kind.is_text or program.kind.choices:
         return program
     if program.kind.tag == "moment":

@@ -1,4 +1,4 @@
-"""Calls of functions, by MySQL's own names."""
+"""Calls of functions by MySQL's names."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ from dj_dagster.relational.user_sql.values import BINARY, INT, JSON, TEXT, Kind
 
 
 def is_known(name: str) -> bool:
-    """Whether a function of one row has this name, upper case."""
+    """Whether a function of single rows has this name, in upper case."""
     name = functions.SPELLINGS.get(name, name)
     return name in functions.FUNCTIONS or name in _SPECIAL
 
 
 def is_made_text(value: Program, node: Any) -> bool:
-    """Whether a text follows from the expression alone, which the server knows beforehand."""
+    """Whether an expression's text is constant, so that the server knows it beforehand."""
     from sqlglot import exp
 
     made = value.kind.family == "text" and value.literal is None
@@ -56,7 +56,7 @@ def is_made_text(value: Program, node: Any) -> bool:
 
 
 def has_null(node: Any) -> bool:
-    """Whether NULL is written somewhere in an expression."""
+    """Whether an expression contains a literal NULL."""
     from sqlglot import exp
 
     return node.find(exp.Null) is not None
@@ -85,7 +85,7 @@ def _extract(program_of: ProgramOf, node: Any) -> Program:
 
 
 def _extracted_time(unit: str, value: Program) -> Program:
-    """Return part of a time, which has its sign unlike what HOUR() and the like give."""
+    """Return part of a time with its sign, unlike HOUR() and similar functions."""
     part = functions.FUNCTIONS[unit].call
 
     def run(at: timedelta) -> int:
@@ -177,7 +177,7 @@ def _called(program_of: ProgramOf, name: str, given: Sequence[Any]) -> Program:
     if name in _UNLIKE_OF_NULL and any(map(has_null, given)):
         raise Untranslatable(f"{name}() of NULL")
     if name == "INSERT" and (not values[0].kind.is_text or call_name(given[0].unnest()) == "QUOTE"):
-        # To MariaDB what is inserted then has another character set.
+        # On MariaDB the inserted text then has another character set.
         raise Untranslatable("INSERT() into a number, or into QUOTE(): use CONCAT()")
     if name in ("TIMESTAMP", "TIME") and is_made_text(values[0], given[0]):
         raise Untranslatable(f"{name}() of a text that is computed from none")
@@ -186,7 +186,7 @@ def _called(program_of: ProgramOf, name: str, given: Sequence[Any]) -> Program:
     arguments = [argument(v, letter) for v, letter in zip(values, each, strict=True)]
     call = function.call
     if name in functions.COMPARING:
-        # Servers heed the case of the text that is searched, not always of what is looked for.
+        # Servers respect the case of the searched text, but not always that of the pattern.
         searched = values[name == "LOCATE"]
         case = heeds_case(name, *values)
         if case and name != "STRCMP" and collation([searched]) != "binary":
@@ -209,7 +209,7 @@ def _with_digits(call: Callable[..., Any], places: int) -> Callable[..., Any]:
 
 
 def _kind_given(name: str, function: Function, values: Sequence[Program], each: str) -> Kind:
-    """Return the kind of what a function gives."""
+    """Return the kind of a function's result."""
     for value, letter in zip(values, each, strict=True):
         if letter in "fin":
             check_number(value.kind)
@@ -232,7 +232,7 @@ _ROUNDING = ("CEIL", "FLOOR", "FORMAT", "ROUND", "TRUNCATE")
 _SPECIAL: Mapping[str, CallForm] = {
     **arithmetic.CALLS, **choices.CALLS, **intervals.CALLS, **patterns.CALLS
 }  # fmt: skip
-"""Functions whose arguments are not just values."""
+"""Functions whose arguments are not only values."""
 
 FORMS: Mapping[str, Form] = {
     "Anonymous": _call, "Cast": _cast, "Extract": _extract, "Substring": _substring,

@@ -1,4 +1,4 @@
-"""CAST and CONVERT."""
+"""Translation of CAST and CONVERT."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _NUMBERS = (*_INTEGERS, "DECIMAL", "DOUBLE")
 
 
 def cast_to(target: Any, kind: Kind) -> tuple[Convert | None, Kind]:
-    """Return what converts values of a kind to a type, None for none, and their kind."""
+    """Return the function that converts a kind's values to a type, or None, and their new kind."""
     name = target.this.name if hasattr(target.this, "name") else str(target.this)
     sizes = [int(size.this.this) for size in target.expressions]
     if name in _INTEGERS and kind.is_temporal and kind.scale:
-        # MySQL rounds its fraction, MariaDB cuts it.
+        # MySQL rounds the fraction, MariaDB truncates it.
         return None, INT
     if name in _NUMBERS and kind.tag == "moment":
         return None, INT
@@ -52,7 +52,7 @@ def cast_to(target: Any, kind: Kind) -> tuple[Convert | None, Kind]:
         return (lambda value: float(number(value, kind))), FLOAT
     if name in ("CHAR", "CHARACTER_SET", "VARCHAR", "NCHAR", "TEXT"):
         size = sizes[0] if sizes else None
-        # Where a number is wanted, MariaDB takes whole ones.
+        # In a numeric context MariaDB takes whole numbers.
         return (lambda value: text(value, kind)[:size]), Kind("text", tag="unclear")
     if name in ("BINARY", "VARBINARY"):
         size = sizes[0] if sizes else None

@@ -29,7 +29,7 @@ def _if(program_of: ProgramOf, node: Any) -> Program:
     no = node.args.get("false")
     yes, other = program_of(node.args["true"]), program_of(no) if no else None
     if yes.kind.family == "null" and (other is None or other.kind.family == "null"):
-        # To servers a text, as no other choice of nulls is.
+        # Servers treat it as a text, unlike other choices of nulls.
         raise Untranslatable("IF() of NULL alone")
     return _chosen([(program_of(node.this), yes)], other)
 
@@ -96,7 +96,7 @@ def _least(program_of: ProgramOf, given: Sequence[Any]) -> Program:
 
 
 def _field(program_of: ProgramOf, given: Sequence[Any]) -> Program:
-    """Return the place of the first value among the others: as texts, else as numbers."""
+    """Return the position of the first value among the others, as texts or else as numbers."""
     if len(given) < 2:
         raise Untranslatable(f"FIELD() with {len(given)} arguments")
     programs = [program_of(part) for part in given]
@@ -130,7 +130,7 @@ def _extreme(
     if kind.is_exact and any(program.kind.family == "null" for program in programs):
         kind = fixed(kind.scale)
     if kind.family == "text" and not kind.tag:
-        # Where a number is wanted, servers compare the numbers of the texts.
+        # In a numeric context servers compare the numbers of the texts.
         kind = replace(kind, tag="unclear")
 
     def key(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Comparison of values of different kinds as MySQL does it, and the kind that holds several."""
+"""Comparison of values of different kinds as in MySQL, and common kinds of values."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Convert = Callable[[Any], Any]
 
 
 class _NoText(str):
-    """A JSON value that is no string, as it is written."""
+    """A JSON value other than a string, in its written form."""
 
     __slots__ = ()
 
 
 def moment(value: Any) -> datetime | None:
-    """Return a value that is not null as a moment; None for none."""
+    """Return a value that is not null as a moment, None if it is not one."""
     match value:
         case datetime():
             return value
@@ -50,7 +50,7 @@ def moment(value: Any) -> datetime | None:
 
 
 def duration(value: Any) -> timedelta | None:
-    """Return a value that is not null as a time; None for none."""
+    """Return a value that is not null as a time, None if it is not one."""
     match value:
         case timedelta():
             return value
@@ -67,7 +67,7 @@ def duration(value: Any) -> timedelta | None:
 
 
 def common(kinds: Iterable[Kind]) -> Kind | None:
-    """Return the kind that holds values of several kinds; None where they do not go together."""
+    """Return the kind that holds values of several kinds, None if they cannot be combined."""
     known = [kind for kind in kinds if kind.family != "null"]
     families = {kind.family for kind in known}
     scale = max((kind.scale for kind in known), default=0)
@@ -101,7 +101,7 @@ def _integers(tags: set[str]) -> Kind:
 
 
 def conform(value: Any, kind: Kind, target: Kind) -> Any:
-    """Return a value that is not null as one of the kind that was found to be common."""
+    """Return a value that is not null as one of the common kind."""
     match target.family:
         case "text":
             return text(value, kind)
@@ -114,7 +114,7 @@ def conform(value: Any, kind: Kind, target: Kind) -> Any:
 
 
 def converters(one: Kind, other: Kind) -> tuple[Convert, Convert] | None:
-    """Return what makes values of two kinds comparable; None where they are not compared."""
+    """Return the functions that make two kinds comparable, None if they cannot be compared."""
     families = {one.family, other.family}
     if "null" in families:
         return _same, _same
@@ -144,7 +144,7 @@ def converters(one: Kind, other: Kind) -> tuple[Convert, Convert] | None:
 
 
 def precision(one: Kind, other: Kind) -> float:
-    """Return how near two numbers are that count as equal: floats of few digits, as they are shown.
+    """Return the tolerance within which numbers are equal: floats of few digits as they are shown.
 
     Examples
     --------
@@ -158,12 +158,12 @@ def precision(one: Kind, other: Kind) -> float:
 
 
 def as_shown(convert: Convert, kind: Kind, other: Kind, literal: Any) -> Convert:
-    """Return what first gives a decimal its kind's digits, of which quotients have more.
+    """Return a conversion that first rounds a decimal to its kind's digits, which quotients exceed.
 
     Parameters
     ----------
     other, literal
-        The kind that it is compared with, exact or else a text that is written there.
+        The kind that it is compared with, which is exact or a literal text.
     """
     if kind.family != "decimal" or not (other.is_exact or isinstance(literal, str)):
         return convert
@@ -172,7 +172,7 @@ def as_shown(convert: Convert, kind: Kind, other: Kind, literal: Any) -> Convert
 
 
 def compare(one: Any, other: Any, nearly: float = 0.0) -> int:
-    """Return -1, 0 or 1 for two values that were made comparable."""
+    """Return -1, 0 or 1 for two values made comparable."""
     check_zero(one)
     check_zero(other)
     if isinstance(one, _NoText) is not isinstance(other, _NoText) and one == other:
@@ -202,7 +202,7 @@ def _text_of_json(value: str) -> str:
 
 
 def _read(convert: Convert) -> Convert:
-    """Return what also refuses texts that tell no date or time, of which servers make several."""
+    """Return a conversion that refuses texts without a valid date or time, where servers vary."""
 
     def read(value: Any) -> Any:
         found = convert(value)
@@ -225,7 +225,7 @@ def _float_of(kind: Kind) -> Convert:
 
 
 def _digits_of(kind: Kind) -> Convert:
-    """Return what makes a number of a date or time; a number may be a date's digits alone."""
+    """Return the function from a date or time to a number, which may be only a date's digits."""
     if kind.family == "date":
         return lambda value: number(value) * 1_000_000
     if kind.family in ("datetime", "time"):
@@ -234,7 +234,7 @@ def _digits_of(kind: Kind) -> Convert:
 
 
 def _moment_digits(value: Any) -> Any:
-    """Return the digits of the moment that a number is meant for, else the number."""
+    """Return the digits of the moment that a number stands for, otherwise the number."""
     if isinstance(value, float):
         value = Decimal(repr(value))
     found = temporal.moment_of_number(value) if value >= 101 else None

@@ -1,4 +1,4 @@
-"""MySQL's expressions run in Python: a tree becomes a function of its leaves' values."""
+"""Compilation of MySQL's expressions to Python: a tree becomes a function of its leaves."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def compiled(node: Any, leaves: Mapping[int, tuple[int, Kind]]) -> Program:
     Parameters
     ----------
     leaves
-        The place and the kind of each node whose value is given, by its identity.
+        The position and the kind of each node whose value is given, by its identity.
 
     Raises
     ------
     Untranslatable
-        If some of it is not known here.
+        If a part of it is not supported.
     """
 
     def program_of(part: Any) -> Program:
@@ -73,7 +73,7 @@ def _boolean(program_of: ProgramOf, node: Any) -> Program:
 
 
 def _adjacent(program_of: ProgramOf, node: Any) -> Program:
-    """Return texts that stand side by side as one."""
+    """Return adjacent literal texts as one."""
     parts = [program_of(part) for part in node.expressions]
     return constant("".join(part.literal for part in parts), TEXT)
 

@@ -1,4 +1,4 @@
-"""Comparisons and what joins them."""
+"""Comparisons and logical operators."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from dj_dagster.relational.user_sql.values import INT, true
 
 
 def known(value: bool, *parts: bool | None) -> bool | None:
-    """Return whether something holds, null if one of its parts is."""
+    """Return a truth value, null if one of its parts is null."""
     return None if None in parts else value
 
 
 def tested(order: int | None, test: Callable[[int, int], bool]) -> int | None:
-    """Return 1 or 0 for what an order tells, null for null."""
+    """Return 1 or 0 for a test of an order, null for null."""
     return None if order is None else int(test(order, 0))
 
 
@@ -42,12 +42,12 @@ def _comparison(program_of: ProgramOf, node: Any) -> Program:
 def order_of(
     one: Program, other: Program, *, nearly: bool = False
 ) -> Callable[[Any, Any], int | None]:
-    """Return what compares values of two programs; null where one is of no such kind.
+    """Return the function that compares values of two programs, giving null if one does not fit.
 
     Parameters
     ----------
     nearly
-        Whether numbers of known digits are equal if they are shown as equal.
+        Whether numbers of known digits are equal if their shown digits are equal.
     """
     families = {one.kind.family, other.kind.family}
     texts = [p for p in (one, other) if p.kind.is_text and p.literal is None]
@@ -64,7 +64,7 @@ def order_of(
         if "time" in families and isinstance(written, str) and not temporal.is_clock(written):
             raise Untranslatable(f"comparing a time with {written!r}")
     if families == {"json", "text"} and not nearly:
-        # Which servers unquote in comparisons by =, not always in others.
+        # Servers unquote these in comparisons by =, but not always in others.
         raise Untranslatable("IN, BETWEEN or CASE of JSON and a text: use JSON_VALUE()")
     if not families.isdisjoint(("int", "decimal", "float")):
         check_number(one.kind)
@@ -104,12 +104,12 @@ def _null_safe(program_of: ProgramOf, node: Any) -> Program:
 
 
 def truth(program: Program) -> Callable[[Row], bool | None]:
-    """Return what tells whether a program's value holds as a condition, null for null.
+    """Return the function that tests a program's value as a condition, null for null.
 
     Raises
     ------
     Untranslatable
-        If servers differ in it.
+        If servers differ in the result.
     """
     kind = program.kind
     check_truth(kind)
@@ -186,7 +186,7 @@ def _in(program_of: ProgramOf, node: Any) -> Program:
 
 
 def _check_extremes(program_of: ProgramOf, node: Any) -> None:
-    """Raise `Untranslatable` for what MariaDB sometimes rounds before IN, sometimes not."""
+    """Raise `Untranslatable` for values that MariaDB rounds inconsistently before IN."""
     for part in node.walk():
         name = call_name(part)
         if name not in ("MIN", "MAX") or type(part.parent).__name__ == "Window":

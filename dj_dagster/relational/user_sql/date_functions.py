@@ -14,7 +14,7 @@ from dj_dagster.relational.user_sql.signatures import Function
 from dj_dagster.relational.user_sql.values import DATE, INT, TEXT, Kind, decimal_kind
 
 _UNLIKE = Kind("null", -1)
-"""Stands for the kind of what servers differ in."""
+"""The kind of values in which servers differ."""
 
 
 def _makedate(year: int, day: int) -> date | None:
@@ -36,7 +36,7 @@ def _maketime(hour: int, minute: int, second: int | Decimal) -> timedelta | None
 
 
 def _maketime_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
-    """Return the kind of a time; of fractions servers round only few alike."""
+    """Return the kind of a time; servers agree in rounding only few fractions."""
     del literals
     seconds = kinds[2]
     return Kind("time", seconds.scale) if seconds.is_exact and seconds.scale <= 6 else _UNLIKE
@@ -87,7 +87,7 @@ def _timestamp_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
 
 
 def _places(kind: Kind) -> int:
-    """Return how many digits a second has, of what is taken for a moment or a time."""
+    """Return the number of digits of a second of a value that is taken as a moment or a time."""
     if kind.is_temporal or kind.family == "decimal" or kind.tag == "fixed":
         return min(kind.scale, 6)
     return 0 if kind.family in ("int", "null") else 6

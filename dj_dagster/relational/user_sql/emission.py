@@ -1,4 +1,4 @@
-"""SQL of SQLite for the parts of a user's text, and the function of ours for all else."""
+"""SQLite's SQL for the parts of a user's text, and calls of this package's function for others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AGGREGATES = frozenset({"COUNT", "SUM", "AVG", "MIN", "MAX", "ANY_VALUE", *SPREA
 OWN = frozenset(
     ("STRFTIME", "JULIANDAY", "UNIXEPOCH", "PRINTF", "TYPEOF", "RANDOM", "RANDOMBLOB", "TOTAL")
 )
-"""Functions of SQLite that MySQL does not have, so that they cannot mean anything else."""
+"""Functions of SQLite that MySQL lacks, so that their meaning is unambiguous."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Emitted:
     Attributes
     ----------
     exact
-        The same with all its digits, for larger expressions; empty where it has no others.
+        The same with all its digits, for larger expressions; empty if there are no more digits.
     """
 
     pieces: tuple[Piece, ...]
@@ -53,16 +53,17 @@ class Emitted:
 
 
 class Translator:
-    """What translates the parts of one text.
+    """Translates the parts of one text.
 
     Parameters
     ----------
     types
-        Of its attributes, as `types_text` writes them; `kinds` is the same, read.
+        The types of its attributes, as `types_text` writes them; `kinds` is the parsed form.
     programs
-        Takes what the function runs.
+        Collects the programs that the function runs.
     emitters
-        What makes SQL of nodes, by the name of their class; None from one stands for a program.
+        The functions that translate nodes, by the name of the node's class; the result None asks
+        for a program.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Translator:
         return found
 
     def is_short(self, node: Any) -> bool:
-        """Whether a column's values are held by SQLite as what they are."""
+        """Whether SQLite holds a column's values in their own type."""
         from sqlglot import exp
 
         if not isinstance(node, exp.Column):
@@ -112,19 +113,19 @@ class Translator:
         return kind is not None and kind.family is Family.UUID
 
     def plain(self, node: Any) -> tuple[Piece, ...]:
-        """Return an argument of a function that is SQLite's too."""
+        """Return an argument of a function that SQLite has too."""
         literal = literal_of(node)
         return (quoted(literal),) if isinstance(literal, str) else self.value(node).pieces
 
     def order(self, node: Any, kind: Kind) -> str:
-        """Return how values are to be ordered; see `translation.Translation`."""
+        """Return the order of values; see `translation.Translation`."""
         if kind.family == "time" or (kind.family == "decimal" and not self.is_short(bare(node))):
             return kind.family
         is_sorted = list(kind.choices) == sorted(kind.choices)
         return "" if is_sorted else json.dumps(kind.choices, ensure_ascii=False)
 
     def ordered(self, node: Any) -> tuple[Piece, ...]:
-        """Return what SQLite is to order by."""
+        """Return the SQL by which SQLite orders."""
         value = self.value(node)
         return in_order(value.pieces, self.order(node, value.kind))
 
@@ -164,13 +165,13 @@ Emitter = Callable[["Translator", Any], "Emitted | None"]
 
 
 def outside_aggregates(text: str) -> Iterator[str]:
-    """Yield the attributes of a text that are in no aggregate, nor in what may be one.
+    """Yield the attributes of a text that are outside of all aggregates and possible aggregates.
 
     >>> sorted(outside_aggregates("a + max(b) + other(c)"))
     ['a']
     """
     waiting = list(parse(text).trees)
-    # The list grows while it is walked.
+    # The list grows during the iteration.
     for node in waiting:
         name = call_name(node)
         if type(node).__name__ == "Column":
@@ -180,18 +181,18 @@ def outside_aggregates(text: str) -> Iterator[str]:
 
 
 def in_order(pieces: tuple[Piece, ...], order: str) -> tuple[Piece, ...]:
-    """Return what SQLite is to order by, of an expression; see `translation.Translation`."""
+    """Return the SQL by which SQLite orders an expression; see `translation.Translation`."""
     if not order:
         return pieces
     name = lone_attribute(pieces)
     if name is not None and order != "decimal":
-        # Which takes SQLite a fraction of the time of a call of Python for each row.
+        # This takes a fraction of the time of a call of Python for each row.
         return time_order(name) if order == "time" else _enum_order(name, order)
     return ("dj_order(", *pieces, f", {quoted(order)})")
 
 
 def lone_attribute(pieces: tuple[Piece, ...]) -> Attribute | None:
-    """Return the attribute that pieces consist of, None where there is more."""
+    """Return the attribute if pieces consist of it alone, otherwise None."""
     inside = [piece for piece in pieces if piece not in ("(", ")")]
     return inside[0] if len(inside) == 1 and isinstance(inside[0], Attribute) else None
 
@@ -202,9 +203,9 @@ def _enum_order(name: Attribute, choices: str) -> tuple[Piece, ...]:
 
 
 def time_order(name: Attribute) -> tuple[Piece, ...]:
-    """Return a time with three digits of hours, and seconds of one with a sign.
+    """Return a time with three digits of hours, or the seconds of a negative one.
 
-    Which SQLite orders as times, numbers before texts. Most times need the least work so.
+    SQLite then orders them as times, with numbers before texts. Most times need little work.
     """
     return (
         "(CASE WHEN ", name, " < '0' THEN -(abs(CAST(", name, " AS INTEGER)) * 3600 + CAST(substr(",
@@ -215,12 +216,12 @@ def time_order(name: Attribute) -> tuple[Piece, ...]:
 
 
 def with_more(exact: tuple[Piece, ...], kind: Kind) -> Emitted:
-    """Return what has more digits than those of its kind."""
+    """Return SQL that shows the digits of a kind, and keeps further ones in `exact`."""
     return Emitted(("dj_shown(", *exact, f", {kind.scale})"), kind, exact)
 
 
 def is_leaf(node: Any) -> bool:
-    """Whether a node's value comes from SQLite, and is given to the function."""
+    """Whether a node's value comes from SQLite and is passed to the function."""
     name = type(node).__name__
     return name in ("Column", "Window", "GroupConcat") or call_name(node) in AGGREGATES | OWN
 
@@ -247,7 +248,7 @@ def is_simple(node: Any) -> bool:
 
 
 def literal_of(node: Any) -> Any:
-    """Return the value of a literal, numbers as `Decimal` or float; None for no literal."""
+    """Return the value of a literal, numbers as `Decimal` or float; None for other nodes."""
     name = type(node).__name__
     if name == "Neg":
         value = literal_of(node.this)

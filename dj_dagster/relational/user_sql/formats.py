@@ -1,4 +1,4 @@
-"""DATE_FORMAT and STR_TO_DATE: dates and times by a pattern, and back."""
+"""The functions DATE_FORMAT and STR_TO_DATE: formatting and parsing by a pattern."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _coded(at: datetime, code: str) -> str:
 
 
 def formatted_time(at: timedelta, form: str) -> str | None:
-    """Return a time by a pattern of TIME_FORMAT, which may have more than 24 hours."""
+    """Return a time, which may exceed 24 hours, by a pattern of TIME_FORMAT."""
     hours, rest = divmod(abs(at), timedelta(hours=1))
     within = datetime.combine(date(2000, 1, 1), time()) + timedelta(hours=hours % 24) + rest
     sign = "-" if at < timedelta(0) else ""
@@ -104,7 +104,7 @@ _READ = {
 
 @lru_cache(maxsize=200)
 def _reader(form: str) -> tuple[re.Pattern[str], list[str]] | None:
-    """Return what reads texts of a pattern, and the codes of its groups; None for others."""
+    """Return the expression for a pattern's texts and its groups' codes, None if unsupported."""
     form = form.replace("%T", "%H:%i:%S").replace("%r", "%I:%i:%S %p")
     codes: list[str] = []
     parts: list[str] = []
@@ -128,7 +128,7 @@ def can_read(form: str) -> bool:
 
 
 def parsed(value: str, form: str) -> Any:
-    """Return the date, moment or time that a text tells by a pattern; None if it does not fit."""
+    """Parse a date, moment or time by a pattern; None if the text does not fit."""
     reader = _reader(form)
     assert reader is not None  # see `can_read`
     match = reader[0].match(value)

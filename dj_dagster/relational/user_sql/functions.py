@@ -25,10 +25,10 @@ KEEPING = frozenset((
     "CONCAT", "CONCAT_WS", "ELT", "INSERT", "LEFT", "LOWER", "LPAD", "LTRIM", "QUOTE", "REPEAT",
     "REPLACE", "REVERSE", "RIGHT", "RPAD", "RTRIM", "SUBSTRING_INDEX", "UPPER",
 ))  # fmt: skip
-"""Functions in whose texts case counts if it does in what they are given."""
+"""Functions whose result respects case if their arguments do."""
 
 COMPARING = frozenset(("INSTR", "LOCATE", "STRCMP"))
-"""Functions that compare texts, and take ``heeds_case``."""
+"""Functions that compare texts and take the argument ``heeds_case``."""
 
 FUNCTIONS: Mapping[str, Function] = {
     **NUMBER_FUNCTIONS, **TEXT_FUNCTIONS, **DATE_FUNCTIONS, **_JSON

@@ -1,4 +1,4 @@
-"""Dates and times moved by intervals, and what lies between them."""
+"""Dates and times moved by intervals, and differences between them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from dj_dagster.relational.user_sql.values import (
 
 
 def unit(interval: Any) -> str:
-    """Return the unit of an interval, upper case."""
+    """Return the unit of an interval in upper case."""
     unit = interval.args.get("unit")
     if unit is None:
         raise Untranslatable("INTERVAL without a unit")
@@ -41,7 +41,7 @@ def unit(interval: Any) -> str:
 
 
 def digits(program: Program) -> int:
-    """Return how many digits of a second a time may have."""
+    """Return the number of digits of a second that a time may have."""
     if isinstance(program.literal, str):
         return min(len(program.literal.partition(".")[2]), 6)
     is_open = program.kind.is_text or program.kind.family == "null"
@@ -63,7 +63,7 @@ def moved_kind(value: Program, by: Program, unit: str) -> Kind:
 
 
 def step(amount: Any, kind: Kind, unit: str) -> tuple[int, timedelta] | None:
-    """Return the months and the time of an interval; None if it is none."""
+    """Return the months and the time of an interval, None if it is not one."""
     if unit not in temporal.SIMPLE_UNITS:
         return temporal.compound(text(amount, kind), unit)
     if unit == "SECOND" and not isinstance(amount, int):
@@ -74,7 +74,7 @@ def step(amount: Any, kind: Kind, unit: str) -> tuple[int, timedelta] | None:
 
 
 def later(at: Any, by: timedelta) -> Any:
-    """Return a moment or time so much later."""
+    """Return a moment or time moved by an amount."""
     if not isinstance(at, timedelta):
         return temporal.moved(at, 0, by)
     if abs(at + by) >= temporal.TIMES_END:
@@ -86,7 +86,7 @@ def later(at: Any, by: timedelta) -> Any:
 
 
 def as_written(given: Any, found: Any, unit: str, is_written: bool) -> str:
-    """Return a date that came as text and was moved, as the server writes it."""
+    """Return a moved date that was given as text, in the form that the server writes."""
     was_date = not isinstance(given, str) or not re.search(r"[T ]\d|:|^\d{12}", given.strip())
     if was_date and temporal.is_of_days(unit):
         return found.date().isoformat()
@@ -171,7 +171,7 @@ def _timestampdiff(program_of: ProgramOf, given: Sequence[Any]) -> Program:
 
 
 def interval_sum(program_of: ProgramOf, node: Any) -> Program:
-    """Return the program of a sum or difference of which one part is an interval."""
+    """Return the program of a sum or difference with an interval."""
     from sqlglot import exp
 
     sign = 1 if isinstance(node, exp.Add) else -1 if isinstance(node, exp.Sub) else 0
@@ -194,12 +194,12 @@ def _moved(program_of: ProgramOf, value: Program, amount: Any, unit: str, sign: 
     if by.kind.family == "bytes":
         raise Untranslatable("INTERVAL of bytes")
     if call_name(amount.unnest()) in ("GREATEST", "LEAST") and by.kind.family != "int":
-        # Of which servers round one argument before they compare, or the result.
+        # For these, servers round either one argument before the comparison or the result.
         raise Untranslatable("INTERVAL of GREATEST() or LEAST() of fractions: use ROUND()")
     if by.kind.is_temporal and by.kind.scale and unit != "SECOND":
         raise Untranslatable("INTERVAL of a date or time with digits after its seconds")
     if any(call_name(part) == "CONV" for part in amount.walk()):
-        # Of whose negative numbers MariaDB makes null in all rows but the first.
+        # For negative numbers of these, MariaDB returns null in all rows but the first.
         raise Untranslatable("INTERVAL of CONV(): use CAST(... AS SIGNED)")
     if kind.family == "text" and unit == "SECOND" and by.kind.is_text:
         raise Untranslatable("a text moved by a text of seconds: use CAST(... AS DATETIME)")
@@ -220,7 +220,7 @@ def _moved(program_of: ProgramOf, value: Program, amount: Any, unit: str, sign: 
     moved = strict([value, by], run, kind)
     if kind.family != "text":
         return moved
-    # A text gives a text: a date where it was one and stays one.
+    # A text gives a text: a date if it was and remains one.
     kind = Kind("text", tag="moment")
     return strict([value, moved], lambda at, found: as_written(at, found, unit, is_written), kind)
 

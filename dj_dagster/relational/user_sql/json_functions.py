@@ -14,7 +14,7 @@ _MISSING = object()
 
 
 def at(text: str | None, path: str) -> Any:
-    """Return what is at a path; None where nothing is, or the text is not JSON."""
+    """Return the value at a path; None without a value, or if the text is not JSON."""
     found = _found(text, path)
     return None if found is _MISSING else found
 
@@ -24,7 +24,7 @@ def _found(text: str | None, path: str) -> Any:
         value: Any = _MISSING if text is None else json.loads(text)
         step: Any
         for step in _steps(path):
-            # As in MySQL, what is not an array is one with a single element.
+            # As in MySQL, a value that is not an array counts as an array of one element.
             if step not in (0, -1) or isinstance(value, list):
                 value = value[step]
     except (ValueError, TypeError, LookupError):
@@ -33,7 +33,7 @@ def _found(text: str | None, path: str) -> Any:
 
 
 def dumped(value: Any) -> str:
-    """Return a value as JSON is written by the database."""
+    """Return a value as JSON in the form that the database writes."""
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -44,7 +44,7 @@ def _checked(path: str) -> str:
 
 
 def extract(text: str, *paths: str) -> str | None:
-    """Return what is at a path as JSON; of several paths an array of what is there."""
+    """Return the value at a path as JSON; for several paths an array of the existing values."""
     found = [_found(text, _checked(path)) for path in paths]
     there = [value for value in found if value is not _MISSING]
     if not there:
@@ -73,7 +73,7 @@ def value(text: str, path: str) -> str | None:
 
 
 def length(text: str, path: str = "$") -> int | None:
-    """Return how many elements there are; a single value counts as one."""
+    """Return the number of elements; a single value counts as one."""
     found = _found(text, _checked(path))
     if found is _MISSING:
         return None
@@ -81,7 +81,7 @@ def length(text: str, path: str = "$") -> int | None:
 
 
 def contains_path(text: str, which: str, *paths: str) -> bool:
-    """Whether there is anything at one of the paths, or at all of them."""
+    """Whether there is a value at one of the paths, or at all of them."""
     there = [_found(text, _checked(path)) is not _MISSING for path in paths]
     return any(there) if which.lower() == "one" else all(there)
 

@@ -31,7 +31,7 @@ from dj_dagster.relational.user_sql.values import (
 
 
 def round_to(value: Any, places: int = 0) -> Any:
-    """Return a number rounded to so many digits after the point, as servers round."""
+    """Return a number rounded to a number of digits after the point, as servers round."""
     if isinstance(value, float):
         if abs(places) > 300:
             return value if places > 0 else 0.0

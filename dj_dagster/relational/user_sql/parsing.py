@@ -1,6 +1,6 @@
-"""SQL of a user as a tree, and where in the text its attributes stand.
+"""Users' SQL parsed into trees, with the positions of attributes in the text.
 
-The parser is sqlglot's, which takes a moment to import and is therefore imported when it is needed.
+The parser is sqlglot's, which takes a moment to import and is therefore imported on demand.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SIMPLE = re.compile(
     r"(-?[0-9]{1,15}(?:\s+and\s+-?[0-9]{1,15})?)\s*",
     re.IGNORECASE | re.ASCII,
 )
-"""The comparisons of integers that are asked most often, for which no parser is needed."""
+"""The most frequent comparisons of integers, which are recognised without the parser."""
 
 _WRITTEN = "written"
 """The note in a cast's ``meta`` that it is a literal, such as ``TIME '9:30:00.5'``."""
@@ -42,7 +42,7 @@ _NOT_REPEATABLE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A name in a text that may be an attribute's, and where it stands."""
+    """A name in a text that may be an attribute's, and its position."""
 
     text: str
     start: int
@@ -59,14 +59,14 @@ class Parsed:
     source
         The text without its comments.
     trees
-        Its expressions, several where commas separate them; none where it cannot be parsed, and
-        for a comparison so simple that it need not be.
+        Its expressions, several if commas separate them; empty if it cannot be parsed, and for a
+        simple comparison that need not be parsed.
     names
-        What may be attributes, in the order of the text.
+        The names that may be attributes, in the order of the text.
     nested
-        Whether there is a SELECT in it, whose names may be those of other tables.
+        Whether it contains a SELECT, whose names may be those of other tables.
     repeatable
-        Whether it gives the same value wherever it is written: no window function, nothing random.
+        Whether it gives the same value at each place: it is without window and random functions.
     """
 
     text: str
@@ -78,7 +78,7 @@ class Parsed:
 
     @property
     def words(self) -> frozenset[str]:
-        """All that may be names of attributes."""
+        """All words that may be names of attributes."""
         return frozenset(name.text for name in self.names)
 
 
@@ -114,7 +114,7 @@ def parse(text: str) -> Parsed:
 
 
 def split(text: str) -> list[str]:
-    """Return the parts of a text between its commas, those in brackets and strings left alone.
+    """Return the parts of a text between commas outside of brackets and strings.
 
     >>> split("a desc, field(b, 'x,y')")
     ['a desc', " field(b, 'x,y')"]
@@ -133,7 +133,7 @@ def split(text: str) -> list[str]:
 
 
 def call_name(node: Any) -> str:
-    """Return the name of a function, upper case; empty for what is none."""
+    """Return the name of a function in upper case, empty for other nodes."""
     from sqlglot import exp
 
     return str(node.this).upper() if isinstance(node, exp.Anonymous) else ""
@@ -152,9 +152,9 @@ def _is_new_each_time(node: Any) -> bool:
 
 
 def _masked(text: str) -> tuple[str, str | None, list[str]]:
-    """Return a text without comments, the same with marks in place of strings, and the strings.
+    """Return a text without comments, the same with strings replaced by marks, and the strings.
 
-    Lengths stay. The parser's own reading of strings and comments is not wholly MySQL's.
+    Lengths are kept. The parser's own reading of strings and comments differs from MySQL's.
     """
     strings: list[str] = []
     special = False
@@ -178,7 +178,7 @@ def _masked(text: str) -> tuple[str, str | None, list[str]]:
 
 def _unquoted(literal: str) -> str:
     def plain(match: re.Match[str]) -> str:
-        # What is escaped for LIKE keeps its backslash; a quote may be doubled.
+        # Characters escaped for LIKE keep their backslash; a quote may be doubled.
         escaped = match[1]
         if escaped is None:
             return literal[0]
@@ -220,7 +220,7 @@ def _mend(node: Any, strings: list[str]) -> None:
             if isinstance(node.parent, exp.Cast) and node.parent.meta.get(_WRITTEN):
                 _keep_fraction(node.parent)
     elif isinstance(node, exp.JSONPath):
-        # The path as it was written: how it is read depends on the function.
+        # The path is kept as written, since its reading depends on the function.
         marks = [str(key.this) for key in node.find_all(exp.JSONPathKey)]
         if len(marks) == 1 and ord(marks[0][:1] or "$") >= _FIRST_MARK:
             node.replace(exp.Literal.string(strings[ord(marks[0][0]) - _FIRST_MARK]))
@@ -235,7 +235,7 @@ def _mend(node: Any, strings: list[str]) -> None:
 
 
 def _mend_amount(interval: Any) -> None:
-    """Make a number again of an amount that was written as one: the parser makes it a text."""
+    """Restore an amount that was written as a number, which the parser turns into a text."""
     from sqlglot import exp
 
     amount = interval.this
@@ -246,7 +246,7 @@ def _mend_amount(interval: Any) -> None:
 
 
 def _keep_fraction(cast: Any) -> None:
-    """Give the type of a literal the digits of a second that are written."""
+    """Set the type of a literal to the written number of digits of a second."""
     from sqlglot import exp
 
     places = min(len(cast.this.this.partition(".")[2].rstrip()), 6)
@@ -268,10 +268,10 @@ def _dialect() -> Any:
     from sqlglot.dialects.mysql import MySQL
 
     class UserSQL(MySQL):
-        """MySQL with every function under the name that the user wrote."""
+        """MySQL's dialect with every function under the name that the user wrote."""
 
         class Parser(MySQL.Parser):
-            """Knows of functions only how their arguments are written."""
+            """A parser that knows only the syntax of functions' arguments."""
 
             FUNCTIONS = {}  # noqa: RUF012
             TYPE_LITERAL_PARSERS = {  # noqa: RUF012

@@ -1,4 +1,4 @@
-"""LIKE and REGEXP."""
+"""Pattern matching by LIKE and REGEXP."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from dj_dagster.relational.user_sql.values import INT, text
 
 
 def matches(pattern: str, value: str, *, heeds_case: bool = False) -> bool:
-    """Whether a text has a match of a regular expression, usually whatever the case.
+    """Whether a text has a match of a regular expression, usually regardless of case.
 
     Raises
     ------
     QueryError
-        If Python and MySQL may understand the expression differently, or it is none.
+        If Python and MySQL may read the expression differently, or it is not valid.
     """
     if "[[" in pattern or "(?" in pattern or "\\" in pattern.replace("\\.", ""):
         has_classes = "[:" in pattern
@@ -44,7 +44,7 @@ _CLASSES = {"alpha": "a-zA-Z", "digit": "0-9", "alnum": "a-zA-Z0-9", "space": r"
 
 
 def like_pattern(pattern: str, escape: str, *, heeds_case: bool = False) -> re.Pattern[str]:
-    """Return what matches texts that are LIKE a pattern, usually whatever the case."""
+    """Return the expression that matches texts LIKE a pattern, usually regardless of case."""
     parts: list[str] = []
     escaped = False
     for char in pattern:

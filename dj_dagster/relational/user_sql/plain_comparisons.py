@@ -66,7 +66,7 @@ def _comparison(translator: Translator, node: Any) -> Emitted | None:
 def _pair(
     translator: Translator, one: Any, other: Any, *, by_order: bool = False
 ) -> tuple[tuple[Piece, ...], tuple[Piece, ...]] | None:
-    """Return two sides that SQLite compares as MySQL does, None where it does not."""
+    """Return the two sides if SQLite compares them as MySQL does, otherwise None."""
     if not is_simple(one):
         return None
     left = translator.value(one)
@@ -87,7 +87,7 @@ def _pair(
 
 
 def _literal_for(translator: Translator, node: Any, kind: Kind, literal: Any) -> str | None:
-    """Return a literal as SQLite would have to have it to be equal to a value."""
+    """Return a literal in the form that SQLite needs for equality with a value."""
     family = kind.family
     if family in ("int", "float", "decimal"):
         if not translator.is_short(node):

@@ -1,4 +1,4 @@
-"""Precedence of operators: parentheses are asked for where sqlglot and MySQL group differently."""
+"""Precedence of operators: parentheses are required where sqlglot and MySQL group differently."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LOGIC = frozenset({"And", "Or", "Not"})
 
 
 def check(tree: Any) -> None:
-    """Raise `Untranslatable` where the meaning of a tree may not be that of its text."""
+    """Raise `Untranslatable` if the meaning of a tree may differ from that of its text."""
     for node in tree.walk():
         name = type(node).__name__
         children = [type(child).__name__ for child in node.iter_expressions()]

@@ -1,4 +1,4 @@
-"""Programs: expressions that can be run in Python, and how they are put together."""
+"""Programs: expressions that can be run in Python, and their composition."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Run = Callable[[Row], Any]
 
 
 class Untranslatable(Exception):
-    """A part of an expression that has no meaning on SQLite."""
+    """A part of an expression cannot be translated to SQLite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class Program:
     Attributes
     ----------
     run
-        Gives the value from those of the leaves.
+        Returns the value, given those of the leaves.
     literal
-        The value where it is written in the text, else None.
+        The value if it is written in the text, otherwise None.
     """
 
     run: Run
@@ -37,13 +37,13 @@ class Program:
 
 
 ProgramOf = Callable[[Any], Program]
-"""Compiles a tree."""
+"""A function that compiles a tree."""
 
 Form = Callable[[ProgramOf, Any], Program]
-"""Compiles a tree of one form, its parts by what it is given."""
+"""A function that compiles a tree of one form, and its parts with the given function."""
 
 CallForm = Callable[[ProgramOf, Sequence[Any]], Program]
-"""The same of a function's arguments."""
+"""A function that compiles a call from its arguments."""
 
 
 def constant(value: Any, kind: Kind) -> Program:
@@ -52,7 +52,7 @@ def constant(value: Any, kind: Kind) -> Program:
 
 
 def mapped(program: Program, call: Callable[[Any], Any], kind: Kind) -> Program:
-    """Return a program with its value changed by a call, null left as it is."""
+    """Return a program with its value passed through a function, except null."""
     inner = program.run
 
     def run(row: Row) -> Any:
@@ -63,7 +63,7 @@ def mapped(program: Program, call: Callable[[Any], Any], kind: Kind) -> Program:
 
 
 def pair(one: Program, other: Program, call: Callable[[Any, Any], Any], kind: Kind) -> Program:
-    """Return a call of two values; see `strict`."""
+    """Return a function call with two values; see `strict`."""
     return strict([one, other], call, kind)
 
 
@@ -79,7 +79,7 @@ def strict(programs: Sequence[Program], call: Callable[..., Any], kind: Kind) ->
 
 
 def argument(program: Program, letter: str) -> Program:
-    """Return a program with values as a function takes them; see `signatures.Function`."""
+    """Return a program that converts values for a function; see `signatures.Function`."""
     kind = program.kind
     converts: dict[str, Callable[[Any], Any]] = {
         "t": lambda value: text(value, kind),
@@ -115,19 +115,19 @@ def letters(takes: str, count: int, name: str) -> str:
 
 
 def alike(programs: Sequence[Program]) -> tuple[list[Run], Kind]:
-    """Return programs as ones of one kind."""
+    """Return programs converted to a common kind."""
     kind = comparing.common(program.kind for program in programs)
     if kind is None:
         raise Untranslatable("a choice between values of several kinds")
     if kind == TEXT:
         several = all(program.kind.choices for program in programs)
-        # Of an enum MySQL takes the number, MariaDB the text.
+        # For an enum MySQL takes the number, MariaDB the text.
         kind = replace(kind, tag="unclear" if several else collation(programs))
     return [_conforming(program, kind).run for program in programs], kind
 
 
 def collation(programs: Sequence[Program]) -> str:
-    """Return the tag of a text that is made of others; see `Kind`. Texts of JSON heed case."""
+    """Return the tag of a text made from others; see `Kind`. Case counts in texts of JSON."""
     tags = [_collation(program) for program in programs]
     if "mixed" in tags or {"binary", "implicit"} <= {*tags}:
         return "mixed"
@@ -142,7 +142,7 @@ def _collation(program: Program) -> str:
 
 
 def heeds_case(name: str, *programs: Program) -> bool:
-    """Whether case counts where texts are compared.
+    """Whether case counts in comparisons of texts.
 
     Raises
     ------
@@ -164,11 +164,11 @@ def _conforming(program: Program, kind: Kind) -> Program:
 SPREADS = frozenset((
     "STD", "STDDEV", "STDDEV_POP", "STDDEV_SAMP", "VARIANCE", "VAR_POP", "VAR_SAMP",
 ))  # fmt: skip
-"""Aggregates that tell how far values lie apart."""
+"""Aggregates that measure the spread of values."""
 
 
 def check_null(node: Any) -> None:
-    """Raise `Untranslatable` for a test for null that MariaDB answers wrongly."""
+    """Raise `Untranslatable` for a test for null in which MariaDB errs."""
     while type(node).__name__ == "Paren":
         node = node.this
     if call_name(node) in SPREADS:
@@ -178,7 +178,7 @@ def check_null(node: Any) -> None:
 
 
 def node_name(node: Any) -> str:
-    """Return what users call a kind of expression."""
+    """Return the users' name for a kind of expression."""
     return call_name(node) or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(node).__name__).upper()
 
 

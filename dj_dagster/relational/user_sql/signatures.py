@@ -1,4 +1,4 @@
-"""Signatures of MySQL's functions: the arguments that they take, and the values that they give."""
+"""Signatures of MySQL's functions: the kinds of their arguments and results."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ KindOf = Callable[[Sequence[Kind], Sequence[Any]], Kind]
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function.
+    """The signature of a function.
 
     Attributes
     ----------
     takes
         A letter for each argument: ``t`` text, ``i`` integer, ``n`` number, ``f`` float, ``d``
-        moment, ``h`` time, ``b`` bytes, ``r`` the value as it is. After a bar those that may be
-        left out; a star repeats the last.
+        moment, ``h`` time, ``b`` bytes, ``r`` the value as it is. Arguments after a bar are
+        optional; a star repeats the last.
     gives
-        The kind of its values, or what tells it from the kinds of the arguments and their values
-        where they are literals.
+        The kind of its values, or a function that returns it, given the kinds of the arguments and
+        the values of literal ones.
     nulls
-        Whether it is called with null arguments; else null is the answer.
+        Whether it is called with null arguments; otherwise the result is null.
     pure
         Whether the same arguments give the same value.
     """

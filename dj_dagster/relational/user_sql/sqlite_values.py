@@ -1,4 +1,4 @@
-"""Values between SQLite and expressions of MySQL: how they are held, read and written."""
+"""Conversion of values between SQLite and expressions of MySQL."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from dj_dagster.relational.user_sql.values import (
 )
 
 EXACT_DIGITS = 15
-"""SQLite keeps decimals of up to this many digits exactly as numbers; longer ones are text."""
+"""Number of digits up to which SQLite keeps decimals exactly as numbers; longer ones are text."""
 
 
 def is_long(kind: AttributeType) -> bool:
-    """Whether SQLite holds values of a type as text, being decimals of too many digits."""
+    """Whether values of a type are decimals of too many digits, which SQLite holds as text."""
     return kind.family is Family.DECIMAL and (kind.size or 65) > EXACT_DIGITS
 
 
@@ -54,7 +54,7 @@ def number_text(value: Any) -> str:
 
 
 def temporal_literal(found: Any, kind: Kind) -> str | None:
-    """Return a date, moment or time as columns of a kind hold it, None if they hold no such."""
+    """Return a date, moment or time as columns of a kind hold it, None if they cannot hold it."""
     if kind.family == "date":
         is_day = found == datetime(found.year, found.month, found.day)
         return quoted(found.date().isoformat()) if is_day else None
@@ -65,7 +65,7 @@ def temporal_literal(found: Any, kind: Kind) -> str | None:
 
 
 def kind_of(kind: AttributeType | None) -> Kind:
-    """Return what is known of an attribute's values from its type."""
+    """Return the kind of an attribute's values from its type."""
     if kind is None:
         return ANY
     scale = kind.size or 0
@@ -79,7 +79,7 @@ def kind_of(kind: AttributeType | None) -> Kind:
 
 
 def decoder(of: Kind) -> Callable[[Any], Any]:
-    """Return what makes a value of the expression of one that SQLite has."""
+    """Return the function from SQLite's value to that of the expression."""
     match of.family:
         case "decimal":
             return lambda value: _with_digits(Decimal(str(value)), of.scale)
@@ -96,14 +96,14 @@ def decoder(of: Kind) -> Callable[[Any], Any]:
 
 
 def _with_digits(value: Decimal, scale: int) -> Decimal:
-    # Means have more digits until they are shown.
+    # Means have more digits internally than are shown.
     return value if -int(value.as_tuple()[2]) > scale else rounded(value, scale)
 
 
 def runner(
     program: Program, decoders: Sequence[Callable[[Any], Any]], encode: Callable[[Any], Any]
 ) -> Callable[[Sequence[Any]], Any]:
-    """Return what runs a program with values of SQLite, and gives one of SQLite."""
+    """Return a function that runs a program with values of SQLite and returns one of SQLite."""
 
     def run(values: Sequence[Any]) -> Any:
         row = [
@@ -117,7 +117,7 @@ def runner(
 
 
 def encoder(program: Program, mode: str) -> tuple[Callable[[Any], Any], Kind]:
-    """Return what makes a value for SQLite of an expression's, and its kind."""
+    """Return the function from an expression's value to SQLite's, and its kind."""
     kind = program.kind
     if mode == "truth":
         check_truth(kind)

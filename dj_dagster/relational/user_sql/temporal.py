@@ -1,4 +1,4 @@
-"""Dates and times in MySQL's SQL: read from texts and numbers, moved, and written."""
+"""Dates and times in MySQL's SQL: parsing from texts and numbers, moving, and writing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Temporal = date | datetime | timedelta
 _MICROSECOND = timedelta(microseconds=1)
 _DAY = timedelta(days=1)
 TIMES_END = timedelta(hours=839)
-"""The first time that is too long."""
+"""The least time that exceeds the range."""
 
 _LONGEST = timedelta(hours=838, minutes=59, seconds=59)
 _MOMENT = re.compile(
@@ -35,12 +35,12 @@ _TIME = re.compile(
 
 @lru_cache(maxsize=10_000)
 def moment(value: str, places: int = 6) -> datetime | None:
-    """Return the moment that a text tells in one of the usual spellings; None for no moment.
+    """Return the moment that a text gives in one of the usual forms, None if it is not one.
 
     Raises
     ------
     QueryError
-        If it begins as one, of which servers make several.
+        If it begins as a moment, but servers read it differently.
     """
     match = _MOMENT.fullmatch(value)
     if match:
@@ -63,7 +63,7 @@ def moment(value: str, places: int = 6) -> datetime | None:
     try:
         year, month, day, hour, minute, second = numbers
         if not year or not month or not day:
-            # Of which servers make zero dates for some functions, null for others.
+            # Servers turn these into zero dates for some functions, and into null for others.
             _check_whole(value, _DIGIT)
         found = datetime(year, month, day, hour, minute, second)
         return found + timedelta(microseconds=_micros(fraction, places))
@@ -72,7 +72,7 @@ def moment(value: str, places: int = 6) -> datetime | None:
 
 
 def moment_of_number(value: float | Decimal) -> datetime | None:
-    """Return the moment whose digits a number has: 20240229, 20240229130559."""
+    """Return the moment with the digits of a number: 20240229, 20240229130559."""
     number = int(value)
     if number < 0:
         return None
@@ -91,19 +91,20 @@ def is_time(value: str) -> bool:
 
 
 def is_clock(value: str) -> bool:
-    """Whether a text is a time to all servers: ``9:30``, not ``930`` or ``2024-01-05 9:30``."""
+    """Whether all servers read a text as a time: ``9:30``, not ``930`` or ``2024-01-05 9:30``."""
     match = _TIME.fullmatch(value)
     return match is not None and match[4] is not None
 
 
 @lru_cache(maxsize=10_000)
 def duration(value: str) -> timedelta | None:
-    """Return the time that a text tells: ``9:30``, ``-1:00:00``, ``1 10:00``, ``103000``.
+    """Return the time that a text gives: ``9:30``, ``-1:00:00``, ``1 10:00``, ``103000``.
 
     Raises
     ------
     QueryError
-        If it is a date, of which servers read some digits as hours, or if it begins as a time.
+        If it is a date, whose digits some servers read as hours, if it begins as a time but servers
+        read it differently, or if it is 839 hours or more.
     """
     match = _TIME.fullmatch(value)
     if match is None:
@@ -116,7 +117,7 @@ def duration(value: str) -> timedelta | None:
     sign, days, first, minutes, seconds, fraction = match.groups()
     if minutes is None and days is None:
         if len(first) > 7:
-            # A moment to some functions, a time to others.
+            # Some functions read it as a moment, others as a time.
             _check_whole(value, _TIME_BEGUN)
         digits_ = f"{int(first):06d}"
         hours, minutes, seconds = digits_[:-4], digits_[-4:-2], digits_[-2:]
@@ -142,7 +143,7 @@ def _check_whole(value: str, begun: re.Pattern[str]) -> None:
 
 
 def duration_of_number(value: float | Decimal) -> timedelta | None:
-    """Return the time whose digits a number has: 93000; of a moment's digits the time of day."""
+    """Return the time with the digits of a number: 93000; for a moment's digits the time of day."""
     if value >= 10**10:
         found = moment_of_number(value)
         return found and time_of(found)
@@ -150,19 +151,19 @@ def duration_of_number(value: float | Decimal) -> timedelta | None:
 
 
 def within(value: timedelta, places: int, name: str) -> timedelta:
-    """Return a time as servers have it, the longest for longer ones.
+    """Return a time limited to the servers' range.
 
     Parameters
     ----------
     places
         The digits that its seconds may have.
     name
-        What it comes from, for an error.
+        The name of its source, for an error.
 
     Raises
     ------
     QueryError
-        If servers differ in the longest, which they do where there are digits.
+        If it exceeds the range and has digits of a second, since servers differ in the limit then.
     """
     if abs(value) < TIMES_END:
         return value
@@ -184,7 +185,7 @@ def _micros(fraction: str, places: int) -> int:
 
 
 def round_to(value: Any, places: int) -> Any:
-    """Return a moment or a time with so many digits of its seconds."""
+    """Return a moment or a time rounded to a number of digits of its seconds."""
     step = 10 ** (6 - places)
     if isinstance(value, timedelta):
         total = abs(value) // _MICROSECOND
@@ -217,10 +218,10 @@ def _microsecond(value: date) -> int:
 
 
 def digits(value: Temporal, places: int) -> int | Decimal:
-    """Return a date, moment or time as the number that has its digits.
+    """Return a date, moment or time as the number with its digits.
 
-    Where a second may have a fraction, the number has six digits of it, or none if it is zero,
-    which tells in a quotient.
+    If a second may have a fraction, the number has six digits after the point, or none if the
+    fraction is zero, which affects quotients.
     """
     if places:
         micros = value.microseconds if isinstance(value, timedelta) else _microsecond(value)
@@ -232,7 +233,7 @@ def digits(value: Temporal, places: int) -> int | Decimal:
 
 
 def moved(value: date, months: int, rest: timedelta) -> Any:
-    """Return a date or moment so many months and so much time later; None out of range."""
+    """Return a date or moment moved by months and a time, None if it is out of range."""
     try:
         year, month = divmod(value.year * 12 + value.month - 1 + months, 12)
         if months:
@@ -264,7 +265,7 @@ UNITS = SIMPLE_UNITS | {*_COMPOUND, "YEAR_MONTH"}
 
 
 def is_of_days(unit: str) -> bool:
-    """Whether a date moved by this unit is still a date."""
+    """Whether a date moved by this unit remains a date."""
     return unit in ("DAY", "WEEK", "MONTH", "QUARTER", "YEAR", "YEAR_MONTH")
 
 
@@ -279,7 +280,7 @@ def interval(amount: int | Decimal, unit: str) -> tuple[int, timedelta]:
     Raises
     ------
     QueryError
-        If it is longer than all of time, where servers differ.
+        If it exceeds the range of dates, where servers differ.
     """
     try:
         if unit in _MONTHS:
@@ -314,7 +315,7 @@ def compound(value: str, unit: str) -> tuple[int, timedelta] | None:
 
 
 def between(unit: str, first: datetime, second: datetime) -> int:
-    """Return how many whole units lie between two moments."""
+    """Return the number of whole units between two moments."""
     if second < first:
         return -between(unit, second, first)
     if unit in _LENGTHS:
@@ -327,14 +328,14 @@ def between(unit: str, first: datetime, second: datetime) -> int:
 def week(value: date, mode: int) -> tuple[int, int]:
     """Return the year and the number of a date's week, by one of MySQL's eight modes."""
     monday, wide = bool(mode & 1), bool(mode & 2)
-    # Else the first week is the first that begins in the year.
+    # Otherwise the first week is the first that begins in the year.
     four_days = monday is not bool(mode & 4)
     return _week(value, monday, four_days, wide)
 
 
 def _week(value: date, monday: bool, four_days: bool, wide: bool) -> tuple[int, int]:
     def start(year: int) -> int:
-        """Return the ordinal at which the first week of a year begins."""
+        """Return the ordinal of the day on which the first week of a year begins."""
         new_year = date(year, 1, 1)
         weekday = new_year.weekday() if monday else new_year.isoweekday() % 7
         first = new_year.toordinal() - weekday

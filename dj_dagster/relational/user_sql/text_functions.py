@@ -26,7 +26,7 @@ from dj_dagster.relational.user_sql.values import (
 
 
 def _upper(char: str) -> str:
-    """Return a letter in upper case, if there is one letter for it."""
+    """Return a letter in upper case, if that is a single letter."""
     return char.upper() if len(char.upper()) == 1 else char
 
 
@@ -43,7 +43,7 @@ def _right(value: str, count: int) -> str:
 
 
 def substring(value: Any, start: int, length: int | None = None) -> Any:
-    """Return part of a text or bytes; places count from 1, negative ones from the end."""
+    """Return part of a text or bytes; positions count from 1, negative ones from the end."""
     if start == 0 or (length is not None and length <= 0):
         return value[:0]
     first = start - 1 if start > 0 else len(value) + start
@@ -75,7 +75,7 @@ def _substring_index(value: str, between: str, count: int) -> str:
 
 
 def locate(part: str, value: str, start: int = 1, *, heeds_case: bool = False) -> int:
-    """Return where a text has another, usually whatever the case, from 1 on; 0 for nowhere."""
+    """Return the position of a text in another from 1, 0 if absent, usually regardless of case."""
     if start < 1:
         return 0
     if not part and start > len(value):

@@ -1,7 +1,7 @@
-"""MySQL's expressions for SQLite: as they are where both agree, else by a function of ours.
+"""Translation of MySQL's expressions for SQLite, by a function where the two differ.
 
-The function is given the user's text and the types of its attributes; what it does follows from
-them alone, so that a statement means the same in any process.
+The function gets the user's text and the types of its attributes. Its result depends on them alone,
+so that a statement means the same in any process.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class Translation:
     Attributes
     ----------
     programs
-        What the function runs, by number.
+        The programs that the function runs, by number.
     order
-        How ``dj_order`` makes values of it that SQLite orders as MySQL orders these; empty where
-        SQLite does so anyhow.
+        The argument with which ``dj_order`` makes keys that SQLite orders as MySQL orders the
+        values; empty if SQLite orders the values themselves in this way.
     """
 
     pieces: tuple[Piece, ...] = ()
@@ -80,12 +80,12 @@ def translate(source: str, types: str) -> Translation:
     Parameters
     ----------
     types
-        Of the attributes that it names; see `types_text`.
+        The types of the attributes that it names; see `types_text`.
 
     Raises
     ------
     QueryError
-        If some of it has no meaning there, by name.
+        If a part of it cannot be translated; the message names the part.
     """
     found = Translation()
     try:
@@ -121,8 +121,8 @@ def _fill(found: Translation, source: str, types: str) -> None:
     pieces = whole.pieces
     is_sum = call_name(tree) == "SUM" and translator.is_short(tree.expressions[0])
     if whole.exact or is_sum:
-        # Its many digits are a text otherwise, which no type of an attribute makes a number again.
-        # A mean is no integer, whatever it comes to.
+        # Otherwise its many digits would be a text, which the type of an attribute does not turn
+        # into a number again. A mean is not an integer, even if its value is whole.
         pieces = ("CAST(", *pieces, " AS REAL)" if call_name(tree) == "AVG" else " AS NUMERIC)")
     if whole.kind.tag == "fixed":
         pieces = ("round(", *pieces, f", {whole.kind.scale})")
@@ -131,7 +131,7 @@ def _fill(found: Translation, source: str, types: str) -> None:
 
 
 def evaluate(source: str, types: str, place: int, *values: Any) -> Any:
-    """Return the value of part of a user's text, for SQLite; see `translate`."""
+    """Return the value of a part of a user's text, for SQLite; see `translate`."""
     return translate(source, types).programs[place](values)
 
 
@@ -165,7 +165,7 @@ def _simple(source: str, kinds: Mapping[str, str | None]) -> tuple[Piece, ...] |
 
 
 def _passed(parsed: Parsed) -> str:
-    """Return a text with a SELECT in it, whose meaning does not depend on the database."""
+    """Return a text that contains a SELECT, if its meaning does not depend on the database."""
     for tree in parsed.trees:
         for node in tree.walk():
             name = type(node).__name__

@@ -1,4 +1,4 @@
-"""Values of MySQL's SQL in Python, and how they become others.
+"""Values of MySQL's SQL in Python, and their conversions.
 
 An integer is an int, an exact number a `Decimal` with its digits after the point, a moment a
 datetime, a time a timedelta; null is None.
@@ -27,21 +27,21 @@ _NUMBER = re.compile(r"\s*([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What is known of an expression's values before there are any.
+    """The known properties of an expression's values before they are computed.
 
     Attributes
     ----------
     family
-        ``"any"`` for what a database alone knows.
+        The family of the type; ``"any"`` if only a database knows it.
     scale
         Digits after the point of decimals, of seconds in times.
     choices
         The permitted values of an enum.
     tag
-        ``"unsigned"`` for integers that are. ``"fixed"`` for floats that are written with all
-        digits of their scale. Of texts: ``"moment"`` for those that are dates to the server,
-        ``"binary"`` where case counts, ``"mixed"`` where it counts on some servers, ``"unclear"``
-        where servers read different numbers, ``"whole"`` where they read whole ones.
+        ``"unsigned"`` for unsigned integers. ``"fixed"`` for floats that are written with all
+        digits of their scale. For texts: ``"moment"`` if the server treats them as dates,
+        ``"binary"`` if case counts, ``"mixed"`` if it counts on some servers, ``"unclear"`` if
+        servers read different numbers in them, ``"whole"`` if they read whole numbers.
     """
 
     family: Family
@@ -61,12 +61,12 @@ class Kind:
 
     @property
     def is_condition(self) -> bool:
-        """Whether SQLite takes its values for true where MySQL does."""
+        """Whether SQLite treats the same values as true as MySQL."""
         return self.family in ("int", "float", "any") and self.tag != "fixed"
 
     @property
     def is_text(self) -> bool:
-        """Whether values are texts, of JSON and enums too."""
+        """Whether values are texts, including enums, JSON and bytes."""
         return self.family in ("text", "json", "bytes")
 
 
@@ -77,12 +77,12 @@ DATE, BINARY = Kind("date"), Kind("text", tag="binary")
 
 
 def decimal_kind(scale: int) -> Kind:
-    """Return the kind of exact numbers with so many digits after the point."""
+    """Return the kind of exact numbers with a number of digits after the point."""
     return Kind("decimal", min(scale, MAX_SCALE))
 
 
 def fixed(scale: int) -> Kind:
-    """Return the kind of floats that are shown with so many digits after the point."""
+    """Return the kind of floats that are shown with a number of digits after the point."""
     return Kind("float", min(scale, MAX_SCALE), tag="fixed")
 
 
@@ -115,7 +115,7 @@ def exact(value: Any, kind: Kind = ANY) -> int | Decimal:
         match = _NUMBER.match(value)
         found = Decimal(match[1]) if match else Decimal(0)
         if abs(found.adjusted()) > _LARGEST_EXPONENT:
-            # Such as 9e99999999, whose digits nobody could wait for.
+            # An example is 9e99999999, whose digits would take too long.
             raise QueryError(f"SQL on SQLite: the text {value!r:.60} is out of range of numbers.")
         return found if match else 0
     found = number(value, kind)
@@ -123,7 +123,7 @@ def exact(value: Any, kind: Kind = ANY) -> int | Decimal:
 
 
 def leading_integer(value: str) -> int:
-    """Return the integer that a text begins with, 0 if with none.
+    """Return the integer at the beginning of a text, 0 without one.
 
     >>> leading_integer(" 1e2"), leading_integer("x")
     (1, 0)
@@ -141,24 +141,24 @@ def whole(value: Any, kind: Kind = ANY) -> int:
 
 
 def rounded(value: Decimal, scale: int) -> Decimal:
-    """Return a decimal with so many digits after the point."""
+    """Return a decimal rounded to a number of digits after the point."""
     return unsigned_zero(value.quantize(Decimal(1).scaleb(-scale), ROUND_HALF_UP, EXACT))
 
 
 def cut(value: Decimal, scale: int) -> Decimal:
-    """Return a decimal cut to so many digits after the point."""
+    """Return a decimal truncated to a number of digits after the point."""
     return unsigned_zero(value.quantize(Decimal(1).scaleb(-scale), ROUND_DOWN, EXACT))
 
 
 def unsigned_zero(value: Decimal) -> Decimal:
-    """Return a decimal, zero without a sign, as servers have it."""
+    """Return a decimal, with zero unsigned as on servers."""
     return value if value else abs(value)
 
 
 def check_zero(value: Any) -> None:
-    """Raise QueryError for an exact zero with a sign, which is left by divisions alone.
+    """Raise `QueryError` for a negative exact zero, which only divisions give.
 
-    To MariaDB it is less than zero and written with its sign, to MySQL it is zero.
+    MariaDB treats it as less than zero and writes its sign; MySQL treats it as zero.
     """
     if isinstance(value, Decimal) and not value and value.is_signed():
         raise QueryError(
@@ -199,7 +199,7 @@ def text(value: Any, kind: Kind = ANY) -> str:
 
 
 def _fixed_text(value: float, scale: int) -> str:
-    # The server writes the digits that tell a number apart, then zeros.
+    # The server writes the digits that identify a number, then zeros.
     digits = Decimal(repr(value))
     is_longer = -int(digits.as_tuple().exponent) > scale
     return f"{(value if is_longer else digits) or 0.0:.{scale}f}"
@@ -218,7 +218,7 @@ def _float_text(value: float) -> str:
 
 
 def integer(value: int) -> int:
-    """Return an integer if the database has it.
+    """Return an integer if the database can hold it.
 
     Raises
     ------
@@ -231,7 +231,7 @@ def integer(value: int) -> int:
 
 
 def floating(value: float) -> float:
-    """Return a float if the database has it, as neither infinity nor NaN."""
+    """Return a float unless it is infinite or NaN, which the database cannot hold."""
     if value - value == 0:
         return value
     raise QueryError(f"SQL on SQLite: the float {value} is out of range, as it is on MySQL.")
