@@ -38,7 +38,7 @@ def ask_on_terminal(summary: str) -> bool:
 
 
 def question(prompt: bool | None, confirm: Confirm | None, safemode: bool) -> Confirm | None:
-    """Return the function that asks, None to go ahead; `safemode` counts where `prompt` is None."""
+    """Return the function that asks, or None to proceed; `safemode` counts if `prompt` is None."""
     return (confirm or ask_on_terminal) if (safemode if prompt is None else prompt) else None
 
 

@@ -259,7 +259,7 @@ class QueryExpression(OldQuery, Rows):
         confirm
             Called with the counts as text, instead of asking on the terminal.
         dry_run
-            Whether to count only: nothing is locked or deleted.
+            Whether to count only, without locking or deleting rows.
 
         Returns
         -------
@@ -272,7 +272,7 @@ class QueryExpression(OldQuery, Rows):
         DataJointError
             For a part table on its own, or when rows of a part would go without their master's.
         QueryError
-            If the query is more than rows of one table, or a restriction names no attribute.
+            If the query is more than rows of one table, or a restriction lacks an attribute.
         """
         del transaction
         table = self._losing_rows()
@@ -292,7 +292,7 @@ class QueryExpression(OldQuery, Rows):
         Raises
         ------
         QueryError
-            If the query is more than rows of one table, or a restriction names no attribute.
+            If the query is more than rows of one table, or a restriction lacks an attribute.
         """
         del get_count
         table = self._losing_rows()

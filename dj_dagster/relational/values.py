@@ -36,12 +36,12 @@ _MOMENT = re.compile(
 
 
 def is_null(value: Any) -> bool:
-    """Return whether a value stands for null: None, NaN, NaT, and pandas' spellings of it."""
+    """Return whether a value stands for null: None, NaN, NaT, or one of pandas' nulls."""
     return value is None or is_pandas_null(value) or _is_nan(value)
 
 
 def is_missing(value: Any, attribute: Attribute) -> bool:
-    """Whether a value stands for "not given": None, pandas' spellings of it, "" for a number."""
+    """Whether a value stands for "not given": None, one of pandas' nulls, "" for a number."""
     if value is None or is_pandas_null(value):
         return True
     family = attribute.type.family if attribute.type else None
@@ -380,7 +380,7 @@ def _in_range(value: int, kind: AttributeType) -> int:
 
 
 def declared_spelling(value: str, kind: AttributeType) -> str:
-    """Return the value of an enum as its definition spells it: case does not count, as in MySQL."""
+    """Return the value of an enum as written in its definition, ignoring case as in MySQL."""
     if value in kind.values:
         return value
     same = [known for known in kind.values if known.lower() == value.lower()]

@@ -110,7 +110,7 @@ def make_condition(operand: Any, heading: Heading, semantic_check: bool = True) 
     Raises
     ------
     QueryError
-        If the operand is none of these, or a query's shared names mean different things.
+        If the operand is of another kind, or a query's shared names mean different things.
     """
 
     def condition(item: Any) -> Condition:

@@ -109,7 +109,7 @@ class United(Node):
 class Listed(Node):
     """The concatenated rows of several queries, which all have the attributes of the heading.
 
-    Without any query there are no rows.
+    Without queries the result is empty.
     """
 
     parts: tuple[Node, ...]

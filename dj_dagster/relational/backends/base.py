@@ -103,7 +103,7 @@ class Backend(ABC):
     """Whether `dump` and `load` always take all schemas together."""
 
     holds_old_era: bool = False
-    """Whether schemas may be those of DataJoint 0.14, whose SQL the modules of that era write."""
+    """Whether schemas may be those of DataJoint 0.14, with the SQL of modules of that era."""
 
     uuid_is_text: bool = False
     """Whether SQL of users sees a UUID as its 36 characters, otherwise as 16 bytes."""
@@ -401,7 +401,7 @@ class Backend(ABC):
     ) -> dict[str, dict[str, IndexDeclaration]]:
         """Return the indexes of a schema's tables, or of one, by table and then by their name.
 
-        Primary keys are left out. Parts are spelled as in definitions: ``a``, ``a(10)``, ``(SQL)``.
+        Primary keys are left out. Parts are written as in definitions: ``a``, ``a(10)``, ``(SQL)``.
         """
 
     def foreign_key_names(
@@ -600,7 +600,7 @@ class InsertStatement:
     Attributes
     ----------
     sql
-        With its values where `parameters` is None.
+        The SQL, which contains the values if `parameters` is None.
     parameters
         One tuple a row.
     count

@@ -130,7 +130,7 @@ class MySQLBackend(Backend):
         return ".".join("`" + part.replace("`", "``") + "`" for part in name)
 
     def ddl_name(self, name: TableName) -> tuple[str, str | None]:
-        """Spell a schema as a database."""
+        """Return the schema as the name of a database."""
         return name.table, name.schema
 
     def sql_table(self, name: TableName, *columns: sa.ColumnClause[Any]) -> sa.TableClause:

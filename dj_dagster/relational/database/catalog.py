@@ -33,7 +33,7 @@ class Catalog:
     Parameters
     ----------
     era
-        Returns the era of schemas that have no tables yet.
+        Returns the era of schemas without tables.
     """
 
     def __init__(

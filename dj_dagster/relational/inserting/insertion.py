@@ -512,12 +512,12 @@ SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class ValidationResult:
-    """The errors that `validate` found; true when there are none.
+    """The result of `validate`; true if it is without errors.
 
     Attributes
     ----------
     is_valid
-        Whether there are no errors.
+        Whether no errors were found.
     errors
         For each error, the row's number from 0, the attribute (None for the whole row), and the
         message.

@@ -43,7 +43,7 @@ def check_imports(child: type[Any], parent: type[Any]) -> None:
 
 
 def check_half_imported(child: type[Any], target: str, found: Iterable[object]) -> None:
-    """Refuse a foreign key to a table that is not there yet because its module waits for this one.
+    """Refuse a foreign key to a table that is missing because its module waits for this one.
 
     Parameters
     ----------
