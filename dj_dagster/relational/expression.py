@@ -272,7 +272,8 @@ class QueryExpression(OldQuery, Rows):
         DataJointError
             For a part table on its own, or when rows of a part would go without their master's.
         QueryError
-            If the query is more than rows of one table, or a restriction lacks an attribute.
+            If the query is more than rows of one table, or a restriction does not name an
+            attribute.
         """
         del transaction
         table = self._losing_rows()
@@ -292,7 +293,8 @@ class QueryExpression(OldQuery, Rows):
         Raises
         ------
         QueryError
-            If the query is more than rows of one table, or a restriction lacks an attribute.
+            If the query is more than rows of one table, or a restriction does not name an
+            attribute.
         """
         del get_count
         table = self._losing_rows()

@@ -21,8 +21,7 @@ _NAMELESS = "unknown"
 def register_writer(connection: Connection, schema: str, chain: CodecChain) -> None:
     """Register the database with the store that a codec is about to write to.
 
-    A store that takes objects but not records is written to nevertheless, and is then never
-    collected.
+    A store that takes objects but not records is written to nevertheless, but is not collected.
 
     Raises
     ------
