@@ -42,7 +42,7 @@ from dj_dagster.relational.sql.condition_text import restriction_texts
 
 
 class QueryExpression(OldQuery, Rows):
-    """A query that runs when its rows are asked for.
+    """A query that runs when its rows are fetched.
 
     Expressions are immutable: each operator returns a new one. ``&`` restricts, ``-`` restricts by
     the opposite, ``*`` joins, ``+`` unites, `proj` chooses, renames and computes attributes,

@@ -75,7 +75,7 @@ class Table(Insertion, metaclass=TableMeta):
 
     @property
     def node(self) -> Node:
-        """The query as plain data: all rows, or those that restrictions left."""
+        """The query as plain data: all rows, or the restricted ones."""
         if self._node is not None:
             return self._node
         return all_rows(self.name, self.stored.heading)
@@ -214,7 +214,7 @@ class Table(Insertion, metaclass=TableMeta):
         *,
         confirm: Confirm | None = None,
     ) -> bool:
-        """Change the table so that it is as its definition says.
+        """Change the table to match its definition.
 
         Attributes outside the primary key can be added, dropped, changed and reordered; one whose
         comment begins with ``{old_name}`` is the attribute of that name, renamed. Foreign keys and

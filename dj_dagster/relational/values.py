@@ -109,7 +109,7 @@ def comparable(value: Any, attribute: Attribute) -> Any:
 
 
 def as_fetched(value: Any, attribute: Attribute) -> Any:
-    """Return a value as it is fetched once it has been entered; errors are those of `comparable`.
+    """Return a value as it is fetched after insertion; errors are the same as in `comparable`.
 
     >>> from dj_dagster.model.types import parse_type
     >>> as_fetched(1 / 3, Attribute("gain", parse_type("float32")))

@@ -24,7 +24,7 @@ from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn, Sto
 Cursor = Callable[[], AbstractContextManager[SAConnection]]
 
 PAUSE = 30.0
-"""Seconds until a server that could not be reached is asked again how it rounds."""
+"""Seconds until a server that could not be reached is queried again for its rounding."""
 
 
 class Catalog:
@@ -128,7 +128,7 @@ class Catalog:
             self._raw[schema] = {raw.name: raw for raw in tables}
 
     def forget(self, schema: str) -> None:
-        """Read a schema anew when it is next asked for."""
+        """Have a schema read anew at its next use."""
         with self._lock:
             self._raw.pop(schema, None)
             self._views.pop(schema, None)
@@ -136,7 +136,7 @@ class Catalog:
             self._stored = {name: t for name, t in self._stored.items() if name.schema != schema}
 
     def forget_all(self) -> None:
-        """Read every schema anew when it is next asked for."""
+        """Have every schema read anew at its next use."""
         with self._lock:
             self._raw.clear()
             self._views.clear()

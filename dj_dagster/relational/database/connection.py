@@ -454,7 +454,7 @@ CAPACITY = 1000
 
 
 class StatementCache(Generic[T]):
-    """A bounded mapping that threads may share; once it is full it starts anew."""
+    """A bounded mapping that threads may share; it is emptied when it is full."""
 
     def __init__(self) -> None:
         self._kept: dict[Hashable, T] = {}

@@ -137,7 +137,7 @@ FIRST_TWO = Window(limit=2)
 
 
 def make_window(order_by: Order, limit: int | None, offset: int | None, over: Heading) -> Window:
-    """Return the window that a caller of a fetch asked for.
+    """Return the window for the arguments of a fetch.
 
     Raises
     ------

@@ -106,7 +106,7 @@ class Lowering:
     def _restricted(self, node: Restricted) -> Lowered:
         over, heading = self.lower(node.source), node.source.heading
         nested = self._conditions.has_select(node.condition)
-        # Window functions, too, count the rows that were there before the restriction.
+        # Window functions also count the rows before the restriction.
         if over.is_cut or over.group == () or over.opaque or (nested and not over.plain):
             over = over.wrapped(heading.all_attributes)
         element = self.where(node.condition, over, heading)
