@@ -1,7 +1,7 @@
-"""Names of Dagster that it does not publish, all in one place, with the release that has them.
+"""Unpublished names of Dagster, which this package imports only here.
 
 A minor release of Dagster may move any of them. `tests/orchestration/test_dagster_contract.py` uses
-each as this package does; `pyproject.toml` promises only the minor releases that it was run with.
+each as this package does; `pyproject.toml` allows only the minor releases that passed this test.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From schemas to Dagster definitions: the one call of a code location."""
+"""`build_definitions`, which makes the Dagster definitions of a code location from schemas."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ from dj_dagster.relational.database.connection import Connection
 Specs = Mapping[AssetKey, AssetSpec]
 
 PartitionsWanted = Mapping[Any, str | Sequence[str]]
-"""By table, given as name or class, the first attributes of its key."""
+"""The first attributes of each table's key; the table is given as a name or a class."""
 
 
 @cache
@@ -71,8 +71,8 @@ def chain_executor() -> ExecutorDefinition:
 
     It is the same each time, so that Dagster merges definitions that have it.
 
-    A table of which some keys failed has output for the others: the tables that need it then go on
-    with those. By Dagster's own rule they would be skipped, because the step failed.
+    A step has an output although some of its keys failed, so that the tables below it go on with
+    the other keys. Dagster's own executor would skip them, because the step failed.
     """
     return in_process_executor.configured(
         {"step_dependency_config": {"require_upstream_step_success": False}}
@@ -108,10 +108,10 @@ def build_definitions(
 
         - a `Schema` or a module that has one called ``schema``: the tables that have classes;
         - a pattern of schema names, ``"lab_*"``: all tables of the schemas in the database that
-          have such names. Those of which no class is given can be looked at and not filled;
+          have such names. Tables without a class are shown, but cannot be filled;
         - a schema of DataJoint itself: its tables, filled by their own `make`.
     connection
-        Where patterns look; the default connection if none is given.
+        The connection for patterns; the default connection if None.
     select, exclude
         Tables (``"lab.Session"``), schemas (``"lab"``) and tiers (``"tier:computed"``) to have and
         to leave out, with ``*`` for anything; all by default. Parts go with their masters. Tables
@@ -119,40 +119,40 @@ def build_definitions(
     translator
         Says how tables look as assets.
     partition_by
-        By table, name or class, the first attributes of its key by which its partitions are told
-        apart:
-        ``{"lab.Spikes": "subject_id"}``. One partition then stands for many keys.
+        The first attributes of the key that tell a table's partitions apart, by the table's name
+        or class: ``{"lab.Spikes": "subject_id"}``. One partition then stands for many keys.
     checks
-        Which checks the tables have; see `TableChecks` for the default.
+        The checks of the tables; see `TableChecks` for the default.
     assets
         Ordinary assets of yours. One that has the key of a Manual or Lookup table stands for that
         table: what it returns is written there when its `io_manager_key` is
         ``"table_io_manager"``.
     asset_checks, jobs, schedules, sensors, resources
-        More of yours to join, as in `dagster.Definitions`.
+        Further definitions of yours, as in `dagster.Definitions`.
     executor
-        How runs execute their steps; see `chain_executor` for the default.
+        The executor of the runs; see `chain_executor` for the default.
     sensor_settings
         Batch size, interval and bounds of the sensor.
     state_path
-        The file that keeps what patterns found, so that the code location comes up while the
-        database is down; by default one a database, under DAGSTER_HOME or in ``.dagster``.
+        The file that keeps the tables found by patterns, so that the code location loads while the
+        database is down; by default one file a database, under DAGSTER_HOME or in ``.dagster``.
     entry_folders
         Folders of the machine that runs the entry jobs, from which the launchpad may take CSV files
-        and files to store. Without any it takes rows alone.
+        and files to store. Without folders it takes rows only.
 
     Notes
     -----
-    `Definitions.merge` joins several results, each of other tables; components are joined by it,
-    too. The sensors, the jobs ``populate``, ``recompute`` and ``trace``, and the schedules given
-    here then have the names of their schemas at their ends, ``populate__lab``, and one IO manager
-    serves all tables.
+    `Definitions.merge` joins several results with different tables; Dagster joins components with
+    it, too. The names of the sensors, of the jobs ``populate``, ``recompute`` and ``trace``, and of
+    the schedules given here then end with those of their schemas, ``populate__lab``, and one IO
+    manager serves all tables.
 
     Raises
     ------
     ConfigurationError
         When an asset of yours has the key of a table that `make` fills, a schema comes twice, a
-        name fits nothing, or the translator returns no spec.
+        name does not fit any table, `partition_by` does not name the first attributes of a key, or
+        the translator does not return a spec.
     DataJointError
         When the database cannot be reached.
 
@@ -238,7 +238,7 @@ def build_definitions(
 
 
 def _check_settings(settings: SensorSettings, sources: Sequence[TableSource]) -> None:
-    """Refuse settings of tables that are not there: they would be left unheeded."""
+    """Refuse settings of tables that are not there, because they would be ignored."""
     titles = [class_name(source.name) for source in sources]
     known = {*titles, *(short_name(source.name) for source in sources)}
     if unknown := [name for name in settings.tables if name not in known]:
@@ -274,7 +274,7 @@ def _specs(asset: AssetsDefinition | AssetSpec) -> Iterable[AssetSpec]:
 def _external(
     graph: TableGraph, specs: Specs, own: Mapping[AssetKey, AssetSpec]
 ) -> list[AssetSpec]:
-    """Return the assets of tables that nothing here fills."""
+    """Return external assets of the tables that neither `make` nor an asset of the user's fills."""
     filled = {node.key for node in graph.populated}
     return [
         specs[node.key]
@@ -288,7 +288,7 @@ def _coarser(
     translator: TableTranslator,
     given: PartitionsWanted,
 ) -> PartitionBy:
-    """Return which tables have coarser partitions, by the translator and, before it, by `given`."""
+    """Return the attributes of coarser partitions, by table; `given` overrides the translator."""
     found: dict[TableName, Sequence[str]] = {}
     for source in sources:
         if source.master is None and (names := translator.get_partition_by(source.table)):

@@ -1,4 +1,4 @@
-"""Checks of tables: nothing pending, made by today's code, no orphans, fresh enough."""
+"""Asset checks of tables, for pending, stale, orphaned, unreadable, damaged and late rows."""
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.
 import time
@@ -45,35 +45,35 @@ Numbers = Mapping[str, int | float | str]
 
 @dataclass(frozen=True)
 class TableChecks:
-    """Which checks tables have.
+    """The checks that tables have.
 
-    The sensor evaluates them itself once something has happened in a table and no run is at work in
-    it. The runs that it starts evaluate those that block, alone.
+    The sensor evaluates the checks of a table itself after the table has changed, once runs have
+    left it. The runs that the sensor starts evaluate only the blocking checks.
 
     Attributes
     ----------
     complete
         Whether tables that `make` fills are checked for keys that are pending or failed.
     current
-        Whether they are checked for keys that were made before `make`, or a row that they refer to,
-        was changed. The sensor evaluates this check itself when it sees such a change.
+        Whether these tables are checked for keys that were made before a change of `make` or of a
+        row that they refer to. The sensor evaluates this check itself when it sees such a change.
     parts
         Whether tables with parts are checked for rows of parts without their master's.
     parents
         Whether tables with foreign keys are checked for rows whose parent is not there.
     readable
-        Whether tables are checked for keys that are no values of their types, as other programs may
-        have written: these are left out of all work.
+        Whether tables are checked for keys that are not values of their types. Other programs may
+        have written such keys, which are left out of all work.
     intact
         Whether tables are checked for values that cannot be decoded and objects that are missing
-        or damaged: ``"sizes"`` compares the sizes of objects, ``"data"`` reads all. As that takes
-        long, the sensor leaves it out: it is evaluated where someone asks for it, with the other
-        checks of a table too. `check_schedule` is for whole schemas and their stores.
+        or damaged: ``"sizes"`` compares the sizes of objects, ``"data"`` reads all. This check
+        takes long, so the sensor leaves it out; it is evaluated on request, alone or with the other
+        checks of a table. `check_schedule` is for whole schemas and their stores.
     freshness
-        How long ago the last row of a table may have come: ``{"lab.Session": timedelta(days=1)}``,
-        with ``*`` for anything in the names.
+        The greatest age of a table's last row: ``{"lab.Session": timedelta(days=1)}``, with ``*``
+        for anything in the names.
     blocking
-        Tables that those below wait for until their checks pass, when a run has both.
+        Tables whose checks must pass before the same run fills the tables below them.
     """
 
     complete: bool = True
@@ -92,7 +92,7 @@ def table_checks(graph: TableGraph, wanted: TableChecks) -> list[AssetChecksDefi
     Raises
     ------
     ConfigurationError
-        When a name fits no table.
+        When a name does not fit any table.
     """
     for pattern in (*wanted.freshness, *wanted.blocking):
         if not any(_fits(node, pattern) for node in graph.nodes):
@@ -103,15 +103,15 @@ def table_checks(graph: TableGraph, wanted: TableChecks) -> list[AssetChecksDefi
 
 
 def code_watch(graph: TableGraph, wanted: TableChecks) -> CodeWatch:
-    """Return what evaluates the check `current` by itself, for one Dagster instance."""
+    """Return the evaluator of the check `current`, for one Dagster instance."""
     nodes = [node for node in graph.populated if graph.versions.get(node.key)]
     return CodeWatch(graph, nodes if wanted.current else ())
 
 
 def check_watch(graph: TableGraph, wanted: TableChecks) -> "CheckWatch":
-    """Return what evaluates all other checks of tables in which something has happened."""
+    """Return the evaluator of the other checks of changed tables, for one Dagster instance."""
     found = {node.key: _checks(graph, node, wanted) for node in graph.nodes}
-    # `CodeWatch` reports the one, and nobody the other: it takes long.
+    # `CodeWatch` reports `current`; `intact` takes too long for the sensor.
     return CheckWatch(
         {
             key: {name: check for name, check in checks.items() if name not in (CURRENT, INTACT)}
@@ -121,7 +121,7 @@ def check_watch(graph: TableGraph, wanted: TableChecks) -> "CheckWatch":
 
 
 def blocking_keys(checks: Iterable[AssetChecksDefinition]) -> frozenset[AssetCheckKey]:
-    """Return those checks that block."""
+    """Return the keys of the blocking checks."""
     specs = (spec for definition in checks for spec in definition.check_specs)
     return frozenset(spec.key for spec in specs if spec.blocking)
 
@@ -130,7 +130,7 @@ Check = Callable[[DagsterInstance], tuple[bool, Numbers]]
 
 
 class CheckWatch:
-    """Evaluates the checks of tables in which something has happened, and reports what is new.
+    """An evaluator of the checks of changed tables, which reports the results that are new.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ class CheckWatch:
     Attributes
     ----------
     due
-        The tables in question, each with the time when it happened.
+        The changed tables, each with the time of its first change, by `time.monotonic`.
     """
 
     def __init__(self, checks: Mapping[AssetKey, Mapping[str, Check]]) -> None:
@@ -149,18 +149,21 @@ class CheckWatch:
         self.due: dict[AssetKey, float] = {}
 
     def note(self, key: AssetKey | None) -> None:
-        """Note that something has happened in a table."""
+        """Note that a table has changed."""
         if key is not None and key in self._checks:
             self.due.setdefault(key, time.monotonic())
 
     def ready(self, busy: Collection[AssetKey]) -> list[AssetKey]:
-        """Return the tables to report now; those that are busy, or were slow just now, wait."""
+        """Return the changed tables to report now.
+
+        Tables with a run at work wait for up to `PATIENCE`, and slow ones for a pause.
+        """
         late = time.monotonic() - PATIENCE
         idle = (key for key, since in self.due.items() if key not in busy or since < late)
         return [key for key in idle if self._pauses[key].over]
 
     def report(self, instance: DagsterInstance, key: AssetKey) -> None:
-        """Evaluate the checks of a table, and report those that say something else than before."""
+        """Evaluate the checks of a table, and report the results that differ from the last ones."""
         began = time.monotonic()
         self.due.pop(key, None)
         names = {AssetCheckKey(key, name): check for name, check in self._checks[key].items()}
@@ -178,7 +181,7 @@ class CheckWatch:
                 check_name=check_key.name,
                 passed=passed,
                 severity=AssetCheckSeverity.WARN,
-                # It is taken, although Dagster's annotation does not say so.
+                # Dagster accepts such metadata, although its annotation does not say so.
                 metadata=cast(Any, dict(numbers)),
             )
             instance.report_runless_asset_event(evaluation)
@@ -201,7 +204,7 @@ def _of_table(
             name,
             asset=node.key,
             description=_SAID[name],
-            # Rows of older code or without a parent are no reason to make none from new ones.
+            # Stale, orphaned or unreadable old rows must not keep new ones from being made.
             blocking=blocking and name not in (CURRENT, PARENTS, READABLE, INTACT),
         )
         for name in checks
@@ -226,11 +229,11 @@ def _of_table(
 
 
 def _block(context: AssetCheckExecutionContext, key: AssetCheckKey, numbers: Numbers) -> None:
-    """Fail without an output, which the tables below would start from whether it passed or not.
+    """Fail the step without an output, because the tables below would start after any output.
 
     See `build.chain_executor`: a step starts once those above it have output.
     """
-    # It is taken, although Dagster's annotation does not say so.
+    # Dagster accepts such metadata, although its annotation does not say so.
     evaluation: Any = AssetCheckEvaluation(
         asset_key=key.asset_key, check_name=key.name, passed=False, metadata=dict(numbers)
     )
@@ -273,10 +276,10 @@ _SAID = {
 
 
 def _has_texts(node: TableNode) -> bool:
-    """Return whether the database may hold what is no value of the key's types.
+    """Return whether the database may hold keys that are not values of their types.
 
-    Integers are what they are; dates, decimals and others are texts on SQLite, whose texts may be
-    none.
+    SQLite, for example, stores dates and decimals as texts, which may be anything else. Integers
+    are always values of their type.
     """
     table = node.table
     kinds = [table.heading[name].type for name in table.primary_key]
@@ -317,7 +320,7 @@ def _current(instance: DagsterInstance, graph: TableGraph, node: TableNode) -> t
 
 
 def _with_master(node: TableNode, parts: Iterable[TableNode]) -> tuple[bool, Numbers]:
-    # By the key alone: other attributes may have the same names and be something else.
+    # By the key alone: other attributes may have equal names and different meanings.
     master = node.table.proj()
     orphans, numbers = 0, {"rows": len(master)}
     for part in parts:

@@ -30,7 +30,7 @@ from dj_dagster.relational.database.connection import Connection
 
 
 class PipelineScaffolder(Scaffolder[Any]):
-    """Writes the component's YAML for ``dg scaffold defs``."""
+    """The scaffolder that writes the component's YAML for ``dg scaffold defs``."""
 
     def scaffold(self, request: ScaffoldRequest[Any]) -> None:
         """Write a component that shows all schemas of the configured database."""
@@ -38,7 +38,7 @@ class PipelineScaffolder(Scaffolder[Any]):
 
 
 def _listed(context: ResolutionContext, value: Any) -> Any:
-    """Take one name for a list of it: Dagster would take each letter for a name."""
+    """Put a single name into a list; Dagster would read each letter as a name."""
     found = context.resolve_value(value)
     return [found] if isinstance(found, str) else found
 
@@ -55,34 +55,36 @@ Names = Annotated[Sequence[str], Resolver(_listed, model_field_type=Sequence[str
 class PipelineComponent(Component, Resolvable):
     """Relational schemas as assets, with their sensor, jobs and checks; see `build_definitions`.
 
-    Best one component has all schemas of a code location: its sensor follows rows from each table
-    to those below it. Of several, sensor and jobs have the names of their schemas at their ends.
-    A single name may stand for a list of names.
+    One component should have all schemas of a code location, so that its sensor follows rows from
+    each table to those below it. With several components, the names of their sensors and jobs end
+    with those of their schemas. A single name may be given instead of a list of names.
 
     Attributes
     ----------
     modules
-        Python modules whose ``schema`` has the tables' classes: they can be filled.
+        Python modules whose ``schema`` has the tables' classes: these tables can be filled.
     schemas
-        Patterns of schema names in the database, ``lab_*``: they can be looked at.
+        Patterns of schema names in the database, ``lab_*``: tables without a class are shown, but
+        cannot be filled.
     database_url
-        Where patterns look; by default the configured database.
+        The database of the patterns; by default the configured one.
     select, exclude
         Tables, schemas (``lab``) and tiers (``tier:computed``) to have and to leave out.
     partition_by
-        By table, the first attributes of its key that its partitions are told apart by.
+        The first attributes of the key that tell a table's partitions apart, by table.
     translator
         A `TableTranslator` of yours: ``my_project.translator.LabTranslator``.
     assets
         Assets of yours that stand for Manual tables, as in `build_definitions`:
         ``my_project.intake.subjects``. Keep them outside of the folder ``defs``, from which they
-        would be loaded a second time; other assets are at home there.
+        would be loaded a second time; other assets belong there.
     batch_size, interval
-        Of the sensor: keys of a run, and seconds between ticks, at least.
+        The sensor's greatest number of keys a run, and least number of seconds between ticks.
     entry_folders
         Folders of the machine from which the launchpad may take files.
     schedule
-        When everything that is pending is made, as in ``0 3 * * *``, besides what the sensor does.
+        A cron expression, such as ``0 3 * * *``, by which everything pending is made, in addition
+        to the work of the sensor.
 
     Examples
     --------
@@ -114,12 +116,15 @@ class PipelineComponent(Component, Resolvable):
     schedule: str | None = None
 
     def build_defs(self, context: ComponentLoadContext) -> Definitions:
-        """Return the definitions of all that the component names.
+        """Return the definitions that the component describes.
 
         Raises
         ------
         ConfigurationError
-            When it names no schemas, or a module, translator or asset that is not there.
+            When the component does not name schemas, or names a module, translator or asset that
+            is not there. For more reasons see `build_definitions`.
+        DataJointError
+            When the database cannot be reached.
         """
         del context
         if not self.modules and not self.schemas:
@@ -141,7 +146,7 @@ class PipelineComponent(Component, Resolvable):
         )
 
     def get_translator(self) -> TableTranslator:
-        """Return what turns tables into assets; override it in a component of yours."""
+        """Return the translator of tables into assets; override it in a component of yours."""
         if self.translator is None:
             return TableTranslator()
         found = _attribute(self.translator)

@@ -20,14 +20,15 @@ from dj_dagster.relational.schemas.schema import Schema
 class DatabaseResource(ConfigurableResource[Any]):
     """A database and object stores; values may be `dagster.EnvVar`, also those inside `stores`.
 
-    Give passwords so: Dagster's UI shows the name of a variable, and other values as they are.
+    Give passwords as variables: Dagster's UI shows the name of a variable, but other values as
+    they are.
 
     Attributes
     ----------
     url
         A SQLAlchemy URL, as in ``DJ_DATABASE_URL``.
     stores
-        Object stores by name, as DataJoint spells them.
+        Object stores by name, as in DataJoint's settings.
 
     Examples
     --------
@@ -50,17 +51,17 @@ class DatabaseResource(ConfigurableResource[Any]):
     )
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """Yield what displays show: the URL without its password, stores without their keys."""
+        """Yield the values to display: the URL without its password, stores without their keys."""
         yield "url", _shown(self.url)
         yield "stores", {name: _shown(value, name) for name, value in self.stores.items()}
 
     def connect(self) -> Connection:
-        """Return a new connection, which is the caller's to close; definitions keep theirs.
+        """Return a new connection; the caller closes it, unless definitions go on using it.
 
         Raises
         ------
         ConfigurationError
-            When a variable of the environment is not set, or the URL or a store is none.
+            When a variable of the environment is not set, or the URL or a store is invalid.
         """
         url: str = _resolved(self.url, "url")
         return Connection(url, stores=Stores(_resolved(self.stores, "stores")))
@@ -69,6 +70,11 @@ class DatabaseResource(ConfigurableResource[Any]):
         """Return a schema over a connection of its own; `options` are those of `Schema`.
 
         ``schema["Session"]`` is a table of it, and ``@schema`` declares one.
+
+        Raises
+        ------
+        ConfigurationError
+            See `connect`.
         """
         return Schema(name, connection=self.connect(), **options)
 
@@ -91,7 +97,7 @@ def _shown(value: Any, name: str = "url") -> Any:
 
 
 def _resolved(value: Any, place: str) -> Any:
-    """Return settings with the values of the environment in the place of their names."""
+    """Return settings in which the names of variables are replaced by their values."""
     if isinstance(value, EnvVar):
         found = value.get_value()
         if found is None:
@@ -102,7 +108,7 @@ def _resolved(value: Any, place: str) -> Any:
         return found
     if isinstance(value, Mapping):
         fields = cast("Mapping[str, Any]", value)
-        # Dagster writes a variable so in the config of a run.
+        # In the config of a run, Dagster writes a variable as ``{"env": name}``.
         if set(fields) == {"env"}:
             return _resolved(EnvVar(str(fields["env"])), place)
         return {name: _resolved(each, f"{place}.{name}") for name, each in fields.items()}

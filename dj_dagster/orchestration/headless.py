@@ -1,4 +1,4 @@
-"""Running a code location without daemon and UI: in scripts, in CI, and in `dj-dagster demo`."""
+"""Runs of a code location without daemon and UI: in scripts, in CI, and in `dj-dagster demo`."""
 
 from __future__ import annotations
 
@@ -34,21 +34,23 @@ MAX_TICKS = 100
 BREATH = 0.05
 """Seconds between two ticks while the sensor looks at large tables."""
 
-# The event log has everything; the terminal is for what went wrong.
+# The event log has all messages; the terminal shows only critical ones.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def run_until_idle(
     defs: Definitions, *, instance: DagsterInstance, max_ticks: int = MAX_TICKS
 ) -> Iterator[DagsterRun]:
-    """Tick the populate sensors and run what it asks for, in this process, until it asks no more.
+    """Tick the populate sensors and execute the runs that they request, until none is requested.
+
+    The runs are executed in this process.
 
     Parameters
     ----------
     defs
-        What `build_definitions` returned.
+        The result of `build_definitions`.
     max_ticks
-        How often the sensor is asked, at most.
+        The greatest number of ticks.
 
     Yields
     ------
@@ -58,7 +60,7 @@ def run_until_idle(
     Raises
     ------
     PopulateError
-        If the sensor still asks for runs after `max_ticks`.
+        If the sensors still request runs after `max_ticks`.
     """
     ticks = 0
     while ticks < max_ticks:
@@ -83,7 +85,7 @@ def run_until_idle(
 
 
 def tick(defs: Definitions, *, instance: DagsterInstance) -> list[RunRequest]:
-    """Evaluate the populate sensors once and return the runs that it asks for."""
+    """Evaluate the populate sensors once and return the runs that they request."""
     return _requests(_evaluate(defs, instance))
 
 
@@ -101,7 +103,7 @@ def run_assets(
     Parameters
     ----------
     checks
-        Those to evaluate; all of the assets for None.
+        The checks to evaluate; None for all checks of the assets.
     """
     selected = frozenset(assets)
     chosen = None if checks is None else frozenset(checks)
@@ -130,9 +132,9 @@ def create_run(
     assets: frozenset[AssetKey] | None = None,
     checks: frozenset[AssetCheckKey] | None = None,
 ) -> DagsterRun:
-    """Create a run of a job, which knows of no other assets and checks than those chosen.
+    """Create a run of a job with the chosen assets and checks alone.
 
-    Dagster's `create_run_for_job` does the same, with all checks of the assets.
+    Dagster's `create_run_for_job` would include all checks of the assets.
     """
     config = dict(run_config or {})
     plan = create_execution_plan(job, run_config=config, tags=tags)
@@ -167,7 +169,7 @@ def _run(
     assets: frozenset[AssetKey] | None = None,
     checks: frozenset[AssetCheckKey] | None = None,
 ) -> DagsterRun:
-    # Not execute_in_process, which would put Dagster's own executor in the place of ours.
+    # `execute_in_process` would replace our executor by one of Dagster's.
     run = create_run(job, instance, {**_QUIET, **(run_config or {})}, tags, assets, checks)
     execute_run(InMemoryJob(job), run, instance)
     ended = instance.get_run_by_id(run.run_id)

@@ -44,32 +44,31 @@ WRITABLE = (Tier.MANUAL, Tier.LOOKUP, Tier.IMPORTED)
 
 
 class TableIOManager(IOManager):
-    """Reads the rows of a table for an asset that takes it as input, and writes those it returns.
+    """An IO manager that reads a table's rows as an asset's input, and writes an asset's output.
 
     An input has the form that its parameter is annotated with: ``list[dict]``, ``dict`` for exactly
     one row, a frame of pandas or polars with all attributes as columns, a ``pyarrow.Table``, a
-    ``numpy.ndarray`` for the one blob of exactly one row, or ``dj.Table``, which is the query
-    itself: nothing is fetched. Without annotation it is a list of dicts. Rows come in the order of
-    their key.
+    ``numpy.ndarray`` for the one blob of exactly one row, or ``dj.Table`` for the query itself,
+    without fetching. Without annotation it is a list of dicts. Rows come in the order of their key.
 
     An input holds the rows of the partitions that its partition mapping names, as Dagster has it:
     those of the run where asset and table have the same partitions, all rows with an
-    ``AllPartitionMapping``. With the empty ``SpecificPartitionsPartitionMapping([])``, the one of
-    edges between tables of two grains, an asset gets the rows that agree with its own partitions
-    in the attributes they share, whatever else the table's key has.
+    ``AllPartitionMapping``. With the empty ``SpecificPartitionsPartitionMapping([])``, which edges
+    between tables of two grains have, an asset gets the rows that agree with its own partitions in
+    the attributes that both have.
 
-    An output takes the same forms, and is inserted at once or not at all, blobs through their
-    codecs. In an asset with a partition, attributes of its key that rows leave out are filled in
-    from it. Rows whose key is in the table already are left as they are, so that an asset can run
+    An output takes the same forms, and is inserted as a whole or not at all, blobs through their
+    codecs. In an asset with a partition, rows get the attributes of the partition that they leave
+    out. Rows whose key is in the table already are left as they are, so that an asset can run
     again; their number is in the metadata. To change rows, use `update1`.
 
     Parameters
     ----------
     graph
-        The tables; those in the database that asset keys name, if none are given: such a manager
-        is what tests of single assets need.
+        The tables. None for those in the database that asset keys name, which is for tests of
+        single assets.
     connection
-        Where those are; the default connection by default.
+        The connection to use without a graph; the default connection if None.
 
     Examples
     --------
@@ -97,17 +96,18 @@ class TableIOManager(IOManager):
 
     @classmethod
     def joined(cls, managers: Iterable[TableIOManager]) -> TableIOManager:
-        """Return a manager of the tables of several."""
+        """Return one manager of the tables of several managers."""
         graphs = [manager._graph for manager in managers if manager._graph is not None]
         return cls(TableGraph(tuple(node for graph in graphs for node in graph.nodes)))
 
     def load_input(self, context: InputContext) -> Any:
-        """Return the rows that an input asks for.
+        """Return the rows of an input.
 
         Raises
         ------
         ConfigurationError
-            When no table has the input's asset key, or its annotation is none of the above.
+            When a table with the input's asset key is missing, its annotation is not a form of
+            rows, or the asset's partitions do not share an attribute with the table.
         InvalidValueError
             When a dict is asked for and not exactly one row agrees with the partition.
         """
@@ -117,14 +117,16 @@ class TableIOManager(IOManager):
         return as_type(node, query, annotated.typing_type if annotated else None)
 
     def handle_output(self, context: OutputContext, obj: Any) -> None:
-        """Insert what an asset returned.
+        """Insert the value that an asset returned.
 
         Raises
         ------
         ConfigurationError
-            When the table's rows come from `make`.
+            When a table with the output's asset key is missing, the table's rows come from `make`,
+            or an array is returned for a table that does not have exactly one blob.
         InvalidValueError
-            When a row belongs to another partition than the asset's.
+            When the value is not a form of rows, or a row belongs to another partition than the
+            asset's.
         DataJointError
             One of its kinds, naming table and column, when the rows do not fit.
         """
@@ -166,7 +168,7 @@ class TableIOManager(IOManager):
 
 
 def _given(context: InputContext | OutputContext, name: str) -> Any:
-    """Return what Dagster gives with a context, None where a test has built it without."""
+    """Return an attribute of a context, None where a test has built the context without it."""
     try:
         return getattr(context, name)
     except DagsterInvariantViolationError:
@@ -174,7 +176,7 @@ def _given(context: InputContext | OutputContext, name: str) -> Any:
 
 
 def _restriction(node: TableNode, context: InputContext) -> Any:
-    """Return what restricts the table to the rows of an input."""
+    """Return the restriction of the table to the rows of an input."""
     step = _given(context, "step_context")
     mapping = _mapping(step, context.asset_key)
     if context.has_asset_partitions and not _agrees(step, mapping, context):
@@ -187,7 +189,7 @@ def _restriction(node: TableNode, context: InputContext) -> Any:
 
 
 def _mapping(step: Any, table: AssetKey) -> Any:
-    """Return the partition mapping that the asset has for a table, None where it says none."""
+    """Return the partition mapping that the asset has for a table, None if not given."""
     if step is None:
         return None
     asset = step.job_def.asset_layer.get_assets_def_for_node(step.node_handle)
@@ -195,14 +197,14 @@ def _mapping(step: Any, table: AssetKey) -> Any:
 
 
 def _agrees(step: Any, mapping: Any, context: InputContext) -> bool:
-    """Whether the mapping leaves it to the database which rows go with which."""
+    """Whether an input holds the rows that agree with the asset's own partitions."""
     empty = isinstance(mapping, SpecificPartitionsPartitionMapping) and not mapping.partition_keys
     own = step.entity_partitions_def if empty else None
     return own is not None and own != _given(context, "asset_partitions_def")
 
 
 def _decoded(node: TableNode, context: InputContext) -> list[dict[str, Any]]:
-    """Return the keys of the partitions that the mapping has named."""
+    """Return the keys of the partitions that the mapping names."""
     partitions = context.asset_partition_keys
     own = _given(context, "asset_partitions_def")
     if node.grain is not None and own in (None, node.grain.partitions_def):
@@ -212,13 +214,13 @@ def _decoded(node: TableNode, context: InputContext) -> list[dict[str, Any]]:
 
 
 def _agreeing(node: TableNode, partitions: Sequence[str]) -> Any:
-    """Return what partitions of any kind say of the table's attributes."""
+    """Return a restriction of the table by the attributes that partitions of any kind name."""
     attributes = node.table.heading.attributes
     shared = [decode_shared(attributes, partition) for partition in partitions]
     if all(shared):
         return shared
     if node.grain is None:
-        # Settings, which go with all partitions.
+        # The rows of such a table are settings, which belong to all partitions.
         return True
     raise ConfigurationError(
         f"The partition {partitions[0]!r} shares no attribute with {node.title}: use the "
@@ -227,7 +229,7 @@ def _agreeing(node: TableNode, partitions: Sequence[str]) -> Any:
 
 
 def _partitions(step: Any, context: InputContext | OutputContext) -> Sequence[str] | None:
-    """Return the partitions of the asset that runs, None for one without."""
+    """Return the partitions of the asset that runs, None for an asset without partitions."""
     if step is None:
         return [context.partition_key] if context.has_partition_key else None
     partitions_def = step.entity_partitions_def
@@ -241,7 +243,7 @@ def _partitions(step: Any, context: InputContext | OutputContext) -> Sequence[st
 
 
 def _in_partition(node: TableNode, context: OutputContext, rows: list[Row]) -> list[Row]:
-    """Complete rows by what the asset's partition says of them, and see that they belong there."""
+    """Fill in the attributes of the asset's partition, and check that all rows belong to it."""
     partitions = _partitions(_given(context, "step_context"), context)
     if not partitions:
         return rows
@@ -266,7 +268,7 @@ def _new_rows(node: TableNode, rows: list[Row]) -> list[Row]:
     """Return the rows whose key is not in the table; all of them where a key is incomplete."""
     names = node.table.primary_key
     if not rows or any(name not in row for row in rows for name in names):
-        # The insert is going to say what is missing.
+        # The insert names the missing attributes.
         return rows
     grain = Grain(node.title, tuple(node.table.heading[name] for name in names))
     keys = [{name: row[name] for name in names} for row in rows]
@@ -288,7 +290,7 @@ def as_type(node: TableNode, query: QueryExpression, wanted: Any) -> Any:
     Raises
     ------
     ConfigurationError
-        When rows have no such form.
+        When `wanted` is not a form of rows.
     InvalidValueError
         When a single row is asked for and there is not exactly one.
     """
@@ -324,24 +326,26 @@ def _frame(query: QueryExpression) -> pd.DataFrame:
     for name, attribute in query.heading.attributes.items():
         if attribute.type is not None and attribute.type.family is Family.INTEGER:
             values = [row[name] for row in rows]
-            # Beside a null pandas makes floats of integers, which hold 53 bits.
+            # With a null among them, pandas turns integers into floats, which hold 53 bits.
             if None in values and any(abs(value or 0) > 2**53 for value in values):
                 frame[name] = pd.Series(values, dtype=object)
     return frame
 
 
 def as_rows(value: Any, node: TableNode) -> list[Row]:
-    """Return what an asset returned as dicts.
+    """Return the value that an asset returned as dicts.
 
     Raises
     ------
     InvalidValueError
-        When it is none of the forms that rows have.
+        When the value is not a form of rows.
+    ConfigurationError
+        When the value is an array, and the table does not have exactly one blob.
     """
     if value is None:
         return []
     if is_data_frame(value):
-        # Not to_dict, which makes Python's numbers of numpy's, also in blobs.
+        # `to_dict` would turn numpy's numbers into Python's, also in blobs.
         columns = frame_columns(value)
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     if isinstance(value, QueryExpression):
@@ -383,7 +387,7 @@ def _single(node: TableNode, rows: list[dict[str, Any]], form: str) -> dict[str,
 
 
 def _blob(node: TableNode) -> str:
-    """Return the attribute that an array stands for."""
+    """Return the one attribute of a table that can hold an array."""
     blobs = [
         name
         for name, attribute in node.table.heading.attributes.items()

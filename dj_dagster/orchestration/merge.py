@@ -1,10 +1,10 @@
-"""Several results of `build_definitions` in one code location.
+"""The merge of several results of `build_definitions` into one code location.
 
-`Definitions.merge`, by which Dagster also joins components, refuses jobs and sensors of one name
-and different resources under one key, and has no place where a library could say how its own are
-joined. So it is wrapped, once, for those that come from here: sensors, jobs and schedules then have
-the names of their schemas at their ends, ``populate_sensor__lab``, and one IO manager serves all
-tables. What comes from elsewhere goes through as it is.
+`Definitions.merge`, by which Dagster also joins components, refuses jobs and sensors with equal
+names and different resources under one key, and does not offer libraries a hook to change that.
+This module wraps it for definitions that come from here: the names of their sensors, jobs and
+schedules then end with those of their schemas, ``populate_sensor__lab``, and one IO manager serves
+all tables. Other definitions pass unchanged.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ _FIELDS = (
 
 @dataclass(frozen=True, eq=False)
 class Pipeline:
-    """What one call of `build_definitions` is about.
+    """The tables of one call of `build_definitions`.
 
     Attributes
     ----------
     managed
-        Assets that stand for tables and are the user's own, which mark themselves.
+        Assets of the user's own that stand for tables; they mark themselves.
     """
 
     graph: TableGraph
@@ -79,21 +79,21 @@ ORIGIN = "dj/origin"
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """How a job, sensor or schedule of ours is made.
+    """The origin of a job, sensor or schedule of ours.
 
     Attributes
     ----------
     make
-        Is given what its name ends with.
+        The function that makes it, called with the end of its name.
     pipeline
-        That it belongs to; a schedule in definitions of the user's own belongs to none.
+        The pipeline that it belongs to, None for a schedule in definitions of the user's own.
     """
 
     make: Callable[[str], Any]
     pipeline: Pipeline | None = None
 
     def made(self, end: str, metadata: Mapping[str, Any] | None = None) -> Any:
-        """Return it with an end of its name, and with the metadata that another copy has got."""
+        """Return a copy whose name has an end, with the metadata that another copy has got."""
         new = self.make(end)
         marked = {**new.metadata, **(metadata or {}), ORIGIN: ObjectMetadataValue(self)}
         if isinstance(new, JobDefinition):
@@ -102,15 +102,12 @@ class Origin:
 
 
 def renamable(make: Callable[[str], T]) -> T:
-    """Return what `make` returns for no end of its name, so that it can get one.
-
-    That is a job, a sensor, or a schedule.
-    """
+    """Return the job, sensor or schedule of `make`, so that its name can get an end later."""
     return Origin(make).made("")
 
 
 def belonging(pipeline: Pipeline, things: Iterable[Any]) -> list[Any]:
-    """Return jobs, sensors or schedules, those of ours as ones of a pipeline."""
+    """Return jobs, sensors and schedules, with those of ours assigned to a pipeline."""
     return [
         replace(origin, pipeline=pipeline).made("", thing.metadata)
         if (origin := _origin(thing)) is not None
@@ -128,7 +125,7 @@ def _origin(thing: Any) -> Origin | None:
 
 
 def pipelines_of(sensors: Iterable[Any]) -> dict[Pipeline, Any]:
-    """Return the pipelines of those sensors that come from here, with the sensor of each."""
+    """Return the pipelines of sensors, each with its sensor; other sensors are left out."""
     return {pipeline: each for each in sensors if (pipeline := _pipeline(each)) is not None}
 
 
@@ -138,9 +135,9 @@ def _pipeline(thing: Any) -> Pipeline | None:
 
 
 def ends(pipelines: Sequence[Pipeline]) -> list[str]:
-    """Return what the names of each of several pipelines end with.
+    """Return the end of the names of each of several pipelines.
 
-    Pipelines of the same schemas, with other tables each, are told apart by their first table.
+    Pipelines with the same schemas and different tables are told apart by their first tables.
     """
     of = [pipeline.schemas for pipeline in pipelines]
     words = [
@@ -151,7 +148,7 @@ def ends(pipelines: Sequence[Pipeline]) -> list[str]:
 
 
 def told_apart(def_sets: Sequence[Definitions]) -> list[Definitions]:
-    """Return definitions in which nothing of two pipelines has one name, and one IO manager."""
+    """Return definitions with a different name for each pipeline's parts, and one IO manager."""
     things = [thing for each in def_sets for thing in (*(each.jobs or ()), *(each.sensors or ()))]
     pipelines = list(pipelines_of(things))
     if len(pipelines) < 2:
@@ -198,7 +195,7 @@ def _holding(pipelines: Iterable[Pipeline], schedule: ScheduleDefinition) -> lis
 
 
 def _shared(def_sets: Iterable[Definitions]) -> dict[str, TableIOManager]:
-    """Return, by key, the IO manager that serves the tables of all that are there."""
+    """Return the IO manager for the tables of all definitions, by resource key."""
     found: dict[str, dict[TableIOManager, None]] = {}
     for each in def_sets:
         for key, value in (each.resources or {}).items():

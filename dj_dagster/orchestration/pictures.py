@@ -9,7 +9,7 @@ from typing import Any
 from dagster import MarkdownMetadataValue, MetadataValue
 
 MOST_BYTES = 50_000
-"""Bytes of a picture; it is kept in the event log, which is read for each page."""
+"""Bytes of a picture, at most, which is kept in the event log that each page of the UI reads."""
 
 _DPI = (100, 80, 64, 50, 40)
 
@@ -24,9 +24,9 @@ def figure_metadata(
     figure
         A figure of matplotlib, or anything else that has its `savefig`.
     title
-        Stands for the picture where it is not shown.
+        The text that stands for the picture where images are not shown.
     most_bytes
-        It is drawn with fewer dots where it would be larger, down to 40 an inch.
+        The size to aim at: a larger picture is drawn again with fewer dots, down to 40 an inch.
 
     Examples
     --------

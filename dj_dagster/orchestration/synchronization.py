@@ -28,15 +28,16 @@ def sync(
 ) -> Changes:
     """Register the partitions of all tables and mark their rows, once.
 
-    The sensor does so all the time. Without a daemon, and before one has started, this shows keys
-    and rows in the UI; nothing is made.
+    The sensor does so all the time. Without a daemon, or before one has started, this function
+    makes keys and rows appear in the UI; it does not call any `make`.
 
     Parameters
     ----------
     definitions
-        What `build_definitions` returned, also merged with others.
+        The result of `build_definitions`, which may be merged with others.
     instance
-        Of Dagster; that of DAGSTER_HOME, or of the ``dagster.yaml`` here, by default.
+        The Dagster instance; by default that of the ``dagster.yaml`` in the working directory, or
+        else that of DAGSTER_HOME.
 
     Returns
     -------
@@ -46,9 +47,10 @@ def sync(
     Raises
     ------
     ConfigurationError
-        When there is no Dagster instance, or nothing of ours in the definitions.
+        When a Dagster instance is not found, or the definitions do not come from
+        `build_definitions`.
     PopulateError
-        When tables could not be read, after all others were dealt with.
+        When tables could not be read, after all others were synchronized.
 
     Examples
     --------
@@ -88,12 +90,14 @@ def sync(
 
 
 def sync_module(module: str) -> Changes:
-    """Do the same for the code location that a Python module has, in any way that Dagster knows.
+    """Synchronize the code location of a Python module, in any form that Dagster loads.
 
     Raises
     ------
     ConfigurationError
-        When there is no such module, or none of ours in it.
+        When the module cannot be imported, and see `sync`.
+    PopulateError
+        See `sync`.
     """
     try:
         targets = loadable_targets_from_python_module(module, str(Path.cwd()))
@@ -110,7 +114,7 @@ def sync_module(module: str) -> Changes:
 
 
 class _Sync:
-    """Does it, piece by piece, and keeps what was done."""
+    """The steps of a synchronization, and a count of its changes."""
 
     def __init__(self, instance: DagsterInstance) -> None:
         self._instance = instance

@@ -1,4 +1,4 @@
-"""From a table to its asset: the one place where a user changes how tables look in Dagster."""
+"""The translator of tables into assets, by which users change how tables look in Dagster."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ from dj_dagster.relational.table import Table
 
 @dataclass(frozen=True)
 class TableProps:
-    """What a `TableTranslator` may need to know of a table.
+    """The properties of a table that a `TableTranslator` may need.
 
     Attributes
     ----------
     table
         The table, a query over all its rows: heading, definition and foreign keys are there.
     title
-        How the table is named in Python: ``"lab.Session.Trial"``.
+        The name of the table in Python: ``"lab.Session.Trial"``.
     backend
         The database: ``"sqlite"``, ``"mysql"`` or ``"mariadb"``.
     deps
         The tables that it refers to, each with the mapping between its partitions and ours.
     partitions_def
-        The partitions of the table's grain, None for a table without.
+        The partitions of the table's grain, None for a table without partitions.
     definition
         The text that declares the table.
     populated
         Whether `make` fills the table here.
     code_version
-        Of `make` and what it calls in its module; None for tables without, or whose source is not
-        at hand.
+        The version of `make` and of the code that it uses in its module; None for tables without a
+        `make`, or whose source is not at hand.
     code_place
         File and line of the table's class.
     """
@@ -72,7 +72,7 @@ class TableProps:
         comment, definition = self.table.heading.comment.strip(), self.definition.strip()
         first, _, rest = definition.partition("\n")
         if comment and first.lstrip("# ") == comment:
-            # The catalog shows both in one line.
+            # The catalog shows both in one line: the comment must not come twice.
             definition = rest.strip()
         return f"{comment or self.title}\n\n```\n{definition}\n```"
 
@@ -106,10 +106,10 @@ class TableProps:
 
 
 class TableTranslator:
-    """Turns tables into asset specs; override `get_asset_spec` to change them.
+    """The translator of tables into asset specs; override `get_asset_spec` to change them.
 
-    Keep the key, the deps, the partitions and the code version: runs and the sensor go by them. An
-    `automation_condition`, a `freshness_policy` or owners are yours to add.
+    Keep the key, the deps, the partitions and the code version: runs and the sensor rely on them.
+    You may add an `automation_condition`, a `freshness_policy` or owners.
 
     Examples
     --------
@@ -133,7 +133,7 @@ class TableTranslator:
         )
 
     def get_op_tags(self, props: TableProps) -> Mapping[str, Any]:
-        """Return the tags of the step that fills a table: what executors and launchers read.
+        """Return the tags of the step that fills a table, which executors and launchers read.
 
         Examples
         --------
@@ -145,10 +145,10 @@ class TableTranslator:
         return {}
 
     def get_pool(self, props: TableProps) -> str | None:
-        """Return the concurrency pool of the step that fills a table; None for none.
+        """Return the concurrency pool of the step that fills a table, None to do without a pool.
 
-        A pool limits nothing until it is given a limit in the UI. Each table is in its own by
-        default, named like its op: ``"lab__processed"``.
+        A pool is unlimited until it is given a limit in the UI. By default each table has a pool
+        of its own, named like its op: ``"lab__processed"``.
         """
         return op_name(props.key)
 
@@ -165,11 +165,11 @@ class TableTranslator:
         return Work()
 
     def get_key_metadata(self, props: TableProps) -> KeyMetadata | None:
-        """Return what gives metadata of a key that was made, for its page; None for nothing more.
+        """Return a function that gives more metadata of a made key for its page, or None.
 
-        It is called with the key once its rows are there, for each key that is made, so it should
-        be quick beside `make`. Dagster plots numbers by partition; `figure_metadata` makes
-        pictures of figures. What it raises is a warning in the run's log.
+        The function is called with each key that is made, once the key's rows are there, so it
+        should be quick beside `make`. Dagster plots numbers by partition; `figure_metadata` makes
+        pictures of figures. Its errors become warnings in the run's log.
 
         Examples
         --------
@@ -183,10 +183,10 @@ class TableTranslator:
         return None
 
     def get_partition_by(self, table: Table) -> Sequence[str] | None:
-        """Return the first attributes of the key by which a table's partitions are told apart.
+        """Return the first attributes of the key that tell a table's partitions apart.
 
-        None for all of them. With a prefix one partition stands for many keys; what became of each
-        is in the table's jobs.
+        None stands for the whole key. With a prefix one partition stands for many keys; the
+        table's jobs have the outcome of each key.
         """
         del table
         return None
