@@ -40,7 +40,7 @@ from dj_dagster.relational.inserting.row_sources import csv_batches
 
 
 ERRORS_SHOWN = 5
-"""Rows of a CSV file whose faults are told, at most."""
+"""Rows of a CSV file whose faults an error names, at most."""
 
 CHUNK = 10_000
 
@@ -48,25 +48,25 @@ CHUNK = 10_000
 class EntryFiles:
     """The files that people may name in the launchpad.
 
-    Whoever opens the launchpad may see the rows of the tables, and the errors of the runs. So a
-    file elsewhere on the machine must neither be stored nor be quoted.
+    Everyone who can open the launchpad may see the rows of the tables, and the errors of the runs.
+    A file elsewhere on the machine must therefore neither be stored nor be quoted.
 
     Parameters
     ----------
     folders
-        Where files may be taken from, subfolders included; links are followed first.
+        The folders of allowed files, subfolders included; links are resolved first.
     """
 
     def __init__(self, folders: Iterable[str | Path]) -> None:
         self._folders = [Path(folder).expanduser().resolve() for folder in folders]
 
     def check(self, node: TableNode, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Refuse rows of which a value is the path of a file that may not be taken.
+        """Refuse rows with a value that is the path of a file outside the folders.
 
         Raises
         ------
         AccessError
-            Naming the table and the attribute.
+            If there is such a row; the error names the table and the attribute.
         """
         names = _path_attributes(node)
         for row in rows:
@@ -80,9 +80,11 @@ class EntryFiles:
         Raises
         ------
         AccessError
-            If the file may not be taken, or a file that it names.
+            If the file, or a file that it names, is outside the folders.
         InvalidValueError
-            If its rows do not fit the table; the error says where, and quotes nothing.
+            If its rows do not fit the table; the error has their places without their values.
+        DataJointError
+            If the insert fails, without the values of the original error.
         """
         self._refuse(file, f"{node.title}: csv")
         try:
@@ -135,7 +137,7 @@ class EntryFiles:
 
 
 def _path_attributes(node: TableNode) -> Sequence[str]:
-    """Return the attributes that store the file which a text names."""
+    """Return the attributes that store a file when they are given its path."""
     codecs = node.table.connection.codecs
     return [
         name
@@ -155,7 +157,7 @@ PLAIN: dict[Family, Any] = {
     Family.TIME: String,
     Family.UUID: String,
 }
-"""Fields by kind; others take anything: numbers or texts for decimals, lists for blobs."""
+"""Fields by kind. Other kinds take any value: numbers or texts for decimals, lists for blobs."""
 
 HINTS = {
     Family.DATE: "YYYY-MM-DD",
@@ -175,7 +177,7 @@ def rows_field(heading: Heading, title: str, *, leave_out: frozenset[str] = froz
     title
         A name for the table that can be part of a type's name.
     leave_out
-        Attributes that are known without asking.
+        Attributes that people need not enter.
     """
     shape = Shape(
         {
@@ -214,7 +216,7 @@ def _scalar(attribute: Attribute, title: str) -> Any:
 
 
 def _default(attribute: Attribute) -> Any:
-    """Return a default that the launchpad can show; others are the database's affair."""
+    """Return a default that the launchpad can show; the database fills in other defaults."""
     kind, default = attribute.type, attribute.default
     if kind is None or default is None or default.is_expression:
         return None
@@ -259,7 +261,8 @@ def entry_jobs(graph: TableGraph, folders: Sequence[str | Path] = ()) -> list[Jo
     ----------
     folders
         Folders of the machine that runs the jobs, from which CSV files and files to store may be
-        taken. Without any, no file is: whoever opens the launchpad need not have an account there.
+        taken. Without folders all files are refused, because users of the launchpad need not have
+        an account on that machine.
     """
     files = EntryFiles(folders)
     return [
@@ -282,7 +285,7 @@ def _entry_job(graph: TableGraph, node: TableNode, files: EntryFiles) -> JobDefi
         try:
             _insert(context, node, parts, context.op_config, files)
         except DataJointError as error:
-            # Dagster shows what a failure says before the stack, and that of others below it.
+            # Dagster shows the text of a `Failure` above the stack, that of other errors below it.
             raise Failure(description=str(error), allow_retries=False) from error
 
     @dagster_job(
@@ -358,9 +361,9 @@ def _insert(
 
 
 def _rows(node: TableNode, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows without the values that were left empty: these get their defaults.
+    """Return rows without the values that were left empty, which get their defaults.
 
-    The launchpad has no bytes, hence texts stand for them.
+    Texts are encoded for attributes of bytes, which cannot be written in the launchpad.
     """
     attributes = node.table.heading.attributes.items()
     bytes_of = {name for name, a in attributes if a.type and a.type.family is Family.BYTES}
@@ -375,7 +378,7 @@ def _rows(node: TableNode, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, 
 
 
 def _mark(context: OpExecutionContext, node: TableNode, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Show rows at once; those whose key the server or a file gave are seen by the sensor."""
+    """Show rows at once; the sensor finds the rows whose key the server or a file gave."""
     grain = node.grain
     if grain is None or any(name not in row for row in rows for name in grain.names):
         return

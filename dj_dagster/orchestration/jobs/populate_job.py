@@ -69,16 +69,16 @@ CONFIG = {
 
 
 def populate_job(graph: TableGraph, works: Mapping[AssetKey, Work], end: str = "") -> JobDefinition:
-    """Return the job; with the config as it stands it makes everything that is pending.
+    """Return the populate job, which by default makes everything that is pending.
 
     Tables are filled parents first, so that one launch fills a chain of them.
 
     Parameters
     ----------
     works
-        In which processes each table's keys are made.
+        The processes that make each table's keys.
     end
-        Of the names of the job and its op.
+        The end of the names of the job and its op.
     """
 
     @op(name=OP_NAME + end, config_schema=CONFIG)
@@ -108,7 +108,7 @@ def chosen_tables(graph: TableGraph, names: str | Iterable[str]) -> list[TableNo
     Raises
     ------
     ConfigurationError
-        When there are no names, or one is that of no table, or of one that `make` does not fill.
+        When `names` is empty, or has a name that is not the name of a table that `make` fills.
     """
     if names == ALL:
         return list(graph.populated)
@@ -117,12 +117,12 @@ def chosen_tables(graph: TableGraph, names: str | Iterable[str]) -> list[TableNo
 
 
 def table_names(names: str | Iterable[str]) -> list[str]:
-    """Return the names of tables as a list, one where only one is given.
+    """Return names of tables as a list, a single name as a list of one.
 
     Raises
     ------
     ConfigurationError
-        When there are none.
+        When `names` is empty.
     """
     found = [names] if isinstance(names, str) else list(names)
     if not found:
@@ -131,12 +131,12 @@ def table_names(names: str | Iterable[str]) -> list[str]:
 
 
 def check_limit(limit: int | None) -> None:
-    """Refuse a limit that allows no key.
+    """Refuse a limit of less than one key.
 
     Raises
     ------
     ConfigurationError
-        When there is one below 1.
+        When `limit` is below 1.
     """
     if limit is not None and limit < 1:
         raise ConfigurationError(
@@ -145,12 +145,12 @@ def check_limit(limit: int | None) -> None:
 
 
 def check_said(restriction: Any) -> None:
-    """Refuse a restriction that says nothing, alone or in a list: it would choose every key.
+    """Refuse an empty restriction, alone or in a list, because it would choose every key.
 
     Raises
     ------
     ConfigurationError
-        When it is empty.
+        When the restriction is empty.
     """
     if isinstance(restriction, list):
         for each in restriction:
@@ -163,14 +163,15 @@ def check_said(restriction: Any) -> None:
 
 
 def check_restriction(nodes: Iterable[TableNode], restriction: Any) -> None:
-    """Refuse a restriction that would choose every key of a table, for it names nothing in it.
+    """Refuse a restriction that would choose every key of a table that lacks its names.
 
     Raises
     ------
     ConfigurationError
-        If it is empty, or no table has one of its names; with those there are.
+        If the restriction is empty, or has a name that none of the tables has; the error lists
+        the names of the tables.
     QueryError
-        If a table has none of them.
+        If a table has none of the restriction's names.
     """
     check_said(restriction)
     nodes = list(nodes)
@@ -208,7 +209,7 @@ def _named(restriction: Any) -> Iterator[str]:
 
 
 def _attribute(name: object) -> str:
-    """Return the attribute in which a name looks, which may be a path in its JSON."""
+    """Return the attribute of a name, which may be a path into the attribute's JSON."""
     return str(name).partition(".")[0]
 
 
@@ -224,7 +225,7 @@ def fill(
 ) -> Progress:
     """Make keys of a table in a run without partitions; see `populate_table`."""
     if node.grain is not None:
-        # Marks of partitions that are not registered would not be shown.
+        # Dagster does not show marks of unregistered partitions.
         sync_partitions(step.instance, graph, node.grain)
     return populate_table(
         step, graph, node, keys, retry_errors=retry_errors, work=work, existing=existing
@@ -234,7 +235,7 @@ def fill(
 def end_run(
     context: OpExecutionContext, nodes: Iterable[TableNode], progress: Sequence[Progress]
 ) -> None:
-    """Have a run say what it was about, and fail where keys have failed.
+    """Tag a run with its tables and keys, and fail it if keys have failed.
 
     Raises
     ------
@@ -268,11 +269,11 @@ def _there(
     choice: str,
     restrictions: Sequence[Any],
 ) -> list[Key]:
-    """Return the keys that are in a table and are to be made again."""
+    """Return the keys of a table that are to be made again."""
     if choice == SKIP:
         return []
     if restrictions and isinstance(node.maker, OwnMaker):
-        # By the parents' attributes too, as what is pending.
+        # Like pending keys, these can be restricted by the parents' attributes too.
         chosen = source(node.maker.table, *restrictions)
         restrictions = [QueryExpression(node.table.connection, chosen)]
     if choice == STALE:

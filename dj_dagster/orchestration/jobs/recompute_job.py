@@ -1,4 +1,4 @@
-"""Recomputing what is stale: as a job, and as a call that needs no Dagster."""
+"""The recomputation of stale keys, as a job and as a call that works without Dagster's daemon."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -43,14 +43,14 @@ CONFIG = {"tables": TABLES_CONFIG, "delete_entered": DELETE_ENTERED}
 def recompute_job(
     graph: TableGraph, works: Mapping[AssetKey, Work], end: str = ""
 ) -> JobDefinition:
-    """Return the job that makes again what is stale, and all that depends on it, parents first.
+    """Return the job that makes stale keys again, with all that depends on them, parents first.
 
     Parameters
     ----------
     works
-        In which processes each table's keys are made.
+        The processes that make each table's keys.
     end
-        Of the names of the job and its op.
+        The end of the names of the job and its op.
     """
 
     @op(name=OP_NAME + end, config_schema=CONFIG)
@@ -86,34 +86,38 @@ def recompute(
     connection: Connection | None = None,
     instance: DagsterInstance | None = None,
 ) -> list[Progress]:
-    """Make again what is stale, with all that depends on it, in this process.
+    """Make stale keys again, with all that depends on them, in this process.
 
-    A failing key does not end the others. Dagster need not run; its sensor shows what has become
-    of the keys when it looks.
+    The other keys are made although one fails. Dagster need not run; its sensor shows the outcome
+    when it evaluates the tables.
 
     Parameters
     ----------
     schemas, connection
         See `build_definitions`.
     tables
-        Which, as ``"Processed"`` or ``"lab.Processed"``; ``"all"`` for those that `make` fills.
+        Names of tables, as ``"Processed"`` or ``"lab.Processed"``; ``"all"`` for those that `make`
+        fills.
     stale
-        Whether stale keys alone are made again; all that are there otherwise.
+        Whether only stale keys are made again; otherwise all keys of the tables are.
     delete_entered
-        Whether rows that people entered, and that depend on those that are made again, are
-        deleted. Otherwise such keys are left.
+        Whether rows that people entered are deleted where they depend on keys to make again.
+        Otherwise such keys are left.
     instance
-        Where the code versions of keys are looked up that have no note in the database.
+        The Dagster instance that knows the code versions of keys without a note in the database.
 
     Returns
     -------
     list of Progress
-        What became of the keys, by table.
+        The outcomes of the keys, by table.
 
     Raises
     ------
     ConfigurationError
-        When a name is that of no table, or of one that `make` does not fill.
+        When `tables` is empty, or has a name that is not the name of a table that `make` fills; and
+        for the schemas as in `build_definitions`.
+    DataJointError
+        When the database cannot be used.
     """
     graph = table_graph(collect(schemas, connection=connection))
     where = instance or DagsterInstance.ephemeral()
@@ -136,7 +140,10 @@ def _chosen(
     tables: str | Iterable[str],
     existing: OnExisting,
 ) -> Iterator[tuple[TableNode, list[Key]]]:
-    """Yield tables, parents first, with the keys to make again and those gone with the parents'."""
+    """Yield tables, parents first, with their keys to make again.
+
+    These are the chosen keys, and those that were deleted with the keys of parents.
+    """
     wanted = {node.key for node in chosen_tables(graph, tables)}
     for node in graph.populated:
         keys: list[Key] = []

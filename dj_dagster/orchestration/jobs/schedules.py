@@ -1,4 +1,4 @@
-"""Schedules of the populate and the recompute job, in one line each."""
+"""Functions that return schedules of the populate job and of the recompute job."""
 
 from __future__ import annotations
 
@@ -31,27 +31,30 @@ def populate_schedule(
     timezone: str | None = None,
     running: bool = True,
 ) -> ScheduleDefinition:
-    """Return a schedule that makes what is pending.
+    """Return a schedule that makes pending keys.
 
     Parameters
     ----------
     cron
-        When: minute, hour, day of the month, month, day of the week.
+        The times: minute, hour, day of the month, month, day of the week.
     tables
-        Which, as ``"Processed"`` or ``"lab.Processed"``; ``"all"`` for those that `make` fills.
+        Names of tables, as ``"Processed"`` or ``"lab.Processed"``; ``"all"`` for those that `make`
+        fills.
     restriction, limit, retry_errors
         See the config of the populate job.
     name
-        Of the schedule; by default made of the tables' names.
+        The name of the schedule; by default made of the tables' names.
     timezone
-        That the hours are of, such as ``"Europe/Berlin"``; UTC by default.
+        The time zone of `cron`, such as ``"Europe/Berlin"``; UTC by default.
     running
-        Whether it is on from the start.
+        Whether the schedule is on from the start.
 
     Raises
     ------
     ConfigurationError
         When the list of tables, or the restriction, is empty, or the limit is below 1.
+    dagster.DagsterInvalidDefinitionError
+        When `cron` or `timezone` is invalid.
 
     Examples
     --------
@@ -78,13 +81,13 @@ def recompute_schedule(
     timezone: str | None = None,
     running: bool = True,
 ) -> ScheduleDefinition:
-    """Return a schedule that makes again what is stale.
+    """Return a schedule that makes stale keys again.
 
     Parameters
     ----------
     delete_entered
-        Whether rows that people entered, and that depend on stale ones, are deleted. Otherwise
-        such keys are left.
+        Whether rows that people entered are deleted where they depend on stale keys. Otherwise such
+        keys are left.
     cron, tables, name, timezone, running
         See `populate_schedule`.
 
@@ -92,6 +95,8 @@ def recompute_schedule(
     ------
     ConfigurationError
         When the list of tables is empty.
+    dagster.DagsterInvalidDefinitionError
+        When `cron` or `timezone` is invalid.
 
     Examples
     --------
@@ -104,12 +109,12 @@ def recompute_schedule(
 
 
 def check_tables(graph: TableGraph, schedules: Iterable[Any]) -> None:
-    """Refuse tables of schedules that are not there, before a night run finds out.
+    """Refuse schedules of unknown tables when definitions are built, not when the schedules run.
 
     Raises
     ------
     ConfigurationError
-        When a name is that of no table, or of one that `make` does not fill.
+        When a name is not the name of a table that `make` fills.
     """
     for schedule in schedules:
         if isinstance(schedule, ScheduleDefinition) and TABLES in schedule.metadata:
@@ -127,7 +132,7 @@ def _schedule(
     *,
     running: bool,
 ) -> ScheduleDefinition:
-    """Return a schedule of one of our jobs, given with its op, whose name can get an end."""
+    """Return a schedule of one of our jobs, given with its op; the job's name can get an end."""
     job, op = of
     names = ALL if tables == ALL else table_names(tables)
     text = names if isinstance(names, str) else ", ".join(names)

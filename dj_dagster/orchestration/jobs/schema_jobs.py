@@ -1,4 +1,4 @@
-"""Jobs for whole schemas and their schedules: the check for damage, garbage collection."""
+"""Jobs for whole schemas, with their schedules: the check for damage, and garbage collection."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -31,14 +31,14 @@ from dj_dagster.workflow.integrity import Finding, check_schema
 
 
 Schemas = Schema | Iterable[Schema]
-"""What users give: one schema or several."""
+"""One schema or several, as users give them."""
 
 MakeJob = Callable[[Sequence[Schema], str], JobDefinition]
-"""What makes the job of some schemas; the end of its name, and of its op's, is given."""
+"""Makes the job of some schemas; the second argument ends the names of the job and its op."""
 
 
 def schema_job(schemas: Schemas, make_job: MakeJob) -> JobDefinition:
-    """Return a job of schemas, which can be merged with those of others."""
+    """Return a job of schemas, which can be merged with the jobs of other schemas."""
     chosen = _listed(schemas)
     return renamable(lambda end: make_job(chosen, end))
 
@@ -51,9 +51,14 @@ def schema_schedule(
     Parameters
     ----------
     name
-        The job's, after which the schedule is named.
+        The name of the job, after which the schedule is named.
     cron
-        When, as ``"0 3 * * *"`` for every night at three.
+        The times, such as ``"0 3 * * *"`` for every night at three.
+
+    Raises
+    ------
+    dagster.DagsterInvalidDefinitionError
+        When `cron` is invalid.
     """
     chosen = _listed(schemas)
     return renamable(
@@ -79,8 +84,8 @@ LISTED = 100
 def check_job(schemas: Schemas, *, read_data: bool = True) -> JobDefinition:
     """Return a job that does what the command ``dj-dagster check`` does.
 
-    It fails if anything is missing, damaged, orphaned or unreferenced, and its metadata says what.
-    For one table, among its other checks, see `TableChecks.intact`.
+    The job fails if anything is missing, damaged, orphaned or unreferenced; its metadata has the
+    findings. For a check of single tables see `TableChecks.intact`.
 
     Parameters
     ----------
@@ -136,9 +141,14 @@ def check_schedule(schemas: Schemas, cron: str, *, read_data: bool = True) -> Sc
     Parameters
     ----------
     cron
-        When, as ``"0 4 * * 0"`` for every Sunday at four.
+        The times, such as ``"0 4 * * 0"`` for every Sunday at four.
     read_data
-        As of `check_job`.
+        See `check_job`.
+
+    Raises
+    ------
+    dagster.DagsterInvalidDefinitionError
+        When `cron` is invalid.
     """
     return schema_schedule(
         schemas, CHECK_JOB, cron, lambda chosen, end: _check_job(chosen, end, read_data=read_data)
@@ -158,18 +168,19 @@ def garbage_job(
 ) -> JobDefinition:
     """Return a job that collects the garbage of some schemas in all stores of their connection.
 
-    What it found and removed is in the metadata of the step's output, and in the log what the
-    command ``dj-dagster gc`` prints. It fails if rows refer to objects that are not there, and
+    The metadata of the step's output has the garbage that was found and removed; the log has the
+    output of the command ``dj-dagster gc``. The job fails if rows refer to missing objects, and
     where the collector refuses, see `dj_dagster.GarbageCollector`.
 
     Parameters
     ----------
     delete
-        Whether garbage is moved to the trash, or only listed; a run's config may say otherwise.
+        Whether garbage is moved to the trash instead of only being listed; a run's config may
+        override this and the other parameters.
     grace
-        Seconds for which objects without a row stay; as `delete`.
+        Seconds for which objects without a row stay.
     keep
-        Seconds for which removed objects stay in the trash; as `delete`.
+        Seconds for which removed objects stay in the trash.
 
     Examples
     --------
@@ -224,14 +235,19 @@ def _garbage_job(
 def garbage_schedule(
     schemas: Schemas, cron: str, *, grace: float = GRACE, keep: float = KEEP
 ) -> ScheduleDefinition:
-    """Return a schedule, running from the start, with the job of `garbage_job` that it runs.
+    """Return a schedule, running from the start, of the job of `garbage_job`.
 
     Parameters
     ----------
     cron
-        When, as ``"0 3 * * *"`` for every night at three.
+        The times, such as ``"0 3 * * *"`` for every night at three.
     grace, keep
-        As of `garbage_job`.
+        See `garbage_job`.
+
+    Raises
+    ------
+    dagster.DagsterInvalidDefinitionError
+        When `cron` is invalid.
     """
     return schema_schedule(
         schemas,

@@ -31,9 +31,9 @@ class TracedTable:
     Attributes
     ----------
     count
-        How many there are.
+        The number of these rows.
     rows
-        Their keys, the first `ROWS_SHOWN`.
+        The keys of the first `ROWS_SHOWN` of these rows.
     """
 
     title: str
@@ -49,7 +49,7 @@ class TracedTable:
 
 @dataclass(frozen=True)
 class Trace:
-    """A result and all it was made from: the result first, its inputs last."""
+    """A result and all rows that it was made from: the result first, its inputs last."""
 
     tables: Sequence[TracedTable]
 
@@ -58,7 +58,7 @@ class Trace:
 
     @property
     def markdown(self) -> str:
-        """The same as a table."""
+        """The trace as a table in Markdown."""
         head = "| table | tier | rows | keys |\n|---|---|---|---|"
         lines = [
             f"| {t.title} | {t.tier.value} | {t.count} | {'<br>'.join(map(_spelled, t.rows))} |"
@@ -68,17 +68,17 @@ class Trace:
 
 
 def trace(result: Table | type[Table]) -> Trace:
-    """Return the chain from a result to what people entered, by foreign keys.
+    """Return the chain from a result to the rows that people entered, by foreign keys.
 
     Parameters
     ----------
     result
-        A table, restricted to the rows in question: ``trace(Processed & key)``.
+        A table, restricted to the rows to trace: ``trace(Processed & key)``.
 
     Raises
     ------
     QueryError
-        If it has no rows.
+        If `result` is empty.
 
     Examples
     --------
