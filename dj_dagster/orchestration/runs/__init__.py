@@ -1,1 +1,1 @@
-"""Runs: what a step does, and what the event log keeps of it."""
+"""Runs: the work of a step, and its records in the event log."""

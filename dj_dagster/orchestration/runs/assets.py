@@ -1,4 +1,4 @@
-"""Assets of tables: external ones for what people enter, ops for what `make` fills."""
+"""Assets of tables: external ones where people enter the rows, ops where `make` fills the table."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -68,12 +68,13 @@ CONFIG = {
 
 
 def table_props(node: TableNode, graph: TableGraph, partitions: Partitions) -> TableProps:
-    """Return what a translator may need to know of a table.
+    """Return the properties of a table that a translator may need.
 
     Parameters
     ----------
     partitions
-        The partitions of all assets that tables may refer to; those not in it have none.
+        The partitions of all assets that tables may refer to; assets without partitions are left
+        out.
     """
     own = node.grain.partitions_def if node.grain else None
     maker = graph.by_key[node.master or node.key].filler
@@ -103,7 +104,7 @@ def table_spec(props: TableProps, translator: TableTranslator) -> AssetSpec:
     Raises
     ------
     ConfigurationError
-        When it gives something else.
+        When the translator returns something else.
     """
     spec: Any = translator.get_asset_spec(props)
     if not isinstance(spec, AssetSpec):
@@ -129,11 +130,11 @@ def populated_assets(
     Parameters
     ----------
     backfill_batch
-        Keys of one run, at most, in backfills from the UI.
+        The greatest number of keys of one run in backfills from the UI.
     op_tags, pool
         Tags and concurrency pool of the op.
     work
-        In which processes it makes its keys.
+        The processes that make its keys.
     """
     parts = [part.key for part in graph.parts(node)]
     own_specs = [specs[key].replace_attributes(skippable=True) for key in (node.key, *parts)]
@@ -145,7 +146,7 @@ def populated_assets(
         op_tags=op_tags,
         pool=pool,
         backfill_policy=BackfillPolicy.multi_run(backfill_batch) if node.grain else None,
-        # For jobs that select the table without its parts, or these alone: all are filled.
+        # For jobs that select the table without its parts, or only parts: all of them are filled.
         can_subset=True,
     )
     def populate(context: AssetExecutionContext) -> Iterator[MaterializeResult[Any]]:
@@ -177,7 +178,7 @@ def populated_assets(
 
 def _existing(step: Step, config: Mapping[str, Any]) -> OnExisting:
     choice: str = config["on_existing"]
-    # What a sensor starts makes what is pending, and never again what is there.
+    # By default, runs that a sensor starts make pending keys only.
     by_default = choice == STALE and not step.by_person
     return OnExisting(SKIP if by_default else choice, config["delete_entered"])
 
@@ -185,10 +186,10 @@ def _existing(step: Step, config: Mapping[str, Any]) -> OnExisting:
 def _mapping(
     own: PartitionsDefinition[Any] | None, parents: PartitionsDefinition[Any] | None
 ) -> PartitionMapping | None:
-    """Return the identity (None) within a grain, no partition at all between grains.
+    """Return the identity (None) within a grain, a mapping to an empty list between grains.
 
-    The database decides which rows go together. Dagster would drop a mapping class of ours and
-    then refuse backfills for partitions that do not exist; with none it launches all of them.
+    The database decides which rows belong together. Dagster would drop a mapping class of ours, and
+    then refuse backfills for partitions that do not exist; an empty list lets it launch them all.
     """
     if own is None or parents is None or own == parents:
         return None
@@ -196,7 +197,7 @@ def _mapping(
 
 
 def _keys(node: TableNode, partitions: Sequence[str] | None) -> list[dict[str, Any]] | None:
-    """Return the keys of partitions, in their order; None, for all, where there are none."""
+    """Return the keys of partitions, in their order; None, which stands for all keys, for None."""
     if node.grain is None or partitions is None:
         return None
     return sorted(
@@ -213,5 +214,5 @@ def _planned(context: AssetExecutionContext, covered: Sequence[str]) -> set[str]
 
 
 def _unlogged(key: AssetKey) -> MaterializeResult[Any]:
-    """Return a result that lets tables downstream start and adds no mark to those written."""
+    """Return a result that lets tables downstream start, without a mark beside those written."""
     return MaterializeResult(key, metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True})

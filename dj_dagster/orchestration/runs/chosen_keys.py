@@ -1,8 +1,8 @@
-"""Keys of a run: those that were chosen when it was created, and never more.
+"""The keys of a run: only those that were chosen when the run was created.
 
-A range of partitions is its two ends in the run's tags. What lies between them changes: a key that
-is deleted and entered again comes last. The events by which a run announces its partitions are
-written as it is created, and say which ones were chosen.
+The tags of a run hold only the two ends of a range of partitions. The partitions between them
+change: a key that is deleted and entered again comes last. The events by which a run announces its
+partitions are written when it is created, and so tell which partitions were chosen.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
 
 ALL = "all"
-"""The one word for all keys, or all tables: what is empty or left out never means it."""
+"""The only word for all keys, or all tables; an empty or missing value never means all."""
 
 KEYS_TAG = "dj_dagster/keys"
 TABLES_TAG = "dj_dagster/tables"
 
 Keys = str | Sequence[str] | None
-"""What a run's config says of keys: `ALL`, partition keys, or nothing."""
+"""The keys in a run's config: `ALL`, partition keys, or None."""
 
 
 @dataclass
 class RunChoice:
-    """The partitions that a run is for; the step and the sensor both go by it."""
+    """The partitions that a run is for, as the step and the sensor both read them."""
 
     instance: DagsterInstance
     run: DagsterRun
@@ -54,14 +54,14 @@ class RunChoice:
         Parameters
         ----------
         keys
-            What the config of the table's op says of them; it goes before the run's partitions.
+            The keys in the config of the table's op, which override the run's partitions.
 
         Raises
         ------
         ConfigurationError
-            When nothing says which, or `keys` is empty.
+            When neither `keys` nor the run names partitions, or `keys` is empty.
         PopulateError
-            When it cannot be known any more what a range was.
+            When the partitions of a range can no longer be known.
         """
         if keys == ALL:
             return None
@@ -77,7 +77,7 @@ class RunChoice:
         return self.covered(node)
 
     def configured(self, node: TableNode) -> Sequence[str] | None:
-        """Return the same for a run that waits, by its own config."""
+        """Return `partitions` for the keys in the run's config, before its step has started."""
         config: Any = self.run.run_config
         for name in ("ops", op_name(node.master or node.key), "config"):
             config = config.get(name, {}) if isinstance(config, Mapping) else {}
@@ -89,7 +89,7 @@ class RunChoice:
         Raises
         ------
         PopulateError
-            When it cannot be known any more what a range was.
+            When the partitions of a range can no longer be known.
         """
         if node.grain is None or not self._tagged:
             return []
@@ -105,8 +105,8 @@ class RunChoice:
         )
 
     def tell(self, graph: TableGraph, node: TableNode, partitions: Sequence[str] | None) -> None:
-        """Tag the run with what it makes, as those of the sensor are from the start."""
-        # The tags of a run that is executed again are those of the one before.
+        """Tag the run with its tables and keys, as the sensor's runs are tagged from the start."""
+        # A run that is executed again has the tags of the run before.
         if TABLES_TAG in self.run.tags and self.run.parent_run_id is None:
             return
         selected = self.run.asset_selection or ()
@@ -121,15 +121,16 @@ class RunChoice:
 
     @cached_property
     def _first(self) -> DagsterRun:
-        """The run that this one repeats: its range was chosen then."""
+        """The first run that this one repeats, for which the range was chosen, or this one."""
         root = self.run.root_run_id
         found = self.instance.get_run_by_id(root) if root else None
         return found if found is not None and _ends(found) == self._tagged else self.run
 
     def _of_backfill(self, node: TableNode, partitions: list[str]) -> list[str]:
-        """Leave out what the run's backfill was not for.
+        """Leave out the partitions that are not in the target of the run's backfill.
 
-        A backfill creates its runs one after the other: the ends of a range are there before them.
+        A backfill chooses the ends of its ranges before it creates its runs one after the other, so
+        that other partitions may lie between the ends by then.
         """
         name = self.run.tags.get(BACKFILL_ID_TAG)
         backfill = self.instance.get_backfill(name) if name else None
@@ -147,12 +148,12 @@ class RunChoice:
 
 
 def run_tags(nodes: Iterable[TableNode], keys: int | None) -> dict[str, str]:
-    """Return the tags by which a list of runs says what they make.
+    """Return the tags that show the tables and the number of keys of a run in lists of runs.
 
     Parameters
     ----------
     keys
-        How many, None for all.
+        The number of keys, None for all.
     """
     return {
         KEYS_TAG: ALL if keys is None else str(keys),
@@ -177,7 +178,7 @@ def announced(instance: DagsterInstance, run_id: str) -> dict[AssetKey, list[str
 
 
 def _ends(run: DagsterRun) -> tuple[str, str] | None:
-    """Return the first and the last partition that a run is for, None where it has none."""
+    """Return the first and the last partition of a run, None for a run without partitions."""
     if PARTITION_NAME_TAG in run.tags:
         return run.tags[PARTITION_NAME_TAG], run.tags[PARTITION_NAME_TAG]
     start = run.tags.get(ASSET_PARTITION_RANGE_START_TAG)

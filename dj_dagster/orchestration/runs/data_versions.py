@@ -1,9 +1,9 @@
 """Versions in Dagster's marks: of the code, of the rows, and of the rows that they come from.
 
 They are Dagster's own tags, so that its UI shows a partition as stale once `make` has changed. All
-rows that one run makes in a table share a data version, the run's id: a run makes a key once at
-most. Whether an input has changed since is told by the notes on the keys, see `aging`: Dagster
-itself compares the inputs of single partitions within a grain only, and by its own history.
+rows that one run makes in a table share a data version, the run's id, because a run makes a key
+once at most. The notes on the keys tell whether an input has changed since, see `stale_marks`:
+Dagster itself compares the inputs of single partitions only within a grain, and by its own history.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ __all__ = ["CodeVersions", "Provenance", "data_versions", "last_marks"]
 Tags = Mapping[str, str]
 
 UNKNOWN = DEFAULT_DATA_VERSION.value
-"""The data version of rows that people entered, in Dagster's words."""
+"""Dagster's data version for rows that people entered."""
 
 CHUNK = 10_000
-"""Partitions that the event log is asked for at once; SQLite limits a statement's variables."""
+"""Partitions of one query of the event log, at most; SQLite limits a statement's variables."""
 
 SAMPLES = 1000
-"""Marks that are read whole at once, at most."""
+"""Complete marks that are read at once, at most."""
 
 
 class Provenance:
-    """Gives the marks of one table and its parts their tags.
+    """The source of the version tags on the marks of one table and its parts.
 
     Parameters
     ----------
     node
-        The table that `make` fills; its parts come along.
+        The table that `make` fills; its parts are included.
     run_id
-        Of the run that makes its rows.
+        The id of the run that makes its rows.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Provenance:
         self._run_id = run_id
 
     def tagged(self, marks: Sequence[Mark]) -> list[Mark]:
-        """Return the marks of a run, those of rows that it has made with their tags."""
+        """Return the marks of a run, with tags on the marks of rows that it has made."""
         version = self.version
         if version is None:
             return list(marks)
@@ -84,7 +84,7 @@ class Provenance:
         Parameters
         ----------
         code, version
-            Of the code that has made the rows, and of the rows.
+            The version of the code that has made the rows, and the data version of the rows.
         inputs
             See `inputs`.
         """
@@ -127,7 +127,7 @@ class Provenance:
 def data_versions(
     instance: DagsterInstance, key: AssetKey, partitions: Sequence[str]
 ) -> dict[str, str]:
-    """Return the data versions of the last marks of some partitions; of those that have one."""
+    """Return the data versions of the last marks of partitions, where they have one."""
     found: dict[str, str] = {}
     for start in range(0, len(partitions), CHUNK):
         tags = instance.event_log_storage.get_latest_tags_by_partition(
@@ -143,7 +143,7 @@ def data_versions(
 def last_marks(
     instance: DagsterInstance, key: AssetKey, partitions: Collection[str]
 ) -> Iterator[EventLogRecord]:
-    """Yield the last marks of some partitions of a table, whole."""
+    """Yield the complete last marks of some partitions of a table."""
     storage, event = instance.event_log_storage, DagsterEventType.ASSET_MATERIALIZATION
     ids = sorted(storage.get_latest_storage_id_by_partition(key, event, set(partitions)).values())
     for start in range(0, len(ids), SAMPLES):
@@ -157,7 +157,7 @@ def _says_made(mark: Mark) -> bool:
 
 
 def _mapped(own: Grain, theirs: Grain, partitions: Iterable[str]) -> dict[str, str]:
-    """Return the parent's partitions by ours, none where our key does not say which."""
+    """Return the parent's partitions by ours; empty if our key lacks attributes of the parent's."""
     if own == theirs:
         return {partition: partition for partition in partitions}
     lineages = {attribute.lineage: attribute.name for attribute in own.attributes}

@@ -1,9 +1,9 @@
-"""Writing many events to Dagster's event log at once, for any Dagster project.
+"""Batches of events for Dagster's event log, for any Dagster project.
 
-Dagster logs an event in one transaction each, 50 to 200 a second in SQLite; an event per key and
-table would then cost more than the work itself. Here all events of a batch go to the storage
-together: by the storage's own batch write where it has one (PostgreSQL), by one transaction in a
-file for SQLite, which Dagster itself never batches.
+Dagster logs each event in a transaction of its own, 50 to 200 a second in SQLite; an event per key
+and table would then cost more than the work itself. Here all events of a batch go to the storage
+together: by the storage's own batch write where it has one (PostgreSQL), and by one transaction a
+file in SQLite, for which Dagster does not have a batch write.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ def store_events(instance: DagsterInstance, entries: Sequence[EventLogEntry]) ->
 
 
 def _store_plans(storage: SqlEventLogStorage, entries: Sequence[EventLogEntry]) -> None:
-    """Do what `store_event` does, for all entries: these Dagster never writes together."""
+    """Store all entries as `store_event` does; Dagster itself does not batch plans."""
     with storage.index_connection() as connection:
         connection.execute(storage.prepare_insert_event_batch(entries))
     with storage.index_transaction() as connection:
-        # Plans have no tags, and the table's summary keeps no number of theirs.
+        # Plans are without tags, and the table's summary does not keep their numbers.
         storage._store_asset_event(connection, entries[-1], 0)
 
 
 def _store_in_sqlite(storage: SqliteEventLogStorage, entries: Sequence[EventLogEntry]) -> None:
-    """Do what `SqliteEventLogStorage.store_event` does, for all entries of one table and run."""
+    """Store all entries of one table and run as `SqliteEventLogStorage.store_event` does."""
     rows = [storage._event_to_row(entry) for entry in entries]
     insert = SqlEventLogStorageTable.insert()
     with storage.run_connection(entries[0].run_id) as connection:
         connection.execute(insert, rows)
-    # The index has its own copy of what concerns assets, across runs.
+    # The index has its own copy of the events of assets, across runs.
     with storage.index_transaction() as connection:
         connection.execute(insert, rows)
-        # Nobody else writes meanwhile: the numbers follow one another.
+        # Other clients cannot write meanwhile, so the numbers follow one another.
         last = connection.exec_driver_sql("SELECT last_insert_rowid()").scalar_one()
         ids = range(last - len(rows) + 1, last + 1)
         storage._store_asset_event_tags(connection, entries, ids)

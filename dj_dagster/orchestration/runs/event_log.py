@@ -33,12 +33,12 @@ MADE, PLANNED, NOTED = range(3)
 """Kinds of marks."""
 
 LEAD = 10.0
-"""Seconds that a mark's time may be ahead of the clock, where many come in one millisecond."""
+"""Seconds that a mark's time may be ahead of the clock when many marks share a millisecond."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The step that a mark belongs to; the default is no run at all, as for rows typed in."""
+    """The step that a mark belongs to; by default it is outside of runs, as for entered rows."""
 
     run_id: str = RUNLESS_RUN_ID
     job_name: str = RUNLESS_JOB_NAME
@@ -49,20 +49,20 @@ class Origin:
 class Mark:
     """One line of the event log: a table's partition has its rows, or is `planned` to have them.
 
-    Dagster shows a partition as failed when a plan, not followed by a materialisation, is of a run
-    that failed. `partition` is None for tables without partitions.
+    Dagster shows a partition as failed when its last plan is from a failed run and a
+    materialisation does not follow. `partition` is None for tables without partitions.
 
     Attributes
     ----------
     again
-        Whether the rows were there before, and marked: the mark only says so once more.
+        Whether the rows were there and marked before, so that the mark only repeats this.
     tags
         Dagster's tags of versions, see `Provenance`.
     note
-        Something to be read on the partition's page, instead of a word on its rows: an observation
-        in Dagster's words.
+        A text for the partition's page. The mark is then an observation in Dagster's terms, and
+        does not tell of rows.
     time
-        When it came to be so; written marks of a table differ in it by a millisecond at least.
+        The time of the mark; written marks of a table differ in it by a millisecond at least.
     """
 
     key: AssetKey
@@ -81,9 +81,9 @@ class Mark:
 
 
 class Clock:
-    """Gives each mark of a table a millisecond of its own, later than that of the one before.
+    """A clock that gives each mark of a table a millisecond of its own, after that of the last.
 
-    Of events with the same one the UI shows one.
+    The UI shows only one of several events with the same millisecond.
     """
 
     def __init__(self) -> None:
@@ -91,9 +91,9 @@ class Clock:
         self._lock = threading.Lock()
 
     def times(self, key: AssetKey, wanted: Iterable[float]) -> list[float]:
-        """Return times that are as wanted, or a little later.
+        """Return the wanted times, or times that are a little later.
 
-        They are no more than `LEAD` ahead of the clock, and share one where they would be.
+        No time is moved to more than `LEAD` ahead of the clock; times that would be share one.
         """
         found: list[float] = []
         with self._lock:
@@ -116,10 +116,11 @@ _CLOCK = Clock()
 def write_marks(instance: DagsterInstance, marks: Iterable[Mark], origin: Origin = Origin()) -> int:
     """Write marks to the event log, and return how many.
 
-    Those of one table are in their order, but for plans, which come first, and for notes, which
-    come last. Dagster keeps in a cache which partitions have events. It reads the number of the
-    last materialisation first, that of the last plan later, and goes on behind the greater one: of
-    materialisations with a plan behind them, all written in between, it would never know.
+    The marks of one table are written in their order, except that plans come first and notes last.
+    Dagster caches the partitions with events: it reads first the number of the last
+    materialisation, then that of the last plan, and goes on behind the greater one. It would
+    therefore never see materialisations that are written between the two reads if a plan followed
+    them.
     """
     given = sorted(marks, key=lambda mark: tuple(mark.key.path))
     made = {(mark.key, mark.partition) for mark in given if mark.kind == MADE}
@@ -133,17 +134,17 @@ def write_marks(instance: DagsterInstance, marks: Iterable[Mark], origin: Origin
 
 
 def _place(mark: Mark, made: Container[tuple[AssetKey, str | None]]) -> int:
-    """Return when a mark is written, among others of its table."""
+    """Return the place of a mark in the order of writing the marks of its table."""
     if not mark.planned:
         return mark.kind + 1
-    # Of a partition that has rows already, and is to be shown as failed by others.
+    # A plan and a materialisation of one partition: the plan comes later, to show it as failed.
     return 2 if (mark.key, mark.partition) in made else 0
 
 
 def observe(
     instance: DagsterInstance, key: AssetKey, metadata: Mapping[str, Any], origin: Origin
 ) -> None:
-    """Put metadata into a table's own events, with no word on its rows."""
+    """Put metadata into a table's own events, without a materialisation."""
     event = DagsterEvent(
         event_type_value=DagsterEventType.ASSET_OBSERVATION.value,
         job_name=origin.job_name,
@@ -208,4 +209,4 @@ def _noted(mark: Mark, origin: Origin) -> DagsterEvent:
 
 
 _EVENTS = (_materialized, _planned, _noted)
-"""What makes an event of a mark, by its `kind`."""
+"""The functions that make an event of a mark, by its `kind`."""

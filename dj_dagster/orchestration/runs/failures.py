@@ -1,8 +1,8 @@
-"""Failed keys whose failure Dagster does not show, and those that it shows without a reason.
+"""Failed keys that Dagster does not show as failed, and keys that it shows so without a reason.
 
-A key has failed when its job is in error, whoever tried it. Dagster shows a partition as failed
-when a run was to make it and failed. So the failures of workers outside Dagster, and those of runs
-that are forgotten, are put down to one run a table that has failed and never ran.
+A key has failed when its job is in error, whichever worker tried it. Dagster shows a partition as
+failed when a run was to make it and failed. Failures of workers outside Dagster, and of deleted
+runs, are therefore assigned to one failed run a table, which was never executed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from dj_dagster.relational.fetching import fetch
 from dj_dagster.workflow.jobs import JobQueue
 
 TRACEBACK = 4000
-"""Characters of a traceback that a key's page has, at most: its end."""
+"""Characters of the end of a traceback that a key's page has, at most."""
 
 
 def failure_marks(
@@ -41,7 +41,7 @@ def failure_marks(
     Parameters
     ----------
     plan
-        Whether there is a plan to be written too, with which it is shown as failed.
+        Whether to write a plan too, so that Dagster shows the partition as failed.
     """
     metadata: dict[str, Any] = {"error": MetadataValue.text(error)}
     if traceback:
@@ -61,23 +61,25 @@ def compare_failures(
     partitions: Sequence[str],
     errors: Errors,
 ) -> tuple[int, list[str]]:
-    """Show as failed those partitions, of some, that have errors, and no others.
+    """Show those of some partitions as failed that have errors, and take other failures back.
+
+    Without a job queue, the runs alone tell the failures of a table, and all of them stay.
 
     Parameters
     ----------
     parts
-        The parts of the table, which share what is shown.
+        The parts of the table, which are shown like the table.
     errors
         The failed jobs of the table.
 
     Returns
     -------
     tuple
-        The number of marks written, and the partitions that are shown as failed, though their rows
-        are there.
+        The number of marks written, and the partitions that are shown as failed although their
+        rows are there.
     """
     states = shown(instance, node.key, partitions, notes=True)
-    # A part may be shown otherwise than its master, which was marked anew alone.
+    # A part may be shown otherwise than its master if only the master was marked anew.
     of_parts = [shown(instance, part, partitions) for part in parts]
     failed, wrongly = dict[str, Shown](), list[str]()
     for partition in partitions:
@@ -91,7 +93,7 @@ def compare_failures(
     keys = [node.key, *parts]
     written = _fail(instance, node, keys, failed, errors) if failed else 0
     if node.reservable:
-        # Of other tables nobody but their runs says what has failed.
+        # Only runs tell the failures of tables without a job queue.
         written += _clear(instance, keys, [p for p in wrongly if p not in present])
     return written, [p for p in wrongly if p in present]
 
@@ -117,13 +119,13 @@ def _fail(
 
 
 def _clear(instance: DagsterInstance, keys: Iterable[AssetKey], partitions: Sequence[str]) -> int:
-    """Show partitions as missing that were shown as failed: a plan of no run takes that back."""
+    """Show failed partitions as missing, by a later plan that does not belong to a run."""
     if not partitions:
         return 0
     written = 0
     for key in keys:
         written += write_marks(instance, [Mark(key, p, planned=True) for p in partitions])
-        # What Dagster has once found to have failed stays so in its cache until it is made.
+        # In Dagster's cache a failed partition would stay failed until it is made.
         instance.event_log_storage.wipe_asset_cached_status(key)
     return written
 
@@ -139,7 +141,7 @@ def _present(node: TableNode, partitions: Sequence[str]) -> set[str]:
 def _messages(
     node: TableNode, partitions: Iterable[str], errors: Errors
 ) -> dict[str, tuple[str, str]]:
-    """Return the error and the traceback of each partition, of those whose jobs are there still."""
+    """Return the error and the traceback of each partition whose jobs are still there."""
     rows = JobQueue(node.table).rows
     wanted = {row: p for p in partitions for row in errors[p][:ERRORS_SHOWN]}
     names = [*rows.key, "error_message", "error_stack"]
@@ -164,7 +166,7 @@ def _together(jobs: Sequence[tuple[dict[str, Any], str, Any]], failed: int) -> s
 
 
 def _outside(instance: DagsterInstance, node: TableNode, keys: Sequence[AssetKey]) -> Origin:
-    """Return the failed run that stands for all that nobody knows the run of."""
+    """Return the failed run that stands for all failures of a table whose run is not known."""
     name = node.key.to_user_string()
     wanted = RunsFilter(tags={OUTSIDE_TAG: name}, statuses=[DagsterRunStatus.FAILURE])
     runs = instance.get_runs(wanted, limit=1)

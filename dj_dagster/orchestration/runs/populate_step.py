@@ -1,4 +1,4 @@
-"""A populate run inside a step: keys made, marked as they finish, shown, and failed at the end."""
+"""The populate step of a run, which makes keys, marks and shows them, and fails if a key fails."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from dj_dagster.workflow.notes import NoteTaker
 from dj_dagster.workflow.populate import Key, KeyOutcome
 
 ERRORS_SHOWN = 20
-"""Failing keys whose traceback goes into the run's log; all are in the table's jobs."""
+"""Failing keys whose traceback goes into the run's log, at most; the table's jobs have them all."""
 
 ERRORS_LISTED = 500
 """Failing keys that the failure lists by name, at most."""
@@ -48,10 +48,10 @@ LONGEST_ERROR = 500
 """Characters of one key's error in that text, at most."""
 
 PRESENT = "Its rows are there already, and current as far as is known: nothing was made."
-"""What the page of a key says after a run that was to make it."""
+"""The note on the page of a present key after a run that was to make it."""
 
 UNTRIED = ("missing", "present", "left")
-"""What is not made, and has not failed."""
+"""Statuses of keys that were neither made nor have failed."""
 
 SKIP_EXISTING = OnExisting()
 
@@ -74,21 +74,21 @@ def populate_table(
     graph
         All tables: the parts of this one are marked with it.
     keys
-        Keys of the table's grain. None for all that are pending.
+        Keys of the table's grain; None for all pending keys.
     planned
-        Partitions that Dagster shows as failed if the run fails, unless they are marked in it.
+        Partitions that Dagster shows as failed if the run fails without marking them.
     retry_errors
         Whether keys that failed before are tried again.
     work
         Whether keys are made here or in other processes.
     existing
-        What becomes of keys that have their rows already. Those that are left as they are keep
+        The treatment of keys that have their rows already. Keys that are left as they are keep
         their marks; a run that a person started notes on their pages that they are there.
 
     Raises
     ------
     DataJointError
-        When the database cannot be used at all; a failing `make` is no reason to raise.
+        When the database cannot be used at all. A failing `make` does not raise.
     """
     keys = None if keys is None else list(keys)
     parts = [part.key for part in graph.parts(node)]
@@ -112,7 +112,7 @@ def populate_table(
             if outcome.status in UNTRIED and partition in planned:
                 withdrawn += [Mark(key, partition, planned=True) for key in (node.key, *parts)]
             if own_table(node) is None and outcome.status == "made":
-                # DataJoint has made it, which takes no notes.
+                # DataJoint has made the key, and does not take notes.
                 notes.look([outcome.key])
                 notes.note(outcome.key)
                 notes.write_if_due()
@@ -120,8 +120,8 @@ def populate_table(
                 shown.tell()
     finally:
         notes.close()
-        # Dagster would show these as failed too if the run fails, although nothing was tried for
-        # them: a later plan of no run takes its plan back. As all plans, before marks.
+        # If the run fails, Dagster would show these as failed too, although they were not tried.
+        # A later plan without a run takes their plan back; like all plans it comes before marks.
         write_marks(step.instance, withdrawn)
         marks.write()
     _mark_unmarked(step, graph, node, aging, there)
@@ -134,19 +134,19 @@ def populate_table(
 def _mark_unmarked(
     step: Step, graph: TableGraph, node: TableNode, aging: Aging, partitions: Sequence[str]
 ) -> None:
-    """Mark those rows that were there already and that Dagster does not know of."""
+    """Mark the rows that were there already and that are without a mark in Dagster."""
     for each in (node, *graph.parts(node)):
         lacking = unmarked(step.instance, each, list(partitions))
         write_marks(step.instance, aging.marks(each, lacking))
 
 
 def raise_if_failed(*all_progress: Progress) -> None:
-    """Fail the step when keys failed, naming them with their errors.
+    """Fail the step if keys have failed; the failure names them with their errors.
 
     Raises
     ------
     dagster.Failure
-        Without retries: Dagster's would do the finished keys over again.
+        If keys have failed. Retries are off, because Dagster's would repeat the finished keys too.
     """
     failed = [progress for progress in all_progress if progress.failed]
     if not failed:
@@ -172,7 +172,7 @@ def raise_if_failed(*all_progress: Progress) -> None:
 
 
 def _shortened(error: str) -> str:
-    """Return the beginning of an error that is too long to stand among others."""
+    """Return the text of an error, cut to `LONGEST_ERROR` characters."""
     return error if len(error) <= LONGEST_ERROR else f"{error[:LONGEST_ERROR]}..."
 
 
@@ -217,26 +217,26 @@ def _log_error(step: Step, progress: Progress, partition: str | None, outcome: K
 
 
 MARKS_AT_ONCE = 1000
-"""Marks that are collected, at most, before they are written."""
+"""Marks that are collected before they are written, at most."""
 
 SECONDS_BETWEEN_WRITES = 2.0
-"""How long a finished key waits for its mark, at most, in seconds."""
+"""Seconds that a finished key waits for its mark, at most."""
 
 AUTOMATIC = {BATCH_TAG, SENSOR_NAME_TAG, AUTO_MATERIALIZE_TAG}
-"""Tags of runs that a sensor has started."""
+"""Tags that only runs started by a sensor have."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """The Dagster step that makes keys: where its marks and messages go.
+    """The Dagster step that makes keys, which gets their marks and messages.
 
     Attributes
     ----------
     again
-        Whether its run is another one executed again: what failed in that is to be tried again,
-        although the config, which is the other's, may say no.
+        Whether its run repeats another run. The failed keys of that run are then tried again, even
+        if the config, which is a copy of the other run's, does not ask for it.
     by_person
-        Whether a person, or a schedule or program of theirs, started it, in contrast to a sensor.
+        Whether a person, or a schedule or program of theirs, started the run, and not a sensor.
     """
 
     instance: DagsterInstance
@@ -247,7 +247,7 @@ class Step:
 
     @classmethod
     def of(cls, context: AssetExecutionContext | OpExecutionContext) -> Step:
-        """Return the step that a context is for."""
+        """Return the step of a context."""
         note_process(context.instance, context.run)
         step_key = context.get_step_execution_context().step.key
         origin = Origin(context.run.run_id, context.job_name, step_key)
@@ -256,19 +256,19 @@ class Step:
         return cls(context.instance, context.log, origin, again, by_person)
 
     def tell_failed(self, keys: int) -> None:
-        """Add to the number of failed keys in the tags of the run, which other steps have too."""
+        """Add to the number of failed keys in the run's tags, which all its steps share."""
         run = self.instance.get_run_by_id(self.origin.run_id)
         before = int(run.tags.get(FAILED_TAG, "0")) if run is not None else 0
         self.instance.add_run_tags(self.origin.run_id, {FAILED_TAG: str(before + keys)})
 
 
 class Marks:
-    """Collects the marks of a step and writes them in batches, the first ones soon.
+    """The marks of a step, which are collected and written in batches.
 
     Parameters
     ----------
     completed
-        Gives the marks of a batch what is found out for all of them at once.
+        A function that adds to all marks of a batch at once, before they are written.
     """
 
     def __init__(
@@ -284,7 +284,7 @@ class Marks:
         self._written = time.monotonic()
 
     def add(self, marks: Iterable[Mark]) -> bool:
-        """Take marks; return whether they, and those waiting, have been written now."""
+        """Add marks, and return whether all waiting marks have been written now."""
         self._waiting.extend(marks)
         waited = time.monotonic() - self._written
         due = len(self._waiting) >= MARKS_AT_ONCE or waited >= SECONDS_BETWEEN_WRITES
@@ -293,7 +293,7 @@ class Marks:
         return due
 
     def write(self) -> None:
-        """Write all that wait."""
+        """Write all waiting marks."""
         waiting, self._waiting = self._completed(self._waiting), []
         tagged = self._provenance.tagged(waiting) if self._provenance else waiting
         write_marks(self._step.instance, tagged, self._step.origin)
@@ -301,20 +301,20 @@ class Marks:
 
 
 SECONDS_BETWEEN_EVENTS = 30.0
-"""How often a step's progress goes into the event log, in seconds."""
+"""Seconds between two records of a step's progress in the event log, at least."""
 
 PICTURED = 5
-"""Keys of a step whose larger values are read, to be pictured with their marks."""
+"""Keys of a step whose larger values are read and shown with their marks, at most."""
 
 PREVIEW_ROWS = 3
 
 LINE = 200
-"""Characters of the line that has a key's values, at most."""
+"""Characters of the line with a key's values, at most."""
 
 
 @dataclass
 class Progress:
-    """What became of the keys of one table.
+    """The outcomes of the keys of one table.
 
     Attributes
     ----------
@@ -323,7 +323,7 @@ class Progress:
     failed
         ``{partition: error text}`` of the keys whose `make` failed.
     total
-        How many keys there are, None where that is not known.
+        The number of keys, None if not known.
     """
 
     title: str
@@ -333,7 +333,7 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """How many keys have been dealt with."""
+        """The number of keys with an outcome."""
         return sum(self.counts.values())
 
     def add(self, partition: str, outcome: KeyOutcome) -> None:
@@ -348,12 +348,12 @@ class Progress:
 
 
 class Shown:
-    """What a step shows of its work beside the marks: progress, and the first rows of each key.
+    """The display of a step's work beside the marks: progress, and the first rows of each key.
 
     Parameters
     ----------
     described
-        Gives more metadata of a key, if the user has something to say.
+        A function of the user's that gives more metadata of a key, or None.
     """
 
     def __init__(
@@ -370,7 +370,7 @@ class Shown:
         self._made: dict[str | None, Key] = {}
 
     def tell(self) -> None:
-        """Log the progress; on long steps put it into the asset's own events now and then."""
+        """Log the progress; every `SECONDS_BETWEEN_EVENTS` add it to the asset's own events."""
         self._step.log.info(str(self._progress))
         now = time.monotonic()
         if now - self._told < SECONDS_BETWEEN_EVENTS:
@@ -388,7 +388,7 @@ class Shown:
         self._made[partition] = key
 
     def with_rows(self, marks: Sequence[Mark]) -> list[Mark]:
-        """Return marks, those of keys made since the last time with the first rows of each."""
+        """Return marks, with the first rows on those of keys made since the last call."""
         made, self._made = self._made, {}
         if not made:
             return list(marks)
@@ -399,7 +399,7 @@ class Shown:
         try:
             found = {**self._rows(pictured, large=True), **self._rows(rest, large=False)}
         except DataJointError as error:
-            # The keys are made, and are to be marked in any case.
+            # The keys are made, and must be marked in any case.
             self._step.log.warning(f"{self._node.title}: the rows cannot be shown: {error}")
         for partition, key in made.items():
             if more := self._more(partition, key):
@@ -412,11 +412,11 @@ class Shown:
         ]
 
     def _more(self, partition: str | None, key: Key) -> Mapping[str, Any]:
-        """Return what the user has to say of a key that was made."""
+        """Return the user's own metadata of a key that was made."""
         if self._described is None:
             return {}
         try:
-            # Dagster checks the values here, where one that it refuses harms no mark.
+            # Dagster checks the values here, so that a refused one does not cost a mark.
             return AssetMaterialization(self._node.key, metadata=self._described(key)).metadata
         except Exception as error:
             place = f"{self._node.title} {partition or ''}".strip()
@@ -439,7 +439,7 @@ class Shown:
             if first := found.get(tuple(key.values())):
                 text = markdown_table(heading.names, first)
                 shown[partition] = {"preview": MetadataValue.md(text)}
-                # Markdown is behind a click in the UI, a line of text is not.
+                # The UI shows a line of text at once, and Markdown only after a click.
                 if line := plain_values(heading, first[0], LINE):
                     shown[partition]["values"] = MetadataValue.text(line)
         return shown

@@ -1,4 +1,4 @@
-"""Making rows again that are there already: they are deleted with what depends on them first."""
+"""Present keys made again, after their rows were deleted with all that depends on them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SAID = (
 
 
 def on_existing(default: str) -> Field:
-    """Return the field of a launchpad that says what becomes of keys that are there."""
+    """Return the launchpad's field for the treatment of present keys."""
     return Field(_ON_EXISTING, default_value=default, description=_SAID)
 
 
@@ -44,16 +44,16 @@ DELETE_ENTERED = Field(
 
 @dataclass(frozen=True)
 class OnExisting:
-    """What becomes of keys that are in their table already.
+    """The treatment of keys that are in their table already.
 
     Attributes
     ----------
     choice
         ``"skip"``, ``"stale"`` or ``"recompute"``.
     delete_entered
-        Whether rows below that people entered are deleted too.
+        Whether dependent rows that people entered are deleted too.
     gone
-        Where to note, by table, the keys that are deleted with those that they depend on.
+        A mapping to which the keys are added, by table, that are deleted with keys of parents.
     """
 
     choice: str = SKIP
@@ -71,13 +71,13 @@ def made_again(
     retry_errors: bool,
     work: Work,
 ) -> Iterator[KeyOutcome]:
-    """Make keys, those too that are there where they are to be made again.
+    """Make keys, including present ones that are to be made again.
 
     Yields
     ------
     KeyOutcome
-        One a key; ``left`` for those that rows depend on which people entered, and for those that
-        are in the key source no more: nothing would bring them back.
+        One a key. The status is ``left`` for keys with dependent rows that people entered, and for
+        keys that are no longer in the key source, because neither could be brought back.
     """
     doomed = _doomed(aging, node, keys, existing)
     rows = {_partition(node, key) for key in doomed}
@@ -108,7 +108,7 @@ def _remaking(graph: TableGraph, node: TableNode, existing: OnExisting) -> Remak
 def _doomed(
     aging: Aging, node: TableNode, keys: Sequence[Key] | None, existing: OnExisting
 ) -> list[Key]:
-    """Return the keys of `make` that are there and are to be made again."""
+    """Return the present keys of `make` that are to be made again."""
     if existing.choice == SKIP or keys == []:
         return []
     chosen = () if keys is None else (list(keys),)
@@ -118,7 +118,7 @@ def _doomed(
 
 
 def _ungiven(node: TableNode, keys: Sequence[Key]) -> dict[Row, str]:
-    """Return the keys that `make` would not be given, by their values, each with the reason."""
+    """Return the keys that are not in the key source, by their values, each with the reason."""
     table, names = own_table(node), node.maker.key_names
     if table is None:
         every = node.maker.keys()
@@ -141,7 +141,7 @@ def _left(node: TableNode, left: dict[Row, str]) -> Iterator[KeyOutcome]:
 
 
 class _Filled:
-    """Tells whether a `make` fills a table: here, or elsewhere by its tier."""
+    """A predicate whether a `make` fills a table: here, or, judged by its tier, elsewhere."""
 
     def __init__(self, graph: TableGraph) -> None:
         self._filled = {node.name: _root(graph, node).populated for node in graph.nodes}

@@ -1,7 +1,8 @@
 """Records of runs: attempts of a batch, keys that runs hold, runs whose process is gone.
 
-A code server reports the end of the run processes that it has started. One that is started anew
-knows nothing of those before it, and Dagster has such a run at work for ever, its keys with it.
+A code server reports the end of the run processes that it has started. After a restart it does not
+know the earlier processes, and Dagster would take their runs to be at work for ever, and so hold
+their keys.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ from dj_dagster.workflow.liveness import is_gone, process_mark
 
 BATCH_TAG = "dj_dagster/batch"
 FAILED_TAG = "dj_dagster/failed"
-"""How many keys have failed, of those that the run has told of."""
+"""The tag with the number of keys that the run has reported as failed."""
 
 PAUSE = 15.0
-"""Seconds after a run that could not start until the next, doubled after each more."""
+"""Seconds from a run that could not start to the next one, doubled after each further such run."""
 
 LONGEST_PAUSE = 600.0
 
 
 class Refusal(Enum):
-    """Why there is no further run of a batch: not any more, or not yet."""
+    """The reasons against a further run of a batch: it is not run any more, or not yet."""
 
     EXHAUSTED = auto()
     LATER = auto()
@@ -52,10 +53,10 @@ class Refusal(Enum):
 
 @dataclass(frozen=True)
 class Attempts:
-    """The runs that there were of one batch, the newest first.
+    """The runs of one batch so far, the newest first.
 
-    A batch of which a run has made keys, and that is pending again, has lost its rows since: what
-    was before that run counts no more.
+    If a run has made keys of a batch that is pending again, the rows were lost since. The runs
+    before that one then do not count any more.
     """
 
     records: Sequence[RunRecord]
@@ -68,22 +69,23 @@ class Attempts:
 
     @property
     def next_number(self) -> int:
-        """The number of the next run, which none has had: old ones may have been deleted."""
+        """The number of the next run, greater than all before, also if old runs were deleted."""
         return max([len(self.records), *map(_number, self.records)]) + 1
 
     @property
     def has_died(self) -> bool:
-        """Whether a run has ended in the middle, without having said why."""
+        """Whether a run has failed midway without reporting failed keys."""
         return any(r.dagster_run.status is DagsterRunStatus.FAILURE for r in self._silent)
 
     def refusal(self, limit: int) -> Refusal | None:
-        """Return why there is to be no run now, None if there is.
+        """Return the reason against a run of the batch now, None to run it.
 
         Parameters
         ----------
         limit
-            How many runs in a row may make nothing of the keys and say nothing. Those that could
-            not even start say nothing of the keys: they are repeated for ever, ever less often.
+            The number of runs in a row that may end without making keys or reporting failed ones.
+            Runs that could not start are not counted: they are repeated without end, but ever less
+            often.
         """
         if any(not record.dagster_run.is_finished for record in self.records):
             return Refusal.LATER
@@ -93,8 +95,8 @@ class Attempts:
 
     @cached_property
     def _silent(self) -> list[RunRecord]:
-        """The runs since the last progress that have left the keys pending without a word."""
-        # A run that told of failed keys has done its work; their next attempt is no repetition.
+        """The started runs since the last progress that left the keys pending without a report."""
+        # A run that reported failed keys has done its work; their next attempt does not count.
         silent = (record for record in self.records if not _has_told(record))
         began = (record for record in silent if not _could_not_start(record))
         return list(takewhile(lambda record: not self._has_made(record), began))
@@ -111,7 +113,7 @@ class Attempts:
 
 
 def pause_after(failures: int) -> float:
-    """Return the seconds to wait after so many runs that could not start."""
+    """Return the seconds to wait after a number of runs in a row that could not start."""
     return min(LONGEST_PAUSE, PAUSE * 2 ** min(failures - 1, 20))
 
 
@@ -137,7 +139,7 @@ class HeldKeys:
     Attributes
     ----------
     whole
-        Tables of which a run may make any key.
+        The tables of whose keys a run may make any.
     """
 
     partitions: dict[AssetKey, set[str]] = field(default_factory=dict[AssetKey, set[str]])
@@ -148,24 +150,24 @@ class HeldKeys:
         return self.partitions.get(key, set())
 
     def add(self, other: HeldKeys) -> None:
-        """Hold what another run holds too."""
+        """Add the keys that another run holds."""
         for key, partitions in other.partitions.items():
             self.partitions.setdefault(key, set()).update(partitions)
         self.whole |= other.whole
 
 
 OUTSIDE_TAG = "dj_dagster/outside"
-"""Of runs that never ran: they stand for what has failed outside of runs."""
+"""The tag of runs that were never executed and stand for failures outside of runs."""
 
 INTERVAL = timedelta(seconds=3)
-"""How often failed runs are looked for, which takes a query."""
+"""The time between two queries for failed runs, at least."""
 
 OVERLAP = timedelta(seconds=10)
-"""How far back failed runs are looked for once more: Dagster's clocks may differ a little."""
+"""The overlap of two queries for failed runs, because Dagster's clocks may differ a little."""
 
 
 class RunBook:
-    """The unfinished runs that have been read: what a run holds does not change."""
+    """The unfinished runs, each of which is read once, because the keys it holds do not change."""
 
     def __init__(self) -> None:
         self._runs: dict[str, HeldKeys] = {}
@@ -174,9 +176,9 @@ class RunBook:
         self._read: datetime | None = None
 
     def read(self, instance: DagsterInstance, graph: TableGraph) -> list[HeldKeys]:
-        """Read the queued, starting and running runs; return what those held that have ended.
+        """Read the unfinished runs, and return the keys that ended runs held.
 
-        Those too that have begun and failed since the last time.
+        Runs that have both begun and failed since the last call are included.
         """
         unfinished = RunsFilter(statuses=list(NOT_FINISHED_STATUSES))
         now = set(instance.get_run_ids(unfinished))
@@ -185,7 +187,7 @@ class RunBook:
         if new:
             for run in instance.get_runs(RunsFilter(run_ids=new)):
                 self._runs[run.run_id] = held_by(instance, graph, run)
-                # Its partitions are being announced while it is created.
+                # It is still being created and may announce more partitions: read it once more.
                 if run.status is DagsterRunStatus.NOT_STARTED:
                     self._announcing.add(run.run_id)
         unseen = [run for run in self._failures(instance) if run.run_id not in self._runs]
@@ -193,7 +195,7 @@ class RunBook:
         return ended + [held_by(instance, graph, run) for run in unseen]
 
     def _failures(self, instance: DagsterInstance) -> list[DagsterRun]:
-        """Return the runs that have failed since this was asked before; at first none."""
+        """Return the runs that have failed since the last call; none at the first call."""
         now, before = datetime.now(UTC), self._read
         if before is not None and now < before + INTERVAL:
             return []
@@ -208,7 +210,7 @@ class RunBook:
         return [run for run in new if OUTSIDE_TAG not in run.tags]
 
     def held(self) -> HeldKeys:
-        """Return what all of them hold."""
+        """Return the keys that all unfinished runs hold."""
         held = HeldKeys()
         for run in self._runs.values():
             held.add(run)
@@ -216,16 +218,16 @@ class RunBook:
 
 
 def held_by(instance: DagsterInstance, graph: TableGraph, run: DagsterRun) -> HeldKeys:
-    """Return what a run is going to make; a whole table where that is not known (yet)."""
+    """Return the keys that a run is going to make; a whole table where they are not known (yet)."""
     held, choice = HeldKeys(), RunChoice(instance, run)
     for node in _nodes(run, graph):
         covered: Sequence[str] = ()
         named: Sequence[str] | None = None
-        # The run may be about to announce them; else its step is going to fail by this.
+        # Either the run has not announced its partitions yet, or its step will fail by this error.
         with suppress(DataJointError):
             covered = choice.covered(node)
             named = choice.configured(node)
-        # Those that it does not make are announced all the same, and its end is theirs too.
+        # Partitions that the config leaves out are announced too, and shown by the run's end.
         if found := {p for p in (*covered, *(named or ())) if _is_key(node, p)}:
             held.partitions[node.key] = found
         if named is None:
@@ -247,16 +249,19 @@ def _nodes(run: DagsterRun, graph: TableGraph) -> Iterable[TableNode]:
 
 
 PROCESS_TAG = "dj_dagster/process"
-"""The id of the run and which process it is: a run that is executed again begins with all tags of
-the one that it repeats, whose process may be gone."""
+"""The tag with the id and the process of a run.
+
+A run that is executed again begins with all tags of the run that it repeats, whose process may be
+gone; the id tells the two apart.
+"""
 
 AT_WORK = (DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING)
 
 
 def note_process(instance: DagsterInstance, run: DagsterRun) -> None:
-    """Note with a run which process it is, so that its end can be seen.
+    """Note the process of a run in its tags, so that the end of the process can be seen.
 
-    What the tags of a run that is executed again tell of the one before is taken back.
+    A run that is executed again also loses the tag with the failed keys of the run before.
     """
     again = run.parent_run_id is not None
     # The step knows the tags as they were when its process began.
@@ -273,19 +278,19 @@ def _mark(instance: DagsterInstance, run: DagsterRun) -> str:
     events = instance.all_logs(run.run_id, of_type=DagsterEventType.ENGINE_EVENT)
     logged = (event.get_dagster_event().engine_event_data.metadata for event in events)
     told = {str(metadata["pid"].value) for metadata in logged if "pid" in metadata}
-    # A step may have a process of its own; the run's is the one that Dagster has told of.
+    # A step may have a process of its own; the run's process is the one in Dagster's events.
     own = (process for process in (os.getppid(), os.getpid()) if str(process) in told)
     return next(map(process_mark, own), "")
 
 
 def _process(run: DagsterRun) -> str | None:
-    """Return the mark of a run's process, None before there is one of this run."""
+    """Return the mark of a run's process, None if the run's tags do not have one of this run."""
     run_id, _, mark = run.tags.get(PROCESS_TAG, "").partition(" ")
     return mark if run_id == run.run_id else None
 
 
 def end_lost_runs(instance: DagsterInstance) -> None:
-    """Have the runs fail that are at work by Dagster's books, and whose process is gone."""
+    """Report the runs as failed that Dagster takes to be at work and whose process is gone."""
     for run in instance.get_runs(RunsFilter(statuses=list(AT_WORK))):
         if not is_gone(_process(run) or ""):
             continue

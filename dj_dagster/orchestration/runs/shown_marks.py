@@ -1,8 +1,8 @@
 """Marks that Dagster shows of partitions: read, found missing, taken back.
 
-Marks of rows that are gone are taken back. Most rows that are deleted are made again, or their
-partitions go with them. There remain those that a key source leaves out by now, that hang on a row
-which fails, and that people have deleted.
+Marks of rows that are gone are taken back. Most deleted rows are made again, or their partitions go
+with them. The marks of other rows remain: of keys that the key source leaves out by now, of keys
+below a failing key, and of rows that people have deleted.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from dj_dagster.orchestration.tables.keys import Regions, present_among, present
 from dj_dagster.orchestration.tables.table_node import TableNode
 
 CHUNK = 10_000
-"""Partitions that the event log is asked for at once; SQLite limits a statement's variables."""
+"""Partitions of one query of the event log, at most; SQLite limits a statement's variables."""
 
 RUNS = 500
-"""Runs that are asked for at once."""
+"""Runs of one query, at most."""
 
 _MATERIALIZATION = DagsterEventType.ASSET_MATERIALIZATION
 _PLAN = DagsterEventType.ASSET_MATERIALIZATION_PLANNED
@@ -40,12 +40,13 @@ State = Literal["made", "failed", "running", "missing"]
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What Dagster shows of one partition.
+    """The state of one partition as Dagster shows it.
 
     Attributes
     ----------
     state
-        ``failed`` while the last plan is of a run that failed, ``running`` while that goes on.
+        ``failed`` if the last plan, without a later materialisation, is of a failed run;
+        ``running`` if it is of an unfinished run.
     marked
         Whether the partition has a materialisation at all.
     noted
@@ -63,12 +64,12 @@ MISSING = Shown()
 def shown(
     instance: DagsterInstance, key: AssetKey, partitions: Collection[str], *, notes: bool = False
 ) -> dict[str, Shown]:
-    """Return what is shown of some partitions of a table; those of which nothing is are left out.
+    """Return the states of those of some partitions of a table that Dagster shows something of.
 
     Parameters
     ----------
     notes
-        Whether `Shown.noted` is wanted.
+        Whether to read `Shown.noted`.
     """
     kinds = (_MATERIALIZATION, _PLAN, _OBSERVATION) if notes else (_MATERIALIZATION, _PLAN)
     found: dict[str, Shown] = {}
@@ -104,7 +105,7 @@ def _last_events(
         return {
             kind: storage.get_latest_storage_id_by_partition(key, kind, wanted) for kind in kinds
         }
-    # One statement for all kinds: most of its time goes into the partitions' names.
+    # One statement for all kinds: the partitions' names take most of its time.
     last = storage._latest_event_ids_by_partition_subquery(key, kinds, partitions)
     query = sa.select(last.c.dagster_event_type, last.c.partition, last.c.id)
     found: dict[DagsterEventType, dict[str, int]] = {kind: {} for kind in kinds}
@@ -115,7 +116,7 @@ def _last_events(
 
 
 def _states(instance: DagsterInstance, key: AssetKey, plans: Mapping[str, int]) -> dict[str, State]:
-    """Return what the plans of some partitions say: those of runs that failed, or go on."""
+    """Return the states of partitions whose plans are of failed or unfinished runs."""
     if not plans:
         return {}
     runs = _runs_of(instance, key, plans)
@@ -143,7 +144,7 @@ def _runs_of(instance: DagsterInstance, key: AssetKey, plans: Mapping[str, int])
 def _having(
     instance: DagsterInstance, run_ids: Sequence[str], statuses: list[DagsterRunStatus]
 ) -> set[str]:
-    """Return those runs, of some, that are in one of the statuses."""
+    """Return those of some runs that are in one of the statuses."""
     found: set[str] = set()
     for chunk in _chunks(run_ids, RUNS):
         found.update(instance.get_run_ids(RunsFilter(run_ids=list(chunk), statuses=statuses)))
@@ -158,18 +159,18 @@ ROWS = "dagster/row_count"
 
 
 def unmarked_pages(instance: DagsterInstance, node: TableNode) -> Iterator[list[str]]:
-    """Yield the partitions of a whole table that have rows and no mark, as many as a page has."""
+    """Yield the `unmarked` partitions of a whole table, page by page."""
     for page in present_pages(node):
         yield unmarked(instance, node, page)
 
 
 def unmarked_in(instance: DagsterInstance, node: TableNode, regions: Regions) -> list[str]:
-    """Return partitions that have rows in some regions and no mark in the event log."""
+    """Return the `unmarked` partitions that have rows in some regions."""
     return unmarked(instance, node, present_in(node, regions))
 
 
 def unmarked(instance: DagsterInstance, node: TableNode, partitions: list[str]) -> list[str]:
-    """Return those partitions, of some that have rows, of which Dagster has no mark."""
+    """Return those of some partitions with rows that are finished and without a mark in Dagster."""
     known = shown(instance, node.key, partitions)
     return node.finished([p for p in partitions if not known.get(p, MISSING).marked])
 
@@ -177,7 +178,7 @@ def unmarked(instance: DagsterInstance, node: TableNode, partitions: list[str]) 
 def repeated(
     instance: DagsterInstance, node: TableNode, partitions: Collection[str]
 ) -> dict[str, Mark]:
-    """Return marks that say of some partitions once more what their last materialisations said."""
+    """Return marks that repeat the last materialisations of some partitions."""
     records = last_marks(instance, node.key, partitions) if partitions else ()
     found = {record.partition_key or "": record.asset_materialization for record in records}
     return {
@@ -188,7 +189,7 @@ def repeated(
 
 
 def mark_row_count(instance: DagsterInstance, node: TableNode) -> int:
-    """Mark a table without partitions, with its number of rows, when that has changed.
+    """Mark a table without partitions with its number of rows, if that number has changed.
 
     Returns the number of marks written.
     """
@@ -199,7 +200,10 @@ def mark_row_count(instance: DagsterInstance, node: TableNode) -> int:
 
 
 def mark_single(instance: DagsterInstance, node: TableNode) -> int:
-    """Mark a table that `make` fills and that has one row at most, where nobody has marked it."""
+    """Mark a table that `make` fills and that has at most one row, if it is unmarked.
+
+    Returns the number of marks written.
+    """
     if instance.get_latest_materialization_event(node.key) is not None or not node.table:
         return 0
     return write_marks(instance, [Mark(node.key, None)])
@@ -224,20 +228,20 @@ def vanished_pages(
     Parameters
     ----------
     node
-        The table whose rows tell.
+        The table whose rows are compared with the marks.
     keys
-        The assets that are marked by its rows: itself, and its parts.
+        The assets whose marks follow its rows: the table itself, and its parts.
 
     Yields
     ------
     list of str
-        After each piece of work, the partitions that have lost a mark by it.
+        After each piece of work, the partitions without rows whose marks it has taken back.
     """
     storage = instance.event_log_storage
     if not isinstance(storage, SqlEventLogStorage):
         # Dagster itself cannot wipe single partitions.
         return
-    # Rows that come while others are read are marked later than this.
+    # The marks of rows that come during this work have greater numbers.
     last = storage.get_maximum_record_id() or 0
     marked = {key: storage.get_materialized_partitions(key) for key in keys}
     gone = set[str]().union(*marked.values())
@@ -272,5 +276,5 @@ def _take_back(
         numbers = sa.select(events.id).where(of_rows)
         connection.execute(AssetEventTagsTable.delete().where(tags.event_id.in_(numbers)))
         connection.execute(SqlEventLogStorageTable.delete().where(of_rows))
-    # What Dagster has once found to be there stays so in its cache.
+    # Dagster's cache would go on showing these partitions as materialised.
     storage.wipe_asset_cached_status(key)

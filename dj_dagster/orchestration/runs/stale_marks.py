@@ -1,13 +1,13 @@
 """Stale rows as Dagster shows them: by the marks of rows, and by the check `current`.
 
-The notes that `populate` keeps with the rows decide, whoever ran it; see `workflow.notes`. Where
-there is none, the code version in the last mark does. Dagster finds by itself that a mark has
-another code version than the asset. It is told of an input that has changed by a mark more, that
-names an input which the asset does not have.
+The notes that `populate` keeps with the rows decide, whichever process ran it; see
+`workflow.notes`. For keys without a note, the code version in the last mark decides. Dagster itself
+compares the code version of a mark with that of the asset. For a changed input, the sensor writes a
+further mark, which names an input that the asset does not have.
 
-Dagster shows a single partition as stale and never says so of an asset that has partitions. So the
-sensor counts them once the code of a table has changed, or rows that it refers to, and reports the
-check: the asset then has a warning in the graph and on its page, until its rows are made again.
+Dagster shows single partitions as stale, but not an asset that has partitions. After a change of a
+table's code, or of rows that it refers to, the sensor therefore counts the stale keys and reports
+the check: the asset has a warning in the graph and on its page until its rows are made again.
 """
 
 from __future__ import annotations
@@ -44,27 +44,27 @@ from dj_dagster.workflow.populate import Key
 from dj_dagster.workflow.staleness import STALE, Age
 
 CHANGED = "/changed"
-"""Ends the data version of a mark that tells of a changed input."""
+"""The end of the data version in a mark for a changed input."""
 
 CHANGED_INPUT = AssetKey("a_row_it_refers_to_which_has_changed")
-"""The input that such a mark names: Dagster says `removed dependency on` it."""
+"""The input that a mark for a changed input names; Dagster shows `removed dependency on` it."""
 
 WORST: tuple[Age, ...] = ("code", "inputs", "unknown", "current")
-"""What counts for a partition of several keys: the first that one of them is."""
+"""The ages by rank: a partition of several keys has the first of the ages of its keys."""
 
 Row = tuple[object, ...]
 
 
 @dataclass(frozen=True)
 class Aged:
-    """The age of one key or partition, and the note that tells it, None where a mark does."""
+    """The age of one key or partition, with the note that tells it; None if a mark tells it."""
 
     age: Age
     note: Note | None = None
 
     @property
     def stale(self) -> bool:
-        """Whether it is to be made again."""
+        """Whether the key or partition is to be made again."""
         return self.age in STALE
 
 
@@ -73,16 +73,16 @@ UNKNOWN = Aged("unknown")
 
 @dataclass(frozen=True)
 class Outdated:
-    """What was found out of some partitions.
+    """The findings on some partitions.
 
     Attributes
     ----------
     marks
-        Those that they need.
+        The new marks that they need.
     unnoted
-        Partitions on which there are no notes.
+        The partitions without notes.
     changed, others
-        Those whose inputs have changed since they were made, and all others.
+        The partitions whose inputs have changed since they were made, and all others.
     """
 
     marks: Sequence[Mark] = ()
@@ -92,7 +92,7 @@ class Outdated:
 
 
 class Aging:
-    """Tells the age of rows of a table that `make` fills, and writes their marks.
+    """The ages of the rows of a table that `make` fills, and the marks that show them.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ class Aging:
         self._provenance = Provenance(instance, graph, node, "")
         self._version = graph.versions.get(node.key)
         self._staleness = node.staleness
-        # By data version, without what ends it: the code version in the same mark.
+        # The code version in the last mark, by its data version without `CHANGED`.
         self._codes: dict[str, str | None] = {}
 
     def of_keys(self, keys: Sequence[Key]) -> dict[Row, Aged]:
@@ -142,7 +142,7 @@ class Aging:
         return [key for page in self._staleness.pages(keys) for key in page]
 
     def pages(self) -> Iterator[list[Key]]:
-        """Yield all keys of `make` that are in the table, so many at a time."""
+        """Yield all keys of `make` that are in the table, page by page."""
         names = self._node.maker.key_names
         if not names:
             yield [{}] if len(self._node.table) else []
@@ -159,18 +159,18 @@ class Aging:
         return found
 
     def marks(self, node: TableNode, partitions: Sequence[str]) -> list[Mark]:
-        """Return first marks of rows that are there.
+        """Return first marks of partitions that have rows.
 
         Parameters
         ----------
         node
-            The table or a part of it, whose rows these are.
+            The table, or the part of it, that has the rows.
         """
         ages = self.of(partitions)
         return self._marks(node, {p: ages.get(p, UNKNOWN) for p in partitions})
 
     def outdated(self, partitions: Sequence[str]) -> Outdated:
-        """Return new marks of those rows whose marks say something else than the notes on them."""
+        """Return findings on partitions, with new marks where marks and notes disagree."""
         ages = self.of(partitions)
         unnoted = [partition for partition, aged in ages.items() if aged.note is None]
         noted = {partition: aged for partition, aged in ages.items() if aged.note is not None}
@@ -195,7 +195,7 @@ class Aging:
             mark, old = new[record.partition_key], record.asset_materialization
             tags = record.event_log_entry.tags or {}
             same = (mark.tags or {}).get(CODE_VERSION_TAG) == tags.get(CODE_VERSION_TAG)
-            # What is told of the rows of another make is not true of these.
+            # The metadata of a mark with another code version describe other rows.
             kept = dict(old.metadata) if old is not None and same else {}
             kept.pop(_STALE, None)
             found.append(_with(mark, kept))
@@ -227,7 +227,7 @@ class Aging:
         return Mark(mark.key, mark.partition, metadata, tags=tags)
 
     def _code(self, aged: Aged) -> str:
-        """Return the code version that a mark should have, in the asset's words."""
+        """Return the code version for a mark: the asset's if the code is unchanged or unknown."""
         code = aged.note.code if aged.note is not None else ""
         return (self._version or code) if code in ("", self._staleness.code) else code
 
@@ -242,7 +242,7 @@ class Aging:
     def _codes_of(self, versions: Mapping[str, str]) -> dict[str, str | None]:
         """Return the code versions of the last marks, given with their data versions.
 
-        Dagster finds data versions fast, and rows with the same one are of the same code.
+        Dagster finds data versions fast, and rows with equal data versions are of the same code.
         """
         bases = {p: version.removesuffix(CHANGED) for p, version in versions.items()}
         samples = {base: p for p, base in bases.items() if base not in self._codes}
@@ -256,7 +256,7 @@ class Aging:
 def outdated_pages(
     instance: DagsterInstance, graph: TableGraph, node: TableNode
 ) -> Iterator[Outdated]:
-    """Yield what `Aging.outdated` returns for the rows of a whole table, page by page."""
+    """Yield the results of `Aging.outdated` for a whole table, page by page."""
     aging = Aging(instance, graph, node)
     for page in present_pages(node):
         yield aging.outdated(page)
@@ -278,32 +278,33 @@ CURRENT = "current"
 """Name of the check."""
 
 SECONDS = 1.0
-"""How long a tick counts, about; the tables that are left have to wait for the next one."""
+"""Seconds that a tick counts, about; the remaining tables wait for the next tick."""
 
 PAUSE = 5.0
-"""Seconds after which stale tables are looked at again, at least."""
+"""Seconds after which stale tables are counted again, at least."""
 
 SHARE = 20
-"""How much longer than counting took it is not done again."""
+"""The pause between two counts, as a multiple of the time that the first took."""
 
 CHUNK = 10_000
-"""Keys that are looked at together."""
+"""Keys whose age is found together."""
 
 
 @dataclass(frozen=True)
 class Ages:
-    """How many keys of a table are as they would be made now.
+    """The numbers of keys of a table by their age.
 
     Attributes
     ----------
     version
-        Of `make` as it is now.
+        The version of `make` as it is now.
     current, stale
-        Keys that it made, and keys that other code has made, or from rows that have changed since.
+        Keys that this version made, and keys that other code made, or that were made from rows that
+        have changed since.
     changed
-        Of the stale ones, those from such rows.
+        The stale keys that were made from rows that have changed since.
     unknown
-        Keys of which it is not known: DataJoint itself has made them, or a worker that was killed.
+        Keys of unknown age: DataJoint itself, or a worker that was killed, has made them.
     first
         A stale partition.
     """
@@ -317,14 +318,14 @@ class Ages:
 
     @property
     def metadata(self) -> dict[str, int | float | str]:
-        """What the check shows."""
+        """The metadata of the check."""
         counts = {"stale": self.stale, "current": self.current, "unknown": self.unknown}
         changed = {"changed_inputs": self.changed} if self.changed else {}
         first = {"first_stale": self.first} if self.first else {}
         return {**counts, **changed, **first, "code_version": self.version}
 
     def __add__(self, found: Sequence[tuple[Key, Aged]]) -> Ages:
-        """Count some more keys."""
+        """Return the numbers with some more keys counted."""
         counts = Counter(aged.age for _, aged in found)
         return replace(
             self,
@@ -336,7 +337,7 @@ class Ages:
 
 
 def ages(instance: DagsterInstance, graph: TableGraph, node: TableNode) -> Iterator[Ages]:
-    """Count the keys of a table by their age, page by page: the last has them all."""
+    """Yield the numbers of keys of a table by their age; the last one counts all keys."""
     counted = Ages(graph.versions.get(node.key) or "")
     yield counted
     aging = Aging(instance, graph, node)
@@ -356,12 +357,12 @@ def _stale(keys: Iterable[Key], ages: Mapping[Row, Aged]) -> Iterator[Key]:
 
 
 class CodeWatch:
-    """Reports which tables have stale rows.
+    """A watch on tables that reports which of them have stale rows.
 
     Parameters
     ----------
     nodes
-        The tables, of those in the graph; the version of their code is known.
+        The tables of the graph to watch; the versions of their code are known.
     """
 
     def __init__(self, graph: TableGraph, nodes: Iterable[TableNode]) -> None:
@@ -369,28 +370,33 @@ class CodeWatch:
         self._nodes = {node.key: node for node in nodes}
         self._begun = False
         self._due: set[AssetKey] = set()
-        # The tables with stale rows, and the last mark that was there when they were counted.
+        # The tables with stale rows, and the number of their last mark when they were counted.
         self._behind: dict[AssetKey, int | None] = {}
         self._counting: _Counting | None = None
         self._looks_again = 0.0
 
     def recount(self) -> None:
-        """Count the tables with stale rows once more: some may have been deleted."""
+        """Have the tables with stale rows counted once more: some rows may have been deleted."""
         self._due.update(self._behind)
 
     def look_again(self, node: TableNode) -> None:
-        """Count a table in which the age of rows has changed."""
+        """Have a table counted in which the age of rows has changed."""
         if node.key in self._nodes:
             self._due.add(node.key)
 
     def report(self, instance: DagsterInstance) -> None:
-        """Count the tables whose code or rows have changed since they were reported; report them.
+        """Count and report the tables whose code or rows have changed since their last report.
 
-        What takes long is left to the next time.
+        Counting stops after about `SECONDS`, and the next call goes on.
+
+        Raises
+        ------
+        Exception
+            The error of a table that could not be counted, after the other tables were.
         """
         began = time.monotonic()
         if not self._begun:
-            # A table that make has not filled has nothing to report.
+            # An empty table does not have keys to count.
             self._due |= self._unreported(instance) & _last_marks(instance, self._nodes).keys()
             self._begun = True
         elif self._behind and began > self._looks_again:
@@ -405,7 +411,7 @@ class CodeWatch:
             try:
                 self._go_on(instance, key)
             except Exception as error:
-                # Those that can be read are not to wait for one that cannot.
+                # Readable tables must not wait for one that cannot be read.
                 failed[key] = error
         ended = time.monotonic()
         self._looks_again = ended + max(PAUSE, SHARE * (ended - began))
@@ -420,7 +426,7 @@ class CodeWatch:
         return set(self._nodes) - reported
 
     def _is_so(self, record: AssetCheckExecutionRecord | None) -> bool:
-        """Whether the last word on a table is that all rows are of the code as it is now."""
+        """Whether the last check of a table has passed with the present version of the code."""
         if record is None or record.status is not AssetCheckExecutionRecordStatus.SUCCEEDED:
             return False
         evaluation = record.evaluation
@@ -431,7 +437,7 @@ class CodeWatch:
         return self._graph.versions.get(key) or ""
 
     def _go_on(self, instance: DagsterInstance, key: AssetKey) -> None:
-        """Count a page of a table; report it if it was the last."""
+        """Count a page of a table, or report the table after its last page."""
         if self._counting is None:
             mark = _last_marks(instance, [key]).get(key)
             self._counting = _Counting(key, mark, ages(instance, self._graph, self._nodes[key]))
@@ -460,7 +466,7 @@ class CodeWatch:
 
 @dataclass(frozen=True)
 class _Counting:
-    """A table that is being counted, the last mark it had before, and what was found so far."""
+    """A table that is being counted, its last mark before that, and the numbers so far."""
 
     key: AssetKey
     mark: int | None

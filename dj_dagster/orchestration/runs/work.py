@@ -1,4 +1,4 @@
-"""Execution of `make` inside a step: in its process, or in processes of its own."""
+"""Execution of `make` inside a step: in the process of the step, or in worker processes."""
 
 from __future__ import annotations
 
@@ -20,17 +20,22 @@ from dj_dagster.workflow.workers import Crew, CrewWorker
 
 @dataclass(frozen=True)
 class Work:
-    """How a step makes keys.
+    """The way in which a step makes keys.
 
     Attributes
     ----------
     processes
-        Worker processes of a run, for a `make` that keeps a core busy.
+        The number of worker processes of a run, for a `make` that keeps a core busy.
     timeout
-        Seconds that a `make` may take; it is killed then, and its key fails. It needs a process of
-        its own for that, as do `isolate` and more than one process.
+        Seconds after which a `make` is killed, and its key fails. Keys are then made in worker
+        processes, as with `isolate` or more than one process.
     isolate
         Whether a `make` that ends its process fails its key alone instead of the whole run.
+
+    Raises
+    ------
+    ConfigurationError
+        When `processes` is below 1, or `timeout` is not positive.
     """
 
     processes: int = 1
@@ -45,33 +50,33 @@ class Work:
 
     @property
     def apart(self) -> bool:
-        """Whether keys are made in processes of their own."""
+        """Whether keys are made in worker processes."""
         return self.processes > 1 or self.timeout is not None or self.isolate
 
 
 HERE = Work()
-"""In the process of the run, one key after another."""
+"""The default: keys are made in the process of the step, one after another."""
 
 
 def outcomes(
     node: TableNode, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool, work: Work
 ) -> Iterator[KeyOutcome]:
-    """Make keys of a table, all that are pending for None; see `TableNode.outcomes`."""
+    """Make keys of a table, all pending ones for None; see `TableNode.outcomes`."""
     if work.apart and isinstance(node.filler, OwnMaker):
         node = replace(node, filler=ApartMaker(node.filler.table, work))
     return node.outcomes(keys, retry_errors=retry_errors)
 
 
 class MakeTimeoutError(PopulateError):
-    """A `make` took longer than it may."""
+    """A `make` took longer than its timeout."""
 
 
 class WorkerDiedError(PopulateError):
-    """The process that made a key ended, by itself or because it was killed."""
+    """The process that made a key ended early or was killed."""
 
 
 class ApartMaker(OwnMaker):
-    """Makes the keys of a table of ours in worker processes."""
+    """The maker of a table of ours that uses worker processes."""
 
     def __init__(self, table: Makes, work: Work) -> None:
         super().__init__(table)
@@ -90,7 +95,7 @@ class ApartMaker(OwnMaker):
 
 
 class TimedCrew(Crew):
-    """Worker processes, of which one that takes too long for a key is killed."""
+    """Worker processes with a timeout: one that takes too long for a key is killed."""
 
     def __init__(self, table: Makes, making: Making, keys: Iterable[Key], work: Work) -> None:
         super().__init__(table, making, keys, work.processes, None)
