@@ -1,13 +1,13 @@
-"""Changes in the database: which tables, which rows, and which jobs of a queue.
+"""Changes in the database, by table, by row, and by job of a queue.
 
 `Backend.write_marks` tells that a table was written. Triggers would tell more. They are not used:
-they need rights that few users of a server have, and tables are other people's, whose inserts they
-would slow down, and whose dumps they would go along with.
+they need rights that few users of a server have, and the tables belong to other people, whose
+inserts triggers would slow down, and whose dumps would contain them.
 
-New rows most often come last, in the order of the key or, where rows have one, their own: these
-are found in the time that they take to read. Whether there were other changes shows in digests of
-the rows, over a thousand or so ranges of the key. Numbers of rows and sums of keys would not do:
-two changes can leave both as they were.
+New rows most often come last in the order of the key, or in the order of the rows where the
+database keeps one. These are found in the time that it takes to read them. Other changes are found
+by digests of the rows, over a thousand or so ranges of the key. Numbers of rows and sums of keys
+would not do: two changes can leave both as they were.
 """
 
 from __future__ import annotations
@@ -51,23 +51,23 @@ from dj_dagster.workflow.key_ranges import (
 
 
 class ChangeMarks:
-    """Watches the tables of one database for commits of any client.
+    """A watch on the tables of one database for commits of any client.
 
     Parameters
     ----------
     names
-        The tables, and views; one that does not exist yet has changed when it is there.
+        The tables, and views. One that does not exist yet counts as changed once it is there.
     """
 
     def __init__(self, connection: Connection, names: Collection[TableName]) -> None:
         self._connection = connection
-        # By whose marks each is told: none where a view does not say.
+        # The tables whose marks tell of each; none for a view whose tables are not known.
         self._told_by = {name: self._behind(name) for name in names}
         tables = set[TableName]().union(*self._told_by.values())
         self._marks = connection.backend.write_marks(connection.engine, tables)
 
     def changed(self) -> frozenset[TableName]:
-        """Return the tables that may have changed since this was asked before; at first all.
+        """Return the tables that may have changed since the last call; all at the first call.
 
         Raises
         ------
@@ -82,7 +82,7 @@ class ChangeMarks:
         stored = self._connection.catalog.find(name)
         if stored is not None and not stored.is_view:
             return {name}
-        # What is not there may be a view of what is gone for now.
+        # A missing name may be a view of tables that are gone for now.
         backend = self._connection.backend
         return self._connection.read(lambda session: backend.tables_behind(session, name))
 
@@ -98,12 +98,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Difference:
-    """Where a table is not as it was.
+    """The region in which a table has changed.
 
     Attributes
     ----------
     keys
-        Whether keys have come or gone; else other values have.
+        Whether keys have come or gone; otherwise only other values have changed.
     """
 
     region: Region
@@ -112,7 +112,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class _Row:
-    """One row: its place in the order of rows, its key as the driver gives it, its digests."""
+    """One row: its place in the order of rows, its key as the driver gives it, and its digests."""
 
     place: tuple[Any, ...]
     key: tuple[Any, ...]
@@ -120,21 +120,21 @@ class _Row:
 
 
 class KeyWatch:
-    """Remembers how the rows of a table were.
+    """A watch on the rows of a table, which compares them with their last state.
 
-    Nothing is held but digests: after a restart the table is looked at as a whole.
+    Only digests are held, in memory: after a restart the whole table counts as changed.
 
     Parameters
     ----------
     values
-        Whether other values than keys count, but for bytes that the table has itself.
+        Whether other values than keys count, except bytes that the table itself holds.
 
     Attributes
     ----------
     seconds
-        What the last comparison took, as far as the machine was not busy with other things.
+        The seconds that the last comparison took, see `idle_seconds`.
     compared
-        When it ended, by `time.monotonic`.
+        The time at which it ended, by `time.monotonic`.
     """
 
     def __init__(self, connection: Connection, name: TableName, *, values: bool = True) -> None:
@@ -151,18 +151,18 @@ class KeyWatch:
 
     @property
     def rows(self) -> int:
-        """How many rows the table had when it was looked at."""
+        """The number of rows that the table had at the last look."""
         return sum(each.count for each in (self._digests or {}).values())
 
     def appended(self) -> list[Key] | None:
         """Return the keys of new rows at the end, None if there are too many to read.
 
-        They need not be all that has changed: see `compare`.
+        Other rows may have changed too: see `compare`.
         """
         if self._digests is None:
             return []
         if self._row_order and self._last is not None and self._read(self._last) != self._last:
-            # Another row may have come where the last one was.
+            # The last row has changed or is gone, and another may have taken its place.
             return []
         rows = self._after(self._last)
         if len(rows) > AT_ONCE:
@@ -174,17 +174,17 @@ class KeyWatch:
         return self._keys(rows)
 
     def renew(self) -> None:
-        """Have the next comparison begin anew, and find that everything has changed."""
+        """Have the next comparison begin anew, and return everything as changed."""
         self._replaced = True
 
     def compare(self) -> Difference | None:
-        """Return where rows are others than before and than `appended` told, None if nowhere.
+        """Return the changes since the last comparison that `appended` did not return, or None.
 
-        At first that is everywhere.
+        At the first comparison everything has changed.
         """
         began = time.monotonic()
         first = self._digests is None or self._replaced
-        # The end before the digests: what comes between the two is looked at once more.
+        # The end is read before the digests: rows that come in between are read once more.
         last = self._read_last()
         if first:
             self._ranges = self._choose_ranges()
@@ -226,7 +226,7 @@ class KeyWatch:
         return [heading[name] for name in heading.primary_key]
 
     def _parts(self, heading: Heading) -> list[list[str]]:
-        """Return the attributes that each digest is of: those of the key, and all."""
+        """Return the attributes that each digest covers: first those of the key, then all."""
         parts = [heading.primary_key]
         if self._values and len(heading.names) > len(heading.primary_key):
             parts.append(heading.names)
@@ -235,14 +235,14 @@ class KeyWatch:
     def _rows(
         self, *, after: _Row | None = None, at: _Row | None = None, last: bool = False
     ) -> list[_Row]:
-        """Return some rows in their order: those behind one, the one in its place, the last."""
+        """Return rows in their order: those behind a row, those in its place, or the last one."""
         backend, node = self._connection.backend, self._node()
         lowered, heading = Lowering(backend).lower(node), node.heading
         keys = [lowered.columns[name] for name in heading.primary_key]
         if not keys:
             return []
         order = [sa.literal_column(self._row_order)] if self._row_order else keys
-        # A text that is not UTF-8, where there may be one, would be an error of all rows.
+        # A single text that is not UTF-8 would otherwise be an error of the whole query.
         values = [backend.undecoded(column) for column in keys]
         parts = (digested(lowered.columns, heading, part) for part in self._parts(heading))
         columns = [*order, *values, *map(backend.row_digest, parts)]
@@ -277,7 +277,7 @@ class KeyWatch:
         return self._rows(after=last)
 
     def _keys(self, rows: Sequence[_Row]) -> list[Key]:
-        """Return the keys of rows; one that is no value of its type is left to a look at all."""
+        """Return the keys of rows, without those that are not values of their types."""
         heading = self._heading()
         names = heading.primary_key
         decoder = RowDecoder(self._connection, heading, names)
@@ -298,7 +298,7 @@ class KeyWatch:
         return digests(self._connection, node, self._ranges, *self._parts(node.heading))
 
     def _count(self, rows: Sequence[_Row]) -> None:
-        """Take new rows into the digests, as if they had been among those that were read."""
+        """Add new rows to the digests, as if they had been there at the last comparison."""
         digests = self._digests if self._digests is not None else {}
         for row in rows:
             number = self._ranges.number_of(whole(row.key[0])) if self._ranges is not None else 0
@@ -328,9 +328,9 @@ Row = tuple[Any, ...]
 
 
 class Job(NamedTuple):
-    """A job that holds its key: its status, when it came to that if it has ended, when it is due.
+    """A job that holds its key: its status, the time of its end if any, the time when it is due.
 
-    One that is pending is due later.
+    A pending job holds its key if it is due later.
     """
 
     status: str
@@ -343,7 +343,7 @@ Errors = Mapping[str, Sequence[Row]]
 
 
 class JobWatch:
-    """Remembers which keys were held by the queues of some tables."""
+    """A watch on the job queues of some tables and the keys that they hold."""
 
     def __init__(self, graph: TableGraph) -> None:
         self._nodes = {queue_name(node.name): node for node in graph.populated}
@@ -352,35 +352,35 @@ class JobWatch:
         self._errors: dict[TableName, Errors] = {}
         self._pauses: dict[TableName, Pause] = defaultdict(Pause)
         self._incomplete: set[TableName] = set()
-        # When the first of the jobs is due that are to be made later, by `time.monotonic`.
+        # The time when the first pending job of a queue is due, by `time.monotonic`.
         self._due: dict[TableName, float] = {}
 
     def __contains__(self, name: TableName) -> bool:
         return name in self._nodes
 
     def node(self, name: TableName) -> TableNode:
-        """Return the table whose queue has a name."""
+        """Return the table of the queue of this name."""
         return self._nodes[name]
 
     def seen(self, name: TableName) -> bool:
-        """Whether a queue was looked at since all was to be looked at anew."""
+        """Whether a queue was looked at since the last call of `forget`."""
         return name in self._jobs
 
     def errors(self, node: TableNode) -> Errors:
-        """Return the failed jobs of a table as they were when its queue was looked at."""
+        """Return the failed jobs of a table at the last look at its queue."""
         return self._errors.get(queue_name(node.name), {})
 
     def due(self) -> set[TableName]:
-        """Return the queues in which jobs have become due since they were looked at."""
+        """Return the queues in which jobs have become due since the last look at them."""
         now = time.monotonic()
         return {name for name, then in self._due.items() if then <= now}
 
     def complete(self, name: TableName) -> bool:
-        """Whether the last look at a queue has left nothing to a later one."""
+        """Whether the last look at a queue did all its work."""
         return name not in self._incomplete
 
     def failing_below(self, name: TableName) -> list[TableName]:
-        """Return the queues with failed jobs whose keys come, in part, from an entered table."""
+        """Return the queues with failed jobs whose keys come, in part, from this entered table."""
         return [
             queue
             for queue, entered in self._entered.items()
@@ -388,16 +388,16 @@ class JobWatch:
         ]
 
     def look(self, name: TableName) -> tuple[Region, set[str]]:
-        """Look at a queue, and end its jobs of keys that are made, and of keys taken back.
+        """Look at a queue, and end its jobs of keys that are made, or that people have taken back.
 
-        The first are left behind where a worker was killed, or a key was made without the queue.
-        A key that people take back and enter again is a new one, which has not failed.
+        Jobs of made keys are left behind where a worker was killed, or a key was made without the
+        queue. A key that people take back and enter again is a new one, which has not failed.
 
         Returns
         -------
         tuple
-            Where keys are free that the queue held before, and the partitions in which keys have
-            failed, or have no error any more.
+            The region of keys that the queue held before and that are free now, and the partitions
+            in which keys have failed, or have lost their errors.
         """
         node, before = self._nodes[name], self._jobs.get(name, {})
         queue, pause, began = JobQueue(node.table), self._pauses[name], time.monotonic()
@@ -405,7 +405,7 @@ class JobWatch:
         clean = own and pause.over
         if clean:
             queue.end_made()
-        # DataJoint declares the queue of a table of its own when that is first filled.
+        # DataJoint declares the queue of one of its tables when it first fills the table.
         there = own or queue.connection.catalog.find(name) is not None
         jobs = self._jobs[name] = _held(queue) if there else {}
         self._note_due(name, queue, jobs)
@@ -419,7 +419,7 @@ class JobWatch:
             self._incomplete.add(name)
         failed, failed_before = _failed(jobs), _failed(before)
         self._errors[name] = _by_partition(node.grain, queue, failed)
-        # The time tells a key that has failed again.
+        # A key that has failed again has another time.
         turned = {row for row, _ in failed.items() ^ failed_before.items()}
         freed = (row for row in before if row not in jobs)
         return _region(queue, freed) if own else EVERYTHING, {
@@ -427,12 +427,12 @@ class JobWatch:
         }
 
     def free_dead(self, connection: Connection) -> Iterator[tuple[TableNode, Region]]:
-        """Have the keys made again whose worker died; yield where they are."""
+        """Make the keys pending again whose worker died, and yield their tables and regions."""
         for name, jobs in self._jobs.items():
             node = self._nodes[name]
             reserved = any(job.status == "reserved" for job in jobs.values())
             if own_table(node) is not None and node.table.connection == connection and reserved:
-                # The look at a queue that is gone says so, under its own name.
+                # The look at the queue itself reports that the queue is gone.
                 with suppress(MissingTableError):
                     queue = JobQueue(node.table)
                     yield node, _region(queue, queue.free_lost())
@@ -460,7 +460,7 @@ class JobWatch:
         return found
 
     def forget(self) -> None:
-        """Look at the queues as if for the first time."""
+        """Have the queues looked at as if for the first time."""
         self._jobs.clear()
 
 
@@ -481,7 +481,7 @@ def _failed(jobs: Mapping[Row, Job]) -> dict[Row, datetime | None]:
 
 
 def _by_partition(grain: Grain | None, queue: JobQueue, rows: Collection[Row]) -> Errors:
-    """Return rows of a queue by partition, where that is told by the queue's key."""
+    """Return rows of a queue by partition, empty if the queue's key does not have the grain's."""
     found: dict[str, list[Row]] = {}
     names = queue.rows.key if rows else []
     if grain is not None and set(grain.names) <= set(names):

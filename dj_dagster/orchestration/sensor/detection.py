@@ -1,4 +1,4 @@
-"""Detection of changes in tables and job queues, and of the tables that these concern."""
+"""Detection of changes in tables and job queues, and of the tables that the changes concern."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from dj_dagster.workflow.populate import queue_of
 MANY_RANGES = 200
 
 LATE = 30.0
-"""Seconds after which a slow look is taken though there are new rows all the time."""
+"""Seconds after which a slow look is taken although new rows keep coming."""
 
 
 class Detection:
-    """Tables and job queues that may have changed, and what in them has.
+    """Tables and job queues that may have changed, and the changes found in them.
 
     Parameters
     ----------
     table_changed
-        Is told of rows that have changed in a table: what happened, and where.
+        Called with an event, a table and the region of its rows that have changed.
     queue_changed
-        Is told of what happened in the job queue of a table, or to the notes on its rows, and to
-        which keys.
+        Called with an event in the job queue of a table, or in the notes on its rows, the table,
+        and the region of the keys.
 
     Attributes
     ----------
     dirty
-        Tables, job queues among them, that may have changed since they were looked at.
+        Tables, including job queues, that may have changed since the last look at them.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Detection:
         self._connections: dict[TableName, Connection] = {}
         self._pauses: defaultdict[TableName, Pause] = defaultdict(Pause)
         self.dirty: set[TableName] = set()
-        # Tables that a look at everything has not come to.
+        # Tables that the present look at everything has not reached.
         self._unswept: set[TableName] = set()
 
     @property
@@ -73,7 +73,7 @@ class Detection:
         return bool(self._unswept)
 
     def see_changes(self, guard: Guard) -> None:
-        """Ask each database which tables may have changed; time alone makes jobs due."""
+        """Ask each database which tables may have changed, and add the queues with due jobs."""
         for connection in dict.fromkeys(node.table.connection for node in self._graph.nodes):
             guard.attempt(connection.url, connection, self._see_changes, connection)
 
@@ -87,7 +87,7 @@ class Detection:
                 self._queue_changed(Event.NOTES_WRITTEN, node, EVERYTHING)
 
     def _start(self, connection: Connection) -> None:
-        """Find out which tables of a database to watch: ours, and those that keys come from."""
+        """Begin to watch the tables of a database: those of the graph, and the sources of keys."""
         nodes = [node for node in self._graph.nodes if node.table.connection == connection]
         tables = WatchedTables(nodes)
         self._readers.update(tables.readers)
@@ -97,7 +97,7 @@ class Detection:
         self._marks[connection] = ChangeMarks(connection, {*tables.names, *notes})
 
     def sweep(self) -> None:
-        """Look at everything anew; new rows at the tables' ends are seen meanwhile."""
+        """Have everything looked at anew; new rows at the ends of tables are found meanwhile."""
         for keys in self._keys.values():
             keys.renew()
         self._jobs.forget()
@@ -146,20 +146,20 @@ class Detection:
             self._seen(name)
 
     def _is_read(self, name: TableName) -> bool:
-        """Whether anything follows from other values than keys: from those that people entered."""
+        """Whether other values than keys matter: entered ones, and ones that other tables read."""
         node = self._nodes.get(name)
         entered = node is None or not (node.populated or node.master is not None)
         return entered or bool(self._readers.get(name) or self._dependents.get(name))
 
     def comparable(self, *, busy: bool) -> list[TableName]:
-        """Return the tables in which to find what else has changed, the longest unseen first.
+        """Return the tables to `compare` now, the one with the oldest comparison first.
 
-        Left out are those that take long and were compared just now.
+        Slow tables that were compared just now are left out.
 
         Parameters
         ----------
         busy
-            Whether there is work already, so that what takes long is left to the next tick.
+            Whether there is work already, so that slow tables are left to a later tick.
         """
         now = time.monotonic()
         found = [
@@ -172,7 +172,7 @@ class Detection:
         return sorted(found, key=lambda name: self._keys[name].compared)
 
     def compare(self, name: TableName, guard: Guard) -> None:
-        """Find what has changed in a table beside rows at its end."""
+        """Find the changes in a table other than new rows at its end."""
         guard.attempt(str(name), self._connections[name], self._compare, name)
 
     def _compare(self, name: TableName) -> None:
@@ -189,7 +189,7 @@ class Detection:
         self._table_changed(event, name, region)
 
     def free_dead(self, guard: Guard) -> None:
-        """Have the keys made again whose worker died."""
+        """Make the keys pending again whose worker died."""
         for connection in dict.fromkeys(node.table.connection for node in self._graph.nodes):
             guard.attempt(connection.url, connection, self._free_dead, connection)
 
@@ -214,7 +214,7 @@ class Detection:
         return self._jobs.errors(node)
 
     def rows(self, nodes: Iterable[TableNode]) -> int:
-        """Return how many rows some tables and those that their keys come from have."""
+        """Return the number of rows of some tables and of the sources of their keys."""
         own = {node.name for node in nodes}
         sources = {
             name
@@ -232,7 +232,7 @@ class WatchedTables:
     names
         The tables.
     readers
-        By table, those whose keys come from it.
+        The tables whose keys come from a table, by that table.
     """
 
     def __init__(self, nodes: Iterable[TableNode]) -> None:
@@ -250,12 +250,12 @@ class WatchedTables:
 
 @dataclass(frozen=True)
 class Dependent:
-    """A table whose rows become stale with those of another.
+    """A table whose rows become stale when those of another change.
 
     Attributes
     ----------
     names
-        ``{name in the other's key: name here}``; None where any row may be meant.
+        ``{name in the other's key: name here}``; None where any row may become stale.
     """
 
     node: TableNode
@@ -263,7 +263,7 @@ class Dependent:
 
 
 def dependents(nodes: Iterable[TableNode]) -> dict[TableName, list[Dependent]]:
-    """Return the tables whose rows become stale with those of others, by these."""
+    """Return the dependents of tables, by table."""
     found: dict[TableName, list[Dependent]] = defaultdict(list)
     for node in (node for node in nodes if node.populated):
         # A key source of the user's that fails says so when keys are asked for.
@@ -276,8 +276,9 @@ def dependents(nodes: Iterable[TableNode]) -> dict[TableName, list[Dependent]]:
 def renamed_from(reader: TableNode, parent: TableName) -> dict[str, str] | None:
     """Return ``{name in the parent: name here}`` of attributes that keys have from a parent.
 
-    None where a new row of the parent may be followed by any key: with a key source of the user's,
-    and where a table refers to the same parent twice, each of whose rows goes with all others.
+    None where a new row of the parent may bring any key: with a key source of the user's, and where
+    a table refers to the same parent twice, so that each row of the parent is joined with all
+    others.
     """
     table = own_table(reader)
     if table is None or has_own_key_source(table):
@@ -285,7 +286,7 @@ def renamed_from(reader: TableNode, parent: TableName) -> dict[str, str] | None:
     try:
         foreign_keys = table.foreign_keys
     except MissingTableError:
-        # The look at the table itself says that it is gone, under its own name.
+        # The look at the table itself reports that the table is gone.
         return None
     names = [
         {theirs: ours for ours, theirs in key.attributes.items()}

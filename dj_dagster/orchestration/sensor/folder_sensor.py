@@ -32,7 +32,7 @@ RowsByTable = Mapping[Any, Iterable[Mapping[str, Any]]]
 """Rows by table, which may be a class: parents first."""
 
 NAMED = 20
-"""Entries that a tick names of a kind, at most; the others are counted."""
+"""Entries of one status that a tick names, at most; the others are counted."""
 
 _CHANGING, _QUIET, _ENTERED, _REFUSED = "changing", "quiet", "entered", "refused"
 
@@ -51,29 +51,28 @@ def folder_sensor(
 ) -> SensorDefinition:
     """Return a sensor that enters files or folders as rows of Manual tables; it is on at once.
 
-    An entry is what `pattern` finds in the folder: a file, or a folder with all that is in it. It
-    is read when none of its files has changed for a while. Its rows are inserted in one
-    transaction; rows whose key is there already are left as they are, so that an entry is entered
-    once, however often it is looked at, and whoever else entered it. Files are never moved or
-    changed.
+    An entry is a file that `pattern` finds in the folder, or a folder with all its files. It is
+    read when its files have not changed for a while. Its rows are inserted in one transaction. Rows
+    whose key is there already are left as they are, so that an entry may be looked at often, and
+    may also be entered by others. Files are never moved or changed.
 
-    An entry that cannot be read is named with the reason in the tick and in its log, and holds up
-    none of the others.
+    An entry that cannot be read is named with the reason in the tick and in its log; the other
+    entries are entered all the same.
 
     Parameters
     ----------
     folder
-        What to watch, or a function that says it when the sensor is evaluated.
+        The folder, or a function that returns it when the sensor is evaluated.
     read
-        Returns the rows of one entry by table, parents first. It raises an error for what it cannot
-        read.
+        A function that returns the rows of one entry by table, parents first. It should raise an
+        error for an entry that it cannot read.
     name
-        Of the sensor, where a code location has several.
+        The name of the sensor, where a code location has several.
     pattern
-        Which entries, as for `Path.glob`: ``"*/*_g0"`` for folders within those of subjects.
+        The entries, as for `Path.glob`: ``"*/*_g0"`` for folders within those of subjects.
     complete
-        Whether an entry is whole, by what is in it. All that are quiet are by default. It is for
-        writers that pause, and can be told by a file that they write at their end.
+        A function that tells whether an entry is complete; by default all quiet entries are. It is
+        needed for writers that pause, and may look for a file that they write last.
     settle
         Seconds for which an entry must not have changed, at least from one tick to the next.
     retry
@@ -82,13 +81,14 @@ def folder_sensor(
     interval
         Seconds between two ticks.
     seconds
-        What a tick may take; the next one goes on. Dagster stops one that takes more than 60.
+        The time after which a tick leaves the other entries to the next one. Dagster stops a tick
+        after 60 seconds.
 
     Notes
     -----
-    What is known of the entries is in the cursor. Where that is reset, all entries are read
-    once more. That inserts nothing but rows that are not there any more: an entry whose rows were
-    deleted is entered again by it, and when one of its files changes.
+    The cursor keeps the state of the entries. After a reset of the cursor all entries are read once
+    more, which inserts only rows that are missing. An entry whose rows were deleted is entered
+    again after such a reset, or when one of its files changes.
 
     Examples
     --------
@@ -129,18 +129,18 @@ def folder_sensor(
 
 @dataclass(frozen=True)
 class _Seen:
-    """What is known of an entry.
+    """The state of an entry.
 
     Attributes
     ----------
     signature
-        Changes with the names, sizes and times of its files.
+        A hash of the names, sizes and times of its files.
     since
-        When it was first seen as it is, or tried last.
+        The time when the signature was first seen, or when the entry was last tried.
     status
-        Whether it is still awaited, or what has become of it.
+        Whether the entry is changing, quiet, refused or entered.
     reason
-        Why it was refused.
+        The reason of a refusal.
     """
 
     signature: str
@@ -156,13 +156,13 @@ class _Look:
     Attributes
     ----------
     seen
-        What is known of each entry, by its path in the folder.
+        The state of each entry, by its path in the folder.
     entered, refused
-        What has become of entries in this look.
+        The entries that were entered or refused in this look.
     later
-        How many entries were left to the next look.
+        The number of entries that were left to the next look.
     last
-        The last entry that was looked at, where others are left; empty else.
+        The last entry that was looked at if others are left, otherwise empty.
     """
 
     folder: Path
@@ -179,12 +179,12 @@ class _Look:
 
     @property
     def cursor(self) -> str:
-        """What the next look is to know."""
+        """The states of the entries as text, for the next look."""
         seen = {e: [s.signature, s.since, s.status, s.reason] for e, s in self.seen.items()}
         return json.dumps({"last": self.last, "seen": seen})
 
     def recall(self, cursor: str | None) -> None:
-        """Take over what an earlier look knew; a cursor of something else says nothing."""
+        """Take over the states from the cursor of an earlier look; ignore any other cursor."""
         try:
             said = json.loads(cursor or "{}")
             self.seen = {entry: _Seen(*fields) for entry, fields in said["seen"].items()}
@@ -195,7 +195,7 @@ class _Look:
     def evaluate(self, budget: Budget) -> None:
         """Look at each entry, and enter those that are ready."""
         found = sorted(self.folder.glob(self.pattern))
-        # Where the last look had to stop, this one goes on.
+        # This look goes on where the last one had to stop.
         found.sort(key=lambda path: self._name(path) <= self.last)
         before, self.seen, self.last = self.seen, {}, ""
         for number, path in enumerate(found):
@@ -216,7 +216,7 @@ class _Look:
                 self.seen[entry] = self._refuse(entry, "", now, error)
 
     def told(self) -> str:
-        """Return what a tick says of all entries."""
+        """Return the message of a tick on all entries."""
         status = {entry: seen.status for entry, seen in self.seen.items()}
         groups = {
             "Entered": self.entered,
@@ -251,7 +251,7 @@ class _Look:
                 return replace(known, status=_QUIET, reason="")
             enter(self.read(path))
         except (ConnectionFailedError, TransientError):
-            # It says nothing of the entry: the next tick tries again.
+            # The error does not concern the entry: the next tick tries again.
             raise
         except Exception as error:
             return self._refuse(entry, known.signature, now, error)
@@ -272,7 +272,7 @@ def enter(rows: RowsByTable) -> None:
     Raises
     ------
     InvalidValueError
-        If there are none: the entry would be left out for good, without a word.
+        If `rows` is empty: the entry would be left out for good without a message.
     """
     lists = {table: list(each) for table, each in rows.items()}
     if not any(lists.values()):
@@ -294,7 +294,7 @@ def _named(names: list[str]) -> str:
 
 
 def _signature(path: Path) -> str:
-    """Return what changes whenever a file of an entry is written, appears or goes."""
+    """Return a hash that changes whenever a file of an entry is written, appears or goes."""
     files = sorted(_files(path)) if path.is_dir() else [path]
     found = 0
     for file in files:

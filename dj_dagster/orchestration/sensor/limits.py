@@ -23,46 +23,46 @@ K = TypeVar("K", bound=Hashable)
 P = TypeVar("P")
 
 SHARE = 20
-"""How much longer than it took a slow look is not taken again: 5 % of the time is spent on it."""
+"""The pause after a slow look as a multiple of its time, so that looks take 5 % of the time."""
 
 SLOW = 0.05
-"""Seconds from which a look is slow."""
+"""Seconds above which a look is slow."""
 
 LOCKED = 2
 """Seconds for which a tick waits for a table that another client has locked, or is altering."""
 
 ROW_SECONDS = 1e-5
-"""What a look takes for each row, at most, on a machine that has nothing else to do."""
+"""Seconds that a look takes for each row, at most, on an idle machine."""
 
 
 def idle_seconds(seconds: float, rows: float) -> float:
-    """Return the seconds of a look at some rows, without those that the machine was busy."""
+    """Return the seconds of a look at some rows, limited to the time on an idle machine."""
     return min(seconds, ROW_SECONDS * rows)
 
 
 @dataclass
 class Pause:
-    """Keeps what is slow from being done all the time."""
+    """A pause after slow work, so that it is not done all the time."""
 
     until: float = 0.0
 
     @property
     def over(self) -> bool:
-        """Whether it may be done again."""
+        """Whether the work may be done again."""
         return time.monotonic() >= self.until
 
     def after(self, began: float, rows: float = inf) -> None:
-        """Take note of what began then and has ended now; see `took`."""
+        """Take note of work that began at this time and has ended now; see `took`."""
         self.took(time.monotonic() - began, rows)
 
     def took(self, seconds: float, rows: float = inf) -> None:
-        """Take note of what has ended now, after so many seconds.
+        """Take note of work that has ended now, after a number of seconds.
 
         Parameters
         ----------
         rows
-            How many there were to look at: of few the look is no slow one, however busy the
-            machine was with other things.
+            The number of rows that were looked at. A look at few rows does not count as slow,
+            however busy the machine was with other things.
         """
         seconds = idle_seconds(seconds, rows)
         if seconds > SLOW:
@@ -72,15 +72,15 @@ class Pause:
 class Budget:
     """The time that a tick has.
 
-    What is begun is done to its end, and one thing of a kind is done in any case: each tick gets
-    on, however short its time.
+    Work that has begun is finished, and one piece of each kind of work is done in any case, so that
+    each tick gets on, however short its time.
     """
 
     def __init__(self, seconds: float) -> None:
         self._until = time.monotonic() + seconds
 
     def shorten(self, seconds: float) -> None:
-        """Have no more than so many seconds from now."""
+        """Limit the remaining time to a number of seconds from now."""
         self._until = min(self._until, time.monotonic() + seconds)
 
     @property
@@ -91,12 +91,12 @@ class Budget:
 
 @dataclass
 class Guard:
-    """Errors of a tick, each of which stops only what raised it.
+    """The errors of a tick, each of which stops only the action that raised it.
 
     Attributes
     ----------
     errors
-        By what was tried.
+        The errors by the names of the actions.
     """
 
     errors: dict[str, Exception] = field(default_factory=dict[str, Exception])
@@ -105,7 +105,7 @@ class Guard:
     def attempt(
         self, what: str, connection: Connection, action: Callable[..., T], *args: Any
     ) -> T | None:
-        """Do one thing and return its result, or None if it failed; the error is kept.
+        """Do one action and return its result, or None if it failed; the error is kept.
 
         A database that cannot be reached is asked once. A table that is locked is left for this
         tick: waiting for it would stop all others.
@@ -124,20 +124,20 @@ class Guard:
 
 @dataclass
 class Evaluation:
-    """One tick: what it works with, and what it has done so far.
+    """One tick: its means, and its work so far.
 
     Attributes
     ----------
     managed
-        Assets that are the user's own, which mark themselves.
+        Assets of the user's own, which mark themselves.
     held
-        What unfinished runs are going to make, read before the tables.
+        The keys that unfinished runs are going to make, read before the tables.
     changes
-        Partitions and marks that were changed.
+        The numbers of partitions and marks that were changed.
     written
-        Marks that were written, by table.
+        The numbers of marks that were written, by table.
     failed
-        Long looks, each with its key, that have failed: they are taken up by a later tick.
+        Long looks, each with its key, that have failed; a later tick repeats them.
     """
 
     instance: DagsterInstance
@@ -151,16 +151,16 @@ class Evaluation:
     failed: set[tuple[object, Hashable]] = field(default_factory=set[tuple[object, Hashable]])
 
     def attempt(self, node: TableNode, action: Callable[..., T], *args: Any) -> T | None:
-        """Do one thing with a table; see `Guard.attempt`."""
+        """Do one action on a table; see `Guard.attempt`."""
         return self.guard.attempt(node.title, node.table.connection, action, *args)
 
 
 class LongLook(Generic[K, P]):
-    """Looks at whole tables that are taken page by page, over as many ticks as that takes.
+    """Looks at whole tables, page by page over several ticks.
 
-    A look is noted, then begun, and ends with its last page. One that was slow is not begun again
-    at once; one that fails is noted again, for the next tick. What is noted while a look goes on is
-    another look.
+    A look is noted, then begun, and ends with its last page. A slow look is not begun again at
+    once; a failed look is noted again, for the next tick. A look that is noted while one goes on
+    follows it.
     """
 
     def __init__(self) -> None:
@@ -182,7 +182,7 @@ class LongLook(Generic[K, P]):
         return key in self._begun
 
     def note(self, key: K) -> None:
-        """Have a look taken."""
+        """Request a look."""
         self._noted.add(key)
 
     def is_ready(self, key: K, tick: Evaluation) -> bool:
@@ -205,13 +205,13 @@ class LongLook(Generic[K, P]):
         Parameters
         ----------
         what
-            Names the look in errors.
+            The name of the look in errors.
         begin
-            Returns its pages, when it begins.
+            Called at the beginning of the look; returns its pages.
         use
-            Is given the page; where that fails the look does.
+            Called with the page; if it fails, the look fails.
         rows
-            Returns how many rows were looked at; see `Pause.took`.
+            Called for the number of rows that were looked at; see `Pause.took`.
         """
         began = time.monotonic()
         ended = tick.guard.attempt(what, connection, self._take, key, begin, use)

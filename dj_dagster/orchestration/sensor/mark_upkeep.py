@@ -1,4 +1,4 @@
-"""Marks in Dagster kept true to the rows: written, withdrawn, stale, or shown as failed."""
+"""Upkeep of the marks in Dagster: new marks, withdrawn marks, stale rows and failures."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ MARKS = 1000
 """Marks that are written at once, at most."""
 
 NOTED = 10.0
-"""Seconds after which rows have the note on them, unless they never will."""
+"""Seconds after which rows have their notes, if they get any."""
 
 Pieces = list[Callable[[], None]]
 
 
 class NewMarks:
-    """Rows without a mark: found in what has changed, or page by page, and marked.
+    """Rows without a mark, which are found in changed regions or page by page, and marked.
 
     Parameters
     ----------
     partitions
-        Those of the grains: a mark is not shown as long as its partition is missing.
+        The partitions of the grains; Dagster does not show a mark while its partition is missing.
     rows
-        Returns how many rows some tables have.
+        A function that returns the number of rows of some tables.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class NewMarks:
         self._rows = rows
         self._regions: defaultdict[AssetKey, Regions] = defaultdict(Regions)
         self._searches = LongLook[AssetKey, list[str]]()
-        # Partitions to mark; of those shown as failed although made the last mark is repeated.
+        # Partitions to mark, and those shown as failed although made, whose last mark is repeated.
         self._backlog: defaultdict[AssetKey, deque[str]] = defaultdict(deque[str])
         self._refuted: defaultdict[AssetKey, set[str]] = defaultdict(set[str])
 
@@ -71,11 +71,11 @@ class NewMarks:
         return bool(self._searches) or any(self._backlog.values())
 
     def note(self, node: TableNode, region: Region) -> None:
-        """Note where rows may lack their marks."""
+        """Note a region in which rows may lack their marks."""
         self._regions[node.key].add(region)
 
     def repeat(self, key: AssetKey, partitions: Iterable[str]) -> None:
-        """Have the last marks of partitions written again: a later event says that they failed."""
+        """Have the last marks of partitions repeated, after later events showed them as failed."""
         known = self._backlog[key]
         known.extend(partition for partition in partitions if partition not in known)
         self._refuted[key].update(partitions)
@@ -85,7 +85,7 @@ class NewMarks:
         return self._searches.goes_on(key) or bool(self._backlog.get(key))
 
     def find(self, tick: Evaluation) -> None:
-        """Find the rows without a mark in what has changed."""
+        """Find the rows without a mark in the noted regions."""
         for key, regions in list(self._regions.items()):
             if regions and key not in tick.held.whole:
                 node = self._graph.by_key[key]
@@ -101,7 +101,7 @@ class NewMarks:
             else:
                 backlog = self._backlog[node.key]
                 found = dict.fromkeys(unmarked_in(tick.instance, node, regions))
-                # New rows are marked before those that a look at the whole table finds.
+                # New rows are marked before the rows that a look at the whole table finds.
                 self._backlog[node.key] = deque([*found, *(p for p in backlog if p not in found)])
         del self._regions[node.key]
 
@@ -140,7 +140,7 @@ class NewMarks:
     def _write(self, node: TableNode, tick: Evaluation) -> None:
         key, backlog, busy = node.key, self._backlog[node.key], tick.held.of(node.key)
         wanted = [backlog.popleft() for _ in range(min(len(backlog), self._most(node, tick)))]
-        # A run that holds a key is going to mark it; if it does not, its end makes us look again.
+        # A run that holds a key is to mark it; the end of the run makes us look again.
         free = [partition for partition in wanted if partition not in busy]
         refuted = self._refuted[key]
         again = repeated(tick.instance, node, refuted.intersection(free))
@@ -154,7 +154,7 @@ class NewMarks:
 def first_marks(
     instance: DagsterInstance, graph: TableGraph, node: TableNode, partitions: Sequence[str]
 ) -> list[Mark]:
-    """Return marks of partitions that have none, with what is known of how `make` filled them."""
+    """Return marks of partitions without one, with tags from the notes on how they were made."""
     filled = graph.by_key[node.master] if node.master is not None else node
     if not filled.populated:
         return [Mark(node.key, partition) for partition in partitions]
@@ -162,12 +162,12 @@ def first_marks(
 
 
 class StaleMarks:
-    """Rows that may have become stale, or not be so any more: their marks say which are.
+    """Rows that may have become stale, or current again, whose marks are to show this.
 
     Parameters
     ----------
     aged
-        Is told of tables whose marks have changed.
+        Called with each table whose marks have changed.
     """
 
     def __init__(
@@ -178,12 +178,12 @@ class StaleMarks:
         self._aged = aged
         self._regions: defaultdict[AssetKey, Regions] = defaultdict(Regions)
         self._looks = LongLook[AssetKey, Outdated]()
-        # Partitions whose inputs have changed since they were made, and tables with such in whose
-        # schema notes were written since: some may have been made again.
+        # Partitions whose inputs have changed since they were made, and the tables with such
+        # partitions in whose schemas notes were written since, so that some may be made again.
         self._changed: defaultdict[AssetKey, set[str]] = defaultdict(set[str])
         self._renoted: set[AssetKey] = set()
         self._pauses: defaultdict[AssetKey, Pause] = defaultdict(Pause)
-        # Partitions without a note on their rows, and when to look at these again.
+        # Partitions without a note on their rows, and the time to look at them again.
         self._unnoted: dict[AssetKey, tuple[float, set[str]]] = {}
 
     @property
@@ -192,16 +192,16 @@ class StaleMarks:
         return bool(self._looks)
 
     def note(self, node: TableNode, region: Region) -> None:
-        """Note where rows may have become stale, or not be so any more."""
+        """Note a region in which rows may have become stale, or current again."""
         self._regions[node.key].add(region)
 
     def note_written(self, node: TableNode) -> None:
-        """Note that notes were written: stale rows may have been made again as they were."""
+        """Note that notes were written, so that stale rows may have been made again unchanged."""
         if self._changed[node.key]:
             self._renoted.add(node.key)
 
     def find(self, tick: Evaluation) -> None:
-        """Look at what has changed, and once more at rows that were there before their notes."""
+        """Look at the noted regions, and once more at rows that lacked their notes before."""
         now = time.monotonic()
         for key, (due, partitions) in list(self._unnoted.items()):
             if now >= due:
@@ -237,7 +237,7 @@ class StaleMarks:
         del self._regions[node.key]
 
     def _write(self, node: TableNode, tick: Evaluation, found: Outdated) -> None:
-        """Write the marks that some rows need; look again at those on which there is no note."""
+        """Write the marks that some rows need; have rows without a note looked at again."""
         self._changed[node.key] = (self._changed[node.key] | found.changed) - found.others
         if found.marks:
             tick.changes += Changes(marked=write_marks(tick.instance, found.marks))
@@ -251,7 +251,7 @@ class StaleMarks:
         return [
             partial(self._look, node, tick)
             for node in self._graph.populated
-            # A mark that is missing still would say it at once.
+            # Marks that are still to be written will show the age of their rows.
             if not self._new_marks.is_behind(node.key) and self._looks.is_ready(node.key, tick)
         ]
 
@@ -267,12 +267,12 @@ class StaleMarks:
 
 
 class FailureMarks:
-    """Partitions of which Dagster may show a failure wrongly, or not at all.
+    """Partitions whose failures Dagster may show wrongly, or not at all.
 
     Parameters
     ----------
     errors
-        Returns the failed jobs of a table, by partition.
+        A function that returns the failed jobs of a table, by partition.
     """
 
     def __init__(
@@ -282,7 +282,7 @@ class FailureMarks:
         self._new_marks = new_marks
         self._errors = errors
         self._doubtful: defaultdict[AssetKey, set[str]] = defaultdict(set[str])
-        # Tables whose failures are all in doubt.
+        # Tables with all their failures in doubt.
         self._unproven: set[AssetKey] = set()
 
     @property
@@ -291,7 +291,7 @@ class FailureMarks:
         return bool(self._unproven) or any(self._doubtful.values())
 
     def note(self, node: TableNode, region: Region) -> None:
-        """Note keys whose failure is in doubt; those that do not tell their partition are not."""
+        """Note keys whose failure is in doubt, except keys that do not tell their partition."""
         if region.keys is None:
             self._unproven.add(node.key)
         elif node.grain is not None:
@@ -313,7 +313,7 @@ class FailureMarks:
             tick.failed.add((self, node.key))
 
     def _compare(self, node: TableNode, tick: Evaluation) -> bool:
-        """Compare what is shown as failed with the errors in the job queue, as far as in doubt."""
+        """Compare the shown failures in doubt with the errors in the job queue."""
         key, parts = node.key, [part.key for part in self._graph.parts(node)]
         doubtful = self._doubtful[key]
         if key in self._unproven:
@@ -321,7 +321,7 @@ class FailureMarks:
                 doubtful.update(shown_as_failed(tick.instance, table))
             doubtful.update(self._errors(node))
             self._unproven.discard(key)
-        # The end of a run makes us look again at what it holds.
+        # The end of a run makes us look again at the keys that it holds.
         held = set(doubtful) if key in tick.held.whole else tick.held.of(key)
         waiting = sorted(doubtful.difference(held))
         now, later = waiting[:MARKS], waiting[MARKS:]
@@ -335,12 +335,13 @@ class FailureMarks:
 
 
 class Withdrawals:
-    """Tables of which rows may be gone that are marked: their marks are taken back.
+    """Tables in which marked rows may be gone, so that the marks are to be taken back.
 
     Parameters
     ----------
     withdrawn
-        Is told of the partitions of a filled table: a failure before the mark would be shown again.
+        Called with the partitions of a filled table, because Dagster would show a failure from
+        before the mark again.
     """
 
     def __init__(
@@ -356,7 +357,7 @@ class Withdrawals:
         return bool(self._looks)
 
     def note(self, node: TableNode) -> None:
-        """Note that rows of a table may be gone; a part is marked with its master, rows or not."""
+        """Note that rows of a table may be gone; the marks of a part follow its master's rows."""
         master = self._graph.by_key.get(node.master) if node.master else None
         if master is None or not master.populated:
             self._looks.note(node.key)

@@ -1,4 +1,4 @@
-"""Partitions in Dagster kept true to the tables, and restored where people have removed them."""
+"""Upkeep of the partitions in Dagster, which are restored where people have removed them."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
 
 SHARE = 100
-"""How much longer than it took counting is not done again."""
+"""The pause between two counts, as a multiple of the time that the first took."""
 
 SHORTEST, LONGEST = 3.0, 6.0
-"""For how many seconds it is not, at least and at most: ticks with nothing new are to be cheap."""
+"""Seconds of the pause between two counts, at least and at most, so that idle ticks are cheap."""
 
 QUICK = 0.2
-"""Seconds up to which counting is quick, on a machine that is not busy with other things."""
+"""Seconds up to which counting is quick, see `idle_seconds`."""
 
 
 class Partitions:
@@ -44,14 +44,14 @@ class Partitions:
     Parameters
     ----------
     rows
-        Returns how many rows some tables have.
+        A function that returns the number of rows of some tables.
     restored
-        Is told of each grain whose partitions have come back, or may have.
+        Called with each grain whose partitions have come back, or may have.
 
     Attributes
     ----------
     losses
-        How many there were at the last count.
+        The numbers of partitions at the last count.
     """
 
     def __init__(
@@ -78,16 +78,16 @@ class Partitions:
         return bool(self._comparisons)
 
     def note_new(self, node: TableNode, region: Region) -> None:
-        """Note where a table may have keys without a partition."""
+        """Note a region in which a table may have keys without a partition."""
         self._new[node.key].add(region)
 
     def note_gone(self, node: TableNode) -> None:
-        """Note that partitions of a table's grain may have to go, or to come back."""
+        """Note that partitions of a table's grain may have to be removed, or restored."""
         if node.grain is not None:
             self._comparisons.note(node.grain)
 
     def is_in_doubt(self, grain: Grain) -> bool:
-        """Whether partitions of keys may be missing until the grain has been compared."""
+        """Whether keys may lack their partitions until the grain has been compared."""
         return grain in self._comparisons
 
     def is_compared(self, grain: Grain, tick: Evaluation) -> bool:
@@ -143,13 +143,13 @@ class Partitions:
 
 @dataclass
 class Count:
-    """How many lines of one of Dagster's tables there are, up to the last one of now."""
+    """The number of lines of one of Dagster's tables, up to the last line at the time."""
 
     lines: int = 0
     last: int = 0
 
     def falls(self, connection: SAConnection, table: sa.Table, *where: Any) -> bool:
-        """Count anew, and return whether some of those counted before are gone."""
+        """Count anew, and return whether lines that were counted before are gone."""
         id_ = table.c["id"]
         query = sa.select(sa.func.count(), sa.func.max(id_)).select_from(table).where(*where)
         lines, last = connection.execute(query).one()
@@ -163,7 +163,7 @@ class Count:
 
 @dataclass
 class Losses:
-    """Remembers how much of what the sensor keeps in Dagster there was.
+    """Counts of the sensor's records in Dagster, which show when people have removed some.
 
     Attributes
     ----------
@@ -182,7 +182,8 @@ class Losses:
     ) -> tuple[set[Grain], set[AssetKey]]:
         """Return the grains that lack partitions, and the tables whose events are gone.
 
-        Dagster deletes the events of a run with it, and does not say of which tables they were.
+        Dagster deletes the events of a run with the run, and does not tell their tables. After a
+        deletion of runs, all tables are therefore returned.
         """
         began, storage = time.monotonic(), instance.event_log_storage
         if began < self._until or not isinstance(storage, SqlEventLogStorage):
@@ -199,10 +200,10 @@ class Losses:
         return lacking, wiped
 
     def recount(self, instance: DagsterInstance, grain: Grain, removed: int) -> bool:
-        """Count the partitions of a grain of which the sensor itself has removed some.
+        """Count the partitions of a grain after the sensor itself has removed some.
 
-        Returns whether others are gone too: a person may remove one while the sensor compares a
-        grain with its tables, after it has seen that partition.
+        Returns whether others are gone too: a person may remove a partition during the comparison
+        of a grain with its tables, after the sensor has seen it.
         """
         storage = instance.event_log_storage
         if not isinstance(storage, SqlEventLogStorage):
@@ -212,7 +213,7 @@ class Losses:
             return self._lacks(connection, grain)
 
     def hurry(self) -> None:
-        """Count in any case the next time, where that is quick: there is more to lose now."""
+        """End the pause before the next count if counting is quick, because records were added."""
         if self._took < QUICK:
             self._until = 0.0
 
@@ -222,7 +223,7 @@ class Losses:
         return count.falls(connection, DynamicPartitionsTable, of_grain)
 
     def _newly_wiped(self, connection: SAConnection, keys: dict[str, AssetKey]) -> set[AssetKey]:
-        # What Dagster keeps beside the events of an asset is when it was wiped.
+        # Beside the events of an asset, Dagster keeps the time when the asset was wiped.
         columns = AssetKeyTable.c
         query = sa.select(columns.asset_key, columns.asset_details).where(
             columns.asset_details.is_not(None)

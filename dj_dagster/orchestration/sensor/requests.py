@@ -1,4 +1,4 @@
-"""Requests of the sensor for populate runs: pending keys in batches, each asked for once."""
+"""Requests of the sensor for populate runs: pending keys in batches, each requested once."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ class Batch:
     def digest(self) -> str:
         """A name for these tables and keys, the same in every process."""
         words = [node.title for node in self.nodes] + list(self.partitions)
-        # A partition of many keys is asked for again as its keys come: that is no attempt more.
+        # A partition of many keys is requested again for new keys, which is not a further attempt.
         words += [str(node.rows_in(self.partitions)) for node in self.nodes if node.coarse]
-        # What a make has left pending may be made by another.
+        # Keys that one version of a make has left pending may be made by another.
         words += [str(node.staleness.code) for node in self.nodes]
         return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
 
 
 @dataclass
 class Requests:
-    """What one tick asks for.
+    """The requests of one tick.
 
     Attributes
     ----------
     exhausted
-        Batches that were run so often that they are not any more.
+        Batches that were run so often that they are not requested any more.
     postponed
-        Batches that are asked for later.
+        Batches that are requested later.
     goes_on
-        Whether a whole table waits to be looked at.
+        Whether a whole table still waits to be looked at.
     """
 
     runs: list[RunRequest] = field(default_factory=list[RunRequest])
@@ -76,19 +76,19 @@ class Requests:
 
 
 class RunRequester:
-    """Keys that may be pending: their runs are requested.
+    """Keys that may be pending, for which runs are requested.
 
     Parameters
     ----------
     rows
-        Returns how many rows some tables have.
+        A function that returns the number of rows of some tables.
     postponed
-        Is told of batches that are to be asked for later.
+        Called with each batch that is to be requested later.
 
     Attributes
     ----------
     orphans
-        Partitions that are pending below a row which is gone, by table.
+        Pending partitions below a deleted row, by table.
     """
 
     def __init__(
@@ -104,22 +104,22 @@ class RunRequester:
         self._postponed = postponed
         self._pending: defaultdict[AssetKey, Regions] = defaultdict(Regions)
         self._pauses: defaultdict[AssetKey, Pause] = defaultdict(Pause)
-        # Batches that were asked for, by run key, until their runs are seen.
+        # Requested batches, by run key, until their runs are seen.
         self._asked: dict[str, Batch] = {}
         self._has_looked = False
         self.orphans: defaultdict[AssetKey, set[str]] = defaultdict(set[str])
 
     @property
     def asked_tables(self) -> set[AssetKey]:
-        """The tables of runs that are about to be there."""
+        """The tables of the requested runs that are not there yet."""
         return {node.key for batch in self._asked.values() for node in batch.nodes}
 
     def note(self, node: TableNode, region: Region) -> None:
-        """Note where keys may have become pending."""
+        """Note a region in which keys may have become pending."""
         self._pending[node.key].add(region)
 
     def ended(self, instance: DagsterInstance) -> Iterator[Batch]:
-        """Yield the batches that were asked for and whose run has ended, or was never there."""
+        """Yield the requested batches whose run has ended, or was never created."""
         for run_key, batch in list(self._asked.items()):
             runs = instance.get_runs(RunsFilter(tags={RUN_KEY_TAG: run_key}), limit=1)
             if not runs or runs[0].is_finished:
@@ -127,7 +127,7 @@ class RunRequester:
             del self._asked[run_key]
 
     def request(self, tick: Evaluation) -> Requests:
-        """Return requests for what is pending."""
+        """Return requests for the pending keys."""
         done, self._has_looked = Requests(), False
         waiting = {
             key
@@ -148,7 +148,7 @@ class RunRequester:
         return done
 
     def _in_grain(self, nodes: list[TableNode], tick: Evaluation) -> Requests:
-        """Request what is pending in tables of one grain; it is not noted any more then."""
+        """Request the pending keys of tables of one grain; clear the notes on requested tables."""
         grain, limit, done = nodes[0].grain, tick.settings.max_batches, Requests()
         members = [node for node in self._graph.populated if node.grain == grain]
         size = min(tick.settings.of(node).batch_size for node in members)
@@ -173,7 +173,7 @@ class RunRequester:
         return done
 
     def _has_time(self, node: TableNode, tick: Evaluation) -> bool:
-        """Whether a table may be looked at; of whole ones one in each tick may in any case."""
+        """Whether there is time to look at a table; each tick looks at one whole table at least."""
         if not self._pending[node.key].whole:
             return True
         if not self._pauses[node.key].over:
@@ -190,7 +190,7 @@ class RunRequester:
         return found
 
     def _able(self, tick: Evaluation) -> set[AssetKey]:
-        """Return the tables that a run may have: not those that could not be looked at now."""
+        """Return the tables that runs may fill: automatic ones without errors in this tick."""
         failed = tick.guard.errors.keys()
         return {
             node.key
@@ -224,7 +224,7 @@ class RunRequester:
             case RunRequest():
                 grain = batch.nodes[0].grain
                 if grain is not None and self._partitions.is_in_doubt(grain):
-                    # The look at the whole grain may not have come to them.
+                    # The comparison of the grain may not have reached these partitions.
                     register(tick.instance, grain, batch.partitions)
                 self._asked[str(asked.run_key)] = batch
                 return Requests(runs=[asked])
@@ -233,7 +233,7 @@ class RunRequester:
 
 
 def _try(node: TableNode) -> bool:
-    """Find out which keys `make` is given, which a key source that is wrong does not say."""
+    """Read the attributes of the keys of `make`, which raises if the key source is wrong."""
     _ = node.coarse
     return True
 
@@ -245,9 +245,9 @@ class _Pending:
     Attributes
     ----------
     are_all
-        Whether no others are pending.
+        Whether these are all pending partitions.
     orphans
-        Those that are left out: their partition went with the row that is gone.
+        Pending partitions that are left out, because they went with a deleted row.
     """
 
     partitions: list[str]
@@ -260,13 +260,14 @@ def pending_partitions(
 ) -> _Pending:
     """Return partitions to make.
 
-    They are in the table's key source, not in the table, without an error, and in no unfinished
-    run. Keys below an orphan are left out: their partition went with the row that is gone.
+    They are in the table's key source, but neither in the table nor in an unfinished run, and are
+    without an error. Keys below an orphan are left out, because their partition went with the
+    deleted row.
 
     Parameters
     ----------
     regions
-        Where to look.
+        The regions to look at.
     """
     grain = node.grain
     if grain is None or node.key in held.whole or not regions:
@@ -283,13 +284,13 @@ def pending_partitions(
     if roots := _roots(graph, node):
         orphans = set(free).difference(*(present_among(root, free) for root in roots))
         if orphans:
-            # Those that fill the limit would hide what comes behind them.
+            # Orphans that fill the limit would hide the keys behind them.
             free, ended = find([root.table.proj() for root in roots])
     return _Pending(free[:limit], ended, orphans)
 
 
 def _roots(graph: TableGraph, node: TableNode) -> list[TableNode]:
-    """Return where a table's grain begins, none if it hangs on nothing between."""
+    """Return the tables where a table's grain begins, if the table depends on others in between."""
     if node.grain is None:
         return []
     roots = beginnings(graph, node.grain)
@@ -307,14 +308,14 @@ def batches(
     limit: int,
     of: Collection[AssetKey],
 ) -> tuple[list[Batch], bool]:
-    """Put what is pending in tables of one grain into batches; return whether it is all in them.
+    """Put the pending keys of one grain into batches; return these, and whether they have all keys.
 
     Parameters
     ----------
     size, limit
         Keys of a batch, and number of batches, at most.
     of
-        Tables that may be in them.
+        The tables that may be in the batches.
     """
     keys = list(dict.fromkeys(chain.from_iterable(pending.values())))
     wanted = keys[: size * limit]
@@ -333,16 +334,16 @@ def single_batch(node: TableNode, held: HeldKeys) -> list[Batch]:
 def request(
     instance: DagsterInstance, graph: TableGraph, batch: Batch, *, attempts: int, priority: int = 0
 ) -> RunRequest | Refusal:
-    """Return the run of a batch, unless it was run `attempts` times and is pending still.
+    """Return the run of a batch, unless it was run `attempts` times and is still pending.
 
     Dagster starts one run for a `run_key`, so that a batch evaluated twice runs once. A run that
-    was cancelled, or whose process died, leaves its keys pending: the next has another number.
+    was cancelled, or whose process died, leaves its keys pending; the next has another number.
 
     Notes
     -----
     The keys are in the run config: Dagster's tags hold one key or one range only, and would have a
-    line in the event log for each key. One key is in the tags for all the same: Dagster asks each
-    run of a partitioned asset for its partitions.
+    line in the event log for each key. Nevertheless the tags have one key of each run, because
+    Dagster asks each run of a partitioned asset for its partitions.
     """
     before = Attempts.read(instance, batch.digest)
     if refusal := before.refusal(attempts):
@@ -351,7 +352,7 @@ def request(
     return RunRequest(
         run_key=f"{batch.digest}-{before.next_number}",
         asset_selection=selection,
-        # Each check is a step more, and asks the database for all rows.
+        # Each check is a further step that reads all rows from the database.
         asset_check_keys=[check for check in graph.blocking if check.asset_key in selection],
         run_config=_run_config(batch, again=before.has_died),
         tags={
@@ -370,7 +371,7 @@ def _nodes(
     part: list[str],
     of: Collection[AssetKey],
 ) -> tuple[TableNode, ...]:
-    """Return the tables that lack some of the keys, and those that will once these have them."""
+    """Return the tables that lack some of the keys, and the tables that `make` fills after them."""
     wanted = set(part)
     lacking = [graph.by_key[key] for key, keys in pending.items() if wanted.intersection(keys)]
     wanted_nodes = (node for node in graph.chain(lacking) if node.key in of)
@@ -378,7 +379,7 @@ def _nodes(
 
 
 def _run_config(batch: Batch, *, again: bool) -> dict[str, object]:
-    # What has ended its process once may do so again: the next time it ends one of its own.
+    # A make that has ended its process may do so again, and then should end only a worker process.
     config: dict[str, object] = {"retry_errors": False, "isolate": again}
     if batch.partitions:
         config["keys"] = list(batch.partitions)

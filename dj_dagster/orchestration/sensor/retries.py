@@ -1,4 +1,4 @@
-"""Retries of failed keys: which the table's policy covers, and when each is due."""
+"""Retries of failed keys, as far as the table's policy covers their errors."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from dj_dagster.relational.fetching import fetch
 from dj_dagster.workflow.jobs import JobQueue
 
 LOOKED_AT = 1000
-"""Errors of one table that are looked at together, at most."""
+"""Errors of one table that are read together, at most."""
 
 
 class Retries:
-    """Failed keys that are tried again by themselves, and tables whose errors are to be read."""
+    """Failed keys that are retried automatically, and tables whose errors are to be read."""
 
     def __init__(self) -> None:
         self._unread: dict[AssetKey, TableNode] = {}
         self._waiting: dict[AssetKey, tuple[TableNode, _Waiting]] = {}
 
     def note(self, node: TableNode) -> None:
-        """Note that the errors of a table may be others than they were."""
+        """Note that the errors of a table may have changed."""
         self._unread[node.key] = node
 
     def free(self, tick: Evaluation) -> list[tuple[TableNode, list[Key]]]:
-        """Make the keys pending again that are due, and return them by table."""
+        """Make due keys pending again, and return them by table."""
         due = {key: node for key, (node, waiting) in self._waiting.items() if waiting.is_due}
         found = [
             (node, tick.attempt(node, self._free, node, tick))
@@ -53,19 +53,19 @@ class Retries:
 
 @dataclass
 class _Waiting:
-    """The keys of one table that are going to be tried again, each with the time it is due.
+    """The failed keys of one table that wait for a retry, each with the time when it is due.
 
     Attributes
     ----------
     due
-        By `time.monotonic`.
+        The times, by `time.monotonic`.
     """
 
     due: dict[tuple[Any, ...], float] = field(default_factory=dict[tuple[Any, ...], float])
 
     @property
     def is_due(self) -> bool:
-        """Whether any is."""
+        """Whether a key is due."""
         return any(at <= time.monotonic() for at in self.due.values())
 
     def read(self, instance: DagsterInstance, node: TableNode, policy: RetryPolicy) -> None:
@@ -90,7 +90,7 @@ class _Waiting:
                 self.due[row] = clock + policy.wait(count) - _age(now, ended)
 
     def free(self, node: TableNode) -> list[Key]:
-        """Make the keys pending again that are due, and return them."""
+        """Make due keys pending again, and return them."""
         now = time.monotonic()
         due = [row for row, at in self.due.items() if at <= now]
         table = own_table(node)
@@ -106,7 +106,7 @@ class _Waiting:
 def failures_of(
     instance: DagsterInstance, key: AssetKey, partitions: Sequence[str | None]
 ) -> Mapping[str | None, int]:
-    """Return how often partitions have failed since they were made last, by the event log."""
+    """Return the numbers of failures of partitions since they were last made, by the event log."""
     named = [partition for partition in partitions if partition is not None]
     last = instance.event_log_storage.get_latest_storage_id_by_partition(
         key, DagsterEventType.ASSET_MATERIALIZATION, set(named)
@@ -120,7 +120,7 @@ def failures_of(
     for record in records:
         partition = record.event_log_entry.get_dagster_event().partition
         if record.run_id == RUNLESS_RUN_ID:
-            # It takes a plan back.
+            # This plan takes an earlier one back.
             continue
         if record.storage_id > last.get(partition or "", 0):
             counts[partition] = counts.get(partition, 0) + 1

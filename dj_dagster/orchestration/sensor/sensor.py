@@ -1,4 +1,4 @@
-"""The sensor that keeps Dagster true to the tables and starts populate runs for what is pending."""
+"""The sensor that keeps Dagster true to the tables and starts populate runs for pending keys."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from dj_dagster.orchestration.tables.table_graph import TableGraph
 SENSOR_NAME = "populate_sensor"
 
 UNFINISHED = "unfinished"
-"""The cursor of a tick that has left something of what takes long to the next ones."""
+"""The cursor of a tick that has left long work to the next ones."""
 
 
 class SensorStates:
-    """The state of the sensor for each Dagster instance; most often there is one."""
+    """The states of the sensor, one for each Dagster instance."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class SensorStates:
 
     @contextmanager
     def of(self, instance: DagsterInstance) -> Generator[SensorState]:
-        """Give the state of an instance to one tick at a time; after an error it is forgotten."""
+        """Yield the state of an instance to one tick at a time; drop the state after an error."""
         with self._lock:
             name = repr(instance.get_ref()) if instance.is_persistent else ""
             state = self._states.pop(name, None)
@@ -75,11 +75,11 @@ def populate_sensor(
     managed
         Assets of the graph that are the user's own, which mark themselves when they run.
     code
-        Gives what looks for rows of older code, for one instance.
+        A function that returns a `CodeWatch` for one instance.
     checks
-        Gives what evaluates the other checks, for one instance.
+        A function that returns a `CheckWatch` for one instance.
     end
-        Of its name.
+        The end of the sensor's name.
     """
     own = frozenset(managed)
     automatic = [node for node in graph.populated if settings.of(node).automatic]
@@ -103,7 +103,7 @@ def populate_sensor(
 
 
 def goes_on(result: SensorResult) -> bool:
-    """Return whether a tick has left something of what takes long to the next ones."""
+    """Return whether a tick has left long work to the next ones."""
     return result.cursor == UNFINISHED
 
 

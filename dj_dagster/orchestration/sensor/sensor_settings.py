@@ -1,4 +1,4 @@
-"""Settings of the sensor: sizes, times, retries, and what is different for single tables."""
+"""Settings of the sensor: sizes, times, retries, and settings of single tables."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ TRANSIENT = (
     "TimeoutError",
     "WorkerDiedError",
 )
-"""Names of exceptions that need not say anything of the key.
+"""Names of exceptions for which the key need not be at fault.
 
-The database or the network was at fault, or the process was killed, maybe for another's sake.
+The database or the network was, or the process was killed, possibly because of another process.
 """
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """When a key that failed is tried again by itself; all others wait for a person.
+    """The automatic retries of failed keys; keys with other errors wait for a person.
 
     Attributes
     ----------
     attempts
-        How often a key is tried in all.
+        The total number of times that a key is tried.
     delay, backoff
-        Seconds until the second attempt, and by what each further wait is longer.
+        Seconds until the second attempt, and the factor of each further wait.
     errors
-        Names of the exceptions.
+        Names of the exceptions after which a key is tried again.
 
     Examples
     --------
@@ -53,11 +53,11 @@ class RetryPolicy:
     errors: Sequence[str] = TRANSIENT
 
     def covers(self, message: str) -> bool:
-        """Whether an error, as the job queue keeps it, is one of these."""
+        """Whether the policy has an error, given as the job queue keeps it."""
         return message.partition(":")[0] in self.errors
 
     def wait(self, failures: int) -> float:
-        """Return the seconds to wait after so many failures."""
+        """Return the seconds to wait after a number of failures."""
         return float(self.delay * self.backoff ** (failures - 1))
 
 
@@ -67,16 +67,16 @@ NO_RETRIES = RetryPolicy(attempts=1)
 
 @dataclass(frozen=True)
 class TableSettings:
-    """What is different for one table.
+    """The settings of one table that differ from those of the sensor.
 
     Attributes
     ----------
     automatic
-        Whether the sensor starts runs for it; without, a person or a schedule does.
+        Whether the sensor starts runs for the table; otherwise a person or a schedule must.
     batch_size, retries
-        See `SensorSettings`. Of tables that are made together the smallest batch counts.
+        See `SensorSettings`. The smallest batch size counts for tables that are made together.
     priority
-        Of its runs in Dagster's queue; higher is sooner.
+        The priority of its runs in Dagster's queue; higher is sooner.
     """
 
     automatic: bool = True
@@ -87,33 +87,38 @@ class TableSettings:
 
 @dataclass(frozen=True)
 class SensorSettings:
-    """How the sensor works.
+    """The settings of the sensor.
 
     Attributes
     ----------
     interval
-        Seconds between ticks, at least. Dagster looks at sensors every 5 s or so; with 5 here a
-        look that comes a moment early would find the time not up, and every other one be lost.
+        Seconds between ticks, at least. Dagster looks at sensors every 5 s or so. With 5 here, a
+        look that comes a moment early would not cause a tick, and every other tick would be lost.
     batch_size
         Keys of one run, at most. A run costs 2 s of processor time before its first key.
     max_batches
         Runs that one tick asks for, at most, in each grain.
     tick_seconds
-        Seconds after which a tick begins nothing more that can wait. What takes long, as a look at
-        a million rows does when a code server starts, is done in pieces of a second or so; those
-        that are left come in the next ticks, after the keys of new rows. Dagster gives up a tick
-        after 60 s, and evaluates other sensors between two of them.
+        Seconds after which a tick does not begin work that can wait. Long work, such as the look at
+        a million rows when a code server starts, is done in pieces of a second or so; the remaining
+        pieces come in the next ticks, after the keys of new rows. Dagster gives up a tick after
+        60 s, and evaluates other sensors between two ticks.
     max_marks
         Marks that one tick writes for rows it finds, at most, in each table.
     attempts
-        How often the same batch is run while its keys stay pending without an error.
+        The number of times that a batch is run while its keys stay pending without an error.
     retries
-        Which errors are tried again by themselves.
+        The policy for automatic retries.
     tables
         Settings of single tables, by name: ``{"Spikes": TableSettings(batch_size=20)}``.
     sweep
-        Seconds after which everything is looked at, whether or not the database says that it has
-        changed; more where that takes more than a twentieth of the time.
+        Seconds after which everything is looked at, whether or not the database reports a change;
+        more if such a look would take more than a twentieth of the time.
+
+    Raises
+    ------
+    ConfigurationError
+        When a number is below 1, or a time is below 0.
     """
 
     interval: int = 3
@@ -139,7 +144,7 @@ class SensorSettings:
                 )
 
     def of(self, node: TableNode) -> TableSettings:
-        """Return the settings of a table, those of all tables where it has none of its own."""
+        """Return the settings of a table, completed by those of the sensor."""
         own = self.tables.get(node.title) or self.tables.get(short_name(node.name))
         own = own or TableSettings()
         return replace(

@@ -1,10 +1,10 @@
 """The sensor's state between ticks: detected changes that still need processing.
 
-`transitions` says which events there are, and which work each makes. The state has one owner for
-each kind of work, and `SensorState.note` is the only way from an event to the owners.
+`transitions` lists the events, and the work that each makes. The state has one owner for each kind
+of work, and `SensorState.note` is the only way from an event to the owners.
 
-All of it is a hint. The truth is in the tables, their job queues and Dagster's runs; whatever is
-lost here, with the code server's process, is found again by looking at everything once.
+The state is only a hint. The truth is in the tables, their job queues and Dagster's runs. If the
+state is lost with the code server's process, one look at everything restores it.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Sweep:
     Attributes
     ----------
     began
-        When the last one did; None before the first.
+        The time when the last look began; None before the first.
     seconds
-        What the one that goes on has taken so far; None if there is none.
+        The seconds that the present look has taken so far; None between looks.
     """
 
     began: float | None = None
@@ -57,18 +57,18 @@ class Sweep:
         self._pause = Pause()
 
     def is_due(self, interval: float) -> bool:
-        """Whether one is to begin, so many seconds after the last."""
+        """Whether a look is to begin, at an interval of a number of seconds."""
         if self.began is None:
             return True
         late = time.monotonic() - self.began > interval
         return late and self.seconds is None and self._pause.over
 
     def begin(self) -> None:
-        """Note that one begins."""
+        """Note that a look begins."""
         self.began, self.seconds = time.monotonic(), 0.0
 
     def took(self, seconds: float, *, ended: bool) -> None:
-        """Note what a tick has spent on the one that goes on, if any."""
+        """Note the seconds that a tick has spent on the present look, if any."""
         if self.seconds is None:
             return
         self.seconds += seconds
@@ -78,18 +78,18 @@ class Sweep:
 
 
 class SensorState:
-    """Work that events have made and that is not done yet, each kind with its owner.
+    """The work that events have made and that is not done yet, each kind with its owner.
 
     Attributes
     ----------
     detection
-        What may have changed in the databases.
+        The tables and job queues that may have changed.
     runs
         The runs that have not ended.
     requester, retries, partitions, new_marks, stale_marks, failures, withdrawals, checks, code
         The owners of work.
     turn
-        Counts the pieces of long looks, so that each gets its share over all ticks.
+        The number of pieces of long looks so far, by which each look gets its share over all ticks.
     """
 
     def __init__(self, graph: TableGraph, code: CodeWatch, checks: CheckWatch) -> None:
@@ -111,7 +111,7 @@ class SensorState:
 
     @property
     def goes_on(self) -> bool:
-        """Whether something is left of what takes long."""
+        """Whether long work is left."""
         return (
             self.detection.goes_on
             or self.partitions.goes_on
@@ -122,12 +122,12 @@ class SensorState:
         )
 
     def note(self, event: Event, node: TableNode, region: Region = EVERYTHING) -> None:
-        """Note the work that an event makes for the table in which it happened."""
+        """Note the work that an event makes for the table of the event."""
         for work in EFFECTS[event].itself:
             self._note_work(work, node, region)
 
     def note_change(self, event: Event, name: TableName, region: Region) -> None:
-        """Note the work that a change of rows makes, for all tables that it concerns."""
+        """Note the work that a change of rows makes for all tables that it concerns."""
         effects, node = EFFECTS[event], self.graph.by_name.get(name)
         if node is not None:
             self.note(event, node, region)
@@ -139,14 +139,14 @@ class SensorState:
         for reader in self.detection.readers(name):
             names = renamed_from(reader, name)
             if names is not None and event is Event.VALUES_CHANGED:
-                # Its keys come from the keys alone.
+                # The keys of this reader come from keys alone.
                 continue
             found = EVERYTHING if names is None else region.renamed(names)
             for work in effects.readers:
                 self._note_work(work, reader, found)
 
     def _note_work(self, work: Work, node: TableNode, region: Region) -> None:
-        """Give work to its owner, where it has a meaning for the table."""
+        """Give work to its owner, if the table can have such work."""
         if (work in OF_PARTITIONS and node.grain is None) or (
             work in OF_MADE and not node.populated
         ):
@@ -181,7 +181,7 @@ class SensorState:
     def begin_sweep(self) -> None:
         """Have everything looked at anew."""
         self.detection.sweep()
-        # Tables with a queue are in doubt once that has been looked at.
+        # The failures of tables with a queue are in doubt once the queue has been looked at.
         for node in self.graph.populated:
             if not node.reservable:
                 self.note(Event.FAILURES_IN_DOUBT, node)
@@ -189,9 +189,9 @@ class SensorState:
         self.sweep.begin()
 
     def see_runs(self, instance: DagsterInstance) -> HeldKeys:
-        """Look again at what runs held that have ended; return what the others hold."""
+        """Have the keys of ended runs looked at again; return the keys that other runs hold."""
         end_lost_runs(instance)
-        # What was asked for before the runs: of one that begins in between the run is seen.
+        # Requested batches come before the runs, so that a run that begins in between is seen.
         for batch in self.requester.ended(instance):
             self.note_batch(batch)
         for ended in self.runs.read(instance, self.graph):
@@ -205,7 +205,7 @@ class SensorState:
         return self.runs.held()
 
     def see_losses(self, instance: DagsterInstance) -> None:
-        """Look again at what people have removed in Dagster."""
+        """Have the partitions and marks restored that people have removed in Dagster."""
         graph = self.graph
         grains, keys = self.partitions.losses.look(
             instance, graph.grains, [node.key for node in graph.nodes]
@@ -216,7 +216,7 @@ class SensorState:
             self.note(Event.EVENTS_LOST, graph.by_key[key])
 
     def note_batch(self, batch: Batch) -> None:
-        """Look again at what a run was to make."""
+        """Have the keys of a batch looked at again."""
         for node in batch.nodes:
             if node.grain is None:
                 self._note_table_run(node)
@@ -224,7 +224,7 @@ class SensorState:
                 self.note_keys(Event.RUN_ENDED, node, map(node.grain.decode, batch.partitions))
 
     def note_keys(self, event: Event, node: TableNode, keys: Iterable[Key]) -> None:
-        """Look at keys again, in a table and its parts."""
+        """Note an event for keys in a table and its parts."""
         region = Region(keys=tuple(keys))
         self.note(event, node, region)
         for part in self.graph.parts(node):

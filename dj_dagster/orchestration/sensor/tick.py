@@ -1,4 +1,4 @@
-"""One evaluation of the sensor: what has changed is looked at, marked, and asked for."""
+"""One evaluation of the sensor: changes are looked at, marked, and requested as runs."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from dj_dagster.orchestration.sensor.transitions import Event
 from dj_dagster.orchestration.tables.partitions import Changes
 
 HURRY = 2.0
-"""Seconds that runs which are asked for wait at most, while the tick goes on with other things."""
+"""Seconds that a tick with requests goes on with other work, at most: the runs wait for it."""
 
 
 @dataclass(frozen=True)
 class TickResult:
-    """What a tick has done.
+    """The result of a tick.
 
     Attributes
     ----------
     exhausted
-        Batches that are not asked for any more.
+        Batches that are not requested any more.
     errors
-        What went wrong, by what was tried.
+        The errors, by the names of the actions that failed.
     goes_on
-        Whether something was left to the next ticks.
+        Whether work was left to the next ticks.
     """
 
     requests: list[RunRequest]
@@ -45,15 +45,15 @@ def evaluate(
     settings: SensorSettings,
     managed: frozenset[AssetKey],
 ) -> TickResult:
-    """Register partitions, mark rows, and return requests for what is pending.
+    """Register partitions, mark rows, and return requests for pending keys.
 
-    What has changed since the last tick comes first, so that the keys of new rows are asked for
-    whatever else is to be done. What takes long gets the time that is left.
+    Changes since the last tick come first, so that the keys of new rows are requested whatever else
+    is to be done. Long work gets the time that is left.
 
     Parameters
     ----------
     managed
-        Assets that are the user's own, which mark themselves.
+        Assets of the user's own, which mark themselves.
     """
     began, budget = time.monotonic(), Budget(settings.tick_seconds)
     # Read before the tables: a run that ends in between still counts as unfinished then.
@@ -61,7 +61,7 @@ def evaluate(
     tick = Evaluation(instance, settings, managed, held, budget)
     _detect(state, tick)
     if state.partitions.has_new:
-        # What is registered may take the number of a partition that a person has removed.
+        # A new partition may take the number of one that a person has removed.
         _see_losses_now(state, instance)
     state.partitions.register_new(tick)
     requests = state.requester.request(tick)
@@ -71,7 +71,7 @@ def evaluate(
         budget.shorten(HURRY)
     _go_on(state, tick)
     if tick.changes.added or requests.runs:
-        # Partitions of runs that are asked for were registered with them.
+        # Partitions of requested runs were registered with the requests.
         _see_losses_now(state, instance)
     _report(state, tick)
     state.sweep.took(time.monotonic() - began, ended=not state.goes_on)
@@ -80,7 +80,7 @@ def evaluate(
 
 
 def _detect(state: SensorState, tick: Evaluation) -> None:
-    """Find out what has happened: new rows first, what takes long as there is time."""
+    """Detect changes: new rows first, then, as long as there is time, what takes long."""
     detection, guard = state.detection, tick.guard
     detection.see_changes(guard)
     state.see_losses(tick.instance)
@@ -102,7 +102,7 @@ def _see_losses_now(state: SensorState, instance: DagsterInstance) -> None:
 
 
 def _go_on(state: SensorState, tick: Evaluation) -> None:
-    """Do some of what takes long, one piece at least, as long as there is time."""
+    """Do pieces of long work, one at least, as long as there is time."""
     owners = (
         state.partitions,
         state.new_marks,
@@ -119,7 +119,7 @@ def _go_on(state: SensorState, tick: Evaluation) -> None:
 
 
 def _report(state: SensorState, tick: Evaluation) -> None:
-    """Report the checks of tables in which no run is at work, as long as there is time."""
+    """Report the checks of tables without a run at work, as long as there is time."""
     try:
         state.code.report(tick.instance)
     except Exception as error:

@@ -1,8 +1,8 @@
-"""Transitions of the sensor: what happens, what is to be done then, and who does it.
+"""Transitions of the sensor: its events, the work that they make, and the owners of the work.
 
-A tick first detects events. `EFFECTS` is the table of the work that each makes: for the table in
-which it happened, for the tables whose keys come from that, and for those whose rows become stale
-with its rows. `SensorState.note` is the one way from an event to work.
+A tick first detects events. `EFFECTS` is the table of the work that each event makes: for the table
+of the event, for the tables whose keys come from that table, and for those whose rows become stale
+with its rows. `SensorState.note` is the only way from an event to work.
 
 Each kind of work has one owner, which notes it, does it, and alone clears it.
 """
@@ -15,38 +15,38 @@ from enum import Enum, auto
 
 
 class Event(Enum):
-    """What the sensor has detected; the comments say when it happens."""
+    """The events that the sensor detects; the comments describe them."""
 
     ROWS_APPENDED = auto()  # Rows are new at a table's end.
     KEYS_CHANGED = auto()  # Keys came or went anywhere in a table.
     VALUES_CHANGED = auto()  # Other values than keys changed.
-    KEYS_FREED = auto()  # A job queue holds keys no more, or the worker that held them died.
-    JOBS_FAILED = auto()  # Jobs have failed, or failed no more.
+    KEYS_FREED = auto()  # A job queue has let go of keys, or the worker that held them died.
+    JOBS_FAILED = auto()  # Jobs have failed, or have lost their errors.
     QUEUE_READ = auto()  # A job queue was looked at.
     FAILURES_IN_DOUBT = auto()  # All failures of a table are looked at anew.
-    RUN_ENDED = auto()  # A run that held keys has ended, or was never there.
-    TABLE_RUN_ENDED = auto()  # A run that held a whole table has.
-    MASTER_RUN_ENDED = auto()  # A run that held keys of a part's master has.
+    RUN_ENDED = auto()  # A run that held keys has ended, or was never created.
+    TABLE_RUN_ENDED = auto()  # A run that held a whole table has ended.
+    MASTER_RUN_ENDED = auto()  # A run that held keys of a part's master has ended.
     KEYS_RETRIED = auto()  # Failed keys are due once more.
     PARTITIONS_LOST = auto()  # A person has removed partitions.
     EVENTS_LOST = auto()  # A person has wiped an asset, or removed runs.
     PARENTS_RESTORED = auto()  # Partitions of a grain are there again.
     MARKS_WITHDRAWN = auto()  # Marks of rows that are gone were taken back.
-    MARKS_AGED = auto()  # Marks say anew which rows are stale.
+    MARKS_AGED = auto()  # Marks of stale rows have changed.
     NOTES_WRITTEN = auto()  # Notes on rows that were made were written in a table's schema.
 
 
 class Work(Enum):
-    """What is to be done for a table, in some rows or in all; the comments name the owner."""
+    """The kinds of work for a table, in some rows or in all; the comments name the owners."""
 
     REQUEST = auto()  # Find pending keys, and request their runs: `RunRequester`.
     RETRY = auto()  # Read which failed keys are to be tried again, and when: `Retries`.
     REGISTER = auto()  # Register the partitions of keys: `Partitions`.
     COMPARE = auto()  # Compare the partitions of the grain with the rows: `Partitions`.
-    MARK = auto()  # Mark the rows that have no mark: `NewMarks`.
+    MARK = auto()  # Mark the rows without a mark: `NewMarks`.
     WITHDRAW = auto()  # Take back the marks of rows that are gone: `Withdrawals`.
-    AGE = auto()  # Have marks say which rows are stale: `StaleMarks`.
-    RENEW = auto()  # Look whether stale rows were made again as they were: `StaleMarks`.
+    AGE = auto()  # Have marks show which rows are stale: `StaleMarks`.
+    RENEW = auto()  # Find out whether stale rows were made again unchanged: `StaleMarks`.
     PROVE = auto()  # Compare the failures that Dagster shows with the jobs: `FailureMarks`.
     CHECK = auto()  # Evaluate the checks: `CheckWatch`.
     COUNT = auto()  # Count the stale rows for the check `current`: `CodeWatch`.
@@ -55,10 +55,10 @@ class Work(Enum):
 REQUEST, RETRY, REGISTER, COMPARE, MARK, WITHDRAW, AGE, RENEW, PROVE, CHECK, COUNT = Work
 
 OF_PARTITIONS: Set[Work] = {REGISTER, COMPARE, WITHDRAW, RENEW, PROVE}
-"""Work that a table without partitions has not."""
+"""Work that only tables with partitions have."""
 
 OF_MADE: Set[Work] = {REQUEST, RETRY, AGE, RENEW, PROVE}
-"""Work that a table has only if `make` fills it."""
+"""Work that only tables filled by `make` have."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,12 @@ class Effects:
     Attributes
     ----------
     itself
-        For the table in which it happened.
+        The work for the table of the event.
     readers
-        For the tables whose keys come from it. Of changed values these are the ones with a key
-        source of their own: other keys come from keys alone.
+        The work for the tables whose keys come from that table. After a change of values these are
+        only the tables with a key source of their own, because other keys come from keys alone.
     dependents
-        For the tables whose rows become stale with its rows.
+        The work for the tables whose rows become stale with its rows.
     """
 
     itself: Set[Work]
