@@ -1,1 +1,1 @@
-"""Tables as Dagster knows them: nodes, grains, partitions."""
+"""Tables as Dagster shows them: nodes, grains, partitions."""

@@ -1,4 +1,4 @@
-"""The tables of a code location: those that have classes, and those that a server has."""
+"""The tables of a code location: tables with classes, and tables found on a server."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ def collect(
     Parameters
     ----------
     schemas
-        See `build_definitions`. Tables of which a class is given are that class's; patterns add
-        the others.
+        See `build_definitions`. Tables with a given class use that class; patterns add the others.
     connection
-        Where patterns look for schemas; the default connection if none is given.
+        The connection for patterns; the default connection if None.
     state_path
-        Where the tables that patterns find are kept, see `state_file.default_path`.
+        The file that keeps the tables found by patterns, see `table_sources.default_path`.
 
     Raises
     ------
     ConfigurationError
-        When a schema is given twice, a pattern fits none, or something else was given.
+        When a schema is given twice, a pattern does not fit any schema, or something else was
+        given.
     ConnectionFailedError
-        When the database cannot be reached, and was never before.
+        When the database cannot be reached, and the file does not have its tables either.
     """
     given: Any = schemas
     listed: list[SchemaLike] = [given] if _is_single(given) else list(given)
@@ -69,9 +69,10 @@ def collect(
 
 
 def apart(sources: Sequence[TableSource]) -> list[TableSource]:
-    """Return tables of which no two have one asset key: the last of several, with a warning.
+    """Return tables with distinct asset keys: of several with one key the last, with a warning.
 
-    Names differ in the tier alone where a table was declared anew as of another tier.
+    Tables share an asset key if their names differ only in the tier, as after a new declaration
+    with another tier.
     """
     last = {asset_key(source.name): source for source in sources}
     for source in sources:
@@ -111,7 +112,7 @@ def of_database(connection: Connection, schema: str) -> list[TableSource]:
 
 
 def _is_single(schemas: Any) -> bool:
-    # Schemas of ours and of DataJoint can be iterated over too, and tables, given by mistake.
+    # Schemas, ours and DataJoint's, are iterable too, as are tables that are given by mistake.
     known = isinstance(schemas, str | Schema | ModuleType | type) or _is_datajoint(schemas)
     return known or hasattr(schemas, "heading") or not isinstance(schemas, Iterable)
 
@@ -134,7 +135,7 @@ def module_named(name: str) -> ModuleType:
     Raises
     ------
     ConfigurationError
-        If there is none of that name; what goes wrong inside it is raised as it is.
+        If the module does not exist; errors inside it are raised as they are.
     """
     try:
         return import_module(name)
@@ -200,10 +201,10 @@ class _Reading:
         return states
 
     def matching(self, names: Iterable[str]) -> list[str]:
-        """Return the names that any pattern fits, in their order."""
+        """Return the names that fit a pattern, in their order."""
         names = sorted(names)
         for pattern in self.patterns:
-            # "Everything" is right about a database that is still empty.
+            # The pattern for everything may also be used on an empty database.
             if pattern != "*" and not any(fnmatchcase(name, pattern) for name in names):
                 raise ConfigurationError(
                     f"no schema has a name like {pattern!r}; there are {', '.join(names) or 'none'}"

@@ -1,8 +1,8 @@
-"""Tables of DataJoint itself, orchestrated as they are: its own `make`, its own job queues.
+"""Tables of DataJoint itself, orchestrated with its own `make` and its own job queues.
 
 The tables are read through a connection of ours to the same server, and filled by DataJoint's own
 `populate`, which reserves each key in the job queue, so that its workers elsewhere go on sharing
-the work. Nothing of the pipeline changes.
+the work. The pipeline itself is not changed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dj_dagster.workflow.key_source import blaming
 from dj_dagster.workflow.populate import Key, KeyOutcome
 
 CHUNK = 20
-"""Keys of one call of DataJoint's `populate`: it tells what became of them when all are through."""
+"""Keys of one call of DataJoint's `populate`, which returns their outcomes only at its end."""
 
 HELD = ("reserved", "error", "ignore")
 
@@ -46,7 +46,7 @@ def of_schema(schema: Any) -> list[TableSource]:
 
 
 def connection_of(schema: Any) -> Connection:
-    """Return a connection of ours to the server that a schema of DataJoint is on."""
+    """Return a connection of ours to the server of a schema of DataJoint."""
     info = schema.connection.conn_info
     server = server_url(info["host"], int(info["port"]))
     url = server.set(username=info["user"], password=info["passwd"])
@@ -55,7 +55,7 @@ def connection_of(schema: Any) -> Connection:
 
 
 class DataJointMaker:
-    """Fills a table through DataJoint: see the protocol `Maker`.
+    """A `Maker` that fills a table through DataJoint.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class DataJointMaker:
 
     @property
     def key_names(self) -> list[str]:
-        """Those of the table's key that the key source has."""
+        """The attributes of the table's key that the key source has."""
         with blaming(self._ours):
             given = self._table.key_source.primary_key
         return [name for name in self._table.primary_key if name in given]
@@ -96,14 +96,14 @@ class DataJointMaker:
     def pending(
         self, *restrictions: Any, limit: int | None = None, retry_errors: bool = False
     ) -> list[Key]:
-        """Return the keys of the key source that are not in the table, nor held by a job."""
+        """Return the keys of the key source that are neither in the table nor held by a job."""
         found = (self._restricted(restrictions) - self._table.proj()).keys(order_by="KEY")
         held = self._held(("reserved", "ignore") if retry_errors else HELD)
         free = (key for key in found if self._values(key) not in held)
         return list(islice(free, limit))
 
     def progress(self) -> tuple[int, int]:
-        """Return how many keys remain to be made, and how many there are in all."""
+        """Return the number of keys that remain to be made, and the number of all keys."""
         remaining, total = self._table.progress(display=False)
         return remaining, total
 
@@ -114,7 +114,7 @@ class DataJointMaker:
     def make(
         self, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool
     ) -> Iterator[KeyOutcome]:
-        """Make keys by DataJoint's `populate`, a few at a time; cancelling stops between these."""
+        """Make keys by DataJoint's `populate`, a few a call; cancelling stops between the calls."""
         wanted = self.pending(retry_errors=retry_errors) if keys is None else keys
         named = iter([{name: key[name] for name in self.key_names} for key in wanted])
         while chunk := list(islice(named, CHUNK)):
@@ -123,7 +123,7 @@ class DataJointMaker:
             yield from self._make(chunk)
 
     def release_dead(self) -> int:
-        """Take back the jobs whose worker ran on this machine and is gone; return how many.
+        """Make jobs pending again whose worker ran on this machine and is gone; return the number.
 
         DataJoint itself leaves them reserved until somebody deletes them.
         """
@@ -200,7 +200,7 @@ def _source(source: TableSource, cls: Any) -> TableSource:
 
 
 def _classes(schema: Any) -> dict[TableName, Any]:
-    """Return the classes of a schema's tables; of several for one table the last declared."""
+    """Return the classes of a schema's tables; for each table the one that was declared last."""
     found: dict[TableName, Any] = {}
     for cls in _subclasses(_user_table()):
         if cls._connection is schema.connection and cls.database == schema.database:
@@ -209,7 +209,7 @@ def _classes(schema: Any) -> dict[TableName, Any]:
 
 
 def _user_table() -> type:
-    # An extra: whoever passes a schema of it has it.
+    # DataJoint is an extra, which is installed if a schema of it is given.
     return import_module("datajoint.user_tables").UserTable
 
 

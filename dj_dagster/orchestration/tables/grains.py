@@ -1,4 +1,4 @@
-"""Grains: sets of tables whose keys are the same entities, and share one partitions definition."""
+"""Grains: sets of tables with the same entities as keys, which share one partitions definition."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Identity = frozenset[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Grain:
-    """What one partition stands for: a session, a session with a set of parameters, ...
+    """The kind of entity that a partition is: a session, a session with a set of parameters, ...
 
     Attributes
     ----------
     name
-        Name of the partitions definition: the table where the grain begins, ``"lab.Session"``.
+        The name of the partitions definition: the table where the grain begins, ``"lab.Session"``.
     attributes
         The attributes of the key, in the order of that table.
 
@@ -44,7 +44,7 @@ class Grain:
 
     @cached_property
     def names(self) -> list[str]:
-        """Names of the attributes, in order."""
+        """The names of the attributes, in order."""
         return [attribute.name for attribute in self.attributes]
 
     @cached_property
@@ -69,13 +69,13 @@ class Grain:
 
 
 class GrainBook:
-    """The grains met so far, by what their keys identify."""
+    """The grains found so far, by the attributes of their keys."""
 
     def __init__(self) -> None:
         self._grains: dict[Identity, Grain] = {}
 
     def grain(self, begins_at: str, attributes: Iterable[Attribute]) -> Grain | None:
-        """Return the grain of a key; a new one is named `begins_at`. None for an empty key.
+        """Return the grain of a key, None for an empty key; a new grain is named `begins_at`.
 
         Two keys are the same grain when they have the same attributes by name and by lineage,
         in any order.

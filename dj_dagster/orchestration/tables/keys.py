@@ -1,8 +1,8 @@
 """Partitions of one table: of its rows, and of the keys that its `make` could be given.
 
 Keys are read a page at a time. Each page is a query of its own that begins behind the last key of
-the one before: nothing is held open meanwhile, neither a cursor nor a transaction. Rows that come
-or go behind the page are not seen; who needs them looks at what has changed beside.
+the page before, so that neither a cursor nor a transaction is held open meanwhile. Rows that come
+or go in earlier pages are not seen; callers that need them must also look at changes.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from dj_dagster.workflow.make import Makes
 from dj_dagster.workflow.pending import source
 
 CHUNK = 20_000
-"""Keys that are spelled as partitions at once."""
+"""Keys that are encoded as partitions at once."""
 
 
 def own_table(node: TableNode) -> Makes | None:
-    """Return the table if it is one of ours that `make` fills."""
+    """Return the table if it is one of ours that `make` fills, otherwise None."""
     return node.filler.table if isinstance(node.filler, OwnMaker) else None
 
 
 def present_pages(node: TableNode) -> Iterator[list[str]]:
-    """Yield the partitions that have rows, so many at a time; one may come twice."""
+    """Yield the partitions that have rows, page by page; a partition may come twice."""
     grain = node.grain
     if grain is not None:
         for page in key_pages(node.table, grain.names):
@@ -43,7 +43,7 @@ def present_pages(node: TableNode) -> Iterator[list[str]]:
 
 
 def possible_pages(node: TableNode) -> Iterator[list[str]]:
-    """Yield those that `make` could be given before them, whose keys are read at once."""
+    """Yield the partitions that `make` could be given, read at once, then `present_pages`."""
     grain = node.grain
     if grain is None:
         return
@@ -55,7 +55,7 @@ def possible_pages(node: TableNode) -> Iterator[list[str]]:
 
 
 def present_in(node: TableNode, regions: Regions) -> list[str]:
-    """Return the partitions that have rows in some regions, which are not the whole table."""
+    """Return the partitions that have rows in some regions; these must not be the whole table."""
     if node.grain is None:
         return []
     rows = node.table & regions.restrictions()[0]
@@ -66,7 +66,7 @@ def present_in(node: TableNode, regions: Regions) -> list[str]:
 def possible_in(node: TableNode, regions: Regions) -> list[str]:
     """Return the partitions of the keys that `make` could be given in some regions.
 
-    Of a table that `make` does not fill, those that have rows.
+    For a table that `make` does not fill, return the partitions that have rows.
     """
     grain, table = node.grain, own_table(node)
     if grain is None or table is None:
@@ -76,13 +76,13 @@ def possible_in(node: TableNode, regions: Regions) -> list[str]:
 
 
 def present_among(node: TableNode, partitions: Sequence[str]) -> set[str]:
-    """Return those partitions, of some, that have rows."""
+    """Return those of some partitions that have rows."""
     keys = [] if node.grain is None else decoded(node.grain, partitions)
     return set(present_in(node, Regions(Region(keys=tuple(keys))))) if keys else set()
 
 
 def possible_among(node: TableNode, partitions: Sequence[str]) -> set[str]:
-    """Return those partitions, of some, that have rows or that `make` could be given."""
+    """Return those of some partitions that have rows, or keys that `make` could be given."""
     grain = node.grain
     keys = [] if grain is None else decoded(grain, partitions)
     if grain is None or not keys:
@@ -104,7 +104,7 @@ def _given_rows(node: TableNode, grain: Grain) -> Sequence[Sequence[object]]:
 
 
 def decoded(grain: Grain, partitions: Sequence[str]) -> list[Key]:
-    """Return the keys of partitions; one that a person has added may stand for none."""
+    """Return the keys of partitions, without partitions of people's own that are not keys."""
     found: list[Key] = []
     for partition in partitions:
         try:
@@ -117,7 +117,7 @@ def decoded(grain: Grain, partitions: Sequence[str]) -> list[Key]:
 Key = dict[str, Any]
 
 MANY = 10_000
-"""Up to this many keys are looked up one by one."""
+"""The greatest number of keys that are looked up one by one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,8 +129,8 @@ class Region:
     keys
         The rows' keys.
     name, ranges
-        Instead of keys, the first attribute of the key and the values that it has, ends included.
-        With neither, the region is the whole table.
+        The first attribute of the key and the ranges of its values, ends included; they are given
+        instead of keys. With neither, the region is the whole table.
     """
 
     keys: tuple[Key, ...] | None = None
@@ -139,11 +139,11 @@ class Region:
 
     @property
     def whole(self) -> bool:
-        """Whether it is the whole table."""
+        """Whether the region is the whole table."""
         return self.keys is None and not self.ranges
 
     def restriction(self, names: Mapping[str, str]) -> Any:
-        """Return what restricts a query to the region, where attributes have other names.
+        """Return a restriction of a query to the region, where attributes have other names.
 
         Parameters
         ----------
@@ -156,7 +156,7 @@ class Region:
         return [f"`{column}` BETWEEN {low} AND {high}" for low, high in self.ranges]
 
     def renamed(self, names: Mapping[str, str]) -> Region:
-        """Return the region of a table that has these attributes under other names."""
+        """Return the region for a table that has these attributes under other names."""
         if self.keys is not None:
             return Region(keys=tuple(self.restriction(names)))
         return Region(name=names[self.name], ranges=self.ranges) if self.ranges else self
@@ -183,7 +183,7 @@ class Regions:
         return any(region.whole for region in self.each)
 
     def add(self, region: Region) -> None:
-        """Gather one more; of too many keys the whole table is made."""
+        """Add a region; with too many keys the whole table takes their place."""
         if region.keys is not None and not region.keys:
             return
         self.each.append(region)
@@ -191,7 +191,7 @@ class Regions:
             self.each = [EVERYTHING]
 
     def restrictions(self) -> list[Any]:
-        """Return the arguments that restrict a query to any of them; none for the whole table."""
+        """Return the restrictions of a query to all of the regions; empty for the whole table."""
         if self.whole:
             return []
         found: list[Any] = []
@@ -208,7 +208,7 @@ Rows = Sequence[Sequence[Any]]
 
 
 def key_pages(table: Table, names: Sequence[str]) -> Iterator[Rows]:
-    """Yield the values of attributes of the key that there are, each once.
+    """Yield the present values of attributes of the key, each once, page by page.
 
     Parameters
     ----------
@@ -229,11 +229,11 @@ def key_pages(table: Table, names: Sequence[str]) -> Iterator[Rows]:
         try:
             page = _page(table, names, order, last)
         except InvalidValueError:
-            # A text is none, and the driver gives no page that it is in.
+            # A text is invalid, and the driver cannot read the page with it.
             yield from _whole(table, names, [names[position] for position in order], done)
             return
         if page:
-            # One that cannot be read is named by the check `readable`.
+            # The check `readable` names the keys that cannot be read.
             rows = decoder.readable(page)[0]
             done += len(rows)
             yield rows
@@ -245,7 +245,7 @@ def key_pages(table: Table, names: Sequence[str]) -> Iterator[Rows]:
 def _whole(
     table: Table, names: Sequence[str], order: Sequence[str] | None = None, done: int = 0
 ) -> Iterator[Rows]:
-    """Yield the same from one query, without the rows that were yielded before."""
+    """Yield the pages of `key_pages` from one query, without the first `done` rows."""
     found = fetch.keys(table.connection, table.node, names, order)
     rows = list(dict.fromkeys(map(tuple, found)))
     yield from (rows[start : start + PAGE] for start in range(done, len(rows), PAGE))
@@ -254,7 +254,7 @@ def _whole(
 def _page(
     table: Table, names: Sequence[str], order: Sequence[int], last: Sequence[Any] | None
 ) -> Tuples:
-    """Return the first rows behind the last one, as the driver gives them."""
+    """Return the next page of rows behind the last row, as the driver gives them."""
     backend = table.connection.backend
     lowered = Lowering(backend).lower(table.node)
     columns = [lowered.columns[name] for name in names]

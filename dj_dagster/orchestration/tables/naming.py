@@ -1,4 +1,4 @@
-"""Names of tables in Dagster, and their columns as it shows them."""
+"""Names of tables in Dagster, and their columns as Dagster shows them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def asset_key(name: TableName) -> AssetKey:
 
 
 def class_path(name: TableName) -> list[str]:
-    """Return the class name of a table, behind that of its master for a part."""
+    """Return the class name of a table, for a part after that of its master."""
     parsed = parse_table_name(name.table)
     if parsed is None:
         return [camel_case(re.sub(r"[^a-z0-9]+", "_", name.table).strip("_"))]
@@ -42,17 +42,17 @@ def class_path(name: TableName) -> list[str]:
 
 
 def class_name(name: TableName) -> str:
-    """Return how a user reads a table's name: ``"lab.Session.Trial"``."""
+    """Return a table's name for users: ``"lab.Session.Trial"``."""
     return f"{name.schema}.{short_name(name)}"
 
 
 def short_name(name: TableName) -> str:
-    """Return the same without the schema: ``"Session.Trial"``."""
+    """Return a table's name for users without the schema: ``"Session.Trial"``."""
     return ".".join(class_path(name))
 
 
 def spellings(name: TableName) -> tuple[str, ...]:
-    """Return how people may write a table's name: as class or asset, or as in the database."""
+    """Return the forms of a table's name that people may write: class, asset and database name."""
     return class_name(name), short_name(name), asset_key(name).to_user_string(), str(name)
 
 
@@ -76,7 +76,7 @@ _ICON_WORDS = {Family.ENUM: "str ", Family.BYTES: "arr ", Family.CODEC: "arr ", 
 
 
 def column_schema(table: Table) -> TableSchema:
-    """Return the columns of a table with their keys, constraints and where they come from."""
+    """Return the columns of a table with their types, keys, constraints and parents."""
     return TableSchema(
         columns=[_column(table, attribute) for attribute in table.heading.attributes.values()],
         constraints=TableConstraints(other=_table_constraints(table)),
@@ -84,7 +84,7 @@ def column_schema(table: Table) -> TableSchema:
 
 
 def type_name(kind: AttributeType | None) -> str:
-    """Return a type as its definition spells it, behind a word that gives it an icon.
+    """Return a type as in its definition, after a word that gives it an icon in the UI.
 
     Examples
     --------

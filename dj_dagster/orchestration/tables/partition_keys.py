@@ -1,8 +1,8 @@
-"""Partition keys: primary keys as texts, and back; no other module spells them.
+"""Partition keys: primary keys encoded as texts and decoded again, only in this module.
 
 ``subject_id=1/session_date=2026-01-31``: the attributes in order, values percent-encoded where
-they hold what Dagster or the spelling itself forbids (``/``, ``=``, ``%``, ``|``, ``...``, commas,
-quotes, control characters). Equal keys have equal spellings whatever Python types they came in.
+they hold what Dagster or the encoding itself forbids (``/``, ``=``, ``%``, ``|``, ``...``, commas,
+quotes, control characters). Equal keys have equal texts, whatever their Python types.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NEEDS_NOTHING = re.compile(r"[A-Za-z0-9_.~:+@-]*").fullmatch
 
 
 def encode_key(attributes: Iterable[Attribute], key: Mapping[str, Any]) -> str:
-    """Return the partition key of a primary key; attributes that `key` has beyond are left out.
+    """Return the partition key of a primary key; other attributes of `key` are left out.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def values_of(key: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
     Raises
     ------
     InvalidValueError
-        When one is missing from `key`.
+        When an attribute is missing from `key`.
     """
     try:
         return [key[name] for name in names]
@@ -64,7 +64,7 @@ def values_of(key: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
 
 
 def row_encoder(attributes: Iterable[Attribute]) -> Callable[[Sequence[Any]], str]:
-    """Return what spells many keys, given as the attributes' values in order; see `encode_key`.
+    """Return an encoder for many keys, given as the attributes' values in order; see `encode_key`.
 
     Examples
     --------
@@ -83,12 +83,12 @@ def row_encoder(attributes: Iterable[Attribute]) -> Callable[[Sequence[Any]], st
 
 
 def decode_key(attributes: Iterable[Attribute], text: str) -> dict[str, Any]:
-    """Return the primary key that a partition key spells, values in their attributes' types.
+    """Return the primary key of a partition key, with values in their attributes' types.
 
     Raises
     ------
     InvalidValueError
-        When `text` does not spell a key of these attributes.
+        When `text` is not a partition key of these attributes.
 
     Examples
     --------
@@ -105,11 +105,11 @@ def decode_key(attributes: Iterable[Attribute], text: str) -> dict[str, Any]:
 
 
 def decode_shared(attributes: Mapping[str, Attribute], text: str) -> dict[str, Any]:
-    """Return what a partition key says of `attributes`; others that it names are left out.
+    """Return the values of `attributes` in a partition key; other attributes are left out.
 
-    The partition of one table thereby restricts another that shares some of its key. Empty for a
-    text that is not a key, such as the date of a daily partition; of partitions in two dimensions
-    each is read.
+    The partition of one table thereby restricts another that shares some of its key. The result is
+    empty for a text that is not a key, such as the date of a daily partition. In a partition of two
+    dimensions, both are read.
 
     Examples
     --------
@@ -118,7 +118,7 @@ def decode_shared(attributes: Mapping[str, Attribute], text: str) -> dict[str, A
     >>> decode_shared(subject, "subject_id=7/session_id=12")
     {'subject_id': 7}
     """
-    # Dagster joins dimensions by a sign that is encoded in ours.
+    # Dagster joins dimensions by ``|``, which is encoded in our keys.
     pairs = [part.partition("=") for part in text.replace("|", "/").split("/")]
     return {
         name: _decode(attributes[name], value)
@@ -128,7 +128,7 @@ def decode_shared(attributes: Mapping[str, Attribute], text: str) -> dict[str, A
 
 
 def _spelling(attribute: Attribute) -> Callable[[Any], str]:
-    """Return what spells the values of an attribute, looked up once for many."""
+    """Return the encoder of an attribute's values, which is looked up once for many values."""
     kind = attribute.type
     family = _family(kind)
     write, has_text, prefix = _WRITERS[family], _WRITERS[family] is _text, f"{attribute.name}="
@@ -148,7 +148,7 @@ def _spelling(attribute: Attribute) -> Callable[[Any], str]:
 def _quoted(text: str) -> str:
     if _NEEDS_NOTHING(text) and "..." not in text:
         return text
-    # A person who types a partition loses blanks at its ends.
+    # Blanks at the ends of a typed partition are lost, so they are encoded.
     plain = _PLAIN if text == text.strip() else _PLAIN.replace(" ", "")
     quoted = quote(text, safe=plain, errors="surrogatepass")
     return quoted.replace("...", "%2E%2E%2E")
@@ -183,7 +183,7 @@ def _float(value: Any, _: AttributeType | None) -> str:
     number = float(value)
     if math.isnan(number):
         raise ValueError("a key has to be a number")
-    # Zero has two spellings in floating point, and is one key.
+    # Floating-point zero has two representations, and is one key.
     return repr(number + 0.0)
 
 

@@ -1,4 +1,4 @@
-"""The partitions of a grain that Dagster has: added and taken away in bulk, kept true to tables."""
+"""The partitions of a grain in Dagster: added and removed in bulk, and kept true to the tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LISTED = 50_000
 
 @dataclass(frozen=True)
 class Changes:
-    """How many partitions were added and removed, and how many marks written."""
+    """The numbers of partitions that were added and removed, and of marks that were written."""
 
     added: int = 0
     removed: int = 0
@@ -44,9 +44,9 @@ def register(instance: DagsterInstance, grain: Grain, partitions: Sequence[str])
 
 
 def remove(instance: DagsterInstance, grain: Grain, partitions: Sequence[str]) -> None:
-    """Take partitions out of a grain, in bulk where the storage lets us.
+    """Remove partitions from a grain, in bulk where the storage allows it.
 
-    Dagster itself has a statement for each, 1 to 9 ms.
+    Dagster itself executes a statement for each, which takes 1 to 9 ms.
     """
     storage = instance.event_log_storage
     if not isinstance(storage, SqlEventLogStorage):
@@ -67,14 +67,14 @@ def remove(instance: DagsterInstance, grain: Grain, partitions: Sequence[str]) -
 def sync_pieces(instance: DagsterInstance, graph: TableGraph, grain: Grain) -> Iterator[Changes]:
     """Give a grain the partitions that its tables have, or could have, rows for; remove others.
 
-    Yields after each piece of work what that has changed. New partitions are there at once. What
-    others register meanwhile stays; a partition whose row has come back meanwhile stays too.
+    Yields the changes after each piece of work. New partitions are there at once. Partitions that
+    others register meanwhile stay, as do partitions whose rows have come back meanwhile.
 
     Raises
     ------
     Exception
-        What a table raised that could not be read, after the partitions of the others were added;
-        none are removed then.
+        The error of a table that could not be read, after the partitions of the others were added.
+        Partitions are not removed in this case.
     """
     known: dict[str, bool] = {}
     for page in _registered(instance, grain):
@@ -88,7 +88,7 @@ def sync_pieces(instance: DagsterInstance, graph: TableGraph, grain: Grain) -> I
             try:
                 page = next(pages, None)
             except Exception as error:
-                # A table that is gone leaves the others of its grain; what it had stays for now.
+                # The other tables go on if one is gone; its partitions stay for now.
                 failed.append(error)
                 break
             if page is None:
@@ -109,14 +109,15 @@ def sync_pieces(instance: DagsterInstance, graph: TableGraph, grain: Grain) -> I
 
 
 def sync_partitions(instance: DagsterInstance, graph: TableGraph, grain: Grain) -> Changes:
-    """Do all of `sync_pieces` at once."""
+    """Do all pieces of `sync_pieces`, and return the sum of their changes."""
     return sum(sync_pieces(instance, graph, grain), Changes())
 
 
 def beginnings(graph: TableGraph, grain: Grain) -> list[TableNode]:
     """Return the tables where a grain begins.
 
-    Tables that refer to another of their grain add no partitions: their keys are keys of that one.
+    Tables that refer to another table of their grain do not add partitions, because their keys are
+    keys of that table.
     """
     nodes = [node for node in graph.of_grain(grain) if node.master is None]
     keys = {node.key for node in nodes}

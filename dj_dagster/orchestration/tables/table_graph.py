@@ -1,4 +1,4 @@
-"""The tables to orchestrate, in topological order, and their choice by name, schema and tier."""
+"""The tables to orchestrate, in topological order, and their selection by name, schema and tier."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from dj_dagster.relational.table import Table
 Edge = tuple[TableName, TableName]
 
 PartitionBy = Mapping[TableName, Sequence[str]]
-"""By table, the attributes at the beginning of its key that its partitions are told apart by."""
+"""The first attributes of the key that tell a table's partitions apart, by table."""
 
 KeyMetadata = Callable[[dict[str, Any]], Mapping[str, Any]]
-"""Gives metadata, in Dagster's sense, of a key whose rows are there."""
+"""A function that returns Dagster's metadata of a key whose rows are there."""
 
 CodeVersions = Mapping[AssetKey, str | None]
-"""By asset, the version of the code that fills it."""
+"""The version of the code that fills an asset, by asset."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class TableGraph:
     Attributes
     ----------
     blocking
-        Checks that those below wait for: runs that the sensor starts evaluate these alone.
+        Checks that the tables below wait for; runs of the sensor evaluate only these checks.
     versions
         The code versions of tables, as their assets have them.
     described
-        By table, what gives more metadata of a key that was made.
+        The functions that give more metadata of a made key, by table.
     """
 
     nodes: tuple[TableNode, ...]
@@ -91,7 +91,7 @@ class TableGraph:
         return found
 
     def chain(self, start: Iterable[TableNode]) -> list[TableNode]:
-        """Return the tables that `make` fills once `start` is filled, within its grain, and itself.
+        """Return the tables that `make` fills among `start` and, within its grain, below it.
 
         They can be filled for the same keys in one run, parents first.
         """
@@ -108,7 +108,7 @@ class TableGraph:
         Raises
         ------
         ConfigurationError
-            When no such table, or more than one, has that name.
+            When `text` is not the name of such a table, or that of several.
         """
         return _named(text, self.populated, "names no table that make fills")
 
@@ -118,7 +118,7 @@ class TableGraph:
         Raises
         ------
         ConfigurationError
-            When no table, or more than one, has that name.
+            When `text` is not the name of a table, or that of several.
         """
         return _named(text, self.nodes, "names no table")
 
@@ -136,7 +136,7 @@ def table_graph(
     Raises
     ------
     ConfigurationError
-        When those attributes do not begin a table's key.
+        When the attributes in `partition_by` are not the first ones of a table's key.
     """
     found = {source.name: source for source in sources}
     order, ignored = _topological_order(found)
@@ -162,9 +162,9 @@ def _named(text: str, nodes: Sequence[TableNode], none: str) -> TableNode:
 def _topological_order(
     sources: Mapping[TableName, TableSource],
 ) -> tuple[list[TableName], set[Edge]]:
-    """Return the tables, parents first, and the foreign keys, each a (parent, child), not heeded.
+    """Return the tables, parents first, and the ignored foreign keys, each a (parent, child).
 
-    These close cycles, which other programs can make.
+    The ignored foreign keys close cycles, which other programs can make.
     """
     edges = {
         (foreign_key.parent, name): foreign_key.primary
@@ -174,14 +174,14 @@ def _topological_order(
     }
     ignored: set[Edge] = set()
     while True:
-        # Not DependencyGraph, which would import networkx each time that a code location loads.
+        # `DependencyGraph` would import networkx each time that a code location loads.
         order = TopologicalSorter[TableName](dict.fromkeys(sources, ()))
         for parent, child in (edge for edge in edges if edge not in ignored):
             order.add(child, parent)
         try:
             found = [name for name in order.static_order() if name in sources]
         except CycleError as error:
-            # A list of tables, each the parent of the next, the first being the last as well.
+            # A list of tables, each the parent of the next; the first is also the last.
             cycle: list[TableName] = error.args[1]
             links = list(pairwise(cycle))
             left = next((link for link in links if not edges[link]), links[-1])
@@ -199,7 +199,7 @@ def _topological_order(
 def _key(
     sources: Mapping[TableName, TableSource], name: TableName, coarser: PartitionBy
 ) -> list[Attribute]:
-    """Return the attributes that identify a partition: for `make`, what one call is given."""
+    """Return the attributes that identify a partition: by default those of a key of `make`."""
     root = _root(sources, name)
     names, wanted = root.given_names, list(coarser.get(root.name, ()))
     if names[: len(wanted)] != wanted:
@@ -213,7 +213,7 @@ def _key(
 def _shared_grains(
     sources: Mapping[TableName, TableSource], found: Mapping[TableName, Grain | None]
 ) -> set[Grain | None]:
-    """Leave out the grains that only lookup tables have: their rows are settings, not work."""
+    """Leave out the grains of lookup tables alone, because their rows are settings, not work."""
     return {
         grain
         for name, grain in found.items()
@@ -268,7 +268,7 @@ def selected(
     Raises
     ------
     ConfigurationError
-        When a name fits no table, or is not a name.
+        When a name does not fit any table, or is not a name.
     """
     chosen = {s.name for s in sources} if select is None else _fitting(sources, select)
     chosen -= _fitting(sources, exclude)
@@ -285,7 +285,7 @@ def pattern_of(given: Any, setting: str) -> str:
     Raises
     ------
     ConfigurationError
-        When it is neither, naming the setting that it was given in.
+        When `given` is neither; the error names `setting`.
     """
     if isinstance(given, str):
         return given

@@ -1,4 +1,4 @@
-"""A table as Dagster sees it: its asset key, its partitions, and what fills it.
+"""A table as Dagster sees it: its asset key, its partitions, and its maker.
 
 Runs and the sensor fill tables by the protocol `Maker`, which tables of DataJoint follow too, see
 `datajoint_tables`.
@@ -33,7 +33,7 @@ from dj_dagster.workflow.populate import Key, KeyOutcome, Status, pending_keys, 
 from dj_dagster.workflow.staleness import Staleness
 
 ERRORS_SHOWN = 5
-"""Failed keys of a partition whose errors are told, at most; all are in the table's jobs."""
+"""Failed keys of a partition whose errors are shown, at most; the table's jobs have them all."""
 
 _PRECEDENCE: Sequence[Status] = ("failed", "left", "made", "present", "reserved", "missing")
 
@@ -41,12 +41,12 @@ _PRECEDENCE: Sequence[Status] = ("failed", "left", "made", "present", "reserved"
 def by_partition(
     outcomes: Iterable[KeyOutcome], grain: Grain, sizes: Mapping[str, int]
 ) -> Iterator[KeyOutcome]:
-    """Yield one outcome a partition, as soon as all its keys are through.
+    """Yield one outcome a partition, as soon as all its keys have theirs.
 
     Parameters
     ----------
     sizes
-        How many keys are tried of each partition.
+        The number of keys to try, by partition.
     """
     waiting: dict[str, list[KeyOutcome]] = {}
     for outcome in outcomes:
@@ -59,14 +59,14 @@ def by_partition(
 
 
 def merged(outcomes: Sequence[KeyOutcome], names: Sequence[str]) -> KeyOutcome:
-    """Return what became of the keys of one partition: failed when one of them has.
+    """Return the outcome of one partition, which has failed if one of its keys has.
 
     Parameters
     ----------
     outcomes
-        Of its keys that were tried, one at least.
+        The outcomes of its keys that were tried, one at least.
     names
-        The attributes that the partition is named by.
+        The attributes of the partition.
     """
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     met = {outcome.status for outcome in outcomes}
@@ -96,14 +96,14 @@ class TableNode:
     Attributes
     ----------
     grain
-        What a partition of the table is; a part has its master's. None for a table that has one
-        row at most, and for a lookup table whose key no other table shares: these have none.
+        The grain of the table's partitions; a part has its master's. None for tables without
+        partitions: tables with one row at most, and lookup tables that do not share their key.
     master
-        Asset key of a part's master.
+        The asset key of a part's master.
     parents
         Asset keys of the tables that the foreign keys refer to, each once; a part's master first.
     filler
-        What fills the table, None for tables that `make` does not fill, or not here.
+        The maker that fills the table, None for tables that `make` does not fill here.
     definition
         The text that declares the table.
     """
@@ -120,12 +120,12 @@ class TableNode:
 
     @property
     def populated(self) -> bool:
-        """Whether `make` fills the table here, in contrast to people and other programs."""
+        """Whether `make` fills the table here, and not people or other programs."""
         return self.filler is not None
 
     @property
     def maker(self) -> Maker:
-        """What fills the table.
+        """The maker that fills the table.
 
         Raises
         ------
@@ -143,14 +143,14 @@ class TableNode:
 
     @cached_property
     def coarse(self) -> bool:
-        """Whether a partition stands for many keys of `make`: it is a prefix of them."""
+        """Whether a partition stands for many keys of `make`, being a prefix of them."""
         if self.grain is None or self.filler is None:
             return False
         return set(self.grain.names) < set(self.filler.key_names)
 
     @property
     def staleness(self) -> Staleness:
-        """What tells which of its keys are stale, by the notes on them."""
+        """The ages of the table's keys, by the notes on them."""
         return Staleness(self.table, self.maker.key_names, self.maker.source)
 
     def pending(
@@ -162,10 +162,10 @@ class TableNode:
     def outcomes(
         self, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool
     ) -> Iterator[KeyOutcome]:
-        """Make the keys that `keys` stand for, all that are pending for None.
+        """Make keys, all pending ones for None, and yield their outcomes.
 
         With partitions that are coarser than keys there is one outcome a partition, and `keys` may
-        be keys of either.
+        be keys of `make` or of partitions.
         """
         grain = self.grain
         if not self.coarse or grain is None:
@@ -178,7 +178,7 @@ class TableNode:
         busy = Counter(map(grain.encode, pending))
         made = self.maker.make(pending, retry_errors=retry_errors)
         for outcome in by_partition(made, grain, busy):
-            # Keys that failed before are not tried again, and are pending still.
+            # Keys that failed before may not have been tried again.
             whole = outcome.status != "made" or self.finished([grain.encode(outcome.key)])
             yield outcome if whole else replace(outcome, status="reserved")
         for key in wanted or ():
@@ -191,11 +191,11 @@ class TableNode:
         return class_name(self.name)
 
     def rows_in(self, partitions: Iterable[str]) -> int:
-        """Return how many rows the table has in some partitions."""
+        """Return the number of rows that the table has in some partitions."""
         return len(self.table & self._decoded(partitions))
 
     def finished(self, partitions: list[str]) -> list[str]:
-        """Return those partitions, of some that have rows, of which no key is left to be made."""
+        """Return those of some partitions with rows whose keys are all made."""
         if not self.coarse or self.grain is None or not partitions:
             return partitions
         left = self.pending(self._decoded(partitions), retry_errors=True)
@@ -223,7 +223,7 @@ _ODD = (Family.DATE, Family.DATETIME, Family.FLOAT)
 
 
 class Maker(Protocol):
-    """Makes the keys of one table, and knows which there are."""
+    """The maker of the keys of one table, which also finds its keys."""
 
     @property
     def source(self) -> type:
@@ -251,21 +251,21 @@ class Maker(Protocol):
         ...
 
     def progress(self) -> tuple[int, int]:
-        """Return how many keys remain to be made, and how many there are in all."""
+        """Return the number of keys that remain to be made, and the number of all keys."""
         ...
 
     def failed(self) -> int:
-        """Return how many keys wait in the job queue because they failed."""
+        """Return the number of failed keys in the job queue."""
         ...
 
     def make(
         self, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool
     ) -> Iterator[KeyOutcome]:
-        """Make keys one by one, all that are pending for None; a failing one ends nothing."""
+        """Make keys one by one, all pending ones for None; a failing key does not stop them."""
         ...
 
     def release_dead(self) -> int:
-        """Make keys pending again whose worker is gone; return how many."""
+        """Make keys pending again whose worker is gone, and return their number."""
         ...
 
 
@@ -287,7 +287,7 @@ class OwnMaker:
 
     @property
     def key_names(self) -> list[str]:
-        """Those of the table's key that the key source has."""
+        """The attributes of the table's key that the key source has."""
         given = self.key_source.primary_key
         return [name for name in self._table.primary_key if name in given]
 
@@ -300,7 +300,7 @@ class OwnMaker:
     @property
     def reservable(self) -> bool:
         """Whether a foreign key is part of the primary key."""
-        # Hidden attributes, such as that of a table with one row, are in no job.
+        # Jobs do not have hidden attributes, such as that of a table with one row.
         names = set(self._table.primary_key)
         return any(key.primary and names & set(key.attributes) for key in self._table.foreign_keys)
 
@@ -329,7 +329,7 @@ class OwnMaker:
             return progress(self._table)
 
     def _usable(self, keys: list[Key]) -> list[Key]:
-        """Leave out the keys that no table can be given, such as zero dates; say so."""
+        """Leave out the keys that tables cannot hold, such as zero dates, with a warning."""
         heading = self._table.heading
         kinds = [(name, heading[name].type) for name in self.key_names if keys]
         looked = [(name, kind.family) for name, kind in kinds if kind and kind.family in _ODD]
@@ -346,7 +346,7 @@ class OwnMaker:
         return [key for key in keys if key not in odd] if odd else keys
 
     def _blaming(self) -> AbstractContextManager[None]:
-        """Name the key source where a query fails that a user has written."""
+        """Name the key source in the errors of one that a user has written."""
         return blaming(self._table) if has_own_key_source(self._table) else nullcontext()
 
     def failed(self) -> int:
@@ -365,7 +365,7 @@ class OwnMaker:
 
 
 def maker_of(table: object) -> Maker | None:
-    """Return what fills a table of ours, None where its class says neither how nor which keys."""
+    """Return the maker of a table of ours, None if its class lacks a `make` and a key source."""
     if not isinstance(table, Makes):
         return None
     written = type(table).__mro__[: type(table).__mro__.index(Makes)]

@@ -1,4 +1,4 @@
-"""Sources of tables: schemas, modules, patterns of names, and a file of what was last read.
+"""Sources of tables: schemas, modules, patterns of names, and a file of the tables last read.
 
 The file keeps only table definitions, neither rows nor passwords.
 """
@@ -30,12 +30,12 @@ from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn
 from dj_dagster.relational.table import Table
 
 SchemaLike = Schema | ModuleType | str | Any
-"""A schema, a module that has one called ``schema``, a pattern of names, a schema of DataJoint."""
+"""A schema, a module with one called ``schema``, a pattern of names, or a schema of DataJoint."""
 
 
 @dataclass(frozen=True)
 class TableSource:
-    """One table, and what is known of it.
+    """One table, with the facts that its asset needs.
 
     Attributes
     ----------
@@ -44,9 +44,9 @@ class TableSource:
     master
         A part's master.
     maker
-        What fills the table; None where its class is not at hand, or it has no `make`.
+        The maker that fills the table; None without its class or without a `make`.
     definition
-        As its class has it, or rebuilt from the database.
+        The definition of its class, or the one rebuilt from the database.
     """
 
     table: Table
@@ -61,10 +61,10 @@ class TableSource:
 
     @property
     def given_names(self) -> list[str]:
-        """The attributes of what one call of `make` is given; the primary key where nothing is.
+        """The attributes of a key of `make`; the primary key for tables without a `make`.
 
-        Of a computed table whose class is not at hand, or whose key source fails, that is taken to
-        be what it inherits.
+        For a computed table whose class is not at hand, or whose key source fails, they are taken
+        to be the inherited attributes.
         """
         table = self.table
         try:
@@ -73,7 +73,7 @@ class TableSource:
         except ConnectionFailedError:
             raise
         except DataJointError as error:
-            # The sensor says so too, and leaves the table alone.
+            # The sensor reports this too, and leaves the table alone.
             logger.warning("%s", error)
         if table.tier not in (Tier.IMPORTED, Tier.COMPUTED):
             return table.primary_key
@@ -82,13 +82,13 @@ class TableSource:
 
 
 def of_schema(schema: Schema) -> list[TableSource]:
-    """Return the tables of a schema that have classes, declared or reflected ones."""
+    """Return the tables of a schema that have declared or reflected classes."""
     classes = dict.fromkeys((*schema.tables.values(), *schema.reflected.values()))
     return list(chain.from_iterable(map(_of_class, classes)))
 
 
 def of_name(connection: Connection, name: TableName, definition: str) -> TableSource:
-    """Return a table that has no class."""
+    """Return a table without a class."""
     from_name = parse_table_name(name.table)
     master = from_name.master if from_name else None
     return TableSource(
@@ -132,7 +132,7 @@ def distinct(sources: Iterable[TableSource]) -> list[TableSource]:
 
 
 def with_masters(sources: Iterable[TableSource]) -> list[TableSource]:
-    """Return tables whose parts have their masters among them; a part on its own stands alone."""
+    """Return tables in which a part without its master among them is an ordinary table."""
     sources = list(sources)
     names = {source.name for source in sources}
     return [
@@ -158,19 +158,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SchemaState:
-    """One schema: its tables in order of their creation, and the definitions of those shown."""
+    """One schema: its tables in order of their creation, and the definitions of the shown ones."""
 
     tables: tuple[RawTable, ...]
     definitions: Mapping[str, str]
 
 
 def default_path(url: str) -> Path:
-    """Return where the state of a database is kept: under DAGSTER_HOME, or in ``.dagster``.
+    """Return the file for the state of a database, under DAGSTER_HOME or in ``.dagster``.
 
     Parameters
     ----------
     url
-        Of the database, its password left out.
+        The URL of the database without its password.
     """
     name = hashlib.sha256(url.encode()).hexdigest()[:12]
     home = os.environ.get("DAGSTER_HOME") or ".dagster"
@@ -178,9 +178,9 @@ def default_path(url: str) -> Path:
 
 
 def save(path: Path, schemas: Mapping[str, SchemaState]) -> None:
-    """Write the state where it differs from what is there; a folder that cannot be written warns.
+    """Write the state if it differs from the file; warn if the folder cannot be written.
 
-    Readers see the old file or the new one, never half of it.
+    Readers see either the old file or the new one.
     """
     shown = {name: _plain(state) for name, state in schemas.items()}
     text = json.dumps({"format": FORMAT, "schemas": shown}, indent=1)
@@ -198,7 +198,7 @@ def save(path: Path, schemas: Mapping[str, SchemaState]) -> None:
 
 
 def load(path: Path) -> dict[str, SchemaState]:
-    """Return the state that was saved, empty where there is none that can be read."""
+    """Return the saved state, empty without a readable file."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if found["format"] != FORMAT:
