@@ -1,4 +1,4 @@
-"""One key tried: its `make` writes all rows or none; it is made, found there already, or failed."""
+"""One attempt to make a key: its `make` writes all rows or none, and the attempt has an outcome."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ Status = Literal["made", "present", "missing", "reserved", "failed", "left"]
 
 @dataclass(frozen=True, slots=True)
 class KeyOutcome:
-    """What became of one key.
+    """The outcome of one key.
 
     Attributes
     ----------
     status
         ``made`` now; ``present`` already; ``missing`` from the key source, for example because a
         parent's row is not there (yet), or was deleted meanwhile; ``reserved`` by another worker,
-        not due yet, failed before or to be ignored; ``failed`` now; ``left`` as it was, for rows
-        that people entered depend on it.
+        not due yet, failed before or to be ignored; ``failed`` now; ``left`` as it was, because
+        rows that people entered depend on it.
     seconds
         Wall time of `make` and its commit.
     rows, bytes
         Rows written, parts included, and the size of their packed blobs.
     error, traceback
-        Why it failed.
+        The reason of a failure.
     """
 
     key: Key
@@ -71,12 +71,12 @@ class KeyOutcome:
 
     @property
     def message(self) -> str:
-        """The error in a line, ``""`` where there is none."""
+        """The error in a line, ``""`` without an error."""
         return "" if self.error is None else named_text(self.error)
 
 
 class Attempts:
-    """Tries keys of a table, and notes in its hidden columns how its rows came to be.
+    """Attempts to make keys of a table, with their times and versions noted in its hidden columns.
 
     Parameters
     ----------
@@ -101,9 +101,9 @@ class Attempts:
         self._version = job_version(table.connection.job_settings) if self._has_metadata else ""
 
     def make(self, key: Key) -> KeyOutcome:
-        """Make a key that is believed to be pending; only what stops the process is raised.
+        """Make a key that is believed to be pending; raise only errors that end the process.
 
-        At the level of debugging the log tells of it in DataJoint's words, which programs read.
+        At the level DEBUG, the log has DataJoint's messages, which programs read.
         """
         if not logger.isEnabledFor(logging.DEBUG):
             return self._attempt(key)
@@ -126,7 +126,7 @@ class Attempts:
         except BaseException as error:
             if ends_process(error):
                 raise
-            # A make that calls sys.exit fails its key, not those behind it.
+            # A make that calls sys.exit fails its key, but not the keys behind it.
             if isinstance(error, DuplicateError) and is_present(self._table, key):
                 return KeyOutcome(key, "present")
             if self._is_gone(key):
@@ -137,7 +137,7 @@ class Attempts:
             try:
                 self._note(key, began, seconds)
             except DataJointError as error:
-                # The rows are in: the key is made, whatever is known of how long it took.
+                # The rows are in: the key is made, although its time is not noted.
                 warnings.warn(f"{self._table.name} {key}: {error}", stacklevel=2)
         return KeyOutcome(key, "made", seconds, made.rows, made.bytes)
 
@@ -169,23 +169,23 @@ def _stack(error: BaseException) -> str:
     except BaseException as own:
         if ends_process(own):
             raise
-        # Such as a syntax error whose place is no place.
+        # Such as a syntax error with an invalid place.
         lines = traceback.format_tb(error.__traceback__)
         return "".join(["Traceback (most recent call last):\n", *lines, type(error).__name__, "\n"])
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What a `make` wrote.
+    """The rows that a `make` wrote.
 
     Attributes
     ----------
     own_rows
-        Rows of the table itself.
+        The number of rows of the table itself.
     rows
-        Rows of all tables.
+        The number of rows of all tables.
     bytes
-        Size of the packed blobs among them, in the rows and in stores.
+        The size of the packed blobs among them, in the rows and in stores.
     """
 
     own_rows: int
@@ -194,12 +194,12 @@ class Made:
 
 
 class MakeRunner:
-    """Calls a table's `make` for key after key.
+    """A runner that calls a table's `make` for key after key.
 
     Parameters
     ----------
     must_insert
-        Whether a make that inserts no row of the table is an error.
+        Whether a make must insert a row of the table.
     make_kwargs
         Passed to each `make`, or to `make_fetch` alone where the make is in three parts.
     """
@@ -227,7 +227,7 @@ class MakeRunner:
         Raises
         ------
         Exception
-            What the make raised; nothing has been written then.
+            The error of the make, after which nothing has been written.
         """
         table = self.table
         with (
@@ -250,7 +250,7 @@ class MakeRunner:
         return Made(written.get(table.name, 0), sum(written.values()), buffer.bytes)
 
     def _making(self, key: Mapping[str, Any]) -> Making | None:
-        """Return what is noted and checked of where the rows of a key come from."""
+        """Return the record of the rows that a make reads and may write, None if not wanted."""
         table, wanted = self.table, self.table.connection.provenance
         if not wanted.strict:
             return Making(table.name, key) if wanted.capture else None
@@ -326,8 +326,8 @@ STREAMS = ((1, "stdout"), (2, "stderr"))
 def surroundings_kept() -> Generator[None]:
     """Undo a change of directory and a closed output; end a copy of the process.
 
-    A child that a `make` forks and forgets to end would come out of the `make` too, and go on with
-    the keys of its parent: it ends here.
+    A forked child that a `make` does not end would return from the `make` too, and go on with the
+    keys of its parent. Such a child is ended here.
     """
     process, folder = os.getpid(), _folder()
     try:
@@ -350,7 +350,10 @@ def _folder() -> Path | None:
 
 
 def _reopen(number: int, name: str) -> None:
-    """Have output go nowhere that would fail, or into a file that gets the free number."""
+    """Open a closed output stream anew, and direct a closed descriptor to the null device.
+
+    Otherwise output would fail, or go into the next file that gets the free descriptor.
+    """
     try:
         os.fstat(number)
     except OSError:
@@ -371,7 +374,7 @@ def content_hash(value: Any) -> bytes:
     Raises
     ------
     PopulateError
-        For an object whose content cannot be told, such as an open file.
+        For an object whose content cannot be hashed, such as an open file.
 
     Examples
     --------
@@ -386,7 +389,7 @@ def content_hash(value: Any) -> bytes:
 
 
 class _Hashing:
-    """Feeds values to a hash, each behind a mark of its type and size: no two read the same."""
+    """A hash of values, each behind a mark of its type and size to keep them distinct."""
 
     def __init__(self, update: Any) -> None:
         self._update = update
@@ -413,7 +416,7 @@ class _Hashing:
 
     def _nested(self, value: Any) -> None:
         if id(value) in self._inside:
-            # A value that holds itself: how many steps up it is found says it all.
+            # A value that holds itself is hashed as the number of steps up to itself.
             self._put("cycle", str(self._inside[::-1].index(id(value))).encode())
             return
         self._inside.append(id(value))
@@ -441,7 +444,7 @@ class _Hashing:
         if array.dtype.hasobject:
             self._each("items", array.ravel().tolist())
         elif array.size and array.dtype.itemsize:
-            # Datetimes have no buffer of their own.
+            # Arrays of datetimes do not offer a buffer.
             self._put("data", np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
     def _frame(self, frame: Any) -> None:
@@ -457,7 +460,7 @@ class _Hashing:
             self._unordered(kind, [(name, getattr(value, name)) for name in names])
             return
         if (held := getattr(value, "__dict__", None)) and not isinstance(value, type):
-            # A pickle would tell equal texts from the same text.
+            # A pickle would distinguish equal texts from one text that is used twice.
             self._unordered(kind, held.items())
             return
         try:
@@ -484,19 +487,20 @@ def exit_on_sigterm() -> Generator[None]:
 
 
 class ToldToEnd(SystemExit):
-    """SIGTERM came, in contrast to a `make` that calls `sys.exit`."""
+    """The exception for SIGTERM, which differs from that of a `make` that calls `sys.exit`."""
 
 
 def ends_process(error: BaseException) -> bool:
-    """Whether an exception asks the process to end: whatever else a `make` raises fails its key.
+    """Whether an exception asks the process to end; all other exceptions of a `make` fail its key.
 
-    Such as what asyncio raises for a task that is cancelled, or other libraries for a timeout.
+    Among the others are asyncio's exception for a cancelled task, and those of other libraries for
+    a timeout.
     """
     if isinstance(error, Exception):
         return False
     if isinstance(error, BaseExceptionGroup):
         return any(map(ends_process, error.exceptions))
-    # Dagster raises an interrupt of its own in a run that is cancelled; this floor imports none.
+    # Dagster raises an interrupt of its own in a cancelled run; this floor does not import Dagster.
     hosts = (kind.__module__.partition(".")[0] for kind in type(error).__mro__)
     return isinstance(error, KeyboardInterrupt | ToldToEnd) or "dagster" in hosts
 
@@ -508,10 +512,10 @@ def _leave(number: int, frame: object) -> None:
 
 @cache
 def _spare_children() -> None:
-    """Have processes that are forked meanwhile, such as by a pool in a make, end at once.
+    """Have SIGTERM end processes at once that a make forks, such as those of a pool.
 
-    An exception can come too late for one that is about to wait for a lock: it would wait for ever,
-    and its pool for it.
+    In such a process an exception can come too late, before a wait for a lock: the process would
+    wait for ever, and its pool with it.
     """
     os.register_at_fork(after_in_child=_end_at_once)
 

@@ -2,9 +2,9 @@
 
 The version is that of the syntax tree: comments, formatting and docstrings do not change it. It
 covers `make`, the methods that it calls on `self`, and the functions, classes and constants of the
-same module that these use, all the way down. A constant is all that gives it its value: several
-assignments, the conditions above them, what is put into it afterwards. Other tables are left out:
-they have their own.
+same module that these use, all the way down. A constant is represented by all statements that give
+it its value: its assignments, the conditions above them, and later changes of its content. Other
+tables are left out, because they have versions of their own.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _BLOCKS = (ast.stmt, ast.excepthandler, ast.match_case)
 def code_version(cls: type) -> str | None:
     """Return the version of the code that fills a table, None where its source is not at hand.
 
-    It is that of the source as it was when it was first asked for: a class that is loaded goes on
-    as it was, however its file is edited.
+    The source is read at the first call for its module. Later edits of the file do not count,
+    because a loaded class goes on as it was.
 
     Examples
     --------
@@ -60,14 +60,14 @@ def code_place(cls: type) -> tuple[str, int] | None:
 
 
 Binding = tuple[ast.AST, ...]
-"""All that gives a name its value, in order."""
+"""All statements that give a name its value, in order."""
 
 Scope = Mapping[str, Binding]
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A class in a module's source: what is in it, and what is around it, the innermost first."""
+    """A class in a module's source: its own names, and those around it, the innermost first."""
 
     line: int
     inside: Scope
@@ -84,7 +84,7 @@ class _Source:
         self._scopes: dict[ast.AST, Scope] = {}
 
     def find(self, qualname: str) -> _Place | None:
-        """Return a class by its qualified name; of several the last one counts, as in Python."""
+        """Return a class by its qualified name; the last of several counts, as in Python."""
         if qualname not in self._places:
             self._places[qualname] = self._find(qualname)
         return self._places[qualname]
@@ -111,7 +111,7 @@ class _Source:
 
 
 class _Walk:
-    """Goes from `make` through all that it uses in the module of its class."""
+    """A walk from `make` through all code that it uses in the module of its class."""
 
     def __init__(self, cls: type) -> None:
         self._cls = cls
@@ -127,7 +127,7 @@ class _Walk:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def _method(self, name: str, classes: Iterable[type]) -> None:
-        """Take in what a class or the first of its bases calls `name`."""
+        """Add the attribute `name` of a class, or of the first of its bases that has it."""
         classes = list(classes)
         for cls in classes:
             source = _source_of(cls)
@@ -187,18 +187,18 @@ def _read(file: str, changed: int) -> _Source:
 
 
 def _definitions(body: Iterable[ast.stmt]) -> dict[str, Binding]:
-    """Return what gives the names of a body their values, under `if`, `try` and `with` too."""
+    """Return the bindings of the names of a body, including those under `if`, `try` and `with`."""
     found: dict[str, dict[ast.AST, None]] = {}
     begun: set[str] = set()
     for names, changed, binding in _bindings(body, ()):
         begun.update(names)
         first = binding[0] if binding else None
         if isinstance(first, _NAMED) and not first.decorator_list:
-            # It takes the place of what had its name before.
+            # A definition replaces the earlier bindings of its name.
             found.pop(first.name, None)
         for name in (*names, *changed):
             found.setdefault(name, {}).update(dict.fromkeys(binding))
-    # What is only changed here comes from elsewhere, such as a module that is imported.
+    # Names that are only changed here come from elsewhere, such as an imported module.
     return {name: tuple(nodes) for name, nodes in found.items() if name in begun}
 
 
@@ -210,7 +210,7 @@ def _bindings(
     Parameters
     ----------
     above
-        What decides on whether and how often the body is executed.
+        The statements that decide on whether and how often the body is executed.
     """
     for node in body:
         if isinstance(node, _NAMED):
@@ -239,7 +239,7 @@ def _stored(node: ast.AST) -> Iterator[str]:
 
 
 def _changed(node: ast.AST) -> Iterator[str]:
-    """Yield the names in whose values a statement may change something."""
+    """Yield the names whose values a statement may change in place."""
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         yield from _roots([node.value.func])
     elif isinstance(node, ast.Assign | ast.Delete):
@@ -264,9 +264,9 @@ def _names(binding: Binding) -> list[str]:
 
 
 def _own_attributes(binding: Binding, class_names: set[str]) -> list[str]:
-    """Return what is asked of `self`, `cls`, the class by its name, and `super()`.
+    """Return the attributes that are read from `self`, `cls`, the class by its name, and `super()`.
 
-    The table may go by another name, or be given to a function: any parameter may be it.
+    The table may have another name, or be given to a function, so any parameter may be the table.
     """
     nodes = [each for node in binding for each in ast.walk(node)]
     owners = {"self", "cls", *class_names, *(n.arg for n in nodes if isinstance(n, ast.arg))}

@@ -29,7 +29,7 @@ else:
 
 
 class AutoPopulate(Makes):
-    """A table that fills itself: subclass it as `Imported` or `Computed` and write `make`."""
+    """A table that fills itself; subclass it as `Imported` or `Computed` and write `make`."""
 
     @property
     def jobs(self) -> JobQueue:
@@ -58,33 +58,34 @@ class AutoPopulate(Makes):
         Parameters
         ----------
         *restrictions
-            Which keys; anything that may stand after ``&``, all must hold. One that names no
-            attribute of the key source or, where that is the parents, of theirs is refused.
+            Conditions on the keys, all of which must hold; anything that may stand after ``&``.
+            Conditions without an attribute of the key source, or of the parents if these are the
+            key source, are refused.
         keys
-            The keys to make, as far as all restrictions hold for them; none for ``[]``.
+            The keys to make, as far as all restrictions hold for them; ``[]`` for none.
         suppress_errors
             Whether a failing key is noted and the others still made, instead of raising.
         return_exception_objects
             Whether `error_list` holds the exceptions instead of their text.
         reserve_jobs
             Whether keys are claimed in the job queue, so that several workers share them, and
-            failures are kept there. SIGTERM then ends as `SystemExit`, the key given back.
+            failures are kept there. SIGTERM then raises `SystemExit`, and the key is given back.
         order
-            ``"original"``, ``"reverse"`` or ``"random"``; the original one is that of the key, of
-            jobs that of their priorities and times.
+            ``"original"``, ``"reverse"`` or ``"random"``. The original order is that of the keys,
+            with jobs that of their priorities and times.
         limit
-            At most so many keys are looked at.
+            The number of keys that are looked at, at most.
         max_calls
-            At most so many calls of `make`.
+            The number of calls of `make`, at most.
         display_progress
             Whether a progress bar is shown.
         processes
-            How many worker processes make the keys; None for one a core. One that dies fails its
-            key, and another takes its place.
+            The number of worker processes that make the keys; None for one a core. If a process
+            dies, its key fails, and another process takes its place.
         make_kwargs
             Passed to each `make`, to `make_fetch` where the make is in three parts.
         priority
-            Jobs of this priority or a lower number only; new jobs get it.
+            The greatest priority number of the jobs to make, and the priority of new jobs.
         refresh
             Whether new keys are added to the job queue first; by default the setting
             `jobs.auto_refresh`.
@@ -97,11 +98,12 @@ class AutoPopulate(Makes):
         Raises
         ------
         PopulateError
-            If the table is restricted, or in a transaction; if its keys cannot be reserved.
+            If the table is restricted, or in a transaction; if its keys cannot be reserved; if one
+            of `keys` lacks an attribute.
         QueryError
             If a restriction would choose every key by accident.
         Exception
-            What a `make` raised, unless `suppress_errors`; a note names table and key.
+            The error of a `make`, unless `suppress_errors`; a note names table and key.
         """
         check_populable(self)
         pending.check_restrictions(self, *restrictions)
@@ -126,12 +128,12 @@ class AutoPopulate(Makes):
 
     @on_class
     def progress(self, *restrictions: Any, display: bool = False) -> tuple[int, int]:
-        """Return how many keys remain to be made, and how many there are in all.
+        """Return the number of keys that remain to be made, and the number of all keys.
 
         Parameters
         ----------
         display
-            Whether to print them as well.
+            Whether to print the numbers as well.
         """
         remaining, total = pending.progress(self, *restrictions)
         if display:
@@ -160,7 +162,7 @@ class AutoPopulate(Makes):
 
 @dataclass
 class _Tally:
-    """What `populate` returns, in the making."""
+    """The result of `populate` so far."""
 
     table: str
     suppress: bool
@@ -176,7 +178,7 @@ class _Tally:
         self.made += outcome.status == "made"
         if outcome.error is not None:
             if not self.suppress:
-                # Notes of its own may be anything.
+                # The exception's own notes may have any type.
                 with suppress(Exception):
                     outcome.error.add_note(f"While {self.table} was made for {outcome.key}.")
                 raise outcome.error
@@ -220,7 +222,7 @@ class Todo:
                 raise PopulateError(f"{name} is {number}: it is a number of keys, 0 or more.")
 
     def plain(self) -> list[Key]:
-        """Return what is pending, whatever jobs there are."""
+        """Return the pending keys without regard to jobs."""
         if self.keys is not None:
             return self._chosen(self.keys)
         limit = self.limit
@@ -231,13 +233,13 @@ class Todo:
     def rounds(
         self, queue: JobQueue, *, refresh: bool, priority: int | None
     ) -> Iterator[list[Key]]:
-        """Yield the jobs that are due; after that those of workers that were lost meanwhile."""
+        """Yield the due jobs, then those of workers that were lost meanwhile."""
         queue.release_dead()
         if self.keys is not None:
             yield self._chosen(self.keys)
             return
         if refresh:
-            # Due at once, whatever the clocks' digits.
+            # New jobs are due at once, although times are rounded.
             queue.refresh(*self.restrictions, priority=priority, delay=-1)
         while True:
             yield self._due(queue, priority)

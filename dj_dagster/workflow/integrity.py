@@ -1,4 +1,4 @@
-"""Integrity of a schema and its stores: what is missing, damaged, orphaned or unreferenced."""
+"""The integrity of a schema and its stores: missing, damaged, orphaned and unreferenced data."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ from dj_dagster.workflow.pending import orphans
 
 Say = Callable[[str], object]
 AT_ONCE = 4
-"""Objects of a server that are read at once: each may be large."""
+"""Objects of a server that are read at once, few because each may be large."""
 
 Progress = Callable[[str, int, int], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong.
+    """One fault in a schema or a store.
 
     Attributes
     ----------
     place
         Schema, table and attribute, or the store.
     text
-        What is wrong, with the key of the row.
+        The fault, with the key of the row.
     """
 
     place: str
@@ -72,22 +72,22 @@ def check_schema(
     progress: Progress | None = None,
     bookmark: Path | None = None,
 ) -> Iterator[Finding]:
-    """Yield what is wrong with the rows of a schema and with the objects that they refer to.
+    """Yield the faults of the rows of a schema and of the objects that they refer to.
 
     Parameters
     ----------
     read_data
         Whether all values are decoded, and all objects read and compared with their checksums;
-        else objects are looked for, and their sizes compared.
+        otherwise objects are looked for, and their sizes compared.
     say
-        Called with what is looked at, and with what could not be.
+        Called with a line for each thing that is checked, or that could not be.
     progress
         Called after each row with table and attribute, the number of rows that are done, and that
         of all.
     bookmark
-        A file that is there while the check runs. If it is interrupted the next one with this file
-        yields again what was found, and goes on from there; what has changed meanwhile in what was
-        done is not seen.
+        A file that is there while the check runs. After an interruption, the next check with this
+        file yields the findings again and goes on from there; later changes of rows that were
+        checked are not seen.
 
     Examples
     --------
@@ -130,7 +130,7 @@ def check_table(
     progress: Progress | None = None,
     mark: Bookmark | None = None,
 ) -> Iterator[Finding]:
-    """Yield what is wrong with the rows of a table and their objects; see `check_schema`."""
+    """Yield the faults of the rows of a table and of their objects; see `check_schema`."""
     mark = mark or Bookmark()
     if mark.begins(str(table.name)):
         if found := orphans(table):
@@ -167,7 +167,7 @@ def _unreferenced(schema: Schema, say: Say) -> Iterator[Finding]:
 def _values(
     table: Table, attribute: Attribute, mark: Bookmark, *, read_data: bool
 ) -> Iterator[Finding | None]:
-    """Yield what is wrong with the values of an attribute one by one, and None after each row."""
+    """Yield the faults of the values of an attribute one by one, and None after each row."""
     kind, connection = attribute.type, table.connection
     coded = kind is not None and kind.family is Family.CODEC
     if not coded and not read_data:
@@ -177,7 +177,7 @@ def _values(
         chain = connection.codecs.resolve(kind) if coded and kind is not None else None
         followed = isinstance(kind, ExternalPointerType)
         if chain is None or followed:
-            # What a pointer of DataJoint 0.14 stands for is verified as it is fetched.
+            # Objects behind pointers of DataJoint 0.14 are verified when they are fetched.
             decode = None
         else:
             decode = _look(chain, read_data=read_data)
@@ -196,7 +196,7 @@ def _values(
                     place_of = (connection.stores, schema, name, attribute.name, row.key)
                     decode(row.value, ObjectContext(*place_of, limits=limits))
             except (ConnectionFailedError, TransientError):
-                # It says nothing of the row: the check goes on there another time.
+                # The error does not concern the row: a later check goes on here.
                 raise
             except DataJointError as error:
                 shown = _shown(row.key)
@@ -218,7 +218,7 @@ def _values(
 
 
 def _waits(table: Table, chain: CodecChain) -> bool:
-    """Whether several values are better looked at at once, as their store is not at hand."""
+    """Whether to look at several values at once, because their store is remote."""
     if chain.store is None or not chain.encodes_concurrently:
         return False
     store = table.connection.stores.get(chain.store, chain.codecs[-1].default_store)
@@ -230,7 +230,7 @@ def _shown(key: Mapping[str, Any]) -> str:
 
 
 def _look(chain: CodecChain, *, read_data: bool) -> Callable[[Any, ObjectContext], object] | None:
-    """Return what looks at a value; None where only reading it would tell."""
+    """Return a function that checks a value, None if the value would have to be read."""
     if isinstance(chain.codecs[0], AttachCodec):
         # Fetching an attachment writes a file.
         chain = replace(chain, codecs=chain.codecs[1:])
@@ -257,7 +257,7 @@ def _look(chain: CodecChain, *, read_data: bool) -> Callable[[Any, ObjectContext
 
 
 def _look_for(stored: Any, context: ObjectContext) -> None:
-    """Compare an object's size with what its reference says."""
+    """Compare an object's size with that in its reference."""
     fields = read_reference(stored)
     store = context.stores.get(fields.get("store"))
     if fields.get("is_dir"):
@@ -271,7 +271,7 @@ def _look_for(stored: Any, context: ObjectContext) -> None:
 
 
 SECONDS = 5.0
-"""How often the file is written."""
+"""Seconds between two writes of the file."""
 
 _SPELLED: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     int: (int, int),
@@ -288,25 +288,25 @@ _SPELLED: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 
 
 class Bookmark:
-    """What is done of a check, and what it has found.
+    """The progress of a check, and its findings.
 
     Parameters
     ----------
     file
-        Where that is kept between processes; nowhere without one.
+        The file that keeps them between processes, None to do without one.
     of
-        What is checked and how: a file of something else is not heeded.
+        A name of the schema and the kind of check; a file with another name is ignored.
 
     Attributes
     ----------
     begun
-        When the check began, UTC.
+        The time when the check began, UTC.
     step, rows
-        What it is at, and how many rows of it are done.
+        The current step, and the number of its rows that are done.
     after
-        The key of the last of these as the driver gives it, None before the first.
+        The key of the last of these rows as the driver gives it, None before the first.
     findings
-        Place and text of each.
+        The place and the text of each finding.
     """
 
     def __init__(self, file: Path | None = None, of: Mapping[str, Any] | None = None) -> None:
@@ -322,7 +322,7 @@ class Bookmark:
         self.findings: list[tuple[str, str]] = [(p, t) for p, t in kept.get("findings", [])]
 
     def begins(self, step: str) -> bool:
-        """Return whether a step is still to do, and begin it, or go on with it."""
+        """Begin a step, or go on with it; return whether it is still to do."""
         if step in self.done:
             return False
         if step != self.step:
@@ -379,7 +379,7 @@ class Bookmark:
 
 
 def _spelled(key: Sequence[Any] | None) -> list[Any] | None:
-    """Return a key as JSON, None where that could not be read back."""
+    """Return a key as JSON values, None if the key could not be read back from them."""
     if key is None or any(type(value) not in _SPELLED for value in key):
         return None
     return [[type(value).__name__, _SPELLED[type(value)][0](value)] for value in key]
@@ -398,7 +398,9 @@ _TEXTS = (Family.STRING, Family.ENUM)
 
 
 def folded(text: str) -> str:
-    """Return what a server's usual collation compares: neither case, accents nor trailing blanks.
+    """Return a text as a server's usual collation compares it.
+
+    Case, accents and trailing blanks are removed.
 
     Examples
     --------
@@ -414,7 +416,7 @@ def folded(text: str) -> str:
 def colliding_keys(table: Table) -> Iterator[Keys]:
     """Yield pairs of values of a key, primary or unique, that a server would take for equal.
 
-    Nothing is read of a key without text, or where the database compares as servers do.
+    Keys without text are not read, nor any key if the database compares as servers do.
     """
     backend, name = table.connection.backend, table.name
     if not backend.tells_text_apart:

@@ -64,18 +64,18 @@ FREE: dict[str, Any] = {
     "connection_id": 0,
     "version": "",
 }
-"""The columns of a job that nobody works on."""
+"""The columns of a job without a worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """Who claims keys: what the queue notes of a reservation."""
+    """A worker that claims keys, as the queue notes it in reservations."""
 
     user: str
     version: str = ""
 
     def columns(self) -> dict[str, Any]:
-        """Return the values of its columns, in this process."""
+        """Return the values of the worker's columns, in this process."""
         return {
             "user": self.user[:255],
             "host": platform.node()[:255],
@@ -91,8 +91,8 @@ class JobRows:
     Attributes
     ----------
     shared
-        Where workers of DataJoint 0.14 look, in a schema of that era: it is told of all that they
-        have to know, before the queue is, and asked for what they have.
+        The jobs table of DataJoint 0.14, in a schema of that era. Changes that its workers have to
+        know are written there before they are written to the queue, and their jobs are read there.
     """
 
     connection: Connection
@@ -106,7 +106,7 @@ class JobRows:
 
     @property
     def key(self) -> list[str]:
-        """Names of the queue's key."""
+        """The names of the attributes of the queue's key."""
         return self.heading.primary_key
 
     def now(self) -> datetime:
@@ -114,17 +114,17 @@ class JobRows:
         return as_datetime(self.connection.rows(sa.select(self._now()))[0][0])
 
     def node(self, *statuses: str, rows: Iterable[Row] | None = None) -> Node:
-        """Return the query for the jobs in any of these statuses, of some keys or all."""
+        """Return the query for the jobs in some statuses, or in any, of some keys or all."""
         return restrict(all_rows(self.stored.name, self.heading), self._condition(statuses, rows))
 
     def held(self, *statuses: str) -> Node:
-        """Return the query for the jobs in any of these statuses, and those that are due later."""
+        """Return the query for the jobs in some statuses, and for those that are due later."""
         later = SQLText("status = 'pending' AND scheduled_time > NOW(3)")
         of_status = self._condition(statuses, None)
         return restrict(all_rows(self.stored.name, self.heading), AnyOf((of_status, later)))
 
     def add(self, rows: Sequence[Row], **columns: Any) -> None:
-        """Put keys into the queue; those that are there stay as they are."""
+        """Put keys into the queue; jobs that are there stay as they are."""
         shared = {"status": "pending", **columns}
         given = [{**dict(zip(self.key, row, strict=True)), **shared} for row in rows]
         for start in range(0, len(given), CHUNK):
@@ -134,14 +134,14 @@ class JobRows:
             )
 
     def update(self, rows: Iterable[Row], statuses: Sequence[str], values: dict[str, Any]) -> int:
-        """Change the jobs of some keys, in the statuses or in any; return how many."""
+        """Change the jobs of some keys, in the statuses or in any; return their number."""
         target, where = self._where(statuses, rows)
         encoded = self._encoded(values)
         change = sa.update(target).where(where).values(encoded)
         return self.connection.execute(self.connection.backend.along_key(change, target))
 
     def delete(self, rows: Iterable[Row], statuses: Sequence[str]) -> int:
-        """Forget the jobs of some keys, in the statuses or in any; return how many."""
+        """Forget the jobs of some keys, in the statuses or in any; return their number."""
         rows = list(rows)
         target, where = self._where(statuses, rows)
         deleted = self.connection.execute(sa.delete(target).where(where))
@@ -154,10 +154,10 @@ class JobRows:
     def claim(
         self, rows: Sequence[Row], statuses: Sequence[str], worker: Worker, lease: float
     ) -> list[Row]:
-        """Reserve those of some keys that nobody holds, and return them.
+        """Reserve those of some keys that are free, and return them.
 
-        Jobs are locked while they are looked at: of any number of workers one gets a key. Those
-        that another worker looks at in this moment are left out, so that nobody waits.
+        Jobs are locked while they are looked at, so that only one of several workers gets a key.
+        Jobs that another worker looks at in this moment are left out, so that workers do not wait.
         """
         columns = {**worker.columns(), **self._connection_id()}
 
@@ -175,18 +175,18 @@ class JobRows:
         return self.connection.retrying(work)
 
     def release(self, rows: Iterable[Row]) -> int:
-        """Give reservations up; the keys are for the next worker."""
+        """Give reservations up, so that the next worker can take the keys; return their number."""
         rows = list(rows)
         return self.freed(rows, self.update(rows, ("reserved",), self._free()))
 
     def freed(self, rows: Iterable[Row], count: int) -> int:
-        """Let other eras' workers know of reservations that were given up; return the count."""
+        """Release given-up reservations for workers of another era too; return the count."""
         if self.shared is not None:
             self.shared.release(rows)
         return count
 
     def give_back(self, rows: Iterable[Row]) -> int:
-        """Give this process's reservations up, not those of workers that took over from it."""
+        """Give up this process's reservations, but not those of workers that took over from it."""
         rows = list(rows)
         target, where = self._where(("reserved",), rows)
         change = sa.update(target).where(where, *self._mine(target)).values(self._free())
@@ -196,7 +196,7 @@ class JobRows:
         return count
 
     def renew(self, rows: Iterable[Row], lease: float) -> None:
-        """Say that this process still works on keys."""
+        """Renew the leases of keys that this process still works on."""
         target, where = self._where(("reserved",), rows)
         until = self._encoded({"scheduled_time": self.now() + timedelta(seconds=lease)})
         values = {**until, **self._connection_id()}
@@ -215,7 +215,7 @@ class JobRows:
             self.shared.forget(durations)
 
     def end(self, rows: Sequence[Row], statuses: Sequence[str], *, keep: bool) -> int:
-        """End jobs of keys that are in their table without them; return how many."""
+        """End jobs of keys that came into their table without them; return their number."""
         if not keep:
             return self.delete(rows, statuses)
         if self.shared is not None:
@@ -223,7 +223,7 @@ class JobRows:
         return self.update(rows, statuses, {**FREE, **self._success()})
 
     def fail(self, row: Row, message: str, stack: str | None) -> None:
-        """Keep why a job failed."""
+        """Keep the error of a job that failed."""
         message, stack = shortened(_storable(message)), _storable(stack) if stack else stack
         try:
             self._note_failure(row, message, stack)
@@ -253,9 +253,12 @@ class JobRows:
         return dead(self.connection, held, self.now()) if held else []
 
     def take_back(self, item: Reservation, *, made: bool, keep: bool) -> bool:
-        """Free a lost reservation, or end it where its key was made; whether it was still there."""
+        """Free a lost reservation, or end it if its key was made.
+
+        Returns whether the reservation was still there.
+        """
         target, where = self._where(("reserved",), [item.row])
-        # Since it was read its worker may have renewed it, or another claimed the key.
+        # Since the read, its worker may have renewed it, or another worker claimed the key.
         same = {"pid": item.pid, "host": item.host}
         same |= {"reserved_time": item.since, "scheduled_time": item.until}
         mine = [target.c[name] == value for name, value in self._encoded(same).items()]
@@ -270,15 +273,18 @@ class JobRows:
         return taken
 
     def free(self, rows: Sequence[Row], statuses: Sequence[str] = ()) -> list[Row]:
-        """Return those of some keys that no worker of another era has; see `SharedJobs.held`."""
+        """Return those of some keys that workers of another era do not hold.
+
+        See `SharedJobs.held`.
+        """
         held: set[Row] = set() if self.shared is None else self.shared.held(rows, statuses)
         return [row for row in rows if row not in held]
 
     def reconcile(self) -> None:
-        """Take over what was done to the jobs of the schema by others, or in ``schema.jobs``.
+        """Take over changes of the schema's jobs by workers of another era, or in ``schema.jobs``.
 
-        What failed or is ignored here and is not there any more is to be made again; what is there
-        alone is noted here, with its error.
+        Failed and ignored jobs of this queue that are not there any more become pending again; jobs
+        that are only there are added here, with their errors.
         """
         if self.shared is None:
             return
@@ -308,7 +314,7 @@ class JobRows:
         return {"status": "success", "completed_time": self._now()}
 
     def _lock(self, rows: Sequence[Row], statuses: Sequence[str]) -> tuple[list[Row], datetime]:
-        """Return the keys that can be claimed, locked until the transaction's end, and the time."""
+        """Return the keys that can be claimed, and the time; lock them for the transaction."""
         target, where = self._where((), rows)
         columns = [self._fetched(target, name) for name in (*self.key, "status", "scheduled_time")]
         select = sa.select(*columns, self._now()).where(where)
@@ -375,12 +381,12 @@ class JobRows:
 
 
 def _storable(text: str) -> str:
-    """No database takes half a surrogate pair, which file names can hold."""
+    """Return a text without half surrogate pairs, which occur in file names only."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def shortened(message: str) -> str:
-    """Return what a job keeps of an error's message, as DataJoint cuts it."""
+    """Return an error's message as a job keeps it, cut as by DataJoint."""
     if len(message) <= MESSAGE_LENGTH:
         return message
     return message[: MESSAGE_LENGTH - len("...truncated")] + "...truncated"
@@ -420,15 +426,15 @@ def queue_name(table: TableName) -> TableName:
 
 
 def planned_key(table: Table) -> list[str]:
-    """Return what tells the jobs of a table apart: the part of its key from foreign keys.
+    """Return the key of a table's jobs: the part of the table's key that comes from foreign keys.
 
-    Where the table's own `key_source` has another key, that: DataJoint has no queue then that could
-    hold its keys.
+    If the table's own `key_source` has another key, that key is returned; DataJoint's queue could
+    not hold such keys.
     """
     inherited = {name for key in table.foreign_keys if key.primary for name in key.attributes}
     derived = [name for name in table.primary_key if name in inherited]
     if isinstance(table, Makes) and has_own_key_source(table):
-        # A source that cannot be used says so when it is asked for keys.
+        # An unusable key source raises when it is asked for keys.
         with contextlib.suppress(PopulateError):
             key = own_key_source(table).primary_key
             return derived if set(key) == set(derived) else key
@@ -441,7 +447,7 @@ def create_queue(table: Table) -> StoredTable:
     Raises
     ------
     PopulateError
-        If the table's keys are not those of other tables, so that there are none to reserve.
+        If the table's keys are not those of other tables, so that they cannot be reserved.
     """
     name, key = queue_name(table.name), planned_key(table)
     if not key:

@@ -1,8 +1,8 @@
-"""The job queue of a computed table: which keys are pending, being made, failed, and why.
+"""The job queue of a computed table: its pending, reserved and failed keys, with their errors.
 
-One hidden table ``~~name`` for each computed table, with DataJoint 2.3's columns and statuses, so
+Each computed table has one hidden table ``~~name`` with DataJoint 2.3's columns and statuses, so
 that workers of both libraries can share it. A reservation of ours is a lease: its `scheduled_time`
-lies ahead and is put off while the worker lives; once it has passed, anyone may take the key up.
+lies ahead and is put off while the worker lives; once it has passed, any worker may take the key.
 """
 
 from __future__ import annotations
@@ -78,13 +78,13 @@ class JobQueue(FreeTable):
 
     @property
     def key(self) -> list[str]:
-        """What tells jobs apart: most often the part of the table's key from foreign keys."""
+        """The key of the jobs: most often the part of the table's key from foreign keys."""
         stored = self.connection.catalog.find(self.name)
         return stored.heading.primary_key if stored else planned_key(self._target)
 
     @property
     def definition(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What the queue holds, as text."""
+        """The jobs of the queue, as text."""
         return repr(self.heading)
 
     @cached_property
@@ -124,7 +124,7 @@ class JobQueue(FreeTable):
         return self._having("success")
 
     def progress(self) -> dict[str, int]:
-        """Return the number of jobs by status, and their `total`."""
+        """Return the number of jobs by status, and their ``total``."""
         counts = {s: fetch.count(self.connection, self.rows.node(s)) for s in STATUSES}
         return {**counts, "total": sum(counts.values())}
 
@@ -136,30 +136,31 @@ class JobQueue(FreeTable):
         stale_timeout: float | None = None,
         orphan_timeout: float | None = None,
     ) -> dict[str, int]:
-        """Add what is to be made, and remove what is not any more.
+        """Add jobs for the keys that are to be made, and remove jobs of all other keys.
 
-        A key that is in the table has no pending or failed job afterwards; DataJoint keeps these
-        until a worker claims them, and what failed for good.
+        Pending and failed jobs of keys that are in the table are ended; DataJoint keeps such
+        pending jobs until a worker claims them, and such failed jobs for good.
 
         Parameters
         ----------
         *restrictions
-            Which keys of the key source to add; all must hold.
+            Conditions on the keys of the key source to add; all must hold.
         delay
             Seconds until the new jobs are due.
         priority
-            Of the new jobs, lower is sooner; by default the setting `default_priority`.
+            The priority of the new jobs, lower is sooner; by default the setting
+            `default_priority`.
         stale_timeout
             Age in seconds from which a job goes once its key is not in the key source any more; by
             default the setting of that name, 0 for never.
         orphan_timeout
-            Age in seconds from which a reservation is given up; never by default, for workers that
-            are gone are noticed by themselves.
+            Age in seconds from which a reservation is given up. By default reservations are not
+            given up by age, because workers that are gone are noticed without it.
 
         Returns
         -------
         dict
-            How many jobs were ``added``, ``removed``, ``orphaned`` and ``re_pended``.
+            The numbers of jobs that were ``added``, ``removed``, ``orphaned`` and ``re_pended``.
         """
         settings = self.connection.job_settings
         chosen = settings.default_priority if priority is None else priority
@@ -179,11 +180,11 @@ class JobQueue(FreeTable):
         }
 
     def reserve(self, key: Mapping[str, Any]) -> bool:
-        """Claim a pending job that is due; False if there is none, or another worker has it."""
+        """Claim a pending job that is due; return whether this worker has got it."""
         return bool(self.claim([self.row(key)], ("pending",)))
 
     def claim(self, rows: Sequence[Row], statuses: Sequence[str], version: str = "") -> list[Row]:
-        """Claim those of some jobs that are in one of the statuses, and due, and return them."""
+        """Claim those of some jobs that are due and in one of the statuses, and return them."""
         worker = Worker(self._user, version or job_version(self.connection.job_settings))
         return self.rows.claim(rows, statuses, worker, self.connection.job_settings.lease)
 
@@ -195,7 +196,7 @@ class JobQueue(FreeTable):
     def error(
         self, key: Mapping[str, Any], error_message: str, error_stack: str | None = None
     ) -> None:
-        """Keep why a job failed; it is not tried again until it is deleted, or asked for."""
+        """Keep the error of a failed job, which is retried once it is deleted, or on request."""
         self.rows.fail(self.row(key), error_message, error_stack)
 
     def ignore(self, key: Mapping[str, Any]) -> None:
@@ -207,11 +208,11 @@ class JobQueue(FreeTable):
         self.rows.update([row], (), {"status": "ignore"})
 
     def release(self, key: Mapping[str, Any]) -> None:
-        """Give up a reservation: the key is pending again."""
+        """Give up a reservation, so that the key is pending again."""
         self.rows.release([self.row(key)])
 
     def release_dead(self) -> int:
-        """Make the jobs pending again whose worker is gone; return how many.
+        """Make jobs pending again whose worker is gone, and return their number.
 
         A worker of this machine is gone when its process is, any other when its lease has run out.
         Jobs whose worker ended after the rows were in are ended.
@@ -219,7 +220,7 @@ class JobQueue(FreeTable):
         return len(self.free_lost())
 
     def free_lost(self) -> list[Row]:
-        """Do what `release_dead` does, and return the jobs that are pending again."""
+        """Make jobs pending again as `release_dead` does, and return them."""
         self.rows.reconcile()
         lost = self.rows.lost()
         keep = self.connection.job_settings.keep_completed
@@ -231,10 +232,7 @@ class JobQueue(FreeTable):
         ]
 
     def end_made(self) -> int:
-        """End the pending and failed jobs whose keys are in the table, however they came there.
-
-        Returns how many there were.
-        """
+        """End the pending and failed jobs whose keys are in the table, and return their number."""
         keep = self.connection.job_settings.keep_completed
         return Refresh(self._makes(), self.rows).end_made(keep=keep)
 
@@ -243,13 +241,13 @@ class JobQueue(FreeTable):
         return Refresh(self._makes(), self.rows).vanished("error")
 
     def delete(self, *args: Any, **options: Any) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Forget these jobs, without asking: nothing depends on them."""
+        """Forget these jobs without a prompt, because other rows do not depend on them."""
         del args, options
         return self.delete_quick()
 
     @on_class
     def delete_quick(self, get_count: bool = False) -> int:
-        """Forget these jobs; workers of DataJoint 0.14 find their keys free as well."""
+        """Forget these jobs, also for workers of DataJoint 0.14."""
         shared = self.rows.shared
         if shared is None:
             return super().delete_quick(get_count)
@@ -260,7 +258,7 @@ class JobQueue(FreeTable):
 
     @on_class
     def drop(self, *args: Any, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Drop the queue, without asking; it is created again when it is used."""
+        """Drop the queue without a prompt; it is created again when it is used."""
         del args, options
         self.connection.catalog.forget(self.database)
         if self.connection.catalog.find(self.name) is not None:
@@ -269,12 +267,12 @@ class JobQueue(FreeTable):
     def free(
         self, keys: list[dict[str, Any]], statuses: Sequence[str] = ()
     ) -> list[dict[str, Any]]:
-        """Return those of some keys that no worker of DataJoint 0.14 has.
+        """Return those of some keys that workers of DataJoint 0.14 do not hold.
 
         Parameters
         ----------
         statuses
-            Of its jobs that do not count.
+            The statuses of 0.14's jobs that do not count.
         """
         if self.rows.shared is None or not keys:
             return keys
@@ -282,7 +280,13 @@ class JobQueue(FreeTable):
         return [key for key in keys if self.row(key) in free]
 
     def row(self, key: Mapping[str, Any]) -> Row:
-        """Return the values of a job's key."""
+        """Return the values of a job's key.
+
+        Raises
+        ------
+        PopulateError
+            If `key` lacks an attribute of the queue's key.
+        """
         try:
             return tuple(key[name] for name in self.rows.key)
         except KeyError as error:
@@ -291,12 +295,12 @@ class JobQueue(FreeTable):
             ) from None
 
     def check(self) -> None:
-        """Refuse where the queue cannot tell the keys of the key source apart.
+        """Refuse a queue that cannot tell the keys of the key source apart.
 
         Raises
         ------
         PopulateError
-            Then.
+            If the keys are without attributes, or the queue has another key.
         """
         table = self._makes()
         names = source(table).heading.primary_key
@@ -313,7 +317,7 @@ class JobQueue(FreeTable):
             )
 
     def holds(self, names: Sequence[str]) -> bool:
-        """Whether the queue tells such keys apart."""
+        """Whether the queue has the key with these attributes."""
         return bool(names) and set(names) == set(self.key)
 
     def _makes(self) -> Makes:
@@ -331,19 +335,19 @@ class JobQueue(FreeTable):
 
 
 def queues(connection: Any, tables: Sequence[Table]) -> list[JobQueue]:
-    """Return the queues that exist of some tables."""
+    """Return the existing queues of some tables."""
     return [JobQueue(t) for t in tables if connection.catalog.find(queue_name(t.name)) is not None]
 
 
 class Refresh:
-    """What `JobQueue.refresh` does, step by step.
+    """The steps of `JobQueue.refresh`.
 
-    Rows are read before they are changed, so that nothing is locked that others read and write.
+    Rows are read before they are changed, so that rows of other workers are not locked.
 
     Parameters
     ----------
     priority
-        Of the jobs that become pending.
+        The priority of the jobs that become pending.
     """
 
     def __init__(self, table: Makes, jobs: JobRows, priority: int = 0) -> None:
@@ -373,7 +377,7 @@ class Refresh:
         return self._free(self._rows(among(done, keys)), "success")
 
     def free_orphans(self, timeout: float) -> int:
-        """Make reserved jobs pending that were claimed so many seconds ago."""
+        """Make reserved jobs pending that were claimed more than `timeout` seconds ago."""
         before = self._jobs.now() - timedelta(seconds=timeout)
         names = [*self._jobs.key, "reserved_time"]
         reserved = fetch.rows(self._jobs.connection, self._jobs.node("reserved"), names)
@@ -384,8 +388,8 @@ class Refresh:
     def remove_vanished(self, timeout: float) -> int:
         """Remove jobs whose keys have left the key source.
 
-        Those that ended go once their keys have left the table as well, all but ignored ones when
-        they are older than `timeout` seconds, unless that is 0.
+        Ended jobs are removed once their keys have left the table as well. Jobs of all statuses but
+        ``ignore`` are removed when they are older than `timeout` seconds, unless that is 0.
         """
         ended = "success", "error"
         removed = self._delete(self.vanished(*ended), *ended)

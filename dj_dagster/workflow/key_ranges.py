@@ -1,7 +1,7 @@
 """Ranges of an integer key, and digests of the rows in each.
 
-Two sets of rows that have one digest in a range are alike there. In counts a row too many and one
-too few cancel, and so they do in sums.
+Two sets of rows with equal digests in a range are alike there. Counts would not show this, because
+a surplus row and a missing row cancel; nor would sums.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True)
 class Ranges:
-    """Numbers the values of an integer by division, towards zero as databases divide.
+    """Ranges of an integer, numbered by division towards zero, as databases divide.
 
-    Nothing is subtracted before, so that integers may lie as far apart as integers can.
+    The division is without an offset, so that it cannot overflow for integers that are far apart.
     """
 
     width: int
@@ -38,26 +38,26 @@ class Ranges:
         return cls((high - low) // RANGES + 1)
 
     def number(self, connection: Connection, column: sa.ColumnElement[Any]) -> Any:
-        """Return the SQL of a value's range."""
+        """Return the SQL for the number of a value's range."""
         if self.width == 1:
             # MySQL cannot divide the least integer by one.
             return column
-        # A number as it is, for what is grouped by must read as what is selected.
+        # A literal number, because the GROUP BY expression must equal the selected one.
         return column.op(connection.backend.integer_division)(sa.literal_column(str(self.width)))
 
     def number_of(self, value: int) -> int:
-        """Return a value's range."""
+        """Return the number of a value's range."""
         return value // self.width if value >= 0 else -(-value // self.width)
 
     def bounds(self, number: int) -> Range:
-        """Return the values of a range, ends included; that of zero reaches to both sides."""
+        """Return the values of a range, ends included; range 0 reaches to both sides of zero."""
         low = number if number > 0 else number - 1
         high = number if number < 0 else number + 1
         return low * self.width + (number <= 0), high * self.width - (number >= 0)
 
 
 def is_integer(attribute: Attribute) -> bool:
-    """Whether ranges can be made of an attribute."""
+    """Whether an attribute can be divided into ranges."""
     return attribute.family is Family.INTEGER
 
 
@@ -71,7 +71,7 @@ def extent(connection: Connection, node: Node, name: str) -> Range | None:
 
 
 def whole(value: Any) -> int:
-    """Return a number as an integer, 0 for what is none: SQLite keeps anything anywhere."""
+    """Return a number as an integer, 0 for other values, which SQLite may hold in any column."""
     try:
         return int(value)
     except (TypeError, ValueError, ArithmeticError):
@@ -85,7 +85,7 @@ def digested(columns: Mapping[str, Any], heading: Heading, names: Sequence[str])
 
 @dataclass(frozen=True)
 class Digests:
-    """What stands for some rows: their number, and digests of their keys and of all values."""
+    """The digests of some rows: their number, and digests of their keys and of all values."""
 
     count: int = 0
     keys: int = 0
@@ -98,14 +98,14 @@ class Digests:
 def digests(
     connection: Connection, node: Node, ranges: Ranges | None, *parts: Sequence[str]
 ) -> dict[int, Digests]:
-    """Return what stands for the rows of a query, by range.
+    """Return the digests of the rows of a query, by range.
 
     Parameters
     ----------
     ranges
-        Of the first attribute; without any, all rows are in one.
+        The ranges of the first attribute; None for a single range of all rows.
     *parts
-        The attributes that each digest is of: first those of the key.
+        The attributes that each digest covers, first those of the key.
     """
     backend, lowered = connection.backend, Lowering(connection.backend).lower(node)
     number: Any = sa.literal_column("0")

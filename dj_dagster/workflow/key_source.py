@@ -1,4 +1,4 @@
-"""Key sources: the keys of a computed table, from its parents or as it names them itself."""
+"""Key sources: the keys of a computed table, from its parents or from a query of its own."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def _joined(table: Table, parents: Iterable[Node]) -> Node:
 
 
 def default_source(table: Table, restrictions: Iterable[Any]) -> Node:
-    """Return the default keys for which restrictions hold, on attributes of the parents too.
+    """Return the default keys for which restrictions hold, also by attributes of the parents.
 
-    A name that only one parent has can be restricted by, as a string or a mapping; DataJoint knows
-    the names of the key alone here.
+    Strings and mappings may name attributes that only one parent has; in DataJoint they may name
+    only attributes of the key.
     """
     connection, foreign_keys = table.connection, _primary(table)
     keys = default_key_source(table)
@@ -63,7 +63,7 @@ def default_source(table: Table, restrictions: Iterable[Any]) -> Node:
     wide = _joined(table, parents)
     node = wide
     for restriction in restrictions:
-        # A query would be matched by the parents' other attributes too.
+        # Queries match by the key alone, not by the parents' other attributes.
         heading = wide.heading if _is_plain(restriction) else keys.heading
         node = restrict(node, make_condition(restriction, heading, table.connection.semantic_check))
     return project(node)
@@ -71,12 +71,12 @@ def default_source(table: Table, restrictions: Iterable[Any]) -> Node:
 
 @contextmanager
 def blaming(table: Table) -> Generator[None]:
-    """Say of an error in a key source of the user's whose it is.
+    """Name the table in the errors of a key source that a user has written.
 
     Raises
     ------
     PopulateError
-        In the place of the error, unless the database cannot be reached or says to try again.
+        Instead of the error, unless the database cannot be reached or the error is transient.
     """
     try:
         yield
@@ -92,7 +92,7 @@ def checked_key_source(table: Table, source: Any) -> QueryExpression:
     Raises
     ------
     PopulateError
-        If it is no query, or has attributes in its key that the table has not.
+        If it is not a query, or has attributes in its key that the table lacks.
     """
     query = source() if inspect.isclass(source) and issubclass(source, Table) else source
     if not isinstance(query, QueryExpression):
@@ -136,7 +136,7 @@ def own_key_source(table: Any) -> QueryExpression:
     Raises
     ------
     PopulateError
-        If it raises, or see `checked_key_source`; with the name of the table.
+        If the key source raises, and see `checked_key_source`; the error names the table.
     """
     with blaming(table):
         return checked_key_source(table, table.key_source)
@@ -150,8 +150,8 @@ def without(source: Node, other: Node) -> Node:
 def lacking(source: Node, other: Node) -> Node:
     """Return the keys of a key source that are not in a table.
 
-    As an outer join it takes MariaDB a third of the time of `without`, for which the server copies
-    the other table's keys.
+    This outer join takes MariaDB a third of the time of `without`, for which the server copies the
+    other table's keys.
     """
     names = source.heading.primary_key
     if not names:
@@ -167,7 +167,7 @@ def lacking(source: Node, other: Node) -> Node:
 
 
 def among(source: Node, other: Node) -> Node:
-    """Return the rows of a query whose key is that of a row of another."""
+    """Return the rows of a query whose keys are also keys of another query."""
     return restrict(source, Matches(tuple(source.heading.primary_key), other))
 
 
@@ -197,7 +197,7 @@ def _parent(connection: Connection, foreign_key: ForeignKey) -> Base:
 def _own_names(
     connection: Connection, foreign_key: ForeignKey, foreign_keys: Iterable[ForeignKey]
 ) -> list[str]:
-    """Return the plain attributes of a parent whose names no other parent and no key has."""
+    """Return the plain attributes of a parent whose names neither other parents nor keys have."""
     taken: set[str] = set()
     for other in foreign_keys:
         taken |= set(other.attributes)

@@ -1,4 +1,4 @@
-"""Liveness of processes that have claimed keys."""
+"""The liveness of processes that have claimed keys."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from dj_dagster.lazy import LateModule
 from dj_dagster.relational.backends.base import Backend
 from dj_dagster.relational.database.connection import Connection
 
-# It is installed, and takes 55 ms to import, where the system is not Linux.
+# It is installed only on other systems than Linux, and takes 55 ms to import.
 psutil: Any = LateModule("psutil")
 
 CLOSING_TIME = 0.2
 """Seconds that a server may take to notice that a process is gone."""
 
 RENEWAL = 15.0
-"""Seconds, at most, after which a worker says that it lives."""
+"""Seconds after which a worker renews its leases, at most."""
 
 MARGIN = 10.0
-"""Seconds by which it may be late."""
+"""Seconds by which a renewal may be late."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Who holds a key, since when, and until when without a sign of life.
+    """The reservation of a key: its worker, its time, and the end of its lease.
 
     Attributes
     ----------
@@ -53,23 +53,23 @@ class Reservation:
 
     @property
     def is_leased(self) -> bool:
-        """Whether it has a lease."""
+        """Whether the reservation has a lease."""
         return self.since < self.until
 
     def has_expired(self, now: datetime) -> bool:
-        """Whether its lease has run out."""
+        """Whether the lease has run out."""
         return self.is_leased and self.until < now
 
     def last_sign(self, lease: float) -> datetime:
-        """Return when its worker has said last that it lives, for a lease of so many seconds."""
+        """Return the time of the last renewal, for a lease of a number of seconds."""
         return max(self.since, self.until - timedelta(seconds=lease))
 
     def is_local(self) -> bool:
-        """Whether it is one of this machine."""
+        """Whether the worker is on this machine."""
         return self.host == platform.node()
 
     def process_is_gone(self, now: datetime) -> bool:
-        """Whether the process does not run, or another runs under its number."""
+        """Whether the worker's process has ended, or another process has its number."""
         if not _runs(self.pid):
             return True
         age = _process_age(self.pid)
@@ -78,7 +78,7 @@ class Reservation:
 
 
 def process_mark(pid: int) -> str:
-    """Return what tells a process of this machine from all others, also from later ones."""
+    """Return a text that identifies a process of this machine among all, including later ones."""
     try:
         # Containers may share a machine's name, but not its process numbers.
         space = str(Path("/proc/self/ns/pid").readlink())
@@ -96,7 +96,7 @@ def is_gone(mark: str) -> bool:
 
 
 def renewal(lease: float) -> float:
-    """Return the seconds after which a worker says that it lives, for a lease of so many."""
+    """Return the seconds after which a worker renews a lease of a number of seconds."""
     return min(lease / 4, RENEWAL)
 
 
@@ -105,12 +105,12 @@ def dead(
 ) -> list[Reservation]:
     """Return the reservations whose worker is gone.
 
-    A worker of this machine is gone when its process is, and the server has no connection of it
-    any more: containers may share a machine's name, but not its process numbers. Any other is taken
-    for gone when its lease has run out.
+    A worker of this machine is gone when its process is, and the server no longer has its
+    connection: containers may share a machine's name, but not its process numbers. Any other worker
+    is taken to be gone when its lease has run out.
 
-    After a start of the server, which ends all connections and numbers them anew, workers are given
-    time to say that they live.
+    A start of the server ends all connections and numbers them anew. Workers are then given time to
+    renew their leases.
     """
     held = list(reservations)
     expired = [item for item in held if item.has_expired(now)]
@@ -132,7 +132,7 @@ def _unheard(
     now: datetime,
     uptime: int,
 ) -> list[Reservation]:
-    """Return those of which the server knows nothing either."""
+    """Return the reservations of workers without a connection to the server."""
     lease = connection.job_settings.lease
     # The server counts whole seconds.
     earliest = now - timedelta(seconds=uptime + 1)
@@ -178,7 +178,7 @@ def _runs(pid: int) -> bool:
 
 
 def _process_age(pid: int) -> float | None:
-    """Return the seconds that a process has been running, None where that is not known."""
+    """Return the seconds that a process has been running, None if not known."""
     if not _is_linux():
         began = _beginning(pid)
         return time.time() - float(began[0]) if began else None
@@ -190,7 +190,7 @@ def _process_age(pid: int) -> float | None:
 
 
 def _beginning(pid: int) -> list[str]:
-    """Return when a process began, in Linux's ticks or in seconds; nothing where it is not told."""
+    """Return the start time of a process, in Linux's ticks or in seconds; empty if not known."""
     if _is_linux():
         return _stat(pid)[19:20]
     try:
@@ -201,13 +201,13 @@ def _beginning(pid: int) -> list[str]:
 
 
 def _is_linux() -> bool:
-    # There the kernel is asked: what psutil tells of when a process began follows the clock, which
-    # may be set, and it takes a process of another user for gone where /proc hides those.
+    # On Linux the kernel is asked: psutil's start times follow the clock, which may be set, and it
+    # takes processes of other users to be gone where /proc hides them.
     return platform.system() == "Linux"
 
 
 def _process(pid: int) -> Any:
-    """Return a process by psutil, None for one that has ended, waited for or not."""
+    """Return a process by psutil, None if it has ended, including zombies."""
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process
@@ -218,7 +218,7 @@ def _process(pid: int) -> Any:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return Linux's account of a process from its state on, nothing for one that has ended."""
+    """Return Linux's fields of a process from its state on, empty if it has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         return text.rpartition(")")[2].split()

@@ -1,4 +1,4 @@
-"""Tables that fill themselves: `make`, where its keys come from, and the rows above a key."""
+"""Tables that fill themselves: `make`, the source of its keys, and the rows above a key."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Makes(Table):
 
 
 def has_own_key_source(table: Makes) -> bool:
-    """Whether a class says itself which keys it makes."""
+    """Whether a class defines its own key source."""
     return _defined(table, "key_source") is not vars(Makes)["key_source"]
 
 
@@ -108,14 +108,14 @@ def _defined(table: Makes, name: str) -> Any:
 
 @dataclass
 class _Reached:
-    """An ancestor: the ways to its rows, any of which will do."""
+    """An ancestor, with the ways to its rows; a row needs only one of them."""
 
     stored: StoredTable
     ways: list[Any] = field(default_factory=list[Any])
     fixed: dict[str, Any] | None = None
 
     def fix(self, values: dict[str, Any]) -> None:
-        """Keep what all ways say about the rows."""
+        """Keep the values that all ways fix for the rows."""
         known = values if self.fixed is None else self.fixed
         self.fixed = {n: v for n, v in known.items() if n in values and values[n] == v}
 
@@ -142,7 +142,7 @@ class Upstream:
         self._key = dict(key)
 
     def __getitem__(self, table: type[Table] | Table | str) -> Any:
-        """Return an ancestor's rows, those reached by any path of foreign keys.
+        """Return the rows of an ancestor that are reached by any path of foreign keys.
 
         Parameters
         ----------
@@ -152,7 +152,7 @@ class Upstream:
         Raises
         ------
         DataJointError
-            If it is no ancestor.
+            If `table` is not an ancestor.
         """
         found = self._named(table) if isinstance(table, str) else table
         query = found() if isinstance(found, type) else found

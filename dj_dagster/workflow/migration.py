@@ -1,9 +1,9 @@
 """Migration of a schema of DataJoint 0.14, which can be taken back until it is confirmed.
 
-Columns are marked with their types, as 2.x does it. A column that points to external objects is put
-aside, under a hidden name, and one with references takes its place; blobs and files stay where they
-are, attachments are copied, for 2.x keeps their names with them. What was before is noted in the
-hidden table ``~migration``, and rows are compared before and after.
+Columns are marked with their types, as 2.x does. A column that points to external objects is put
+aside, under a hidden name, and a column with references takes its place. Blobs and files stay where
+they are; attachments are copied, because 2.x keeps their names with them. The hidden table
+``~migration`` has the former state, and rows are compared before and after.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Migration:
     say: Say = lambda _: None
 
     def changes(self) -> list[ColumnChange]:
-        """Return what would change, nothing is written."""
+        """Return the columns that would change, without writing."""
         return migration_changes(self.connection, self.schema)
 
     def run(self) -> dict[TableName, int]:
@@ -80,7 +80,7 @@ class Migration:
         Returns
         -------
         dict
-            The number of rows by table, all of which are as they were.
+            The number of rows by table, none of which has changed.
 
         Raises
         ------
@@ -95,7 +95,7 @@ class Migration:
         self.say(f"Reading all rows of {self.schema}.")
         before = self._digests()
         self._sql(_CREATE.format(self._quoted(MIGRATION)))
-        # Of no table: there as long as it can be undone.
+        # A row without a table, which stays as long as the migration can be undone.
         self._sql(f"INSERT INTO {self._quoted(MIGRATION)} VALUES ('', '', 0, '', '')")
         try:
             for table in dict.fromkeys(change.table for change in changes):
@@ -117,8 +117,8 @@ class Migration:
         Raises
         ------
         DataJointError
-            If there is no migration that could be undone, or rows have come in since whose objects
-            0.14 would not find.
+            If there is not a migration to undo, or later rows have objects that 0.14 would not
+            find.
         """
         noted = self._noted()
         asides = [(table, column) for table, column, aside, *_ in noted if aside]
@@ -153,12 +153,12 @@ class Migration:
         self._forget()
 
     def confirm(self) -> None:
-        """Drop what only 0.14 needs: it cannot be undone afterwards.
+        """Drop the columns that only 0.14 needs, after which the migration cannot be undone.
 
         Raises
         ------
         DataJointError
-            If there is no migration to confirm.
+            If there is not a migration to confirm.
         """
         noted = self._noted()
         with self.connection.cursor() as session:
@@ -190,7 +190,7 @@ class Migration:
             raise DataJointError(f"Rows of {', '.join(different)} would not be the same.")
 
     def _change(self, table: TableName, changes: list[ColumnChange]) -> None:
-        """Change a table's columns by one statement, and fill those with references."""
+        """Change a table's columns by one statement, and fill the columns of references."""
         for change in changes:
             note = (
                 table.table,
@@ -317,7 +317,7 @@ def _clauses(change: ColumnChange) -> Iterator[str]:
 
 
 def _digest(value: Any, attribute: Attribute) -> bytes:
-    """Return what a value has in both layouts; of files that is their content."""
+    """Return a digest of a value that is equal in both layouts; for files that of their content."""
     kind = attribute.type
     if value is None:
         data = b"null"
@@ -334,7 +334,7 @@ def _digest(value: Any, attribute: Attribute) -> bytes:
 
 
 ASIDE = "_external_"
-"""What the columns are called, with their own name after it, that hold pointers until confirmed."""
+"""The beginning of the hidden names of columns that keep pointers until the confirmation."""
 
 _LINE = re.compile(r"  `((?:[^`]|``)+)` (.*?)(?: COMMENT '((?:[^'\\]|''|\\.)*)')?,?$")
 
@@ -346,11 +346,11 @@ class ColumnChange:
     Attributes
     ----------
     definition
-        As SHOW CREATE TABLE has it now, without the comment, and that.
+        The column in SHOW CREATE TABLE as it is now, without the comment, and the comment.
     type_text
-        The type that its comment is to carry.
+        The type that the comment is to have.
     store
-        The store that it points into; its pointers become references then.
+        The store of the column's pointers, which become references; None for other columns.
     """
 
     table: TableName
@@ -364,7 +364,7 @@ class ColumnChange:
 
     @property
     def new_comment(self) -> str:
-        """The comment with its type in front, in SQL."""
+        """The comment in SQL, beginning with the type."""
         return f":{self.type_text.replace(chr(39), chr(39) * 2)}:{self.comment}"
 
     def __str__(self) -> str:
@@ -374,7 +374,7 @@ class ColumnChange:
 
 
 def migration_changes(connection: Connection, schema: str) -> list[ColumnChange]:
-    """Return what is to change in a schema.
+    """Return the columns that a migration is to change in a schema.
 
     Raises
     ------
@@ -427,7 +427,7 @@ def _changes(connection: Connection, raw: RawTable) -> Iterator[ColumnChange]:
 
 
 def _new_type(column: StoredColumn, attribute: Attribute) -> str | None:
-    """Return the type that a column's comment is to carry, None where it is well as it is."""
+    """Return the type that a column's comment is to have, None to keep the comment."""
     kind, marked = attribute.type, column.comment.startswith(":")
     if kind is None or column.name.startswith("_"):
         return None

@@ -1,10 +1,10 @@
 """Notes on how computed rows came to be, in a hidden table ``~provenance`` of the schema.
 
-A note says of one key which code made it, and what the rows were like that it refers to. So it can
-be told in any process, and after any loss elsewhere, which keys are stale. Notes are written some
-time after the rows, many together: of the last keys of a worker that was killed there are none.
-Keys without a note were made by it, by DataJoint itself, or before there were notes; they count as
-unknown.
+A note has the version of the code that made one key, and a digest of the rows that the key refers
+to. Any process can thereby find the stale keys, also after losses elsewhere. Notes are written some
+time after the rows, many together, so that the last keys of a killed worker are without notes. Keys
+without a note were made by such a worker, by DataJoint itself, or before there were notes; their
+age is unknown.
 
 The digest of a key's inputs covers the rows of the tables that the table's foreign keys refer to by
 the key, and, where people entered those, the rows that they refer to in turn. The database computes
@@ -51,7 +51,7 @@ AT_ONCE = 1000
 """Notes that are written, or read, together at most."""
 
 SECONDS = 2.0
-"""How long a note waits for others, about."""
+"""Seconds that a note waits for others, about."""
 
 _DEFINITION = """
 # How rows of computed tables came to be
@@ -65,14 +65,14 @@ inputs : uuid  # digest of the rows that the key refers to
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """How the rows of one key came to be.
+    """The origin of the rows of one key.
 
     Attributes
     ----------
     code
         The version of the code, see `dj_dagster.workflow.code_version`; empty if unknown.
     inputs
-        What the rows were like that the key refers to, see `Inputs`.
+        A digest of the rows that the key refers to, see `Inputs`.
     """
 
     code: str
@@ -94,7 +94,7 @@ class Notes:
         self._names = sorted(names)
 
     def read(self, keys: Sequence[Key]) -> dict[tuple[Any, ...], Note]:
-        """Return the notes on some keys, by the values of these."""
+        """Return the notes on some keys, by the keys' values."""
         stored = self._found()
         if stored is None:
             return {}
@@ -170,7 +170,7 @@ class Notes:
 
 
 class NoteTaker:
-    """Takes notes on the keys of a table as they are made, and writes them many at a time.
+    """A writer of notes on the keys of a table, which are collected while the keys are made.
 
     Parameters
     ----------
@@ -197,21 +197,21 @@ class NoteTaker:
                 self._before = self._inputs.of(keys)
 
     def note(self, key: Key) -> None:
-        """Take note of a key that was looked at, and is made."""
+        """Take a note on a key that was looked at and is now made."""
         inputs = self._before.get(tuple(key.values()))
         if inputs is not None:
             self._waiting.append((key, Note(self._code, inputs)))
 
     def write_if_due(self) -> None:
-        """Write the notes that wait, if they are many or have waited long."""
+        """Write the waiting notes, if they are many or have waited long."""
         waited = time.monotonic() - self._written
         if len(self._waiting) >= AT_ONCE or waited >= SECONDS:
             self.write()
 
     def write(self) -> None:
-        """Write all notes that wait.
+        """Write all waiting notes.
 
-        A database that refuses them is no reason to fail: the keys count as unknown then.
+        If the database refuses them, a warning is given, and the age of the keys is unknown.
         """
         if self._waiting and not self._refused:
             with self._told():
@@ -220,7 +220,7 @@ class NoteTaker:
         self._written = time.monotonic()
 
     def close(self) -> None:
-        """Write what waits: no more keys are made."""
+        """Write the waiting notes, after all keys are made."""
         self.write()
 
     @contextmanager
@@ -229,7 +229,7 @@ class NoteTaker:
         try:
             yield
         except (ConnectionFailedError, TransientError):
-            # What could not be written is tried again with the next notes.
+            # Notes that could not be written are tried again with the next ones.
             return
         except DataJointError as error:
             self._refused = True
@@ -259,7 +259,7 @@ def _ensure(connection: Connection, name: TableName) -> StoredTable:
 
 
 def _spelled(value: Any) -> str:
-    """Return a key's value as text that is the same whichever way the key was read."""
+    """Return a key's value as text, which does not depend on how the key was read."""
     match value:
         case bool():
             return str(int(value))
@@ -317,9 +317,9 @@ class Inputs:
         self.each = _inputs(table.connection, by_key, frozenset({table.name}))
 
     def tables(self) -> Iterator[tuple[TableName, Mapping[str, str] | None]]:
-        """Yield the tables that are read, each with the names that its key has in the keys.
+        """Yield the tables that are read, each with the names of its key in the keys of `make`.
 
-        These are ``{name there: name in the key}``, None where the key does not tell which row.
+        The names are ``{name there: name in the key}``, None if the key does not identify the row.
         """
         yield from _tables(self.each, None)
 
@@ -350,7 +350,7 @@ def _tables(
 
 
 def is_entered(name: TableName) -> bool:
-    """Whether people enter the rows of a table, a part like its master."""
+    """Whether people enter the rows of a table; a part counts like its master."""
     parsed = parse_table_name(name.table)
     while parsed is not None and parsed.master is not None:
         parsed = parse_table_name(parsed.master)
@@ -360,7 +360,7 @@ def is_entered(name: TableName) -> bool:
 def _inputs(
     connection: Connection, foreign_keys: Iterable[ForeignKey], below: frozenset[TableName]
 ) -> tuple[Input, ...]:
-    """Return the tables referred to of which there is something to read."""
+    """Return the tables that are referred to and have values to read."""
     found: list[Input] = []
     for key in sorted(foreign_keys, key=lambda key: (key.parent, sorted(key.attributes))):
         stored = None if key.parent in below else connection.catalog.find(key.parent)
@@ -376,7 +376,7 @@ def _inputs(
 
 
 def _digests(connection: Connection, source: Input, rows: Sequence[Row]) -> dict[Row, bytes]:
-    """Return the digests of the rows of a table, by the values that they are referred to by."""
+    """Return the digests of the rows of a table, by the values that refer to them."""
     used = dict.fromkeys(
         (*source.attributes, *(own for each in source.inputs for own in each.attributes.values()))
     )
@@ -439,7 +439,7 @@ def _decoder(
 
 
 def _digest(parts: Sequence[bytes]) -> bytes:
-    """Return a hash of texts, each told from the next by its length."""
+    """Return a hash of texts, which are separated by their lengths."""
     state = hashlib.blake2b(digest_size=16)
     for part in parts:
         state.update(b"%d " % len(part))

@@ -1,8 +1,8 @@
 """Keys that are still to be made, found by ranges of the key.
 
 A server reads two tables in a fraction of the time that it takes to look each key of one up in the
-other. Only the ranges that differ are then looked at key by key. What is compared are digests of
-the keys themselves, see `key_ranges`.
+other. Digests of the keys are therefore compared by range, see `key_ranges`, and only the ranges
+that differ are looked at key by key.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def check_restrictions(table: Makes, *restrictions: Any) -> None:
 
 
 def progress(table: Makes, *restrictions: Any) -> tuple[int, int]:
-    """Return how many keys remain to be made, and how many there are in all."""
+    """Return the number of keys that remain to be made, and the number of all keys."""
     keys = source(table, *restrictions)
     compared = _compared(table, keys, restrictions)
     total = compared.count
@@ -110,7 +110,7 @@ def unmade_keys(
     held
         A query for keys to leave out.
     limit
-        At most so many keys.
+        The number of keys, at most.
     """
     keys = source(table, *restrictions)
     lacked = _narrowed(keys, _compared(table, keys, restrictions))
@@ -124,9 +124,10 @@ def unmade_keys(
 
 
 def orphans(table: Table) -> int:
-    """Return how many rows refer to a row that is not there.
+    """Return the number of rows that refer to a missing row.
 
-    Clients that do not enforce foreign keys leave such, as SQLite's own and restored dumps do.
+    Clients that do not enforce foreign keys leave such rows, as SQLite's own client and restored
+    dumps do.
     """
     conditions: list[Condition] = []
     for foreign_key in table.foreign_keys:
@@ -140,12 +141,12 @@ def orphans(table: Table) -> int:
 def why_not_pending(
     table: Makes, keys: list[Key], *, in_source: bool = True
 ) -> dict[tuple[Any, ...], Why]:
-    """Return why those keys that are not pending are not.
+    """Return the reasons why keys are not pending, by the values of these keys.
 
     Parameters
     ----------
     in_source
-        Whether to ask the key source too.
+        Whether to look the keys up in the key source too.
     """
     names = tuple(keys[0]) if keys else ()
     rows = [tuple(key.values()) for key in keys]
@@ -159,7 +160,7 @@ def why_not_pending(
 
 
 def given(table: Makes, keys: list[Key], *restrictions: Any) -> set[tuple[Any, ...]]:
-    """Return those of some keys, by their values, that are in the key source, restricted."""
+    """Return the values of those of some keys that are in the restricted key source."""
     names = tuple(keys[0]) if keys else ()
     return _found(table.connection, source(table, *restrictions), names, keys) if keys else set()
 
@@ -167,7 +168,7 @@ def given(table: Makes, keys: list[Key], *restrictions: Any) -> set[tuple[Any, .
 def present(
     table: Table, names: Sequence[str], rows: Iterable[tuple[Any, ...]]
 ) -> set[tuple[Any, ...]]:
-    """Return those of some keys that a table has rows of.
+    """Return those of some keys that are in a table.
 
     Parameters
     ----------
@@ -187,7 +188,7 @@ def is_present(table: Makes, key: Mapping[str, Any]) -> bool:
 
 
 def has_parents(table: Makes, key: Mapping[str, Any]) -> bool:
-    """Return whether the rows are there that a key refers to."""
+    """Return whether all rows that a key refers to are there."""
     for foreign_key in table.foreign_keys:
         parent = base(table.connection, foreign_key.parent)
         names = foreign_key.attributes
@@ -239,8 +240,8 @@ def _found(
 def _compared(table: Makes, keys: Node, restrictions: Sequence[Any]) -> Compared:
     """Compare the keys with the table's by ranges, where that helps.
 
-    Where each row of the table has a key in the key source, by its foreign keys, most ranges of
-    keys can be left out. Rows without such a key, whatever client left them, hide none that lack.
+    If the foreign keys ensure that each row of the table has a key in the key source, most ranges
+    of keys can be left out. Orphaned rows, which some clients leave, cannot hide unmade keys.
     """
     names = keys.heading.primary_key
     whole = not restrictions and bool(names) and set(names) == set(table.primary_key)
@@ -250,7 +251,7 @@ def _compared(table: Makes, keys: Node, restrictions: Sequence[Any]) -> Compared
 
 
 def _narrowed(keys: Node, compared: Compared) -> Node | None:
-    """Return the keys among which are all that are not made, None if there are none."""
+    """Return a selection of keys that contains all unmade ones, None if all keys are made."""
     if compared.differing == NEVER:
         return None
     return keys if compared.differing is None else restrict(keys, compared.differing)
@@ -258,14 +259,14 @@ def _narrowed(keys: Node, compared: Compared) -> Node | None:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Where the keys of two queries differ.
+    """The ranges in which the keys of two queries differ.
 
     Attributes
     ----------
     differing
         The condition on keys to be in a range in which those of the two queries differ.
     count
-        How many keys the first query has, where that is known.
+        The number of keys of the first query, if known.
     """
 
     differing: Condition | None = None
@@ -293,7 +294,7 @@ def compare(connection: Connection, keys: Node, made: Node) -> Compared:
     if found is None:
         return Compared(NEVER, 0)
     ranges = Ranges.over(*found)
-    # What is made comes first: rows that come meanwhile must not hide keys that are not.
+    # Made keys are read first, so that rows that come meanwhile cannot hide unmade keys.
     done = digests(connection, made, ranges, keys.heading.primary_key)
     wanted = digests(connection, keys, ranges, keys.heading.primary_key)
     count = sum(each.count for each in wanted.values())

@@ -1,4 +1,4 @@
-"""Populating a computed table: keys looked up, claimed a few at a time, made one by one."""
+"""The filling of a computed table: keys are looked up, claimed in batches, and made one by one."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Making:
-    """How keys are made; plain data, that a worker process can be given.
+    """The way to make keys, as plain data for worker processes.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Making:
     make_kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def batches(self, table: Makes, before: Any = None) -> Batches:
-        """Return what makes keys of a table in this process."""
+        """Return the `Batches` that make keys of a table in this process."""
         attempts = Attempts(
             table, must_insert=self.must_insert, make_kwargs=self.make_kwargs, before=before
         )
@@ -85,27 +85,27 @@ def pending_keys(
     retry_errors: bool = False,
     ignore_jobs: bool = False,
 ) -> list[Key]:
-    """Return the keys that a computed table has still to make, in their order.
+    """Return the pending keys of a computed table, in their order.
 
-    Those of jobs that are due later are left out.
+    Keys of jobs that are due later are left out.
 
     Parameters
     ----------
     *restrictions
         All must hold; anything that may stand after ``&``.
     limit
-        At most so many keys.
+        The number of keys, at most.
     retry_errors
         Whether keys whose job failed before are pending again.
     ignore_jobs
-        Whether the job queue is not asked at all.
+        Whether to ignore the job queue.
     """
     queue = None if ignore_jobs else queue_of(table)
     if queue is None:
         return unmade_keys(table, *restrictions, limit=limit)
     queue.release_dead()
     held = ("reserved", "ignore") if retry_errors else ("reserved", "ignore", "error")
-    # Workers of another era hold keys that a query does not tell.
+    # Workers of another era hold keys that cannot be left out by a query.
     most = limit if queue.rows.shared is None else None
     keys = unmade_keys(table, *restrictions, held=queue.rows.held(*held), limit=most)
     return queue.free(keys, ("error",) if retry_errors else ())[:limit]
@@ -126,12 +126,12 @@ def populate_keys(
     Parameters
     ----------
     keys
-        What to make; all pending keys by default. Whether each is pending is looked up first.
+        The keys to make, each of which is first looked up; by default all pending keys.
     retry_errors
         Whether keys whose job failed before are tried again.
     reserve
         Whether each key is claimed in the job queue, so that several workers can share the keys,
-        and failures are kept there; not possible where the keys are those of no other table.
+        and failures are kept there. Only keys of other tables can be claimed.
 
     Yields
     ------
@@ -156,7 +156,10 @@ def chosen(
     retry_errors: bool,
     reserve: bool = True,
 ) -> tuple[list[Key], Making]:
-    """Return the keys that `populate_keys` is to make, and how; parameters and errors are its."""
+    """Return the keys that `populate_keys` is to make, and the way to make them.
+
+    For the parameters and the errors see `populate_keys`.
+    """
     check_populable(table)
     queue = queue_of(table) if reserve else None
     if keys is None:
@@ -198,29 +201,29 @@ def queue_of(table: Makes) -> JobQueue | None:
 
 
 LOOKAHEAD = 1000
-"""Keys whose jobs are looked at together when others have taken many."""
+"""Keys whose jobs are looked at together when other workers have taken many."""
 
 SPREAD = 50
-"""Keys over which workers that meet spread."""
+"""Keys over which workers spread that compete for the same keys."""
 
 PAUSE = 0.005
-"""Seconds, at most, that a worker waits which found all keys in use."""
+"""Seconds that a worker waits that has found all keys in use, at most."""
 
 
 @dataclass(frozen=True)
 class Batches:
-    """How keys of a table are made.
+    """The making of keys of a table in batches.
 
     Attributes
     ----------
     queue
-        Where each key is claimed; None to make them without.
+        The job queue in which each key is claimed; None to make keys without claims.
     given
-        Whether the keys are a user's, of which nothing is known, instead of pending ones.
+        Whether the keys are given by a user and need not be pending.
     statuses
-        In which a job may be claimed.
+        The statuses in which a job may be claimed.
     notes
-        Takes notes on the keys that are made.
+        The writer of notes on the keys that are made.
     """
 
     table: Makes
@@ -231,12 +234,12 @@ class Batches:
     statuses: tuple[str, ...] = ("pending",)
 
     def run(self, keys: Iterable[Key], limit: int | None = None) -> Generator[KeyOutcome]:
-        """Make keys, in their order as far as no other worker is at them.
+        """Make keys, in their order except for keys that other workers have.
 
         Parameters
         ----------
         limit
-            How many times `make` is called, at most.
+            The number of calls of `make`, at most.
 
         Yields
         ------
@@ -286,7 +289,7 @@ class Batches:
                     pace.note(len(got), busy)
 
     def _left_out(self, queue: JobQueue, batch: dict[Row, Key]) -> Iterator[KeyOutcome]:
-        """Take the keys that are not pending out of a user's, and give the others jobs."""
+        """Yield the outcomes of a user's keys that are not pending, and give the others jobs."""
         if not self.given:
             return
         idle = why_not_pending(self.table, list(batch.values()))
@@ -300,7 +303,7 @@ class Batches:
     def _held(
         self, queue: JobQueue, batch: dict[Row, Key], got: list[Row], waiting: deque[Key]
     ) -> Iterator[KeyOutcome]:
-        """Pass over the keys that others have, those soon to come too if they are many."""
+        """Yield the outcomes of keys that others have; look further ahead if these are many."""
         mine = set(got)
         others = {row: key for row, key in batch.items() if row not in mine}
         if not others:
@@ -311,7 +314,7 @@ class Batches:
         jobs = fetch.rows(queue.connection, queue.rows.node(rows=others), names)
         known = {row[:-2]: row[-2:] for row in jobs}
         no_job = ("pending" if self.given else "done", None)
-        # A job that is due later is for nobody now.
+        # A job that is due later cannot be claimed now.
         now = queue.rows.now() if any(status == "pending" for status, _ in known.values()) else None
         free: list[Key] = []
         unheld = set(queue.rows.free(list(others), self.statuses))
@@ -324,14 +327,14 @@ class Batches:
                 yield KeyOutcome(key, "reserved")
         waiting.extendleft(reversed(free))
         if not got and waiting:
-            # All that came together would meet at the next key too.
+            # Workers that compete for one key would compete for the next key too.
             waiting.rotate(-random.randrange(min(SPREAD, len(waiting))))
             time.sleep(random.uniform(0, PAUSE))
 
     def _claimed(self, claims: Claims, keys: list[Key], queue: JobQueue) -> Iterator[KeyOutcome]:
         if not keys:
             return
-        # From now on nobody else makes them.
+        # From now on other workers cannot make these keys.
         idle = why_not_pending(self.table, keys)
         self._look(keys, idle)
         by_row = {queue.row(key): key for key in keys}
@@ -360,12 +363,12 @@ class Batches:
         return outcome
 
     def _look(self, keys: list[Key], idle: dict[Row, Why]) -> None:
-        """Look at the rows that keys refer to: one that changes later makes its key stale."""
+        """Look at the rows that keys refer to; a key is stale if such a row changes later."""
         self.notes.look([key for key in keys if tuple(key.values()) not in idle])
 
 
 def _taken(waiting: deque[Key], count: int) -> list[Key]:
-    """Take keys from the left; one that comes twice is left for the next batch."""
+    """Take keys from the left; a key that comes twice is left for the next batch."""
     batch: dict[tuple[object, ...], Key] = {}
     while waiting and len(batch) < count and (row := tuple(waiting[0].values())) not in batch:
         batch[row] = waiting.popleft()
@@ -376,20 +379,20 @@ TICK = 0.5
 """Seconds between two looks at whether a make takes long."""
 
 PATIENCE = 2.0
-"""Seconds after which a make lets go of the keys claimed behind it."""
+"""Seconds of a make after which the keys claimed behind it are given back."""
 
 
 class Claims:
     """The claims of one worker on the jobs of a queue; close it at the end.
 
-    A few keys are claimed by one statement, in order to be quick where `make` is. While a make
-    takes long, a thread gives back those that wait behind it, ends the jobs that are done, and
+    Several keys are claimed by one statement, which saves time if `make` is quick. While a make
+    takes long, a thread gives back the keys that wait behind it, ends the jobs that are done, and
     renews the lease.
 
     Parameters
     ----------
     statuses
-        In which a job may be claimed.
+        The statuses in which a job may be claimed.
     """
 
     def __init__(self, queue: JobQueue, statuses: Sequence[str]) -> None:
@@ -410,7 +413,7 @@ class Claims:
         self._returned: list[Row] = []
 
     def claim(self, rows: Sequence[Row]) -> list[Row]:
-        """Claim those of some keys that are free, to be taken by `take`."""
+        """Claim those of some keys that are free, for `take`, and return them."""
         self._settle()
         got = self._queue.claim(rows, self._statuses, self._version)
         with self._lock:
@@ -420,7 +423,7 @@ class Claims:
         return got
 
     def take(self) -> Row | None:
-        """Return the next claimed key, to be made now; None when there is none."""
+        """Return the next claimed key, to be made now; None if all are taken."""
         with self._lock:
             self._running = self._waiting.popleft() if self._waiting else None
             self._since = time.monotonic()
@@ -434,24 +437,24 @@ class Claims:
             self._running = None
 
     def fail(self, message: str, stack: str) -> None:
-        """Keep why the taken key failed."""
+        """Keep the error of the taken key."""
         if self._running is not None:
             self._queue.rows.fail(self._running, message, stack)
         self._forget()
 
     def drop(self) -> None:
-        """Forget the job of the taken key: there is nothing to make."""
+        """Forget the job of the taken key, which cannot be made any more."""
         if self._running is not None:
             self._queue.rows.delete([self._running], ("reserved",))
         self._forget()
 
     def _forget(self) -> None:
-        # Only once the queue knows what became of it: until then it is for `close` to give back.
+        # Only once the queue has the outcome: until then `close` must give the key back.
         with self._lock:
             self._running = None
 
     def given_back(self) -> list[Row]:
-        """Return the keys that were let go, unmade, since this was asked for last."""
+        """Return the unmade keys that were given back since the last call."""
         with self._letting_go:
             returned, self._returned = self._returned, []
             return returned
@@ -459,8 +462,8 @@ class Claims:
     def close(self) -> None:
         """End the jobs that are done and give the others back.
 
-        This process may live on, so that nobody else could tell that it has given up: a server that
-        is being started again is waited for.
+        A server that is being restarted is waited for, because this process may live on, and other
+        workers could then not see that it has given up.
         """
         self._stop.set()
         if self._thread is not None and self._thread is not threading.current_thread():
@@ -482,15 +485,14 @@ class Claims:
             self._done = {row: at for row, at in self._done.items() if row not in done}
 
     def _watch(self) -> None:
-        """Start the thread, unless the database is in memory, which no other worker can see."""
+        """Start the thread, unless the database is in memory, where other workers cannot see it."""
         if self._thread is None and not self._queue.connection.is_in_memory:
             self._thread = threading.Thread(target=self._tend, daemon=True, name="dj_dagster lease")
             self._thread.start()
 
     def _tend(self) -> None:
         while not self._stop.wait(TICK):
-            # What cannot be told to the database now is told at the next tick, or shows when the
-            # lease runs out.
+            # A failed statement is repeated at the next tick, or else the lease runs out.
             with contextlib.suppress(DataJointError):
                 self._let_go()
                 self._renew()
@@ -524,7 +526,7 @@ LARGEST = 500
 
 
 class Pace:
-    """Measures how long keys take, and says how many of them make half a second.
+    """The pace of a worker: the number of keys that it makes in about half a second.
 
     Examples
     --------
@@ -541,6 +543,6 @@ class Pace:
         self.size = 1
 
     def note(self, keys: int, seconds: float) -> None:
-        """Take note of how long some keys took; the size grows gradually."""
+        """Take note of the seconds that some keys took; the size grows gradually."""
         fitting = int(AHEAD * keys / seconds) if seconds > 0 else LARGEST
         self.size = max(1, min(fitting, 8 * self.size, LARGEST))

@@ -1,8 +1,8 @@
-"""``~jobs``, the one table of a schema's jobs that workers of DataJoint 0.14 know.
+"""``~jobs``, the table of a schema's jobs for workers of DataJoint 0.14.
 
 In a schema of that era it is kept beside our own queues, so that workers of both leave each
-other's keys alone. There a key that has no row is free; one that is reserved, failed or ignored
-has one, whoever made it, and is left alone until the row is gone.
+other's keys alone. A key without a row there is free. A key that is reserved, failed or ignored by
+any worker has a row, and is left alone until the row is gone.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def ensure_jobs(connection: Connection, schema: str) -> TableName:
 
 @dataclass(frozen=True, slots=True)
 class EndedJob:
-    """A job that failed, or is to be left out; no key is told by an empty one."""
+    """A job that failed, or is to be left out; `key` is empty if it is not known."""
 
     key: dict[str, Any]
     status: str
@@ -77,7 +77,7 @@ class SharedJobs:
     key
         The names of the keys' attributes, in the order of the values.
     user
-        Who works here.
+        The user of this process's reservations.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class SharedJobs:
         self._name = connection.backend.full_name(place).replace("%", "%%")
 
     def statuses(self) -> dict[str, str]:
-        """Return the status of each job that the table has there, by the hash of its key."""
+        """Return the status of each job of the table, by the hash of its key."""
         rows = self._rows("SELECT key_hash, status FROM {} WHERE table_name = %s")
         return {str(key): str(status) for key, status in rows}
 
@@ -102,9 +102,9 @@ class SharedJobs:
         return {row for row in rows if self._hash(row) in left} if left else set()
 
     def differing(self, rows: Iterable[Row]) -> tuple[list[Row], list[EndedJob]]:
-        """Return those of some keys that have no job, and jobs that ended of any others.
+        """Return those of some keys that are without a job, and the ended jobs of other keys.
 
-        Jobs of which the key is not told are left out.
+        Jobs with an unknown key are left out.
         """
         known, hashes = self.statuses(), {row: self._hash(row) for row in rows}
         gone = [row for row, digest in hashes.items() if digest not in known]
@@ -121,7 +121,7 @@ class SharedJobs:
         return self._insert([row], "reserved", "INSERT IGNORE INTO") == 1
 
     def take(self, rows: Sequence[Row], statuses: Sequence[str]) -> list[Row]:
-        """Reserve those of some keys that have no job, or failed where that is asked for.
+        """Reserve those of some keys that are without a job, or failed if `statuses` has ``error``.
 
         Called in the transaction in which they are reserved in the queue as well.
         """
@@ -132,7 +132,7 @@ class SharedJobs:
                 continue
             if "error" in statuses:
                 self._update_failed(chunk)
-            # As they are now, not as they were when the transaction began.
+            # A locking read sees the rows as they are now, not as when the transaction began.
             query = "SELECT key_hash FROM {} WHERE table_name = %s AND " + _OWN
             found = self._rows(f"{query} FOR UPDATE", *_worker())
             own = {str(digest) for (digest,) in found}
@@ -144,15 +144,15 @@ class SharedJobs:
         self._delete(rows, _OWN, (host, pid) if pid is not None else _worker())
 
     def release(self, rows: Iterable[Row]) -> None:
-        """Forget reservations, whoever made them."""
+        """Forget reservations of any worker."""
         self._delete(rows, "`status` = 'reserved'")
 
     def forget(self, rows: Iterable[Row]) -> None:
-        """Forget jobs, whoever made them."""
+        """Forget jobs of any worker."""
         self._delete(rows)
 
     def fail(self, row: Row, message: str, stack: str | None) -> None:
-        """Keep why a job failed."""
+        """Keep the error of a job that failed."""
         errors = (
             ", `error_message` = VALUES(`error_message`), `error_stack` = VALUES(`error_stack`)"
         )
@@ -247,7 +247,7 @@ def _worker() -> tuple[str, int]:
 
 
 def _packed(key: Mapping[str, Any]) -> bytes | None:
-    """Return what 0.14 reads as the key, None where it has no such values in blobs."""
+    """Return a key as a blob of 0.14, None if that cannot hold its values."""
     try:
         return pack({name: int(v) if isinstance(v, bool) else v for name, v in key.items()})
     except BlobError:

@@ -1,6 +1,6 @@
-"""Stale keys of a computed table, and making keys again.
+"""The stale keys of a computed table, and the deletion of keys that are to be made again.
 
-Rows below that people entered are no `make`'s to bring back: keys with such rows are left.
+A `make` does not bring back rows that people entered, so keys with such dependent rows are left.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ Key = dict[str, Any]
 Row = tuple[Any, ...]
 
 Age = Literal["current", "code", "inputs", "unknown"]
-"""What a key is: made as it would be made now, by other code, from rows that have changed since, or
-without a note."""
+"""The age of a key.
+
+It was made as it would be made now, by other code, from rows that have changed since, or without a
+note.
+"""
 
 STALE: tuple[Age, ...] = ("code", "inputs")
 
 CHUNK = 10_000
-"""Keys that are looked at together."""
+"""Keys whose age is found together."""
 
 
 class Staleness:
-    """Tells what age the keys of one table are.
+    """The ages of the keys of one table.
 
     Parameters
     ----------
@@ -69,7 +72,7 @@ class Staleness:
         ]
 
     def pages(self, *restrictions: Any) -> Iterator[list[Key]]:
-        """Yield the keys in the table for which all restrictions hold, so many at a time."""
+        """Yield the keys in the table for which all restrictions hold, page by page."""
         rows: Any = self._table
         for restriction in restrictions:
             rows = rows & restriction
@@ -93,20 +96,20 @@ REMADE_TOGETHER = 100
 
 @dataclass(frozen=True)
 class Remaking:
-    """Deletes keys of one table so that they can be made again.
+    """The deletion of keys of one table so that they can be made again.
 
     Attributes
     ----------
     names
         The attributes of the keys that its `make` is given.
     is_filled
-        Whether a `make` fills a table.
+        A function that tells whether a `make` fills a table.
     with_entered
         Whether rows that people entered are deleted too.
     below
-        By table, the attributes of the keys that its `make` is given.
+        The attributes of the keys of `make`, for each dependent table.
     gone
-        The keys of these tables that were deleted with those that they depend on.
+        The keys of these tables that were deleted with keys that they depend on.
     """
 
     table: Table
@@ -134,7 +137,7 @@ class Remaking:
         return left
 
     def _kept(self, keys: Sequence[Key]) -> dict[Row, str]:
-        """Return the keys that rows depend on which no `make` brings back; halves find them."""
+        """Return the keys with dependent rows that people entered, found by halving `keys`."""
         entered = self._entered(keys) if keys else {}
         if not entered:
             return {}
@@ -149,7 +152,7 @@ class Remaking:
         return self._kept(keys[:half]) | self._kept(keys[half:])
 
     def _rows(self, keys: Sequence[Key]) -> Any:
-        # A key without attributes is that of all rows.
+        # A key without attributes stands for all rows.
         return self.table & list(keys) if self.names else self.table
 
     def _entered(self, keys: Sequence[Key]) -> Mapping[TableName, int]:

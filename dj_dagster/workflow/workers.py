@@ -1,4 +1,4 @@
-"""Worker processes that make keys, and may die without taking the others along."""
+"""Worker processes that make keys; if one dies, the others go on."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from dj_dagster.workflow.pending import Key, is_present
 from dj_dagster.workflow.populate import Making, Pace
 
 LOOK = 0.5
-"""Seconds between two looks at whether the workers live: their children may hold their pipes."""
+"""Seconds between two checks that the workers live, as their children may hold the pipes open."""
 
 GRACE = 5.0
-"""Seconds that a worker has to stop in."""
+"""Seconds within which a worker must stop."""
 
 
 @dataclass
@@ -35,9 +35,9 @@ class CrewWorker:
     Attributes
     ----------
     at
-        What it is doing, shared with it.
+        The state of its work, shared with it.
     share, reported
-        The keys that it was given last, and those of them that it has dealt with.
+        The keys that it was given last, and those of them with a reported outcome.
     """
 
     process: Any
@@ -51,15 +51,15 @@ class CrewWorker:
 
     @property
     def left(self) -> int:
-        """Number of keys that it has not reported yet."""
+        """The number of keys that the worker has not reported yet."""
         return len(self.share) - len(self.reported)
 
     def unreported(self) -> list[Key]:
-        """Return those keys."""
+        """Return the keys that the worker has not reported yet."""
         return [key for key in self.share if tuple(key.values()) not in self.reported]
 
     def making(self) -> Key | None:
-        """Return the key that it makes, None between keys."""
+        """Return the key that the worker makes, None between keys."""
         position = self.at.position
         return None if position == NONE else self.share[position]
 
@@ -67,15 +67,15 @@ class CrewWorker:
 class Crew:
     """Worker processes of one `populate`.
 
-    They are forked where the system can: tables of notebooks and scripts need no import then. They
-    are no daemons, so that a `make` can have processes of its own.
+    They are forked where the system can, so that tables of notebooks and scripts need not be
+    imported. They are not daemons, so that a `make` can have processes of its own.
 
     Parameters
     ----------
     processes
-        How many, None for one a core; no more than there are keys.
+        The number of processes, None for one a core; there are no more than keys.
     limit
-        How many times `make` is called, at most.
+        The number of calls of `make`, at most.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Crew:
         self._workers = list[CrewWorker]()
 
     def outcomes(self) -> Generator[KeyOutcome]:
-        """Yield what became of each key, as it becomes known.
+        """Yield the outcome of each key as soon as it is known.
 
         Raises
         ------
@@ -123,7 +123,7 @@ class Crew:
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
         at = At(self._context)
-        # Ends that a fork inherits would keep pipes open after this process is gone.
+        # Pipe ends that a fork inherits would keep pipes open after this process is gone.
         others = [worker.pipe for worker in self._workers] + [ours]
         inherited = others if self._context.get_start_method() == "fork" else []
         process = self._context.Process(
@@ -137,22 +137,22 @@ class Crew:
         self._workers.append(CrewWorker(process, ours, at))
 
     def _assign(self) -> bool:
-        """Give idle workers keys; return whether any is at work."""
+        """Give keys to idle workers; return whether a worker is at work."""
         for worker in self._workers:
             room = self._allowed - sum(other.left for other in self._workers)
             count = min(len(self._waiting), room)
             if not worker.left and count > 0:
-                # Towards the end smaller shares, that all end together.
+                # Towards the end shares are smaller, so that all workers end together.
                 size = min(worker.pace.size, -(-count // (2 * len(self._workers))))
                 worker.share = [self._waiting.popleft() for _ in range(size)]
                 worker.reported = {}
-                # A pipe that has broken shows when it is read.
+                # A broken pipe is noticed when it is read.
                 with contextlib.suppress(OSError):
                     worker.pipe.send(worker.share)
         return any(worker.left for worker in self._workers)
 
     def _ready(self) -> list[CrewWorker]:
-        """Wait for workers that have something to say, or are gone."""
+        """Wait for workers, and return those that have sent outcomes or are gone."""
         busy = [worker for worker in self._workers if worker.left]
         heard = wait([worker.pipe for worker in busy], LOOK)
         return [w for w in busy if w.pipe in heard or not w.process.is_alive()]
@@ -177,16 +177,16 @@ class Crew:
         return outcome
 
     def _was_made(self, key: Key) -> bool:
-        """Whether a worker made a key that died before it could say so."""
+        """Whether a worker made a key, and died before it could report this."""
         return tuple(key.values()) in self._unclear and is_present(self._table, key)
 
     def _bury(self, worker: CrewWorker) -> Generator[KeyOutcome]:
-        """Fail the key at which a worker died; the rest of its share is for the others."""
+        """Fail the key at which a worker died; give the rest of its share to other workers."""
         self._workers.remove(worker)
         worker.pipe.close()
         culprit = worker.making()
         rest = [key for key in worker.unreported() if key is not culprit]
-        # Some of them may have been made: whoever gets them finds out.
+        # Some of them may have been made, which the next worker finds out.
         self._unclear |= {tuple(key.values()) for key in rest}
         self._settle_jobs(worker)
         if culprit is not None:
@@ -202,7 +202,7 @@ class Crew:
             self._start()
 
     def _settle_jobs(self, worker: CrewWorker) -> None:
-        """End the jobs that a dead worker finished, and free those that it held."""
+        """End the jobs that a dead worker finished, and free the jobs that it held."""
         if not self._making.reserve:
             return
         queue, done = JobQueue(self._table), ("made", "present")
@@ -238,7 +238,7 @@ class Crew:
                 worker.process.kill()
                 worker.process.join()
         if self._making.reserve and not gently:
-            # One that was stopped while it claimed its first keys had no time to give them back.
+            # A worker that was stopped during its first claim could not give the keys back.
             with contextlib.suppress(DataJointError):
                 JobQueue(self._table).release_dead()
 
@@ -250,14 +250,14 @@ def _ending(code: int | None) -> str:
 
 
 NONE = -1
-"""Stands for the number of the key at work where there is none."""
+"""The number that stands for a worker between keys."""
 
 REPORT = 0.02
 """Seconds that an outcome waits for others to be reported with."""
 
 
 class At:
-    """What a worker process is doing, in memory that its parent sees too."""
+    """The state of a worker process's work, in memory that its parent sees too."""
 
     def __init__(self, context: Any) -> None:
         self._position = context.RawValue("q", NONE)
@@ -265,29 +265,29 @@ class At:
 
     @property
     def position(self) -> int:
-        """The number of the key at work in its share, `NONE` between keys."""
+        """The number in the share of the key at work, `NONE` between keys."""
         return int(self._position.value)
 
     @property
     def since(self) -> float:
-        """When it began with that key, by `time.monotonic`."""
+        """The time when the worker began with that key, by `time.monotonic`."""
         return float(self._since.value)
 
     def begin(self, position: int) -> None:
         """Note that a key is begun."""
-        # The time first: a parent that looks in between takes it for an earlier key's, not this.
+        # The time is set first, so that the parent does not see this key with an earlier time.
         self._since.value = time.monotonic()
         self._position.value = position
 
     def end(self) -> None:
-        """Note that there is no key at work."""
+        """Note that the worker is between keys."""
         self._position.value = NONE
 
 
 def serve(
     table_class: type[Makes], making: Making, pipe: Pipe, at: At, inherited: list[Pipe]
 ) -> None:
-    """Make the shares that come through a pipe, until it is closed."""
+    """Make the keys of the shares that come through a pipe, until the pipe is closed."""
     for other in inherited:
         other.close()
     positions: dict[tuple[Any, ...], int] = {}
@@ -304,7 +304,7 @@ def serve(
                 positions.update((tuple(key.values()), number) for number, key in enumerate(share))
                 _report(pipe, batches.run(share), at)
     except EOFError:
-        # All is done, or the parent is gone.
+        # All keys are done, or the parent is gone.
         return
     except (KeyboardInterrupt, SystemExit, BrokenPipeError):
         at.end()
@@ -326,7 +326,7 @@ def _report(pipe: Pipe, outcomes: Generator[KeyOutcome], at: At) -> None:
 
 
 def _portable(outcome: KeyOutcome) -> tuple[KeyOutcome, tuple[str, str] | None]:
-    """Return an outcome that can be sent: not every exception can."""
+    """Return an outcome that can be sent, with the text of an exception that cannot."""
     error = outcome.error
     if error is None:
         return outcome, None
@@ -340,13 +340,13 @@ def _portable(outcome: KeyOutcome) -> tuple[KeyOutcome, tuple[str, str] | None]:
 
 
 def restored(item: tuple[KeyOutcome, tuple[str, str] | None]) -> KeyOutcome:
-    """Return an outcome as it was sent, its error with the traceback that it had there."""
+    """Return an outcome as it was before it was sent, its error with its traceback as a note."""
     outcome, told = item
     if told is not None:
         name, text = told
         outcome = replace(outcome, error=type(name, (PopulateError,), {})(text))
     if outcome.error is not None and outcome.traceback:
-        # Notes of its own may be anything.
+        # The exception's own notes may have any type.
         with contextlib.suppress(Exception):
             outcome.error.add_note(f"In a worker process:\n{outcome.traceback}")
     return outcome
