@@ -117,7 +117,7 @@ def build_definitions(
         to leave out, with ``*`` for anything; all by default. Parts go with their masters. Tables
         may be given as classes.
     translator
-        Says how tables look as assets.
+        The translator of tables into assets; a `TableTranslator` by default.
     partition_by
         The first attributes of the key that tell a table's partitions apart, by the table's name
         or class: ``{"lab.Spikes": "subject_id"}``. One partition then stands for many keys.

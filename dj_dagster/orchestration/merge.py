@@ -177,12 +177,12 @@ def told_apart(def_sets: Sequence[Definitions]) -> list[Definitions]:
 
 
 def _holding(pipelines: Iterable[Pipeline], schedule: ScheduleDefinition) -> list[Pipeline]:
-    """Return the pipelines in which a schedule is to run its job: those that have its tables.
+    """Return the pipelines in which a schedule is to run its job: those that fill its tables.
 
     Raises
     ------
     ConfigurationError
-        When there are none.
+        When none of the pipelines fills all of them.
     """
     names: Any = schedule.metadata[TABLES].value
     found = [each for each in pipelines if names == ALL or each.has(names)]

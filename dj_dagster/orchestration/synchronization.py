@@ -42,7 +42,7 @@ def sync(
     Returns
     -------
     Changes
-        How many partitions were added and removed, and how many marks were written.
+        The numbers of partitions that were added and removed, and of marks that were written.
 
     Raises
     ------

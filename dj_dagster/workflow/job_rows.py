@@ -381,7 +381,7 @@ class JobRows:
 
 
 def _storable(text: str) -> str:
-    """Return a text without half surrogate pairs, which occur in file names only."""
+    """Return a text without half surrogate pairs, which databases refuse."""
     return text.encode(errors="backslashreplace").decode()
 
 

@@ -292,7 +292,7 @@ class Input:
     columns
         The attributes that a digest covers.
     inputs
-        What its rows refer to in turn.
+        The tables that its rows refer to in turn.
     """
 
     name: TableName
@@ -303,7 +303,7 @@ class Input:
 
 
 class Inputs:
-    """Reads the rows that the keys of a table refer to.
+    """The rows that the keys of a table refer to, which are read as digests.
 
     Parameters
     ----------
