@@ -34,8 +34,8 @@ _BLOCKS = (ast.stmt, ast.excepthandler, ast.match_case)
 def code_version(cls: type) -> str | None:
     """Return the version of the code that fills a table, None where its source is not at hand.
 
-    The source is read at the first call for its module. Later edits of the file do not count,
-    because a loaded class goes on as it was.
+    The version is that of the source at the first call for the class. Later edits of the file do
+    not count, because a loaded class goes on as it was.
 
     Examples
     --------

@@ -295,7 +295,7 @@ class Bookmark:
     file
         The file that keeps them between processes, None to do without one.
     of
-        A name of the schema and the kind of check; a file with another name is ignored.
+        The schema and the kind of the check; a file of another check is ignored.
 
     Attributes
     ----------

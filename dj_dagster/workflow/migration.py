@@ -345,8 +345,8 @@ class ColumnChange:
 
     Attributes
     ----------
-    definition
-        The column in SHOW CREATE TABLE as it is now, without the comment, and the comment.
+    definition, old_comment
+        The column in SHOW CREATE TABLE as it is now, without the comment, and that comment.
     type_text
         The type that the comment is to have.
     store
