@@ -32,7 +32,7 @@ class Event(Enum):
     EVENTS_LOST = auto()  # A person has wiped an asset, or removed runs.
     PARENTS_RESTORED = auto()  # Partitions of a grain are there again.
     MARKS_WITHDRAWN = auto()  # Marks of rows that are gone were taken back.
-    MARKS_AGED = auto()  # Marks of stale rows have changed.
+    MARKS_AGED = auto()  # Marks that show which rows are stale have changed.
     NOTES_WRITTEN = auto()  # Notes on rows that were made were written in a table's schema.
 
 
