@@ -17,7 +17,7 @@ else:
 
 
 class DependencyGraph:
-    """Which tables refer to which; an edge runs from the parent to the child.
+    """A directed graph of foreign keys; an edge runs from the parent to the child.
 
     Examples
     --------
@@ -39,13 +39,13 @@ class DependencyGraph:
         return len(self._graph)
 
     def add_table(self, table: TableName) -> None:
-        """Add a table; one that is there already stays as it is."""
+        """Add a table, unless the graph has it."""
         self._graph.add_node(table)
 
     def add_edge(self, parent: TableName, child: TableName) -> None:
-        """Add a foreign key of `child`; the tables are added where they are missing.
+        """Add a foreign key of `child`, and either table if the graph lacks it.
 
-        A table that refers to itself (a hierarchy) depends on no other, and gets no edge.
+        A foreign key of a table to itself (a hierarchy) does not become an edge.
         """
         if parent == child:
             self.add_table(child)
@@ -60,7 +60,7 @@ class DependencyGraph:
         return _order(self._graph)
 
     def check_acyclic(self, tables: Iterable[TableName]) -> None:
-        """Refuse tables of which one refers to itself by way of others.
+        """Raise an error if any of some tables is part of a cycle of foreign keys.
 
         Raises
         ------
@@ -83,7 +83,7 @@ class DependencyGraph:
     ) -> list[TableName]:
         """Return all tables, each after its parents, and parts right behind their masters.
 
-        A part that refers to what in turn refers to its master comes later, behind that.
+        A part that refers to a table below its master comes after that table instead.
 
         Parameters
         ----------
@@ -112,22 +112,22 @@ class DependencyGraph:
         return list(self._graph.successors(self._known(table)))
 
     def ancestors(self, table: TableName) -> list[TableName]:
-        """Return all that `table` refers to, through any number of tables, parents first.
+        """Return all tables that `table` refers to, directly or not, parents first.
 
         Raises
         ------
         DefinitionError
-            When there is a cycle among these; see `check_acyclic`.
+            When these tables contain a cycle; see `check_acyclic`.
         """
         return self._sorted(table, nx.ancestors(self._graph, self._known(table)))
 
     def descendants(self, table: TableName) -> list[TableName]:
-        """Return all that refers to `table`, through any number of tables, parents first.
+        """Return all tables that refer to `table`, directly or not, parents first.
 
         Raises
         ------
         DefinitionError
-            When there is a cycle among these; see `check_acyclic`.
+            When these tables contain a cycle; see `check_acyclic`.
         """
         return self._sorted(table, nx.descendants(self._graph, self._known(table)))
 
@@ -146,7 +146,7 @@ class DependencyGraph:
 
 
 def _order(graph: nx.DiGraph[TableName]) -> list[TableName]:
-    """Return tables, each after its parents; those of a cycle together."""
+    """Return tables, each after its parents; the tables of a cycle are next to each other."""
     try:
         return list(nx.topological_sort(graph))
     except nx.NetworkXUnfeasible:
@@ -157,7 +157,10 @@ def _order(graph: nx.DiGraph[TableName]) -> list[TableName]:
 
 
 def _is_apart(graph: nx.DiGraph[TableName], leader: TableName, part: TableName) -> bool:
-    """Return whether a table has to come between `leader` and `part`, or `part` before it."""
+    """Return whether `part` cannot follow `leader` directly.
+
+    It cannot if another table has to come between them, or if `leader` depends on `part`.
+    """
     between = [table for table in graph.predecessors(part) if table != leader]
     return nx.has_path(graph, part, leader) or any(
         nx.has_path(graph, leader, table) for table in between

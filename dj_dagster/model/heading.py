@@ -1,4 +1,4 @@
-"""Headings: the attributes of a table or query, foreign keys resolved."""
+"""Headings: the attributes of a table or query, those of its foreign keys included."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Attribute:
         None for an attribute computed by a query, whose type only the server knows.
     lineage
         ``schema.table.attribute`` where the attribute was first declared, None for secondary
-        attributes and for computed ones. Attributes are the same thing when lineages are equal.
+        attributes and for computed ones. Attributes with equal lineages mean the same.
     table
         ``schema.table`` that holds the column, for messages about its values.
     """
@@ -42,12 +42,12 @@ class Attribute:
 
     @property
     def hidden(self) -> bool:
-        """Whether queries leave the attribute out unless it is asked for by name."""
+        """Whether queries leave the attribute out unless it is named."""
         return self.name.startswith("_")
 
     @property
     def original_type(self) -> str | None:
-        """A core type or codec as the definition has it; None for the database's own types."""
+        """The core type or codec as the definition writes it; None for native types."""
         return self.type.text if self.type is not None and self.type.core else None
 
     @property
@@ -77,12 +77,12 @@ class Attribute:
 
     @property
     def is_blob(self) -> bool:
-        """Whether values are bytes, or anything that a codec stores, wherever that is."""
+        """Whether values are bytes or stored by a codec, in the table or elsewhere."""
         return self.family in (Family.BYTES, Family.CODEC)
 
     @property
     def holds_bytes(self) -> bool:
-        """Whether the table itself has bytes in the column, maybe many."""
+        """Whether the column itself holds bytes or an encoded value, not a reference."""
         return self.is_blob and not self.is_external
 
     @property
@@ -92,27 +92,27 @@ class Attribute:
 
     @property
     def codec(self) -> str | None:
-        """The name of the codec, None without."""
+        """The name of the codec; None for types without one."""
         return self.type.codec if self.type is not None else None
 
     @property
     def store(self) -> str | None:
-        """The name of the store that has the values, empty for the default store, None without."""
+        """The name of the store, "" for the default store; None for values in the table."""
         return self.type.store if self.type is not None else None
 
     @property
     def is_external(self) -> bool:
-        """Whether a store has the values, the table only a reference."""
+        """Whether values are in a store, and the table only holds references."""
         return self.store is not None
 
     @property
     def autoincrement(self) -> bool:
-        """Whether the database counts rows where no value is given."""
+        """Whether the database numbers rows that are inserted without a value."""
         return self.type is not None and self.type.auto_increment
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The numpy type of fetched values: that of objects where some may be null."""
+        """The numpy type of fetched values: object if they may be null."""
         return OBJECT if self.type is None or self.nullable else numpy_type(self.type)
 
 
@@ -150,17 +150,17 @@ class Heading:
 
     @cached_property
     def blobs(self) -> list[str]:
-        """Visible names whose values are bytes or what codecs store."""
+        """Visible names whose values are bytes or stored by a codec."""
         return [name for name, attr in self.attributes.items() if attr.is_blob]
 
     @cached_property
     def non_blobs(self) -> list[str]:
-        """Visible names whose values are plain: no bytes, no codecs, no JSON."""
+        """Visible names whose values are plain: neither bytes, nor stored by a codec, nor JSON."""
         return [n for n, attr in self.attributes.items() if not (attr.is_blob or attr.json)]
 
     @property
     def has_autoincrement(self) -> bool:
-        """Whether the database counts rows by one of the attributes."""
+        """Whether the database numbers rows by one of the attributes."""
         return any(attr.autoincrement for attr in self.attributes.values())
 
     @property
@@ -170,14 +170,14 @@ class Heading:
 
     @property
     def table_status(self) -> dict[str, str]:
-        """What is known of the table as a whole: its ``comment``."""
+        """The facts of the table as a whole: its ``comment``."""
         return {"comment": self.comment}
 
     @property
     def table_info(self) -> dict[str, Any] | None:
-        """The ``database`` and ``table_name`` of a table's heading, None for one of a query.
+        """The ``database`` and ``table_name`` of a table; None for the heading of a query.
 
-        There is no ``context``: which names a definition may use is known to the table's schema.
+        The ``context`` is None: the table's schema knows the names that definitions may use.
         """
         tables = {attribute.table for attribute in self._all.values()}
         if len(tables) != 1 or "" in tables:
@@ -186,12 +186,12 @@ class Heading:
         return {"database": database, "table_name": name, "context": None}
 
     def as_sql(self, fields: Iterable[str], include_aliases: bool = True) -> str:
-        """Return names as a SELECT of SQL has them, of a query that is a table or stands as one.
+        """Return names as the column list of a SELECT from a table or subquery.
 
         Parameters
         ----------
         include_aliases
-            Has no effect: it was for names that are computed in the same SELECT.
+            Has no effect: in DataJoint it concerns names computed in the same SELECT.
 
         Examples
         --------
@@ -202,7 +202,7 @@ class Heading:
         return ",".join(f"`{name}`" for name in fields)
 
     def determines(self, other: Heading) -> bool:
-        """Whether a row of this heading tells which row of the other is meant."""
+        """Whether each row of this heading determines at most one row of the other."""
         return set(other.primary_key) <= self.attributes.keys()
 
     def __getitem__(self, name: str) -> Attribute:
@@ -238,7 +238,7 @@ OBJECT = np.dtype(object)
 
 
 def numpy_type(kind: AttributeType) -> np.dtype[Any]:
-    """Return the type of an array of such values, none of which is null.
+    """Return the numpy type of an array of values that are not null.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Settings of job queues, and of the hidden columns that say how a row came to be."""
+"""Settings of job queues, and the hidden columns that record how a row was made."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from dj_dagster.model.types import parse_type
 
 @dataclass(frozen=True, slots=True)
 class JobSettings:
-    """What DataJoint calls ``jobs.*``; times in seconds.
+    """The settings that DataJoint calls ``jobs.*``; times in seconds.
 
     Attributes
     ----------
     auto_refresh
-        Whether a reserving populate adds what is pending to the queue before it begins.
+        Whether a reserving populate adds pending keys to the queue before it begins.
     keep_completed
         Whether finished jobs stay in the queue as `success`, with their durations.
     stale_timeout
         Age from which a job is removed once its key is no longer in the key source; 0 for never.
     default_priority
-        Of new jobs; lower is sooner.
+        The priority of new jobs; a lower number is sooner.
     version_method
-        ``"git"`` notes the commit of the working directory with each job, None nothing.
+        ``"git"`` records the commit of the working directory with each job; None records nothing.
     add_job_metadata
         Whether computed tables that are declared from now on get `JOB_METADATA`.
     lease
-        How long a claimed key stays claimed without a sign of life. It is renewed at a quarter of
-        it, and every 15 seconds at least, while the worker lives.
+        How long a claimed key stays claimed without being renewed. A living worker renews its
+        claim after a quarter of this time, and at least every 15 seconds.
     """
 
     auto_refresh: bool = True
@@ -64,16 +64,17 @@ JOB_METADATA = (
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What is noted and checked of where rows come from.
+    """Settings of the provenance of rows: the facts that are recorded and checked.
 
     Attributes
     ----------
     capture
-        Whether manual tables that are declared from now on have ``_prov``, and it is filled.
+        Whether manual tables that are declared from now on have ``_prov``, and inserts fill it.
     source
-        What is noted of the system outside, of any kind that JSON has.
+        Facts of the outside system that are recorded, as a mapping of JSON values.
     strict
-        Whether a `make` may only read what it refers to, and only write rows of its own key.
+        Whether a `make` may only read tables that its own refers to, and only write rows of its
+        own key.
     """
 
     capture: bool = False

@@ -1,4 +1,4 @@
-"""Names of classes and of their tables, each derived from the other, and the address of a table."""
+"""Names of classes and of their tables, each derived from the other, and full table names."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MAX_NAME = 64
 """The longest table or column name, in characters, that MySQL and MariaDB take."""
 
 NOTES_TABLE = "~provenance"
-"""The hidden table of a schema that keeps how the rows of its computed tables came to be."""
+"""The hidden table of a schema that records how the rows of its computed tables were made."""
 
 
 class Tier(Enum):
-    """Where a table's rows come from."""
+    """The tier of a table, which says how its rows are entered or computed."""
 
     MANUAL = "manual"
     LOOKUP = "lookup"
@@ -27,12 +27,12 @@ class Tier(Enum):
 
     @property
     def prefix(self) -> str:
-        """What the table's name begins with; a part has its master's name before its own."""
+        """The prefix of the table's name; a part has its master's name before its own."""
         return _PREFIXES.get(self, "")
 
     @property
     def pattern(self) -> str:
-        """A regular expression of the names of the tier's tables in full."""
+        """A regular expression that the whole name of a table of the tier matches."""
         if self is Tier.PART:
             return rf"(?P<master>(?:#|__|_|){_WORDS})__(?P<part>{_WORDS})"
         return f"(?P<{self.value}>{self.prefix}{_WORDS})"
@@ -47,7 +47,7 @@ _TABLE = re.compile(rf"(?P<master>(?P<prefix>#|__|_|)(?P<name>{_WORDS}))(?:__(?P
 
 @dataclass(frozen=True, slots=True)
 class ParsedName:
-    """What a table's name says of it.
+    """The tier, class and master that a table's name stands for.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ def snake_case(class_name: str) -> str:
 
 
 def underscore_warning(class_name: str) -> str:
-    """Return the warning about a class name with underscores, which its table's name has not."""
+    """Return the warning about underscores in a class name, which its table's name leaves out."""
     return (
         f"The class name {class_name!r} contains underscores, which do not count in the name of "
         f"its table: write {class_name.replace('_', '')}."
@@ -162,7 +162,7 @@ def parse_table_name(name: str) -> ParsedName | None:
 
 
 def class_path(table: str) -> str:
-    """Return the class name of a table, a part's after its master's; a name of no tier as it is.
+    """Return the class name of a table, a part's after its master's; other names unchanged.
 
     Examples
     --------

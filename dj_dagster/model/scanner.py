@@ -1,4 +1,4 @@
-"""One line of a definition as it was written, and the ways to look through it."""
+"""A line of a definition as it was written, and searches that skip its quoted strings."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class SourceLine:
     number
         The line's number in `file`, or in the definition when there is no file.
     table, file
-        What messages call the table and its source; both may be absent.
+        The names that messages give the table and its source; both may be absent.
     """
 
     text: str
@@ -103,7 +103,7 @@ class SourceLine:
         raise self.error("this parenthesis is never closed", opening, "add the missing )")
 
     def arguments(self, opening: int, closing: int) -> list[tuple[int, str]]:
-        """Return column and text of what commas separate between two parentheses.
+        """Return column and text of the comma-separated arguments between two parentheses.
 
         A comma before the closing parenthesis adds nothing, as in Python.
         """

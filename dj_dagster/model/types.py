@@ -1,4 +1,4 @@
-"""Attribute types: what a definition may write after the colon, today and in earlier years."""
+"""Attribute types that a definition may write after the colon, today's and older ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dj_dagster.model.scanner import STRING, quote, unquote
 
 
 class Family(Enum):
-    """What kind of value a type holds, which is all that most code needs to know of it."""
+    """The kind of value that a type holds; most code looks at nothing else of a type."""
 
     INTEGER = "integer"
     FLOAT = "float"
@@ -32,10 +32,10 @@ class Family(Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AttributeType(str):
-    """A parsed attribute type, which is at the same time the text that it is written as.
+    """A parsed attribute type, which is also a string: the text of the type.
 
-    So ``heading["name"].type == "varchar(20)"``, as programs ask of DataJoint. Types are equal when
-    they are written alike.
+    Programs written for DataJoint compare ``heading["name"].type == "varchar(20)"``. Types are
+    equal when their texts are.
 
     Attributes
     ----------
@@ -63,10 +63,10 @@ class AttributeType(str):
     auto_increment
         Whether the native type carries ``auto_increment``.
     rounds
-        Whether the server rounds the digits of a second that it does not keep, where others cut
+        Whether the server rounds the digits of a second that it does not keep, instead of cutting
         them off.
     native
-        As which of MySQL's types a blob was written, ``"mediumblob"``; empty for ``<blob>``.
+        The MySQL type that a blob was written as, ``"mediumblob"``; empty for ``<blob>``.
     """
 
     text: str
@@ -140,7 +140,7 @@ def parse_type(text: str) -> AttributeType:
     Raises
     ------
     DefinitionError
-        When there is no such type; the second line of its message says what to write instead.
+        When the type is unknown; the second line of the message says what to write instead.
 
     Examples
     --------
@@ -179,7 +179,7 @@ def read_type(text: str) -> tuple[AttributeType, str | None]:
 
 
 def without_counter(kind: AttributeType) -> AttributeType:
-    """Return the type of an attribute that refers to one which counts by itself: it does not.
+    """Return the type for a foreign key to an attribute: the same without auto-increment.
 
     Examples
     --------
@@ -247,7 +247,7 @@ def _decimal(text: str) -> AttributeType | None:
     if match is None:
         return None
     kind, unsigned = match[1], match[4] or ""
-    # MySQL's own precision where none is written.
+    # Without a written precision, MySQL's own default.
     size, scale = int(match[2] or 10), int(match[3] or 0)
     if not (1 <= size <= 65 and scale <= min(size, 30)):
         instead = f"{kind}(p,s) with p from 1 to 65 digits, s of them (at most 30) after the point"
@@ -313,7 +313,7 @@ ALIASES = {
     "attach": "<attach>",
     "external": "<blob@>",
 }
-"""Whole types that are read as another."""
+"""Types that are read as another type."""
 
 _STORED = re.compile(
     r"(?P<codec>blob|attach|filepath|external)[@-](?P<store>[\w.-]*)", re.ASCII | re.I
@@ -352,7 +352,7 @@ _REPLACEMENTS = {
 
 
 def modernise(written: str) -> str:
-    """Return today's spelling of a type as it was written; most come back as they are.
+    """Return today's spelling of a type; most types are returned unchanged.
 
     Examples
     --------
@@ -372,7 +372,7 @@ def modernise(written: str) -> str:
 
 
 def advice(text: str, known: list[str]) -> str:
-    """Return what to write instead of a type that is none of the `known` ones."""
+    """Return advice on what to write instead of a type that is not among the `known` ones."""
     word = re.match(r"\w*", text.lower())
     name = word[0] if word else ""
     if "unsigned" in text:
