@@ -1,1 +1,1 @@
-"""The objects floor: blobs, codecs, and the stores that hold what is too large for a row."""
+"""The objects floor: blobs, codecs, and the stores of values that are too large for a row."""

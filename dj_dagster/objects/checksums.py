@@ -1,11 +1,11 @@
 """Sizes and checksums of objects, and the manifests that list the files of stored folders.
 
-The checksum is CRC-32, as in ZIP and PNG: it tells any flipped bit and all but one in four thousand
-million of other damages, in a fortieth of the time that reading takes from a local disk. It is
-not meant to withstand people who forge objects.
+The checksum is CRC-32, as in ZIP and PNG. It detects any flipped bit and all but one in four
+thousand million of other damages, and takes a fortieth of the time of reading from a local disk. It
+does not protect against people who forge objects.
 
-A manifest of DataJoint's has path and size of each file. Here each file has its checksum too, and
-``folders`` names the folders that are empty.
+DataJoint's manifests list path and size of each file. Here they list each file's checksum too, and
+``folders`` names the empty folders.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _AT_ONCE = 2**24
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What is known of an object's bytes as they were written, None for what is not.
+    """The size and the checksum of an object as it was written; None where unknown.
 
-    DataJoint writes sizes only, of arrays not even these.
+    DataJoint records only sizes, and for arrays neither.
     """
 
     size: int | None = None
@@ -39,12 +39,12 @@ class Written:
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Written:
-        """Return what the fields of a reference, or of a list of files, say."""
+        """Return the size and checksum in the fields of a reference or a manifest entry."""
         return cls(fields.get("size"), fields.get("crc32"))
 
     @classmethod
     def from_bytes(cls, data: Any) -> Written:
-        """Return what is written of bytes.
+        """Return the size and checksum of bytes.
 
         Examples
         --------
@@ -55,7 +55,7 @@ class Written:
 
     @classmethod
     def from_stream(cls, stream: IO[bytes]) -> Written:
-        """Return what is written of a file's bytes, which are read piece by piece."""
+        """Return the size and checksum of a stream, which is read piece by piece."""
         size = crc = 0
         while piece := stream.read(_PIECE):
             size, crc = size + len(piece), isal_zlib.crc32(piece, crc)
@@ -63,13 +63,13 @@ class Written:
 
     @classmethod
     def from_file(cls, file: Path) -> Written:
-        """Return what is written of a local file."""
+        """Return the size and checksum of a local file."""
         with file.open("rb") as stream:
             return cls.from_stream(stream)
 
     @classmethod
     def from_store(cls, store: Store, path: str) -> Written:
-        """Read an object in full; raises as `Store.get` does."""
+        """Return the size and checksum of an object, read in full; raises as `Store.get` does."""
         if store.size(path) <= _AT_ONCE:
             return cls.from_bytes(store.get(path))
         with store.filesystem.open(store.full_path(path), "rb") as stream:
@@ -77,16 +77,16 @@ class Written:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What a reference, or a list of files, holds of it."""
+        """The fields that a reference or a manifest entry holds."""
         return {"size": self.size} | ({"crc32": self.crc32} if self.crc32 else {})
 
     def check(self, found: Written, url: str) -> None:
-        """Compare with what was found, as far as both are known.
+        """Compare with the size and checksum that were found, as far as both are known.
 
         Raises
         ------
         ChecksumError
-            If it is something else.
+            If either differs.
         """
         if self.size is not None and found.size != self.size:
             raise ChecksumError(f"{url} has {found.size} bytes, {self.size} were written.")
@@ -101,12 +101,12 @@ class Written:
         self.check(Written.from_bytes(data) if self.crc32 else Written(len(data)), url)
 
     def read(self, store: Store, path: str) -> memoryview:
-        """Return an object's bytes, compared while each piece is still in the processor's cache.
+        """Return an object's bytes, verified while each piece is still in the processor's cache.
 
         Raises
         ------
         MissingExternalFile, ChecksumError
-            If it is not there, or something else.
+            If the object is missing, or its size or checksum differs.
         """
         crc = 0
 
@@ -120,13 +120,13 @@ class Written:
 
 
 def told(store: Store, path: str) -> str:
-    """Return how errors name an object."""
+    """Return the name of an object for error messages: its address and its store."""
     return f"{store.url(path)} in store '{store.name}'"
 
 
 @contextmanager
 def placed(place: str) -> Generator[None]:
-    """Say in errors to which row an object belongs."""
+    """Name the row that an object belongs to in the errors of the block."""
     try:
         yield
     except ObjectError as error:
@@ -137,14 +137,14 @@ def placed(place: str) -> Generator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What was written into a folder.
+    """The files and empty folders that were written into a folder.
 
     Attributes
     ----------
     files
-        By path in the folder.
+        Size and checksum of each file, by its path in the folder.
     folders
-        The empty ones.
+        The paths of the empty folders.
     """
 
     files: Mapping[str, Written] = field(default_factory=dict[str, Written])
@@ -152,17 +152,17 @@ class Manifest:
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """The bytes of all files together."""
         return sum(written.size or 0 for written in self.files.values())
 
 
 def manifest_path(folder: str) -> str:
-    """Return where the list of a folder's files lies."""
+    """Return the path of a folder's manifest."""
     return f"{folder}.manifest.json"
 
 
 def put_manifest(store: Store, folder: str, content: Manifest, created: str) -> str:
-    """Write the list of a folder's files and return its own checksum."""
+    """Write a folder's manifest and return the checksum of the manifest itself."""
     files = [{"path": path, **content.files[path].fields} for path in sorted(content.files)]
     fields: dict[str, Any] = {
         "files": files,
@@ -178,14 +178,14 @@ def put_manifest(store: Store, folder: str, content: Manifest, created: str) -> 
 
 
 def get_manifest(store: Store, folder: str, crc32: str | None) -> Manifest:
-    """Read the list of a folder's files.
+    """Read a folder's manifest.
 
     Raises
     ------
     MissingExternalFile
-        If there is none.
+        If the folder lacks a manifest.
     ChecksumError
-        If it is not what was written.
+        If the manifest is not as it was written.
     """
     path = manifest_path(folder)
     data = store.get(path)

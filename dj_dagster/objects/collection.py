@@ -1,9 +1,9 @@
 """Removal of objects beside writers: the collector's sign, young objects, the trash.
 
-One collector at a time shows a sign in the store, and never takes what has become young. An object
-in the trash lies at ``.dj_dagster/trash/{schema}/`` under the path that it had, and is as old as it
-has been there. Nothing else looks there: who needs content again writes it anew, beside or before
-the copy in the trash.
+One collector at a time works on a schema. It puts a sign into the store, and never removes objects
+that have become young again. An object in the trash lies at ``.dj_dagster/trash/{schema}/`` under
+its former path; its age there counts from its removal. Writers never look into the trash: a writer
+that needs the same content stores it anew.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from dj_dagster.objects.stores.store import OWN_FOLDER, Stat, Store, in_flight
 from dj_dagster.objects.stores.stores import Stores
 
 BATCH = 200
-"""Objects that are looked at once more and then removed, at a time."""
+"""Number of objects that are checked once more and then removed together."""
 
 SILENT = 600.0
-"""Seconds after which a collector that has not said anything is taken for dead."""
+"""Seconds after which a collector or backup that has not renewed its sign is taken for dead."""
 
 _BACKUPS = f"{OWN_FOLDER}/backups"
-"""Where backups that are at work say so."""
+"""The folder of the signs of backups that are at work."""
 
 
 class Collecting:
@@ -41,9 +41,9 @@ class Collecting:
     Attributes
     ----------
     schema
-        Its name.
+        The name of the schema.
     started
-        When, by the clock of the store.
+        The time at which the collector began, by the clock of the store.
     """
 
     def __init__(self, store: Store, schema: str) -> None:
@@ -58,16 +58,16 @@ class Collecting:
         self.started = store.stat(self._path).modified
 
     def now(self) -> float:
-        """Return the time by the clock of the store, or a second more, as stores round it."""
+        """Return the time by the store's clock plus one second, as stores round times."""
         return self.started + time.monotonic() - self._began + 1
 
     def confirm(self) -> None:
-        """Make sure that no other collector has begun, and stay in sight.
+        """Make sure that no other collector has begun, and renew the sign.
 
         Raises
         ------
         ObjectError
-            If one has: this one must not remove any more.
+            If another collector has begun; this one must not remove anything from then on.
         """
         if self._store.get(self._path) != self._token:
             raise self._busy("has taken over")
@@ -75,7 +75,7 @@ class Collecting:
             self._say()
 
     def end(self) -> None:
-        """Take the sign away; one that stays, as the store is gone, is soon taken for dead."""
+        """Remove the sign; if the store cannot be reached, the sign expires after `SILENT`."""
         with suppress(DataJointError):
             if self._store.get(self._path) == self._token:
                 self._store.delete(self._path)
@@ -89,7 +89,7 @@ class Collecting:
             found = self._store.stat(self._path)
         except MissingExternalFile:
             return
-        # Store and machine may disagree on the time: what is from the future is as good as new.
+        # Store and machine may disagree on the time: a sign from the future counts as new.
         if time.time() - found.modified < SILENT:
             raise self._busy("is at work")
 
@@ -120,8 +120,8 @@ def collecting(store: Store, schema: str) -> Generator[Collecting]:
 def backing_up(stores: Iterable[Store]) -> Generator[None]:
     """Keep collectors from emptying the trash of stores, as long as the block runs.
 
-    What a backup is about to copy may go to the trash meanwhile, and is taken from there. Where a
-    store cannot be written, only the time for which objects stay in its trash keeps them.
+    An object that goes to the trash before a backup has copied it is copied from there. If a store
+    cannot be written to, its trash is kept only for the ordinary time.
     """
     path = f"{_BACKUPS}/{secrets.token_hex(8)}"
     signed: list[Store] = []
@@ -151,7 +151,7 @@ def backing_up(stores: Iterable[Store]) -> Generator[None]:
 
 
 def is_backed_up(store: Store) -> bool:
-    """Whether a backup of a store is at work; one that has not said anything for long is dead."""
+    """Whether a backup of a store has renewed its sign within `SILENT` seconds."""
     since = time.time() - SILENT
     return any(sign.modified > since for sign in store.scan(_BACKUPS))
 
@@ -159,9 +159,9 @@ def is_backed_up(store: Store) -> bool:
 def sweep(
     store: Store, sign: Collecting, garbage: Sequence[FoundObject], cutoff: float
 ) -> Iterator[FoundObject]:
-    """Move objects that are still older than `cutoff` to the trash, and yield them as they go.
+    """Move objects that are still older than `cutoff` to the trash, and yield those moved.
 
-    To writers this is as if they were deleted: an object is at its place or it is not.
+    To writers, an object in the trash is as good as deleted.
     """
     trash = Trash(store, sign.schema)
     for start in range(0, len(garbage), BATCH):
@@ -174,7 +174,7 @@ def sweep(
 
 
 def sweep_unfinished(store: Store, schema: str, cutoff: float) -> int:
-    """Remove what killed writers left before `cutoff`, and empty folders; return the bytes."""
+    """Remove empty folders, and files that killed writers left before `cutoff`; return bytes."""
     freed = 0
     for folder in (*schema_folders(store, schema), registry_folder(schema), trash_folder(schema)):
         for file in list(store.unfinished(folder)):
@@ -186,7 +186,7 @@ def sweep_unfinished(store: Store, schema: str, cutoff: float) -> int:
 
 
 def _is_old(store: Store, found: FoundObject, cutoff: float) -> bool:
-    """Whether nothing of an object has been written since it was found, and it is still there."""
+    """Whether an object is still there and all of its files are older than `cutoff`."""
     try:
         if len(found.files) == 1:
             return store.stat(found.files[0].path).modified < cutoff
@@ -204,12 +204,12 @@ class StoredObjects:
     since: float = field(default_factory=time.monotonic)
 
     def keep(self, stores: Stores) -> None:
-        """Make the objects young again, if that is long ago; to be called before their rows go in.
+        """Make the objects young again if they were written long ago; call before inserting rows.
 
         Raises
         ------
         ObjectError
-            If one is gone. Running the same again stores it again.
+            If an object is gone. Inserting the row again stores it again.
         """
         if time.monotonic() - self.since <= content.RENEW_AFTER:
             return
@@ -232,20 +232,20 @@ def _keep(stores: Stores, reference: Mapping[str, Any]) -> None:
 
 
 def is_managed(store: Store, path: str) -> bool:
-    """Whether an object comes and goes with its row; others are users' own files."""
+    """Whether an object is managed with its row, rather than a user's own file."""
     settings = store.settings
     folders = (settings.hash_prefix, settings.schema_prefix)
     return path.startswith(tuple(f"{folder.strip('/')}/" for folder in folders))
 
 
 def _file_of(store: Store, path: str, *, is_folder: bool) -> str:
-    """Return a file whose youth keeps the whole object."""
+    """Return a file of an object that keeps the whole object while it is young."""
     if not is_folder:
         return path
     manifest = manifest_path(path)
     if store.exists(manifest):
         return manifest
-    # One that was staged has none.
+    # Folders that were staged lack a manifest.
     found = next(store.list(path), None)
     if found is None:
         raise store.missing(path)
@@ -255,7 +255,7 @@ def _file_of(store: Store, path: str, *, is_folder: bool) -> str:
 class Trash:
     """The trash of one schema.
 
-    Whoever changes it shows the sign of `dj_dagster.objects.collection.collecting` meanwhile.
+    Change it only within `dj_dagster.objects.collection.collecting`.
     """
 
     def __init__(self, store: Store, schema: str) -> None:
@@ -263,15 +263,15 @@ class Trash:
         self._folder = trash_folder(schema)
 
     def files(self) -> list[Stat]:
-        """Return what is there; `modified` tells when it came."""
+        """Return the files in the trash; `modified` is the time of their removal."""
         return list(self._store.scan(self._folder))
 
     def original(self, file: Stat) -> str:
-        """Return the path that a file had, and gets back."""
+        """Return the path that a file had before it was removed."""
         return file.path.removeprefix(f"{self._folder}/")
 
     def take(self, paths: Iterable[str]) -> None:
-        """Move files of the store here, those that are still there."""
+        """Move files of the store into the trash; skip files that are gone."""
 
         def move(path: str) -> None:
             with suppress(MissingExternalFile):
@@ -281,9 +281,9 @@ class Trash:
             pass
 
     def put_back(self, files: Sequence[Stat]) -> None:
-        """Move files to where they were; they are as young there as if they were just written.
+        """Move files to their former paths, where they are as young as newly written ones.
 
-        What has been written anew meanwhile stays.
+        A file that has been written anew meanwhile stays, and the one in the trash is deleted.
         """
 
         def move(file: Stat) -> None:
@@ -303,7 +303,7 @@ class Trash:
         self._store.tidy(self._folder)
 
     def of_objects(self, paths: Collection[str]) -> list[Stat]:
-        """Return the files that belong to objects, a folder's with the list of them."""
+        """Return the files in the trash that belong to objects, manifests included."""
         wanted = set(paths)
         if not wanted:
             return []
@@ -313,12 +313,12 @@ class Trash:
 
 
 def trash_folder(schema: str) -> str:
-    """Return where the trash of a schema lies."""
+    """Return the path of the trash of a schema."""
     return f"{OWN_FOLDER}/trash/{schema}"
 
 
 def _owners(path: str) -> set[str]:
-    """Return the objects that a file may belong to: itself, a folder, or what it lists."""
+    """Return the objects that a file may belong to: itself, a folder above, or its manifest's."""
     parts = path.split("/")
     folders = {"/".join(parts[:end]) for end in range(1, len(parts) + 1)}
     return folders | {path.removesuffix(manifest_path(""))}

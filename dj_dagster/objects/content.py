@@ -1,15 +1,16 @@
-"""Objects named by their content: equal bytes are stored once, and what is read is verified.
+"""Objects named by their content: equal bytes are stored once, and reading verifies them.
 
 An object lies at ``{hash_prefix}/{schema}/[fold/…/]{hash}``; the row holds a JSON reference
 ``{hash, path, schema, store, size}``, as DataJoint writes it.
 
-An object that is there already may be garbage that the collector is about to delete: its last row
-is gone, and the row that uses it again is not committed yet. So a writer makes an object that is
-not young any more young again, and looks after that whether a collector is at work, which may have
-seen it old. Then it writes the content under a name of its own. A collector says that it is at work
-before it looks at any object, so one that starts later finds the object young; one that has come to
-its end by then has deleted the object by then too, which the writer sees. That it is young already
-proves nothing: another writer may have made it so a moment ago, too late for the collector.
+An object that is there already may be garbage that a collector is about to delete: its last row is
+gone, and the row that uses it again is not committed yet. A writer therefore makes an old object
+young again, and looks afterwards whether a collector is at work, which may have seen the object
+old. If one is, the writer stores the content under another name. A collector puts up its sign
+before it looks at any object: a collector that starts later finds the object young, and if a
+collector has ended by then, the writer sees whether it has deleted the object. The writer looks for
+a collector even if the object is young: another writer may have made it young a moment ago, too
+late for the collector.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from dj_dagster.objects.stores.store_settings import StoreSettings
 from dj_dagster.objects.stores.stores import Stores
 
 RENEW_AFTER = 900.0
-"""Seconds for which an object counts as young; collectors leave objects alone for far longer."""
+"""Seconds for which an object counts as young; collectors spare objects for far longer."""
 
 
 def content_hash(data: bytes) -> str:
-    """Return the name of bytes: MD5 in base32, 26 characters of ``a-z2-7``.
+    """Return the hash that names bytes: MD5 in base32, 26 characters of ``a-z2-7``.
 
     Examples
     --------
@@ -44,7 +45,7 @@ def content_hash(data: bytes) -> str:
 
 
 def content_path(digest: str, schema: str, settings: StoreSettings) -> str:
-    """Return the path in a store of content with a hash.
+    """Return the path in a store of the content with a hash.
 
     Examples
     --------
@@ -77,7 +78,7 @@ def put_content(store: Store, schema: str, data: bytes) -> dict[str, Any]:
 
 
 def collecting_path(schema: str, settings: StoreSettings) -> str:
-    """Return where a collector says that it is at work."""
+    """Return the path of a collector's sign that it is at work."""
     return f"{settings.hash_prefix.strip('/')}/{schema}/.collecting"
 
 
@@ -92,9 +93,9 @@ def get_content(stores: Stores, reference: Mapping[str, Any] | str | bytes) -> b
     MissingExternalFile
         If the object is not there.
     ChecksumError
-        If its size or hash is another.
+        If its size or hash differs.
     ObjectError
-        If the reference is not one.
+        If the reference cannot be read.
     """
     fields = read_reference(reference)
     store = stores.get(fields.get("store"))
@@ -114,7 +115,7 @@ def get_content(stores: Stores, reference: Mapping[str, Any] | str | bytes) -> b
 
 
 def _spared(store: Store, schema: str, path: str, data: bytes) -> str:
-    """Return where content lies, after it was found at a path, safe from collectors."""
+    """Return a path at which content that was found is safe from collectors."""
     if store.exists(collecting_path(schema, store.settings)):
         path = f"{path}.{secrets.token_hex(4)}"
         store.put(path, data)
@@ -124,7 +125,7 @@ def _spared(store: Store, schema: str, path: str, data: bytes) -> str:
 
 
 def _age(store: Store, path: str, size: int) -> float | None:
-    """Return the seconds since content was stored, None where it is not, or not whole."""
+    """Return the seconds since content was stored; None if it is missing or incomplete."""
     try:
         found = store.stat(path)
     except MissingExternalFile:

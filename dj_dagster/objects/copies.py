@@ -1,6 +1,6 @@
 """Copies of stores' objects in a folder, each under the checksum of its bytes.
 
-What is there already is never written again, so that a later backup takes only what is new, and
+A copy that is there is never written again, so that a later backup copies only new objects, and
 objects with the same bytes are kept once. A copy is there whole or not at all.
 """
 
@@ -27,10 +27,10 @@ _AT_ONCE = 2**24
 _PIECE = 2**22
 _UNFINISHED = ".writing-"
 _ABANDONED = 86_400.0
-"""Seconds after which what a killed writer has left is removed."""
+"""Seconds after which the files that a killed writer has left are removed."""
 
 _TRIES = 3
-"""How often an object is looked for that a collector moves to and fro."""
+"""Number of attempts to find or copy an object that a collector is moving."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Copies:
         self._folder = folder
 
     def place(self, sha256: str) -> Path:
-        """Return where the copy with a checksum lies."""
+        """Return the path of the copy with a checksum."""
         return self._folder / sha256[:2] / sha256
 
     def add(self, store: Store, path: str) -> tuple[int, str]:
@@ -60,7 +60,7 @@ class Copies:
         Raises
         ------
         MissingExternalFile
-            If the store has no object there.
+            If the store lacks the object.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         temporary = self._folder / f"{_UNFINISHED}{secrets.token_hex(8)}"
@@ -81,19 +81,19 @@ class Copies:
         return size, digest.hexdigest()
 
     def damage(self, sha256: str, size: int, *, read: bool = True) -> str:
-        """Return what is wrong with a copy, "" for nothing.
+        """Return a description of the damage to a copy, "" for an intact one.
 
         Parameters
         ----------
         read
-            Whether it is read; else its size is compared.
+            Whether the copy is read; otherwise only its size is compared.
         """
         return file_damage(self.place(sha256), sha256, size, read=read)
 
     def keep(self, wanted: Collection[str]) -> int:
-        """Remove the copies of which the checksum is not wanted, and return their bytes.
+        """Remove the copies whose checksum is not wanted, and return the bytes freed.
 
-        Those of the last day stay: a backup that is at work may have made them.
+        Copies of the last day stay: a backup that is at work may have made them.
         """
         freed, before = 0, time.time() - _ABANDONED
         for place in self._folder.glob("??/*"):
@@ -105,12 +105,12 @@ class Copies:
         return freed
 
     def tidy(self) -> None:
-        """Remove what killed writers have left."""
+        """Remove the files that killed writers have left."""
         remove_abandoned(self._folder)
 
 
 def file_damage(file: Path, sha256: str, size: int, *, read: bool = True) -> str:
-    """Return how a file differs from what was written, "" if it does not."""
+    """Return how a file differs from the one that was written, "" if it does not."""
     try:
         found = file.stat().st_size
         if found != size:
@@ -140,14 +140,14 @@ def remove_abandoned(folder: Path) -> list[Path]:
 
 
 def files_of(store: Store, path: str, schema: str) -> list[tuple[str, Stat]]:
-    """Return the files of an object: its own path for each, and where it is now.
+    """Return the files of an object: the path of each, and the facts of where it is now.
 
-    An object that was moved to the trash, as its row is gone meanwhile, is found there.
+    An object whose row was deleted meanwhile is found in the trash.
 
     Raises
     ------
     MissingExternalFile
-        If the object is nowhere.
+        If the object is neither at its path nor in the trash.
     """
     path = checked_path(path)
     trash = f"{trash_folder(schema)}/"
@@ -188,16 +188,18 @@ def copied(
     *,
     read: bool,
 ) -> tuple[CopiedFile, bool]:
-    """Copy a file of a store unless it was copied before; return what is known of it, and whether.
+    """Copy a file of a store unless it was copied before.
+
+    Returns the facts of the copy, and whether it was made now.
 
     Parameters
     ----------
     found
-        Where it is, as `files_of` gives it.
+        The file's present path and facts, as `files_of` gives them.
     known
-        What an earlier backup says of this path.
+        The copy that an earlier backup has of this path.
     read
-        Whether an earlier copy is read, to copy the file again if it is damaged.
+        Whether an earlier copy is read, to copy the file again if the copy is damaged.
     """
     if (
         known is not None
@@ -210,13 +212,13 @@ def copied(
             size, sha256 = copies.add(store, found.path)
             if size == found.size:
                 return CopiedFile(store.name, path, size, found.modified, sha256), True
-        # A collector has just moved it, or its user has written it anew.
+        # A collector has just moved the file, or its user has written it anew.
         found = dict(files_of(store, path, schema))[path]
     raise ChecksumError(f"{store.url(path)} in store '{store.name}' changes while it is read.")
 
 
 def _is_same(store: Store, path: str, known: CopiedFile, found: Stat) -> bool:
-    """Whether an object is what was copied: those of users may be replaced, others never are."""
+    """Whether an object is still the one that was copied; users may replace their own files."""
     if known.size != found.size:
         return False
     return is_managed(store, path) or known.modified == found.modified
@@ -235,12 +237,12 @@ def _opened(store: Store, path: str) -> Generator[IO[bytes]]:
 
 
 def give_back(copies: Copies, store: Store, file: CopiedFile) -> bool:
-    """Write a copy to where its object was; return whether it was not there.
+    """Write a copy to its object's path; return False if the object was there already.
 
     Raises
     ------
     ObjectError
-        If something else is there.
+        If other content is at that path.
     """
     place = copies.place(file.sha256)
     try:

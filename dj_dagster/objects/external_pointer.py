@@ -30,14 +30,14 @@ from dj_dagster.objects.stores.file_store import FileStore
 from dj_dagster.objects.stores.store import Store, checked_path
 
 KINDS = ("blob", "attach", "filepath")
-"""What 0.14 keeps so; other names are adapters, whose values are one of these."""
+"""The kinds that 0.14 stores; other names are adapters, whose values are of these kinds."""
 
 _FOLDS = (2, 2)
 
 
 @dataclass(frozen=True, slots=True)
 class ExternalPointerType(AttributeType):
-    """The type of a column that points into ``~external_<store>``; spelled as it would be today."""
+    """The type of a column that points into ``~external_<store>``, in today's spelling."""
 
 
 def pointer_type(codec: str, store: str) -> ExternalPointerType:
@@ -54,7 +54,7 @@ def pointer_type(codec: str, store: str) -> ExternalPointerType:
 
 @dataclass(frozen=True, slots=True)
 class ExternalObject:
-    """A row of ``~external_<store>``; `attachment_name` or `filepath` tells what it is."""
+    """A row of ``~external_<store>``; `attachment_name` and `filepath` are None for blobs."""
 
     store: str
     hash: UUID
@@ -65,12 +65,12 @@ class ExternalObject:
 
 
 class ExternalPointerCodec(Codec, register=False):
-    """What a pointer stands for: read once its row has been looked up, written before the row is.
+    """A codec for the objects of pointers, whose rows the caller looks up and writes.
 
     Parameters
     ----------
     kind
-        Which of `KINDS` values are written as.
+        The kind, one of `KINDS`, that values are written as.
     """
 
     name = "external"
@@ -79,7 +79,7 @@ class ExternalPointerCodec(Codec, register=False):
         self._kind = kind
 
     def get_dtype(self, is_store: bool) -> str:
-        """Return what the column holds."""
+        """Return the type of the column."""
         del is_store
         return "uuid"
 
@@ -96,12 +96,12 @@ class ExternalPointerCodec(Codec, register=False):
         store_name: str | None = None,
         context: ObjectContext | None = None,
     ) -> ExternalObject:
-        """Put an object into its store, and return the row that is to say where it lies.
+        """Put an object into its store, and return its row of ``~external_<store>``.
 
         Raises
         ------
         InvalidValueError
-            If a file is not where it can be stored from.
+            If a file cannot be read, or lies outside the folders that it can be stored from.
         """
         del key
         if context is None:
@@ -127,7 +127,7 @@ class ExternalPointerCodec(Codec, register=False):
         ConfigurationError
             If the settings lack the store.
         MissingExternalFile, ChecksumError
-            If the object is not there, or not as it was written.
+            If the object is missing, or not as it was written.
         """
         if context is None:
             raise ObjectError("An external object is read in the context of its attribute.")
@@ -162,17 +162,17 @@ def _file_data(file: Path) -> bytes:
 
 
 def placed_blob(store: Store, schema: str, data: bytes) -> ExternalObject:
-    """Return the row of bytes, which are put into the store if they are not there."""
+    """Return the row of a blob, whose bytes are put into the store if they are not there."""
     return _placed(store, schema, data, data, None)
 
 
 def placed_attachment(store: Store, schema: str, file: Path) -> ExternalObject:
-    """Return the row of a file that is kept with its name.
+    """Return the row of an attachment, a file that is stored with its name.
 
     Raises
     ------
     InvalidValueError
-        If it cannot be read.
+        If the file cannot be read.
     """
     data = _file_data(file)
     return _placed(store, schema, data, file.name.encode() + b"\0" + data, file.name)
@@ -194,7 +194,7 @@ def placed_file(store: Store, given: str) -> ExternalObject:
     Raises
     ------
     InvalidValueError
-        If it lies in neither, or the store has another file of that path.
+        If the file lies in neither, or the store has another file of that path.
     """
     stage = store.settings.stage
     folders = [Path(stage).expanduser()] if stage else []
@@ -224,7 +224,7 @@ def placed_file(store: Store, given: str) -> ExternalObject:
 
 
 def _path_below(folders: list[Path], given: str) -> str | None:
-    """Return the path of a file below one of the folders; one that is not absolute is such."""
+    """Return the path of a file relative to one of the folders; relative paths are unchanged."""
     if not Path(given).is_absolute():
         return given
     for folder in folders:
@@ -253,9 +253,10 @@ def external_content(store: Store, found: ExternalObject, schema: str) -> bytes:
 
 
 def local_file(store: Store, found: ExternalObject, path: str, folder: Path) -> Path:
-    """Return where a file can be read: in its folder, or in a copy where that is not possible.
+    """Return the path at which a file can be read: in its store, or of a copy.
 
-    Copies go to the store's `stage`, as in DataJoint 0.14, or to a folder for downloads.
+    A store with a `stage`, as in DataJoint 0.14, gives a copy there. A store that is not a folder
+    gives a copy in the folder for downloads.
     """
     stage = store.settings.stage
     if isinstance(store, FileStore) and stage is None:

@@ -1,9 +1,9 @@
 """Places of objects in a store: its managed sections, and objects named by their row.
 
-Of the managed sections only what has the shape of an object is found: files that people put beside
-them are not.
+In the managed sections only files whose paths have the shape of an object's are found, and files
+that people put beside them are not.
 
-An object named by its row lies where DataJoint lays it,
+An object named by its row lies where DataJoint puts it,
 ``{schema_prefix}/[partition key=value/…]{schema}/{table}/{key=value/…}{attribute}_{token}.ext``;
 the random token keeps two writers, and two versions, apart.
 """
@@ -32,12 +32,12 @@ _MANIFEST = manifest_path("")
 
 @dataclass(frozen=True, slots=True)
 class FoundObject:
-    """An object with all its files: a folder's, and the list of them beside it, belong together.
+    """An object with all its files; those of a folder include the manifest beside it.
 
     Attributes
     ----------
     path
-        What a row that refers to the object says.
+        The path by which rows refer to the object.
     """
 
     path: str
@@ -45,17 +45,17 @@ class FoundObject:
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """The bytes of all files together."""
         return sum(file.size for file in self.files)
 
     @property
     def modified(self) -> float:
-        """When the latest file was written."""
+        """The time at which the latest file was written."""
         return max(file.modified for file in self.files)
 
 
 def schema_folders(store: Store, schema: str) -> Iterator[str]:
-    """Yield the folders that hold a schema's objects; those of partitions are looked into."""
+    """Yield the folders that hold a schema's objects, those below partitions included."""
     settings = store.settings
     yield f"{settings.hash_prefix.strip('/')}/{schema}"
     yield from _row_folders(store, settings.schema_prefix.strip("/"), schema)
@@ -72,7 +72,7 @@ def schema_objects(store: Store, schema: str) -> Iterator[FoundObject]:
 
 
 def object_root(path: str, schema: str, settings: StoreSettings) -> str:
-    """Return the path of the object that a file of a schema belongs to, "" for none.
+    """Return the path of the object that a file of a schema belongs to, "" for other files.
 
     Examples
     --------
@@ -106,7 +106,7 @@ def _row_objects(store: Store, folder: str) -> Iterator[FoundObject]:
 
 
 def _root_below(path: str, depth: int) -> str:
-    """Return the object of a file, whose schema's folder has so many parts."""
+    """Return the object that a file belongs to; `depth` parts of its path are the schema's."""
     parts = path.split("/")
     # After the schema comes the table, then the key, then the object.
     end = depth + 1
@@ -140,14 +140,14 @@ def object_path(
     key: Mapping[str, Any],
     extension: str = "",
 ) -> str:
-    """Return a path for a new object; each call gives another one.
+    """Return a path for a new object; each call gives a different one.
 
     Parameters
     ----------
     key
         The primary key of the row, as far as it is known.
     extension
-        With its dot: ``".npy"``.
+        The extension with its dot: ``".npy"``.
 
     Examples
     --------
@@ -171,7 +171,7 @@ def object_path(
 
 
 def key_text(value: object) -> str:
-    """Return a key's value as a part of a path.
+    """Return the value of a key attribute as a part of a path.
 
     Examples
     --------

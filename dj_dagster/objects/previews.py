@@ -1,4 +1,4 @@
-"""Short descriptions of values that codecs gave: type, shape, bytes, and a thumbnail."""
+"""Short descriptions of decoded values: type, shape, bytes, and a thumbnail."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _DARK = 60
 
 @dataclass(frozen=True, slots=True)
 class ValuePreview:
-    """What is shown of a value.
+    """The text and the picture that displays show in place of a value.
 
     Attributes
     ----------
     text
         One line: ``float32 array 1000 × 3, 12 kB``.
     thumbnail
-        A PNG of an image or a trace, None for other values and for what is not loaded.
+        A PNG of an image or a trace; None for other values and for values that are not loaded.
     """
 
     text: str
@@ -34,7 +34,7 @@ class ValuePreview:
 
     @property
     def data_uri(self) -> str | None:
-        """The thumbnail as browsers and Markdown take it."""
+        """The thumbnail as a data URI, for browsers and Markdown."""
         if self.thumbnail is None:
             return None
         return f"data:image/png;base64,{base64.b64encode(self.thumbnail).decode()}"
@@ -46,7 +46,7 @@ class ValuePreview:
 
 
 def preview(value: Any) -> ValuePreview:
-    """Describe a value; nothing that lies in a store is read for it.
+    """Describe a value without reading anything from a store.
 
     Examples
     --------
@@ -74,7 +74,7 @@ def array_text(dtype: object, shape: tuple[int, ...], size: int | None = None) -
     Parameters
     ----------
     size
-        Its bytes, None where they are not known.
+        Bytes of the array; None if unknown.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def array_text(dtype: object, shape: tuple[int, ...], size: int | None = None) -
 
 
 def byte_text(number: int) -> str:
-    """Return a number of bytes as people read it.
+    """Return a number of bytes as text for people.
 
     Examples
     --------
@@ -128,7 +128,7 @@ def _trace(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _scaled(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return values from 0 to 1; what is not finite counts as the least."""
+    """Return values scaled to 0 to 1; NaN and infinite values are clipped."""
     numbers = values.astype("f8")
     finite = numbers[np.isfinite(numbers)]
     if not finite.size or finite.max() == finite.min():

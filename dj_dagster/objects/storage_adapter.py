@@ -1,4 +1,4 @@
-"""Stores of any other kind, which a package or a program brings as an fsspec file system."""
+"""Stores of other kinds, which a package or a program adds as an fsspec file system."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dj_dagster.objects.stores.store_settings import (
 )
 
 ENTRY_POINT_GROUPS = ("datajoint.storage", "dj_dagster.storage")
-"""Packages that bring adapters name their classes in one of these groups of entry points."""
+"""The groups of entry points in which packages name their adapter classes."""
 
 _COMMON_STORE_KEYS = frozenset({"protocol", *StoreSettings.model_fields})
 _SECRET_WORDS = ("key", "token", "secret", "password", "credential")
@@ -33,17 +33,17 @@ _logger = logging.getLogger(__name__.partition(".")[0])
 
 
 class StorageAdapter(ABC):
-    """How a protocol that stores may have is reached; subclass it to bring your own.
+    """The base of adapters, which reach the stores of a protocol; subclass it to add your own.
 
-    A subclass is known from the moment that it is defined. A package names its own as entry points
-    of the group ``datajoint.storage``, so that nobody need import it.
+    A subclass is known as soon as it is defined. A package names its subclasses as entry points of
+    the group ``datajoint.storage``, so that programs need not import them.
 
     Attributes
     ----------
     protocol
-        What ``stores.<name>.protocol`` says.
+        The value of ``stores.<name>.protocol``.
     required_keys, allowed_keys
-        Settings of such a store, besides those that all stores have.
+        Settings of the adapter's stores, besides those that all stores have.
 
     Examples
     --------
@@ -89,7 +89,7 @@ class StorageAdapter(ABC):
         return f"{location}/{relpath}" if location else relpath
 
     def get_url(self, spec: dict[str, Any], path: str) -> str:
-        """Return what people are shown for an object's path in the file system."""
+        """Return the address that people are shown for an object's path in the file system."""
         del spec
         return f"{self.protocol}://{path}"
 
@@ -100,7 +100,7 @@ class AdapterStoreSettings(StoreSettings):
     Attributes
     ----------
     spec
-        All of them as they were given, those that only the adapter knows too.
+        All settings as they were given, including those that only the adapter knows.
     """
 
     protocol: str
@@ -133,7 +133,7 @@ def read_adapter_settings(
 class AdapterStore(BucketStore):
     """A store that an adapter reaches.
 
-    Its file system has folders or none, and no caches of listings.
+    Its file system may have folders or not; it does not cache listings.
     """
 
     def __init__(self, name: str, settings: AdapterStoreSettings) -> None:
@@ -153,7 +153,7 @@ class AdapterStore(BucketStore):
 
     @property
     def secrets(self) -> list[str]:
-        """What is called a key, a token and so on."""
+        """The values of settings whose names contain "key", "token" and the like."""
         return [
             str(value)
             for name, value in self._spec.items()
@@ -165,23 +165,23 @@ class AdapterStore(BucketStore):
         return self._adapter.create_filesystem(dict(self._spec))
 
     def duplicate(self, key: str, other: str) -> None:
-        """Copy a file, and not a folder, where the file system has such."""
+        """Copy a file; raises FileNotFoundError for a folder."""
         if self.filesystem.isdir(key):
             raise FileNotFoundError(key)
         super().duplicate(key, other)
 
     def full_path(self, path: str) -> str:
-        """Return what the adapter makes of a path."""
+        """Return the path in the adapter's file system."""
         return self._adapter.full_path(dict(self._spec), checked_path(path))
 
     def url(self, path: str = "") -> str:
-        """Return what the adapter shows for a path."""
+        """Return the address that the adapter shows for a path."""
         full = self.full_path(path) if path else self._root
         return self._adapter.get_url(dict(self._spec), full)
 
 
 def get_storage_adapter(protocol: str) -> StorageAdapter | None:
-    """Return the adapter of a protocol, None if there is none; packages are looked through once."""
+    """Return the adapter of a protocol, None if it is unknown; packages are searched once."""
     global _adapters_loaded
     if protocol not in _adapter_registry and not _adapters_loaded:
         _adapters_loaded = True
@@ -192,7 +192,7 @@ def get_storage_adapter(protocol: str) -> StorageAdapter | None:
 
 
 def _defined(protocol: str) -> StorageAdapter | None:
-    """Return an adapter of the latest class of a protocol that this program defined."""
+    """Return an adapter of the latest subclass with a protocol, None without one."""
     found = [
         adapter
         for adapter in _subclasses(StorageAdapter)
@@ -211,7 +211,7 @@ def _load(point: Any) -> None:
     try:
         adapter = point.load()()
     except Exception as error:
-        # One that is broken is no reason to do without the others.
+        # The other adapters remain usable.
         _logger.warning("The storage adapter %s cannot be loaded: %s", point.name, error)
         return
     if adapter.protocol not in PROTOCOLS:

@@ -1,8 +1,8 @@
-"""Databases that use a store: each leaves a record there before it writes its first object.
+"""Databases that use a store: each writes a record there before it writes its first object.
 
-A record lies at ``.dj_dagster/databases/{schema}/{identity}``, beside the sections that DataJoint
-knows, so that neither its readers nor its collector meet it. Each database has a file of its own,
-which is written whole: several may register at once.
+A record lies at ``.dj_dagster/databases/{schema}/{identity}``, outside the sections that DataJoint
+knows, so that neither its readers nor its collector find it. Each database has a file of its own,
+which is written whole, so that several may register at once.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class Registration:
     Attributes
     ----------
     identity
-        What tells the database from all others, its copies included.
+        A text that differs for each database, copies of a database included.
     place
-        Its address when it registered, for people.
+        The database's address when it registered, for people.
     since
-        When that was.
+        The time of the registration.
     found_objects
-        Whether objects were there already, of which nobody knows who wrote them.
+        Whether the store then already held objects of the schema, of unknown origin.
     """
 
     identity: str
@@ -54,19 +54,19 @@ def registrations(store: Store, schema: str) -> list[Registration]:
 
 
 def register(store: Store, schema: str, identity: str, place: str) -> None:
-    """Leave a database's record, unless it is there."""
+    """Write a database's record, unless it is there."""
     path = _path(schema, identity)
     if store.exists(path):
         return
     first = next(iter(store.list(registry_folder(schema))), None) is None
     found = first and _has_objects(store, schema)
-    # Of two processes of one database the other may have registered meanwhile, and written.
+    # Another process of this database may have registered, and written objects, meanwhile.
     if not (found and store.exists(path)):
         _write(store, schema, Registration(identity, place, _now(), found))
 
 
 def claim(store: Store, schema: str, identity: str, place: str) -> list[Registration]:
-    """Make a database the only one that uses a schema; return the others, which are forgotten."""
+    """Make a database the only one registered for a schema; return the others, now removed."""
     others = [one for one in registrations(store, schema) if one.identity != identity]
     _write(store, schema, Registration(identity, place, _now()))
     for one in others:
@@ -75,16 +75,16 @@ def claim(store: Store, schema: str, identity: str, place: str) -> list[Registra
 
 
 def _has_objects(store: Store, schema: str) -> bool:
-    """Whether a schema has objects; a new schema has not even folders, which is quick to see."""
+    """Whether a schema has objects; for a new schema, without folders, the answer is quick."""
     content, *rows = schema_folders(store, schema)
     if not rows and schema not in store.folders(content.rpartition("/")[0]):
         return False
-    # There may be no more in it than the sign of a collector.
+    # The folder may hold just the sign of a collector.
     return next(schema_objects(store, schema), None) is not None
 
 
 def registry_folder(schema: str) -> str:
-    """Return where the records of a schema lie."""
+    """Return the path of the folder of a schema's records."""
     return f"{OWN_FOLDER}/databases/{schema}"
 
 

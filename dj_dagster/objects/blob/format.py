@@ -1,9 +1,10 @@
 r"""The blob format: headers, type codes, array types, MATLAB's containers, compression.
 
 All numbers are little-endian and unpadded. A blob is ``P``, or ``ZL123\0``, the length of ``P``
-as u64, and zlib of ``P``; ``P`` is ``mYm\0`` or ``dj0\0`` and one value; a value is a one-byte type
-code and what `BlobWriter` writes after it. ``mYm`` is the older format, which MATLAB reads: numeric
-and boolean arrays, cells and structs only. Readers treat both headers alike.
+as u64, and zlib of ``P``; ``P`` is ``mYm\0`` or ``dj0\0`` and one value. A value is a one-byte type
+code, followed by the bytes that `BlobWriter` writes for that type. ``mYm`` is the older format,
+which MATLAB reads: numeric and boolean arrays, cells and structs only. Readers treat both headers
+alike.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ ZLIB_HEADER: Final = b"ZL123\0"
 HEADERS: Final = (MATLAB_HEADER, PYTHON_HEADER, ZLIB_HEADER)
 
 COMPRESS_ABOVE: Final = 1000
-"""Bytes: a shorter blob is never compressed."""
+"""Bytes of the shortest blob that is compressed."""
 
 MAX_DEPTH: Final = 128
-"""Values inside values inside values: deeper ones are refused, written or read."""
+"""The deepest nesting of values; a value nested deeper is refused, written or read."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadLimits:
-    """What reading one packed value may cost, whoever has written it: settings ``read_limits``.
+    """Limits on the cost of reading one packed value, trusted or not: settings ``read_limits``.
 
     Attributes
     ----------
     unpacked_bytes
-        Bytes that a compressed blob may become: a thousandth of it is enough to pack them.
+        Bytes that a blob may have once decompressed; it may be packed in a thousandth of them.
     depth
-        Values inside values inside values.
+        How deep values may be nested.
     equal_hashes
         Keys of one dict or set that may have the same hash: each is compared with all before it.
     """
@@ -53,7 +54,7 @@ class ReadLimits:
 DEFAULT_LIMITS: Final = ReadLimits()
 
 MAX_NDIM: Final = 64
-"""What numpy 2 can hold."""
+"""The number of dimensions that an array of numpy 2 can have."""
 
 SIZED_MINIMUM: Final = 9
 """Bytes that the smallest sized value takes: its u64 length and its type code."""
@@ -123,19 +124,19 @@ _SMALL = 2**16
 # A blob of one array of numbers has its data 5 bytes behind a multiple of 8.
 _MISALIGNMENT = 3
 
-# zlib makes at most 1032 bytes of one; a blob that claims more is not one.
+# zlib decompresses one byte to at most 1032; a blob that declares more is damaged.
 _MOST_INFLATION = 1032
 
 
 def deflated(chunks: Sequence[bytes | memoryview], size: int) -> bytes | None:
-    """Compress a blob, None if that does not make it shorter.
+    """Return a compressed blob, None if it would not be shorter.
 
     Parameters
     ----------
     chunks
-        The blob in pieces, which are not joined: large arrays are in memory once already.
+        The blob in pieces. They are not joined, so that large arrays are not copied.
     size
-        Bytes of all of them.
+        Bytes of all pieces together.
     """
     deflater = isal_zlib.compressobj(LEVEL)
     # A stream grows in place and gives its bytes away without a copy.
@@ -149,23 +150,23 @@ def deflated(chunks: Sequence[bytes | memoryview], size: int) -> bytes | None:
 
 
 def inflated(view: memoryview, most: int) -> memoryview:
-    """Decompress what follows the header ``ZL123``, never beyond the size that it declares.
+    """Decompress the bytes after the header ``ZL123``, never beyond the size that they declare.
 
     Parameters
     ----------
     most
-        Bytes that it may become.
+        The largest permitted size, in bytes.
 
     Returns
     -------
     memoryview
-        Of a buffer that nobody else has, and in which the data of a blob that is a single array is
-        aligned, so that the array can stay where it is.
+        A view of a new buffer, in which the data of a blob that is a single array is aligned, so
+        that the array need not be copied.
 
     Raises
     ------
     BlobError
-        If it is damaged, or holds more or less than it declares, or more than it may.
+        If the blob is damaged, differs from its declared size, or is larger than `most`.
     """
     if len(view) < 8:
         raise BlobError("A compressed blob ends within its header.")
@@ -181,7 +182,7 @@ def inflated(view: memoryview, most: int) -> memoryview:
     # Grown as it fills: a forged size must not take memory.
     data = bytearray(_MISALIGNMENT)
     try:
-        # One more than declared, so that a blob that holds more is noticed.
+        # One byte more than declared, so that a blob that holds more is noticed.
         for piece in _inflated_pieces(inflater, view[8:], size + 1):
             data += piece
     except isal_zlib.error as error:  # pyright: ignore[reportGeneralTypeIssues]
@@ -193,7 +194,7 @@ def inflated(view: memoryview, most: int) -> memoryview:
 
 
 def _inflated_pieces(inflater: Any, packed: memoryview, most: int) -> Iterator[bytes]:
-    """Yield what bytes hold, up to so many, little by little: few bytes can become many."""
+    """Yield decompressed bytes in pieces, `most` bytes at most: few bytes can become many."""
     for start in range(0, len(packed), _PIECE):
         if inflater.eof:
             raise BlobError("A compressed blob has bytes behind its end.")
@@ -207,7 +208,7 @@ def _inflated_pieces(inflater: Any, packed: memoryview, most: int) -> Iterator[b
 
 
 def _pieces(chunks: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """Yield the same bytes in pieces of a size that is good to compress, neither tiny nor huge."""
+    """Yield the same bytes in pieces that compress fast: neither tiny nor huge."""
     small: list[bytes | memoryview] = []
     waiting = 0
     for chunk in chunks:

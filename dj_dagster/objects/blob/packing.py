@@ -1,6 +1,6 @@
 """Packed blobs: any common Python value as bytes, in DataJoint's format.
 
-Values come back as they went in, with these differences, which the format has no room for: other
+Values come back as they went in, except where the format cannot tell types apart: other
 mappings become `dict`, other sequences `list` or `tuple`, any set a `set`, a `bytearray` `bytes`, a
 pandas ``Timestamp`` a `datetime`, a unicode array an object array of `str`,
 a zero-dimensional numeric array a numpy scalar, a structured array a `numpy.recarray`.
@@ -88,14 +88,14 @@ def unpack(
     squeeze
         Whether arrays lose their dimensions of length 1; one of a single number is that number.
     limits
-        What that may cost.
+        Limits on the cost of reading.
 
     Raises
     ------
     BlobError
-        If the bytes are not a whole, valid blob, or reading them would cost more. No bytes can make
-        this function run code, take memory out of proportion to their length, or recurse without
-        bound.
+        If the bytes are not a whole, valid blob, or reading them exceeds `limits`. Whatever the
+        bytes are, this function does not run code, take memory out of proportion to their length,
+        or recurse without bound.
     """
     # Read-only, so that no array is made of bytes that belong to the caller.
     view = memoryview(data).cast("B").toreadonly()
@@ -113,7 +113,7 @@ def unpack(
 
 
 def squeezed(value: Any) -> Any:
-    """Return a value whose arrays, also those inside it, have no dimensions of length 1.
+    """Return a value whose arrays, nested ones included, are without dimensions of length 1.
 
     Examples
     --------
@@ -144,13 +144,13 @@ def is_packed(data: bytes | bytearray | memoryview) -> bool:
 
 
 _ENOUGH = 4096
-"""Unpacked bytes that are looked at."""
+"""Number of unpacked bytes that a summary looks at."""
 
 _UNREADABLE = (BlobError, ValueError, KeyError, struct.error)
 
 
 def blob_summary(beginning: bytes, size: int) -> str | None:
-    """Return a few words on a blob, None where its beginning does not say.
+    """Return a few words on a blob, None if its beginning does not tell.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def blob_summary(beginning: bytes, size: int) -> str | None:
 
 
 def unpacked_size(beginning: bytes, size: int) -> int:
-    """Return how many bytes a blob says that it holds once it is unpacked."""
+    """Return the number of bytes that a blob declares for its unpacked content."""
     start = len(ZLIB_HEADER)
     if beginning[:start] != ZLIB_HEADER or len(beginning) < start + 8:
         return size

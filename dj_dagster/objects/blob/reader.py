@@ -1,4 +1,4 @@
-"""Reading values in the blob format, from bytes that nobody vouches for."""
+"""Reading values in the blob format, from bytes that are not trusted."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ _DAMAGE = (
 def has_wide_sizes(data: memoryview) -> bool:
     """Return whether a blob of MATLAB's has sizes of 64 bits, as all but very old ones do.
 
-    Old builds of mYm wrote 32 bits. Nothing in the blob says so, but its first size, the number of
-    dimensions, then reads as one that no array has.
+    Old builds of mYm wrote 32 bits, which the blob does not record. Read as 64 bits, its first
+    size, the number of dimensions, is then larger than that of any array.
     """
     if bytes(data[:1]) not in (Code.ARRAY, Code.CELL, Code.STRUCT) or len(data) < 9:
         return True
@@ -58,7 +58,7 @@ class BlobReader:
     wide
         Whether sizes have 64 bits; they have 32 in blobs of old builds of mYm.
     limits
-        What reading may cost.
+        Limits on the cost of reading.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class BlobReader:
         return tuple(self.numbers(f"{ndim}{self._size}"))
 
     def told_apart(self, keys: list[Any]) -> list[Any]:
-        """Return keys of which few have the same hash: a megabyte of others took 12 s to read."""
+        """Return keys, and refuse too many with one hash: a megabyte of such took 12 s to read."""
         most = self._equal_hashes
         if len(keys) > most:
             value, count = Counter(map(hash, keys)).most_common(1)[0]
@@ -221,7 +221,7 @@ def _plain(reader: BlobReader, type_id: int, count: int) -> Array:
         return np.frombuffer(raw, np.uint8) != 0
     array = np.frombuffer(raw, dtype)
     if array.flags.writeable and array.flags.aligned and 2 * array.nbytes > reader.size:
-        # The blob's buffer is nobody else's, and the array is most of it.
+        # Nothing else uses the blob's buffer, and the array is most of it.
         return array
     # A copy is aligned and writable, and does not keep the whole blob alive.
     return array.copy()

@@ -51,9 +51,9 @@ class BlobWriter:
     Attributes
     ----------
     chunks
-        What has been written, to be joined.
+        The bytes written so far, to be joined.
     needs_python
-        Whether anything occurred that MATLAB's older format does not have.
+        Whether a value occurred that MATLAB's older format does not have.
     """
 
     def __init__(self) -> None:
@@ -142,7 +142,7 @@ def _int(value: int) -> bytes:
 
 
 def _moment(value: datetime.date | datetime.time) -> bytes:
-    """Encode a date, time or datetime as yyyymmdd and HHMMSSffffff, -1 for what it lacks."""
+    """Encode a date, time or datetime as yyyymmdd and HHMMSSffffff, -1 for a missing part."""
     # Only pandas' NaT, which is an instance of datetime, differs from itself.
     if value != value:
         raise ValueError("it is NaT; store None instead")

@@ -36,7 +36,7 @@ from dj_dagster.objects.stores.store import Store, checked_path, in_flight
 Mode = Literal["r", "c"]
 
 _HEADER = 2**16
-"""Bytes that hold any header: numpy reads none above 10,000."""
+"""Bytes that hold any header: numpy does not read headers of more than 10,000."""
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -96,8 +96,8 @@ class NpyRef:
         Raises
         ------
         ObjectError
-            If the file is missing or not what was written, which of a mapped one only the size
-            tells, or is no array of this shape and type.
+            If the file is missing or not as it was written (of a mapped file only the size is
+            compared), or is not an array of this shape and type.
         """
         local = self._store.local_path(self.path) if mmap_mode else None
         if self._loaded is None:
@@ -154,14 +154,14 @@ class NpyRef:
 
 
 def load_arrays(refs: Iterable[NpyRef | None]) -> Iterator[np.ndarray[Any, Any] | None]:
-    """Load many arrays, several at once, and yield them in their order; None stays None.
+    """Load many arrays, several at once, and yield them in order; None is yielded for None.
 
     An array stays in memory for as long as its handle is kept.
 
     Raises
     ------
     ObjectError
-        As `NpyRef.load`, where the array would be.
+        As `NpyRef.load` does, when the array would be yielded.
 
     Examples
     --------
@@ -244,7 +244,7 @@ def _length(value: Any) -> int:
 
 
 def _spelled(dtype: np.dtype[Any]) -> Any:
-    """Return a type as JSON: its name, as DataJoint writes it, where that says all."""
+    """Return a type as JSON: its name, as DataJoint writes it, where the name is enough."""
     if dtype.names is not None:
         return dtype.descr
     try:
@@ -270,7 +270,7 @@ def _read(source: Path | memoryview, mode: Mode | None, path: str) -> np.ndarray
 
 
 def _in_place(data: memoryview) -> np.ndarray[Any, Any]:
-    """Return the array whose memory is that of its file's bytes; numpy's own reading copies."""
+    """Return an array that uses the memory of its file's bytes; numpy's own reading copies them."""
     stream = io.BytesIO(data[:_HEADER])
     read = _HEADERS.get(np.lib.format.read_magic(stream))
     if read is not None:
@@ -286,19 +286,19 @@ _EXT = ".zarr"
 
 
 class ZarrCodec(ObjectCodec, register=False):
-    """Arrays as Zarr folders in a store; what is fetched reads its chunks when they are used.
+    """Arrays as Zarr folders in a store; fetched arrays read their chunks when they are used.
 
-    An xarray ``Dataset`` or ``DataArray`` comes out as such, of numpy and dask arrays comes a
-    ``zarr.Array``, as from a folder that was staged, where a group comes as ``zarr.Group``. A dask
-    array is computed and written chunk by chunk; where its chunks are of several sizes, they are
-    made as large as the largest.
+    An xarray ``Dataset`` or ``DataArray`` is fetched as such; numpy and dask arrays are fetched as
+    ``zarr.Array``. A folder that was staged is fetched as ``zarr.Array`` or ``zarr.Group``. A dask
+    array is computed and written chunk by chunk; if its chunks differ in size, they are made as
+    large as the largest.
     """
 
     name = "zarr"
     lazy = False
 
     def validate(self, value: Any) -> None:
-        """Accept arrays with named dimensions or without."""
+        """Accept arrays with or without named dimensions."""
         if isinstance(value, StagedObject):
             return
         kind = _kind(value)
@@ -340,14 +340,14 @@ class ZarrCodec(ObjectCodec, register=False):
         Raises
         ------
         ObjectError
-            If there is no array any more, or it cannot be read.
+            If the array is missing or cannot be read.
         """
         store, fields = self.stored_object(context, stored)
         path, place = checked_path(fields["path"]), known(context).place
         try:
             manifest = get_manifest(store, path, fields.get("crc32"))
         except MissingExternalFile:
-            # DataJoint writes none of folders that were staged.
+            # DataJoint does not write one for folders that were staged.
             if fields.get("crc32"):
                 raise
             manifest = None
@@ -361,7 +361,7 @@ class ZarrCodec(ObjectCodec, register=False):
 
 
 def _kind(value: Any) -> str:
-    """Return how an array is written, "" for what is none."""
+    """Return the way to write an array, "" for other values."""
     package, name = _package(value), type(value).__name__
     if package == "xarray" and name in ("Dataset", "DataArray"):
         return name.lower()
@@ -375,7 +375,7 @@ def _package(value: Any) -> str:
 
 
 def _check_array(value: Any) -> None:
-    """Refuse arrays that would come out as something else, or not at all."""
+    """Refuse arrays that could not be written, or would be read back as something else."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError("the mask would be lost: store value.filled(...)")
     if _package(value) != "zarr" and value.dtype.hasobject:
@@ -393,7 +393,7 @@ def _names(value: Any) -> list[Any]:
 def _write_array(target: Any, value: Any) -> None:
     zarr = _needed("zarr")
     if _package(value) == "dask":
-        # Two of its chunks must never share one in the store, which both would write at once.
+        # Two of its chunks must never share a chunk in the store: both would write it at once.
         value = value.rechunk(value.chunksize)
     if _is_zarr_2():
         _zarr_2().write_array(target, value)
@@ -435,7 +435,7 @@ def _evenly_chunked(value: Any) -> Any:
     value = (value.chunk(uneven) if uneven else value).copy(deep=False)
     for variable in _variables(value):
         if variable.chunks:
-            # How the array that this one comes from was stored; it need not fit any more.
+            # The storage options of the array that this one was made from need not fit this one.
             variable.encoding = {
                 name: setting
                 for name, setting in variable.encoding.items()
@@ -460,7 +460,7 @@ def _opened(source: Any, kind: str | None) -> Any:
 
 
 def _verified(store: Store, path: str, manifest: Manifest | None, place: str) -> Any:
-    """Return a folder for reading, its files compared with the list of them where there is one."""
+    """Return a folder for reading whose files are compared with its manifest, if it has one."""
     source = _zarr_store(store, path, read_only=True)
     if _is_zarr_2():
         return _zarr_2().VerifiedFolder(source, manifest, store.name, store.url(path), place)

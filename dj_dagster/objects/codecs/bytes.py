@@ -21,7 +21,7 @@ class BlobCodec(Codec, register=False):
     previews = True
 
     def get_dtype(self, is_store: bool) -> str:
-        """Return where the packed bytes go."""
+        """Return the type of the packed bytes."""
         return "<hash>" if is_store else "bytes"
 
     def encode(self, value: Any, *, key: Key = None, store_name: str | None = None) -> bytes:
@@ -31,7 +31,7 @@ class BlobCodec(Codec, register=False):
     def decode(
         self, stored: bytes, *, key: Key = None, context: ObjectContext | None = None
     ) -> Any:
-        """Unpack a value; bytes that were never packed, by another program, are returned as such.
+        """Unpack a value; bytes that another program wrote unpacked are returned as they are.
 
         Raises
         ------
@@ -89,7 +89,7 @@ class HashCodec(Codec, register=False):
         return get_content(known(context).stores, stored)
 
     def describe(self, stored: Any, size: int | None = None) -> str | None:
-        """Return how much there is, and where."""
+        """Return size and place of the bytes."""
         return reference_text(stored)
 
 
@@ -100,7 +100,7 @@ class AttachCodec(Codec, register=False):
     takes_path = True
 
     def get_dtype(self, is_store: bool) -> str:
-        """Return where name and content go."""
+        """Return the type of the file's name and bytes."""
         return "<hash>" if is_store else "bytes"
 
     def validate(self, value: Any) -> None:
@@ -125,7 +125,7 @@ class AttachCodec(Codec, register=False):
     ) -> str:
         """Write the file into the download folder and return its path.
 
-        A file of that name with other content stays; the new one is then named ``name_1.ext``.
+        If a file of that name has other content, it stays, and the new one is ``name_1.ext``.
         """
         name, zero, content = bytes(stored).partition(b"\0")
         # The last part only: a forged name must not reach another folder.
@@ -142,7 +142,7 @@ class AttachCodec(Codec, register=False):
 
 
 def _saved(folder: Path, name: str, content: bytes) -> Path:
-    """Write a file, or find it there already, under the first free variant of its name."""
+    """Write a file under the first free variant of its name, unless it is already there."""
     make_folder(folder)
     stem, suffix = PurePath(name).stem, PurePath(name).suffix
     file, number = folder / name, 0
@@ -153,7 +153,7 @@ def _saved(folder: Path, name: str, content: bytes) -> Path:
 
 
 def _write_new(file: Path, content: bytes) -> bool:
-    """Write a file unless there is one; two processes never both succeed."""
+    """Write a file unless it exists; of two processes at most one succeeds."""
     try:
         with file.open("xb") as stream:
             stream.write(content)

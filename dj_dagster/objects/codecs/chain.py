@@ -42,9 +42,9 @@ class CodecChain:
     Attributes
     ----------
     column_type
-        What the column is declared as, most often ``bytes`` or ``json``.
+        The type that the column is declared as, most often ``bytes`` or ``json``.
     store
-        The store that the codecs write to: None for none, ``""`` for the default store.
+        The store that the codecs write to: ``""`` for the default store, None without a store.
     """
 
     codecs: tuple[Codec, ...]
@@ -70,7 +70,7 @@ class CodecChain:
         return [_options(codec.decode) for codec in self.codecs]
 
     def encode(self, value: Any, context: ObjectContext) -> Any:
-        """Return what the column holds for a value.
+        """Return the content of the column for a value.
 
         Objects are written to their store here, before the row is.
 
@@ -79,7 +79,8 @@ class CodecChain:
         InvalidValueError
             If a codec does not accept the value.
         ObjectError
-            If it cannot be packed or stored; each names schema, table, attribute and key.
+            If the value cannot be packed or stored. Both errors name schema, table, attribute and
+            key.
         """
         store_name = None
         if self.store is not None:
@@ -150,7 +151,7 @@ class CodecRegistry:
         Raises
         ------
         DefinitionError
-            If there is none, or if two classes claim the name.
+            If no codec has the name, or two classes claim it.
         """
         if name in self._codecs:
             return self._codecs[name]
@@ -167,7 +168,7 @@ class CodecRegistry:
         return sorted({*self._codecs, *installed, *defined})
 
     def resolve(self, type: AttributeType) -> CodecChain:
-        """Return the chain of an attribute's type, empty for a type that is no codec.
+        """Return the chain of an attribute's type, empty for a type without a codec.
 
         A blob column without a marker in its comment was made by DataJoint 0.14, which packed all
         blobs, and is treated as ``<blob>``.
@@ -193,7 +194,7 @@ class CodecRegistry:
         return CodecChain(tuple(codecs.values()), inner, store)
 
     def _pointer_chain(self, type: ExternalPointerType) -> CodecChain:
-        """Return the chain of a pointer of DataJoint 0.14, an adapter before it if it has one."""
+        """Return the chain of a pointer of DataJoint 0.14, after its adapter if it has one."""
         name = str(type.codec)
         adapters = () if name in KINDS else (self.get(name),)
         kind = parse_type(adapters[0].get_dtype(True)).codec if adapters else name
@@ -223,7 +224,7 @@ def unregister_codec(name: str) -> None:
     Raises
     ------
     DefinitionError
-        If there are none: built-in codecs stay.
+        If no class has the name; built-in codecs cannot be removed.
     """
     found = [codec for codec in _subclasses(Codec) if _is_named(codec) and codec.name == name]
     if not found:
@@ -243,7 +244,7 @@ def _is_named(codec: type[Codec]) -> bool:
 
 
 def _defined(name: str) -> type[Codec] | None:
-    """Return the subclass of a name; of a class that was defined again, the latest."""
+    """Return the subclass with a name; if a class was defined again, the latest one."""
     found = [codec for codec in _subclasses(Codec) if _is_named(codec) and codec.name == name]
     places = {f"{codec.__module__}.{codec.__qualname__}" for codec in found}
     if len(places) > 1:
@@ -261,7 +262,7 @@ def _installed(name: str) -> type[Codec] | None:
 
 
 def _options(method: Callable[..., Any]) -> frozenset[str]:
-    """Return those options that a codec's method takes; older codecs know fewer."""
+    """Return the options that a codec's method takes; older codecs know fewer."""
     return frozenset(inspect.signature(method).parameters) & {"key", "context", "store_name"}
 
 
@@ -274,7 +275,7 @@ def _validate(codec: Codec, value: Any) -> None:
 
 @contextmanager
 def _decoding(codec: Codec) -> Generator[None]:
-    """Say that what is stored is damaged, where a codec stumbles over it in any way."""
+    """Raise `ObjectError` in place of any other error of a codec that decodes."""
     try:
         yield
     except DataJointError:
@@ -287,7 +288,7 @@ def _decoding(codec: Codec) -> Generator[None]:
 
 @contextmanager
 def _located(codec: Codec, context: ObjectContext) -> Generator[None]:
-    """Say in errors which codec failed and where the value belongs."""
+    """Name in errors the codec that failed and the place of the value."""
     try:
         yield
     except (InvalidValueError, ObjectError, ConfigurationError) as error:
@@ -306,4 +307,4 @@ BUILTIN_CODECS: tuple[type[Codec], ...] = (
     FilepathCodec,
     ZarrCodec,
 )
-"""What every `CodecRegistry` starts with."""
+"""The codecs that every `CodecRegistry` starts with."""

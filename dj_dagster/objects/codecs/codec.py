@@ -1,4 +1,4 @@
-"""The protocol of codecs, the base of those whose objects are named by row, and references."""
+"""The protocol of codecs, the base of codecs of objects named by their row, and references."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dj_dagster.objects.stores.stores import Stores
 
 @runtime_checkable
 class SparkAdapter(Protocol):
-    """A codec that can give its values as types that Spark has; programs ask by `isinstance`."""
+    """A codec that can convert its values to Spark's types; programs test with `isinstance`."""
 
     def to_spark(self, decoded: Any, *, key: Mapping[str, Any] | None = None) -> Any:
         """Return a decoded value as numbers, texts, lists and dicts."""
@@ -30,8 +30,8 @@ class SparkAdapter(Protocol):
 class Codec(ABC):
     """A kind of value, ``<name>`` in definitions; subclass it to store your own.
 
-    A subclass is available by its name from the moment it is defined. ``encode`` and ``decode``
-    may take ``context`` as well, an `ObjectContext`.
+    A subclass is available by its name as soon as it is defined. ``encode`` and ``decode`` may also
+    take ``context``, an `ObjectContext`.
 
     Parameters
     ----------
@@ -79,16 +79,16 @@ class Codec(ABC):
     def get_dtype(self, is_store: bool) -> str:
         """Return the type that encoded values are declared as.
 
-        That is another codec, ``"<blob>"`` or ``"<hash>"``, or ``"bytes"``, ``"json"`` or any core
-        type; `is_store` tells whether the definition says ``<name@store>``. Codecs that are
-        returned without a store inherit it.
+        The type is another codec, ``"<blob>"`` or ``"<hash>"``, or ``"bytes"``, ``"json"`` or any
+        core type. `is_store` is true if the definition says ``<name@store>``. A codec that is
+        returned without a store inherits that store.
         """
 
     @abstractmethod
     def encode(
         self, value: Any, *, key: Mapping[str, Any] | None = None, store_name: str | None = None
     ) -> Any:
-        """Return what stands for the value, of the type that `get_dtype` says."""
+        """Return the encoded value, of the type that `get_dtype` returns."""
 
     @abstractmethod
     def decode(self, stored: Any, *, key: Mapping[str, Any] | None = None) -> Any:
@@ -106,15 +106,16 @@ class Codec(ABC):
         return [(fields["path"], fields.get("store") or None)]
 
     def describe(self, stored: Any, size: int | None = None) -> str | None:
-        """Return a few words on a column's content, which displays of rows show; None for none.
+        """Return a few words on a column's content for displays of rows, or None.
+
+        Implementations must not read from a store.
 
         Parameters
         ----------
         stored
-            As `decode` gets it, but of long bytes the beginning only. Nothing is to be read from a
-            store for the answer.
+            The content that `decode` would get, but only the beginning of long bytes.
         size
-            How many bytes there are, None for what is no bytes.
+            The number of bytes; None if the content is not bytes.
         """
         del stored, size
 
@@ -124,7 +125,7 @@ class Codec(ABC):
 
 @dataclass(frozen=True)
 class ObjectContext:
-    """Where a value belongs, and the stores at hand.
+    """The place that a value belongs to, and the stores of its connection.
 
     Attributes
     ----------
@@ -137,7 +138,7 @@ class ObjectContext:
     download_path
         Folder where attachments are written to when they are fetched.
     limits
-        What reading a packed value may cost.
+        Limits on the cost of reading a packed value.
     """
 
     stores: Stores
@@ -159,7 +160,7 @@ class ObjectContext:
         return getattr(self, "attribute" if name == "field" else name)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return a field as ``context[name]`` does, `default` if there is none."""
+        """Return a field as ``context[name]`` does, or `default`."""
         return getattr(self, "attribute" if name == "field" else name, default)
 
 
@@ -167,9 +168,10 @@ Key = Mapping[str, Any] | None
 
 
 class SchemaCodec(Codec, register=False):
-    """A codec that keeps each value as an object of its own, ``<name@store>``.
+    """A codec that stores each value as an object of its own, ``<name@store>``.
 
-    Subclasses write to `new_object` in `encode`, and find the object again by `stored_object`.
+    Subclasses write to the place that `new_object` returns in `encode`, and find the object again
+    with `stored_object`.
     """
 
     def get_dtype(self, is_store: bool) -> str:
@@ -184,12 +186,12 @@ class SchemaCodec(Codec, register=False):
     def new_object(
         self, context: ObjectContext | None, store_name: str | None, ext: str = ""
     ) -> tuple[Store, str]:
-        """Return the store and a path that nothing uses yet for a value.
+        """Return the store and an unused path for a value.
 
         Parameters
         ----------
         ext
-            Extension of the path, with its dot.
+            The extension of the path, with its dot.
         """
         place = known(context)
         store = place.stores.get(store_name)
@@ -206,13 +208,13 @@ class SchemaCodec(Codec, register=False):
         Raises
         ------
         ObjectError
-            If it is no reference.
+            If `stored` is not a reference.
         """
         fields = read_reference(stored)
         return known(context).stores.get(fields.get("store"), self.default_store), fields
 
     def describe(self, stored: Any, size: int | None = None) -> str | None:
-        """Return what a reference says of its object: what it is, how large, where."""
+        """Return the kind, size and place of a reference's object, as text."""
         return reference_text(stored)
 
 
@@ -222,7 +224,7 @@ def known(context: ObjectContext | None) -> ObjectContext:
     Raises
     ------
     ObjectError
-        If there is none.
+        If the context is None.
     """
     if context is None:
         raise ObjectError("Built-in codecs work in the context of an attribute; none was given.")
@@ -235,12 +237,12 @@ def now() -> str:
 
 
 def read_reference(reference: object) -> Mapping[str, Any]:
-    """Return a reference's fields, its `path` among them.
+    """Return the fields of a reference, among them its `path`.
 
     Raises
     ------
     ObjectError
-        If it is not one.
+        If the text or mapping is not a reference.
     """
     fields: Any = reference
     if isinstance(reference, str | bytes):
@@ -254,12 +256,12 @@ def read_reference(reference: object) -> Mapping[str, Any]:
 
 
 def reference_text(reference: object) -> str:
-    """Return the words for an object that a reference names: what it is, how large, where.
+    """Return kind, size and place of the object that a reference names, as text.
 
     Raises
     ------
     ObjectError
-        If it is no reference.
+        If the text or mapping is not a reference.
 
     Examples
     --------

@@ -17,7 +17,7 @@ from dj_dagster.objects.stores.store import OWN_FOLDER, Store, checked_path, in_
 
 
 class FilepathCodec(SchemaCodec, register=False):
-    """A file or folder of the user's, given by its path in the store: verified, never changed."""
+    """A user's own file or folder, given by its path in the store: verified, never changed."""
 
     name = "filepath"
     concurrent = True
@@ -37,7 +37,7 @@ class FilepathCodec(SchemaCodec, register=False):
         store_name: str | None = None,
         context: ObjectContext | None = None,
     ) -> dict[str, Any]:
-        """Return the reference of what is there, which is read in full for its checksum."""
+        """Return the reference of a file or folder, which is read in full for its checksum."""
         store = known(context).stores.get(store_name, self.default_store)
         path = _managed_by_users(store, _relative(store, os.fspath(value)))
         files = [path] if store.exists(path) else list(store.list(path))
@@ -69,7 +69,7 @@ class FilepathCodec(SchemaCodec, register=False):
 
 
 def _relative(store: Store, path: str) -> str:
-    """Return a path in the store; of a local store absolute paths are understood too."""
+    """Return the path in the store; for a local store, absolute paths are accepted too."""
     root = store.local_path("x")
     if root is not None and PurePath(path).is_absolute():
         try:
@@ -104,7 +104,7 @@ _STREAMS = (io.BufferedIOBase, io.RawIOBase)
 class ObjectCodec(SchemaCodec, register=False):
     """A file or folder, given by its path, or bytes; fetched as `ObjectRef`.
 
-    ``(".bin", data)`` gives bytes, or what a stream has left to read, the extension of a file.
+    ``(".bin", data)`` stores bytes, or the rest of a stream, as a file with that extension.
     """
 
     name = "object"
@@ -134,7 +134,7 @@ class ObjectCodec(SchemaCodec, register=False):
         store_name: str | None = None,
         context: ObjectContext | None = None,
     ) -> dict[str, Any]:
-        """Copy a file or folder into the store and return its reference."""
+        """Copy a file, folder or bytes into the store and return the reference."""
         if isinstance(value, StagedObject):
             return value.to_json()
         ext, value = value if _is_named(value) else ("", value)
@@ -160,7 +160,7 @@ class ObjectCodec(SchemaCodec, register=False):
 
 
 def _is_named(value: Any) -> bool:
-    """Return whether a value is bytes, or a stream of them, with the extension of their file."""
+    """Return whether a value is a pair of an extension and bytes, or a stream of bytes."""
     match value:
         case (str(ext), bytes() | bytearray() | memoryview()):
             pass
@@ -172,9 +172,9 @@ def _is_named(value: Any) -> bool:
 
 
 def published(store: Store, path: str, ext: str | None) -> StagedObject:
-    """Return the reference of what was written in place, after the list of a folder's files.
+    """Return the reference of a file or folder that was written in place.
 
-    All is read once for its checksums.
+    All files are read once for their checksums. A folder's manifest is written first.
 
     Raises
     ------
@@ -206,7 +206,7 @@ def _file_ref(store: Store, path: str, ext: str | None, written: Written) -> Obj
 
 
 def _put_folder(store: Store, path: str, folder: Path) -> ObjectRef:
-    """Copy a folder's files, and after them the list of what it has."""
+    """Copy a folder's files, and write its manifest after them."""
     files, empty = folder_content(folder)
 
     def put(name: str) -> Written:
@@ -217,7 +217,7 @@ def _put_folder(store: Store, path: str, folder: Path) -> ObjectRef:
 
 
 def _listed(store: Store, path: str, ext: str | None, content: Manifest) -> dict[str, Any]:
-    """Write the list of a folder's files; return the fields of the folder's handle."""
+    """Write a folder's manifest; return the fields of the folder's handle."""
     written = now()
     return {
         "path": path,
@@ -234,13 +234,13 @@ def _listed(store: Store, path: str, ext: str | None, content: Manifest) -> dict
 def folder_content(folder: Path) -> tuple[list[str], list[str]]:
     """Return the paths in a folder of all its files, and of its empty folders.
 
-    Links to what is in the folder count as what they lead to.
+    A link to a file or folder inside the folder counts as that file or folder.
 
     Raises
     ------
     InvalidValueError
-        Naming what cannot be kept: a link that is broken, leads out of the folder or back to a
-        folder that it is in, a socket, a pipe, a device.
+        Naming the entry that cannot be stored: a link that is broken, leads out of the folder or
+        back to a folder that it is in, a socket, a pipe or a device.
     """
     files: list[str] = []
     empty: list[str] = []

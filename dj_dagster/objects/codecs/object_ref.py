@@ -18,32 +18,32 @@ from dj_dagster.objects.stores.store import Store, checked_path, in_flight
 
 @dataclass(frozen=True, eq=False)
 class ObjectRef:
-    """A file or folder in a store; nothing is read before it is asked for.
+    """A file or folder in a store, which is read only on request.
 
     Attributes
     ----------
     path
         Relative to the store.
     size
-        Bytes, of a folder all its files together.
+        Bytes of the file, or of all files of the folder together.
     ext
-        Extension with its dot, None for none.
+        The extension with its dot; None without one.
     is_dir
         Whether it is a folder.
     item_count
         Number of files in a folder, None for a file.
     timestamp
-        When it was written, UTC in ISO 8601.
+        The time of writing, UTC in ISO 8601.
     crc32
-        Checksum of the file, or of the list of a folder's files; None where DataJoint wrote it.
+        Checksum of the file, or of a folder's manifest; None where DataJoint wrote it.
     files_crc32
-        Checksum of all files of a folder that has no list.
+        Checksum of all files of a folder without a manifest.
     listed
-        Whether a folder has a list of its files beside it.
+        Whether a folder has a manifest beside it.
     place
         Table, attribute and key of the row, for errors.
     hash
-        A hash of the content, of programs that note one.
+        A hash of the content, if the program that wrote it recorded one.
     """
 
     path: str
@@ -63,12 +63,12 @@ class ObjectRef:
     def from_json(
         cls, json_data: str | Mapping[str, Any], backend: Store | None = None
     ) -> ObjectRef:
-        """Return the handle that a reference describes, which may be text.
+        """Return the handle that a reference, as a mapping or text, describes.
 
         Parameters
         ----------
         backend
-            The store, without which only what the reference says is known.
+            The store; without it, only the facts in the reference are known.
         """
         return cls.of(read_reference(json_data), backend)
 
@@ -99,7 +99,7 @@ class ObjectRef:
 
     @property
     def store(self) -> str | None:
-        """The name of the store, None where the handle was made without one."""
+        """The name of the store; None if the handle was made without one."""
         return None if self.location is None else self.location.name
 
     @property
@@ -131,7 +131,7 @@ class ObjectRef:
         Raises
         ------
         MissingExternalFile, ChecksumError
-            If it is not there, or is not what was written.
+            If the file is missing, or is not as it was written.
         ObjectError
             For a folder without `subpath`.
         """
@@ -147,7 +147,7 @@ class ObjectRef:
         Parameters
         ----------
         subpath
-            Of a file in the folder.
+            The path of a file in the folder.
         """
         if set(mode) - set("rbt"):
             raise ObjectError(f"Objects are never changed: open {self.path} for reading, 'rb'.")
@@ -163,7 +163,7 @@ class ObjectRef:
         Raises
         ------
         MissingExternalFile
-            If a file that was written there is gone; so do `walk` and `download`.
+            If a file that was written there is gone. `walk` and `download` raise it as well.
         """
         inside = self._inside(subpath)
         with placed(self.place):
@@ -200,7 +200,7 @@ class ObjectRef:
     def download(self, destination: str | Path, subpath: str | None = None) -> Path:
         """Copy the file or folder into a local folder, verify it and return the copy's path.
 
-        A file that is not what was written is removed again.
+        A copy that is not as the file was written is removed again.
         """
         source = self._inside(subpath or "")
         target = Path(destination) / PurePosixPath(source).name
@@ -228,12 +228,12 @@ class ObjectRef:
         return target
 
     def verified_path(self, folder: Path) -> Path:
-        """Return where the file or folder can be read, a copy unless its store is a local folder.
+        """Return a local path to read from, of a copy unless the store is a local folder.
 
         Parameters
         ----------
         folder
-            For copies, which lie there as in the store.
+            The folder for copies, which have the same relative path there as in the store.
         """
         local = self._at.local_path(self.path)
         if local is None:
@@ -242,17 +242,18 @@ class ObjectRef:
         return local
 
     def verify(self, *, read: bool = True) -> bool:
-        """Check that all is there as it was written.
+        """Check that all files are there as they were written.
 
         Parameters
         ----------
         read
-            Whether all is read and compared with its checksum; else sizes are compared.
+            Whether all files are read and compared with their checksums; otherwise only sizes are
+            compared.
 
         Raises
         ------
         MissingExternalFile, ChecksumError
-            Naming the first file that is not.
+            Naming the first file that is missing or differs.
         """
         with placed(self.place):
             paths = list(self._files(self.path)) if self.is_dir else [self.path]
@@ -311,13 +312,13 @@ class ObjectRef:
 
     @cached_property
     def _manifest(self) -> Manifest | None:
-        """What was written into the folder, None where nothing says so: for users' own folders."""
+        """The folder's manifest; None for folders without one, such as users' own."""
         if not self.is_dir or not self.listed:
             return None
         try:
             return get_manifest(self._at, self.path, self.crc32)
         except MissingExternalFile:
-            # DataJoint writes none of folders that were staged.
+            # DataJoint does not write one for folders that were staged.
             if self.crc32:
                 raise
             return None
@@ -329,7 +330,7 @@ class ObjectRef:
         return known.get(path.removeprefix(f"{self.path}/"), Written())
 
     def _files(self, folder: str) -> list[str]:
-        """Return the paths of the files in a folder and below, all that were written among them."""
+        """Return the paths of the files in a folder and below; raise if a written one is gone."""
         found = set(self._at.list(folder))
         known = self._manifest
         if known is not None:
@@ -351,7 +352,7 @@ class ObjectRef:
         return [path for path in inside if path == folder or path.startswith(f"{folder}/")]
 
     def _check_whole(self, found: Mapping[str, Written]) -> None:
-        """Compare all files of a folder with what its row says of them together."""
+        """Compare the files of a folder with the number, size and checksum that its row holds."""
         url = told(self._at, self.path)
         if self._manifest is None:
             if self.item_count is not None and len(found) != self.item_count:
@@ -366,4 +367,4 @@ class ObjectRef:
 
 
 class StagedObject(ObjectRef):
-    """What was written in place and waits for its row; a codec takes it as it is."""
+    """A file or folder that was written in place, before its row; codecs take it as it is."""

@@ -1,6 +1,6 @@
-"""Zarr folders whose files are compared with the list that was written of them.
+"""Zarr folders whose files are compared with their manifest.
 
-Zarr takes a chunk that is not there for an empty one; the list knows better.
+Zarr takes a missing chunk for an empty one; the manifest tells the two apart.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class VerifiedStore(WrapperStore[Any]):
     Parameters
     ----------
     store_name, url
-        Where the folder lies, for errors.
+        The place of the folder, for errors.
     place
         The row that it belongs to, for errors.
     """
@@ -45,7 +45,7 @@ class VerifiedStore(WrapperStore[Any]):
         Raises
         ------
         MissingExternalFile, ChecksumError
-            If it was written and is not there, or has changed.
+            If the file was written and is missing or has changed.
         """
         found = await self._store.get(key, prototype, byte_range)
         written = self._manifest.files.get(key)

@@ -1,4 +1,4 @@
-"""Zarr folders by version 2 of the package zarr, which writes its format 2 and reads no other."""
+"""Zarr folders by version 2 of the package zarr, which writes and reads only its format 2."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write_array(target: MutableMapping[str, bytes], value: Any) -> None:
     Parameters
     ----------
     value
-        A dask array is cut into even chunks already.
+        The array; a dask array must have chunks of one size.
     """
     # Its stubs are those of version 3.
     package: Any = zarr
@@ -65,14 +65,14 @@ def _copy(package: Any, target: MutableMapping[str, bytes], source: Any) -> None
 
 
 class VerifiedFolder(MutableMapping[str, bytes]):
-    """Reads a folder; each file is compared with the list that was written of them.
+    """Reads a folder; each file is compared with the folder's manifest.
 
-    Zarr takes a chunk that is not there for an empty one; the list knows better.
+    Zarr takes a missing chunk for an empty one; the manifest tells the two apart.
 
     Parameters
     ----------
     store_name, url
-        Where the folder lies, for errors.
+        The place of the folder, for errors.
     place
         The row that it belongs to, for errors.
     """
@@ -90,7 +90,7 @@ class VerifiedFolder(MutableMapping[str, bytes]):
         self._refuse_format_3()
 
     def _refuse_format_3(self) -> None:
-        """Say what is needed, where zarr 2 would find nothing."""
+        """Raise an error for a folder in format 3, in which zarr 2 would find nothing."""
         if "zarr.json" in self:
             raise ObjectError(
                 f"{self._url} was written in Zarr's format 3, which needs zarr 3: "
@@ -103,9 +103,9 @@ class VerifiedFolder(MutableMapping[str, bytes]):
         Raises
         ------
         KeyError
-            If there is none, nor ever was.
+            If the folder lacks the file, and did so when it was written.
         MissingExternalFile, ChecksumError
-            If it was written and is not there, or has changed.
+            If the file was written and is missing or has changed.
         """
         written = self._written.get(key)
         if written is None:

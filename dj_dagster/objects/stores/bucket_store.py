@@ -30,17 +30,17 @@ _TIMES = ("LastModified", "mtime", "last_modified", "updated", "created")
 class BucketStore(Store):
     """A bucket, or a folder in one; the bucket must exist.
 
-    A subclass opens the file system and says how its errors read.
+    A subclass opens the file system and translates its errors.
     """
 
     scheme: ClassVar[str]
-    """How addresses begin, ``"s3"``."""
+    """The scheme of addresses, ``"s3"``."""
 
     refusals: tuple[type[Exception], ...] = (PermissionError,)
-    """What the client raises for credentials that are missing or wrong."""
+    """The errors that the client raises for missing or wrong credentials."""
 
     failures: tuple[type[Exception], ...] = (OSError,)
-    """What it raises when the server does not answer, or fails."""
+    """The errors that the client raises when the server does not answer, or fails."""
 
     def __init__(self, name: str, settings: StoreSettings, bucket: str) -> None:
         super().__init__(name, settings)
@@ -64,37 +64,36 @@ class BucketStore(Store):
 
     @property
     def filesystem(self) -> Any:
-        """The bucket's server."""
-        # One a process: a fork takes neither a client's threads nor its connections along.
+        """The fsspec file system of the bucket's server."""
+        # One for each process: a fork does not copy a client's threads and connections.
         process = os.getpid()
         if process not in self._clients:
             self._clients.setdefault(process, self._connected())
         return self._clients[process]
 
     def understood(self, error: Exception) -> Exception:
-        """Return what fsspec's own file systems would have raised in place of an error.
+        """Return the error that fsspec's own file systems would raise in place of a client's.
 
-        That is FileNotFoundError for objects and buckets that are not there, PermissionError for a
-        refusal.
+        It is FileNotFoundError for missing objects and buckets, PermissionError for a refusal.
         """
         return error
 
     @property
     def secrets(self) -> list[str]:
-        """What no message may show."""
+        """The texts that messages must not show."""
         values = [getattr(self.settings, name) for name in type(self.settings).model_fields]
         return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
 
     def upload(self, key: str, data: bytes) -> None:
-        """Write an object, which is given with its bucket."""
+        """Write an object; its key begins with the bucket."""
         self.filesystem.pipe_file(key, data)
 
     def download(self, key: str) -> bytes:
-        """Read an object, which is given with its bucket."""
+        """Read an object; its key begins with the bucket."""
         return self.filesystem.cat_file(key)
 
     def describe(self, key: str) -> Mapping[str, Any]:
-        """Return what fsspec's `info` knows of an object, which is given with its bucket."""
+        """Return fsspec's `info` of an object; its key begins with the bucket."""
         return self.filesystem.info(key)
 
     def put(self, path: str, data: bytes) -> None:
@@ -131,7 +130,7 @@ class BucketStore(Store):
         self.delete(source)
 
     def duplicate(self, key: str, other: str) -> None:
-        """Copy an object to another key; it is there when this returns."""
+        """Copy an object to another key; the copy is complete when this returns."""
         self.filesystem.cp_file(key, other)
 
     def delete(self, path: str) -> None:
@@ -150,13 +149,13 @@ class BucketStore(Store):
         # A dict, because some servers list an object twice that several clients created at once.
         return (
             Stat(key.strip("/").removeprefix(f"{self._root}/"), int(info["size"]), _modified(info))
-            # Azure's client gives a list where no folder is.
+            # Azure's client gives a list if the folder does not exist.
             for key, info in (found.items() if isinstance(found, dict) else ())
             if info["type"] == "file" and (prefix or not key.strip("/").startswith(own))
         )
 
     def folders(self, prefix: str = "") -> list[str]:
-        """Return the names of the folders right in a folder."""
+        """Return the names of the folders directly in a folder."""
         folder = self._folder(prefix)
         try:
             with self._translated(prefix):
@@ -214,7 +213,7 @@ class BucketStore(Store):
         Parameters
         ----------
         failure
-            What an error becomes that the client does not raise of itself; it stays without one.
+            The class that replaces other errors than the client's own; None leaves them unchanged.
         """
         known = self.understood(error)
         if isinstance(known, DataJointError):
@@ -222,7 +221,7 @@ class BucketStore(Store):
         if isinstance(known, FileNotFoundError) and failure is None:
             raise known from error
         text = self._shown(error)
-        # A traceback shows the cause too.
+        # A traceback would show the cause, and with it the secrets.
         cause = error if text == str(error) else None
         if isinstance(known, self.refusals):
             raise ConfigurationError(
@@ -249,7 +248,7 @@ class BucketStore(Store):
 
 
 def _modified(info: Mapping[str, Any]) -> float:
-    """Return when an object was written, from whatever its file system calls it."""
+    """Return the time at which an object was written, which file systems name differently."""
     value = next((info[name] for name in _TIMES if info.get(name) is not None), None)
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
@@ -290,20 +289,20 @@ class AzureStore(BucketStore):
 
     @property
     def secrets(self) -> list[str]:
-        """The key, and of a connection string its parts."""
+        """The key, and the parts of a connection string."""
         parts = [part for text in super().secrets for part in [text, *text.split(";")]]
         values = (part.partition("=")[2] for part in parts if part.startswith(_SECRET_PARTS))
         return [*super().secrets, *filter(None, values)]
 
     def understood(self, error: Exception) -> Exception:
-        """Go by the status of the answer, which the client tells apart by far fewer classes."""
+        """Translate by the status of the answer, as the client has few classes of errors."""
         status = getattr(error, "status_code", None)
         if status == _NOT_FOUND:
             return FileNotFoundError(str(error))
         return PermissionError(str(error)) if status in _REFUSED else error
 
     def duplicate(self, key: str, other: str) -> None:
-        """Copy by way of this machine: the service copies when it likes, after it has answered."""
+        """Copy by way of this machine: the service answers before it has made its own copy."""
         with TemporaryDirectory() as folder:
             file = f"{folder}/object"
             self.filesystem.get_file(key, file)
@@ -334,7 +333,7 @@ class GcsStore(BucketStore):
         super().__init__(name, settings, settings.bucket)
         self._gcs = settings
         # Not what gcsfs itself names first: that asks over gRPC what kind each bucket is, which
-        # costs a minute where a server has no such thing, and means nothing to flat names.
+        # costs a minute if a server lacks it, and does not matter for flat names.
         self._package: Any = import_module("gcsfs").core
         client_error: Any = import_module("aiohttp").ClientError
         self.refusals = (PermissionError, import_module("google.auth.exceptions").GoogleAuthError)

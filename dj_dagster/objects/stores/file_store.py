@@ -62,7 +62,7 @@ class FileStore(Store):
         return self._file(path)
 
     def settle(self, path: str) -> None:
-        """Have files, which others wrote, put on the disk."""
+        """Make files that were written otherwise survive a power cut."""
         place = self._file(path)
         with self._translated(path):
             for folder, _, files in os.walk(place):
@@ -79,7 +79,7 @@ class FileStore(Store):
             return self._file(path).read_bytes()
 
     def get_buffer(self, path: str, take: Take = ignore) -> memoryview:
-        """Read a file right into the memory, in pieces that stay in the processor's cache."""
+        """Read a file into memory, in pieces that fit the processor's cache."""
         with self._translated(path), self._file(path).open("rb", buffering=0) as stream:
             # Unlike a bytearray this memory is not filled with zeros first.
             data = np.empty(os.fstat(stream.fileno()).st_size, np.uint8).data
@@ -99,7 +99,7 @@ class FileStore(Store):
         return Stat(path, found.st_size, found.st_mtime)
 
     def renew(self, path: str, data: bytes | None = None) -> None:
-        """Set a file's time to now; one that is gone is written again."""
+        """Set a file's time to now; if the file is gone, write it again from `data`."""
         try:
             # A folder has a time as well.
             self.stat(path)
@@ -111,7 +111,7 @@ class FileStore(Store):
             self.put(path, data)
 
     def move(self, source: str, target: str) -> None:
-        """Rename a file; where the target is on another disk it is copied."""
+        """Rename a file, or copy it to a target on another disk."""
         origin, goal = self._file(source), self._file(target)
         # A folder would be renamed with all that is in it.
         self.stat(source)
@@ -136,11 +136,11 @@ class FileStore(Store):
         return (found for name, found in self._walk(prefix) if not name.startswith(_TEMPORARY))
 
     def unfinished(self, prefix: str = "") -> Iterator[Stat]:
-        """Yield the files that writers were killed in, and those being written now."""
+        """Yield the temporary files of writers, killed ones and those at work."""
         return (found for name, found in self._walk(prefix) if name.startswith(_TEMPORARY))
 
     def folders(self, prefix: str = "") -> list[str]:
-        """Return the names of the folders right in a folder."""
+        """Return the names of the folders directly in a folder."""
         try:
             with os.scandir(self._folder(prefix)) as entries:
                 return sorted(entry.name for entry in entries if entry.is_dir())
@@ -150,12 +150,12 @@ class FileStore(Store):
     def tidy(self, prefix: str = "") -> None:
         """Remove the empty folders in a folder and below."""
         for directory, _, _ in os.walk(self._folder(prefix), topdown=False):
-            # It refuses a folder that something is in, or comes into meanwhile.
+            # It refuses a folder that is not empty, even if a file has just appeared in it.
             with suppress(OSError):
                 Path(directory).rmdir()
 
     def url(self, path: str = "") -> str:
-        """Return the file's place on this machine."""
+        """Return the file's path on this machine."""
         return str(self.root / path)
 
     @contextmanager
@@ -173,7 +173,7 @@ class FileStore(Store):
         return self._file(path) if path else self.root
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, Stat]]:
-        """Yield name and size of the files below a folder, leaving out what vanishes meanwhile."""
+        """Yield name and size of the files below a folder, without those that vanish meanwhile."""
         for directory, folders, files in os.walk(self._folder(prefix)):
             if not prefix and OWN_FOLDER in folders and Path(directory) == self.root:
                 folders.remove(OWN_FOLDER)
@@ -198,7 +198,7 @@ class FileStore(Store):
 
 @contextmanager
 def _replacing(file: Path) -> Generator[BinaryIO]:
-    """Give a stream whose bytes become the file when the block ends well."""
+    """Yield a stream whose bytes become the file when the block ends without an error."""
     temporary = file.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
     try:
         with _opened(temporary) as stream:
@@ -236,7 +236,7 @@ def _rename(origin: Path, goal: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut; Windows has and needs no such call."""
+    """Make the names in a folder survive a power cut; on Windows this does nothing."""
     if os.name == "posix":
         _sync(folder)
 

@@ -1,4 +1,4 @@
-"""Texts of settings that are secret: used as any other, but not shown within something larger."""
+"""Secret texts of settings: used as any other text, but masked when a setting is displayed."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ PLAIN_SETTINGS = frozenset(
         *("filepath_prefix", "proxy_server", "project", "account_name", "stage"),
     }
 )
-"""Settings of stores that hold no secret; of others nobody knows, adapters' among them."""
+"""Settings of stores that are not secret; any others, such as adapters' own, may be."""
 
 _SECRET_NAME = re.compile(r"pass|pwd|secret|token|key|credential|connection_string", re.IGNORECASE)
 _SECRET_URL = re.compile(r"://[^/]*@|://.*\?")
-"""An account, or a query that may hold one."""
+"""An account in a URL, or a query that may hold one."""
 
 T = TypeVar("T")
 
 
 class SecretText(str):
-    """A text that displays mask, alone or in a dict or list. `str` and formats give it.
+    """A text that `repr` masks, alone or in a dict or list; `str` and formats show it.
 
     Examples
     --------
@@ -37,12 +37,13 @@ class SecretText(str):
 
 
 def with_hidden_secrets(name: str, value: T, *, in_store: bool = False) -> T:
-    """Return a setting whose secret texts are `SecretText`; a dict or list remains the same object.
+    """Return a setting with its secret texts as `SecretText`; dicts and lists stay the same object.
 
     Parameters
     ----------
     in_store
-        Whether it belongs to a store, where all is secret that is not in `PLAIN_SETTINGS`.
+        Whether the setting belongs to a store, where all texts but those named in `PLAIN_SETTINGS`
+        are secret.
 
     Examples
     --------

@@ -17,27 +17,27 @@ from dj_dagster.objects.stores.store_settings import StoreSettings
 
 _ACCOUNT = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 OWN_FOLDER = ".dj_dagster"
-"""What a store holds beside its objects; it counts for none of them."""
+"""The folder for a store's own files, which are not objects."""
 
 
 Take = Callable[[memoryview], None]
 
 
 def ignore(piece: memoryview) -> None:
-    """Take a piece of an object's bytes for nothing."""
+    """Do nothing with a piece of an object's bytes."""
     del piece
 
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """What a store knows of an object.
+    """Size and age of an object in a store.
 
     Attributes
     ----------
     size
         Bytes.
     modified
-        When it was last written, in seconds of the epoch by the store's own clock.
+        The time of the last write, in seconds of the epoch by the store's own clock.
     """
 
     path: str
@@ -50,38 +50,39 @@ class Store(ABC):
 
     A new kind of store is a subclass, with settings in `store_settings` and a line in `open_store`;
     a file system of fsspec's needs a `StorageAdapter` alone. `dj_dagster.testing.StoreConformance`
-    tries what a subclass must make true:
+    tests the promises that a subclass must keep:
 
     Atomic writes
-        `put` and `put_file` write an object whole or not at all, replacing one that is there. Who
-        reads meanwhile gets one or the other. What a writer that died has left behind is not an
-        object: it shows in `unfinished` alone, or nowhere.
+        `put` and `put_file` write an object whole or not at all, replacing one that is there. A
+        reader meanwhile gets the old or the new object. The remains of a writer that died are not
+        an object: they appear only in `unfinished`, or nowhere.
     Order
-        What is written is seen by all who ask afterwards, in listings too, and survives a power cut
-        as far as the place does.
+        A written object is seen by all readers afterwards, in listings too, and survives a power
+        cut as far as its disk or service does.
     Folders
-        They need not be made, and the empty ones count for nothing: a path is a name. `folders` and
-        `scan` go by whole parts of it, so that ``a`` does not contain ``ab/1``.
+        They need not be made, and empty ones do not count: a path is a name. `folders` and `scan`
+        match whole parts of it, so that ``a`` does not contain ``ab/1``.
     Clock
         `Stat.modified` is by the store's own clock. `put`, `renew` and `move` make an object as
         young as one that is written now: the garbage collector takes only what is old.
     Locks
-        There are none, and none are asked for. Objects are never changed, as their paths are made
-        from their content or from a random token, and whatever two writers could want to change is
-        an object for each of them. All methods may be called from several threads and processes.
+        Stores need not offer locks. Objects are never changed, as their paths are made from their
+        content or from a random token; where two writers could want to change the same thing, each
+        of them has an object of its own. All methods may be called from several threads and
+        processes.
     Errors
-        MissingExternalFile for an object that is not there, ConfigurationError for a place or
-        credentials that are wrong, ObjectError for all else, TransientError where another try may
-        help. None shows a secret.
+        MissingExternalFile for a missing object, ConfigurationError for a wrong place or wrong
+        credentials, TransientError where another try may help, ObjectError for anything else.
+        Messages must not show secrets.
     Paths
-        They pass through `checked_path`, since rows that somebody forged may name others.
+        They pass through `checked_path`, since forged rows may name paths outside the store.
 
-    Whatever is not abstract works by what is, and is worth its own code where that is faster.
+    The other methods are built on the abstract ones; override them where that is faster.
 
     Parameters
     ----------
     name
-        What definitions call the store, as in ``<blob@name>``.
+        The name that definitions use for the store, as in ``<blob@name>``.
     """
 
     def __init__(self, name: str, settings: StoreSettings) -> None:
@@ -99,7 +100,7 @@ class Store(ABC):
         Raises
         ------
         MissingExternalFile
-            If the store has no object there.
+            If the store lacks the object.
         """
 
     def get_buffer(self, path: str, take: Take = ignore) -> memoryview:
@@ -108,7 +109,7 @@ class Store(ABC):
         Parameters
         ----------
         take
-            Is called with the bytes in order, a piece at a time, for a checksum.
+            A function that is called with the bytes in order, a piece at a time, for a checksum.
         """
         data = memoryview(bytearray(self.get(path)))
         take(data)
@@ -120,14 +121,14 @@ class Store(ABC):
 
     @abstractmethod
     def scan(self, prefix: str = "") -> Iterator[Stat]:
-        """Yield what `stat` gives of all objects in a folder and below, in no special order.
+        """Yield the `Stat` of all objects in a folder and below, in any order.
 
-        Without a folder `OWN_FOLDER` is left out.
+        Without a folder, the objects in `OWN_FOLDER` are left out.
         """
 
     @abstractmethod
     def folders(self, prefix: str = "") -> list[str]:
-        """Return the names of the folders right in a folder."""
+        """Return the names of the folders directly in a folder."""
 
     @abstractmethod
     def delete(self, path: str) -> None:
@@ -135,7 +136,7 @@ class Store(ABC):
 
     @abstractmethod
     def url(self, path: str = "") -> str:
-        """Return where an object lies, for people; it holds no secret."""
+        """Return the address of an object for people, without secrets."""
 
     @property
     @abstractmethod
@@ -151,7 +152,7 @@ class Store(ABC):
         """Write a local file as an object, piece by piece; otherwise as `put`."""
 
     def local_path(self, path: str) -> Path | None:
-        """Return where an object lies on this machine, None if it lies elsewhere."""
+        """Return the path of an object on this machine, None if it lies elsewhere."""
         del path
         return None
 
@@ -160,7 +161,7 @@ class Store(ABC):
         return self.stat(path).size
 
     def list(self, prefix: str = "") -> Iterator[str]:
-        """Yield the paths of all objects in the folder `prefix` and below, in no special order."""
+        """Yield the paths of all objects in the folder `prefix` and below, in any order."""
         return (found.path for found in self.scan(prefix))
 
     def renew(self, path: str, data: bytes | None = None) -> None:
@@ -169,12 +170,12 @@ class Store(ABC):
         Parameters
         ----------
         data
-            The object's bytes, where they are at hand; raises as `get` does without them.
+            The object's bytes, if they are at hand; without them this raises as `get` does.
         """
         self.put(path, self.get(path) if data is None else data)
 
     def delete_many(self, paths: Collection[str]) -> None:
-        """Delete objects, those that are there."""
+        """Delete objects; skip those that are not there."""
         for _ in in_flight(self.delete, paths):
             pass
 
@@ -182,26 +183,26 @@ class Store(ABC):
     def move(self, source: str, target: str) -> None:
         """Give an object another path, where it is as young as one that is written now.
 
-        It may lie at both for a moment, and never at neither; raises as `get` does.
+        The object may lie at both paths for a moment, never at neither; raises as `get` does.
         """
 
     def settle(self, path: str) -> None:  # noqa: B027 - most stores keep what they have taken
         """Make what was written through `filesystem`, a file or a folder, survive a power cut."""
 
     def unfinished(self, prefix: str = "") -> Iterator[Stat]:
-        """Yield what writers that died have left in a folder and below; no reader sees it."""
+        """Yield the remains of writers that died, in a folder and below; readers never see them."""
         del prefix
         return iter(())
 
     def remove_unfinished(self, path: str) -> None:
-        """Remove what `unfinished` gave."""
+        """Remove a file that `unfinished` yielded."""
         self.delete(path)
 
     def tidy(self, prefix: str = "") -> None:  # noqa: B027 - most stores have no folders
-        """Remove the empty folders in a folder and below, where folders are something."""
+        """Remove the empty folders in a folder and below, if the store has folders."""
 
     def exists(self, path: str) -> bool:
-        """Whether there is an object."""
+        """Whether the object is there."""
         try:
             self.size(path)
         except MissingExternalFile:
@@ -245,15 +246,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 IN_FLIGHT = 16
-"""Objects that are on their way at once."""
+"""Number of objects that are read or written at once."""
 
 
 def in_flight(work: Callable[[T], R], items: Iterable[T], at_once: int = IN_FLIGHT) -> Iterator[R]:
-    """Do the same with all items, several at once, and yield the results in the items' order.
+    """Call a function with all items, several at once, and yield the results in order.
 
-    Items are taken as results are asked for, so that no more than twice `at_once` results wait in
-    memory. An error is raised where its item's result would be; the items after those that are on
-    their way are then left alone.
+    Items are taken as results are requested, so that no more than twice `at_once` results wait in
+    memory. An error is raised in place of its item's result; items that were not yet taken are then
+    left alone.
 
     Examples
     --------

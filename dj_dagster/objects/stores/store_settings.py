@@ -20,12 +20,12 @@ from dj_dagster.errors import ConfigurationError
 
 
 class StoreSettings(BaseModel):
-    """What the settings of all stores have.
+    """The settings that all stores have.
 
     Attributes
     ----------
     location
-        The folder that everything lies below; in a bucket, its path there.
+        The folder that holds everything; for a bucket, the path of a folder in it.
     subfolding
         Lengths of the folder names made of the first letters of a hash, to keep folders small:
         ``[2, 2]`` puts ``abcdef…`` into ``ab/cd/abcdef…``.
@@ -37,7 +37,7 @@ class StoreSettings(BaseModel):
         more than 16 means 16.
     hash_prefix, schema_prefix, filepath_prefix
         Folders below `location` for objects named by their content, objects named by their row,
-        and files that users put there themselves. None overlaps another.
+        and files that users put there themselves. They must not overlap.
     stage
         A local folder for work in progress; kept for DataJoint, not used.
     """
@@ -84,7 +84,8 @@ class S3StoreSettings(StoreSettings):
     endpoint
         Host and port, ``"s3.amazonaws.com"`` or ``"localhost:9000"``, or a whole URL.
     access_key, secret_key
-        Without them the client looks where Amazon's tools do: environment, profile, machine role.
+        The credentials; without them the client looks where Amazon's tools do: environment,
+        profile, machine role.
     secure
         Whether an `endpoint` without ``http://`` or ``https://`` is reached by https.
     proxy_server
@@ -113,7 +114,7 @@ class GcsStoreSettings(StoreSettings):
     Attributes
     ----------
     token
-        What gcsfs takes for one, most often the path of a service account's JSON file; without it
+        A token as gcsfs takes it, most often the path of a service account's JSON file; without it
         the client looks where Google's tools do.
     project
         The project that the bucket belongs to.
@@ -131,9 +132,9 @@ class AzureStoreSettings(StoreSettings):
     Attributes
     ----------
     account_name, account_key
-        Without a key the client looks where Azure's tools do.
+        The credentials; without a key the client looks where Azure's tools do.
     connection_string
-        Says all of it instead.
+        A text that replaces both.
     """
 
     protocol: Literal["azure"]
@@ -155,7 +156,7 @@ _MODELS: dict[str, type[AnyStoreSettings]] = {
 }
 
 PROTOCOLS = frozenset(_MODELS)
-"""Those that need no adapter; see `dj_dagster.objects.storage_adapter` for others."""
+"""Protocols that work without an adapter; see `dj_dagster.objects.storage_adapter` for others."""
 
 
 def read_store_settings(name: str, settings: object) -> AnyStoreSettings:

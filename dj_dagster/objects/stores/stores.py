@@ -37,8 +37,8 @@ class Stores:
     Parameters
     ----------
     settings
-        As DataJoint's ``config["stores"]``: a mapping for each store, under ``"default"`` the name
-        of the one meant by ``<blob@>``, under ``"filepath_default"`` the one of ``<filepath@>``.
+        As DataJoint's ``config["stores"]``: a mapping for each store. ``"default"`` names the store
+        of ``<blob@>``, ``"filepath_default"`` that of ``<filepath@>``.
 
     Raises
     ------
@@ -67,17 +67,18 @@ class Stores:
         return list(self._settings)
 
     def resolve(self, name: str | None = None, default: str = "default") -> str:
-        """Return the name of a store that is configured; none and ``""`` mean the default store.
+        """Return the name of a configured store; None and ``""`` mean the default store.
 
         Parameters
         ----------
         default
-            Which default: ``"filepath_default"`` is the ordinary one where it is not set.
+            The setting for the default; ``"filepath_default"``, if unset, falls back to
+            ``"default"``.
 
         Raises
         ------
         ConfigurationError
-            Naming the stores that there are.
+            If the store is not configured; the message names those that are.
         """
         filepaths = self.filepath_default if default == "filepath_default" else None
         chosen = name or filepaths or self.default
@@ -135,7 +136,7 @@ def open_store(name: str, settings: AnyStoreSettings | AdapterStoreSettings) -> 
     Raises
     ------
     ConfigurationError
-        If it needs a package that is not installed.
+        If the store needs a package that is not installed.
     """
     if isinstance(settings, FileStoreSettings):
         return FileStore(name, settings)
