@@ -1,4 +1,4 @@
-"""Attribute adapters: how kinds of values of one's own were written before codecs."""
+"""Attribute adapters: the way to define one's own kinds of values before codecs."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from dj_dagster.objects.codecs.codec import Codec
 
 
 class AttributeAdapter:
-    """A kind of value of one's own, as it was written before `Codec`.
+    """The base of one's own kinds of values, as they were defined before `Codec`.
 
-    An instance goes by the name of the variable that holds it, ``<name>`` in definitions.
+    The name of an instance in definitions, ``<name>``, is that of the variable that holds it.
 
     Attributes
     ----------
     attribute_type
-        What is stored: ``"longblob"``, ``"attach@raw"``, ``"varchar(255)"``.
+        The type of the stored values: ``"longblob"``, ``"attach@raw"``, ``"varchar(255)"``.
     """
 
     attribute_type: ClassVar[Any]
 
     def put(self, obj: Any) -> Any:
-        """Return what is stored for a value."""
+        """Return the stored form of a value."""
         raise NotImplementedError(f"{type(self).__name__} needs a method put(self, obj).")
 
     def get(self, value: Any) -> Any:
@@ -44,21 +44,21 @@ class AdapterCodec(Codec, register=False):
         return parse_type(self._adapter.attribute_type).text
 
     def encode(self, value: Any, *, key: Any = None, store_name: str | None = None) -> Any:
-        """Return what the adapter puts."""
+        """Return the result of the adapter's `put`."""
         return self._adapter.put(value)
 
     def decode(self, stored: Any, *, key: Any = None) -> Any:
-        """Return what the adapter gets."""
+        """Return the result of the adapter's `get`."""
         return self._adapter.get(stored)
 
 
 def register_adapters(registry: CodecRegistry, names: Iterable[str], found: Any) -> None:
-    """Make adapters available as codecs, those among the codec names of a definition.
+    """Make the adapters among the codec names of a definition available as codecs.
 
     Parameters
     ----------
     found
-        Function from a name to the objects of that name in sight of the definition.
+        A function from a name to the objects of that name that the definition can see.
     """
     for name in names:
         for value in found(name):

@@ -14,12 +14,12 @@ import dj_dagster as dj
 
 
 def cli(args: Sequence[str] | None = None) -> None:
-    """Begin an interpreter that knows ``dj`` and the modules of the schemas that are named.
+    """Start an interpreter in which ``dj`` and the modules of named schemas are imported.
 
     Parameters
     ----------
     args
-        As on the command line, which is taken by default.
+        The arguments, by default those of the command line.
     """
     parser = argparse.ArgumentParser(prog="dj", description="Python with dj_dagster at hand.")
     version = f"{dj.__name__} {dj.__version__}"

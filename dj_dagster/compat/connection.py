@@ -1,4 +1,4 @@
-"""Members of DataJoint's connections: schemas, the graph of tables, an adapter, a cache."""
+"""Members of DataJoint's connections: schemas, the graph of tables, an adapter, a query cache."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ graphs: Any = LateModule("dj_dagster.dependencies")
 
 
 class Adapter:
-    """What DataJoint's adapters say of a database; they make no SQL here.
+    """A stand-in for DataJoint's adapter of a database, which only quotes names and texts.
 
     Parameters
     ----------
     backend
-        Which database: ``"mysql"`` or ``"sqlite"``.
+        The kind of database: ``"mysql"`` or ``"sqlite"``.
     full_name
-        Spells a table's name with its schema's.
+        A function that writes a table's name together with its schema's.
     """
 
     def __init__(self, backend: str, full_name: Callable[[TableName], str]) -> None:
@@ -30,7 +30,7 @@ class Adapter:
         self._full_name = full_name
 
     def quote_identifier(self, name: str) -> str:
-        """Return a name to write into SQL.
+        """Return a name quoted for SQL.
 
         Examples
         --------
@@ -40,21 +40,21 @@ class Adapter:
         return "`" + name.replace("`", "``") + "`"
 
     def quote_string(self, text: str) -> str:
-        """Return a text to write into SQL."""
+        """Return a text quoted for SQL."""
         return "'" + text.replace("'", "''") + "'"
 
     def make_full_table_name(self, database: str, table_name: str) -> str:
-        """Return schema and table as they are written together into SQL."""
+        """Return the full name of a table for SQL."""
         return self._full_name(TableName(database, table_name))
 
 
 class OldConnection:
-    """Names of DataJoint's connections that nothing here needs, mixed into ours.
+    """Members of DataJoint's connections that only programs written for DataJoint use.
 
     Attributes
     ----------
     init_fun, charset
-        Have no effect: they began connections with a statement, and chose a character set.
+        Have no effect. In DataJoint they are a first statement and the character set.
     """
 
     init_fun: str | None = None
@@ -72,7 +72,7 @@ class OldConnection:
 
     @cached_property
     def schemas(self) -> dict[str, Any]:
-        """The schemas that were activated on this connection, by name."""
+        """The schemas that are activated on this connection, by name."""
         return {}
 
     def register(self, schema: Any) -> None:
@@ -89,12 +89,12 @@ class OldConnection:
 
     @cached_property
     def adapter(self) -> Adapter:
-        """How the database spells names."""
+        """The quoting of names and texts in the SQL of the database."""
         return Adapter(self.backend.name, self.backend.full_name)
 
     @property
     def connection_id(self) -> int:
-        """The number that the server gave this thread's session; 0 where there are no servers."""
+        """The number that the server gave this thread's session; 0 for databases in files."""
         number = self.backend.session_id
         return 0 if number is None else self.query(f"SELECT {number}").fetchone()[0]
 
@@ -102,7 +102,7 @@ class OldConnection:
         """Do nothing: rows are always those of the database."""
 
     def purge_query_cache(self) -> None:
-        """Do nothing: there is no cache."""
+        """Do nothing: rows are not cached."""
 
     def __enter__(self) -> Self:
         return self

@@ -29,14 +29,14 @@ from dj_dagster.relational.schemas.free_table import FreeTable
 
 
 class ExternalTable(FreeTable):
-    """What is known of a schema's objects in one store, a table itself.
+    """The table ``~external_<store>``, which lists a schema's objects in one store.
 
     Parameters
     ----------
     connection
-        Where the schema is.
+        The connection of the schema.
     store, database
-        Names of the store and the schema; the table is created if need be.
+        Names of the store and the schema; the table is created if it is missing.
 
     Examples
     --------
@@ -69,7 +69,7 @@ class ExternalTable(FreeTable):
         return self.restrict(self._pointing(), semantic_check=False)
 
     def fetch_external_paths(self, **options: Any) -> list[tuple[UUID, PurePosixPath]]:
-        """Return hash and place of each object; options are those of `fetch`."""
+        """Return hash and path of each object; options are those of `fetch`."""
         names = ("hash", "attachment_name", "filepath")
         rows = self.fetch(*names, as_dict=True, **options)
         return [(row["hash"], PurePosixPath(self._store.url(self._path(row)))) for row in rows]
@@ -79,12 +79,12 @@ class ExternalTable(FreeTable):
         return self._noted(placed_blob(self._store, self.name.schema, blob))
 
     def get(self, uuid: UUID) -> bytes:
-        """Return the bytes of a hash, verified.
+        """Return the bytes of the object with a hash, verified.
 
         Raises
         ------
         MissingExternalFile
-            If there is no such hash, or its object is gone.
+            If the table lacks the hash, or its object is gone.
         """
         return external_content(self._store, self._known(uuid), self.name.schema)
 
@@ -93,7 +93,7 @@ class ExternalTable(FreeTable):
         return self._noted(placed_attachment(self._store, self.name.schema, Path(local_path)))
 
     def get_attachment_name(self, uuid: UUID) -> str | None:
-        """Return the name that a file had."""
+        """Return the name that an attached file had."""
         return self._known(uuid).attachment_name
 
     def download_attachment(
@@ -104,7 +104,7 @@ class ExternalTable(FreeTable):
         Parameters
         ----------
         attachment_name
-            Its name, as `get_attachment_name` gives it.
+            The attachment's name, as `get_attachment_name` gives it.
         download_path
             The path of the file to write.
         """
@@ -119,14 +119,14 @@ class ExternalTable(FreeTable):
         Raises
         ------
         InvalidValueError
-            If it lies elsewhere, or the store has another file of that path.
+            If the file lies elsewhere, or the store has another file of that path.
         """
         return self._noted(placed_file(self._store, str(local_filepath)))
 
     def download_filepath(self, filepath_hash: UUID) -> tuple[str, UUID]:
-        """Return where a file can be read, and the hash of its content.
+        """Return the path at which a file can be read, and the hash of its content.
 
-        It is copied to the store's stage, unless it lies there as it was stored.
+        The file is copied to the store's stage, or to the download folder, if it has to be.
         """
         found = self._known(filepath_hash)
         if found.filepath is None or found.contents_hash is None:
@@ -154,23 +154,23 @@ class ExternalTable(FreeTable):
         display_progress: bool = False,
         errors_as_string: bool = True,
     ) -> list[tuple[UUID, str, Any]]:
-        """Forget the objects that no row points to.
+        """Delete the rows of objects that are not used, and on request the objects.
 
         Parameters
         ----------
         delete_external_files
-            Whether the objects themselves are deleted too; has to be said.
+            Whether the objects themselves are deleted too; must be given.
         limit
-            At most so many, where they are.
+            The largest number of objects to delete.
         display_progress
-            Taken for DataJoint's sake.
+            Has no effect; DataJoint has it.
         errors_as_string
             Whether errors are returned as text.
 
         Returns
         -------
         list
-            Hash, path and error of each object that could not be deleted, which is known again.
+            Hash, path and error of each object that could not be deleted; its row is put back.
         """
         del display_progress
         if delete_external_files is None:
@@ -188,7 +188,7 @@ class ExternalTable(FreeTable):
             path = self._path(row)
             key = {"hash": row["hash"]}
             try:
-                # Refused by the foreign key, where a row has come to point to it meanwhile.
+                # The foreign key refuses this if a row has come to point to the object meanwhile.
                 (self & key).delete_quick()
             except DataJointError:
                 continue
@@ -227,9 +227,9 @@ class ExternalTable(FreeTable):
 
 
 class NoExternalTable:
-    """What code of DataJoint 0.14 finds on SQLite, whose schemas have no objects of that era.
+    """A stand-in for `ExternalTable` on SQLite, where schemas lack objects of DataJoint 0.14.
 
-    Objects of today are unused there where no row names them; ``dj-dagster gc`` removes these.
+    Unused objects of today's layout are removed by ``dj-dagster gc``.
     """
 
     def __len__(self) -> int:

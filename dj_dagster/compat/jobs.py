@@ -42,7 +42,7 @@ _TYPES = {
     "timestamp": "datetime(3)",
 }
 _SPELLED_ALIKE = (Family.INTEGER, Family.BOOL, Family.DECIMAL, Family.STRING, Family.DATE)
-"""Types whose values SQL turns into the text that Python's `str` gives."""
+"""Types whose values SQL converts to the same text as Python's `str`."""
 
 
 class JobTable(FreeTable):
@@ -51,16 +51,16 @@ class JobTable(FreeTable):
     Parameters
     ----------
     connection
-        Where the schema is.
+        The connection of the schema.
     database
-        The schema's name; its table of jobs is created if need be.
+        The schema's name; its table of jobs is created if it is missing.
     """
 
     def __init__(self, connection: Connection, database: str) -> None:
         super().__init__(connection, ensure_jobs(connection, database))
 
     def reserve(self, table_name: str, key: Mapping[str, Any]) -> bool:
-        """Claim a key of a table; False if it has a job already, in whichever status."""
+        """Claim a key of a table; False if the key has a job already, of any status."""
         return self._jobs(table_name, key).reserve(tuple(key.values()))
 
     def ignore(self, table_name: str, key: Mapping[str, Any]) -> None:
@@ -78,7 +78,7 @@ class JobTable(FreeTable):
         error_message: str,
         error_stack: str | None = None,
     ) -> None:
-        """Keep why a job failed."""
+        """Record the error of a job that failed."""
         message = shortened(error_message)
         self._jobs(table_name, key).fail(tuple(key.values()), message, error_stack)
 
@@ -103,15 +103,15 @@ class SchemaJobs(QueryExpression):
 
     Their attributes are those of DataJoint 0.14's table: `table_name` and `key_hash` as the primary
     key, `status`, `key`, `error_message`, `error_stack`, `user`, `host`, `pid`, `connection_id` and
-    `timestamp`. Unrestricted it is iterated over, and indexed, as the queues themselves, which is
-    what DataJoint 2.3 gives, unless the code is of the era of 0.14.
+    `timestamp`. Iterating over the unrestricted query, or indexing it, gives the queues themselves,
+    as in DataJoint 2.3, except in the era of 0.14.
 
     Parameters
     ----------
     schema
-        Its name.
+        The name of the schema.
     queues
-        One for each computed table that has one.
+        The queues of the computed tables that have one.
 
     Examples
     --------
@@ -180,19 +180,19 @@ class SchemaJobs(QueryExpression):
 
 
 class JobKeyCodec(Codec, register=False):
-    """The key of a job as a dict, from text that a query has put together of its attributes."""
+    """The key of a job as a dict, read from a text that the query joins from its attributes."""
 
     name = "job_key"
 
     def get_dtype(self, is_store: bool) -> str:
-        """Return what the query gives."""
+        """Return the type of the text that the query gives."""
         del is_store
         return "varchar(65535)"
 
     def encode(
         self, value: Any, *, key: Mapping[str, Any] | None = None, store_name: str | None = None
     ) -> Any:
-        """Refuse: keys are in the columns of the queues."""
+        """Raise an error: keys are in the columns of the queues."""
         raise TypeError(f"{value!r:.80} cannot be written: insert into the table's own jobs.")
 
     def decode(self, stored: str, *, key: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -206,7 +206,7 @@ class JobKeyCodec(Codec, register=False):
 
 
 def _heading(schema: str) -> Heading:
-    """Return the attributes, those of the key with an origin, so that counts can be joined."""
+    """Return the attributes; those of the key have a lineage, so that counts can be joined."""
     key = ("table_name", "key_hash")
     return Heading(
         Attribute(
@@ -220,7 +220,7 @@ def _heading(schema: str) -> Heading:
 
 
 def _named(queue: JobQueue) -> Node:
-    """Return a queue's jobs with the attributes that only the old table had."""
+    """Return a queue's jobs with the attributes of the old table."""
     name = queue.target.table_name.replace("'", "''")
     jobs = _spellable(queue & _STATUSES)
     texts = {key: _text(queue, key) for key in queue.key}
@@ -237,7 +237,7 @@ def _named(queue: JobQueue) -> Node:
 
 
 def _spellable(jobs: JobQueue) -> Node:
-    """Return jobs of which SQL can spell each attribute of the key."""
+    """Return jobs with each attribute of the key of a type that SQL can convert to text."""
     node = project(jobs.node, ...)
     if not jobs.connection.backend.uuid_is_text:
         return node
@@ -250,7 +250,7 @@ def _spellable(jobs: JobQueue) -> Node:
 
 
 def _hash(queue: JobQueue, jobs: Node, texts: Mapping[str, str], whole: str) -> str:
-    """Return SQL for the hash of a key, computed here where the server's is another."""
+    """Return SQL for the hash of a key, with hashes computed here if the server's would differ."""
     kinds = [queue.heading[name].type for name in texts]
     alike = all(kind is not None and kind.family in _SPELLED_ALIKE for kind in kinds)
     if alike and _has_md5(queue.connection):

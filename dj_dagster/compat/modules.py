@@ -1,7 +1,7 @@
-"""The modules of DataJoint that code reaches into: ``dj.hash.key_hash``, ``dj.table.Table``.
+"""The modules of DataJoint that programs use directly: ``dj.hash.key_hash``, ``dj.table.Table``.
 
-Each is one object, ``dj_dagster.hash`` and, after `replace_datajoint`, ``datajoint.hash``, so that
-what is set on it is found again.
+Each is one object, known as ``dj_dagster.hash`` and, after `replace_datajoint`, as
+``datajoint.hash``, so that both names show an attribute that a program sets.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _SOURCES: dict[str, tuple[str, ...]] = {
     "utils": (_COMPAT, _NAMES),
     "version": (),
 }
-"""DataJoint's modules, and where some of their names are here; others are in the package itself."""
+"""For each of DataJoint's modules, the modules that hold its names, besides the package itself."""
 
 _INSIDE: dict[str, frozenset[str]] = {
     "declare": frozenset(
@@ -83,29 +83,29 @@ _INSIDE: dict[str, frozenset[str]] = {
     "hash_registry": frozenset({"delete_path", "get_hash", "get_store_backend", "put_hash"}),
     "storage": frozenset({"StorageBackend", "build_object_path", "generate_token"}),
 }
-"""Functions inside DataJoint: they can be imported, and refuse when they are called."""
+"""Internal names of DataJoint: they can be imported, and raise an error when called."""
 
 OLD_MODULES = frozenset(_SOURCES)
 
 _OURS = frozenset({"admin", "errors", "instance", "settings"})
-"""Modules of ours that have DataJoint's names too; the others have nothing else."""
+"""Modules of this package whose missing names are looked up as those of DataJoint's module."""
 
 _LATE = frozenset({"dependencies", "deploy", "migrate"})
-"""The same, with all of the names; loaded when they are used, as some are slow to load."""
+"""Modules of this package with all names of DataJoint's; loaded on use, as some load slowly."""
 
 _PACKAGE = __name__.partition(".")[0]
 
 _VERSIONS = {"0.14": "0.14.10", "2.3": "2.3.5"}
-"""The version of DataJoint whose meaning code gets, by the era; `datajoint.version` says it."""
+"""The version of DataJoint that is followed in each era, given by `datajoint.version`."""
 
 
 class OldModule(ModuleType):
-    """A module of DataJoint's that looks its names up where they are here.
+    """A module of DataJoint's whose names are looked up in the modules of this package.
 
     Parameters
     ----------
     name
-        One of `OLD_MODULES`.
+        The module's name, one of `OLD_MODULES`.
     """
 
     def __init__(self, name: str) -> None:
@@ -130,11 +130,11 @@ def install_modules() -> None:
         else:
             sys.modules[full] = OldModule(name)
     vars(old_module("version"))["__version__"] = _VERSIONS["2.3"]
-    # Blobs of 32-bit MATLAB are told by their content here, whatever is set.
-    # Values are packed in any case, which gives the same blobs again.
+    # These settings have no effect: blobs of 32-bit MATLAB are recognised by their content, and
+    # values are always packed, which gives the same blobs again.
     vars(old_module("blob")).update(use_32bit_dims=False, bypass_serialization=False)
     vars(old_module("diagram"))["diagram_active"] = True
-    # Codecs are found by their classes here, so that programs have nothing to clear.
+    # Codecs are found by their classes here: programs may clear this registry without effect.
     vars(old_module("codecs"))["_codec_registry"] = {}
 
 
@@ -144,21 +144,21 @@ def old_module(name: str) -> ModuleType:
 
 
 def replace_datajoint(*, era: str | None = None) -> None:
-    """Put dj_dagster in the place of ``datajoint``, for packages that import that.
+    """Put dj_dagster in the place of ``datajoint``, for packages that import ``datajoint``.
 
-    ``from datajoint.errors import DataJointError`` and the like work as well; a name that is not
-    there is an `ImportError`, as ever.
+    ``from datajoint.errors import DataJointError`` and the like work as well; a missing name raises
+    an `ImportError`, as usual.
 
     Parameters
     ----------
     era
-        ``"0.14"`` for code that was written for that era, where the same words mean something else
-        now. For all connections that follow the settings: names alone decide what matches, ``aggr``
-        leaves out rows without a match, ``dj.U(...) * table`` adds to the key, ``head`` and
-        ``tail`` give what `fetch` gives, ``schema.jobs`` is iterated over by its rows, and new
-        schemas on servers are laid out as 0.14 has them. ``dj.__version__`` is then that of
-        DataJoint, which packages compare with what they need. What differs is listed in
-        ``docs/eras.md``. By default the era stays as the setting `era` has it.
+        ``"0.14"`` for code that was written for that era, in which some calls have another meaning.
+        For all connections that follow the settings, attributes are matched by their names alone,
+        ``aggr`` leaves out rows without a match, ``dj.U(...) * table`` adds to the key, ``head``
+        and ``tail`` return the shapes of `fetch`, iterating over ``schema.jobs`` gives its rows,
+        and new schemas on servers have the layout of 0.14. ``dj.__version__`` is then DataJoint's
+        version, which packages compare with the one that they need. ``docs/eras.md`` lists the
+        differences. By default the setting `era` is not changed.
 
     Raises
     ------
@@ -179,7 +179,7 @@ def replace_datajoint(*, era: str | None = None) -> None:
         for module in (old_module("version"), sys.modules[_PACKAGE]):
             vars(module)["__version__"] = _VERSIONS[checked_era(era)]
     package = sys.modules[_PACKAGE]
-    # What programs ask before they use a name: it is the API's version that they mean.
+    # Programs look at it before they use a name: they mean the version of the API.
     vars(package)["__version__"] = vars(old_module("version"))["__version__"]
     if sys.modules.setdefault("datajoint", package) is not package:
         raise ImportError(
@@ -187,7 +187,7 @@ def replace_datajoint(*, era: str | None = None) -> None:
         )
     for name in OLD_MODULES:
         sys.modules.setdefault(f"datajoint.{name}", old_module(name))
-    # The command of ours has the name in this package.
+    # In this package, the name belongs to the command ``dj-dagster``.
     sys.modules.setdefault("datajoint.cli", import_module(f"{_PACKAGE}.compat.cli"))
 
 
@@ -204,7 +204,7 @@ def _found(module: str, sources: tuple[str, ...], name: str) -> Any:
     Raises
     ------
     AttributeError
-        If none has.
+        If none of the sources has it.
     """
     for source in () if name.startswith("__") else sources:
         # The package would look for the submodules of DataJoint again.

@@ -1,4 +1,4 @@
-"""Functions and classes of DataJoint's modules that code imports, and nothing here needs."""
+"""Functions and classes of DataJoint's modules that only programs written for DataJoint use."""
 
 from __future__ import annotations
 
@@ -79,15 +79,15 @@ foreign_key_error_regexp = re.compile(
     r"(FOREIGN KEY \((?P<fk_attrs>[^)]+)\) "
     r"REFERENCES (?P<parent>`[^`]+`(\.`[^`]+`)?) \((?P<pk_attrs>[^)]+)\)[\s\w]+\))?"
 )
-"""What MySQL says of a foreign key that would be violated."""
+"""A regular expression of MySQL's message about a foreign key that would be violated."""
 
 
 class BucketInaccessible(DataJointError):
-    """A bucket that cannot be reached; nothing here raises it, stores raise `ObjectError`."""
+    """A bucket that cannot be reached; never raised here, as stores raise `ObjectError`."""
 
 
 class _ByNode(type):
-    """Makes a class of the queries whose outermost operator is of some kind."""
+    """The metaclass of classes whose instances are queries with a certain outermost operator."""
 
     nodes: tuple[type[nodes.Node], ...]
 
@@ -96,19 +96,19 @@ class _ByNode(type):
 
 
 class Union(metaclass=_ByNode):
-    """What ``isinstance`` says of queries made by ``+``."""
+    """The class, for ``isinstance``, of queries made by ``+``."""
 
     nodes = (nodes.United,)
 
 
 class Aggregation(metaclass=_ByNode):
-    """What ``isinstance`` says of queries made by `aggr`."""
+    """The class, for ``isinstance``, of queries made by `aggr`."""
 
     nodes = (nodes.Aggregated, nodes.Grouped)
 
 
 class _Classed(TableMeta):
-    """Makes a class of the tables that have a class of their own."""
+    """The metaclass of `UserTable`, whose instances are all tables that have their own class."""
 
     def __instancecheck__(cls, instance: Any) -> bool:
         return issubclass(type(instance), cls)
@@ -126,12 +126,12 @@ class UserTable(Table, metaclass=_Classed):
 
 
 class Blob:
-    """What DataJoint packs values with; `dj_dagster.objects.blob.packing` is what does it here.
+    """DataJoint's packer of values, built on `dj_dagster.objects.blob.packing`.
 
     Parameters
     ----------
     squeeze
-        Whether dimensions of length 1 are taken from arrays as they are unpacked.
+        Whether unpacked arrays lose their dimensions of length 1.
     """
 
     def __init__(self, squeeze: bool = False) -> None:
@@ -174,7 +174,7 @@ def get_master(full_table_name: str) -> str:
 
 
 def is_camel_case(s: str) -> bool:
-    """Whether a name is a class's: ``"SpikeSort"``."""
+    """Whether a name is in camel case: ``"SpikeSort"``."""
     return re.fullmatch(r"[A-Z][A-Za-z0-9]*", s) is not None
 
 
@@ -187,12 +187,12 @@ def uuid_from_stream(stream: BinaryIO, *, init_string: str = "") -> UUID:
 
 
 def uuid_from_buffer(buffer: bytes = b"", *, init_string: str = "") -> UUID:
-    """Return the same of bytes."""
+    """Return the hash of bytes, as `uuid_from_stream` does."""
     return uuid_from_stream(BytesIO(buffer), init_string=init_string)
 
 
 def uuid_from_file(filepath: str | Path, *, init_string: str = "") -> UUID:
-    """Return the same of a file."""
+    """Return the hash of a file's bytes, as `uuid_from_stream` does."""
     with Path(filepath).open("rb") as stream:
         return uuid_from_stream(stream, init_string=init_string)
 
@@ -208,7 +208,7 @@ def repr_html(query_expression: Any) -> str:
 
 
 def lookup_class_name(name: str, context: Mapping[str, Any], depth: int = 3) -> str | None:
-    """Return by which name a table's class is reached in a context, None if it is not.
+    """Return the name by which a context reaches a table's class, None if it does not.
 
     Parameters
     ----------
@@ -226,14 +226,14 @@ def lookup_class_name(name: str, context: Mapping[str, Any], depth: int = 3) -> 
 def make_condition(
     query_expression: Any, condition: Any, columns: set[str], semantic_check: bool = False
 ) -> str | bool:
-    """Return a restriction as a text of SQL; True or False where it chooses all or nothing.
+    """Return a restriction as SQL; True or False if it chooses all rows or none.
 
-    Equalities are spelled as DataJoint does it, since programs look for them in the text.
+    Equalities are written as DataJoint writes them, since programs look for them in the text.
 
     Parameters
     ----------
     columns
-        Gets the names of the attributes that the restriction looks at.
+        A set to which the names of the attributes in the restriction are added.
 
     Examples
     --------
@@ -254,12 +254,12 @@ def _get_tier(name: str) -> type[Table] | None:  # pyright: ignore[reportUnusedF
 
 
 def is_codec_registered(name: str) -> bool:
-    """Whether there is a codec of a name, which may be written in ``<>``."""
+    """Whether a codec has a name, which may be written in ``<>``."""
     return name.strip("<>") in CodecRegistry().names
 
 
 def resolve_dtype(dtype: str) -> tuple[str, list[Codec], str | None]:
-    """Return what a column of a type is declared as, the type's codecs and the name of its store.
+    """Return the type that a column is declared as, the codecs, and the name of the store.
 
     Examples
     --------
@@ -267,11 +267,11 @@ def resolve_dtype(dtype: str) -> tuple[str, list[Codec], str | None]:
     ('json', [<blob>, <hash>], 'raw')
     """
     kind = parse_type(dtype)
-    # The blobs of the server are no codec here, where a type is asked for by its name.
+    # The server's own blobs are types without a codec here.
     chain = CodecRegistry().resolve(kind) if kind.codec else CodecChain((), kind)
     return chain.column_type.text, list(chain.codecs), chain.store
 
 
 def is_key(attr: Any) -> bool:
-    """Whether an attribute that is asked for stands for the primary key."""
+    """Whether a requested attribute stands for the primary key."""
     return attr in (key, "KEY")

@@ -1,11 +1,11 @@
-"""Spellings of DataJoint 0.13 and 0.14 that pipelines in the wild are written in.
+"""Spellings of DataJoint 0.13 and 0.14 that published pipelines use.
 
-`OldQuery` and `old_delete` are built into query expressions, `OldSchema` into schemas: each call is
-put into the words of today. `dj_dagster.compat.modules` lets packages that say ``import datajoint``
-use them too.
+`OldQuery` and `old_delete` are built into query expressions, `OldSchema` into schemas; they
+translate each call into today's. `dj_dagster.compat.modules` offers them to packages that import
+``datajoint`` too.
 
-A changed meaning that has the same spelling, such as that of ``aggr``, which left out the rows that
-nothing matches, depends on the `era` of the connection: see `replace_datajoint`.
+Calls that are spelled the same but changed their meaning depend on the `era` of the connection, see
+`replace_datajoint`. An example is ``aggr``, which left out rows without a match.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def from_camel_case(s: str) -> str:
     Raises
     ------
     DefinitionError
-        If it is no name in camel case.
+        If the name is not in camel case.
 
     Examples
     --------
@@ -56,7 +56,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Connection(Protocol):
-    """What the old fetches need of a connection."""
+    """The members of a connection that the old fetches use."""
 
     @property
     def fetch_format(self) -> Literal["array", "frame"]: ...
@@ -66,7 +66,7 @@ class _Connection(Protocol):
 
 
 class _Query(Protocol):
-    """What the old fetches need of a query."""
+    """The members of a query that the old fetches use."""
 
     @property
     def connection(self) -> _Connection: ...
@@ -100,17 +100,17 @@ class OldQuery:
     ) -> Any:
         """Return rows in one of the old shapes.
 
-        New code says which one it wants: `to_arrays`, `to_dicts`, `to_pandas`, `keys`.
+        New code calls the method for the shape: `to_arrays`, `to_dicts`, `to_pandas`, `keys`.
 
         Parameters
         ----------
         *attrs
-            One array of values for each; ``"KEY"`` gives a list of key dicts instead.
+            Attributes to return an array of values for; ``"KEY"`` gives a list of key dicts.
         offset, limit, order_by, squeeze
             As for `to_dicts`.
         format
             ``"array"``, one structured array of all attributes, or ``"frame"``, a data frame; by
-            default as the setting ``fetch_format`` has it.
+            default that of the setting ``fetch_format``.
         as_dict
             Whether rows are dicts.
         download_path
@@ -142,14 +142,14 @@ class OldQuery:
         *attrs
             ``"KEY"`` among them gives the primary key as a dict.
         squeeze
-            Whether dimensions of length 1 are taken from arrays in blobs.
+            Whether arrays in blobs lose their dimensions of length 1.
         download_path
             Folder for attachments, that of the settings by default.
 
         Raises
         ------
         QueryError
-            If there is not exactly one row.
+            If the query does not have exactly one row.
         """
         with _downloading(self, download_path):
             return super().fetch1(*attrs, squeeze=squeeze)  # pyright: ignore[reportAttributeAccessIssue]
@@ -217,23 +217,23 @@ def old_delete(method: F) -> F:
 
 
 class OldSchema:
-    """The old names of what a schema does."""
+    """The old names of a schema's methods."""
 
     def spawn_missing_classes(
         self, context: MutableMapping[str, Any] | ModuleType | None = None
     ) -> None:
-        """Make classes for tables that have none, by default in the calling module."""
+        """Make classes for tables that lack one, by default in the calling module."""
         self.make_classes(into=context)  # pyright: ignore[reportAttributeAccessIssue]
 
     def drop(self, prompt: bool | None = None, *, force: bool = False) -> None:
-        """Drop the schema with all its tables; `force` asks nothing."""
+        """Drop the schema with all its tables; `force` does not ask first."""
         super().drop(prompt=False if force else prompt)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def key_hash(mapping: Mapping[str, Any]) -> str:
     """Return the MD5 of a key's values in the order of their names, as in old job tables.
 
-    The values count as DataJoint has them: a truth is 1 or 0 there, a time of day a duration.
+    Values are converted as DataJoint does: booleans to 1 or 0, times of day to durations.
 
     Examples
     --------
