@@ -179,7 +179,7 @@ def __getattr__(name: str) -> Any:
     if name in OLD_MODULES:
         return old_module(name)
     if name == "cli":
-        # The function of DataJoint's command, unless a program imports the module of ours.
+        # DataJoint's function, until a program imports the module `dj_dagster.cli`.
         return _import_module("dj_dagster.compat.cli").cli
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

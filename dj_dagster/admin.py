@@ -1,4 +1,4 @@
-"""Administration of a server: ending its processes, changing one's password."""
+"""Administration of a server: ending its processes, changing the user's password."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def kill(
     connection: Connection | None = None,
     order_by: str | None = None,
 ) -> None:
-    """List the processes of a server, and end those that are typed in.
+    """List the processes of a server, and end those whose numbers are typed in.
 
     Parameters
     ----------
     restriction
-        Which to list, as SQL: ``"time > 100"``.
+        A restriction of the list, as SQL: ``"time > 100"``.
     order_by
-        Columns of the list; ``id`` by default.
+        Columns to sort the list by; ``id`` by default.
 
     Raises
     ------
     QueryError
-        Where there is no server, as on SQLite.
+        If the database does not have a server, as with SQLite.
     """
     chosen = _server(connection)
     with chosen.cursor() as session:
@@ -54,17 +54,17 @@ def set_password(
     connection: Connection | None = None,
     update_config: bool = False,
 ) -> None:
-    """Change the password of the connected user; asked for if none is given.
+    """Change the password of the connected user; without one, ask for it.
 
     Parameters
     ----------
     update_config
-        Whether ``dj.config`` gets the new one, which later connections need.
+        Whether ``dj.config`` gets the new password, which later connections need.
 
     Raises
     ------
     QueryError
-        On SQLite, which has no users, or if two answers differ.
+        On SQLite, which does not have users, or if the two passwords typed differ.
     """
     chosen = _server(connection)
     if new_password is None:
@@ -75,7 +75,7 @@ def set_password(
         with chosen.cursor() as session:
             chosen.backend.set_password(session, new_password)
     except QueryError as error:
-        # The driver's error, which tells the password, is left out.
+        # The driver's error, which shows the password, is left out.
         raise type(error)(str(error)) from None
     if update_config:
         config()["database.password"] = new_password

@@ -1,7 +1,7 @@
 """Methods of queries that can be called on a table's class, as type checkers see them.
 
 ``Session.to_pandas()`` stands for ``Session().to_pandas()``: the metaclass of tables gives methods
-bound to an instance. Type checkers do not follow that, so that they are told here.
+bound to an instance. Type checkers do not follow that; the annotations here describe it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ R = TypeVar("R", covariant=True)
 if TYPE_CHECKING:
 
     class ClassMethod(Generic[P, R]):
-        """A method that is given bound, whether asked of a table or of its class."""
+        """A method that is bound both on a table and on its class."""
 
         def __get__(self, table: Any, cls: Any = None) -> Callable[P, R]: ...
 

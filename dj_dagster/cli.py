@@ -28,7 +28,7 @@ from dj_dagster.workflow.release.rerun import makers_of, rerun_release
 from dj_dagster.workflow.release.verify import verify_release
 
 DEMOS = {"pulse": ("pipelines", "demo"), "ephys": ("pipelines.ephys", "ephys")}
-"""By name, the demos' packages and the extras that bring what they need."""
+"""The package of each demo, and the extra that installs its requirements."""
 
 
 @click.group()
@@ -145,7 +145,7 @@ def check(schemas: tuple[str, ...], read_data: bool, progress: bool | None, rest
     """Find what is missing, damaged, orphaned or unreferenced in SCHEMAS and their stores.
 
     A check that is interrupted, even killed, goes on where it was when it is called again: a file
-    in the folder .dj/checks says where. The exit code is 1 if anything was found.
+    in the folder .dj/checks keeps its place. The exit code is 1 if anything was found.
     """
     count = 0
     shown = sys.stderr.isatty() if progress is None else progress
@@ -168,7 +168,7 @@ def check(schemas: tuple[str, ...], read_data: bool, progress: bool | None, rest
 
 
 class _Counting:
-    """Shows on stderr how far a check is: in one line of a terminal, else a line now and then."""
+    """Shows the progress of a check on stderr: one line of a terminal, else a line every 5 s."""
 
     def __init__(self) -> None:
         self._shown = 0.0
@@ -184,7 +184,7 @@ class _Counting:
 
 
 def _bookmark(schema: Schema, *, read_data: bool) -> Path:
-    """Return the file that says where the check of a schema is."""
+    """Return the file that keeps the place of a schema's check."""
     of = f"{schema.connection.url} {read_data}"
     return embedded_folder() / "checks" / f"{schema.name}-{zlib.crc32(of.encode()):08x}.json"
 
@@ -200,7 +200,7 @@ def backup(
 ) -> None:
     """Copy SCHEMAS and the objects that their rows refer to into FOLDER, while others write.
 
-    Of SQLite it is the whole file.
+    Of SQLite the whole database file is copied.
 
     Objects that an earlier backup in FOLDER has are not copied again. The exit code is 1 if rows
     refer to objects that are not there.
@@ -228,7 +228,7 @@ def restore(
 ) -> None:
     """Bring back a backup of FOLDER into an empty database, and its objects into their stores.
 
-    The exit code is 1 if something of the backup is damaged.
+    The exit code is 1 if a part of the backup is damaged.
     """
     if dry_run:
         found = open_backup(folder, name)
@@ -322,8 +322,8 @@ def release(
 def migrate(schema: str, dry_run: bool, undo: bool, confirm: bool) -> None:
     """Give SCHEMA, which DataJoint 0.14 declared, the layout of DataJoint 2.x.
 
-    All rows are read before and after, and have to be the same. Meanwhile nobody may write. Until
-    --confirm it can be undone.
+    All rows are read before and after, and have to be the same. Nobody may write meanwhile. The
+    migration can be undone until --confirm.
     """
     if dry_run + undo + confirm > 1:
         raise click.UsageError("Give one of --dry-run, --undo and --confirm.")
@@ -364,12 +364,12 @@ def _rerun(folder: str, modules: tuple[str, ...], tolerance: float) -> int:
 
 
 def _tell(text: str) -> None:
-    """Say what is being done, beside the results."""
+    """Print a message about the progress of a command to stderr."""
     click.echo(text, err=True)
 
 
 def _schemas(names: Iterable[str]) -> list[Schema]:
-    """Return schemas that are there, or raise ConfigurationError."""
+    """Return existing schemas, or raise ConfigurationError."""
     return [Schema(name, create_schema=False) for name in conn().checked_schemas(names)]
 
 
@@ -437,17 +437,17 @@ def sync(modules: tuple[str, ...]) -> None:
 
 
 def _demo_folder() -> Path:
-    """Return the folder that has the demo's package: inside ours, or the source tree's top."""
+    """Return the folder of the demos' packages: inside this package, or the source tree's top."""
     here = Path(__file__).parent
     installed = here / "demo"
     return installed if installed.is_dir() else here.parent
 
 
 class _Callable(ModuleType):
-    """A module that is DataJoint's function ``dj.cli`` too, once it has been imported."""
+    """A module that can be called as DataJoint's function ``dj.cli`` once it is imported."""
 
     def __call__(self, args: Sequence[str] | None = None) -> None:
-        """Begin DataJoint's interpreter; see `dj_dagster.compat.cli`."""
+        """Start DataJoint's interpreter; see `dj_dagster.compat.cli`."""
         import_module("dj_dagster.compat.cli").cli(args)
 
 
@@ -455,7 +455,7 @@ sys.modules[__name__].__class__ = _Callable
 
 
 def main() -> None:
-    """Run the command; what goes wrong is told in one line."""
+    """Run the command; print errors in one line."""
     try:
         cli()
     except DataJointError as error:

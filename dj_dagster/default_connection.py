@@ -1,7 +1,7 @@
-"""The default configuration and connection, for those who do not pass their own.
+"""The default configuration and connection, for programs that do not pass their own.
 
-Only what users call themselves reads them: the public face, and `build_definitions` for patterns of
-schema names.
+Only functions that users call themselves read them: the public face, and `build_definitions` for
+patterns of schema names.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ class Connection(database.Connection):
         A SQLAlchemy URL, which may also be given as `url`; or a MySQL server, ``"host"`` or
         ``"host:port"``.
     user, password, port, use_tls
-        Of a server, as in ``config["database.user"]`` and so on; the port is that of the settings
-        by default.
+        The account and port of a server, as in ``config["database.user"]`` and so on; the port is
+        that of the settings by default.
     init_fun
-        Has no effect: it was an SQL statement to begin connections with.
+        Has no effect; in DataJoint, an SQL statement to begin connections with.
     backend
-        Taken for DataJoint's sake: the URL says which database it is.
+        Has no effect, and is accepted as DataJoint does; the URL names the kind of database.
     config_override
         The settings that a connection to a server follows; `config` by default.
     **options
-        Those of `dj_dagster.relational.database.connection.Connection`. A connection by URL has
-        nothing else; one to a server takes the others from the settings and follows them.
+        The options of `dj_dagster.relational.database.connection.Connection`. A connection by URL
+        has only those given; one to a server takes the others from the settings, and follows
+        changes of these.
 
     Examples
     --------
@@ -87,12 +88,12 @@ class Connection(database.Connection):
 
 
 class NoConfig:
-    """What ``dj.config`` is where ``DJ_THREAD_SAFE`` is set: all but the template is refused."""
+    """The ``dj.config`` of ``DJ_THREAD_SAFE``, which refuses everything but `save_template`."""
 
     save_template = staticmethod(Config.save_template)
 
     def __getattr__(self, name: str) -> Any:
-        # Programs that look whether there is some other attribute are told that there is none.
+        # Programs that test for other attributes get an AttributeError.
         if name.startswith("_"):
             raise AttributeError(name)
         return config()[name]
@@ -108,17 +109,17 @@ class NoConfig:
 
 
 def public_config() -> Config | NoConfig:
-    """Return what ``dj.config`` is."""
+    """Return the value of ``dj.config``."""
     return NoConfig() if _is_thread_safe() else config()
 
 
 def config() -> Config:
-    """Return the settings, read when they are first asked for.
+    """Return the settings, which are read on the first call.
 
     Raises
     ------
     ThreadSafetyError
-        Where ``DJ_THREAD_SAFE`` is set, for a server whose threads must not share them.
+        If ``DJ_THREAD_SAFE`` is set, for a server whose threads must not share settings.
     """
     global _config
     if _is_thread_safe():
@@ -142,7 +143,7 @@ def conn(
     reset: bool = False,
     use_tls: bool | dict[str, Any] | None = None,
 ) -> database.Connection:
-    """Return the default connection, which is made when it is first asked for.
+    """Return the default connection, which is made on the first call.
 
     It is ``conn.connection`` from then on.
 
@@ -151,10 +152,10 @@ def conn(
     host, user, password, use_tls
         Settings to change first. A connection that is open stays as it is, unless `reset`.
     init_fun
-        Has no effect: it was an SQL statement to begin connections with.
+        Has no effect; in DataJoint, an SQL statement to begin connections with.
     reset
-        Whether to close the connection, read environment and files anew, and make another. What
-        was set in Python stays set.
+        Whether to close the connection, read environment and files anew, and make another.
+        Settings that were set in Python stay.
 
     Raises
     ------

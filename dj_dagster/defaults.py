@@ -31,23 +31,23 @@ class Schema(OldSchema, RelationalSchema):
     Parameters
     ----------
     name
-        On MySQL and MariaDB the database; on SQLite the first part of the table names. Without
-        one, decorated classes wait until `activate` gives it.
+        The database on MySQL and MariaDB, the first part of the table names on SQLite. Without a
+        name, decorated classes wait until `activate` gives it.
     context
-        Names that definitions may refer to besides those in sight of the class.
+        Names that definitions may refer to, besides those that the class can see.
     connection
-        Where the schema lives; the default connection if none is given.
+        The connection; the default connection if omitted.
     create_schema, create_tables
-        Whether what does not exist is created; otherwise it is an error. For tables the setting
-        ``database.create_tables`` decides by default.
+        Whether a missing schema or table is created; otherwise it is an error. For tables the
+        default is the setting ``database.create_tables``.
     add_objects
         Further names, which come before those of the context.
     era
-        ``"0.14"`` or ``"2.3"``: in whose layout new tables are declared on MySQL and MariaDB, so
-        that DataJoint of that era can use them; by default that of the tables that there are, or
+        ``"0.14"`` or ``"2.3"``: the layout in which new tables are declared on MySQL and MariaDB,
+        so that DataJoint of that era can use them. The default is that of the existing tables, or
         the later one.
     schema_name
-        DataJoint's word for the name.
+        DataJoint's word for `name`.
     """
 
     tier_classes = MappingProxyType(
@@ -86,7 +86,7 @@ class Schema(OldSchema, RelationalSchema):
 
     @property
     def jobs(self) -> SchemaJobs | JobTable:
-        """The jobs of the schema's computed tables, a query; in a schema of 0.14 its own table."""
+        """The jobs of the schema's computed tables: a query, or the table ``~jobs`` of 0.14."""
         if self.connection.catalog.is_old(self.name):
             return JobTable(self.connection, self.name)
         classes = {
@@ -108,14 +108,14 @@ class Schema(OldSchema, RelationalSchema):
 
     @property
     def code(self) -> str:
-        """What `save` returns: a module with classes for all tables."""
+        """The source of a module with classes for all tables, as `save` returns it."""
         return self.save()
 
     @property
     def log(self) -> FreeTable:
-        """The table ``~log``, in which clients of DataJoint 0.14 note what they declare and delete.
+        """The table ``~log``, in which DataJoint 0.14 records declarations and deletions.
 
-        Nothing here writes into it.
+        This package does not write to it.
         """
         return FreeTable(self.connection, TableName(self.name, "~log"))
 
@@ -129,7 +129,7 @@ def _is_computed(table: str) -> bool:
 
 
 class VirtualModule(schema.VirtualModule):
-    """A module with a class for each table of a schema, on the default connection if none is given.
+    """A module with a class for each table of a schema, by default on the default connection.
 
     See `dj_dagster.relational.schemas.schema.VirtualModule`.
     """
@@ -148,7 +148,7 @@ _default_conn = conn
 class FreeTable(free_table.FreeTable):
     """A table by its name alone: ``FreeTable("lab.session")``, ``FreeTable(connection, name)``.
 
-    See `dj_dagster.relational.schemas.free_table.FreeTable`; `conn` is DataJoint's name of its
+    See `dj_dagster.relational.schemas.free_table.FreeTable`; `conn` is DataJoint's name for
     `connection`.
     """
 
@@ -168,14 +168,14 @@ class FreeTable(free_table.FreeTable):
 class Diagram(diagram.Diagram):
     """A set of tables with the foreign keys between them, to draw and to compute with.
 
-    The setting ``display.diagram_direction`` says where children are drawn. See
+    The setting ``display.diagram_direction`` gives the direction from parents to children. See
     `dj_dagster.relational.diagrams.diagram.Diagram`.
     """
 
     @property
     def direction(self) -> str:
-        """As set in ``display.diagram_direction``."""
-        # Settings that a connection follows say it, those of a connection by URL do not.
+        """The setting ``display.diagram_direction``."""
+        # A connection by URL does not follow settings.
         chosen = getattr(self.connection.display, "diagram_direction", None)
         return chosen or config()["display.diagram_direction"]
 
@@ -186,17 +186,17 @@ def list_schemas(connection: Connection | None = None) -> list[str]:
 
 
 def list_codecs() -> list[str]:
-    """Return the names of the codecs at hand."""
+    """Return the names of the available codecs."""
     return CodecRegistry().names
 
 
 def get_codec(name: str) -> Codec:
-    """Return the codec of a name.
+    """Return the codec with a name.
 
     Raises
     ------
     DefinitionError
-        If there is none.
+        If the name is unknown.
     """
     return CodecRegistry().get(name.strip("<>"))
 
@@ -209,9 +209,9 @@ def backup(
     read_data: bool = False,
     keep: int | None = None,
 ) -> BackupReport:
-    """Copy schemas and the objects of their rows into a folder, beside writers.
+    """Copy schemas and the objects of their rows into a folder, while others write.
 
-    On the default connection if none is given; see
+    The default connection is used if none is given; see
     `dj_dagster.relational.backup.backup.make_backup`.
 
     Examples
@@ -232,9 +232,9 @@ def restore(
     keep_objects: bool = False,
     ignore_damaged: bool = False,
 ) -> RestoreReport:
-    """Bring back a backup, the latest without a name, into an empty database and stores.
+    """Restore a backup, by default the latest, into an empty database and stores.
 
-    Those of the default connection if none is given; see
+    The default connection is used if none is given; see
     `dj_dagster.relational.backup.restore.restore_backup`.
     """
     return restore_backup(

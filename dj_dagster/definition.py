@@ -1,4 +1,4 @@
-"""Table definitions: from the text in a class to plain data, line by line.
+"""Table definitions: the text in a class is parsed into plain data, line by line.
 
 A definition has one item a line::
 
@@ -10,11 +10,11 @@ A definition has one item a line::
     score = null : float64                  # attribute with a default
     unique index(score)
 
-What stands above ``---`` is the primary key. A definition without a key is that of a table with at
-most one row.
+The items above ``---`` are the primary key. A table whose definition lacks a key has at most one
+row.
 
-DataJoint evaluates what follows the arrow as Python, so that ``-> (master)``, ``-> Table()`` and
-``-> Table.proj('attribute', ...)`` are in use too: they say no more than ``-> Table``.
+DataJoint evaluates the text after the arrow as Python, so that ``-> (master)``, ``-> Table()`` and
+``-> Table.proj('attribute', ...)`` are in use too: they mean the same as ``-> Table``.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ from dj_dagster.model.scanner import STRING, SourceLine, unquote
 from dj_dagster.model.types import AttributeType, Family, read_type
 
 _DIVIDER = re.compile(r"-{2,}|_{3,}")
-# The first line of a definition in DataJoint for MATLAB, and in Python's before 2016.
+# The first line of a definition in DataJoint for MATLAB, and for Python before 2016.
 _HEADER = re.compile(r"[\w.`]+\s*\((?:manual|lookup|imported|computed)\)\s*(?:#.*)?", re.IGNORECASE)
 
 
 def parse_definition(
     text: str, *, table: str = "", file: str | None = None, first_line: int = 1
 ) -> TableDefinition:
-    r"""Return what a definition says. No class is looked up and no database asked.
+    r"""Parse a definition, without looking up classes or asking a database.
 
     Parameters
     ----------
     text
         The definition, as in a class's ``definition``.
     table, file
-        What error messages call the table and the place that the text is from.
+        The table's name and the file of the text, for error messages.
     first_line
         Number of the text's first line in `file`.
 
@@ -181,7 +181,7 @@ def read_attribute(line: SourceLine, *, in_key: bool) -> tuple[AttributeDeclarat
     Raises
     ------
     DefinitionError
-        When the line does not parse, or says what its place in the table does not allow.
+        When the line does not parse, or is not allowed at its place in the table.
 
     Examples
     --------
@@ -232,7 +232,7 @@ def _skip_spaces(line: SourceLine, column: int) -> int:
 
 
 def _name(line: SourceLine, colon: int) -> tuple[str, int | None]:
-    """Return the name, and the column of the default if there is one."""
+    """Return the name, and the column of the default or None."""
     equals = line.text.find("=", 0, colon)
     name = line.text[: colon if equals < 0 else equals].strip()
     check_attribute_name(line, name, 0)
@@ -333,8 +333,8 @@ def is_foreign_key(text: str) -> bool:
 def read_foreign_key(line: SourceLine) -> tuple[ForeignKeyDeclaration, str | None]:
     """Return the foreign key of a line, and a sentence about its spelling when that is old.
 
-    The old ``(attr) -> Table`` does not say which attribute of the parent is meant: its rename is
-    ``{attr: ""}``, the one key attribute of the parent that the child does not have otherwise.
+    The old ``(attr) -> Table`` does not name the attribute of the parent. Its rename is
+    ``{attr: ""}``, where "" means the one key attribute of the parent that the child lacks.
 
     Raises
     ------
@@ -386,7 +386,7 @@ def _projection(line: SourceLine, opening: int) -> tuple[dict[str, str], int]:
     closing = line.closing(opening)
     renames: dict[str, str] = {}
     for column, text in line.arguments(opening, closing):
-        # The primary key is inherited whole, whatever else is kept.
+        # The primary key is inherited whole; kept attributes do not change that.
         if _KEPT.fullmatch(text):
             continue
         match = _RENAME.fullmatch(text)

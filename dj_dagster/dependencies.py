@@ -1,4 +1,4 @@
-"""The graph of foreign keys as DataJoint gives it: a graph of networkx over full table names."""
+"""The graph of foreign keys in DataJoint's form: a networkx graph of full table names."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ _Info = dict[str, Any]
 
 
 class Dependencies(nx.MultiDiGraph):  # pyright: ignore[reportMissingTypeArgument]
-    """The tables of a connection's schemas, an edge from parent to child for each foreign key.
+    """The tables of a connection's schemas, with an edge from parent to child per foreign key.
 
-    Nodes have the attribute ``primary_key``, edges what `Table.parents` says of foreign keys:
+    Nodes have the attribute ``primary_key``. Edges have the properties that `Table.parents` gives:
     ``primary``, ``attr_map``, ``aliased`` and ``multi``.
 
     Parameters
     ----------
     connection
-        Whose `schemas` are looked at; copies of the graph have none, and stay as they are.
+        The connection whose `schemas` are read. Copies of the graph lack one, and are not read
+        again.
     """
 
     def __init__(self, incoming: Any = None, **attributes: Any) -> None:
@@ -46,9 +47,9 @@ class Dependencies(nx.MultiDiGraph):  # pyright: ignore[reportMissingTypeArgumen
         Parameters
         ----------
         force
-            Whether they are read again, as other programs may have changed them.
+            Whether tables are read again, as other programs may have changed them.
         schema_names
-            Of which schemas; by default of those activated on the connection.
+            The schemas to read; by default those activated on the connection.
         """
         if self._connection is None:
             return
@@ -64,14 +65,14 @@ class Dependencies(nx.MultiDiGraph):  # pyright: ignore[reportMissingTypeArgumen
         self._loaded, self._loaded_schemas = True, wanted
 
     def load_all_downstream(self) -> None:
-        """Read the schemas with all that depend on them."""
+        """Read the schemas and those whose tables depend on them."""
         catalog = self._connection.catalog
         self._load_found(
             {table.name.schema for schema in self._known() for table in catalog.related(schema)}
         )
 
     def load_all_upstream(self) -> None:
-        """Read the schemas with all that they depend on."""
+        """Read the schemas and those whose tables they depend on."""
         catalog = self._connection.catalog
         names = [name for schema in self._known() for name in catalog.names(schema)]
         graph = relatives.graph_above(self._connection, names)
@@ -82,12 +83,12 @@ class Dependencies(nx.MultiDiGraph):  # pyright: ignore[reportMissingTypeArgumen
         return topo_sort(self)
 
     def parents(self, table_name: str, primary: bool | None = None) -> list[tuple[str, _Info]]:
-        """Return the tables that a table refers to, one for each foreign key, with its edge.
+        """Return the tables that a table refers to, with the properties of each foreign key.
 
         Parameters
         ----------
         primary
-            True: only foreign keys within the primary key. False: only the others.
+            True for only the foreign keys within the primary key, False for only the others.
         """
         self.load(force=False)
         edges = self.in_edges(table_name, data=True)
@@ -100,12 +101,12 @@ class Dependencies(nx.MultiDiGraph):  # pyright: ignore[reportMissingTypeArgumen
         return [(child, props) for _, child, props in edges if _is(props, primary)]
 
     def descendants(self, full_table_name: str) -> list[str]:
-        """Return a table and all that refer to it, directly or not, parents first."""
+        """Return a table and all tables that refer to it, directly or not, parents first."""
         self.load(force=False)
         return self._sorted({full_table_name, *nx.descendants(self, full_table_name)})
 
     def ancestors(self, full_table_name: str) -> list[str]:
-        """Return a table and all that it refers to, directly or not, parents last."""
+        """Return a table and all tables that it refers to, directly or not, parents last."""
         self.load(force=False)
         return self._sorted({full_table_name, *nx.ancestors(self, full_table_name)})[::-1]
 
@@ -155,7 +156,7 @@ def extract_master(part_table: str) -> str | None:
     master = master_of(name)
     if master is None:
         return None
-    # Spelled as the part is, whatever its quotes.
+    # The quotes of the part's name are kept.
     return part_table.replace(name.table, master.table)
 
 

@@ -1,4 +1,4 @@
-"""Steps that programs take on their schemas when they are deployed, as DataJoint names them."""
+"""Changes to schemas when programs are deployed, with the names that DataJoint gives them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from dj_dagster.relational.table import Table
 def add_prov_column(target: Schema | type[Table] | Table, dry_run: bool = True) -> dict[str, Any]:
     """Add the hidden attribute ``_prov`` to manual tables that lack it.
 
-    Rows that are there keep null in it. New ones are noted as long as the setting
-    ``provenance.capture`` is on.
+    Existing rows have null in it. Inserts fill it as long as the setting ``provenance.capture`` is
+    on.
 
     Parameters
     ----------
     target
         A table, or a schema for all of its manual tables.
     dry_run
-        Whether it is only told what would be done.
+        Whether the statements are only returned, not run.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def add_prov_column(target: Schema | type[Table] | Table, dry_run: bool = True) 
 
 
 def set_replica_identity(target: Any, mode: str = "full", dry_run: bool = True) -> dict[str, Any]:
-    """Refuse: the replica identity of tables is a thing of PostgreSQL.
+    """Raise an error: only tables of PostgreSQL have a replica identity.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def set_replica_identity(target: Any, mode: str = "full", dry_run: bool = True) 
     Raises
     ------
     DataJointError
-        In any case, saying why.
+        In any case.
     """
     del dry_run
     if mode.lower() not in ("default", "full"):

@@ -3,8 +3,8 @@
 ::
 
     DataJointError
-    ├── DefinitionError             a definition does not parse, or refers to what is not there
-    │   └── MissingDefinitionError  a class of a new table has none
+    ├── DefinitionError             a definition does not parse, or refers to something missing
+    │   └── MissingDefinitionError  a class of a new table lacks a definition
     ├── ConfigurationError          a setting is missing or wrong
     ├── QueryError                  the database refused a statement, or a query makes no sense
     │   ├── QuerySyntaxError
@@ -16,7 +16,7 @@
     │   │   └── UnknownFieldError
     │   ├── MissingAttributeError
     │   └── InvalidValueError       a value does not fit its attribute
-    ├── ConnectionFailedError       transient: no server at that address
+    ├── ConnectionFailedError       transient: the server could not be reached
     │   └── LostConnectionError     transient: the server went away in the middle
     │       └── LostCommitError     whether the transaction took effect is not known
     ├── TransientError              transient: deadlock or lock wait, safe to try again
@@ -27,8 +27,8 @@
     ├── PopulateError               populate was asked for something it must not do
     └── ThreadSafetyError           the default connection was used where DJ_THREAD_SAFE forbids it
 
-Names that DataJoint 2.3 has keep its spelling. `transient` says whether trying again can help; it
-is what the job table and the orchestrator decide on.
+Names that DataJoint 2.3 has keep its spelling. The attribute `transient` is true if trying again
+can help; the job table and the orchestrator decide by it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from typing import ClassVar
 
 
 class DataJointError(Exception):
-    """Anything that dj_dagster refuses or cannot do; the message says what to do about it."""
+    """The base of all errors of dj_dagster; the message says what to do about it."""
 
     transient: ClassVar[bool] = False
 
@@ -55,7 +55,7 @@ class ConfigurationError(DataJointError):
 
 
 class QueryError(DataJointError):
-    """A statement that the database refused, or a query that has no meaning."""
+    """A statement that the database refused, or a query that does not make sense."""
 
 
 class QuerySyntaxError(QueryError):
@@ -89,7 +89,7 @@ class UnknownFieldError(UnknownAttributeError, KeyError):
 
 
 class MissingAttributeError(QueryError):
-    """An attribute without a default was given no value."""
+    """A row lacks a value for an attribute without a default."""
 
 
 class InvalidValueError(QueryError):
@@ -143,7 +143,7 @@ class ThreadSafetyError(DataJointError):
 
 
 def text_of(error: BaseException) -> str:
-    """Return what an exception says, ``""`` where its own `__str__` fails."""
+    """Return the message of an exception, ``""`` if its own `__str__` fails."""
     try:
         # A subclass of str might do anything when it is used.
         return str.__str__(str(error))
@@ -152,6 +152,6 @@ def text_of(error: BaseException) -> str:
 
 
 def named_text(error: BaseException) -> str:
-    """Return the name of an exception's class with what it says, if it says something."""
+    """Return the name of an exception's class, and its message if it has one."""
     text = text_of(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

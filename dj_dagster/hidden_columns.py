@@ -22,20 +22,20 @@ def add_hidden_columns(
     dry_run: bool,
     present: str,
 ) -> dict[str, Any]:
-    """Add attributes to a table, or to all tables of a schema that are of some tiers.
+    """Add attributes to a table, or to the tables of a schema, if they are of certain tiers.
 
     Parameters
     ----------
     dry_run
-        Whether it is only told what would be done.
+        Whether the statements are only returned, not run.
     present
         The status of a table that has the attributes.
 
     Returns
     -------
     dict
-        ``tables_analyzed``; the statements as ``ddl``; and ``details`` of each table, its name as
-        ``table``, its ``status``, and how many ``columns`` it lacks.
+        ``tables_analyzed``; the statements as ``ddl``; and ``details`` of each table: its name as
+        ``table``, its ``status``, and the number of ``columns`` that it lacked.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def _tables(target: Any) -> tuple[Connection, list[TableName]]:
 
 
 def schema_or_table(target: Any) -> Schema | Table:
-    """Return a schema as it is, and a table, which may be given by its class, as an object.
+    """Return a schema or table unchanged, and an instance for a table's class.
 
     Raises
     ------

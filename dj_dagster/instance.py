@@ -10,25 +10,25 @@ from dj_dagster.settings import Config
 
 
 class Instance:
-    """A connection with settings that are its own: those of `dj_dagster.config` do not matter.
+    """A connection with settings of its own, independent of `dj_dagster.config`.
 
     Schemas and tables of several instances are independent, in one process or one test.
 
     Parameters
     ----------
     host, user, password, port, use_tls
-        Of the server, as in ``database.host`` and so on.
+        Settings of the server, as in ``database.host`` and so on.
     backend
-        Taken for DataJoint's sake; the URL and the host say which database it is.
+        Has no effect, and is accepted as DataJoint does; the URL or host names the database.
     **settings
-        Any others, ``__`` standing for the dot: ``safemode=False``,
-        ``database__url="sqlite:///lab.sqlite"``. What is not given is as the environment and the
-        files have it.
+        Any other settings, with ``__`` for the dot: ``safemode=False``,
+        ``database__url="sqlite:///lab.sqlite"``. Other settings come from the environment and
+        the files.
 
     Attributes
     ----------
     config
-        The settings; later changes are followed, but not of where the database is.
+        The settings. The connection follows later changes, except of the database's address.
     connection
         The connection.
 

@@ -1,6 +1,7 @@
-"""Libraries that take long to load, loaded when something of them is first used.
+"""Libraries that take long to load, loaded when one of their names is first used.
 
-Importing dj_dagster would otherwise take twice as long, for what most sessions never touch.
+Importing dj_dagster would otherwise take twice as long, for libraries that most sessions do not
+use.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class LateModule:
-    """Stands for a module and imports it at the first look at one of its names.
+    """A stand-in for a module, which is imported when one of its names is first used.
 
     Examples
     --------
@@ -33,7 +34,7 @@ class LateModule:
 
 
 def is_data_frame(value: object) -> TypeGuard[pd.DataFrame]:
-    """Whether a value is a pandas DataFrame; whoever has one has imported pandas."""
+    """Whether a value is a pandas DataFrame; pandas is not imported for the test."""
     pandas = sys.modules.get("pandas")
     return pandas is not None and isinstance(value, pandas.DataFrame)
 
@@ -45,6 +46,6 @@ def is_series(value: object) -> TypeGuard[pd.Series]:
 
 
 def is_pandas_null(value: object) -> bool:
-    """Whether a value is one of pandas' two marks for a missing one."""
+    """Whether a value is ``NA`` or ``NaT``, pandas' marks for a missing value."""
     pandas = sys.modules.get("pandas")
     return pandas is not None and (value is pandas.NA or value is pandas.NaT)

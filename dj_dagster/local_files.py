@@ -1,7 +1,7 @@
-"""Files of the user's own machine: the folder ``.dj``, and which files of others are trusted.
+"""Files of the user's own machine: the folder ``.dj``, and the trust in files of other users.
 
 A folder that everyone may write into, such as ``/tmp``, may hold a file of settings, or a folder
-``.dj``, that somebody else has put there for others to find. These are left out, with a warning.
+``.dj``, that another user has put there for others to find. Such files are skipped with a warning.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FOLDER = ".dj"
-"""Name of the folder of the embedded database, its objects and what is downloaded."""
+"""Name of the folder of the embedded database, its objects and downloaded files."""
 
 DATABASE, STORE, DOWNLOADS = "lab.sqlite", "store", "downloads"
 
@@ -30,12 +30,13 @@ def and_above(folder: Path) -> Iterator[Path]:
 
 
 def is_trusted(place: Path) -> bool:
-    """Return whether a file or folder was put there by someone who may decide for this user.
+    """Return whether a file or folder may be read as the user's own.
 
-    It was if it belongs to this user or to root, or if only its folder's owner may put files into
-    the folder. A link is judged by itself and by what it leads to. Windows keeps no such rights.
+    It may if it belongs to this user or to root, or if only the owner of its folder may put files
+    there. For a link, the owners of the link and of its target both count. On Windows, all places
+    are trusted.
 
-    A place that is left out for this reason is named in the log, once.
+    A place that is not trusted is named in the log, once.
     """
     if not hasattr(os, "geteuid"):
         return True
@@ -55,8 +56,8 @@ def is_trusted(place: Path) -> bool:
 def embedded_folder() -> Path:
     """Return the folder of the embedded database: the nearest ``.dj`` that has one, or a new one.
 
-    It is looked for from the working directory upwards, as files of settings are. The folder need
-    not exist: without one it would be in the working directory.
+    The search goes from the working directory upwards, as for files of settings. If it finds none,
+    the result is ``.dj`` in the working directory, which need not exist.
     """
     here = Path.cwd()
     for folder in and_above(here):
@@ -67,13 +68,13 @@ def embedded_folder() -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it that are missing; ``.dj`` is its owner's alone."""
+    """Make a folder and the missing ones above it; only its owner may read a new ``.dj``."""
     for missing in reversed([each for each in and_above(folder) if not each.exists()]):
         missing.mkdir(mode=0o700 if missing.name == FOLDER else 0o777, exist_ok=True)
 
 
 def make_private_file(file: Path) -> bool:
-    """Make an empty file that only its owner may read; return whether there was none."""
+    """Make an empty file that only its owner may read; return False if it was there already."""
     make_folder(file.parent)
     try:
         os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))

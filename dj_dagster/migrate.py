@@ -1,6 +1,6 @@
-"""Steps that bring older schemas up to date, as DataJoint names them.
+"""Steps that bring older schemas up to date, with the names that DataJoint gives them.
 
-A schema that DataJoint 0.14 declared gets today's layout by ``dj-dagster migrate``, see
+``dj-dagster migrate`` gives today's layout to a schema that DataJoint 0.14 declared, see
 `dj_dagster.workflow.migration`.
 """
 
@@ -20,21 +20,22 @@ def add_job_metadata_columns(
 ) -> dict[str, Any]:
     """Add the hidden attributes ``_job_start_time`` and so on to computed tables that lack them.
 
-    Rows that are there keep null in them; those that `populate` makes from now on are noted,
-    whatever the setting ``jobs.add_job_metadata`` says.
+    Existing rows have null in them. `populate` fills them from now on, whatever the setting
+    ``jobs.add_job_metadata`` is.
 
     Parameters
     ----------
     target
         A table, or a schema for all of its computed and imported tables.
     dry_run
-        Whether it is only told what would be done.
+        Whether the statements are only returned, not run.
 
     Returns
     -------
     dict
-        As DataJoint's: ``tables_analyzed``; ``tables_modified`` and ``columns_added``, or what they
-        would be; the statements as ``ddl``; and ``details`` of each table.
+        As DataJoint's: ``tables_analyzed``; ``tables_modified`` and ``columns_added``, which count
+        what would be changed in a dry run too; the statements as ``ddl``; and ``details`` of each
+        table.
 
     Raises
     ------
@@ -60,7 +61,7 @@ def rebuild_lineage(schema: Schema, dry_run: bool = True) -> dict[str, Any]:
     Returns
     -------
     dict
-        How many attributes have an origin, as ``lineage_entries``.
+        The number of attributes with a lineage, as ``lineage_entries``.
     """
     if not dry_run:
         schema.rebuild_lineage()

@@ -1,4 +1,4 @@
-"""Settings: from the environment, from files and from Python, and the stores that they describe.
+"""Settings from the environment, from files and from Python, and the stores that they describe.
 
 ==================  ===============================================================================
 environment         meaning
@@ -10,16 +10,16 @@ environment         meaning
 ``DJ_SAFEMODE``     whether deleting asks first
 ==================  ===============================================================================
 
-All of them are in `dj_dagster.settings_mapping`. A file ``datajoint.json``, or DataJoint 0.14's
-``dj_local_conf.json``, is looked for in the working directory and in those above it, then
+All variables are listed in `dj_dagster.settings_mapping`. A file ``datajoint.json``, or DataJoint
+0.14's ``dj_local_conf.json``, is looked for in the working directory and in those above it, then
 ``~/.datajoint_config.json``; ``DJ_CONFIG_FILE`` names one instead. Files of other users in folders
-that everyone may write are left out. The environment wins over files, and what is set in Python
-over both.
+that everyone may write are left out. The environment wins over files, and settings made in Python
+win over both.
 
 A URL and a host name the same thing twice. The stronger source decides between them: a host set in
 Python takes the place of a URL from the environment, and ``DJ_HOST`` that of a URL in a file. Where
-one source has both, the URL is used, and the log says so unless they agree. What a URL leaves out
-of user, password and port is taken from the other settings.
+one source has both, the URL is used, and the log says so unless they agree. If a URL lacks the user
+and password, or the port, they are taken from the other settings.
 """
 
 from __future__ import annotations
@@ -64,23 +64,23 @@ def embedded_store() -> dict[str, Any]:
 
 
 class FollowingStores(Stores):
-    """Stores that are looked up again when their settings have changed."""
+    """Stores that are opened again when their settings have changed."""
 
     def __init__(self, source: Callable[[], dict[str, Any]]) -> None:
         self._source = source
         seen = copy.deepcopy(source())
         super().__init__(seen)
-        # Not before: settings that are refused are to be refused each time.
+        # Set last, so that settings that are refused are refused again each time.
         self._seen = seen
 
     @property
     def names(self) -> list[str]:
-        """Do as `Stores` does, with the settings as they are now."""
+        """The names of all stores in the present settings."""
         self._follow()
         return super().names
 
     def resolve(self, name: str | None = None, default: str = "default") -> str:
-        """Do as `Stores` does, with the settings as they are now."""
+        """Return the name of a configured store, as `Stores.resolve`, by the present settings."""
         self._follow()
         return super().resolve(name, default)
 
@@ -112,8 +112,8 @@ _logger = logging.getLogger(__package__)
 class Config(SettingsMapping):
     """The settings, by dotted name or as attributes: ``config["jobs.auto_refresh"]``.
 
-    Names of earlier versions of DataJoint, and any others, can be set and read back as well; a
-    warning says once of each that nothing here reads it. ``config["custom"]`` is yours.
+    Names of earlier versions of DataJoint, and any others, can be set and read back as well; one
+    warning for each says that it has no effect. ``config["custom"]`` is free for programs to use.
 
     Parameters
     ----------
@@ -138,11 +138,11 @@ class Config(SettingsMapping):
 
     @classmethod
     def found(cls) -> Config:
-        """Return the settings that the environment and the files say."""
+        """Return the settings of the environment and the files."""
         return cls(found_settings())
 
     def reread(self) -> None:
-        """Read the environment and the files again; what was set in Python stays."""
+        """Read the environment and the files again; settings made in Python stay."""
         fresh, changes = Config.found(), self.changes()
         fresh._put_all(changes)
         self._others, self._given = fresh._others, fresh._given
@@ -151,19 +151,19 @@ class Config(SettingsMapping):
     def load(self, filename: str | Path | None = None) -> None:
         """Take the settings of a JSON file, by default of ``dj_local_conf.json``.
 
-        What the environment says stays as it is.
+        Settings from the environment stay as they are.
 
         Raises
         ------
         ConfigurationError
-            If it cannot be read; where there is none also a `FileNotFoundError`.
+            If the file cannot be read; for a missing file, it is a `FileNotFoundError` as well.
         """
         values = without_environment(read_file(Path(filename or LOCAL_FILE)))
         self._put_all(values)
         self._assigned.update(values)
 
     def save(self, filename: str | Path, verbose: bool = False) -> None:
-        """Write what differs from the defaults to a JSON file, which only its owner can read.
+        """Write the settings that differ from the defaults to a JSON file, private to its owner.
 
         The password is written too, as DataJoint 0.14 does.
         """
@@ -189,12 +189,12 @@ class Config(SettingsMapping):
     def save_template(
         path: str | Path = FILE_NAMES[0], minimal: bool = True, create_secrets_dir: bool = False
     ) -> Path:
-        """Write a ``datajoint.json`` to begin with, without secrets, and return its path.
+        """Write a ``datajoint.json`` to start from, without secrets, and return its path.
 
         Parameters
         ----------
         minimal
-            Whether only the server is in it.
+            Whether it only has the settings of the server.
         create_secrets_dir
             Whether a folder ``.secrets`` is made beside it, which git ignores, with empty files
             for user and password.
@@ -202,7 +202,7 @@ class Config(SettingsMapping):
         Raises
         ------
         FileExistsError
-            If there is one.
+            If the file exists.
         """
         if Path(path).exists():
             raise FileExistsError(f"{path} already exists: move it away, or give another name.")
@@ -231,13 +231,13 @@ class Config(SettingsMapping):
         Parameters
         ----------
         use_filepath_default
-            Whether the default is that for ``<filepath@>``, ``filepath_default``.
+            Whether the default store is ``filepath_default``, that of ``<filepath@>``.
 
         Raises
         ------
         ConfigurationError
-            If there is no such store, or a default that is not configured: the folder that is
-            used then is not asked for by name.
+            If the store is unknown, or if a default is requested and not configured: the embedded
+            store that is then in use is returned only by its name.
         """
         stores = self._stores()
         default = "filepath_default" if use_filepath_default else "default"
@@ -249,11 +249,11 @@ class Config(SettingsMapping):
         return with_hidden_secrets(store or default, {**_STORE_DEFAULTS, **given}, in_store=True)
 
     def url(self) -> sa.URL:
-        """Return the database URL, its password in it."""
+        """Return the database URL, including the password."""
         return self._settings.database.chosen_url()
 
     def _prepared_url(self) -> sa.URL:
-        """Return the database URL; the file of an embedded database is made, and announced."""
+        """Return the database URL; make a missing file of an embedded database, and log that."""
         url = self.url()
         if self._settings.database.is_embedded and make_private_file(Path(str(url.database))):
             _logger.warning(
@@ -264,9 +264,9 @@ class Config(SettingsMapping):
         return url
 
     def connect(self, kind: type[Connection] = Connection) -> Connection:
-        """Return a new connection to the configured database; nothing is dialled yet.
+        """Return a new connection to the configured database, without connecting yet.
 
-        It follows later changes of the settings, but not of where the database is.
+        It follows later changes of the settings, except of the database's address.
         """
         connection = kind(self._prepared_url(), **self.connection_options())
         # The section itself, so that changes are seen.
@@ -298,8 +298,8 @@ class Config(SettingsMapping):
     def _stores(self) -> dict[str, Any]:
         stores = embedded_store() | self._settings.stores
         if self._settings.era == "0.14":
-            # Which reached servers without encryption unless it was told otherwise, and took no
-            # folder for the working directory.
+            # DataJoint 0.14 reached servers without encryption by default, and took a missing
+            # location for the working directory.
             stores = {name: _as_before(store) for name, store in stores.items()}
         return stores
 

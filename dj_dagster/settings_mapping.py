@@ -28,15 +28,15 @@ from dj_dagster.settings_model import (
 )
 
 FILE_NAMES = ("datajoint.json", "dj_local_conf.json")
-"""Settings of a project, DataJoint 2's and 0.14's; of two in one folder the first is read."""
+"""Files of a project's settings, of DataJoint 2 and 0.14; of two in a folder the first is read."""
 
 LOCAL_FILE = FILE_NAMES[1]
 
 GLOBAL_FILE = "~/.datajoint_config.json"
-"""Settings of a user, where no project has any."""
+"""The file of a user's settings, read if a project's file is not found."""
 
 SECRETS = (".secrets", "/run/secrets/datajoint")
-"""Folders with one file for each setting: beside the file of the project, or of the machine."""
+"""Folders with one file for each secret: beside the project's settings, or on the machine."""
 
 SYSTEM_SECRETS_DIR = Path(SECRETS[1])
 
@@ -66,16 +66,16 @@ ENVIRONMENT = {
     },
     **{f"jobs.{name}": f"DJ_JOBS_{name.upper()}" for name in JobsSettings.model_fields},
 }
-"""The environment variable of a setting."""
+"""The environment variable of each setting."""
 
 CONFIG_FILE = "DJ_CONFIG_FILE"
-"""The variable that names a file of settings, whoever it belongs to; no other is looked for."""
+"""The variable that names the only file of settings to read, which any user may own."""
 
 _IGNORE_FILES = "DJ_IGNORE_CONFIG_FILE"
 
 
 class MissingSettingsError(ConfigurationError, FileNotFoundError):
-    """A file of settings that was named and is not there."""
+    """A file of settings that was named does not exist."""
 
 
 def found_settings() -> dict[str, Any]:
@@ -101,7 +101,7 @@ def read_file(file: Path) -> dict[str, Any]:
     Raises
     ------
     MissingSettingsError
-        If there is no such file.
+        If the file does not exist.
     ConfigurationError
         If it holds something else.
     """
@@ -128,7 +128,7 @@ def read_file(file: Path) -> dict[str, Any]:
 
 
 def without_environment(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return those settings of a file that no variable of the environment has."""
+    """Return the settings of a file without those that the environment sets."""
     said = _environment()
     left = {name: value for name, value in settings.items() if name not in said}
     if "stores" in said and isinstance(settings.get("stores"), Mapping):
@@ -137,18 +137,18 @@ def without_environment(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _over(settings: dict[str, Any], winning: dict[str, Any]) -> dict[str, Any]:
-    """Put settings over others; of the stores each by itself."""
+    """Return settings updated by others, which replace stores one by one."""
     stores = settings.get("stores"), winning.get("stores")
     if all(isinstance(part, Mapping) for part in stores):
         winning = {**winning, "stores": {**settings["stores"], **winning["stores"]}}
     if "database.host" in winning:
-        # Within one source the URL counts: here it would be that of the weaker one.
+        # The URL wins only over a host of the same source, and this URL is the weaker source's.
         settings = {name: value for name, value in settings.items() if name != "database.url"}
     return {**settings, **winning}
 
 
 def find_config_file(start: Path | None = None) -> Path | None:
-    """Return the file of settings that is read where ``DJ_CONFIG_FILE`` names none.
+    """Return the file of settings that is read if ``DJ_CONFIG_FILE`` is not set.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def find_secrets_dir(config_path: Path | None = None) -> Path | None:
 
 
 def read_secret_file(secrets_dir: Path | None, name: str) -> str | None:
-    """Return a secret of a folder, None where there is none, or an empty file for it."""
+    """Return a secret from its file in a folder, None if the file is missing or empty."""
     file = None if secrets_dir is None else secrets_dir / name
     if file is None or not file.is_file() or not is_trusted(file):
         return None
@@ -195,10 +195,10 @@ def _environment() -> dict[str, Any]:
 
 
 def _add_secrets(settings: dict[str, Any], file: Path | None) -> None:
-    """Add what files of secrets say and `settings` does not: one named ``database.password``."""
+    """Add missing settings from files of secrets, such as one named ``database.password``."""
     folder = find_secrets_dir(file)
     for secret in sorted(folder.iterdir()) if folder else ():
-        # Empty ones, as of a template, wait to be filled in.
+        # Empty files, as of a template, are not filled in yet.
         text = None if secret.name.startswith(".") else read_secret_file(folder, secret.name)
         if text is not None:
             _set_default(settings, secret.name, text)
@@ -226,7 +226,7 @@ class UnknownSettingError(ConfigurationError, KeyError):
 
 
 class SettingsMapping(MutableMapping[str, Any]):
-    """Settings in memory; `dj_dagster.settings.Config` is where they come from and what they do."""
+    """Settings in memory; `dj_dagster.settings.Config` reads them and makes connections."""
 
     def __init__(self, values: Mapping[str, Any] | None = None) -> None:
         self._settings = Settings()
@@ -237,7 +237,7 @@ class SettingsMapping(MutableMapping[str, Any]):
         self._given = copy.deepcopy(dict(self))
 
     def changes(self) -> dict[str, Any]:
-        """Return what was set since these settings were made, whether as attributes or by name."""
+        """Return the settings that were set since this object was made."""
         nothing = object()
         return {
             name: value
@@ -264,7 +264,7 @@ class SettingsMapping(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name == _URL and value is not None and "database.host" not in self._assigned:
-            # One of a file or the environment has nothing to say beside it.
+            # The URL replaces a host from a file or the environment.
             self._put("database.host", None)
         self._put(name, value)
         self._assigned.add(name)
@@ -358,7 +358,7 @@ def _fields(section: Any) -> dict[str, Any]:
 
 
 def _refused(name: str, error: ValidationError) -> ConfigurationError:
-    """Say which setting cannot be used, without its value, which may be secret."""
+    """Return an error that names a setting, without its value, which may be secret."""
     variable = f" ({ENVIRONMENT[name]})" if name in ENVIRONMENT else ""
     problems = "; ".join(dict.fromkeys(problem["msg"] for problem in error.errors()))
     return ConfigurationError(f"Settings: {name}{variable}: {problems}.")

@@ -1,4 +1,4 @@
-"""Names, types and defaults of settings, with DataJoint's names where it has them."""
+"""Names, types and defaults of settings; those that DataJoint has keep its names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Section(BaseModel):
     model_config = ConfigDict(validate_assignment=True, extra="forbid", hide_input_in_errors=True)
 
     def take(self, other: Self) -> None:
-        """Have the values of another from now on; the sections within stay the same objects."""
+        """Take the values of another section; nested sections stay the same objects."""
         for name in type(self).model_fields:
             mine, theirs = getattr(self, name), getattr(other, name)
             if isinstance(mine, Section):
@@ -38,24 +38,23 @@ class Section(BaseModel):
 
 
 class DatabaseSettings(Section):
-    """Where the database is: a `url`, or else a MySQL server by its `host`.
+    """The address of the database: a `url`, or else a MySQL server by its `host`.
 
-    Where both come from environment and files, the `url` counts. What is set afterwards, in Python,
-    counts more: a `host` takes the place of the URL, and `user`, `password`, `port` and `use_tls`
-    of that part of it. What a URL leaves out of user, password and port is taken from these too.
+    If both are set, the `url` is used. Assigning a `host` afterwards removes the URL, and assigning
+    `user`, `password`, `port` or `use_tls` changes that part of the URL. If a URL lacks the user
+    and password, or the port, they are taken from these settings too.
 
     Attributes
     ----------
     use_tls
-        True demands an encrypted connection, which is looked at once it is there; False switches
-        encryption off. A mapping demands it too, and may name `ca`, `cert`, `key` and so on:
-        ``{"verify_cert": True}`` has the certificate checked against the machine's authorities,
-        ``{"ca": "lab.pem"}`` against that one, the name of the host included unless
-        ``"check_hostname": False``.
+        True demands encryption, which is checked once connected; False switches it off. A mapping
+        demands it too, and may name `ca`, `cert`, `key` and so on: ``{"verify_cert": True}`` checks
+        the certificate against the machine's authorities, ``{"ca": "lab.pem"}`` against that one.
+        Either checks the name of the host too, unless ``"check_hostname": False``.
     backend
-        Which kind of server `host` is.
+        The kind of server that `host` is.
     create_tables
-        Whether schemas declare tables that do not exist, unless told otherwise.
+        Whether schemas by default declare tables that do not exist.
     name
         Kept for programs that read it.
     """
@@ -86,12 +85,12 @@ class DatabaseSettings(Section):
             self.url = SecretStr(url.render_as_string(hide_password=False))
 
     def chosen_url(self) -> sa.URL:
-        """Return the URL of the database, its password in it.
+        """Return the URL of the database, including the password.
 
         Raises
         ------
         ConfigurationError
-            If the settings name none that can be used, or an account without its server.
+            If the URL cannot be used, or the settings name an account without its server.
         """
         if self.url is not None:
             return self._completed(_parsed_url(self.url.get_secret_value()))
@@ -105,7 +104,7 @@ class DatabaseSettings(Section):
 
     @property
     def is_embedded(self) -> bool:
-        """Whether no database is named, so that it is the SQLite file of the folder ``.dj``."""
+        """Whether the database is the SQLite file of the folder ``.dj``, as none is named."""
         return self.url is None and self.host is None
 
     def _refuse_lone_account(self) -> None:
@@ -118,7 +117,7 @@ class DatabaseSettings(Section):
             )
 
     def _completed(self, url: sa.URL) -> sa.URL:
-        """Return a URL with the parts that it leaves out."""
+        """Return a URL with its missing parts taken from the settings."""
         if self.host is not None and self.host.partition(":")[0] != url.host:
             _logger.warning(
                 "The host %s is not used: a database URL is set too, and names %s. Leave one of "
@@ -141,7 +140,7 @@ class DatabaseSettings(Section):
 
 
 def _with_parts(url: sa.URL, parts: Mapping[str, Any]) -> sa.URL:
-    """Return the URL of a server with some parts changed; a file's as it is."""
+    """Return the URL of a server with some parts changed, that of a file unchanged."""
     if not backend_for(url).has_server:
         return url
     url = url.set(
@@ -158,7 +157,7 @@ def _with_parts(url: sa.URL, parts: Mapping[str, Any]) -> sa.URL:
 def _tls(use_tls: bool | Mapping[str, Any]) -> dict[str, str]:
     """Return the query of a URL that demands TLS, or declines it.
 
-    Without a `ca` or `verify_cert` no certificate is checked.
+    Certificates are checked only with a `ca` or `verify_cert`.
     """
     if use_tls is False:
         return {NO_TLS: "true"}
@@ -181,7 +180,7 @@ class ConnectionSettings(Section):
 
 
 class DisplaySettings(Section):
-    """How previews and diagrams look: rows shown, characters a column."""
+    """The look of previews and diagrams: rows shown, characters a column, direction."""
 
     limit: int = Field(default=12, ge=0)
     width: int = Field(default=24, ge=1)
@@ -190,12 +189,12 @@ class DisplaySettings(Section):
 
 
 class JobsSettings(Section):
-    """How computed tables keep their jobs; see `dj_dagster.model.job_settings`.
+    """Settings of the jobs of computed tables; see `dj_dagster.model.job_settings`.
 
     Attributes
     ----------
     allow_new_pk_fields_in_computed_tables
-        Kept for programs that set it: they are allowed in any case.
+        Kept for programs that set it; such fields are always allowed.
     """
 
     auto_refresh: bool = True
@@ -209,14 +208,14 @@ class JobsSettings(Section):
 
 
 class GarbageSettings(Section):
-    """How ``dj-dagster gc`` collects, in seconds: see `dj_dagster.GarbageCollector`.
+    """Settings of ``dj-dagster gc``, in seconds; see `dj_dagster.GarbageCollector`.
 
     Attributes
     ----------
     grace
-        For how long objects without a row are left alone.
+        The age up to which objects without a row are left alone.
     keep
-        For how long removed objects stay in the trash.
+        The time for which removed objects stay in the trash.
     """
 
     grace: float = Field(default=86_400, ge=0)
@@ -224,24 +223,24 @@ class GarbageSettings(Section):
 
 
 class ReadLimitSettings(Section):
-    """What reading one packed value may cost; see `dj_dagster.objects.blob.format.ReadLimits`."""
+    """Limits on reading one packed value; see `dj_dagster.objects.blob.format.ReadLimits`."""
 
     unpacked_bytes: int = Field(default=DEFAULT_LIMITS.unpacked_bytes, ge=0)
-    # Deeper ones would use up Python's stack.
+    # Deeper nesting would use up Python's stack.
     depth: int = Field(default=DEFAULT_LIMITS.depth, ge=1, le=200)
     equal_hashes: int = Field(default=DEFAULT_LIMITS.equal_hashes, ge=1)
 
 
 class ProvenanceSettings(Section):
-    """What is noted of where entered rows come from; see `dj_dagster.relational.provenance`.
+    """Settings of the provenance of entered rows; see `dj_dagster.relational.provenance`.
 
     Attributes
     ----------
     capture
         Whether manual tables that are declared from now on get the hidden attribute ``_prov``, and
-        inserts fill it. `dj_dagster.deploy.add_prov_column` adds it to tables that are there.
+        inserts fill it. `dj_dagster.deploy.add_prov_column` adds it to existing tables.
     source
-        What is noted of the system outside.
+        Facts of the outside system that are recorded.
     """
 
     capture: bool = False
@@ -263,25 +262,25 @@ class Settings(Section):
     Attributes
     ----------
     stores
-        By name, as DataJoint spells them.
+        The settings of each store by its name, as DataJoint spells them.
     download_path
-        Folder that fetched attachments are written to.
+        The folder that fetched attachments are written to.
     fetch_format
-        What the old ``fetch()`` returns: ``"array"`` or ``"frame"``.
+        The form that the old ``fetch()`` returns: ``"array"`` or ``"frame"``.
     query_cache
         Kept for programs that read it: rows are always those of the database.
     enable_python_native_blobs
-        Always the case here, whatever is set.
+        Has no effect: such blobs are always enabled.
     semantic_check
-        Whether queries refuse to match attributes of one name that no foreign key ties together.
-        DataJoint 0.14 matched them by their names alone.
+        Whether queries refuse to match attributes with the same name that are not related by
+        foreign keys. DataJoint 0.14 matched attributes by their names alone.
     era
         ``"0.14"`` for code of that era of DataJoint; see `dj_dagster.replace_datajoint`.
     strict_provenance
         Whether a `make` may only read tables that its own refers to, and only write rows of its
         key: for tests of pipelines. DataJoint had it in 2.3.0 to 2.3.2.
     custom
-        Yours: nothing here reads it.
+        Free for programs to use.
     """
 
     database: DatabaseSettings = Field(default_factory=DatabaseSettings)
@@ -291,7 +290,7 @@ class Settings(Section):
     gc: GarbageSettings = Field(default_factory=GarbageSettings)
     read_limits: ReadLimitSettings = Field(default_factory=ReadLimitSettings)
     provenance: ProvenanceSettings = Field(default_factory=ProvenanceSettings)
-    # The very dict that was given: programs go on filling it.
+    # The same dict that was given, as programs go on filling it.
     stores: InstanceOf[dict[str, Any]] = Field(default_factory=dict, repr=False)
     custom: Any = Field(default_factory=dict)
     safemode: bool = True
