@@ -10,7 +10,7 @@ from pipelines.recordings import STEP_S, WINDOW_S, recordings, session_count, wr
 
 
 class RecordConfig(dg.Config):
-    """How many sessions to record."""
+    """The number of sessions to record."""
 
     sessions: int = 1
 
@@ -34,7 +34,7 @@ def record_sessions(sessions: int = 1) -> list[dict[str, Any]]:
     Raises
     ------
     IndexError
-        When all recordings are used up; nothing has been inserted then.
+        When all recordings are used up; nothing is inserted then.
     """
     done = Session.to_arrays("session_id")
     first = int(max(done, default=-1)) + 1

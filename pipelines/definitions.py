@@ -1,4 +1,4 @@
-"""What `dagster dev` loads: the lab's tables, the report, and the acquisition button."""
+"""The definitions for `dagster dev`: the lab's tables, the report, the acquisition button."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ from pipelines.instance import history
 
 
 def run_headless(sessions: int) -> bool:
-    """Record sessions and process them, print what became of each table; True if all went well.
+    """Record and process sessions, print a line for each table; True if all went well.
 
-    The history goes where `dagster dev` keeps it when it is started in this folder, so that the UI
-    shows it later.
+    The history is kept where `dagster dev`, started in this folder, keeps it, so that the UI shows
+    it later.
     """
     with history() as instance:
         config = {"ops": {"record": {"config": {"sessions": sessions}}}}
@@ -31,7 +31,7 @@ def run_headless(sessions: int) -> bool:
 
 
 def _print_progress() -> int:
-    """Print a line a table and return how many keys are pending in all."""
+    """Print a line for each table and return the number of keys pending in all."""
     click.echo(f"{'table':<22}{'tier':<10}{'rows':>6}  {'done':>11}  {'failed':>6}")
     pending = 0
     for table_class in lab.schema.tables.values():

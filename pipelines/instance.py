@@ -1,4 +1,4 @@
-"""Where the demos that run without the UI keep Dagster's history."""
+"""The Dagster instance, with its history, of the demos that run without the UI."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dagster._core.instance import InstanceRef
 def history() -> DagsterInstance:
     """Return the instance that `dagster dev` uses in this folder, so that its UI shows the runs.
 
-    Where there is no ``dagster.yaml``, it is one that is forgotten at its end.
+    In a folder without ``dagster.yaml``, it is a temporary instance.
     """
     if Path("dagster.yaml").is_file():
         return DagsterInstance.from_ref(InstanceRef.from_dir(str(Path.cwd())))

@@ -17,7 +17,7 @@ import dj_dagster as dj
 from pipelines.recordings import read_recording
 
 RECORDINGS = Path(".dj/recordings").resolve()
-"""Where acquisition leaves the raw files."""
+"""The folder into which acquisition writes the raw files."""
 
 schema = dj.Schema("lab")
 
@@ -155,11 +155,11 @@ def heart_rate(
     Raises
     ------
     heartpy.exceptions.BadSignalWarning
-        If there is no pulse in the signal.
+        If the signal is without a pulse.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # Slow to import and noisy about it; only this table needs it.
+        # The import is slow and prints warnings; only this table needs it.
         import heartpy
 
         filtered = heartpy.filter_signal(

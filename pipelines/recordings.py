@@ -57,7 +57,7 @@ class Recording:
 
     @property
     def sessions(self) -> int:
-        """How many sessions the recording gives."""
+        """The number of sessions in the recording."""
         return max(0, math.floor((self.duration_s - WINDOW_S) / STEP_S) + 1)
 
 
@@ -70,13 +70,13 @@ class RecordedSession:
     path
         The CSV file.
     source
-        Name of the recording that it is a part of.
+        Name of the recording that the session is a part of.
     sampling_rate_hz
         Samples a second.
     start_s
-        Where in the recording it begins, in seconds.
+        Seconds from the start of the recording to that of the session.
     samples
-        How many samples it has.
+        Number of samples.
     """
 
     path: Path
@@ -99,7 +99,7 @@ def recordings() -> tuple[Recording, ...]:
 
 
 def session_count() -> int:
-    """Return how many sessions there are; they are numbered from 0."""
+    """Return the number of sessions; they are numbered from 0."""
     return sum(recording.sessions for recording in recordings())
 
 
@@ -114,12 +114,12 @@ def write_session(number: int, folder: Path) -> RecordedSession:
     number
         From 0 to `session_count() - 1`.
     folder
-        Where to write; made where missing.
+        The folder to write to; it is made if missing.
 
     Raises
     ------
     IndexError
-        If there is no such session.
+        If the number is out of range.
     """
     recording, start_s = _locate(number)
     rate = recording.sampling_rate_hz
@@ -136,7 +136,7 @@ def read_recording(path: Path | str) -> tuple[NDArray[np.float64], float]:
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
         If its content is not a session; the message names file and line.
     """
@@ -188,7 +188,7 @@ def _csv(signal: NDArray[np.float64], rate: float) -> str:
 
 def _write_whole(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A reader never sees half a file: rename within a folder replaces at once.
+    # A rename within a folder replaces at once, so that readers never see half a file.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -213,7 +213,7 @@ def _timed(path: Path) -> Recording:
 def _dated(path: Path) -> Recording:
     """Read `datetime` and `hr`.
 
-    That clock ticks every 16 ms, coarser than the samples, so only its total is of use.
+    That clock ticks every 16 ms, coarser than the samples, so that only its total is used.
     """
     dates, values = np.loadtxt(path, delimiter=",", skiprows=1, dtype="U26", unpack=True)
     elapsed = dates.astype("datetime64[us]").astype(np.int64) / 1e6

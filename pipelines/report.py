@@ -1,4 +1,4 @@
-"""Ordinary Dagster assets beside the tables: one that reads rows, one that writes them."""
+"""Ordinary Dagster assets beside the tables, which read and write rows."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The acquisition computer: writes sessions into the folder that is watched.
+"""The acquisition computer, simulated: it writes sessions into the watched folder.
 
 ``python -m pipelines.ephys.acquisition 6`` records the next six sessions. Among each six, two have
 a probe that moves, one a neuron that falls silent half-way, and one a file that was cut while it
@@ -38,9 +38,9 @@ class DemoSession:
     Attributes
     ----------
     plan
-        What is in its recording.
+        The recording to simulate.
     cut
-        Whether its file loses its end on the way.
+        Whether the copy of its file lacks the end.
     """
 
     number: int
@@ -49,12 +49,12 @@ class DemoSession:
 
     @property
     def subject(self) -> str:
-        """One of two animals, in turns."""
+        """The subject: one of two animals, in turns."""
         return f"m{self.number % 2 + 1}"
 
     @property
     def started(self) -> datetime:
-        """A day for each session."""
+        """The time of the recording, one day after that of the session before."""
         return _FIRST_DAY + timedelta(days=self.number)
 
     @property
@@ -63,12 +63,12 @@ class DemoSession:
         return f"{self.subject}_{self.started:%Y%m%d}"
 
     def folder(self, recordings: Path) -> Path:
-        """Return where the run's files are, below the folder of all recordings."""
+        """Return the folder of the run's files, below the folder of all recordings."""
         return recordings / self.subject / f"{self.run}_g0"
 
 
 def demo_session(number: int) -> DemoSession:
-    """Return a session by its number, from 0; each is another one."""
+    """Return a session by its number, from 0; each has a different recording."""
     cycle, kind = divmod(number, _CYCLE)
     if kind in _DRIFTING:
         seed = cycle * len(_DRIFTING) + _DRIFTING.index(kind)
@@ -96,7 +96,7 @@ def record(session: DemoSession, recordings: Path) -> Path:
 
 
 def record_next(sessions: int, recordings: Path) -> Iterator[DemoSession]:
-    """Record the next sessions of which there is no folder yet, and yield each when it is done."""
+    """Record the next sessions that do not have a folder yet, and yield each when it is done."""
     number = 0
     for _ in range(sessions):
         while demo_session(number).folder(recordings).exists():
@@ -107,7 +107,7 @@ def record_next(sessions: int, recordings: Path) -> Iterator[DemoSession]:
 
 
 def begin_recording(sessions: int) -> None:
-    """Start a process that records until there are so many sessions; it goes on by itself."""
+    """Start a process that records up to this number of sessions, and do not wait for it."""
     number = 0
     while demo_session(number).folder(recordings_folder()).exists():
         number += 1

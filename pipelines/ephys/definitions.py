@@ -1,4 +1,4 @@
-"""What ``dj-dagster demo ephys`` loads: tables, the watched folder, the acquisition's buttons."""
+"""The definitions of ``dj-dagster demo ephys``: tables, watched folder, acquisition's buttons."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def watched_folder() -> Path:
 
 
 def watch(settle: float = SETTLE) -> SensorDefinition:
-    """Return the sensor that enters the runs of that folder as sessions.
+    """Return the sensor that enters the runs of the watched folder as sessions.
 
     Parameters
     ----------
     settle
-        Seconds for which a run's files must not have changed.
+        Seconds for which a run's files must have been unchanged.
     """
     return folder_sensor(
         watched_folder,

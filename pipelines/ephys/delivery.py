@@ -1,4 +1,4 @@
-"""Delivery: accepted sortings as files in the format NWB, with what validators say of them."""
+"""Delivery: accepted sortings as files in the format NWB, with the findings of validators."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class NWBFile(dj.Computed):
 
     @property
     def key_source(self) -> Any:
-        """Sortings that are accepted, as their units are now."""
+        """The sortings whose present units are accepted."""
         return QualityMetrics.proj() & (judged() & "accepted").proj()
 
     def make(self, key: dict[str, Any]) -> None:
@@ -98,7 +98,7 @@ def nwb_content(key: dict[str, Any]) -> Any:
 
 
 def accepted_units(key: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the units of a sorting that its verdict takes, with their metrics."""
+    """Return the units of a sorting that its verdict accepts, with their metrics."""
     otherwise = (Verdict.Unit & key).to_dicts()
     refused = [each["unit"] for each in otherwise if not each["unit_accepted"]]
     rows = (SpikeSorting.Unit * QualityMetrics.Unit & key).to_dicts(order_by="unit")
@@ -106,7 +106,7 @@ def accepted_units(key: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def nwb_findings(path: Path) -> Iterator[dict[str, str]]:
-    """Yield what is wrong with a file, or could be better."""
+    """Yield the errors of a file, and the suggestions to improve it."""
     for error in needed("pynwb", EXTRA).validate(path=str(path)):
         yield _finding("PYNWB_VALIDATION", getattr(error, "name", "schema"), str(error))
     for found in needed("nwbinspector", EXTRA).inspect_nwbfile(nwbfile_path=str(path)):

@@ -24,16 +24,17 @@ from pipelines.ephys.verdict import judge, judged, waiting
 from pipelines.instance import history
 
 GOOD_PART = 0.9
-"""Of the true neurons, those that a sorting has to find to be accepted."""
+"""The fraction of the true neurons that a sorting has to find to be accepted."""
 
 
 def run_headless(sessions: int) -> bool:
-    """Record sessions, have them entered and sorted, and print what came of it, a line a sorting.
+    """Record sessions, have them entered and sorted, and print a line for each sorting.
 
     Returns
     -------
     bool
-        Whether all is done but what waits for a person: recordings whose files are damaged.
+        Whether everything is done, except for recordings with damaged files, which wait for a
+        person.
     """
     began, began_cpu = time.monotonic(), _cpu()
     folder = definitions.watched_folder()
@@ -58,7 +59,7 @@ def run_headless(sessions: int) -> bool:
 
 
 def before_ui(sessions: int) -> None:
-    """Have sessions recorded while Dagster starts and runs."""
+    """Start the recording of sessions, which goes on while Dagster starts and runs."""
     begin_recording(sessions)
 
 
@@ -66,7 +67,7 @@ _MADE = (RawEphys(), SpikeSorting(), QualityMetrics(), GroundTruthComparison(), 
 
 
 def judge_by_truth() -> None:
-    """Accept a sorting where most true neurons were found, which only a simulation can tell."""
+    """Accept a sorting if most true neurons were found, which is only known in a simulation."""
     for row in (GroundTruthComparison & waiting().proj()).to_dicts(order_by="KEY"):
         good = row["found_count"] >= GOOD_PART * row["true_count"]
         key = {name: row[name] for name in SpikeSorting.primary_key}
@@ -80,12 +81,12 @@ def _run(instance: DagsterInstance) -> None:
 
 
 def print_sortings(seconds: Mapping[str, float]) -> None:
-    """Print a line for each sorting, and how many of the true neurons the best ones found.
+    """Print a line for each sorting, and the number of true neurons that the best ones found.
 
     Parameters
     ----------
     seconds
-        What its tables took, by partition.
+        The time that the tables of each sorting took, by partition.
     """
     click.echo(
         f"{'insertion':<30}{'set':>4}{'units':>7}{'found':>8}{'accuracy':>10}{'snr':>7}"
@@ -110,7 +111,7 @@ def print_sortings(seconds: Mapping[str, float]) -> None:
 
 
 def _enter_all(instance: DagsterInstance) -> None:
-    """Evaluate the folder's sensor as the daemon would, until there is nothing new for it."""
+    """Evaluate the folder's sensor as the daemon would, until it finds nothing new."""
     sensor, cursor, before = definitions.watch(settle=0), None, ""
     while cursor != before:
         before = cursor
@@ -120,7 +121,7 @@ def _enter_all(instance: DagsterInstance) -> None:
 
 
 def _seconds(instance: DagsterInstance) -> dict[str, float]:
-    """Return what the tables of a sorting took, by its partition."""
+    """Return the seconds that the tables of each sorting took, by partition."""
     found: dict[str, float] = {}
     for key in (["ephys_sorting", "spike_sorting"], ["ephys_quality", "quality_metrics"]):
         for record in instance.fetch_materializations(AssetKey(key), limit=1000).records:
@@ -149,6 +150,6 @@ def _failures() -> Iterator[tuple[str, dict[str, str], str]]:
 
 
 def _cpu() -> float:
-    """Return the seconds that this process has used of the processor, and those that it started."""
+    """Return the seconds of processor time used by this process and those that it started."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system

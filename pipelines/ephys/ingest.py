@@ -1,4 +1,4 @@
-"""From a folder of SpikeGLX to the rows of its session."""
+"""Ingestion: the rows of a session from a folder of SpikeGLX."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pipelines.ephys.spikeglx import DamagedRecordingError, channel_electrodes, 
 from pipelines.ephys.stores import raw_folder
 
 RUNS = "*/*_g[0-9]*"
-"""Where runs are in the folder of recordings: in one folder for each animal."""
+"""The pattern of runs in the folder of recordings, which has a folder for each animal."""
 
 
 def is_complete(run: Path) -> bool:
-    """Whether the acquisition has written all files of a run: the ``.meta`` is the last of each."""
+    """Whether all files of a run are written; each ``.meta`` is written after its ``.bin``."""
     binaries = list(run.rglob("*.bin"))
     return bool(binaries) and all(binary.with_suffix(".meta").exists() for binary in binaries)
 
@@ -29,7 +29,7 @@ def session_rows(run: Path) -> dict[Any, list[dict[str, Any]]]:
     Raises
     ------
     DamagedRecordingError
-        If a ``.meta`` is not whole, or the probe is none of those in `Probe`.
+        If a ``.meta`` is incomplete, or the probe is not one of those in `Probe`.
     """
     binaries = sorted(run.rglob("*.ap.bin"))
     if not binaries:

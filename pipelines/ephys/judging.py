@@ -1,4 +1,4 @@
-"""Judging in the UI: a button for verdicts, and what waits for one, shown on the sortings."""
+"""Judging in the UI: a button for verdicts, and a check that shows the sortings without one."""
 
 import zlib
 from typing import Any
@@ -11,12 +11,12 @@ from pipelines.ephys.delivery import NWBFile
 from pipelines.ephys.sorting import SpikeSorting
 from pipelines.ephys.verdict import judge, waiting
 
-# Dagster reads annotations as objects: no postponed annotations here.
+# Dagster reads annotations as objects, so that they are not postponed here.
 
 SORTINGS = dg.AssetKey(["ephys_sorting", "spike_sorting"])
 FILES = dg.AssetKey(["ephys_delivery", "nwb_file"])
 SHOWN = 50
-"""Sortings that a check names, at most."""
+"""The largest number of sortings that a check names."""
 
 
 class JudgeConfig(dg.Config):
@@ -27,9 +27,9 @@ class JudgeConfig(dg.Config):
     partitions
         Partitions of `spike_sorting`, as the UI spells them.
     where
-        In their place, SQL that says which sortings: ``paramset_idx = 2``.
+        A restriction in SQL, instead of partitions: ``paramset_idx = 2``.
     refused_units, accepted_units
-        Units that are to be taken otherwise than their sorting.
+        Units whose verdict differs from that of their sorting.
     """
 
     by: str
@@ -43,7 +43,7 @@ class JudgeConfig(dg.Config):
 
 @dg.op(description="Enter a verdict on sortings, in the place of an earlier one.")
 def enter_verdict(context: dg.OpExecutionContext, config: JudgeConfig) -> None:
-    """Enter a verdict; what waits for it goes on by itself."""
+    """Enter a verdict; the sensor then makes the keys that wait for it."""
     attributes = [SpikeSorting().heading.attributes[name] for name in SpikeSorting.primary_key]
     chosen: Any = [decode_key(attributes, partition) for partition in config.partitions]
     if bool(chosen) == bool(config.where):
@@ -66,7 +66,7 @@ def judge_sortings() -> None:
 
 
 def judged_result() -> dg.AssetCheckEvaluation:
-    """Return which sortings wait for a verdict, as the check of their asset shows it."""
+    """Return the result of the check that names sortings waiting for a verdict."""
     attributes = [SpikeSorting().heading.attributes[name] for name in SpikeSorting.primary_key]
     keys = [encode_key(attributes, key) for key in waiting().keys(order_by="KEY")]
     text = "\n".join(f"- `{key}`" for key in keys[:SHOWN]) or "None."
@@ -81,7 +81,7 @@ def judged_result() -> dg.AssetCheckEvaluation:
 
 
 def valid_result() -> dg.AssetCheckEvaluation:
-    """Return which files have findings that have to be mended before they are published."""
+    """Return the result of the check that names files with serious findings."""
     serious = NWBFile.Finding & 'importance IN ("CRITICAL", "ERROR", "PYNWB_VALIDATION")'
     files = len(NWBFile & serious.proj())
     messages = sorted({row["message"] for row in serious.to_dicts()})
@@ -115,7 +115,7 @@ def judged() -> dg.AssetCheckResult:
 
 @dg.asset_check(asset=FILES, description="pynwb and nwbinspector find nothing serious.")
 def valid() -> dg.AssetCheckResult:
-    """Name the findings that are serious."""
+    """Name the serious findings."""
     return _as_result(valid_result())
 
 
@@ -125,7 +125,7 @@ def valid() -> dg.AssetCheckResult:
     description="Shows which sortings wait for a verdict, and whether files are valid.",
 )
 def ask_for_verdicts(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Report the checks when what they say has changed."""
+    """Report the checks when their results have changed."""
     found = [judged_result(), valid_result()]
     told = "\n".join(f"{one.passed} {one.description} {one.metadata}" for one in found)
     digest = f"{zlib.crc32(told.encode()):08x}"

@@ -1,4 +1,4 @@
-"""Parameter sets: by which sorter, and with what settings, recordings are sorted."""
+"""Parameter sets: the sorters, and their settings, that recordings are sorted with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import dj_dagster as dj
 schema = dj.Schema("ephys_paramset")
 
 EXTRAS = {"tridesclous2": "ephys", "spykingcircus2": "ephys", "kilosort4": "kilosort"}
-"""Which extra of dj-dagster brings a sorter."""
+"""The extra of dj-dagster that installs each sorter."""
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "tridesclous2": {
@@ -58,12 +58,12 @@ class ParamSet(dj.Lookup):
 
 
 def add_preset(name: str) -> None:
-    """Have recordings sorted in one more way: ``add_preset("spykingcircus2")``.
+    """Insert a preset, by which recordings are then sorted too: ``add_preset("spykingcircus2")``.
 
     Raises
     ------
     KeyError
-        Naming the presets, if it is none of them.
+        If the preset is unknown; the message names the presets.
     """
     if name not in _PRESETS:
         raise KeyError(f"There is no preset {name!r}; there are {', '.join(_PRESETS)}.")

@@ -18,17 +18,17 @@ Key = dict[str, Any]
 
 SNIPPET_S, RASTER_S = 0.05, 10.0
 NEAREST = 6
-"""Electrodes of a unit whose waveforms are drawn."""
+"""Number of electrodes whose waveforms are drawn for a unit."""
 
 _THRESHOLD = 6.0
-"""Peaks of a drift map, in multiples of the noise."""
+"""Threshold for the peaks of a drift map, in multiples of the noise."""
 
 
 class EphysTranslator(TableTranslator):
     """Shows recordings, units and metrics on the pages of their keys."""
 
     def get_key_metadata(self, props: TableProps) -> Any:
-        """Return what describes a key of the tables that have pictures."""
+        """Return the metadata of a key of the tables that have pictures."""
         return {
             "ephys_recording.RawEphys": of_recording,
             "ephys_sorting.SpikeSorting": of_sorting,
@@ -39,7 +39,7 @@ class EphysTranslator(TableTranslator):
 
 
 def of_recording(key: Key) -> dict[str, Any]:
-    """Return the noise, a snippet of the traces, and where peaks were over time."""
+    """Return the noise, a snippet of the traces, and the depths of peaks over time."""
     row = (RawEphys & key).fetch1()
     depths = np.array([electrode["y_um"] for electrode in electrodes_of(key)])
     with local_copies(RawEphys().connection.stores, row["ap_meta"].path, row["ap_bin"].path) as (
@@ -58,7 +58,7 @@ def of_recording(key: Key) -> dict[str, Any]:
 
 
 def of_sorting(key: Key) -> dict[str, Any]:
-    """Return the number of units, when they fired, and their waveforms on the probe."""
+    """Return the number of units, their spike times, and their waveforms on the probe."""
     units = (SpikeSorting.Unit & key).to_dicts(order_by="unit_depth_um, unit")
     return {
         "units": len(units),
@@ -69,7 +69,7 @@ def of_sorting(key: Key) -> dict[str, Any]:
 
 
 def of_metrics(key: Key) -> dict[str, Any]:
-    """Return the median of each metric, and how they are distributed."""
+    """Return the median and the distribution of each metric."""
     rows = (QualityMetrics.Unit & key).to_dicts()
     names = ("firing_rate", "presence_ratio", "snr", "isi_violation")
     values = {name: [row[name] for row in rows if row[name] is not None] for name in names}
@@ -98,7 +98,7 @@ def of_comparison(key: Key) -> dict[str, Any]:
 
 
 def of_file(key: Key) -> dict[str, Any]:
-    """Return how large the file is, and how many findings there are."""
+    """Return the size of the file and the number of findings."""
     row = (NWBFile & key).fetch1()
     return {"findings": row["finding_count"], "units": row["unit_count"], "bytes": row["nwb"].size}
 

@@ -1,4 +1,4 @@
-"""Probes: which types there are, and where their electrodes lie."""
+"""Probes: their types, and the positions of their electrodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ schema = dj.Schema("ephys_probe")
 NEUROPIXELS_1 = "NP1000"
 _PITCH_UM = 20.0
 _COLUMNS_UM = ((16.0, 48.0), (0.0, 32.0))
-"""Across the shank, the two electrodes of even rows and of odd rows."""
+"""The positions across the shank of the two electrodes in even rows and in odd rows."""
 
 
 @schema

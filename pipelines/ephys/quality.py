@@ -1,4 +1,4 @@
-"""Quality of sortings: metrics of each unit, and how they agree with the ground truth."""
+"""Quality of sortings: metrics of each unit, and the agreement with the ground truth."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.ephys.toolbox import repeatable, spikeinterface
 schema = dj.Schema("ephys_quality")
 
 GOOD_ACCURACY = 0.8
-"""From here on a neuron counts as found."""
+"""The least accuracy at which a neuron counts as found."""
 
 PRESENCE_BIN_S = 5.0
 
@@ -31,7 +31,7 @@ _METRICS = {
     "isi_violation": "isi_violations_ratio",
     "amplitude_cutoff": "amplitude_cutoff",
 }
-"""Our names, and those of SpikeInterface's columns."""
+"""The names of metrics here, and those of SpikeInterface's columns."""
 
 
 @schema
@@ -102,13 +102,13 @@ class GroundTruthComparison(dj.Computed):
 
 
 def unit_metrics(key: dict[str, Any]) -> dict[int, dict[str, float | None]]:
-    """Return the metrics of a sorting's units, by unit; None where one is not defined."""
+    """Return the metrics of a sorting's units, by unit; None for an undefined metric."""
     units = units_of(key)
     if not len(units.unit_ids):
         return {}
     si = spikeinterface()
     wanted = {"metric_names": list(_METRICS), "skip_pc_metrics": True}
-    # Its default bin is longer than short recordings, in which every unit would be present.
+    # The default bin is longer than short recordings, in which every unit would be present.
     bins = {"metric_params": {"presence_ratio": {"bin_duration_s": PRESENCE_BIN_S}}}
     with recording_of(key) as recording, repeatable(SEED):
         analyzer = si.create_sorting_analyzer(units, recording, format="memory", sparse=True)

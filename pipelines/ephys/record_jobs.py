@@ -1,4 +1,4 @@
-"""Buttons of the acquisition in the UI: recording, and copying again what was cut."""
+"""Buttons of the acquisition in the UI: recording, and copying cut files again."""
 
 import dagster as dg
 
@@ -6,7 +6,7 @@ from pipelines.ephys.acquisition import record_next, recordings_folder, repair
 
 
 class RecordConfig(dg.Config):
-    """How many sessions to record."""
+    """The number of sessions to record."""
 
     sessions: int = 1
 
@@ -35,5 +35,5 @@ def record_session() -> None:
 
 @dg.job(description="Copy files that were cut on their way again; then materialise their key.")
 def repair_recordings() -> None:
-    """Repair what was cut."""
+    """Copy files that were cut again."""
     repair_files()

@@ -1,4 +1,4 @@
-"""Raw recordings: read from the files of SpikeGLX, after these were verified."""
+"""Raw recordings, read from the files of SpikeGLX after these were verified."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ class RawEphys(dj.Imported):
 
 @contextmanager
 def recording_of(key: dict[str, Any]) -> Generator[Any]:
-    """Give the recording of a key of RawEphys to SpikeInterface, filtered.
+    """Yield the filtered recording of a key of RawEphys, for SpikeInterface.
 
-    Those who take it read it several times: it is filtered once, into a file.
+    It is filtered once, into a file, as sorters and metrics read it several times.
     """
     binary, meta = (RawEphys & key).fetch1("ap_bin", "ap_meta")
     stores = RawEphys().connection.stores
@@ -77,14 +77,14 @@ def read_ap(binary: Path) -> Any:
     Raises
     ------
     ValueError
-        If the folder has the recordings of several probes, or it is none of SpikeGLX.
+        If the folder has the recordings of several probes, or is not one of SpikeGLX.
     """
     stream = ".".join(binary.name.removesuffix(".bin").split(".")[-2:])
     return spikeinterface().read_spikeglx(binary.parent, stream_id=stream)
 
 
 def preprocessed(recording: Any) -> Any:
-    """Return a recording as sorters want it: moments aligned, band-passed, common noise removed."""
+    """Return a recording for sorters: samples aligned, band-passed, common noise removed."""
     si = spikeinterface()
     aligned = si.phase_shift(recording)
     filtered = si.bandpass_filter(aligned, freq_min=300.0, freq_max=6000.0, dtype="float32")

@@ -1,4 +1,4 @@
-"""Sessions: who was recorded when, by which probes, and, of simulated ones, which neuron fired."""
+"""Sessions: subject, time and probes, and the true spikes of simulated recordings."""
 
 from __future__ import annotations
 

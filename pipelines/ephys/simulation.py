@@ -1,6 +1,7 @@
-"""Recordings with ground truth: which neuron fired when is known, since it was simulated.
+"""Simulated recordings with ground truth: the spikes of each neuron are known.
 
-All is drawn from a seed: the same plan gives the same samples on each machine and in each process.
+All random numbers are drawn from a seed: the same plan gives the same samples on each machine and
+in each process.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pipelines.ephys.toolbox import needed, repeatable, spikeinterface
 
 PROBE_PART = "NP1000"
 ADC_SLOTS = 13
-"""Moments within a sample at which the converters take one channel after the other."""
+"""Number of moments within a sample at which a converter takes its channels in turn."""
 
 _HUM_UV, _HUM_HZ = 10.0, 50.0
 _COMMON_UV, _COMMON_HZ = 8.0, 8000.0
@@ -31,11 +32,12 @@ class Plan:
     Attributes
     ----------
     channels
-        Of a Neuropixels 1.0 probe, counted from its tip.
+        Number of channels of a Neuropixels 1.0 probe, counted from its tip.
     drift_um
-        How far the tissue moves, up and down within 40 s, from a fifth of the recording on.
+        The distance that the tissue moves, up and down within 40 s, from a fifth of the recording
+        on.
     lost_unit
-        A neuron that falls silent half-way; None for none.
+        A neuron that falls silent half-way, or None.
     """
 
     seed: int
@@ -53,13 +55,13 @@ class Simulation:
     Attributes
     ----------
     plan
-        What it was made from.
+        The plan that it was made from.
     positions_um
-        Shape (channels, 2).
+        Positions of the channels, shape (channels, 2).
     adc_table
-        Which channels are sampled at the same moment, as SpikeGLX writes it.
+        The channels that are sampled at the same moment, as SpikeGLX writes them.
     spikes
-        By neuron, the samples at which it fired.
+        The samples at which each neuron fired.
     """
 
     plan: Plan
@@ -128,7 +130,7 @@ _LOCATIONS = {
     "distance_strict": False,
     "max_iteration": 200,
 }
-"""Neurons near enough to the probe that each of them can be told from the others."""
+"""Settings for neurons near enough to the probe to be distinguished from each other."""
 
 
 def _displacement(plan: Plan) -> dict[str, Any]:
@@ -158,7 +160,7 @@ def _probe(channels: int) -> Any:
 
 
 def _trains(si: Any, plan: Plan) -> Any:
-    """Return when each neuron fires, 5 to 15 times a second."""
+    """Return the spikes of each neuron, which fires 5 to 15 times a second."""
     sorting = si.generate_sorting(
         num_units=plan.units,
         sampling_frequency=AP.rate_hz,
@@ -177,7 +179,7 @@ def _trains(si: Any, plan: Plan) -> Any:
 
 
 def _adc_shifts(table: str, channels: int) -> NDArray[np.float64]:
-    """Return how long after the first each channel is taken, in samples, by SpikeGLX's table."""
+    """Return the delay of each channel after the first, in samples, by SpikeGLX's table."""
     shifts = np.zeros(channels)
     for slot, group in enumerate(table.strip("()").split(")(")[1:]):
         members = [int(channel) for channel in group.split()]
@@ -186,7 +188,7 @@ def _adc_shifts(table: str, channels: int) -> NDArray[np.float64]:
 
 
 def _common_mode(seed: int, samples: int, shifts: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return what all channels pick up from outside, at the moment at which each is sampled.
+    """Return the noise that all channels share, at the moments at which they are sampled.
 
     Shape (moments, samples), with a row for each shift, in ascending order.
     """

@@ -1,4 +1,4 @@
-"""Spike sorting: which unit fired when, by each recording and parameter set."""
+"""Spike sorting: the spikes of the units found, by recording and parameter set."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class SpikeSorting(dj.Computed):
 
     @property
     def key_source(self) -> Any:
-        """Recordings with channels enough for the parameter set."""
+        """The recordings that have enough channels for the parameter set."""
         return RawEphys * ParamSet & "channel_count >= min_channels"
 
     def make(self, key: dict[str, Any]) -> None:
@@ -87,7 +87,7 @@ def run_sorter(sorter: str, recording: Any, params: dict[str, Any], folder: Path
     Raises
     ------
     ConfigurationError
-        If the sorter is not installed, with the extra that brings it.
+        If the sorter is not installed; the message names the extra that installs it.
     """
     si = spikeinterface()
     if sorter not in si.available_sorters():
@@ -124,7 +124,7 @@ def digest(trains: list[NDArray[np.int64]]) -> str:
 
 
 def electrodes_of(key: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the electrode of each channel of an insertion, with its place, in the file's order."""
+    """Return the electrode and position of each channel of an insertion, in the file's order."""
     number = {"imec": key["insertion_number"]}
     session = {name: key[name] for name in EphysSession.primary_key}
     channels = (EphysSession.Channel & session & number) * Probe.Electrode

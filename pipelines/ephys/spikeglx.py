@@ -1,8 +1,8 @@
-"""Recordings of Neuropixels probes as SpikeGLX leaves them: written, described and verified.
+"""Recordings of Neuropixels probes in SpikeGLX's format: writing, reading and verifying them.
 
 A recording is a pair of files. The ``.bin`` has 16-bit integers, sample by sample, with a column
 for each channel and a last one for the synchronisation pulse. The ``.meta`` has lines ``key=value``
-that say what the columns are, and how many bytes with which SHA-1 there should be.
+that describe the columns, and give the size and SHA-1 of the ``.bin``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class DamagedRecordingError(ValueError):
 
 @dataclass(frozen=True)
 class Band:
-    """One of the two signals that the probe has of each electrode.
+    """One of the two signals that the probe records at each electrode.
 
     Attributes
     ----------
@@ -62,25 +62,25 @@ LF = Band("lf", 2500.0, 250)
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the ``.meta`` says of a recording beside its signals.
+    """The facts of a recording that the ``.meta`` holds.
 
     Attributes
     ----------
     run
-        Name of the run, on which the names of files and folders are built.
+        Name of the run, from which the names of files and folders are built.
     started
-        When the recording began.
+        The time at which the recording began.
     probe_part
         Part number of the probe.
     serial
         Serial number of the probe.
     positions_um
-        Shape (channels, 2): where the recorded electrodes are, across the shank and up from its
-        tip.
+        Positions of the recorded electrodes, across the shank and up from its tip, shape
+        (channels, 2).
     adc_table
-        Which channels the converters sample at the same moment, as SpikeGLX writes it.
+        The channels that the converters sample at the same moment, as SpikeGLX writes them.
     notes
-        What the experimenter wrote.
+        The experimenter's notes.
     """
 
     run: str
@@ -93,11 +93,11 @@ class Recorded:
 
     @property
     def channels(self) -> int:
-        """How many channels were saved."""
+        """The number of saved channels."""
         return len(self.positions_um)
 
     def file(self, folder: Path, band: Band, kind: str) -> Path:
-        """Return the place of one of the files, below the folder that holds all runs."""
+        """Return the path of one of the files, below the folder that holds all runs."""
         run = f"{self.run}_g0"
         return folder / run / f"{run}_imec0" / f"{self.run}_g0_t0.imec0.{band.name}.{kind}"
 
@@ -105,12 +105,12 @@ class Recorded:
 def write_recording(
     folder: Path, recorded: Recorded, band: Band, blocks: Iterable[NDArray[np.floating]]
 ) -> Path:
-    """Write a recording as the acquisition does: the ``.bin`` as it grows, then the ``.meta``.
+    """Write a recording as the acquisition does: the ``.bin`` block by block, then the ``.meta``.
 
     Parameters
     ----------
     folder
-        That of all runs.
+        The folder of all runs.
     blocks
         The signals in microvolts, shape (samples, channels), one after the other.
 
@@ -135,12 +135,12 @@ def write_recording(
 
 
 def read_meta(path: Path) -> dict[str, str]:
-    """Return what a ``.meta`` file says, by key; a ``~`` before a key is left out.
+    """Return the values of a ``.meta`` file by key; a ``~`` before a key is left out.
 
     Raises
     ------
     DamagedRecordingError
-        If a line is no ``key=value``, or a key is missing that each recording has.
+        If a line is not ``key=value``, or a key is missing that every recording has.
     """
     found: dict[str, str] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -157,10 +157,10 @@ def read_meta(path: Path) -> dict[str, str]:
 
 
 def verify(binary: Path, meta: Mapping[str, str]) -> None:
-    """Compare a ``.bin`` file with the size and the SHA-1 that its ``.meta`` has.
+    """Compare a ``.bin`` file with the size and the SHA-1 in its ``.meta``.
 
-    Programs that read SpikeGLX take what is there: a file that was cut is a shorter recording to
-    them.
+    Programs that read SpikeGLX do not compare them: they take a file that was cut for a shorter
+    recording.
 
     Raises
     ------
@@ -183,12 +183,12 @@ def verify(binary: Path, meta: Mapping[str, str]) -> None:
 
 
 def channel_electrodes(meta: Mapping[str, str]) -> list[int]:
-    """Return the number of the electrode that each saved channel of an ``.ap`` recording is at.
+    """Return the number of the electrode of each saved channel of an ``.ap`` recording.
 
     Raises
     ------
     DamagedRecordingError
-        If the ``.meta`` does not say it.
+        If the ``.meta`` lacks them.
     """
     try:
         chosen = _numbers(meta["snsSaveChanSubset"])
@@ -203,7 +203,7 @@ def channel_electrodes(meta: Mapping[str, str]) -> list[int]:
 
 
 def _counts(block: NDArray[np.floating], band: Band, first: int) -> NDArray[np.int16]:
-    """Return a block as the converter gives it, with the pulse of a second's period."""
+    """Return a block as numbers of the converter, with a synchronisation pulse every second."""
     counts = np.clip(np.rint(block / band.uv_per_bit), -LEVELS, LEVELS - 1)
     times = np.arange(first, first + len(block)) / band.rate_hz
     pulse = np.where(times % 1.0 < 0.5, SYNC, 0)

@@ -1,6 +1,6 @@
-"""Where the files of the pipeline are: recordings, what sorters leave, and what is delivered.
+"""The stores of the pipeline's files: recordings, sorters' results, and deliveries.
 
-These are folders in ``.dj`` unless settings name other places for ``raw``, ``sortings`` and
+They are folders in ``.dj`` unless settings name other places for ``raw``, ``sortings`` and
 ``deliveries``.
 """
 
@@ -18,7 +18,7 @@ RAW, SORTINGS, DELIVERIES = "raw", "sortings", "deliveries"
 
 
 def use_default_stores() -> None:
-    """Add the stores to the settings, as folders, where they are missing there."""
+    """Add the stores that are missing from the settings, as folders."""
     folders = {RAW: "recordings", SORTINGS: "sortings", DELIVERIES: "deliveries"}
     ours = {
         name: {"protocol": "file", "location": str(embedded_folder() / folder)}
@@ -47,12 +47,12 @@ def raw_folder(stores: dj.Stores) -> Path:
 
 @contextmanager
 def local_copies(stores: dj.Stores, *paths: str) -> Generator[list[Path]]:
-    """Give files of the store `raw` as files of this machine, copied there only where they must be.
+    """Yield local paths of files of the store `raw`, copied only from a store that is not local.
 
     Raises
     ------
     MissingExternalFile
-        Naming the file that is not there.
+        If a file is missing; the message names it.
     """
     store = stores.get(RAW)
     with TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
-"""SpikeInterface, loaded so that a process is quick, and that equal inputs give equal results.
+"""SpikeInterface, loaded so that new processes are quick and equal inputs give equal results.
 
-Its compiled functions are cached on disk, which saves each new process 20 to 50 s. Nothing of it is
-imported before it is first used: without the extra ``ephys`` the tables can still be declared,
-looked at, and their rows be read.
+Its compiled functions are cached on disk, which saves each new process 20 to 50 s. It is imported
+only when it is first used: without the extra ``ephys`` the tables can still be declared and
+displayed, and their rows be read.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _COMPILED = (
     "spikeinterface.sortingcomponents.peak_detection.locally_exclusive",
     "spikeinterface.sortingcomponents.peak_detection.matched_filtering",
 )
-"""Modules to import while numba is told to cache: these have functions that it compiles."""
+"""Modules to import while numba is set to cache: they have functions that it compiles."""
 
 
 def needed(module: str, extra: str = EXTRA) -> Any:
-    """Return a module that an extra of ours brings.
+    """Return a module that an extra of dj-dagster installs.
 
     Raises
     ------
     ConfigurationError
-        Naming the extra, if the module or one that it needs is not installed.
+        If the module, or one that it needs, is not installed; the message names the extra.
     """
     try:
         return importlib.import_module(module)
@@ -57,17 +57,17 @@ def needed(module: str, extra: str = EXTRA) -> Any:
 def spikeinterface() -> Any:
     """Return SpikeInterface with all of its names, set to work in this process alone.
 
-    A pool of processes, its default for large recordings, cannot be opened in workers of Dagster,
-    and its results differ between runs.
+    A pool of processes, the default for large recordings, cannot be opened in workers of Dagster,
+    and gives different results in each run.
     """
     os.environ.setdefault("NUMBA_CACHE_DIR", str(_cache_folder()))
     numba = needed("numba")
     with _cached_compilation(numba):
         si, *_ = [needed(module) for module in _COMPILED]
     si.set_global_job_kwargs(n_jobs=1, chunk_duration="1s", progress_bar=False)
-    # Of short recordings it warns at each step; what comes of them is in the tables.
+    # It warns about short recordings at each step; their results are in the tables.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"spikeinterface\.")
-    # It collects garbage after each chunk, which takes half as long without what is there for good.
+    # It collects garbage after each chunk, in half the time if lasting objects are left out.
     gc.collect()
     gc.freeze()
     return si
@@ -75,10 +75,10 @@ def spikeinterface() -> Any:
 
 @contextmanager
 def repeatable(base: int = 0) -> Generator[None]:
-    """Make what is computed within depend on its input and `base`, a seed, alone.
+    """Make results inside the block depend only on their input and on `base`, a seed.
 
-    Sorters draw from generators without a seed, and sums over several threads end in other last
-    digits each time. Both are as before afterwards.
+    Otherwise sorters draw from generators without a seed, and sums over several threads differ in
+    their last digits each time. Generators and threads are as before after the block.
     """
     threadpoolctl = needed("threadpoolctl")
     make_rng, state = np.random.default_rng, np.random.get_state()
@@ -104,7 +104,7 @@ def _cache_folder() -> Path:
 
 @contextmanager
 def _cached_compilation(numba: Any) -> Generator[None]:
-    """Have functions that are decorated within kept on disk once they are compiled."""
+    """Cache the compiled code of functions that are decorated inside the block on disk."""
     jit, njit = numba.jit, numba.njit
     numba.jit, numba.njit = _caching(jit), _caching(njit)
     try:

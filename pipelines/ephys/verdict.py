@@ -1,4 +1,4 @@
-"""Verdicts of people: which sortings are good enough to go on with, and which units of them."""
+"""Verdicts of people: the sortings, and their units, that are good enough to go on with."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Verdict(dj.Manual):
 
 
 def judged() -> Any:
-    """Return the sortings whose units, as they are now, have a verdict, together with that."""
+    """Return the sortings whose present units have a verdict, joined with the verdict."""
     return SpikeSorting * Verdict & "judged_digest = units_digest"
 
 
@@ -60,21 +60,21 @@ def judge(
     reason: str = "",
     units: Mapping[int, bool] | None = None,
 ) -> int:
-    """Enter a verdict on sortings, in the place of an earlier one, and return on how many.
+    """Enter a verdict on sortings, replacing earlier ones, and return the number of sortings.
 
-    What was made of a sorting by an earlier verdict is deleted with that.
+    Rows that depend on an earlier verdict are deleted with it.
 
     Parameters
     ----------
     sortings
         A restriction of `SpikeSorting`: a key, several, or SQL.
     units
-        By unit, whether it is accepted, where that differs.
+        Whether each unit is accepted, for units that differ from their sorting.
 
     Raises
     ------
     InvalidValueError
-        If no sorting fits, or one of them has no such unit.
+        If no sorting matches, or a sorting lacks one of the units.
     """
     rows = (SpikeSorting & sortings).to_dicts(order_by="KEY") if sortings else []
     if not rows:
