@@ -1,1 +1,1 @@
-"""Scripts for those who work on dj_dagster; none is installed with it."""
+"""Scripts for the developers of dj_dagster, which are not installed with it."""

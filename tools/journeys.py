@@ -1,7 +1,7 @@
-"""Five journeys through the code, traced: which files and functions each passes through.
+"""Traces of five common calls: the files and functions that each passes through.
 
 ``python -m tools.journeys`` prints the figures on SQLite, ``--url`` takes a server's URL.
-``--write`` draws the journeys into ``docs/architecture.md`` as trees: below each file are those
+``--write`` draws the traces into ``docs/architecture.md`` as trees: below each file are the files
 that it was the first to call.
 """
 
@@ -33,16 +33,16 @@ class Trace:
     Attributes
     ----------
     first
-        By file, the file from which it was first called; in the order of these calls.
+        For each file, the file from which it was first called, in the order of these calls.
     functions
-        Each with its file.
+        The functions, each with its file.
     """
 
     first: dict[str, str] = field(default_factory=dict[str, str])
     functions: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
 
     def note(self, frame: FrameType, event: str, argument: object) -> None:
-        """Take a call; a function for `sys.setprofile`."""
+        """Record a call; a function for `sys.setprofile`."""
         del argument
         if event == "call" and (name := _own(frame)):
             self.functions.add((name, frame.f_code.co_qualname))
@@ -64,7 +64,7 @@ def _callers(frame: FrameType) -> Iterator[FrameType]:
 
 @contextlib.contextmanager
 def traced() -> Generator[Trace]:
-    """Trace what is called inside the block, in other threads too."""
+    """Trace the calls inside the block, in other threads too."""
     trace = Trace()
     threading.setprofile(trace.note)
     sys.setprofile(trace.note)
@@ -76,7 +76,7 @@ def traced() -> Generator[Trace]:
 
 
 def journeys(url: str, folder: Path) -> dict[str, Trace]:
-    """Return the traces of the five journeys on a database, by what is done."""
+    """Return the traces of the five journeys on a database, by description."""
     os.environ["DJ_DATABASE_URL"] = url
     os.chdir(folder)
     import dagster as dg
@@ -114,7 +114,7 @@ def journeys(url: str, folder: Path) -> dict[str, Trace]:
         Trial = schema(Trial)
     Mean = schema(Mean)
     Subject.insert1({"subject": 1})
-    # What is done for the first time of a process is not traced.
+    # The first calls of a process are not traced.
     Trial.insert(rows[:2])
     with traced() as found["insert rows with a blob in a store"]:
         Trial.insert(rows[2:4])
@@ -163,7 +163,7 @@ def drawn(found: dict[str, Trace]) -> str:
 
 
 def main() -> None:
-    """Do as the command line says."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", help="a database; a SQLite file of its own by default")
     parser.add_argument("--write", action="store_true", help="draw them into the page")

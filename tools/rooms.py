@@ -1,4 +1,4 @@
-"""The map of all modules: one line a file, from the first line of its docstring.
+"""The map of all modules: a line for each file, from the first line of its docstring.
 
 ``python -m tools.rooms`` writes ``docs/rooms.md`` anew; a test compares the two.
 """
