@@ -1,4 +1,4 @@
-"""Declarations: table definitions as plain data, in which foreign keys are still names."""
+"""Declarations: table definitions as plain data, in which foreign keys are unresolved names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Default:
     value
         The literal's text without quotes, or the SQL expression.
     is_expression
-        True for ``CURRENT_TIMESTAMP``, with or without a precision: written to SQL bare.
+        Whether it is ``CURRENT_TIMESTAMP``, with or without a precision, and is not quoted in SQL.
     """
 
     value: str
@@ -28,7 +28,7 @@ class Default:
 
 @dataclass(frozen=True, slots=True)
 class AttributeDeclaration:
-    """One ``name [= default] : type [# comment]`` line. ``= null`` makes `nullable` true."""
+    """A line ``name [= default] : type [# comment]``; ``= null`` makes `nullable` true."""
 
     name: str
     type: AttributeType
@@ -40,7 +40,7 @@ class AttributeDeclaration:
 
 @dataclass(frozen=True, slots=True)
 class ForeignKeyDeclaration:
-    """One ``-> [options] Target.proj(new='old')`` line.
+    """A line ``-> [options] Target.proj(new='old')``.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class ForeignKeyDeclaration:
 
 @dataclass(frozen=True, slots=True)
 class IndexDeclaration:
-    """One ``[unique] index(...)`` line; a part is an attribute, a prefix ``a(10)``, or SQL."""
+    """A line ``[unique] index(...)``; a part is an attribute, a prefix ``a(10)``, or SQL."""
 
     parts: tuple[str, ...]
     unique: bool = False
@@ -83,7 +83,7 @@ class TableDefinition:
     indexes
         Index lines, in order.
     deprecations
-        One sentence for each old spelling that was met and normalised.
+        A sentence for each old spelling that was found and replaced.
     """
 
     comment: str = ""

@@ -18,7 +18,7 @@ _TEXTS = (Family.STRING, Family.ENUM, Family.DATE, Family.DATETIME, Family.TIME)
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """One attribute of a heading.
+    """An attribute of a heading.
 
     Attributes
     ----------

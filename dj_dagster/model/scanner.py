@@ -48,7 +48,7 @@ class SourceLine:
     text
         The line, stripped; columns count from its first character.
     number
-        The line's number in `file`, or in the definition when there is no file.
+        The line's number in `file`, or in the definition if `file` is None.
     table, file
         The names that messages give the table and its source; both may be absent.
     """

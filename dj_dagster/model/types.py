@@ -40,10 +40,10 @@ class AttributeType(str):
     Attributes
     ----------
     text
-        Today's spelling, lower case where case carries no meaning: ``"int32"``, ``"varchar(255)"``,
+        Today's spelling, in lower case where case does not matter: ``"int32"``, ``"varchar(255)"``,
         ``"enum('left', 'right')"``, ``"<blob@raw>"``, ``"int unsigned"``.
     family
-        The kind of value. Codec types are `Family.CODEC` whatever they are stored as.
+        The kind of value; `Family.CODEC` for codec types of any stored form.
     core
         True for DataJoint's core types and codecs, which leave a ``:type:`` marker in the column
         comment; False for native MySQL types, which are passed through and leave none.
@@ -59,7 +59,7 @@ class AttributeType(str):
         The permitted values of an enum, in order.
     codec, store
         Name of the codec and of its store for codec types; `store` is None without ``@`` and the
-        empty string for ``@`` with no name, which means the default store.
+        empty string for ``@`` without a name, which means the default store.
     auto_increment
         Whether the native type carries ``auto_increment``.
     rounds
