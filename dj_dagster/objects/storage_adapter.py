@@ -117,7 +117,7 @@ def read_adapter_settings(
     Raises
     ------
     ConfigurationError
-        Naming the store and what is missing, unknown or wrong.
+        Naming the store and the settings that are missing, unknown or wrong.
     """
     spec = plain_paths(settings)
     try:

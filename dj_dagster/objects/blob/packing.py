@@ -97,7 +97,7 @@ def unpack(
         bytes are, this function does not run code, take memory out of proportion to their length,
         or recurse without bound.
     """
-    # Read-only, so that no array is made of bytes that belong to the caller.
+    # Read-only, so that arrays do not use memory that belongs to the caller.
     view = memoryview(data).cast("B").toreadonly()
     if bytes(view[: len(ZLIB_HEADER)]) == ZLIB_HEADER:
         view = inflated(view[len(ZLIB_HEADER) :], limits.unpacked_bytes)

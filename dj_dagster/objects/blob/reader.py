@@ -51,7 +51,7 @@ def has_wide_sizes(data: memoryview) -> bool:
 
 
 class BlobReader:
-    """Reads values from a buffer; every length is checked against what is left of it.
+    """Reads values from a buffer; every length is checked against the rest of the buffer.
 
     Parameters
     ----------

@@ -138,7 +138,7 @@ class CodecRegistry:
         Raises
         ------
         DefinitionError
-            If the codec has no name.
+            If the codec lacks a name.
         """
         instance = shared(codec) if isinstance(codec, type) else codec
         if not instance.name:

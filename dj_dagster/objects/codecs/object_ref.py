@@ -192,7 +192,7 @@ class ObjectRef:
         path = self._inside(subpath or "")
         if self._at.exists(path) or any(True for _ in self._at.list(path)):
             return True
-        # Stores have no empty folders.
+        # Stores do not have empty folders.
         with suppress(MissingExternalFile):
             return self.is_dir and (self.item_count == 0 or bool(self._empty_folders(path)))
         return False
