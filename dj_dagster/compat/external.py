@@ -61,7 +61,7 @@ class ExternalTable(FreeTable):
             yield {"referencing_table": full, "column_name": column}
 
     def unused(self) -> QueryExpression:
-        """Return the objects that no row points to."""
+        """Return the objects that rows do not point to."""
         return self.restrict(Not(self._pointing()), semantic_check=False)
 
     def used(self) -> QueryExpression:
@@ -163,7 +163,7 @@ class ExternalTable(FreeTable):
         limit
             The largest number of objects to delete.
         display_progress
-            Has no effect; DataJoint has it.
+            Has no effect, and is accepted as DataJoint does.
         errors_as_string
             Whether errors are returned as text.
 

@@ -4,7 +4,7 @@
 translate each call into today's. `dj_dagster.compat.modules` offers them to packages that import
 ``datajoint`` too.
 
-Calls that are spelled the same but changed their meaning depend on the `era` of the connection, see
+Calls with the same spelling but a changed meaning depend on the `era` of the connection, see
 `replace_datajoint`. An example is ``aggr``, which left out rows without a match.
 """
 
