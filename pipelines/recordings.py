@@ -3,8 +3,8 @@
 The HeartPy package ships three recordings of optical pulse sensors (photoplethysmograms): 25 s at
 100 Hz, 682 s at 100.4 Hz and 128 s at 117 Hz, in the units of an analogue-to-digital converter. A
 session is a window of 20 s of one of them; consecutive sessions begin 5 s apart, so that two
-neighbours share signal, and no two sessions are the same. They are real data: in sessions 134 and
-135 the sensor is not yet in place, so that HeartPy finds no pulse there.
+neighbours share signal, but all sessions differ. They are real data: in sessions 134 and 135 the
+sensor is not yet in place, so that HeartPy does not find a pulse there.
 
 >>> session_count()
 156

@@ -153,7 +153,7 @@ def recordings_folder() -> Path:
 @click.argument("sessions", default=0)
 @click.option("--repair", "cut", is_flag=True, help="Copy files that were cut again.")
 def main(sessions: int, cut: bool) -> None:
-    """Record so many SESSIONS more."""
+    """Record SESSIONS more sessions."""
     for session in record_next(sessions, recordings_folder()):
         click.echo(f"recorded {session.run}")
     for session in repair(recordings_folder()) if cut else ():
