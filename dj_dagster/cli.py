@@ -104,7 +104,7 @@ def gc(
     ignore_unreadable: bool,
     paths: bool,
 ) -> None:
-    """Find the objects of SCHEMAS that no row refers to, and move them to the trash with --delete.
+    """Find the objects of SCHEMAS without a row, and move them to the trash with --delete.
 
     The exit code is 1 if rows refer to objects that are not there.
     """
@@ -142,7 +142,7 @@ def gc(
 )
 @click.option("--restart", is_flag=True, help="Begin anew, after a check that was interrupted.")
 def check(schemas: tuple[str, ...], read_data: bool, progress: bool | None, restart: bool) -> None:
-    """Find what is missing, damaged, orphaned or unreferenced in SCHEMAS and their stores.
+    """Find missing, damaged, orphaned and unreferenced data in SCHEMAS and their stores.
 
     A check that is interrupted, even killed, goes on where it was when it is called again: a file
     in the folder .dj/checks keeps its place. The exit code is 1 if anything was found.

@@ -6,7 +6,7 @@
     ├── DefinitionError             a definition does not parse, or refers to something missing
     │   └── MissingDefinitionError  a class of a new table lacks a definition
     ├── ConfigurationError          a setting is missing or wrong
-    ├── QueryError                  the database refused a statement, or a query makes no sense
+    ├── QueryError                  the database refused a statement, or a query lacks a meaning
     │   ├── QuerySyntaxError
     │   ├── AccessError
     │   ├── MissingTableError
@@ -131,7 +131,7 @@ class MissingExternalFile(ObjectError):
 
 
 class ChecksumError(ObjectError):
-    """An object's content differs from what the row says was written."""
+    """An object's content differs from the content that was written, as its row describes it."""
 
 
 class PopulateError(DataJointError):

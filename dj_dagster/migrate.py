@@ -34,8 +34,7 @@ def add_job_metadata_columns(
     -------
     dict
         As DataJoint's: ``tables_analyzed``; ``tables_modified`` and ``columns_added``, which count
-        what would be changed in a dry run too; the statements as ``ddl``; and ``details`` of each
-        table.
+        planned changes in a dry run; the statements as ``ddl``; and ``details`` of each table.
 
     Raises
     ------
