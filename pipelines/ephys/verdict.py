@@ -38,8 +38,8 @@ class Verdict(dj.Manual):
         """
 
 
-# It refers to the recording and parameters, not to the rows of the sorting, which are deleted when it
-# is computed again. The digest shows whether the new units are those that were judged.
+# It refers to the recording and parameters, not to the rows of the sorting, which are deleted when
+# it is computed again. The digest shows whether the new units are those that were judged.
 
 
 def judged() -> Any:
