@@ -170,8 +170,8 @@ class LongLook(Generic[K, P]):
         self._pauses: defaultdict[K, Pause] = defaultdict(Pause)
 
     def __bool__(self) -> bool:
-        """Whether a look goes on, or can begin."""
-        return bool(self._begun) or any(self._pauses[key].over for key in self._noted)
+        """Whether a look has begun and not ended."""
+        return bool(self._begun)
 
     def __contains__(self, key: K) -> bool:
         """Whether a look is noted or goes on."""

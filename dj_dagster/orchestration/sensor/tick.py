@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dagster import AssetKey, DagsterInstance, RunRequest
@@ -69,14 +70,20 @@ def evaluate(
     state.stale_marks.find(tick)
     if requests.runs:
         budget.shorten(HURRY)
-    _go_on(state, tick)
+    has_pieces_left = _go_on(state, tick)
     if tick.changes.added or requests.runs:
         # Partitions of requested runs were registered with the requests.
         _see_losses_now(state, instance)
     _report(state, tick)
-    state.sweep.took(time.monotonic() - began, ended=not state.goes_on)
-    goes_on = state.goes_on or requests.goes_on
-    return TickResult(requests.runs, requests.exhausted, tick.guard.errors, tick.changes, goes_on)
+    goes_on = has_pieces_left or state.goes_on
+    state.sweep.took(time.monotonic() - began, ended=not goes_on)
+    return TickResult(
+        requests.runs,
+        requests.exhausted,
+        tick.guard.errors,
+        tick.changes,
+        goes_on or requests.goes_on,
+    )
 
 
 def _detect(state: SensorState, tick: Evaluation) -> None:
@@ -101,8 +108,19 @@ def _see_losses_now(state: SensorState, instance: DagsterInstance) -> None:
     state.see_losses(instance)
 
 
-def _go_on(state: SensorState, tick: Evaluation) -> None:
-    """Do pieces of long work, one at least, as long as there is time."""
+def _go_on(state: SensorState, tick: Evaluation) -> bool:
+    """Do pieces of long work, one at least, while there is time; return whether any are left."""
+    while pieces := _pieces(state, tick):
+        # In turn over all ticks, so that each gets its share however short they are.
+        state.turn += 1
+        pieces[state.turn % len(pieces)]()
+        if tick.budget.spent:
+            return bool(_pieces(state, tick))
+    return False
+
+
+def _pieces(state: SensorState, tick: Evaluation) -> list[Callable[[], None]]:
+    """Return the pieces of long work that can be done now, of each owner."""
     owners = (
         state.partitions,
         state.new_marks,
@@ -110,12 +128,7 @@ def _go_on(state: SensorState, tick: Evaluation) -> None:
         state.failures,
         state.withdrawals,
     )
-    while pieces := [piece for owner in owners for piece in owner.pieces(tick)]:
-        # In turn over all ticks, so that each gets its share however short they are.
-        state.turn += 1
-        pieces[state.turn % len(pieces)]()
-        if tick.budget.spent:
-            return
+    return [piece for owner in owners for piece in owner.pieces(tick)]
 
 
 def _report(state: SensorState, tick: Evaluation) -> None:
