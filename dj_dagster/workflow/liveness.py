@@ -8,15 +8,12 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.lazy import LateModule
-from dj_dagster.relational.backends.base import Backend
 from dj_dagster.relational.database.connection import Connection
 
 # It is installed only on other systems than Linux, and takes 55 ms to import.
@@ -150,19 +147,14 @@ def _unheard(
 
 def _disconnected(connection: Connection, gone: list[Reservation]) -> list[Reservation]:
     deadline = time.monotonic() + CLOSING_TIME
+    table = connection.read(connection.backend.processes) if gone else None
     while gone:
-        connected = connection.read(partial(_connected, connection.backend))
+        connected = {number for (number,) in connection.rows(sa.text(f"SELECT id FROM {table}"))}
         left = [item for item in gone if item.connection_id not in connected]
         if len(left) == len(gone) or time.monotonic() > deadline:
             return left
         time.sleep(0.02)
     return []
-
-
-def _connected(backend: Backend, session: SAConnection) -> set[int]:
-    """Return the numbers of the connections that a server has."""
-    table = backend.processes(session)
-    return set(session.execute(sa.text(f"SELECT id FROM {table}")).scalars())
 
 
 def _runs(pid: int) -> bool:

@@ -74,8 +74,12 @@ class Detection:
 
     def see_changes(self, guard: Guard) -> None:
         """Ask each database which tables may have changed, and add the queues with due jobs."""
-        for connection in dict.fromkeys(node.table.connection for node in self._graph.nodes):
+        for connection in self._databases():
             guard.attempt(connection.url, connection, self._see_changes, connection)
+
+    def _databases(self) -> list[Connection]:
+        """Return the databases of the tables, each once."""
+        return list(dict.fromkeys(node.table.connection for node in self._graph.nodes))
 
     def _see_changes(self, connection: Connection) -> None:
         if connection not in self._marks:
@@ -190,7 +194,7 @@ class Detection:
 
     def free_dead(self, guard: Guard) -> None:
         """Make the keys pending again whose worker died."""
-        for connection in dict.fromkeys(node.table.connection for node in self._graph.nodes):
+        for connection in self._databases():
             guard.attempt(connection.url, connection, self._free_dead, connection)
 
     def _free_dead(self, connection: Connection) -> None:

@@ -233,20 +233,19 @@ class SensorState:
     def _note_table_run(self, node: TableNode) -> None:
         self.note(Event.TABLE_RUN_ENDED, node)
         if node.grain is not None:
-            self._in_doubt(Event.JOBS_FAILED, node, list(self.detection.errors(node)))
+            self._note_partitions(Event.JOBS_FAILED, node, list(self.detection.errors(node)))
 
     def _parents_restored(self, grain: Grain) -> None:
         for node in self.graph.of_grain(grain):
             if partitions := self.requester.orphans.pop(node.key, None):
-                keys = tuple(map(grain.decode, partitions))
-                self.note(Event.PARENTS_RESTORED, node, Region(keys=keys))
+                self._note_partitions(Event.PARENTS_RESTORED, node, list(partitions))
 
     def _aged(self, node: TableNode) -> None:
         self.note(Event.MARKS_AGED, node)
 
     def _withdrawn(self, node: TableNode, partitions: Sequence[str]) -> None:
-        self._in_doubt(Event.MARKS_WITHDRAWN, node, partitions)
+        self._note_partitions(Event.MARKS_WITHDRAWN, node, partitions)
 
-    def _in_doubt(self, event: Event, node: TableNode, partitions: Sequence[str]) -> None:
+    def _note_partitions(self, event: Event, node: TableNode, partitions: Sequence[str]) -> None:
         if node.grain is not None:
             self.note(event, node, Region(keys=tuple(decoded(node.grain, partitions))))
