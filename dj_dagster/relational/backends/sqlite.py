@@ -51,8 +51,7 @@ from dj_dagster.relational.backends.changes import DumpedTable
 from dj_dagster.relational.backends.common import Pieces, cast_type
 from dj_dagster.relational.stored import RawTable
 from dj_dagster.relational.user_sql import translation
-from dj_dagster.relational.user_sql.emission import Piece, in_order
-from dj_dagster.relational.user_sql.sqlite_values import EXACT_DIGITS, is_long
+from dj_dagster.relational.user_sql.emission import EXACT_DIGITS, Piece, in_order, is_long
 from dj_dagster.relational.user_sql.translation import types_text
 from dj_dagster.relational.values import shortest_single, with_scale
 

@@ -23,8 +23,8 @@ from dj_dagster.model.heading import Attribute
 from dj_dagster.model.types import Family
 from dj_dagster.relational.user_sql import json_functions, temporal
 from dj_dagster.relational.user_sql.arithmetic import quotient
+from dj_dagster.relational.user_sql.kinds import EXACT, rounded
 from dj_dagster.relational.user_sql.translation import evaluate
-from dj_dagster.relational.user_sql.values import EXACT, rounded
 
 Function = Callable[..., Any]
 

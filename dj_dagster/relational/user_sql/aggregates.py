@@ -17,13 +17,11 @@ from dj_dagster.relational.user_sql.emission import (
     bare,
     is_leaf,
     lone_attribute,
+    quoted,
     time_order,
     with_more,
 )
-from dj_dagster.relational.user_sql.parsing import call_name
-from dj_dagster.relational.user_sql.programs import SPREADS, Untranslatable
-from dj_dagster.relational.user_sql.sqlite_values import quoted
-from dj_dagster.relational.user_sql.values import (
+from dj_dagster.relational.user_sql.kinds import (
     ANY,
     FLOAT,
     INT,
@@ -33,6 +31,8 @@ from dj_dagster.relational.user_sql.values import (
     decimal_kind,
     fixed,
 )
+from dj_dagster.relational.user_sql.parsing import call_name
+from dj_dagster.relational.user_sql.programs import SPREADS, Untranslatable
 
 _SPREAD_FUNCTIONS = {
     **dict.fromkeys(SPREADS, "dj_std"), "STDDEV_SAMP": "dj_stddev_samp",

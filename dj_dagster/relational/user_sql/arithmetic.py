@@ -10,18 +10,7 @@ from typing import Any
 
 from dj_dagster.errors import QueryError
 from dj_dagster.relational.user_sql.intervals import interval_sum
-from dj_dagster.relational.user_sql.programs import (
-    CallForm,
-    Form,
-    Program,
-    ProgramOf,
-    Untranslatable,
-    both,
-    constant,
-    mapped,
-    pair,
-)
-from dj_dagster.relational.user_sql.values import (
+from dj_dagster.relational.user_sql.kinds import (
     EXACT,
     FLOAT,
     INT,
@@ -38,6 +27,17 @@ from dj_dagster.relational.user_sql.values import (
     text,
     unsigned_zero,
     whole,
+)
+from dj_dagster.relational.user_sql.programs import (
+    CallForm,
+    Form,
+    Program,
+    ProgramOf,
+    Untranslatable,
+    both,
+    constant,
+    mapped,
+    pair,
 )
 
 _UNSIGNED = 2**64 - 1

@@ -1,4 +1,4 @@
-"""Calls of functions by MySQL's names."""
+"""Calls of functions by MySQL's names, and the table of these functions."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from dj_dagster.errors import QueryError
 from dj_dagster.relational.user_sql import (
     arithmetic,
     choices,
-    functions,
     intervals,
     json_functions,
-    patterns,
     temporal,
+    text_functions,
 )
 from dj_dagster.relational.user_sql.arithmetic import check_number, number_kind
-from dj_dagster.relational.user_sql.casting import cast_to
+from dj_dagster.relational.user_sql.conversion import cast_to
+from dj_dagster.relational.user_sql.date_functions import DATE_FUNCTIONS
+from dj_dagster.relational.user_sql.kinds import BINARY, INT, JSON, TEXT, Kind
+from dj_dagster.relational.user_sql.number_functions import NUMBER_FUNCTIONS
 from dj_dagster.relational.user_sql.parsing import call_name
 from dj_dagster.relational.user_sql.programs import (
     CallForm,
     Form,
+    Function,
     Program,
     ProgramOf,
     Untranslatable,
@@ -36,15 +39,46 @@ from dj_dagster.relational.user_sql.programs import (
     mapped,
     strict,
 )
-from dj_dagster.relational.user_sql.signatures import Function
-from dj_dagster.relational.user_sql.text_functions import substring
-from dj_dagster.relational.user_sql.values import BINARY, INT, JSON, TEXT, Kind
+from dj_dagster.relational.user_sql.text_functions import TEXT_FUNCTIONS, substring
+
+_JSON: Mapping[str, Function] = {
+    "JSON_EXTRACT": Function(json_functions.extract, "tt*", JSON),
+    "JSON_UNQUOTE": Function(json_functions.unquote, "t", BINARY),
+    "JSON_VALUE": Function(json_functions.value, "tt", BINARY),
+    "JSON_LENGTH": Function(json_functions.length, "t|t", INT),
+    "JSON_CONTAINS_PATH": Function(json_functions.contains_path, "ttt*", INT),
+    "JSON_VALID": Function(json_functions.is_valid, "t", INT),
+    "JSON_TYPE": Function(json_functions.type_of, "t", Kind("text", tag="mixed")),
+}
+
+KEEPING = frozenset((
+    "CONCAT", "CONCAT_WS", "ELT", "INSERT", "LEFT", "LOWER", "LPAD", "LTRIM", "QUOTE", "REPEAT",
+    "REPLACE", "REVERSE", "RIGHT", "RPAD", "RTRIM", "SUBSTRING_INDEX", "UPPER",
+))  # fmt: skip
+"""Functions whose result respects case if their arguments do."""
+
+COMPARING = frozenset(("INSTR", "LOCATE", "STRCMP"))
+"""Functions that compare texts and take the argument ``heeds_case``."""
+
+FUNCTIONS: Mapping[str, Function] = {
+    **NUMBER_FUNCTIONS, **TEXT_FUNCTIONS, **DATE_FUNCTIONS, **_JSON
+}  # fmt: skip
+
+
+SPELLINGS: Mapping[str, str] = {
+    "CEILING": "CEIL", "POWER": "POW", "ATAN2": "ATAN", "CHARACTER_LENGTH": "CHAR_LENGTH",
+    "OCTET_LENGTH": "LENGTH", "LCASE": "LOWER", "UCASE": "UPPER", "SHA": "SHA1",
+    "DAYOFMONTH": "DAY", "CURRENT_DATE": "CURDATE", "CURRENT_TIME": "CURTIME",
+    "CURRENT_TIMESTAMP": "NOW", "LOCALTIME": "NOW", "LOCALTIMESTAMP": "NOW", "SYSDATE": "NOW",
+    "SUBSTR": "SUBSTRING", "MID": "SUBSTRING",
+}  # fmt: skip
+"""Other names of functions."""
 
 
 def is_known(name: str) -> bool:
     """Whether a function of single rows has this name, in upper case."""
-    name = functions.SPELLINGS.get(name, name)
-    return name in functions.FUNCTIONS or name in _SPECIAL
+    name = SPELLINGS.get(name, name)
+    return name in FUNCTIONS or name in _SPECIAL
 
 
 def is_made_text(value: Program, node: Any) -> bool:
@@ -86,7 +120,7 @@ def _extract(program_of: ProgramOf, node: Any) -> Program:
 
 def _extracted_time(unit: str, value: Program) -> Program:
     """Return part of a time with its sign, unlike HOUR() and similar functions."""
-    part = functions.FUNCTIONS[unit].call
+    part = FUNCTIONS[unit].call
 
     def run(at: timedelta) -> int:
         if unit == "HOUR" and abs(at) >= timedelta(days=1):
@@ -165,10 +199,10 @@ def _called(program_of: ProgramOf, name: str, given: Sequence[Any]) -> Program:
     special = _SPECIAL.get(name)
     if special is not None:
         return special(program_of, given)
-    name = functions.SPELLINGS.get(name, name)
+    name = SPELLINGS.get(name, name)
     if name == "SUBSTRING":
         raise Untranslatable(name)
-    function = functions.FUNCTIONS.get(name)
+    function = FUNCTIONS.get(name)
     if function is None:
         raise Untranslatable(f"{name}()")
     values = [program_of(argument) for argument in given]
@@ -185,7 +219,7 @@ def _called(program_of: ProgramOf, name: str, given: Sequence[Any]) -> Program:
         raise Untranslatable(f"{name}() of such arguments")
     arguments = [argument(v, letter) for v, letter in zip(values, each, strict=True)]
     call = function.call
-    if name in functions.COMPARING:
+    if name in COMPARING:
         # Servers respect the case of the searched text, but not always that of the pattern.
         searched = values[name == "LOCATE"]
         case = heeds_case(name, *values)
@@ -220,7 +254,7 @@ def _kind_given(name: str, function: Function, values: Sequence[Program], each: 
     if name == "ELT" and any(value.kind.is_temporal for value in values):
         return Kind("text", tag="moment")
     if isinstance(function.gives, Kind):
-        kept = collation(values) if name in functions.KEEPING else ""
+        kept = collation(values) if name in KEEPING else ""
         return replace(function.gives, tag=kept) if kept else function.gives
     kinds = [number_kind(value.kind) if letter == "n" else value.kind
              for value, letter in zip(values, each, strict=True)]  # fmt: skip
@@ -230,7 +264,7 @@ def _kind_given(name: str, function: Function, values: Sequence[Program], each: 
 _UNLIKE_OF_NULL = ("QUOTE", "REPLACE", "WEEK", "YEARWEEK")
 _ROUNDING = ("CEIL", "FLOOR", "FORMAT", "ROUND", "TRUNCATE")
 _SPECIAL: Mapping[str, CallForm] = {
-    **arithmetic.CALLS, **choices.CALLS, **intervals.CALLS, **patterns.CALLS
+    **arithmetic.CALLS, **choices.CALLS, **intervals.CALLS, **text_functions.CALLS
 }  # fmt: skip
 """Functions whose arguments are not only values."""
 

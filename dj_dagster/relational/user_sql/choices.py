@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from dj_dagster.relational.user_sql.arithmetic import check_number
-from dj_dagster.relational.user_sql.conditions import order_of, truth
+from dj_dagster.relational.user_sql.comparisons import order_of, truth
+from dj_dagster.relational.user_sql.kinds import INT, NULL, fixed
 from dj_dagster.relational.user_sql.programs import (
     CallForm,
     Form,
@@ -22,7 +23,6 @@ from dj_dagster.relational.user_sql.programs import (
     pair,
     strict,
 )
-from dj_dagster.relational.user_sql.values import INT, NULL, fixed
 
 
 def _if(program_of: ProgramOf, node: Any) -> Program:

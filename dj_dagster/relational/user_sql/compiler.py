@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from dj_dagster.relational.user_sql import arithmetic, calls, choices, conditions, patterns
+from dj_dagster.relational.user_sql import arithmetic, calls, choices, comparisons, text_functions
+from dj_dagster.relational.user_sql.kinds import FLOAT, INT, NULL, TEXT, Kind, decimal_kind
 from dj_dagster.relational.user_sql.programs import (
     Form,
     Program,
@@ -17,7 +18,6 @@ from dj_dagster.relational.user_sql.programs import (
     constant,
     node_name,
 )
-from dj_dagster.relational.user_sql.values import FLOAT, INT, NULL, TEXT, Kind, decimal_kind
 
 
 def compiled(node: Any, leaves: Mapping[int, tuple[int, Kind]]) -> Program:
@@ -90,5 +90,5 @@ def _hexadecimal(program_of: ProgramOf, node: Any) -> Program:
 _FORMS: Mapping[str, Form] = {
     "Paren": _paren, "Literal": _literal, "Null": _null, "Boolean": _boolean,
     "Concat": _adjacent, "Collate": _collate, "HexString": _hexadecimal,
-    **arithmetic.FORMS, **calls.FORMS, **choices.FORMS, **conditions.FORMS, **patterns.FORMS,
+    **arithmetic.FORMS, **calls.FORMS, **choices.FORMS, **comparisons.FORMS, **text_functions.FORMS,
 }  # fmt: skip

@@ -10,7 +10,16 @@ from decimal import Decimal
 from typing import Any
 
 from dj_dagster.errors import QueryError
-from dj_dagster.relational.user_sql import comparing, temporal
+from dj_dagster.relational.user_sql import conversion, temporal
+from dj_dagster.relational.user_sql.kinds import (
+    INT,
+    TEXT,
+    Kind,
+    exact,
+    leading_integer,
+    text,
+    whole,
+)
 from dj_dagster.relational.user_sql.parsing import call_name
 from dj_dagster.relational.user_sql.programs import (
     CallForm,
@@ -20,15 +29,6 @@ from dj_dagster.relational.user_sql.programs import (
     argument,
     mapped,
     strict,
-)
-from dj_dagster.relational.user_sql.values import (
-    INT,
-    TEXT,
-    Kind,
-    exact,
-    leading_integer,
-    text,
-    whole,
 )
 
 
@@ -211,7 +211,7 @@ def _moved(program_of: ProgramOf, value: Program, amount: Any, unit: str, sign: 
         months, rest = sign * by_[0], sign * by_[1]
         if isinstance(at, timedelta):
             return None if months or abs(at + rest) >= temporal.TIMES_END else at + rest
-        at = comparing.moment(at)
+        at = conversion.moment(at)
         found = None if at is None else temporal.moved(at, months, rest)
         if found is None or found.year < 1:
             return None

@@ -12,8 +12,7 @@ from typing import Any
 
 from dj_dagster.errors import QueryError
 from dj_dagster.relational.user_sql.arithmetic import signed
-from dj_dagster.relational.user_sql.signatures import Function
-from dj_dagster.relational.user_sql.values import (
+from dj_dagster.relational.user_sql.kinds import (
     EXACT,
     FLOAT,
     INT,
@@ -28,6 +27,7 @@ from dj_dagster.relational.user_sql.values import (
     integer,
     rounded,
 )
+from dj_dagster.relational.user_sql.programs import Function
 
 
 def round_to(value: Any, places: int = 0) -> Any:

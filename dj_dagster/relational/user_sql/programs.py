@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dj_dagster.relational.user_sql import comparing
+from dj_dagster.relational.user_sql import conversion
+from dj_dagster.relational.user_sql.kinds import TEXT, Kind, leading_integer, number, text, whole
 from dj_dagster.relational.user_sql.parsing import call_name
-from dj_dagster.relational.user_sql.values import TEXT, Kind, leading_integer, number, text, whole
 
 Row = Sequence[Any]
 Run = Callable[[Row], Any]
@@ -86,8 +86,8 @@ def argument(program: Program, letter: str) -> Program:
         "i": lambda value: leading_integer(value) if _is_text(value, kind) else whole(value, kind),
         "n": lambda value: number(value, kind),
         "f": lambda value: float(number(value, kind)),
-        "d": comparing.moment,
-        "h": comparing.duration,
+        "d": conversion.moment,
+        "h": conversion.duration,
         "b": lambda value: value if isinstance(value, bytes) else text(value, kind).encode(),
     }
     if letter == "r":
@@ -116,7 +116,7 @@ def letters(takes: str, count: int, name: str) -> str:
 
 def alike(programs: Sequence[Program]) -> tuple[list[Run], Kind]:
     """Return programs converted to a common kind."""
-    kind = comparing.common(program.kind for program in programs)
+    kind = conversion.common(program.kind for program in programs)
     if kind is None:
         raise Untranslatable("a choice between values of several kinds")
     if kind == TEXT:
@@ -158,7 +158,7 @@ def heeds_case(name: str, *programs: Program) -> bool:
 def _conforming(program: Program, kind: Kind) -> Program:
     if program.kind.family == kind.family and not program.kind.choices:
         return program
-    return mapped(program, lambda value: comparing.conform(value, program.kind, kind), kind)
+    return mapped(program, lambda value: conversion.conform(value, program.kind, kind), kind)
 
 
 SPREADS = frozenset((
@@ -185,3 +185,32 @@ def node_name(node: Any) -> str:
 def both(program_of: ProgramOf, node: Any) -> tuple[Program, Program]:
     """Return the programs of the two sides of an operator."""
     return program_of(node.this), program_of(node.expression)
+
+
+KindOf = Callable[[Sequence[Kind], Sequence[Any]], Kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """The signature of a function.
+
+    Attributes
+    ----------
+    takes
+        A letter for each argument: ``t`` text, ``i`` integer, ``n`` number, ``f`` float, ``d``
+        moment, ``h`` time, ``b`` bytes, ``r`` the value as it is. Arguments after a bar are
+        optional; a star repeats the last.
+    gives
+        The kind of its values, or a function that returns it, given the kinds of the arguments and
+        the values of literal ones.
+    nulls
+        Whether it is called with null arguments; otherwise the result is null.
+    pure
+        Whether the same arguments give the same value.
+    """
+
+    call: Callable[..., Any]
+    takes: str
+    gives: Kind | KindOf
+    nulls: bool = False
+    pure: bool = True

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from dj_dagster.errors import QueryError, QuerySyntaxError
 from dj_dagster.model.types import AttributeType, Family, parse_type
-from dj_dagster.relational.user_sql import aggregates, plain_comparisons, precedence, windows
+from dj_dagster.relational.user_sql import aggregates, temporal
 from dj_dagster.relational.user_sql.emission import (
     Attribute,
     Emitted,
@@ -23,11 +23,196 @@ from dj_dagster.relational.user_sql.emission import (
     Piece,
     Run,
     Translator,
+    bare,
+    is_simple,
+    kind_of,
+    literal_of,
+    number_text,
+    quoted,
+    temporal_literal,
 )
+from dj_dagster.relational.user_sql.kinds import ANY, FLOAT, INT, Kind, decimal_kind, exact
 from dj_dagster.relational.user_sql.parsing import SIMPLE, Parsed, call_name, parse
-from dj_dagster.relational.user_sql.programs import Untranslatable, node_name
-from dj_dagster.relational.user_sql.sqlite_values import kind_of, quoted
-from dj_dagster.relational.user_sql.values import ANY, INT, Kind
+from dj_dagster.relational.user_sql.programs import Untranslatable, check_null, node_name
+
+_SIGNS = {"EQ": "=", "NEQ": "<>", "LT": "<", "LTE": "<=", "GT": ">", "GTE": ">="}
+_MIRRORED = {"EQ": "EQ", "NEQ": "NEQ", "LT": "GT", "LTE": "GTE", "GT": "LT", "GTE": "LTE"}
+
+
+def _logic(translator: Translator, node: Any) -> Emitted:
+    word = " AND " if type(node).__name__ == "And" else " OR "
+    one, other = _truth(translator, node.this), _truth(translator, node.expression)
+    return Emitted(("(", *one, word, *other, ")"), INT)
+
+
+def _not(translator: Translator, node: Any) -> Emitted:
+    return Emitted(("(NOT ", *_truth(translator, node.this), ")"), INT)
+
+
+def _truth(translator: Translator, node: Any) -> tuple[Piece, ...]:
+    value = translator.value(node)
+    return value.pieces if value.kind.is_condition else translator.program(node, "truth").pieces
+
+
+def _is(translator: Translator, node: Any) -> Emitted | None:
+    from sqlglot import exp
+
+    if not isinstance(node.expression, exp.Null):
+        return None
+    check_null(node.this)
+    return Emitted(("(", *translator.value(node.this).pieces, " IS NULL)"), INT)
+
+
+def _comparison(translator: Translator, node: Any) -> Emitted | None:
+    operator = type(node).__name__
+    one, other = bare(node.this), bare(node.expression)
+    if not is_simple(one):
+        one, other, operator = other, one, _MIRRORED[operator]
+    pair = _pair(translator, one, other, by_order=operator not in ("EQ", "NEQ"))
+    if pair is None:
+        return None
+    first, second = pair
+    return Emitted(("(", *first, f" {_SIGNS[operator]} ", *second, ")"), INT)
+
+
+def _pair(
+    translator: Translator, one: Any, other: Any, *, by_order: bool = False
+) -> tuple[tuple[Piece, ...], tuple[Piece, ...]] | None:
+    """Return the two sides if SQLite compares them as MySQL does, otherwise None."""
+    if not is_simple(one):
+        return None
+    left = translator.value(one)
+    if left.exact or left.kind.tag == "fixed" or (by_order and left.kind.family == "time"):
+        return None
+    if is_simple(other):
+        right = translator.value(other)
+        same = left.kind == right.kind and left.kind.family != "json"
+        numbers = _is_plain_number(left.kind) and _is_plain_number(right.kind)
+        texts = left.kind.family == right.kind.family == "text"
+        both = (
+            (same or numbers or texts) and translator.is_short(one) and translator.is_short(other)
+        )
+        return (left.pieces, right.pieces) if both and not right.exact else None
+    literal = literal_of(other)
+    written = None if literal is None else _literal_for(translator, one, left.kind, literal)
+    return None if written is None else (left.pieces, (written,))
+
+
+def _literal_for(translator: Translator, node: Any, kind: Kind, literal: Any) -> str | None:
+    """Return a literal in the form that SQLite needs for equality with a value."""
+    family = kind.family
+    if family in ("int", "float", "decimal"):
+        if not translator.is_short(node):
+            return None
+        return number_text(exact(literal) if isinstance(literal, str) else literal)
+    if not isinstance(literal, str):
+        return None
+    if family == "text":
+        return None if "\0" in literal else quoted(literal)
+    if family == "bytes" and translator.is_uuid(node):
+        return quoted(literal)
+    if not kind.is_temporal:
+        return None
+    if family == "time" and not temporal.is_clock(literal):
+        raise Untranslatable(f"comparing a time with {literal!r}")
+    found = temporal.duration(literal) if family == "time" else temporal.moment(literal)
+    if found is None:
+        raise Untranslatable(f"{literal!r} as a date or time")
+    return temporal_literal(found, kind)
+
+
+def _between(translator: Translator, node: Any) -> Emitted | None:
+    this = bare(node.this)
+    low = _pair(translator, this, bare(node.args["low"]), by_order=True)
+    high = _pair(translator, this, bare(node.args["high"]), by_order=True)
+    if low is None or high is None:
+        return None
+    return Emitted(("(", *low[0], " BETWEEN ", *low[1], " AND ", *high[1], ")"), INT)
+
+
+def _in(translator: Translator, node: Any) -> Emitted | None:
+    this = bare(node.this)
+    if node.args.get("query") or not node.expressions:
+        return None
+    pairs = [_pair(translator, this, bare(other)) for other in node.expressions]
+    pieces: list[Piece] = []
+    for pair in pairs:
+        if pair is None:
+            return None
+        pieces += [", ", *pair[1]]
+    return Emitted(("(", *translator.value(this).pieces, " IN (", *pieces[1:], "))"), INT)
+
+
+def _like(translator: Translator, node: Any) -> Emitted | None:
+    this, pattern = bare(node.this), literal_of(bare(node.expression))
+    if not is_simple(this) or not isinstance(pattern, str) or not pattern.isascii():
+        return None
+    left = translator.value(this)
+    if left.kind.family != "text" or left.kind.tag or node.args.get("negate"):
+        return None
+    like = f" LIKE {quoted(pattern)} ESCAPE '\\')"
+    return None if "\0" in pattern else Emitted(("(", *left.pieces, like), INT)
+
+
+def _is_plain_number(kind: Kind) -> bool:
+    return kind.family in ("int", "float", "decimal")
+
+
+COMPARISON_EMITTERS: Mapping[str, Emitter] = {
+    "And": _logic, "Or": _logic, "Not": _not, "Is": _is, **dict.fromkeys(_SIGNS, _comparison),
+    "Between": _between, "In": _in, "Like": _like,
+}  # fmt: skip
+
+_RANKS = {
+    **dict.fromkeys(("ROW_NUMBER", "RANK", "DENSE_RANK", "NTILE"), INT),
+    **dict.fromkeys(("PERCENT_RANK", "CUME_DIST"), FLOAT),
+}
+_NEIGHBOURS = ("LAG", "LEAD", "FIRST_VALUE", "LAST_VALUE", "NTH_VALUE")
+
+
+def _window(translator: Translator, node: Any) -> Emitted:
+    name = call_name(node.this)
+    given = node.this.expressions
+    pieces: list[Piece] = []
+    for argument in given:
+        pieces += [", ", *translator.plain(argument)]
+    kind = _RANKS.get(name)
+    if kind is None and (name in _NEIGHBOURS or name in ("MIN", "MAX")):
+        kind = translator.value(given[0]).kind
+        if name in ("MIN", "MAX") and (kind.choices or translator.order(given[0], kind)):
+            raise Untranslatable(f"{name} OVER of times, enums or decimals of many digits")
+    elif kind is None and name in ("SUM", "AVG"):
+        kind = translator.value(given[0]).kind
+        scale = kind.scale + (4 if name == "AVG" else 0)
+        kind = decimal_kind(scale) if kind.is_exact else kind
+    elif kind is None and name == "COUNT":
+        kind = INT
+        pieces = [", ", "*"] if _has_star(given) else pieces
+    if kind is None or (given and type(given[0]).__name__ == "Distinct"):
+        raise Untranslatable(f"{name or node_name(node.this)} OVER")
+    if node.args.get("spec") or node.args.get("alias"):
+        raise Untranslatable("frames of windows (ROWS, RANGE)")
+    over: list[Piece] = []
+    for part in node.args.get("partition_by") or []:
+        over += [", ", *translator.value(part).pieces]
+    over = [" PARTITION BY ", *over[1:]] if over else []
+    order = node.args.get("order")
+    terms: list[Piece] = []
+    for part in order.expressions if order else []:
+        word = " DESC" if part.args.get("desc") else ""
+        terms += [", ", *translator.ordered(part.this), word]
+    over += [" ORDER BY ", *terms[1:]] if terms else []
+    call = (f"{name.lower()}(", *pieces[1:], ") OVER (", *over, ")")
+    if kind.family == "decimal":
+        call = (f"round(", *call, f", {kind.scale})")  # noqa: F541
+    return Emitted(call, kind)
+
+
+def _has_star(given: Sequence[Any]) -> bool:
+    return len(given) == 1 and type(given[0]).__name__ == "Star"
+
+
+WINDOW_EMITTERS: Mapping[str, Emitter] = {"Window": _window}
 
 _PLAIN_NODES = frozenset((
     "Select", "From", "Where", "Group", "Having", "Order", "Ordered", "Limit", "Offset",
@@ -115,7 +300,7 @@ def _fill(found: Translation, source: str, types: str) -> None:
     if len(parsed.trees) > 1:
         raise Untranslatable("a list of expressions")
     tree = next(iter(parsed.trees))
-    precedence.check(tree)
+    check_precedence(tree)
     translator = Translator(source, types, kinds, found.programs, _EMITTERS)
     whole = translator.value(tree)
     pieces = whole.pieces
@@ -194,5 +379,28 @@ def _paren(translator: Translator, node: Any) -> Emitted:
 
 _EMITTERS: Mapping[str, Emitter] = {
     "Column": _column, "Paren": _paren,
-    **aggregates.EMITTERS, **plain_comparisons.EMITTERS, **windows.EMITTERS,
+    **aggregates.EMITTERS, **COMPARISON_EMITTERS, **WINDOW_EMITTERS,
 }  # fmt: skip
+
+_COMPARISONS = frozenset({"EQ", "NEQ", "LT", "LTE", "GT", "GTE", "NullSafeEQ", "Is"})
+_BITS = frozenset(
+    {"BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseLeftShift", "BitwiseRightShift"}
+)
+_ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "IntDiv", "Mod"})
+_LOGIC = frozenset({"And", "Or", "Not"})
+
+
+def check_precedence(tree: Any) -> None:
+    """Raise `Untranslatable` if the meaning of a tree may differ from that of its text."""
+    for node in tree.walk():
+        name = type(node).__name__
+        children = [type(child).__name__ for child in node.iter_expressions()]
+        right = type(node.args.get("expression")).__name__
+        if name in _COMPARISONS and right in _COMPARISONS | {"Not"}:
+            raise Untranslatable("comparisons side by side: write parentheses")
+        if name in _BITS and (_BITS - {name}).intersection(children):
+            raise Untranslatable("several operators on bits: write parentheses")
+        if name == "BitwiseXor" and {*_ARITHMETIC, "Neg"}.intersection(children):
+            raise Untranslatable("^ beside other operators: write parentheses")
+        if name == "Xor" and _LOGIC.intersection(children):
+            raise Untranslatable("XOR beside AND, OR or NOT: write parentheses")

@@ -1,4 +1,4 @@
-"""Values of MySQL's SQL in Python, and their conversions.
+"""Kinds of values in MySQL's SQL: their Python types, texts, and conversions.
 
 An integer is an int, an exact number a `Decimal` with its digits after the point, a moment a
 datetime, a time a timedelta; null is None.

@@ -6,8 +6,9 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dj_dagster.relational.user_sql import comparing, temporal
+from dj_dagster.relational.user_sql import conversion, temporal
 from dj_dagster.relational.user_sql.arithmetic import check_number, check_truth
+from dj_dagster.relational.user_sql.kinds import INT, true
 from dj_dagster.relational.user_sql.parsing import call_name
 from dj_dagster.relational.user_sql.programs import (
     Form,
@@ -19,7 +20,6 @@ from dj_dagster.relational.user_sql.programs import (
     check_null,
     pair,
 )
-from dj_dagster.relational.user_sql.values import INT, true
 
 
 def known(value: bool, *parts: bool | None) -> bool | None:
@@ -69,23 +69,23 @@ def order_of(
     if not families.isdisjoint(("int", "decimal", "float")):
         check_number(one.kind)
         check_number(other.kind)
-    precision = comparing.precision(one.kind, other.kind) if nearly else 0.0
-    pair = comparing.converters(one.kind, other.kind)
+    precision = conversion.precision(one.kind, other.kind) if nearly else 0.0
+    pair = conversion.converters(one.kind, other.kind)
     if pair is None:
         raise Untranslatable(
             f"comparing a value of kind {one.kind.family} with one of kind {other.kind.family}"
         )
     first, second = pair
     if nearly:
-        first = comparing.as_shown(first, one.kind, other.kind, other.literal)
-        second = comparing.as_shown(second, other.kind, one.kind, one.literal)
+        first = conversion.as_shown(first, one.kind, other.kind, other.literal)
+        second = conversion.as_shown(second, other.kind, one.kind, one.literal)
     for program, convert in ((one, first), (other, second)):
         if program.literal is not None and convert(program.literal) is None:
             raise Untranslatable(f"{program.literal!r} as a date or time")
 
     def order(a: Any, b: Any) -> int | None:
         a, b = first(a), second(b)
-        return None if a is None or b is None else comparing.compare(a, b, precision)
+        return None if a is None or b is None else conversion.compare(a, b, precision)
 
     return order
 
