@@ -19,7 +19,7 @@ import pytest
 import sqlalchemy as sa
 
 from dj_dagster.orchestration import SensorSettings, build_definitions
-from dj_dagster.relational.backends.mysql_marks import SETTLED
+from dj_dagster.relational.backends.mysql_server import SETTLED
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Manual

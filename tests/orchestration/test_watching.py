@@ -14,7 +14,7 @@ from dj_dagster.model.names import TableName
 from dj_dagster.orchestration import SensorSettings, build_definitions
 from dj_dagster.orchestration.sensor.changes import ChangeMarks, KeyWatch
 from dj_dagster.orchestration.sensor.limits import Pause
-from dj_dagster.relational.backends.mysql_marks import SETTLED
+from dj_dagster.relational.backends.mysql_server import SETTLED
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.schemas.schema import Schema

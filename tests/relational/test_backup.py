@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import dj_dagster as dj
-from dj_dagster.relational.backends import mysql_dump
+from dj_dagster.relational.backends import mysql_statements
 from dj_dagster.relational.backup import backup, contents
 from dj_dagster.relational.backup.contents import backups, open_backup
 from dj_dagster.workflow.integrity import check_schema
@@ -440,7 +440,7 @@ def test_an_interrupted_restore_can_be_repeated(
 ) -> None:
     dj.backup(backup_folder, [schema.name], connection=schema.connection)
     fresh = lose_everything(schema, tmp_path)
-    name = "dj_dagster.relational.backends.mysql_dump._load_views"
+    name = "dj_dagster.relational.backends.mysql_statements._load_views"
     if fresh.backend.name == "sqlite":
         name = "dj_dagster.relational.backends.sqlite_file._opened"
     with monkeypatch.context() as patch:
@@ -474,7 +474,7 @@ def test_tables_may_be_altered_while_they_are_copied(
     for table in (First, Second):
         table.insert1({table.primary_key[0]: 1, "trace": np.arange(3)})
     altered: list[str] = []
-    original = mysql_dump._dump_table
+    original = mysql_statements._dump_table
 
     def dumped(session: Any, file: Path, found: Any) -> Any:
         # One that is copied, and one that is not yet, without waiting for the end.
@@ -483,7 +483,7 @@ def test_tables_may_be_altered_while_they_are_copied(
         altered.append(found.table)
         return original(session, file, found)
 
-    monkeypatch.setattr(mysql_dump, "_dump_table", dumped)
+    monkeypatch.setattr(mysql_statements, "_dump_table", dumped)
     report = dj.backup(backup_folder, name, connection=connection)
     # MySQL refuses to read a table that was altered since, so that all is read anew; MariaDB does
     # not where a column was added at once.

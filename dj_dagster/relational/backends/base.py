@@ -1,13 +1,10 @@
-"""The protocol of SQL backends, and the statements by which they insert rows."""
+"""The protocol of SQL backends."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from enum import Enum
-from itertools import compress, groupby
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,8 +18,16 @@ from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType
-from dj_dagster.relational.backends.changes import DumpedTable, Remaking, TableChanges, WriteMarks
 from dj_dagster.relational.backends.common import ALL_RIGHTS, Rights
+from dj_dagster.relational.backends.writes import (
+    DumpedTable,
+    InsertMode,
+    InsertStatement,
+    Remaking,
+    TableChanges,
+    WriteMarks,
+    statements_of,
+)
 from dj_dagster.relational.stored import RawTable
 from dj_dagster.relational.user_sql.emission import Piece
 
@@ -583,65 +588,3 @@ class Backend(ABC):
     @abstractmethod
     def translate(self, error: DBAPIError) -> DataJointError | None:
         """Return this package's error for a driver's, None if it is not known."""
-
-
-class _Default(Enum):
-    DEFAULT = "DEFAULT"
-
-
-DEFAULT = _Default.DEFAULT
-"""The value that stands for the column's default in a row to insert."""
-
-
-@dataclass(frozen=True, slots=True)
-class InsertStatement:
-    """One statement of an insert.
-
-    Attributes
-    ----------
-    sql
-        The SQL, which contains the values if `parameters` is None.
-    parameters
-        One tuple a row.
-    count
-        Number of rows.
-    """
-
-    sql: str | bytes
-    parameters: Sequence[tuple[Any, ...]] | None
-    count: int
-
-    @property
-    def is_atomic(self) -> bool:
-        """Whether all rows are written or none, even outside a transaction."""
-        return self.parameters is None or self.count == 1
-
-
-InsertMode = Literal["insert", "skip", "replace"]
-
-
-def statements_of(
-    sql: Callable[[tuple[str, ...]], str],
-    columns: tuple[str, ...],
-    values: Sequence[Sequence[Any]],
-    count: int,
-) -> Iterator[InsertStatement]:
-    """Return the statements that insert rows, with parameters, in their order.
-
-    Parameters
-    ----------
-    sql
-        Returns the INSERT of one row of some of the columns.
-    values
-        One sequence a column, in which `DEFAULT` may occur.
-    count
-        Number of rows.
-    """
-    rows = list(zip(*values, strict=True)) if values else [()] * count
-    if not any(DEFAULT in column for column in values):
-        yield InsertStatement(sql(columns), rows, count)
-        return
-    # One statement for each run of rows that omit the same columns.
-    for given, run in groupby(rows, lambda row: [value is not DEFAULT for value in row]):
-        part = [tuple(compress(row, given)) for row in run]
-        yield InsertStatement(sql(tuple(compress(columns, given))), part, len(part))

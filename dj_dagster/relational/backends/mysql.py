@@ -24,25 +24,23 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
 
 import dj_dagster.relational.backends.mysql_catalog as catalog
-import dj_dagster.relational.backends.mysql_dump as mysql_dump
-import dj_dagster.relational.backends.mysql_insert as mysql_insert
 from dj_dagster.errors import ConfigurationError, DataJointError, DefinitionError
 from dj_dagster.model.declaration import Default, IndexDeclaration
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.json_path import parse_json_path
-from dj_dagster.relational.backends import common, mysql_server
-from dj_dagster.relational.backends.base import (
-    Backend,
-    Convert,
-    Hinted,
+from dj_dagster.relational.backends import common, mysql_server, mysql_statements
+from dj_dagster.relational.backends.base import Backend, Convert, Hinted
+from dj_dagster.relational.backends.common import Element, LongPieces, Pieces, Rights, cast_type
+from dj_dagster.relational.backends.mysql_server import ServerMarks
+from dj_dagster.relational.backends.writes import (
+    ColumnChange,
+    DumpedTable,
     InsertMode,
     InsertStatement,
+    TableChanges,
 )
-from dj_dagster.relational.backends.changes import ColumnChange, DumpedTable, TableChanges
-from dj_dagster.relational.backends.common import Element, LongPieces, Pieces, Rights, cast_type
-from dj_dagster.relational.backends.mysql_marks import ServerMarks
 from dj_dagster.relational.database.database_url import (
     demands_tls,
     leaves_tls_open,
@@ -392,13 +390,13 @@ class MySQLBackend(Backend):
         mode: InsertMode,
     ) -> sa.Executable:
         """Skip as `insert_sql` does."""
-        return mysql_insert.from_select(target, names, select, key, mode)
+        return mysql_statements.from_select(target, names, select, key, mode)
 
     def insert_sql(
         self, name: TableName, columns: tuple[str, ...], key: tuple[str, ...], mode: InsertMode
     ) -> str:
         """Skip by an update that changes nothing: INSERT IGNORE would swallow other errors too."""
-        return mysql_insert.one_row(name, columns, key, mode)
+        return mysql_statements.one_row(name, columns, key, mode)
 
     def insert_statements(
         self,
@@ -410,7 +408,7 @@ class MySQLBackend(Backend):
         mode: InsertMode,
     ) -> Iterator[InsertStatement]:
         """Write many rows into the text of each statement, which saves round trips."""
-        return mysql_insert.many_rows(name, columns, values, count, key, mode)
+        return mysql_statements.many_rows(name, columns, values, count, key, mode)
 
     def translate(self, error: DBAPIError) -> DataJointError | None:
         """Decide by the server's error number."""
@@ -420,7 +418,7 @@ class MySQLBackend(Backend):
         self, session: SAConnection, folder: Path, schemas: Sequence[str]
     ) -> list[DumpedTable]:
         """Write SQL, one file for each table."""
-        return mysql_dump.dump(session, folder, schemas)
+        return mysql_statements.dump(session, folder, schemas)
 
     def load(
         self,
@@ -430,11 +428,11 @@ class MySQLBackend(Backend):
         tables: Sequence[DumpedTable],
     ) -> None:
         """Run the SQL, and compare the rows."""
-        mysql_dump.load(session, folder, schemas, tables)
+        mysql_statements.load(session, folder, schemas, tables)
 
     def occupied(self, session: SAConnection, schemas: Sequence[str]) -> list[str]:
         """Return the tables of the schemas."""
-        return mysql_dump.occupied(session, schemas)
+        return mysql_statements.occupied(session, schemas)
 
     def uptime(self, connection: SAConnection) -> int | None:
         """Ask the server."""

@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.schema import ExecutableDDLElement
 
-import dj_dagster.relational.backends.sqlite_catalog as catalog
+import dj_dagster.relational.backends.sqlite_file as catalog
 from dj_dagster.errors import (
     AccessError,
     ConnectionFailedError,
@@ -45,10 +45,10 @@ from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.json_path import parse_json_path
-from dj_dagster.relational.backends import common, sqlite_catalog, sqlite_file, sqlite_functions
-from dj_dagster.relational.backends.base import Backend, Convert, InsertMode, Purpose
-from dj_dagster.relational.backends.changes import DumpedTable
+from dj_dagster.relational.backends import common, sqlite_file, sqlite_functions
+from dj_dagster.relational.backends.base import Backend, Convert, Purpose
 from dj_dagster.relational.backends.common import Pieces, cast_type
+from dj_dagster.relational.backends.writes import DumpedTable, InsertMode
 from dj_dagster.relational.stored import RawTable
 from dj_dagster.relational.user_sql import translation
 from dj_dagster.relational.user_sql.emission import EXACT_DIGITS, Piece, in_order, is_long
@@ -270,7 +270,7 @@ class SQLiteBackend(Backend):
     def reflect(self, connection: SAConnection, schema: str) -> list[RawTable]:
         """Read pragmas and catalog, by five statements for the schema and one for each view."""
         tables = catalog.tables(connection, schema)
-        return [*tables, *sqlite_catalog.views(connection, schema, tables)]
+        return [*tables, *sqlite_file.views(connection, schema, tables)]
 
     def indexes(
         self, connection: SAConnection, schema: str, table: str | None = None

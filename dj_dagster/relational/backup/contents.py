@@ -31,7 +31,7 @@ from dj_dagster.errors import ChecksumError, ConfigurationError
 from dj_dagster.objects.copies import CopiedFile, Copies, file_damage
 from dj_dagster.objects.stores.file_store import sync_folder
 from dj_dagster.objects.stores.store import in_flight
-from dj_dagster.relational.backends.changes import DumpedTable
+from dj_dagster.relational.backends.writes import DumpedTable
 
 FORMAT = 1
 HEAD, OBJECTS, DATABASE = "backup.json", "objects.jsonl.gz", "database"

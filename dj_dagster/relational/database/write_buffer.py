@@ -10,7 +10,7 @@ from typing import Any
 from dj_dagster.errors import DataJointError, QueryError
 from dj_dagster.model.names import TableName
 from dj_dagster.objects.collection import StoredObjects
-from dj_dagster.relational.backends.base import InsertMode
+from dj_dagster.relational.backends.writes import InsertMode
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.nodes import all_rows
-from dj_dagster.relational.backends.changes import ColumnChange, Remaking, TableChanges
+from dj_dagster.relational.backends.writes import ColumnChange, Remaking, TableChanges
 from dj_dagster.relational.confirmation import Confirm
 from dj_dagster.relational.database.catalog import resolve
 from dj_dagster.relational.database.connection import Connection

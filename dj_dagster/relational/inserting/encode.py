@@ -21,7 +21,8 @@ from dj_dagster.objects.collection import StoredObjects
 from dj_dagster.objects.external_pointer import ExternalObject
 from dj_dagster.objects.stores.store import in_flight
 from dj_dagster.relational.backends import Backend
-from dj_dagster.relational.backends.base import DEFAULT, Convert, InsertMode
+from dj_dagster.relational.backends.base import Convert
+from dj_dagster.relational.backends.writes import DEFAULT, InsertMode
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.write_buffer import EncodedRows
 from dj_dagster.relational.fetching.external import tracking_rows

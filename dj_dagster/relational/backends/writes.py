@@ -1,12 +1,14 @@
-"""Changes of tables for backends: alterations, rebuilt tables, marks of writes, dumps."""
+"""Writes of backends as plain data: INSERT statements, alterations, marks of writes, dumps."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from enum import Enum
+from itertools import compress, groupby
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
@@ -106,3 +108,65 @@ class DumpedTable:
     file: str
     rows: int
     sha256: str
+
+
+class _Default(Enum):
+    DEFAULT = "DEFAULT"
+
+
+DEFAULT = _Default.DEFAULT
+"""The value that stands for the column's default in a row to insert."""
+
+
+@dataclass(frozen=True, slots=True)
+class InsertStatement:
+    """One statement of an insert.
+
+    Attributes
+    ----------
+    sql
+        The SQL, which contains the values if `parameters` is None.
+    parameters
+        One tuple a row.
+    count
+        Number of rows.
+    """
+
+    sql: str | bytes
+    parameters: Sequence[tuple[Any, ...]] | None
+    count: int
+
+    @property
+    def is_atomic(self) -> bool:
+        """Whether all rows are written or none, even outside a transaction."""
+        return self.parameters is None or self.count == 1
+
+
+InsertMode = Literal["insert", "skip", "replace"]
+
+
+def statements_of(
+    sql: Callable[[tuple[str, ...]], str],
+    columns: tuple[str, ...],
+    values: Sequence[Sequence[Any]],
+    count: int,
+) -> Iterator[InsertStatement]:
+    """Return the statements that insert rows, with parameters, in their order.
+
+    Parameters
+    ----------
+    sql
+        Returns the INSERT of one row of some of the columns.
+    values
+        One sequence a column, in which `DEFAULT` may occur.
+    count
+        Number of rows.
+    """
+    rows = list(zip(*values, strict=True)) if values else [()] * count
+    if not any(DEFAULT in column for column in values):
+        yield InsertStatement(sql(columns), rows, count)
+        return
+    # One statement for each run of rows that omit the same columns.
+    for given, run in groupby(rows, lambda row: [value is not DEFAULT for value in row]):
+        part = [tuple(compress(row, given)) for row in run]
+        yield InsertStatement(sql(tuple(compress(columns, given))), part, len(part))
