@@ -60,8 +60,7 @@ from dj_dagster.objects.codecs.arrays import NpyRef, load_arrays
 from dj_dagster.objects.codecs.chain import Codec
 from dj_dagster.objects.codecs.codec import SchemaCodec, SparkAdapter
 from dj_dagster.objects.codecs.object_ref import ObjectRef
-from dj_dagster.objects.storage_adapter import StorageAdapter, get_storage_adapter
-from dj_dagster.objects.stores.stores import Stores
+from dj_dagster.objects.stores.stores import StorageAdapter, Stores, get_storage_adapter
 from dj_dagster.relational.algebra.condition import AndList, Not
 from dj_dagster.relational.algebra.top import Top
 from dj_dagster.relational.expression import U

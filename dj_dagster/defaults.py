@@ -19,7 +19,7 @@ from dj_dagster.relational.backup.restore import RestoreReport, restore_backup
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.diagrams import diagram
 from dj_dagster.relational.schemas import free_table, schema
-from dj_dagster.relational.schemas.reflection import PLAIN_TIERS
+from dj_dagster.relational.schemas.free_table import PLAIN_TIERS
 from dj_dagster.relational.schemas.schema import Schema as RelationalSchema
 from dj_dagster.workflow.computed import Computed, Imported
 from dj_dagster.workflow.jobs import queues

@@ -9,7 +9,7 @@ import networkx as nx
 
 from dj_dagster.model.graph import DependencyGraph
 from dj_dagster.relational import relatives
-from dj_dagster.relational.deleting.cascade import master_of
+from dj_dagster.relational.deleting.delete import master_of
 from dj_dagster.relational.schemas.free_table import table_name
 from dj_dagster.relational.stored import StoredTable
 

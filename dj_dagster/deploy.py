@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dj_dagster.errors import DataJointError
-from dj_dagster.hidden_columns import add_hidden_columns, schema_or_table
+from dj_dagster.migrate import add_hidden_columns, schema_or_table
 from dj_dagster.model.job_settings import PROVENANCE
 from dj_dagster.model.names import Tier
 from dj_dagster.relational.schemas.schema import Schema

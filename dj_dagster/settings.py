@@ -38,8 +38,7 @@ from dj_dagster.errors import ConfigurationError
 from dj_dagster.local_files import STORE, embedded_folder, make_private_file
 from dj_dagster.model.job_settings import JobSettings, Provenance
 from dj_dagster.objects.blob.format import ReadLimits
-from dj_dagster.objects.stores.secret_texts import with_hidden_secrets
-from dj_dagster.objects.stores.store_settings import StoreSettings
+from dj_dagster.objects.stores.store_settings import StoreSettings, with_hidden_secrets
 from dj_dagster.objects.stores.stores import Stores
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.preferences import Display

@@ -17,7 +17,7 @@ from pydantic import SecretStr, ValidationError
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.local_files import and_above, is_trusted
-from dj_dagster.objects.stores.secret_texts import SecretText, with_hidden_secrets
+from dj_dagster.objects.stores.store_settings import SecretText, with_hidden_secrets
 from dj_dagster.settings_model import (
     JobsSettings,
     ReadLimitSettings,

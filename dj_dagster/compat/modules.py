@@ -59,7 +59,7 @@ _SOURCES: dict[str, tuple[str, ...]] = {
     "spark": (),
     "staged_insert": ("dj_dagster.relational.inserting.staged_insert",),
     "storage": (_NAMES,),
-    "storage_adapter": ("dj_dagster.objects.storage_adapter",),
+    "storage_adapter": ("dj_dagster.objects.stores.stores",),
     "table": ("dj_dagster.relational.expression", _NAMES),
     "user_tables": ("dj_dagster.relational.table_meta", _NAMES),
     "utils": (_COMPAT, _NAMES),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dj_dagster.errors import MissingExternalFile, ObjectError
-from dj_dagster.objects.store_users import claim, register, registrations
+from dj_dagster.objects.collection import claim, register, registrations
 from dj_dagster.objects.stores.store import OWN_FOLDER, Store
 
 _FORGED = ("", "/etc/passwd", "../outside", "a/../../outside", "a\\b", "\0")

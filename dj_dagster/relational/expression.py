@@ -36,7 +36,7 @@ from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.deleting import delete as deletion
 from dj_dagster.relational.deleting import hierarchy
-from dj_dagster.relational.deleting.cascade import PartIntegrity
+from dj_dagster.relational.deleting.delete import PartIntegrity
 from dj_dagster.relational.fetching.rows import Rows, looks_again
 from dj_dagster.relational.sql.condition_text import restriction_texts
 

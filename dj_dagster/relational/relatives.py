@@ -8,7 +8,7 @@ from typing import TypedDict
 from dj_dagster.model.graph import DependencyGraph
 from dj_dagster.model.names import TableName
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.deleting.cascade import master_of
+from dj_dagster.relational.deleting.delete import master_of
 from dj_dagster.relational.stored import ForeignKey, StoredTable
 
 

@@ -18,10 +18,10 @@ from dj_dagster.relational.algebra.nodes import Node, all_rows
 from dj_dagster.relational.confirmation import Confirm, question
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import alter as alteration
+from dj_dagster.relational.declaring import declare
 from dj_dagster.relational.declaring import describe as describing
-from dj_dagster.relational.declaring import drop as dropping
 from dj_dagster.relational.declaring.describe import Spelling
-from dj_dagster.relational.deleting.cascade import PartIntegrity
+from dj_dagster.relational.deleting.delete import PartIntegrity
 from dj_dagster.relational.inserting.insertion import Insertion
 from dj_dagster.relational.scope import calling_names
 from dj_dagster.relational.stored import ForeignKey, StoredTable
@@ -197,14 +197,14 @@ class Table(Insertion, metaclass=TableMeta):
         self._check_whole("drop")
         self._check_no_view("drop")
         asking = question(prompt, confirm, self.connection.safemode)
-        dropping.drop_table(self.connection, self.name, asking, part_integrity)
+        declare.drop_table(self.connection, self.name, asking, part_integrity)
 
     @on_class
     def drop_quick(self) -> None:
         """Drop the table alone, without asking; refused if other tables refer to it."""
         self._check_whole("drop")
         self._check_no_view("drop")
-        dropping.drop_alone(self.connection, self.name)
+        declare.drop_alone(self.connection, self.name)
 
     @on_class
     def alter(

@@ -27,8 +27,8 @@ import sqlalchemy as sa
 from dj_dagster.errors import DataJointError, DuplicateError, PopulateError, named_text
 from dj_dagster.lazy import is_data_frame, is_series
 from dj_dagster.relational.algebra.condition import make_condition
+from dj_dagster.relational.database.sessions import Making, WriteBuffer
 from dj_dagster.relational.database.write import unit_of_work
-from dj_dagster.relational.database.write_buffer import Making, WriteBuffer
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.inserting.encode import RowEncoder
 from dj_dagster.relational.inserting.row_sources import Batch

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from dj_dagster.model.names import TableName, class_path
 from dj_dagster.relational.deleting import hierarchy
-from dj_dagster.relational.deleting.cascade import Doomed, counts, doomed_rows
+from dj_dagster.relational.deleting.delete import Doomed, doomed_rows, row_counts
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.table import Table
 from dj_dagster.workflow.code_version import code_version
@@ -158,7 +158,7 @@ class Remaking:
     def _entered(self, keys: Sequence[Key]) -> Mapping[TableName, int]:
         doomed = self._doomed(keys)
         unfilled = {name: rows for name, rows in doomed.items() if not self.is_filled(name)}
-        found = counts(self.table.connection, unfilled)
+        found = row_counts(self.table.connection, unfilled)
         return {name: count for name, count in found.items() if count}
 
     def _doomed(self, keys: Sequence[Key]) -> Doomed:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import dj_dagster as dj
-from dj_dagster.objects import storage_adapter
+from dj_dagster.objects.stores import stores as storage_adapter
 
 
 class Memory(dj.StorageAdapter):

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from dj_dagster.objects.collection import Trash
-from dj_dagster.objects.store_users import register, registrations
+from dj_dagster.objects.collection import Trash, register, registrations
 from dj_dagster.objects.stores.stores import Store, Stores
 from dj_dagster.testing import StoreConformance
 from tests.objects.test_storage_adapter import SETTINGS as BROUGHT

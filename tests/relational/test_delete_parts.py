@@ -10,7 +10,7 @@ from sqlalchemy import event
 
 import dj_dagster as dj
 from dj_dagster.model.names import TableName
-from dj_dagster.relational.deleting.cascade import cascade_counts
+from dj_dagster.relational.deleting.delete import cascade_counts
 
 
 @pytest.fixture

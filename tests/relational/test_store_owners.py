@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import dj_dagster as dj
-from dj_dagster.objects.store_users import registrations
+from dj_dagster.objects.collection import registrations
 from dj_dagster.objects.stores.store import Store
 from tests.services.database_server import drop_databases
 

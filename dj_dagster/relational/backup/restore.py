@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dj_dagster.errors import ChecksumError, ConfigurationError, QueryError
+from dj_dagster.objects.collection import registrations
 from dj_dagster.objects.copies import Copies, give_back
 from dj_dagster.objects.layout import schema_objects
-from dj_dagster.objects.store_users import registrations
 from dj_dagster.objects.stores.store import Store, in_flight
 from dj_dagster.relational.backup import contents
 from dj_dagster.relational.backup.contents import Backup, open_backup
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.garbage.owners import claim_schema
+from dj_dagster.relational.garbage.references import claim_schema
 
 Say = Callable[[str], object]
 _SHOWN = 20

@@ -29,8 +29,7 @@ from dj_dagster.relational.database.catalog import Catalog, Era
 from dj_dagster.relational.database.database_url import NO_TLS, demands_tls, parsed_url, shown_url
 from dj_dagster.relational.database.driver import Tuples, fetch_sql
 from dj_dagster.relational.database.preferences import Display, FetchFormat, Preferences, Preferring
-from dj_dagster.relational.database.sessions import PATIENCE, Sessions, retried
-from dj_dagster.relational.database.write_buffer import WriteBuffer
+from dj_dagster.relational.database.sessions import PATIENCE, Sessions, WriteBuffer, retried
 
 T = TypeVar("T")
 

@@ -22,7 +22,7 @@ from dj_dagster.model.names import TableName
 from dj_dagster.relational.backends.writes import InsertStatement
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.driver import run_sql
-from dj_dagster.relational.database.write_buffer import EncodedRows, Making, WriteBuffer
+from dj_dagster.relational.database.sessions import EncodedRows, Making, WriteBuffer
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from dj_dagster.relational.backends.writes import ColumnChange, Remaking, TableC
 from dj_dagster.relational.confirmation import Confirm
 from dj_dagster.relational.database.catalog import resolve
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.declaring import lineage
+from dj_dagster.relational.declaring import declare
 from dj_dagster.relational.declaring.alteration import (
     Alteration,
     Present,
@@ -28,10 +28,15 @@ from dj_dagster.relational.declaring.alteration import (
     altered_meanwhile,
 )
 from dj_dagster.relational.declaring.conversion import changes_values, converted
-from dj_dagster.relational.declaring.ddl import TableSQL, create_statements, in_server_words
 from dj_dagster.relational.declaring.declare import reported
 from dj_dagster.relational.declaring.old_layout import ensure_external_tables
-from dj_dagster.relational.declaring.plan import PlannedColumn, PlannedTable
+from dj_dagster.relational.declaring.plan import (
+    PlannedColumn,
+    PlannedTable,
+    TableSQL,
+    create_statements,
+    in_server_words,
+)
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.stored import StoredTable
 
@@ -82,7 +87,7 @@ def alter_table(connection: Connection, plan: PlannedTable, confirm: Confirm | N
         else:
             rebuild(connection, present, changes)
         if connection.backend.keeps_lineage and not plan.old:
-            lineage.write(connection, plan.name, plan.lineage)
+            declare.write(connection, plan.name, plan.lineage)
     finally:
         # Tables that refer to it inherit types from it.
         for schema in {t.name.schema for t in connection.catalog.related(plan.name.schema)}:

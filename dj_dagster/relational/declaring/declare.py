@@ -1,40 +1,148 @@
-"""Creation of missing schemas and tables."""
+"""Creation of missing schemas and tables, dropping of tables, and the records of lineage.
+
+Only DataJoint itself needs that table: here origins are derived from foreign keys.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.errors import (
     ConfigurationError,
     DataJointError,
     DefinitionError,
+    IntegrityError,
     MissingTableError,
     QueryError,
 )
 from dj_dagster.model.declaration import ForeignKeyDeclaration, TableDefinition
 from dj_dagster.model.heading import Attribute, Heading
-from dj_dagster.model.names import TableName
+from dj_dagster.model.names import NOTES_TABLE, TableName
 from dj_dagster.model.types import Family
+from dj_dagster.relational.algebra.nodes import all_rows
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.common import raw_table
-from dj_dagster.relational.database.catalog import EXTERNAL_PREFIX, split_comment
+from dj_dagster.relational.confirmation import Confirm, listed
+from dj_dagster.relational.database.catalog import EXTERNAL_PREFIX, dependency_graph, split_comment
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.declaring import lineage
-from dj_dagster.relational.declaring.ddl import create_statements, in_server_words
 from dj_dagster.relational.declaring.old_layout import ensure_external_tables, in_old_layout
 from dj_dagster.relational.declaring.plan import (
     FindParent,
     Place,
     PlannedTable,
+    create_statements,
+    in_server_words,
     nowhere,
     plan_table,
 )
+from dj_dagster.relational.deleting.delete import PartIntegrity, master_of
+from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.relatives import part_names
 from dj_dagster.relational.scope import warn_caller
 from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn, StoredTable
+
+_COLUMNS = {
+    "table_name": (64, "table name within the schema"),
+    "attribute_name": (64, "attribute name"),
+    "lineage": (255, "origin: schema.table.attribute"),
+}
+_KEY = ("table_name", "attribute_name")
+
+
+def ensure(connection: Connection, schema: str) -> None:
+    """Create the table ``~lineage`` of a schema unless it exists."""
+    record = TableName(schema, "~lineage")
+    if connection.catalog.raw(record) is None:
+        _create(connection, record)
+
+
+def write(connection: Connection, table: TableName, origins: Mapping[str, str]) -> None:
+    """Record the origin of a table's attributes, ``{attribute: schema.table.attribute}``.
+
+    Earlier records of the table are removed.
+    """
+    record = TableName(table.schema, "~lineage")
+    if connection.catalog.raw(record) is None:
+        _create(connection, record)
+    else:
+        forget(connection, table.schema, [table.table])
+    rows = [(table.table, attribute, origin) for attribute, origin in origins.items()]
+    if rows:
+        sql = connection.backend.insert_sql(record, tuple(_COLUMNS), _KEY, "replace")
+        with connection.cursor() as session:
+            session.exec_driver_sql(sql, rows)
+
+
+def forget(connection: Connection, schema: str, tables: Iterable[str]) -> None:
+    """Remove the records of tables, if the schema has any."""
+    record = TableName(schema, "~lineage")
+    if connection.catalog.raw(record) is not None:
+        noted = connection.backend.sql_table(record, sa.column("table_name"))
+        with connection.cursor() as session:
+            for table in tables:
+                session.execute(sa.delete(noted).where(noted.c.table_name == table))
+
+
+def _create(connection: Connection, record: TableName) -> None:
+    name, schema = connection.backend.ddl_name(record)
+    columns = [
+        sa.Column(name, sa.String(length), nullable=False, comment=comment)
+        for name, (length, comment) in _COLUMNS.items()
+    ]
+    table = sa.Table(
+        name,
+        sa.MetaData(),
+        *columns,
+        sa.PrimaryKeyConstraint(*_KEY),
+        schema=schema,
+        **connection.backend.table_options(""),
+    )
+    with connection.cursor() as session:
+        session.execute(sa.schema.CreateTable(table, if_not_exists=True))
+    connection.catalog.forget(record.schema)
+
+
+def schema_lineage(connection: Connection, schema: str) -> dict[str, str]:
+    """Return the origin of each key attribute and each attribute of a foreign key.
+
+    Both are written ``schema.table.attribute``; other attributes are left out.
+    """
+    return {
+        f"{name}.{attribute}": origin
+        for name, origins in _origins(connection, schema).items()
+        for attribute, origin in origins.items()
+    }
+
+
+def rebuild(connection: Connection, schema: str) -> None:
+    """Rewrite the table ``~lineage`` of a schema, where the database has one."""
+    if not connection.backend.keeps_lineage:
+        return
+    connection.catalog.forget(schema)
+    name = TableName(schema, "~lineage")
+    if connection.catalog.raw(name) is not None:
+        table = connection.backend.sql_table(name, sa.column("table_name"))
+        # DataJoint has rows for its job queues as well.
+        connection.execute(sa.delete(table).where(~table.c.table_name.startswith("~")))
+    for table_name, found in _origins(connection, schema).items():
+        write(connection, table_name, found)
+
+
+def _origins(connection: Connection, schema: str) -> dict[TableName, dict[str, str]]:
+    return {
+        name: {
+            attribute.name: attribute.lineage
+            for attribute in stored.heading.all_attributes.values()
+            if attribute.lineage is not None
+        }
+        for name, stored in connection.catalog.tables(schema).items()
+        if not name.table.startswith("~")
+    }
 
 
 def ensure_schema(connection: Connection, schema: str, *, create: bool = True) -> None:
@@ -160,7 +268,7 @@ def create_table(connection: Connection, plan: PlannedTable) -> None:
     notes_lineage = backend.keeps_lineage and not plan.old and not plan.name.table.startswith("~")
     if notes_lineage:
         # Written first, so that the schema is not taken for one of 0.14 meanwhile.
-        lineage.ensure(connection, plan.name.schema)
+        ensure(connection, plan.name.schema)
     ensure_external_tables(connection, plan)
     with ddl_block(connection) as session:
         statements = create_statements(in_server_words(plan, backend), backend)
@@ -174,7 +282,7 @@ def create_table(connection: Connection, plan: PlannedTable) -> None:
         # If another process was faster, its definition may differ.
         connection.catalog.forget(plan.name.schema)
     if notes_lineage:
-        lineage.write(connection, plan.name, plan.lineage)
+        write(connection, plan.name, plan.lineage)
 
 
 def _warn_of_differences(stored: StoredTable, plan: PlannedTable) -> None:
@@ -305,3 +413,144 @@ def _foreign_keys(stored: StoredTable, plan: PlannedTable) -> Iterator[str]:
 
 def _references(foreign_keys: Iterable[ForeignKey]) -> set[tuple[str, tuple[str, ...]]]:
     return {(str(key.parent), tuple(sorted(key.attributes))) for key in foreign_keys}
+
+
+def drop_table(
+    connection: Connection,
+    name: TableName,
+    confirm: Confirm | None,
+    part_integrity: PartIntegrity = "enforce",
+) -> bool:
+    """Drop a table with all tables that refer to it, and return whether they were dropped.
+
+    Parameters
+    ----------
+    confirm
+        Called first with the names and numbers of rows of all tables; None to proceed.
+    part_integrity
+        Whether a part may be dropped without its master: ``"enforce"`` refuses it, ``"ignore"``
+        allows it.
+
+    Raises
+    ------
+    DataJointError
+        If a part would be dropped without its master; nothing is dropped then.
+    QueryError
+        Inside a transaction, which MySQL would commit.
+    """
+    if part_integrity not in ("enforce", "ignore"):
+        raise ValueError(
+            f"part_integrity is {part_integrity!r}: drop takes 'enforce' or 'ignore'. To drop a "
+            "part with its master, drop the master."
+        )
+    _refuse_in_transaction(connection, name)
+    doomed = with_descendants(connection, name)
+    if part_integrity == "enforce":
+        _check_parts(connection, doomed)
+    if confirm is not None and not confirm(_summary(connection, doomed)):
+        return False
+    _drop(connection, doomed)
+    return True
+
+
+def drop_alone(connection: Connection, name: TableName) -> None:
+    """Drop one table that is not referred to by others, without asking.
+
+    Raises
+    ------
+    IntegrityError
+        If other tables refer to it.
+    QueryError
+        Inside a transaction, which MySQL would commit.
+    """
+    _refuse_in_transaction(connection, name)
+    others = with_descendants(connection, name)[1:]
+    if others:
+        raise IntegrityError(
+            f"{name} cannot be dropped alone: {', '.join(map(str, others))} refer to it. "
+            "Use drop(), which drops them as well, or drop them first."
+        )
+    _drop(connection, [name])
+
+
+def with_descendants(connection: Connection, name: TableName) -> list[TableName]:
+    """Return a table and all tables that refer to it, directly or not, parents first.
+
+    Parts are included with their masters, even without a foreign key to them.
+    """
+    graph = dependency_graph(connection.catalog.related(name.schema, fresh=True))
+    doomed = [name]
+    # The list grows during the iteration.
+    for table in doomed if name in graph else ():
+        below = [*graph.children(table), *part_names(connection, table)]
+        doomed += [other for other in below if other in graph and other not in doomed]
+    graph.check_acyclic(doomed)
+    return [name, *(table for table in graph.topological_order() if table in doomed[1:])]
+
+
+def _drop(connection: Connection, tables: Sequence[TableName]) -> None:
+    """Drop tables, given parents first, with their job queues and records."""
+    doomed = [*_job_queues(connection, tables), *reversed(tables)]
+    schemas = dict.fromkeys(name.schema for name in tables)
+    try:
+        with ddl_block(connection) as session:
+            connection.backend.drop_tables(session, doomed)
+        for schema in schemas:
+            gone = [t.table for t in doomed if t.schema == schema]
+            forget(connection, schema, gone)
+            _forget_notes(connection, schema, gone)
+    finally:
+        for schema in schemas:
+            connection.catalog.forget(schema)
+
+
+def _forget_notes(connection: Connection, schema: str, tables: Sequence[str]) -> None:
+    """Remove the notes on the origin of tables' rows; see `dj_dagster.workflow.notes`."""
+    name = TableName(schema, NOTES_TABLE)
+    if connection.catalog.find(name) is None:
+        return
+    target = connection.backend.sql_table(name, sa.column("table_name"))
+    connection.execute(sa.delete(target).where(target.c.table_name.in_(tables)))
+
+
+def _job_queues(connection: Connection, tables: Sequence[TableName]) -> list[TableName]:
+    """Return the job queues that do not serve other tables; ``_x`` and ``__x`` share a queue."""
+    queues: dict[TableName, None] = {}
+    for name in tables:
+        bare = name.table.lstrip("_")
+        known = connection.catalog.tables(name.schema)
+        sharing = {TableName(name.schema, f"{prefix}{bare}") for prefix in ("_", "__")}
+        queue = TableName(name.schema, f"~~{bare}")
+        if name in sharing and queue in known and not sharing & known.keys() - set(tables):
+            queues[queue] = None
+    return list(queues)
+
+
+def _check_parts(connection: Connection, doomed: Sequence[TableName]) -> None:
+    for name in doomed:
+        master = master_of(name)
+        if master is None or master in doomed or connection.catalog.find(master) is None:
+            continue
+        if name == doomed[0]:
+            raise DataJointError(
+                f"{name} is a part of {master.table}: drop its master, which takes the parts "
+                "along, or pass part_integrity='ignore'."
+            )
+        raise DataJointError(
+            f"Dropping {doomed[0]} would drop the part {name} but not its master {master.table}. "
+            f"Drop {master} first, or pass part_integrity='ignore'."
+        )
+
+
+def _summary(connection: Connection, tables: Iterable[TableName]) -> str:
+    counts: dict[TableName, int] = {}
+    for name in tables:
+        stored = connection.catalog.find(name)
+        if stored is not None:
+            counts[name] = fetch.count(connection, all_rows(name, stored.heading))
+    return listed("Dropping these tables with their rows", counts)
+
+
+def _refuse_in_transaction(connection: Connection, name: TableName) -> None:
+    if connection.in_transaction or connection.write_buffer is not None:
+        raise QueryError(f"{name} cannot be dropped inside a transaction or a make.")

@@ -22,8 +22,8 @@ from dj_dagster.relational.algebra.nodes import (
 )
 from dj_dagster.relational.database.catalog import dependency_graph
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.deleting import cascade, hierarchy
-from dj_dagster.relational.deleting.cascade import (
+from dj_dagster.relational.deleting import delete, hierarchy
+from dj_dagster.relational.deleting.delete import (
     PartIntegrity,
     any_of,
     check_parts,
@@ -412,7 +412,7 @@ def rows_below(
 ) -> Rows:
     """Return a query's rows with all rows that a delete of them would remove."""
     node = hierarchy.of_table(connection, node)
-    return cascade.doomed_rows(connection, node, root, masters=part_integrity == "cascade")
+    return delete.doomed_rows(connection, node, root, masters=part_integrity == "cascade")
 
 
 def rows_above(connection: Connection, node: Node, root: TableName) -> Rows:

@@ -15,7 +15,7 @@ from dj_dagster.model.types import parse_type
 from dj_dagster.objects.external_pointer import ExternalObject
 from dj_dagster.relational.database.catalog import EXTERNAL_PREFIX
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.write_buffer import EncodedRows
+from dj_dagster.relational.database.sessions import EncodedRows
 
 _COLUMNS = ("hash", "size", "attachment_name", "filepath", "contents_hash")
 _CHUNK = 10_000

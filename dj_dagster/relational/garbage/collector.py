@@ -8,13 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dj_dagster.errors import ConfigurationError, ObjectError
-from dj_dagster.objects.collection import Trash, collecting, is_backed_up, sweep, sweep_unfinished
+from dj_dagster.objects.collection import (
+    Registration,
+    Trash,
+    collecting,
+    is_backed_up,
+    sweep,
+    sweep_unfinished,
+)
 from dj_dagster.objects.layout import FoundObject, object_root, schema_folders, schema_objects
-from dj_dagster.objects.store_users import Registration
 from dj_dagster.objects.stores.store import Stat, Store, in_flight
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.garbage.owners import check_owner, claim_schema
-from dj_dagster.relational.garbage.references import Marks, marks
+from dj_dagster.relational.garbage.references import Marks, check_owner, claim_schema, marks
 from dj_dagster.relational.schemas.schema import Schema
 
 __all__ = ["ALL_STORES", "GRACE", "KEEP", "GarbageCollector", "GarbageReport", "collect_garbage"]

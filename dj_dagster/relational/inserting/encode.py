@@ -24,9 +24,9 @@ from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.base import Convert
 from dj_dagster.relational.backends.writes import DEFAULT, InsertMode
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.write_buffer import EncodedRows
+from dj_dagster.relational.database.sessions import EncodedRows
 from dj_dagster.relational.fetching.external import tracking_rows
-from dj_dagster.relational.garbage.owners import register_writer
+from dj_dagster.relational.garbage.references import register_writer
 from dj_dagster.relational.inserting.column_checks import (
     Check,
     Fits,

@@ -30,7 +30,7 @@ from dj_dagster.relational.algebra.nodes import Node, all_rows, restrict
 from dj_dagster.relational.backends.writes import DEFAULT, InsertMode
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.write_buffer import EncodedRows
+from dj_dagster.relational.database.sessions import EncodedRows
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.fetching.rows import looks_again

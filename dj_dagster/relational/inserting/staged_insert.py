@@ -15,7 +15,7 @@ from dj_dagster.objects.codecs.files import ObjectCodec, published
 from dj_dagster.objects.layout import object_path
 from dj_dagster.objects.stores.store import Store
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.garbage.owners import register_writer
+from dj_dagster.relational.garbage.references import register_writer
 
 
 class Insertable(Protocol):

@@ -24,7 +24,7 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import declare
 from dj_dagster.relational.declaring.plan import FindParent, PlannedTable
 from dj_dagster.relational.schemas.cycles import check_acyclic, check_half_imported, check_imports
-from dj_dagster.relational.schemas.reflection import StoredClasses
+from dj_dagster.relational.schemas.free_table import StoredClasses
 from dj_dagster.relational.scope import Scope, warn_caller
 from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.table import Lookup, Part, Table

@@ -1,16 +1,26 @@
-"""Tables without a class, by their names in the database."""
+"""Tables without a class, by their names in the database, and classes made from such tables."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from dj_dagster.errors import DefinitionError, MissingTableError, QueryError
-from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name, snake_case
+from dj_dagster.model.names import (
+    ParsedName,
+    TableName,
+    Tier,
+    class_path,
+    parse_table_name,
+    snake_case,
+)
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.stored import StoredTable
-from dj_dagster.relational.table import Table
-from dj_dagster.relational.table_meta import Binding
+from dj_dagster.relational.table import Lookup, Manual, Part, Table
+from dj_dagster.relational.table_meta import Binding, TableMeta
 
 _QUOTED_WHOLE = re.compile(r"""([`"])([^`".]+\.[^`".]+)\1""")
 _FULL_NAME = re.compile(
@@ -147,3 +157,130 @@ def _snake(name: Any) -> str:
         return "__".join(snake_case(part) for part in name.split("."))
     except DefinitionError:
         return name
+
+
+TierClasses = Mapping[Tier, type[Table]]
+
+
+class PlainImported(Table):
+    """An imported table without its original class: it can be read, not populated."""
+
+    tier = Tier.IMPORTED
+    tier_regexp = tier.pattern
+
+
+class PlainComputed(Table):
+    """A computed table without its original class: it can be read, not populated."""
+
+    tier = Tier.COMPUTED
+    tier_regexp = tier.pattern
+
+
+PLAIN_TIERS: TierClasses = MappingProxyType(
+    {
+        Tier.MANUAL: Manual,
+        Tier.LOOKUP: Lookup,
+        Tier.IMPORTED: PlainImported,
+        Tier.COMPUTED: PlainComputed,
+        Tier.PART: Part,
+    }
+)
+"""The base classes of reflected classes by tier, without support for populating."""
+
+
+class ClassMaker:
+    """Makes classes for the tables of one schema.
+
+    Parameters
+    ----------
+    tier_classes
+        The base classes by tier.
+
+    Attributes
+    ----------
+    left_out
+        Pairs of a table with a class, and a table left without one because its class would have the
+        same name.
+    """
+
+    def __init__(self, connection: Connection, schema: str, tier_classes: TierClasses) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._place = (connection, schema)
+        self._tiers = tier_classes
+        self.left_out: list[tuple[TableName, TableName]] = []
+
+    def make(self, names: Mapping[str, Any]) -> dict[str, type[Table]]:
+        """Return a class for each table without one among `names`; parts are set on their masters.
+
+        If the classes of two tables would have one name, the older table gets it, and both are
+        noted in `left_out`. A part without a master, and a table whose name does not follow a tier,
+        are left without a class.
+        """
+        module = str(names.get("__name__", __name__))
+        masters = {table._binding.name: table for table in self._present(names.values())}
+        parsed = self._parsed()
+        made: dict[str, type[Table]] = {}
+        for name, said in parsed.items():
+            if said.master is not None or name in masters:
+                continue
+            taken = made.get(said.class_name, names.get(said.class_name))
+            if said.class_name not in made and said.class_name not in names:
+                masters[name] = made[said.class_name] = self._class(name, said, module, None)
+            self.left_out += [(other._binding.name, name) for other in self._present([taken])]
+        for name, said in parsed.items():
+            master = masters.get(TableName(name.schema, said.master or ""))
+            if master is not None and said.class_name not in vars(master):
+                part = self._class(name, said, module, master)
+                setattr(master, said.class_name, part)
+        return made
+
+    def _parsed(self) -> dict[TableName, ParsedName]:
+        catalog = self._connection.catalog
+        # Views come last, so that a table takes precedence over a view of the same class name.
+        names = [*catalog.names(self._schema), *catalog.view_names(self._schema)]
+        return {name: said for name in names if (said := parse_table_name(name.table))}
+
+    def _present(self, values: Iterable[Any]) -> Iterator[Any]:
+        """Yield the classes of this schema's tables among some values."""
+        for value in values:
+            binding = value._binding if isinstance(value, TableMeta) else None
+            if binding and (binding.connection, binding.name.schema) == self._place:
+                yield value
+
+    def _class(
+        self, name: TableName, said: ParsedName, module: str, master: type[Table] | None
+    ) -> type[Table]:
+        path = f"{master.__name__}.{said.class_name}" if master is not None else said.class_name
+        body: dict[str, Any] = {
+            "__module__": module,
+            "__qualname__": path,
+            "__doc__": f"The table {name}, as the database has it.",
+            "_binding": Binding(self._connection, name, path),
+        }
+        if master is not None:
+            body["master"] = master
+        return TableMeta(said.class_name, (self._tiers[said.tier],), body)
+
+
+class StoredClasses(Mapping[str, type[Table]]):
+    """The tables of a schema as the database has them, by class name."""
+
+    def __init__(self, connection: Connection, schema: str) -> None:
+        self._maker = ClassMaker(connection, schema, PLAIN_TIERS)
+
+    @cached_property
+    def _made(self) -> dict[str, type[Table]]:
+        return self._maker.make({})
+
+    def __getitem__(self, name: str) -> type[Table]:
+        # Names of other things are looked up too, such as those of codecs.
+        if not name[:1].isupper():
+            raise KeyError(name)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)

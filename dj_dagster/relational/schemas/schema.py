@@ -17,12 +17,17 @@ from dj_dagster.model.names import MAX_NAME, TableName, Tier, class_path, parse_
 from dj_dagster.relational.confirmation import ask_on_terminal
 from dj_dagster.relational.database.catalog import Era, checked_era, dependency_graph
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.declaring import declare, lineage
+from dj_dagster.relational.declaring import declare
 from dj_dagster.relational.declaring.describe import definition_of
-from dj_dagster.relational.deleting.cascade import master_of
+from dj_dagster.relational.deleting.delete import master_of
 from dj_dagster.relational.schemas.class_tables import Declaring, checked_class
-from dj_dagster.relational.schemas.free_table import FreeTable, find_table_name
-from dj_dagster.relational.schemas.reflection import PLAIN_TIERS, ClassMaker, TierClasses
+from dj_dagster.relational.schemas.free_table import (
+    PLAIN_TIERS,
+    ClassMaker,
+    FreeTable,
+    TierClasses,
+    find_table_name,
+)
 from dj_dagster.relational.scope import Scope, calling_names, warn_caller
 from dj_dagster.relational.table import Table
 
@@ -450,7 +455,7 @@ class Schema(Activation):
 
         It is read from the foreign keys, independently of the table ``~lineage``.
         """
-        return lineage.schema_lineage(self.connection, self.name)
+        return declare.schema_lineage(self.connection, self.name)
 
     @property
     def lineage_table_exists(self) -> bool:
@@ -463,7 +468,7 @@ class Schema(Activation):
 
         It has no effect on SQLite, which lacks that table.
         """
-        lineage.rebuild(self.connection, self.name)
+        declare.rebuild(self.connection, self.name)
 
     def save(self, python_filename: str | Path | None = None) -> str:
         """Return a Python module with classes for all tables, as the database has them.

@@ -26,15 +26,19 @@ from dj_dagster.model.names import TableName, Tier, parse_table_name
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.objects.blob.packing import unpack
 from dj_dagster.objects.checksums import manifest_path
+from dj_dagster.objects.collection import registrations
 from dj_dagster.objects.copies import file_damage, files_of
 from dj_dagster.objects.external_pointer import ExternalPointerType
-from dj_dagster.objects.store_users import registrations
 from dj_dagster.objects.stores.store import checked_path
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching.frames import arrow_table, optional_package
-from dj_dagster.relational.garbage.owners import register_writer
-from dj_dagster.relational.garbage.references import Reference, ReferenceColumn, reference_columns
+from dj_dagster.relational.garbage.references import (
+    Reference,
+    ReferenceColumn,
+    reference_columns,
+    register_writer,
+)
 from dj_dagster.relational.inserting.encode import encode_rows
 from dj_dagster.relational.relatives import graph_above
 from dj_dagster.relational.schemas.free_table import FreeTable, table_name
