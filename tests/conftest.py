@@ -25,6 +25,7 @@ from playwright.sync_api import Browser, Page, expect
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
+from tests.edited_module import EditedModule
 from tests.services import azure, gcs
 from tests.services.browser import chromium
 from tests.services.database_server import DatabaseServer, database_server, drop_databases
@@ -277,3 +278,16 @@ def page(browser: Browser) -> Iterator[Page]:
     expect.set_options(timeout=1000 * PATIENCE)
     yield context.new_page()
     context.close()
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EditedModule]:
+    """A module that is written anew and imported at each `load`."""
+    folder = tmp_path / tmp_path.name
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    before = set(sys.modules)
+    yield EditedModule(folder)
+    for name in set(sys.modules) - before:
+        if name.startswith("written_"):
+            del sys.modules[name]

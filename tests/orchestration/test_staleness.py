@@ -1,12 +1,10 @@
-"""Versions of code and inputs: what makes a partition stale, and what does not."""
+"""Stale keys: what makes a partition stale, what is shown, and what is made again."""
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import sqlite3
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
@@ -25,8 +23,8 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Manual
 from dj_dagster.workflow import notes
-from dj_dagster.workflow.code_version import code_place, code_version
 from dj_dagster.workflow.computed import Computed
+from tests.edited_module import EditedModule
 from tests.orchestration.lab import Lab, partition, partitions
 from tests.orchestration.running import key_of, materialize, run_until_quiet, statuses, tick
 from tests.services.process import eventually
@@ -36,203 +34,6 @@ from tests.services.process import eventually
 def counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a tick count all tables, on a machine that is busy as well."""
     monkeypatch.setattr(stale_marks, "SECONDS", 600.0)
-
-
-MODULE = '''
-from dj_dagster.relational.table import Manual, Part
-from dj_dagster.workflow.computed import Computed
-
-OFFSET = 1
-UNUSED = 2
-
-
-def shifted(value):
-    return value + OFFSET
-
-
-def unused(value):
-    return UNUSED
-
-
-class Base(Computed):
-    def scale(self, value):
-        """Scale it."""
-        return 2 * value
-
-
-class Thing(Manual):
-    definition = """
-    thing : int32
-    """
-
-
-class Result(Base):
-    definition = """
-    -> Thing
-    ---
-    value : int32
-    """
-
-    def make(self, key):
-        # a comment
-        self.insert1({**key, "value": self.scale(shifted(key["thing"]))})
-
-
-class Later(Computed):
-    definition = """
-    -> Result
-    ---
-    value : int32
-    """
-
-    def make(self, key):
-        self.insert1({**key, "value": (Result & key).fetch1("value")})
-'''
-
-
-class Written:
-    """A module that can be edited and imported again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.edits = 0
-
-    def load(self, *changes: tuple[str, str]) -> ModuleType:
-        text = MODULE
-        for old, new in changes:
-            assert old in text
-            text = text.replace(old, new)
-        self.edits += 1
-        name = f"written_{self.folder.name.replace('-', '_')}_{self.edits}"
-        (self.folder / f"{name}.py").write_text(text)
-        importlib.invalidate_caches()
-        return importlib.import_module(name)
-
-
-@pytest.fixture
-def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
-    folder = tmp_path / tmp_path.name
-    folder.mkdir()
-    monkeypatch.syspath_prepend(folder)
-    before = set(sys.modules)
-    yield Written(folder)
-    for name in set(sys.modules) - before:
-        if name.startswith("written_"):
-            del sys.modules[name]
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        ("# a comment", "# another comment\n"),
-        ('self.insert1({**key, "value"', 'self.insert1(\n            {**key, "value"'),
-        ('"""Scale it."""', '"""Scale a value."""'),
-        ("UNUSED = 2", "UNUSED = 3"),
-        ("thing : int32", "thing : int16"),
-        ("return UNUSED", "return -UNUSED"),
-    ],
-)
-def test_what_does_not_change_the_version(written: Written, changes: tuple[str, str]) -> None:
-    version = code_version(written.load().Result)
-    assert version is not None
-    assert code_version(written.load(changes).Result) == version
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        ('"value": self', '"value": -self'),
-        ("value + OFFSET", "value - OFFSET"),
-        ("OFFSET = 1", "OFFSET = 2"),
-        ("return 2 * value", "return 3 * value"),
-    ],
-)
-def test_what_changes_the_version(written: Written, changes: tuple[str, str]) -> None:
-    before, after = written.load(), written.load(changes)
-    assert code_version(after.Result) != code_version(before.Result)
-    # Another table's code is its own affair.
-    assert code_version(after.Later) == code_version(before.Later)
-
-
-CONSTANT = "UNUSED = 2"
-"""Where the cases below write constants, which `make` uses by the name GAIN."""
-
-
-@pytest.mark.parametrize(
-    ("text", "old", "new"),
-    [
-        ("GAIN = 1\nGAIN = GAIN * 2", "1", "3"),
-        ("GAIN = 1\nGAIN += 2", "2", "3"),
-        ("GAIN = {}\nGAIN['x'] = 1\nGAIN['y'] = 2", "1", "3"),
-        ("GAIN = {'x': 1}\nGAIN['y'] = 2", "1", "3"),
-        ("GAIN = {}\nGAIN.update(x=1)", "1", "3"),
-        ("GAIN = [1]\nGAIN.append(2)", "2", "3"),
-        ("GAIN = [1, 2]\ndel GAIN[0]", "0", "1"),
-        ("if True:\n    GAIN = 1\nelse:\n    GAIN = 2", "1", "3"),
-        ("if True:\n    GAIN = 1\nelse:\n    GAIN = 2", "True", "False"),
-        ("BIG = 0\nGAIN = 1\nif BIG:\n    GAIN = 2", "0", "5"),
-        ("try:\n    GAIN = 1\nexcept OSError:\n    GAIN = 2", "1", "3"),
-        ("for GAIN in range(2):\n    pass", "2", "3"),
-        ("GAIN = 1\nfor _ in range(2):\n    GAIN += 1", "2", "3"),
-        ("match 3:\n    case GAIN:\n        pass", "3", "4"),
-        ("match 3:\n    case 3:\n        GAIN = 1", "1", "2"),
-        ("print(GAIN := 1)", "1", "2"),
-        ("GAIN, OTHER = 1, 2", "1", "3"),
-        ("class GAIN:\n    x = 1", "1", "2"),
-        ("def GAIN(x=1):\n    return x", "1", "2"),
-        ("if True:\n\n    def GAIN():\n        return 1", "1", "2"),
-    ],
-)
-def test_all_that_gives_a_constant_its_value_changes_the_version(
-    written: Written, text: str, old: str, new: str
-) -> None:
-    texts = text, text.replace(old, new)
-    uses = ("self.scale(shifted", "GAIN and self.scale(shifted")
-    versions = {code_version(written.load(uses, (CONSTANT, text)).Result) for text in texts}
-    assert len(versions) == 2
-    unused = {code_version(written.load((CONSTANT, text)).Result) for text in texts}
-    assert len(unused) == 1
-
-
-@pytest.mark.parametrize(
-    "use",
-    [
-        "self.gain",
-        "type(self).gain",
-        "self.__class__.gain",
-        "getattr(self, 'gain')",
-        "Result.gain",
-        "gain_of(self)",
-        "[each.gain for each in [self]] and (this := self) and self.all_of_it()",
-    ],
-)
-def test_however_a_table_asks_for_what_is_its_own(written: Written, use: str) -> None:
-    asked = (
-        ("self.scale(shifted", f"{use} and self.scale(shifted"),
-        (CONSTANT, "def gain_of(table):\n    return table.gain"),
-        (
-            "    def make(self, key):\n        # a comment",
-            "    gain = 1\n\n"
-            "    def all_of_it(this):\n        it = this\n        return it.gain\n\n"
-            "    def make(self, key):\n        # a comment",
-        ),
-    )
-    before = written.load(*asked)
-    after = written.load(*asked, ("gain = 1", "gain = 2"))
-    assert code_version(after.Result) != code_version(before.Result)
-    assert code_version(after.Later) == code_version(before.Later)
-
-
-def test_what_a_definition_replaces_does_not_change_the_version(written: Written) -> None:
-    earlier = "def shifted(value):\n    return {}"
-    versions = {code_version(written.load((CONSTANT, earlier.format(n))).Result) for n in (1, 2)}
-    assert len(versions) == 1
-
-
-def test_a_class_is_found_by_its_line(written: Written) -> None:
-    module = written.load()
-    lines = MODULE.splitlines()
-    assert code_place(module.Result) == (module.__file__, lines.index("class Result(Base):") + 1)
 
 
 def declare(module: ModuleType, connection: Connection, **options: Any) -> dg.Definitions:
@@ -305,7 +106,7 @@ def stale(
 
 
 def test_a_changed_make_shows_as_stale(
-    written: Written, instance: dg.DagsterInstance, tmp_path: Path
+    written: EditedModule, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     connection = Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}")
     module = written.load()
@@ -333,7 +134,7 @@ def test_a_changed_make_shows_as_stale(
 
 
 def test_rows_that_were_made_again_elsewhere_are_not_stale(
-    written: Written, instance: dg.DagsterInstance, tmp_path: Path
+    written: EditedModule, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     connection = Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}", safemode=False)
     module = written.load()
@@ -362,7 +163,7 @@ def reported(instance: dg.DagsterInstance, name: str) -> tuple[bool, dict[str, A
 
 
 def test_the_sensor_reports_tables_whose_make_has_changed(
-    written: Written,
+    written: EditedModule,
     instance: dg.DagsterInstance,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -404,7 +205,7 @@ def test_the_sensor_reports_tables_whose_make_has_changed(
 
 
 def test_a_table_is_reported_once_for_a_version(
-    written: Written, instance: dg.DagsterInstance, tmp_path: Path
+    written: EditedModule, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     connection = Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}")
     module = written.load()
@@ -423,7 +224,7 @@ def test_a_table_is_reported_once_for_a_version(
 
 
 def test_a_table_that_make_has_not_filled_is_not_reported(
-    written: Written, instance: dg.DagsterInstance, tmp_path: Path
+    written: EditedModule, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     connection = Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}")
     tick(declare(written.load(), connection), instance)
@@ -431,7 +232,7 @@ def test_a_table_that_make_has_not_filled_is_not_reported(
 
 
 def test_the_check_can_be_asked_for_and_left_out(
-    written: Written, instance: dg.DagsterInstance, tmp_path: Path
+    written: EditedModule, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     connection = Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}")
     module = written.load()
@@ -450,7 +251,7 @@ def test_the_check_can_be_asked_for_and_left_out(
 
 
 def test_stale_rows_do_not_block(
-    written: Written, instance: dg.DagsterInstance, tmp_path: Path
+    written: EditedModule, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     connection = Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}")
     defs = declare(written.load(), connection, checks=TableChecks(blocking=["Result"]))
@@ -602,7 +403,7 @@ def test_materialising_a_current_key_says_so_and_leaves_its_mark(
 
 
 def test_what_a_sensor_starts_never_recomputes(
-    written: Written, instance: dg.DagsterInstance, tmp_path: Path
+    written: EditedModule, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     connection = Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}", safemode=False)
     module = written.load()
@@ -619,7 +420,10 @@ def test_what_a_sensor_starts_never_recomputes(
 
 
 def test_rows_marked_before_their_notes_become_stale_as_others(
-    written: Written, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    written: EditedModule,
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(mark_upkeep, "NOTED", 0.0)
     connection = Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}")
@@ -673,7 +477,7 @@ def test_the_recompute_job_makes_again_what_is_stale_and_what_depends_on_it(
 
 
 def test_what_refers_to_a_row_that_came_back_as_it_was_is_current(
-    written: Written, instance: dg.DagsterInstance, tmp_path: Path
+    written: EditedModule, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     file = tmp_path / "lab.sqlite"
     connection = Connection(f"sqlite:///{file}", safemode=False)
