@@ -1,23 +1,292 @@
-"""Compilation of MySQL's expressions to Python: a tree becomes a function of its leaves."""
+"""Compilation of MySQL's expressions to Python, and the functions that they call by name."""
 
 from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
-from dj_dagster.relational.user_sql import arithmetic, calls, choices, comparisons, text_functions
-from dj_dagster.relational.user_sql.kinds import FLOAT, INT, NULL, TEXT, Kind, decimal_kind
+from dj_dagster.errors import QueryError
+from dj_dagster.relational.user_sql import (
+    arithmetic,
+    comparisons,
+    intervals,
+    json_functions,
+    temporal,
+    text_functions,
+)
+from dj_dagster.relational.user_sql.arithmetic import NUMBER_FUNCTIONS, check_number, number_kind
+from dj_dagster.relational.user_sql.conversion import cast_to
+from dj_dagster.relational.user_sql.date_functions import DATE_FUNCTIONS
+from dj_dagster.relational.user_sql.kinds import (
+    BINARY,
+    FLOAT,
+    INT,
+    JSON,
+    NULL,
+    TEXT,
+    Kind,
+    decimal_kind,
+)
+from dj_dagster.relational.user_sql.parsing import call_name
 from dj_dagster.relational.user_sql.programs import (
+    CallForm,
     Form,
+    Function,
     Program,
     ProgramOf,
     Untranslatable,
+    argument,
+    both,
+    collation,
     constant,
+    heeds_case,
+    letters,
+    mapped,
     node_name,
+    strict,
 )
+from dj_dagster.relational.user_sql.text_functions import TEXT_FUNCTIONS, substring
+
+_JSON: Mapping[str, Function] = {
+    "JSON_EXTRACT": Function(json_functions.extract, "tt*", JSON),
+    "JSON_UNQUOTE": Function(json_functions.unquote, "t", BINARY),
+    "JSON_VALUE": Function(json_functions.value, "tt", BINARY),
+    "JSON_LENGTH": Function(json_functions.length, "t|t", INT),
+    "JSON_CONTAINS_PATH": Function(json_functions.contains_path, "ttt*", INT),
+    "JSON_VALID": Function(json_functions.is_valid, "t", INT),
+    "JSON_TYPE": Function(json_functions.type_of, "t", Kind("text", tag="mixed")),
+}
+
+KEEPING = frozenset((
+    "CONCAT", "CONCAT_WS", "ELT", "INSERT", "LEFT", "LOWER", "LPAD", "LTRIM", "QUOTE", "REPEAT",
+    "REPLACE", "REVERSE", "RIGHT", "RPAD", "RTRIM", "SUBSTRING_INDEX", "UPPER",
+))  # fmt: skip
+"""Functions whose result respects case if their arguments do."""
+
+COMPARING = frozenset(("INSTR", "LOCATE", "STRCMP"))
+"""Functions that compare texts and take the argument ``heeds_case``."""
+
+FUNCTIONS: Mapping[str, Function] = {
+    **NUMBER_FUNCTIONS, **TEXT_FUNCTIONS, **DATE_FUNCTIONS, **_JSON
+}  # fmt: skip
+
+
+SPELLINGS: Mapping[str, str] = {
+    "CEILING": "CEIL", "POWER": "POW", "ATAN2": "ATAN", "CHARACTER_LENGTH": "CHAR_LENGTH",
+    "OCTET_LENGTH": "LENGTH", "LCASE": "LOWER", "UCASE": "UPPER", "SHA": "SHA1",
+    "DAYOFMONTH": "DAY", "CURRENT_DATE": "CURDATE", "CURRENT_TIME": "CURTIME",
+    "CURRENT_TIMESTAMP": "NOW", "LOCALTIME": "NOW", "LOCALTIMESTAMP": "NOW", "SYSDATE": "NOW",
+    "SUBSTR": "SUBSTRING", "MID": "SUBSTRING",
+}  # fmt: skip
+"""Other names of functions."""
+
+
+def is_known(name: str) -> bool:
+    """Whether a function of single rows has this name, in upper case."""
+    name = SPELLINGS.get(name, name)
+    return name in FUNCTIONS or name in _SPECIAL
+
+
+def is_made_text(value: Program, node: Any) -> bool:
+    """Whether an expression's text is constant, so that the server knows it beforehand."""
+    from sqlglot import exp
+
+    made = value.kind.family == "text" and value.literal is None
+    return made and (value.kind.tag == "moment" or node.find(exp.Column) is None)
+
+
+def has_null(node: Any) -> bool:
+    """Whether an expression contains a literal NULL."""
+    from sqlglot import exp
+
+    return node.find(exp.Null) is not None
+
+
+def _cast(program_of: ProgramOf, node: Any) -> Program:
+    value = program_of(node.this)
+    convert, kind = cast_to(node.args["to"], value.kind)
+    if convert is None:
+        raise Untranslatable(f"CAST AS {node.args['to'].sql('mysql')}")
+    return mapped(value, convert, kind)
+
+
+def _extract(program_of: ProgramOf, node: Any) -> Program:
+    unit = node.this.name.upper()
+    value = program_of(node.expression)
+    if unit in ("HOUR", "MINUTE", "SECOND", "MICROSECOND"):
+        return _extracted_time(unit, value)
+    if value.kind.family == "time":
+        raise Untranslatable(f"EXTRACT({unit}) of a time")
+    if unit == "YEAR_MONTH":
+        return mapped(argument(value, "d"), lambda at: at.year * 100 + at.month, INT)
+    if unit not in ("YEAR", "QUARTER", "MONTH", "WEEK", "DAY"):
+        raise Untranslatable(f"EXTRACT of {unit}")
+    return _called(program_of, unit, [node.expression])
+
+
+def _extracted_time(unit: str, value: Program) -> Program:
+    """Return part of a time with its sign, unlike HOUR() and similar functions."""
+    part = FUNCTIONS[unit].call
+
+    def run(at: timedelta) -> int:
+        if unit == "HOUR" and abs(at) >= timedelta(days=1):
+            raise QueryError(
+                "SQL on SQLite: servers differ in what EXTRACT(HOUR) of a time of 24 hours or more "
+                "is. Use HOUR()."
+            )
+        return -part(at) if at < timedelta(0) else part(at)
+
+    return mapped(argument(value, "h"), run, INT)
+
+
+def _substring(program_of: ProgramOf, node: Any) -> Program:
+    value = program_of(node.this)
+    letter = "b" if value.kind.family == "bytes" else "t"
+    rest = [program_of(part) for name in ("start", "length") if (part := node.args.get(name))]
+    places = [argument(part, "i") for part in rest]
+    kind = value.kind if letter == "b" else replace(TEXT, tag=collation([value]))
+    return strict([argument(value, letter), *places], substring, kind)
+
+
+def _trim(program_of: ProgramOf, node: Any) -> Program:
+    value = argument(program_of(node.this), "t")
+    what = node.args.get("expression")
+    part = argument(program_of(what), "t") if what else constant(" ", TEXT)
+    kind = replace(TEXT, tag=collation([value, part]))
+    where = str(node.args.get("position") or "BOTH").upper()
+
+    def run(given: str, cut_off: str) -> str:
+        while cut_off and where != "TRAILING" and given.startswith(cut_off):
+            given = given[len(cut_off) :]
+        while cut_off and where != "LEADING" and given.endswith(cut_off):
+            given = given[: -len(cut_off)]
+        return given
+
+    return strict([value, part], run, kind)
+
+
+def _position(program_of: ProgramOf, node: Any) -> Program:
+    return _called(program_of, "LOCATE", [node.args["substr"], node.this])
+
+
+def _json_arrow(program_of: ProgramOf, node: Any) -> Program:
+    from sqlglot import exp
+
+    one, other = both(program_of, node)
+    found = strict([argument(v, "t") for v in (one, other)], json_functions.extract, JSON)
+    unquotes = isinstance(node, exp.JSONExtractScalar)
+    return mapped(found, json_functions.unquote, BINARY) if unquotes else found
+
+
+def _json_value(program_of: ProgramOf, node: Any) -> Program:
+    if node.args.get("on_condition"):
+        raise Untranslatable("JSON_VALUE with ON EMPTY or ON ERROR")
+    paths = [argument(program_of(v), "t") for v in (node.this, node.args["path"])]
+    found = strict(paths, json_functions.value, BINARY)
+    returning = node.args.get("returning")
+    if not returning:
+        return found
+    convert, kind = cast_to(returning, TEXT)
+    if convert is None:
+        raise Untranslatable(f"JSON_VALUE RETURNING {returning.sql('mysql')}")
+    return mapped(found, convert, kind)
+
+
+def _moment_now(program_of: ProgramOf, node: Any) -> Program:
+    names = {"CurrentDate": "CURDATE", "CurrentTime": "CURTIME"}
+    return _called(program_of, names.get(type(node).__name__, "NOW"), [])
+
+
+def _call(program_of: ProgramOf, node: Any) -> Program:
+    return _called(program_of, call_name(node), node.expressions)
+
+
+def _called(program_of: ProgramOf, name: str, given: Sequence[Any]) -> Program:
+    special = _SPECIAL.get(name)
+    if special is not None:
+        return special(program_of, given)
+    name = SPELLINGS.get(name, name)
+    if name == "SUBSTRING":
+        raise Untranslatable(name)
+    function = FUNCTIONS.get(name)
+    if function is None:
+        raise Untranslatable(f"{name}()")
+    values = [program_of(argument) for argument in given]
+    each = letters(function.takes, len(values), name)
+    kind = _kind_given(name, function, values, each)
+    if name in _UNLIKE_OF_NULL and any(map(has_null, given)):
+        raise Untranslatable(f"{name}() of NULL")
+    if name == "INSERT" and (not values[0].kind.is_text or call_name(given[0].unnest()) == "QUOTE"):
+        # On MariaDB the inserted text then has another character set.
+        raise Untranslatable("INSERT() into a number, or into QUOTE(): use CONCAT()")
+    if name in ("TIMESTAMP", "TIME") and is_made_text(values[0], given[0]):
+        raise Untranslatable(f"{name}() of a text that is computed from none")
+    if kind.scale < 0:
+        raise Untranslatable(f"{name}() of such arguments")
+    arguments = [argument(v, letter) for v, letter in zip(values, each, strict=True)]
+    call = function.call
+    if name in COMPARING:
+        # Servers respect the case of the searched text, but not always that of the pattern.
+        searched = values[name == "LOCATE"]
+        case = heeds_case(name, *values)
+        if case and name != "STRCMP" and collation([searched]) != "binary":
+            raise Untranslatable(f"{name}() of a text from JSON in another text")
+        call = partial(call, heeds_case=case)
+    if kind.family in ("datetime", "time"):
+        call = _with_digits(call, kind.scale)
+    if not function.nulls:
+        return strict(arguments, call, kind)
+    runs = [argument.run for argument in arguments]
+    return Program(lambda row: function.call(*[run(row) for run in runs]), kind)
+
+
+def _with_digits(call: Callable[..., Any], places: int) -> Callable[..., Any]:
+    def cut(*values: Any) -> Any:
+        found = call(*values)
+        return None if found is None else temporal.round_to(found, places)
+
+    return cut
+
+
+def _kind_given(name: str, function: Function, values: Sequence[Program], each: str) -> Kind:
+    """Return the kind of a function's result."""
+    for value, letter in zip(values, each, strict=True):
+        if letter in "fin":
+            check_number(value.kind)
+    if name == "DATE_FORMAT" and values[0].kind.family == "time":
+        raise Untranslatable("DATE_FORMAT() of a time: use TIME_FORMAT()")
+    if name in _ROUNDING and values[0].kind.is_temporal:
+        raise Untranslatable(f"{name}() of a date or time")
+    if name == "ELT" and any(value.kind.is_temporal for value in values):
+        return Kind("text", tag="moment")
+    if isinstance(function.gives, Kind):
+        kept = collation(values) if name in KEEPING else ""
+        return replace(function.gives, tag=kept) if kept else function.gives
+    kinds = [number_kind(value.kind) if letter == "n" else value.kind
+             for value, letter in zip(values, each, strict=True)]  # fmt: skip
+    return function.gives(kinds, [*(value.literal for value in values), None])
+
+
+_UNLIKE_OF_NULL = ("QUOTE", "REPLACE", "WEEK", "YEARWEEK")
+_ROUNDING = ("CEIL", "FLOOR", "FORMAT", "ROUND", "TRUNCATE")
+_SPECIAL: Mapping[str, CallForm] = {
+    **arithmetic.CALLS, **comparisons.CALLS, **intervals.CALLS, **text_functions.CALLS
+}  # fmt: skip
+"""Functions whose arguments are not only values."""
+
+FORMS: Mapping[str, Form] = {
+    "Anonymous": _call, "Cast": _cast, "Extract": _extract, "Substring": _substring,
+    "Trim": _trim, "StrPosition": _position, "JSONExtract": _json_arrow,
+    "JSONExtractScalar": _json_arrow, "JSONValue": _json_value,
+    **dict.fromkeys(("CurrentDate", "CurrentTime", "CurrentTimestamp", "Localtime",
+                     "Localtimestamp"), _moment_now),
+}  # fmt: skip
 
 
 def compiled(node: Any, leaves: Mapping[int, tuple[int, Kind]]) -> Program:
@@ -90,5 +359,6 @@ def _hexadecimal(program_of: ProgramOf, node: Any) -> Program:
 _FORMS: Mapping[str, Form] = {
     "Paren": _paren, "Literal": _literal, "Null": _null, "Boolean": _boolean,
     "Concat": _adjacent, "Collate": _collate, "HexString": _hexadecimal,
-    **arithmetic.FORMS, **calls.FORMS, **choices.FORMS, **comparisons.FORMS, **text_functions.FORMS,
+    **arithmetic.FORMS, **FORMS, **comparisons.CHOICE_FORMS, **comparisons.FORMS,
+    **text_functions.FORMS,
 }  # fmt: skip

@@ -13,8 +13,7 @@ from dj_dagster.errors import QueryError
 from dj_dagster.model.types import AttributeType, Family, parse_type
 from dj_dagster.relational.user_sql import temporal
 from dj_dagster.relational.user_sql.arithmetic import check_truth
-from dj_dagster.relational.user_sql.calls import FUNCTIONS, SPELLINGS, is_known
-from dj_dagster.relational.user_sql.compiler import compiled
+from dj_dagster.relational.user_sql.compiler import FUNCTIONS, SPELLINGS, compiled, is_known
 from dj_dagster.relational.user_sql.kinds import (
     ANY,
     BYTES,

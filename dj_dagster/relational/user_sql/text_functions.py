@@ -12,6 +12,7 @@ from textwrap import wrap
 from typing import Any
 
 from dj_dagster.errors import QueryError
+from dj_dagster.relational.user_sql.arithmetic import round_to
 from dj_dagster.relational.user_sql.kinds import (
     BYTES,
     INT,
@@ -22,7 +23,6 @@ from dj_dagster.relational.user_sql.kinds import (
     rounded,
     text,
 )
-from dj_dagster.relational.user_sql.number_functions import round_to
 from dj_dagster.relational.user_sql.programs import (
     CallForm,
     Form,
