@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from dj_dagster.errors import DefinitionError
-from dj_dagster.model.declaration import (
+from dj_dagster.model.heading import (
     AttributeDeclaration,
     Default,
     ForeignKeyDeclaration,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dj_dagster.errors import DataJointError
-from dj_dagster.model.declaration import AttributeDeclaration
+from dj_dagster.model.heading import AttributeDeclaration
 from dj_dagster.model.job_settings import JOB_METADATA
 from dj_dagster.model.names import TableName, Tier, parse_table_name
 from dj_dagster.relational.database.catalog import marker

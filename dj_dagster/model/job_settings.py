@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dj_dagster.model.declaration import AttributeDeclaration, Default, TableDefinition
+from dj_dagster.model.heading import AttributeDeclaration, Default, TableDefinition
 from dj_dagster.model.types import parse_type
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dj_dagster.errors import QueryError
-from dj_dagster.model.declaration import Default
-from dj_dagster.model.heading import Heading
+from dj_dagster.model.heading import Default, Heading
 from dj_dagster.model.names import TableName
 
 

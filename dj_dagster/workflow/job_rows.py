@@ -14,8 +14,7 @@ import sqlalchemy as sa
 
 from dj_dagster.definition import parse_definition
 from dj_dagster.errors import InvalidValueError, PopulateError
-from dj_dagster.model.declaration import Default
-from dj_dagster.model.heading import Heading
+from dj_dagster.model.heading import Default, Heading
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import Family, parse_type
 from dj_dagster.relational.algebra.nodes import (

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dj_dagster.definition import parse_definition
 from dj_dagster.errors import DefinitionError
-from dj_dagster.model.declaration import (
+from dj_dagster.model.heading import (
     AttributeDeclaration,
     Default,
     ForeignKeyDeclaration,

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from dj_dagster.model.declaration import Default
-from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.heading import Attribute, Default, Heading
 from dj_dagster.model.types import parse_type
 
 HEADING = Heading(

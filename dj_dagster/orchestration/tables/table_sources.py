@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from dj_dagster.errors import ConfigurationError, ConnectionFailedError, DataJointError
-from dj_dagster.model.declaration import Default
+from dj_dagster.model.heading import Default
 from dj_dagster.model.names import TableName, Tier, parse_table_name
 from dj_dagster.orchestration.tables.table_node import Maker, maker_of
 from dj_dagster.relational.database.connection import Connection

@@ -14,8 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import ExecutableDDLElement
 
 from dj_dagster.errors import DataJointError
-from dj_dagster.model.declaration import Default, IndexDeclaration
-from dj_dagster.model.heading import Attribute
+from dj_dagster.model.heading import Attribute, Default, IndexDeclaration
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType
 from dj_dagster.relational.backends.common import ALL_RIGHTS, Rights

@@ -25,8 +25,7 @@ from sqlalchemy.sql.visitors import InternalTraversal
 
 import dj_dagster.relational.backends.mysql_catalog as catalog
 from dj_dagster.errors import ConfigurationError, DataJointError, DefinitionError
-from dj_dagster.model.declaration import Default, IndexDeclaration
-from dj_dagster.model.heading import Attribute
+from dj_dagster.model.heading import Attribute, Default, IndexDeclaration
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.json_path import parse_json_path

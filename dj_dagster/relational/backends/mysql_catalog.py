@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from sqlalchemy.engine import Connection as SAConnection
 
-from dj_dagster.model.declaration import Default, IndexDeclaration
+from dj_dagster.model.heading import Default, IndexDeclaration
 from dj_dagster.model.names import TableName
 from dj_dagster.model.scanner import unquote
 from dj_dagster.relational.backends.common import Reference, Rows, grouped, raw_table

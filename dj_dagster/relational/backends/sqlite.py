@@ -40,8 +40,7 @@ from dj_dagster.errors import (
     UnknownAttributeError,
 )
 from dj_dagster.local_files import make_folder
-from dj_dagster.model.declaration import Default, IndexDeclaration
-from dj_dagster.model.heading import Attribute
+from dj_dagster.model.heading import Attribute, Default, IndexDeclaration
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.json_path import parse_json_path

@@ -24,7 +24,7 @@ from sqlalchemy.engine import Connection as SAConnection
 from sqlalchemy.exc import DBAPIError
 
 from dj_dagster.errors import DataJointError, QueryError
-from dj_dagster.model.declaration import Default, IndexDeclaration
+from dj_dagster.model.heading import Default, IndexDeclaration
 from dj_dagster.model.names import TableName
 from dj_dagster.model.scanner import SourceLine
 from dj_dagster.relational.backends.common import Reference, Rows, grouped, raw_table

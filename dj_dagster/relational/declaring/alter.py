@@ -11,8 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.errors import DefinitionError, IntegrityError, MissingTableError, QueryError
-from dj_dagster.model.declaration import IndexDeclaration
-from dj_dagster.model.heading import Attribute
+from dj_dagster.model.heading import Attribute, IndexDeclaration
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.nodes import all_rows

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
 from dj_dagster.errors import DefinitionError, QueryError
-from dj_dagster.model.declaration import Default, IndexDeclaration
-from dj_dagster.model.heading import Attribute
+from dj_dagster.model.heading import Attribute, Default, IndexDeclaration
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.database.catalog import split_comment

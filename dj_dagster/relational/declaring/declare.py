@@ -20,8 +20,7 @@ from dj_dagster.errors import (
     MissingTableError,
     QueryError,
 )
-from dj_dagster.model.declaration import ForeignKeyDeclaration, TableDefinition
-from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.heading import Attribute, ForeignKeyDeclaration, Heading, TableDefinition
 from dj_dagster.model.names import NOTES_TABLE, TableName
 from dj_dagster.model.types import Family
 from dj_dagster.relational.algebra.nodes import all_rows

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dj_dagster.errors import MissingTableError
-from dj_dagster.model.declaration import Default, IndexDeclaration
-from dj_dagster.model.heading import Attribute
+from dj_dagster.model.heading import Attribute, Default, IndexDeclaration
 from dj_dagster.model.names import TableName, class_path, parse_table_name
 from dj_dagster.model.scanner import quote
 from dj_dagster.model.types import Family, without_counter

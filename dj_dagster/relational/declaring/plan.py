@@ -16,14 +16,14 @@ from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 from sqlalchemy.sql.compiler import DDLCompiler, TypeCompiler
 
 from dj_dagster.errors import DefinitionError, InvalidValueError
-from dj_dagster.model.declaration import (
+from dj_dagster.model.heading import (
+    Attribute,
     AttributeDeclaration,
     Default,
     ForeignKeyDeclaration,
     IndexDeclaration,
     TableDefinition,
 )
-from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import MAX_NAME, TableName
 from dj_dagster.model.types import AttributeType, Family, parse_type, without_counter
 from dj_dagster.objects.codecs.chain import CodecRegistry

@@ -17,7 +17,7 @@ from typing import Any, TypeGuard
 from dj_dagster.compat.spellings import register_adapters
 from dj_dagster.definition import parse_definition
 from dj_dagster.errors import DataJointError, DefinitionError, MissingDefinitionError
-from dj_dagster.model.declaration import ForeignKeyDeclaration, TableDefinition
+from dj_dagster.model.heading import ForeignKeyDeclaration, TableDefinition
 from dj_dagster.model.job_settings import with_job_metadata, with_provenance
 from dj_dagster.model.names import TableName, Tier, sql_table_name, underscore_warning
 from dj_dagster.relational.database.connection import Connection

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 from dj_dagster.compat.spellings import register_adapters
 from dj_dagster.errors import DataJointError
-from dj_dagster.model.declaration import IndexDeclaration
+from dj_dagster.model.heading import IndexDeclaration
 from dj_dagster.model.names import MAX_NAME, TableName, Tier, class_path, parse_table_name
 from dj_dagster.relational.confirmation import ask_on_terminal
 from dj_dagster.relational.database.catalog import Era, checked_era, dependency_graph
