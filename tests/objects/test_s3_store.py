@@ -14,7 +14,7 @@ from dj_dagster.objects.stores.s3_store import AT_MOST
 from dj_dagster.objects.stores.store import Store
 from dj_dagster.objects.stores.stores import Stores
 from tests.services.faults import faulty_proxy
-from tests.services.process import free_port
+from tests.services.process import PATIENCE, free_port
 
 
 def test_a_missing_bucket_is_named_when_it_is_written(s3_store_settings: dict[str, Any]):
@@ -103,7 +103,7 @@ def test_a_store_goes_on_in_a_forked_process(s3_store_settings: dict[str, Any]):
     process = context.Process(target=_use, args=(store, theirs))
     process.start()
     try:
-        assert ours.poll(30)
+        assert ours.poll(PATIENCE)
         assert ours.recv() == (b"x", 1, "no 'b'", ["a", "c"])
     finally:
         process.kill()

@@ -25,7 +25,7 @@ from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Manual
 from dj_dagster.workflow.computed import Computed
 from tests.orchestration.running import execute, requested, statuses, submit, tick
-from tests.services.process import eventually
+from tests.services.process import PATIENCE, eventually
 
 Key = tuple[int, int]
 
@@ -87,7 +87,7 @@ class Changed:
         """Run SQL in a client of its own, which enforces no foreign keys on SQLite."""
         url = sa.make_url(self.url)
         if self.on_sqlite:
-            with closing(sqlite3.connect(url.database or "", timeout=30)) as client, client:
+            with closing(sqlite3.connect(url.database or "", timeout=PATIENCE)) as client, client:
                 for statement in statements:
                     client.execute(statement)
             return
@@ -267,12 +267,12 @@ def test_a_sqlite_file_that_another_takes_the_place_of_is_seen(
         target.commit()
     lab.settle()
     lab.enter((7, 7))
-    eventually(lambda: lab.step() or lab.is_shown(APPROVED | {(7, 7)}), timeout=60)
+    eventually(lambda: lab.step() or lab.is_shown(APPROVED | {(7, 7)}))
     for suffix in ("-wal", "-shm"):
         # They belong to the file that goes.
         Path(f"{file}{suffix}").unlink()
     copy.replace(file)
-    eventually(lambda: lab.step() or lab.is_shown(APPROVED | {OTHER}), timeout=60)
+    eventually(lambda: lab.step() or lab.is_shown(APPROVED | {OTHER}))
     lab.enter((8, 8))
-    eventually(lambda: lab.step() or lab.is_shown(APPROVED | {OTHER, (8, 8)}), timeout=60)
+    eventually(lambda: lab.step() or lab.is_shown(APPROVED | {OTHER, (8, 8)}))
     lab.connection.close()

@@ -24,7 +24,7 @@ from tests.orchestration.running import (
     submit,
     tick,
 )
-from tests.services.process import eventually
+from tests.services.process import PATIENCE, eventually
 
 
 def test_runs_that_cannot_start_are_asked_for_until_they_can(
@@ -176,7 +176,7 @@ def test_run_whose_process_was_killed_unseen_ends_and_is_taken_up(
     (request,) = requested(tick(defs, instance))
     run = submit(defs, instance, request)
     process = run_apart(defs, instance, run)
-    process.join(60)
+    process.join(PATIENCE)
     assert process.exitcode == -signal.SIGKILL
     # Nobody has told Dagster.
     assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.STARTED  # type: ignore[union-attr]
@@ -204,7 +204,7 @@ def test_run_whose_process_lives_is_left_to_it(
     if again:
         # The run before has noted its process, which is gone, and its failed key.
         lab.broken = {0}
-        run_apart(defs, instance, run).join(60)
+        run_apart(defs, instance, run).join(PATIENCE)
         run = repeated(defs, instance, refreshed(instance, run))
     lab.broken = Waiting()
     process = run_apart(defs, instance, run)
@@ -216,7 +216,7 @@ def test_run_whose_process_lives_is_left_to_it(
     assert requested(tick(defs, instance)) == []
     assert refreshed(instance, run).status is dg.DagsterRunStatus.STARTED
     lab_is_seen.set()
-    process.join(60)
+    process.join(PATIENCE)
     ended = refreshed(instance, run)
     assert ended.status is dg.DagsterRunStatus.SUCCESS
     assert ended.tags.get("dj_dagster/failed", "0") == "0"

@@ -34,6 +34,7 @@ from tests.orchestration.running import (
 )
 from tests.orchestration.truth_pipeline import COMPUTED, KEYS, RIG, Key, load_pipeline
 from tests.services.database_server import drop_databases
+from tests.services.process import PATIENCE
 
 ORDER = ("Session", "Param", "Made", "Grade", "Below", "Chosen", "Fine")
 """The tables, parents first."""
@@ -143,7 +144,7 @@ class World:
 
     def _client(self) -> Any:
         if not self.enforced:
-            return sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=30)
+            return sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=PATIENCE)
         parts = urlparse(self.url)
         return pymysql.connect(
             host=parts.hostname,

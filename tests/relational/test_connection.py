@@ -364,18 +364,18 @@ def test_a_sqlite_file_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:
     def other_thread() -> None:
         seen.append(len(table()))
         held.set()
-        go.wait(60)
+        go.wait(PATIENCE)
         seen.append(len(table()))
 
     thread = threading.Thread(target=other_thread)
     thread.start()
-    held.wait(60)
+    held.wait(PATIENCE)
     for suffix in ("-wal", "-shm"):
         # They belong to the file that goes.
         Path(f"{file}{suffix}").unlink()
     copy.replace(file)
     go.set()
-    thread.join(60)
+    thread.join(PATIENCE)
     assert seen == [2, 1]
     assert table().to_dicts() == [{"id": 1, "name": "before"}]
     table.insert1((3, "afterwards"))

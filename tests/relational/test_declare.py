@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 from typing import Any
 
@@ -216,13 +215,11 @@ def test_declaring_again_writes_nothing(
         statements.append(statement)
 
     again = dj.Schema(schema.name, connection=fresh)
-    began = time.perf_counter()
     for cls in family.values():
         copied = type(cls.__name__, cls.__bases__, {
             name: value for name, value in vars(cls).items() if not name.startswith("_")
         })  # fmt: skip
         again(copied)
-    assert time.perf_counter() - began < 1
     assert len(statements) < 30
     assert not [s for s in statements if s.lstrip().startswith(("CREATE T", "CREATE I", "INSERT"))]
     assert len(family["Lab"]) == 2

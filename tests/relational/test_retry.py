@@ -11,6 +11,7 @@ import pytest
 
 import dj_dagster as dj
 from dj_dagster.relational.database.sessions import retried
+from tests.services.process import PATIENCE
 
 
 @pytest.fixture
@@ -115,16 +116,16 @@ def test_a_deadlock_is_tried_again(item: Any, change: Any, left: list[int]) -> N
             item.insert([(101 + n, 0) for n in range(500)])
             session.exec_driver_sql(f"UPDATE {name} SET score = 1 WHERE id = 2")
             holds_first.set()
-            wants_first.wait(10)
+            wants_first.wait(PATIENCE)
             session.exec_driver_sql(f"UPDATE {name} SET score = 1 WHERE id = 1")
 
     thread = threading.Thread(target=other)
     thread.start()
-    assert holds_first.wait(10)
+    assert holds_first.wait(PATIENCE)
     threading.Timer(0.3, wants_first.set).start()
     # Row 1 is locked first, then it waits for row 2.
     change(item)
-    thread.join(20)
+    thread.join(PATIENCE)
     assert (item & "id < 3").to_arrays("score").tolist() == left
     assert len(item & "id > 100") == 500
 

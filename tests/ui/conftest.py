@@ -17,7 +17,7 @@ from PIL import Image
 from playwright.sync_api import Page
 
 from tests.services.dagster_dev import DagsterDev, dagster_dev
-from tests.services.process import eventually
+from tests.services.process import PATIENCE, eventually
 from tests.ui.institute import Institute, running_institute
 from tests.ui.rig import Rig, running_rig
 
@@ -71,7 +71,7 @@ class Demo:
 
     def sql(self, statement: str, *values: Any) -> None:
         """Run SQL on the demo's database, as a client that knows nothing of us."""
-        with sqlite3.connect(self.folder / ".dj" / "lab.sqlite", timeout=30) as connection:
+        with sqlite3.connect(self.folder / ".dj" / "lab.sqlite", timeout=PATIENCE) as connection:
             connection.execute(statement, values)
 
     def query(self, statement: str) -> tuple[Any, ...]:
@@ -82,7 +82,7 @@ class Demo:
     @contextmanager
     def held(self) -> Generator[None]:
         """Keep all others from writing to the demo's database, who wait for up to 30 s."""
-        database = sqlite3.connect(self.folder / ".dj" / "lab.sqlite", timeout=30)
+        database = sqlite3.connect(self.folder / ".dj" / "lab.sqlite", timeout=PATIENCE)
         with closing(database) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield

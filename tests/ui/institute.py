@@ -15,6 +15,7 @@ from typing import Any
 from playwright.sync_api import Page
 
 from tests.services.dagster_dev import DagsterDev, dagster_dev
+from tests.services.process import PATIENCE
 
 UI = Path(__file__).parent
 
@@ -42,7 +43,7 @@ class Institute:
     def query(self, statement: str, *values: Any) -> Sequence[tuple[Any, ...]]:
         """Return the rows of a statement on the database, as a client that knows nothing of us."""
         file = self.folder / "institute.sqlite"
-        with closing(sqlite3.connect(file, timeout=30)) as database, database:
+        with closing(sqlite3.connect(file, timeout=PATIENCE)) as database, database:
             return database.execute(statement, values).fetchall()
 
     def edit(self, old: str, new: str) -> None:

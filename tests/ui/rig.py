@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.services.dagster_dev import DagsterDev, dagster_dev
-from tests.services.process import eventually
+from tests.services.process import PATIENCE, eventually
 
 UI = Path(__file__).parent
 
@@ -65,7 +65,10 @@ class Rig:
 
     def add_sessions(self, animal: int, sessions: Iterable[int]) -> None:
         """Insert sessions, as a client that knows nothing of us."""
-        with closing(sqlite3.connect(self.folder / "rig.sqlite", timeout=30)) as database, database:
+        with (
+            closing(sqlite3.connect(self.folder / "rig.sqlite", timeout=PATIENCE)) as database,
+            database,
+        ):
             rows = [(animal, session) for session in sessions]
             database.executemany('INSERT INTO "rig.session" VALUES (?, ?)', rows)
 
@@ -82,7 +85,7 @@ class Rig:
 
     def keys(self, table: str) -> list[tuple[int, ...]]:
         """Return the keys that are in a table, in their order."""
-        with closing(sqlite3.connect(self.folder / "rig.sqlite", timeout=30)) as database:
+        with closing(sqlite3.connect(self.folder / "rig.sqlite", timeout=PATIENCE)) as database:
             rows: list[Any] = database.execute(f'SELECT * FROM "rig.{table}"').fetchall()
         return sorted(row if table == "session" else row[:-1] for row in rows)
 

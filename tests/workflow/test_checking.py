@@ -19,6 +19,7 @@ from dj_dagster.objects.checksums import manifest_path
 from dj_dagster.objects.stores.store import Store
 from dj_dagster.workflow import integrity
 from dj_dagster.workflow.integrity import check_schema
+from tests.services.process import PATIENCE
 
 DAMAGES = int(os.environ.get("DJ_TEST_DAMAGES", "0"))
 """Objects to damage, by default one of each codec in each way; the issue of bytes says 500."""
@@ -294,7 +295,7 @@ def test_objects_of_a_server_are_read_at_once(
 
     def together(path: str) -> bytes:
         if path.startswith("_hash"):
-            at_once.wait(30)
+            at_once.wait(PATIENCE)
         return get(path)
 
     monkeypatch.setattr(store, "get", together)

@@ -17,6 +17,7 @@ from dj_dagster.model.job_settings import JobSettings
 from dj_dagster.workflow import liveness, populate
 from dj_dagster.workflow.jobs import queues
 from tests.lab import connect
+from tests.services.process import PATIENCE
 
 
 class Pipeline:
@@ -235,15 +236,15 @@ def test_slow_make_lets_go_of_the_keys_behind_it(
     def make(table: Any, key: dict[str, Any]) -> None:
         if key["n"] == 12:
             slow.set()
-            done.wait(30)
+            done.wait(PATIENCE)
         table.insert1({**key, "square": 0})
 
     lab.make = make
     results: list[Any] = []
     worker = threading.Thread(target=lambda: results.append(lab.square.populate(reserve_jobs=True)))
     worker.start()
-    assert slow.wait(30)
-    deadline = time.monotonic() + 20
+    assert slow.wait(PATIENCE)
+    deadline = time.monotonic() + PATIENCE
     # All that were claimed with it are free, and those before it forgotten.
     while len(lab.square.jobs.reserved) > 1 and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -256,7 +257,7 @@ def test_slow_make_lets_go_of_the_keys_behind_it(
     assert lab.square.jobs.release_dead() == 0
     assert lab.square.populate("n < 20", reserve_jobs=True)["success_count"] == 7
     done.set()
-    worker.join(30)
+    worker.join(PATIENCE)
     assert results == [{"success_count": 23, "error_list": []}]
     assert len(lab.square) == 30
     assert sorted(lab.made) == list(range(30))

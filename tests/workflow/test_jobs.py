@@ -117,7 +117,7 @@ def test_key_of_a_killed_process_is_pending_again(lab: Lab) -> None:
     lab.recording.insert([(n,) for n in range(3)])
     worker = lab.worker(60)
     lab.start(worker)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not lab.calls() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert lab.calls() == [0]

@@ -15,6 +15,7 @@ import dj_dagster as dj
 from dj_dagster.model.job_settings import JobSettings
 from dj_dagster.workflow import liveness
 from dj_dagster.workflow.populate import Claims, pending_keys
+from tests.services.process import PATIENCE
 from tests.services.statements import statement_with_bytes
 from tests.workflow.test_job_queue import Pipeline, ago, set_columns
 
@@ -39,7 +40,7 @@ def die_after_commit(lab: Pipeline, patch: pytest.MonkeyPatch) -> None:
             target=lab.square.populate, kwargs={"reserve_jobs": True, "order": "reverse"}
         )
         worker.start()
-        worker.join(30)
+        worker.join(PATIENCE)
     assert worker.exitcode == -signal.SIGKILL
     assert (len(lab.square), lab.statuses()[3]) == (1, "reserved")
 

@@ -14,6 +14,7 @@ import dj_dagster as dj
 from dj_dagster.errors import AccessError
 from dj_dagster.workflow import notes
 from dj_dagster.workflow.staleness import Staleness
+from tests.services.process import PATIENCE
 
 
 class Lab:
@@ -150,7 +151,7 @@ def test_a_worker_that_is_killed_leaves_its_last_keys_unknown(
         patch.setattr(notes.NoteTaker, "write", lambda _: os.kill(os.getpid(), signal.SIGKILL))
         worker = multiprocessing.get_context("fork").Process(target=lab.Made.populate)
         worker.start()
-        worker.join(60)
+        worker.join(PATIENCE)
     assert worker.exitcode == -signal.SIGKILL
     assert ages(lab.Made, Other) == {"unknown": 4}
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import dj_dagster as dj
+from tests.services.process import PATIENCE
 from tests.workflow.test_job_queue import Pipeline
 
 
@@ -187,7 +188,7 @@ def test_twenty_workers_make_no_key_twice(
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(PATIENCE)
     assert sorted(worker.exitcode or 0 for worker in workers) == [-signal.SIGKILL] + [0] * 19
     # Nobody may have been left to take up what the victim held.
     lab.square.populate(reserve_jobs=True)

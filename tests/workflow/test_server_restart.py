@@ -17,7 +17,7 @@ import dj_dagster as dj
 from dj_dagster.model.job_settings import JobSettings
 from dj_dagster.workflow import job_rows, liveness
 from tests.services.database_server import DatabaseServer
-from tests.services.process import eventually
+from tests.services.process import PATIENCE, eventually
 from tests.workflow.test_job_queue import Pipeline
 
 ELSEWHERE = 2**22 + 5
@@ -62,7 +62,7 @@ class Lab(Pipeline):
 
     def finish(self, worker: Any) -> None:
         self.free.touch()
-        worker.join(30)
+        worker.join(PATIENCE)
         assert worker.exitcode == 0
         assert len(self.square) == 1
         assert self.statuses() == {}
@@ -103,7 +103,7 @@ def test_dead_worker_is_not_taken_for_the_one_that_has_its_number_now(
 
     def die() -> None:
         worker.kill()
-        worker.join(30)
+        worker.join(PATIENCE)
 
     lab.restart(die)
     engine = sa.create_engine(own_server.url, poolclass=sa.NullPool)
@@ -142,7 +142,7 @@ def test_lease_of_a_worker_that_died_meanwhile_runs_out_a_little_later(
 
     def die() -> None:
         worker.kill()
-        worker.join(30)
+        worker.join(PATIENCE)
 
     lab.restart(die)
     assert eventually(lab.square.jobs.release_dead, every=0.2) == 1
