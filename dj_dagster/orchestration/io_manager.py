@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.inserting.row_sources import frame_columns
+from dj_dagster.workflow.pending import present
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,7 +144,7 @@ class TableIOManager(IOManager):
             node.table.insert(new, allow_direct_insert=True)
         step = _given(context, "step_context")
         if node.grain is not None and step is not None:
-            register(step.instance, node.grain, node.grain.encode_all(rows))
+            register(step.instance, node.grain, list(dict.fromkeys(node.partitions_of(rows))))
         left = len(rows) - len(new)
         if left:
             context.log.warning(
@@ -254,11 +256,14 @@ def _in_partition(node: TableNode, context: OutputContext, rows: list[Row]) -> l
     known = keys[0] if len(keys) == 1 else {}
     completed = [{**known, **row} for row in rows]
     names = tuple(attributes[name] for name in keys[0])
-    grain, wanted = Grain(node.title, names), {encode_key(names, key) for key in keys}
-    for row in completed:
-        if all(name in row for name in keys[0]) and grain.encode(row) not in wanted:
+    own = replace(node, grain=Grain(node.title, names))
+    wanted = [encode_key(names, key) for key in keys]
+    told = [row for row in completed if all(name in row for name in keys[0])]
+    known = {*wanted, *own.partitions_of(keys)}
+    for row, partition in zip(told, own.partitions_of(told), strict=True):
+        if partition not in known:
             raise InvalidValueError(
-                f"A row of {node.title} is of {grain.encode(row)}; the asset ran for "
+                f"A row of {node.title} is of {encode_key(names, row)}; the asset ran for "
                 f"{', '.join(sorted(wanted)[:5])}. Return the rows of its own partitions."
             )
     return list(completed)
@@ -271,9 +276,9 @@ def _new_rows(node: TableNode, rows: list[Row]) -> list[Row]:
         # The insert names the missing attributes.
         return rows
     grain = Grain(node.title, tuple(node.table.heading[name] for name in names))
-    keys = [{name: row[name] for name in names} for row in rows]
-    known = set(grain.encode_all((node.table & keys).proj().to_dicts()))
-    return [row for row in rows if grain.encode(row) not in known]
+    keys = [tuple(grain.decode(grain.encode(row)).values()) for row in rows]
+    known = present(node.table, names, keys)
+    return [row for row, key in zip(rows, keys, strict=True) if key not in known]
 
 
 Row = Mapping[str, Any]

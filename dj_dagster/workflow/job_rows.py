@@ -8,7 +8,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -37,10 +37,13 @@ from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.table import Table
 from dj_dagster.relational.values import comparable
+from dj_dagster.workflow.collation import paired
 from dj_dagster.workflow.key_source import own_key_source
 from dj_dagster.workflow.liveness import Reservation, dead
 from dj_dagster.workflow.make import Makes, has_own_key_source
 from dj_dagster.workflow.shared_jobs import SharedJobs
+
+T = TypeVar("T")
 
 Row = tuple[Any, ...]
 """The values of a job's key."""
@@ -279,6 +282,14 @@ class JobRows:
         held: set[Row] = set() if self.shared is None else self.shared.held(rows, statuses)
         return [row for row in rows if row not in held]
 
+    def by_asked(self, found: Mapping[Row, T], rows: Sequence[Row]) -> dict[Row, T]:
+        """Return what was found of some keys by the keys as they were asked for, each once."""
+        if found.keys() <= set(rows):
+            return dict(found)
+        pairs = paired(self.connection, self.node(), self.key, rows, found.keys())
+        first = {spelled: row for row, spelled in reversed(pairs.items())}
+        return {row: found[spelled] for spelled, row in first.items() if spelled in found}
+
     def reconcile(self) -> None:
         """Take over changes of the schema's jobs by workers of another era, or in ``schema.jobs``.
 
@@ -323,6 +334,7 @@ class JobRows:
             return [], datetime.min
         now = as_datetime(found[0][-1])
         known = {self._decoded(row[: len(self.key)]): row for row in found}
+        known = self.by_asked(known, rows)
         free = [
             row
             for row in rows

@@ -44,6 +44,7 @@ from dj_dagster.relational.inserting.encode import encode_rows
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.stored import ForeignKey, StoredTable
 from dj_dagster.relational.table import Table
+from dj_dagster.workflow.collation import paired
 
 Key = Mapping[str, Any]
 
@@ -395,7 +396,10 @@ def _digests(connection: Connection, source: Input, rows: Sequence[Row]) -> dict
         digests = _digests(connection, each, theirs)
         for (_, content), row in zip(found, theirs, strict=True):
             content.append(digests.get(row, b""))
-    return {row: _digest(content) for row, content in found}
+    of_rows = {row: _digest(content) for row, content in found}
+    node, names = all_rows(source.name, source.heading), list(source.attributes)
+    pairs = paired(connection, node, names, wanted, of_rows.keys())
+    return {row: of_rows[spelled] for row, spelled in pairs.items() if spelled in of_rows}
 
 
 def _read(

@@ -32,6 +32,7 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.table import Table
 from dj_dagster.relational.values import as_fetched
+from dj_dagster.workflow.collation import matched
 from dj_dagster.workflow.key_ranges import Range, Ranges, digests, extent, is_integer
 from dj_dagster.workflow.key_source import (
     base,
@@ -44,7 +45,8 @@ from dj_dagster.workflow.key_source import (
 from dj_dagster.workflow.make import Makes, has_own_key_source
 
 Key = dict[str, Any]
-Why = Literal["present", "missing"]
+Row = tuple[Any, ...]
+Why = Literal["present", "missing", "reserved"]
 
 
 def source(table: Makes, *restrictions: Any) -> Node:
@@ -138,10 +140,32 @@ def orphans(table: Table) -> int:
     return fetch.count(table.connection, restrict(rows_of(table), AnyOf(tuple(conditions))))
 
 
-def why_not_pending(
-    table: Makes, keys: list[Key], *, in_source: bool = True
-) -> dict[tuple[Any, ...], Why]:
-    """Return the reasons why keys are not pending, by the values of these keys.
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a look at some keys has found, by the values of the keys.
+
+    Attributes
+    ----------
+    idle
+        The reasons why keys are not pending.
+    spelled
+        The pending keys that the key source spells differently, as it spells them.
+    """
+
+    idle: Mapping[Row, Why]
+    spelled: Mapping[Row, Key]
+
+    def why(self, key: Key) -> Why | None:
+        """Return the reason why a key is not pending, None if it is."""
+        return self.idle.get(tuple(key.values()))
+
+    def as_given(self, key: Key) -> Key:
+        """Return a key as `make` is to be given it."""
+        return self.spelled.get(tuple(key.values()), key) if self.spelled else key
+
+
+def look_at(table: Makes, keys: list[Key], *, in_source: bool = True) -> Looked:
+    """Look whether keys are pending.
 
     Parameters
     ----------
@@ -151,23 +175,28 @@ def why_not_pending(
     names = tuple(keys[0]) if keys else ()
     rows = [tuple(key.values()) for key in keys]
     there = present(table, names, rows)
-    idle: dict[tuple[Any, ...], Why] = {row: "present" for row in rows if row in there}
-    rest = [key for key in keys if tuple(key.values()) not in idle] if in_source else []
-    if rest:
-        known = given(table, rest)
-        idle |= {row: "missing" for key in rest if (row := tuple(key.values())) not in known}
-    return idle
+    idle: dict[Row, Why] = {row: "present" for row in rows if row in there}
+    rest = [row for row in rows if row not in idle] if in_source else []
+    if not rest:
+        return Looked(idle, {})
+    known = matched(table.connection, source(table), names, rest)
+    idle |= {row: "missing" for row in rest if row not in known}
+    differing = {row: spelled for row, spelled in known.items() if row != spelled}
+    if differing:
+        # One key in several spellings is to be made once.
+        first = {spelled: row for row, spelled in reversed(known.items())}
+        idle |= {row: "reserved" for row, spelled in known.items() if first[spelled] != row}
+    return Looked(idle, {row: dict(zip(names, own, strict=True)) for row, own in differing.items()})
 
 
-def given(table: Makes, keys: list[Key], *restrictions: Any) -> set[tuple[Any, ...]]:
+def given(table: Makes, keys: list[Key], *restrictions: Any) -> set[Row]:
     """Return the values of those of some keys that are in the restricted key source."""
     names = tuple(keys[0]) if keys else ()
-    return _found(table.connection, source(table, *restrictions), names, keys) if keys else set()
+    rows = [tuple(key.values()) for key in keys]
+    return set(matched(table.connection, source(table, *restrictions), names, rows))
 
 
-def present(
-    table: Table, names: Sequence[str], rows: Iterable[tuple[Any, ...]]
-) -> set[tuple[Any, ...]]:
+def present(table: Table, names: Sequence[str], rows: Iterable[Row]) -> set[Row]:
     """Return those of some keys that are in a table.
 
     Parameters
@@ -175,10 +204,7 @@ def present(
     names
         The attributes of the keys.
     """
-    keys = [dict(zip(names, row, strict=True)) for row in rows]
-    if not keys:
-        return set()
-    return _found(table.connection, all_rows(table.name, table.heading), names, keys)
+    return set(matched(table.connection, rows_of(table), names, rows))
 
 
 def is_present(table: Makes, key: Mapping[str, Any]) -> bool:
@@ -228,13 +254,6 @@ def typed(table: Makes, keys: Iterable[Mapping[str, Any]]) -> list[Key]:
 def rows_of(table: Table) -> Base:
     """Return the query for all rows of a table."""
     return all_rows(table.name, table.heading)
-
-
-def _found(
-    connection: Connection, node: Node, names: Sequence[str], keys: list[Key]
-) -> set[tuple[Any, ...]]:
-    restricted = restrict(node, make_condition(keys, node.heading))
-    return set(fetch.rows(connection, restricted, names))
 
 
 def _compared(table: Makes, keys: Node, restrictions: Sequence[Any]) -> Compared:

@@ -25,12 +25,12 @@ from dj_dagster.workflow.make import Makes
 from dj_dagster.workflow.notes import NoteTaker
 from dj_dagster.workflow.pending import (
     Key,
-    Why,
+    Looked,
+    look_at,
     progress,
     source,
     typed,
     unmade_keys,
-    why_not_pending,
 )
 
 __all__ = [
@@ -261,11 +261,11 @@ class Batches:
         pace = Pace()
         while waiting:
             batch = _taken(waiting, pace.size)
-            idle = why_not_pending(self.table, batch, in_source=self.given)
-            self._look(batch, idle)
+            looked = look_at(self.table, batch, in_source=self.given)
+            self._look(batch, looked)
             busy = 0.0
             for key in batch:
-                outcome = self._outcome(key, idle)
+                outcome = self._outcome(key, looked)
                 busy += outcome.seconds
                 yield outcome
             self.notes.write_if_due()
@@ -292,9 +292,9 @@ class Batches:
         """Yield the outcomes of a user's keys that are not pending, and give the others jobs."""
         if not self.given:
             return
-        idle = why_not_pending(self.table, list(batch.values()))
+        looked = look_at(self.table, list(batch.values()))
         for row, key in list(batch.items()):
-            if status := idle.get(tuple(key.values())):
+            if status := looked.why(key):
                 del batch[row]
                 yield KeyOutcome(key, status)
         if batch:
@@ -312,7 +312,7 @@ class Batches:
             others |= {queue.row(key): key for key in _taken(waiting, LOOKAHEAD)}
         names = [*queue.rows.key, "status", "scheduled_time"]
         jobs = fetch.rows(queue.connection, queue.rows.node(rows=others), names)
-        known = {row[:-2]: row[-2:] for row in jobs}
+        known = queue.rows.by_asked({row[:-2]: row[-2:] for row in jobs}, list(others))
         no_job = ("pending" if self.given else "done", None)
         # A job that is due later cannot be claimed now.
         now = queue.rows.now() if any(status == "pending" for status, _ in known.values()) else None
@@ -335,11 +335,11 @@ class Batches:
         if not keys:
             return
         # From now on other workers cannot make these keys.
-        idle = why_not_pending(self.table, keys)
-        self._look(keys, idle)
+        looked = look_at(self.table, keys)
+        self._look(keys, looked)
         by_row = {queue.row(key): key for key in keys}
         while (row := claims.take()) is not None:
-            outcome = self._outcome(by_row[row], idle)
+            outcome = self._outcome(by_row[row], looked)
             match outcome.status:
                 case "made":
                     claims.finish(outcome.seconds)
@@ -353,18 +353,19 @@ class Batches:
                     assert_never(outcome.status)
             yield outcome
 
-    def _outcome(self, key: Key, idle: dict[Row, Why]) -> KeyOutcome:
-        status = idle.get(tuple(key.values()))
+    def _outcome(self, key: Key, looked: Looked) -> KeyOutcome:
+        status = looked.why(key)
         if status:
             return KeyOutcome(key, status)
-        outcome = self.attempts.make(key)
+        given = looked.as_given(key)
+        outcome = self.attempts.make(given)
         if outcome.status == "made":
-            self.notes.note(key)
-        return outcome
+            self.notes.note(given)
+        return outcome if given is key else replace(outcome, key=key)
 
-    def _look(self, keys: list[Key], idle: dict[Row, Why]) -> None:
+    def _look(self, keys: list[Key], looked: Looked) -> None:
         """Look at the rows that keys refer to; a key is stale if such a row changes later."""
-        self.notes.look([key for key in keys if tuple(key.values()) not in idle])
+        self.notes.look([looked.as_given(key) for key in keys if not looked.why(key)])
 
 
 def _taken(waiting: deque[Key], count: int) -> list[Key]:

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dj_dagster.model.names import TableName, class_path
+from dj_dagster.relational.algebra.nodes import all_rows
 from dj_dagster.relational.deleting import hierarchy
 from dj_dagster.relational.deleting.delete import Doomed, doomed_rows, row_counts
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.table import Table
 from dj_dagster.workflow.code_version import code_version
+from dj_dagster.workflow.collation import has_spellings, matched
 from dj_dagster.workflow.notes import Inputs, Note, Notes, is_entered
 
 Key = dict[str, Any]
@@ -53,7 +55,7 @@ class Staleness:
 
     def of(self, keys: Sequence[Mapping[str, Any]]) -> dict[Row, tuple[Age, Note | None]]:
         """Return the age of keys that are in the table, and the note on each, by their values."""
-        notes = self.notes.read(keys)
+        notes = self._read(keys)
         noted = [key for key in keys if tuple(key.values()) in notes]
         inputs = self._inputs.of(noted) if noted else {}
         found: dict[Row, tuple[Age, Note | None]] = {}
@@ -61,6 +63,14 @@ class Staleness:
             note = notes.get(row)
             found[row] = ("unknown", None) if note is None else (self._age(note, inputs[row]), note)
         return found
+
+    def _read(self, keys: Sequence[Mapping[str, Any]]) -> dict[Row, Note]:
+        notes = self.notes.read(keys)
+        rest = [key for key in keys if tuple(key.values()) not in notes]
+        spelled = _spelled(self._table, rest)
+        more = self.notes.read(list(spelled.values())) if spelled else {}
+        found = {row: more.get(tuple(key.values())) for row, key in spelled.items()}
+        return notes | {row: note for row, note in found.items() if note is not None}
 
     def stale(self, *restrictions: Any) -> list[Key]:
         """Return the stale keys among those in the table for which all restrictions hold."""
@@ -88,6 +98,17 @@ class Staleness:
         if note.inputs != inputs:
             return "inputs"
         return "current" if note.code or not self.code else "unknown"
+
+
+def _spelled(table: Table, keys: Sequence[Mapping[str, Any]]) -> dict[Row, Key]:
+    """Return the keys that a table spells differently, as it spells them; so are the notes."""
+    names = list(keys[0]) if keys else []
+    if not has_spellings(table.connection, map(table.heading.__getitem__, names)):
+        return {}
+    rows = [tuple(key.values()) for key in keys]
+    pairs = matched(table.connection, all_rows(table.name, table.heading), names, rows)
+    differing = {row: own for row, own in pairs.items() if row != own}
+    return {row: dict(zip(names, own, strict=True)) for row, own in differing.items()}
 
 
 REMADE_TOGETHER = 100
@@ -132,8 +153,9 @@ class Remaking:
         if free:
             if self.below:
                 self._note_gone(free)
+            spelled = _spelled(self.table, free)
             self._rows(free).delete(prompt=False)
-            Notes(self.table, self.names).forget(free)
+            Notes(self.table, self.names).forget([*free, *spelled.values()])
         return left
 
     def _kept(self, keys: Sequence[Key]) -> dict[Row, str]:

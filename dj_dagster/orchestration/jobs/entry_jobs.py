@@ -382,7 +382,7 @@ def _mark(context: OpExecutionContext, node: TableNode, rows: Sequence[Mapping[s
     grain = node.grain
     if grain is None or any(name not in row for row in rows for name in grain.names):
         return
-    partitions = grain.encode_all(rows)
+    partitions = list(dict.fromkeys(node.partitions_of(rows)))
     register(context.instance, grain, partitions)
     marks = (Mark(node.key, partition) for partition in partitions)
     write_marks(context.instance, marks, Step.of(context).origin)

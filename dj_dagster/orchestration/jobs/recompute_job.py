@@ -152,8 +152,8 @@ def _chosen(
             keys = (
                 Aging(instance, graph, node).stale()
                 if existing.choice == STALE
-                else [key for page in pages for key in page]
+                else [key for page in pages for key in node.respelled(page)]
             )
-        keys += (existing.gone or {}).get(node.name, [])
+        keys += node.respelled((existing.gone or {}).get(node.name, []))
         if keys:
             yield node, keys

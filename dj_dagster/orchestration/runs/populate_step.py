@@ -90,7 +90,8 @@ def populate_table(
     DataJointError
         When the database cannot be used at all. A failing `make` does not raise.
     """
-    keys = None if keys is None else list(keys)
+    if keys is not None:
+        keys = list({tuple(key.values()): key for key in node.respelled(list(keys))}.values())
     parts = [part.key for part in graph.parts(node)]
     progress = Progress(node.title, total=None if keys is None else len(keys))
     shown = Shown(step, node, progress, graph.described.get(node.key))

@@ -114,14 +114,14 @@ def _doomed(
     chosen = () if keys is None else (list(keys),)
     if existing.choice == STALE:
         return aging.stale(*chosen)
-    return [key for page in node.staleness.pages(*chosen) for key in page]
+    return [key for page in node.staleness.pages(*chosen) for key in node.respelled(page)]
 
 
 def _ungiven(node: TableNode, keys: Sequence[Key]) -> dict[Row, str]:
     """Return the keys that are not in the key source, by their values, each with the reason."""
     table, names = own_table(node), node.maker.key_names
     if table is None:
-        every = node.maker.keys()
+        every = node.respelled(node.maker.keys())
         known = {tuple(key[name] for name in names) for key in every}
     else:
         known = given(table, list(keys))

@@ -27,9 +27,10 @@ from dagster import (
     RunsFilter,
 )
 
-from dj_dagster.errors import DataJointError, InvalidValueError
+from dj_dagster.errors import DataJointError
 from dj_dagster.orchestration._dagster import NOT_FINISHED_STATUSES, RUN_KEY_TAG
 from dj_dagster.orchestration.runs.chosen_keys import RunChoice
+from dj_dagster.orchestration.tables.keys import Key, decoded
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.workflow.liveness import is_gone, process_mark
@@ -228,19 +229,19 @@ def held_by(instance: DagsterInstance, graph: TableGraph, run: DagsterRun) -> He
             covered = choice.covered(node)
             named = choice.configured(node)
         # Partitions that the config leaves out are announced too, and shown by the run's end.
-        if found := {p for p in (*covered, *(named or ())) if _is_key(node, p)}:
-            held.partitions[node.key] = found
+        if found := decoded(node.grain, (*covered, *(named or ()))):
+            held.partitions[node.key] = _partitions(node, found)
         if named is None:
             held.whole.add(node.key)
     return held
 
 
-def _is_key(node: TableNode, partition: str) -> bool:
-    """Whether a partition, which a person may have written, stands for a key of the table."""
+def _partitions(node: TableNode, keys: Sequence[Key]) -> set[str]:
     try:
-        return node.grain is not None and bool(node.grain.decode(partition))
-    except InvalidValueError:
-        return False
+        return set(node.partitions_of(keys))
+    except DataJointError:
+        # Without the database, only keys that the sensor itself has named are known for sure.
+        return set() if node.grain is None else set(map(node.grain.encode, keys))
 
 
 def _nodes(run: DagsterRun, graph: TableGraph) -> Iterable[TableNode]:

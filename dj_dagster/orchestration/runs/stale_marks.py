@@ -139,7 +139,7 @@ class Aging:
         keys = [] if grain is None else [grain.decode(partition) for partition in partitions]
         if not self._node.coarse:
             return keys
-        return [key for page in self._staleness.pages(keys) for key in page]
+        return [key for page in self._staleness.pages(keys) for key in self._node.respelled(page)]
 
     def pages(self) -> Iterator[list[Key]]:
         """Yield all keys of `make` that are in the table, page by page."""
@@ -153,7 +153,7 @@ class Aging:
     def stale(self, *restrictions: Any) -> list[Key]:
         """Return the stale keys among those in the table for which all restrictions hold."""
         found: list[Key] = []
-        for page in self._staleness.pages(*restrictions):
+        for page in map(self._node.respelled, self._staleness.pages(*restrictions)):
             ages = self.of_keys(page)
             found += [key for key in page if ages[tuple(key.values())].stale]
         return found

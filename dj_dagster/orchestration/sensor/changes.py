@@ -27,7 +27,6 @@ from dj_dagster.errors import MissingTableError
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.names import TableName
 from dj_dagster.orchestration.sensor.limits import Pause, idle_seconds
-from dj_dagster.orchestration.tables.grains import Grain
 from dj_dagster.orchestration.tables.keys import EVERYTHING, Key, Region, own_table, present_among
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
@@ -418,13 +417,11 @@ class JobWatch:
         else:
             self._incomplete.add(name)
         failed, failed_before = _failed(jobs), _failed(before)
-        self._errors[name] = _by_partition(node.grain, queue, failed)
+        self._errors[name] = _by_partition(node, queue, failed)
         # A key that has failed again has another time.
         turned = {row for row, _ in failed.items() ^ failed_before.items()}
         freed = (row for row in before if row not in jobs)
-        return _region(queue, freed) if own else EVERYTHING, {
-            *_by_partition(node.grain, queue, turned)
-        }
+        return _region(queue, freed) if own else EVERYTHING, {*_by_partition(node, queue, turned)}
 
     def free_dead(self, connection: Connection) -> Iterator[tuple[TableNode, Region]]:
         """Make the keys pending again whose worker died, and yield their tables and regions."""
@@ -452,7 +449,7 @@ class JobWatch:
         gone = queue.vanished() if failed and self._entered[name] else []
         found: dict[Row, None] = {}
         for node in self._entered[name] if gone else ():
-            rows = _by_partition(node.grain, queue, gone)
+            rows = _by_partition(node, queue, gone)
             for partition in rows.keys() - present_among(node, list(rows)):
                 found.update(dict.fromkeys(row for row in rows[partition] if row in failed))
         if found:
@@ -480,12 +477,12 @@ def _failed(jobs: Mapping[Row, Job]) -> dict[Row, datetime | None]:
     return {row: job.ended for row, job in jobs.items() if job.status == "error"}
 
 
-def _by_partition(grain: Grain | None, queue: JobQueue, rows: Collection[Row]) -> Errors:
+def _by_partition(node: TableNode, queue: JobQueue, rows: Collection[Row]) -> Errors:
     """Return rows of a queue by partition, empty if the queue's key does not have the grain's."""
     found: dict[str, list[Row]] = {}
-    names = queue.rows.key if rows else []
+    names, grain = queue.rows.key if rows else [], node.grain
     if grain is not None and set(grain.names) <= set(names):
-        for row in rows:
-            partition = grain.encode(dict(zip(names, row, strict=True)))
+        keys = [dict(zip(names, row, strict=True)) for row in rows]
+        for partition, row in zip(node.partitions_of(keys), rows, strict=True):
             found.setdefault(partition, []).append(row)
     return found

@@ -296,8 +296,8 @@ class FailureMarks:
             self._unproven.add(node.key)
         elif node.grain is not None:
             names = set(node.grain.names)
-            told = (key for key in region.keys if names <= key.keys())
-            self._doubtful[node.key].update(map(node.grain.encode, told))
+            told = [key for key in region.keys if names <= key.keys()]
+            self._doubtful[node.key].update(node.partitions_of(told))
 
     def pieces(self, tick: Evaluation) -> Pieces:
         """Return a comparison for each table with failures in doubt."""

@@ -82,7 +82,9 @@ class _Waiting:
         if not found:
             return
         now, clock = rows.now(), time.monotonic()
-        partitions = {row: _partition(node, rows.key, row) for row in found}
+        keys = [dict(zip(rows.key, row, strict=True)) for row in found]
+        named = node.partitions_of(keys) or [None] * len(keys)
+        partitions = dict(zip(found, named, strict=True))
         failures = failures_of(instance, node.key, list(partitions.values()))
         for row, ended in found.items():
             count = max(1, failures.get(partitions[row], 1))
@@ -125,10 +127,6 @@ def failures_of(
         if record.storage_id > last.get(partition or "", 0):
             counts[partition] = counts.get(partition, 0) + 1
     return counts
-
-
-def _partition(node: TableNode, names: Sequence[str], row: tuple[Any, ...]) -> str | None:
-    return node.grain.encode(dict(zip(names, row, strict=True))) if node.grain else None
 
 
 def _age(now: datetime, ended: datetime | None) -> float:

@@ -20,6 +20,7 @@ from dj_dagster.orchestration.tables.table_sources import TableSource, described
 from dj_dagster.relational.backends import server_url
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.table import Table
+from dj_dagster.workflow.collation import keys_respelled, respelled
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.key_source import blaming
 from dj_dagster.workflow.populate import Key, KeyOutcome
@@ -99,7 +100,7 @@ class DataJointMaker:
         """Return the keys of the key source that are neither in the table nor held by a job."""
         found = (self._restricted(restrictions) - self._table.proj()).keys(order_by="KEY")
         held = self._held(("reserved", "ignore") if retry_errors else HELD)
-        free = (key for key in found if self._values(key) not in held)
+        free = (key for key in keys_respelled(self._ours, found) if self._values(key) not in held)
         return list(islice(free, limit))
 
     def progress(self) -> tuple[int, int]:
@@ -116,7 +117,8 @@ class DataJointMaker:
     ) -> Iterator[KeyOutcome]:
         """Make keys by DataJoint's `populate`, a few a call; cancelling stops between the calls."""
         wanted = self.pending(retry_errors=retry_errors) if keys is None else keys
-        named = iter([{name: key[name] for name in self.key_names} for key in wanted])
+        given = [{name: key[name] for name in self.key_names} for key in wanted]
+        named = iter(keys_respelled(self._ours, given))
         while chunk := list(islice(named, CHUNK)):
             if retry_errors and self._inherited:
                 (self._jobs.errors & chunk).delete_quick()
@@ -161,7 +163,8 @@ class DataJointMaker:
             suppress_errors=True,
             return_exception_objects=True,
         )
-        return {self._values(key): error for key, error in result["error_list"]}
+        rows = self._rows(key for key, _ in result["error_list"])
+        return {row: error for row, (_, error) in zip(rows, result["error_list"], strict=True)}
 
     def _restricted(self, restrictions: Iterable[Any]) -> Any:
         query = self._table.key_source
@@ -173,14 +176,17 @@ class DataJointMaker:
         return self._keys_of(self._table & keys)
 
     def _keys_of(self, query: Any) -> set[tuple[Any, ...]]:
-        found: list[Key] = query.keys()
-        return {self._values(key) for key in found}
+        return set(self._rows(query.keys()))
 
     def _held(self, statuses: tuple[str, ...]) -> set[tuple[Any, ...]]:
         if not self._inherited:
             return set()
         jobs = self._jobs & [{"status": status} for status in statuses]
-        return {self._values(job) for job in jobs.to_dicts() if set(self.key_names) <= set(job)}
+        return set(self._rows(j for j in jobs.to_dicts() if set(self.key_names) <= set(j)))
+
+    def _rows(self, keys: Iterable[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+        """Return the values of keys of any query of DataJoint's, spelled as partitions are."""
+        return respelled(self._ours, self.key_names, list(map(self._values, keys)))
 
     def _values(self, key: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(key[name] for name in self.key_names)

@@ -16,12 +16,14 @@ import sqlalchemy as sa
 from dj_dagster.errors import InvalidValueError
 from dj_dagster.orchestration.tables.grains import Grain
 from dj_dagster.orchestration.tables.table_node import OwnMaker, TableNode
+from dj_dagster.relational.algebra.nodes import Node
 from dj_dagster.relational.database.driver import Tuples, fetch_select
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.fetching.decode import RowDecoder
 from dj_dagster.relational.sql.lowered import NOT_COMPARABLE
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.table import Table
+from dj_dagster.workflow.collation import Respelled
 from dj_dagster.workflow.make import Makes
 from dj_dagster.workflow.pending import source
 
@@ -59,8 +61,7 @@ def present_in(node: TableNode, regions: Regions) -> list[str]:
     if node.grain is None:
         return []
     rows = node.table & regions.restrictions()[0]
-    order = node.grain.names
-    return node.grain.encode_rows(fetch.keys(node.table.connection, rows.node, order, order))
+    return _partitions(node, node.grain, rows.node)
 
 
 def possible_in(node: TableNode, regions: Regions) -> list[str]:
@@ -71,8 +72,18 @@ def possible_in(node: TableNode, regions: Regions) -> list[str]:
     grain, table = node.grain, own_table(node)
     if grain is None or table is None:
         return present_in(node, regions)
-    keys = source(table, *regions.restrictions())
-    return grain.encode_rows(fetch.keys(table.connection, keys, grain.names, grain.names))
+    return _partitions(node, grain, source(table, *regions.restrictions()))
+
+
+def _partitions(node: TableNode, grain: Grain, keys: Node) -> list[str]:
+    """Return the partitions of the rows of a table, or of keys for it."""
+    return grain.encode_rows(_read(node, grain, keys))
+
+
+def _read(node: TableNode, grain: Grain, keys: Node) -> Sequence[Sequence[Any]]:
+    query = Respelled.of(node.table, keys, grain.names)
+    found = fetch.keys(node.table.connection, query.node, query.columns, grain.names)
+    return query.rows(found)
 
 
 def present_among(node: TableNode, partitions: Sequence[str]) -> set[str]:
@@ -95,17 +106,19 @@ def possible_among(node: TableNode, partitions: Sequence[str]) -> set[str]:
     return found | set(possible_in(node, Regions(Region(keys=tuple(keys)))))
 
 
-def _given_rows(node: TableNode, grain: Grain) -> Sequence[Sequence[object]]:
+def _given_rows(node: TableNode, grain: Grain) -> Sequence[Sequence[Any]]:
     table = own_table(node)
     if table is None:
-        keys = node.maker.keys()
+        keys = node.respelled(node.maker.keys())
         return [[key[name] for name in grain.names] for key in keys]
-    return fetch.keys(table.connection, source(table), grain.names, grain.names)
+    return _read(node, grain, source(table))
 
 
-def decoded(grain: Grain, partitions: Sequence[str]) -> list[Key]:
+def decoded(grain: Grain | None, partitions: Sequence[str]) -> list[Key]:
     """Return the keys of partitions, without partitions of people's own that are not keys."""
     found: list[Key] = []
+    if grain is None:
+        return found
     for partition in partitions:
         try:
             found.append(grain.decode(partition))
@@ -210,6 +223,8 @@ Rows = Sequence[Sequence[Any]]
 def key_pages(table: Table, names: Sequence[str]) -> Iterator[Rows]:
     """Yield the present values of attributes of the key, each once, page by page.
 
+    Texts are spelled as in the tables that first declare them, see `Respelled`.
+
     Parameters
     ----------
     names
@@ -217,50 +232,51 @@ def key_pages(table: Table, names: Sequence[str]) -> Iterator[Rows]:
         from its index.
     """
     heading, connection = table.heading, table.connection
+    query = Respelled.of(table, table.node, names)
     kinds = [heading[name].type for name in names]
     if any(kind is not None and kind.family in NOT_COMPARABLE for kind in kinds):
-        yield from _whole(table, names)
+        yield from _whole(table, query)
         return
-    decoder = RowDecoder(connection, heading, names)
+    decoder = RowDecoder(connection, query.node.heading, query.columns)
     order = [names.index(name) for name in heading.primary_key if name in names]
     last: Sequence[Any] | None = None
     done = 0
     while True:
         try:
-            page = _page(table, names, order, last)
+            page = _page(table, query, order, last)
         except InvalidValueError:
             # A text is invalid, and the driver cannot read the page with it.
-            yield from _whole(table, names, [names[position] for position in order], done)
+            yield from _whole(table, query, [names[position] for position in order], done)
             return
         if page:
             # The check `readable` names the keys that cannot be read.
             rows = decoder.readable(page)[0]
             done += len(rows)
-            yield rows
+            yield query.rows(rows)
         if len(page) < PAGE:
             return
         last = page[-1]
 
 
 def _whole(
-    table: Table, names: Sequence[str], order: Sequence[str] | None = None, done: int = 0
+    table: Table, query: Respelled, order: Sequence[str] | None = None, done: int = 0
 ) -> Iterator[Rows]:
     """Yield the pages of `key_pages` from one query, without the first `done` rows."""
-    found = fetch.keys(table.connection, table.node, names, order)
-    rows = list(dict.fromkeys(map(tuple, found)))
+    found = fetch.keys(table.connection, query.node, query.columns, order)
+    rows = list(dict.fromkeys(map(tuple, query.rows(found))))
     yield from (rows[start : start + PAGE] for start in range(done, len(rows), PAGE))
 
 
 def _page(
-    table: Table, names: Sequence[str], order: Sequence[int], last: Sequence[Any] | None
+    table: Table, query: Respelled, order: Sequence[int], last: Sequence[Any] | None
 ) -> Tuples:
     """Return the next page of rows behind the last row, as the driver gives them."""
     backend = table.connection.backend
-    lowered = Lowering(backend).lower(table.node)
-    columns = [lowered.columns[name] for name in names]
+    lowered = Lowering(backend).lower(query.node)
+    columns = [lowered.columns[name] for name in query.columns]
     ordered = [columns[position] for position in order]
     select = sa.select(*columns).select_from(lowered.source).where(*lowered.where)
-    if len(names) < len(table.primary_key):
+    if len(query.names) < len(table.primary_key):
         select = select.distinct()
     if last is not None:
         place = [last[position] for position in order]

@@ -25,6 +25,7 @@ from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.table import Table
 from dj_dagster.relational.values import is_only_found
+from dj_dagster.workflow.collation import Respelled, keys_respelled, origins
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.key_source import blaming, own_key_source
 from dj_dagster.workflow.make import STEPS, Makes, has_own_key_source
@@ -157,7 +158,26 @@ class TableNode:
         self, *restrictions: Any, limit: int | None = None, retry_errors: bool = False
     ) -> list[Key]:
         """Return the keys that `make` has still to be given."""
-        return self.maker.pending(*restrictions, limit=limit, retry_errors=retry_errors)
+        found = self.maker.pending(*restrictions, limit=limit, retry_errors=retry_errors)
+        return self.respelled(found)
+
+    def respelled(self, keys: Sequence[Key]) -> list[Key]:
+        """Return keys as partitions spell them.
+
+        A server takes texts for equal that differ in case or accents; their spelling is that of the
+        table that first declares them, so that a key has one partition in all tables.
+        """
+        return keys_respelled(self.table, keys)
+
+    def partitions_of(self, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Return the partition of each row; empty for a table without partitions."""
+        grain = self.grain
+        if grain is None:
+            return []
+        found = list(map(grain.encode, rows))
+        if not origins(self.table, grain.names):
+            return found
+        return list(map(grain.encode, self.respelled(list(map(grain.decode, found)))))
 
     def outcomes(
         self, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool
@@ -169,6 +189,8 @@ class TableNode:
         """
         grain = self.grain
         if not self.coarse or grain is None:
+            if keys is None and origins(self.table, self.maker.key_names):
+                keys = self.pending(retry_errors=retry_errors)
             yield from self.maker.make(keys, retry_errors=retry_errors)
             return
         wanted = None if keys is None else [{n: key[n] for n in grain.names} for key in keys]
@@ -214,7 +236,9 @@ class TableNode:
         if self.grain is None:
             return []
         names = self.grain.names
-        return self.grain.encode_rows(fetch.keys(query.connection, query.node, names, names))
+        spelled = Respelled.of(self.table, query.node, names)
+        found = fetch.keys(query.connection, spelled.node, spelled.columns, names)
+        return self.grain.encode_rows(spelled.rows(found))
 
 
 logger = logging.getLogger(__name__)
