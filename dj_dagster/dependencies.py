@@ -124,7 +124,7 @@ class Dependencies(nx.MultiDiGraph):  # pyright: ignore[reportMissingTypeArgumen
     def _add(self, table: StoredTable) -> None:
         if relatives.is_hidden(table.name):
             return
-        spelled = self._connection.backend.full_name
+        spelled = self._connection.full_name
         name = spelled(table.name)
         self.add_node(name, primary_key=set(table.heading.primary_key))
         for key in table.foreign_keys:

@@ -63,6 +63,7 @@ class OldConnection:
     if TYPE_CHECKING:
         # Given by the connection.
         backend: Any
+        full_name: Any
 
         def query(self, query: str) -> Any:
             """Run a statement."""
@@ -90,7 +91,7 @@ class OldConnection:
     @cached_property
     def adapter(self) -> Adapter:
         """The quoting of names and texts in the SQL of the database."""
-        return Adapter(self.backend.name, self.backend.full_name)
+        return Adapter(self.backend.name, self.full_name)
 
     @property
     def connection_id(self) -> int:

@@ -8,7 +8,9 @@ from typing import Any
 from uuid import UUID
 
 from dj_dagster.errors import DataJointError, MissingExternalFile, MissingTableError
+from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.names import TableName
+from dj_dagster.model.types import parse_type
 from dj_dagster.objects.external_pointer import (
     ExternalObject,
     external_content,
@@ -20,12 +22,23 @@ from dj_dagster.objects.external_pointer import (
 )
 from dj_dagster.objects.stores.store import Store
 from dj_dagster.relational.algebra.condition import Not
+from dj_dagster.relational.algebra.nodes import Listed
 from dj_dagster.relational.database.catalog import EXTERNAL_PREFIX
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring.old_layout import ensure_external_table
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.fetching.external import external_objects
 from dj_dagster.relational.schemas.free_table import FreeTable
+
+_TYPES = {
+    "hash": "uuid",
+    "size": "bigint unsigned",
+    "attachment_name": "varchar(255)",
+    "filepath": "varchar(1000)",
+    "contents_hash": "uuid",
+    "timestamp": "timestamp",
+}
+_NULLABLE = ("attachment_name", "filepath", "contents_hash")
 
 
 class ExternalTable(FreeTable):
@@ -57,7 +70,7 @@ class ExternalTable(FreeTable):
     def references(self) -> Iterator[dict[str, str]]:
         """The columns that point here, as ``referencing_table`` and ``column_name``."""
         for table, column in self._pointers():
-            full = self.connection.backend.full_name(table)
+            full = self.connection.full_name(table)
             yield {"referencing_table": full, "column_name": column}
 
     def unused(self) -> QueryExpression:
@@ -226,31 +239,30 @@ class ExternalTable(FreeTable):
         ]
 
 
-class NoExternalTable:
+class NoExternalTable(QueryExpression):
     """A stand-in for `ExternalTable` on SQLite, where schemas lack objects of DataJoint 0.14.
 
-    Unused objects of today's layout are removed by ``dj-dagster gc``.
+    It is a query without rows. Unused objects of today's layout are removed by ``dj-dagster gc``.
     """
 
-    def __len__(self) -> int:
-        return 0
+    def __init__(self, connection: Connection) -> None:
+        heading = Heading(
+            Attribute(name, parse_type(kind), in_key=name == "hash", nullable=name in _NULLABLE)
+            for name, kind in _TYPES.items()
+        )
+        super().__init__(connection, Listed(heading, frozenset(), ()))
 
-    def unused(self) -> NoExternalTable:
+    def unused(self) -> QueryExpression:
         """Return nothing."""
         return self
 
-    def used(self) -> NoExternalTable:
+    def used(self) -> QueryExpression:
         """Return nothing."""
         return self
 
-    def fetch(self, *names: str, **options: Any) -> list[Any]:
-        """Return nothing."""
-        del names, options
-        return []
-
-    def delete(self, **options: Any) -> list[Any]:
+    def delete(self, *args: Any, **options: Any) -> list[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Delete nothing."""
-        del options
+        del args, options
         return []
 
 
@@ -265,7 +277,7 @@ class ExternalMapping(Mapping[str, ExternalTable | NoExternalTable]):
         known = store in list(self)
         on_server = self._connection.backend.keeps_lineage
         if not on_server and self._connection.era == "0.14" and store in self._connection.stores:
-            return NoExternalTable()
+            return NoExternalTable(self._connection)
         if not known and not self._connection.catalog.is_old(self._database):
             raise MissingTableError(
                 f"The schema {self._database} has no objects of DataJoint 0.14 in a store "

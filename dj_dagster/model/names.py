@@ -185,3 +185,8 @@ class TableName(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.table}"
+
+    @property
+    def quoted(self) -> str:
+        """The name as DataJoint writes it into SQL: ``"`lab`.`__processed`"``."""
+        return ".".join("`" + part.replace("`", "``") + "`" for part in self)

@@ -279,7 +279,7 @@ class QueryExpression(OldQuery, Rows):
         table = self._losing_rows()
         if dry_run:
             found = deletion.dry_run(self.connection, self.node, table, part_integrity)
-            full_name = self.connection.backend.full_name
+            full_name = self.connection.full_name
             return {full_name(name): count for name, count in found.items()}
         asking = question(prompt, confirm, self.connection.safemode)
         return deletion.delete_cascade(self.connection, self.node, table, asking, part_integrity)

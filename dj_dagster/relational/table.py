@@ -126,9 +126,10 @@ class Table(Insertion, metaclass=TableMeta):
     def full_table_name(self) -> str:
         """Schema and table name to write into SQL: ``"`lab`.`__processed`"``.
 
-        On SQLite, where the schema is a part of the name, ``"`lab.__processed`"``.
+        On SQLite, where the schema is a part of the name, ``"`lab.__processed`"``, but for code of
+        DataJoint 0.14; see `Connection.full_name`.
         """
-        return self.connection.backend.full_name(self.name)
+        return self.connection.full_name(self.name)
 
     @property
     def size_on_disk(self) -> int:
@@ -350,7 +351,7 @@ class Table(Insertion, metaclass=TableMeta):
         return list(zip(given, infos, strict=True))
 
     def _given(self, names: Iterable[TableName], as_objects: bool) -> list[Any]:
-        given = self._sibling if as_objects else self.connection.backend.full_name
+        given = self._sibling if as_objects else self.connection.full_name
         return [given(name) for name in names]
 
 

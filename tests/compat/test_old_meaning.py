@@ -67,6 +67,48 @@ def test_the_old_meaning(old_connection: dj.Connection, schema_prefix: str) -> N
     assert list(dj.Schema(f"{schema_prefix}old", connection=old_connection).jobs) == []
 
 
+def test_names_of_tables_are_in_two_parts_on_every_database(
+    old_connection: dj.Connection, schema_prefix: str
+) -> None:
+    """Packages look for a parent by the end of its name, and split names between the quotes."""
+    name = f"{schema_prefix}named"
+    schema = dj.Schema(name, connection=old_connection)
+
+    @schema
+    class Session(dj.Lookup):
+        definition = "session : int"
+        contents: ClassVar[Any] = [(1,), (2,)]
+
+    @schema
+    class Scan(dj.Manual):
+        definition = "-> Session"
+
+        class Field(dj.Part):
+            definition = "-> master"
+
+    session, scan, field = f"`{name}`.`#session`", f"`{name}`.`scan`", f"`{name}`.`scan__field`"
+    assert (Session.full_table_name, Scan().full_table_name) == (session, scan)
+    assert Scan.parents() == [session]
+    assert Session.children() == [scan]
+    assert Session.descendants() == [session, scan, field]
+    assert Scan.Field.ancestors() == [field, scan, session]
+    assert Scan.parts() == [field]
+    assert Scan.parents(foreign_key_info=True)[0][0] == session
+    dependencies = old_connection.dependencies
+    dependencies.load()
+    assert dependencies.topo_sort() == [session, scan, field]
+    assert [parent for parent, _ in dependencies.parents(scan)] == [session]
+    assert list((Session & "session = 1").delete(dry_run=True)) == [session]
+    assert list(dj.Diagram(schema).topo_sort()) == [session, scan, field]
+    assert old_connection.adapter.make_full_table_name(name, "scan") == scan
+    for free in (dj.FreeTable(old_connection, session), *Scan.parents(as_objects=True)):
+        assert (len(free), free.full_table_name) == (2, session)
+    assert old_connection.query(f"SELECT max(session) FROM {session}").fetchone() == (2,)
+    assert (Session & f"session NOT IN (SELECT max(session) FROM {session})").fetch("KEY") == [
+        {"session": 1}
+    ]
+
+
 def test_errors_that_are_due_to_the_era_name_the_way_back(schema: Any) -> None:
     region, cell = tables(schema)
     for query in (
@@ -132,6 +174,14 @@ def test_code_of_the_old_era_finds_no_external_objects_on_sqlite(tmp_path: Path)
     external = lab.Schema("lab").external
     assert len(external["raw"].unused()) == len(external["raw"]) == 0
     assert external["raw"].delete(delete_external_files=True, display_progress=False) == []
+    chosen = external["raw"] & "filepath LIKE '%.nwb'" & {"size": 5}
+    assert (len(chosen), bool(chosen), list(chosen), chosen.to_dicts()) == (0, False, [], [])
+    assert chosen.fetch("hash", "filepath", as_dict=True) == []
+    assert len(external["raw"].proj("size", doubled="2 * size")) == 0
+    assert external["raw"].primary_key == ["hash"]
+    assert "filepath" in repr(chosen)
+    with pytest.raises(dj.DataJointError, match="fetch1"):
+        chosen.fetch1("filepath")
     with pytest.raises(dj.MissingTableError, match="'none'"):
         _ = external["none"]
     with pytest.raises(dj.MissingTableError, match="gc"):

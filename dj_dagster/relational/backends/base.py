@@ -299,13 +299,17 @@ class Backend(ABC):
         return True
 
     @abstractmethod
-    def own_placeholders(self, sql: str, *, filled: bool) -> str:
-        """Return SQL with the driver's own placeholders.
+    def own_statement(
+        self, sql: str, *, filled: bool, is_table: Callable[[TableName], bool]
+    ) -> str:
+        """Return a user's statement with the database's own placeholders and names of tables.
 
         Parameters
         ----------
         filled
             Whether the SQL has placeholders, ``%s``, with other per cent signs doubled.
+        is_table
+            Whether the database has a table.
         """
 
     @abstractmethod

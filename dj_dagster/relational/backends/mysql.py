@@ -124,7 +124,7 @@ class MySQLBackend(Backend):
 
     def full_name(self, name: TableName) -> str:
         """Quote the database and the table as DataJoint does."""
-        return ".".join("`" + part.replace("`", "``") + "`" for part in name)
+        return name.quoted
 
     def ddl_name(self, name: TableName) -> tuple[str, str | None]:
         """Return the schema as the name of a database."""
@@ -196,8 +196,11 @@ class MySQLBackend(Backend):
             case _:
                 return None
 
-    def own_placeholders(self, sql: str, *, filled: bool) -> str:
+    def own_statement(
+        self, sql: str, *, filled: bool, is_table: Callable[[TableName], bool]
+    ) -> str:
         """Double per cent signs, which the driver takes for placeholders in any case."""
+        del is_table
         return sql if filled else sql.replace("%", "%%")
 
     def user(self, connection: SAConnection) -> str:

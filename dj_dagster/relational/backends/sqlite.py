@@ -6,7 +6,7 @@ import json
 import platform
 import re
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from decimal import Decimal
 from functools import lru_cache
@@ -102,7 +102,7 @@ class SQLiteBackend(Backend):
 
         Double quotes delimit strings, here as in MySQL.
         """
-        return "`" + str(name).replace("`", "``") + "`"
+        return translation.joined_name(name)
 
     def ddl_name(self, name: TableName) -> tuple[str, str | None]:
         """Put the schema into the table's name, since all schemas share one file."""
@@ -195,9 +195,12 @@ class SQLiteBackend(Backend):
         """Exclude enums, times and long decimals, which are stored as texts."""
         return kind.family not in (Family.ENUM, Family.TIME) and not is_long(kind)
 
-    def own_placeholders(self, sql: str, *, filled: bool) -> str:
-        """Write question marks for placeholders, and single per cent signs."""
-        return sql.replace("%s", "?").replace("%%", "%") if filled else sql
+    def own_statement(
+        self, sql: str, *, filled: bool, is_table: Callable[[TableName], bool]
+    ) -> str:
+        """Write question marks for placeholders, single per cent signs, and names of one part."""
+        sql = sql.replace("%s", "?").replace("%%", "%") if filled else sql
+        return translation.with_own_names(sql, is_table)
 
     def user(self, connection: SAConnection) -> str:
         """Return the process's user, since a file does not have users of its own."""

@@ -21,6 +21,7 @@ from dj_dagster.errors import (
 )
 from dj_dagster.local_files import DOWNLOADS, FOLDER
 from dj_dagster.model.job_settings import JobSettings, Provenance
+from dj_dagster.model.names import TableName
 from dj_dagster.objects.blob.format import DEFAULT_LIMITS, ReadLimits
 from dj_dagster.objects.codecs.chain import CodecRegistry
 from dj_dagster.objects.stores.stores import Stores
@@ -114,6 +115,15 @@ class Connection(OldConnection, Preferring):
     def url(self) -> str:
         """The URL with its password masked, also one in its query."""
         return shown_url(self._url)
+
+    def full_name(self, name: TableName) -> str:
+        """Return a table's name with its schema's, quoted as one writes it into `query`.
+
+        Code of DataJoint 0.14 gets ``"`lab`.`session`"`` on every database, since it takes names
+        apart. Other code gets ``"`lab.session`"`` on SQLite, which other clients of the file
+        understand too.
+        """
+        return name.quoted if self.era == "0.14" else self.backend.full_name(name)
 
     def __repr__(self) -> str:
         """Return the place of the database, and whether the last attempt to reach it succeeded."""
@@ -292,7 +302,7 @@ class Connection(OldConnection, Preferring):
         if not args:
             # DataJoint's driver takes per cent signs for placeholders, so callers double them.
             query = query.replace("%%", "%")
-        sql = self.backend.own_placeholders(query, filled=bool(args))
+        sql = self.backend.own_statement(query, filled=bool(args), is_table=self._is_table)
         with self.cursor() as session:
             result = session.exec_driver_sql(sql, tuple(args))
             if not result.returns_rows:
@@ -300,6 +310,12 @@ class Connection(OldConnection, Preferring):
             if as_dict:
                 return QueryResult([dict(row) for row in result.mappings()], -1)
             return QueryResult([tuple(row) for row in result], -1)
+
+    def _is_table(self, name: TableName) -> bool:
+        if self.catalog.raw(name) is None:
+            # Another process may have made it since.
+            self.catalog.forget(name.schema)
+        return self.catalog.raw(name) is not None
 
     @property
     def is_connected(self) -> bool:

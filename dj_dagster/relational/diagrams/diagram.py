@@ -369,7 +369,7 @@ class Diagram(Drawn):
         return table
 
     def _full(self, name: TableName) -> str:
-        return self._connection.backend.full_name(name)
+        return self._connection.full_name(name)
 
     def _node(self, name: TableName) -> Any:
         nodes = (self._rows or {}).get(name)

@@ -6,6 +6,7 @@ The parser is sqlglot's, which takes a moment to import and is therefore importe
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -111,6 +112,18 @@ def parse(text: str) -> Parsed:
     names = [_name(node.this) for node in nodes if type(node) is exp.Column and not node.table]
     names = sorted(names, key=lambda name: name.start)
     return Parsed(text, source, tuple(trees), tuple(names), nested, repeatable)
+
+
+def qualified_tables(parsed: Parsed) -> Iterator[tuple[Name, Name]]:
+    """Yield the names of a schema and its table wherever a text names a table with its schema."""
+    from sqlglot import exp
+
+    for tree in parsed.trees:
+        for node in tree.find_all(exp.Table, exp.Column):
+            table = node.this if isinstance(node, exp.Table) else node.args.get("table")
+            schema = node.args.get("db")
+            if isinstance(schema, exp.Identifier) and isinstance(table, exp.Identifier):
+                yield _name(schema), _name(table)
 
 
 def split(text: str) -> list[str]:

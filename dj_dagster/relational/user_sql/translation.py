@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from dj_dagster.errors import QueryError, QuerySyntaxError
+from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family, parse_type
 from dj_dagster.relational.user_sql import aggregates, temporal
 from dj_dagster.relational.user_sql.emission import (
@@ -32,7 +33,13 @@ from dj_dagster.relational.user_sql.emission import (
     temporal_literal,
 )
 from dj_dagster.relational.user_sql.kinds import ANY, FLOAT, INT, Kind, decimal_kind, exact
-from dj_dagster.relational.user_sql.parsing import SIMPLE, Parsed, call_name, parse
+from dj_dagster.relational.user_sql.parsing import (
+    SIMPLE,
+    Parsed,
+    call_name,
+    parse,
+    qualified_tables,
+)
 from dj_dagster.relational.user_sql.programs import Untranslatable, check_null, node_name
 
 _SIGNS = {"EQ": "=", "NEQ": "<>", "LT": "<", "LTE": "<=", "GT": ">", "GTE": ">="}
@@ -226,6 +233,13 @@ _PLAIN_CALLS = frozenset(
 )
 _TIMES = (Family.DATE, Family.DATETIME, Family.TIME)
 _TEMPORAL = re.compile("date|time|day|now|interval|as time", re.IGNORECASE)
+_DATABASES = ("main", "temp")
+_QUALIFIED = re.compile(
+    r"(?:'[^']*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/)"
+    r"|((?:\b(?:from|join|into|update|table|view|exists|references)\s+)?)"
+    r"(`[^`]+`|\b[a-z_]\w*)\s*\.\s*(`[^`]+`|[a-z_]\w*)(\s*\.)?",
+    re.IGNORECASE | re.DOTALL,
+)
 _STRING = re.compile(r"\"(?:[^\"\\]|\\.|\"\")*\"|'(?:[^'\\]|\\.|'')*'|`[^`]*`", re.DOTALL)
 
 
@@ -364,7 +378,38 @@ def _passed(parsed: Parsed) -> str:
         inside = re.sub(r"\\(.)|''|\"\"", lambda m: m[1] or m[0][0], match[0][1:-1])
         return quoted(inside)
 
-    return f"({_STRING.sub(unescaped, parsed.source)})"
+    text = parsed.source
+    for schema, table in sorted(qualified_tables(parsed), key=lambda pair: -pair[0].start):
+        if schema.text not in _DATABASES:
+            name = joined_name(TableName(schema.text, table.text))
+            text = text[: schema.start] + name + text[table.end :]
+    return f"({_STRING.sub(unescaped, text)})"
+
+
+def with_own_names(statement: str, is_table: Callable[[TableName], bool]) -> str:
+    """Return a user's statement with the names that SQLite has for the tables of schemas.
+
+    Examples
+    --------
+    >>> with_own_names("SELECT a.x FROM lab.session AS a", lambda name: True)
+    'SELECT a.x FROM `lab.session` AS a'
+    """
+
+    def own(match: re.Match[str]) -> str:
+        before, schema, table, column = match.groups("")
+        if not (before or column or schema[:1] == table[:1] == "`"):
+            return match[0]
+        name = TableName(schema.strip("`"), table.strip("`"))
+        if name.schema in _DATABASES or not is_table(name):
+            return match[0]
+        return f"{before}{joined_name(name)}{column}"
+
+    return _QUALIFIED.sub(own, statement)
+
+
+def joined_name(name: TableName) -> str:
+    """Return the name of a table in SQLite, quoted."""
+    return "`" + str(name).replace("`", "``") + "`"
 
 
 def _column(translator: Translator, node: Any) -> Emitted:
