@@ -19,7 +19,7 @@ from benchmarks.public_pipelines import CLIENTS, PIPELINES, run_all
 @pytest.mark.timeout(5400)
 @pytest.mark.parametrize(
     ("name", "steps", "least"),
-    [("elements", (13, 13, 13), (140, 390, 9_000)), ("spyglass", (7, 7, 6), (280, 800, 100))],
+    [("elements", (13, 13, 13), (140, 390, 9_000)), ("spyglass", (7, 7, 7), (280, 800, 100))],
 )
 def test_others_packages(
     name: str, steps: tuple[int, int, int], least: tuple[int, int, int], tmp_path: Path
