@@ -116,6 +116,20 @@ def test_aggr_keeps_all_rows(lab: dict[str, Any]) -> None:
     assert query.primary_key == ["subject"]
 
 
+@pytest.mark.parametrize(
+    "restriction",
+    [dj.U("subject"), {}, {"nosuch": 1}, True, dj.AndList([]), dj.AndList([{}, True])],
+)
+def test_restrictions_that_keep_all_rows_are_not_written_into_sql(
+    lab: dict[str, Any], restriction: Any
+) -> None:
+    queries = [lab["Subject"](), lab["Subject"] & dj.Top(2), lab["Subject"].proj(one="1")]
+    for query in queries:
+        assert (query & restriction).make_sql() == query.make_sql()
+        assert rows((query & restriction).proj()) == rows(query.proj())
+        assert rows((query - restriction).proj()) == []
+
+
 def test_aggr_leaves_out_rows_without_partners(lab: dict[str, Any]) -> None:
     count = {"n": "count(*)"}
     query = lab["Subject"].aggr(lab["Session"] & "n > 3", exclude_nonmatching=True, **count)

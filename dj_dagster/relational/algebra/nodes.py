@@ -269,6 +269,17 @@ def restrict(source: Node, condition: Condition) -> Node:
     return Restricted(source.heading, source.tables | tables_of(condition), source, condition)
 
 
+def keeps_all(condition: Condition) -> bool:
+    """Whether a condition holds for every row, such as an empty key or names that are missing."""
+    match condition:
+        case PassedOver():
+            return True
+        case All(conditions):
+            return all(map(keeps_all, conditions))
+        case _:
+            return False
+
+
 def tables_of(condition: Condition) -> frozenset[TableName]:
     """Return the tables that a condition reads."""
     match condition:

@@ -28,6 +28,7 @@ from dj_dagster.relational.algebra.nodes import (
     SQLText,
     Topped,
     United,
+    keeps_all,
 )
 from dj_dagster.relational.algebra.top import Order, order_terms
 from dj_dagster.relational.backends import Backend
@@ -105,6 +106,8 @@ class Lowering:
 
     def _restricted(self, node: Restricted) -> Lowered:
         over, heading = self.lower(node.source), node.source.heading
+        if keeps_all(node.condition):
+            return over
         nested = self._conditions.has_select(node.condition)
         # Window functions also count the rows before the restriction.
         if over.is_cut or over.group == () or over.opaque or (nested and not over.plain):
