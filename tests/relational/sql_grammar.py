@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 # What takes values of which kinds: N number, I small integer, S text, D date, A moment, H time,
-# B condition, V any of these; G what is computed of groups.
+# B condition, V any of these; G what is computed of groups. Base64 is shown by its digits: a text
+# whose letters differ in case only has another place in the server's order, see docs/values.md.
 GRAMMAR: dict[str, Sequence[str]] = {
     "N": (
         "{N} + {N}", "{N} - {N}", "{N} * {N}", "{N} / {N}", "{N} % {N}", "{N} DIV {N}", "-{N}",
@@ -93,7 +94,7 @@ GRAMMAR: dict[str, Sequence[str]] = {
         "substring_index({S}, ' ', -1)", "substring_index({D}, '-', 2)",
         "substring_index({N}, '.', 1)", "insert({N}, 1, 1, 'q')", "insert({S}, {I}, {I}, {S})",
         "elt({N}, {S}, {N})", "elt({I}, {D}, {S}, {N})", "hex({N})", "hex({D})", "hex({B})",
-        "unhex(hex({S}))", "md5({N})", "sha1({S})", "to_base64({S})",
+        "unhex(hex({S}))", "md5({N})", "sha1({S})", "hex(to_base64({S}))",
         "from_base64(to_base64({S}))", "format({S}, 1)", "format(-{I}, 1)",
         "bin({N})", "oct({I})", "conv({S}, 36, 10)", "conv({N}, 10, -2)", "quote({N})",
         "ucase({S})", "lcase({S})", "cast({D} as char)", "cast({A} as char)", "cast({H} as char)",
