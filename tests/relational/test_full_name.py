@@ -63,6 +63,8 @@ def test_names_without_quotes_can_be_written_into_sql(
     quoted = f"{schema.name}.`#trial`"
     query = f"SELECT {session}.session FROM {session} JOIN {quoted} ON trial = session"
     assert connection.query(query).fetchall() == [(2,)]
+    query = f"SELECT s.session, trial FROM {session}, {quoted}, {session} AS s WHERE trial = 1"
+    assert len(connection.query(query).fetchall()) == 4
     assert (Trial & f"trial IN (SELECT session FROM {session})").keys() == [{"trial": 2}]
     # As on a server, this is a comment.
     with pytest.raises(dj.QueryError):

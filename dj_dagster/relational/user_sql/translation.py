@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from dj_dagster.errors import QueryError, QuerySyntaxError
@@ -237,7 +237,7 @@ _DATABASES = ("main", "temp")
 _QUALIFIED = re.compile(
     r"(?:'[^']*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/)"
     r"|((?:\b(?:from|join|into|update|table|view|exists|references)\s+)?)"
-    r"(`[^`]+`|\b[a-z_]\w*)\s*\.\s*(`[^`]+`|[a-z_]\w*)(\s*\.)?",
+    r"(`[^`]+`|\b[a-z_]\w*)\s*\.\s*(`[^`]+`|[a-z_]\w*)(\s*\.)?|`[^`]*`",
     re.IGNORECASE | re.DOTALL,
 )
 _STRING = re.compile(r"\"(?:[^\"\\]|\\.|\"\")*\"|'(?:[^'\\]|\\.|'')*'|`[^`]*`", re.DOTALL)
@@ -394,17 +394,23 @@ def with_own_names(statement: str, is_table: Callable[[TableName], bool]) -> str
     >>> with_own_names("SELECT a.x FROM lab.session AS a", lambda name: True)
     'SELECT a.x FROM `lab.session` AS a'
     """
+    schemas: set[str] = set()
 
-    def own(match: re.Match[str]) -> str:
+    def own(match: re.Match[str], *, sure: bool = True) -> str:
         before, schema, table, column = match.groups("")
-        if not (before or column or schema[:1] == table[:1] == "`"):
-            return match[0]
         name = TableName(schema.strip("`"), table.strip("`"))
-        if name.schema in _DATABASES or not is_table(name):
+        quoted = schema[:1] == table[:1] == "`"
+        # Other pairs are mostly an alias and a column.
+        asked = (before or column or quoted) if sure else name.schema in schemas
+        if not asked or name.schema in _DATABASES or not is_table(name):
             return match[0]
+        schemas.add(name.schema)
         return f"{before}{joined_name(name)}{column}"
 
-    return _QUALIFIED.sub(own, statement)
+    found = _QUALIFIED.sub(own, statement)
+    if found == statement:
+        return statement
+    return _QUALIFIED.sub(partial(own, sure=False), found)
 
 
 def joined_name(name: TableName) -> str:
