@@ -290,7 +290,8 @@ def release(
 ) -> None:
     """Write rows of TABLE with their files and where they come from into FOLDER, for others.
 
-    TABLE is written as lab.Result. Which of its rows is said by --where, or by --all.
+    TABLE is written as lab.Result, or by another name that is its own. Which of its rows is said
+    by --where, or by --all.
 
     With --verify the files in FOLDER are compared with their checksums. The exit code is 1 if
     something is missing, changed or too many.
@@ -384,7 +385,12 @@ def _claim(collector: GarbageCollector, schemas: tuple[str, ...]) -> None:
 @click.argument("schemas", nargs=-1, required=True)
 @click.option("--stale", "which", flag_value="stale", help="What is stale.")
 @click.option("--all", "which", flag_value="all", help="All that is there.")
-@click.option("--table", "tables", multiple=True, help="Only this table; may be given repeatedly.")
+@click.option(
+    "--table",
+    "tables",
+    multiple=True,
+    help="Only these: Result, lab.*, Session+ ...; may be given repeatedly.",
+)
 @click.option(
     "--delete-entered",
     is_flag=True,

@@ -22,6 +22,7 @@ from dagster import (
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.model.names import TableName
+from dj_dagster.model.selection import by_table
 from dj_dagster.orchestration.checks import (
     TableChecks,
     blocking_keys,
@@ -45,12 +46,11 @@ from dj_dagster.orchestration.runs.assets import (
 from dj_dagster.orchestration.sensor.sensor import populate_sensor
 from dj_dagster.orchestration.sensor.sensor_settings import SensorSettings
 from dj_dagster.orchestration.tables.collection import apart, collect
-from dj_dagster.orchestration.tables.naming import class_name, short_name
+from dj_dagster.orchestration.tables.naming import class_name
 from dj_dagster.orchestration.tables.table_graph import (
     PartitionBy,
     TableGraph,
     Tables,
-    pattern_of,
     selected,
     table_graph,
 )
@@ -113,14 +113,15 @@ def build_definitions(
     connection
         The connection for patterns; the default connection if None.
     select, exclude
-        Tables (``"lab.Session"``), schemas (``"lab"``) and tiers (``"tier:computed"``) to have and
-        to leave out, with ``*`` for anything; all by default. Parts go with their masters. Tables
-        may be given as classes.
+        Tables to have and to leave out, by name, class or asset key; all by default. Parts go with
+        their masters. Names are those of `dj_dagster.model.selection`: ``"lab.Session"``, a schema
+        ``"lab"``, ``"tier:computed"``, with ``*`` for anything, ``"Session+"`` with all below.
     translator
         The translator of tables into assets; a `TableTranslator` by default.
     partition_by
-        The first attributes of the key that tell a table's partitions apart, by the table's name
-        or class: ``{"lab.Spikes": "subject_id"}``. One partition then stands for many keys.
+        The first attributes of the key that tell a table's partitions apart, by name, class or
+        asset key: ``{"lab.Spikes": "subject_id"}``. One partition then stands for many keys. Of
+        several that fit a table, the one that fits fewest tables counts.
     checks
         The checks of the tables; see `TableChecks` for the default.
     assets
@@ -171,9 +172,9 @@ def build_definitions(
     chosen = translator or TableTranslator()
     settings = sensor_settings or SensorSettings()
     found = collect(schemas, connection=connection, state_path=state_path)
-    _check_settings(settings, found)
     sources = apart(selected(found, select, exclude))
     graph = table_graph(sources, _coarser(sources, chosen, partition_by or {}))
+    settings = settings.resolved(graph, [source.candidate for source in found])
     check_tables(graph, schedules)
     own = _own_specs(graph, assets)
     partitions = {node.key: _partitions(node) for node in graph.nodes}
@@ -237,16 +238,6 @@ def build_definitions(
     )
 
 
-def _check_settings(settings: SensorSettings, sources: Sequence[TableSource]) -> None:
-    """Refuse settings of tables that are not there, because they would be ignored."""
-    titles = [class_name(source.name) for source in sources]
-    known = {*titles, *(short_name(source.name) for source in sources)}
-    if unknown := [name for name in settings.tables if name not in known]:
-        raise ConfigurationError(
-            f"sensor_settings has {unknown[0]!r}, which is no table; there are {', '.join(titles)}"
-        )
-
-
 def _partitions(node: TableNode) -> PartitionsDefinition[Any] | None:
     return node.grain.partitions_def if node.grain else None
 
@@ -293,17 +284,17 @@ def _coarser(
     for source in sources:
         if source.master is None and (names := translator.get_partition_by(source.table)):
             found[source.name] = names
-    for table, names in given.items():
-        pattern = pattern_of(table, "partition_by")
-        wanted: Any = [names] if isinstance(names, str) else names
-        if not isinstance(wanted, list | tuple) or not all(isinstance(n, str) for n in wanted):
+    tables = [source.candidate for source in sources]
+    masters = {source.name for source in sources if source.master is None}
+    for table, wanted in by_table(given, tables, "partition_by").items():
+        names: Any = [wanted] if isinstance(wanted, str) else wanted
+        if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
             raise ConfigurationError(
-                f"partition_by has {names!r} for {pattern}: write the names of the first "
-                "attributes of its key."
+                f"partition_by has {wanted!r} for {class_name(table)}: write the names of the "
+                "first attributes of its key."
             )
-        for source in selected(sources, [pattern], ()):
-            if source.master is None:
-                found[source.name] = wanted
+        if table in masters:
+            found[table] = names
     return found
 
 

@@ -4,9 +4,8 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from fnmatch import fnmatchcase
 from typing import Any, Literal, cast
 
 from dagster import (
@@ -23,12 +22,12 @@ from dagster import (
     multi_asset_check,
 )
 
-from dj_dagster.errors import ConfigurationError
+from dj_dagster.model.selection import texts
 from dj_dagster.model.types import Family
 from dj_dagster.orchestration.runs.stale_marks import CURRENT, CodeWatch, ages
 from dj_dagster.orchestration.sensor.limits import Pause
-from dj_dagster.orchestration.tables.naming import op_name, short_name
-from dj_dagster.orchestration.tables.table_graph import TableGraph
+from dj_dagster.orchestration.tables.naming import op_name
+from dj_dagster.orchestration.tables.table_graph import TableGraph, Tables
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.workflow.integrity import check_table
@@ -71,7 +70,8 @@ class TableChecks:
         checks of a table. `check_schedule` is for whole schemas and their stores.
     freshness
         The greatest age of a table's last row: ``{"lab.Session": timedelta(days=1)}``, with ``*``
-        for anything in the names.
+        for anything in the names. The least counts where several fit a table. Tables are given by
+        name, class or asset key here; see `dj_dagster.model.selection` for the names.
     blocking
         Tables whose checks must pass before the same run fills the tables below them.
     """
@@ -82,8 +82,8 @@ class TableChecks:
     parents: bool = True
     readable: bool = True
     intact: Literal["sizes", "data"] | None = None
-    freshness: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
-    blocking: Iterable[str] = ()
+    freshness: Mapping[Any, timedelta] = field(default_factory=dict[Any, timedelta])
+    blocking: Tables = ()
 
 
 def table_checks(graph: TableGraph, wanted: TableChecks) -> list[AssetChecksDefinition]:
@@ -94,10 +94,7 @@ def table_checks(graph: TableGraph, wanted: TableChecks) -> list[AssetChecksDefi
     ConfigurationError
         When a name does not fit any table.
     """
-    for pattern in (*wanted.freshness, *wanted.blocking):
-        if not any(_fits(node, pattern) for node in graph.nodes):
-            titles = ", ".join(node.title for node in graph.nodes)
-            raise ConfigurationError(f"{pattern!r} fits no table; there are {titles or 'none'}")
+    wanted = _resolved(wanted, graph)
     found = (_of_table(graph, node, wanted) for node in graph.nodes)
     return [checks for checks in found if checks is not None]
 
@@ -110,6 +107,7 @@ def code_watch(graph: TableGraph, wanted: TableChecks) -> CodeWatch:
 
 def check_watch(graph: TableGraph, wanted: TableChecks) -> "CheckWatch":
     """Return the evaluator of the other checks of changed tables, for one Dagster instance."""
+    wanted = _resolved(wanted, graph)
     found = {node.key: _checks(graph, node, wanted) for node in graph.nodes}
     # `CodeWatch` reports `current`; `intact` takes too long for the sensor.
     return CheckWatch(
@@ -192,13 +190,23 @@ def _values(evaluation: AssetCheckEvaluation) -> dict[str, object]:
     return {name: each.value for name, each in evaluation.metadata.items()}
 
 
+def _resolved(wanted: TableChecks, graph: TableGraph) -> TableChecks:
+    """Return the wanted checks with the asset keys of tables instead of other names."""
+    least: dict[AssetKey, timedelta] = {}
+    for given, window in wanted.freshness.items():
+        for node in graph.chosen(given, "TableChecks.freshness"):
+            least[node.key] = min(window, least.get(node.key, window))
+    blocking = [node.key for node in graph.chosen(wanted.blocking, "TableChecks.blocking")]
+    return replace(wanted, freshness=least, blocking=blocking)
+
+
 def _of_table(
     graph: TableGraph, node: TableNode, wanted: TableChecks
 ) -> AssetChecksDefinition | None:
     checks = _checks(graph, node, wanted)
     if not checks:
         return None
-    blocking = any(_fits(node, pattern) for pattern in wanted.blocking)
+    blocking = node.key.to_user_string() in texts(wanted.blocking, "")
     specs = [
         AssetCheckSpec(
             name,
@@ -257,9 +265,9 @@ def _checks(graph: TableGraph, node: TableNode, wanted: TableChecks) -> dict[str
         checks[READABLE] = lambda _: _readable(node)
     if wanted.intact:
         checks[INTACT] = lambda _: _intact(node, read_data=wanted.intact == "data")
-    windows = [window for name, window in wanted.freshness.items() if _fits(node, name)]
-    if windows:
-        checks[FRESH] = lambda instance: _fresh(instance, node, min(windows))
+    window = wanted.freshness.get(node.key)
+    if window is not None:
+        checks[FRESH] = lambda instance: _fresh(instance, node, window)
     return checks
 
 
@@ -343,8 +351,3 @@ def _fresh(instance: DagsterInstance, node: TableNode, window: timedelta) -> tup
     hours = (time.time() - event.timestamp) / 3600
     allowed = window.total_seconds() / 3600
     return hours <= allowed, {"hours": hours, "hours_allowed": allowed}
-
-
-def _fits(node: TableNode, pattern: str) -> bool:
-    names = (node.title, short_name(node.name), node.name.schema)
-    return any(fnmatchcase(name, pattern) for name in names)

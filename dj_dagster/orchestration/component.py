@@ -69,7 +69,8 @@ class PipelineComponent(Component, Resolvable):
     database_url
         The database of the patterns; by default the configured one.
     select, exclude
-        Tables, schemas (``lab``) and tiers (``tier:computed``) to have and to leave out.
+        Tables to have and to leave out: ``lab.Session``, schemas ``lab``, ``tier:computed``,
+        ``Session+`` with all below. See `dj_dagster.model.selection` for all names.
     partition_by
         The first attributes of the key that tell a table's partitions apart, by table.
     translator

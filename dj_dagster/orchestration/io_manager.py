@@ -23,6 +23,7 @@ from dj_dagster.default_connection import conn
 from dj_dagster.errors import ConfigurationError, InvalidValueError
 from dj_dagster.lazy import LateModule, is_data_frame
 from dj_dagster.model.names import Tier
+from dj_dagster.model.selection import schemas_of
 from dj_dagster.model.types import Family
 from dj_dagster.orchestration.runs.shown_marks import ROWS
 from dj_dagster.orchestration.tables.collection import of_database
@@ -159,14 +160,10 @@ class TableIOManager(IOManager):
         graph = self._graph
         if graph is None:
             connection = self._connection or conn()
-            graph = table_graph(of_database(connection, key.path[0]))
-        if key in graph.by_key:
-            return graph.by_key[key]
-        tables = ", ".join(each.to_user_string() for each in graph.by_key)
-        raise ConfigurationError(
-            f"No table has the asset key {key.to_user_string()}: write one of "
-            f"{tables or 'none, for there is no table'}."
-        )
+            named = schemas_of(key, connection.schema_names())
+            graph = table_graph([one for name in named for one in of_database(connection, name)])
+        # Other spellings of a table are for tests of single assets, which lack Dagster's lineage.
+        return graph.by_key.get(key) or graph.single(key, "An input or output")
 
 
 def _given(context: InputContext | OutputContext, name: str) -> Any:

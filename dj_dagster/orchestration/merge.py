@@ -27,7 +27,6 @@ from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration._dagster import ObjectMetadataValue
 from dj_dagster.orchestration.io_manager import TableIOManager
 from dj_dagster.orchestration.runs.chosen_keys import ALL
-from dj_dagster.orchestration.tables.naming import spellings
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 
 T = TypeVar("T")
@@ -66,8 +65,10 @@ class Pipeline:
 
     def has(self, names: Iterable[str]) -> bool:
         """Return whether `make` fills tables of all these names."""
-        known = {text for node in self.graph.populated for text in spellings(node.name)}
-        return known.issuperset(names)
+        try:
+            return bool(self.graph.filled(names, TABLES))
+        except ConfigurationError:
+            return False
 
 
 TABLES = "dj/tables"

@@ -285,8 +285,10 @@ def test_a_translator_that_gives_no_spec_is_named(lab: Lab) -> None:
 
 
 def test_a_schedule_of_a_table_that_make_does_not_fill_is_refused(lab: Lab) -> None:
-    with pytest.raises(ConfigurationError, match="'Proccessed' names no table that make fills"):
+    with pytest.raises(ConfigurationError, match="'Proccessed', which names no table; near it"):
         lab.definitions(schedules=[populate_schedule("0 3 * * *", tables=["Proccessed"])])
+    with pytest.raises(ConfigurationError, match="'Session', which names no table that make fills"):
+        lab.definitions(schedules=[populate_schedule("0 3 * * *", tables=["Session"])])
 
 
 @pytest.mark.parametrize(
@@ -314,7 +316,9 @@ def test_a_schedule_of_all_tables_says_so(lab: Lab) -> None:
 
 def test_settings_of_a_table_that_is_not_there_are_refused(lab: Lab) -> None:
     wrong = SensorSettings(tables={"Procesed": TableSettings(batch_size=5)})
-    with pytest.raises(ConfigurationError, match=r"'Procesed', which is no table; there are lab\."):
+    with pytest.raises(
+        ConfigurationError, match=r"'Procesed', which names no table; near it: lab\."
+    ):
         lab.definitions(sensor_settings=wrong)
     left_out = SensorSettings(tables={"Processed": TableSettings(), "lab.RawData": TableSettings()})
     assert lab.definitions(sensor_settings=left_out, exclude=["Processed"])

@@ -153,7 +153,9 @@ def test_runs_of_the_sensor_evaluate_no_other_checks(
 
 
 def test_a_name_that_fits_nothing(lab: Lab) -> None:
-    with pytest.raises(ConfigurationError, match=r"'lab\.Sesion' fits no table"):
+    with pytest.raises(
+        ConfigurationError, match=r"'lab\.Sesion', which names no table; near it: lab\.Session"
+    ):
         lab.definitions(checks=TableChecks(blocking=["lab.Sesion"]))
 
 

@@ -354,6 +354,14 @@ def command(score: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return run
 
 
+def test_the_command_takes_any_name_of_one_table(command: Any, tmp_path: Path) -> None:
+    for name in ("Score", "lab/score", "`lab`.`__score`"):
+        folder = tmp_path / name.replace("/", "_")
+        done = command(name, str(folder), "--where", "subject_id = 1")
+        assert done.exit_code == 0, done.output
+        assert len(rows(folder, "lab.Score")) == 2
+
+
 def test_the_command_releases_and_verifies(command: Any, tmp_path: Path) -> None:
     folder = str(tmp_path / "release")
     done = command("lab.Score", folder, "--where", "subject_id = 1", "--where", "method = 'loud'")
@@ -382,7 +390,9 @@ def test_the_command_releases_and_verifies(command: Any, tmp_path: Path) -> None
         ["lab.Score", "--where", "TRUE", "--where", "subject_id = 1"],
         ["lab.Skore", "--all"],
         ["nolab.Score", "--all"],
-        ["Score", "--all"],
+        ["Skore", "--all"],
+        ["+Score", "--all"],
+        ["lab.*", "--all"],
         ["lab", "--all"],
     ],
 )

@@ -16,6 +16,7 @@ from dagster import (
 from dagster import job as dagster_job
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.model.selection import texts
 from dj_dagster.orchestration.runs.chosen_keys import ALL, run_tags
 from dj_dagster.orchestration.runs.populate_step import (
     Progress,
@@ -33,7 +34,7 @@ from dj_dagster.orchestration.runs.recompute import (
 from dj_dagster.orchestration.runs.stale_marks import Aging
 from dj_dagster.orchestration.runs.work import HERE, Work
 from dj_dagster.orchestration.tables.partitions import sync_partitions
-from dj_dagster.orchestration.tables.table_graph import TableGraph
+from dj_dagster.orchestration.tables.table_graph import TableGraph, Tables
 from dj_dagster.orchestration.tables.table_node import OwnMaker, TableNode
 from dj_dagster.relational.algebra.condition import refuse_oversights
 from dj_dagster.relational.expression import QueryExpression
@@ -49,7 +50,7 @@ OP_NAME = "populate_tables"  # a job and an op cannot share a name
 TABLES_CONFIG = Field(
     ScalarUnion(str, [str]),
     default_value=ALL,
-    description="Tables as 'Processed' or 'lab.Processed'; all: those that make fills.",
+    description="Tables as 'Processed', 'lab.*' or 'Session+'; all: those that make fills.",
 )
 
 CONFIG = {
@@ -102,29 +103,29 @@ def populate_job(graph: TableGraph, works: Mapping[AssetKey, Work], end: str = "
     return populate_tables
 
 
-def chosen_tables(graph: TableGraph, names: str | Iterable[str]) -> list[TableNode]:
-    """Return the tables of `names`, parents first; those that `make` fills for ``"all"``.
+def chosen_tables(graph: TableGraph, given: Tables, place: str = "tables") -> list[TableNode]:
+    """Return the tables that users mean, parents first; those that `make` fills for ``"all"``.
 
     Raises
     ------
     ConfigurationError
-        When `names` is empty, or has a name that is not the name of a table that `make` fills.
+        When `given` is empty, or has a name that does not stand for a table that `make` fills.
     """
-    if names == ALL:
-        return list(graph.populated)
-    wanted = {graph.populated_named(name).key for name in table_names(names)}
-    return [node for node in graph.populated if node.key in wanted]
+    names = table_names(given, place)
+    return list(graph.populated) if names == ALL else graph.filled(names, place)
 
 
-def table_names(names: str | Iterable[str]) -> list[str]:
-    """Return names of tables as a list, a single name as a list of one.
+def table_names(given: Tables, place: str = "tables") -> str | list[str]:
+    """Return the names of tables as texts, a single name as a list of one; ``"all"`` as it is.
 
     Raises
     ------
     ConfigurationError
-        When `names` is empty.
+        When `given` is empty, or has something that does not stand for a table.
     """
-    found = [names] if isinstance(names, str) else list(names)
+    if isinstance(given, str) and given == ALL:
+        return ALL
+    found = texts(given, place)
     if not found:
         raise ConfigurationError(f"An empty list of tables is none: name some, or write {ALL!r}.")
     return found

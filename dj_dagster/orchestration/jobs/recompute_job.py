@@ -25,7 +25,7 @@ from dj_dagster.orchestration.runs.recompute import (
 from dj_dagster.orchestration.runs.stale_marks import Aging
 from dj_dagster.orchestration.runs.work import HERE, Work
 from dj_dagster.orchestration.tables.collection import collect
-from dj_dagster.orchestration.tables.table_graph import TableGraph, table_graph
+from dj_dagster.orchestration.tables.table_graph import TableGraph, Tables, table_graph
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.orchestration.tables.table_sources import SchemaLike
 from dj_dagster.relational.database.connection import Connection
@@ -79,7 +79,7 @@ def recompute_job(
 
 def recompute(
     schemas: SchemaLike | Iterable[SchemaLike],
-    tables: str | Iterable[str] = ALL,
+    tables: Tables = ALL,
     *,
     stale: bool = True,
     delete_entered: bool = False,
@@ -96,8 +96,8 @@ def recompute(
     schemas, connection
         See `build_definitions`.
     tables
-        Names of tables, as ``"Processed"`` or ``"lab.Processed"``; ``"all"`` for those that `make`
-        fills.
+        Tables by name, class or asset key; ``"all"`` for those that `make` fills. See
+        `dj_dagster.model.selection` for the names.
     stale
         Whether only stale keys are made again; otherwise all keys of the tables are.
     delete_entered
@@ -137,7 +137,7 @@ def recompute(
 def _chosen(
     instance: DagsterInstance,
     graph: TableGraph,
-    tables: str | Iterable[str],
+    tables: Tables,
     existing: OnExisting,
 ) -> Iterator[tuple[TableNode, list[Key]]]:
     """Yield tables, parents first, with their keys to make again.

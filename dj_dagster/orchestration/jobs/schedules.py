@@ -17,12 +17,12 @@ from dj_dagster.orchestration.jobs.populate_job import (
 )
 from dj_dagster.orchestration.merge import TABLES, renamable
 from dj_dagster.orchestration.runs.chosen_keys import ALL, TABLES_TAG
-from dj_dagster.orchestration.tables.table_graph import TableGraph
+from dj_dagster.orchestration.tables.table_graph import TableGraph, Tables
 
 
 def populate_schedule(
     cron: str,
-    tables: str | Iterable[str] = ALL,
+    tables: Tables = ALL,
     *,
     restriction: Any = None,
     limit: int | None = None,
@@ -38,8 +38,8 @@ def populate_schedule(
     cron
         The times: minute, hour, day of the month, month, day of the week.
     tables
-        Names of tables, as ``"Processed"`` or ``"lab.Processed"``; ``"all"`` for those that `make`
-        fills.
+        Tables by name, class or asset key; ``"all"`` for those that `make` fills. See
+        `dj_dagster.model.selection` for the names.
     restriction, limit, retry_errors
         See the config of the populate job.
     name
@@ -74,7 +74,7 @@ def populate_schedule(
 
 def recompute_schedule(
     cron: str,
-    tables: str | Iterable[str] = ALL,
+    tables: Tables = ALL,
     *,
     delete_entered: bool = False,
     name: str | None = None,
@@ -119,13 +119,13 @@ def check_tables(graph: TableGraph, schedules: Iterable[Any]) -> None:
     for schedule in schedules:
         if isinstance(schedule, ScheduleDefinition) and TABLES in schedule.metadata:
             names: Any = schedule.metadata[TABLES].value
-            chosen_tables(graph, names)
+            chosen_tables(graph, names, f"The schedule {schedule.name}")
 
 
 def _schedule(
     of: tuple[str, str],
     cron: str,
-    tables: str | Iterable[str],
+    tables: Tables,
     config: Mapping[str, Any],
     name: str | None,
     timezone: str | None,
@@ -134,7 +134,7 @@ def _schedule(
 ) -> ScheduleDefinition:
     """Return a schedule of one of our jobs, given with its op; the job's name can get an end."""
     job, op = of
-    names = ALL if tables == ALL else table_names(tables)
+    names = table_names(tables)
     text = names if isinstance(names, str) else ", ".join(names)
     return renamable(
         lambda end: ScheduleDefinition(
@@ -154,5 +154,6 @@ def _schedule(
 
 def _schedule_name(job: str, tables: str | list[str]) -> str:
     names = [tables] if isinstance(tables, str) else tables
-    words = [re.sub(r"\W+", "_", table).lower() for table in names]
+    # A name of signs only, such as ``*``, stands for every table.
+    words = [re.sub(r"\W+_*", "_", table).strip("_").lower() or ALL for table in names]
     return "_".join([job, *words])

@@ -116,7 +116,7 @@ def trace_job(graph: TableGraph, end: str = "") -> JobDefinition:
     @op(name="trace_rows" + end, config_schema=fields)
     def trace_rows(context: OpExecutionContext) -> None:
         config: dict[str, str] = context.op_config
-        node = graph.named(config["table"])
+        node = graph.single(config["table"], "table")
         found = trace(_rows(node, config["partition"]))
         context.log.info(f"\n{found}")
         context.add_output_metadata({"trace": MetadataValue.md(found.markdown)})

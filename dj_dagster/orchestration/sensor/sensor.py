@@ -81,7 +81,7 @@ def populate_sensor(
     end
         The end of the sensor's name.
     """
-    own = frozenset(managed)
+    own, settings = frozenset(managed), settings.resolved(graph)
     automatic = [node for node in graph.populated if settings.of(node).automatic]
     targets = [node.key for node in automatic]
     parts = [part.key for node in automatic for part in graph.parts(node)]

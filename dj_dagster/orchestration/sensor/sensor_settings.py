@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.orchestration.tables.naming import short_name
+from dj_dagster.model.selection import Candidate, by_table
+from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
 
 TRANSIENT = (
@@ -110,7 +112,9 @@ class SensorSettings:
     retries
         The policy for automatic retries.
     tables
-        Settings of single tables, by name: ``{"Spikes": TableSettings(batch_size=20)}``.
+        Settings of single tables, by name, class or asset key:
+        ``{"Spikes": TableSettings(batch_size=20)}``. Of several that fit a table, the one that fits
+        fewest tables counts. See `dj_dagster.model.selection` for the names.
     sweep
         Seconds after which everything is looked at, whether or not the database reports a change;
         more if such a look would take more than a twentieth of the time.
@@ -129,7 +133,7 @@ class SensorSettings:
     attempts: int = 3
     sweep: float = 600.0
     retries: RetryPolicy = DEFAULT_RETRIES
-    tables: Mapping[str, TableSettings] = field(default_factory=dict[str, TableSettings])
+    tables: Mapping[Any, TableSettings] = field(default_factory=dict[Any, TableSettings])
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_batches", "max_marks", "attempts"):
@@ -144,11 +148,32 @@ class SensorSettings:
                 )
 
     def of(self, node: TableNode) -> TableSettings:
-        """Return the settings of a table, completed by those of the sensor."""
-        own = self.tables.get(node.title) or self.tables.get(short_name(node.name))
-        own = own or TableSettings()
+        """Return the settings of a table, completed by those of the sensor.
+
+        The settings must be those of `resolved`.
+        """
+        own = self.tables.get(node.key) or TableSettings()
         return replace(
             own,
             batch_size=own.batch_size or self.batch_size,
             retries=own.retries or self.retries,
+        )
+
+    def resolved(self, graph: TableGraph, left_out: Sequence[Candidate] = ()) -> SensorSettings:
+        """Return the settings with those of single tables by asset key.
+
+        Parameters
+        ----------
+        left_out
+            Tables that may have settings although they are not in the graph.
+
+        Raises
+        ------
+        ConfigurationError
+            When a name does not stand for a table: its settings would be ignored.
+        """
+        found = by_table(self.tables, graph.candidates, "SensorSettings.tables", left_out)
+        known = graph.by_name
+        return replace(
+            self, tables={known[name].key: own for name, own in found.items() if name in known}
         )

@@ -12,9 +12,9 @@ from dagster import (
     TableSchema,
 )
 
-from dj_dagster.model import names
 from dj_dagster.model.heading import Attribute
-from dj_dagster.model.names import TableName, camel_case, parse_table_name, snake_case
+from dj_dagster.model.names import TableName, snake_case
+from dj_dagster.model.selection import class_path
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.stored import ForeignKey
 from dj_dagster.relational.table import Table
@@ -33,27 +33,9 @@ def asset_key(name: TableName) -> AssetKey:
     return AssetKey([name.schema, *map(snake_case, class_path(name))])
 
 
-def class_path(name: TableName) -> list[str]:
-    """Return the class name of a table, for a part after that of its master."""
-    parsed = parse_table_name(name.table)
-    if parsed is None:
-        return [camel_case(re.sub(r"[^a-z0-9]+", "_", name.table).strip("_"))]
-    return names.class_path(name.table).split(".")
-
-
 def class_name(name: TableName) -> str:
     """Return a table's name for users: ``"lab.Session.Trial"``."""
-    return f"{name.schema}.{short_name(name)}"
-
-
-def short_name(name: TableName) -> str:
-    """Return a table's name for users without the schema: ``"Session.Trial"``."""
-    return ".".join(class_path(name))
-
-
-def spellings(name: TableName) -> tuple[str, ...]:
-    """Return the forms of a table's name that people may write: class, asset and database name."""
-    return class_name(name), short_name(name), asset_key(name).to_user_string(), str(name)
+    return f"{name.schema}.{'.'.join(class_path(name))}"
 
 
 def op_name(key: AssetKey) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
@@ -15,13 +14,18 @@ from dagster import AssetCheckKey, AssetKey
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName, Tier
+from dj_dagster.model.selection import Candidate, matched, single, texts
 from dj_dagster.orchestration.tables.grains import Grain, GrainBook
-from dj_dagster.orchestration.tables.naming import asset_key, class_name, spellings
+from dj_dagster.orchestration.tables.naming import asset_key, class_name
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.orchestration.tables.table_sources import TableSource, logger
 from dj_dagster.relational.table import Table
 
 Edge = tuple[TableName, TableName]
+
+Named = str | type[Table] | Table | AssetKey
+Tables = Named | Iterable[Named]
+"""Tables by name, class or asset key; see `dj_dagster.model.selection` for the names."""
 
 PartitionBy = Mapping[TableName, Sequence[str]]
 """The first attributes of the key that tell a table's partitions apart, by table."""
@@ -80,6 +84,63 @@ class TableGraph:
         """Return the tables of a grain, parents first."""
         return [node for node in self.nodes if node.grain == grain]
 
+    @cached_property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The tables for selections by name."""
+        names = {node.key: node.name for node in self.nodes}
+        return tuple(
+            Candidate(
+                node.name, node.tier, tuple(names[key] for key in node.parents if key in names)
+            )
+            for node in self.nodes
+        )
+
+    def chosen(self, given: Tables, place: str) -> list[TableNode]:
+        """Return the tables that users mean; see `dj_dagster.model.selection`.
+
+        Parameters
+        ----------
+        place
+            The setting that `given` stands in, for errors.
+
+        Raises
+        ------
+        ConfigurationError
+            When one of the names does not stand for a table.
+        """
+        names = matched(given, self.candidates, place)
+        return [node for node in self.nodes if node.name in names]
+
+    def filled(self, given: Tables, place: str) -> list[TableNode]:
+        """Return those of the tables that users mean that `make` fills, parents first.
+
+        Raises
+        ------
+        ConfigurationError
+            When one of the names does not stand for such a table.
+        """
+        found: set[TableName] = set()
+        for text in texts(given, place):
+            names = {node.name for node in self.chosen(text, place) if node.populated}
+            if not names:
+                titles = ", ".join(node.title for node in self.populated)
+                raise ConfigurationError(
+                    f"{place} has {text!r}, which names no table that make fills; write one of "
+                    f"{titles or 'none, for make fills none'}."
+                )
+            found |= names
+        return [node for node in self.populated if node.name in found]
+
+    def single(self, given: Named, place: str) -> TableNode:
+        """Return the one table that a name stands for.
+
+        Raises
+        ------
+        ConfigurationError
+            When it does not stand for a table, or stands for several.
+        """
+        return self.by_name[single(given, self.candidates, place)]
+
     def entered_above(self, node: TableNode) -> list[TableNode]:
         """Return the tables with partitions, filled by people, that a table depends on."""
         above, found = set(node.parents), list[TableNode]()
@@ -101,26 +162,6 @@ class TableGraph:
             if node.grain in grains and (node.populated or node.master in reached):
                 reached[node.key] = node.grain
         return [node for node in self.populated if node.key in reached]
-
-    def populated_named(self, text: str) -> TableNode:
-        """Return the table, filled by `make`, that a person means by `text`.
-
-        Raises
-        ------
-        ConfigurationError
-            When `text` is not the name of such a table, or that of several.
-        """
-        return _named(text, self.populated, "names no table that make fills")
-
-    def named(self, text: str) -> TableNode:
-        """Return the table that a person means by `text`.
-
-        Raises
-        ------
-        ConfigurationError
-            When `text` is not the name of a table, or that of several.
-        """
-        return _named(text, self.nodes, "names no table")
 
 
 def table_graph(
@@ -148,15 +189,6 @@ def table_graph(
         for name, grain in grains.items()
     ]
     return TableGraph(tuple(nodes))
-
-
-def _named(text: str, nodes: Sequence[TableNode], none: str) -> TableNode:
-    found = [node for node in nodes if text in spellings(node.name)]
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(node.title for node in found or nodes)
-    fault = "names more than one table" if found else none
-    raise ConfigurationError(f"{text!r} {fault}; write one of {names}")
 
 
 def _topological_order(
@@ -247,13 +279,6 @@ def _node(source: TableSource, grain: Grain | None, ignored: set[Edge]) -> Table
     )
 
 
-Named = str | type[Table] | Table
-Tables = Named | Iterable[Named]
-"""Tables by name or by class."""
-
-TIER = "tier:"
-
-
 def selected(
     sources: Sequence[TableSource], select: Tables | None, exclude: Tables
 ) -> list[TableSource]:
@@ -262,16 +287,32 @@ def selected(
     Parameters
     ----------
     select, exclude
-        Names of tables (``"lab.Session"``), of schemas (``"lab"``) and tiers (``"tier:computed"``),
-        with ``*`` for anything: ``"lab.Old*"``; or tables themselves. None selects all tables.
+        Tables by the names of `dj_dagster.model.selection`. None selects all tables.
 
     Raises
     ------
     ConfigurationError
-        When a name does not fit any table, or is not a name.
+        When a name does not stand for a table, `select` is empty, or a part is selected without its
+        master.
     """
-    chosen = {s.name for s in sources} if select is None else _fitting(sources, select)
-    chosen -= _fitting(sources, exclude)
+    tables = [source.candidate for source in sources]
+    chosen = {source.name for source in sources}
+    if select is not None:
+        chosen = _with_parts(sources, matched(select, tables, "select"))
+        if not chosen:
+            raise ConfigurationError(
+                "select is empty: name tables, or leave it out for all of the schemas."
+            )
+        masters = {source.name: source.master or source.name for source in sources}
+        for text in texts(select, "select"):
+            of = {masters[name] for name in matched(text, tables, "select")}
+            if chosen.isdisjoint(of):
+                titles = ", ".join(map(class_name, sorted(of)))
+                raise ConfigurationError(
+                    f"select has {text!r}, which names parts alone; they go with their masters: "
+                    f"write one of {titles}."
+                )
+    chosen -= _with_parts(sources, matched(exclude, tables, "exclude"))
     return [
         source
         for source in sources
@@ -279,41 +320,5 @@ def selected(
     ]
 
 
-def pattern_of(given: Any, setting: str) -> str:
-    """Return the pattern that a name or a class stands for.
-
-    Raises
-    ------
-    ConfigurationError
-        When `given` is neither; the error names `setting`.
-    """
-    if isinstance(given, str):
-        return given
-    if isinstance(given, Table) or (isinstance(given, type) and issubclass(given, Table)):
-        table = given if isinstance(given, Table) else given()
-        return str(table.name)
-    raise ConfigurationError(
-        f"{setting} has {given!r}, which is not a table: write its class, or its name as in "
-        "'lab.Session'."
-    )
-
-
-def _fitting(sources: Sequence[TableSource], given: Tables) -> set[object]:
-    single = isinstance(given, str | type | Table)
-    found: set[object] = set()
-    for each in [given] if single else given:
-        pattern = pattern_of(each, "select or exclude")
-        names = {source.name for source in sources if _fits(source, pattern)}
-        if not names:
-            titles = ", ".join(class_name(source.name) for source in sources)
-            raise ConfigurationError(f"{pattern!r} fits no table; there are {titles or 'none'}")
-        # A part belongs to its master.
-        found |= names | {source.name for source in sources if source.master in names}
-    return found
-
-
-def _fits(source: TableSource, pattern: str) -> bool:
-    if pattern.startswith(TIER):
-        return fnmatchcase(source.table.tier.value, pattern.removeprefix(TIER).strip())
-    names = (*spellings(source.name), source.name.schema)
-    return any(fnmatchcase(name, pattern) for name in names)
+def _with_parts(sources: Iterable[TableSource], chosen: Collection[TableName]) -> set[TableName]:
+    return {*chosen, *(source.name for source in sources if source.master in chosen)}

@@ -21,6 +21,7 @@ from typing import Any
 from dj_dagster.errors import ConfigurationError, ConnectionFailedError, DataJointError
 from dj_dagster.model.heading import Default
 from dj_dagster.model.names import TableName, Tier, parse_table_name
+from dj_dagster.model.selection import Candidate
 from dj_dagster.orchestration.tables.table_node import Maker, maker_of
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring.describe import Spelling, definition_of
@@ -58,6 +59,13 @@ class TableSource:
     def name(self) -> TableName:
         """The schema's and the table's name in SQL."""
         return self.table.name
+
+    @property
+    def candidate(self) -> Candidate:
+        """The table for selections by name."""
+        parents = (key.parent for key in self.table.foreign_keys if key.parent != self.name)
+        own = (self.master,) if self.master else ()
+        return Candidate(self.name, self.table.tier, (*own, *parents))
 
     @property
     def given_names(self) -> list[str]:

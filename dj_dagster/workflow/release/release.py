@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from dj_dagster.errors import ConfigurationError, ObjectError, QueryError
+from dj_dagster.model.names import TableName
+from dj_dagster.model.selection import Candidate, schemas_of, single
 from dj_dagster.objects.copies import Copies, copied, files_of
 from dj_dagster.relational.algebra.condition import refuse_oversights
 from dj_dagster.relational.algebra.nodes import Base
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring.describe import Spelling, describe
 from dj_dagster.relational.fetching.frames import arrow_table, optional_package
-from dj_dagster.relational.schemas.free_table import FreeTable, find_table_name
+from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.table import Table
 from dj_dagster.workflow.release import crate
 from dj_dagster.workflow.release.contents import (
@@ -161,7 +163,7 @@ def named_rows(
     Parameters
     ----------
     table
-        Schema and table: ``"lab.Result"``, ``"lab.SpikeSorting.Unit"`` or ``"lab.__result"``.
+        A name of `dj_dagster.model.selection`, such as ``"lab.Result"`` or ``"lab.__result"``.
     restrictions
         Conditions in SQL, all of which hold.
     everything
@@ -169,6 +171,8 @@ def named_rows(
 
     Raises
     ------
+    ConfigurationError
+        If `table` does not stand for one table.
     QueryError
         If neither restrictions nor `everything` is given, or both are, or a restriction names no
         attribute of the table, so that it would hold for all rows or for none.
@@ -178,11 +182,14 @@ def named_rows(
             f"Say which rows of {table} are meant: by a condition that is not empty, or that all "
             "are, not by both."
         )
-    schema, _, name = table.partition(".")
-    if not name:
-        raise QueryError(f"{table!r} does not name a table: write 'schema.Table'.")
-    connection.checked_schemas([schema])
-    found: Any = FreeTable(connection, f"{schema}.{find_table_name(connection, schema, name)}")
+    catalog, names = connection.catalog, list[TableName]()
+    for schema in schemas_of(table, connection.schema_names()):
+        # Another process may have made it since.
+        catalog.forget(schema)
+        names += [*catalog.names(schema), *catalog.view_names(schema)]
+    shown = [FreeTable(connection, name) for name in names if not name.table.startswith("~")]
+    tables = [Candidate(each.name, each.tier) for each in shown]
+    found: Any = FreeTable(connection, single(table, tables, "TABLE"))
     known = {attribute.casefold() for attribute in found.heading.names}
     for restriction in restrictions:
         if known.isdisjoint(re.findall(r"\w+", restriction.casefold())):
