@@ -8,19 +8,28 @@ from dj_dagster.orchestration.build import build_definitions, chain_executor
 from dj_dagster.orchestration.checks import TableChecks
 from dj_dagster.orchestration.component import PipelineComponent
 from dj_dagster.orchestration.database_resource import DatabaseResource
-from dj_dagster.orchestration.io_manager import TableIOManager
-from dj_dagster.orchestration.jobs.recompute_job import recompute
-from dj_dagster.orchestration.jobs.schedules import populate_schedule, recompute_schedule
+from dj_dagster.orchestration.io_manager import TableIOManager, table_resources
+from dj_dagster.orchestration.jobs.entry_jobs import entry_jobs
+from dj_dagster.orchestration.jobs.populate_job import populate_job
+from dj_dagster.orchestration.jobs.recompute_job import recompute, recompute_job
+from dj_dagster.orchestration.jobs.schedules import (
+    populate_schedule,
+    recompute_schedule,
+    table_schedules,
+)
 from dj_dagster.orchestration.jobs.schema_jobs import (
     check_job,
     check_schedule,
     garbage_job,
     garbage_schedule,
 )
-from dj_dagster.orchestration.jobs.trace_job import Trace, trace
+from dj_dagster.orchestration.jobs.trace_job import Trace, trace, trace_job
 from dj_dagster.orchestration.pictures import figure_metadata
+from dj_dagster.orchestration.pipeline import Pipeline, read_pipeline, table_checks
+from dj_dagster.orchestration.runs.assets import table_assets
 from dj_dagster.orchestration.runs.work import Work
 from dj_dagster.orchestration.sensor.folder_sensor import folder_sensor
+from dj_dagster.orchestration.sensor.sensor import populate_sensor
 from dj_dagster.orchestration.sensor.sensor_settings import (
     RetryPolicy,
     SensorSettings,
@@ -34,6 +43,7 @@ from dj_dagster.orchestration.translator import TableProps, TableTranslator
 __all__ = [
     "DatabaseResource",
     "Grain",
+    "Pipeline",
     "PipelineComponent",
     "RetryPolicy",
     "SensorSettings",
@@ -50,15 +60,25 @@ __all__ = [
     "check_schedule",
     "decode_key",
     "encode_key",
+    "entry_jobs",
     "figure_metadata",
     "folder_sensor",
     "garbage_job",
     "garbage_schedule",
+    "populate_job",
     "populate_schedule",
+    "populate_sensor",
+    "read_pipeline",
     "recompute",
+    "recompute_job",
     "recompute_schedule",
     "sync",
+    "table_assets",
+    "table_checks",
+    "table_resources",
+    "table_schedules",
     "trace",
+    "trace_job",
 ]
 
 DagsterLibraryRegistry.register("dj-dagster", version("dj-dagster"), is_dagster_package=False)

@@ -86,7 +86,7 @@ class TableChecks:
     blocking: Tables = ()
 
 
-def table_checks(graph: TableGraph, wanted: TableChecks) -> list[AssetChecksDefinition]:
+def checks_of(graph: TableGraph, wanted: TableChecks) -> list[AssetChecksDefinition]:
     """Return the checks of all tables, one definition a table.
 
     Raises

@@ -25,6 +25,7 @@ from dj_dagster.lazy import LateModule, is_data_frame
 from dj_dagster.model.names import Tier
 from dj_dagster.model.selection import schemas_of
 from dj_dagster.model.types import Family
+from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.runs.shown_marks import ROWS
 from dj_dagster.orchestration.tables.collection import of_database
 from dj_dagster.orchestration.tables.grains import Grain
@@ -32,6 +33,7 @@ from dj_dagster.orchestration.tables.partition_keys import decode_shared, encode
 from dj_dagster.orchestration.tables.partitions import register
 from dj_dagster.orchestration.tables.table_graph import TableGraph, table_graph
 from dj_dagster.orchestration.tables.table_node import TableNode
+from dj_dagster.orchestration.translator import IO_MANAGER_KEY
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.inserting.row_sources import frame_columns
@@ -164,6 +166,11 @@ class TableIOManager(IOManager):
             graph = table_graph([one for name in named for one in of_database(connection, name)])
         # Other spellings of a table are for tests of single assets, which lack Dagster's lineage.
         return graph.by_key.get(key) or graph.single(key, "An input or output")
+
+
+def table_resources(pipeline: Pipeline) -> dict[str, TableIOManager]:
+    """Return the IO manager of a pipeline's tables, under the key that their assets name."""
+    return {IO_MANAGER_KEY: TableIOManager(pipeline.graph)}
 
 
 def _given(context: InputContext | OutputContext, name: str) -> Any:

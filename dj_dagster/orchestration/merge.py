@@ -16,7 +16,6 @@ from functools import wraps
 from typing import Any, TypeVar
 
 from dagster import (
-    AssetKey,
     Definitions,
     JobDefinition,
     ScheduleDefinition,
@@ -26,8 +25,8 @@ from dagster import (
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration._dagster import ObjectMetadataValue
 from dj_dagster.orchestration.io_manager import TableIOManager
+from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.runs.chosen_keys import ALL
-from dj_dagster.orchestration.tables.table_graph import TableGraph
 
 T = TypeVar("T")
 
@@ -43,32 +42,6 @@ _FIELDS = (
     "metadata",
     "component_tree",
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Pipeline:
-    """The tables of one call of `build_definitions`.
-
-    Attributes
-    ----------
-    managed
-        Assets of the user's own that stand for tables; they mark themselves.
-    """
-
-    graph: TableGraph
-    managed: frozenset[AssetKey] = frozenset()
-
-    @property
-    def schemas(self) -> tuple[str, ...]:
-        """The names of its schemas."""
-        return tuple(sorted({node.key.path[0] for node in self.graph.nodes}))
-
-    def has(self, names: Iterable[str]) -> bool:
-        """Return whether `make` fills tables of all these names."""
-        try:
-            return bool(self.graph.filled(names, TABLES))
-        except ConfigurationError:
-            return False
 
 
 TABLES = "dj/tables"
@@ -102,9 +75,9 @@ class Origin:
         return new.with_attributes(metadata=marked)
 
 
-def renamable(make: Callable[[str], T]) -> T:
+def renamable(make: Callable[[str], T], pipeline: Pipeline | None = None) -> T:
     """Return the job, sensor or schedule of `make`, so that its name can get an end later."""
-    return Origin(make).made("")
+    return Origin(make, pipeline).made("")
 
 
 def belonging(pipeline: Pipeline, things: Iterable[Any]) -> list[Any]:
@@ -186,7 +159,7 @@ def _holding(pipelines: Iterable[Pipeline], schedule: ScheduleDefinition) -> lis
         When none of the pipelines fills all of them.
     """
     names: Any = schedule.metadata[TABLES].value
-    found = [each for each in pipelines if names == ALL or each.has(names)]
+    found = [each for each in pipelines if names == ALL or each.fills(names)]
     if not found:
         raise ConfigurationError(
             f"The schedule {schedule.name} is for {', '.join(names)}, and none of the pipelines "

@@ -13,7 +13,8 @@ from dj_dagster.orchestration._dagster import (
     loadable_targets_from_python_module,
     repository_def_from_target_def,
 )
-from dj_dagster.orchestration.merge import Pipeline, pipelines_of
+from dj_dagster.orchestration.merge import pipelines_of
+from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.runs.event_log import write_marks
 from dj_dagster.orchestration.runs.shown_marks import mark_row_count, mark_single, unmarked_pages
 from dj_dagster.orchestration.sensor.limits import Guard

@@ -14,15 +14,25 @@ from dagster import (
     BetaWarning,
     CodeReferencesMetadataValue,
     LocalFileCodeReference,
+    PartitionMapping,
     PartitionsDefinition,
+    SpecificPartitionsPartitionMapping,
     TableSchema,
 )
 
+from dj_dagster.errors import ConfigurationError
 from dj_dagster.model.names import Tier
 from dj_dagster.orchestration.runs.work import Work
-from dj_dagster.orchestration.tables.naming import op_name
-from dj_dagster.orchestration.tables.table_graph import KeyMetadata
+from dj_dagster.orchestration.tables.naming import column_schema, group_name, op_name
+from dj_dagster.orchestration.tables.table_graph import KeyMetadata, TableGraph
+from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.relational.table import Table
+from dj_dagster.workflow.code_version import code_place, code_version
+
+IO_MANAGER_KEY = "table_io_manager"
+"""Name of the resource that hands rows to and from ordinary assets."""
+
+Partitions = Mapping[AssetKey, PartitionsDefinition[Any] | None]
 
 
 @dataclass(frozen=True)
@@ -190,3 +200,64 @@ class TableTranslator:
         """
         del table
         return None
+
+
+def table_props(node: TableNode, graph: TableGraph, partitions: Partitions) -> TableProps:
+    """Return the properties of a table that a translator may need.
+
+    Parameters
+    ----------
+    partitions
+        The partitions of all assets that tables may refer to; assets without partitions are left
+        out.
+    """
+    own = node.grain.partitions_def if node.grain else None
+    maker = graph.by_key[node.master or node.key].filler
+    return TableProps(
+        table=node.table,
+        key=node.key,
+        title=node.title,
+        tier=node.tier,
+        group=group_name(node.name.schema),
+        backend=node.table.connection.backend.name,
+        columns=column_schema(node.table),
+        deps=tuple(
+            AssetDep(parent, partition_mapping=_mapping(own, partitions.get(parent)))
+            for parent in node.parents
+        ),
+        partitions_def=own,
+        definition=node.definition,
+        populated=node.populated,
+        code_version=code_version(maker.source) if maker else None,
+        code_place=code_place(maker.source if maker else type(node.table)),
+    )
+
+
+def table_spec(props: TableProps, translator: TableTranslator) -> AssetSpec:
+    """Return the asset spec of a table, as the translator wants it.
+
+    Raises
+    ------
+    ConfigurationError
+        When the translator returns something else.
+    """
+    spec: Any = translator.get_asset_spec(props)
+    if not isinstance(spec, AssetSpec):
+        raise ConfigurationError(
+            f"{type(translator).__name__}.get_asset_spec gave {spec!r} for {props.title}: "
+            "return an AssetSpec, such as super().get_asset_spec(props)"
+        )
+    return spec.with_io_manager_key(IO_MANAGER_KEY)
+
+
+def _mapping(
+    own: PartitionsDefinition[Any] | None, parents: PartitionsDefinition[Any] | None
+) -> PartitionMapping | None:
+    """Return the identity (None) within a grain, a mapping to an empty list between grains.
+
+    The database decides which rows belong together. Dagster would drop a mapping class of ours, and
+    then refuse backfills for partitions that do not exist; an empty list lets it launch them all.
+    """
+    if own is None or parents is None or own == parents:
+        return None
+    return SpecificPartitionsPartitionMapping([])

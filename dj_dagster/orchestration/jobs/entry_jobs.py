@@ -27,6 +27,7 @@ from dj_dagster.errors import AccessError, DataJointError, DuplicateError, Inval
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.names import Tier
 from dj_dagster.model.types import Family
+from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.runs.event_log import Mark, write_marks
 from dj_dagster.orchestration.runs.populate_step import Step
 from dj_dagster.orchestration.runs.shown_marks import ROWS
@@ -251,7 +252,7 @@ def _description(attribute: Attribute) -> str:
 PREFIX = "insert__"
 
 
-def entry_jobs(graph: TableGraph, folders: Sequence[str | Path] = ()) -> list[JobDefinition]:
+def entry_jobs(pipeline: Pipeline, folders: Sequence[str | Path] = ()) -> list[JobDefinition]:
     """Return a job for each Manual table: ``insert__lab__session`` for ``lab.Session``.
 
     Its config has a field for each attribute. Rows of parts are entered with their masters', or
@@ -264,7 +265,7 @@ def entry_jobs(graph: TableGraph, folders: Sequence[str | Path] = ()) -> list[Jo
         taken. Without folders all files are refused, because users of the launchpad need not have
         an account on that machine.
     """
-    files = EntryFiles(folders)
+    graph, files = pipeline.graph, EntryFiles(folders)
     return [
         _entry_job(graph, node, files)
         for node in graph.nodes

@@ -1,6 +1,7 @@
 """The job that populates tables from the launchpad."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from dagster import Any as AnyConfig
@@ -17,6 +18,8 @@ from dagster import job as dagster_job
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.model.selection import texts
+from dj_dagster.orchestration.merge import renamable
+from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.runs.chosen_keys import ALL, run_tags
 from dj_dagster.orchestration.runs.populate_step import (
     Progress,
@@ -69,18 +72,15 @@ CONFIG = {
 }
 
 
-def populate_job(graph: TableGraph, works: Mapping[AssetKey, Work], end: str = "") -> JobDefinition:
+def populate_job(pipeline: Pipeline) -> JobDefinition:
     """Return the populate job, which by default makes everything that is pending.
 
     Tables are filled parents first, so that one launch fills a chain of them.
-
-    Parameters
-    ----------
-    works
-        The processes that make each table's keys.
-    end
-        The end of the names of the job and its op.
     """
+    return renamable(partial(_populate_job, pipeline.graph, pipeline.works), pipeline)
+
+
+def _populate_job(graph: TableGraph, works: Mapping[AssetKey, Work], end: str) -> JobDefinition:
 
     @op(name=OP_NAME + end, config_schema=CONFIG)
     def populate(context: OpExecutionContext) -> None:

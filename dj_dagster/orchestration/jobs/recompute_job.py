@@ -1,6 +1,7 @@
 """The recomputation of stale keys, as a job and as a call that works without Dagster's daemon."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from dagster import (
@@ -13,6 +14,8 @@ from dagster import (
 from dagster import job as dagster_job
 
 from dj_dagster.orchestration.jobs.populate_job import TABLES_CONFIG, chosen_tables, end_run, fill
+from dj_dagster.orchestration.merge import renamable
+from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.runs.chosen_keys import ALL
 from dj_dagster.orchestration.runs.populate_step import Progress, Step
 from dj_dagster.orchestration.runs.recompute import (
@@ -40,18 +43,12 @@ OP_NAME = "recompute_stale"
 CONFIG = {"tables": TABLES_CONFIG, "delete_entered": DELETE_ENTERED}
 
 
-def recompute_job(
-    graph: TableGraph, works: Mapping[AssetKey, Work], end: str = ""
-) -> JobDefinition:
-    """Return the job that makes stale keys again, with all that depends on them, parents first.
+def recompute_job(pipeline: Pipeline) -> JobDefinition:
+    """Return the job that makes stale keys again, with all that depends on them, parents first."""
+    return renamable(partial(_recompute_job, pipeline.graph, pipeline.works), pipeline)
 
-    Parameters
-    ----------
-    works
-        The processes that make each table's keys.
-    end
-        The end of the names of the job and its op.
-    """
+
+def _recompute_job(graph: TableGraph, works: Mapping[AssetKey, Work], end: str) -> JobDefinition:
 
     @op(name=OP_NAME + end, config_schema=CONFIG)
     def recompute_op(context: OpExecutionContext) -> None:

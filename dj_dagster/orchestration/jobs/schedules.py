@@ -15,9 +15,10 @@ from dj_dagster.orchestration.jobs.populate_job import (
     chosen_tables,
     table_names,
 )
-from dj_dagster.orchestration.merge import TABLES, renamable
+from dj_dagster.orchestration.merge import TABLES, belonging, renamable
+from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.runs.chosen_keys import ALL, TABLES_TAG
-from dj_dagster.orchestration.tables.table_graph import TableGraph, Tables
+from dj_dagster.orchestration.tables.table_graph import Tables
 
 
 def populate_schedule(
@@ -108,18 +109,21 @@ def recompute_schedule(
     return _schedule(job, cron, tables, config, name, timezone, running=running)
 
 
-def check_tables(graph: TableGraph, schedules: Iterable[Any]) -> None:
-    """Refuse schedules of unknown tables when definitions are built, not when the schedules run.
+def table_schedules(pipeline: Pipeline, schedules: Iterable[Any]) -> list[Any]:
+    """Return schedules as those of a pipeline: definitions with several pipelines rename them.
 
     Raises
     ------
     ConfigurationError
-        When a name is not the name of a table that `make` fills.
+        When a schedule has a name that does not stand for a table that `make` fills: it is refused
+        when definitions are built, not when it runs.
     """
-    for schedule in schedules:
+    found = list(schedules)
+    for schedule in found:
         if isinstance(schedule, ScheduleDefinition) and TABLES in schedule.metadata:
             names: Any = schedule.metadata[TABLES].value
-            chosen_tables(graph, names, f"The schedule {schedule.name}")
+            chosen_tables(pipeline.graph, names, f"The schedule {schedule.name}")
+    return belonging(pipeline, found)
 
 
 def _schedule(

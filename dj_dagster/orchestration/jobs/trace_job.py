@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from dagster import Field, JobDefinition, MetadataValue, OpExecutionContext, String, op
@@ -9,6 +10,8 @@ from dagster import job as dagster_job
 
 from dj_dagster.errors import ConfigurationError, QueryError
 from dj_dagster.model.names import Tier
+from dj_dagster.orchestration.merge import renamable
+from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.tables.naming import class_name
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
@@ -106,8 +109,12 @@ def trace(result: Table | type[Table]) -> Trace:
     return Trace(found)
 
 
-def trace_job(graph: TableGraph, end: str = "") -> JobDefinition:
+def trace_job(pipeline: Pipeline) -> JobDefinition:
     """Return the job that shows the trace of a partition; assets name it in their metadata."""
+    return renamable(partial(_trace_job, pipeline.graph), pipeline)
+
+
+def _trace_job(graph: TableGraph, end: str) -> JobDefinition:
     fields = {
         "table": Field(String, description="As 'Processed' or 'lab.Processed'."),
         "partition": Field(String, description="Which row or rows, as the UI spells partitions."),

@@ -1,11 +1,10 @@
 """Assets of tables: external ones where people enter the rows, ops where `make` fills the table."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from dagster import (
-    AssetDep,
     AssetExecutionContext,
     AssetKey,
     AssetsDefinition,
@@ -13,15 +12,12 @@ from dagster import (
     BackfillPolicy,
     Field,
     MaterializeResult,
-    PartitionMapping,
-    PartitionsDefinition,
     ScalarUnion,
-    SpecificPartitionsPartitionMapping,
     multi_asset,
 )
 
-from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration._dagster import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+from dj_dagster.orchestration.pipeline import Asset, Pipeline
 from dj_dagster.orchestration.runs.chosen_keys import RunChoice
 from dj_dagster.orchestration.runs.event_log import Mark, write_marks
 from dj_dagster.orchestration.runs.populate_step import Step, populate_table, raise_if_failed
@@ -33,20 +29,15 @@ from dj_dagster.orchestration.runs.recompute import (
     on_existing,
 )
 from dj_dagster.orchestration.runs.work import HERE, Work
-from dj_dagster.orchestration.tables.naming import column_schema, group_name, op_name
+from dj_dagster.orchestration.tables.naming import op_name
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
-from dj_dagster.orchestration.translator import TableProps, TableTranslator
 from dj_dagster.relational.backends.common import sortable
-from dj_dagster.workflow.code_version import code_place, code_version
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.
 
 
-IO_MANAGER_KEY = "table_io_manager"
-"""Name of the resource that hands rows to and from ordinary assets."""
-
-Partitions = Mapping[AssetKey, PartitionsDefinition[Any] | None]
+Specs = Mapping[AssetKey, AssetSpec]
 
 CONFIG = {
     "keys": Field(
@@ -67,58 +58,70 @@ CONFIG = {
 }
 
 
-def table_props(node: TableNode, graph: TableGraph, partitions: Partitions) -> TableProps:
-    """Return the properties of a table that a translator may need.
+def table_assets(pipeline: Pipeline) -> list[Asset]:
+    """Return the assets of a pipeline's tables, and those of the user's own.
 
-    Parameters
-    ----------
-    partitions
-        The partitions of all assets that tables may refer to; assets without partitions are left
-        out.
+    Where people enter the rows, the assets are external ones; where `make` fills a table, an op
+    fills it and its parts. An asset of the user's that stands for a table shows what the table's
+    own asset would show.
     """
-    own = node.grain.partitions_def if node.grain else None
-    maker = graph.by_key[node.master or node.key].filler
-    return TableProps(
-        table=node.table,
-        key=node.key,
-        title=node.title,
-        tier=node.tier,
-        group=group_name(node.name.schema),
-        backend=node.table.connection.backend.name,
-        columns=column_schema(node.table),
-        deps=tuple(
-            AssetDep(parent, partition_mapping=_mapping(own, partitions.get(parent)))
-            for parent in node.parents
+    graph, specs, translator = pipeline.graph, pipeline.specs, pipeline.translator
+    return [
+        *_external(graph, specs, pipeline.managed),
+        *(
+            _populated(
+                node,
+                graph,
+                specs,
+                backfill_batch=pipeline.settings.batch_size,
+                op_tags=translator.get_op_tags(pipeline.props[node.key]),
+                pool=translator.get_pool(pipeline.props[node.key]),
+                work=pipeline.works[node.key],
+            )
+            for node in graph.populated
         ),
-        partitions_def=own,
-        definition=node.definition,
-        populated=node.populated,
-        code_version=code_version(maker.source) if maker else None,
-        code_place=code_place(maker.source if maker else type(node.table)),
+        *(_merged(asset, specs) for asset in pipeline.assets),
+    ]
+
+
+def _external(graph: TableGraph, specs: Specs, own: Collection[AssetKey]) -> list[AssetSpec]:
+    """Return external assets of the tables that neither `make` nor an asset of the user's fills."""
+    filled = {node.key for node in graph.populated}
+    return [
+        specs[node.key]
+        for node in graph.nodes
+        if not filled & {node.key, node.master} and node.key not in own
+    ]
+
+
+def _merged(asset: Asset, specs: Specs) -> Asset:
+    """Give a user's asset that stands for a table what the table's own asset would show."""
+    if isinstance(asset, AssetSpec):
+        return _merged_spec(asset, specs)
+    if not any(spec.key in specs for spec in asset.specs):
+        return asset
+    return asset.map_asset_specs(lambda spec: _merged_spec(spec, specs))
+
+
+def _merged_spec(spec: AssetSpec, specs: Specs) -> AssetSpec:
+    table = specs.get(spec.key)
+    if table is None:
+        return spec
+    ungrouped = spec.group_name in (None, "default")
+    return spec.replace_attributes(
+        description=spec.description or table.description,
+        metadata={**table.metadata, **spec.metadata},
+        tags={**table.tags, **spec.tags},
+        group_name=table.group_name if ungrouped else spec.group_name,
+        owners=spec.owners or table.owners,
+        deps=list({dep.asset_key: dep for dep in (*table.deps, *spec.deps)}.values()),
     )
 
 
-def table_spec(props: TableProps, translator: TableTranslator) -> AssetSpec:
-    """Return the asset spec of a table, as the translator wants it.
-
-    Raises
-    ------
-    ConfigurationError
-        When the translator returns something else.
-    """
-    spec: Any = translator.get_asset_spec(props)
-    if not isinstance(spec, AssetSpec):
-        raise ConfigurationError(
-            f"{type(translator).__name__}.get_asset_spec gave {spec!r} for {props.title}: "
-            "return an AssetSpec, such as super().get_asset_spec(props)"
-        )
-    return spec.with_io_manager_key(IO_MANAGER_KEY)
-
-
-def populated_assets(
+def _populated(
     node: TableNode,
     graph: TableGraph,
-    specs: Mapping[AssetKey, AssetSpec],
+    specs: Specs,
     *,
     backfill_batch: int,
     op_tags: Mapping[str, Any] | None = None,
@@ -181,19 +184,6 @@ def _existing(step: Step, config: Mapping[str, Any]) -> OnExisting:
     # By default, runs that a sensor starts make pending keys only.
     by_default = choice == STALE and not step.by_person
     return OnExisting(SKIP if by_default else choice, config["delete_entered"])
-
-
-def _mapping(
-    own: PartitionsDefinition[Any] | None, parents: PartitionsDefinition[Any] | None
-) -> PartitionMapping | None:
-    """Return the identity (None) within a grain, a mapping to an empty list between grains.
-
-    The database decides which rows belong together. Dagster would drop a mapping class of ours, and
-    then refuse backfills for partitions that do not exist; an empty list lets it launch them all.
-    """
-    if own is None or parents is None or own == parents:
-        return None
-    return SpecificPartitionsPartitionMapping([])
 
 
 def _keys(node: TableNode, partitions: Sequence[str] | None) -> list[dict[str, Any]] | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 
 from dagster import (
-    AssetKey,
     AssetSelection,
     DagsterInstance,
     DefaultSensorStatus,
@@ -18,10 +18,11 @@ from dagster import (
 )
 
 from dj_dagster.errors import DataJointError, named_text
-from dj_dagster.orchestration.checks import CheckWatch
+from dj_dagster.orchestration.checks import CheckWatch, check_watch, code_watch
+from dj_dagster.orchestration.merge import renamable
+from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.runs.stale_marks import CodeWatch
 from dj_dagster.orchestration.sensor.requests import Batch
-from dj_dagster.orchestration.sensor.sensor_settings import SensorSettings
 from dj_dagster.orchestration.sensor.state import SensorState
 from dj_dagster.orchestration.sensor.tick import TickResult, evaluate
 from dj_dagster.orchestration.tables.table_graph import TableGraph
@@ -59,33 +60,19 @@ class SensorStates:
                 self._states[name] = state
 
 
-def populate_sensor(
-    graph: TableGraph,
-    *,
-    managed: Iterable[AssetKey],
-    settings: SensorSettings,
-    code: Callable[[], CodeWatch],
-    checks: Callable[[], CheckWatch],
-    end: str = "",
-) -> SensorDefinition:
-    """Return the sensor of some tables; it is on from the start.
+def populate_sensor(pipeline: Pipeline) -> SensorDefinition:
+    """Return the sensor of a pipeline's tables; it is on from the start."""
+    return renamable(partial(_populate_sensor, pipeline), pipeline)
 
-    Parameters
-    ----------
-    managed
-        Assets of the graph that are the user's own, which mark themselves when they run.
-    code
-        A function that returns a `CodeWatch` for one instance.
-    checks
-        A function that returns a `CheckWatch` for one instance.
-    end
-        The end of the sensor's name.
-    """
-    own, settings = frozenset(managed), settings.resolved(graph)
+
+def _populate_sensor(pipeline: Pipeline, end: str) -> SensorDefinition:
+    graph, settings, checks = pipeline.graph, pipeline.settings, pipeline.checks
     automatic = [node for node in graph.populated if settings.of(node).automatic]
     targets = [node.key for node in automatic]
     parts = [part.key for node in automatic for part in graph.parts(node)]
-    states = SensorStates(graph, code, checks)
+    states = SensorStates(
+        graph, partial(code_watch, graph, checks), partial(check_watch, graph, checks)
+    )
 
     @sensor(
         name=SENSOR_NAME + end,
@@ -96,7 +83,7 @@ def populate_sensor(
     )
     def tick(context: SensorEvaluationContext) -> SensorResult:
         with states.of(context.instance) as state:
-            done = evaluate(state, context.instance, settings, own)
+            done = evaluate(state, context.instance, settings, pipeline.managed)
         return _result(context, done)
 
     return tick

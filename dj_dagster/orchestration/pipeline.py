@@ -1,0 +1,218 @@
+"""The tables of some schemas with all that their assets, jobs and sensor are built from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dagster import AssetChecksDefinition, AssetKey, AssetsDefinition, AssetSpec
+
+from dj_dagster.errors import ConfigurationError
+from dj_dagster.model.names import TableName
+from dj_dagster.model.selection import by_table
+from dj_dagster.orchestration.checks import TableChecks, blocking_keys, checks_of
+from dj_dagster.orchestration.runs.work import Work
+from dj_dagster.orchestration.sensor.sensor_settings import SensorSettings
+from dj_dagster.orchestration.tables.collection import apart, collect
+from dj_dagster.orchestration.tables.naming import class_name
+from dj_dagster.orchestration.tables.table_graph import (
+    PartitionBy,
+    TableGraph,
+    Tables,
+    selected,
+    table_graph,
+)
+from dj_dagster.orchestration.tables.table_sources import SchemaLike, TableSource
+from dj_dagster.orchestration.translator import (
+    TableProps,
+    TableTranslator,
+    table_props,
+    table_spec,
+)
+from dj_dagster.relational.database.connection import Connection
+
+PartitionsWanted = Mapping[Any, str | Sequence[str]]
+"""The first attributes of each table's key; the table is given by name, class or asset key."""
+
+Asset = AssetsDefinition | AssetSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Pipeline:
+    """The tables of some schemas; `read_pipeline` makes it.
+
+    Attributes
+    ----------
+    specs, props
+        The asset spec of each table, and what the translator was told of it.
+    works
+        How a run makes the keys of each table that `make` fills.
+    checks
+        The checks that the tables have.
+    asset_checks
+        These checks as Dagster has them.
+    assets
+        The assets of the user's own.
+    managed
+        Those of the user's own assets that stand for tables; they mark themselves.
+    """
+
+    graph: TableGraph
+    translator: TableTranslator
+    specs: Mapping[AssetKey, AssetSpec]
+    props: Mapping[AssetKey, TableProps]
+    works: Mapping[AssetKey, Work]
+    settings: SensorSettings
+    checks: TableChecks
+    asset_checks: Sequence[AssetChecksDefinition] = ()
+    assets: Sequence[Asset] = ()
+    managed: frozenset[AssetKey] = frozenset()
+
+    @property
+    def schemas(self) -> tuple[str, ...]:
+        """The names of its schemas."""
+        return tuple(sorted({node.key.path[0] for node in self.graph.nodes}))
+
+    def fills(self, names: Iterable[str]) -> bool:
+        """Return whether `make` fills tables of all these names."""
+        try:
+            return bool(self.graph.filled(names, "tables"))
+        except ConfigurationError:
+            return False
+
+
+def read_pipeline(
+    schemas: SchemaLike | Iterable[SchemaLike],
+    *,
+    connection: Connection | None = None,
+    select: Tables | None = None,
+    exclude: Tables = (),
+    translator: TableTranslator | None = None,
+    partition_by: PartitionsWanted | None = None,
+    checks: TableChecks | None = None,
+    assets: Sequence[Asset] = (),
+    sensor_settings: SensorSettings | None = None,
+    state_path: Path | None = None,
+) -> Pipeline:
+    """Return the tables of some schemas, for the functions that build their definitions.
+
+    `build_definitions` makes all that there is of them. A team that wants some of it, or something
+    of its own in between, calls the functions one by one.
+
+    Parameters
+    ----------
+    schemas, connection, select, exclude, translator, partition_by, checks, assets, \
+sensor_settings, state_path
+        See `build_definitions`.
+
+    Raises
+    ------
+    ConfigurationError, DataJointError
+        See `build_definitions`.
+
+    Examples
+    --------
+    >>> import dagster as dg
+    >>> from dj_dagster.orchestration import populate_sensor, table_assets, table_checks
+    >>> from dj_dagster.orchestration import table_resources
+    >>> from dj_dagster.relational.schemas.schema import Schema
+    >>> from dj_dagster.relational.table import Manual
+    >>> schema = Schema("lab", connection=Connection("sqlite:///:memory:"))
+    >>> @schema
+    ... class Subject(Manual):
+    ...     definition = "subject_id : int32"
+    >>> pipeline = read_pipeline(schema)
+    >>> defs = dg.Definitions(
+    ...     assets=table_assets(pipeline),
+    ...     asset_checks=table_checks(pipeline),
+    ...     sensors=[populate_sensor(pipeline)],
+    ...     resources=table_resources(pipeline),
+    ... )
+    >>> [sensor.name for sensor in defs.sensors]
+    ['populate_sensor']
+    """
+    chosen, wanted = translator or TableTranslator(), checks or TableChecks()
+    found = collect(schemas, connection=connection, state_path=state_path)
+    sources = apart(selected(found, select, exclude))
+    graph = table_graph(sources, _coarser(sources, chosen, partition_by or {}))
+    settings = (sensor_settings or SensorSettings()).resolved(
+        graph, [source.candidate for source in found]
+    )
+    own = _own_specs(graph, assets)
+    partitions = {
+        node.key: node.grain.partitions_def if node.grain else None for node in graph.nodes
+    }
+    partitions |= {key: spec.partitions_def for key, spec in own.items()}
+    props = {node.key: table_props(node, graph, partitions) for node in graph.nodes}
+    specs = {key: table_spec(each, chosen) for key, each in props.items()}
+    described = {node.key: chosen.get_key_metadata(props[node.key]) for node in graph.populated}
+    graph = replace(
+        graph,
+        versions={key: spec.code_version for key, spec in specs.items()},
+        described={key: each for key, each in described.items() if each is not None},
+    )
+    asset_checks = checks_of(graph, wanted)
+    return Pipeline(
+        replace(graph, blocking=blocking_keys(asset_checks)),
+        chosen,
+        specs,
+        props,
+        {node.key: chosen.get_work(props[node.key]) for node in graph.populated},
+        settings,
+        wanted,
+        asset_checks,
+        assets,
+        frozenset(own),
+    )
+
+
+def table_checks(pipeline: Pipeline) -> list[AssetChecksDefinition]:
+    """Return the asset checks of a pipeline's tables, one definition a table.
+
+    The sensor evaluates them too: definitions without them should have no checks in the pipeline.
+    """
+    return list(pipeline.asset_checks)
+
+
+def _own_specs(graph: TableGraph, assets: Sequence[Asset]) -> dict[AssetKey, AssetSpec]:
+    """Return the user's assets that stand for tables."""
+    specs = [spec for asset in assets for spec in _specs(asset)]
+    own = {spec.key: spec for spec in specs if spec.key in graph.by_key}
+    for key in own:
+        node = graph.by_key[key]
+        if node.populated or node.master is not None:
+            raise ConfigurationError(
+                f"the asset {key.to_user_string()} has the key of {node.title}, whose rows come "
+                "from make; give it another key"
+            )
+    return own
+
+
+def _specs(asset: Asset) -> Iterable[AssetSpec]:
+    return [asset] if isinstance(asset, AssetSpec) else asset.specs
+
+
+def _coarser(
+    sources: Sequence[TableSource],
+    translator: TableTranslator,
+    given: PartitionsWanted,
+) -> PartitionBy:
+    """Return the attributes of coarser partitions, by table; `given` overrides the translator."""
+    found: dict[TableName, Sequence[str]] = {}
+    for source in sources:
+        if source.master is None and (names := translator.get_partition_by(source.table)):
+            found[source.name] = names
+    tables = [source.candidate for source in sources]
+    masters = {source.name for source in sources if source.master is None}
+    for table, wanted in by_table(given, tables, "partition_by").items():
+        names: Any = [wanted] if isinstance(wanted, str) else wanted
+        if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
+            raise ConfigurationError(
+                f"partition_by has {wanted!r} for {class_name(table)}: write the names of the "
+                "first attributes of its key."
+            )
+        if table in masters:
+            found[table] = names
+    return found
