@@ -21,6 +21,7 @@ from pipelines.ephys.ingest import RUNS, is_complete, session_rows
 from pipelines.ephys.judging import ask_for_verdicts, judge_sortings, judged, valid
 from pipelines.ephys.pictures import EphysTranslator
 from pipelines.ephys.record_jobs import record_session, repair_recordings
+from pipelines.ephys.session_table import deliver_sessions, sessions
 from pipelines.ephys.stores import raw_folder
 
 SETTLE = 10.0
@@ -60,7 +61,8 @@ def watch(settle: float = SETTLE) -> SensorDefinition:
 defs = build_definitions(
     SCHEMAS,
     translator=EphysTranslator(),
+    assets=[sessions],
     jobs=[record_session, repair_recordings, judge_sortings],
-    sensors=[watch(), ask_for_verdicts],
+    sensors=[watch(), ask_for_verdicts, deliver_sessions],
     asset_checks=[judged, valid],
 )

@@ -11,13 +11,14 @@ import click
 from dagster import AssetKey, DagsterInstance, build_sensor_context
 
 from dj_dagster.orchestration import encode_key
-from dj_dagster.orchestration.headless import run_until_idle
+from dj_dagster.orchestration.headless import run_assets, run_until_idle
 from pipelines.ephys import definitions
 from pipelines.ephys.acquisition import begin_recording, record_next
 from pipelines.ephys.delivery import NWBFile
 from pipelines.ephys.quality import GroundTruthComparison, QualityMetrics
 from pipelines.ephys.recording import RawEphys
 from pipelines.ephys.session import ProbeInsertion
+from pipelines.ephys.session_table import sessions as session_table
 from pipelines.ephys.sorting import SpikeSorting
 from pipelines.ephys.spikeglx import DamagedRecordingError
 from pipelines.ephys.verdict import judge, judged, waiting
@@ -45,6 +46,8 @@ def run_headless(sessions: int) -> bool:
         _run(instance)
         judge_by_truth()
         _run(instance)
+        # With a daemon, `deliver_sessions` asks for it.
+        run_assets(definitions.defs, [session_table.key], instance=instance)
         print_sortings(_seconds(instance))
     failures = list(_failures())
     for title, key, message in failures:

@@ -14,7 +14,16 @@ from tests.ephys.recordings import CUT, LOST, STATIC, look
 
 MODULES = (
     *("stores", "probe", "session", "recording", "paramset", "sorting", "quality", "verdict"),
-    *("delivery", "acquisition", "ingest", "judging", "pictures", "definitions", "toolbox"),
+    *(
+        "delivery",
+        "acquisition",
+        "ingest",
+        "judging",
+        "pictures",
+        "session_table",
+        "definitions",
+        "toolbox",
+    ),
 )
 
 
