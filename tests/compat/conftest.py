@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 import dj_dagster as dj
 from tests.lab import connection, schema
 from tests.services.database_server import drop_databases
-from tests.services.old_datajoint import OldClient, install, old_client
+from tests.services.old_datajoint import PACKAGES, OldClient, install, old_client
 from tests.services.process import ServiceMissingError
 
 __all__ = ["connection", "schema"]
@@ -25,9 +25,13 @@ collect_ignore = ["elements_pipeline.py"]
 @pytest.fixture(scope="session")
 def old_datajoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with DataJoint 0.14 in it."""
-    folder = tmp_path_factory.mktemp("datajoint_014")
+    return installed(request, tmp_path_factory.mktemp("datajoint_014"), PACKAGES)
+
+
+def installed(request: pytest.FixtureRequest, folder: Path, packages: Sequence[str]) -> Path:
+    """Put packages into a folder and return it; skip or fail the test if they cannot be had."""
     try:
-        install(folder)
+        install(folder, packages)
     except ServiceMissingError as error:
         if request.config.getoption("require_services"):
             pytest.fail(str(error), pytrace=False)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.compat.conftest import installed
 
 PACKAGES = (
     "element-lab==0.3.0",
@@ -26,18 +27,7 @@ PIPELINE = Path(__file__).with_name("elements_pipeline.py")
 @pytest.fixture(scope="session")
 def elements(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the packages, from PyPI."""
-    folder = tmp_path_factory.mktemp("elements")
-    installer = [shutil.which("uv") or "uv", "pip", "install", "--python", sys.executable]
-    if shutil.which("uv") is None:
-        installer = [sys.executable, "-m", "pip", "install"]
-    command = [*installer, "--quiet", "--no-deps", "--target", str(folder), *PACKAGES]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        message = f"the Elements could not be installed: {done.stderr.strip()[-500:]}"
-        if request.config.getoption("require_services"):
-            pytest.fail(message, pytrace=False)
-        pytest.skip(message)
-    return folder
+    return installed(request, tmp_path_factory.mktemp("elements"), PACKAGES)
 
 
 SHARED = {

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -49,8 +49,8 @@ for line in sys.stdin:
 """
 
 
-def install(folder: Path) -> None:
-    """Put the packages into a folder, from PyPI.
+def install(folder: Path, packages: Sequence[str] = PACKAGES) -> None:
+    """Put packages into a folder, from PyPI, without what they depend on.
 
     Raises
     ------
@@ -60,10 +60,10 @@ def install(folder: Path) -> None:
     uv = os.environ.get("UV") or shutil.which("uv")
     installer = [uv, "pip", "install", "--python", sys.executable] if uv else []
     installer = installer or [sys.executable, "-m", "pip", "install"]
-    command = [*installer, "--quiet", "--no-deps", "--target", str(folder), *PACKAGES]
+    command = [*installer, "--quiet", "--no-deps", "--target", str(folder), *packages]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise ServiceMissingError(f"DataJoint 0.14 cannot be installed: {done.stderr[-500:]}")
+        raise ServiceMissingError(f"{packages[0]} cannot be installed: {done.stderr[-500:]}")
 
 
 class OldClient:
