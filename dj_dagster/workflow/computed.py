@@ -14,6 +14,7 @@ from dj_dagster.lazy import LateModule
 from dj_dagster.model.names import Tier
 from dj_dagster.relational.algebra.nodes import Matches, restrict
 from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.sql.lowered import make_window
 from dj_dagster.workflow import pending
 from dj_dagster.workflow.attempt import KeyOutcome, exit_on_sigterm
 from dj_dagster.workflow.jobs import JobQueue
@@ -259,8 +260,9 @@ class Todo:
         if self.restrictions:
             keys = source(self.table, *self.restrictions)
             node = restrict(node, Matches(tuple(jobs.key), keys))
-        order = ["priority", "scheduled_time", "KEY"]
-        rows = fetch.rows(jobs.connection, node, [*jobs.key, "priority", "scheduled_time"], order)
+        window = make_window(["priority", "scheduled_time", "KEY"], None, None, node.heading)
+        names = [*jobs.key, "priority", "scheduled_time"]
+        rows = fetch.rows(jobs.connection, node, names, window)
         now, size = jobs.now(), len(jobs.key)
         due = [
             dict(zip(jobs.key, row, strict=False))

@@ -14,6 +14,7 @@ from dj_dagster.relational.algebra.nodes import all_rows
 from dj_dagster.relational.deleting import hierarchy
 from dj_dagster.relational.deleting.delete import Doomed, doomed_rows, row_counts
 from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.sql.lowered import make_window
 from dj_dagster.relational.table import Table
 from dj_dagster.workflow.code_version import code_version
 from dj_dagster.workflow.collation import has_spellings, matched
@@ -86,7 +87,8 @@ class Staleness:
         rows: Any = self._table
         for restriction in restrictions:
             rows = rows & restriction
-        values = fetch.rows(rows.connection, rows.node, self._names, self._names or None)
+        window = make_window(self._names or None, None, None, rows.heading)
+        values = fetch.rows(rows.connection, rows.node, self._names, window)
         distinct = list(dict.fromkeys(map(tuple, values)))
         for start in range(0, len(distinct), CHUNK):
             chunk = distinct[start : start + CHUNK]

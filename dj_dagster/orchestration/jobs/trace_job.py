@@ -17,6 +17,7 @@ from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.relational.diagrams.diagram import rows_above
 from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.sql.lowered import make_window
 from dj_dagster.relational.table import Table
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.
@@ -101,9 +102,10 @@ def trace(result: Table | type[Table]) -> Trace:
     for name, nodes in reversed(rows_above(connection, table.node, table.name).items()):
         sibling = table._sibling(name)
         names = sibling.primary_key
-        rows = [
-            row for node in nodes for row in fetch.dicts(connection, node, names, names, ROWS_SHOWN)
-        ]
+        rows: list[dict[str, Any]] = []
+        for node in nodes:
+            window = make_window(names, ROWS_SHOWN, None, node.heading)
+            rows += fetch.as_dicts(names, fetch.rows(connection, node, names, window))
         count = sum(fetch.count(connection, node) for node in nodes)
         found.append(TracedTable(class_name(name), sibling.tier, count, rows[:ROWS_SHOWN]))
     return Trace(found)

@@ -27,6 +27,7 @@ from dj_dagster.orchestration.sensor.changes import Errors
 from dj_dagster.orchestration.tables.keys import Region, Regions, present_in
 from dj_dagster.orchestration.tables.table_node import ERRORS_SHOWN, TableNode
 from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.sql.lowered import make_window
 from dj_dagster.workflow.jobs import JobQueue
 
 TRACEBACK = 4000
@@ -146,9 +147,9 @@ def _messages(
     wanted = {row: p for p in partitions for row in errors[p][:ERRORS_SHOWN]}
     names = [*rows.key, "error_message", "error_stack"]
     found: dict[str, list[tuple[dict[str, Any], str, Any]]] = {}
-    for *row, message, stack in fetch.rows(
-        rows.connection, rows.node("error", rows=wanted), names, rows.key
-    ):
+    failed = rows.node("error", rows=wanted)
+    window = make_window(rows.key, None, None, failed.heading)
+    for *row, message, stack in fetch.rows(rows.connection, failed, names, window):
         key = dict(zip(rows.key, row, strict=True))
         found.setdefault(wanted[tuple(row)], []).append((key, message, stack))
     return {

@@ -282,4 +282,4 @@ def _page(
         place = [last[position] for position in order]
         select = select.where(backend.is_beyond(ordered, place))
     select = select.order_by(*ordered).limit(PAGE)
-    return table.connection.read(lambda session: fetch_select(session, select))
+    return table.connection.read(fetch_select, select)

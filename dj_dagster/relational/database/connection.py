@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, S
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
@@ -28,11 +28,17 @@ from dj_dagster.objects.stores.stores import Stores
 from dj_dagster.relational.backends import Backend, backend_for
 from dj_dagster.relational.database.catalog import Catalog, Era
 from dj_dagster.relational.database.database_url import NO_TLS, demands_tls, parsed_url, shown_url
-from dj_dagster.relational.database.driver import Tuples, fetch_sql
 from dj_dagster.relational.database.preferences import Display, FetchFormat, Preferences, Preferring
-from dj_dagster.relational.database.sessions import PATIENCE, Sessions, WriteBuffer, retried
+from dj_dagster.relational.database.sessions import (
+    PATIENCE,
+    Retries,
+    Sessions,
+    WriteBuffer,
+    retried,
+)
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class Connection(OldConnection, Preferring):
@@ -257,20 +263,25 @@ class Connection(OldConnection, Preferring):
         """Run a query and return its rows as tuples."""
         return self.read(lambda session: session.execute(statement).fetchall())
 
-    def read(self, query: Callable[[SAConnection], T]) -> T:
-        """Call a function that only reads, with this thread's transaction or its own session."""
+    def read(
+        self,
+        query: Callable[Concatenate[SAConnection, P], T],
+        *args: P.args,
+        **options: P.kwargs,
+    ) -> T:
+        """Call a function that only reads, with this thread's transaction or its own session.
 
-        def work() -> T:
-            with self.cursor() as session:
-                return query(session)
-
-        return self.retrying(work)
-
-    def tuples(self, sql: str, values: Sequence[Any]) -> Tuples:
-        """Run a query in the driver's own SQL and return its rows as the driver gives them."""
-        return self.read(
-            lambda session: fetch_sql(session.dialect, session.connection, sql, values)
-        )
+        It is called again after transient failures, as by `retrying`.
+        """
+        retries = Retries(self._sessions.state.patience or PATIENCE)
+        while True:
+            joined = self.in_transaction
+            try:
+                with self.cursor() as session:
+                    return query(session, *args, **options)
+            except (TransientError, LostConnectionError) as error:
+                if joined or not retries.wait(error):
+                    raise
 
     def session_apart(self) -> AbstractContextManager[SAConnection]:
         """Give a session from the pool, whatever transaction this thread has open."""

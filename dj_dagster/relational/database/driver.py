@@ -18,10 +18,9 @@ SHOWN = 200
 """Number of characters of an INSERT that its error shows."""
 
 
-def fetch_sql(
-    dialect: Dialect, connection: PoolProxiedConnection, sql: str, values: Sequence[Any]
-) -> Tuples:
-    """Run SQL with the driver's own placeholders and return all rows."""
+def fetch_sql(session: SAConnection, sql: str, values: Sequence[Any]) -> Tuples:
+    """Run SQL with the driver's own placeholders and return all rows as the driver gives them."""
+    connection = session.connection
     try:
         cursor = connection.cursor()
         try:
@@ -30,7 +29,7 @@ def fetch_sql(
         finally:
             cursor.close()
     except Exception as error:
-        raise _wrapped(dialect, connection, sql, error) from error
+        raise _wrapped(session.dialect, connection, sql, error) from error
 
 
 def run_sql(

@@ -237,6 +237,30 @@ FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 1.0
 
 
+class Retries:
+    """The pauses between the attempts at one call.
+
+    Parameters
+    ----------
+    patience
+        Seconds after which the call is not repeated.
+    """
+
+    def __init__(self, patience: float = PATIENCE) -> None:
+        self._end = time.monotonic() + patience
+        self._pause = FIRST_PAUSE
+
+    def wait(self, error: Exception) -> bool:
+        """Wait before the next attempt; return False at once if there must not be one."""
+        # A call with an unknown outcome is never repeated.
+        if not getattr(error, "transient", False) or time.monotonic() > self._end:
+            return False
+        # Two callers that block each other must not repeat at the same time.
+        time.sleep(self._pause * random.uniform(0.5, 1.5))
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        return True
+
+
 def retried(
     work: Callable[[], T], passing: tuple[type[Exception], ...], patience: float = PATIENCE
 ) -> T:
@@ -256,18 +280,13 @@ def retried(
     Exception
         The last failure, once `PATIENCE` is over, or any other at once.
     """
-    started = time.monotonic()
-    pause = FIRST_PAUSE
+    retries = Retries(patience)
     while True:
         try:
             return work()
         except passing as error:
-            # A call with an unknown outcome is never repeated.
-            if not getattr(error, "transient", False) or time.monotonic() - started > patience:
+            if not retries.wait(error):
                 raise
-        # Two callers that block each other must not repeat at the same time.
-        time.sleep(pause * random.uniform(0.5, 1.5))
-        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 class ThreadState(threading.local):

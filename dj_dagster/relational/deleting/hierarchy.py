@@ -27,6 +27,7 @@ from dj_dagster.relational.algebra.nodes import (
 )
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.sql.lowered import Window
 from dj_dagster.relational.stored import ForeignKey
 
 Key = tuple[Any, ...]
@@ -107,7 +108,7 @@ def fixed(connection: Connection, node: Node) -> Node:
 
 def fixed_if_few(connection: Connection, node: Node, limit: int) -> Node:
     """Return rows restricted by their keys if there are at most `limit`, otherwise as they are."""
-    keys = fetch.rows(connection, node, key_names(node), limit=limit + 1)
+    keys = fetch.rows(connection, node, key_names(node), Window(limit=limit + 1))
     return node if len(keys) > limit else _with_keys(node, list(keys))
 
 

@@ -7,8 +7,8 @@ without a projection.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -31,7 +31,7 @@ from dj_dagster.relational.algebra.nodes import (
 from dj_dagster.relational.algebra.operators import unknown
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.driver import Tuples, fetch_select, stream_select
+from dj_dagster.relational.database.driver import Tuples, fetch_select, fetch_sql, stream_select
 from dj_dagster.relational.database.write import flush_before_reading
 from dj_dagster.relational.fetching.decode import (
     Row,
@@ -63,21 +63,22 @@ def rows(
     connection: Connection,
     node: Node,
     names: Sequence[str],
-    order_by: Order = None,
-    limit: int | None = None,
-    offset: int | None = None,
+    window: Window = ALL_ROWS,
     *,
     squeeze: bool = False,
 ) -> Sequence[Row]:
-    """Return the named attributes of a query's rows, decoded.
+    """Return the named attributes of the rows of a window, decoded.
 
     Raises
     ------
     UnknownAttributeError
         If a name is not in the query's heading.
     """
-    window = make_window(order_by, limit, offset, node.heading)
-    return rows_of(connection, node, names, window, squeeze=squeeze)
+    try:
+        fetched, decoder = _fetched(connection, node, names, window, squeeze)
+        return decoder.rows(fetched)
+    except InvalidValueError as error:
+        raise _in_row(error, connection, node, names, window) from error.__cause__
 
 
 def readable(
@@ -119,51 +120,26 @@ def keys(
     return found
 
 
-def rows_of(
-    connection: Connection,
-    node: Node,
-    names: Sequence[str],
-    window: Window,
-    *,
-    squeeze: bool = False,
-) -> Sequence[Row]:
-    """Return the named attributes of the rows of a window, decoded; see `rows`."""
-    with _in_row(connection, node, names, window):
-        fetched, decoder = _fetched(connection, node, names, window, squeeze)
-        return decoder.rows(fetched)
-
-
 def columns(
     connection: Connection,
     node: Node,
     names: Sequence[str],
-    order_by: Order = None,
-    limit: int | None = None,
-    offset: int | None = None,
+    window: Window = ALL_ROWS,
     *,
     squeeze: bool = False,
 ) -> dict[str, Sequence[Any]]:
-    """Return the named attributes of a query's rows, decoded, one sequence an attribute."""
-    window = make_window(order_by, limit, offset, node.heading)
+    """Return the named attributes of the rows of a window, decoded, one sequence an attribute."""
     names = list(dict.fromkeys(names))
-    with _in_row(connection, node, names, window):
+    try:
         fetched, decoder = _fetched(connection, node, names, window, squeeze)
         return dict(zip(names, decoder.columns(fetched), strict=True))
+    except InvalidValueError as error:
+        raise _in_row(error, connection, node, names, window) from error.__cause__
 
 
-def dicts(
-    connection: Connection,
-    node: Node,
-    names: Sequence[str],
-    order_by: Order = None,
-    limit: int | None = None,
-    offset: int | None = None,
-    *,
-    squeeze: bool = False,
-) -> list[dict[str, Any]]:
-    """Return the named attributes of a query's rows as dicts; see `rows`."""
-    found = rows(connection, node, names, order_by, limit, offset, squeeze=squeeze)
-    return [dict(zip(names, row, strict=True)) for row in found]
+def as_dicts(names: Sequence[str], rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Return rows of the named attributes as dicts."""
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def stream(connection: Connection, node: Node, names: Sequence[str]) -> Generator[Row]:
@@ -174,8 +150,10 @@ def stream(connection: Connection, node: Node, names: Sequence[str]) -> Generato
     chunk at a time; so are those of a database in memory, which has one connection only.
     """
     flush_before_reading(connection, node.tables)
-    with _in_row(connection, node, names, ALL_ROWS):
+    try:
         yield from _streamed(connection, node, names)
+    except InvalidValueError as error:
+        raise _in_row(error, connection, node, names) from error.__cause__
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +190,7 @@ def raw_rows(
     simple = RowDecoder(connection, heading, heading.primary_key)
     inner = column_decoder(heading[name], connection)
     positions = [decoder.names.index(part) for part in heading.primary_key]
-    with _in_row(connection, node, names, ALL_ROWS):
+    try:
         for page in _pages(connection, node, decoder.names, after):
             for row in page:
                 place = tuple(row[position] for position in positions)
@@ -224,6 +202,8 @@ def raw_rows(
                 known = dict(zip(heading.primary_key, key, strict=True))
                 decode = partial(decoder.rows, [row])
                 yield RawRow(_inner(row[0], inner), known, place, decode)
+    except InvalidValueError as error:
+        raise _in_row(error, connection, node, names) from error.__cause__
 
 
 def can_go_on(heading: Heading) -> bool:
@@ -251,7 +231,7 @@ def _pages(
     key = node.heading.primary_key
     if not can_go_on(node.heading):
         select = _select(connection, node, names, ALL_ROWS)
-        yield connection.read(lambda session: fetch_select(session, select))
+        yield connection.read(fetch_select, select)
         return
     size = 1
     while True:
@@ -261,7 +241,7 @@ def _pages(
         if after is not None:
             select = select.where(connection.backend.is_beyond(columns, after))
         select = select.order_by(None).order_by(*columns).limit(size)
-        page = connection.read(lambda session, select=select: fetch_select(session, select))
+        page = connection.read(fetch_select, select)
         yield page
         if len(page) < size:
             return
@@ -330,26 +310,26 @@ def _fetched(
     return found, decoder or _decoder(connection, node, names, squeeze)
 
 
-@contextmanager
 def _in_row(
-    connection: Connection, node: Node, names: Sequence[str], window: Window
-) -> Generator[None]:
-    """Add the row of an unreadable value to its error where the error lacks the key."""
-    try:
-        yield
-    except InvalidValueError as error:
-        key = [name for name in node.heading.primary_key if name not in names]
-        found = None
-        if "UTF-8" in str(error):
-            found = _no_text(connection, node, [*names, *key], window)
-        elif key:
-            with suppress(DataJointError):
-                fetched, decoder = _fetched(connection, node, [*names, *key], window, squeeze=False)
-                try:
-                    decoder.rows(fetched)
-                except InvalidValueError as told:
-                    found = told
-        raise found or error from error.__cause__
+    error: InvalidValueError,
+    connection: Connection,
+    node: Node,
+    names: Sequence[str],
+    window: Window = ALL_ROWS,
+) -> InvalidValueError:
+    """Return the error of an unreadable value with its row, where the error lacks the key."""
+    key = [name for name in node.heading.primary_key if name not in names]
+    found = None
+    if "UTF-8" in str(error):
+        found = _no_text(connection, node, [*names, *key], window)
+    elif key:
+        with suppress(DataJointError):
+            fetched, decoder = _fetched(connection, node, [*names, *key], window, squeeze=False)
+            try:
+                decoder.rows(fetched)
+            except InvalidValueError as told:
+                found = told
+    return found or error
 
 
 def _no_text(
@@ -372,7 +352,7 @@ def _legible(
     ]
     found: list[Row] = []
     errors: list[InvalidValueError] = []
-    for row in connection.read(lambda session: fetch_select(session, select)):
+    for row in connection.read(fetch_select, select):
         cells = list(row)
         try:
             for position, attribute in texts:
@@ -486,34 +466,22 @@ def read(
     QuerySyntaxError
         If SQL of the user cannot be parsed; the message shows the SQL.
     """
+    if connection.write_buffer is not None:
+        flush_before_reading(connection, node.tables)
     try:
-        return _read(connection, node, what, make)
+        shape, values = shape_of(node, connection.backend)
+        compiled = None if shape is None else connection.statements.get((shape, what))
+        if compiled is None:
+            reading = make()
+            compiled = None if shape is None else _compile(connection, reading, values)
+            if compiled is None:
+                return connection.read(fetch_select, reading.select), reading.decoder
+            connection.statements.put((shape, what), compiled)
+        parameters = (*values, *compiled.tail)
+        return connection.read(fetch_sql, compiled.sql, parameters), compiled.decoder
     except QuerySyntaxError as error:
         written = ", ".join(map(repr, user_texts(node)))
         raise QuerySyntaxError(f"{error}. Look at {written}." if written else str(error)) from error
-
-
-def _read(
-    connection: Connection, node: Node, what: Hashable, make: Callable[[], Reading]
-) -> tuple[Tuples, RowDecoder | None]:
-    flush_before_reading(connection, node.tables)
-    shape = shape_of(node, connection.backend)
-    if shape is None:
-        return _run(connection, make())
-    place, values = (shape[0], what), shape[1]
-    compiled: Compiled | None = connection.statements.get(place)
-    if compiled is None:
-        reading = make()
-        compiled = _compile(connection, reading, values)
-        if compiled is None:
-            return _run(connection, reading)
-        connection.statements.put(place, compiled)
-    return connection.tuples(compiled.sql, (*values, *compiled.tail)), compiled.decoder
-
-
-def _run(connection: Connection, reading: Reading) -> tuple[Tuples, RowDecoder | None]:
-    rows = connection.read(lambda session: fetch_select(session, reading.select))
-    return rows, reading.decoder
 
 
 def _compile(connection: Connection, reading: Reading, values: Sequence[Any]) -> Compiled | None:
@@ -530,11 +498,11 @@ def _compile(connection: Connection, reading: Reading, values: Sequence[Any]) ->
     return Compiled(compiled.string, tuple(given[len(values) :]), kept)
 
 
-def shape_of(node: Node, backend: Backend) -> tuple[Hashable, list[Any]] | None:
+def shape_of(node: Node, backend: Backend) -> tuple[Hashable | None, list[Any]]:
     """Return the shape of a query and its values for the driver, in the order of its SQL.
 
     The shape contains the heading objects themselves, so that an altered table has another shape.
-    None for a query whose SQL has to be built each time.
+    It is None for a query whose SQL has to be built each time.
 
     Raises
     ------
@@ -542,8 +510,7 @@ def shape_of(node: Node, backend: Backend) -> tuple[Hashable, list[Any]] | None:
         If a value is of another kind than its attribute.
     """
     values: list[Any] = []
-    shape = _node(node, backend, values)
-    return None if shape is None else (shape, values)
+    return _node(node, backend, values), values
 
 
 def _node(node: Node, backend: Backend, values: list[Any]) -> Hashable | None:

@@ -23,7 +23,7 @@ from dj_dagster.relational.fetching.frames import (
     records,
 )
 from dj_dagster.relational.fetching.preview import html_preview, text_preview
-from dj_dagster.relational.sql.lowered import FIRST_TWO
+from dj_dagster.relational.sql.lowered import FIRST_TWO, make_window
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,7 +127,9 @@ class Rows:
         """
         node = self.node
         names = node.heading.names
-        return fetch.dicts(self.connection, node, names, order_by, limit, offset, squeeze=squeeze)
+        window = make_window(order_by, limit, offset, node.heading)
+        rows = fetch.rows(self.connection, node, names, window, squeeze=squeeze)
+        return fetch.as_dicts(names, rows)
 
     def some_dicts(
         self,
@@ -138,10 +140,10 @@ class Rows:
         squeeze: bool = False,
     ) -> list[dict[str, Any]]:
         """Return some attributes of the rows as dicts; the order may name others."""
-        names = list(names)
-        return fetch.dicts(
-            self.connection, self.node, names, order_by, limit, offset, squeeze=squeeze
-        )
+        node, names = self.node, list(names)
+        window = make_window(order_by, limit, offset, node.heading)
+        rows = fetch.rows(self.connection, node, names, window, squeeze=squeeze)
+        return fetch.as_dicts(names, rows)
 
     @on_class
     def keys(
@@ -150,7 +152,8 @@ class Rows:
         """Return the primary keys as dicts."""
         node = self.node
         key = node.heading.primary_key
-        return fetch.dicts(self.connection, node, key, order_by, limit, offset)
+        window = make_window(order_by, limit, offset, node.heading)
+        return fetch.as_dicts(key, fetch.rows(self.connection, node, key, window))
 
     @on_class
     def to_pandas(
@@ -165,8 +168,10 @@ class Rows:
         The columns have the heading's types, also without rows: int64 (object beside nulls),
         float64, bool, ``datetime64[us]``, pandas' own text; all others are objects.
         """
-        columns = self._columns(self.heading.names, order_by, limit, offset, squeeze)
-        return pandas_frame(columns, self.heading)
+        node = self.node
+        window = make_window(order_by, limit, offset, node.heading)
+        columns = fetch.columns(self.connection, node, node.heading.names, window, squeeze=squeeze)
+        return pandas_frame(columns, node.heading)
 
     @on_class
     def to_polars(
@@ -185,8 +190,10 @@ class Rows:
         ConfigurationError
             If polars is not installed: ``pip install 'dj-dagster[polars]'``.
         """
-        columns = self._columns(self.heading.names, order_by, limit, offset, squeeze)
-        return polars_frame(columns, self.heading)
+        node = self.node
+        window = make_window(order_by, limit, offset, node.heading)
+        columns = fetch.columns(self.connection, node, node.heading.names, window, squeeze=squeeze)
+        return polars_frame(columns, node.heading)
 
     @on_class
     def to_arrow(
@@ -207,8 +214,10 @@ class Rows:
         QueryError
             If a codec returns a value that Arrow cannot hold, such as a matrix.
         """
-        columns = self._columns(self.heading.names, order_by, limit, offset, squeeze)
-        return arrow_table(columns, self.heading)
+        node = self.node
+        window = make_window(order_by, limit, offset, node.heading)
+        columns = fetch.columns(self.connection, node, node.heading.names, window, squeeze=squeeze)
+        return arrow_table(columns, node.heading)
 
     @on_class
     @looks_again
@@ -239,10 +248,12 @@ class Rows:
             One array for one name, else a tuple of them.
         """
         names = [*((KEY,) if include_key and attributes else ()), *attributes]
-        needed = self._needed(names) if names else self.heading.names
-        columns = self._columns(needed, order_by, limit, offset, squeeze)
+        node = self.node
+        needed = self._needed(names) if names else node.heading.names
+        window = make_window(order_by, limit, offset, node.heading)
+        columns = fetch.columns(self.connection, node, needed, window, squeeze=squeeze)
         if not names:
-            return records(columns, self.heading)
+            return records(columns, node.heading)
         result = tuple(
             self._key_dicts(columns)
             if self._is_key(name)
@@ -269,7 +280,7 @@ class Rows:
                 )
         node = self.node
         names = self._needed(attributes) if attributes else node.heading.names
-        rows = fetch.rows_of(self.connection, node, names, FIRST_TWO, squeeze=squeeze)
+        rows = fetch.rows(self.connection, node, names, FIRST_TWO, squeeze=squeeze)
         if len(rows) != 1:
             found = "no row" if not rows else f"{len(self)} rows"
             tables, by = ", ".join(sorted(map(str, node.tables))), restrictions(node)
@@ -340,18 +351,6 @@ class Rows:
 
     def _repr_html_(self) -> str:
         return html_preview(self.connection, self.node)
-
-    def _columns(
-        self,
-        names: Sequence[str],
-        order_by: Order,
-        limit: int | None,
-        offset: int | None,
-        squeeze: bool,
-    ) -> dict[str, Sequence[Any]]:
-        return fetch.columns(
-            self.connection, self.node, names, order_by, limit, offset, squeeze=squeeze
-        )
 
     def _is_key(self, name: str) -> bool:
         return name == KEY and name not in self.heading
