@@ -63,10 +63,10 @@ from dj_dagster.objects.codecs.object_ref import ObjectRef
 from dj_dagster.objects.stores.stores import StorageAdapter, Stores, get_storage_adapter
 from dj_dagster.relational.algebra.condition import AndList, Not
 from dj_dagster.relational.algebra.top import Top
-from dj_dagster.relational.expression import U
 from dj_dagster.relational.garbage.collector import GarbageCollector, GarbageReport, collect_garbage
 from dj_dagster.relational.inserting.insertion import ValidationResult
 from dj_dagster.relational.table import Lookup, Manual, Part, Table
+from dj_dagster.relational.universal import U
 from dj_dagster.workflow.computed import AutoPopulate, Computed, Imported
 from dj_dagster.workflow.integrity import Finding, check_schema
 from dj_dagster.workflow.jobs import JobQueue as Job

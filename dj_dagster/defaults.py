@@ -9,7 +9,6 @@ from typing import Any
 
 from dj_dagster.compat.external import ExternalMapping
 from dj_dagster.compat.jobs import JobTable, SchemaJobs
-from dj_dagster.compat.spellings import OldSchema
 from dj_dagster.default_connection import config, conn
 from dj_dagster.errors import QueryError
 from dj_dagster.model.names import TableName, Tier, parse_table_name
@@ -25,7 +24,7 @@ from dj_dagster.workflow.computed import Computed, Imported
 from dj_dagster.workflow.jobs import queues
 
 
-class Schema(OldSchema, RelationalSchema):
+class Schema(RelationalSchema):
     """A named group of tables; decorate a class with it to declare its table.
 
     Parameters

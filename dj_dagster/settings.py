@@ -40,8 +40,7 @@ from dj_dagster.model.job_settings import JobSettings, Provenance
 from dj_dagster.objects.blob.format import ReadLimits
 from dj_dagster.objects.stores.store_settings import StoreSettings, with_hidden_secrets
 from dj_dagster.objects.stores.stores import Stores
-from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.preferences import Display
+from dj_dagster.relational.database.connection import Connection, Display
 from dj_dagster.settings_mapping import (
     FILE_NAMES,
     GLOBAL_FILE,

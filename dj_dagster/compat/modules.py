@@ -61,7 +61,7 @@ _SOURCES: dict[str, tuple[str, ...]] = {
     "storage": (_NAMES,),
     "storage_adapter": ("dj_dagster.objects.stores.stores",),
     "table": ("dj_dagster.relational.expression", _NAMES),
-    "user_tables": ("dj_dagster.relational.table_meta", _NAMES),
+    "user_tables": ("dj_dagster.relational.table", _NAMES),
     "utils": (_COMPAT, _NAMES),
     "version": (),
 }

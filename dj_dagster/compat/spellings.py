@@ -1,7 +1,7 @@
 """Spellings of DataJoint 0.13 and 0.14 that published pipelines use.
 
-`OldQuery` and `old_delete` are built into query expressions, `OldSchema` into schemas; they
-translate each call into today's. `dj_dagster.compat.modules` offers them to packages that import
+Query expressions and schemas have the functions below as methods, or are decorated with them; each
+translates a call into today's. `dj_dagster.compat.modules` offers them to packages that import
 ``datajoint`` too.
 
 Calls with the same spelling but a changed meaning depend on the `era` of the connection, see
@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from datetime import date, datetime, time
 from functools import wraps
 from pathlib import Path
@@ -22,9 +22,9 @@ from typing import Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 
-from dj_dagster.class_access import on_class
 from dj_dagster.compat.adapters import AdapterCodec, AttributeAdapter, register_adapters
-from dj_dagster.errors import QueryError
+from dj_dagster.errors import DataJointError, QueryError
+from dj_dagster.model.heading import Row
 from dj_dagster.model.names import camel_case, snake_case, underscore_warning
 
 to_camel_case = camel_case
@@ -53,9 +53,10 @@ def from_camel_case(s: str) -> str:
 
 
 F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R", covariant=True)
 
 
-class _Connection(Protocol):
+class OldConnection(Protocol):
     """The members of a connection that the old fetches use."""
 
     @property
@@ -64,119 +65,155 @@ class _Connection(Protocol):
     @property
     def era(self) -> str: ...
 
+    @property
+    def schemas(self) -> Mapping[str, Any]: ...
 
-class _Query(Protocol):
+    def downloading_to(self, folder: Path) -> AbstractContextManager[None]: ...
+
+
+class OldQuery(Protocol):
     """The members of a query that the old fetches use."""
 
     @property
-    def connection(self) -> _Connection: ...
+    def connection(self) -> OldConnection: ...
 
     @property
     def primary_key(self) -> list[str]: ...
 
-    def some_dicts(self, names: Iterable[str], **options: Any) -> list[dict[str, Any]]: ...
+    def some_dicts(self, names: Iterable[str], **options: Any) -> list[Row]: ...
 
-    def to_dicts(self, **options: Any) -> list[dict[str, Any]]: ...
+    def to_dicts(self, **options: Any) -> list[Row]: ...
 
     def to_arrays(self, *attributes: str, **options: Any) -> Any: ...
 
     def to_pandas(self, **options: Any) -> Any: ...
 
 
-class OldQuery:
-    """The old ways to get rows."""
+def fetch(
+    self: OldQuery,
+    *attrs: str,
+    offset: int | None = None,
+    limit: int | None = None,
+    order_by: Any = None,
+    format: Literal["array", "frame"] | None = None,
+    as_dict: bool | None = None,
+    squeeze: bool = False,
+    download_path: str | Path | None = None,
+) -> Any:
+    """Return rows in one of the old shapes.
 
-    @on_class
-    def fetch(
-        self,
-        *attrs: str,
-        offset: int | None = None,
-        limit: int | None = None,
-        order_by: Any = None,
-        format: Literal["array", "frame"] | None = None,
-        as_dict: bool | None = None,
-        squeeze: bool = False,
-        download_path: str | Path | None = None,
-    ) -> Any:
-        """Return rows in one of the old shapes.
+    New code calls the method for the shape: `to_arrays`, `to_dicts`, `to_pandas`, `keys`.
 
-        New code calls the method for the shape: `to_arrays`, `to_dicts`, `to_pandas`, `keys`.
+    Parameters
+    ----------
+    *attrs
+        Attributes to return an array of values for; ``"KEY"`` gives a list of key dicts.
+    offset, limit, order_by, squeeze
+        As for `to_dicts`.
+    format
+        ``"array"``, one structured array of all attributes, or ``"frame"``, a data frame; by
+        default that of the setting ``fetch_format``.
+    as_dict
+        Whether rows are dicts.
+    download_path
+        Folder for attachments, that of the settings by default.
 
-        Parameters
-        ----------
-        *attrs
-            Attributes to return an array of values for; ``"KEY"`` gives a list of key dicts.
-        offset, limit, order_by, squeeze
-            As for `to_dicts`.
-        format
-            ``"array"``, one structured array of all attributes, or ``"frame"``, a data frame; by
-            default that of the setting ``fetch_format``.
-        as_dict
-            Whether rows are dicts.
-        download_path
-            Folder for attachments, that of the settings by default.
+    Returns
+    -------
+    numpy.ndarray, list or pandas.DataFrame
+        For several attributes a list of arrays.
 
-        Returns
-        -------
-        numpy.ndarray, list or pandas.DataFrame
-            For several attributes a list of arrays.
+    Raises
+    ------
+    QueryError
+        For a `format` together with attributes or `as_dict`.
+    """
+    _check_format(format, attrs, as_dict)
+    options: dict[str, Any] = {
+        "offset": offset,
+        "limit": limit,
+        "order_by": order_by,
+        "squeeze": squeeze,
+    }
+    if download_path is not None:
+        with self.connection.downloading_to(Path(download_path)):
+            return fetch(self, *attrs, format=format, as_dict=as_dict, **options)
+    if attrs and as_dict:
+        names = [n for attr in attrs for n in (self.primary_key if attr == key else [attr])]
+        return self.some_dicts(dict.fromkeys(names), **options)
+    if attrs:
+        columns = self.to_arrays(*attrs, **options)
+        return list(columns) if len(attrs) > 1 else columns
+    if as_dict:
+        return self.to_dicts(**options)
+    frame = (format or self.connection.fetch_format) == "frame"
+    return self.to_pandas(**options) if frame else self.to_arrays(**options)
 
-        Raises
-        ------
-        QueryError
-            For a `format` together with attributes or `as_dict`.
-        """
-        _check_format(format, attrs, as_dict)
-        options = {"offset": offset, "limit": limit, "order_by": order_by, "squeeze": squeeze}
-        with _downloading(self, download_path):
-            return _fetch(cast(_Query, self), attrs, format, as_dict, options)
 
-    @on_class
-    def fetch1(
-        self, *attrs: str, squeeze: bool = False, download_path: str | Path | None = None
-    ) -> Any:
-        """Return the one row as a dict, or the values of the named attributes.
+class OldTable(Protocol):
+    """The members of a table that its old properties use."""
 
-        Parameters
-        ----------
-        *attrs
-            ``"KEY"`` among them gives the primary key as a dict.
-        squeeze
-            Whether arrays in blobs lose their dimensions of length 1.
-        download_path
-            Folder for attachments, that of the settings by default.
+    @property
+    def connection(self) -> OldConnection: ...
 
-        Raises
-        ------
-        QueryError
-            If the query does not have exactly one row.
-        """
-        with _downloading(self, download_path):
-            return super().fetch1(*attrs, squeeze=squeeze)  # pyright: ignore[reportAttributeAccessIssue]
+    @property
+    def database(self) -> str: ...
 
-    @on_class
-    def head(self, limit: int = 25, **fetch_options: Any) -> Any:
-        """Return the first rows by primary key; options are those of the old `fetch`."""
-        if fetch_options or cast(_Query, self).connection.era == "0.14":
-            return self.fetch(order_by="KEY", limit=limit, **fetch_options)
-        return super().head(limit)  # pyright: ignore[reportAttributeAccessIssue]
 
-    @on_class
-    def tail(self, limit: int = 25, **fetch_options: Any) -> Any:
-        """Return the last rows by primary key, in its order; options are those of `fetch`."""
-        if fetch_options or cast(_Query, self).connection.era == "0.14":
-            return self.fetch(order_by="KEY DESC", limit=limit, **fetch_options)[::-1]
-        return super().tail(limit)  # pyright: ignore[reportAttributeAccessIssue]
+def external(table: OldTable) -> Any:
+    """DataJoint 0.14's objects of the schema, by store; see `Schema.external`."""
+    schema = table.connection.schemas.get(table.database)
+    if schema is None:
+        raise DataJointError(
+            f"The schema {table.database} has not been activated here: dj.Schema has it."
+        )
+    return schema.external
 
-    def aggregate(self, group: Any, *attributes: Any, **computed: Any) -> Any:
-        """Return the same as `aggr`."""
-        return cast(Any, self).aggr(group, *attributes, **computed)
 
-    def __xor__(self, restriction: Any) -> Any:
-        return cast(Any, self).restrict(restriction, semantic_check=False)
+def old_end(order_by: str) -> Callable[[F], F]:
+    """Return a decorator that lets ``head`` or ``tail`` take the options of the old `fetch`.
 
-    def __matmul__(self, other: Any) -> Any:
-        return cast(Any, self).join(other, semantic_check=False)
+    With options, and in code of DataJoint 0.14, they return what it does.
+
+    Parameters
+    ----------
+    order_by
+        The order of the rows; one that descends is reversed afterwards.
+    """
+    step = -1 if order_by.endswith(" DESC") else 1
+
+    def decorated(end: F) -> F:
+        @wraps(end)
+        def spelled(query: Any, limit: int = 25, **fetch_options: Any) -> Any:
+            if fetch_options or query.connection.era == "0.14":
+                return query.fetch(order_by=order_by, limit=limit, **fetch_options)[::step]
+            return end(query, limit)
+
+        return cast(F, spelled)
+
+    return decorated
+
+
+class Restrictable(Protocol[R]):
+    """A query that can be restricted."""
+
+    def restrict(self, restriction: object, semantic_check: bool | None = None) -> R: ...
+
+
+class Joinable(Protocol[R]):
+    """A query that can be joined."""
+
+    def join(self, other: object, semantic_check: bool | None = None) -> R: ...
+
+
+def restrict_by_names(query: Restrictable[R], restriction: object) -> R:
+    """Return ``query ^ restriction``: names match whatever they mean."""
+    return query.restrict(restriction, semantic_check=False)
+
+
+def join_by_names(query: Joinable[R], other: object) -> R:
+    """Return ``query @ other``: the join on all shared names, whatever they mean."""
+    return query.join(other, semantic_check=False)
 
 
 def old_aggr(aggr: F) -> F:
@@ -216,18 +253,19 @@ def old_delete(method: F) -> F:
     return cast(F, spelled)
 
 
-class OldSchema:
-    """The old names of a schema's methods."""
+class OldSchema(Protocol):
+    """The members of a schema that its old methods use."""
 
-    def spawn_missing_classes(
-        self, context: MutableMapping[str, Any] | ModuleType | None = None
-    ) -> None:
-        """Make classes for tables that lack one, by default in the calling module."""
-        self.make_classes(into=context)  # pyright: ignore[reportAttributeAccessIssue]
+    def make_classes(
+        self, into: MutableMapping[str, Any] | ModuleType | None = None
+    ) -> Mapping[str, type]: ...
 
-    def drop(self, prompt: bool | None = None, *, force: bool = False) -> None:
-        """Drop the schema with all its tables; `force` does not ask first."""
-        super().drop(prompt=False if force else prompt)  # pyright: ignore[reportAttributeAccessIssue]
+
+def spawn_missing_classes(
+    schema: OldSchema, context: MutableMapping[str, Any] | ModuleType | None = None
+) -> None:
+    """Make classes for tables that lack one, by default in the calling module."""
+    schema.make_classes(into=context)
 
 
 def key_hash(mapping: Mapping[str, Any]) -> str:
@@ -262,39 +300,20 @@ def _check_format(format: str | None, attrs: tuple[str, ...], as_dict: bool | No
         )
 
 
-def _fetch(
-    query: _Query,
-    attrs: tuple[str, ...],
-    format: str | None,
-    as_dict: bool | None,
-    options: dict[str, Any],
-) -> Any:
-    if attrs and as_dict:
-        names = [n for attr in attrs for n in (query.primary_key if attr == key else [attr])]
-        return query.some_dicts(dict.fromkeys(names), **options)
-    if attrs:
-        columns = query.to_arrays(*attrs, **options)
-        return list(columns) if len(attrs) > 1 else columns
-    if as_dict:
-        return query.to_dicts(**options)
-    frame = (format or query.connection.fetch_format) == "frame"
-    return query.to_pandas(**options) if frame else query.to_arrays(**options)
-
-
-def _downloading(query: Any, folder: str | Path | None) -> AbstractContextManager[Any]:
-    return nullcontext() if folder is None else query.connection.downloading_to(Path(folder))
-
-
 __all__ = [
     "AdapterCodec",
     "AttributeAdapter",
-    "OldQuery",
-    "OldSchema",
+    "external",
+    "fetch",
     "from_camel_case",
+    "join_by_names",
     "key",
     "key_hash",
     "old_aggr",
     "old_delete",
+    "old_end",
     "register_adapters",
+    "restrict_by_names",
+    "spawn_missing_classes",
     "to_camel_case",
 ]

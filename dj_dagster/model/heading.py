@@ -11,6 +11,18 @@ import numpy as np
 
 from dj_dagster.model.types import AttributeType, Family
 
+Value = Any
+"""A value of an attribute: each of Python's types that a type of attribute, or a codec, has."""
+
+Row = dict[str, Value]
+"""A row, or some attributes of it, by name."""
+
+Key = dict[str, Value]
+"""The primary key of a row by name."""
+
+Values = tuple[Value, ...]
+"""The values of some attributes of a row, in their order."""
+
 
 @dataclass(frozen=True, slots=True)
 class Default:

@@ -1,15 +1,18 @@
-"""Query expressions: operators that build query trees, deletion, and the universal set `U`."""
+"""Query expressions: the operators that build query trees, reads of their rows, and deletion."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, NoReturn, Self, cast, overload
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Concatenate, Literal, ParamSpec, Self, TypeVar, overload
 
-from dj_dagster.class_access import on_class
-from dj_dagster.compat.spellings import OldQuery, old_aggr, old_delete
-from dj_dagster.errors import QueryError
+from dj_dagster.class_access import on_class, property_on_class
+from dj_dagster.compat import spellings
+from dj_dagster.errors import QueryError, UnknownAttributeError
+from dj_dagster.model.heading import Heading, Key, Row, Value
 from dj_dagster.model.names import TableName
-from dj_dagster.relational.algebra import nodes
+from dj_dagster.relational.algebra import nodes, operators
 from dj_dagster.relational.algebra.condition import (
     AndList,
     HasNode,
@@ -20,41 +23,96 @@ from dj_dagster.relational.algebra.condition import (
     refuse_oversights,
 )
 from dj_dagster.relational.algebra.nodes import Node
-from dj_dagster.relational.algebra.operators import (
-    AS_BEFORE,
-    aggregate,
-    aggregate_by,
-    distinct,
-    join,
-    project,
-    unite,
-    with_key,
-)
-from dj_dagster.relational.algebra.top import Top, topped
+from dj_dagster.relational.algebra.top import Order, Top, topped
 from dj_dagster.relational.confirmation import Confirm, question
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.deleting import delete as deletion
 from dj_dagster.relational.deleting import hierarchy
 from dj_dagster.relational.deleting.delete import PartIntegrity
-from dj_dagster.relational.fetching.rows import Rows, looks_again
+from dj_dagster.relational.fetching import fetch, frames
+from dj_dagster.relational.fetching.preview import html_preview, text_preview
 from dj_dagster.relational.sql.condition_text import restriction_texts
+from dj_dagster.relational.sql.lowered import FIRST_TWO, make_window
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Q = TypeVar("Q", bound="QueryExpression")
+
+KEY = "KEY"
+"""The name that requests the primary key, as a dict, among the attributes."""
 
 
-class QueryExpression(OldQuery, Rows):
+def looks_again(
+    method: Callable[Concatenate[Q, P], R],
+) -> Callable[Concatenate[Q, P], R]:
+    """Have the tables of a query read anew after a method found that they lack a name.
+
+    The call fails nevertheless, because its rows may be used up.
+    """
+
+    @wraps(method)
+    def looking(query: Q, *args: P.args, **options: P.kwargs) -> R:
+        try:
+            return method(query, *args, **options)
+        except UnknownAttributeError as error:
+            if query.connection.catalog.have_changed(query.node.tables):
+                error.add_note("The table has been changed meanwhile: try again.")
+            raise
+
+    return looking
+
+
+class QueryExpression:
     """A query that runs when its rows are fetched.
 
     Expressions are immutable: each operator returns a new one. ``&`` restricts, ``-`` restricts by
     the opposite, ``*`` joins, ``+`` unites, `proj` chooses, renames and computes attributes,
     `aggr` computes them from the rows of another query.
+
+    Where a method takes `order_by`, it is an attribute's name or a list of names, each optionally
+    followed by `` DESC``; ``"KEY"`` stands for the primary key. Without it, rows come in the order
+    of the query's `Top`, or in any order. `limit` is the number of rows, after leaving out the
+    first `offset`. `squeeze` removes dimensions of length one from arrays in blobs. A wrong
+    `order_by`, `limit` or `offset` is refused with a `QueryError`.
     """
+
+    def __init__(self, connection: Connection, node: Node) -> None:
+        self._connection = connection
+        self._node: Node | None = node
+
+    @property_on_class
+    def connection(self) -> Connection:
+        """The connection that the query runs on."""
+        return self._connection
+
+    @property
+    def node(self) -> Node:
+        """The query as plain data."""
+        assert self._node is not None
+        return self._node
+
+    @property_on_class
+    def heading(self) -> Heading:
+        """The attributes of the result."""
+        return self.node.heading
+
+    @property_on_class
+    def primary_key(self) -> list[str]:
+        """Names of the primary key."""
+        return self.heading.primary_key
 
     @property
     def restriction(self) -> AndList:
         """The restrictions of the query as texts of SQL; empty without restrictions."""
         return AndList(restriction_texts(self.connection, self.node))
 
-    def restrict(self, restriction: Any, semantic_check: bool | None = None) -> Self:
+    def restrict(self, restriction: object, semantic_check: bool | None = None) -> Self:
         """Return the rows for which a restriction holds; the same as ``self & restriction``.
 
         Parameters
@@ -69,29 +127,28 @@ class QueryExpression(OldQuery, Rows):
             return self._derive(topped(self.node, restriction))
         if isinstance(restriction, AndList) and any(isinstance(r, Top) for r in restriction):
             query = self
-            options = {} if semantic_check is None else {"semantic_check": semantic_check}
             for part in restriction:
-                query = query.restrict(part, **options)
+                query = query.restrict(part, **_given(semantic_check))
             return query
         condition = make_condition(restriction, self.heading, self._checks(semantic_check))
         return self._derive(nodes.restrict(self.node, condition))
 
-    def __and__(self, restriction: Any) -> Self:
+    def __and__(self, restriction: object) -> Self:
         return self.restrict(restriction)
 
-    def __sub__(self, restriction: Any) -> Self:
+    def __sub__(self, restriction: object) -> Self:
         return self.restrict(Not(restriction))
 
-    def __mul__(self, other: Any) -> QueryExpression:
+    def __mul__(self, other: object) -> QueryExpression:
         if isinstance(other, Universal) and self.connection.era == "0.14":
             return QueryExpression(
-                self.connection, with_key(self.node, cast(Any, other).primary_key)
+                self.connection, operators.with_key(self.node, other.primary_key)
             )
         return self.join(other)
 
     @on_class
     def join(
-        self, other: Any, semantic_check: bool | None = None, left: bool = False
+        self, other: object, semantic_check: bool | None = None, left: bool = False
     ) -> QueryExpression:
         """Return the pairs of rows that agree on all shared names; the same as ``self * other``.
 
@@ -107,11 +164,13 @@ class QueryExpression(OldQuery, Rows):
         QueryError
             If shared names mean different things.
         """
-        node = join(self.node, _query(other, "joined with"), self._checks(semantic_check), left)
+        node = operators.join(
+            self.node, _query(other, "joined with"), self._checks(semantic_check), left
+        )
         return QueryExpression(self.connection, node)
 
     @on_class
-    def extend(self, other: Any, semantic_check: bool | None = None) -> QueryExpression:
+    def extend(self, other: object, semantic_check: bool | None = None) -> QueryExpression:
         """Return all rows with the attributes of their partner in `other`, nulls without a partner.
 
         Raises
@@ -120,16 +179,15 @@ class QueryExpression(OldQuery, Rows):
             If a row could have several partners: `other` has a primary key that is not wholly
             among the attributes of this query.
         """
-        options = {} if semantic_check is None else {"semantic_check": semantic_check}
-        return self.join(other, left=True, **options)
+        return self.join(other, left=True, **_given(semantic_check))
 
-    def __add__(self, other: Any) -> QueryExpression:
-        node = unite(self.node, _query(other, "united with"), False)
+    def __add__(self, other: object) -> QueryExpression:
+        node = operators.unite(self.node, _query(other, "united with"), False)
         return QueryExpression(self.connection, node)
 
     @on_class
     @looks_again
-    def proj(self, *attributes: Any, **computed: str) -> QueryExpression:
+    def proj(self, *attributes: object, **computed: str) -> QueryExpression:
         """Return the same rows with other attributes; the primary key is always kept.
 
         Parameters
@@ -145,14 +203,16 @@ class QueryExpression(OldQuery, Rows):
         UnknownAttributeError
             If a name is not in the heading.
         """
-        return QueryExpression(self.connection, project(self.node, *attributes, **computed))
+        return QueryExpression(
+            self.connection, operators.project(self.node, *attributes, **computed)
+        )
 
     @on_class
-    @old_aggr
+    @spellings.old_aggr
     def aggr(
         self,
-        group: Any,
-        *attributes: Any,
+        group: object,
+        *attributes: object,
         exclude_nonmatching: bool | None = None,
         **computed: str,
     ) -> QueryExpression:
@@ -182,12 +242,11 @@ class QueryExpression(OldQuery, Rows):
 
             Session.aggr(Session.Trial, n="count(trial_id)", best="max(score)") & "n > 10"
         """
-        other = _query(group, "aggregated over")
         if exclude_nonmatching is None:
             exclude_nonmatching = self.connection.era == "0.14"
-        node = aggregate(
+        node = operators.aggregate(
             self.node,
-            other,
+            _query(group, "aggregated over"),
             attributes,
             computed,
             exclude_nonmatching=exclude_nonmatching,
@@ -195,42 +254,281 @@ class QueryExpression(OldQuery, Rows):
         )
         return QueryExpression(self.connection, node)
 
-    def __contains__(self, row: Mapping[str, Any]) -> bool:
+    aggregate = aggr
+
+    __xor__ = spellings.restrict_by_names
+    __matmul__ = spellings.join_by_names
+
+    def __contains__(self, row: object) -> bool:
         return bool(self & row)
 
-    def _checks(self, semantic_check: bool | None = None) -> bool:
-        return self.connection.semantic_check if semantic_check is None else semantic_check
+    @on_class
+    def to_dicts(
+        self,
+        order_by: Order = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        squeeze: bool = False,
+    ) -> list[Row]:
+        """Return the rows as dicts.
 
-    def _derive(self, node: Node) -> Self:
-        # The same as copy.copy, in a third of its time.
-        derived = object.__new__(type(self))
-        derived.__dict__.update(self.__dict__)
-        derived._node = node
-        return derived
+        Booleans are of type bool; DataJoint gives 0 and 1, which compare equal to them.
+        """
+        node = self.node
+        names = node.heading.names
+        window = make_window(order_by, limit, offset, node.heading)
+        rows = fetch.rows(self.connection, node, names, window, squeeze=squeeze)
+        return fetch.as_dicts(names, rows)
+
+    def some_dicts(
+        self,
+        names: Iterable[str],
+        order_by: Order = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        squeeze: bool = False,
+    ) -> list[Row]:
+        """Return some attributes of the rows as dicts; the order may name others."""
+        node, names = self.node, list(names)
+        window = make_window(order_by, limit, offset, node.heading)
+        rows = fetch.rows(self.connection, node, names, window, squeeze=squeeze)
+        return fetch.as_dicts(names, rows)
+
+    @on_class
+    def keys(
+        self, order_by: Order = None, limit: int | None = None, offset: int | None = None
+    ) -> list[Key]:
+        """Return the primary keys as dicts."""
+        node = self.node
+        key = node.heading.primary_key
+        window = make_window(order_by, limit, offset, node.heading)
+        return fetch.as_dicts(key, fetch.rows(self.connection, node, key, window))
+
+    @on_class
+    def to_pandas(
+        self,
+        order_by: Order = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        squeeze: bool = False,
+    ) -> pd.DataFrame:
+        """Return the rows as a data frame indexed by the primary key.
+
+        The columns have the heading's types, also without rows: int64 (object beside nulls),
+        float64, bool, ``datetime64[us]``, pandas' own text; all others are objects.
+        """
+        node = self.node
+        window = make_window(order_by, limit, offset, node.heading)
+        columns = fetch.columns(self.connection, node, node.heading.names, window, squeeze=squeeze)
+        return frames.pandas_frame(columns, node.heading)
+
+    @on_class
+    def to_polars(
+        self,
+        order_by: Order = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        squeeze: bool = False,
+    ) -> pl.DataFrame:
+        """Return the rows as a polars data frame, its schema given by the heading.
+
+        Uuids and JSON come as text, values unpacked by codecs as objects.
+
+        Raises
+        ------
+        ConfigurationError
+            If polars is not installed: ``pip install 'dj-dagster[polars]'``.
+        """
+        node = self.node
+        window = make_window(order_by, limit, offset, node.heading)
+        columns = fetch.columns(self.connection, node, node.heading.names, window, squeeze=squeeze)
+        return frames.polars_frame(columns, node.heading)
+
+    @on_class
+    def to_arrow(
+        self,
+        order_by: Order = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        squeeze: bool = False,
+    ) -> pa.Table:
+        """Return the rows as an Arrow table, its schema given by the heading.
+
+        Uuids and JSON come as text.
+
+        Raises
+        ------
+        ConfigurationError
+            If pyarrow is not installed: ``pip install 'dj-dagster[arrow]'``.
+        QueryError
+            If a codec returns a value that Arrow cannot hold, such as a matrix.
+        """
+        node = self.node
+        window = make_window(order_by, limit, offset, node.heading)
+        columns = fetch.columns(self.connection, node, node.heading.names, window, squeeze=squeeze)
+        return frames.arrow_table(columns, node.heading)
+
+    @on_class
+    @looks_again
+    def to_arrays(
+        self,
+        *attributes: str,
+        include_key: bool = False,
+        order_by: Order = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        squeeze: bool = False,
+    ) -> Value:
+        """Return the named attributes as arrays; without names a record array of all.
+
+        Integers come as int64, floats as float64, booleans as bool. Nullable integers and booleans,
+        text, dates, decimals and unpacked objects come in arrays of objects; but a nullable
+        attribute that is named here comes in an array of its own type if it is without nulls.
+        ``"KEY"`` among the names gives the primary keys as dicts.
+
+        Parameters
+        ----------
+        include_key
+            Whether the primary keys come before the named attributes, as a list of dicts.
+
+        Returns
+        -------
+        numpy.ndarray or tuple
+            One array for one name, else a tuple of them.
+        """
+        names = [*((KEY,) if include_key and attributes else ()), *attributes]
+        node = self.node
+        needed = self._needed(names) if names else node.heading.names
+        window = make_window(order_by, limit, offset, node.heading)
+        columns = fetch.columns(self.connection, node, needed, window, squeeze=squeeze)
+        if not names:
+            return frames.records(columns, node.heading)
+        result = tuple(
+            self._key_dicts(columns)
+            if self._is_key(name)
+            else frames.array(columns[name], self.heading[name])
+            for name in names
+        )
+        return result if include_key or len(names) > 1 else result[0]
+
+    @on_class
+    @looks_again
+    def fetch1(
+        self,
+        *attributes: str,
+        squeeze: bool = False,
+        download_path: str | Path | None = None,
+    ) -> Value:
+        """Return the only row as a dict, or the values of the named attributes.
+
+        ``"KEY"`` among the names gives the primary key as a dict.
+
+        Parameters
+        ----------
+        download_path
+            Folder for attachments; that of the connection by default.
+
+        Raises
+        ------
+        QueryError
+            If there is not exactly one row.
+        """
+        if download_path is not None:
+            with self.connection.downloading_to(Path(download_path)):
+                return self.fetch1(*attributes, squeeze=squeeze)
+        for name in attributes:
+            if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise QueryError(
+                    f"fetch1 takes names one by one, as in fetch1('a', 'b'), not {name!r}."
+                )
+        node = self.node
+        names = self._needed(attributes) if attributes else node.heading.names
+        rows = fetch.rows(self.connection, node, names, FIRST_TWO, squeeze=squeeze)
+        if len(rows) != 1:
+            raise fetch.not_one(self.connection, node, bool(rows))
+        row = dict(zip(names, rows[0], strict=True))
+        if not attributes:
+            return row
+        values = tuple(
+            {key: row[key] for key in self.primary_key} if self._is_key(name) else row[name]
+            for name in attributes
+        )
+        return values[0] if len(values) == 1 else values
+
+    @on_class
+    @spellings.old_end("KEY")
+    def head(self, limit: int = 25) -> list[Row]:
+        """Return the first rows by primary key."""
+        return self.to_dicts(order_by=KEY, limit=limit)
+
+    @on_class
+    @spellings.old_end("KEY DESC")
+    def tail(self, limit: int = 25) -> list[Row]:
+        """Return the last rows by primary key, in its order."""
+        return self.to_dicts(order_by=f"{KEY} DESC", limit=limit)[::-1]
+
+    fetch = on_class(spellings.fetch)
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yield the rows as dicts, without holding all of them: see `fetch.stream`."""
+        node = self.node
+        names = node.heading.names
+        for row in fetch.stream(self.connection, node, names):
+            yield dict(zip(names, row, strict=True))
+
+    def __len__(self) -> int:
+        return fetch.count(self.connection, self.node)
+
+    def __bool__(self) -> bool:
+        return fetch.exists(self.connection, self.node)
+
+    @on_class
+    def make_sql(self, fields: Iterable[str] | None = None) -> str:
+        """Return the query as SQL, with literal values, for people to read.
+
+        `fields` are the attributes to select, all by default.
+        """
+        names = self.heading.names if fields is None else list(fields)
+        return fetch.sql_text(self.connection, self.node, names)
+
+    @on_class
+    def preview(self, limit: int | None = None, width: int | None = None) -> str:
+        """Return the first rows as a table in plain text.
+
+        Arrays and other large values are shown by type, shape and size in bytes; objects in stores
+        are not read.
+
+        Parameters
+        ----------
+        limit
+            Number of rows; by default the `limit` of the connection's `display`.
+        width
+            The most characters of a value; by default the `width` of the connection's `display`.
+        """
+        return text_preview(self.connection, self.node, limit, width)
+
+    def __repr__(self) -> str:
+        return self.preview()
+
+    def _repr_html_(self) -> str:
+        return html_preview(self.connection, self.node)
 
     @overload
     def delete(
-        self,
-        transaction: bool = True,
-        prompt: bool | None = None,
-        part_integrity: PartIntegrity = "enforce",
-        *,
-        confirm: Confirm | None = None,
-        dry_run: Literal[False] = False,
-    ) -> int: ...
-
-    @overload
-    def delete(
-        self,
-        transaction: bool = True,
-        prompt: bool | None = None,
-        part_integrity: PartIntegrity = "enforce",
-        *,
-        confirm: Confirm | None = None,
-        dry_run: Literal[True],
+        self, *, part_integrity: PartIntegrity = "enforce", dry_run: Literal[True]
     ) -> dict[str, int]: ...
 
-    @old_delete
+    @overload
+    def delete(
+        self,
+        transaction: bool = True,
+        prompt: bool | None = None,
+        part_integrity: PartIntegrity = "enforce",
+        *,
+        confirm: Confirm | None = None,
+    ) -> int: ...
+
+    @spellings.old_delete
     def delete(
         self,
         transaction: bool = True,
@@ -279,8 +577,7 @@ class QueryExpression(OldQuery, Rows):
         table = self._losing_rows()
         if dry_run:
             found = deletion.dry_run(self.connection, self.node, table, part_integrity)
-            full_name = self.connection.full_name
-            return {full_name(name): count for name, count in found.items()}
+            return {self.connection.full_name(name): n for name, n in found.items()}
         asking = question(prompt, confirm, self.connection.safemode)
         return deletion.delete_cascade(self.connection, self.node, table, asking, part_integrity)
 
@@ -311,90 +608,43 @@ class QueryExpression(OldQuery, Rows):
         refuse_oversights(self.node, f"delete from {table}")
         return table
 
+    def _checks(self, semantic_check: bool | None = None) -> bool:
+        return self.connection.semantic_check if semantic_check is None else semantic_check
 
-def _query(other: Any, use: str) -> Node:
+    def _derive(self, node: Node) -> Self:
+        # The same as copy.copy, in a third of its time.
+        derived = object.__new__(type(self))
+        derived.__dict__.update(self.__dict__)
+        derived._node = node
+        return derived
+
+    def _is_key(self, name: str) -> bool:
+        return name == KEY and name not in self.heading
+
+    def _needed(self, names: Sequence[str]) -> list[str]:
+        """Return the attributes that names stand for, each once."""
+        needed = [[*self.primary_key] if self._is_key(name) else [name] for name in names]
+        return list(dict.fromkeys(name for group in needed for name in group))
+
+    def _key_dicts(self, columns: Mapping[str, Sequence[Value]]) -> list[Row]:
+        key = self.primary_key
+        rows = zip(*[columns[name] for name in key], strict=True)
+        return [dict(zip(key, row, strict=True)) for row in rows]
+
+
+def _given(semantic_check: bool | None) -> dict[str, bool]:
+    """Return the option if it was given, since a method of a class's own may lack it."""
+    return {} if semantic_check is None else {"semantic_check": semantic_check}
+
+
+def _query(other: object, use: str) -> Node:
     if isinstance(other, Universal):
         raise QueryError(
             f"A query cannot be {use} {other!r}, which has no rows of its own: that is no longer "
             "supported. "
             f"For distinct values write {other!r} & query, for groups {other!r}.aggr(query, ...). "
-            f"{AS_BEFORE}"
+            f"{operators.AS_BEFORE}"
         )
     if not isinstance(other, HasNode):
         raise QueryError(f"A query can be {use} a query, not with {other!r}.")
     return query_node(other)
-
-
-class U(Universal):
-    """All possible values of some attributes.
-
-    Parameters
-    ----------
-    *primary_key
-        Names of the attributes; without names, all rows form a single group.
-
-    Examples
-    --------
-    ::
-
-        dj.U("species") & Subject                       # the species that there are
-        dj.U("species").aggr(Subject, n="count(*)")     # and how many of each
-        dj.U().aggr(Subject, n="count(*)")              # one row
-    """
-
-    def __init__(self, *primary_key: str) -> None:
-        names: tuple[Any, ...] = primary_key
-        if not all(isinstance(name, str) for name in names):
-            raise QueryError(f"U takes names of attributes, not {primary_key!r}.")
-        self._names = tuple(dict.fromkeys(primary_key))
-
-    @property
-    def primary_key(self) -> list[str]:
-        """The names of the attributes."""
-        return list(self._names)
-
-    def __repr__(self) -> str:
-        return f"U({', '.join(map(repr, self._names))})"
-
-    def __and__(self, query: Any) -> QueryExpression:
-        """Return the distinct combinations in a query; they are the key of the result."""
-        node = self._query(query)
-        return QueryExpression(query.connection, distinct(node, self._names))
-
-    def aggr(self, group: Any, **computed: str) -> QueryExpression:
-        """Return the distinct combinations with values computed from the rows of each.
-
-        Parameters
-        ----------
-        group
-            A query that has the attributes.
-        **computed
-            ``n="count(*)"``.
-        """
-        node = self._query(group)
-        return QueryExpression(group.connection, aggregate_by(node, self._names, computed))
-
-    aggregate = aggr
-
-    def __mul__(self, other: Any) -> QueryExpression:
-        if isinstance(other, HasNode) and _connection(other).era == "0.14":
-            return QueryExpression(_connection(other), with_key(query_node(other), self._names))
-        raise QueryError(
-            f"{self!r} has no rows to join: * is no longer supported. Write {self!r} & query for "
-            f"distinct combinations; the query alone, or with proj, for its rows. {AS_BEFORE}"
-        )
-
-    def __sub__(self, other: Any) -> NoReturn:
-        raise QueryError(
-            f"{self!r} - query would be infinite. Subtract from what there is: "
-            f"({self!r} & query) - other."
-        )
-
-    def _query(self, query: Any) -> Node:
-        if not isinstance(query, HasNode):
-            raise QueryError(f"{self!r} & needs a query, not {query!r}.")
-        return query_node(query)
-
-
-def _connection(query: Any) -> Connection:
-    return (query() if isinstance(query, type) else query).connection

@@ -3,32 +3,149 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
-from functools import cached_property
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, wraps
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from dj_dagster.class_access import on_class
+from dj_dagster.class_access import on_class, property_on_class
+from dj_dagster.compat import spellings
 from dj_dagster.compat.connection import Adapter
-from dj_dagster.compat.spellings import old_delete
 from dj_dagster.errors import DataJointError, MissingTableError, QueryError
-from dj_dagster.model.heading import Heading
+from dj_dagster.model.heading import Heading, Row, Value
 from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
 from dj_dagster.relational import relatives
 from dj_dagster.relational.algebra.nodes import Node, all_rows
 from dj_dagster.relational.confirmation import Confirm, question
+from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import alter as alteration
 from dj_dagster.relational.declaring import declare
 from dj_dagster.relational.declaring import describe as describing
 from dj_dagster.relational.declaring.describe import Spelling
+from dj_dagster.relational.declaring.plan import PlannedTable
 from dj_dagster.relational.deleting.delete import PartIntegrity
-from dj_dagster.relational.inserting.insertion import Insertion
+from dj_dagster.relational.expression import QueryExpression, looks_again
+from dj_dagster.relational.inserting import insertion
+from dj_dagster.relational.inserting.staged_insert import StagedInsert
 from dj_dagster.relational.scope import calling_names
 from dj_dagster.relational.stored import ForeignKey, StoredTable
-from dj_dagster.relational.table_meta import Binding, TableMeta, undeclared
+
+if TYPE_CHECKING:
+
+    def _of_instance(cls: object) -> Any: ...
 
 
-class Table(Insertion, metaclass=TableMeta):
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """The link to a schema that a table class gets when the schema decorates it.
+
+    Attributes
+    ----------
+    class_name
+        The name as users write it in the schema's module: ``"Session"``, ``"Session.Trial"``.
+    plan
+        Returns the table that the definition asks for, given names that take precedence over the
+        schema's; None without a definition.
+    """
+
+    connection: Connection
+    name: TableName
+    class_name: str
+    plan: Callable[[Mapping[str, Any] | None], PlannedTable] | None = None
+
+
+T = TypeVar("T", bound=QueryExpression)
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+class TableMeta(type):
+    """Lets a table class stand for the query over all its rows: ``Session & {"subject_id": 1}``."""
+
+    if TYPE_CHECKING:
+        # Defined anew by classes, or returning the class itself; for others see `class_access`.
+        _binding: Binding | None
+        delete = restrict = make = key_source = upstream = property(_of_instance)
+
+    else:
+
+        def __getattribute__(cls, name: str) -> Any:
+            """Give methods and properties of a declared table already bound to an instance.
+
+            On a class that is not yet declared by a schema, they raise an error when called without
+            an instance.
+            """
+            value = super().__getattribute__(name)
+            if isinstance(value, FunctionType | property) and not name.startswith("_"):
+                if super().__getattribute__("_binding") is None:
+                    return _refusing(cls, value)
+                return getattr(cls(), name)
+            return value
+
+    def __and__(cls: type[T], restriction: object) -> T:  # pyright: ignore[reportGeneralTypeIssues]
+        return cls() & restriction  # pyright: ignore[reportCallIssue]
+
+    def __sub__(cls: type[T], restriction: object) -> T:  # pyright: ignore[reportGeneralTypeIssues]
+        return cls() - restriction  # pyright: ignore[reportCallIssue]
+
+    def __mul__(cls, other: object) -> QueryExpression:
+        return cls() * other
+
+    def __add__(cls, other: object) -> QueryExpression:
+        return cls() + other
+
+    def __xor__(cls, other: object) -> QueryExpression:
+        return cls() ^ other
+
+    def __matmul__(cls, other: object) -> QueryExpression:
+        return cls() @ other
+
+    def __len__(cls) -> int:
+        return len(cls())
+
+    def __bool__(cls) -> bool:
+        # An undeclared class must stay true: base classes and tools ask `if cls`.
+        return cls._binding is None or bool(cls())
+
+    def __iter__(cls) -> Iterator[Row]:
+        return iter(cls())
+
+    def __contains__(cls, row: object) -> bool:
+        return row in cls()
+
+    def __repr__(cls) -> str:
+        return type.__repr__(cls) if cls._binding is None else f"<table {cls._binding.name}>"
+
+
+def undeclared(cls: type) -> DataJointError:
+    """Return the error for the use of a class that no schema has declared."""
+    return DataJointError(
+        f"The table {cls.__name__} belongs to no schema yet: it is not properly configured. "
+        "Decorate it: @schema above the class, with schema = dj.Schema('my_schema'); "
+        "if the schema was given no name, activate it first."
+    )
+
+
+def _refusing(cls: TableMeta, value: Any) -> Any:
+    """Return a method of this package, wrapped to raise an error when called without an instance.
+
+    Functions of users are returned as they are: they may be meant to be called on the class.
+    """
+    if not isinstance(value, FunctionType) or not value.__module__.startswith(f"{_PACKAGE}."):
+        return value
+
+    @wraps(value)
+    def method(*args: Any, **options: Any) -> Any:
+        if not args or not isinstance(type(args[0]), TableMeta):
+            raise undeclared(cls)
+        return value(*args, **options)
+
+    return method
+
+
+class Table(QueryExpression, metaclass=TableMeta):
     """A table of a schema; subclass a tier and decorate it with a `Schema` to declare one.
 
     All methods work on the class as well as on an instance.
@@ -53,25 +170,17 @@ class Table(Insertion, metaclass=TableMeta):
             raise undeclared(type(self))
         return self._binding
 
-    @property
+    @property_on_class
     def connection(self) -> Connection:
         """The connection of the table's schema."""
         return self._bound.connection
 
-    @property
+    @property_on_class
     def adapter(self) -> Adapter:
         """The database's rules for names; see `dj_dagster.compat.connection.Adapter`."""
         return self.connection.adapter
 
-    @property
-    def external(self) -> Any:
-        """DataJoint 0.14's objects of the schema, by store; see `Schema.external`."""
-        schema = self.connection.schemas.get(self.database)
-        if schema is None:
-            raise DataJointError(
-                f"The schema {self.database} has not been activated here: dj.Schema has it."
-            )
-        return schema.external
+    external = property_on_class(spellings.external)
 
     @property
     def node(self) -> Node:
@@ -80,7 +189,7 @@ class Table(Insertion, metaclass=TableMeta):
             return self._node
         return all_rows(self.name, self.stored.heading)
 
-    @property
+    @property_on_class
     def stored(self) -> StoredTable:
         """The table as the database holds it.
 
@@ -97,32 +206,32 @@ class Table(Insertion, metaclass=TableMeta):
             )
         return found
 
-    @property
+    @property_on_class
     def is_declared(self) -> bool:
         """Whether the database has the table."""
         return self.connection.catalog.find(self.name) is not None
 
-    @property
+    @property_on_class
     def heading(self) -> Heading:
         """The attributes of the table."""
         return self.stored.heading
 
-    @property
+    @property_on_class
     def name(self) -> TableName:
         """The schema's and the table's name in SQL."""
         return self._bound.name
 
-    @property
+    @property_on_class
     def database(self) -> str:
         """The name of the schema."""
         return self.name.schema
 
-    @property
+    @property_on_class
     def table_name(self) -> str:
         """The table's name in SQL, with the prefix of its tier: ``"__processed"``."""
         return self.name.table
 
-    @property
+    @property_on_class
     def full_table_name(self) -> str:
         """Schema and table name to write into SQL: ``"`lab`.`__processed`"``.
 
@@ -131,7 +240,7 @@ class Table(Insertion, metaclass=TableMeta):
         """
         return self.connection.full_name(self.name)
 
-    @property
+    @property_on_class
     def size_on_disk(self) -> int:
         """The size in bytes of the table and its indexes, without its objects in stores.
 
@@ -145,17 +254,17 @@ class Table(Insertion, metaclass=TableMeta):
         with self.connection.cursor() as session:
             return self.connection.backend.size_on_disk(session, [self.name])
 
-    @property
+    @property_on_class
     def class_name(self) -> str:
         """The name of the class; a part's comes after its master's: ``"Session.Trial"``."""
         return self._bound.class_name
 
-    @property
+    @property_on_class
     def foreign_keys(self) -> tuple[ForeignKey, ...]:
         """The foreign keys of the table, as the database has them."""
         return self.stored.foreign_keys
 
-    @property
+    @property_on_class
     def is_restricted(self) -> bool:
         """Whether the query leaves out rows of the table."""
         return self._node is not None
@@ -170,7 +279,170 @@ class Table(Insertion, metaclass=TableMeta):
         ]
 
     @on_class
-    @old_delete
+    @looks_again
+    def insert1(
+        self,
+        row: object,
+        replace: bool = False,
+        skip_duplicates: bool = False,
+        ignore_extra_fields: bool = False,
+        allow_direct_insert: bool | None = None,
+    ) -> None:
+        """Insert one row; see `insert`, which may be a method of the class's own."""
+        own = type.__getattribute__(type(self), "insert") is not _INSERT
+        if type(row) is dict and not ignore_extra_fields and not own:
+            if not allow_direct_insert:
+                self._check_direct_insert()
+            mode = insertion.insert_mode(replace, skip_duplicates)
+            if insertion.insert_plain(self.connection, self.stored, row, mode):
+                return
+        options = {
+            "replace": replace,
+            "skip_duplicates": skip_duplicates,
+            "ignore_extra_fields": ignore_extra_fields,
+            "allow_direct_insert": allow_direct_insert,
+        }
+        # Options that are not given are left out, since a method of the class's own may lack them.
+        self.insert([row], **{name: value for name, value in options.items() if value})
+
+    @on_class
+    @looks_again
+    def insert(
+        self,
+        rows: object,
+        replace: bool = False,
+        skip_duplicates: bool = False,
+        ignore_extra_fields: bool = False,
+        allow_direct_insert: bool | None = None,
+        chunk_size: int | None = None,
+        *,
+        display_progress: bool | None = None,
+    ) -> None:
+        """Insert all rows or none of them.
+
+        All rows are checked before the first is written, and are written in their order. Inside a
+        `make`, rows are checked at once and written together at its end.
+
+        Parameters
+        ----------
+        rows
+            An iterable of dicts, of sequences in the heading's order, or of numpy records; a pandas
+            or polars frame, an arrow table; the path of a CSV file whose first line has the names;
+            a query or table, whose rows the server copies, matched by name.
+        replace
+            Whether a row replaces the one with the same key.
+        skip_duplicates
+            Whether a row with an existing key or unique value is left out.
+        ignore_extra_fields
+            Whether names that the table lacks are left out.
+        allow_direct_insert
+            Whether a computed table may be inserted into outside its `make`.
+        chunk_size
+            Number of rows to insert at a time, for more rows than memory holds. Each chunk is
+            inserted as a whole or not at all; an error states how many rows have been inserted.
+        display_progress
+            Whether to show a progress bar; by default on a terminal, once it takes 2 s.
+
+        Raises
+        ------
+        QueryError
+            A subclass for a wrong name, value or key; the message names table, attribute and key.
+            Nothing has been written then.
+
+        Examples
+        --------
+        ::
+
+            Subject.insert([{"subject_id": 1, "sex": "F"}, (2, "M")])
+            Subject.insert("subjects.csv", skip_duplicates=True)
+        """
+        if not allow_direct_insert:
+            self._check_direct_insert()
+        insertion.insert_rows(
+            self.connection,
+            self.stored,
+            rows,
+            insertion.insert_mode(replace, skip_duplicates),
+            ignore_extra_fields=ignore_extra_fields,
+            chunk_size=chunk_size,
+            display_progress=display_progress,
+        )
+
+    @on_class
+    def insert_dataframe(self, df: object, index_as_pk: bool | None = None, **options: Any) -> None:
+        """Insert a data frame, as `to_pandas` gives it.
+
+        Parameters
+        ----------
+        index_as_pk
+            True requires the index to be the primary key, with levels in any order; None takes its
+            named levels as attributes; False leaves it out.
+        **options
+            As for `insert`.
+
+        Raises
+        ------
+        QueryError
+            If `df` is not a data frame, or the index is to be the key but does not match it.
+        """
+        frame = insertion.checked_frame(self.stored, df, index_as_pk)
+        self.insert(frame, **options)
+
+    @property_on_class
+    def staged_insert1(self) -> StagedInsert:
+        """A block that writes one row's objects in place and inserts the row at its end.
+
+        See `dj_dagster.relational.inserting.staged_insert.StagedInsert`.
+        """
+        return StagedInsert(self)
+
+    @on_class
+    @looks_again
+    def update1(self, row: Mapping[str, Value]) -> None:
+        """Give one existing row other values; None is the default, or null where it is allowed.
+
+        Rows that other tables were computed from are better deleted and inserted again, so that
+        dependent rows are deleted too.
+
+        Parameters
+        ----------
+        row
+            The whole primary key, and the secondary attributes to change.
+
+        Raises
+        ------
+        QueryError
+            If the table is restricted, or no row has the key; a subclass for a name or value that
+            does not fit.
+        """
+        if self._node is not None:
+            raise QueryError(
+                f"update1 finds its row by the key: call it on {self.name} without restriction."
+            )
+        self.stored.check_table("update")
+        write.check_writable(self.connection, self.name)
+        insertion.update_row(self.connection, self.stored, row)
+
+    @on_class
+    def validate(
+        self, rows: object, *, ignore_extra_fields: bool = False
+    ) -> insertion.ValidationResult:
+        """Return all errors in rows, without inserting any.
+
+        Names, missing values, types, lengths and ranges are checked. Existing keys and foreign keys
+        are not checked, because only the database knows them.
+
+        Parameters
+        ----------
+        rows
+            As for `insert`, except queries.
+        """
+        return insertion.validate_rows(
+            self.connection, self.stored, rows, ignore_extra_fields=ignore_extra_fields
+        )
+
+    @on_class
+    @spellings.old_delete
     def drop(
         self,
         prompt: bool | None = None,
@@ -196,7 +468,6 @@ class Table(Insertion, metaclass=TableMeta):
             For a part table on its own, or when a part would go without its master.
         """
         self._check_whole("drop")
-        self._check_no_view("drop")
         asking = question(prompt, confirm, self.connection.safemode)
         declare.drop_table(self.connection, self.name, asking, part_integrity)
 
@@ -204,7 +475,6 @@ class Table(Insertion, metaclass=TableMeta):
     def drop_quick(self) -> None:
         """Drop the table alone, without asking; refused if other tables refer to it."""
         self._check_whole("drop")
-        self._check_no_view("drop")
         declare.drop_alone(self.connection, self.name)
 
     @on_class
@@ -241,7 +511,6 @@ class Table(Insertion, metaclass=TableMeta):
             If the primary key would change, or the rows cannot follow. Nothing is changed then.
         """
         self._check_whole("alter")
-        self._check_no_view("alter")
         if self._bound.plan is None:
             raise DataJointError(
                 f"{self.name} has no definition to follow: only decorated classes can be altered."
@@ -270,6 +539,9 @@ class Table(Insertion, metaclass=TableMeta):
             print(text)
         return text
 
+    def _check_direct_insert(self) -> None:
+        insertion.check_direct_insert(self.connection, self.name, self.tier)
+
     def _sibling(self, name: TableName) -> Table:
         parsed = parse_table_name(name.table)
         table = Table.__new__(Table)
@@ -279,10 +551,9 @@ class Table(Insertion, metaclass=TableMeta):
         return table
 
     def _check_whole(self, doing: str) -> None:
+        """Refuse what takes a whole table: neither some of its rows nor a view."""
         if self.is_restricted:
             raise QueryError(f"{self.name} is restricted: {doing} takes the whole table.")
-
-    def _check_no_view(self, doing: str) -> None:
         found = self.connection.catalog.find(self.name)
         if found is not None:
             found.check_table(doing)
@@ -340,19 +611,21 @@ class Table(Insertion, metaclass=TableMeta):
         return self._given(relatives.part_names(self.connection, self.name), as_objects)
 
     def _with_info(
-        self, found: Iterable[tuple[TableName, ForeignKey]], as_objects: bool, with_info: bool
+        self, found: list[tuple[TableName, ForeignKey]], as_objects: bool, with_info: bool
     ) -> list[Any]:
-        names, keys = zip(*found, strict=True) if (found := list(found)) else ((), ())
-        given = self._given(names, as_objects)
+        given = self._given([name for name, _ in found], as_objects)
         if not with_info:
             return given
         find = self.connection.catalog.find
-        infos = [relatives.info(key, find(key.child)) for key in keys]
+        infos = [relatives.info(key, find(key.child)) for _, key in found]
         return list(zip(given, infos, strict=True))
 
     def _given(self, names: Iterable[TableName], as_objects: bool) -> list[Any]:
         given = self._sibling if as_objects else self.connection.full_name
         return [given(name) for name in names]
+
+
+_INSERT = vars(Table)["insert"]
 
 
 class Manual(Table):

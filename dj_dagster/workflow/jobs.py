@@ -12,15 +12,14 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, Self
 
-from dj_dagster.class_access import on_class
+from dj_dagster.class_access import on_class, property_on_class
 from dj_dagster.errors import PopulateError
 from dj_dagster.relational.algebra.nodes import In, Node, restrict
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.provenance import job_version
 from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.stored import StoredTable
-from dj_dagster.relational.table import Table
-from dj_dagster.relational.table_meta import Binding
+from dj_dagster.relational.table import Binding, Table
 from dj_dagster.workflow.job_rows import (
     FREE,
     JobRows,
@@ -65,7 +64,7 @@ class JobQueue(FreeTable):
         """The computed table whose jobs these are."""
         return self._target
 
-    @property
+    @property_on_class
     def stored(self) -> StoredTable:
         """The queue's own table, created if need be.
 

@@ -11,6 +11,10 @@ import pytest
 import dj_dagster as dj
 from dj_dagster.model.heading import Heading
 from dj_dagster.relational.expression import QueryExpression
+from dj_dagster.relational.inserting.staged_insert import StagedInsert
+from dj_dagster.relational.stored import ForeignKey
+
+COMPAT = "dj_dagster.compat."
 
 schema = dj.Schema()
 
@@ -69,6 +73,23 @@ def test_what_a_class_says_of_itself() -> None:
     assert assert_type(Session.heading, Heading).names == ["session_id", "note"]
     assert "session_id" in assert_type(Session.describe(), str)
     assert assert_type(Session.full_table_name, str) == Session().full_table_name
+    assert assert_type(Session.connection, dj.Connection) is Session().connection
+    assert assert_type(Session.class_name, str) == assert_type(Session().class_name, str)
+    assert assert_type(Session.foreign_keys, tuple[ForeignKey, ...]) == ()
+    assert assert_type(Session.head(1), list[dict[str, Any]]) == [{"session_id": 1, "note": "a"}]
+    with assert_type(Session.staged_insert1, StagedInsert) as staged:
+        staged.rec |= {"session_id": 3, "note": "d"}
+    added = Session & {"session_id": 3}
+    counts = assert_type(added.delete(dry_run=True), dict[str, int])
+    assert counts[Session.full_table_name] == assert_type(added.delete(), int) == 1
+
+
+def test_a_table_has_few_bases_and_inherits_from_none_of_old_spellings() -> None:
+    assert len(dj.Computed.__mro__) <= 6
+    for public in (dj.Computed, dj.Schema, dj.FreeTable, dj.Connection):
+        assert not [base for base in public.__mro__ if base.__module__.startswith(COMPAT)]
+    assert list(Session.fetch("note", order_by="KEY")) == ["a", "bc"]
+    assert len(Session() ^ {"session_id": 1}) == 1
 
 
 def test_a_class_populates_as_a_table_does() -> None:

@@ -20,6 +20,7 @@ READS: dict[str, Callable[[Any, Any], object]] = {
     "to_dicts": lambda a, b: (b & {"a": 1, "b": 1}).to_dicts(order_by="y", limit=1),
     "to_dicts of a class": lambda a, b: b.to_dicts(),
     "to_arrays": lambda a, b: (b & {"a": 1}).to_arrays("y"),
+    "fetch1": lambda a, b: (b & {"a": 1}).fetch1("y"),
     "to_pandas": lambda a, b: (b & {"a": 1}).to_pandas(),
     "keys": lambda a, b: (b & {"a": 1}).keys(),
     "rows one by one": lambda a, b: list(b),

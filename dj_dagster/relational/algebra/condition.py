@@ -87,7 +87,12 @@ class Not:
 
 
 class Universal:
-    """The set of all values, which restricts nothing; see `dj_dagster.relational.expression.U`."""
+    """The set of all values, which restricts nothing; see `dj_dagster.relational.universal.U`."""
+
+    @property
+    def primary_key(self) -> list[str]:
+        """The names of the attributes."""
+        return []
 
 
 _NEVER_NULL = {int, str, bool, bytes, np.int64, np.int32, np.str_}

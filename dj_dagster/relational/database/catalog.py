@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Literal, get_args
@@ -80,6 +80,17 @@ class Catalog:
                 return found
             raw = self.raw(name)
             return self._resolved(raw) if raw else None
+
+    def have_changed(self, names: Collection[TableName]) -> bool:
+        """Read tables anew, and return whether one has other attributes than before."""
+        before = [self._attributes(name) for name in names]
+        for schema in {name.schema for name in names}:
+            self.forget(schema)
+        return before != [self._attributes(name) for name in names]
+
+    def _attributes(self, name: TableName) -> list[str]:
+        stored = self.find(name)
+        return stored.heading.names if stored else []
 
     def raw(self, name: TableName) -> RawTable | None:
         """Return a table or view as the database reports it, None when it does not have it."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 
-from dj_dagster.compat.connection import OldConnection
+from dj_dagster.compat.connection import adapter_of, dependencies_of
 from dj_dagster.errors import (
     ConfigurationError,
     ConnectionFailedError,
@@ -28,7 +30,6 @@ from dj_dagster.objects.stores.stores import Stores
 from dj_dagster.relational.backends import Backend, backend_for
 from dj_dagster.relational.database.catalog import Catalog, Era
 from dj_dagster.relational.database.database_url import NO_TLS, demands_tls, parsed_url, shown_url
-from dj_dagster.relational.database.preferences import Display, FetchFormat, Preferences, Preferring
 from dj_dagster.relational.database.sessions import (
     PATIENCE,
     Retries,
@@ -39,9 +40,43 @@ from dj_dagster.relational.database.sessions import (
 
 T = TypeVar("T")
 P = ParamSpec("P")
+FetchFormat = Literal["array", "frame"]
 
 
-class Connection(OldConnection, Preferring):
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """Choices of a connection, each a value or a function that is called each time."""
+
+    safemode: bool | Callable[[], bool] = True
+    jobs: JobSettings | Callable[[], JobSettings] = field(default_factory=JobSettings)
+    download_path: Path | Callable[[], Path] = Path(FOLDER, DOWNLOADS)
+    semantic_check: bool | Callable[[], bool] = True
+    fetch_format: FetchFormat | Callable[[], FetchFormat] = "array"
+    read_limits: ReadLimits | Callable[[], ReadLimits] = DEFAULT_LIMITS
+    provenance: Provenance | Callable[[], Provenance] = field(default_factory=Provenance)
+    era: Era | Callable[[], Era] = "2.3"
+
+
+@dataclass(slots=True)
+class Display:
+    """The settings of previews; DataJoint names them ``display.limit`` and so on.
+
+    Attributes
+    ----------
+    limit
+        Rows that are shown.
+    width
+        Characters that a value may take in a text preview.
+    show_tuple_count
+        Whether the number of all rows is counted and shown.
+    """
+
+    limit: int = 12
+    width: int = 24
+    show_tuple_count: bool = True
+
+
+class Connection:
     """A database, its stores and its codecs; safe to share between threads.
 
     Parameters
@@ -74,12 +109,22 @@ class Connection(OldConnection, Preferring):
         ``"0.14"`` for code of that era of DataJoint, see `dj_dagster.replace_datajoint`; a function
         is called each time.
 
+    Attributes
+    ----------
+    schemas
+        The schemas that are activated on this connection, by name.
+    init_fun, charset
+        Have no effect. In DataJoint they are a first statement and the character set.
+
     Examples
     --------
     >>> connection = Connection("sqlite:///:memory:")
     >>> connection.schema_names()
     []
     """
+
+    init_fun: str | None = None
+    charset = "utf8mb4"
 
     def __init__(
         self,
@@ -113,6 +158,7 @@ class Connection(OldConnection, Preferring):
         )
         self.statements: StatementCache[Any] = StatementCache()
         self.display = Display()
+        self.schemas: dict[str, HasDatabase] = {}
         self.registered: set[tuple[str, str]] = set()
         self.catalog = Catalog(self.backend, self.cursor, lambda: self.era)
         self._sessions = Sessions(self.engine, self.backend, self.url, self.catalog.forget_all)
@@ -140,10 +186,45 @@ class Connection(OldConnection, Preferring):
         return f"Connection({self.url!r}, {state})"
 
     @property
+    def safemode(self) -> bool:
+        """Whether `delete` and `drop` ask before they act."""
+        return _now(self._preferences.safemode)
+
+    @property
+    def semantic_check(self) -> bool:
+        """Whether attributes of one name match only if foreign keys relate them."""
+        return self.era != "0.14" and _now(self._preferences.semantic_check)
+
+    @property
+    def era(self) -> Era:
+        """The era of DataJoint of the calling code, where the meaning differs."""
+        return _now(self._preferences.era)
+
+    @property
+    def job_settings(self) -> JobSettings:
+        """The settings for the jobs of computed tables."""
+        return _now(self._preferences.jobs)
+
+    @property
+    def fetch_format(self) -> FetchFormat:
+        """The default format in which the old ``fetch()`` returns whole rows."""
+        return _now(self._preferences.fetch_format)
+
+    @property
+    def read_limits(self) -> ReadLimits:
+        """The limits on reading one packed value."""
+        return _now(self._preferences.read_limits)
+
+    @property
+    def provenance(self) -> Provenance:
+        """The settings for recording and checking the provenance of rows."""
+        return _now(self._preferences.provenance)
+
+    @property
     def download_path(self) -> Path:
         """Folder where attachments are written to when they are fetched."""
         chosen = self._sessions.state.download_path
-        return chosen if chosen is not None else self._download_path
+        return chosen if chosen is not None else _now(self._preferences.download_path)
 
     @contextmanager
     def downloading_to(self, folder: Path) -> Generator[None]:
@@ -405,6 +486,37 @@ class Connection(OldConnection, Preferring):
         """Close the pooled connections; the object opens new ones when it is used again."""
         self._sessions.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    adapter = cached_property(adapter_of)
+    dependencies = cached_property(dependencies_of)
+
+    def register(self, schema: HasDatabase) -> None:
+        """Add a schema to `schemas`; those that are activated add themselves."""
+        self.schemas[str(schema.database)] = schema
+
+    @property
+    def connection_id(self) -> int:
+        """The number that the server gave this thread's session; 0 for databases in files."""
+        number = self.backend.session_id
+        return 0 if number is None else self.query(f"SELECT {number}").fetchone()[0]
+
+    def set_query_cache(self, query_cache: str | None = None) -> None:
+        """Do nothing: rows are always those of the database."""
+
+    def purge_query_cache(self) -> None:
+        """Do nothing: rows are not cached."""
+
+
+def _now(preference: T | Callable[[], T]) -> T:
+    return cast(Callable[[], T], preference)() if callable(preference) else preference
+
 
 class HasTransactions(Protocol):
     """A connection that can begin a transaction, and commit or cancel it."""
@@ -446,6 +558,19 @@ class Transaction(Generic[C]):
             self._connection.commit_transaction()
         else:
             self._connection.cancel_transaction()
+
+
+class HasDatabase(Protocol):
+    """A schema."""
+
+    @property
+    def database(self) -> str | None:
+        """The name of the schema."""
+        ...
+
+    @property
+    def external(self) -> Any:
+        """DataJoint 0.14's objects of the schema, by store."""
 
 
 class QueryResult:

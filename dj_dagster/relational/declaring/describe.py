@@ -15,7 +15,6 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring.old_layout import external_keys
 from dj_dagster.relational.declaring.plan import inherited_column
 from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn, StoredTable
-from dj_dagster.relational.table_meta import TableMeta
 
 Spell = Callable[[TableName], str]
 """A function that returns the name of a foreign key's parent in a definition."""
@@ -234,6 +233,6 @@ class Spelling:
 
 
 def _is(value: object, table: TableName) -> bool:
-    return (
-        isinstance(value, TableMeta) and value._binding is not None and value._binding.name == table
-    )
+    # The classes of tables are above this module; each has its name in its binding.
+    binding = getattr(value, "_binding", None) if isinstance(value, type) else None
+    return getattr(binding, "name", None) == table

@@ -36,8 +36,7 @@ from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.relatives import graph_above, parent_keys
 from dj_dagster.relational.schemas.free_table import FreeTable, table_name
 from dj_dagster.relational.scope import calling_names
-from dj_dagster.relational.table import Table
-from dj_dagster.relational.table_meta import TableMeta
+from dj_dagster.relational.table import Table, TableMeta
 
 
 class Diagram(Drawn):

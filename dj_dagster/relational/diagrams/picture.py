@@ -16,8 +16,7 @@ from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.relatives import is_hidden, is_renaming, is_whole_key
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.stored import ForeignKey, StoredTable
-from dj_dagster.relational.table import Part, Table
-from dj_dagster.relational.table_meta import TableMeta
+from dj_dagster.relational.table import Part, Table, TableMeta
 
 
 class Line(Enum):

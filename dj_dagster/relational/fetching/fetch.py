@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import CompileError
 
-from dj_dagster.errors import DataJointError, InvalidValueError, QuerySyntaxError
+from dj_dagster.errors import DataJointError, InvalidValueError, QueryError, QuerySyntaxError
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.relational.algebra.nodes import (
     All,
@@ -27,6 +27,7 @@ from dj_dagster.relational.algebra.nodes import (
     Projected,
     Restricted,
     SQLText,
+    restrictions,
 )
 from dj_dagster.relational.algebra.operators import unknown
 from dj_dagster.relational.backends import Backend
@@ -140,6 +141,14 @@ def columns(
 def as_dicts(names: Sequence[str], rows: Iterable[Row]) -> list[dict[str, Any]]:
     """Return rows of the named attributes as dicts."""
     return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def not_one(connection: Connection, node: Node, several: bool) -> QueryError:
+    """Return the error for a query that does not have exactly one row, but none or several."""
+    found = f"{count(connection, node)} rows" if several else "no row"
+    tables, by = ", ".join(sorted(map(str, node.tables))), restrictions(node)
+    told = f", restricted by {'; '.join(by)}," if by else ""
+    return QueryError(f"fetch1 expects exactly one row; the query over {tables}{told} has {found}.")
 
 
 def stream(connection: Connection, node: Node, names: Sequence[str]) -> Generator[Row]:

@@ -7,11 +7,10 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 
-from dj_dagster.class_access import on_class
 from dj_dagster.errors import (
     DataJointError,
     InvalidValueError,
@@ -20,7 +19,7 @@ from dj_dagster.errors import (
     UnknownAttributeError,
 )
 from dj_dagster.lazy import LateModule, is_data_frame
-from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.heading import Attribute, Heading, Row
 from dj_dagster.model.job_settings import PROVENANCE
 from dj_dagster.model.names import TableName, Tier
 from dj_dagster.model.types import AttributeType, Family
@@ -31,17 +30,15 @@ from dj_dagster.relational.backends.writes import DEFAULT, InsertMode
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.sessions import EncodedRows
-from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.fetching import fetch
-from dj_dagster.relational.fetching.rows import looks_again
 from dj_dagster.relational.inserting.encode import RowEncoder, required_names
 from dj_dagster.relational.inserting.row_sources import Batch, batches
-from dj_dagster.relational.inserting.staged_insert import StagedInsert
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.values import NUMERIC, integer_range
 
 if TYPE_CHECKING:
+    import pandas as pd
     import rich.console as console
     import rich.progress as progress
     from rich.progress import Progress, TaskID
@@ -49,251 +46,129 @@ else:
     console, progress = LateModule("rich.console"), LateModule("rich.progress")
 
 
-class Insertion(QueryExpression):
-    """A table that rows can be inserted into."""
+def insert_plain(connection: Connection, table: StoredTable, row: Row, mode: InsertMode) -> bool:
+    """Insert a row of plain values; return False for others, which `insert_rows` encodes."""
+    encoded = RowEncoder(connection, table, mode=mode).encode_plain(row)
+    if encoded is None:
+        return False
+    write.submit(connection, [encoded])
+    return True
 
-    tier: ClassVar[Tier]
 
-    @property
-    def stored(self) -> StoredTable:
-        """The table as the database holds it."""
-        raise NotImplementedError
+def insert_rows(
+    connection: Connection,
+    table: StoredTable,
+    rows: object,
+    mode: InsertMode,
+    *,
+    ignore_extra_fields: bool,
+    chunk_size: int | None,
+    display_progress: bool | None,
+) -> None:
+    """Insert all rows or none of them; see `Table.insert`."""
+    table.check_table("insert into")
+    write.check_writable(connection, table.name)
+    # A list is never a query, and a check of the protocol takes longer than checking a row.
+    if not isinstance(rows, list | tuple) and isinstance(rows, HasNode):
+        if chunk_size is not None:
+            raise QueryError(
+                "chunk_size is not supported for queries, whose rows the server copies: leave "
+                "it out, or insert query.to_dicts()."
+            )
+        rows = _left_to_copy(connection, table, rows, mode, ignore_extra_fields)
+        if rows is None:
+            return
+    encoder = RowEncoder(connection, table, mode=mode, ignore_extra_fields=ignore_extra_fields)
+    with InsertProgress(str(table.name), display_progress) as progress:
+        if chunk_size is None:
+            _write(connection, encoder, batches(rows, table.heading), progress)
+        else:
+            _write_chunks(connection, encoder, table.heading, rows, chunk_size, progress)
 
-    @property
-    def name(self) -> TableName:
-        """The schema's and the table's name in SQL."""
-        raise NotImplementedError
 
-    @on_class
-    @looks_again
-    def insert1(
-        self,
-        row: Any,
-        replace: bool = False,
-        skip_duplicates: bool = False,
-        ignore_extra_fields: bool = False,
-        allow_direct_insert: bool | None = None,
-    ) -> None:
-        """Insert one row; see `insert`, which may be a method of the class's own."""
-        own = type.__getattribute__(type(self), "insert") is not _INSERT
-        if type(row) is dict and not ignore_extra_fields and not own:
-            if not allow_direct_insert:
-                self._check_direct_insert()
-            encoder = RowEncoder(self.connection, self.stored, mode=_mode(replace, skip_duplicates))
-            encoded = encoder.encode_plain(row)
-            if encoded is not None:
-                write.submit(self.connection, [encoded])
-                return
-        options = {
-            "replace": replace,
-            "skip_duplicates": skip_duplicates,
-            "ignore_extra_fields": ignore_extra_fields,
-            "allow_direct_insert": allow_direct_insert,
-        }
-        # Options that are not given are left out, since a method of the class's own may lack them.
-        self.insert([row], **{name: value for name, value in options.items() if value})
-
-    @on_class
-    @looks_again
-    def insert(
-        self,
-        rows: Any,
-        replace: bool = False,
-        skip_duplicates: bool = False,
-        ignore_extra_fields: bool = False,
-        allow_direct_insert: bool | None = None,
-        chunk_size: int | None = None,
-        *,
-        display_progress: bool | None = None,
-    ) -> None:
-        """Insert all rows or none of them.
-
-        All rows are checked before the first is written, and are written in their order. Inside a
-        `make`, rows are checked at once and written together at its end.
-
-        Parameters
-        ----------
-        rows
-            An iterable of dicts, of sequences in the heading's order, or of numpy records; a pandas
-            or polars frame, an arrow table; the path of a CSV file whose first line has the names;
-            a query or table, whose rows the server copies, matched by name.
-        replace
-            Whether a row replaces the one with the same key.
-        skip_duplicates
-            Whether a row with an existing key or unique value is left out.
-        ignore_extra_fields
-            Whether names that the table lacks are left out.
-        allow_direct_insert
-            Whether a computed table may be inserted into outside its `make`.
-        chunk_size
-            Number of rows to insert at a time, for more rows than memory holds. Each chunk is
-            inserted as a whole or not at all; an error states how many rows have been inserted.
-        display_progress
-            Whether to show a progress bar; by default on a terminal, once it takes 2 s.
-
-        Raises
-        ------
-        QueryError
-            A subclass for a wrong name, value or key; the message names table, attribute and key.
-            Nothing has been written then.
-
-        Examples
-        --------
-        ::
-
-            Subject.insert([{"subject_id": 1, "sex": "F"}, (2, "M")])
-            Subject.insert("subjects.csv", skip_duplicates=True)
-        """
-        if not allow_direct_insert:
-            self._check_direct_insert()
-        stored = self.stored
-        stored.check_table("insert into")
-        write.check_writable(self.connection, stored.name)
-        mode = _mode(replace, skip_duplicates)
-        # A list is never a query, and a check of the protocol takes longer than checking a row.
-        if not isinstance(rows, list | tuple) and isinstance(rows, HasNode):
-            if chunk_size is not None:
-                raise QueryError(
-                    "chunk_size is not supported for queries, whose rows the server copies: leave "
-                    "it out, or insert query.to_dicts()."
-                )
-            rows = self._left_to_copy(rows, mode, ignore_extra_fields)
-            if rows is None:
-                return
-        encoder = RowEncoder(
-            self.connection, stored, mode=mode, ignore_extra_fields=ignore_extra_fields
+def checked_frame(table: StoredTable, df: object, index_as_pk: bool | None) -> pd.DataFrame:
+    """Return a data frame to insert; see `Table.insert_dataframe`."""
+    key = table.heading.primary_key
+    if not is_data_frame(df):
+        raise QueryError(f"insert_dataframe requires a pandas DataFrame, not {df!r}.")
+    if index_as_pk and set(df.index.names) != set(key):
+        raise QueryError(
+            f"The names of the index, {list(df.index.names)}, do not match the key of "
+            f"{table.name}, {key}: call df.set_index({key}) first."
         )
-        with InsertProgress(str(stored.name), display_progress) as progress:
-            if chunk_size is None:
-                self._write(encoder, batches(rows, stored.heading), progress)
-            else:
-                self._write_chunks(encoder, rows, chunk_size, progress)
+    return df.reset_index(drop=True) if index_as_pk is False else df
 
-    @on_class
-    def insert_dataframe(self, df: Any, index_as_pk: bool | None = None, **options: Any) -> None:
-        """Insert a data frame, as `to_pandas` gives it.
 
-        Parameters
-        ----------
-        index_as_pk
-            True requires the index to be the primary key, with levels in any order; None takes its
-            named levels as attributes; False leaves it out.
-        **options
-            As for `insert`.
+def _left_to_copy(
+    connection: Connection,
+    table: StoredTable,
+    query: Any,
+    mode: InsertMode,
+    ignore_extra_fields: bool,
+) -> object:
+    """Copy a query's rows in the server, or return them if they have to be converted here."""
+    node = query_node(query)
+    names = copied_names(table, node.heading, ignore_extra_fields=ignore_extra_fields)
+    here = query.connection is connection
+    if here and all(can_copy(connection, table, node.heading, name) for name in names):
+        insert_select(connection, table, node, names, mode)
+        return None
+    return query.proj(*names) if set(names) != set(node.heading.names) else query
 
-        Raises
-        ------
-        QueryError
-            If `df` is not a data frame, or the index is to be the key but does not match it.
-        """
-        if not is_data_frame(df):
-            raise QueryError(f"insert_dataframe requires a pandas DataFrame, not {df!r}.")
-        if index_as_pk and set(df.index.names) != set(self.primary_key):
-            raise QueryError(
-                f"The names of the index, {list(df.index.names)}, do not match the key of "
-                f"{self.name}, {self.primary_key}: call df.set_index({self.primary_key}) first."
-            )
-        self.insert(df.reset_index(drop=True) if index_as_pk is False else df, **options)
 
-    @property
-    def staged_insert1(self) -> StagedInsert:
-        """A block that writes one row's objects in place and inserts the row at its end.
+def _write(
+    connection: Connection,
+    encoder: RowEncoder,
+    given: Iterator[Batch],
+    progress: InsertProgress,
+) -> int:
+    encoded = encoder.encode(given)
+    count = sum(rows.count for rows in encoded)
+    progress.total = (progress.total or 0) + count
+    write.submit(connection, encoded, progress.advance)
+    return count
 
-        See `dj_dagster.relational.inserting.staged_insert.StagedInsert`.
-        """
-        return StagedInsert(self)
 
-    @on_class
-    @looks_again
-    def update1(self, row: Mapping[str, Any]) -> None:
-        """Give one existing row other values; None is the default, or null where it is allowed.
+def _write_chunks(
+    connection: Connection,
+    encoder: RowEncoder,
+    heading: Heading,
+    rows: object,
+    size: int,
+    progress: InsertProgress,
+) -> None:
+    if size < 1:
+        raise QueryError(f"chunk_size={size!r} is no number of rows: write 1 or more.")
+    done = 0
+    try:
+        for batch in batches(rows, heading, size):
+            done += _write(connection, encoder, iter([batch]), progress)
+    except DataJointError as error:
+        if not done or connection.in_transaction or connection.write_buffer:
+            raise
+        raise type(error)(
+            f"{error} The {done} rows of the chunks before are in the table."
+        ) from error
 
-        Rows that other tables were computed from are better deleted and inserted again, so that
-        dependent rows are deleted too.
 
-        Parameters
-        ----------
-        row
-            The whole primary key, and the secondary attributes to change.
-
-        Raises
-        ------
-        QueryError
-            If the table is restricted, or no row has the key; a subclass for a name or value that
-            does not fit.
-        """
-        if self._node is not None:
-            raise QueryError(
-                f"update1 finds its row by the key: call it on {self.name} without restriction."
-            )
-        self.stored.check_table("update")
-        write.check_writable(self.connection, self.name)
-        update_row(self.connection, self.stored, row)
-
-    @on_class
-    def validate(self, rows: Any, *, ignore_extra_fields: bool = False) -> ValidationResult:
-        """Return all errors in rows, without inserting any.
-
-        Names, missing values, types, lengths and ranges are checked. Existing keys and foreign keys
-        are not checked, because only the database knows them.
-
-        Parameters
-        ----------
-        rows
-            As for `insert`, except queries.
-        """
-        return validate_rows(
-            self.connection, self.stored, rows, ignore_extra_fields=ignore_extra_fields
+def check_direct_insert(connection: Connection, name: TableName, tier: Tier) -> None:
+    """Refuse to insert into a computed table outside its `make`."""
+    buffer = connection.write_buffer
+    if tier in (Tier.IMPORTED, Tier.COMPUTED) and (buffer is None or name not in buffer.allowed):
+        raise DataJointError(
+            f"{name} is {tier.name.lower()}: its rows come from its make(key), which "
+            "populate() calls. Pass allow_direct_insert=True to insert all the same."
         )
 
-    def _left_to_copy(self, query: Any, mode: InsertMode, ignore_extra_fields: bool) -> Any:
-        """Copy a query's rows in the server, or return them if they have to be converted here."""
-        node = query_node(query)
-        names = copied_names(self.stored, node.heading, ignore_extra_fields=ignore_extra_fields)
-        here = query.connection is self.connection
-        if here and all(can_copy(self.connection, self.stored, node.heading, n) for n in names):
-            insert_select(self.connection, self.stored, node, names, mode)
-            return None
-        return query.proj(*names) if set(names) != set(node.heading.names) else query
 
-    def _write(self, encoder: RowEncoder, given: Iterator[Batch], progress: InsertProgress) -> int:
-        encoded = encoder.encode(given)
-        count = sum(rows.count for rows in encoded)
-        progress.total = (progress.total or 0) + count
-        write.submit(self.connection, encoded, progress.advance)
-        return count
+def insert_mode(replace: bool, skip_duplicates: bool) -> InsertMode:
+    """Return how rows that exist are treated.
 
-    def _write_chunks(
-        self, encoder: RowEncoder, rows: Any, size: int, progress: InsertProgress
-    ) -> None:
-        if size < 1:
-            raise QueryError(f"chunk_size={size!r} is no number of rows: write 1 or more.")
-        done = 0
-        try:
-            for batch in batches(rows, self.heading, size):
-                done += self._write(encoder, iter([batch]), progress)
-        except DataJointError as error:
-            if not done or self.connection.in_transaction or self.connection.write_buffer:
-                raise
-            raise type(error)(
-                f"{error} The {done} rows of the chunks before are in the table."
-            ) from error
-
-    def _check_direct_insert(self) -> None:
-        buffer = self.connection.write_buffer
-        if self.tier in (Tier.IMPORTED, Tier.COMPUTED) and (
-            buffer is None or self.name not in buffer.allowed
-        ):
-            raise DataJointError(
-                f"{self.name} is {self.tier.name.lower()}: its rows come from its make(key), which "
-                "populate() calls. Pass allow_direct_insert=True to insert all the same."
-            )
-
-
-_INSERT = vars(Insertion)["insert"]
-
-
-def _mode(replace: bool, skip_duplicates: bool) -> InsertMode:
+    Raises
+    ------
+    QueryError
+        If both options are given.
+    """
     if replace and skip_duplicates:
         raise QueryError("A row that exists is either replaced or skipped: pass one of the two.")
     return "replace" if replace else "skip" if skip_duplicates else "insert"

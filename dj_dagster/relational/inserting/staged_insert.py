@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from types import TracebackType
 from typing import IO, Any, Protocol
 
-from dj_dagster.class_access import ClassMethod
+from dj_dagster.class_access import ClassMethod, ClassProperty
 from dj_dagster.errors import DataJointError, QueryError
 from dj_dagster.model.heading import Heading
 from dj_dagster.model.names import TableName
@@ -21,22 +21,10 @@ from dj_dagster.relational.garbage.references import register_writer
 class Insertable(Protocol):
     """The interface of a table that a staged insert uses."""
 
-    @property
-    def connection(self) -> Connection:
-        """The connection of the table."""
-        ...
-
-    @property
-    def heading(self) -> Heading:
-        """The attributes of the table."""
-        ...
-
-    @property
-    def name(self) -> TableName:
-        """The name of the table in SQL."""
-        ...
-
-    # Declared as type checkers see a method that works on the class too.
+    # Declared as type checkers see what the class has too.
+    connection: ClassProperty[Connection]
+    heading: ClassProperty[Heading]
+    name: ClassProperty[TableName]
     insert1: ClassMethod[..., None]
 
 

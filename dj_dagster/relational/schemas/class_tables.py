@@ -27,8 +27,7 @@ from dj_dagster.relational.schemas.cycles import check_acyclic, check_half_impor
 from dj_dagster.relational.schemas.free_table import StoredClasses
 from dj_dagster.relational.scope import Scope, warn_caller
 from dj_dagster.relational.stored import StoredTable
-from dj_dagster.relational.table import Lookup, Part, Table
-from dj_dagster.relational.table_meta import Binding, TableMeta
+from dj_dagster.relational.table import Binding, Lookup, Part, Table, TableMeta
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 from dj_dagster.errors import DefinitionError
 from dj_dagster.model.names import TableName
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.table_meta import TableMeta
+from dj_dagster.relational.table import TableMeta
 
 Neighbours = Callable[[str], Iterator[str]]
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+from dj_dagster.class_access import property_on_class
 from dj_dagster.errors import DefinitionError, MissingTableError, QueryError
 from dj_dagster.model.names import (
     ParsedName,
@@ -19,8 +20,7 @@ from dj_dagster.model.names import (
 )
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.stored import StoredTable
-from dj_dagster.relational.table import Lookup, Manual, Part, Table
-from dj_dagster.relational.table_meta import Binding, TableMeta
+from dj_dagster.relational.table import Binding, Lookup, Manual, Part, Table, TableMeta
 
 _QUOTED_WHOLE = re.compile(r"""([`"])([^`".]+\.[^`".]+)\1""")
 _FULL_NAME = re.compile(
@@ -62,7 +62,7 @@ class FreeTable(Table):
         self._bound = Binding(connection, name, class_path(name.table))
         self._node = None
 
-    @property
+    @property_on_class
     def stored(self) -> StoredTable:
         """The table as the database holds it.
 

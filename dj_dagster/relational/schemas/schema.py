@@ -10,7 +10,7 @@ from textwrap import indent
 from types import ModuleType
 from typing import Any, ClassVar, TypeVar
 
-from dj_dagster.compat.spellings import register_adapters
+from dj_dagster.compat.spellings import register_adapters, spawn_missing_classes
 from dj_dagster.errors import DataJointError
 from dj_dagster.model.heading import IndexDeclaration
 from dj_dagster.model.names import MAX_NAME, TableName, Tier, class_path, parse_table_name
@@ -485,20 +485,24 @@ class Schema(Activation):
             Path(python_filename).write_text(source, encoding="utf-8")
         return source
 
-    def drop(self, prompt: bool | None = None) -> None:
+    spawn_missing_classes = spawn_missing_classes
+
+    def drop(self, prompt: bool | None = None, *, force: bool = False) -> None:
         """Drop the schema with all its tables.
 
         Parameters
         ----------
         prompt
             Whether to ask first; the connection's safemode by default.
+        force
+            Whether not to ask, in DataJoint 0.14's words.
 
         Raises
         ------
         QueryError
             If tables of other schemas refer to its tables, or inside a transaction.
         """
-        ask = self.connection.safemode if prompt is None else prompt
+        ask = not force and (self.connection.safemode if prompt is None else prompt)
         names = ", ".join(self.list_tables()) if ask else ""
         question = f"Dropping the schema {self.name} with all its tables: {names or 'none'}."
         if ask and not ask_on_terminal(question):
