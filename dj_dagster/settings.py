@@ -29,6 +29,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -278,9 +279,10 @@ class Config(SettingsMapping):
             "safemode": lambda: self["safemode"],
             "jobs": self._jobs,
             "download_path": lambda: Path(self["download_path"]),
-            "semantic_check": lambda: self._settings.semantic_check,
-            "fetch_format": lambda: self._settings.fetch_format,
-            "era": lambda: self._settings.era,
+            # Not functions of Python: each join and restriction reads these.
+            "semantic_check": partial(getattr, self._settings, "semantic_check"),
+            "fetch_format": partial(getattr, self._settings, "fetch_format"),
+            "era": partial(getattr, self._settings, "era"),
             "provenance": self._provenance,
             "read_limits": lambda: ReadLimits(**self._settings.read_limits.model_dump()),
         }

@@ -14,7 +14,7 @@ from dj_dagster.lazy import LateModule
 from dj_dagster.model.names import Tier
 from dj_dagster.relational.algebra.nodes import Matches, restrict
 from dj_dagster.relational.fetching import fetch
-from dj_dagster.relational.sql.lowered import make_window
+from dj_dagster.relational.sql.select import make_window
 from dj_dagster.workflow import pending
 from dj_dagster.workflow.attempt import KeyOutcome, exit_on_sigterm
 from dj_dagster.workflow.jobs import JobQueue

@@ -14,7 +14,7 @@ from dj_dagster.relational.algebra.nodes import all_rows
 from dj_dagster.relational.deleting import hierarchy
 from dj_dagster.relational.deleting.delete import Doomed, doomed_rows, row_counts
 from dj_dagster.relational.fetching import fetch
-from dj_dagster.relational.sql.lowered import make_window
+from dj_dagster.relational.sql.select import make_window
 from dj_dagster.relational.table import Table
 from dj_dagster.workflow.code_version import code_version
 from dj_dagster.workflow.collation import has_spellings, matched

@@ -17,7 +17,7 @@ from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.relational.diagrams.diagram import rows_above
 from dj_dagster.relational.fetching import fetch
-from dj_dagster.relational.sql.lowered import make_window
+from dj_dagster.relational.sql.select import make_window
 from dj_dagster.relational.table import Table
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.

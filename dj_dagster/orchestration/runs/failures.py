@@ -27,7 +27,7 @@ from dj_dagster.orchestration.sensor.changes import Errors
 from dj_dagster.orchestration.tables.keys import Region, Regions, present_in
 from dj_dagster.orchestration.tables.table_node import ERRORS_SHOWN, TableNode
 from dj_dagster.relational.fetching import fetch
-from dj_dagster.relational.sql.lowered import make_window
+from dj_dagster.relational.sql.select import make_window
 from dj_dagster.workflow.jobs import JobQueue
 
 TRACEBACK = 4000

@@ -20,8 +20,8 @@ from dj_dagster.relational.algebra.nodes import Node
 from dj_dagster.relational.database.driver import Tuples, fetch_select
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.fetching.decode import RowDecoder
-from dj_dagster.relational.sql.lowered import NOT_COMPARABLE
 from dj_dagster.relational.sql.lowering import Lowering
+from dj_dagster.relational.sql.select import NOT_COMPARABLE
 from dj_dagster.relational.table import Table
 from dj_dagster.workflow.collation import Respelled
 from dj_dagster.workflow.make import Makes

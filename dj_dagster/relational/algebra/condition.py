@@ -208,7 +208,8 @@ def _passed_over(names: Iterable[Any], heading: Heading) -> Condition:
 def _equality(name: Any, value: Any, heading: Heading) -> Condition | None:
     if name in heading:
         # A missing value of pandas or numpy stands for null, as in a data frame.
-        return Equals(name, None if is_null(value) else value)
+        may_be_null = type(value) not in _NEVER_NULL
+        return Equals(name, None if may_be_null and is_null(value) else value)
     path = _json_path(name, heading)
     return JSONEquals(path, value) if path is not None else None
 

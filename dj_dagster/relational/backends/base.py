@@ -191,10 +191,9 @@ class Backend(ABC):
     def encoder(self, attribute_type: AttributeType) -> Convert | None:
         """Return the function from a checked value to the driver's, None if they are equal."""
 
+    @abstractmethod
     def fetched(self, column: sa.ColumnElement[Any], kind: AttributeType) -> sa.ColumnElement[Any]:
         """Return the expression that selects a column's values exactly as they are stored."""
-        del kind
-        return column
 
     def undecoded(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """Return the expression that selects text as bytes, where it may be invalid text."""

@@ -110,7 +110,7 @@ class SQLiteBackend(Backend):
 
     def sql_table(self, name: TableName, *columns: sa.ColumnClause[Any]) -> sa.TableClause:
         """Return the table as ``"schema.table"``."""
-        return sa.table(str(name), *columns)
+        return sa.table(".".join(name), *columns)
 
     def column_type(self, attribute_type: AttributeType, default: Default | None = None) -> str:
         """Return a type with the wanted affinity."""
@@ -135,6 +135,11 @@ class SQLiteBackend(Backend):
     def encoder(self, attribute_type: AttributeType) -> Convert | None:
         """Return the conversion to text for temporal, uuid, json and decimal values."""
         return encoder(attribute_type)
+
+    def fetched(self, column: sa.ColumnElement[Any], kind: AttributeType) -> sa.ColumnElement[Any]:
+        """Return the column itself."""
+        del kind
+        return column
 
     def undecoded(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """Select text as bytes: SQLite keeps any text, but the driver refuses all except UTF-8."""

@@ -27,7 +27,7 @@ from dj_dagster.relational.algebra.nodes import (
 )
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
-from dj_dagster.relational.sql.lowered import Window
+from dj_dagster.relational.sql.select import Window
 from dj_dagster.relational.stored import ForeignKey
 
 Key = tuple[Any, ...]

@@ -42,16 +42,17 @@ from dj_dagster.relational.fetching.decode import (
     in_row,
 )
 from dj_dagster.relational.sql.condition_text import with_literals
-from dj_dagster.relational.sql.conditions import bound, user_texts
-from dj_dagster.relational.sql.lowered import (
+from dj_dagster.relational.sql.lowering import Lowering
+from dj_dagster.relational.sql.select import (
     ALL_ROWS,
     NOT_COMPARABLE,
     Lowered,
     Order,
     Window,
+    bound,
     make_window,
+    user_texts,
 )
-from dj_dagster.relational.sql.lowering import Lowering
 
 logger = logging.getLogger(__name__)
 

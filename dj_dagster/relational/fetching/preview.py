@@ -25,8 +25,8 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.fetching.decode import Row, RowDecoder, decoder_of
 from dj_dagster.relational.fetching.fetch import Reading, read
-from dj_dagster.relational.sql.lowered import Window, make_window
 from dj_dagster.relational.sql.lowering import Lowering
+from dj_dagster.relational.sql.select import Window, make_window
 
 _MOST_UNPACKED = 2**24
 """The most bytes that the unpacked value of a short blob may take."""

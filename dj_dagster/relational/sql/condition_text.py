@@ -12,9 +12,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from dj_dagster.model.heading import Heading
 from dj_dagster.relational.algebra import nodes
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.sql.conditions import Conditions, bound
-from dj_dagster.relational.sql.lowered import Lowered
 from dj_dagster.relational.sql.lowering import Lowering
+from dj_dagster.relational.sql.select import Conditions, Lowered, bound
 
 
 def with_literals(sql: sa.ClauseElement, dialect: sa.Dialect) -> str:

@@ -33,8 +33,7 @@ from dj_dagster.relational.algebra.nodes import (
 from dj_dagster.relational.algebra.top import Order, order_terms
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.common import Element
-from dj_dagster.relational.sql.conditions import Conditions
-from dj_dagster.relational.sql.lowered import Lowered
+from dj_dagster.relational.sql.select import Conditions, Lowered
 from dj_dagster.relational.user_sql.parsing import parse
 
 
