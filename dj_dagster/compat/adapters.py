@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar
 
+from dj_dagster.model.heading import Value
 from dj_dagster.model.types import parse_type
 from dj_dagster.objects.codecs.chain import CodecRegistry
 from dj_dagster.objects.codecs.codec import Codec
@@ -21,13 +22,13 @@ class AttributeAdapter:
         The type of the stored values: ``"longblob"``, ``"attach@raw"``, ``"varchar(255)"``.
     """
 
-    attribute_type: ClassVar[Any]
+    attribute_type: ClassVar[str]
 
-    def put(self, obj: Any) -> Any:
+    def put(self, obj: Value) -> Value:
         """Return the stored form of a value."""
         raise NotImplementedError(f"{type(self).__name__} needs a method put(self, obj).")
 
-    def get(self, value: Any) -> Any:
+    def get(self, value: Value) -> Value:
         """Return the value that `put` was given."""
         raise NotImplementedError(f"{type(self).__name__} needs a method get(self, value).")
 
@@ -43,16 +44,20 @@ class AdapterCodec(Codec, register=False):
         """Return the adapter's type in today's spelling."""
         return parse_type(self._adapter.attribute_type).text
 
-    def encode(self, value: Any, *, key: Any = None, store_name: str | None = None) -> Any:
+    def encode(
+        self, value: Value, *, key: Mapping[str, Value] | None = None, store_name: str | None = None
+    ) -> Value:
         """Return the result of the adapter's `put`."""
         return self._adapter.put(value)
 
-    def decode(self, stored: Any, *, key: Any = None) -> Any:
+    def decode(self, stored: Value, *, key: Mapping[str, Value] | None = None) -> Value:
         """Return the result of the adapter's `get`."""
         return self._adapter.get(stored)
 
 
-def register_adapters(registry: CodecRegistry, names: Iterable[str], found: Any) -> None:
+def register_adapters(
+    registry: CodecRegistry, names: Iterable[str], found: Callable[[str], Iterable[object]]
+) -> None:
     """Make the adapters among the codec names of a definition available as codecs.
 
     Parameters

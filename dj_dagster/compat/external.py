@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 from uuid import UUID
 
 from dj_dagster.errors import DataJointError, MissingExternalFile, MissingTableError
-from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.heading import Attribute, Heading, Value
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import parse_type
 from dj_dagster.objects.external_pointer import (
@@ -81,7 +80,7 @@ class ExternalTable(FreeTable):
         """Return the objects that rows point to."""
         return self.restrict(self._pointing(), semantic_check=False)
 
-    def fetch_external_paths(self, **options: Any) -> list[tuple[UUID, PurePosixPath]]:
+    def fetch_external_paths(self, **options: Value) -> list[tuple[UUID, PurePosixPath]]:
         """Return hash and path of each object; options are those of `fetch`."""
         names = ("hash", "attachment_name", "filepath")
         rows = self.fetch(*names, as_dict=True, **options)
@@ -166,7 +165,7 @@ class ExternalTable(FreeTable):
         limit: int | None = None,
         display_progress: bool = False,
         errors_as_string: bool = True,
-    ) -> list[tuple[UUID, str, Any]]:
+    ) -> list[tuple[UUID, str, Value]]:
         """Delete the rows of objects that are not used, and on request the objects.
 
         Parameters
@@ -196,7 +195,7 @@ class ExternalTable(FreeTable):
             if keys:
                 (self & keys).delete_quick()
             return []
-        failed: list[tuple[UUID, str, Any]] = []
+        failed: list[tuple[UUID, str, Value]] = []
         for row in self.unused().to_dicts(limit=limit):
             path = self._path(row)
             key = {"hash": row["hash"]}
@@ -216,7 +215,7 @@ class ExternalTable(FreeTable):
     def _store(self) -> Store:
         return self.connection.stores.get(self.store)
 
-    def _path(self, row: Mapping[str, Any]) -> str:
+    def _path(self, row: Mapping[str, Value]) -> str:
         if row["filepath"] is not None:
             return str(row["filepath"])
         found = ExternalObject(self.store, row["hash"], 0, row["attachment_name"])
@@ -260,7 +259,7 @@ class NoExternalTable(QueryExpression):
         """Return nothing."""
         return self
 
-    def delete(self, *args: Any, **options: Any) -> list[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def delete(self, *args: object, **options: object) -> list[Value]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Delete nothing."""
         del args, options
         return []

@@ -10,7 +10,7 @@ from typing import Any
 from dj_dagster.class_access import on_class
 from dj_dagster.compat.spellings import key_hash
 from dj_dagster.errors import PopulateError
-from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.heading import Attribute, Heading, Key, Value
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family, parse_type
 from dj_dagster.objects.codecs.chain import Codec
@@ -59,22 +59,22 @@ class JobTable(FreeTable):
     def __init__(self, connection: Connection, database: str) -> None:
         super().__init__(connection, ensure_jobs(connection, database))
 
-    def reserve(self, table_name: str, key: Mapping[str, Any]) -> bool:
+    def reserve(self, table_name: str, key: Mapping[str, Value]) -> bool:
         """Claim a key of a table; False if the key has a job already, of any status."""
         return self._jobs(table_name, key).reserve(tuple(key.values()))
 
-    def ignore(self, table_name: str, key: Mapping[str, Any]) -> None:
+    def ignore(self, table_name: str, key: Mapping[str, Value]) -> None:
         """Leave a key of a table out from now on."""
         self._jobs(table_name, key).ignore([tuple(key.values())])
 
-    def complete(self, table_name: str, key: Mapping[str, Any]) -> None:
+    def complete(self, table_name: str, key: Mapping[str, Value]) -> None:
         """Forget a job that was done."""
         self._jobs(table_name, key).forget([tuple(key.values())])
 
     def error(
         self,
         table_name: str,
-        key: Mapping[str, Any],
+        key: Mapping[str, Value],
         error_message: str,
         error_stack: str | None = None,
     ) -> None:
@@ -82,7 +82,7 @@ class JobTable(FreeTable):
         message = shortened(error_message)
         self._jobs(table_name, key).fail(tuple(key.values()), message, error_stack)
 
-    def delete(self, *args: Any, **options: Any) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def delete(self, *args: object, **options: object) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Forget these jobs, without asking, so that their keys are pending again."""
         del args, options
         return self.delete_quick()
@@ -93,7 +93,7 @@ class JobTable(FreeTable):
         del args, options
         self.drop_quick()
 
-    def _jobs(self, table_name: str, key: Mapping[str, Any]) -> SharedJobs:
+    def _jobs(self, table_name: str, key: Mapping[str, Value]) -> SharedJobs:
         table = TableName(self.name.schema, table_name)
         return SharedJobs(self.connection, table, tuple(key), self.connection.get_user())
 
@@ -131,18 +131,18 @@ class SchemaJobs(QueryExpression):
         super().__init__(connection, self._all)
         self._queues = list(queues)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Value]:
         old = self.connection.era == "0.14"
         return iter(self._queues) if self.node is self._all and not old else super().__iter__()
 
     def __getitem__(self, position: int) -> JobQueue:
         return self._queues[position]
 
-    def delete(self, *args: Any, **options: Any) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def delete(self, *args: object, **options: object) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Forget these jobs, without asking, so that their keys are pending again."""
         del args, options
         refuse_oversights(self.node, "delete jobs")
-        keys: dict[str, list[dict[str, Any]]] = {}
+        keys: dict[str, list[Key]] = {}
         for row in self.proj("key").to_dicts():
             keys.setdefault(row["table_name"], []).append(row["key"])
         return sum((self._queue(table) & found).delete_quick() for table, found in keys.items())
@@ -153,18 +153,18 @@ class SchemaJobs(QueryExpression):
         del get_count
         return self.delete()
 
-    def ignore(self, table_name: str, key: Mapping[str, Any]) -> None:
+    def ignore(self, table_name: str, key: Mapping[str, Value]) -> None:
         """Leave a key of a table out from now on."""
         self._queue(table_name).ignore(key)
 
-    def complete(self, table_name: str, key: Mapping[str, Any]) -> None:
+    def complete(self, table_name: str, key: Mapping[str, Value]) -> None:
         """Forget a job that was done."""
         self._queue(table_name).complete(key)
 
     def error(
         self,
         table_name: str,
-        key: Mapping[str, Any],
+        key: Mapping[str, Value],
         error_message: str,
         error_stack: str | None = None,
     ) -> None:
@@ -190,15 +190,15 @@ class JobKeyCodec(Codec, register=False):
         return "varchar(65535)"
 
     def encode(
-        self, value: Any, *, key: Mapping[str, Any] | None = None, store_name: str | None = None
-    ) -> Any:
+        self, value: Value, *, key: Mapping[str, Value] | None = None, store_name: str | None = None
+    ) -> Value:
         """Raise an error: keys are in the columns of the queues."""
         raise TypeError(f"{value!r:.80} cannot be written: insert into the table's own jobs.")
 
-    def decode(self, stored: str, *, key: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def decode(self, stored: str, *, key: Mapping[str, Value] | None = None) -> Key:
         """Return the key's values by name."""
         del key
-        found: dict[str, Any] = {}
+        found: Key = {}
         for part in stored.split(","):
             name, kind, text = part.split("=")
             found[name] = _value(name, parse_type(_unhexed(kind)), _unhexed(text))
@@ -283,7 +283,7 @@ def _has_md5(connection: Connection) -> bool:
         return connection.backend.knows_md5(session)
 
 
-def _value(name: str, kind: AttributeType, text: str) -> Any:
+def _value(name: str, kind: AttributeType, text: str) -> Value:
     match kind.family:
         case Family.INTEGER:
             return int(text)

@@ -191,7 +191,7 @@ def replace_datajoint(*, era: str | None = None) -> None:
     sys.modules.setdefault("datajoint.cli", import_module(f"{_PACKAGE}.compat.cli"))
 
 
-def _refuse(name: str, *arguments: Any, **options: Any) -> NoReturn:
+def _refuse(name: str, *arguments: object, **options: object) -> NoReturn:
     raise DataJointError(
         f"{name} is a piece of how DataJoint works inside, which dj_dagster does in another way: "
         "use definitions, tables and their methods."

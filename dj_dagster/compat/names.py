@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 from uuid import UUID
 
 from dj_dagster.compat.spellings import key
 from dj_dagster.dependencies import extract_master
 from dj_dagster.errors import DataJointError
+from dj_dagster.model.heading import Value
 from dj_dagster.model.job_settings import PROVENANCE
 from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
 from dj_dagster.model.types import parse_type
@@ -90,7 +91,7 @@ class _ByNode(type):
 
     nodes: tuple[type[nodes.Node], ...]
 
-    def __instancecheck__(cls, instance: Any) -> bool:
+    def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, QueryExpression) and isinstance(instance.node, cls.nodes)
 
 
@@ -109,7 +110,7 @@ class Aggregation(metaclass=_ByNode):
 class _Classed(TableMeta):
     """The metaclass of `UserTable`, whose instances are all tables that have their own class."""
 
-    def __instancecheck__(cls, instance: Any) -> bool:
+    def __instancecheck__(cls, instance: object) -> bool:
         return issubclass(type(instance), cls)
 
     def __subclasscheck__(cls, subclass: type) -> bool:
@@ -136,11 +137,11 @@ class Blob:
     def __init__(self, squeeze: bool = False) -> None:
         self._squeeze = squeeze
 
-    def pack(self, obj: Any, compress: bool = True) -> bytes:
+    def pack(self, obj: object, compress: bool = True) -> bytes:
         """Write a value as a blob."""
         return packing.pack(obj, compress=compress)
 
-    def unpack(self, blob_bytes: bytes) -> Any:
+    def unpack(self, blob_bytes: bytes) -> Value:
         """Read the value of a blob."""
         return packing.unpack(blob_bytes, squeeze=self._squeeze)
 
@@ -196,17 +197,19 @@ def uuid_from_file(filepath: str | Path, *, init_string: str = "") -> UUID:
         return uuid_from_stream(stream, init_string=init_string)
 
 
-def preview(query_expression: Any, limit: int | None = None, width: int | None = None) -> str:
+def preview(
+    query_expression: QueryExpression, limit: int | None = None, width: int | None = None
+) -> str:
     """Return a query's first rows as text."""
     return query_expression.preview(limit, width)
 
 
-def repr_html(query_expression: Any) -> str:
+def repr_html(query_expression: QueryExpression) -> str:
     """Return a query's first rows in HTML."""
     return query_expression._repr_html_()
 
 
-def lookup_class_name(name: str, context: Mapping[str, Any], depth: int = 3) -> str | None:
+def lookup_class_name(name: str, context: Mapping[str, object], depth: int = 3) -> str | None:
     """Return the name by which a context reaches a table's class, None if it does not.
 
     Parameters
@@ -223,7 +226,10 @@ def lookup_class_name(name: str, context: Mapping[str, Any], depth: int = 3) -> 
 
 
 def make_condition(
-    query_expression: Any, condition: Any, columns: set[str], semantic_check: bool = False
+    query_expression: QueryExpression,
+    condition: object,
+    columns: set[str],
+    semantic_check: bool = False,
 ) -> str | bool:
     """Return a restriction as SQL; True or False if it chooses all rows or none.
 
@@ -271,6 +277,6 @@ def resolve_dtype(dtype: str) -> tuple[str, list[Codec], str | None]:
     return chain.column_type.text, list(chain.codecs), chain.store
 
 
-def is_key(attr: Any) -> bool:
+def is_key(attr: object) -> bool:
     """Whether a requested attribute stands for the primary key."""
     return attr in (key, "KEY")

@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date, datetime, time
 from functools import wraps
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Unpack, cast
 
 import numpy as np
 
 from dj_dagster.compat.adapters import AdapterCodec, AttributeAdapter, register_adapters
 from dj_dagster.errors import DataJointError, QueryError
-from dj_dagster.model.heading import Row
+from dj_dagster.model.heading import Row, Value
 from dj_dagster.model.names import camel_case, snake_case, underscore_warning
 
 to_camel_case = camel_case
@@ -52,8 +52,27 @@ def from_camel_case(s: str) -> str:
     return snake_case(s)
 
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R", covariant=True)
+
+
+class FetchOptions(TypedDict):
+    """The options that all ways to get rows have."""
+
+    offset: int | None
+    limit: int | None
+    order_by: str | Sequence[str] | None
+    squeeze: bool
+
+
+class HasObjects(Protocol):
+    """A schema with objects of DataJoint 0.14."""
+
+    @property
+    def external(self) -> Value: ...
 
 
 class OldConnection(Protocol):
@@ -66,7 +85,7 @@ class OldConnection(Protocol):
     def era(self) -> str: ...
 
     @property
-    def schemas(self) -> Mapping[str, Any]: ...
+    def schemas(self) -> Mapping[str, HasObjects]: ...
 
     def downloading_to(self, folder: Path) -> AbstractContextManager[None]: ...
 
@@ -80,13 +99,13 @@ class OldQuery(Protocol):
     @property
     def primary_key(self) -> list[str]: ...
 
-    def some_dicts(self, names: Iterable[str], **options: Any) -> list[Row]: ...
+    def some_dicts(self, names: Iterable[str], **options: Unpack[FetchOptions]) -> list[Row]: ...
 
-    def to_dicts(self, **options: Any) -> list[Row]: ...
+    def to_dicts(self, **options: Unpack[FetchOptions]) -> list[Row]: ...
 
-    def to_arrays(self, *attributes: str, **options: Any) -> Any: ...
+    def to_arrays(self, *attributes: str, **options: Unpack[FetchOptions]) -> Value: ...
 
-    def to_pandas(self, **options: Any) -> Any: ...
+    def to_pandas(self, **options: Unpack[FetchOptions]) -> pd.DataFrame: ...
 
 
 def fetch(
@@ -94,12 +113,12 @@ def fetch(
     *attrs: str,
     offset: int | None = None,
     limit: int | None = None,
-    order_by: Any = None,
+    order_by: str | Sequence[str] | None = None,
     format: Literal["array", "frame"] | None = None,
     as_dict: bool | None = None,
     squeeze: bool = False,
     download_path: str | Path | None = None,
-) -> Any:
+) -> Value:
     """Return rows in one of the old shapes.
 
     New code calls the method for the shape: `to_arrays`, `to_dicts`, `to_pandas`, `keys`.
@@ -129,7 +148,7 @@ def fetch(
         For a `format` together with attributes or `as_dict`.
     """
     _check_format(format, attrs, as_dict)
-    options: dict[str, Any] = {
+    options: FetchOptions = {
         "offset": offset,
         "limit": limit,
         "order_by": order_by,
@@ -160,7 +179,7 @@ class OldTable(Protocol):
     def database(self) -> str: ...
 
 
-def external(table: OldTable) -> Any:
+def external(table: OldTable) -> Value:
     """DataJoint 0.14's objects of the schema, by store; see `Schema.external`."""
     schema = table.connection.schemas.get(table.database)
     if schema is None:
@@ -184,7 +203,7 @@ def old_end(order_by: str) -> Callable[[F], F]:
 
     def decorated(end: F) -> F:
         @wraps(end)
-        def spelled(query: Any, limit: int = 25, **fetch_options: Any) -> Any:
+        def spelled(query: Any, limit: int = 25, **fetch_options: object) -> Value:
             if fetch_options or query.connection.era == "0.14":
                 return query.fetch(order_by=order_by, limit=limit, **fetch_options)[::step]
             return end(query, limit)
@@ -220,7 +239,7 @@ def old_aggr(aggr: F) -> F:
     """Let ``aggr`` take ``keep_all_rows``, the opposite of today's ``exclude_nonmatching``."""
 
     @wraps(aggr)
-    def spelled(*args: Any, keep_all_rows: bool | None = None, **options: Any) -> Any:
+    def spelled(*args: object, keep_all_rows: bool | None = None, **options: object) -> object:
         if keep_all_rows is not None:
             options.setdefault("exclude_nonmatching", not keep_all_rows)
         return aggr(*args, **options)
@@ -237,13 +256,13 @@ def old_delete(method: F) -> F:
 
     @wraps(method)
     def spelled(
-        *args: Any,
+        *args: object,
         safemode: bool | None = None,
         force: bool = False,
         force_parts: bool = False,
         force_masters: bool = False,
-        **options: Any,
-    ) -> Any:
+        **options: object,
+    ) -> object:
         if safemode is not None:
             options.setdefault("prompt", safemode)
         if force or force_parts or force_masters:
@@ -257,18 +276,18 @@ class OldSchema(Protocol):
     """The members of a schema that its old methods use."""
 
     def make_classes(
-        self, into: MutableMapping[str, Any] | ModuleType | None = None
+        self, into: MutableMapping[str, object] | ModuleType | None = None
     ) -> Mapping[str, type]: ...
 
 
 def spawn_missing_classes(
-    schema: OldSchema, context: MutableMapping[str, Any] | ModuleType | None = None
+    schema: OldSchema, context: MutableMapping[str, object] | ModuleType | None = None
 ) -> None:
     """Make classes for tables that lack one, by default in the calling module."""
     schema.make_classes(into=context)
 
 
-def key_hash(mapping: Mapping[str, Any]) -> str:
+def key_hash(mapping: Mapping[str, Value]) -> str:
     """Return the MD5 of a key's values in the order of their names, as in old job tables.
 
     Values are converted as DataJoint does: booleans to 1 or 0, times of day to durations.
@@ -282,7 +301,7 @@ def key_hash(mapping: Mapping[str, Any]) -> str:
     return hashlib.md5("".join(values).encode(), usedforsecurity=False).hexdigest()
 
 
-def _old_value(value: Any) -> Any:
+def _old_value(value: Value) -> Value:
     if isinstance(value, bool | np.bool_):
         return int(value)
     if isinstance(value, time):

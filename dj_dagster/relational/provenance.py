@@ -12,9 +12,9 @@ import subprocess
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
 from getpass import getuser
-from typing import Any
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.model.heading import Value
 from dj_dagster.model.job_settings import PROVENANCE, JobSettings
 from dj_dagster.model.names import TableName
 from dj_dagster.relational.database.connection import Connection
@@ -25,7 +25,7 @@ def record(connection: Connection, table: StoredTable) -> str | None:
     """Return the value of ``_prov`` for a table's new rows, None where nothing is noted."""
     if PROVENANCE.name not in table.heading.all_attributes or not connection.provenance.capture:
         return None
-    noted: dict[str, Any] = {"time": datetime.now(UTC).isoformat(), "agent": _agent(connection)}
+    noted: dict[str, object] = {"time": datetime.now(UTC).isoformat(), "agent": _agent(connection)}
     if version := job_version(connection.job_settings):
         noted["version"] = version
     if source := connection.provenance.source:
@@ -44,14 +44,14 @@ def _agent(connection: Connection) -> dict[str, str]:
 
 
 def _context(
-    connection: Connection, table: TableName, key: Mapping[str, Any], version: str
-) -> dict[str, Any]:
+    connection: Connection, table: TableName, key: Mapping[str, Value], version: str
+) -> Mapping[str, object]:
     shown = {name: _plain(value) for name, value in key.items()}
     context = {"table": connection.backend.full_name(table), "key": shown}
     return context | ({"version": version} if version else {})
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Value) -> Value:
     if value is None or isinstance(value, str | int | float):
         return value
     return value.isoformat() if isinstance(value, date | datetime | time) else str(value)

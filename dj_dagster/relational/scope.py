@@ -22,9 +22,9 @@ class Scope:
         The places, in descending precedence.
     """
 
-    layers: tuple[Mapping[str, Any], ...]
+    layers: tuple[Mapping[str, object], ...]
 
-    def found(self, path: str) -> Iterator[Any]:
+    def found(self, path: str) -> Iterator[object]:
         """Yield the value of ``name`` or ``name.attribute`` in each of the places that have it."""
         first, *rest = path.split(".")
         for layer in self.layers:

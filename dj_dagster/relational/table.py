@@ -53,10 +53,13 @@ class Binding:
     connection: Connection
     name: TableName
     class_name: str
-    plan: Callable[[Mapping[str, Any] | None], PlannedTable] | None = None
+    plan: Callable[[Mapping[str, object] | None], PlannedTable] | None = None
 
 
 T = TypeVar("T", bound=QueryExpression)
+
+Related = Any
+"""A table's full name, or the table itself, or a pair of either with a `ForeignKeyInfo`."""
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -128,7 +131,7 @@ def undeclared(cls: type) -> DataJointError:
     )
 
 
-def _refusing(cls: TableMeta, value: Any) -> Any:
+def _refusing(cls: TableMeta, value: object) -> object:
     """Return a method of this package, wrapped to raise an error when called without an instance.
 
     Functions of users are returned as they are: they may be meant to be called on the class.
@@ -137,7 +140,7 @@ def _refusing(cls: TableMeta, value: Any) -> Any:
         return value
 
     @wraps(value)
-    def method(*args: Any, **options: Any) -> Any:
+    def method(*args: object, **options: object) -> object:
         if not args or not isinstance(type(args[0]), TableMeta):
             raise undeclared(cls)
         return value(*args, **options)
@@ -481,7 +484,7 @@ class Table(QueryExpression, metaclass=TableMeta):
     def alter(
         self,
         prompt: bool = True,
-        context: Mapping[str, Any] | None = None,
+        context: Mapping[str, object] | None = None,
         *,
         confirm: Confirm | None = None,
     ) -> bool:
@@ -519,7 +522,7 @@ class Table(QueryExpression, metaclass=TableMeta):
         return alteration.alter_table(self.connection, self._bound.plan(context), asking)
 
     @on_class
-    def describe(self, context: Mapping[str, Any] | None = None, printout: bool = False) -> str:
+    def describe(self, context: Mapping[str, object] | None = None, printout: bool = False) -> str:
         """Return the table's definition, rebuilt from the database.
 
         Parameters
@@ -551,7 +554,6 @@ class Table(QueryExpression, metaclass=TableMeta):
         return table
 
     def _check_whole(self, doing: str) -> None:
-        """Refuse what takes a whole table: neither some of its rows nor a view."""
         if self.is_restricted:
             raise QueryError(f"{self.name} is restricted: {doing} takes the whole table.")
         found = self.connection.catalog.find(self.name)
@@ -564,7 +566,7 @@ class Table(QueryExpression, metaclass=TableMeta):
         primary: bool | None = None,
         as_objects: bool = False,
         foreign_key_info: bool = False,
-    ) -> list[Any]:
+    ) -> list[Related]:
         """Return the tables that foreign keys refer to, one for each foreign key.
 
         Parameters
@@ -574,9 +576,7 @@ class Table(QueryExpression, metaclass=TableMeta):
         as_objects
             Whether tables are returned, not their names.
         foreign_key_info
-            Whether each comes as a pair with a dict about its foreign key: ``primary``,
-            ``attr_map`` as ``{child attribute: parent attribute}``, ``aliased`` for renamed ones,
-            and ``multi`` where several rows may refer to one.
+            Whether each comes in a pair with its foreign key, a `relatives.ForeignKeyInfo`.
         """
         keys = relatives.parent_keys(self.connection, self.name, primary)
         return self._with_info([(key.parent, key) for key in keys], as_objects, foreign_key_info)
@@ -587,23 +587,23 @@ class Table(QueryExpression, metaclass=TableMeta):
         primary: bool | None = None,
         as_objects: bool = False,
         foreign_key_info: bool = False,
-    ) -> list[Any]:
+    ) -> list[Related]:
         """Return the tables whose foreign keys refer to this one; see `parents`."""
         keys = relatives.child_keys(self.connection, self.name, primary)
         return self._with_info([(key.child, key) for key in keys], as_objects, foreign_key_info)
 
     @on_class
-    def ancestors(self, as_objects: bool = False) -> list[Any]:
+    def ancestors(self, as_objects: bool = False) -> list[Related]:
         """Return this table and all tables that it refers to, directly or not, parents last."""
         return self._given(relatives.ancestors(self.connection, self.name), as_objects)
 
     @on_class
-    def descendants(self, as_objects: bool = False) -> list[Any]:
+    def descendants(self, as_objects: bool = False) -> list[Related]:
         """Return this table and all tables that refer to it, directly or not, parents first."""
         return self._given(relatives.descendants(self.connection, self.name), as_objects)
 
     @on_class
-    def parts(self, as_objects: bool = False) -> list[Any]:
+    def parts(self, as_objects: bool = False) -> list[Related]:
         """Return the part tables that the database has of this one.
 
         The parts that the class declares are listed as classes by `part_classes`.
@@ -612,15 +612,14 @@ class Table(QueryExpression, metaclass=TableMeta):
 
     def _with_info(
         self, found: list[tuple[TableName, ForeignKey]], as_objects: bool, with_info: bool
-    ) -> list[Any]:
+    ) -> list[Related]:
         given = self._given([name for name, _ in found], as_objects)
         if not with_info:
             return given
-        find = self.connection.catalog.find
-        infos = [relatives.info(key, find(key.child)) for _, key in found]
+        infos = [relatives.info(key, self.connection.catalog.find(key.child)) for _, key in found]
         return list(zip(given, infos, strict=True))
 
-    def _given(self, names: Iterable[TableName], as_objects: bool) -> list[Any]:
+    def _given(self, names: Iterable[TableName], as_objects: bool) -> list[Related]:
         given = self._sibling if as_objects else self.connection.full_name
         return [given(name) for name in names]
 
@@ -640,7 +639,7 @@ class Lookup(Table):
 
     tier = Tier.LOOKUP
     tier_regexp = tier.pattern
-    contents: ClassVar[Any] = ()
+    contents: ClassVar[Iterable[object]] = ()
 
 
 class Part(Table):

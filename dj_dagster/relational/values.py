@@ -12,20 +12,19 @@ from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from math import isfinite
 from pathlib import PurePath
 from struct import Struct
-from typing import Any
 from uuid import UUID
 
 import numpy as np
 
 from dj_dagster.errors import InvalidValueError
 from dj_dagster.lazy import is_pandas_null
-from dj_dagster.model.heading import Attribute
+from dj_dagster.model.heading import Attribute, Value
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.backends.common import as_time, is_odd
 
 _LONG_NUMBER = re.compile(r"[0-9]{19}")
 
-Coerce = Callable[[Any], Any]
+Coerce = Callable[[Value], Value]
 
 NUMERIC = {Family.INTEGER, Family.FLOAT, Family.DECIMAL, Family.BOOL}
 _MISFITS = (TypeError, ValueError, InvalidOperation, OverflowError, RecursionError)
@@ -35,12 +34,12 @@ _MOMENT = re.compile(
 )
 
 
-def is_null(value: Any) -> bool:
+def is_null(value: Value) -> bool:
     """Return whether a value stands for null: None, NaN, NaT, or one of pandas' nulls."""
     return value is None or is_pandas_null(value) or _is_nan(value)
 
 
-def is_missing(value: Any, attribute: Attribute) -> bool:
+def is_missing(value: Value, attribute: Attribute) -> bool:
     """Whether a value stands for "not given": None, one of pandas' nulls, "" for a number."""
     if value is None or is_pandas_null(value):
         return True
@@ -53,7 +52,7 @@ def is_missing(value: Any, attribute: Attribute) -> bool:
 _LONGEST_TIME = timedelta(hours=839)
 
 
-def checked(value: Any, attribute: Attribute) -> Any:
+def checked(value: Value, attribute: Attribute) -> Value:
     """Return a value as its attribute's Python type.
 
     Raises
@@ -73,7 +72,7 @@ def checked(value: Any, attribute: Attribute) -> Any:
         ) from error
 
 
-def is_only_found(value: Any, family: Family) -> bool:
+def is_only_found(value: Value, family: Family) -> bool:
     """Whether a value of another client can be found in a table, though not entered.
 
     Examples are a zero date, and an infinite number in a SQLite file.
@@ -83,7 +82,7 @@ def is_only_found(value: Any, family: Family) -> bool:
     return is_odd(value, family)
 
 
-def comparable(value: Any, attribute: Attribute) -> Any:
+def comparable(value: Value, attribute: Attribute) -> Value:
     """Return a value to compare an attribute with, rounded as it would be stored.
 
     A value of the right kind that is too long or too large is not an error; it finds no row.
@@ -108,7 +107,7 @@ def comparable(value: Any, attribute: Attribute) -> Any:
         ) from error
 
 
-def as_fetched(value: Any, attribute: Attribute) -> Any:
+def as_fetched(value: Value, attribute: Attribute) -> Value:
     """Return a value as it is fetched after insertion; errors are the same as in `comparable`.
 
     >>> from dj_dagster.model.types import parse_type
@@ -120,7 +119,7 @@ def as_fetched(value: Any, attribute: Attribute) -> Any:
     return shortest_single(found) if is_single else found
 
 
-def without_zone(value: Any) -> Any:
+def without_zone(value: Value) -> Value:
     """Return a date or time without its time zone, as local clock time; anything else as it is.
 
     DataJoint 0.14 writes a date or time with a time zone in this way; otherwise it is refused.
@@ -128,7 +127,7 @@ def without_zone(value: Any) -> Any:
     return value.replace(tzinfo=None) if getattr(value, "tzinfo", None) is not None else value
 
 
-def _stored(value: Any, kind: AttributeType) -> Any:
+def _stored(value: Value, kind: AttributeType) -> Value:
     """Return a value as it is read back from its column."""
     coerced = _COERCE[kind.family](value)
     match kind.family:
@@ -150,7 +149,7 @@ def _stored(value: Any, kind: AttributeType) -> Any:
             return coerced
 
 
-def _is_nan(value: Any) -> bool:
+def _is_nan(value: Value) -> bool:
     if isinstance(value, Decimal):
         return value.is_nan()
     if isinstance(value, np.datetime64 | np.timedelta64):
@@ -158,7 +157,7 @@ def _is_nan(value: Any) -> bool:
     return isinstance(value, numbers.Real) and bool(value != value)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Value) -> str:
     try:
         text = repr(value)
     except RecursionError:
@@ -166,7 +165,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _integer(value: Any) -> int:
+def _integer(value: Value) -> int:
     number = int(_number_text(value) if isinstance(value, str) else value)
     if not isinstance(value, str) and number != value:
         raise ValueError("it is not a whole number")
@@ -180,27 +179,27 @@ def _number_text(text: str) -> str:
     return text
 
 
-def _float(value: Any) -> float:
+def _float(value: Value) -> float:
     number = float(_number_text(value) if isinstance(value, str) else value)
     if not math.isfinite(number):
         raise ValueError("only finite numbers fit; declare the attribute as <blob>")
     return number
 
 
-def _decimal(value: Any) -> Decimal:
+def _decimal(value: Value) -> Decimal:
     number = value if isinstance(value, Decimal) else Decimal(_number_text(str(value)))
     if not number.is_finite():
         raise ValueError("only finite numbers fit")
     return number
 
 
-def _bool(value: Any) -> int:
+def _bool(value: Value) -> int:
     if value in (0, 1):
         return int(value)
     raise ValueError("write True, False, 0 or 1")
 
 
-def _string(value: Any) -> str:
+def _string(value: Value) -> str:
     if not isinstance(value, str | numbers.Number | PurePath | UUID | date | time):
         raise TypeError("it is not text")
     # str() of a text enum's member would be the member's name.
@@ -209,7 +208,7 @@ def _string(value: Any) -> str:
     return text
 
 
-def _date(value: Any) -> date:
+def _date(value: Value) -> date:
     if isinstance(value, np.datetime64):
         value = value.astype("datetime64[us]").item()
     if isinstance(value, datetime):
@@ -217,7 +216,7 @@ def _date(value: Any) -> date:
     return value if isinstance(value, date) else date.fromisoformat(_padded(value))
 
 
-def _padded(text: Any) -> str:
+def _padded(text: Value) -> str:
     """Return a date or time in padded ISO form; like a server, it also takes 2026-1-5 and 9:05."""
     if not isinstance(text, str):
         raise TypeError("write a date or time, or its text")
@@ -233,7 +232,7 @@ def _padded(text: Any) -> str:
     return " ".join(parts)
 
 
-def _datetime(value: Any) -> datetime:
+def _datetime(value: Value) -> datetime:
     if isinstance(value, np.datetime64):
         value = value.astype("datetime64[us]").item()
     elif hasattr(value, "to_pydatetime"):
@@ -247,7 +246,7 @@ def _datetime(value: Any) -> datetime:
     return moment
 
 
-def _time(value: Any) -> timedelta:
+def _time(value: Value) -> timedelta:
     """Return a time of day, or a longer or negative duration as MySQL's type TIME allows."""
     if isinstance(value, np.timedelta64):
         value = value.astype("timedelta64[us]").item()
@@ -257,7 +256,7 @@ def _time(value: Any) -> timedelta:
     return moment
 
 
-def _uuid(value: Any) -> UUID:
+def _uuid(value: Value) -> UUID:
     if isinstance(value, UUID):
         return value
     if not isinstance(value, str):
@@ -265,13 +264,13 @@ def _uuid(value: Any) -> UUID:
     return UUID(value)
 
 
-def _json(value: Any) -> Any:
+def _json(value: Value) -> Value:
     if _LONG_NUMBER.search(json.dumps(value, allow_nan=False)):
         _check_integers(value)
     return value
 
 
-def _check_integers(value: Any) -> None:
+def _check_integers(value: Value) -> None:
     """Refuse integers of more than 64 bits in JSON, which MySQL turns into floats."""
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         raise ValueError(
@@ -283,13 +282,13 @@ def _check_integers(value: Any) -> None:
             _check_integers(part)
 
 
-def _bytes(value: Any) -> bytes:
+def _bytes(value: Value) -> bytes:
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     raise TypeError("it is not bytes; declare the attribute as <blob> to keep Python objects")
 
 
-def _as_is(value: Any) -> Any:
+def _as_is(value: Value) -> Value:
     return value
 
 
@@ -317,7 +316,7 @@ _SINGLE = Struct("<f")
 _DECIMALS = Context(prec=65, rounding=ROUND_HALF_UP)
 
 
-def bounded(value: Any, kind: AttributeType) -> Any:
+def bounded(value: Value, kind: AttributeType) -> Value:
     """Return a value of the right Python type as its attribute's type holds it.
 
     Raises
@@ -428,7 +427,7 @@ def single(value: float) -> float:
     return _SINGLE.unpack(_SINGLE.pack(value))[0]
 
 
-def shortest_single(value: Any) -> Any:
+def shortest_single(value: Value) -> Value:
     """Return the shortest number that 32 bits keep as they keep this one.
 
     >>> shortest_single(0.10000000149011612)

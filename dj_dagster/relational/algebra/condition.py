@@ -13,7 +13,7 @@ import numpy as np
 
 from dj_dagster.errors import QueryError, UnknownAttributeError
 from dj_dagster.lazy import is_data_frame, is_series
-from dj_dagster.model.heading import Heading
+from dj_dagster.model.heading import Heading, Row, Value
 from dj_dagster.model.types import Family
 from dj_dagster.relational.algebra.json_path import parse_json_path
 from dj_dagster.relational.algebra.nodes import (
@@ -60,7 +60,7 @@ class HasNode(Protocol):
         ...
 
 
-class AndList(list[Any]):
+class AndList(list[object]):
     """Conditions that must all hold; of those in a plain list, one must hold.
 
     Examples
@@ -76,10 +76,10 @@ class Not:
     Parameters
     ----------
     restriction
-        Any operand of ``&``.
+        Each operand of ``&``.
     """
 
-    def __init__(self, restriction: Any) -> None:
+    def __init__(self, restriction: object) -> None:
         self.restriction = restriction
 
     def __repr__(self) -> str:
@@ -99,7 +99,7 @@ _NEVER_NULL = {int, str, bool, bytes, np.int64, np.int32, np.str_}
 """Types of most keys, which need not be checked one by one."""
 
 
-def make_condition(operand: Any, heading: Heading, semantic_check: bool = True) -> Condition:
+def make_condition(operand: object, heading: Heading, semantic_check: bool = True) -> Condition:
     """Return the condition that a restriction expresses for a heading.
 
     Parameters
@@ -118,7 +118,7 @@ def make_condition(operand: Any, heading: Heading, semantic_check: bool = True) 
         If the operand is of another kind, or a query's shared names mean different things.
     """
 
-    def condition(item: Any) -> Condition:
+    def condition(item: object) -> Condition:
         return make_condition(item, heading, semantic_check)
 
     match operand:
@@ -157,7 +157,7 @@ def make_condition(operand: Any, heading: Heading, semantic_check: bool = True) 
             )
 
 
-def query_node(operand: Any) -> Node:
+def query_node(operand: object) -> Node:
     """Return the tree of a query.
 
     Raises
@@ -165,18 +165,19 @@ def query_node(operand: Any) -> Node:
     QueryError
         If the query is a table class that is not yet declared by a schema.
     """
-    if isinstance(operand.node, Node):
-        return operand.node
+    node = getattr(operand, "node", None)
+    if isinstance(node, Node):
+        return node
     name = getattr(operand, "__name__", repr(operand))
     raise QueryError(f"{name} belongs to no schema yet. Decorate it: @schema above the class.")
 
 
-def as_mapping(record: np.void) -> dict[str, Any]:
+def as_mapping(record: np.void) -> Row:
     """Return a numpy record as a dict."""
     return {name: record[name] for name in record.dtype.names or ()}
 
 
-def _items(operand: Any) -> list[Any] | None:
+def _items(operand: object) -> list[Any] | None:
     """Return the members of a collection, which for a polars or arrow table are its rows."""
     if inspect.isclass(operand) or isinstance(operand, bytes):
         return None
@@ -186,26 +187,26 @@ def _items(operand: Any) -> list[Any] | None:
     return list(operand) if isinstance(operand, Iterable) else None
 
 
-def _records(frame: pd.DataFrame) -> list[dict[Any, Any]]:
+def _records(frame: pd.DataFrame) -> list[Row]:
     named = [name for name in frame.index.names if name is not None]
     whole = frame.reset_index() if named else frame
     values = whole.astype(object).where(whole.notna(), None)
     return values.to_dict("records")  # pyright: ignore[reportReturnType]
 
 
-def _equalities(values: Mapping[Any, Any], heading: Heading) -> Condition:
+def _equalities(values: Mapping[str, Value], heading: Heading) -> Condition:
     found = [_equality(name, value, heading) for name, value in values.items()]
     conditions = tuple(condition for condition in found if condition is not None)
     return All(conditions) if conditions else _passed_over(values, heading)
 
 
-def _passed_over(names: Iterable[Any], heading: Heading) -> Condition:
+def _passed_over(names: Iterable[object], heading: Heading) -> Condition:
     """Return a condition that restricts nothing and records this; an empty key lacks names."""
-    names = tuple(map(str, names))
-    return PassedOver(names, tuple(heading.names)) if names or heading.primary_key else ALWAYS
+    named = tuple(map(str, names))
+    return PassedOver(named, tuple(heading.names)) if named or heading.primary_key else ALWAYS
 
 
-def _equality(name: Any, value: Any, heading: Heading) -> Condition | None:
+def _equality(name: str, value: Value, heading: Heading) -> Condition | None:
     if name in heading:
         # A missing value of pandas or numpy stands for null, as in a data frame.
         may_be_null = type(value) not in _NEVER_NULL
@@ -242,13 +243,13 @@ def _json_path(name: Any, heading: Heading) -> JSONPath | None:
 
 
 def _any_of(
-    items: Sequence[Any], heading: Heading, condition: Callable[[Any], Condition]
+    items: Sequence[Any], heading: Heading, condition: Callable[[object], Condition]
 ) -> Condition:
     """Return one IN for keys with the same names, and an OR of all other conditions."""
     alike = _alike(items, heading)
     if alike is not None:
         return alike
-    groups: dict[tuple[str, ...], list[Mapping[Any, Any]]] = {}
+    groups: dict[tuple[str, ...], list[Mapping[str, Value]]] = {}
     others: list[Condition] = []
     for item in items:
         item = as_mapping(item) if isinstance(item, np.void) else item
@@ -282,13 +283,13 @@ def _alike(items: Sequence[Any], heading: Heading) -> Condition | None:
     return AnyOf((_among(names, items),))
 
 
-def _among(names: tuple[str, ...], items: Sequence[Mapping[Any, Any]]) -> In:
+def _among(names: tuple[str, ...], items: Sequence[Mapping[str, Value]]) -> In:
     if len(names) == 1:
         return In(names, tuple(zip(map(itemgetter(*names), items))))
     return In(names, tuple(map(itemgetter(*names), items)))
 
 
-def _key_names(item: Any, heading: Heading) -> tuple[str, ...]:
+def _key_names(item: object, heading: Heading) -> tuple[str, ...]:
     """Return the names by which a mapping can join an IN, empty if a value is null."""
     if not isinstance(item, Mapping):
         return ()

@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from dj_dagster.model.heading import Heading
+from dj_dagster.model.heading import Heading, Value, Values
 from dj_dagster.model.names import TableName
 
 
@@ -188,7 +187,7 @@ class Equals:
     """An attribute has a value; None means "is null"."""
 
     name: str
-    value: Any
+    value: Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +195,7 @@ class JSONEquals:
     """A value inside an attribute of JSON equals a value; None means "is null or missing"."""
 
     path: JSONPath
-    value: Any
+    value: Value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -204,7 +203,7 @@ class In:
     """The attributes together have one of many values."""
 
     names: tuple[str, ...]
-    values: tuple[tuple[Any, ...], ...]
+    values: tuple[Values, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

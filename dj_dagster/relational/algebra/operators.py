@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from dj_dagster.errors import QueryError, UnknownAttributeError
 from dj_dagster.model.heading import Attribute, Heading
@@ -139,7 +138,7 @@ _AGGREGATE = re.compile(
 _COUNT = parse_type("int64")
 
 
-def project(source: Node, *names: Any, **computed: str) -> Projected:
+def project(source: Node, *names: object, **computed: str) -> Projected:
     """Return the key and the named attributes; see `QueryExpression.proj` for the syntax."""
     heading = source.heading
     columns = chosen_columns(heading, names, computed)
@@ -148,7 +147,7 @@ def project(source: Node, *names: Any, **computed: str) -> Projected:
 
 
 def chosen_columns(
-    heading: Heading, names: Iterable[Any], computed: Mapping[str, str]
+    heading: Heading, names: Iterable[object], computed: Mapping[str, str]
 ) -> dict[str, Computed]:
     """Return the source of each attribute of a projection, in order.
 
@@ -195,7 +194,7 @@ def _check_distinct(names: list[str]) -> None:
             )
 
 
-def _kept(heading: Heading, names: Iterable[Any]) -> set[str]:
+def _kept(heading: Heading, names: Iterable[object]) -> set[str]:
     kept = {name for name in heading.all_attributes if heading[name].in_key}
     excluded: set[str] = set()
     for name in names:
@@ -216,7 +215,7 @@ def _kept(heading: Heading, names: Iterable[Any]) -> set[str]:
     return kept - excluded
 
 
-def _computed(heading: Heading, new: str, text: Any) -> Computed:
+def _computed(heading: Heading, new: str, text: object) -> Computed:
     if not isinstance(text, str) or not text.strip():
         raise QueryError(
             f"proj({new}={text!r}): write the name of an attribute or SQL, as text: "
@@ -271,7 +270,7 @@ def _inferred(text: str, heading: Heading) -> AttributeType | None:
 def aggregate(
     source: Node,
     group: Node,
-    names: Iterable[Any],
+    names: Iterable[object],
     computed: Mapping[str, str],
     *,
     exclude_nonmatching: bool,

@@ -6,7 +6,7 @@ import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import SupportsIndex
 
 from dj_dagster.errors import QueryError, UnknownAttributeError
 from dj_dagster.model.heading import Heading
@@ -49,8 +49,10 @@ class Top:
     def __post_init__(self) -> None:
         for name in ("limit", "offset"):
             object.__setattr__(self, name, _whole(name, getattr(self, name)))
-        terms: Any = [self.order_by] if isinstance(self.order_by, str) else self.order_by
-        if terms is not None and not all(isinstance(term, str) for term in terms):
+        terms: Sequence[object] | None = (
+            [self.order_by] if isinstance(self.order_by, str) else self.order_by
+        )
+        if terms is not None and not all(isinstance(term, str) for term in list[object](terms)):
             raise TypeError(f"Top(order_by={self.order_by!r}): write names of attributes or SQL.")
         object.__setattr__(self, "order_by", terms if terms is None else list(terms))
         object.__setattr__(self, "offset", self.offset or 0)
@@ -61,7 +63,7 @@ class Top:
         return Top(min(limits, default=None), self.order_by, self.offset + other.offset)
 
 
-def _whole(name: str, value: Any) -> int | None:
+def _whole(name: str, value: SupportsIndex | None) -> int | None:
     try:
         number = None if value is None else operator.index(value)
     except TypeError:

@@ -20,6 +20,7 @@ from dj_dagster.model.types import Family
 from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn
 
 Element = sa.ColumnElement[Any]
+Select = sa.Select[Any]
 
 
 class Pieces(sa.ColumnElement[Any]):

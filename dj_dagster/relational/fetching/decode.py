@@ -13,10 +13,9 @@ from decimal import Decimal
 from functools import cached_property, partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 from dj_dagster.errors import DefinitionError, InvalidValueError
-from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.heading import Attribute, Heading, Value, Values
 from dj_dagster.model.types import Family
 from dj_dagster.objects.blob.format import ReadLimits
 from dj_dagster.objects.blob.packing import squeezed
@@ -28,8 +27,7 @@ from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching.external import followed
 
-Row = tuple[Any, ...]
-Convert = Callable[[Any], Any]
+Convert = Callable[[Value], Value]
 
 
 class RowDecoder:
@@ -85,7 +83,7 @@ class RowDecoder:
         """Whether the values of any of the attributes are unpacked by a codec."""
         return bool(self._codecs)
 
-    def rows(self, fetched: Sequence[Row]) -> Sequence[Row]:
+    def rows(self, fetched: Sequence[Values]) -> Sequence[Values]:
         """Return the wanted values of rows.
 
         Raises
@@ -101,9 +99,11 @@ class RowDecoder:
             return fetched
         return list(zip(*self.columns(fetched), strict=True))
 
-    def readable(self, fetched: Sequence[Row]) -> tuple[Sequence[Row], list[InvalidValueError]]:
+    def readable(
+        self, fetched: Sequence[Values]
+    ) -> tuple[Sequence[Values], list[InvalidValueError]]:
         """Return keys that can be read and found by their values, and the errors of the others."""
-        found: list[Row] = []
+        found: list[Values] = []
         errors: list[InvalidValueError] = []
         with suppress(InvalidValueError):
             return self._spelled(fetched), errors
@@ -114,7 +114,7 @@ class RowDecoder:
                 errors.append(error)
         return found, errors
 
-    def _spelled(self, fetched: Sequence[Row]) -> Sequence[Row]:
+    def _spelled(self, fetched: Sequence[Values]) -> Sequence[Values]:
         rows = self.rows(fetched)
         self._spelling.check(fetched, rows)
         return rows
@@ -124,7 +124,7 @@ class RowDecoder:
         wanted = [self._heading[name] for name in self.names[: self._width]]
         return KeySpelling(self._connection.backend, wanted)
 
-    def columns(self, fetched: Sequence[Row]) -> list[Sequence[Any]]:
+    def columns(self, fetched: Sequence[Values]) -> list[Sequence[Value]]:
         """Return the wanted values of rows, one sequence an attribute.
 
         Raises
@@ -135,7 +135,7 @@ class RowDecoder:
         if not fetched:
             return [() for _ in range(self._width)]
         # Four times as fast as zip(*fetched), which makes an iterator for each row.
-        columns: list[Sequence[Any]] = [
+        columns: list[Sequence[Value]] = [
             list(map(itemgetter(position), fetched)) for position in range(len(self.names))
         ]
         for position, attribute, decoder in self._decoders:
@@ -157,7 +157,7 @@ class RowDecoder:
     def _located(
         self,
         error: InvalidValueError,
-        columns: Sequence[Sequence[Any]],
+        columns: Sequence[Sequence[Value]],
         position: int,
         decoder: Convert,
     ) -> InvalidValueError:
@@ -173,8 +173,8 @@ class RowDecoder:
         attribute: Attribute,
         chain: CodecChain,
         reading: tuple[Path, ReadLimits],
-        row: tuple[Any, ...],
-    ) -> Any:
+        row: Values,
+    ) -> Value:
         value, *key = row
         if value is None:
             return None
@@ -192,7 +192,7 @@ class RowDecoder:
 _MISFITS = (TypeError, ValueError, ArithmeticError, RecursionError)
 
 
-def decoded(values: Sequence[Any], attribute: Attribute, decoder: Convert) -> list[Any]:
+def decoded(values: Sequence[Value], attribute: Attribute, decoder: Convert) -> list[Value]:
     """Return an attribute's values.
 
     Raises
@@ -210,7 +210,7 @@ def decoded(values: Sequence[Any], attribute: Attribute, decoder: Convert) -> li
         ) from error
 
 
-def in_row(key: Mapping[str, Any]) -> str:
+def in_row(key: Mapping[str, Value]) -> str:
     """Return the part of an error message that names the row, "" if its key is not known."""
     shown = ", ".join(f"{name}={value!r:.80}" for name, value in key.items())
     return f" The row is ({shown})." if shown else ""
@@ -228,7 +228,7 @@ def column_decoder(attribute: Attribute, connection: Connection) -> Convert | No
     return decoder_of(attribute, connection, _chain(attribute, connection))
 
 
-def _is_decoded(value: Any, decoder: Convert) -> bool:
+def _is_decoded(value: Value, decoder: Convert) -> bool:
     try:
         if value is not None:
             decoder(value)
@@ -259,8 +259,8 @@ def decoder_of(
     return connection.backend.decoder(chain.column_type if chain else attribute.type)
 
 
-GivenRow = Sequence[Any]
-IsOurs = Callable[[Any, Any], bool]
+GivenRow = Sequence[Value]
+IsOurs = Callable[[Value, Value], bool]
 
 _TYPES: dict[Family, tuple[type, ...]] = {
     Family.INTEGER: (int,),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 
-from dj_dagster.model.heading import Attribute
+from dj_dagster.model.heading import Attribute, Value
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import parse_type
 from dj_dagster.objects.external_pointer import ExternalObject
@@ -86,7 +85,7 @@ def all_external_objects(
     return (_object(connection, store, row) for row in rows)
 
 
-def _object(connection: Connection, store: str, row: Sequence[Any]) -> ExternalObject:
+def _object(connection: Connection, store: str, row: Sequence[Value]) -> ExternalObject:
     digest, size, name, path, contents = row
     return ExternalObject(
         store,
@@ -103,13 +102,15 @@ def _table(connection: Connection, schema: str, store: str) -> sa.TableClause:
     return connection.backend.sql_table(name, *map(sa.column, _COLUMNS))
 
 
-def _rows(connection: Connection, schema: str, store: str, hashes: list[UUID]) -> Any:
+def _rows(
+    connection: Connection, schema: str, store: str, hashes: list[UUID]
+) -> Sequence[Sequence[Value]]:
     table = _table(connection, schema, store)
     encode = connection.backend.encoder(_UUID) or (lambda value: value)
     among = connection.backend.is_among([table.c.hash], [(encode(digest),) for digest in hashes])
     return connection.rows(sa.select(*table.c).where(among))
 
 
-def _uuid(connection: Connection, value: Any) -> UUID:
+def _uuid(connection: Connection, value: Value) -> UUID:
     decode = connection.backend.decoder(_UUID)
     return decode(value) if decode is not None else UUID(value)

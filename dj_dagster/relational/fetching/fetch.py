@@ -11,13 +11,11 @@ from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, S
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.exc import CompileError
 
 from dj_dagster.errors import DataJointError, InvalidValueError, QueryError, QuerySyntaxError
-from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.heading import Attribute, Heading, Row, Value, Values
 from dj_dagster.relational.algebra.nodes import (
     All,
     Base,
@@ -31,11 +29,11 @@ from dj_dagster.relational.algebra.nodes import (
 )
 from dj_dagster.relational.algebra.operators import unknown
 from dj_dagster.relational.backends import Backend
+from dj_dagster.relational.backends.common import Element, Select
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.driver import Tuples, fetch_select, fetch_sql, stream_select
 from dj_dagster.relational.database.write import flush_before_reading
 from dj_dagster.relational.fetching.decode import (
-    Row,
     RowDecoder,
     column_decoder,
     holds_bytes,
@@ -68,7 +66,7 @@ def rows(
     window: Window = ALL_ROWS,
     *,
     squeeze: bool = False,
-) -> Sequence[Row]:
+) -> Sequence[Values]:
     """Return the named attributes of the rows of a window, decoded.
 
     Raises
@@ -89,7 +87,7 @@ def readable(
     names: Sequence[str],
     order_by: Order = None,
     limit: int | None = None,
-) -> tuple[Sequence[Row], Sequence[InvalidValueError]]:
+) -> tuple[Sequence[Values], Sequence[InvalidValueError]]:
     """Return keys that can be read and found by their values, and the errors of the others.
 
     Other programs may have written a value that is not of its type, or in another form. Such a
@@ -114,7 +112,7 @@ def keys(
     names: Sequence[str],
     order_by: Order = None,
     limit: int | None = None,
-) -> Sequence[Row]:
+) -> Sequence[Values]:
     """Return the keys that can be read; a warning in the log gives the first error."""
     found, errors = readable(connection, node, names, order_by, limit)
     if errors:
@@ -129,7 +127,7 @@ def columns(
     window: Window = ALL_ROWS,
     *,
     squeeze: bool = False,
-) -> dict[str, Sequence[Any]]:
+) -> dict[str, Sequence[Value]]:
     """Return the named attributes of the rows of a window, decoded, one sequence an attribute."""
     names = list(dict.fromkeys(names))
     try:
@@ -139,7 +137,7 @@ def columns(
         raise _in_row(error, connection, node, names, window) from error.__cause__
 
 
-def as_dicts(names: Sequence[str], rows: Iterable[Row]) -> list[dict[str, Any]]:
+def as_dicts(names: Sequence[str], rows: Iterable[Values]) -> list[Row]:
     """Return rows of the named attributes as dicts."""
     return [dict(zip(names, row, strict=True)) for row in rows]
 
@@ -152,7 +150,7 @@ def not_one(connection: Connection, node: Node, several: bool) -> QueryError:
     return QueryError(f"fetch1 expects exactly one row; the query over {tables}{told} has {found}.")
 
 
-def stream(connection: Connection, node: Node, names: Sequence[str]) -> Generator[Row]:
+def stream(connection: Connection, node: Node, names: Sequence[str]) -> Generator[Values]:
     """Yield the named attributes of a query's rows, decoded, without holding them all.
 
     The rows come over a connection of their own, so that other queries go on meanwhile. In a
@@ -178,14 +176,14 @@ class RawRow:
         Decodes the row and raises the error if that fails.
     """
 
-    value: Any
-    key: dict[str, Any]
-    place: Row
+    value: Value
+    key: Row
+    place: Values
     decode: Callable[[], object]
 
 
 def raw_rows(
-    connection: Connection, node: Node, name: str, after: Row | None = None
+    connection: Connection, node: Node, name: str, after: Values | None = None
 ) -> Iterator[RawRow]:
     """Yield an attribute's values in the order of the key, read in pages.
 
@@ -224,7 +222,7 @@ def can_go_on(heading: Heading) -> bool:
     )
 
 
-def _inner(value: Any, decode: Callable[[Any], Any] | None) -> Any:
+def _inner(value: Value, decode: Callable[[Value], Value] | None) -> Value:
     if value is None or decode is None:
         return value
     try:
@@ -235,7 +233,7 @@ def _inner(value: Any, decode: Callable[[Any], Any] | None) -> Any:
 
 
 def _pages(
-    connection: Connection, node: Node, names: Sequence[str], after: Row | None
+    connection: Connection, node: Node, names: Sequence[str], after: Values | None
 ) -> Iterator[Tuples]:
     """Yield pages of rows, each read by a query of its own that is complete before the yield."""
     key = node.heading.primary_key
@@ -259,7 +257,7 @@ def _pages(
         size = _next_size(page, size)
 
 
-def _streamed(connection: Connection, node: Node, names: Sequence[str]) -> Generator[Row]:
+def _streamed(connection: Connection, node: Node, names: Sequence[str]) -> Generator[Values]:
     if connection.in_transaction or connection.is_in_memory:
         fetched, decoder = _fetched(connection, node, names, ALL_ROWS, squeeze=False)
         step = 1 if decoder.unpacks else CHUNK_ROWS
@@ -351,7 +349,7 @@ def _no_text(
 
 def _legible(
     connection: Connection, node: Node, names: Sequence[str], window: Window
-) -> tuple[list[Row], list[InvalidValueError]]:
+) -> tuple[list[Values], list[InvalidValueError]]:
     """Return the rows whose texts are UTF-8, and the errors of the others, read as bytes."""
     select = _select(connection, node, names, window, connection.backend.undecoded)
     attributes = [node.heading[name] for name in names]
@@ -360,7 +358,7 @@ def _legible(
         for position, attribute in enumerate(attributes)
         if not holds_bytes(attribute, connection)
     ]
-    found: list[Row] = []
+    found: list[Values] = []
     errors: list[InvalidValueError] = []
     for row in connection.read(fetch_select, select):
         cells = list(row)
@@ -388,7 +386,7 @@ def _text(value: bytes, attribute: Attribute) -> str:
         ) from error
 
 
-def _shown(value: Any) -> Any:
+def _shown(value: Value) -> Value:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
@@ -406,8 +404,8 @@ def _select(
     node: Node,
     names: Sequence[str],
     window: Window,
-    spelled: Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]] = lambda column: column,
-) -> sa.Select[Any]:
+    spelled: Callable[[Element], Element] = lambda column: column,
+) -> Select:
     return _lowered(connection, node, names, window, spelled).select(*names)
 
 
@@ -416,7 +414,7 @@ def _lowered(
     node: Node,
     names: Sequence[str],
     window: Window,
-    spelled: Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]] = lambda column: column,
+    spelled: Callable[[Element], Element] = lambda column: column,
 ) -> Lowered:
     lowering = Lowering(connection.backend)
     lowered = lowering.ordered(node, window.order, window.limit, window.offset)
@@ -440,7 +438,7 @@ def _next_size(chunk: Tuples, size: int) -> int:
 class Reading:
     """A SELECT and the decoder of its rows, None if its values need no decoding."""
 
-    select: sa.Select[Any]
+    select: Select
     decoder: RowDecoder | None = None
 
 
@@ -455,7 +453,7 @@ class Compiled:
     """
 
     sql: str
-    tail: tuple[Any, ...]
+    tail: Values
     decoder: RowDecoder | None
 
 
@@ -494,7 +492,7 @@ def read(
         raise QuerySyntaxError(f"{error}. Look at {written}." if written else str(error)) from error
 
 
-def _compile(connection: Connection, reading: Reading, values: Sequence[Any]) -> Compiled | None:
+def _compile(connection: Connection, reading: Reading, values: Sequence[Value]) -> Compiled | None:
     """Return a statement for all values, None if its parameters are not the expected ones."""
     compiled = reading.select.compile(dialect=connection.engine.dialect)
     names = compiled.positiontup or []
@@ -508,7 +506,7 @@ def _compile(connection: Connection, reading: Reading, values: Sequence[Any]) ->
     return Compiled(compiled.string, tuple(given[len(values) :]), kept)
 
 
-def shape_of(node: Node, backend: Backend) -> tuple[Hashable | None, list[Any]]:
+def shape_of(node: Node, backend: Backend) -> tuple[Hashable | None, list[Value]]:
     """Return the shape of a query and its values for the driver, in the order of its SQL.
 
     The shape contains the heading objects themselves, so that an altered table has another shape.
@@ -519,11 +517,11 @@ def shape_of(node: Node, backend: Backend) -> tuple[Hashable | None, list[Any]]:
     InvalidValueError
         If a value is of another kind than its attribute.
     """
-    values: list[Any] = []
+    values: list[Value] = []
     return _node(node, backend, values), values
 
 
-def _node(node: Node, backend: Backend, values: list[Any]) -> Hashable | None:
+def _node(node: Node, backend: Backend, values: list[Value]) -> Hashable | None:
     # The exact class: another kind of node may extend one of these.
     kind = type(node)
     if kind is Base:
@@ -546,7 +544,7 @@ def _node(node: Node, backend: Backend, values: list[Any]) -> Hashable | None:
 
 
 def _condition(
-    condition: Condition, heading: Heading, backend: Backend, values: list[Any]
+    condition: Condition, heading: Heading, backend: Backend, values: list[Value]
 ) -> Hashable | None:
     if isinstance(condition, Equals):
         if condition.value is None:

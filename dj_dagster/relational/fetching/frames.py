@@ -6,13 +6,14 @@ import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dj_dagster.errors import ConfigurationError, QueryError
 from dj_dagster.lazy import LateModule
-from dj_dagster.model.heading import OBJECT, Attribute, Heading, numpy_type
+from dj_dagster.model.heading import OBJECT, Attribute, Heading, Value, numpy_type
 from dj_dagster.model.types import AttributeType, Family
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ else:
     pd = LateModule("pandas")
 
 
-Build = Callable[[Any, Sequence[Any], Attribute], Any]
-Columns = Mapping[str, Sequence[Any]]
+Build = Callable[[ModuleType, Sequence[Value], Attribute], object]
+Columns = Mapping[str, Sequence[Value]]
 
 _LONGEST_DECIMAL = 38
 """Digits that a decimal of 128 bits holds, the only size in polars."""
@@ -84,7 +85,7 @@ def arrow_table(columns: Columns, heading: Heading) -> pa.Table:
     )
 
 
-def optional_package(module: str, extra: str) -> Any:
+def optional_package(module: str, extra: str) -> ModuleType:
     """Import a package that an extra brings.
 
     Raises
@@ -100,7 +101,9 @@ def optional_package(module: str, extra: str) -> Any:
         ) from error
 
 
-def _fitting(build: Build, package: Any, values: Sequence[Any], attribute: Attribute) -> Any:
+def _fitting(
+    build: Build, package: ModuleType, values: Sequence[Value], attribute: Attribute
+) -> object:
     try:
         return build(package, values, attribute)
     except Exception as error:
@@ -113,12 +116,12 @@ def _fitting(build: Build, package: Any, values: Sequence[Any], attribute: Attri
 
 
 @cache
-def _pandas_text() -> Any:
+def _pandas_text() -> np.dtype[np.generic] | pd.api.extensions.ExtensionDtype:
     """Return the data type for text of this version of pandas."""
     return pd.Series(["text"]).dtype
 
 
-def _pandas_series(values: Sequence[Any], attribute: Attribute) -> Any:
+def _pandas_series(values: Sequence[Value], attribute: Attribute) -> object:
     kind = attribute.type
     if kind is None:
         found = array(values, attribute)
@@ -139,11 +142,11 @@ def _pandas_series(values: Sequence[Any], attribute: Attribute) -> Any:
         return objects(values)
 
 
-def _has_integers(values: Sequence[Any]) -> bool:
+def _has_integers(values: Sequence[Value]) -> bool:
     return any(type(value) in (int, bool) for value in values)
 
 
-def _polars_series(polars: Any, values: Sequence[Any], attribute: Attribute) -> Any:
+def _polars_series(polars: ModuleType, values: Sequence[Value], attribute: Attribute) -> object:
     kind = attribute.type
     if kind is None:
         return polars.Series(attribute.name, values)
@@ -151,14 +154,14 @@ def _polars_series(polars: Any, values: Sequence[Any], attribute: Attribute) -> 
     return polars.Series(attribute.name, _portable(values, kind), dtype, strict=True)
 
 
-def _arrow_array(arrow: Any, values: Sequence[Any], attribute: Attribute) -> Any:
+def _arrow_array(arrow: ModuleType, values: Sequence[Value], attribute: Attribute) -> object:
     kind = attribute.type
     if kind is None or kind.family is Family.CODEC:
         return arrow.array(values)
     return arrow.array(_portable(values, kind), _arrow_type(arrow, kind))
 
 
-def _portable(values: Sequence[Any], kind: AttributeType) -> Sequence[Any]:
+def _portable(values: Sequence[Value], kind: AttributeType) -> Sequence[Value]:
     """Return values as types that polars and Arrow share with other languages."""
     if kind.family is Family.UUID:
         return [None if value is None else str(value) for value in values]
@@ -169,7 +172,7 @@ def _portable(values: Sequence[Any], kind: AttributeType) -> Sequence[Any]:
     return values
 
 
-def _polars_type(polars: Any, kind: AttributeType) -> Any:
+def _polars_type(polars: ModuleType, kind: AttributeType) -> object:
     match kind.family:
         case Family.INTEGER | Family.FLOAT:
             return getattr(polars, _number(kind).capitalize().replace("Ui", "UI"))
@@ -191,7 +194,7 @@ def _polars_type(polars: Any, kind: AttributeType) -> Any:
             return polars.String
 
 
-def _arrow_type(arrow: Any, kind: AttributeType) -> Any:
+def _arrow_type(arrow: ModuleType, kind: AttributeType) -> object:
     match kind.family:
         case Family.INTEGER | Family.FLOAT:
             return getattr(arrow, _number(kind))()
@@ -224,7 +227,7 @@ def _is_long_decimal(kind: AttributeType) -> bool:
     return kind.family is Family.DECIMAL and (kind.size or 0) > _LONGEST_DECIMAL
 
 
-Array = np.ndarray[Any, Any]
+Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
 FLOAT = np.dtype(np.float64)
 NAN = float("nan")
@@ -232,7 +235,7 @@ NAN = float("nan")
 _MISFITS = (TypeError, ValueError, OverflowError)
 
 
-def array(values: Sequence[Any], attribute: Attribute) -> Array:
+def array(values: Sequence[Value], attribute: Attribute) -> Array:
     """Return an attribute's values as an array.
 
     Integers come as int64 (uint64 for unsigned 64 bits), floats as float64 with NaN for null,
@@ -254,12 +257,14 @@ def array(values: Sequence[Any], attribute: Attribute) -> Array:
         return objects(values)
 
 
-def objects(values: Sequence[Any]) -> Array:
+def objects(values: Sequence[Value]) -> Array:
     """Return a one-dimensional array of Python objects, even if the values are arrays."""
     return np.fromiter(values, dtype=object, count=len(values))
 
 
-def records(columns: Mapping[str, Sequence[Any]], heading: Heading) -> np.recarray[Any, Any]:
+def records(
+    columns: Mapping[str, Sequence[Value]], heading: Heading
+) -> np.recarray[tuple[int], np.dtype[np.void]]:
     """Return a record array; integers that may be null are objects even without a null."""
     arrays = [_field(values, heading[name]) for name, values in columns.items()]
     fields = [(name, values.dtype) for name, values in zip(columns, arrays, strict=True)]
@@ -269,13 +274,13 @@ def records(columns: Mapping[str, Sequence[Any]], heading: Heading) -> np.recarr
     return result
 
 
-def _field(values: Sequence[Any], attribute: Attribute) -> Array:
+def _field(values: Sequence[Value], attribute: Attribute) -> Array:
     kind = attribute.type
     may_be_null = attribute.nullable and kind is not None and numpy_type(kind) != FLOAT
     return objects(values) if may_be_null else array(values, attribute)
 
 
-def _found(values: Sequence[Any]) -> np.dtype[Any]:
+def _found(values: Sequence[Value]) -> np.dtype[np.generic]:
     kinds = set(map(type, values))
     for kind, dtype in ((bool, np.bool_), (int, np.int64), (float, np.float64)):
         if kinds == {kind}:

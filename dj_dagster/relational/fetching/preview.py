@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from typing import Any
 
 import sqlalchemy as sa
 
 from dj_dagster.errors import DataJointError, InvalidValueError, ObjectError
-from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.heading import Attribute, Heading, Row, Value, Values
 from dj_dagster.model.types import Family
 from dj_dagster.objects.blob.packing import unpacked_size
 from dj_dagster.objects.codecs.arrays import NpyRef
@@ -20,10 +19,10 @@ from dj_dagster.objects.external_pointer import ExternalPointerType
 from dj_dagster.objects.previews import ValuePreview, byte_text, preview
 from dj_dagster.relational.algebra.nodes import Base, In, Node, Projected, Restricted, restrict
 from dj_dagster.relational.algebra.top import Order
-from dj_dagster.relational.backends.common import Element
+from dj_dagster.relational.backends.common import Element, Select
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
-from dj_dagster.relational.fetching.decode import Row, RowDecoder, decoder_of
+from dj_dagster.relational.fetching.decode import RowDecoder, decoder_of
 from dj_dagster.relational.fetching.fetch import Reading, read
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.sql.select import Window, make_window
@@ -33,7 +32,7 @@ _MOST_UNPACKED = 2**24
 
 
 def stored_preview(
-    chain: CodecChain, stored: Any, size: int | None, context: ObjectContext, most: int = 0
+    chain: CodecChain, stored: Value, size: int | None, context: ObjectContext, most: int = 0
 ) -> ValuePreview | None:
     """Describe a column's content, None where only its type is known.
 
@@ -67,7 +66,7 @@ def stored_preview(
     return ValuePreview(text) if text else None
 
 
-def _is_at_hand(chain: CodecChain, stored: Any, size: int | None, most: int) -> bool:
+def _is_at_hand(chain: CodecChain, stored: Value, size: int | None, most: int) -> bool:
     if not all(codec.previews for codec in chain.codecs):
         return False
     if isinstance(stored, bytes):
@@ -106,7 +105,7 @@ def peek(
     order_by: Order,
     limit: int,
     appetite: Appetite,
-) -> list[Row]:
+) -> list[Values]:
     """Return rows of the named attributes, with `ValuePreview` for values of codecs and for bytes.
 
     A value that cannot be read is a `ValuePreview` too, whose text begins with `UNREADABLE`.
@@ -158,7 +157,7 @@ class _Peeker:
         self._heavy = [_Heavy(connection, heading[name]) for name in heavy]
         self._heading = heading
 
-    def select(self, node: Node, window: Window) -> sa.Select[Any]:
+    def select(self, node: Node, window: Window) -> Select:
         """Return the SELECT: light attributes, then the beginning and size of each heavy one."""
         backend = self._connection.backend
         lowered = Lowering(backend).ordered(node, window.order, window.limit, window.offset)
@@ -175,12 +174,12 @@ class _Peeker:
             columns |= {name: backend.undecoded(columns[name]) for name in names}
         return replace(lowered, columns=columns).select(*names)
 
-    def rows(self, fetched: Sequence[Row]) -> list[Row]:
+    def rows(self, fetched: Sequence[Values]) -> list[Values]:
         """Return the displayed values of rows."""
         return [self._row(iter(row)) for row in fetched]
 
-    def _row(self, pieces: Iterator[Any]) -> Row:
-        cells: dict[str, Any] = {
+    def _row(self, pieces: Iterator[Value]) -> Values:
+        cells: Row = {
             light.name: light.shown(next(pieces), careful=self._careful) for light in self._light
         }
         key = {name: cells[name] for name in self._heading.primary_key if name in cells}
@@ -198,7 +197,7 @@ class _Light:
         self.name = attribute.name
         self._decode = decoder_of(attribute, connection)
 
-    def shown(self, stored: Any, *, careful: bool = False) -> Any:
+    def shown(self, stored: Value, *, careful: bool = False) -> Value:
         """Return a value, or an error's preview for one that is not of its type."""
         try:
             value = stored.decode() if careful and isinstance(stored, bytes) else stored
@@ -237,13 +236,15 @@ class _Heavy:
         beginning = sa.func.substr(column, sa.literal_column("1"), sa.literal_column(str(most)))
         return {self.name: beginning, f"bytes of {self.name}": sa.func.length(column)}
 
-    def context(self, connection: Connection, key: Mapping[str, Any]) -> ObjectContext:
+    def context(self, connection: Connection, key: Mapping[str, Value]) -> ObjectContext:
         """Return the context of a value: its attribute, key and stores."""
         schema, _, table = self._attribute.table.partition(".")
         limits = connection.read_limits
         return ObjectContext(connection.stores, schema, table, self.name, key, limits=limits)
 
-    def described(self, context: ObjectContext, stored: Any, size: Any, most: int) -> ValuePreview:
+    def described(
+        self, context: ObjectContext, stored: Value, size: Value, most: int
+    ) -> ValuePreview:
         """Return the preview of a value, with only its type where nothing else is known."""
         kind = ValuePreview(self._attribute.type.text if self._attribute.type else "")
         if stored is None:
@@ -303,7 +304,7 @@ class _Preview:
     """The displayed part of a query: its first rows, and the number of all rows."""
 
     heading: Heading
-    rows: Sequence[Sequence[Any]]
+    rows: Sequence[Sequence[Value]]
     more: bool
     total: int | None
 
@@ -351,7 +352,7 @@ def html_preview(connection: Connection, node: Node) -> str:
 
 def first_rows(
     connection: Connection, node: Node, by: Sequence[str], limit: int, most: int, *, large: bool
-) -> dict[Row, list[Row]]:
+) -> dict[Values, list[Values]]:
     """Return the first rows for each value of some key attributes, as they are displayed.
 
     At most two queries are run, regardless of the number of values.
@@ -371,20 +372,20 @@ def first_rows(
         node = restrict(node, In(tuple(key), tuple(first)))
     appetite = Appetite(_LOADED, _LOADED) if large else Appetite(_GLANCE)
     places = [names.index(name) for name in by]
-    found: dict[Row, list[Row]] = {}
+    found: dict[Values, list[Values]] = {}
     for row in peek(connection, node, names, _order(node), most, appetite):
         found.setdefault(tuple(row[place] for place in places), []).append(tuple(row))
     return found
 
 
-def markdown_table(names: Sequence[str], rows: Sequence[Row]) -> str:
+def markdown_table(names: Sequence[str], rows: Sequence[Values]) -> str:
     """Return rows as a table in Markdown."""
     cells = [[_markdown(value) for value in row] for row in rows]
     lines = [names, ["---"] * len(names), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def plain_values(heading: Heading, row: Row, width: int) -> str:
+def plain_values(heading: Heading, row: Values, width: int) -> str:
     """Return a row's values outside the key in one line, without `ValuePreview` values."""
     texts = [
         f"{name} = {_cut(_one_line(_text(value)), _CELL_OF_MARKDOWN)}"
@@ -394,7 +395,9 @@ def plain_values(heading: Heading, row: Row, width: int) -> str:
     return _cut(", ".join(texts), width)
 
 
-def _first_keys(connection: Connection, node: Node, by: Sequence[str], limit: int) -> Sequence[Row]:
+def _first_keys(
+    connection: Connection, node: Node, by: Sequence[str], limit: int
+) -> Sequence[Values]:
     """Return the keys of the first rows for each value of some of its attributes."""
     key, heading, backend = node.heading.primary_key, node.heading, connection.backend
     decoder = RowDecoder(connection, heading, key)
@@ -433,7 +436,7 @@ def _order(node: Node) -> Order:
     return "KEY" if node.heading.primary_key and isinstance(source, Base) else None
 
 
-def _text(value: Any) -> str:
+def _text(value: Value) -> str:
     try:
         text = value.text if isinstance(value, ValuePreview) else str(value)
     except Exception as error:
@@ -442,13 +445,13 @@ def _text(value: Any) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _html(value: Any) -> str:
+def _html(value: Value) -> str:
     text = escape(_cut(_text(value), _CELL))
     picture = value.data_uri if isinstance(value, ValuePreview) else None
     return text if picture is None else f'<img src="{picture}" alt=""><br>{text}'
 
 
-def _markdown(value: Any) -> str:
+def _markdown(value: Value) -> str:
     if isinstance(value, ValuePreview):
         return _text(replace(value, text=value.markdown)).replace("|", "\\|")
     return _cut(_one_line(_text(value)), _CELL_OF_MARKDOWN).replace("|", "\\|")

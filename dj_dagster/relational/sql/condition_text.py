@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from decimal import Decimal
 from functools import cache
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from dj_dagster.model.heading import Heading
+from dj_dagster.model.heading import Heading, Value
 from dj_dagster.relational.algebra import nodes
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.sql.lowering import Lowering
@@ -33,7 +32,9 @@ def with_literals(sql: sa.ClauseElement, dialect: sa.Dialect) -> str:
 def _compiler(usual: type[SQLCompiler]) -> type[SQLCompiler]:
     """Return a compiler that also writes literals of bytes, which SQLAlchemy takes for text."""
 
-    def render_literal_value(self: Any, value: Any, type_: Any) -> str:
+    def render_literal_value(
+        self: SQLCompiler, value: Value, type_: sa.types.TypeEngine[Value]
+    ) -> str:
         if isinstance(value, bytes):
             return f"X'{value.hex()}'"
         return usual.render_literal_value(self, value, type_)
@@ -117,7 +118,7 @@ def _one_by_one(condition: nodes.In) -> nodes.AnyOf:
     return nodes.AnyOf(tuple(map(nodes.All, rows)))
 
 
-def _equality(name: str, value: Any) -> str:
+def _equality(name: str, value: Value) -> str:
     match value:
         case None:
             return f"`{name}` IS NULL"

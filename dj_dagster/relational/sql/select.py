@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import date, time, timedelta
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import NamedTuple, SupportsIndex
 from uuid import UUID
 
 import numpy as np
 import sqlalchemy as sa
 
 from dj_dagster.errors import InvalidValueError, QueryError, UnknownAttributeError
-from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.heading import Attribute, Heading, Value
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.nodes import (
     All,
@@ -41,7 +41,7 @@ from dj_dagster.relational.algebra.operators import unknown
 from dj_dagster.relational.algebra.top import Order, order_terms
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.base import Purpose
-from dj_dagster.relational.backends.common import Element, Pieces
+from dj_dagster.relational.backends.common import Element, Pieces, Select
 from dj_dagster.relational.user_sql.parsing import Name, Parsed, parse
 from dj_dagster.relational.values import comparable, cuts_blanks, declared_spelling
 
@@ -96,7 +96,7 @@ class Lowered:
         """Whether the source and conditions can become part of another SELECT."""
         return not (self.is_cut or self.group is not None or self.opaque or self.nested)
 
-    def select(self, *names: str) -> sa.Select[Any]:
+    def select(self, *names: str) -> Select:
         """Return SELECT of the named attributes."""
         columns = [self.columns[name].label(name) for name in names] or [self._anything()]
         select = sa.select(*columns).select_from(self.source).where(*self.where)
@@ -111,7 +111,7 @@ class Lowered:
             select = select.limit(limit).offset(self.offset or None)
         return select
 
-    def count(self) -> sa.Select[Any]:
+    def count(self) -> Select:
         """Return SELECT of the number of rows."""
         if self.group is None and not self.is_cut:
             return sa.select(sa.func.count()).select_from(self.source).where(*self.where)
@@ -119,7 +119,7 @@ class Lowered:
         rows = replace(self, order=()).select().subquery()
         return sa.select(sa.func.count()).select_from(rows)
 
-    def exists(self) -> sa.Select[Any]:
+    def exists(self) -> Select:
         """Return SELECT of one row if there is any."""
         limit = 1 if self.limit is None else min(1, self.limit)
         return replace(self, order=(), limit=limit).select()
@@ -185,14 +185,14 @@ def make_window(order_by: Order, limit: int | None, offset: int | None, over: He
     )
 
 
-def _checked(order_by: Any) -> Order:
+def _checked(order_by: object) -> Order:
     terms = [order_by] if isinstance(order_by, str) else order_by
     if isinstance(terms, Sequence) and all(isinstance(term, str) for term in terms):
         return terms
     raise QueryError(f"order_by is an attribute's name or a list of them, not {order_by!r}.")
 
 
-def _whole(name: str, value: Any) -> int:
+def _whole(name: str, value: SupportsIndex) -> int:
     try:
         number = operator.index(value)
     except TypeError:
@@ -299,12 +299,12 @@ class Conditions:
             case _:
                 return False
 
-    def _equals(self, column: Element, value: Any, attribute: Attribute) -> Element:
+    def _equals(self, column: Element, value: Value, attribute: Attribute) -> Element:
         if value is None:
             return column.is_(None)
         return column == self._bound([value], attribute)[0]
 
-    def _json_equals(self, path: JSONPath, value: Any, over: Lowered) -> Element:
+    def _json_equals(self, path: JSONPath, value: Value, over: Lowered) -> Element:
         if path.returning is None:
             return self._backend.json_is(
                 over.columns[path.name], path.path, _json_text(path, value)
@@ -320,7 +320,7 @@ class Conditions:
         rows = list(zip(*columns, strict=True))
         return self._backend.is_among([over.columns[name] for name in condition.names], rows)
 
-    def _bound(self, values: Sequence[Any], attribute: Attribute) -> Sequence[Any]:
+    def _bound(self, values: Sequence[Value], attribute: Attribute) -> Sequence[Value]:
         return bound(values, attribute, self._backend)
 
     def _matches(self, condition: Matches, over: Lowered) -> Element:
@@ -340,7 +340,7 @@ class Conditions:
         return ~sa.exists(select.correlate_except(*_sources(inner.source)))
 
 
-def bound(values: Sequence[Any], attribute: Attribute, backend: Backend) -> Sequence[Any]:
+def bound(values: Sequence[Value], attribute: Attribute, backend: Backend) -> Sequence[Value]:
     """Return values as the driver takes them, checked all at once where the types allow it.
 
     Raises
@@ -371,7 +371,7 @@ def bound(values: Sequence[Any], attribute: Attribute, backend: Backend) -> Sequ
         return [encode(value) if abs(value) < 2**63 else far[value > 0] for value in values]
 
 
-def _json_text(path: JSONPath, value: Any) -> str:
+def _json_text(path: JSONPath, value: Value) -> str:
     """Return a value as JSON.
 
     Raises
@@ -388,7 +388,7 @@ def _json_text(path: JSONPath, value: Any) -> str:
         ) from error
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Value) -> Value:
     """Return a value as a type of JSON where a conversion is known, otherwise as it is."""
     match value:
         case np.generic() | np.ndarray():
@@ -488,7 +488,7 @@ def _spelled(
 
 def user_texts(node: Node) -> list[str]:
     """Return the restrictions and computed attributes of a query that are SQL, each once."""
-    waiting: list[Any] = [node]
+    waiting: list[object] = [node]
     texts: dict[str, None] = {}
     # The list grows during the iteration.
     for part in waiting:
