@@ -31,8 +31,8 @@ def record(connection: Connection, table: StoredTable) -> str | None:
     if source := connection.provenance.source:
         noted["source"] = dict(source)
     buffer = connection.write_buffer
-    if buffer is not None and buffer.making is not None:
-        noted["context"] = _context(connection, buffer.making.table, buffer.making.key, version)
+    if buffer is not None and buffer.call is not None:
+        noted["context"] = _context(connection, buffer.call.table, buffer.call.key, version)
     return json.dumps(noted, default=str)
 
 

@@ -27,15 +27,16 @@ import sqlalchemy as sa
 from dj_dagster.errors import DataJointError, DuplicateError, PopulateError, named_text
 from dj_dagster.lazy import is_data_frame, is_series
 from dj_dagster.relational.algebra.condition import make_condition
-from dj_dagster.relational.database.sessions import Making, WriteBuffer
+from dj_dagster.relational.database.sessions import MakeCall, WriteBuffer
 from dj_dagster.relational.database.write import unit_of_work
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.inserting.encode import RowEncoder
 from dj_dagster.relational.inserting.row_sources import Batch
 from dj_dagster.relational.provenance import job_version
 from dj_dagster.relational.sql.lowering import Lowering
-from dj_dagster.workflow.make import Makes, Upstream, in_three_parts
+from dj_dagster.workflow.make import PopulatedTable, in_three_parts
 from dj_dagster.workflow.pending import Key, has_parents, is_present, rows_of
+from dj_dagster.workflow.upstream import Upstream
 
 logger = logging.getLogger(__name__)
 
@@ -75,28 +76,38 @@ class KeyOutcome:
         return "" if self.error is None else named_text(self.error)
 
 
-class Attempts:
-    """Attempts to make keys of a table, with their times and versions noted in its hidden columns.
+class KeyRunner:
+    """A runner that makes key after key of a table, each in a unit of work.
+
+    Times and versions are noted in the table's hidden columns.
 
     Parameters
     ----------
-    must_insert, make_kwargs
-        See `MakeRunner`.
+    must_insert
+        Whether a make must insert a row of the table.
+    make_kwargs
+        Passed to each `make`, or to `make_fetch` alone where the make is in three parts.
     before
         Called with each key before it is made.
     """
 
     def __init__(
         self,
-        table: Makes,
+        table: PopulatedTable,
         *,
-        must_insert: bool,
-        make_kwargs: Mapping[str, Any] | None,
+        must_insert: bool = False,
+        make_kwargs: Mapping[str, Any] | None = None,
         before: Callable[[Key], None] | None = None,
     ) -> None:
         self._table = table
         self._before = before
-        self._runner = MakeRunner(table, must_insert=must_insert, make_kwargs=make_kwargs)
+        self._must_insert = must_insert
+        self._kwargs = dict(make_kwargs or {})
+        parts = (part().name for part in type(table).part_classes())
+        self._allowed = frozenset({table.name, *parts})
+        # The name of the 0.12 era.
+        self._make: Callable[..., Any] = getattr(table, "_make_tuples", None) or table.make
+        self._three_parts = in_three_parts(table) and not hasattr(table, "_make_tuples")
         self._has_metadata = "_job_start_time" in table.heading.all_attributes
         self._version = job_version(table.connection.job_settings) if self._has_metadata else ""
 
@@ -105,134 +116,37 @@ class Attempts:
 
         At the level DEBUG, the log has DataJoint's messages, which programs read.
         """
-        if not logger.isEnabledFor(logging.DEBUG):
-            return self._attempt(key)
-        what = f"making {key} -> {self._table.full_table_name}"
-        logger.debug("M%s", what[1:])
-        outcome = self._attempt(key)
-        if outcome.status == "made":
-            logger.debug("Success %s", what)
-        elif outcome.status == "failed":
-            logger.debug("Error %s - %s", what, outcome.message)
-        return outcome
-
-    def _attempt(self, key: Key) -> KeyOutcome:
         if self._before is not None:
             self._before(key)
+        is_logged = logger.isEnabledFor(logging.DEBUG)
+        what = f"making {key} -> {self._table.full_table_name}" if is_logged else ""
+        if is_logged:
+            logger.debug("M%s", what[1:])
         began, started = datetime.now(), time.perf_counter()
         try:
-            made = self._runner.run(key)
+            written = self._write_rows(key)
             seconds = time.perf_counter() - started
         except BaseException as error:
             if ends_process(error):
                 raise
-            # A make that calls sys.exit fails its key, but not the keys behind it.
-            if isinstance(error, DuplicateError) and is_present(self._table, key):
-                return KeyOutcome(key, "present")
-            if self._is_gone(key):
-                return KeyOutcome(key, "missing")
-            seconds = time.perf_counter() - started
-            return KeyOutcome(key, "failed", seconds, error=error, traceback=_stack(error))
-        if self._has_metadata:
-            try:
+            outcome = self._without_rows(key, error, time.perf_counter() - started)
+        else:
+            if self._has_metadata:
                 self._note(key, began, seconds)
-            except DataJointError as error:
-                # The rows are in: the key is made, although its time is not noted.
-                warnings.warn(f"{self._table.name} {key}: {error}", stacklevel=2)
-        return KeyOutcome(key, "made", seconds, made.rows, made.bytes)
+            rows = sum(written.written.values())
+            outcome = KeyOutcome(key, "made", seconds, rows, written.bytes)
+        if is_logged and outcome.status == "made":
+            logger.debug("Success %s", what)
+        elif is_logged and outcome.status == "failed":
+            logger.debug("Error %s - %s", what, outcome.message)
+        return outcome
 
-    def _is_gone(self, key: Key) -> bool:
-        """Whether a parent's row was deleted while its key was made."""
-        try:
-            return not has_parents(self._table, key)
-        except DataJointError:
-            return False
-
-    def _note(self, key: Key, began: datetime, seconds: float) -> None:
+    def _write_rows(self, key: Key) -> WriteBuffer:
+        """Call `make`, and write what it inserted in one short transaction, or nothing."""
         table = self._table
-        lowering = Lowering(table.connection.backend)
-        target, over = lowering.target(rows_of(table))
-        where = lowering.where(make_condition(key, table.heading), over, table.heading)
-        kind = table.heading["_job_start_time"].type
-        encode = table.connection.backend.encoder(kind) if kind else None
-        values = {
-            "_job_start_time": encode(began) if encode else began,
-            "_job_duration": seconds,
-            "_job_version": self._version,
-        }
-        table.connection.execute(sa.update(target).where(where).values(values))
-
-
-def _stack(error: BaseException) -> str:
-    try:
-        return "".join(traceback.format_exception(error))
-    except BaseException as own:
-        if ends_process(own):
-            raise
-        # Such as a syntax error with an invalid place.
-        lines = traceback.format_tb(error.__traceback__)
-        return "".join(["Traceback (most recent call last):\n", *lines, type(error).__name__, "\n"])
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """The rows that a `make` wrote.
-
-    Attributes
-    ----------
-    own_rows
-        The number of rows of the table itself.
-    rows
-        The number of rows of all tables.
-    bytes
-        The size of the packed blobs among them, in the rows and in stores.
-    """
-
-    own_rows: int
-    rows: int
-    bytes: int
-
-
-class MakeRunner:
-    """A runner that calls a table's `make` for key after key.
-
-    Parameters
-    ----------
-    must_insert
-        Whether a make must insert a row of the table.
-    make_kwargs
-        Passed to each `make`, or to `make_fetch` alone where the make is in three parts.
-    """
-
-    def __init__(
-        self,
-        table: Makes,
-        *,
-        must_insert: bool = False,
-        make_kwargs: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.table = table
-        self._must_insert = must_insert
-        self._kwargs = dict(make_kwargs or {})
-        self._allowed = frozenset(
-            {table.name, *(part().name for part in type(table).part_classes())}
-        )
-        # The name of the 0.12 era.
-        self._make: Callable[..., Any] = getattr(table, "_make_tuples", None) or table.make
-        self._three_parts = in_three_parts(table) and not hasattr(table, "_make_tuples")
-
-    def run(self, key: Mapping[str, Any]) -> Made:
-        """Make a key and write what was inserted, in one short transaction.
-
-        Raises
-        ------
-        Exception
-            The error of the make, after which nothing has been written.
-        """
-        table = self.table
         with (
-            unit_of_work(table.connection, self._allowed, self._making(key)) as buffer,
-            table.making(key),
+            unit_of_work(table.connection, self._allowed, self._call(key)) as buffer,
+            table.upstream_from(key),
             surroundings_kept(),
         ):
             if self._three_parts:
@@ -246,18 +160,51 @@ class MakeRunner:
                     f"make() of {table.name} inserted no row for {key}. Insert one, or leave such "
                     "keys out by defining key_source."
                 )
-        written = buffer.written
-        return Made(written.get(table.name, 0), sum(written.values()), buffer.bytes)
+        return buffer
 
-    def _making(self, key: Mapping[str, Any]) -> Making | None:
+    def _without_rows(self, key: Key, error: BaseException, seconds: float) -> KeyOutcome:
+        """Return the outcome of a key whose `make` or transaction raised an error."""
+        # A make that calls sys.exit fails its key, but not the keys behind it.
+        if isinstance(error, DuplicateError) and is_present(self._table, key):
+            return KeyOutcome(key, "present")
+        if self._is_gone(key):
+            return KeyOutcome(key, "missing")
+        return KeyOutcome(key, "failed", seconds, error=error, traceback=_stack(error))
+
+    def _is_gone(self, key: Key) -> bool:
+        """Whether a parent's row was deleted while its key was made."""
+        try:
+            return not has_parents(self._table, key)
+        except DataJointError:
+            return False
+
+    def _note(self, key: Key, began: datetime, seconds: float) -> None:
+        """Note the time of a make; the key is made, although this should fail."""
+        table = self._table
+        lowering = Lowering(table.connection.backend)
+        target, over = lowering.target(rows_of(table))
+        where = lowering.where(make_condition(key, table.heading), over, table.heading)
+        kind = table.heading["_job_start_time"].type
+        encode = table.connection.backend.encoder(kind) if kind else None
+        values = {
+            "_job_start_time": encode(began) if encode else began,
+            "_job_duration": seconds,
+            "_job_version": self._version,
+        }
+        try:
+            table.connection.execute(sa.update(target).where(where).values(values))
+        except DataJointError as error:
+            warnings.warn(f"{table.name} {key}: {error}", stacklevel=2)
+
+    def _call(self, key: Mapping[str, Any]) -> MakeCall | None:
         """Return the record of the rows that a make reads and may write, None if not wanted."""
-        table, wanted = self.table, self.table.connection.provenance
+        table, wanted = self._table, self._table.connection.provenance
         if not wanted.strict:
-            return Making(table.name, key) if wanted.capture else None
+            return MakeCall(table.name, key) if wanted.capture else None
         row = Batch({name: [value] for name, value in key.items()}, 1)
         (encoded,) = RowEncoder(table.connection, table.stored, partial=True).encode([row])
         values = (column[0] for column in encoded.values)
-        return Making(
+        return MakeCall(
             table.name,
             key,
             dict(zip(encoded.columns, values, strict=True)),
@@ -266,7 +213,7 @@ class MakeRunner:
         )
 
     def _in_three_parts(self, key: Mapping[str, Any], buffer: WriteBuffer) -> None:
-        table: Any = self.table
+        table: Any = self._table
         fetched = self._tuple(table.make_fetch(dict(key), **self._kwargs), "make_fetch")
         before = content_hash(fetched)
         computed = self._tuple(table.make_compute(dict(key), *fetched), "make_compute")
@@ -284,7 +231,7 @@ class MakeRunner:
             computed = next(started)
         except StopIteration:
             raise PopulateError(
-                f"make() of {self.table.name} is a generator: it must yield what it fetched, then "
+                f"make() of {self._table.name} is a generator: it must yield what it fetched, then "
                 "what it computed, and insert after that."
             ) from None
         started.close()
@@ -299,13 +246,13 @@ class MakeRunner:
 
     def _begin(self, buffer: WriteBuffer) -> None:
         """Open the transaction in which inputs are read again and rows are written."""
-        if not self.table.connection.in_transaction:
-            buffer.transaction.enter_context(self.table.connection.open_transaction())
+        if not self._table.connection.in_transaction:
+            buffer.transaction.enter_context(self._table.connection.open_transaction())
 
     def _compare(self, before: bytes, again: Any, key: Mapping[str, Any]) -> None:
         if content_hash(again) != before:
             raise PopulateError(
-                f"The inputs of {self.table.name} for {dict(key)} have changed while it was "
+                f"The inputs of {self._table.name} for {dict(key)} have changed while it was "
                 "computed: what was fetched the second time differs. Nothing was written; make the "
                 "key again."
             )
@@ -314,9 +261,20 @@ class MakeRunner:
         if isinstance(value, tuple | list):
             return tuple(value)
         raise PopulateError(
-            f"{step} of {self.table.name} returned {type(value).__name__}, not a tuple: write "
+            f"{step} of {self._table.name} returned {type(value).__name__}, not a tuple: write "
             "return (value,) for a single one."
         )
+
+
+def _stack(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except BaseException as own:
+        if ends_process(own):
+            raise
+        # Such as a syntax error with an invalid place.
+        lines = traceback.format_tb(error.__traceback__)
+        return "".join(["Traceback (most recent call last):\n", *lines, type(error).__name__, "\n"])
 
 
 STREAMS = ((1, "stdout"), (2, "stderr"))

@@ -38,9 +38,8 @@ from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.table import Table
 from dj_dagster.relational.values import comparable
 from dj_dagster.workflow.collation import paired
-from dj_dagster.workflow.key_source import own_key_source
 from dj_dagster.workflow.liveness import Reservation, dead
-from dj_dagster.workflow.make import Makes, has_own_key_source
+from dj_dagster.workflow.make import PopulatedTable, has_own_key_source, own_key_source
 from dj_dagster.workflow.shared_jobs import SharedJobs
 
 T = TypeVar("T")
@@ -444,7 +443,7 @@ def planned_key(table: Table) -> list[str]:
     """
     inherited = {name for key in table.foreign_keys if key.primary for name in key.attributes}
     derived = [name for name in table.primary_key if name in inherited]
-    if isinstance(table, Makes) and has_own_key_source(table):
+    if isinstance(table, PopulatedTable) and has_own_key_source(table):
         # An unusable key source raises when it is asked for keys.
         with contextlib.suppress(PopulateError):
             key = own_key_source(table).primary_key

@@ -7,14 +7,19 @@ lies ahead and is put off while the worker lives; once it has passed, any worker
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, Self
 
 from dj_dagster.class_access import on_class, property_on_class
-from dj_dagster.errors import PopulateError
+from dj_dagster.errors import ConnectionFailedError, DataJointError, PopulateError
 from dj_dagster.relational.algebra.nodes import In, Node, restrict
+from dj_dagster.relational.database.sessions import retried
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.provenance import job_version
 from dj_dagster.relational.schemas.free_table import FreeTable
@@ -29,9 +34,9 @@ from dj_dagster.workflow.job_rows import (
     planned_key,
     queue_name,
 )
-from dj_dagster.workflow.key_source import among, without
-from dj_dagster.workflow.make import Makes
-from dj_dagster.workflow.pending import check_restrictions, present, rows_of, source, unmade_keys
+from dj_dagster.workflow.liveness import renewal
+from dj_dagster.workflow.make import KeySource, PopulatedTable, among, without
+from dj_dagster.workflow.pending import present, rows_of, unmade_keys
 from dj_dagster.workflow.shared_jobs import SharedJobs, ensure_jobs
 
 STATUSES = ("pending", "reserved", "success", "error", "ignore")
@@ -161,22 +166,39 @@ class JobQueue(FreeTable):
         dict
             The numbers of jobs that were ``added``, ``removed``, ``orphaned`` and ``re_pended``.
         """
-        settings = self.connection.job_settings
+        source = self._source()
+        source.check(*restrictions)
+        self.check(source)
+        return self.refresh_from(
+            source,
+            *restrictions,
+            delay=delay,
+            priority=priority,
+            stale_timeout=stale_timeout,
+            orphan_timeout=orphan_timeout,
+        )
+
+    def refresh_from(
+        self,
+        source: KeySource,
+        *restrictions: object,
+        delay: float = 0,
+        priority: int | None = None,
+        stale_timeout: float | None = None,
+        orphan_timeout: float | None = None,
+    ) -> dict[str, int]:
+        """Refresh the jobs as `refresh` does, from a key source that was checked already."""
+        settings, rows = self.connection.job_settings, self.rows
+        keep, timeout = settings.keep_completed, stale_timeout
         chosen = settings.default_priority if priority is None else priority
-        check_restrictions(self._makes(), *restrictions)
-        step = Refresh(self._makes(), self.rows, chosen)
-        self.check()
-        orphaned = step.free_orphans(orphan_timeout) if orphan_timeout else 0
-        ended = step.end_made(keep=settings.keep_completed)
-        return {
-            "added": step.add(restrictions, delay),
-            "removed": ended
-            + step.remove_vanished(
-                settings.stale_timeout if stale_timeout is None else stale_timeout
-            ),
-            "orphaned": orphaned,
-            "re_pended": step.add_finished_again(restrictions) if settings.keep_completed else 0,
-        }
+        orphaned = _free_orphans(rows, orphan_timeout, chosen) if orphan_timeout else 0
+        ended = self.end_made()
+        added = _add_unmade(rows, source, restrictions, chosen, delay)
+        ended += _remove_vanished(
+            rows, source, settings.stale_timeout if timeout is None else timeout
+        )
+        again = _add_finished_again(rows, source, restrictions, chosen) if keep else 0
+        return {"added": added, "removed": ended, "orphaned": orphaned, "re_pended": again}
 
     def reserve(self, key: Mapping[str, Any]) -> bool:
         """Claim a pending job that is due; return whether this worker has got it."""
@@ -232,12 +254,15 @@ class JobQueue(FreeTable):
 
     def end_made(self) -> int:
         """End the pending and failed jobs whose keys are in the table, and return their number."""
+        waiting, jobs = ("pending", "error"), self.rows
+        # Rows are read before they are changed, so that rows of other workers are not locked.
+        rows = _keys_of(jobs, among(jobs.node(*waiting), rows_of(self._target)))
         keep = self.connection.job_settings.keep_completed
-        return Refresh(self._makes(), self.rows).end_made(keep=keep)
+        return jobs.end(rows, waiting, keep=keep) if rows else 0
 
     def vanished(self) -> list[Row]:
         """Return the failed jobs whose keys are neither in the key source nor in the table."""
-        return Refresh(self._makes(), self.rows).vanished("error")
+        return _vanished(self.rows, self._source(), "error")
 
     def delete(self, *args: Any, **options: Any) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Forget these jobs without a prompt, because other rows do not depend on them."""
@@ -293,7 +318,7 @@ class JobQueue(FreeTable):
                 f"The key {dict(key)} lacks {error} of the job queue of {self._target.name}."
             ) from None
 
-    def check(self) -> None:
+    def check(self, source: KeySource) -> None:
         """Refuse a queue that cannot tell the keys of the key source apart.
 
         Raises
@@ -301,8 +326,7 @@ class JobQueue(FreeTable):
         PopulateError
             If the keys are without attributes, or the queue has another key.
         """
-        table = self._makes()
-        names = source(table).heading.primary_key
+        table, names = self._target, source.names
         if not names:
             raise PopulateError(
                 f"{table.name} cannot reserve jobs: its keys have no attribute. Populate it "
@@ -319,9 +343,9 @@ class JobQueue(FreeTable):
         """Whether the queue has the key with these attributes."""
         return bool(names) and set(names) == set(self.key)
 
-    def _makes(self) -> Makes:
-        if isinstance(self._target, Makes):
-            return self._target
+    def _source(self) -> KeySource:
+        if isinstance(self._target, PopulatedTable):
+            return KeySource(self._target)
         raise PopulateError(f"{self._target.name} is no table that can be populated.")
 
     @cached_property
@@ -338,83 +362,210 @@ def queues(connection: Any, tables: Sequence[Table]) -> list[JobQueue]:
     return [JobQueue(t) for t in tables if connection.catalog.find(queue_name(t.name)) is not None]
 
 
-class Refresh:
-    """The steps of `JobQueue.refresh`.
+def _add_unmade(
+    jobs: JobRows, source: KeySource, restrictions: Sequence[object], priority: int, delay: float
+) -> int:
+    """Add the keys that are in neither table nor queue, due `delay` seconds from now."""
+    keys = unmade_keys(source, *restrictions, held=jobs.node())
+    rows = [tuple(key[name] for name in jobs.key) for key in keys]
+    if rows:
+        due = jobs.now() + timedelta(seconds=delay)
+        jobs.add(rows, priority=priority, scheduled_time=due)
+    return len(rows)
 
-    Rows are read before they are changed, so that rows of other workers are not locked.
+
+def _add_finished_again(
+    jobs: JobRows, source: KeySource, restrictions: Sequence[object], priority: int
+) -> int:
+    """Make finished jobs pending whose rows have been deleted."""
+    done = without(jobs.node("success"), rows_of(source.table))
+    rows = _keys_of(jobs, among(done, source.restricted(*restrictions)))
+    return _free(jobs, rows, "success", priority)
+
+
+def _free_orphans(jobs: JobRows, timeout: float, priority: int) -> int:
+    """Make reserved jobs pending that were claimed more than `timeout` seconds ago."""
+    before = jobs.now() - timedelta(seconds=timeout)
+    reserved = fetch.rows(jobs.connection, jobs.node("reserved"), [*jobs.key, "reserved_time"])
+    rows = [row[:-1] for row in reserved if (row[-1] or before) < before]
+    return _free(jobs, rows, "reserved", priority)
+
+
+def _remove_vanished(jobs: JobRows, source: KeySource, timeout: float) -> int:
+    """Remove jobs whose keys have left the key source.
+
+    Ended jobs are removed once their keys have left the table as well. Jobs of all statuses but
+    ``ignore`` are removed when they are older than `timeout` seconds, unless that is 0.
+    """
+    ended = "success", "error"
+    rows = _vanished(jobs, source, *ended)
+    removed = jobs.delete(rows, ended) if rows else 0
+    if timeout <= 0:
+        return removed
+    before = jobs.now() - timedelta(seconds=timeout)
+    statuses = ("pending", "reserved", "success", "error")
+    vanished = without(jobs.node(*statuses), source.keys)
+    found = fetch.rows(jobs.connection, vanished, [*jobs.key, "created_time"])
+    rows = [row[:-1] for row in found if row[-1] < before]
+    return removed + (jobs.delete(rows, statuses) if rows else 0)
+
+
+def _vanished(jobs: JobRows, source: KeySource, *statuses: str) -> list[Row]:
+    """Return the jobs whose keys are neither in the key source nor in the table."""
+    outside = without(jobs.node(*statuses), source.keys)
+    return _keys_of(jobs, without(outside, rows_of(source.table)))
+
+
+def _keys_of(jobs: JobRows, node: Node) -> list[Row]:
+    return list(fetch.rows(jobs.connection, node, jobs.key))
+
+
+def _free(jobs: JobRows, rows: list[Row], status: str, priority: int) -> int:
+    now = jobs.now()
+    times = {"created_time": now, "scheduled_time": now}
+    values = {**FREE, **times, "status": "pending", "priority": priority}
+    return jobs.freed(rows, jobs.update(rows, (status,), values)) if rows else 0
+
+
+TICK = 0.5
+"""Seconds between two looks at whether a make takes long."""
+
+PATIENCE = 2.0
+"""Seconds of a make after which the keys claimed behind it are given back."""
+
+
+class Claims:
+    """The claims of one worker on the jobs of a queue; close it at the end.
+
+    Several keys are claimed by one statement, which saves time if `make` is quick. While a make
+    takes long, a thread gives back the keys that wait behind it, ends the jobs that are done, and
+    renews the lease.
 
     Parameters
     ----------
-    priority
-        The priority of the jobs that become pending.
+    statuses
+        The statuses in which a job may be claimed.
     """
 
-    def __init__(self, table: Makes, jobs: JobRows, priority: int = 0) -> None:
-        self._table = table
-        self._jobs = jobs
-        self._priority = priority
+    def __init__(self, queue: JobQueue, statuses: Sequence[str]) -> None:
+        settings = queue.connection.job_settings
+        self._queue = queue
+        self._statuses = statuses
+        self._version = job_version(settings)
+        self._keep = settings.keep_completed
+        self._lease = settings.lease
+        self._lock = threading.Lock()
+        self._letting_go = threading.Lock()
+        self._waiting: deque[Row] = deque()
+        self._done: dict[Row, float | None] = {}
+        self._running: Row | None = None
+        self._since = self._renewed = time.monotonic()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._returned: list[Row] = []
 
-    def add(self, restrictions: Iterable[Any], delay: float) -> int:
-        """Add the keys that are in neither table nor queue, due `delay` seconds from now."""
-        keys = unmade_keys(self._table, *restrictions, held=self._jobs.node())
-        rows = [tuple(key[name] for name in self._jobs.key) for key in keys]
-        if rows:
-            due = self._jobs.now() + timedelta(seconds=delay)
-            self._jobs.add(rows, priority=self._priority, scheduled_time=due)
-        return len(rows)
+    def claim(self, rows: Sequence[Row]) -> list[Row]:
+        """Claim those of some keys that are free, for `take`, and return them."""
+        self._settle()
+        got = self._queue.claim(rows, self._statuses, self._version)
+        with self._lock:
+            self._waiting.extend(got)
+            self._renewed = time.monotonic()
+        self._watch()
+        return got
 
-    def end_made(self, *, keep: bool) -> int:
-        """End the pending and failed jobs whose keys are in the table."""
-        waiting = ("pending", "error")
-        rows = self._rows(among(self._jobs.node(*waiting), rows_of(self._table)))
-        return self._jobs.end(rows, waiting, keep=keep) if rows else 0
+    def take(self) -> Row | None:
+        """Return the next claimed key, to be made now; None if all are taken."""
+        with self._lock:
+            self._running = self._waiting.popleft() if self._waiting else None
+            self._since = time.monotonic()
+            return self._running
 
-    def add_finished_again(self, restrictions: Iterable[Any]) -> int:
-        """Make finished jobs pending whose rows have been deleted."""
-        done = without(self._jobs.node("success"), rows_of(self._table))
-        keys = source(self._table, *restrictions)
-        return self._free(self._rows(among(done, keys)), "success")
+    def finish(self, duration: float | None) -> None:
+        """Note that the taken key is in the table."""
+        with self._lock:
+            if self._running is not None:
+                self._done[self._running] = duration
+            self._running = None
 
-    def free_orphans(self, timeout: float) -> int:
-        """Make reserved jobs pending that were claimed more than `timeout` seconds ago."""
-        before = self._jobs.now() - timedelta(seconds=timeout)
-        names = [*self._jobs.key, "reserved_time"]
-        reserved = fetch.rows(self._jobs.connection, self._jobs.node("reserved"), names)
-        return self._free(
-            [row[:-1] for row in reserved if (row[-1] or before) < before], "reserved"
-        )
+    def fail(self, message: str, stack: str) -> None:
+        """Keep the error of the taken key."""
+        if self._running is not None:
+            self._queue.rows.fail(self._running, message, stack)
+        self._forget()
 
-    def remove_vanished(self, timeout: float) -> int:
-        """Remove jobs whose keys have left the key source.
+    def drop(self) -> None:
+        """Forget the job of the taken key, which cannot be made any more."""
+        if self._running is not None:
+            self._queue.rows.delete([self._running], ("reserved",))
+        self._forget()
 
-        Ended jobs are removed once their keys have left the table as well. Jobs of all statuses but
-        ``ignore`` are removed when they are older than `timeout` seconds, unless that is 0.
+    def _forget(self) -> None:
+        # Only once the queue has the outcome: until then `close` must give the key back.
+        with self._lock:
+            self._running = None
+
+    def given_back(self) -> list[Row]:
+        """Return the unmade keys that were given back since the last call."""
+        with self._letting_go:
+            returned, self._returned = self._returned, []
+            return returned
+
+    def close(self) -> None:
+        """End the jobs that are done and give the others back.
+
+        A server that is being restarted is waited for, because this process may live on, and other
+        workers could then not see that it has given up.
         """
-        ended = "success", "error"
-        removed = self._delete(self.vanished(*ended), *ended)
-        if timeout <= 0:
-            return removed
-        keys = source(self._table)
-        before = self._jobs.now() - timedelta(seconds=timeout)
-        statuses = ("pending", "reserved", "success", "error")
-        names = [*self._jobs.key, "created_time"]
-        vanished = without(self._jobs.node(*statuses), keys)
-        found = fetch.rows(self._jobs.connection, vanished, names)
-        return removed + self._delete([row[:-1] for row in found if row[-1] < before], *statuses)
+        self._stop.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        with self._lock:
+            left = [*self._waiting, *([self._running] if self._running is not None else [])]
+            self._waiting.clear()
+            self._running = None
+        retried(self._settle, (ConnectionFailedError,))
+        if left:
+            retried(lambda: self._queue.rows.give_back(left), (ConnectionFailedError,))
 
-    def vanished(self, *statuses: str) -> list[Row]:
-        """Return the jobs whose keys are neither in the key source nor in the table."""
-        outside = without(self._jobs.node(*statuses), source(self._table))
-        return self._rows(without(outside, rows_of(self._table)))
+    def _settle(self) -> None:
+        with self._lock:
+            done = dict(self._done)
+        if done:
+            self._queue.rows.complete(done, keep=self._keep)
+        with self._lock:
+            self._done = {row: at for row, at in self._done.items() if row not in done}
 
-    def _rows(self, node: Node) -> list[Row]:
-        return list(fetch.rows(self._jobs.connection, node, self._jobs.key))
+    def _watch(self) -> None:
+        """Start the thread, unless the database is in memory, where other workers cannot see it."""
+        if self._thread is None and not self._queue.connection.is_in_memory:
+            self._thread = threading.Thread(target=self._tend, daemon=True, name="dj_dagster lease")
+            self._thread.start()
 
-    def _free(self, rows: list[Row], status: str) -> int:
-        now = self._jobs.now()
-        times = {"created_time": now, "scheduled_time": now}
-        values = {**FREE, **times, "status": "pending", "priority": self._priority}
-        return self._jobs.freed(rows, self._jobs.update(rows, (status,), values)) if rows else 0
+    def _tend(self) -> None:
+        while not self._stop.wait(TICK):
+            # A failed statement is repeated at the next tick, or else the lease runs out.
+            with contextlib.suppress(DataJointError):
+                self._let_go()
+                self._renew()
 
-    def _delete(self, rows: list[Row], *statuses: str) -> int:
-        return self._jobs.delete(rows, statuses) if rows else 0
+    def _let_go(self) -> None:
+        with self._letting_go:
+            with self._lock:
+                if self._running is None or time.monotonic() - self._since < PATIENCE:
+                    return
+                unmade = list(self._waiting)
+                self._waiting.clear()
+            if unmade:
+                self._queue.rows.give_back(unmade)
+            self._returned.extend(unmade)
+        self._settle()
+
+    def _renew(self) -> None:
+        with self._lock:
+            if time.monotonic() - self._renewed < renewal(self._lease):
+                return
+            held = [*self._waiting, *([self._running] if self._running is not None else [])]
+        if held:
+            self._queue.rows.renew(held, self._lease)
+        self._renewed = time.monotonic()

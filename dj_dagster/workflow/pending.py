@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dj_dagster.errors import PopulateError
-from dj_dagster.relational.algebra.condition import make_condition, refuse_oversights
+from dj_dagster.relational.algebra.condition import make_condition
 from dj_dagster.relational.algebra.nodes import (
     NEVER,
     All,
@@ -27,69 +27,30 @@ from dj_dagster.relational.algebra.nodes import (
     all_rows,
     restrict,
 )
-from dj_dagster.relational.algebra.operators import project
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.table import Table
 from dj_dagster.relational.values import as_fetched
 from dj_dagster.workflow.collation import matched
 from dj_dagster.workflow.key_ranges import Range, Ranges, digests, extent, is_integer
-from dj_dagster.workflow.key_source import (
+from dj_dagster.workflow.make import (
+    KeySource,
+    PopulatedTable,
     base,
-    default_source,
     lacking,
-    own_key_source,
     referred,
     without,
 )
-from dj_dagster.workflow.make import Makes, has_own_key_source
 
 Key = dict[str, Any]
 Row = tuple[Any, ...]
 Why = Literal["present", "missing", "reserved"]
 
 
-def source(table: Makes, *restrictions: Any) -> Node:
-    """Return the query for all keys that a computed table is to make.
-
-    Parameters
-    ----------
-    *restrictions
-        All must hold; anything that may stand after ``&``. Without a `key_source` of its own the
-        table's keys can be restricted by other attributes of its parents too.
-    """
-    if not has_own_key_source(table):
-        return default_source(table, restrictions)
-    query = own_key_source(table)
-    for restriction in restrictions:
-        query = query.restrict(restriction)
-    return project(query.node)
-
-
-def check_restrictions(table: Makes, *restrictions: Any) -> None:
-    """Refuse to populate by a restriction that would choose every key by accident.
-
-    Raises
-    ------
-    QueryError
-        See `refuse_oversights`.
-    """
-    if not restrictions:
-        return
-    own = own_key_source(table) if has_own_key_source(table) else None
-    if own is None:
-        refuse_oversights(default_source(table, restrictions), f"populate {table.name}")
-        return
-    query = own
-    for restriction in restrictions:
-        query = query.restrict(restriction)
-    refuse_oversights(query.node, f"populate {table.name}", above=own.node)
-
-
-def progress(table: Makes, *restrictions: Any) -> tuple[int, int]:
+def progress(source: KeySource, *restrictions: object) -> tuple[int, int]:
     """Return the number of keys that remain to be made, and the number of all keys."""
-    keys = source(table, *restrictions)
-    compared = _compared(table, keys, restrictions)
+    table, keys = source.table, source.restricted(*restrictions)
+    compared = _compared(source, restrictions)
     total = compared.count
     if total is None:
         total = fetch.count(table.connection, keys)
@@ -100,8 +61,8 @@ def progress(table: Makes, *restrictions: Any) -> tuple[int, int]:
 
 
 def unmade_keys(
-    table: Makes,
-    *restrictions: Any,
+    source: KeySource,
+    *restrictions: object,
     held: Node | None = None,
     limit: int | None = None,
 ) -> list[Key]:
@@ -114,8 +75,8 @@ def unmade_keys(
     limit
         The number of keys, at most.
     """
-    keys = source(table, *restrictions)
-    lacked = _narrowed(keys, _compared(table, keys, restrictions))
+    table, keys = source.table, source.restricted(*restrictions)
+    lacked = _narrowed(keys, _compared(source, restrictions))
     if lacked is None:
         return []
     node = lacking(lacked, rows_of(table))
@@ -164,7 +125,7 @@ class Looked:
         return self.spelled.get(tuple(key.values()), key) if self.spelled else key
 
 
-def look_at(table: Makes, keys: list[Key], *, in_source: bool = True) -> Looked:
+def look_at(source: KeySource, keys: list[Key], *, in_source: bool = True) -> Looked:
     """Look whether keys are pending.
 
     Parameters
@@ -174,12 +135,12 @@ def look_at(table: Makes, keys: list[Key], *, in_source: bool = True) -> Looked:
     """
     names = tuple(keys[0]) if keys else ()
     rows = [tuple(key.values()) for key in keys]
-    there = present(table, names, rows)
+    there = present(source.table, names, rows)
     idle: dict[Row, Why] = {row: "present" for row in rows if row in there}
     rest = [row for row in rows if row not in idle] if in_source else []
     if not rest:
         return Looked(idle, {})
-    known = matched(table.connection, source(table), names, rest)
+    known = matched(source.table.connection, source.keys, names, rest)
     idle |= {row: "missing" for row in rest if row not in known}
     differing = {row: spelled for row, spelled in known.items() if row != spelled}
     if differing:
@@ -189,11 +150,11 @@ def look_at(table: Makes, keys: list[Key], *, in_source: bool = True) -> Looked:
     return Looked(idle, {row: dict(zip(names, own, strict=True)) for row, own in differing.items()})
 
 
-def given(table: Makes, keys: list[Key], *restrictions: Any) -> set[Row]:
+def given(source: KeySource, keys: list[Key], *restrictions: object) -> set[Row]:
     """Return the values of those of some keys that are in the restricted key source."""
     names = tuple(keys[0]) if keys else ()
     rows = [tuple(key.values()) for key in keys]
-    return set(matched(table.connection, source(table, *restrictions), names, rows))
+    return set(matched(source.table.connection, source.restricted(*restrictions), names, rows))
 
 
 def present(table: Table, names: Sequence[str], rows: Iterable[Row]) -> set[Row]:
@@ -207,13 +168,13 @@ def present(table: Table, names: Sequence[str], rows: Iterable[Row]) -> set[Row]
     return set(matched(table.connection, rows_of(table), names, rows))
 
 
-def is_present(table: Makes, key: Mapping[str, Any]) -> bool:
+def is_present(table: PopulatedTable, key: Mapping[str, Any]) -> bool:
     """Return whether the table has a row of a key."""
     node = restrict(rows_of(table), make_condition(key, table.heading))
     return fetch.exists(table.connection, node)
 
 
-def has_parents(table: Makes, key: Mapping[str, Any]) -> bool:
+def has_parents(table: PopulatedTable, key: Mapping[str, Any]) -> bool:
     """Return whether all rows that a key refers to are there."""
     for foreign_key in table.foreign_keys:
         parent = base(table.connection, foreign_key.parent)
@@ -227,7 +188,7 @@ def has_parents(table: Makes, key: Mapping[str, Any]) -> bool:
     return True
 
 
-def typed(table: Makes, keys: Iterable[Mapping[str, Any]]) -> list[Key]:
+def typed(source: KeySource, keys: Iterable[Mapping[str, Any]]) -> list[Key]:
     """Return keys with the attributes of the key source alone, as values of their types.
 
     Raises
@@ -235,7 +196,7 @@ def typed(table: Makes, keys: Iterable[Mapping[str, Any]]) -> list[Key]:
     PopulateError
         If a key lacks one of them, or is not a mapping.
     """
-    heading = source(table).heading
+    table, heading = source.table, source.keys.heading
     result: list[Key] = []
     each: Iterable[Any] = [keys] if isinstance(keys, str | Mapping) else keys
     for key in each:
@@ -256,17 +217,17 @@ def rows_of(table: Table) -> Base:
     return all_rows(table.name, table.heading)
 
 
-def _compared(table: Makes, keys: Node, restrictions: Sequence[Any]) -> Compared:
+def _compared(source: KeySource, restrictions: Sequence[object]) -> Compared:
     """Compare the keys with the table's by ranges, where that helps.
 
     If the foreign keys ensure that each row of the table has a key in the key source, most ranges
     of keys can be left out. Orphaned rows, which some clients leave, cannot hide unmade keys.
     """
-    names = keys.heading.primary_key
+    table, names = source.table, source.names
     whole = not restrictions and bool(names) and set(names) == set(table.primary_key)
-    if not whole or has_own_key_source(table) or table.connection.backend.looks_up_quickly:
+    if not whole or source.is_own or table.connection.backend.looks_up_quickly:
         return Compared()
-    return compare(table.connection, keys, rows_of(table))
+    return compare(table.connection, source.keys, rows_of(table))
 
 
 def _narrowed(keys: Node, compared: Compared) -> Node | None:

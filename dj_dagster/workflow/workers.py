@@ -17,9 +17,9 @@ from typing import Any
 from dj_dagster.errors import DataJointError, PopulateError, text_of
 from dj_dagster.workflow.attempt import KeyOutcome, ends_process, exit_on_sigterm
 from dj_dagster.workflow.jobs import JobQueue
-from dj_dagster.workflow.make import Makes
+from dj_dagster.workflow.make import KeySource, PopulatedTable
 from dj_dagster.workflow.pending import Key, is_present
-from dj_dagster.workflow.populate import Making, Pace
+from dj_dagster.workflow.populate import PopulateLoop, PopulateOptions, next_size
 
 LOOK = 0.5
 """Seconds between two checks that the workers live, as their children may hold the pipes open."""
@@ -29,21 +29,23 @@ GRACE = 5.0
 
 
 @dataclass
-class CrewWorker:
+class WorkerProcess:
     """A worker process as its parent sees it.
 
     Attributes
     ----------
-    at
-        The state of its work, shared with it.
+    status
+        The key that it makes, shared with it.
+    size
+        The number of keys that it is given together.
     share, reported
         The keys that it was given last, and those of them with a reported outcome.
     """
 
     process: Any
     pipe: Pipe
-    at: At
-    pace: Pace = field(default_factory=Pace)
+    status: SharedStatus
+    size: int = 1
     share: list[Key] = field(default_factory=list[Key])
     reported: dict[tuple[Any, ...], KeyOutcome] = field(
         default_factory=dict[tuple[Any, ...], KeyOutcome]
@@ -58,13 +60,13 @@ class CrewWorker:
         """Return the keys that the worker has not reported yet."""
         return [key for key in self.share if tuple(key.values()) not in self.reported]
 
-    def making(self) -> Key | None:
+    def current_key(self) -> Key | None:
         """Return the key that the worker makes, None between keys."""
-        position = self.at.position
+        position = self.status.position
         return None if position == NONE else self.share[position]
 
 
-class Crew:
+class WorkerPool:
     """Worker processes of one `populate`.
 
     They are forked where the system can, so that tables of notebooks and scripts need not be
@@ -80,8 +82,8 @@ class Crew:
 
     def __init__(
         self,
-        table: Makes,
-        making: Making,
+        table: PopulatedTable,
+        options: PopulateOptions,
         keys: Iterable[Key],
         processes: int | None,
         limit: int | None,
@@ -93,13 +95,14 @@ class Crew:
         fork = "fork" in multiprocessing.get_all_start_methods()
         self._context: Any = multiprocessing.get_context("fork" if fork else "spawn")
         self._table = table
-        self._making = making
+        # What the parent has chosen is not sent to the workers, nor can it always be.
+        self._options = replace(options, restrictions=(), keys=None)
         self._waiting = deque(keys)
         self._allowed = len(self._waiting) if limit is None else limit
         self._unclear: set[tuple[Any, ...]] = set()
         self._lost = 0
         self._size = max(1, min(processes or os.cpu_count() or 1, len(self._waiting)))
-        self._workers = list[CrewWorker]()
+        self._workers = list[WorkerProcess]()
 
     def outcomes(self) -> Generator[KeyOutcome]:
         """Yield the outcome of each key as soon as it is known.
@@ -122,19 +125,19 @@ class Crew:
 
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
-        at = At(self._context)
+        status = SharedStatus(self._context)
         # Pipe ends that a fork inherits would keep pipes open after this process is gone.
         others = [worker.pipe for worker in self._workers] + [ours]
         inherited = others if self._context.get_start_method() == "fork" else []
         process = self._context.Process(
             target=serve,
-            args=(type(self._table), self._making, theirs, at, inherited),
+            args=(type(self._table), self._options, theirs, status, inherited),
             name=f"populate {self._table.class_name}",
             daemon=False,
         )
         process.start()
         theirs.close()
-        self._workers.append(CrewWorker(process, ours, at))
+        self._workers.append(WorkerProcess(process, ours, status))
 
     def _assign(self) -> bool:
         """Give keys to idle workers; return whether a worker is at work."""
@@ -143,7 +146,7 @@ class Crew:
             count = min(len(self._waiting), room)
             if not worker.left and count > 0:
                 # Towards the end shares are smaller, so that all workers end together.
-                size = min(worker.pace.size, -(-count // (2 * len(self._workers))))
+                size = min(worker.size, -(-count // (2 * len(self._workers))))
                 worker.share = [self._waiting.popleft() for _ in range(size)]
                 worker.reported = {}
                 # A broken pipe is noticed when it is read.
@@ -151,18 +154,19 @@ class Crew:
                     worker.pipe.send(worker.share)
         return any(worker.left for worker in self._workers)
 
-    def _ready(self) -> list[CrewWorker]:
+    def _ready(self) -> list[WorkerProcess]:
         """Wait for workers, and return those that have sent outcomes or are gone."""
         busy = [worker for worker in self._workers if worker.left]
         heard = wait([worker.pipe for worker in busy], LOOK)
         return [w for w in busy if w.pipe in heard or not w.process.is_alive()]
 
-    def _heard(self, worker: CrewWorker) -> Generator[KeyOutcome]:
+    def _heard(self, worker: WorkerProcess) -> Generator[KeyOutcome]:
         try:
             while worker.pipe.poll():
                 outcomes = [restored(item) for item in worker.pipe.recv()]
                 worker.reported |= {tuple(o.key.values()): o for o in outcomes}
-                worker.pace.note(len(outcomes), sum(outcome.seconds for outcome in outcomes))
+                busy = sum(outcome.seconds for outcome in outcomes)
+                worker.size = next_size(worker.size, len(outcomes), busy)
                 for outcome in outcomes:
                     yield self._counted(outcome)
         except (EOFError, OSError, pickle.UnpicklingError):
@@ -180,11 +184,11 @@ class Crew:
         """Whether a worker made a key, and died before it could report this."""
         return tuple(key.values()) in self._unclear and is_present(self._table, key)
 
-    def _bury(self, worker: CrewWorker) -> Generator[KeyOutcome]:
+    def _bury(self, worker: WorkerProcess) -> Generator[KeyOutcome]:
         """Fail the key at which a worker died; give the rest of its share to other workers."""
         self._workers.remove(worker)
         worker.pipe.close()
-        culprit = worker.making()
+        culprit = worker.current_key()
         rest = [key for key in worker.unreported() if key is not culprit]
         # Some of them may have been made, which the next worker finds out.
         self._unclear |= {tuple(key.values()) for key in rest}
@@ -201,9 +205,9 @@ class Crew:
         if self._waiting:
             self._start()
 
-    def _settle_jobs(self, worker: CrewWorker) -> None:
+    def _settle_jobs(self, worker: WorkerProcess) -> None:
         """End the jobs that a dead worker finished, and free the jobs that it held."""
-        if not self._making.reserve:
+        if not self._options.reserve:
             return
         queue, done = JobQueue(self._table), ("made", "present")
         finished = {
@@ -221,7 +225,7 @@ class Crew:
             f"The worker process that made {key} of {self._table.name} {_ending(code)}."
         )
         outcome = KeyOutcome(key, "failed", error=error)
-        if self._making.reserve:
+        if self._options.reserve:
             JobQueue(self._table).error(key, outcome.message, str(error))
         return outcome
 
@@ -237,7 +241,7 @@ class Crew:
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
-        if self._making.reserve and not gently:
+        if self._options.reserve and not gently:
             # A worker that was stopped during its first claim could not give the keys back.
             with contextlib.suppress(DataJointError):
                 JobQueue(self._table).release_dead()
@@ -256,8 +260,8 @@ REPORT = 0.02
 """Seconds that an outcome waits for others to be reported with."""
 
 
-class At:
-    """The state of a worker process's work, in memory that its parent sees too."""
+class SharedStatus:
+    """The key that a worker process makes, in memory that its parent sees too."""
 
     def __init__(self, context: Any) -> None:
         self._position = context.RawValue("q", NONE)
@@ -285,7 +289,11 @@ class At:
 
 
 def serve(
-    table_class: type[Makes], making: Making, pipe: Pipe, at: At, inherited: list[Pipe]
+    table_class: type[PopulatedTable],
+    options: PopulateOptions,
+    pipe: Pipe,
+    status: SharedStatus,
+    inherited: list[Pipe],
 ) -> None:
     """Make the keys of the shares that come through a pipe, until the pipe is closed."""
     for other in inherited:
@@ -293,30 +301,30 @@ def serve(
     positions: dict[tuple[Any, ...], int] = {}
 
     def before(key: Key) -> None:
-        at.begin(positions[tuple(key.values())])
+        status.begin(positions[tuple(key.values())])
 
     try:
         with exit_on_sigterm():
-            batches = making.batches(table_class(), before)
+            loop = PopulateLoop(KeySource(table_class()), options, before)
             while True:
                 share: list[Key] = pipe.recv()
                 positions.clear()
                 positions.update((tuple(key.values()), number) for number, key in enumerate(share))
-                _report(pipe, batches.run(share), at)
+                _report(pipe, loop.outcomes(share), status)
     except EOFError:
         # All keys are done, or the parent is gone.
         return
     except (KeyboardInterrupt, SystemExit, BrokenPipeError):
-        at.end()
+        status.end()
         os._exit(1)
 
 
-def _report(pipe: Pipe, outcomes: Generator[KeyOutcome], at: At) -> None:
+def _report(pipe: Pipe, outcomes: Generator[KeyOutcome], status: SharedStatus) -> None:
     found: list[Any] = []
     sent = time.monotonic()
     with contextlib.closing(outcomes):
         for outcome in outcomes:
-            at.end()
+            status.end()
             found.append(_portable(outcome))
             if time.monotonic() - sent > REPORT:
                 pipe.send(found)

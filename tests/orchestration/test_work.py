@@ -164,5 +164,5 @@ def test_a_run_without_work_starts_no_process(
     def refuse(self: object) -> None:
         raise AssertionError(f"{self} has nothing to do")
 
-    monkeypatch.setattr("dj_dagster.workflow.workers.Crew._start", refuse)
+    monkeypatch.setattr("dj_dagster.workflow.workers.WorkerPool._start", refuse)
     assert materialize(defs, instance, "lab/result", partition="batch=1")

@@ -14,7 +14,7 @@ import pytest
 
 import dj_dagster as dj
 from dj_dagster.model.job_settings import JobSettings
-from dj_dagster.workflow import liveness, populate
+from dj_dagster.workflow import jobs, liveness
 from dj_dagster.workflow.jobs import queues
 from tests.lab import connect
 from tests.services.process import PATIENCE
@@ -225,8 +225,8 @@ def test_pid_that_belongs_to_a_younger_process_is_dead(lab: Pipeline) -> None:
 def test_slow_make_lets_go_of_the_keys_behind_it(
     database_url: str, schema_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(populate, "TICK", 0.02)
-    monkeypatch.setattr(populate, "PATIENCE", 0.1)
+    monkeypatch.setattr(jobs, "TICK", 0.02)
+    monkeypatch.setattr(jobs, "PATIENCE", 0.1)
     lease = JobSettings(lease=0.4)
     connection = dj.Connection(database_url, safemode=False, jobs=lease)
     lab = Pipeline(connection, schema_prefix, numbers=30)

@@ -14,7 +14,8 @@ import pytest
 import dj_dagster as dj
 from dj_dagster.model.job_settings import JobSettings
 from dj_dagster.workflow import liveness
-from dj_dagster.workflow.populate import Claims, pending_keys
+from dj_dagster.workflow.jobs import Claims
+from dj_dagster.workflow.populate import pending_keys
 from tests.services.process import PATIENCE
 from tests.services.statements import statement_with_bytes
 from tests.workflow.test_job_queue import Pipeline, ago, set_columns

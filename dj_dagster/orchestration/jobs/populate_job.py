@@ -41,7 +41,7 @@ from dj_dagster.orchestration.tables.table_graph import TableGraph, Tables
 from dj_dagster.orchestration.tables.table_node import OwnMaker, TableNode
 from dj_dagster.relational.algebra.condition import refuse_oversights
 from dj_dagster.relational.expression import QueryExpression
-from dj_dagster.workflow.pending import check_restrictions, source
+from dj_dagster.workflow.make import KeySource
 from dj_dagster.workflow.populate import Key
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.
@@ -179,7 +179,7 @@ def check_restriction(nodes: Iterable[TableNode], restriction: Any) -> None:
     _check_names(nodes, restriction)
     for node in nodes:
         if isinstance(node.maker, OwnMaker):
-            check_restrictions(node.maker.table, restriction)
+            KeySource(node.maker.table).check(restriction)
         else:
             refuse_oversights((node.table & restriction).node, f"populate {node.title}")
 
@@ -275,7 +275,7 @@ def _there(
         return []
     if restrictions and isinstance(node.maker, OwnMaker):
         # Like pending keys, these can be restricted by the parents' attributes too.
-        chosen = source(node.maker.table, *restrictions)
+        chosen = KeySource(node.maker.table).restricted(*restrictions)
         restrictions = [QueryExpression(node.table.connection, chosen)]
     if choice == STALE:
         return Aging(instance, graph, node).stale(*restrictions)

@@ -14,6 +14,7 @@ from dj_dagster.orchestration.runs.work import Work, outcomes
 from dj_dagster.orchestration.tables.keys import own_table
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
+from dj_dagster.workflow.make import KeySource
 from dj_dagster.workflow.notes import is_entered
 from dj_dagster.workflow.pending import given
 from dj_dagster.workflow.populate import Key, KeyOutcome
@@ -124,7 +125,7 @@ def _ungiven(node: TableNode, keys: Sequence[Key]) -> dict[Row, str]:
         every = node.respelled(node.maker.keys())
         known = {tuple(key[name] for name in names) for key in every}
     else:
-        known = given(table, list(keys))
+        known = given(KeySource(table), list(keys))
     rows = (tuple(key.values()) for key in keys)
     return {row: "its key is not in the key source any more" for row in rows if row not in known}
 

@@ -12,10 +12,10 @@ from dj_dagster.errors import ConfigurationError, PopulateError
 from dj_dagster.orchestration.tables.table_node import OwnMaker, TableNode
 from dj_dagster.workflow.attempt import KeyOutcome
 from dj_dagster.workflow.jobs import JobQueue
-from dj_dagster.workflow.make import Makes
+from dj_dagster.workflow.make import KeySource, PopulatedTable
 from dj_dagster.workflow.pending import Key
-from dj_dagster.workflow.populate import Making, chosen
-from dj_dagster.workflow.workers import Crew, CrewWorker
+from dj_dagster.workflow.populate import PopulateOptions, check_populable, chosen
+from dj_dagster.workflow.workers import WorkerPool, WorkerProcess
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class WorkerDiedError(PopulateError):
 class ApartMaker(OwnMaker):
     """The maker of a table of ours that uses worker processes."""
 
-    def __init__(self, table: Makes, work: Work) -> None:
+    def __init__(self, table: PopulatedTable, work: Work) -> None:
         super().__init__(table)
         self._work = work
 
@@ -86,30 +86,32 @@ class ApartMaker(OwnMaker):
         self, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool
     ) -> Generator[KeyOutcome]:
         """Make keys as `populate_keys` does."""
-        wanted, making = chosen(
-            self.table, keys, retry_errors=retry_errors, reserve=self.reservable
-        )
-        crew = TimedCrew(self.table, making, wanted, self._work)
-        with closing(crew.outcomes()) as made:
+        check_populable(self.table)
+        source = KeySource(self.table)
+        wanted, options = chosen(source, keys, retry_errors=retry_errors, reserve=self.reservable)
+        pool = TimedPool(self.table, options, wanted, self._work)
+        with closing(pool.outcomes()) as made:
             yield from made
 
 
-class TimedCrew(Crew):
+class TimedPool(WorkerPool):
     """Worker processes with a timeout: one that takes too long for a key is killed."""
 
-    def __init__(self, table: Makes, making: Making, keys: Iterable[Key], work: Work) -> None:
-        super().__init__(table, making, keys, work.processes, None)
+    def __init__(
+        self, table: PopulatedTable, options: PopulateOptions, keys: Iterable[Key], work: Work
+    ) -> None:
+        super().__init__(table, options, keys, work.processes, None)
         self._timeout = work.timeout
         self._late: set[tuple[Any, ...]] = set()
 
-    def _ready(self) -> list[CrewWorker]:
+    def _ready(self) -> list[WorkerProcess]:
         ready = super()._ready()
         if self._timeout is not None:
             ready += [w for w in self._workers if w not in ready and self._is_late(w)]
         return ready
 
-    def _is_late(self, worker: CrewWorker) -> bool:
-        key, since = worker.making(), worker.at.since
+    def _is_late(self, worker: WorkerProcess) -> bool:
+        key, since = worker.current_key(), worker.status.since
         if key is None or self._timeout is None or time.monotonic() - since < self._timeout:
             return False
         self._late.add(tuple(key.values()))
@@ -124,6 +126,6 @@ class TimedCrew(Crew):
         else:
             error = WorkerDiedError(str(super()._failed(key, code).error))
         outcome = KeyOutcome(key, "failed", self._timeout or 0.0, error=error)
-        if self._making.reserve:
+        if self._options.reserve:
             JobQueue(self._table).error(key, outcome.message, str(error))
         return outcome

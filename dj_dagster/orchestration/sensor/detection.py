@@ -18,9 +18,8 @@ from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.workflow.job_rows import queue_name
-from dj_dagster.workflow.make import has_own_key_source
+from dj_dagster.workflow.make import KeySource, has_own_key_source
 from dj_dagster.workflow.notes import Inputs
-from dj_dagster.workflow.pending import source
 from dj_dagster.workflow.populate import queue_of
 
 MANY_RANGES = 200
@@ -313,7 +312,7 @@ def _sources(node: TableNode) -> frozenset[TableName]:
     if table is not None:
         # A key source of the user's that fails says so when keys are asked for.
         with contextlib.suppress(Exception):
-            return source(table).tables
+            return KeySource(table).keys.tables
     return frozenset(key.parent for key in node.table.foreign_keys)
 
 
@@ -324,5 +323,5 @@ def _has_queue(node: TableNode) -> bool:
     if table is None:
         return True
     with contextlib.suppress(Exception):
-        return queue_of(table) is not None
+        return queue_of(KeySource(table)) is not None
     return False

@@ -22,7 +22,7 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.table import Table
 from dj_dagster.workflow.collation import keys_respelled, respelled
 from dj_dagster.workflow.jobs import JobQueue
-from dj_dagster.workflow.key_source import blaming
+from dj_dagster.workflow.make import blaming
 from dj_dagster.workflow.populate import Key, KeyOutcome
 
 CHUNK = 20

@@ -24,14 +24,13 @@ from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.sql.select import NOT_COMPARABLE
 from dj_dagster.relational.table import Table
 from dj_dagster.workflow.collation import Respelled
-from dj_dagster.workflow.make import Makes
-from dj_dagster.workflow.pending import source
+from dj_dagster.workflow.make import KeySource, PopulatedTable
 
 CHUNK = 20_000
 """Keys that are encoded as partitions at once."""
 
 
-def own_table(node: TableNode) -> Makes | None:
+def own_table(node: TableNode) -> PopulatedTable | None:
     """Return the table if it is one of ours that `make` fills, otherwise None."""
     return node.filler.table if isinstance(node.filler, OwnMaker) else None
 
@@ -72,7 +71,7 @@ def possible_in(node: TableNode, regions: Regions) -> list[str]:
     grain, table = node.grain, own_table(node)
     if grain is None or table is None:
         return present_in(node, regions)
-    return _partitions(node, grain, source(table, *regions.restrictions()))
+    return _partitions(node, grain, KeySource(table).restricted(*regions.restrictions()))
 
 
 def _partitions(node: TableNode, grain: Grain, keys: Node) -> list[str]:
@@ -111,7 +110,7 @@ def _given_rows(node: TableNode, grain: Grain) -> Sequence[Sequence[Any]]:
     if table is None:
         keys = node.respelled(node.maker.keys())
         return [[key[name] for name in grain.names] for key in keys]
-    return _read(node, grain, source(table))
+    return _read(node, grain, KeySource(table).keys)
 
 
 def decoded(grain: Grain | None, partitions: Sequence[str]) -> list[Key]:

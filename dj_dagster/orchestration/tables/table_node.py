@@ -27,8 +27,14 @@ from dj_dagster.relational.table import Table
 from dj_dagster.relational.values import is_only_found
 from dj_dagster.workflow.collation import Respelled, keys_respelled, origins
 from dj_dagster.workflow.jobs import JobQueue
-from dj_dagster.workflow.key_source import blaming, own_key_source
-from dj_dagster.workflow.make import STEPS, Makes, has_own_key_source
+from dj_dagster.workflow.make import (
+    STEPS,
+    KeySource,
+    PopulatedTable,
+    blaming,
+    has_own_key_source,
+    own_key_source,
+)
 from dj_dagster.workflow.pending import progress
 from dj_dagster.workflow.populate import Key, KeyOutcome, Status, pending_keys, populate_keys
 from dj_dagster.workflow.staleness import Staleness
@@ -296,7 +302,7 @@ class Maker(Protocol):
 class OwnMaker:
     """The maker of a table of ours."""
 
-    def __init__(self, table: Makes) -> None:
+    def __init__(self, table: PopulatedTable) -> None:
         self._table = table
 
     @property
@@ -305,7 +311,7 @@ class OwnMaker:
         return type(self._table)
 
     @property
-    def table(self) -> Makes:
+    def table(self) -> PopulatedTable:
         """The table."""
         return self._table
 
@@ -350,7 +356,7 @@ class OwnMaker:
     def progress(self) -> tuple[int, int]:
         """See `dj_dagster.workflow.pending.progress`."""
         with self._blaming():
-            return progress(self._table)
+            return progress(KeySource(self._table))
 
     def _usable(self, keys: list[Key]) -> list[Key]:
         """Leave out the keys that tables cannot hold, such as zero dates, with a warning."""
@@ -390,9 +396,9 @@ class OwnMaker:
 
 def maker_of(table: object) -> Maker | None:
     """Return the maker of a table of ours, None if its class lacks a `make` and a key source."""
-    if not isinstance(table, Makes):
+    if not isinstance(table, PopulatedTable):
         return None
-    written = type(table).__mro__[: type(table).__mro__.index(Makes)]
+    written = type(table).__mro__[: type(table).__mro__.index(PopulatedTable)]
     names = {name for cls in written for name in vars(cls)}
     if names & {"make", "key_source"} or names.issuperset(STEPS):
         return OwnMaker(table)

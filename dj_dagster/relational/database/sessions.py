@@ -64,8 +64,8 @@ class EncodedRows:
 
 
 @dataclass(frozen=True, slots=True)
-class Making:
-    """The `make` that a unit of work is for.
+class MakeCall:
+    """The call of `make` that a unit of work is for.
 
     Attributes
     ----------
@@ -123,8 +123,8 @@ class WriteBuffer:
     ----------
     allowed
         The tables that a `make` fills: its own and its parts.
-    making
-        The `make`, where the provenance of its rows is recorded or checked; otherwise None.
+    call
+        The call of `make`, where the provenance of its rows is recorded or checked; otherwise None.
     pending
         The rows that are not yet written, in order of the insert calls.
     written
@@ -141,12 +141,12 @@ class WriteBuffer:
     bytes: int = 0
     failed: DataJointError | None = None
     transaction: ExitStack = field(default_factory=ExitStack)
-    making: Making | None = None
+    call: MakeCall | None = None
 
     def add(self, encoded: EncodedRows) -> None:
         """Collect rows."""
-        if self.making is not None:
-            self.making.check_rows(encoded)
+        if self.call is not None:
+            self.call.check_rows(encoded)
         self.pending.append(encoded)
         self.note(encoded.table, encoded.count)
         self.bytes += encoded.bytes

@@ -22,7 +22,7 @@ from dj_dagster.model.names import TableName
 from dj_dagster.relational.backends.writes import InsertStatement
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.driver import run_sql
-from dj_dagster.relational.database.sessions import EncodedRows, Making, WriteBuffer
+from dj_dagster.relational.database.sessions import EncodedRows, MakeCall, WriteBuffer
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ def change(connection: Connection, work: Callable[[], T]) -> T:
 
 @contextmanager
 def unit_of_work(
-    connection: Connection, allowed: frozenset[TableName], making: Making | None = None
+    connection: Connection, allowed: frozenset[TableName], call: MakeCall | None = None
 ) -> Generator[WriteBuffer]:
     """Collect the rows inserted inside and write them together at the end, or none of them.
 
@@ -88,8 +88,8 @@ def unit_of_work(
     ----------
     allowed
         The computed tables that may be inserted into.
-    making
-        The `make` that the block runs.
+    call
+        The call of `make` that the block runs.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def unit_of_work(
     if connection.write_buffer is not None or connection.in_transaction:
         raise QueryError("A make cannot run inside another one, nor inside a transaction.")
     with ExitStack() as transaction:
-        buffer = WriteBuffer(allowed, transaction=transaction, making=making)
+        buffer = WriteBuffer(allowed, transaction=transaction, call=call)
         connection.write_buffer = buffer
         try:
             yield buffer
@@ -125,8 +125,8 @@ def flush_before_reading(connection: Connection, tables: frozenset[TableName]) -
     buffer = connection.write_buffer
     if buffer is None:
         return
-    if buffer.making is not None:
-        buffer.making.check_read(tables)
+    if buffer.call is not None:
+        buffer.call.check_read(tables)
     if buffer.touches(tables):
         _flush(connection, buffer)
 
@@ -140,8 +140,8 @@ def check_writable(connection: Connection, table: TableName) -> None:
         If the table is neither the made table nor a part of it.
     """
     buffer = connection.write_buffer
-    if buffer is not None and buffer.making is not None:
-        buffer.making.check_write(table)
+    if buffer is not None and buffer.call is not None:
+        buffer.call.check_write(table)
 
 
 def _flush(connection: Connection, buffer: WriteBuffer) -> None:
