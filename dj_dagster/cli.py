@@ -24,7 +24,7 @@ from dj_dagster.relational.garbage.collector import ALL_STORES, GarbageCollector
 from dj_dagster.workflow.integrity import check_schema
 from dj_dagster.workflow.migration import Migration
 from dj_dagster.workflow.release.release import ReleaseText, make_release, named_rows
-from dj_dagster.workflow.release.rerun import makers_of, rerun_release
+from dj_dagster.workflow.release.rerun import computed_classes, rerun_release
 from dj_dagster.workflow.release.verify import verify_release
 
 DEMOS = {"pulse": ("pipelines", "demo"), "ephys": ("pipelines.ephys", "ephys")}
@@ -356,8 +356,8 @@ def _rerun(folder: str, modules: tuple[str, ...], tolerance: float) -> int:
     if not modules:
         raise click.UsageError("Name the modules that declare the tables, by --module.")
     sys.path.insert(0, "")
-    makers = makers_of(map(import_module, modules), conn())
-    found = rerun_release(folder, makers, conn(), tolerance=tolerance, say=_tell)
+    classes = computed_classes(map(import_module, modules), conn())
+    found = rerun_release(folder, classes, conn(), tolerance=tolerance, say=_tell)
     for difference in found.differences:
         click.echo(difference)
     click.echo(str(found))

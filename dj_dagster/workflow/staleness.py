@@ -113,12 +113,12 @@ def _spelled(table: Table, keys: Sequence[Mapping[str, Any]]) -> dict[Row, Key]:
     return {row: dict(zip(names, own, strict=True)) for row, own in differing.items()}
 
 
-REMADE_TOGETHER = 100
+DELETED_TOGETHER = 100
 """Keys that are deleted together, just before they are made."""
 
 
 @dataclass(frozen=True)
-class Remaking:
+class KeyDeletion:
     """The deletion of keys of one table so that they can be made again.
 
     Attributes

@@ -18,7 +18,7 @@ from dj_dagster.workflow.make import KeySource
 from dj_dagster.workflow.notes import is_entered
 from dj_dagster.workflow.pending import given
 from dj_dagster.workflow.populate import Key, KeyOutcome
-from dj_dagster.workflow.staleness import REMADE_TOGETHER, Remaking, Row
+from dj_dagster.workflow.staleness import DELETED_TOGETHER, KeyDeletion, Row
 
 SKIP, STALE, RECOMPUTE = "skip", "stale", "recompute"
 
@@ -85,25 +85,25 @@ def made_again(
     others = None if keys is None else [key for key in keys if _partition(node, key) not in rows]
     if others is None or others:
         yield from outcomes(node, others, retry_errors=retry_errors, work=work)
-    remaking = _remaking(graph, node, existing)
-    for start in range(0, len(doomed), REMADE_TOGETHER):
-        chunk = doomed[start : start + REMADE_TOGETHER]
+    deletion = _deletion(graph, node, existing)
+    for start in range(0, len(doomed), DELETED_TOGETHER):
+        chunk = doomed[start : start + DELETED_TOGETHER]
         left = _ungiven(node, chunk)
-        left |= remaking.clear([key for key in chunk if tuple(key.values()) not in left])
+        left |= deletion.clear([key for key in chunk if tuple(key.values()) not in left])
         free = [key for key in chunk if tuple(key.values()) not in left]
         if free:
             yield from outcomes(node, free, retry_errors=True, work=work)
         yield from _left(node, left)
 
 
-def _remaking(graph: TableGraph, node: TableNode, existing: OnExisting) -> Remaking:
-    remaking = Remaking(
+def _deletion(graph: TableGraph, node: TableNode, existing: OnExisting) -> KeyDeletion:
+    deletion = KeyDeletion(
         node.table, node.maker.key_names, _Filled(graph), with_entered=existing.delete_entered
     )
     if existing.gone is None:
-        return remaking
+        return deletion
     below = {each.name: each.maker.key_names for each in graph.populated}
-    return replace(remaking, below=below, gone=existing.gone)
+    return replace(deletion, below=below, gone=existing.gone)
 
 
 def _doomed(

@@ -35,14 +35,14 @@ else:
     # Of an extra.
     prov = LateModule("prov.model")
 
-MADE = (Tier.COMPUTED, Tier.IMPORTED)
+COMPUTED_TIERS = (Tier.COMPUTED, Tier.IMPORTED)
 
 _NAMESPACES = ("row", "make", "code", "object", "software", "dj")
 _URN = "urn:dj-dagster"
 
 
 @dataclass(frozen=True)
-class Made:
+class Activity:
     """A call of `make`.
 
     Attributes
@@ -96,7 +96,7 @@ class ProvenanceDocument:
         traced: Mapping[Any, ReleasedTable],
         parts: Mapping[tuple[Any, ...], int],
     ) -> None:
-        makes = makes_of(self._connection, table) if table.tier in MADE else []
+        activities = activities_of(self._connection, table) if table.tier in COMPUTED_TIERS else []
         for place, row in enumerate(table.rows):
             about: dict[Any, Any] = {
                 prov.PROV_TYPE: self._spaces["dj"][table.tier.value],
@@ -115,8 +115,8 @@ class ProvenanceDocument:
             ]
             for parent in parents:
                 self._document.wasDerivedFrom(entity, parent)
-            if makes:
-                activity = self._make(table, row, makes[place], parents)
+            if activities:
+                activity = self._activity(table, row, activities[place], parents)
                 self._document.wasGeneratedBy(entity, activity)
 
     def _row(self, table: ReleasedTable, row: Row) -> Any:
@@ -131,8 +131,10 @@ class ProvenanceDocument:
             self._document.entity(identifier, {prov.PROV_LABEL: f"{store}:{path}"})
         return identifier
 
-    def _make(self, table: ReleasedTable, row: Row, made: Made, parents: Sequence[Any]) -> Any:
-        name = _spelled(table.title, made.key)
+    def _activity(
+        self, table: ReleasedTable, row: Row, call: Activity, parents: Sequence[Any]
+    ) -> Any:
+        name = _spelled(table.title, call.key)
         found = self._activities.get(name)
         if found is None:
             began, ended = _times(row)
@@ -140,7 +142,7 @@ class ProvenanceDocument:
             label = {prov.PROV_LABEL: f"{table.title}.make"}
             found = self._document.activity(identifier, began, ended, label)
             self._activities[name] = found
-            plan = self._plan(table, made.code) if made.code else None
+            plan = self._plan(table, call.code) if call.code else None
             self._document.wasAssociatedWith(found, self._agent, plan)
             for parent in parents:
                 self._document.used(found, parent)
@@ -158,16 +160,16 @@ class ProvenanceDocument:
         return self._plans[name]
 
 
-def makes_of(connection: Connection, table: ReleasedTable) -> list[Made]:
+def activities_of(connection: Connection, table: ReleasedTable) -> list[Activity]:
     """Return for each row of a table the call of `make` that made it."""
     names = make_names(table)
     keys = [{name: row[name] for name in names} for row in table.rows]
     notes = Notes(FreeTable(connection, table.name), names).read(keys)
-    found: list[Made] = []
+    found: list[Activity] = []
     for row, key in zip(table.rows, keys, strict=True):
         note = notes.get(tuple(key.values()))
         code = note.code if note is not None and note.code else row.get("_job_version")
-        found.append(Made(key, str(code or "")))
+        found.append(Activity(key, str(code or "")))
     return found
 
 

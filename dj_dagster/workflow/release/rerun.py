@@ -45,7 +45,7 @@ from dj_dagster.relational.schemas.free_table import FreeTable, table_name
 from dj_dagster.workflow.computed import AutoPopulate
 from dj_dagster.workflow.release import crate
 from dj_dagster.workflow.release.contents import ReleasedTable, Row, all_of, title
-from dj_dagster.workflow.release.provenance import MADE, make_names
+from dj_dagster.workflow.release.provenance import COMPUTED_TIERS, make_names
 from dj_dagster.workflow.release.release import EXTRA
 from dj_dagster.workflow.release.verify import verify_release
 
@@ -117,21 +117,23 @@ def rerun_release(
             "release with --inputs."
         )
     names = {table_name(each["table"]): each["file"] for each in head["tables"]}
-    makers = {table().name: table for table in tables}
-    _check(connection, names, makers)
+    classes = {table().name: table for table in tables}
+    _check(connection, names, classes)
     rerun = _Rerun(place, connection, tolerance)
     for name in graph_above(connection, names).topological_order():
-        if name in names and _tier(name) not in MADE:
+        if name in names and _tier(name) not in COMPUTED_TIERS:
             rerun.enter(name, names[name])
-        elif name in names and name in makers:
+        elif name in names and name in classes:
             say(f"{title(name)}")
-            rerun.make(makers[name], name, names[name])
-    made = [name for name in names if _tier(name) in MADE]
+            rerun.make(classes[name], name, names[name])
+    made = [name for name in names if _tier(name) in COMPUTED_TIERS]
     differences = [text for name in made for text in rerun.differences(name, names[name])]
     return RerunReport(place, rerun.compared, tuple(differences))
 
 
-def makers_of(modules: Iterable[ModuleType], connection: Connection) -> list[type[AutoPopulate]]:
+def computed_classes(
+    modules: Iterable[ModuleType], connection: Connection
+) -> list[type[AutoPopulate]]:
     """Return the classes in modules that make rows of a connection."""
     found: dict[type[AutoPopulate], None] = {}
     for module in modules:
@@ -168,12 +170,12 @@ class _Rerun:
         encoded = encode_rows(self._connection, as_stored, rows, mode="skip")
         write.submit(self._connection, encoded)
 
-    def make(self, maker: type[AutoPopulate], name: TableName, file: str) -> None:
+    def make(self, cls: type[AutoPopulate], name: TableName, file: str) -> None:
         """Make the released keys of a table."""
         table = all_of(self._connection, name)
         names = make_names(table)
         keys = [{each: row[each] for each in names} for row in self._released(table, file)]
-        maker().populate(keys) if names else maker().populate()
+        cls().populate(keys) if names else cls().populate()
 
     def differences(self, name: TableName, file: str) -> Iterator[str]:
         """Yield what rows are missing, too many or not equal."""
@@ -343,13 +345,13 @@ def _python(value: Any, kind: AttributeType | None) -> Any:
 def _check(
     connection: Connection,
     names: Mapping[TableName, str],
-    makers: Mapping[TableName, type[AutoPopulate]],
+    classes: Mapping[TableName, type[AutoPopulate]],
 ) -> None:
     for name in names:
         table = FreeTable(connection, name)
         parsed = parse_table_name(name.table)
         is_part = parsed is not None and parsed.master is not None
-        if _tier(name) in MADE and not is_part and name not in makers:
+        if _tier(name) in COMPUTED_TIERS and not is_part and name not in classes:
             raise ConfigurationError(
                 f"The class of {title(name)} is not known: name the module that declares it."
             )
