@@ -1,4 +1,4 @@
-"""Notes on how computed rows came to be, in a hidden table ``~provenance`` of the schema.
+"""Notes on how computed rows came to be, in a hidden table ``~provenance``, and stale keys.
 
 A note has the version of the code that made one key, and a digest of the rows that the key refers
 to. Any process can thereby find the stale keys, also after losses elsewhere. Notes are written some
@@ -9,6 +9,8 @@ age is unknown.
 The digest of a key's inputs covers the rows of the tables that the table's foreign keys refer to by
 the key, and, where people entered those, the rows that they refer to in turn. The database computes
 it; see `Backend.row_digest` for what it covers.
+
+A `make` does not bring back rows that people entered, so keys with such dependent rows are left.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -33,20 +35,22 @@ from dj_dagster.errors import (
     PopulateError,
     TransientError,
 )
-from dj_dagster.model.heading import Heading
-from dj_dagster.model.names import NOTES_TABLE, TableName, Tier, parse_table_name
+from dj_dagster.model.heading import Heading, Key, Value, Values
+from dj_dagster.model.names import NOTES_TABLE, TableName, Tier, class_path, parse_table_name
 from dj_dagster.relational.algebra.nodes import All, Condition, In, all_rows, restrict
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import declare
+from dj_dagster.relational.deleting import hierarchy
+from dj_dagster.relational.deleting.delete import Doomed, doomed_rows, row_counts
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.inserting.encode import encode_rows
 from dj_dagster.relational.sql.lowering import Lowering
+from dj_dagster.relational.sql.select import make_window
 from dj_dagster.relational.stored import ForeignKey, StoredTable
 from dj_dagster.relational.table import Table
-from dj_dagster.workflow.collation import paired
-
-Key = Mapping[str, Any]
+from dj_dagster.workflow.code_version import code_version
+from dj_dagster.workflow.collation import has_spellings, matched, paired
 
 AT_ONCE = 1000
 """Notes that are written, or read, together at most."""
@@ -94,20 +98,20 @@ class Notes:
         self._table = table.name
         self._names = sorted(names)
 
-    def read(self, keys: Sequence[Key]) -> dict[tuple[Any, ...], Note]:
+    def read(self, keys: Sequence[Mapping[str, Value]]) -> dict[Values, Note]:
         """Return the notes on some keys, by the keys' values."""
         stored = self._found()
         if stored is None:
             return {}
         hashes = {self._hash(key): tuple(key.values()) for key in keys}
-        found: dict[tuple[Any, ...], Note] = {}
+        found: dict[Values, Note] = {}
         wanted = list(hashes)
         for start in range(0, len(wanted), AT_ONCE):
             for key_hash, code, inputs in self._read(stored, wanted[start : start + AT_ONCE]):
                 found[hashes[key_hash]] = Note(code, inputs)
         return found
 
-    def write(self, notes: Sequence[tuple[Key, Note]]) -> None:
+    def write(self, notes: Sequence[tuple[Mapping[str, Value], Note]]) -> None:
         """Write notes on keys, in the place of older ones.
 
         Raises
@@ -130,7 +134,7 @@ class Notes:
             encoded = encode_rows(self._connection, stored, chunk, mode="replace")
             write.submit(self._connection, encoded)
 
-    def forget(self, keys: Sequence[Key]) -> None:
+    def forget(self, keys: Sequence[Mapping[str, Value]]) -> None:
         """Remove the notes on keys that are deleted."""
         stored = self._found()
         if stored is None:
@@ -165,7 +169,7 @@ class Notes:
     def _created(self) -> StoredTable:
         return _ensure(self._connection, TableName(self._table.schema, NOTES_TABLE))
 
-    def _hash(self, key: Key) -> UUID:
+    def _hash(self, key: Mapping[str, Value]) -> UUID:
         text = "\0".join([f"{name}={_spelled(key[name])}" for name in self._names])
         return UUID(bytes=hashlib.blake2b(text.encode(), digest_size=16).digest())
 
@@ -186,18 +190,18 @@ class NoteTaker:
         self._notes = Notes(table, names)
         self._inputs = Inputs(table, names)
         self._code = code or ""
-        self._before: dict[tuple[Any, ...], UUID] = {}
-        self._waiting: list[tuple[Key, Note]] = []
+        self._before: dict[Values, UUID] = {}
+        self._waiting: list[tuple[Mapping[str, Value], Note]] = []
         self._written = time.monotonic()
         self._refused = False
 
-    def look(self, keys: Sequence[Key]) -> None:
+    def look(self, keys: Sequence[Mapping[str, Value]]) -> None:
         """Look at the rows that keys refer to, before they are made."""
         if not self._refused:
             with self._told():
                 self._before = self._inputs.of(keys)
 
-    def note(self, key: Key) -> None:
+    def note(self, key: Mapping[str, Value]) -> None:
         """Take a note on a key that was looked at and is now made."""
         inputs = self._before.get(tuple(key.values()))
         if inputs is not None:
@@ -279,8 +283,6 @@ ENTERED = (Tier.MANUAL, Tier.LOOKUP)
 CHUNK = 1000
 """Rows that are read by one statement, at most."""
 
-Row = tuple[Any, ...]
-
 
 @dataclass(frozen=True)
 class Input:
@@ -324,7 +326,7 @@ class Inputs:
         """
         yield from _tables(self.each, None)
 
-    def of(self, keys: Sequence[Mapping[str, Any]]) -> dict[Row, UUID]:
+    def of(self, keys: Sequence[Mapping[str, Value]]) -> dict[Values, UUID]:
         """Return the digests of the rows that keys refer to, by the keys' values."""
         parts: list[list[bytes]] = [[] for _ in keys]
         for each in self.each:
@@ -376,7 +378,7 @@ def _inputs(
     return tuple(found)
 
 
-def _digests(connection: Connection, source: Input, rows: Sequence[Row]) -> dict[Row, bytes]:
+def _digests(connection: Connection, source: Input, rows: Sequence[Values]) -> dict[Values, bytes]:
     """Return the digests of the rows of a table, by the values that refer to them."""
     used = dict.fromkeys(
         (*source.attributes, *(own for each in source.inputs for own in each.attributes.values()))
@@ -384,8 +386,8 @@ def _digests(connection: Connection, source: Input, rows: Sequence[Row]) -> dict
     names, width = list(used), len(source.attributes)
     decoded = _decoder(connection, source.heading, names)
     wanted = list(dict.fromkeys(row for row in rows if None not in row))
-    found: list[tuple[Row, list[bytes]]] = []
-    above: list[list[Row]] = [[] for _ in source.inputs]
+    found: list[tuple[Values, list[bytes]]] = []
+    above: list[list[Values]] = [[] for _ in source.inputs]
     for start in range(0, len(wanted), CHUNK):
         for row in _read(connection, source, names, wanted[start : start + CHUNK]):
             key = decoded(row[:-1])
@@ -403,7 +405,7 @@ def _digests(connection: Connection, source: Input, rows: Sequence[Row]) -> dict
 
 
 def _read(
-    connection: Connection, source: Input, names: Sequence[str], rows: Sequence[Row]
+    connection: Connection, source: Input, names: Sequence[str], rows: Sequence[Values]
 ) -> Sequence[Sequence[Any]]:
     """Return attributes of rows, and a number that stands for all of their values."""
     heading, backend = source.heading, connection.backend
@@ -424,7 +426,7 @@ def _read(
 
 def _decoder(
     connection: Connection, heading: Heading, names: Sequence[str]
-) -> Callable[[Sequence[Any]], Row]:
+) -> Callable[[Sequence[Any]], Values]:
     decoders = [
         (place, decode)
         for place, name in enumerate(names)
@@ -432,7 +434,7 @@ def _decoder(
         and (decode := connection.backend.decoder(kind)) is not None
     ]
 
-    def decoded(row: Sequence[Any]) -> Row:
+    def decoded(row: Sequence[Any]) -> Values:
         values = list(row)
         for place, decode in decoders:
             if values[place] is not None:
@@ -449,3 +451,180 @@ def _digest(parts: Sequence[bytes]) -> bytes:
         state.update(b"%d " % len(part))
         state.update(part)
     return state.digest()
+
+
+Age = Literal["current", "code", "inputs", "unknown"]
+"""The age of a key.
+
+It was made as it would be made now, by other code, from rows that have changed since, or without a
+note.
+"""
+
+STALE: tuple[Age, ...] = ("code", "inputs")
+
+AGES_TOGETHER = 10_000
+"""Keys whose age is found together."""
+
+
+class Staleness:
+    """The ages of the keys of one table.
+
+    Parameters
+    ----------
+    names
+        The attributes of the keys that its `make` is given.
+    source
+        The class that has the `make`.
+    """
+
+    def __init__(self, table: Table, names: Sequence[str], source: type) -> None:
+        self.code = code_version(source)
+        self.notes = Notes(table, names)
+        self._table = table
+        self._names = list(names)
+        self._inputs = Inputs(table, names)
+
+    def of(self, keys: Sequence[Mapping[str, Value]]) -> dict[Values, tuple[Age, Note | None]]:
+        """Return the age of keys that are in the table, and the note on each, by their values."""
+        notes = self._read(keys)
+        noted = [key for key in keys if tuple(key.values()) in notes]
+        inputs = self._inputs.of(noted) if noted else {}
+        found: dict[Values, tuple[Age, Note | None]] = {}
+        for row in (tuple(key.values()) for key in keys):
+            note = notes.get(row)
+            found[row] = ("unknown", None) if note is None else (self._age(note, inputs[row]), note)
+        return found
+
+    def _read(self, keys: Sequence[Mapping[str, Value]]) -> dict[Values, Note]:
+        notes = self.notes.read(keys)
+        rest = [key for key in keys if tuple(key.values()) not in notes]
+        differing = _spelled_otherwise(self._table, rest)
+        more = self.notes.read(list(differing.values())) if differing else {}
+        found = {row: more.get(tuple(key.values())) for row, key in differing.items()}
+        return notes | {row: note for row, note in found.items() if note is not None}
+
+    def stale(self, *restrictions: object) -> list[Key]:
+        """Return the stale keys among those in the table for which all restrictions hold."""
+        return [
+            key
+            for keys in self.pages(*restrictions)
+            for key, (age, _) in zip(keys, self.of(keys).values(), strict=True)
+            if age in STALE
+        ]
+
+    def pages(self, *restrictions: object) -> Iterator[list[Key]]:
+        """Yield the keys in the table for which all restrictions hold, page by page."""
+        rows: Any = self._table
+        for restriction in restrictions:
+            rows = rows & restriction
+        window = make_window(self._names or None, None, None, rows.heading)
+        values = fetch.rows(rows.connection, rows.node, self._names, window)
+        distinct = list(dict.fromkeys(map(tuple, values)))
+        for start in range(0, len(distinct), AGES_TOGETHER):
+            chunk = distinct[start : start + AGES_TOGETHER]
+            yield [dict(zip(self._names, row, strict=True)) for row in chunk]
+
+    def _age(self, note: Note, inputs: object) -> Age:
+        if self.code and note.code and note.code != self.code:
+            return "code"
+        if note.inputs != inputs:
+            return "inputs"
+        return "current" if note.code or not self.code else "unknown"
+
+
+def _spelled_otherwise(table: Table, keys: Sequence[Mapping[str, Value]]) -> dict[Values, Key]:
+    """Return the keys that a table spells differently, as it spells them; so are the notes."""
+    names = list(keys[0]) if keys else []
+    if not has_spellings(table.connection, map(table.heading.__getitem__, names)):
+        return {}
+    rows = [tuple(key.values()) for key in keys]
+    pairs = matched(table.connection, all_rows(table.name, table.heading), names, rows)
+    differing = {row: own for row, own in pairs.items() if row != own}
+    return {row: dict(zip(names, own, strict=True)) for row, own in differing.items()}
+
+
+DELETED_TOGETHER = 100
+"""Keys that are deleted together, just before they are made."""
+
+
+@dataclass(frozen=True)
+class KeyDeletion:
+    """The deletion of keys of one table so that they can be made again.
+
+    Attributes
+    ----------
+    names
+        The attributes of the keys that its `make` is given.
+    is_filled
+        A function that tells whether a `make` fills a table.
+    with_entered
+        Whether rows that people entered are deleted too.
+    below
+        The attributes of the keys of `make`, for each dependent table.
+    gone
+        The keys of these tables that were deleted with keys that they depend on.
+    """
+
+    table: Table
+    names: Sequence[str]
+    is_filled: Callable[[TableName], bool] = field(default=lambda name: not is_entered(name))
+    with_entered: bool = False
+    below: Mapping[TableName, Sequence[str]] = field(default_factory=dict[TableName, Sequence[str]])
+    gone: dict[TableName, list[Key]] = field(default_factory=dict[TableName, list[Key]])
+
+    def clear(self, keys: Sequence[Key]) -> dict[Values, str]:
+        """Delete the rows of keys with all that depends on them.
+
+        Returns
+        -------
+        dict
+            The keys that are left, by their values, each with the reason.
+        """
+        left = {} if self.with_entered else self._kept(keys)
+        free = [key for key in keys if tuple(key.values()) not in left]
+        if free:
+            if self.below:
+                self._note_gone(free)
+            differing = _spelled_otherwise(self.table, free)
+            self._rows(free).delete(prompt=False)
+            Notes(self.table, self.names).forget([*free, *differing.values()])
+        return left
+
+    def _kept(self, keys: Sequence[Key]) -> dict[Values, str]:
+        """Return the keys with dependent rows that people entered, found by halving `keys`."""
+        entered = self._entered(keys) if keys else {}
+        if not entered:
+            return {}
+        if len(keys) == 1:
+            found = ", ".join(
+                f"{count} rows of {name.schema}.{class_path(name.table)}"
+                for name, count in entered.items()
+            )
+            reason = f"{found} depend on it, and no make brings them back: delete them first"
+            return {tuple(keys[0].values()): reason}
+        half = len(keys) // 2
+        return self._kept(keys[:half]) | self._kept(keys[half:])
+
+    def _rows(self, keys: Sequence[Key]) -> Any:
+        # A key without attributes stands for all rows.
+        return self.table & list(keys) if self.names else self.table
+
+    def _entered(self, keys: Sequence[Key]) -> Mapping[TableName, int]:
+        doomed = self._doomed(keys)
+        unfilled = {name: rows for name, rows in doomed.items() if not self.is_filled(name)}
+        found = row_counts(self.table.connection, unfilled)
+        return {name: count for name, count in found.items() if count}
+
+    def _doomed(self, keys: Sequence[Key]) -> Doomed:
+        rows, connection = self._rows(keys), self.table.connection
+        return doomed_rows(connection, hierarchy.of_table(connection, rows.node), self.table.name)
+
+    def _note_gone(self, keys: Sequence[Key]) -> None:
+        for name, layers in self._doomed(keys).items():
+            names = self.below.get(name, ())
+            if name == self.table.name or not names:
+                continue
+            known = self.gone.setdefault(name, [])
+            for rows in layers:
+                found = fetch.rows(self.table.connection, rows, names)
+                known += [dict(zip(names, row, strict=True)) for row in dict.fromkeys(found)]

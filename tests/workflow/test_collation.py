@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import dj_dagster as dj
-from dj_dagster.workflow.notes import Notes
-from dj_dagster.workflow.staleness import Staleness
+from dj_dagster.workflow.notes import Notes, Staleness
 
 SPELLINGS = [("mouse", "MOUSE"), ("Zoë", "zoe"), ("rat", "rat")]
 

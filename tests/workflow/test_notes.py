@@ -13,7 +13,7 @@ import pytest
 import dj_dagster as dj
 from dj_dagster.errors import AccessError
 from dj_dagster.workflow import notes
-from dj_dagster.workflow.staleness import Staleness
+from dj_dagster.workflow.notes import Staleness
 from tests.services.process import PATIENCE
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from dagster import Enum, EnumValue, Field
 
 from dj_dagster.errors import PopulateError
+from dj_dagster.model.heading import Values
 from dj_dagster.model.names import TableName
 from dj_dagster.orchestration.runs.stale_marks import Aging
 from dj_dagster.orchestration.runs.work import Work, outcomes
@@ -15,10 +16,9 @@ from dj_dagster.orchestration.tables.keys import own_table
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.workflow.make import KeySource
-from dj_dagster.workflow.notes import is_entered
+from dj_dagster.workflow.notes import DELETED_TOGETHER, KeyDeletion, is_entered
 from dj_dagster.workflow.pending import given
 from dj_dagster.workflow.populate import Key, KeyOutcome
-from dj_dagster.workflow.staleness import DELETED_TOGETHER, KeyDeletion, Row
 
 SKIP, STALE, RECOMPUTE = "skip", "stale", "recompute"
 
@@ -118,7 +118,7 @@ def _doomed(
     return [key for page in node.staleness.pages(*chosen) for key in node.respelled(page)]
 
 
-def _ungiven(node: TableNode, keys: Sequence[Key]) -> dict[Row, str]:
+def _ungiven(node: TableNode, keys: Sequence[Key]) -> dict[Values, str]:
     """Return the keys that are not in the key source, by their values, each with the reason."""
     table, names = own_table(node), node.maker.key_names
     if table is None:
@@ -134,7 +134,7 @@ def _partition(node: TableNode, key: Key) -> str:
     return node.grain.encode(key) if node.grain is not None else ""
 
 
-def _left(node: TableNode, left: dict[Row, str]) -> Iterator[KeyOutcome]:
+def _left(node: TableNode, left: dict[Values, str]) -> Iterator[KeyOutcome]:
     names = node.maker.key_names
     for row, reason in left.items():
         error = PopulateError(f"It is left as it is: {reason}.")

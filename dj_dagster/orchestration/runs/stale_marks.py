@@ -39,9 +39,8 @@ from dj_dagster.orchestration.runs.event_log import Mark
 from dj_dagster.orchestration.tables.keys import key_pages, present_pages
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
-from dj_dagster.workflow.notes import Note
+from dj_dagster.workflow.notes import STALE, Age, Note
 from dj_dagster.workflow.populate import Key
-from dj_dagster.workflow.staleness import STALE, Age
 
 CHANGED = "/changed"
 """The end of the data version in a mark for a changed input."""

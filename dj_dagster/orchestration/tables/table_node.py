@@ -35,9 +35,9 @@ from dj_dagster.workflow.make import (
     has_own_key_source,
     own_key_source,
 )
+from dj_dagster.workflow.notes import Staleness
 from dj_dagster.workflow.pending import progress
 from dj_dagster.workflow.populate import Key, KeyOutcome, Status, pending_keys, populate_keys
-from dj_dagster.workflow.staleness import Staleness
 
 ERRORS_SHOWN = 5
 """Failed keys of a partition whose errors are shown, at most; the table's jobs have them all."""

@@ -1,20 +1,35 @@
-"""The rows of a release: what was chosen, its parts, and all that it was made from.
+"""What is in a release: rows with their objects, and where the rows come from, as W3C PROV.
 
 They are read in one snapshot, each value as its column holds it: a blob is the packed bytes, an
 object in a store is the reference to it. So equal rows give equal files.
+
+==========  =====================================================================================
+PROV        here
+==========  =====================================================================================
+entity      a row of the trace, with the number of its parts' rows; an object in a store; the
+            code of a `make` as a plan
+activity    a call of `make`: what it generated and what it used, with its time where the table
+            has it
+agent       dj_dagster
+==========  =====================================================================================
 """
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.errors import MissingTableError
+from dj_dagster.lazy import LateModule
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
 from dj_dagster.model.types import Family
@@ -33,6 +48,8 @@ from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.stored import ForeignKey, StoredTable
 from dj_dagster.relational.table import Table
+from dj_dagster.relational.values import is_null
+from dj_dagster.workflow.notes import Notes
 
 RESULT, PART, INPUT = "result", "part", "input"
 
@@ -290,3 +307,188 @@ def _add_pointer(
 def _inputs_first(tables: Sequence[ReleasedTable]) -> list[ReleasedTable]:
     order = (INPUT, RESULT, PART)
     return sorted(tables, key=lambda table: (order.index(table.role), table.name))
+
+
+if TYPE_CHECKING:
+    import prov.model as prov
+else:
+    # Of an extra.
+    prov = LateModule("prov.model")
+
+COMPUTED_TIERS = (Tier.COMPUTED, Tier.IMPORTED)
+
+_NAMESPACES = ("row", "make", "code", "object", "software", "dj")
+_URN = "urn:dj-dagster"
+
+
+@dataclass(frozen=True)
+class Activity:
+    """A call of `make`.
+
+    Attributes
+    ----------
+    key
+        What it was given.
+    code
+        The version of its code, "" if unknown.
+    """
+
+    key: Row
+    code: str
+
+
+class ProvenanceDocument:
+    """Builds the document of a release.
+
+    Parameters
+    ----------
+    version
+        That of dj_dagster.
+    """
+
+    def __init__(self, connection: Connection, version: str) -> None:
+        self._connection = connection
+        self._document = prov.ProvDocument()
+        self._spaces = {
+            name: self._document.add_namespace(name, f"{_URN}:{name}:") for name in _NAMESPACES
+        }
+        agent = self._spaces["software"][f"dj_dagster-{version}"]
+        kind = {prov.PROV_TYPE: prov.PROV["SoftwareAgent"], prov.PROV_LABEL: "dj_dagster"}
+        self._agent = self._document.agent(agent, kind)
+        self._activities: dict[str, Any] = {}
+        self._plans: dict[str, Any] = {}
+        self._objects: set[Located] = set()
+
+    def add(self, released: ReleasedRows) -> None:
+        """Add all rows of a trace."""
+        traced = {table.name: table for table in released.tables if table.traced}
+        for table in released.tables:
+            if table.traced:
+                self._add_table(table, traced, _part_counts(table, released.tables))
+
+    def content(self) -> Any:
+        """Return the document as the content of PROV-JSON."""
+        return json.loads(str(self._document.serialize(format="json")))
+
+    def _add_table(
+        self,
+        table: ReleasedTable,
+        traced: Mapping[Any, ReleasedTable],
+        parts: Mapping[tuple[Any, ...], int],
+    ) -> None:
+        activities = activities_of(self._connection, table) if table.tier in COMPUTED_TIERS else []
+        for place, row in enumerate(table.rows):
+            about: dict[Any, Any] = {
+                prov.PROV_TYPE: self._spaces["dj"][table.tier.value],
+                prov.PROV_LABEL: table.title,
+                self._spaces["dj"]["role"]: table.role,
+            }
+            if count := parts.get(tuple(row[name] for name in table.key), 0):
+                about[self._spaces["dj"]["parts"]] = count
+            entity = self._document.entity(self._row(table, row), about)
+            for located in table.objects.get(place, ()):
+                self._document.hadMember(entity, self._object(located))
+            parents = [
+                self._spaces["row"][_spelled(title(key.parent), parent)]
+                for key in table.references()
+                if key.parent in traced and (parent := _parent(row, key.attributes)) is not None
+            ]
+            for parent in parents:
+                self._document.wasDerivedFrom(entity, parent)
+            if activities:
+                activity = self._activity(table, row, activities[place], parents)
+                self._document.wasGeneratedBy(entity, activity)
+
+    def _row(self, table: ReleasedTable, row: Row) -> Any:
+        key = {name: row[name] for name in table.key}
+        return self._spaces["row"][_spelled(table.title, key)]
+
+    def _object(self, located: Located) -> Any:
+        store, path, _ = located
+        identifier = self._spaces["object"][quote(f"{store}/{path}", safe="/=")]
+        if located not in self._objects:
+            self._objects.add(located)
+            self._document.entity(identifier, {prov.PROV_LABEL: f"{store}:{path}"})
+        return identifier
+
+    def _activity(
+        self, table: ReleasedTable, row: Row, call: Activity, parents: Sequence[Any]
+    ) -> Any:
+        name = _spelled(table.title, call.key)
+        found = self._activities.get(name)
+        if found is None:
+            began, ended = _times(row)
+            identifier = self._spaces["make"][name]
+            label = {prov.PROV_LABEL: f"{table.title}.make"}
+            found = self._document.activity(identifier, began, ended, label)
+            self._activities[name] = found
+            plan = self._plan(table, call.code) if call.code else None
+            self._document.wasAssociatedWith(found, self._agent, plan)
+            for parent in parents:
+                self._document.used(found, parent)
+        return found
+
+    def _plan(self, table: ReleasedTable, code: str) -> Any:
+        name = quote(f"{table.title}@{code}", safe="@")
+        if name not in self._plans:
+            about: dict[Any, Any] = {
+                prov.PROV_TYPE: prov.PROV["Plan"],
+                prov.PROV_LABEL: f"{table.title}.make",
+                self._spaces["dj"]["version"]: code,
+            }
+            self._plans[name] = self._document.entity(self._spaces["code"][name], about)
+        return self._plans[name]
+
+
+def activities_of(connection: Connection, table: ReleasedTable) -> list[Activity]:
+    """Return for each row of a table the call of `make` that made it."""
+    names = make_names(table)
+    keys = [{name: row[name] for name in names} for row in table.rows]
+    notes = Notes(FreeTable(connection, table.name), names).read(keys)
+    found: list[Activity] = []
+    for row, key in zip(table.rows, keys, strict=True):
+        note = notes.get(tuple(key.values()))
+        code = note.code if note is not None and note.code else row.get("_job_version")
+        found.append(Activity(key, str(code or "")))
+    return found
+
+
+def make_names(table: ReleasedTable) -> list[str]:
+    """Return the attributes of the keys that a table's `make` is given."""
+    given = {own for key in table.references() if key.primary for own in key.attributes}
+    return [name for name in table.key if name in given]
+
+
+def _part_counts(
+    master: ReleasedTable, tables: Sequence[ReleasedTable]
+) -> dict[tuple[Any, ...], int]:
+    """Return how many rows the parts have by key of their master, those of the trace aside."""
+    counts: dict[tuple[Any, ...], int] = defaultdict(int)
+    for part in tables:
+        if part.traced or not part.name.table.startswith(f"{master.name.table}__"):
+            continue
+        for key in part.references():
+            if key.parent == master.name:
+                columns = {parent: own for own, parent in key.attributes.items()}
+                for row in part.rows:
+                    counts[tuple(row[columns[name]] for name in master.key)] += 1
+                break
+    return counts
+
+
+def _parent(row: Row, attributes: Mapping[str, str]) -> Row | None:
+    """Return the key of a row's parent, None if it has none."""
+    key = {parent: row[own] for own, parent in attributes.items()}
+    return None if any(map(is_null, key.values())) else key
+
+
+def _times(row: Row) -> tuple[Any, Any]:
+    began, seconds = row.get("_job_start_time"), row.get("_job_duration")
+    if began is None or seconds is None:
+        return began, None
+    return began, began + timedelta(seconds=float(seconds))
+
+
+def _spelled(table: str, key: Row) -> str:
+    parts = [f"{quote(name)}={quote(str(value), safe='')}" for name, value in sorted(key.items())]
+    return "/".join([quote(table), *parts])

@@ -1,4 +1,4 @@
-"""The folder of a release: names, checksums, and the description as an RO-Crate.
+"""The folder of a release: names, checksums, the description as an RO-Crate, and verification.
 
 ::
 
@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from dj_dagster.errors import ChecksumError
+from dj_dagster.errors import ChecksumError, ConfigurationError
 
 FORMAT = 1
 CRATE, MANIFEST, HEAD = "ro-crate-metadata.json", "manifest-sha256.txt", "release.json"
@@ -156,3 +157,89 @@ def _plain(name: str) -> str:
     for char, escape in reversed(_ESCAPES.items()):
         name = name.replace(escape, char)
     return name
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a check of a release found.
+
+    Attributes
+    ----------
+    files
+        How many files the release lists.
+    digest
+        The checksum of the list of checksums, which stands for the whole release.
+    problems
+        What is missing, changed or too many.
+    """
+
+    folder: Path
+    files: int
+    digest: str
+    problems: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if self.problems:
+            return f"{self.folder}: {len(self.problems)} PROBLEMS"
+        return f"{self.folder} is whole: {self.files} files, sha256 {self.digest}"
+
+
+def verify_release(folder: str | Path) -> Verification:
+    """Compare all files of a release with their checksums.
+
+    That nobody changed both is told by the digest, which the release was announced with.
+
+    Raises
+    ------
+    ConfigurationError
+        If the folder holds no release.
+
+    Examples
+    --------
+    ::
+
+        found = verify_release("/releases/2026-11")
+        assert not found.problems, found.problems
+    """
+    place = Path(folder).expanduser().absolute()
+    if not (place / MANIFEST).is_file():
+        raise ConfigurationError(
+            f"{place} holds no release: {MANIFEST} is missing. Name the folder that "
+            "dj-dagster release has written."
+        )
+    try:
+        listed = read_manifest(place)
+        problems = tuple(_problems(place, listed))
+    except ChecksumError as error:
+        listed, problems = {}, (str(error),)
+    return Verification(place, len(listed), checksum(place / MANIFEST), problems)
+
+
+def _problems(folder: Path, listed: dict[str, str]) -> Iterator[str]:
+    for needed in (CRATE, HEAD, PROV):
+        if needed not in listed:
+            yield f"{needed} is not in {MANIFEST}"
+    present = {*files_in(folder)} - {MANIFEST}
+    for name in sorted(present - listed.keys()):
+        yield f"{name} is not part of the release"
+    for name, expected in listed.items():
+        place = folder / name
+        if name not in present:
+            yield f"{name} is missing"
+        elif place.is_symlink() or not place.is_file():
+            yield f"{name} is not a file"
+        elif checksum(place) != expected:
+            yield f"{name} has changed since it was written"
+    yield from _described(folder, listed)
+
+
+def _described(folder: Path, listed: dict[str, str]) -> Iterator[str]:
+    """Yield where the RO-Crate says something else than the list."""
+    if CRATE not in listed or not (folder / CRATE).is_file():
+        return
+    said = crate_checksums(folder)
+    for name, expected in listed.items():
+        if name != CRATE and said.pop(reference(name), None) != expected:
+            yield f"{CRATE} does not describe {name} as it is listed"
+    for identifier in said:
+        yield f"{CRATE} describes {identifier}, which is not listed"

@@ -27,12 +27,12 @@ from dj_dagster.relational.table import Table
 from dj_dagster.workflow.release import crate
 from dj_dagster.workflow.release.contents import (
     INPUT,
+    ProvenanceDocument,
     ReleasedRows,
     ReleasedTable,
     gather,
     title,
 )
-from dj_dagster.workflow.release.provenance import ProvenanceDocument
 
 EXTRA = "release"
 

@@ -44,10 +44,16 @@ from dj_dagster.relational.relatives import graph_above
 from dj_dagster.relational.schemas.free_table import FreeTable, table_name
 from dj_dagster.workflow.computed import AutoPopulate
 from dj_dagster.workflow.release import crate
-from dj_dagster.workflow.release.contents import ReleasedTable, Row, all_of, title
-from dj_dagster.workflow.release.provenance import COMPUTED_TIERS, make_names
+from dj_dagster.workflow.release.contents import (
+    COMPUTED_TIERS,
+    ReleasedTable,
+    Row,
+    all_of,
+    make_names,
+    title,
+)
+from dj_dagster.workflow.release.crate import verify_release
 from dj_dagster.workflow.release.release import EXTRA
-from dj_dagster.workflow.release.verify import verify_release
 
 Say = Callable[[str], object]
 
