@@ -13,19 +13,20 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping, Set
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import sqlalchemy as sa
 
 from dj_dagster.errors import DataJointError, DuplicateError, PopulateError, named_text
 from dj_dagster.lazy import is_data_frame, is_series
+from dj_dagster.model.heading import Values
 from dj_dagster.relational.algebra.condition import make_condition
 from dj_dagster.relational.database.sessions import MakeCall, WriteBuffer
 from dj_dagster.relational.database.write import unit_of_work
@@ -34,11 +35,19 @@ from dj_dagster.relational.inserting.encode import RowEncoder
 from dj_dagster.relational.inserting.row_sources import Batch
 from dj_dagster.relational.provenance import job_version
 from dj_dagster.relational.sql.lowering import Lowering
-from dj_dagster.workflow.make import PopulatedTable, in_three_parts
+from dj_dagster.workflow.make import MakeInThreeParts, PopulatedTable, in_three_parts
 from dj_dagster.workflow.pending import Key, has_parents, is_present, rows_of
 from dj_dagster.workflow.upstream import Upstream
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 logger = logging.getLogger(__name__)
+
+Parts = Generator[object, object, object]
+"""A `make` that yields what it has fetched, then what it has computed."""
+
+Array = np.ndarray[Any, Any]
 
 Status = Literal["made", "present", "missing", "reserved", "failed", "left"]
 
@@ -96,7 +105,7 @@ class KeyRunner:
         table: PopulatedTable,
         *,
         must_insert: bool = False,
-        make_kwargs: Mapping[str, Any] | None = None,
+        make_kwargs: Mapping[str, object] | None = None,
         before: Callable[[Key], None] | None = None,
     ) -> None:
         self._table = table
@@ -107,7 +116,8 @@ class KeyRunner:
         self._allowed = frozenset({table.name, *parts})
         # The name of the 0.12 era.
         self._make: Callable[..., Any] = getattr(table, "_make_tuples", None) or table.make
-        self._three_parts = in_three_parts(table) and not hasattr(table, "_make_tuples")
+        old = hasattr(table, "_make_tuples")
+        self._three_parts = None if old else in_three_parts(table)
         self._has_metadata = "_job_start_time" in table.heading.all_attributes
         self._version = job_version(table.connection.job_settings) if self._has_metadata else ""
 
@@ -149,8 +159,8 @@ class KeyRunner:
             table.upstream_from(key),
             surroundings_kept(),
         ):
-            if self._three_parts:
-                self._in_three_parts(key, buffer)
+            if self._three_parts is not None:
+                self._in_three_parts(self._three_parts, key, buffer)
             else:
                 started = self._make(dict(key), **self._kwargs)
                 if isinstance(started, Generator):
@@ -196,7 +206,7 @@ class KeyRunner:
         except DataJointError as error:
             warnings.warn(f"{table.name} {key}: {error}", stacklevel=2)
 
-    def _call(self, key: Mapping[str, Any]) -> MakeCall | None:
+    def _call(self, key: Mapping[str, object]) -> MakeCall | None:
         """Return the record of the rows that a make reads and may write, None if not wanted."""
         table, wanted = self._table, self._table.connection.provenance
         if not wanted.strict:
@@ -212,8 +222,9 @@ class KeyRunner:
             writable=self._allowed,
         )
 
-    def _in_three_parts(self, key: Mapping[str, Any], buffer: WriteBuffer) -> None:
-        table: Any = self._table
+    def _in_three_parts(
+        self, table: MakeInThreeParts, key: Mapping[str, object], buffer: WriteBuffer
+    ) -> None:
         fetched = self._tuple(table.make_fetch(dict(key), **self._kwargs), "make_fetch")
         before = content_hash(fetched)
         computed = self._tuple(table.make_compute(dict(key), *fetched), "make_compute")
@@ -223,9 +234,7 @@ class KeyRunner:
         self._compare(before, again, key)
         table.make_insert(dict(key), *computed)
 
-    def _as_generator(
-        self, started: Generator[Any, Any, Any], key: Mapping[str, Any], buffer: WriteBuffer
-    ) -> None:
+    def _as_generator(self, started: Parts, key: Mapping[str, object], buffer: WriteBuffer) -> None:
         try:
             before = content_hash(next(started))
             computed = next(started)
@@ -236,7 +245,7 @@ class KeyRunner:
             ) from None
         started.close()
         self._begin(buffer)
-        again = self._make(dict(key), **self._kwargs)
+        again: Parts = self._make(dict(key), **self._kwargs)
         self._compare(before, next(again), key)
         try:
             again.send(computed)
@@ -249,7 +258,7 @@ class KeyRunner:
         if not self._table.connection.in_transaction:
             buffer.transaction.enter_context(self._table.connection.open_transaction())
 
-    def _compare(self, before: bytes, again: Any, key: Mapping[str, Any]) -> None:
+    def _compare(self, before: bytes, again: object, key: Mapping[str, object]) -> None:
         if content_hash(again) != before:
             raise PopulateError(
                 f"The inputs of {self._table.name} for {dict(key)} have changed while it was "
@@ -257,7 +266,7 @@ class KeyRunner:
                 "key again."
             )
 
-    def _tuple(self, value: Any, step: str) -> tuple[Any, ...]:
+    def _tuple(self, value: object, step: str) -> Values:
         if isinstance(value, tuple | list):
             return tuple(value)
         raise PopulateError(
@@ -324,7 +333,7 @@ def _reopen(number: int, name: str) -> None:
         setattr(sys, name, os.fdopen(number, "w", errors="backslashreplace", closefd=False))
 
 
-def content_hash(value: Any) -> bytes:
+def content_hash(value: object) -> bytes:
     """Return a hash that is equal for values of equal types and content, in any process.
 
     Order matters except in sets and mappings. NaN equals itself. A query stands for its rows.
@@ -349,11 +358,11 @@ def content_hash(value: Any) -> bytes:
 class _Hashing:
     """A hash of values, each behind a mark of its type and size to keep them distinct."""
 
-    def __init__(self, update: Any) -> None:
+    def __init__(self, update: Callable[[bytes | memoryview], None]) -> None:
         self._update = update
         self._inside: list[int] = []
 
-    def add(self, value: Any) -> None:
+    def add(self, value: object) -> None:
         match value:
             case None | bool() | int() | float() | complex() | str():
                 self._put(type(value).__name__, repr(value).encode(errors="surrogatepass"))
@@ -372,7 +381,7 @@ class _Hashing:
         self._update(f"{kind} {len(content)} ".encode())
         self._update(content)
 
-    def _nested(self, value: Any) -> None:
+    def _nested(self, value: object) -> None:
         if id(value) in self._inside:
             # A value that holds itself is hashed as the number of steps up to itself.
             self._put("cycle", str(self._inside[::-1].index(id(value))).encode())
@@ -389,15 +398,15 @@ class _Hashing:
                 self._object(value)
         self._inside.pop()
 
-    def _each(self, kind: str, items: Any) -> None:
+    def _each(self, kind: str, items: Sequence[object]) -> None:
         self._put(kind, str(len(items)).encode())
         for item in items:
             self.add(item)
 
-    def _unordered(self, kind: str, items: Iterable[Any]) -> None:
+    def _unordered(self, kind: str, items: Iterable[object]) -> None:
         self._put(kind, b"".join(sorted(map(content_hash, items))))
 
-    def _array(self, array: np.ndarray[Any, Any], kind: str) -> None:
+    def _array(self, array: Array, kind: str) -> None:
         self._put(kind, f"{array.dtype.descr} {array.shape}".encode())
         if array.dtype.hasobject:
             self._each("items", array.ravel().tolist())
@@ -405,13 +414,13 @@ class _Hashing:
             # Arrays of datetimes do not offer a buffer.
             self._put("data", np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
-    def _frame(self, frame: Any) -> None:
+    def _frame(self, frame: pd.DataFrame | pd.Series) -> None:
         content = frame.reset_index()
         self._each(type(frame).__name__, [str(name) for name in content.columns])
         for position in range(content.shape[1]):
             self._array(content.iloc[:, position].to_numpy(), "column")
 
-    def _object(self, value: Any) -> None:
+    def _object(self, value: object) -> None:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             names = [field.name for field in dataclasses.fields(value)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from dj_dagster.class_access import on_class
 from dj_dagster.lazy import LateModule
@@ -24,6 +24,13 @@ else:
     progress = LateModule("rich.progress")
 
 
+class PopulateResult(TypedDict):
+    """The result of `populate`."""
+
+    success_count: int
+    error_list: list[tuple[Key, str | BaseException]]
+
+
 class AutoPopulate(PopulatedTable):
     """A table that fills itself; subclass it as `Imported` or `Computed` and write `make`."""
 
@@ -35,8 +42,8 @@ class AutoPopulate(PopulatedTable):
     @on_class
     def populate(
         self,
-        *restrictions: Any,
-        keys: Iterable[Mapping[str, Any]] | None = None,
+        *restrictions: object,
+        keys: Iterable[Mapping[str, object]] | None = None,
         suppress_errors: bool = False,
         return_exception_objects: bool = False,
         reserve_jobs: bool = False,
@@ -45,10 +52,10 @@ class AutoPopulate(PopulatedTable):
         max_calls: int | None = None,
         display_progress: bool = False,
         processes: int | None = 1,
-        make_kwargs: Mapping[str, Any] | None = None,
+        make_kwargs: Mapping[str, object] | None = None,
         priority: int | None = None,
         refresh: bool | None = None,
-    ) -> dict[str, Any]:
+    ) -> PopulateResult:
         """Make the pending keys, each in a transaction of its own.
 
         Parameters
@@ -132,7 +139,7 @@ class AutoPopulate(PopulatedTable):
         return {"success_count": tally.made, "error_list": tally.errors}
 
     @on_class
-    def progress(self, *restrictions: Any, display: bool = False) -> tuple[int, int]:
+    def progress(self, *restrictions: object, display: bool = False) -> tuple[int, int]:
         """Return the number of keys that remain to be made, and the number of all keys.
 
         Parameters
@@ -168,7 +175,9 @@ class _Tally:
     suppress: bool
     as_objects: bool
     made: int = 0
-    errors: list[tuple[Key, Any]] = field(default_factory=list[tuple[Key, Any]])
+    errors: list[tuple[Key, str | BaseException]] = field(
+        default_factory=list[tuple[Key, str | BaseException]]
+    )
 
     @property
     def calls(self) -> int:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 from dj_dagster.errors import (
     ConnectionFailedError,
@@ -20,7 +19,7 @@ from dj_dagster.errors import (
     TransientError,
 )
 from dj_dagster.local_files import make_folder
-from dj_dagster.model.heading import Attribute
+from dj_dagster.model.heading import Attribute, Key, Value, Values
 from dj_dagster.model.types import Family
 from dj_dagster.objects.checksums import Written, told
 from dj_dagster.objects.codecs.arrays import NpyRef
@@ -31,6 +30,7 @@ from dj_dagster.objects.codecs.object_ref import ObjectRef
 from dj_dagster.objects.external_pointer import ExternalPointerType
 from dj_dagster.objects.stores.store import in_flight
 from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.fetching.decode import Convert
 from dj_dagster.relational.fetching.fetch import RawRow, can_go_on, raw_rows
 from dj_dagster.relational.garbage.collector import garbage_collectors
 from dj_dagster.relational.schemas.free_table import FreeTable
@@ -225,11 +225,13 @@ def _waits(table: Table, chain: CodecChain) -> bool:
     return store.local_path("x") is None
 
 
-def _shown(key: Mapping[str, Any]) -> str:
+def _shown(key: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in key.items())
 
 
-def _look(chain: CodecChain, *, read_data: bool) -> Callable[[Any, ObjectContext], object] | None:
+def _look(
+    chain: CodecChain, *, read_data: bool
+) -> Callable[[object, ObjectContext], object] | None:
     """Return a function that checks a value, None if the value would have to be read."""
     if isinstance(chain.codecs[0], AttachCodec):
         # Fetching an attachment writes a file.
@@ -237,7 +239,7 @@ def _look(chain: CodecChain, *, read_data: bool) -> Callable[[Any, ObjectContext
     if chain.store is None and not read_data:
         return None
 
-    def look(stored: Any, context: ObjectContext) -> None:
+    def look(stored: object, context: ObjectContext) -> None:
         if not read_data and not chain.codecs[-1].lazy:
             _look_for(stored, context)
             return
@@ -256,7 +258,7 @@ def _look(chain: CodecChain, *, read_data: bool) -> Callable[[Any, ObjectContext
     return look
 
 
-def _look_for(stored: Any, context: ObjectContext) -> None:
+def _look_for(stored: object, context: ObjectContext) -> None:
     """Compare an object's size with that in its reference."""
     fields = read_reference(stored)
     store = context.stores.get(fields.get("store"))
@@ -273,7 +275,7 @@ def _look_for(stored: Any, context: ObjectContext) -> None:
 SECONDS = 5.0
 """Seconds between two writes of the file."""
 
-_SPELLED: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+_SPELLED: dict[type, tuple[Convert, Convert]] = {
     int: (int, int),
     str: (str, str),
     bytes: (bytes.hex, bytes.fromhex),
@@ -309,7 +311,7 @@ class Bookmark:
         The place and the text of each finding.
     """
 
-    def __init__(self, file: Path | None = None, of: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, file: Path | None = None, of: Mapping[str, object] | None = None) -> None:
         self._file, self._of = file, dict(of or {})
         self._saved = time.monotonic()
         kept = self._kept()
@@ -318,7 +320,7 @@ class Bookmark:
         self.done: list[str] = kept.get("done", [])
         self.step: str = kept.get("step", "")
         self.rows: int = kept.get("rows", 0)
-        self.after: tuple[Any, ...] | None = _unspelled(kept.get("after"))
+        self.after: Values | None = _unspelled(kept.get("after"))
         self.findings: list[tuple[str, str]] = [(p, t) for p, t in kept.get("findings", [])]
 
     def begins(self, step: str) -> bool:
@@ -329,7 +331,7 @@ class Bookmark:
             self.step, self.rows, self.after = step, 0, None
         return True
 
-    def passed(self, key: tuple[Any, ...] | None) -> None:
+    def passed(self, key: Values | None) -> None:
         """Note that a row is done."""
         self.rows += 1
         self.after = key
@@ -368,31 +370,31 @@ class Bookmark:
         if self._file is not None:
             self._file.unlink(missing_ok=True)
 
-    def _kept(self) -> dict[str, Any]:
+    def _kept(self) -> dict[str, Value]:
         if self._file is None:
             return {}
         with suppress(OSError, ValueError):
-            found: Any = json.loads(self._file.read_text())
+            found: Value = json.loads(self._file.read_text())
             if isinstance(found, dict) and self._of.items() <= found.items():
                 return found
         return {}
 
 
-def _spelled(key: Sequence[Any] | None) -> list[Any] | None:
+def _spelled(key: Sequence[object] | None) -> list[object] | None:
     """Return a key as JSON values, None if the key could not be read back from them."""
     if key is None or any(type(value) not in _SPELLED for value in key):
         return None
     return [[type(value).__name__, _SPELLED[type(value)][0](value)] for value in key]
 
 
-def _unspelled(key: Any) -> tuple[Any, ...] | None:
+def _unspelled(key: Sequence[tuple[str, Value]] | None) -> Values | None:
     if not key:
         return None
     kinds = {kind.__name__: read for kind, (_, read) in _SPELLED.items()}
     return tuple(kinds[name](value) for name, value in key)
 
 
-Keys = tuple[dict[str, Any], dict[str, Any]]
+Keys = tuple[Key, Key]
 
 _TEXTS = (Family.STRING, Family.ENUM)
 
@@ -431,7 +433,7 @@ def colliding_keys(table: Table) -> Iterator[Keys]:
 
 
 def _among(table: Table, names: Sequence[str], texts: Sequence[bool]) -> Iterator[Keys]:
-    seen: dict[tuple[Any, ...], Sequence[Any]] = {}
+    seen: dict[Values, Sequence[object]] = {}
     for row in fetch.keys(table.connection, table.node, names, names):
         if None in row:
             continue

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from dj_dagster.definition import parse_definition
 from dj_dagster.errors import InvalidValueError, PopulateError
-from dj_dagster.model.heading import Default, Heading
+from dj_dagster.model.heading import Default, Heading, Value, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import Family, parse_type
 from dj_dagster.relational.algebra.nodes import (
@@ -32,6 +32,7 @@ from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import declare
 from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.fetching.decode import Convert
 from dj_dagster.relational.inserting.encode import encode_rows
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.stored import StoredTable
@@ -43,9 +44,6 @@ from dj_dagster.workflow.make import PopulatedTable, has_own_key_source, own_key
 from dj_dagster.workflow.shared_jobs import SharedJobs
 
 T = TypeVar("T")
-
-Row = tuple[Any, ...]
-"""The values of a job's key."""
 
 MESSAGE_LENGTH = 2047
 """Characters of an error message that the queue keeps."""
@@ -75,7 +73,7 @@ class Worker:
     user: str
     version: str = ""
 
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> dict[str, object]:
         """Return the values of the worker's columns, in this process."""
         return {
             "user": self.user[:255],
@@ -114,7 +112,7 @@ class JobRows:
         """Return the database's time, which all workers share."""
         return as_datetime(self.connection.rows(sa.select(self._now()))[0][0])
 
-    def node(self, *statuses: str, rows: Iterable[Row] | None = None) -> Node:
+    def node(self, *statuses: str, rows: Iterable[Values] | None = None) -> Node:
         """Return the query for the jobs in some statuses, or in any, of some keys or all."""
         return restrict(all_rows(self.stored.name, self.heading), self._condition(statuses, rows))
 
@@ -124,7 +122,7 @@ class JobRows:
         of_status = self._condition(statuses, None)
         return restrict(all_rows(self.stored.name, self.heading), AnyOf((of_status, later)))
 
-    def add(self, rows: Sequence[Row], **columns: Any) -> None:
+    def add(self, rows: Sequence[Values], **columns: object) -> None:
         """Put keys into the queue; jobs that are there stay as they are."""
         shared = {"status": "pending", **columns}
         given = [{**dict(zip(self.key, row, strict=True)), **shared} for row in rows]
@@ -134,14 +132,16 @@ class JobRows:
                 self.connection, encode_rows(self.connection, self.stored, chunk, mode="skip")
             )
 
-    def update(self, rows: Iterable[Row], statuses: Sequence[str], values: dict[str, Any]) -> int:
+    def update(
+        self, rows: Iterable[Values], statuses: Sequence[str], values: Mapping[str, object]
+    ) -> int:
         """Change the jobs of some keys, in the statuses or in any; return their number."""
         target, where = self._where(statuses, rows)
         encoded = self._encoded(values)
         change = sa.update(target).where(where).values(encoded)
         return self.connection.execute(self.connection.backend.along_key(change, target))
 
-    def delete(self, rows: Iterable[Row], statuses: Sequence[str]) -> int:
+    def delete(self, rows: Iterable[Values], statuses: Sequence[str]) -> int:
         """Forget the jobs of some keys, in the statuses or in any; return their number."""
         rows = list(rows)
         target, where = self._where(statuses, rows)
@@ -153,8 +153,8 @@ class JobRows:
         return deleted
 
     def claim(
-        self, rows: Sequence[Row], statuses: Sequence[str], worker: Worker, lease: float
-    ) -> list[Row]:
+        self, rows: Sequence[Values], statuses: Sequence[str], worker: Worker, lease: float
+    ) -> list[Values]:
         """Reserve those of some keys that are free, and return them.
 
         Jobs are locked while they are looked at, so that only one of several workers gets a key.
@@ -162,7 +162,7 @@ class JobRows:
         """
         columns = {**worker.columns(), **self._connection_id()}
 
-        def work() -> list[Row]:
+        def work() -> list[Values]:
             with self.connection.transaction:
                 found, now = self._lock(rows, statuses)
                 if found and self.shared is not None:
@@ -175,18 +175,18 @@ class JobRows:
 
         return self.connection.retrying(work)
 
-    def release(self, rows: Iterable[Row]) -> int:
+    def release(self, rows: Iterable[Values]) -> int:
         """Give reservations up, so that the next worker can take the keys; return their number."""
         rows = list(rows)
         return self.freed(rows, self.update(rows, ("reserved",), self._free()))
 
-    def freed(self, rows: Iterable[Row], count: int) -> int:
+    def freed(self, rows: Iterable[Values], count: int) -> int:
         """Release given-up reservations for workers of another era too; return the count."""
         if self.shared is not None:
             self.shared.release(rows)
         return count
 
-    def give_back(self, rows: Iterable[Row]) -> int:
+    def give_back(self, rows: Iterable[Values]) -> int:
         """Give up this process's reservations, but not those of workers that took over from it."""
         rows = list(rows)
         target, where = self._where(("reserved",), rows)
@@ -196,7 +196,7 @@ class JobRows:
             self.shared.give_back(rows)
         return count
 
-    def renew(self, rows: Iterable[Row], lease: float) -> None:
+    def renew(self, rows: Iterable[Values], lease: float) -> None:
         """Renew the leases of keys that this process still works on."""
         target, where = self._where(("reserved",), rows)
         until = self._encoded({"scheduled_time": self.now() + timedelta(seconds=lease)})
@@ -204,7 +204,7 @@ class JobRows:
         change = sa.update(target).where(where, *self._mine(target)).values(values)
         self.connection.execute(self.connection.backend.along_key(change, target))
 
-    def complete(self, durations: Mapping[Row, float | None], *, keep: bool) -> None:
+    def complete(self, durations: Mapping[Values, float | None], *, keep: bool) -> None:
         """Forget the jobs of keys that are in their table, or keep them as `success`."""
         if not keep:
             self.delete(durations, ())
@@ -215,7 +215,7 @@ class JobRows:
         if self.shared is not None:
             self.shared.forget(durations)
 
-    def end(self, rows: Sequence[Row], statuses: Sequence[str], *, keep: bool) -> int:
+    def end(self, rows: Sequence[Values], statuses: Sequence[str], *, keep: bool) -> int:
         """End jobs of keys that came into their table without them; return their number."""
         if not keep:
             return self.delete(rows, statuses)
@@ -223,7 +223,7 @@ class JobRows:
             self.shared.forget(rows)
         return self.update(rows, statuses, {**FREE, **self._success()})
 
-    def fail(self, row: Row, message: str, stack: str | None) -> None:
+    def fail(self, row: Values, message: str, stack: str | None) -> None:
         """Keep the error of a job that failed."""
         message, stack = shortened(_storable(message)), _storable(stack) if stack else stack
         try:
@@ -233,10 +233,10 @@ class JobRows:
             plain = message.encode("ascii", "backslashreplace").decode()
             self._note_failure(row, shortened(plain), stack)
 
-    def _note_failure(self, row: Row, message: str, stack: str | None) -> None:
+    def _note_failure(self, row: Values, message: str, stack: str | None) -> None:
         if self.shared is not None:
             self.shared.fail(row, message, stack)
-        values: dict[str, Any] = {
+        values: dict[str, object] = {
             "status": "error",
             "completed_time": self._now(),
             "error_message": message,
@@ -264,7 +264,7 @@ class JobRows:
         same |= {"reserved_time": item.since, "scheduled_time": item.until}
         mine = [target.c[name] == value for name, value in self._encoded(same).items()]
         if made and not keep:
-            change: Any = sa.delete(target)
+            change: sa.Delete | sa.Update = sa.delete(target)
         else:
             values = self._encoded({**FREE, **self._success()} if made else self._free())
             change = sa.update(target).values(values)
@@ -273,15 +273,15 @@ class JobRows:
             self.shared.give_back([item.row], item.host, item.pid)
         return taken
 
-    def free(self, rows: Sequence[Row], statuses: Sequence[str] = ()) -> list[Row]:
+    def free(self, rows: Sequence[Values], statuses: Sequence[str] = ()) -> list[Values]:
         """Return those of some keys that workers of another era do not hold.
 
         See `SharedJobs.held`.
         """
-        held: set[Row] = set() if self.shared is None else self.shared.held(rows, statuses)
+        held: set[Values] = set() if self.shared is None else self.shared.held(rows, statuses)
         return [row for row in rows if row not in held]
 
-    def by_asked(self, found: Mapping[Row, T], rows: Sequence[Row]) -> dict[Row, T]:
+    def by_asked(self, found: Mapping[Values, T], rows: Sequence[Values]) -> dict[Values, T]:
         """Return what was found of some keys by the keys as they were asked for, each once."""
         if found.keys() <= set(rows):
             return dict(found)
@@ -309,20 +309,22 @@ class JobRows:
             self.add([row], **values, priority=priority, completed_time=self.now())
             self.update([row], ("pending", "success"), values)
 
-    def _connection_id(self) -> dict[str, Any]:
+    def _connection_id(self) -> dict[str, object]:
         number = self.connection.backend.session_id
         return {} if number is None else {"connection_id": sa.literal_column(number)}
 
-    def _mine(self, target: Any) -> list[Any]:
+    def _mine(self, target: sa.TableClause) -> list[sa.ColumnElement[bool]]:
         return [target.c.pid == os.getpid(), target.c.host == platform.node()[:255]]
 
-    def _free(self) -> dict[str, Any]:
+    def _free(self) -> dict[str, object]:
         return {**FREE, "status": "pending", "scheduled_time": self._now()}
 
-    def _success(self) -> dict[str, Any]:
+    def _success(self) -> dict[str, object]:
         return {"status": "success", "completed_time": self._now()}
 
-    def _lock(self, rows: Sequence[Row], statuses: Sequence[str]) -> tuple[list[Row], datetime]:
+    def _lock(
+        self, rows: Sequence[Values], statuses: Sequence[str]
+    ) -> tuple[list[Values], datetime]:
         """Return the keys that can be claimed, and the time; lock them for the transaction."""
         target, where = self._where((), rows)
         columns = [self._fetched(target, name) for name in (*self.key, "status", "scheduled_time")]
@@ -343,12 +345,14 @@ class JobRows:
         ]
         return free, now
 
-    def _where(self, statuses: Sequence[str], rows: Iterable[Row]) -> tuple[Any, Any]:
+    def _where(
+        self, statuses: Sequence[str], rows: Iterable[Values]
+    ) -> tuple[sa.TableClause, sa.ColumnElement[bool]]:
         lowering = Lowering(self.connection.backend)
         target, over = lowering.target(all_rows(self.stored.name, self.heading))
         return target, lowering.where(self._condition(statuses, rows), over, self.heading)
 
-    def _condition(self, statuses: Sequence[str], rows: Iterable[Row] | None) -> Condition:
+    def _condition(self, statuses: Sequence[str], rows: Iterable[Values] | None) -> Condition:
         conditions: list[Condition] = []
         if rows is not None:
             conditions.append(In(tuple(self.key), tuple(rows)))
@@ -356,8 +360,8 @@ class JobRows:
             conditions.append(In(("status",), tuple((status,) for status in statuses)))
         return All(tuple(conditions))
 
-    def _encoded(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        encoded: dict[str, Any] = {}
+    def _encoded(self, values: Mapping[str, object]) -> dict[str, object]:
+        encoded: dict[str, object] = {}
         for name, value in values.items():
             encode = self._encoder(name)
             if encode is not None and value is not None and not isinstance(value, sa.ColumnElement):
@@ -365,7 +369,7 @@ class JobRows:
             encoded[name] = value
         return encoded
 
-    def _encoder(self, name: str) -> Any:
+    def _encoder(self, name: str) -> Convert | None:
         kind = self.heading[name].type
         if kind is None:
             return None
@@ -373,16 +377,16 @@ class JobRows:
             return self.connection.codecs.get("blob").encode
         return self.connection.backend.encoder(kind)
 
-    def _fetched(self, target: Any, name: str) -> sa.ColumnElement[Any]:
+    def _fetched(self, target: sa.TableClause, name: str) -> sa.ColumnElement[Value]:
         kind = self.heading[name].type
         return self.connection.backend.fetched(target.c[name], kind) if kind else target.c[name]
 
-    def _decoded(self, row: Sequence[Any]) -> Row:
+    def _decoded(self, row: Sequence[object]) -> Values:
         kinds = [self.heading[name].type for name in self.key]
         decoders = [self.connection.backend.decoder(kind) if kind else None for kind in kinds]
         return tuple(d(v) if d else v for v, d in zip(row, decoders, strict=True))
 
-    def _now(self) -> sa.ColumnElement[Any]:
+    def _now(self) -> sa.ColumnElement[datetime]:
         return sa.literal_column(self._now_sql())
 
     def _now_sql(self) -> str:

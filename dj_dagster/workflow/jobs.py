@@ -18,7 +18,9 @@ from typing import Any, Self
 
 from dj_dagster.class_access import on_class, property_on_class
 from dj_dagster.errors import ConnectionFailedError, DataJointError, PopulateError
+from dj_dagster.model.heading import Key, Values
 from dj_dagster.relational.algebra.nodes import In, Node, restrict
+from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.sessions import retried
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.provenance import job_version
@@ -28,7 +30,6 @@ from dj_dagster.relational.table import Binding, Table
 from dj_dagster.workflow.job_rows import (
     FREE,
     JobRows,
-    Row,
     Worker,
     create_queue,
     planned_key,
@@ -134,7 +135,7 @@ class JobQueue(FreeTable):
 
     def refresh(
         self,
-        *restrictions: Any,
+        *restrictions: object,
         delay: float = 0,
         priority: int | None = None,
         stale_timeout: float | None = None,
@@ -200,27 +201,29 @@ class JobQueue(FreeTable):
         again = _add_finished_again(rows, source, restrictions, chosen) if keep else 0
         return {"added": added, "removed": ended, "orphaned": orphaned, "re_pended": again}
 
-    def reserve(self, key: Mapping[str, Any]) -> bool:
+    def reserve(self, key: Mapping[str, object]) -> bool:
         """Claim a pending job that is due; return whether this worker has got it."""
         return bool(self.claim([self.row(key)], ("pending",)))
 
-    def claim(self, rows: Sequence[Row], statuses: Sequence[str], version: str = "") -> list[Row]:
+    def claim(
+        self, rows: Sequence[Values], statuses: Sequence[str], version: str = ""
+    ) -> list[Values]:
         """Claim those of some jobs that are due and in one of the statuses, and return them."""
         worker = Worker(self._user, version or job_version(self.connection.job_settings))
         return self.rows.claim(rows, statuses, worker, self.connection.job_settings.lease)
 
-    def complete(self, key: Mapping[str, Any], duration: float | None = None) -> None:
+    def complete(self, key: Mapping[str, object], duration: float | None = None) -> None:
         """End a job well: it is forgotten, or kept as `success` where `keep_completed` is set."""
         keep = self.connection.job_settings.keep_completed
         self.rows.complete({self.row(key): duration}, keep=keep)
 
     def error(
-        self, key: Mapping[str, Any], error_message: str, error_stack: str | None = None
+        self, key: Mapping[str, object], error_message: str, error_stack: str | None = None
     ) -> None:
         """Keep the error of a failed job, which is retried once it is deleted, or on request."""
         self.rows.fail(self.row(key), error_message, error_stack)
 
-    def ignore(self, key: Mapping[str, Any]) -> None:
+    def ignore(self, key: Mapping[str, object]) -> None:
         """Leave a key out from now on."""
         row = self.row(key)
         self.rows.add([row], priority=self.connection.job_settings.default_priority)
@@ -228,7 +231,7 @@ class JobQueue(FreeTable):
             self.rows.shared.ignore([row])
         self.rows.update([row], (), {"status": "ignore"})
 
-    def release(self, key: Mapping[str, Any]) -> None:
+    def release(self, key: Mapping[str, object]) -> None:
         """Give up a reservation, so that the key is pending again."""
         self.rows.release([self.row(key)])
 
@@ -240,7 +243,7 @@ class JobQueue(FreeTable):
         """
         return len(self.free_lost())
 
-    def free_lost(self) -> list[Row]:
+    def free_lost(self) -> list[Values]:
         """Make jobs pending again as `release_dead` does, and return them."""
         self.rows.reconcile()
         lost = self.rows.lost()
@@ -260,11 +263,11 @@ class JobQueue(FreeTable):
         keep = self.connection.job_settings.keep_completed
         return jobs.end(rows, waiting, keep=keep) if rows else 0
 
-    def vanished(self) -> list[Row]:
+    def vanished(self) -> list[Values]:
         """Return the failed jobs whose keys are neither in the key source nor in the table."""
         return _vanished(self.rows, self._source(), "error")
 
-    def delete(self, *args: Any, **options: Any) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def delete(self, *args: object, **options: object) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Forget these jobs without a prompt, because other rows do not depend on them."""
         del args, options
         return self.delete_quick()
@@ -288,9 +291,7 @@ class JobQueue(FreeTable):
         if self.connection.catalog.find(self.name) is not None:
             self.drop_quick()
 
-    def free(
-        self, keys: list[dict[str, Any]], statuses: Sequence[str] = ()
-    ) -> list[dict[str, Any]]:
+    def free(self, keys: list[Key], statuses: Sequence[str] = ()) -> list[Key]:
         """Return those of some keys that workers of DataJoint 0.14 do not hold.
 
         Parameters
@@ -303,7 +304,7 @@ class JobQueue(FreeTable):
         free = set(self.rows.free([self.row(key) for key in keys], statuses))
         return [key for key in keys if self.row(key) in free]
 
-    def row(self, key: Mapping[str, Any]) -> Row:
+    def row(self, key: Mapping[str, object]) -> Values:
         """Return the values of a job's key.
 
         Raises
@@ -357,7 +358,7 @@ class JobQueue(FreeTable):
         return self._derive(node)
 
 
-def queues(connection: Any, tables: Sequence[Table]) -> list[JobQueue]:
+def queues(connection: Connection, tables: Sequence[Table]) -> list[JobQueue]:
     """Return the existing queues of some tables."""
     return [JobQueue(t) for t in tables if connection.catalog.find(queue_name(t.name)) is not None]
 
@@ -410,17 +411,17 @@ def _remove_vanished(jobs: JobRows, source: KeySource, timeout: float) -> int:
     return removed + (jobs.delete(rows, statuses) if rows else 0)
 
 
-def _vanished(jobs: JobRows, source: KeySource, *statuses: str) -> list[Row]:
+def _vanished(jobs: JobRows, source: KeySource, *statuses: str) -> list[Values]:
     """Return the jobs whose keys are neither in the key source nor in the table."""
     outside = without(jobs.node(*statuses), source.keys)
     return _keys_of(jobs, without(outside, rows_of(source.table)))
 
 
-def _keys_of(jobs: JobRows, node: Node) -> list[Row]:
+def _keys_of(jobs: JobRows, node: Node) -> list[Values]:
     return list(fetch.rows(jobs.connection, node, jobs.key))
 
 
-def _free(jobs: JobRows, rows: list[Row], status: str, priority: int) -> int:
+def _free(jobs: JobRows, rows: list[Values], status: str, priority: int) -> int:
     now = jobs.now()
     times = {"created_time": now, "scheduled_time": now}
     values = {**FREE, **times, "status": "pending", "priority": priority}
@@ -456,15 +457,15 @@ class Claims:
         self._lease = settings.lease
         self._lock = threading.Lock()
         self._letting_go = threading.Lock()
-        self._waiting: deque[Row] = deque()
-        self._done: dict[Row, float | None] = {}
-        self._running: Row | None = None
+        self._waiting: deque[Values] = deque()
+        self._done: dict[Values, float | None] = {}
+        self._running: Values | None = None
         self._since = self._renewed = time.monotonic()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._returned: list[Row] = []
+        self._returned: list[Values] = []
 
-    def claim(self, rows: Sequence[Row]) -> list[Row]:
+    def claim(self, rows: Sequence[Values]) -> list[Values]:
         """Claim those of some keys that are free, for `take`, and return them."""
         self._settle()
         got = self._queue.claim(rows, self._statuses, self._version)
@@ -474,7 +475,7 @@ class Claims:
         self._watch()
         return got
 
-    def take(self) -> Row | None:
+    def take(self) -> Values | None:
         """Return the next claimed key, to be made now; None if all are taken."""
         with self._lock:
             self._running = self._waiting.popleft() if self._waiting else None
@@ -505,7 +506,7 @@ class Claims:
         with self._lock:
             self._running = None
 
-    def given_back(self) -> list[Row]:
+    def given_back(self) -> list[Values]:
         """Return the unmade keys that were given back since the last call."""
         with self._letting_go:
             returned, self._returned = self._returned, []

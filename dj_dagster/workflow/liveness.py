@@ -9,12 +9,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from dj_dagster.lazy import LateModule
 from dj_dagster.relational.database.connection import Connection
+
+if TYPE_CHECKING:
+    from psutil import Process
 
 # It is installed only on other systems than Linux, and takes 55 ms to import.
 psutil: Any = LateModule("psutil")
@@ -198,7 +201,7 @@ def _is_linux() -> bool:
     return platform.system() == "Linux"
 
 
-def _process(pid: int) -> Any:
+def _process(pid: int) -> Process | None:
     """Return a process by psutil, None if it has ended, including zombies."""
     try:
         process = psutil.Process(pid)

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, reduce
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 from dj_dagster.errors import (
     ConnectionFailedError,
@@ -16,7 +16,7 @@ from dj_dagster.errors import (
     TransientError,
     named_text,
 )
-from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.heading import Attribute, Heading, Key
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import Family
 from dj_dagster.relational.algebra.condition import make_condition, refuse_oversights
@@ -82,7 +82,7 @@ def blaming(table: Table) -> Generator[None]:
         raise PopulateError(f"The key_source of {table.name} fails: {named_text(error)}") from error
 
 
-def checked_key_source(table: Table, source: Any) -> QueryExpression:
+def checked_key_source(table: Table, source: object) -> QueryExpression:
     """Return a key source as a query.
 
     Raises
@@ -126,7 +126,7 @@ def referred(connection: Connection, foreign_key: ForeignKey, more: Iterable[str
     return Projected(Heading(attributes), parent.tables, parent, names)
 
 
-def own_key_source(table: Any) -> QueryExpression:
+def own_key_source(table: PopulatedTable) -> QueryExpression:
     """Return the key source that a table's class has written.
 
     Raises
@@ -236,7 +236,7 @@ class PopulatedTable(Table):
     ``yield`` gave it None, the results, and inserts those that it is sent.
     """
 
-    _made_key: dict[str, Any] | None = None
+    _made_key: Key | None = None
     _upstream: Upstream | None = None
 
     @property
@@ -266,7 +266,7 @@ class PopulatedTable(Table):
             self._upstream = Upstream(self, self._made_key)
         return self._upstream
 
-    def make(self, key: dict[str, Any]) -> Any:
+    def make(self, key: Key) -> object:
         """Compute the rows of one key and insert them with `self.insert1`; yours to write.
 
         Raises
@@ -369,12 +369,21 @@ class KeySource:
         return _with_attributes(self.table)
 
 
-def in_three_parts(table: PopulatedTable) -> bool:
-    """Whether a class has the three methods and no `make`."""
-    return _defined(table, "make") is vars(PopulatedTable)["make"] and all(
-        _defined(table, step) is not None for step in STEPS
-    )
+@runtime_checkable
+class MakeInThreeParts(Protocol):
+    """The methods of a make in three parts; see `PopulatedTable`."""
+
+    def make_fetch(self, key: Key, /, **make_kwargs: object) -> object: ...  # noqa: D102
+    def make_compute(self, key: Key, /, *fetched: object) -> object: ...  # noqa: D102
+    def make_insert(self, key: Key, /, *computed: object) -> object: ...  # noqa: D102
 
 
-def _defined(table: PopulatedTable, name: str) -> Any:
+def in_three_parts(table: PopulatedTable) -> MakeInThreeParts | None:
+    """Return a table whose class has the three methods and no `make`, None otherwise."""
+    if _defined(table, "make") is not vars(PopulatedTable)["make"]:
+        return None
+    return table if isinstance(table, MakeInThreeParts) else None
+
+
+def _defined(table: PopulatedTable, name: str) -> object:
     return inspect.getattr_static(table, name, None)

@@ -8,14 +8,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any, assert_never
+from typing import assert_never
 
 from dj_dagster.errors import PopulateError
+from dj_dagster.model.heading import Values
 from dj_dagster.relational.algebra.nodes import Matches, restrict
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.workflow.attempt import KeyOutcome, KeyRunner, Status
 from dj_dagster.workflow.code_version import code_version
-from dj_dagster.workflow.job_rows import Row
 from dj_dagster.workflow.jobs import Claims, JobQueue
 from dj_dagster.workflow.make import KeySource, PopulatedTable
 from dj_dagster.workflow.notes import NoteTaker
@@ -55,7 +55,7 @@ class PopulateOptions:
     """
 
     restrictions: tuple[object, ...] = ()
-    keys: Iterable[Mapping[str, Any]] | None = None
+    keys: Iterable[Mapping[str, object]] | None = None
     order: str = "original"
     limit: int | None = None
     max_calls: int | None = None
@@ -65,7 +65,7 @@ class PopulateOptions:
     given: bool = False
     statuses: tuple[str, ...] = ("pending",)
     must_insert: bool = False
-    make_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    make_kwargs: Mapping[str, object] = field(default_factory=dict[str, object])
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
@@ -113,7 +113,7 @@ def _keys_without_jobs(source: KeySource, options: PopulateOptions) -> list[Key]
 
 
 def _keys_given(
-    source: KeySource, keys: Iterable[Mapping[str, Any]], options: PopulateOptions
+    source: KeySource, keys: Iterable[Mapping[str, object]], options: PopulateOptions
 ) -> list[Key]:
     found = typed(source, keys)
     if options.restrictions:
@@ -194,11 +194,11 @@ def _free_keys(
 
 def populate_keys(
     table: PopulatedTable,
-    keys: Iterable[Mapping[str, Any]] | None = None,
+    keys: Iterable[Mapping[str, object]] | None = None,
     *,
     retry_errors: bool = False,
     reserve: bool = True,
-    make_kwargs: Mapping[str, Any] | None = None,
+    make_kwargs: Mapping[str, object] | None = None,
 ) -> Iterator[KeyOutcome]:
     """Make keys one by one, each in a short transaction of its own.
 
@@ -235,11 +235,11 @@ def populate_keys(
 
 def chosen(
     source: KeySource,
-    keys: Iterable[Mapping[str, Any]] | None,
+    keys: Iterable[Mapping[str, object]] | None,
     *,
     retry_errors: bool,
     reserve: bool = True,
-    make_kwargs: Mapping[str, Any] | None = None,
+    make_kwargs: Mapping[str, object] | None = None,
 ) -> tuple[list[Key], PopulateOptions]:
     """Return the keys that `populate_keys` is to make, and the way to make them.
 
@@ -379,7 +379,7 @@ class PopulateLoop:
                 if got:
                     size = next_size(size, len(got), busy)
 
-    def _left_out(self, queue: JobQueue, batch: dict[Row, Key]) -> Iterator[KeyOutcome]:
+    def _left_out(self, queue: JobQueue, batch: dict[Values, Key]) -> Iterator[KeyOutcome]:
         """Yield the outcomes of a user's keys that are not pending, and give the others jobs."""
         if not self._given:
             return
@@ -392,7 +392,7 @@ class PopulateLoop:
             queue.rows.add(list(batch), priority=queue.connection.job_settings.default_priority)
 
     def _held(
-        self, queue: JobQueue, batch: dict[Row, Key], got: list[Row], waiting: deque[Key]
+        self, queue: JobQueue, batch: dict[Values, Key], got: list[Values], waiting: deque[Key]
     ) -> Iterator[KeyOutcome]:
         """Yield the outcomes of keys that others have; look further ahead if these are many."""
         mine = set(got)

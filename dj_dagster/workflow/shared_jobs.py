@@ -11,10 +11,11 @@ import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from dj_dagster.compat.spellings import key_hash
 from dj_dagster.errors import BlobError
+from dj_dagster.model.heading import Values
 from dj_dagster.model.names import TableName
 from dj_dagster.objects.blob.packing import pack, unpack
 from dj_dagster.relational.database.connection import Connection
@@ -44,7 +45,6 @@ _OWN = "`status` = 'reserved' AND `host` = %s AND `pid` = %s"
 _WORKER = "`key` = VALUES(`key`), `user` = VALUES(`user`), `host` = VALUES(`host`), " \
     "`pid` = VALUES(`pid`), `connection_id` = VALUES(`connection_id`)"  # fmt: skip
 
-Row = tuple[Any, ...]
 T = TypeVar("T")
 
 
@@ -63,7 +63,7 @@ def ensure_jobs(connection: Connection, schema: str) -> TableName:
 class EndedJob:
     """A job that failed, or is to be left out; `key` is empty if it is not known."""
 
-    key: dict[str, Any]
+    key: dict[str, object]
     status: str
     message: str
     stack: str | None
@@ -95,13 +95,13 @@ class SharedJobs:
         rows = self._rows("SELECT key_hash, status FROM {} WHERE table_name = %s")
         return {str(key): str(status) for key, status in rows}
 
-    def held(self, rows: Iterable[Row], but: Sequence[str] = ()) -> set[Row]:
+    def held(self, rows: Iterable[Values], but: Sequence[str] = ()) -> set[Values]:
         """Return those of some keys that have a job, in any status that is not in `but`."""
         found = self.statuses()
         left = {digest for digest, status in found.items() if status not in but}
         return {row for row in rows if self._hash(row) in left} if left else set()
 
-    def differing(self, rows: Iterable[Row]) -> tuple[list[Row], list[EndedJob]]:
+    def differing(self, rows: Iterable[Values]) -> tuple[list[Values], list[EndedJob]]:
         """Return those of some keys that are without a job, and the ended jobs of other keys.
 
         Jobs with an unknown key are left out.
@@ -116,16 +116,16 @@ class SharedJobs:
             new += map(_ended, self._rows(f"{_ENDED} AND key_hash IN ({marks})", *chunk))
         return gone, [job for job in new if job.key.keys() == set(self._key)]
 
-    def reserve(self, row: Row) -> bool:
+    def reserve(self, row: Values) -> bool:
         """Reserve a key unless it has a job."""
         return self._insert([row], "reserved", "INSERT IGNORE INTO") == 1
 
-    def take(self, rows: Sequence[Row], statuses: Sequence[str]) -> list[Row]:
+    def take(self, rows: Sequence[Values], statuses: Sequence[str]) -> list[Values]:
         """Reserve those of some keys that are without a job, or failed if `statuses` has ``error``.
 
         Called in the transaction in which they are reserved in the queue as well.
         """
-        mine: list[Row] = []
+        mine: list[Values] = []
         for chunk in _chunks(rows):
             if self._insert(chunk, "reserved", "INSERT IGNORE INTO") == len(chunk):
                 mine += chunk
@@ -139,19 +139,19 @@ class SharedJobs:
             mine += [row for row in chunk if self._hash(row) in own]
         return mine
 
-    def give_back(self, rows: Iterable[Row], host: str = "", pid: int | None = None) -> None:
+    def give_back(self, rows: Iterable[Values], host: str = "", pid: int | None = None) -> None:
         """Forget the reservations of a worker, this one by default."""
         self._delete(rows, _OWN, (host, pid) if pid is not None else _worker())
 
-    def release(self, rows: Iterable[Row]) -> None:
+    def release(self, rows: Iterable[Values]) -> None:
         """Forget reservations of any worker."""
         self._delete(rows, "`status` = 'reserved'")
 
-    def forget(self, rows: Iterable[Row]) -> None:
+    def forget(self, rows: Iterable[Values]) -> None:
         """Forget jobs of any worker."""
         self._delete(rows)
 
-    def fail(self, row: Row, message: str, stack: str | None) -> None:
+    def fail(self, row: Values, message: str, stack: str | None) -> None:
         """Keep the error of a job that failed."""
         errors = (
             ", `error_message` = VALUES(`error_message`), `error_stack` = VALUES(`error_stack`)"
@@ -160,20 +160,20 @@ class SharedJobs:
             [row], "error", "INSERT INTO", errors, (message, None if stack is None else pack(stack))
         )
 
-    def ignore(self, rows: Sequence[Row]) -> None:
+    def ignore(self, rows: Sequence[Values]) -> None:
         """Leave keys out from now on."""
         self._insert(rows, "ignore", "INSERT INTO", "")
 
     def _insert(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[Values],
         status: str,
         verb: str,
         change: str | None = None,
         error: tuple[str, bytes | None] = ("", None),
     ) -> int:
         """Insert jobs; `change` also changes those that are there."""
-        values: list[Any] = []
+        values: list[object] = []
         for row in rows:
             key = dict(zip(self._key, row, strict=True))
             values += [self._table.table, key_hash(key), status, _packed(key), *error]
@@ -190,7 +190,7 @@ class SharedJobs:
             )
         return self._run(statement, values)
 
-    def _update_failed(self, rows: Sequence[Row]) -> None:
+    def _update_failed(self, rows: Sequence[Values]) -> None:
         marks = ", ".join(["%s"] * len(rows))
         self._run(
             f"UPDATE {self._name} SET status = 'reserved', `user` = %s, host = %s, pid = %s, "
@@ -201,7 +201,7 @@ class SharedJobs:
         )
 
     def _delete(
-        self, rows: Iterable[Row], condition: str = "TRUE", values: Sequence[Any] = ()
+        self, rows: Iterable[Values], condition: str = "TRUE", values: Sequence[object] = ()
     ) -> None:
         for chunk in _chunks(list(rows)):
             marks = ", ".join(["%s"] * len(chunk))
@@ -211,23 +211,23 @@ class SharedJobs:
                 [self._table.table, *values, *map(self._hash, chunk)],
             )
 
-    def _rows(self, query: str, *values: Any) -> list[Any]:
+    def _rows(self, query: str, *values: object) -> list[Values]:
         with self._connection.cursor() as session:
             found = session.exec_driver_sql(query.format(self._name), (self._table.table, *values))
             return [tuple(row) for row in found]
 
-    def _run(self, statement: str, values: Sequence[Any]) -> int:
+    def _run(self, statement: str, values: Sequence[object]) -> int:
         def work() -> int:
             with self._connection.cursor() as session:
                 return session.exec_driver_sql(statement, tuple(values)).rowcount
 
         return self._connection.retrying(work, lost=False)
 
-    def _hash(self, row: Row) -> str:
+    def _hash(self, row: Values) -> str:
         return key_hash(dict(zip(self._key, row, strict=True)))
 
 
-def _ended(row: Sequence[Any]) -> EndedJob:
+def _ended(row: Values) -> EndedJob:
     key, status, message, stack = row
     try:
         found = {} if key is None else unpack(key)
@@ -246,7 +246,7 @@ def _worker() -> tuple[str, int]:
     return platform.node()[:255], os.getpid()
 
 
-def _packed(key: Mapping[str, Any]) -> bytes | None:
+def _packed(key: Mapping[str, object]) -> bytes | None:
     """Return a key as a blob of 0.14, None if that cannot hold its values."""
     try:
         return pack({name: int(v) if isinstance(v, bool) else v for name, v in key.items()})

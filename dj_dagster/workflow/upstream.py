@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 from dj_dagster.errors import DataJointError
-from dj_dagster.model.heading import Heading
+from dj_dagster.model.heading import Heading, Key
 from dj_dagster.model.names import TableName
 from dj_dagster.relational.algebra.nodes import Projected
 from dj_dagster.relational.expression import QueryExpression
@@ -22,10 +21,10 @@ class _Reached:
     """An ancestor, with the ways to its rows; a row needs only one of them."""
 
     stored: StoredTable
-    ways: list[Any] = field(default_factory=list[Any])
-    fixed: dict[str, Any] | None = None
+    ways: list[object] = field(default_factory=list[object])
+    fixed: Key | None = None
 
-    def fix(self, values: dict[str, Any]) -> None:
+    def fix(self, values: Key) -> None:
         """Keep the values that all ways fix for the rows."""
         known = values if self.fixed is None else self.fixed
         self.fixed = {n: v for n, v in known.items() if n in values and values[n] == v}
@@ -48,11 +47,11 @@ class Upstream:
         self.upstream[Session].fetch1("session_date")
     """
 
-    def __init__(self, table: Table, key: Mapping[str, Any]) -> None:
+    def __init__(self, table: Table, key: Mapping[str, object]) -> None:
         self._table = table
         self._key = dict(key)
 
-    def __getitem__(self, table: type[Table] | Table | str) -> Any:
+    def __getitem__(self, table: type[Table] | Table | str) -> Table:
         """Return the rows of an ancestor that are reached by any path of foreign keys.
 
         Parameters
@@ -110,7 +109,7 @@ class Upstream:
     def _follow(
         self,
         foreign_key: ForeignKey,
-        fixed: dict[str, Any],
+        fixed: Key,
         rows: QueryExpression | None,
         reached: dict[TableName, _Reached],
     ) -> None:
@@ -120,7 +119,7 @@ class Upstream:
         if stored is None or foreign_key.parent == self._table.name:
             return
         known = {parent: fixed[child] for child, parent in names.items() if child in fixed}
-        way: Any = known
+        way: object = known
         if len(known) < len(names) and (rows is not None or not foreign_key.primary):
             way = _seen_as_parent(self._table & self._key if rows is None else rows, foreign_key)
         parent = reached.setdefault(foreign_key.parent, _Reached(stored))

@@ -12,9 +12,12 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from dj_dagster.errors import DataJointError, PopulateError, text_of
+from dj_dagster.model.heading import Values
 from dj_dagster.workflow.attempt import KeyOutcome, ends_process, exit_on_sigterm
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import KeySource, PopulatedTable
@@ -42,14 +45,12 @@ class WorkerProcess:
         The keys that it was given last, and those of them with a reported outcome.
     """
 
-    process: Any
+    process: BaseProcess
     pipe: Pipe
     status: SharedStatus
     size: int = 1
     share: list[Key] = field(default_factory=list[Key])
-    reported: dict[tuple[Any, ...], KeyOutcome] = field(
-        default_factory=dict[tuple[Any, ...], KeyOutcome]
-    )
+    reported: dict[Values, KeyOutcome] = field(default_factory=dict[Values, KeyOutcome])
 
     @property
     def left(self) -> int:
@@ -99,7 +100,7 @@ class WorkerPool:
         self._options = replace(options, restrictions=(), keys=None)
         self._waiting = deque(keys)
         self._allowed = len(self._waiting) if limit is None else limit
-        self._unclear: set[tuple[Any, ...]] = set()
+        self._unclear: set[Values] = set()
         self._lost = 0
         self._size = max(1, min(processes or os.cpu_count() or 1, len(self._waiting)))
         self._workers = list[WorkerProcess]()
@@ -263,7 +264,7 @@ REPORT = 0.02
 class SharedStatus:
     """The key that a worker process makes, in memory that its parent sees too."""
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: BaseContext) -> None:
         self._position = context.RawValue("q", NONE)
         self._since = context.RawValue("d", 0.0)
 
@@ -298,7 +299,7 @@ def serve(
     """Make the keys of the shares that come through a pipe, until the pipe is closed."""
     for other in inherited:
         other.close()
-    positions: dict[tuple[Any, ...], int] = {}
+    positions: dict[Values, int] = {}
 
     def before(key: Key) -> None:
         status.begin(positions[tuple(key.values())])
@@ -320,7 +321,7 @@ def serve(
 
 
 def _report(pipe: Pipe, outcomes: Generator[KeyOutcome], status: SharedStatus) -> None:
-    found: list[Any] = []
+    found: list[object] = []
     sent = time.monotonic()
     with contextlib.closing(outcomes):
         for outcome in outcomes:

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from uuid import UUID
@@ -30,7 +30,7 @@ from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.errors import MissingTableError
 from dj_dagster.lazy import LateModule
-from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.heading import Attribute, Heading, Values
 from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
 from dj_dagster.model.types import Family
 from dj_dagster.objects.external_pointer import ExternalPointerType, external_path
@@ -208,7 +208,7 @@ def _role(name: TableName, chosen: TableName) -> str:
     return PART if is_part else INPUT
 
 
-def _as_stored(connection: Connection) -> Any:
+def _as_stored(connection: Connection) -> Callable[[Attribute], Attribute]:
     """Return what gives an attribute the type of its column."""
 
     def stored(attribute: Attribute) -> Attribute:
@@ -230,7 +230,7 @@ def _fill(
     """Read the rows of a table and what they refer to; return what cannot be followed."""
     attributes = table.stored.heading.all_attributes
     decoders = {name: column_decoder(each, connection) for name, each in attributes.items()}
-    found: dict[tuple[Any, ...], tuple[Row, Row]] = {}
+    found: dict[Values, tuple[Row, Row]] = {}
     for node in nodes:
         for values in fetch_select(session, _select(connection, node, attributes)):
             raw = dict(zip(attributes, values, strict=True))
@@ -252,7 +252,7 @@ def _fill(
 
 def _select(
     connection: Connection, node: Node, attributes: Mapping[str, Attribute]
-) -> sa.Select[Any]:
+) -> sa.Select[object]:
     lowered = Lowering(connection.backend).lower(node)
     columns = [
         lowered.columns[name]
@@ -355,8 +355,8 @@ class ProvenanceDocument:
         agent = self._spaces["software"][f"dj_dagster-{version}"]
         kind = {prov.PROV_TYPE: prov.PROV["SoftwareAgent"], prov.PROV_LABEL: "dj_dagster"}
         self._agent = self._document.agent(agent, kind)
-        self._activities: dict[str, Any] = {}
-        self._plans: dict[str, Any] = {}
+        self._activities: dict[str, prov.ProvActivity] = {}
+        self._plans: dict[str, prov.ProvEntity] = {}
         self._objects: set[Located] = set()
 
     def add(self, released: ReleasedRows) -> None:
@@ -366,19 +366,19 @@ class ProvenanceDocument:
             if table.traced:
                 self._add_table(table, traced, _part_counts(table, released.tables))
 
-    def content(self) -> Any:
+    def content(self) -> object:
         """Return the document as the content of PROV-JSON."""
         return json.loads(str(self._document.serialize(format="json")))
 
     def _add_table(
         self,
         table: ReleasedTable,
-        traced: Mapping[Any, ReleasedTable],
-        parts: Mapping[tuple[Any, ...], int],
+        traced: Mapping[TableName, ReleasedTable],
+        parts: Mapping[Values, int],
     ) -> None:
         activities = activities_of(self._connection, table) if table.tier in COMPUTED_TIERS else []
         for place, row in enumerate(table.rows):
-            about: dict[Any, Any] = {
+            about: dict[prov.QualifiedName, str | int | prov.QualifiedName] = {
                 prov.PROV_TYPE: self._spaces["dj"][table.tier.value],
                 prov.PROV_LABEL: table.title,
                 self._spaces["dj"]["role"]: table.role,
@@ -399,11 +399,11 @@ class ProvenanceDocument:
                 activity = self._activity(table, row, activities[place], parents)
                 self._document.wasGeneratedBy(entity, activity)
 
-    def _row(self, table: ReleasedTable, row: Row) -> Any:
+    def _row(self, table: ReleasedTable, row: Row) -> prov.QualifiedName:
         key = {name: row[name] for name in table.key}
         return self._spaces["row"][_spelled(table.title, key)]
 
-    def _object(self, located: Located) -> Any:
+    def _object(self, located: Located) -> prov.QualifiedName:
         store, path, _ = located
         identifier = self._spaces["object"][quote(f"{store}/{path}", safe="/=")]
         if located not in self._objects:
@@ -412,8 +412,8 @@ class ProvenanceDocument:
         return identifier
 
     def _activity(
-        self, table: ReleasedTable, row: Row, call: Activity, parents: Sequence[Any]
-    ) -> Any:
+        self, table: ReleasedTable, row: Row, call: Activity, parents: Sequence[prov.QualifiedName]
+    ) -> prov.ProvActivity:
         name = _spelled(table.title, call.key)
         found = self._activities.get(name)
         if found is None:
@@ -428,10 +428,10 @@ class ProvenanceDocument:
                 self._document.used(found, parent)
         return found
 
-    def _plan(self, table: ReleasedTable, code: str) -> Any:
+    def _plan(self, table: ReleasedTable, code: str) -> prov.ProvEntity:
         name = quote(f"{table.title}@{code}", safe="@")
         if name not in self._plans:
-            about: dict[Any, Any] = {
+            about: dict[prov.QualifiedName, str | int | prov.QualifiedName] = {
                 prov.PROV_TYPE: prov.PROV["Plan"],
                 prov.PROV_LABEL: f"{table.title}.make",
                 self._spaces["dj"]["version"]: code,
@@ -459,11 +459,9 @@ def make_names(table: ReleasedTable) -> list[str]:
     return [name for name in table.key if name in given]
 
 
-def _part_counts(
-    master: ReleasedTable, tables: Sequence[ReleasedTable]
-) -> dict[tuple[Any, ...], int]:
+def _part_counts(master: ReleasedTable, tables: Sequence[ReleasedTable]) -> dict[Values, int]:
     """Return how many rows the parts have by key of their master, those of the trace aside."""
-    counts: dict[tuple[Any, ...], int] = defaultdict(int)
+    counts: dict[Values, int] = defaultdict(int)
     for part in tables:
         if part.traced or not part.name.table.startswith(f"{master.name.table}__"):
             continue
@@ -482,7 +480,7 @@ def _parent(row: Row, attributes: Mapping[str, str]) -> Row | None:
     return None if any(map(is_null, key.values())) else key
 
 
-def _times(row: Row) -> tuple[Any, Any]:
+def _times(row: Row) -> tuple[datetime | None, datetime | None]:
     began, seconds = row.get("_job_start_time"), row.get("_job_duration")
     if began is None or seconds is None:
         return began, None

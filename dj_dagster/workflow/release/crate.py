@@ -21,7 +21,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import quote
 
 from dj_dagster.errors import ChecksumError, ConfigurationError
@@ -40,7 +39,7 @@ _MEDIA_TYPES = {
 _ESCAPES = {"%": "%25", "\n": "%0A", "\r": "%0D"}
 
 
-def write_json(file: Path, content: Any) -> None:
+def write_json(file: Path, content: object) -> None:
     """Write JSON, sorted and indented."""
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
     file.write_text(f"{text}\n", encoding="utf-8", newline="\n")
@@ -88,7 +87,7 @@ def read_manifest(folder: Path) -> dict[str, str]:
     return found
 
 
-def write_crate(folder: Path, root: Mapping[str, Any], descriptions: Mapping[str, str]) -> None:
+def write_crate(folder: Path, root: Mapping[str, object], descriptions: Mapping[str, str]) -> None:
     """Describe all files that are in a folder as an RO-Crate.
 
     Parameters
@@ -133,9 +132,9 @@ def reference(name: str) -> str:
     return quote(name, safe="/=")
 
 
-def _file(folder: Path, name: str, identifier: str, description: str) -> dict[str, Any]:
+def _file(folder: Path, name: str, identifier: str, description: str) -> dict[str, object]:
     place = folder / name
-    found: dict[str, Any] = {
+    found: dict[str, object] = {
         "@id": identifier,
         "@type": "File",
         "name": PurePosixPath(name).name,

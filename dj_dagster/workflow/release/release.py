@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from dj_dagster.errors import ConfigurationError, ObjectError, QueryError
 from dj_dagster.model.names import TableName
@@ -189,7 +188,7 @@ def named_rows(
         names += [*catalog.names(schema), *catalog.view_names(schema)]
     shown = [FreeTable(connection, name) for name in names if not name.table.startswith("~")]
     tables = [Candidate(each.name, each.tier) for each in shown]
-    found: Any = FreeTable(connection, single(table, tables, "TABLE"))
+    found: Table = FreeTable(connection, single(table, tables, "TABLE"))
     known = {attribute.casefold() for attribute in found.heading.names}
     for restriction in restrictions:
         if known.isdisjoint(re.findall(r"\w+", restriction.casefold())):
@@ -337,7 +336,9 @@ def _left_out(released: ReleasedRows) -> list[dict[str, str]]:
     return [{"table": one, "store": store, "path": path} for one, store, path in sorted(found)]
 
 
-def _head(chosen: Table, released: ReleasedRows, left_out: list[dict[str, str]]) -> dict[str, Any]:
+def _head(
+    chosen: Table, released: ReleasedRows, left_out: list[dict[str, str]]
+) -> dict[str, object]:
     return {
         "format": crate.FORMAT,
         "table": title(chosen.name),
@@ -358,11 +359,11 @@ def _head(chosen: Table, released: ReleasedRows, left_out: list[dict[str, str]])
     }
 
 
-def _root(chosen: Table, text: ReleaseText) -> dict[str, Any]:
+def _root(chosen: Table, text: ReleaseText) -> dict[str, object]:
     asked = " and ".join(f"({each})" for each in map(str, chosen.restriction))
     name = title(chosen.name)
     day = text.published or datetime.now(UTC).date()
-    root: dict[str, Any] = {
+    root: dict[str, object] = {
         "name": text.name or f"Rows of {name}",
         "description": text.description or f"Rows of {name}{asked and f' where {asked}'}.",
         "datePublished": day.isoformat(),
@@ -372,6 +373,6 @@ def _root(chosen: Table, text: ReleaseText) -> dict[str, Any]:
     return root
 
 
-def _environment() -> dict[str, Any]:
+def _environment() -> dict[str, object]:
     found = {each.name.lower(): each.version for each in metadata.distributions()}
     return {"python": platform.python_version(), "packages": found}

@@ -15,13 +15,13 @@ from decimal import Decimal
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import numpy as np
 
 from dj_dagster.errors import ChecksumError, ConfigurationError, MissingExternalFile
-from dj_dagster.model.heading import Attribute
+from dj_dagster.model.heading import Attribute, Value, Values
 from dj_dagster.model.names import TableName, Tier, parse_table_name
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.objects.blob.packing import unpack
@@ -54,6 +54,9 @@ from dj_dagster.workflow.release.contents import (
 )
 from dj_dagster.workflow.release.crate import verify_release
 from dj_dagster.workflow.release.release import EXTRA
+
+if TYPE_CHECKING:
+    import pyarrow
 
 Say = Callable[[str], object]
 
@@ -211,7 +214,7 @@ class _Rerun:
         read = optional_package("pyarrow.parquet", EXTRA).read_table(self._folder / file)
         return _rows(table, read)
 
-    def _equal(self, table: ReleasedTable, attribute: Attribute, one: Any, other: Any) -> bool:
+    def _equal(self, table: ReleasedTable, attribute: Attribute, one: Value, other: Value) -> bool:
         if one is None or other is None:
             return one is other
         column = self._columns.get((table.name, attribute.name))
@@ -267,7 +270,7 @@ class _Rerun:
         }
 
 
-def close(one: Any, other: Any, tolerance: float) -> bool:
+def close(one: object, other: object, tolerance: float) -> bool:
     """Whether two values are equal, numbers within a tolerance; NaN equals NaN.
 
     Examples
@@ -308,13 +311,13 @@ def _same_file(one: bytes, other: bytes, tolerance: float) -> bool:
     return close(first, second, tolerance)
 
 
-def _references(column: ReferenceColumn, value: Any) -> list[Reference]:
+def _references(column: ReferenceColumn, value: object) -> list[Reference]:
     if value is None:
         return []
     return list(column.read(json.dumps(value)))
 
 
-def _rows(table: ReleasedTable, found: Any) -> list[Row]:
+def _rows(table: ReleasedTable, found: pyarrow.Table) -> list[Row]:
     kinds = {name: table.heading[name].type for name in table.heading.names}
     return [
         {name: _python(value, kinds[name]) for name, value in row.items()}
@@ -322,7 +325,7 @@ def _rows(table: ReleasedTable, found: Any) -> list[Row]:
     ]
 
 
-def _key(table: ReleasedTable, row: Row) -> tuple[Any, ...]:
+def _key(table: ReleasedTable, row: Row) -> Values:
     return tuple(row[name] for name in table.key)
 
 
@@ -333,7 +336,7 @@ def _tier(name: TableName) -> Tier:
     return parsed.tier if parsed is not None else Tier.MANUAL
 
 
-def _python(value: Any, kind: AttributeType | None) -> Any:
+def _python(value: Value, kind: AttributeType | None) -> Value:
     """Return a value of Parquet as the database gives it."""
     if value is None or kind is None:
         return value
