@@ -312,10 +312,10 @@ def _intact(node: TableNode, *, read_data: bool) -> tuple[bool, Numbers]:
 
 
 def _complete(node: TableNode) -> tuple[bool, Numbers]:
-    remaining, total = node.maker.progress()
+    remaining, total = node.populator.progress()
     numbers = {
         "pending": remaining,
-        "failed": node.maker.failed(),
+        "failed": node.populator.failed(),
         "done": total - remaining,
         "keys": total,
     }

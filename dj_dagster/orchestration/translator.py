@@ -212,7 +212,7 @@ def table_props(node: TableNode, graph: TableGraph, partitions: Partitions) -> T
         out.
     """
     own = node.grain.partitions_def if node.grain else None
-    maker = graph.by_key[node.master or node.key].filler
+    maker = graph.by_key[node.master or node.key].filled_by
     return TableProps(
         table=node.table,
         key=node.key,

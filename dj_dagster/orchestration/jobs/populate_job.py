@@ -38,7 +38,7 @@ from dj_dagster.orchestration.runs.stale_marks import Aging
 from dj_dagster.orchestration.runs.work import HERE, Work
 from dj_dagster.orchestration.tables.partitions import sync_partitions
 from dj_dagster.orchestration.tables.table_graph import TableGraph, Tables
-from dj_dagster.orchestration.tables.table_node import OwnMaker, TableNode
+from dj_dagster.orchestration.tables.table_node import OwnPopulator, TableNode
 from dj_dagster.relational.algebra.condition import refuse_oversights
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.workflow.make import KeySource
@@ -178,8 +178,8 @@ def check_restriction(nodes: Iterable[TableNode], restriction: Any) -> None:
     nodes = list(nodes)
     _check_names(nodes, restriction)
     for node in nodes:
-        if isinstance(node.maker, OwnMaker):
-            KeySource(node.maker.table).check(restriction)
+        if isinstance(node.populator, OwnPopulator):
+            KeySource(node.populator.table).check(restriction)
         else:
             refuse_oversights((node.table & restriction).node, f"populate {node.title}")
 
@@ -197,8 +197,8 @@ def _check_names(nodes: Iterable[TableNode], restriction: Any) -> None:
 def _names(node: TableNode) -> Iterable[str]:
     for table in (node.table, *node.table.parents(as_objects=True)):
         yield from table.heading.names
-    if isinstance(node.maker, OwnMaker):
-        yield from node.maker.key_source.heading.names
+    if isinstance(node.populator, OwnPopulator):
+        yield from node.populator.key_source.heading.names
 
 
 def _named(restriction: Any) -> Iterator[str]:
@@ -273,9 +273,9 @@ def _there(
     """Return the keys of a table that are to be made again."""
     if choice == SKIP:
         return []
-    if restrictions and isinstance(node.maker, OwnMaker):
+    if restrictions and isinstance(node.populator, OwnPopulator):
         # Like pending keys, these can be restricted by the parents' attributes too.
-        chosen = KeySource(node.maker.table).restricted(*restrictions)
+        chosen = KeySource(node.populator.table).restricted(*restrictions)
         restrictions = [QueryExpression(node.table.connection, chosen)]
     if choice == STALE:
         return Aging(instance, graph, node).stale(*restrictions)

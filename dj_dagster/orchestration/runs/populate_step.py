@@ -99,7 +99,7 @@ def populate_table(
     aging = Aging(step.instance, graph, node)
     provenance = Provenance(step.instance, graph, node, step.origin.run_id)
     marks = Marks(step, provenance, shown.with_rows)
-    notes = NoteTaker(node.table, node.maker.key_names, node.staleness.code)
+    notes = NoteTaker(node.table, node.populator.key_names, node.staleness.code)
     there, withdrawn = list[str](), list[Mark]()
     outcomes = made_again(graph, aging, node, keys, existing, retry_errors=retry_errors, work=work)
     try:

@@ -98,11 +98,11 @@ def made_again(
 
 def _deletion(graph: TableGraph, node: TableNode, existing: OnExisting) -> KeyDeletion:
     deletion = KeyDeletion(
-        node.table, node.maker.key_names, _Filled(graph), with_entered=existing.delete_entered
+        node.table, node.populator.key_names, _Filled(graph), with_entered=existing.delete_entered
     )
     if existing.gone is None:
         return deletion
-    below = {each.name: each.maker.key_names for each in graph.populated}
+    below = {each.name: each.populator.key_names for each in graph.populated}
     return replace(deletion, below=below, gone=existing.gone)
 
 
@@ -120,9 +120,9 @@ def _doomed(
 
 def _ungiven(node: TableNode, keys: Sequence[Key]) -> dict[Values, str]:
     """Return the keys that are not in the key source, by their values, each with the reason."""
-    table, names = own_table(node), node.maker.key_names
+    table, names = own_table(node), node.populator.key_names
     if table is None:
-        every = node.respelled(node.maker.keys())
+        every = node.respelled(node.populator.keys())
         known = {tuple(key[name] for name in names) for key in every}
     else:
         known = given(KeySource(table), list(keys))
@@ -135,7 +135,7 @@ def _partition(node: TableNode, key: Key) -> str:
 
 
 def _left(node: TableNode, left: dict[Values, str]) -> Iterator[KeyOutcome]:
-    names = node.maker.key_names
+    names = node.populator.key_names
     for row, reason in left.items():
         error = PopulateError(f"It is left as it is: {reason}.")
         yield KeyOutcome(dict(zip(names, row, strict=True)), "left", error=error)

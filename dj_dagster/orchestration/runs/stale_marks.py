@@ -142,7 +142,7 @@ class Aging:
 
     def pages(self) -> Iterator[list[Key]]:
         """Yield all keys of `make` that are in the table, page by page."""
-        names = self._node.maker.key_names
+        names = self._node.populator.key_names
         if not names:
             yield [{}] if len(self._node.table) else []
             return

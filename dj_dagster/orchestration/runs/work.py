@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dj_dagster.errors import ConfigurationError, PopulateError
-from dj_dagster.orchestration.tables.table_node import OwnMaker, TableNode
+from dj_dagster.orchestration.tables.table_node import OwnPopulator, TableNode
 from dj_dagster.workflow.attempt import KeyOutcome
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import KeySource, PopulatedTable
@@ -62,8 +62,8 @@ def outcomes(
     node: TableNode, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool, work: Work
 ) -> Iterator[KeyOutcome]:
     """Make keys of a table, all pending ones for None; see `TableNode.outcomes`."""
-    if work.apart and isinstance(node.filler, OwnMaker):
-        node = replace(node, filler=ApartMaker(node.filler.table, work))
+    if work.apart and isinstance(node.filled_by, OwnPopulator):
+        node = replace(node, filled_by=ProcessPopulator(node.filled_by.table, work))
     return node.outcomes(keys, retry_errors=retry_errors)
 
 
@@ -75,8 +75,8 @@ class WorkerDiedError(PopulateError):
     """The process that made a key ended early or was killed."""
 
 
-class ApartMaker(OwnMaker):
-    """The maker of a table of ours that uses worker processes."""
+class ProcessPopulator(OwnPopulator):
+    """The populator of a table of ours that uses worker processes."""
 
     def __init__(self, table: PopulatedTable, work: Work) -> None:
         super().__init__(table)

@@ -271,7 +271,7 @@ def dependents(nodes: Iterable[TableNode]) -> dict[TableName, list[Dependent]]:
     for node in (node for node in nodes if node.populated):
         # A key source of the user's that fails says so when keys are asked for.
         with contextlib.suppress(Exception):
-            for name, names in Inputs(node.table, node.maker.key_names).tables():
+            for name, names in Inputs(node.table, node.populator.key_names).tables():
                 found[name].append(Dependent(node, names))
     return found
 

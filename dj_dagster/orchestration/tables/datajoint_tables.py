@@ -55,8 +55,8 @@ def connection_of(schema: Any) -> Connection:
     return Connection(url.render_as_string(hide_password=False), stores=Stores(dict(stores)))
 
 
-class DataJointMaker:
-    """A `Maker` that fills a table through DataJoint.
+class DataJointPopulator:
+    """A `Populator` that fills a table through DataJoint.
 
     Parameters
     ----------
@@ -201,8 +201,8 @@ def _source(source: TableSource, cls: Any) -> TableSource:
     if cls is None or not fills:
         return source
     inherited = any(key.primary for key in source.table.foreign_keys)
-    maker = DataJointMaker(cls(), source.table, inherited=inherited)
-    return TableSource(source.table, source.master, maker, source.definition)
+    populator = DataJointPopulator(cls(), source.table, inherited=inherited)
+    return TableSource(source.table, source.master, populator, source.definition)
 
 
 def _classes(schema: Any) -> dict[TableName, Any]:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from dj_dagster.errors import InvalidValueError
 from dj_dagster.orchestration.tables.grains import Grain
-from dj_dagster.orchestration.tables.table_node import OwnMaker, TableNode
+from dj_dagster.orchestration.tables.table_node import OwnPopulator, TableNode
 from dj_dagster.relational.algebra.nodes import Node
 from dj_dagster.relational.database.driver import Tuples, fetch_select
 from dj_dagster.relational.fetching import fetch
@@ -32,7 +32,7 @@ CHUNK = 20_000
 
 def own_table(node: TableNode) -> PopulatedTable | None:
     """Return the table if it is one of ours that `make` fills, otherwise None."""
-    return node.filler.table if isinstance(node.filler, OwnMaker) else None
+    return node.filled_by.table if isinstance(node.filled_by, OwnPopulator) else None
 
 
 def present_pages(node: TableNode) -> Iterator[list[str]]:
@@ -48,7 +48,7 @@ def possible_pages(node: TableNode) -> Iterator[list[str]]:
     grain = node.grain
     if grain is None:
         return
-    if node.filler is not None:
+    if node.filled_by is not None:
         rows = _given_rows(node, grain)
         for start in range(0, len(rows), CHUNK):
             yield grain.encode_rows(rows[start : start + CHUNK])
@@ -98,7 +98,7 @@ def possible_among(node: TableNode, partitions: Sequence[str]) -> set[str]:
     if grain is None or not keys:
         return set()
     found = present_among(node, partitions)
-    if node.filler is None:
+    if node.filled_by is None:
         return found
     if own_table(node) is None:
         return found | set(grain.encode_rows(_given_rows(node, grain))).intersection(partitions)
@@ -108,7 +108,7 @@ def possible_among(node: TableNode, partitions: Sequence[str]) -> set[str]:
 def _given_rows(node: TableNode, grain: Grain) -> Sequence[Sequence[Any]]:
     table = own_table(node)
     if table is None:
-        keys = node.respelled(node.maker.keys())
+        keys = node.respelled(node.populator.keys())
         return [[key[name] for name in grain.names] for key in keys]
     return _read(node, grain, KeySource(table).keys)
 

@@ -274,7 +274,7 @@ def _node(source: TableSource, grain: Grain | None, ignored: set[Edge]) -> Table
         grain=grain,
         master=master,
         parents=tuple(ordered),
-        filler=source.maker,
+        filled_by=source.populator,
         definition=source.definition,
     )
 

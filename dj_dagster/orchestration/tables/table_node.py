@@ -1,7 +1,7 @@
-"""A table as Dagster sees it: its asset key, its partitions, and its maker.
+"""A table as Dagster sees it: its asset key, its partitions, and its populator.
 
-Runs and the sensor fill tables by the protocol `Maker`, which tables of DataJoint follow too, see
-`datajoint_tables`.
+Runs and the sensor fill tables by the protocol `Populator`, which tables of DataJoint follow too,
+see `datajoint_tables`.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ class TableNode:
         The asset key of a part's master.
     parents
         Asset keys of the tables that the foreign keys refer to, each once; a part's master first.
-    filler
-        The maker that fills the table, None for tables that `make` does not fill here.
+    filled_by
+        The populator that fills the table, None for tables that `make` does not fill here.
     definition
         The text that declares the table.
     """
@@ -122,49 +122,49 @@ class TableNode:
     grain: Grain | None = None
     master: AssetKey | None = None
     parents: tuple[AssetKey, ...] = ()
-    filler: Maker | None = None
+    filled_by: Populator | None = None
     definition: str = ""
 
     @property
     def populated(self) -> bool:
         """Whether `make` fills the table here, and not people or other programs."""
-        return self.filler is not None
+        return self.filled_by is not None
 
     @property
-    def maker(self) -> Maker:
-        """The maker that fills the table.
+    def populator(self) -> Populator:
+        """The populator that fills the table.
 
         Raises
         ------
         PopulateError
             When people or other programs enter its rows.
         """
-        if self.filler is not None:
-            return self.filler
+        if self.filled_by is not None:
+            return self.filled_by
         raise PopulateError(f"{self.title} is {self.tier.value}: there is nothing to make in it")
 
     @property
     def reservable(self) -> bool:
         """Whether the table has a job queue: its keys are those of other tables."""
-        return self.maker.reservable
+        return self.populator.reservable
 
     @cached_property
     def coarse(self) -> bool:
         """Whether a partition stands for many keys of `make`, being a prefix of them."""
-        if self.grain is None or self.filler is None:
+        if self.grain is None or self.filled_by is None:
             return False
-        return set(self.grain.names) < set(self.filler.key_names)
+        return set(self.grain.names) < set(self.filled_by.key_names)
 
     @property
     def staleness(self) -> Staleness:
         """The ages of the table's keys, by the notes on them."""
-        return Staleness(self.table, self.maker.key_names, self.maker.source)
+        return Staleness(self.table, self.populator.key_names, self.populator.source)
 
     def pending(
         self, *restrictions: Any, limit: int | None = None, retry_errors: bool = False
     ) -> list[Key]:
         """Return the keys that `make` has still to be given."""
-        found = self.maker.pending(*restrictions, limit=limit, retry_errors=retry_errors)
+        found = self.populator.pending(*restrictions, limit=limit, retry_errors=retry_errors)
         return self.respelled(found)
 
     def respelled(self, keys: Sequence[Key]) -> list[Key]:
@@ -195,16 +195,16 @@ class TableNode:
         """
         grain = self.grain
         if not self.coarse or grain is None:
-            if keys is None and origins(self.table, self.maker.key_names):
+            if keys is None and origins(self.table, self.populator.key_names):
                 keys = self.pending(retry_errors=retry_errors)
-            yield from self.maker.make(keys, retry_errors=retry_errors)
+            yield from self.populator.make(keys, retry_errors=retry_errors)
             return
         wanted = None if keys is None else [{n: key[n] for n in grain.names} for key in keys]
         chosen = () if wanted is None else (wanted,)
         pending = self.pending(*chosen, retry_errors=retry_errors) if wanted != [] else []
         pending.sort(key=grain.encode)
         busy = Counter(map(grain.encode, pending))
-        made = self.maker.make(pending, retry_errors=retry_errors)
+        made = self.populator.make(pending, retry_errors=retry_errors)
         for outcome in by_partition(made, grain, busy):
             # Keys that failed before may not have been tried again.
             whole = outcome.status != "made" or self.finished([grain.encode(outcome.key)])
@@ -252,8 +252,8 @@ logger = logging.getLogger(__name__)
 _ODD = (Family.DATE, Family.DATETIME, Family.FLOAT)
 
 
-class Maker(Protocol):
-    """The maker of the keys of one table, which also finds its keys."""
+class Populator(Protocol):
+    """The populator of one table, which finds its keys and makes them."""
 
     @property
     def source(self) -> type:
@@ -299,8 +299,8 @@ class Maker(Protocol):
         ...
 
 
-class OwnMaker:
-    """The maker of a table of ours."""
+class OwnPopulator:
+    """The populator of a table of ours."""
 
     def __init__(self, table: PopulatedTable) -> None:
         self._table = table
@@ -394,12 +394,12 @@ class OwnMaker:
         return JobQueue(self._table).release_dead() if self.reservable else 0
 
 
-def maker_of(table: object) -> Maker | None:
-    """Return the maker of a table of ours, None if its class lacks a `make` and a key source."""
+def populator_of(table: object) -> Populator | None:
+    """Return the populator of a table of ours, None without a `make` and a key source."""
     if not isinstance(table, PopulatedTable):
         return None
     written = type(table).__mro__[: type(table).__mro__.index(PopulatedTable)]
     names = {name for cls in written for name in vars(cls)}
     if names & {"make", "key_source"} or names.issuperset(STEPS):
-        return OwnMaker(table)
+        return OwnPopulator(table)
     return None

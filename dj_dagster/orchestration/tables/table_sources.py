@@ -22,7 +22,7 @@ from dj_dagster.errors import ConfigurationError, ConnectionFailedError, DataJoi
 from dj_dagster.model.heading import Default
 from dj_dagster.model.names import TableName, Tier, parse_table_name
 from dj_dagster.model.selection import Candidate
-from dj_dagster.orchestration.tables.table_node import Maker, maker_of
+from dj_dagster.orchestration.tables.table_node import Populator, populator_of
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring.describe import Spelling, definition_of
 from dj_dagster.relational.schemas.free_table import FreeTable
@@ -44,15 +44,15 @@ class TableSource:
         A query over all rows.
     master
         A part's master.
-    maker
-        The maker that fills the table; None without its class or without a `make`.
+    populator
+        The populator that fills the table; None without its class or without a `make`.
     definition
         The definition of its class, or the one rebuilt from the database.
     """
 
     table: Table
     master: TableName | None
-    maker: Maker | None
+    populator: Populator | None
     definition: str
 
     @property
@@ -76,8 +76,8 @@ class TableSource:
         """
         table = self.table
         try:
-            if self.maker is not None:
-                return self.maker.key_names
+            if self.populator is not None:
+                return self.populator.key_names
         except ConnectionFailedError:
             raise
         except DataJointError as error:
@@ -150,7 +150,7 @@ def with_masters(sources: Iterable[TableSource]) -> list[TableSource]:
 
 def _of_class(cls: type[Table]) -> Iterator[TableSource]:
     table = cls()
-    yield TableSource(table, None, maker_of(table), _definition(table))
+    yield TableSource(table, None, populator_of(table), _definition(table))
     for part in cls.part_classes():
         yield TableSource(part(), table.name, None, _definition(part()))
 
