@@ -14,6 +14,7 @@ from dj_dagster.errors import PopulateError
 from dj_dagster.model.heading import Values
 from dj_dagster.relational.algebra.nodes import Matches, restrict
 from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.sql.select import make_window
 from dj_dagster.workflow.attempt import KeyOutcome, KeyRunner, Status
 from dj_dagster.workflow.code_version import code_version
 from dj_dagster.workflow.jobs import Claims, JobQueue
@@ -127,8 +128,8 @@ def _due_keys(source: KeySource, queue: JobQueue, options: PopulateOptions) -> l
     node = jobs.node("pending")
     if options.restrictions:
         node = restrict(node, Matches(tuple(jobs.key), source.restricted(*options.restrictions)))
-    order = ["priority", "scheduled_time", "KEY"]
-    rows = fetch.rows(jobs.connection, node, [*jobs.key, "priority", "scheduled_time"], order)
+    window = make_window(["priority", "scheduled_time", "KEY"], None, None, node.heading)
+    rows = fetch.rows(jobs.connection, node, [*jobs.key, "priority", "scheduled_time"], window)
     now, size = jobs.now(), len(jobs.key)
     due = [
         dict(zip(jobs.key, row, strict=False))
