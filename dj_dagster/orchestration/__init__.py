@@ -10,8 +10,7 @@ from dj_dagster.orchestration.component import PipelineComponent
 from dj_dagster.orchestration.database_resource import DatabaseResource
 from dj_dagster.orchestration.io_manager import TableIOManager, table_resources
 from dj_dagster.orchestration.jobs.entry_jobs import entry_jobs
-from dj_dagster.orchestration.jobs.populate_job import populate_job
-from dj_dagster.orchestration.jobs.recompute_job import recompute, recompute_job
+from dj_dagster.orchestration.jobs.populate_job import populate_job, recompute, recompute_job
 from dj_dagster.orchestration.jobs.schedules import (
     populate_schedule,
     recompute_schedule,
@@ -24,7 +23,6 @@ from dj_dagster.orchestration.jobs.schema_jobs import (
     garbage_schedule,
 )
 from dj_dagster.orchestration.jobs.trace_job import Trace, trace, trace_job
-from dj_dagster.orchestration.pictures import figure_metadata
 from dj_dagster.orchestration.pipeline import Pipeline, read_pipeline, table_checks
 from dj_dagster.orchestration.runs.assets import table_assets
 from dj_dagster.orchestration.runs.work import Work
@@ -36,9 +34,8 @@ from dj_dagster.orchestration.sensor.sensor_settings import (
     TableSettings,
 )
 from dj_dagster.orchestration.synchronization import sync
-from dj_dagster.orchestration.tables.grains import Grain
-from dj_dagster.orchestration.tables.partition_keys import decode_key, encode_key
-from dj_dagster.orchestration.translator import TableProps, TableTranslator
+from dj_dagster.orchestration.tables.grains import Grain, decode_key, encode_key
+from dj_dagster.orchestration.translator import TableProps, TableTranslator, figure_metadata
 
 __all__ = [
     "DatabaseResource",

@@ -25,10 +25,9 @@ from dagster import (
 from dj_dagster.model.selection import texts
 from dj_dagster.model.types import Family
 from dj_dagster.orchestration.runs.stale_marks import CURRENT, CodeWatch, ages
-from dj_dagster.orchestration.sensor.limits import Pause
-from dj_dagster.orchestration.tables.naming import op_name
+from dj_dagster.orchestration.sensor.sensor_settings import Pause
 from dj_dagster.orchestration.tables.table_graph import TableGraph, Tables
-from dj_dagster.orchestration.tables.table_node import TableNode
+from dj_dagster.orchestration.tables.table_node import TableNode, op_name
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.workflow.integrity import check_table
 from dj_dagster.workflow.pending import orphans

@@ -28,8 +28,7 @@ from dj_dagster.model.types import Family
 from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.runs.shown_marks import ROWS
 from dj_dagster.orchestration.tables.collection import of_database
-from dj_dagster.orchestration.tables.grains import Grain
-from dj_dagster.orchestration.tables.partition_keys import decode_shared, encode_key
+from dj_dagster.orchestration.tables.grains import Grain, decode_shared, encode_key
 from dj_dagster.orchestration.tables.partitions import register
 from dj_dagster.orchestration.tables.table_graph import TableGraph, table_graph
 from dj_dagster.orchestration.tables.table_node import TableNode

@@ -26,7 +26,7 @@ from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration._dagster import ObjectMetadataValue
 from dj_dagster.orchestration.io_manager import TableIOManager
 from dj_dagster.orchestration.pipeline import Pipeline
-from dj_dagster.orchestration.runs.chosen_keys import ALL
+from dj_dagster.orchestration.runs.run_records import ALL
 
 T = TypeVar("T")
 

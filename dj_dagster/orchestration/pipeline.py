@@ -16,7 +16,6 @@ from dj_dagster.orchestration.checks import TableChecks, blocking_keys, checks_o
 from dj_dagster.orchestration.runs.work import Work
 from dj_dagster.orchestration.sensor.sensor_settings import SensorSettings
 from dj_dagster.orchestration.tables.collection import apart, collect
-from dj_dagster.orchestration.tables.naming import class_name
 from dj_dagster.orchestration.tables.table_graph import (
     PartitionBy,
     TableGraph,
@@ -24,6 +23,7 @@ from dj_dagster.orchestration.tables.table_graph import (
     selected,
     table_graph,
 )
+from dj_dagster.orchestration.tables.table_node import class_name
 from dj_dagster.orchestration.tables.table_sources import SchemaLike, TableSource
 from dj_dagster.orchestration.translator import (
     TableProps,

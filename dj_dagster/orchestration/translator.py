@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ from dagster import (
     BetaWarning,
     CodeReferencesMetadataValue,
     LocalFileCodeReference,
+    MarkdownMetadataValue,
+    MetadataValue,
     PartitionMapping,
     PartitionsDefinition,
     SpecificPartitionsPartitionMapping,
@@ -23,9 +27,8 @@ from dagster import (
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.model.names import Tier
 from dj_dagster.orchestration.runs.work import Work
-from dj_dagster.orchestration.tables.naming import column_schema, group_name, op_name
 from dj_dagster.orchestration.tables.table_graph import KeyMetadata, TableGraph
-from dj_dagster.orchestration.tables.table_node import TableNode
+from dj_dagster.orchestration.tables.table_node import TableNode, column_schema, group_name, op_name
 from dj_dagster.relational.table import Table
 from dj_dagster.workflow.code_version import code_place, code_version
 
@@ -261,3 +264,41 @@ def _mapping(
     if own is None or parents is None or own == parents:
         return None
     return SpecificPartitionsPartitionMapping([])
+
+
+MOST_BYTES = 50_000
+"""Bytes of a picture, at most, which is kept in the event log that each page of the UI reads."""
+
+_DPI = (100, 80, 64, 50, 40)
+
+
+def figure_metadata(
+    figure: Any, title: str = "", *, most_bytes: int = MOST_BYTES
+) -> MarkdownMetadataValue:
+    """Return a figure as metadata that the UI shows as a picture.
+
+    Parameters
+    ----------
+    figure
+        A figure of matplotlib, or anything else that has its `savefig`.
+    title
+        The text that stands for the picture where images are not shown.
+    most_bytes
+        The size to aim at: a larger picture is drawn again with fewer dots, down to 40 an inch.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> figure = Figure(figsize=(1, 1))
+    >>> figure_metadata(figure, "nothing").value[:33]
+    '![nothing](data:image/png;base64,'
+    """
+    data = b""
+    for dpi in _DPI:
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png", dpi=dpi)
+        data = stream.getvalue()
+        if len(data) <= most_bytes:
+            break
+    text = base64.b64encode(data).decode()
+    return MetadataValue.md(f"![{title}](data:image/png;base64,{text})")

@@ -16,7 +16,7 @@ from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 
 from dj_dagster.orchestration import SensorSettings
-from dj_dagster.orchestration.sensor.limits import Budget
+from dj_dagster.orchestration.sensor.sensor_settings import Budget
 from dj_dagster.relational.database.connection import Connection
 from tests.orchestration.lab import Lab, declare_lab
 
@@ -109,8 +109,8 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     The seconds that a tick has by default are over soon there, and what is left comes in the next
     one, for which most tests do not wait.
     """
-    monkeypatch.setattr("dj_dagster.orchestration.sensor.tick.HURRY", 60.0)
-    monkeypatch.setattr("dj_dagster.orchestration.sensor.tick.Budget", _Patient)
+    monkeypatch.setattr("dj_dagster.orchestration.sensor.sensor.HURRY", 60.0)
+    monkeypatch.setattr("dj_dagster.orchestration.sensor.sensor.Budget", _Patient)
 
 
 class _Patient(Budget):

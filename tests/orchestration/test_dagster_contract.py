@@ -12,7 +12,7 @@ import pytest
 
 import dj_dagster.orchestration
 from dj_dagster.orchestration import _dagster
-from dj_dagster.orchestration.runs.event_batches import store_events
+from dj_dagster.orchestration.runs.event_log import store_events
 
 PACKAGE = Path(dj_dagster.orchestration.__file__).parents[1]
 PYPROJECT = PACKAGE.parent / "pyproject.toml"

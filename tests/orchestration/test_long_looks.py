@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from dj_dagster.errors import DataJointError
 from dj_dagster.orchestration import SensorSettings
 from dj_dagster.orchestration.headless import run_until_idle
-from dj_dagster.orchestration.sensor.partition_upkeep import Losses
+from dj_dagster.orchestration.sensor.upkeep import Losses
 from dj_dagster.orchestration.tables.grains import Grain
-from dj_dagster.orchestration.tables.keys import key_pages
+from dj_dagster.orchestration.tables.partitions import key_pages
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Manual
@@ -39,12 +39,12 @@ TABLES = ("session", "raw_data", "processed", "processed/peak", "filtered")
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of a few keys, so that a small lab has many, and no pauses between them."""
-    monkeypatch.setattr(f"{MODULE}.tables.keys.PAGE", 3)
-    monkeypatch.setattr(f"{MODULE}.tables.keys.CHUNK", 3)
+    monkeypatch.setattr(f"{MODULE}.tables.partitions.PAGE", 3)
+    monkeypatch.setattr(f"{MODULE}.tables.partitions.ENCODED_AT_ONCE", 3)
     monkeypatch.setattr(f"{MODULE}.tables.partitions.CHUNK", 3)
     monkeypatch.setattr(f"{MODULE}.tables.partitions.LISTED", 3)
-    monkeypatch.setattr(f"{MODULE}.sensor.mark_upkeep.MARKS", 2)
-    monkeypatch.setattr(f"{MODULE}.sensor.limits.SHARE", 0)
+    monkeypatch.setattr(f"{MODULE}.sensor.upkeep.MARKS", 2)
+    monkeypatch.setattr(f"{MODULE}.sensor.sensor_settings.SHARE", 0)
 
 
 def goes_on(result: dg.SensorResult) -> bool:
@@ -173,7 +173,7 @@ def test_a_partition_removed_just_before_another_is_registered_comes_back(
 ) -> None:
     """Dagster's table gives the number of its last line to the next one, where that is gone."""
     for limit in ("SHORTEST", "LONGEST"):
-        monkeypatch.setattr(f"{MODULE}.sensor.partition_upkeep.{limit}", 1e9)
+        monkeypatch.setattr(f"{MODULE}.sensor.upkeep.{limit}", 1e9)
     lab.add_sessions([1])
     defs = lab.definitions()
     run_until_quiet(defs, instance)
@@ -197,7 +197,7 @@ def test_an_error_in_the_middle_begins_the_look_anew(
     for _ in range(15):
         tick(defs, instance)
     with monkeypatch.context() as broken:
-        broken.setattr(f"{MODULE}.tables.keys._page", lambda *_: 1 / 0)
+        broken.setattr(f"{MODULE}.tables.partitions._page", lambda *_: 1 / 0)
         with pytest.raises(DataJointError, match="division by zero"):
             tick_until_done(defs, instance)
     tick_until_done(defs, instance)

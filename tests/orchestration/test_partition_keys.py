@@ -19,7 +19,7 @@ from dj_dagster.errors import InvalidValueError
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.types import parse_type
 from dj_dagster.orchestration import decode_key, encode_key
-from dj_dagster.orchestration.tables.partition_keys import decode_shared
+from dj_dagster.orchestration.tables.grains import decode_shared
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "int64": st.integers(-(2**63), 2**63 - 1),

@@ -105,7 +105,7 @@ def bench(lab: Lab, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(SensorState, "note", noted)
     monkeypatch.setattr(SensorState, "_note_work", work_noted)
     # Looks at what is gone in Dagster are taken in every tick.
-    monkeypatch.setattr("dj_dagster.orchestration.sensor.partition_upkeep.SHORTEST", 0.0)
+    monkeypatch.setattr("dj_dagster.orchestration.sensor.upkeep.SHORTEST", 0.0)
     run_until_quiet(bench.defs, instance)
     assert bench.differences() == {}
     bench.events.clear()

@@ -18,7 +18,7 @@ from dagster._core.loader import LoadingContextForTest
 from dj_dagster.orchestration import SensorSettings, TableChecks, build_definitions, recompute
 from dj_dagster.orchestration.headless import run_assets, run_job
 from dj_dagster.orchestration.runs import stale_marks
-from dj_dagster.orchestration.sensor import mark_upkeep
+from dj_dagster.orchestration.sensor import upkeep
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Manual
@@ -425,7 +425,7 @@ def test_rows_marked_before_their_notes_become_stale_as_others(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(mark_upkeep, "NOTED", 0.0)
+    monkeypatch.setattr(upkeep, "NOTED", 0.0)
     connection = Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}")
     module = written.load()
     defs = declare(module, connection)

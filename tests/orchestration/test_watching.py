@@ -13,7 +13,7 @@ import pytest
 from dj_dagster.model.names import TableName
 from dj_dagster.orchestration import SensorSettings, build_definitions
 from dj_dagster.orchestration.sensor.changes import ChangeMarks, KeyWatch
-from dj_dagster.orchestration.sensor.limits import Pause
+from dj_dagster.orchestration.sensor.sensor_settings import Pause
 from dj_dagster.relational.backends.mysql_server import SETTLED
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.free_table import FreeTable
@@ -149,7 +149,7 @@ def test_another_process_goes_on_where_one_was_killed(
 def test_what_no_database_tells_is_found_by_the_sweep(
     lab: Lab, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dj_dagster.orchestration.sensor.limits.SHARE", 0)
+    monkeypatch.setattr("dj_dagster.orchestration.sensor.sensor_settings.SHARE", 0)
     lab.add_sessions([0])
     defs = lab.definitions(sensor_settings=SensorSettings(sweep=0.0))
     run_until_quiet(defs, instance)

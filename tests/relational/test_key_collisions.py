@@ -13,7 +13,7 @@ import pytest
 
 import dj_dagster as dj
 from dj_dagster.orchestration.tables.grains import Grain
-from dj_dagster.orchestration.tables.keys import key_pages
+from dj_dagster.orchestration.tables.partitions import key_pages
 from dj_dagster.relational.fetching import fetch
 
 TEXTS = (

@@ -31,10 +31,9 @@ from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.runs.event_log import Mark, write_marks
 from dj_dagster.orchestration.runs.populate_step import Step
 from dj_dagster.orchestration.runs.shown_marks import ROWS
-from dj_dagster.orchestration.tables.naming import op_name
 from dj_dagster.orchestration.tables.partitions import register
 from dj_dagster.orchestration.tables.table_graph import TableGraph
-from dj_dagster.orchestration.tables.table_node import TableNode
+from dj_dagster.orchestration.tables.table_node import TableNode, op_name
 from dj_dagster.relational.inserting.row_sources import csv_batches
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.

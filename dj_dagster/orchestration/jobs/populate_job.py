@@ -1,4 +1,4 @@
-"""The job that populates tables from the launchpad."""
+"""Jobs from the launchpad that make keys: populate, those pending, and recompute, those stale."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -20,26 +20,32 @@ from dj_dagster.errors import ConfigurationError
 from dj_dagster.model.selection import texts
 from dj_dagster.orchestration.merge import renamable
 from dj_dagster.orchestration.pipeline import Pipeline
-from dj_dagster.orchestration.runs.chosen_keys import ALL, run_tags
 from dj_dagster.orchestration.runs.populate_step import (
     Progress,
     Step,
     populate_table,
     raise_if_failed,
 )
-from dj_dagster.orchestration.runs.recompute import (
+from dj_dagster.orchestration.runs.run_records import ALL, run_tags
+from dj_dagster.orchestration.runs.stale_marks import Aging
+from dj_dagster.orchestration.runs.work import (
     DELETE_ENTERED,
+    HERE,
+    RECOMPUTE,
     SKIP,
     STALE,
     OnExisting,
+    Work,
+    made_again,
     on_existing,
 )
-from dj_dagster.orchestration.runs.stale_marks import Aging
-from dj_dagster.orchestration.runs.work import HERE, Work
+from dj_dagster.orchestration.tables.collection import collect
 from dj_dagster.orchestration.tables.partitions import sync_partitions
-from dj_dagster.orchestration.tables.table_graph import TableGraph, Tables
+from dj_dagster.orchestration.tables.table_graph import TableGraph, Tables, table_graph
 from dj_dagster.orchestration.tables.table_node import OwnPopulator, TableNode
+from dj_dagster.orchestration.tables.table_sources import SchemaLike
 from dj_dagster.relational.algebra.condition import refuse_oversights
+from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.workflow.make import KeySource
 from dj_dagster.workflow.populate import Key
@@ -280,3 +286,122 @@ def _there(
     if choice == STALE:
         return Aging(instance, graph, node).stale(*restrictions)
     return [key for page in node.staleness.pages(*restrictions) for key in page]
+
+
+RECOMPUTE_JOB = "recompute"
+RECOMPUTE_OP = "recompute_stale"
+
+RECOMPUTE_CONFIG = {"tables": TABLES_CONFIG, "delete_entered": DELETE_ENTERED}
+
+
+def recompute_job(pipeline: Pipeline) -> JobDefinition:
+    """Return the job that makes stale keys again, with all that depends on them, parents first."""
+    return renamable(partial(_recompute_job, pipeline.graph, pipeline.works), pipeline)
+
+
+def _recompute_job(graph: TableGraph, works: Mapping[AssetKey, Work], end: str) -> JobDefinition:
+
+    @op(name=RECOMPUTE_OP + end, config_schema=RECOMPUTE_CONFIG)
+    def recompute_op(context: OpExecutionContext) -> None:
+        config: dict[str, Any] = context.op_config
+        existing = OnExisting(STALE, config["delete_entered"], {})
+        step, progress, nodes = Step.of(context), list[Progress](), list[TableNode]()
+        for node, keys in _chosen(context.instance, graph, config["tables"], existing):
+            work = works.get(node.key, HERE)
+            nodes.append(node)
+            progress.append(
+                fill(step, graph, node, keys, retry_errors=True, work=work, existing=existing)
+            )
+        end_run(context, nodes, progress)
+
+    @dagster_job(
+        name=RECOMPUTE_JOB + end,
+        description="Makes again what is stale, for make or a row that it refers to has changed, "
+        "with all that depends on it.",
+    )
+    def recompute_tables() -> None:
+        recompute_op()
+
+    return recompute_tables
+
+
+def recompute(
+    schemas: SchemaLike | Iterable[SchemaLike],
+    tables: Tables = ALL,
+    *,
+    stale: bool = True,
+    delete_entered: bool = False,
+    connection: Connection | None = None,
+    instance: DagsterInstance | None = None,
+) -> list[Progress]:
+    """Make stale keys again, with all that depends on them, in this process.
+
+    The other keys are made although one fails. Dagster need not run; its sensor shows the outcome
+    when it evaluates the tables.
+
+    Parameters
+    ----------
+    schemas, connection
+        See `build_definitions`.
+    tables
+        Tables by name, class or asset key; ``"all"`` for those that `make` fills. See
+        `dj_dagster.model.selection` for the names.
+    stale
+        Whether only stale keys are made again; otherwise all keys of the tables are.
+    delete_entered
+        Whether rows that people entered are deleted where they depend on keys to make again.
+        Otherwise such keys are left.
+    instance
+        The Dagster instance that knows the code versions of keys without a note in the database.
+
+    Returns
+    -------
+    list of Progress
+        The outcomes of the keys, by table.
+
+    Raises
+    ------
+    ConfigurationError
+        When `tables` is empty, or has a name that is not the name of a table that `make` fills; and
+        for the schemas as in `build_definitions`.
+    DataJointError
+        When the database cannot be used.
+    """
+    graph = table_graph(collect(schemas, connection=connection))
+    where = instance or DagsterInstance.ephemeral()
+    existing = OnExisting(STALE if stale else RECOMPUTE, delete_entered, {})
+    found: list[Progress] = []
+    for node, keys in _chosen(where, graph, tables, existing):
+        progress = Progress(node.title, total=len(keys))
+        aging = Aging(where, graph, node)
+        made = made_again(graph, aging, node, keys, existing, retry_errors=True, work=HERE)
+        for outcome in made:
+            partition = node.grain.encode(outcome.key) if node.grain else node.title
+            progress.add(partition, outcome)
+        found.append(progress)
+    return found
+
+
+def _chosen(
+    instance: DagsterInstance,
+    graph: TableGraph,
+    tables: Tables,
+    existing: OnExisting,
+) -> Iterator[tuple[TableNode, list[Key]]]:
+    """Yield tables, parents first, with their keys to make again.
+
+    These are the chosen keys, and those that were deleted with the keys of parents.
+    """
+    wanted = {node.key for node in chosen_tables(graph, tables)}
+    for node in graph.populated:
+        keys: list[Key] = []
+        if node.key in wanted:
+            pages = node.staleness.pages()
+            keys = (
+                Aging(instance, graph, node).stale()
+                if existing.choice == STALE
+                else [key for page in pages for key in node.respelled(page)]
+            )
+        keys += node.respelled((existing.gone or {}).get(node.name, []))
+        if keys:
+            yield node, keys

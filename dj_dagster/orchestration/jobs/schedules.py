@@ -8,7 +8,7 @@ from typing import Any
 
 from dagster import DefaultScheduleStatus, ScheduleDefinition
 
-from dj_dagster.orchestration.jobs import populate_job, recompute_job
+from dj_dagster.orchestration.jobs import populate_job
 from dj_dagster.orchestration.jobs.populate_job import (
     check_limit,
     check_said,
@@ -17,7 +17,7 @@ from dj_dagster.orchestration.jobs.populate_job import (
 )
 from dj_dagster.orchestration.merge import TABLES, belonging, renamable
 from dj_dagster.orchestration.pipeline import Pipeline
-from dj_dagster.orchestration.runs.chosen_keys import ALL, TABLES_TAG
+from dj_dagster.orchestration.runs.run_records import ALL, TABLES_TAG
 from dj_dagster.orchestration.tables.table_graph import Tables
 
 
@@ -104,7 +104,7 @@ def recompute_schedule(
     >>> recompute_schedule("0 3 * * 6").name
     'recompute_all'
     """
-    job = recompute_job.JOB_NAME, recompute_job.OP_NAME
+    job = populate_job.RECOMPUTE_JOB, populate_job.RECOMPUTE_OP
     config = {"delete_entered": delete_entered}
     return _schedule(job, cron, tables, config, name, timezone, running=running)
 

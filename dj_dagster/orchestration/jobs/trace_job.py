@@ -12,9 +12,8 @@ from dj_dagster.errors import ConfigurationError, QueryError
 from dj_dagster.model.names import Tier
 from dj_dagster.orchestration.merge import renamable
 from dj_dagster.orchestration.pipeline import Pipeline
-from dj_dagster.orchestration.tables.naming import class_name
 from dj_dagster.orchestration.tables.table_graph import TableGraph
-from dj_dagster.orchestration.tables.table_node import TableNode
+from dj_dagster.orchestration.tables.table_node import TableNode, class_name
 from dj_dagster.relational.diagrams.diagram import rows_above
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.sql.select import make_window

@@ -18,20 +18,20 @@ from dagster import (
 
 from dj_dagster.orchestration._dagster import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dj_dagster.orchestration.pipeline import Asset, Pipeline
-from dj_dagster.orchestration.runs.chosen_keys import RunChoice
 from dj_dagster.orchestration.runs.event_log import Mark, write_marks
 from dj_dagster.orchestration.runs.populate_step import Step, populate_table, raise_if_failed
-from dj_dagster.orchestration.runs.recompute import (
+from dj_dagster.orchestration.runs.run_records import RunChoice
+from dj_dagster.orchestration.runs.work import (
     DELETE_ENTERED,
+    HERE,
     SKIP,
     STALE,
     OnExisting,
+    Work,
     on_existing,
 )
-from dj_dagster.orchestration.runs.work import HERE, Work
-from dj_dagster.orchestration.tables.naming import op_name
 from dj_dagster.orchestration.tables.table_graph import TableGraph
-from dj_dagster.orchestration.tables.table_node import TableNode
+from dj_dagster.orchestration.tables.table_node import TableNode, op_name
 from dj_dagster.relational.backends.common import sortable
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.

@@ -24,7 +24,7 @@ from dj_dagster.orchestration.runs.event_log import Mark, Origin, write_marks
 from dj_dagster.orchestration.runs.run_records import OUTSIDE_TAG
 from dj_dagster.orchestration.runs.shown_marks import MISSING, Shown, shown
 from dj_dagster.orchestration.sensor.changes import Errors
-from dj_dagster.orchestration.tables.keys import Region, Regions, present_in
+from dj_dagster.orchestration.tables.partitions import Region, Regions, present_in
 from dj_dagster.orchestration.tables.table_node import ERRORS_SHOWN, TableNode
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.sql.select import make_window

@@ -20,15 +20,13 @@ from dagster import (
 
 from dj_dagster.errors import DataJointError, named_text
 from dj_dagster.orchestration._dagster import AUTO_MATERIALIZE_TAG, SENSOR_NAME_TAG
-from dj_dagster.orchestration.runs.data_versions import Provenance
 from dj_dagster.orchestration.runs.event_log import Mark, Origin, observe, write_marks
 from dj_dagster.orchestration.runs.failures import failure_marks
-from dj_dagster.orchestration.runs.recompute import OnExisting, made_again
 from dj_dagster.orchestration.runs.run_records import BATCH_TAG, FAILED_TAG, note_process
-from dj_dagster.orchestration.runs.shown_marks import unmarked
+from dj_dagster.orchestration.runs.shown_marks import Provenance, unmarked
 from dj_dagster.orchestration.runs.stale_marks import Aging
-from dj_dagster.orchestration.runs.work import HERE, Work
-from dj_dagster.orchestration.tables.keys import own_table
+from dj_dagster.orchestration.runs.work import HERE, OnExisting, Work, made_again
+from dj_dagster.orchestration.tables.partitions import own_table
 from dj_dagster.orchestration.tables.table_graph import KeyMetadata, TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.relational.fetching.preview import first_rows, markdown_table, plain_values

@@ -34,9 +34,9 @@ from dj_dagster.orchestration._dagster import (
     get_input_data_version_tag,
     get_input_event_pointer_tag,
 )
-from dj_dagster.orchestration.runs.data_versions import Provenance, data_versions, last_marks
 from dj_dagster.orchestration.runs.event_log import Mark
-from dj_dagster.orchestration.tables.keys import key_pages, present_pages
+from dj_dagster.orchestration.runs.shown_marks import Provenance, data_versions, last_marks
+from dj_dagster.orchestration.tables.partitions import key_pages, present_pages
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.workflow.notes import STALE, Age, Note

@@ -1,19 +1,27 @@
-"""Execution of `make` inside a step: in the process of the step, or in worker processes."""
+"""Keys made in a step: in its process, in worker processes, or again where rows are there."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dagster import Enum, EnumValue, Field
+
 from dj_dagster.errors import ConfigurationError, PopulateError
+from dj_dagster.model.heading import Values
+from dj_dagster.model.names import TableName
+from dj_dagster.orchestration.runs.stale_marks import Aging
+from dj_dagster.orchestration.tables.partitions import own_table
+from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import OwnPopulator, TableNode
 from dj_dagster.workflow.attempt import KeyOutcome
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import KeySource, PopulatedTable
-from dj_dagster.workflow.pending import Key
+from dj_dagster.workflow.notes import DELETED_TOGETHER, KeyDeletion, is_entered
+from dj_dagster.workflow.pending import Key, given
 from dj_dagster.workflow.populate import PopulateOptions, check_populable, chosen
 from dj_dagster.workflow.workers import WorkerPool, WorkerProcess
 
@@ -129,3 +137,138 @@ class TimedPool(WorkerPool):
         if self._options.reserve:
             JobQueue(self._table).error(key, outcome.message, str(error))
         return outcome
+
+
+SKIP, STALE, RECOMPUTE = "skip", "stale", "recompute"
+
+_ON_EXISTING = Enum("OnExisting", [EnumValue(SKIP), EnumValue(STALE), EnumValue(RECOMPUTE)])
+
+_SAID = (
+    "What becomes of keys that are there already. stale: those that are stale are deleted, with "
+    "all that depends on them, and made again. recompute: all of them are. skip: none is."
+)
+
+
+def on_existing(default: str) -> Field:
+    """Return the launchpad's field for the treatment of present keys."""
+    return Field(_ON_EXISTING, default_value=default, description=_SAID)
+
+
+DELETE_ENTERED = Field(
+    bool,
+    default_value=False,
+    description="Whether rows that people entered, and that depend on rows which are made again, "
+    "are deleted. Otherwise such keys are left as they are.",
+)
+
+
+@dataclass(frozen=True)
+class OnExisting:
+    """The treatment of keys that are in their table already.
+
+    Attributes
+    ----------
+    choice
+        ``"skip"``, ``"stale"`` or ``"recompute"``.
+    delete_entered
+        Whether dependent rows that people entered are deleted too.
+    gone
+        A mapping to which the keys are added, by table, that are deleted with keys of parents.
+    """
+
+    choice: str = SKIP
+    delete_entered: bool = False
+    gone: dict[TableName, list[Key]] | None = None
+
+
+def made_again(
+    graph: TableGraph,
+    aging: Aging,
+    node: TableNode,
+    keys: Sequence[Key] | None,
+    existing: OnExisting,
+    *,
+    retry_errors: bool,
+    work: Work,
+) -> Iterator[KeyOutcome]:
+    """Make keys, including present ones that are to be made again.
+
+    Yields
+    ------
+    KeyOutcome
+        One a key. The status is ``left`` for keys with dependent rows that people entered, and for
+        keys that are no longer in the key source, because neither could be brought back.
+    """
+    doomed = _doomed(aging, node, keys, existing)
+    rows = {_partition(node, key) for key in doomed}
+    others = None if keys is None else [key for key in keys if _partition(node, key) not in rows]
+    if others is None or others:
+        yield from outcomes(node, others, retry_errors=retry_errors, work=work)
+    deletion = _deletion(graph, node, existing)
+    for start in range(0, len(doomed), DELETED_TOGETHER):
+        chunk = doomed[start : start + DELETED_TOGETHER]
+        left = _ungiven(node, chunk)
+        left |= deletion.clear([key for key in chunk if tuple(key.values()) not in left])
+        free = [key for key in chunk if tuple(key.values()) not in left]
+        if free:
+            yield from outcomes(node, free, retry_errors=True, work=work)
+        yield from _left(node, left)
+
+
+def _deletion(graph: TableGraph, node: TableNode, existing: OnExisting) -> KeyDeletion:
+    deletion = KeyDeletion(
+        node.table, node.populator.key_names, _Filled(graph), with_entered=existing.delete_entered
+    )
+    if existing.gone is None:
+        return deletion
+    below = {each.name: each.populator.key_names for each in graph.populated}
+    return replace(deletion, below=below, gone=existing.gone)
+
+
+def _doomed(
+    aging: Aging, node: TableNode, keys: Sequence[Key] | None, existing: OnExisting
+) -> list[Key]:
+    """Return the present keys of `make` that are to be made again."""
+    if existing.choice == SKIP or keys == []:
+        return []
+    chosen = () if keys is None else (list(keys),)
+    if existing.choice == STALE:
+        return aging.stale(*chosen)
+    return [key for page in node.staleness.pages(*chosen) for key in node.respelled(page)]
+
+
+def _ungiven(node: TableNode, keys: Sequence[Key]) -> dict[Values, str]:
+    """Return the keys that are not in the key source, by their values, each with the reason."""
+    table, names = own_table(node), node.populator.key_names
+    if table is None:
+        every = node.respelled(node.populator.keys())
+        known = {tuple(key[name] for name in names) for key in every}
+    else:
+        known = given(KeySource(table), list(keys))
+    rows = (tuple(key.values()) for key in keys)
+    return {row: "its key is not in the key source any more" for row in rows if row not in known}
+
+
+def _partition(node: TableNode, key: Key) -> str:
+    return node.grain.encode(key) if node.grain is not None else ""
+
+
+def _left(node: TableNode, left: dict[Values, str]) -> Iterator[KeyOutcome]:
+    names = node.populator.key_names
+    for row, reason in left.items():
+        error = PopulateError(f"It is left as it is: {reason}.")
+        yield KeyOutcome(dict(zip(names, row, strict=True)), "left", error=error)
+
+
+class _Filled:
+    """A predicate whether a `make` fills a table: here, or, judged by its tier, elsewhere."""
+
+    def __init__(self, graph: TableGraph) -> None:
+        self._filled = {node.name: _root(graph, node).populated for node in graph.nodes}
+
+    def __call__(self, name: TableName) -> bool:
+        return self._filled.get(name, not is_entered(name))
+
+
+def _root(graph: TableGraph, node: TableNode) -> TableNode:
+    return node if node.master is None else graph.by_key[node.master]

@@ -26,8 +26,14 @@ import sqlalchemy as sa
 from dj_dagster.errors import MissingTableError
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.names import TableName
-from dj_dagster.orchestration.sensor.limits import Pause, idle_seconds
-from dj_dagster.orchestration.tables.keys import EVERYTHING, Key, Region, own_table, present_among
+from dj_dagster.orchestration.sensor.sensor_settings import Pause, idle_seconds
+from dj_dagster.orchestration.tables.partitions import (
+    EVERYTHING,
+    Key,
+    Region,
+    own_table,
+    present_among,
+)
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.relational.algebra.nodes import Node, all_rows

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from dj_dagster.errors import MissingTableError
 from dj_dagster.model.names import NOTES_TABLE, TableName
 from dj_dagster.orchestration.sensor.changes import ChangeMarks, Errors, JobWatch, KeyWatch
-from dj_dagster.orchestration.sensor.limits import SLOW, Guard, Pause
+from dj_dagster.orchestration.sensor.sensor_settings import SLOW, Guard, Pause
 from dj_dagster.orchestration.sensor.transitions import Event
-from dj_dagster.orchestration.tables.keys import EVERYTHING, Region, own_table
+from dj_dagster.orchestration.tables.partitions import EVERYTHING, Region, own_table
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.relational.database.connection import Connection

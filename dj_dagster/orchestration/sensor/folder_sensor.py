@@ -25,7 +25,7 @@ from dj_dagster.errors import (
     TransientError,
     named_text,
 )
-from dj_dagster.orchestration.sensor.limits import Budget
+from dj_dagster.orchestration.sensor.sensor_settings import Budget
 from dj_dagster.relational.table import Table
 
 RowsByTable = Mapping[Any, Iterable[Mapping[str, Any]]]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 from dagster import (
+    AssetKey,
     AssetSelection,
     DagsterInstance,
     DefaultSensorStatus,
+    RunRequest,
     SensorDefinition,
     SensorEvaluationContext,
     SensorResult,
@@ -23,9 +27,142 @@ from dj_dagster.orchestration.merge import renamable
 from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.runs.stale_marks import CodeWatch
 from dj_dagster.orchestration.sensor.requests import Batch
+from dj_dagster.orchestration.sensor.sensor_settings import Budget, Evaluation, SensorSettings
 from dj_dagster.orchestration.sensor.state import SensorState
-from dj_dagster.orchestration.sensor.tick import TickResult, evaluate
+from dj_dagster.orchestration.sensor.transitions import Event
+from dj_dagster.orchestration.tables.partitions import Changes
 from dj_dagster.orchestration.tables.table_graph import TableGraph
+
+HURRY = 2.0
+"""Seconds that a tick with requests goes on with other work, at most: the runs wait for it."""
+
+
+@dataclass(frozen=True)
+class TickResult:
+    """The result of a tick.
+
+    Attributes
+    ----------
+    exhausted
+        Batches that are not requested any more.
+    errors
+        The errors, by the names of the actions that failed.
+    goes_on
+        Whether work was left to the next ticks.
+    """
+
+    requests: list[RunRequest]
+    exhausted: list[Batch]
+    errors: dict[str, Exception]
+    changes: Changes
+    goes_on: bool
+
+
+def evaluate(
+    state: SensorState,
+    instance: DagsterInstance,
+    settings: SensorSettings,
+    managed: frozenset[AssetKey],
+) -> TickResult:
+    """Register partitions, mark rows, and return requests for pending keys.
+
+    Changes since the last tick come first, so that the keys of new rows are requested whatever else
+    is to be done. Long work gets the time that is left.
+
+    Parameters
+    ----------
+    managed
+        Assets of the user's own, which mark themselves.
+    """
+    began, budget = time.monotonic(), Budget(settings.tick_seconds)
+    # Read before the tables: a run that ends in between still counts as unfinished then.
+    held = state.see_runs(instance)
+    tick = Evaluation(instance, settings, managed, held, budget)
+    _detect(state, tick)
+    if state.partitions.has_new:
+        # A new partition may take the number of one that a person has removed.
+        _see_losses_now(state, instance)
+    state.partitions.register_new(tick)
+    requests = state.requester.request(tick)
+    state.new_marks.find(tick)
+    state.stale_marks.find(tick)
+    if requests.runs:
+        budget.shorten(HURRY)
+    has_pieces_left = _go_on(state, tick)
+    if tick.changes.added or requests.runs:
+        # Partitions of requested runs were registered with the requests.
+        _see_losses_now(state, instance)
+    _report(state, tick)
+    goes_on = has_pieces_left or state.goes_on
+    state.sweep.took(time.monotonic() - began, ended=not goes_on)
+    return TickResult(
+        requests.runs,
+        requests.exhausted,
+        tick.guard.errors,
+        tick.changes,
+        goes_on or requests.goes_on,
+    )
+
+
+def _detect(state: SensorState, tick: Evaluation) -> None:
+    """Detect changes: new rows first, then, as long as there is time, what takes long."""
+    detection, guard = state.detection, tick.guard
+    detection.see_changes(guard)
+    state.see_losses(tick.instance)
+    if state.sweep.is_due(tick.settings.sweep):
+        state.begin_sweep()
+    has_rows = detection.look(guard)
+    for name in detection.comparable(busy=has_rows):
+        detection.compare(name, guard)
+        if tick.budget.spent:
+            break
+    detection.free_dead(guard)
+    for node, keys in state.retries.free(tick):
+        state.note_keys(Event.KEYS_RETRIED, node, keys)
+
+
+def _see_losses_now(state: SensorState, instance: DagsterInstance) -> None:
+    state.partitions.losses.hurry()
+    state.see_losses(instance)
+
+
+def _go_on(state: SensorState, tick: Evaluation) -> bool:
+    """Do pieces of long work, one at least, while there is time; return whether any are left."""
+    while pieces := _pieces(state, tick):
+        # In turn over all ticks, so that each gets its share however short they are.
+        state.turn += 1
+        pieces[state.turn % len(pieces)]()
+        if tick.budget.spent:
+            return bool(_pieces(state, tick))
+    return False
+
+
+def _pieces(state: SensorState, tick: Evaluation) -> list[Callable[[], None]]:
+    """Return the pieces of long work that can be done now, of each owner."""
+    owners = (
+        state.partitions,
+        state.new_marks,
+        state.stale_marks,
+        state.failures,
+        state.withdrawals,
+    )
+    return [piece for owner in owners for piece in owner.pieces(tick)]
+
+
+def _report(state: SensorState, tick: Evaluation) -> None:
+    """Report the checks of tables without a run at work, as long as there is time."""
+    try:
+        state.code.report(tick.instance)
+    except Exception as error:
+        tick.guard.errors["check current"] = error
+    busy = state.requester.asked_tables | tick.held.whole | tick.held.partitions.keys()
+    for key in state.checks.ready(busy):
+        if tick.budget.spent:
+            return
+        node = state.graph.by_key[key]
+        what, connection = f"checks of {node.title}", node.table.connection
+        tick.guard.attempt(what, connection, state.checks.report, tick.instance, key)
+
 
 SENSOR_NAME = "populate_sensor"
 

@@ -1,15 +1,23 @@
-"""Settings of the sensor: sizes, times, retries, and settings of single tables."""
+"""Settings of the sensor, and the limits of a tick: its time, errors of one table, long looks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from math import inf
+from typing import Any, Generic, TypeVar
 
-from dj_dagster.errors import ConfigurationError
+from dagster import AssetKey, DagsterInstance
+
+from dj_dagster.errors import ConfigurationError, ConnectionFailedError
 from dj_dagster.model.selection import Candidate, by_table
+from dj_dagster.orchestration.runs.run_records import HeldKeys
+from dj_dagster.orchestration.tables.partitions import Changes
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
+from dj_dagster.relational.database.connection import Connection
 
 TRANSIENT = (
     "TransientError",
@@ -177,3 +185,220 @@ class SensorSettings:
         return replace(
             self, tables={known[name].key: own for name, own in found.items() if name in known}
         )
+
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+P = TypeVar("P")
+
+SHARE = 20
+"""The pause after a slow look as a multiple of its time, so that looks take 5 % of the time."""
+
+SLOW = 0.05
+"""Seconds above which a look is slow."""
+
+LOCKED = 2
+"""Seconds for which a tick waits for a table that another client has locked, or is altering."""
+
+ROW_SECONDS = 1e-5
+"""Seconds that a look takes for each row, at most, on an idle machine."""
+
+
+def idle_seconds(seconds: float, rows: float) -> float:
+    """Return the seconds of a look at some rows, limited to the time on an idle machine."""
+    return min(seconds, ROW_SECONDS * rows)
+
+
+@dataclass
+class Pause:
+    """A pause after slow work, so that it is not done all the time."""
+
+    until: float = 0.0
+
+    @property
+    def over(self) -> bool:
+        """Whether the work may be done again."""
+        return time.monotonic() >= self.until
+
+    def after(self, began: float, rows: float = inf) -> None:
+        """Take note of work that began at this time and has ended now; see `took`."""
+        self.took(time.monotonic() - began, rows)
+
+    def took(self, seconds: float, rows: float = inf) -> None:
+        """Take note of work that has ended now, after a number of seconds.
+
+        Parameters
+        ----------
+        rows
+            The number of rows that were looked at. A look at few rows does not count as slow,
+            however busy the machine was with other things.
+        """
+        seconds = idle_seconds(seconds, rows)
+        if seconds > SLOW:
+            self.until = time.monotonic() + SHARE * seconds
+
+
+class Budget:
+    """The time that a tick has.
+
+    Work that has begun is finished, and one piece of each kind of work is done in any case, so that
+    each tick gets on, however short its time.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._until = time.monotonic() + seconds
+
+    def shorten(self, seconds: float) -> None:
+        """Limit the remaining time to a number of seconds from now."""
+        self._until = min(self._until, time.monotonic() + seconds)
+
+    @property
+    def spent(self) -> bool:
+        """Whether the time is over."""
+        return time.monotonic() >= self._until
+
+
+@dataclass
+class Guard:
+    """The errors of a tick, each of which stops only the action that raised it.
+
+    Attributes
+    ----------
+    errors
+        The errors by the names of the actions.
+    """
+
+    errors: dict[str, Exception] = field(default_factory=dict[str, Exception])
+    _unreachable: set[Connection] = field(default_factory=set[Connection])
+
+    def attempt(
+        self, what: str, connection: Connection, action: Callable[..., T], *args: Any
+    ) -> T | None:
+        """Do one action and return its result, or None if it failed; the error is kept.
+
+        A database that cannot be reached is asked once. A table that is locked is left for this
+        tick: waiting for it would stop all others.
+        """
+        if connection in self._unreachable:
+            return None
+        try:
+            with connection.impatient(LOCKED):
+                return action(*args)
+        except Exception as error:
+            self.errors[what] = error
+            if isinstance(error, ConnectionFailedError):
+                self._unreachable.add(connection)
+            return None
+
+
+@dataclass
+class Evaluation:
+    """One tick: its means, and its work so far.
+
+    Attributes
+    ----------
+    managed
+        Assets of the user's own, which mark themselves.
+    held
+        The keys that unfinished runs are going to make, read before the tables.
+    changes
+        The numbers of partitions and marks that were changed.
+    written
+        The numbers of marks that were written, by table.
+    failed
+        Long looks, each with its key, that have failed; a later tick repeats them.
+    """
+
+    instance: DagsterInstance
+    settings: SensorSettings
+    managed: frozenset[AssetKey]
+    held: HeldKeys
+    budget: Budget
+    guard: Guard = field(default_factory=Guard)
+    changes: Changes = field(default_factory=Changes)
+    written: Counter[AssetKey] = field(default_factory=Counter[AssetKey])
+    failed: set[tuple[object, Hashable]] = field(default_factory=set[tuple[object, Hashable]])
+
+    def attempt(self, node: TableNode, action: Callable[..., T], *args: Any) -> T | None:
+        """Do one action on a table; see `Guard.attempt`."""
+        return self.guard.attempt(node.title, node.table.connection, action, *args)
+
+
+class LongLook(Generic[K, P]):
+    """Looks at whole tables, page by page over several ticks.
+
+    A look is noted, then begun, and ends with its last page. A slow look is not begun again at
+    once; a failed look is noted again, for the next tick. A look that is noted while one goes on
+    follows it.
+    """
+
+    def __init__(self) -> None:
+        self._noted: set[K] = set()
+        self._begun: dict[K, Iterator[P]] = {}
+        self._seconds: defaultdict[K, float] = defaultdict(float)
+        self._pauses: defaultdict[K, Pause] = defaultdict(Pause)
+
+    def __bool__(self) -> bool:
+        """Whether a look has begun and not ended."""
+        return bool(self._begun)
+
+    def __contains__(self, key: K) -> bool:
+        """Whether a look is noted or goes on."""
+        return key in self._noted or key in self._begun
+
+    def goes_on(self, key: K) -> bool:
+        """Whether a look has begun and not ended."""
+        return key in self._begun
+
+    def note(self, key: K) -> None:
+        """Request a look."""
+        self._noted.add(key)
+
+    def is_ready(self, key: K, tick: Evaluation) -> bool:
+        """Whether a page can be taken now."""
+        due = key in self._noted and self._pauses[key].over
+        return (due or key in self._begun) and (self, key) not in tick.failed
+
+    def step(
+        self,
+        key: K,
+        tick: Evaluation,
+        what: str,
+        connection: Connection,
+        begin: Callable[[], Iterator[P]],
+        use: Callable[[P], object],
+        rows: Callable[[], float] = lambda: inf,
+    ) -> bool:
+        """Take the next page, and return whether the look has ended.
+
+        Parameters
+        ----------
+        what
+            The name of the look in errors.
+        begin
+            Called at the beginning of the look; returns its pages.
+        use
+            Called with the page; if it fails, the look fails.
+        rows
+            Called for the number of rows that were looked at; see `Pause.took`.
+        """
+        began = time.monotonic()
+        ended = tick.guard.attempt(what, connection, self._take, key, begin, use)
+        if ended is None:
+            self._begun.pop(key, None)
+            self._noted.add(key)
+            tick.failed.add((self, key))
+        self._seconds[key] += time.monotonic() - began
+        if key not in self._begun:
+            self._pauses[key].took(self._seconds.pop(key), rows())
+        return bool(ended)
+
+    def _take(self, key: K, begin: Callable[[], Iterator[P]], use: Callable[[P], object]) -> bool:
+        if key not in self._begun:
+            self._noted.discard(key)
+            self._begun[key] = begin()
+        for page in self._begun[key]:
+            use(page)
+            return False
+        del self._begun[key]
+        return True

@@ -21,19 +21,18 @@ from dj_dagster.orchestration.checks import CheckWatch
 from dj_dagster.orchestration.runs.run_records import HeldKeys, RunBook, end_lost_runs
 from dj_dagster.orchestration.runs.stale_marks import CodeWatch
 from dj_dagster.orchestration.sensor.detection import Detection, renamed_from
-from dj_dagster.orchestration.sensor.limits import Pause
-from dj_dagster.orchestration.sensor.mark_upkeep import (
+from dj_dagster.orchestration.sensor.requests import Batch, Retries, RunRequester
+from dj_dagster.orchestration.sensor.sensor_settings import Pause
+from dj_dagster.orchestration.sensor.transitions import EFFECTS, OF_MADE, OF_PARTITIONS, Event, Work
+from dj_dagster.orchestration.sensor.upkeep import (
     FailureMarks,
     NewMarks,
+    Partitions,
     StaleMarks,
     Withdrawals,
 )
-from dj_dagster.orchestration.sensor.partition_upkeep import Partitions
-from dj_dagster.orchestration.sensor.requests import Batch, RunRequester
-from dj_dagster.orchestration.sensor.retries import Retries
-from dj_dagster.orchestration.sensor.transitions import EFFECTS, OF_MADE, OF_PARTITIONS, Event, Work
 from dj_dagster.orchestration.tables.grains import Grain
-from dj_dagster.orchestration.tables.keys import EVERYTHING, Key, Region, decoded
+from dj_dagster.orchestration.tables.partitions import EVERYTHING, Key, Region, decoded
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
 

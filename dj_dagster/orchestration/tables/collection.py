@@ -15,7 +15,7 @@ from dj_dagster.default_connection import conn
 from dj_dagster.errors import ConfigurationError, ConnectionFailedError, MissingTableError
 from dj_dagster.model.names import TableName
 from dj_dagster.orchestration.tables import table_sources
-from dj_dagster.orchestration.tables.naming import asset_key, class_name
+from dj_dagster.orchestration.tables.table_node import asset_key, class_name
 from dj_dagster.orchestration.tables.table_sources import (
     SchemaLike,
     SchemaState,

@@ -1,16 +1,258 @@
-"""Grains: sets of tables with the same entities as keys, which share one partitions definition."""
+"""Grains, which are tables with the same entities as keys, and their partition keys.
+
+Primary keys are encoded as texts and decoded again only here. ``subject_id=1/day=2026-01-31``: the
+attributes in order, values percent-encoded where they hold what Dagster or the encoding itself
+forbids (``/``, ``=``, ``%``, ``|``, ``...``, commas, quotes, control characters). Equal keys have
+equal texts, whatever their Python types.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
+from urllib.parse import quote, unquote
+from uuid import UUID
 
 from dagster import DynamicPartitionsDefinition
 
+from dj_dagster.errors import InvalidValueError
 from dj_dagster.model.heading import Attribute
-from dj_dagster.orchestration.tables.partition_keys import decode_key, row_encoder, values_of
+from dj_dagster.model.types import AttributeType, Family
+from dj_dagster.relational.backends.common import as_time, date_or_zero, datetime_or_zero, time_text
+
+# Beyond letters, digits and `_.-~`, which are never encoded: readable in dates and names, and
+# without a meaning in Dagster's partition selections.
+_PLAIN = ":+@ "
+
+_NEEDS_NOTHING = re.compile(r"[A-Za-z0-9_.~:+@-]*").fullmatch
+
+
+def encode_key(attributes: Iterable[Attribute], key: Mapping[str, Any]) -> str:
+    """Return the partition key of a primary key; other attributes of `key` are left out.
+
+    Raises
+    ------
+    InvalidValueError
+        When an attribute is missing from `key` or its value does not fit the attribute's type.
+
+    Examples
+    --------
+    >>> from dj_dagster.model.types import parse_type
+    >>> heading = [Attribute("subject", parse_type("varchar(9)")), Attribute("n", None)]
+    >>> encode_key(heading, {"n": 3, "subject": "a/b"})
+    'subject=a%2Fb/n=3'
+    """
+    attributes = tuple(attributes)
+    return row_encoder(attributes)(values_of(key, [attribute.name for attribute in attributes]))
+
+
+def values_of(key: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    """Return the values of named attributes.
+
+    Raises
+    ------
+    InvalidValueError
+        When an attribute is missing from `key`.
+    """
+    try:
+        return [key[name] for name in names]
+    except KeyError as error:
+        raise InvalidValueError(
+            f"the key {dict(key)} lacks {error.args[0]}; name all attributes of the primary key"
+        ) from None
+
+
+def row_encoder(attributes: Iterable[Attribute]) -> Callable[[Sequence[Any]], str]:
+    """Return an encoder for many keys, given as the attributes' values in order; see `encode_key`.
+
+    Examples
+    --------
+    >>> from dj_dagster.model.types import parse_type
+    >>> heading = [Attribute("subject", parse_type("varchar(9)")), Attribute("n", None)]
+    >>> list(map(row_encoder(heading), [("a", 1), ("b", 2)]))
+    ['subject=a/n=1', 'subject=b/n=2']
+    """
+    spellings = [_spelling(attribute) for attribute in attributes]
+    if len(spellings) == 1:
+        (only,) = spellings
+        return lambda row: only(row[0])
+    return lambda row: "/".join(
+        [spelled(value) for spelled, value in zip(spellings, row, strict=True)]
+    )
+
+
+def decode_key(attributes: Iterable[Attribute], text: str) -> dict[str, Any]:
+    """Return the primary key of a partition key, with values in their attributes' types.
+
+    Raises
+    ------
+    InvalidValueError
+        When `text` is not a partition key of these attributes.
+
+    Examples
+    --------
+    >>> from dj_dagster.model.types import parse_type
+    >>> decode_key([Attribute("session_id", parse_type("int32"))], "session_id=12")
+    {'session_id': 12}
+    """
+    expected = {attribute.name: attribute for attribute in attributes}
+    pairs = [part.partition("=") for part in text.split("/")] if text else []
+    if [name for name, _, _ in pairs] != list(expected):
+        form = "/".join(f"{name}=..." for name in expected)
+        raise InvalidValueError(f"{text!r} is no partition key here; write {form!r}")
+    return {name: _decode(expected[name], value) for name, _, value in pairs}
+
+
+def decode_shared(attributes: Mapping[str, Attribute], text: str) -> dict[str, Any]:
+    """Return the values of `attributes` in a partition key; other attributes are left out.
+
+    The partition of one table thereby restricts another that shares some of its key. The result is
+    empty for a text that is not a key, such as the date of a daily partition. In a partition of two
+    dimensions, both are read.
+
+    Examples
+    --------
+    >>> from dj_dagster.model.types import parse_type
+    >>> subject = {"subject_id": Attribute("subject_id", parse_type("int32"))}
+    >>> decode_shared(subject, "subject_id=7/session_id=12")
+    {'subject_id': 7}
+    """
+    # Dagster joins dimensions by ``|``, which is encoded in our keys.
+    pairs = [part.partition("=") for part in text.replace("|", "/").split("/")]
+    return {
+        name: _decode(attributes[name], value)
+        for name, separator, value in pairs
+        if separator and name in attributes
+    }
+
+
+def _spelling(attribute: Attribute) -> Callable[[Any], str]:
+    """Return the encoder of an attribute's values, which is looked up once for many values."""
+    kind = attribute.type
+    family = _family(kind)
+    write, has_text, prefix = _WRITERS[family], _WRITERS[family] is _text, f"{attribute.name}="
+
+    def spelled(value: Any) -> str:
+        try:
+            text = write(value, kind)
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise InvalidValueError(
+                f"{attribute.name} = {value!r} is no {_type_text(attribute)} value: {error}"
+            ) from error
+        return prefix + (_quoted(text) if has_text else text)
+
+    return spelled
+
+
+def _quoted(text: str) -> str:
+    if _NEEDS_NOTHING(text) and "..." not in text:
+        return text
+    # Blanks at the ends of a typed partition are lost, so they are encoded.
+    plain = _PLAIN if text == text.strip() else _PLAIN.replace(" ", "")
+    quoted = quote(text, safe=plain, errors="surrogatepass")
+    return quoted.replace("...", "%2E%2E%2E")
+
+
+def _decode(attribute: Attribute, text: str) -> Any:
+    value = unquote(text, errors="surrogatepass")
+    try:
+        return _READERS[_family(attribute.type)](value)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise InvalidValueError(
+            f"{attribute.name} = {value!r} is no {_type_text(attribute)} value: {error}"
+        ) from error
+
+
+def _family(kind: AttributeType | None) -> Family:
+    return kind.family if kind else Family.STRING
+
+
+def _type_text(attribute: Attribute) -> str:
+    return attribute.type.text if attribute.type else "text"
+
+
+def _integer(value: Any, _: AttributeType | None) -> str:
+    number = int(value)
+    if number != value and not isinstance(value, str):
+        raise ValueError("a key has to be a whole number")
+    return str(number)
+
+
+def _float(value: Any, _: AttributeType | None) -> str:
+    number = float(value)
+    if math.isnan(number):
+        raise ValueError("a key has to be a number")
+    # Floating-point zero has two representations, and is one key.
+    return repr(number + 0.0)
+
+
+def _decimal(value: Any, kind: AttributeType | None) -> str:
+    number = value if isinstance(value, Decimal) else Decimal(str(value))
+    if kind is not None and kind.scale is not None:
+        number = number.quantize(Decimal(1).scaleb(-kind.scale))
+    return format(abs(number) if number == 0 else number, "f")
+
+
+def _date(value: Any, _: AttributeType | None) -> str:
+    if isinstance(value, datetime):
+        value = value.date()
+    found = date_or_zero(value)
+    return found.isoformat() if isinstance(found, date) else found
+
+
+def _datetime(value: Any, _: AttributeType | None) -> str:
+    found = datetime_or_zero(value)
+    return found.isoformat() if isinstance(found, datetime) else found
+
+
+def _time(value: Any, _: AttributeType | None) -> str:
+    found = as_time(value)
+    return time_text(found, 6 if found.microseconds else 0)
+
+
+def _uuid(value: Any, _: AttributeType | None) -> str:
+    return str(value if isinstance(value, UUID) else UUID(str(value)))
+
+
+def _hex(value: Any, _: AttributeType | None) -> str:
+    return bytes(value).hex()
+
+
+def _text(value: Any, _: AttributeType | None) -> str:
+    return str(value)
+
+
+_WRITERS: Mapping[Family, Callable[[Any, AttributeType | None], str]] = {
+    **dict.fromkeys(Family, _text),
+    Family.INTEGER: _integer,
+    Family.BOOL: _integer,
+    Family.FLOAT: _float,
+    Family.DECIMAL: _decimal,
+    Family.DATE: _date,
+    Family.DATETIME: _datetime,
+    Family.TIME: _time,
+    Family.UUID: _uuid,
+    Family.BYTES: _hex,
+}
+
+_READERS: Mapping[Family, Callable[[str], Any]] = {
+    **dict.fromkeys(Family, str),
+    Family.INTEGER: int,
+    Family.BOOL: lambda text: bool(int(text)),
+    Family.FLOAT: float,
+    Family.DECIMAL: Decimal,
+    Family.DATE: date_or_zero,
+    Family.DATETIME: datetime_or_zero,
+    Family.TIME: as_time,
+    Family.UUID: UUID,
+    Family.BYTES: bytes.fromhex,
+}
 
 Identity = frozenset[tuple[str, str]]
 

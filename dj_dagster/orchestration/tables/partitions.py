@@ -1,17 +1,291 @@
-"""The partitions of a grain in Dagster: added and removed in bulk, and kept true to the tables."""
+"""Partitions: those of a table's rows and of its `make`, and those that Dagster has.
+
+Keys are read a page at a time. Each page is a query of its own that begins behind the last key of
+the page before, so that neither a cursor nor a transaction is held open meanwhile. Rows that come
+or go in earlier pages are not seen; callers that need them must also look at changes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import sqlalchemy as sa
 from dagster import DagsterInstance
 
+from dj_dagster.errors import InvalidValueError
 from dj_dagster.orchestration._dagster import DynamicPartitionsTable, SqlEventLogStorage
 from dj_dagster.orchestration.tables.grains import Grain
-from dj_dagster.orchestration.tables.keys import possible_among, possible_pages
 from dj_dagster.orchestration.tables.table_graph import TableGraph
-from dj_dagster.orchestration.tables.table_node import TableNode
+from dj_dagster.orchestration.tables.table_node import OwnPopulator, TableNode
+from dj_dagster.relational.algebra.nodes import Node
+from dj_dagster.relational.database.driver import Tuples, fetch_select
+from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.fetching.decode import RowDecoder
+from dj_dagster.relational.sql.lowering import Lowering
+from dj_dagster.relational.sql.select import NOT_COMPARABLE
+from dj_dagster.relational.table import Table
+from dj_dagster.workflow.collation import Respelled
+from dj_dagster.workflow.make import KeySource, PopulatedTable
+
+ENCODED_AT_ONCE = 20_000
+"""Keys that are encoded as partitions at once."""
+
+
+def own_table(node: TableNode) -> PopulatedTable | None:
+    """Return the table if it is one of ours that `make` fills, otherwise None."""
+    return node.filled_by.table if isinstance(node.filled_by, OwnPopulator) else None
+
+
+def present_pages(node: TableNode) -> Iterator[list[str]]:
+    """Yield the partitions that have rows, page by page; a partition may come twice."""
+    grain = node.grain
+    if grain is not None:
+        for page in key_pages(node.table, grain.names):
+            yield grain.encode_rows(page)
+
+
+def possible_pages(node: TableNode) -> Iterator[list[str]]:
+    """Yield the partitions that `make` could be given, read at once, then `present_pages`."""
+    grain = node.grain
+    if grain is None:
+        return
+    if node.filled_by is not None:
+        rows = _given_rows(node, grain)
+        for start in range(0, len(rows), ENCODED_AT_ONCE):
+            yield grain.encode_rows(rows[start : start + ENCODED_AT_ONCE])
+    yield from present_pages(node)
+
+
+def present_in(node: TableNode, regions: Regions) -> list[str]:
+    """Return the partitions that have rows in some regions; these must not be the whole table."""
+    if node.grain is None:
+        return []
+    rows = node.table & regions.restrictions()[0]
+    return _partitions(node, node.grain, rows.node)
+
+
+def possible_in(node: TableNode, regions: Regions) -> list[str]:
+    """Return the partitions of the keys that `make` could be given in some regions.
+
+    For a table that `make` does not fill, return the partitions that have rows.
+    """
+    grain, table = node.grain, own_table(node)
+    if grain is None or table is None:
+        return present_in(node, regions)
+    return _partitions(node, grain, KeySource(table).restricted(*regions.restrictions()))
+
+
+def _partitions(node: TableNode, grain: Grain, keys: Node) -> list[str]:
+    """Return the partitions of the rows of a table, or of keys for it."""
+    return grain.encode_rows(_read(node, grain, keys))
+
+
+def _read(node: TableNode, grain: Grain, keys: Node) -> Sequence[Sequence[Any]]:
+    query = Respelled.of(node.table, keys, grain.names)
+    found = fetch.keys(node.table.connection, query.node, query.columns, grain.names)
+    return query.rows(found)
+
+
+def present_among(node: TableNode, partitions: Sequence[str]) -> set[str]:
+    """Return those of some partitions that have rows."""
+    keys = [] if node.grain is None else decoded(node.grain, partitions)
+    return set(present_in(node, Regions(Region(keys=tuple(keys))))) if keys else set()
+
+
+def possible_among(node: TableNode, partitions: Sequence[str]) -> set[str]:
+    """Return those of some partitions that have rows, or keys that `make` could be given."""
+    grain = node.grain
+    keys = [] if grain is None else decoded(grain, partitions)
+    if grain is None or not keys:
+        return set()
+    found = present_among(node, partitions)
+    if node.filled_by is None:
+        return found
+    if own_table(node) is None:
+        return found | set(grain.encode_rows(_given_rows(node, grain))).intersection(partitions)
+    return found | set(possible_in(node, Regions(Region(keys=tuple(keys)))))
+
+
+def _given_rows(node: TableNode, grain: Grain) -> Sequence[Sequence[Any]]:
+    table = own_table(node)
+    if table is None:
+        keys = node.respelled(node.populator.keys())
+        return [[key[name] for name in grain.names] for key in keys]
+    return _read(node, grain, KeySource(table).keys)
+
+
+def decoded(grain: Grain | None, partitions: Sequence[str]) -> list[Key]:
+    """Return the keys of partitions, without partitions of people's own that are not keys."""
+    found: list[Key] = []
+    if grain is None:
+        return found
+    for partition in partitions:
+        try:
+            found.append(grain.decode(partition))
+        except InvalidValueError:
+            continue
+    return found
+
+
+Key = dict[str, Any]
+
+MANY = 10_000
+"""The greatest number of keys that are looked up one by one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Rows of one table.
+
+    Attributes
+    ----------
+    keys
+        The rows' keys.
+    name, ranges
+        The first attribute of the key and the ranges of its values, ends included; they are given
+        instead of keys. With neither, the region is the whole table.
+    """
+
+    keys: tuple[Key, ...] | None = None
+    name: str = ""
+    ranges: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether the region is the whole table."""
+        return self.keys is None and not self.ranges
+
+    def restriction(self, names: Mapping[str, str]) -> Any:
+        """Return a restriction of a query to the region, where attributes have other names.
+
+        Parameters
+        ----------
+        names
+            ``{name in this table: name in the query}``.
+        """
+        if self.keys is not None:
+            return [{names[n]: v for n, v in key.items() if n in names} for key in self.keys]
+        column = names[self.name]
+        return [f"`{column}` BETWEEN {low} AND {high}" for low, high in self.ranges]
+
+    def renamed(self, names: Mapping[str, str]) -> Region:
+        """Return the region for a table that has these attributes under other names."""
+        if self.keys is not None:
+            return Region(keys=tuple(self.restriction(names)))
+        return Region(name=names[self.name], ranges=self.ranges) if self.ranges else self
+
+
+EVERYTHING = Region()
+
+
+class Regions:
+    """Regions of one table, gathered until they have been dealt with."""
+
+    def __init__(self, *first: Region) -> None:
+        self.each: list[Region] = list(first)
+
+    def __bool__(self) -> bool:
+        return bool(self.each)
+
+    def __len__(self) -> int:
+        return len(self.each)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the whole table is among them."""
+        return any(region.whole for region in self.each)
+
+    def add(self, region: Region) -> None:
+        """Add a region; with too many keys the whole table takes their place."""
+        if region.keys is not None and not region.keys:
+            return
+        self.each.append(region)
+        if self.whole or sum(len(item.keys or ()) for item in self.each) > MANY:
+            self.each = [EVERYTHING]
+
+    def restrictions(self) -> list[Any]:
+        """Return the restrictions of a query to all of the regions; empty for the whole table."""
+        if self.whole:
+            return []
+        found: list[Any] = []
+        for region in self.each:
+            own = [region.name] if region.ranges else list((region.keys or ({},))[0])
+            found += region.restriction({name: name for name in own})
+        return [found]
+
+
+PAGE = 20_000
+"""Rows of a page, at most."""
+
+Rows = Sequence[Sequence[Any]]
+
+
+def key_pages(table: Table, names: Sequence[str]) -> Iterator[Rows]:
+    """Yield the present values of attributes of the key, each once, page by page.
+
+    Texts are spelled as in the tables that first declare them, see `Respelled`.
+
+    Parameters
+    ----------
+    names
+        Attributes of the primary key. If the key begins with them, in any order, each page is read
+        from its index.
+    """
+    heading, connection = table.heading, table.connection
+    query = Respelled.of(table, table.node, names)
+    kinds = [heading[name].type for name in names]
+    if any(kind is not None and kind.family in NOT_COMPARABLE for kind in kinds):
+        yield from _whole(table, query)
+        return
+    decoder = RowDecoder(connection, query.node.heading, query.columns)
+    order = [names.index(name) for name in heading.primary_key if name in names]
+    last: Sequence[Any] | None = None
+    done = 0
+    while True:
+        try:
+            page = _page(table, query, order, last)
+        except InvalidValueError:
+            # A text is invalid, and the driver cannot read the page with it.
+            yield from _whole(table, query, [names[position] for position in order], done)
+            return
+        if page:
+            # The check `readable` names the keys that cannot be read.
+            rows = decoder.readable(page)[0]
+            done += len(rows)
+            yield query.rows(rows)
+        if len(page) < PAGE:
+            return
+        last = page[-1]
+
+
+def _whole(
+    table: Table, query: Respelled, order: Sequence[str] | None = None, done: int = 0
+) -> Iterator[Rows]:
+    """Yield the pages of `key_pages` from one query, without the first `done` rows."""
+    found = fetch.keys(table.connection, query.node, query.columns, order)
+    rows = list(dict.fromkeys(map(tuple, query.rows(found))))
+    yield from (rows[start : start + PAGE] for start in range(done, len(rows), PAGE))
+
+
+def _page(
+    table: Table, query: Respelled, order: Sequence[int], last: Sequence[Any] | None
+) -> Tuples:
+    """Return the next page of rows behind the last row, as the driver gives them."""
+    backend = table.connection.backend
+    lowered = Lowering(backend).lower(query.node)
+    columns = [lowered.columns[name] for name in query.columns]
+    ordered = [columns[position] for position in order]
+    select = sa.select(*columns).select_from(lowered.source).where(*lowered.where)
+    if len(query.names) < len(table.primary_key):
+        select = select.distinct()
+    if last is not None:
+        place = [last[position] for position in order]
+        select = select.where(backend.is_beyond(ordered, place))
+    select = select.order_by(*ordered).limit(PAGE)
+    return table.connection.read(fetch_select, select)
+
 
 CHUNK = 10_000
 """Partitions of one statement; SQLite limits its variables to 32,766."""

@@ -16,8 +16,7 @@ from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName, Tier
 from dj_dagster.model.selection import Candidate, matched, single, texts
 from dj_dagster.orchestration.tables.grains import Grain, GrainBook
-from dj_dagster.orchestration.tables.naming import asset_key, class_name
-from dj_dagster.orchestration.tables.table_node import TableNode
+from dj_dagster.orchestration.tables.table_node import TableNode, asset_key, class_name
 from dj_dagster.orchestration.tables.table_sources import TableSource, logger
 from dj_dagster.relational.table import Table
 
