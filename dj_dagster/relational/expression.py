@@ -12,7 +12,7 @@ from dj_dagster.compat import spellings
 from dj_dagster.errors import QueryError, UnknownAttributeError
 from dj_dagster.model.heading import Heading, Key, Row, Value
 from dj_dagster.model.names import TableName
-from dj_dagster.relational.algebra import nodes, operators
+from dj_dagster.relational.algebra import operators
 from dj_dagster.relational.algebra.condition import (
     AndList,
     HasNode,
@@ -131,7 +131,7 @@ class QueryExpression:
                 query = query.restrict(part, **_given(semantic_check))
             return query
         condition = make_condition(restriction, self.heading, self._checks(semantic_check))
-        return self._derive(nodes.restrict(self.node, condition))
+        return self._derive(operators.restrict(self.node, condition))
 
     def __and__(self, restriction: object) -> Self:
         return self.restrict(restriction)

@@ -16,7 +16,8 @@ from dj_dagster.errors import DataJointError, MissingTableError, QueryError
 from dj_dagster.model.heading import Heading, Row, Value
 from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
 from dj_dagster.relational import relatives
-from dj_dagster.relational.algebra.nodes import Node, all_rows
+from dj_dagster.relational.algebra.nodes import Node
+from dj_dagster.relational.algebra.operators import all_rows
 from dj_dagster.relational.confirmation import Confirm, question
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection

@@ -27,9 +27,8 @@ from dj_dagster.relational.algebra.nodes import (
     Node,
     Projected,
     SQLText,
-    all_rows,
-    restrict,
 )
+from dj_dagster.relational.algebra.operators import all_rows, restrict
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.stored import StoredTable

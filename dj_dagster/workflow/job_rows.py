@@ -17,16 +17,8 @@ from dj_dagster.errors import InvalidValueError, PopulateError
 from dj_dagster.model.heading import Default, Heading, Value, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import Family, parse_type
-from dj_dagster.relational.algebra.nodes import (
-    All,
-    AnyOf,
-    Condition,
-    In,
-    Node,
-    SQLText,
-    all_rows,
-    restrict,
-)
+from dj_dagster.relational.algebra.nodes import All, AnyOf, Condition, In, Node, SQLText
+from dj_dagster.relational.algebra.operators import all_rows, restrict
 from dj_dagster.relational.backends.common import as_datetime
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection

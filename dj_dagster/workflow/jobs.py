@@ -19,7 +19,8 @@ from typing import Any, Self
 from dj_dagster.class_access import on_class, property_on_class
 from dj_dagster.errors import ConnectionFailedError, DataJointError, PopulateError
 from dj_dagster.model.heading import Key, Values
-from dj_dagster.relational.algebra.nodes import In, Node, restrict
+from dj_dagster.relational.algebra.nodes import In, Node
+from dj_dagster.relational.algebra.operators import restrict
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.sessions import retried
 from dj_dagster.relational.fetching import fetch

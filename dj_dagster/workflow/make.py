@@ -28,10 +28,8 @@ from dj_dagster.relational.algebra.nodes import (
     Negated,
     Node,
     Projected,
-    all_rows,
-    restrict,
 )
-from dj_dagster.relational.algebra.operators import join, project
+from dj_dagster.relational.algebra.operators import all_rows, join, project, restrict
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.stored import ForeignKey

@@ -34,7 +34,7 @@ from dj_dagster.objects.external_pointer import (
     external_content,
     external_path,
 )
-from dj_dagster.relational.algebra.nodes import all_rows
+from dj_dagster.relational.algebra.operators import all_rows
 from dj_dagster.relational.database.catalog import EXTERNAL_PREFIX, MIGRATION
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring.declare import rebuild

@@ -37,7 +37,8 @@ from dj_dagster.errors import (
 )
 from dj_dagster.model.heading import Heading, Key, Value, Values
 from dj_dagster.model.names import NOTES_TABLE, TableName, Tier, class_path, parse_table_name
-from dj_dagster.relational.algebra.nodes import All, Condition, In, all_rows, restrict
+from dj_dagster.relational.algebra.nodes import All, Condition, In
+from dj_dagster.relational.algebra.operators import all_rows, restrict
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import declare

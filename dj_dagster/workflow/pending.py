@@ -24,9 +24,8 @@ from dj_dagster.relational.algebra.nodes import (
     Negated,
     Node,
     SQLText,
-    all_rows,
-    restrict,
 )
+from dj_dagster.relational.algebra.operators import all_rows, restrict
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.table import Table

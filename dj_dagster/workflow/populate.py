@@ -12,7 +12,8 @@ from typing import assert_never
 
 from dj_dagster.errors import PopulateError
 from dj_dagster.model.heading import Values
-from dj_dagster.relational.algebra.nodes import Matches, restrict
+from dj_dagster.relational.algebra.nodes import Matches
+from dj_dagster.relational.algebra.operators import restrict
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.sql.select import make_window
 from dj_dagster.workflow.attempt import KeyOutcome, KeyRunner, Status

@@ -36,7 +36,8 @@ from dj_dagster.orchestration.tables.partitions import (
 )
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
-from dj_dagster.relational.algebra.nodes import Node, all_rows
+from dj_dagster.relational.algebra.nodes import Node
+from dj_dagster.relational.algebra.operators import all_rows
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.fetching.decode import RowDecoder

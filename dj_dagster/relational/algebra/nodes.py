@@ -256,18 +256,6 @@ ALWAYS = All(())
 NEVER = AnyOf(())
 
 
-def all_rows(name: TableName, heading: Heading) -> Base:
-    """Return the query for all rows of a table."""
-    return Base(heading, frozenset({name}), name)
-
-
-def restrict(source: Node, condition: Condition) -> Node:
-    """Return the rows for which a condition holds."""
-    if isinstance(condition, All) and not condition.conditions:
-        return source
-    return Restricted(source.heading, source.tables | tables_of(condition), source, condition)
-
-
 def keeps_all(condition: Condition) -> bool:
     """Whether a condition holds for every row, such as an empty key or names that are missing."""
     match condition:
@@ -277,35 +265,3 @@ def keeps_all(condition: Condition) -> bool:
             return all(map(keeps_all, conditions))
         case _:
             return False
-
-
-def tables_of(condition: Condition) -> frozenset[TableName]:
-    """Return the tables that a condition reads."""
-    match condition:
-        case Matches():
-            return condition.query.tables
-        case All() | AnyOf():
-            return frozenset[TableName]().union(*map(tables_of, condition.conditions))
-        case Negated():
-            return tables_of(condition.condition)
-        case _:
-            return frozenset()
-
-
-def restrictions(query: Node | Condition) -> list[str]:
-    """Return a query's equalities and SQL that must all hold, for messages."""
-    match query:
-        case Restricted(source=source, condition=condition):
-            return [*restrictions(source), *restrictions(condition)]
-        case Projected(source=source) | Topped(source=source):
-            return restrictions(source)
-        case Equals(name, value):
-            return [f"{name} = {value!r:.80}"]
-        case JSONEquals(path, value):
-            return [f"{path.name}{path.path.removeprefix('$')} = {value!r:.80}"]
-        case SQLText(text):
-            return [text]
-        case All(conditions):
-            return [text for condition in conditions for text in restrictions(condition)]
-        case _:
-            return []

@@ -8,21 +8,77 @@ from dataclasses import replace
 
 from dj_dagster.errors import QueryError, UnknownAttributeError
 from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family, parse_type
 from dj_dagster.relational.algebra.json_path import parse_json_path
 from dj_dagster.relational.algebra.nodes import (
     Aggregated,
+    All,
+    AnyOf,
+    Base,
     Computed,
+    Condition,
+    Equals,
     Grouped,
     Joined,
+    JSONEquals,
     JSONPath,
+    Matches,
+    Negated,
     Node,
     Projected,
+    Restricted,
     SQLText,
+    Topped,
     United,
 )
 from dj_dagster.relational.user_sql.emission import outside_aggregates
 from dj_dagster.relational.user_sql.translation import inferred_type
+
+
+def all_rows(name: TableName, heading: Heading) -> Base:
+    """Return the query for all rows of a table."""
+    return Base(heading, frozenset({name}), name)
+
+
+def restrict(source: Node, condition: Condition) -> Node:
+    """Return the rows for which a condition holds."""
+    if isinstance(condition, All) and not condition.conditions:
+        return source
+    return Restricted(source.heading, source.tables | tables_of(condition), source, condition)
+
+
+def tables_of(condition: Condition) -> frozenset[TableName]:
+    """Return the tables that a condition reads."""
+    match condition:
+        case Matches():
+            return condition.query.tables
+        case All() | AnyOf():
+            return frozenset[TableName]().union(*map(tables_of, condition.conditions))
+        case Negated():
+            return tables_of(condition.condition)
+        case _:
+            return frozenset()
+
+
+def restrictions(query: Node | Condition) -> list[str]:
+    """Return a query's equalities and SQL that must all hold, for messages."""
+    match query:
+        case Restricted(source=source, condition=condition):
+            return [*restrictions(source), *restrictions(condition)]
+        case Projected(source=source) | Topped(source=source):
+            return restrictions(source)
+        case Equals(name, value):
+            return [f"{name} = {value!r:.80}"]
+        case JSONEquals(path, value):
+            return [f"{path.name}{path.path.removeprefix('$')} = {value!r:.80}"]
+        case SQLText(text):
+            return [text]
+        case All(conditions):
+            return [text for condition in conditions for text in restrictions(condition)]
+        case _:
+            return []
+
 
 AS_BEFORE = "For code written for DataJoint 0.14 call dj.replace_datajoint(era='0.14') first."
 """The remedy if an error is due to the era that code was written for."""

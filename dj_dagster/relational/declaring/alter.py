@@ -14,7 +14,7 @@ from dj_dagster.errors import DefinitionError, IntegrityError, MissingTableError
 from dj_dagster.model.heading import Attribute, IndexDeclaration
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
-from dj_dagster.relational.algebra.nodes import all_rows
+from dj_dagster.relational.algebra.operators import all_rows
 from dj_dagster.relational.backends.writes import ColumnChange, Remaking, TableChanges
 from dj_dagster.relational.confirmation import Confirm
 from dj_dagster.relational.database.catalog import resolve

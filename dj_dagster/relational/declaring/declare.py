@@ -23,7 +23,7 @@ from dj_dagster.errors import (
 from dj_dagster.model.heading import Attribute, ForeignKeyDeclaration, Heading, TableDefinition
 from dj_dagster.model.names import NOTES_TABLE, TableName
 from dj_dagster.model.types import Family
-from dj_dagster.relational.algebra.nodes import all_rows
+from dj_dagster.relational.algebra.operators import all_rows
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.common import raw_table
 from dj_dagster.relational.confirmation import Confirm, listed

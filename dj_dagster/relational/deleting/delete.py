@@ -30,10 +30,8 @@ from dj_dagster.relational.algebra.nodes import (
     Negated,
     Node,
     SQLText,
-    all_rows,
-    restrict,
-    tables_of,
 )
+from dj_dagster.relational.algebra.operators import all_rows, restrict, tables_of
 from dj_dagster.relational.confirmation import Confirm, listed
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.catalog import dependency_graph

@@ -23,8 +23,8 @@ from dj_dagster.relational.algebra.nodes import (
     Restricted,
     Topped,
     United,
-    restrict,
 )
+from dj_dagster.relational.algebra.operators import restrict
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.sql.select import Window

@@ -11,15 +11,8 @@ from typing import Any, Self
 from dj_dagster.errors import DataJointError
 from dj_dagster.model.names import TableName, class_path
 from dj_dagster.relational import relatives
-from dj_dagster.relational.algebra.nodes import (
-    All,
-    AnyOf,
-    Base,
-    Condition,
-    Node,
-    all_rows,
-    restrict,
-)
+from dj_dagster.relational.algebra.nodes import All, AnyOf, Base, Condition, Node
+from dj_dagster.relational.algebra.operators import all_rows, restrict
 from dj_dagster.relational.database.catalog import dependency_graph
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.deleting import delete, hierarchy

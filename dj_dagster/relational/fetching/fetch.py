@@ -25,9 +25,8 @@ from dj_dagster.relational.algebra.nodes import (
     Projected,
     Restricted,
     SQLText,
-    restrictions,
 )
-from dj_dagster.relational.algebra.operators import unknown
+from dj_dagster.relational.algebra.operators import restrictions, unknown
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.common import Element, Select
 from dj_dagster.relational.database.connection import Connection

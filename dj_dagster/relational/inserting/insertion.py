@@ -25,7 +25,8 @@ from dj_dagster.model.names import TableName, Tier
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.objects.external_pointer import ExternalPointerType
 from dj_dagster.relational.algebra.condition import HasNode, make_condition, query_node
-from dj_dagster.relational.algebra.nodes import Node, all_rows, restrict
+from dj_dagster.relational.algebra.nodes import Node
+from dj_dagster.relational.algebra.operators import all_rows, restrict
 from dj_dagster.relational.backends.writes import DEFAULT, InsertMode
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection

@@ -34,7 +34,8 @@ from dj_dagster.model.heading import Attribute, Heading, Values
 from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
 from dj_dagster.model.types import Family
 from dj_dagster.objects.external_pointer import ExternalPointerType, external_path
-from dj_dagster.relational.algebra.nodes import AnyOf, Node, all_rows, restrict
+from dj_dagster.relational.algebra.nodes import AnyOf, Node
+from dj_dagster.relational.algebra.operators import all_rows, restrict
 from dj_dagster.relational.backup.backup import Referenced
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.driver import fetch_select
