@@ -215,7 +215,7 @@ def table_props(node: TableNode, graph: TableGraph, partitions: Partitions) -> T
         out.
     """
     own = node.grain.partitions_def if node.grain else None
-    maker = graph.by_key[node.master or node.key].filled_by
+    populator = graph.by_key[node.master or node.key].filled_by
     return TableProps(
         table=node.table,
         key=node.key,
@@ -231,8 +231,8 @@ def table_props(node: TableNode, graph: TableGraph, partitions: Partitions) -> T
         partitions_def=own,
         definition=node.definition,
         populated=node.populated,
-        code_version=code_version(maker.source) if maker else None,
-        code_place=code_place(maker.source if maker else type(node.table)),
+        code_version=code_version(populator.source) if populator else None,
+        code_place=code_place(populator.source if populator else type(node.table)),
     )
 
 
