@@ -11,7 +11,7 @@ Where one spelling must stand for all, it is that of the table that first declar
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from dj_dagster.model.heading import Attribute, Heading
@@ -22,7 +22,6 @@ from dj_dagster.relational.algebra.nodes import (
     Computed,
     Equals,
     In,
-    Joined,
     Listed,
     Node,
     Projected,
@@ -42,8 +41,8 @@ AT_ONCE = 200
 
 _TEXTS = (Family.STRING, Family.ENUM)
 
-# Names that no attribute has, the first one visible.
-_NUMBER, _MARK = "number of key", "_of_origin_"
+# A name that no attribute has.
+_NUMBER = "number of key"
 
 
 def has_spellings(connection: Connection, attributes: Iterable[Attribute]) -> bool:
@@ -226,67 +225,3 @@ def respelled(table: Table, names: Sequence[str], rows: Sequence[Row]) -> list[R
                 values[place] = spelled[where]
             result[number] = tuple(values)
     return result
-
-
-@dataclass(frozen=True)
-class Respelled:
-    """A query whose texts are read as their origins spell them.
-
-    Attributes
-    ----------
-    node
-        The query.
-    names
-        The attributes.
-    marks
-        By attribute, the name of its spelling in the origin, null where the origin lacks the row.
-    """
-
-    node: Node
-    names: tuple[str, ...]
-    marks: Mapping[str, str]
-
-    @classmethod
-    def of(cls, table: Table, node: Node, names: Sequence[str]) -> Respelled:
-        """Return the respelled query over rows of a table, or over keys for it."""
-        marks: dict[str, str] = {}
-        for origin in origins(table, names):
-            node = _beside(node, origin, marks)
-        return cls(node, tuple(names), marks)
-
-    @property
-    def columns(self) -> list[str]:
-        """The attributes to read."""
-        return [*self.names, *self.marks.values()]
-
-    def rows(self, found: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
-        """Return rows of `columns` as rows of the attributes."""
-        if not self.marks:
-            return found
-        width = len(self.names)
-        places = [self.names.index(name) for name in self.marks]
-        result: list[Row] = []
-        for row in found:
-            values = list(row[:width])
-            for place, spelled in zip(places, row[width:], strict=True):
-                if spelled is not None:
-                    values[place] = spelled
-            result.append(tuple(values))
-        return result
-
-
-def _beside(node: Node, origin: Origin, marks: dict[str, str]) -> Node:
-    """Return the rows of a query, each with its origin's where that has one."""
-    theirs = origin.rows.heading
-    joined = [replace(theirs[there], name=own) for own, there in origin.key.items()]
-    columns: dict[str, str] = dict(origin.key)
-    spelled: list[Attribute] = []
-    for text in origin.texts:
-        marks[text] = f"{_MARK}{text}"
-        columns[marks[text]] = origin.key[text]
-        there = theirs[origin.key[text]]
-        spelled.append(replace(there, name=marks[text], in_key=False, nullable=True))
-    right = Projected(Heading([*joined, *spelled]), origin.rows.tables, origin.rows, columns)
-    both = Heading([*node.heading.all_attributes.values(), *spelled])
-    tables = node.tables | origin.rows.tables
-    return Joined(both, tables, node, right, tuple(origin.key), outer=True)

@@ -24,7 +24,7 @@ from dj_dagster.orchestration.runs.event_log import Mark, Origin, write_marks
 from dj_dagster.orchestration.runs.run_records import OUTSIDE_TAG
 from dj_dagster.orchestration.runs.shown_marks import MISSING, Shown, shown
 from dj_dagster.orchestration.sensor.changes import Errors
-from dj_dagster.orchestration.tables.partitions import Region, Regions, present_in
+from dj_dagster.orchestration.tables.partitions import present_among
 from dj_dagster.orchestration.tables.table_node import ERRORS_SHOWN, TableNode
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.sql.select import make_window
@@ -132,11 +132,7 @@ def _clear(instance: DagsterInstance, keys: Iterable[AssetKey], partitions: Sequ
 
 
 def _present(node: TableNode, partitions: Sequence[str]) -> set[str]:
-    grain = node.grain
-    if grain is None or not partitions:
-        return set()
-    keys = tuple(grain.decode(partition) for partition in partitions)
-    return set(node.finished(present_in(node, Regions(Region(keys=keys)))))
+    return set(node.finished(sorted(present_among(node, partitions))))
 
 
 def _messages(

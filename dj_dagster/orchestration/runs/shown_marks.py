@@ -341,8 +341,17 @@ def unmarked_in(instance: DagsterInstance, node: TableNode, regions: Regions) ->
 
 def unmarked(instance: DagsterInstance, node: TableNode, partitions: list[str]) -> list[str]:
     """Return those of some partitions with rows that are finished and without a mark in Dagster."""
+    lacking = _unmarked(instance, node, partitions)
+    renamed = node.renamed(lacking)
+    if renamed:
+        new = _unmarked(instance, node, sorted(set(renamed.values())))
+        lacking = list(dict.fromkeys([*(p for p in lacking if p not in renamed), *new]))
+    return node.finished(lacking)
+
+
+def _unmarked(instance: DagsterInstance, node: TableNode, partitions: list[str]) -> list[str]:
     known = shown(instance, node.key, partitions)
-    return node.finished([p for p in partitions if not known.get(p, MISSING).marked])
+    return [p for p in partitions if not known.get(p, MISSING).marked]
 
 
 def repeated(

@@ -114,7 +114,8 @@ class Aging:
         unnoted = [key for key in keys if found[tuple(key.values())].note is None]
         grain = self._node.grain
         if unnoted and grain is not None and self._version is not None:
-            partitions = {tuple(key.values()): grain.encode(key) for key in unnoted}
+            rows = (tuple(key.values()) for key in unnoted)
+            partitions = dict(zip(rows, self._node.partitions_of(unnoted), strict=True))
             ages = self._marked_ages(sorted(set(partitions.values())))
             found |= {row: Aged(ages.get(each, "unknown")) for row, each in partitions.items()}
         return found
@@ -152,10 +153,10 @@ class Aging:
     def stale(self, *restrictions: Any) -> list[Key]:
         """Return the stale keys among those in the table for which all restrictions hold."""
         found: list[Key] = []
-        for page in map(self._node.respelled, self._staleness.pages(*restrictions)):
+        for page in self._staleness.pages(*restrictions):
             ages = self.of_keys(page)
             found += [key for key in page if ages[tuple(key.values())].stale]
-        return found
+        return self._node.respelled(found)
 
     def marks(self, node: TableNode, partitions: Sequence[str]) -> list[Mark]:
         """Return first marks of partitions that have rows.
@@ -174,6 +175,11 @@ class Aging:
         unnoted = [partition for partition, aged in ages.items() if aged.note is None]
         noted = {partition: aged for partition, aged in ages.items() if aged.note is not None}
         versions = data_versions(self._instance, self._node.key, list(noted))
+        renamed = self._node.renamed([each for each in noted if each not in versions])
+        if renamed:
+            versions |= data_versions(self._instance, self._node.key, list(renamed.values()))
+            noted = {renamed.get(each, each): aged for each, aged in noted.items()}
+            ages = {renamed.get(each, each): aged for each, aged in ages.items()}
         codes = self._codes_of(versions)
         wrong = {
             partition: aged
@@ -346,7 +352,7 @@ def ages(instance: DagsterInstance, graph: TableGraph, node: TableNode) -> Itera
             found = aging.of_keys(chunk)
             counted += [(key, found[tuple(key.values())]) for key in chunk]
             if not counted.first and (stale := next(_stale(chunk, found), None)) is not None:
-                first = node.grain.encode(stale) if node.grain else node.title
+                (first,) = node.partitions_of([stale]) or [node.title]
                 counted = replace(counted, first=first)
             yield counted
 

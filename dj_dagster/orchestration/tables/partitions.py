@@ -19,14 +19,12 @@ from dj_dagster.orchestration._dagster import DynamicPartitionsTable, SqlEventLo
 from dj_dagster.orchestration.tables.grains import Grain
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import OwnPopulator, TableNode
-from dj_dagster.relational.algebra.nodes import Node
 from dj_dagster.relational.database.driver import Tuples, fetch_select
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.fetching.decode import RowDecoder
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.sql.select import NOT_COMPARABLE
 from dj_dagster.relational.table import Table
-from dj_dagster.workflow.collation import Respelled
 from dj_dagster.workflow.make import KeySource, PopulatedTable
 
 ENCODED_AT_ONCE = 20_000
@@ -39,7 +37,11 @@ def own_table(node: TableNode) -> PopulatedTable | None:
 
 
 def present_pages(node: TableNode) -> Iterator[list[str]]:
-    """Yield the partitions that have rows, page by page; a partition may come twice."""
+    """Yield the partitions that have rows, page by page; a partition may come twice.
+
+    Texts are spelled as in the rows, see `TableNode.renamed`; so they are in `possible_pages` and
+    `present_in`.
+    """
     grain = node.grain
     if grain is not None:
         for page in key_pages(node.table, grain.names):
@@ -63,7 +65,8 @@ def present_in(node: TableNode, regions: Regions) -> list[str]:
     if node.grain is None:
         return []
     rows = node.table & regions.restrictions()[0]
-    return _partitions(node, node.grain, rows.node)
+    order = node.grain.names
+    return node.grain.encode_rows(fetch.keys(node.table.connection, rows.node, order, order))
 
 
 def possible_in(node: TableNode, regions: Regions) -> list[str]:
@@ -73,47 +76,40 @@ def possible_in(node: TableNode, regions: Regions) -> list[str]:
     """
     grain, table = node.grain, own_table(node)
     if grain is None or table is None:
-        return present_in(node, regions)
-    return _partitions(node, grain, KeySource(table).restricted(*regions.restrictions()))
-
-
-def _partitions(node: TableNode, grain: Grain, keys: Node) -> list[str]:
-    """Return the partitions of the rows of a table, or of keys for it."""
-    return grain.encode_rows(_read(node, grain, keys))
-
-
-def _read(node: TableNode, grain: Grain, keys: Node) -> Sequence[Sequence[Any]]:
-    query = Respelled.of(node.table, keys, grain.names)
-    found = fetch.keys(node.table.connection, query.node, query.columns, grain.names)
-    return query.rows(found)
+        return node.spelled(present_in(node, regions), ())
+    keys = KeySource(table).restricted(*regions.restrictions())
+    rows = fetch.keys(table.connection, keys, grain.names, grain.names)
+    return node.spelled(grain.encode_rows(rows), ())
 
 
 def present_among(node: TableNode, partitions: Sequence[str]) -> set[str]:
     """Return those of some partitions that have rows."""
-    keys = [] if node.grain is None else decoded(node.grain, partitions)
-    return set(present_in(node, Regions(Region(keys=tuple(keys))))) if keys else set()
+    keys = decoded(node.grain, partitions)
+    found = present_in(node, Regions(Region(keys=tuple(keys)))) if keys else []
+    return set(node.spelled(found, set(partitions)))
 
 
 def possible_among(node: TableNode, partitions: Sequence[str]) -> set[str]:
     """Return those of some partitions that have rows, or keys that `make` could be given."""
     grain = node.grain
-    keys = [] if grain is None else decoded(grain, partitions)
+    keys = decoded(grain, partitions)
     if grain is None or not keys:
         return set()
     found = present_among(node, partitions)
     if node.filled_by is None:
         return found
     if own_table(node) is None:
-        return found | set(grain.encode_rows(_given_rows(node, grain))).intersection(partitions)
+        given = grain.encode_rows(_given_rows(node, grain))
+        return found | set(node.spelled(given, set(partitions))).intersection(partitions)
     return found | set(possible_in(node, Regions(Region(keys=tuple(keys)))))
 
 
-def _given_rows(node: TableNode, grain: Grain) -> Sequence[Sequence[Any]]:
+def _given_rows(node: TableNode, grain: Grain) -> Sequence[Sequence[object]]:
     table = own_table(node)
     if table is None:
-        keys = node.respelled(node.populator.keys())
+        keys = node.populator.keys()
         return [[key[name] for name in grain.names] for key in keys]
-    return _read(node, grain, KeySource(table).keys)
+    return fetch.keys(table.connection, KeySource(table).keys, grain.names, grain.names)
 
 
 def decoded(grain: Grain | None, partitions: Sequence[str]) -> list[Key]:
@@ -225,8 +221,6 @@ Rows = Sequence[Sequence[Any]]
 def key_pages(table: Table, names: Sequence[str]) -> Iterator[Rows]:
     """Yield the present values of attributes of the key, each once, page by page.
 
-    Texts are spelled as in the tables that first declare them, see `Respelled`.
-
     Parameters
     ----------
     names
@@ -234,51 +228,50 @@ def key_pages(table: Table, names: Sequence[str]) -> Iterator[Rows]:
         from its index.
     """
     heading, connection = table.heading, table.connection
-    query = Respelled.of(table, table.node, names)
     kinds = [heading[name].type for name in names]
     if any(kind is not None and kind.family in NOT_COMPARABLE for kind in kinds):
-        yield from _whole(table, query)
+        yield from _whole(table, names)
         return
-    decoder = RowDecoder(connection, query.node.heading, query.columns)
+    decoder = RowDecoder(connection, heading, names)
     order = [names.index(name) for name in heading.primary_key if name in names]
     last: Sequence[Any] | None = None
     done = 0
     while True:
         try:
-            page = _page(table, query, order, last)
+            page = _page(table, names, order, last)
         except InvalidValueError:
             # A text is invalid, and the driver cannot read the page with it.
-            yield from _whole(table, query, [names[position] for position in order], done)
+            yield from _whole(table, names, [names[position] for position in order], done)
             return
         if page:
             # The check `readable` names the keys that cannot be read.
             rows = decoder.readable(page)[0]
             done += len(rows)
-            yield query.rows(rows)
+            yield rows
         if len(page) < PAGE:
             return
         last = page[-1]
 
 
 def _whole(
-    table: Table, query: Respelled, order: Sequence[str] | None = None, done: int = 0
+    table: Table, names: Sequence[str], order: Sequence[str] | None = None, done: int = 0
 ) -> Iterator[Rows]:
     """Yield the pages of `key_pages` from one query, without the first `done` rows."""
-    found = fetch.keys(table.connection, query.node, query.columns, order)
-    rows = list(dict.fromkeys(map(tuple, query.rows(found))))
+    found = fetch.keys(table.connection, table.node, names, order)
+    rows = list(dict.fromkeys(map(tuple, found)))
     yield from (rows[start : start + PAGE] for start in range(done, len(rows), PAGE))
 
 
 def _page(
-    table: Table, query: Respelled, order: Sequence[int], last: Sequence[Any] | None
+    table: Table, names: Sequence[str], order: Sequence[int], last: Sequence[Any] | None
 ) -> Tuples:
     """Return the next page of rows behind the last row, as the driver gives them."""
     backend = table.connection.backend
-    lowered = Lowering(backend).lower(query.node)
-    columns = [lowered.columns[name] for name in query.columns]
+    lowered = Lowering(backend).lower(table.node)
+    columns = [lowered.columns[name] for name in names]
     ordered = [columns[position] for position in order]
     select = sa.select(*columns).select_from(lowered.source).where(*lowered.where)
-    if len(query.names) < len(table.primary_key):
+    if len(names) < len(table.primary_key):
         select = select.distinct()
     if last is not None:
         place = [last[position] for position in order]
@@ -367,6 +360,7 @@ def sync_pieces(instance: DagsterInstance, graph: TableGraph, grain: Grain) -> I
                 break
             if page is None:
                 break
+            page = node.spelled(page, known)
             new = [partition for partition in page if partition not in known]
             register(instance, grain, new)
             known.update(dict.fromkeys(page, True))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,7 +34,7 @@ from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.stored import ForeignKey
 from dj_dagster.relational.table import Table
 from dj_dagster.relational.values import is_only_found
-from dj_dagster.workflow.collation import Respelled, keys_respelled, origins
+from dj_dagster.workflow.collation import keys_respelled, origins
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import (
     STEPS,
@@ -312,9 +312,31 @@ class TableNode:
         if grain is None:
             return []
         found = list(map(grain.encode, rows))
-        if not origins(self.table, grain.names):
-            return found
-        return list(map(grain.encode, self.respelled(list(map(grain.decode, found)))))
+        renamed = self.renamed(found)
+        return [renamed.get(partition, partition) for partition in found]
+
+    def spelled(self, partitions: Sequence[str], known: Container[str]) -> list[str]:
+        """Return partitions of rows, each once, as they are spelled in Dagster.
+
+        Parameters
+        ----------
+        known
+            Partitions in Dagster, for which the database need not be asked.
+        """
+        renamed = self.renamed([each for each in partitions if each not in known])
+        return list(dict.fromkeys(renamed.get(each, each) for each in partitions))
+
+    def renamed(self, partitions: Sequence[str]) -> dict[str, str]:
+        """Return those of some partitions of rows that are spelled otherwise in Dagster.
+
+        See `respelled`.
+        """
+        grain = self.grain
+        if grain is None or not partitions or not origins(self.table, grain.names):
+            return {}
+        keys = self.respelled(list(map(grain.decode, partitions)))
+        found = zip(partitions, map(grain.encode, keys), strict=True)
+        return {old: new for old, new in found if old != new}
 
     def outcomes(
         self, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool
@@ -373,9 +395,8 @@ class TableNode:
         if self.grain is None:
             return []
         names = self.grain.names
-        spelled = Respelled.of(self.table, query.node, names)
-        found = fetch.keys(query.connection, spelled.node, spelled.columns, names)
-        return self.grain.encode_rows(spelled.rows(found))
+        found = self.grain.encode_rows(fetch.keys(query.connection, query.node, names, names))
+        return self.spelled(found, ())
 
 
 logger = logging.getLogger(__name__)
