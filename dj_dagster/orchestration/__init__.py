@@ -35,6 +35,7 @@ from dj_dagster.orchestration.sensor.sensor_settings import (
 )
 from dj_dagster.orchestration.synchronization import sync
 from dj_dagster.orchestration.tables.grains import Grain, decode_key, encode_key
+from dj_dagster.orchestration.tables.table_node import asset_key
 from dj_dagster.orchestration.translator import TableProps, TableTranslator, figure_metadata
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "TableTranslator",
     "Trace",
     "Work",
+    "asset_key",
     "build_definitions",
     "chain_executor",
     "check_job",

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
-from dagster import AssetKey, DagsterInstance, build_sensor_context
+from dagster import DagsterInstance, build_sensor_context
 
-from dj_dagster.orchestration import encode_key
+from dj_dagster.orchestration import asset_key, encode_key
 from dj_dagster.orchestration.headless import run_assets, run_until_idle
 from pipelines.ephys import definitions
 from pipelines.ephys.acquisition import begin_recording, record_next
@@ -126,8 +126,8 @@ def _enter_all(instance: DagsterInstance) -> None:
 def _seconds(instance: DagsterInstance) -> dict[str, float]:
     """Return the seconds that the tables of each sorting took, by partition."""
     found: dict[str, float] = {}
-    for key in (["ephys_sorting", "spike_sorting"], ["ephys_quality", "quality_metrics"]):
-        for record in instance.fetch_materializations(AssetKey(key), limit=1000).records:
+    for table in (SpikeSorting, QualityMetrics):
+        for record in instance.fetch_materializations(asset_key(table), limit=1000).records:
             mark = record.asset_materialization
             if mark is not None and mark.partition and "seconds_make" in mark.metadata:
                 value: Any = mark.metadata["seconds_make"].value

@@ -6,15 +6,14 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from dj_dagster.orchestration import decode_key, encode_key
+from dj_dagster.orchestration import asset_key, decode_key, encode_key
 from pipelines.ephys.delivery import NWBFile
 from pipelines.ephys.sorting import SpikeSorting
 from pipelines.ephys.verdict import judge, waiting
 
 # Dagster reads annotations as objects, so that they are not postponed here.
 
-SORTINGS = dg.AssetKey(["ephys_sorting", "spike_sorting"])
-FILES = dg.AssetKey(["ephys_delivery", "nwb_file"])
+SORTINGS, FILES = asset_key(SpikeSorting), asset_key(NWBFile)
 SHOWN = 50
 """The largest number of sortings that a check names."""
 

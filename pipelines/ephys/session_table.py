@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from dj_dagster.orchestration import asset_key
 from pipelines.ephys.delivery import NWBFile
 from pipelines.ephys.session import EphysSession, ProbeInsertion, Subject
 from pipelines.ephys.sorting import SpikeSorting
@@ -37,7 +38,7 @@ def session_rows() -> Any:
 
 @dg.asset(
     key=["ephys_delivery", "sessions"],
-    deps=[["ephys_session", "ephys_session"], ["ephys_delivery", "nwb_file"]],
+    deps=[asset_key(EphysSession), asset_key(NWBFile)],
     automation_condition=dg.AutomationCondition.eager(),
     description="All sessions as a Parquet file, with what was delivered of each.",
     kinds={"parquet"},

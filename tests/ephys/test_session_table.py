@@ -30,11 +30,16 @@ def test_the_sessions_are_a_parquet_file(lab: Any) -> None:
     }
 
 
-def test_the_table_of_sessions_is_written_when_files_are_added(lab: Any) -> None:
+def test_own_assets_and_checks_are_on_tables_that_there_are(lab: Any) -> None:
     defs = lab.definitions.defs
-    asset = defs.get_assets_def(dg.AssetKey(["ephys_delivery", "sessions"]))
-    assert {key.to_user_string() for key in asset.dependency_keys} == {
-        "ephys_session/ephys_session",
-        "ephys_delivery/nwb_file",
+    graph = defs.resolve_asset_graph()
+    table = lab.session_table
+    sources = graph.get(table.sessions.key).parent_keys
+    assert {graph.get(key).partitions_def.name for key in sources} == {
+        "ephys_session.EphysSession",
+        "ephys_verdict.Verdict",
     }
+    checked = {key.asset_key for key in graph.asset_check_keys if key.name in ("judged", "valid")}
+    assert len(checked) == 2
+    assert all(graph.get(key).is_materializable for key in checked)
     assert defs.get_sensor_def("deliver_sessions").default_status is dg.DefaultSensorStatus.RUNNING

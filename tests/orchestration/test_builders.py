@@ -37,8 +37,8 @@ from tests.orchestration.running import (
 PUBLIC = """
 DatabaseResource Grain Pipeline PipelineComponent RetryPolicy SensorSettings TableChecks
 TableIOManager TableProps TableSettings TableTranslator Trace Work build_definitions chain_executor
-check_job check_schedule decode_key encode_key entry_jobs figure_metadata folder_sensor garbage_job
-garbage_schedule populate_job populate_schedule populate_sensor read_pipeline recompute
+asset_key check_job check_schedule decode_key encode_key entry_jobs figure_metadata folder_sensor
+garbage_job garbage_schedule populate_job populate_schedule populate_sensor read_pipeline recompute
 recompute_job recompute_schedule sync table_assets table_checks table_resources table_schedules
 trace trace_job
 """

@@ -49,8 +49,11 @@ from dj_dagster.workflow.pending import progress
 from dj_dagster.workflow.populate import Key, KeyOutcome, Status, pending_keys, populate_keys
 
 
-def asset_key(name: TableName) -> AssetKey:
-    """Return ``[schema, table]``, or ``[schema, master, part]``, in snake case of the class names.
+def asset_key(table: TableName | Table | type[Table]) -> AssetKey:
+    """Return the key of a table's asset: ``[schema, table]``, or ``[schema, master, part]``.
+
+    The names are those of the classes in snake case. Assets and checks of your own name a table by
+    it: ``@asset(deps=[asset_key(Session)])``.
 
     Examples
     --------
@@ -59,6 +62,10 @@ def asset_key(name: TableName) -> AssetKey:
     >>> asset_key(TableName("lab", "session__trial")).path
     ['lab', 'session', 'trial']
     """
+    if isinstance(table, TableName):
+        name = table
+    else:
+        name = (table() if isinstance(table, type) else table).name
     return AssetKey([name.schema, *map(snake_case, class_path(name))])
 
 
