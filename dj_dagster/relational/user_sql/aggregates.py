@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dj_dagster.relational.user_sql.emission import (
     AGGREGATES,
@@ -34,13 +34,16 @@ from dj_dagster.relational.user_sql.kinds import (
 from dj_dagster.relational.user_sql.parsing import call_name
 from dj_dagster.relational.user_sql.programs import SPREADS, Untranslatable
 
+if TYPE_CHECKING:
+    from sqlglot.expressions.core import Expr
+
 _SPREAD_FUNCTIONS = {
     **dict.fromkeys(SPREADS, "dj_std"), "STDDEV_SAMP": "dj_stddev_samp",
     **dict.fromkeys(("VARIANCE", "VAR_POP"), "dj_variance"), "VAR_SAMP": "dj_var_samp",
 }  # fmt: skip
 
 
-def _called(translator: Translator, node: Any) -> Emitted | None:
+def _called(translator: Translator, node: Expr) -> Emitted | None:
     name = call_name(node)
     if name in AGGREGATES:
         return _aggregate(translator, name, node.expressions)
@@ -52,7 +55,7 @@ def _called(translator: Translator, node: Any) -> Emitted | None:
     return None
 
 
-def _aggregate(translator: Translator, name: str, given: Sequence[Any]) -> Emitted:
+def _aggregate(translator: Translator, name: str, given: Sequence[Expr]) -> Emitted:
     from sqlglot import exp
 
     distinct = ""
@@ -95,12 +98,12 @@ def _aggregate(translator: Translator, name: str, given: Sequence[Any]) -> Emitt
     return with_more(pieces, kind) if has_more else Emitted(pieces, kind)
 
 
-def _is_made(translator: Translator, node: Any, kind: Kind) -> bool:
+def _is_made(translator: Translator, node: Expr, kind: Kind) -> bool:
     """Whether values are exact numbers with possibly more digits than are shown."""
     return kind.family == "decimal" and not is_leaf(bare(node))
 
 
-def _extreme(translator: Translator, name: str, node: Any, value: Emitted) -> Emitted:
+def _extreme(translator: Translator, name: str, node: Expr, value: Emitted) -> Emitted:
     """Return the least or greatest value of a group; enums are compared as texts."""
     kind = value.kind
     if kind.family == "null":
@@ -125,7 +128,7 @@ def _extreme(translator: Translator, name: str, node: Any, value: Emitted) -> Em
     return Emitted((f"{name.lower()}(", *value.pieces, ")"), kind)
 
 
-def _count(translator: Translator, distinct: str, given: Sequence[Any]) -> Emitted:
+def _count(translator: Translator, distinct: str, given: Sequence[Expr]) -> Emitted:
     from sqlglot import exp
 
     if len(given) == 1 and isinstance(given[0], exp.Star):
@@ -138,7 +141,7 @@ def _count(translator: Translator, distinct: str, given: Sequence[Any]) -> Emitt
     return Emitted((f"{function}({word}", *pieces[1:], ")"), INT)
 
 
-def _group_concat(translator: Translator, node: Any) -> Emitted:
+def _group_concat(translator: Translator, node: Expr) -> Emitted:
     from sqlglot import exp
 
     this, order = node.this, []

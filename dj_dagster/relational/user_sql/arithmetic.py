@@ -9,7 +9,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_DOWN, Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dj_dagster.errors import QueryError
 from dj_dagster.relational.user_sql.intervals import interval_sum
@@ -46,6 +46,9 @@ from dj_dagster.relational.user_sql.programs import (
     mapped,
     pair,
 )
+
+if TYPE_CHECKING:
+    from sqlglot.expressions.core import Expr
 
 _UNSIGNED = 2**64 - 1
 
@@ -228,7 +231,7 @@ def _whole_of_text(value: Any) -> int:
     return int(found)
 
 
-def _negative(program_of: ProgramOf, node: Any) -> Program:
+def _negative(program_of: ProgramOf, node: Expr) -> Program:
     value = program_of(node.this)
     kind = value.kind if value.kind.is_exact else FLOAT
     if value.literal is not None and not value.kind.is_text:
@@ -242,7 +245,7 @@ def _negative(program_of: ProgramOf, node: Any) -> Program:
     return mapped(as_number(value), run, numeric_kind(value.kind, kind))
 
 
-def _arithmetic(program_of: ProgramOf, node: Any) -> Program:
+def _arithmetic(program_of: ProgramOf, node: Expr) -> Program:
     from sqlglot import exp
 
     if isinstance(node.expression, exp.Interval) or isinstance(node.this, exp.Interval):
@@ -253,7 +256,7 @@ def _arithmetic(program_of: ProgramOf, node: Any) -> Program:
     return computed(symbol, as_number(one), as_number(other), kinds)
 
 
-def _whole_division(program_of: ProgramOf, node: Any) -> Program:
+def _whole_division(program_of: ProgramOf, node: Expr) -> Program:
     one, other = both(program_of, node)
     for side in (one, other):
         if side.kind.tag == "moment":
@@ -271,7 +274,7 @@ def _whole_division(program_of: ProgramOf, node: Any) -> Program:
     return pair(one, other, run, INT)
 
 
-def _bits(program_of: ProgramOf, node: Any) -> Program:
+def _bits(program_of: ProgramOf, node: Expr) -> Program:
     one, other = both(program_of, node)
     name = type(node).__name__
 
@@ -288,7 +291,7 @@ def _bits(program_of: ProgramOf, node: Any) -> Program:
     return pair(rounding(one), rounding(other), run, UNSIGNED)
 
 
-def _complement(program_of: ProgramOf, node: Any) -> Program:
+def _complement(program_of: ProgramOf, node: Expr) -> Program:
     value = rounding(program_of(node.this))
     return mapped(value, lambda v: ~_bits_of(v, value.kind) & _UNSIGNED, UNSIGNED)
 
@@ -304,7 +307,7 @@ def _bits_of(value: Any, kind: Kind) -> int:
     return whole(value, kind) & _UNSIGNED
 
 
-def _modulo(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+def _modulo(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
     one, other = (program_of(part) for part in given)
     kinds = [number_kind(one.kind), number_kind(other.kind)]
     return computed("%", as_number(one), as_number(other), kinds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dj_dagster.relational.user_sql import conversion, temporal
 from dj_dagster.relational.user_sql.arithmetic import check_number, check_truth
@@ -27,6 +27,9 @@ from dj_dagster.relational.user_sql.programs import (
     strict,
 )
 
+if TYPE_CHECKING:
+    from sqlglot.expressions.core import Expr
+
 
 def known(value: bool, *parts: bool | None) -> bool | None:
     """Return a truth value, null if one of its parts is null."""
@@ -38,7 +41,7 @@ def tested(order: int | None, test: Callable[[int, int], bool]) -> int | None:
     return None if order is None else int(test(order, 0))
 
 
-def _comparison(program_of: ProgramOf, node: Any) -> Program:
+def _comparison(program_of: ProgramOf, node: Expr) -> Program:
     one, other = both(program_of, node)
     test = _TESTS[type(node).__name__]
     order = order_of(one, other, nearly=True)
@@ -96,7 +99,7 @@ def order_of(
     return order
 
 
-def _null_safe(program_of: ProgramOf, node: Any) -> Program:
+def _null_safe(program_of: ProgramOf, node: Expr) -> Program:
     one, other = both(program_of, node)
     order = order_of(one, other, nearly=True)
 
@@ -122,19 +125,19 @@ def truth(program: Program) -> Callable[[Row], bool | None]:
     return lambda row: true(program.run(row), kind)
 
 
-def _and(program_of: ProgramOf, node: Any) -> Program:
+def _and(program_of: ProgramOf, node: Expr) -> Program:
     return _logic(program_of, node, lambda a, b: False if False in (a, b) else known(a and b, a, b))
 
 
-def _or(program_of: ProgramOf, node: Any) -> Program:
+def _or(program_of: ProgramOf, node: Expr) -> Program:
     return _logic(program_of, node, lambda a, b: True if True in (a, b) else known(a or b, a, b))
 
 
-def _xor(program_of: ProgramOf, node: Any) -> Program:
+def _xor(program_of: ProgramOf, node: Expr) -> Program:
     return _logic(program_of, node, lambda a, b: None if None in (a, b) else a is not b)
 
 
-def _logic(program_of: ProgramOf, node: Any, how: Callable[[Any, Any], bool | None]) -> Program:
+def _logic(program_of: ProgramOf, node: Expr, how: Callable[[Any, Any], bool | None]) -> Program:
     one, other = map(truth, both(program_of, node))
 
     def run(row: Row) -> int | None:
@@ -144,7 +147,7 @@ def _logic(program_of: ProgramOf, node: Any, how: Callable[[Any, Any], bool | No
     return Program(run, INT)
 
 
-def _not(program_of: ProgramOf, node: Any) -> Program:
+def _not(program_of: ProgramOf, node: Expr) -> Program:
     holds = truth(program_of(node.this))
 
     def run(row: Row) -> int | None:
@@ -154,7 +157,7 @@ def _not(program_of: ProgramOf, node: Any) -> Program:
     return Program(run, INT)
 
 
-def _is(program_of: ProgramOf, node: Any) -> Program:
+def _is(program_of: ProgramOf, node: Expr) -> Program:
     from sqlglot import exp
 
     value = program_of(node.this)
@@ -168,7 +171,7 @@ def _is(program_of: ProgramOf, node: Any) -> Program:
     return Program(lambda row: int(holds(row) is wanted), INT)
 
 
-def _in(program_of: ProgramOf, node: Any) -> Program:
+def _in(program_of: ProgramOf, node: Expr) -> Program:
     from sqlglot import exp
 
     if node.args.get("query") or isinstance(node.this, exp.Tuple):
@@ -191,7 +194,7 @@ def _in(program_of: ProgramOf, node: Any) -> Program:
     return Program(run, INT)
 
 
-def _check_extremes(program_of: ProgramOf, node: Any) -> None:
+def _check_extremes(program_of: ProgramOf, node: Expr) -> None:
     """Raise `Untranslatable` for values that MariaDB rounds inconsistently before IN."""
     for part in node.walk():
         name = call_name(part)
@@ -202,7 +205,7 @@ def _check_extremes(program_of: ProgramOf, node: Any) -> None:
             raise Untranslatable(f"IN over {name}() of decimals that are computed")
 
 
-def _between(program_of: ProgramOf, node: Any) -> Program:
+def _between(program_of: ProgramOf, node: Expr) -> Program:
     value = program_of(node.this)
     low, high = program_of(node.args["low"]), program_of(node.args["high"])
     is_number = value.kind.is_exact or value.kind.family == "float"
@@ -234,7 +237,7 @@ FORMS: Mapping[str, Form] = {
 }  # fmt: skip
 
 
-def _if(program_of: ProgramOf, node: Any) -> Program:
+def _if(program_of: ProgramOf, node: Expr) -> Program:
     no = node.args.get("false")
     yes, other = program_of(node.args["true"]), program_of(no) if no else None
     if yes.kind.family == "null" and (other is None or other.kind.family == "null"):
@@ -243,7 +246,7 @@ def _if(program_of: ProgramOf, node: Any) -> Program:
     return _chosen([(program_of(node.this), yes)], other)
 
 
-def _case(program_of: ProgramOf, node: Any) -> Program:
+def _case(program_of: ProgramOf, node: Expr) -> Program:
     default = node.args.get("default")
     branches: list[tuple[Program, Program]] = []
     for branch in node.args["ifs"]:
@@ -270,7 +273,7 @@ def _chosen(branches: list[tuple[Program, Program]], default: Program | None) ->
     return Program(run, kind)
 
 
-def _coalesce(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+def _coalesce(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
     values, kind = alike([program_of(part) for part in given])
 
     def run(row: Row) -> Any:
@@ -279,7 +282,7 @@ def _coalesce(program_of: ProgramOf, given: Sequence[Any]) -> Program:
     return Program(run, kind)
 
 
-def _nullif(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+def _nullif(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
     one, other = (program_of(part) for part in given)
     order = order_of(one, other, nearly=True)
 
@@ -290,21 +293,21 @@ def _nullif(program_of: ProgramOf, given: Sequence[Any]) -> Program:
     return Program(run, replace(one.kind, choices=()))
 
 
-def _isnull(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+def _isnull(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
     check_null(*given)
     (value,) = (program_of(part) for part in given)
     return Program(lambda row: int(value.run(row) is None), INT)
 
 
-def _greatest(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+def _greatest(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
     return _extreme(program_of, given, max, "GREATEST")
 
 
-def _least(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+def _least(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
     return _extreme(program_of, given, min, "LEAST")
 
 
-def _field(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+def _field(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
     """Return the position of the first value among the others, as texts or else as numbers."""
     if len(given) < 2:
         raise Untranslatable(f"FIELD() with {len(given)} arguments")
@@ -327,7 +330,7 @@ def _field(program_of: ProgramOf, given: Sequence[Any]) -> Program:
 
 
 def _extreme(
-    program_of: ProgramOf, given: Sequence[Any], how: Callable[..., Any], name: str
+    program_of: ProgramOf, given: Sequence[Expr], how: Callable[..., Any], name: str
 ) -> Program:
     programs = [program_of(part) for part in given]
     families = {p.kind.family for p in programs} - {"null"}

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dj_dagster.errors import QueryError
 from dj_dagster.relational.user_sql import (
@@ -53,6 +53,9 @@ from dj_dagster.relational.user_sql.programs import (
 )
 from dj_dagster.relational.user_sql.text_functions import TEXT_FUNCTIONS, substring
 
+if TYPE_CHECKING:
+    from sqlglot.expressions.core import Expr
+
 _JSON: Mapping[str, Function] = {
     "JSON_EXTRACT": Function(json_functions.extract, "tt*", JSON),
     "JSON_UNQUOTE": Function(json_functions.unquote, "t", BINARY),
@@ -93,7 +96,7 @@ def is_known(name: str) -> bool:
     return name in FUNCTIONS or name in _SPECIAL
 
 
-def is_made_text(value: Program, node: Any) -> bool:
+def is_made_text(value: Program, node: Expr) -> bool:
     """Whether an expression's text is constant, so that the server knows it beforehand."""
     from sqlglot import exp
 
@@ -101,14 +104,14 @@ def is_made_text(value: Program, node: Any) -> bool:
     return made and (value.kind.tag == "moment" or node.find(exp.Column) is None)
 
 
-def has_null(node: Any) -> bool:
+def has_null(node: Expr) -> bool:
     """Whether an expression contains a literal NULL."""
     from sqlglot import exp
 
     return node.find(exp.Null) is not None
 
 
-def _cast(program_of: ProgramOf, node: Any) -> Program:
+def _cast(program_of: ProgramOf, node: Expr) -> Program:
     value = program_of(node.this)
     convert, kind = cast_to(node.args["to"], value.kind)
     if convert is None:
@@ -116,7 +119,7 @@ def _cast(program_of: ProgramOf, node: Any) -> Program:
     return mapped(value, convert, kind)
 
 
-def _extract(program_of: ProgramOf, node: Any) -> Program:
+def _extract(program_of: ProgramOf, node: Expr) -> Program:
     unit = node.this.name.upper()
     value = program_of(node.expression)
     if unit in ("HOUR", "MINUTE", "SECOND", "MICROSECOND"):
@@ -145,7 +148,7 @@ def _extracted_time(unit: str, value: Program) -> Program:
     return mapped(argument(value, "h"), run, INT)
 
 
-def _substring(program_of: ProgramOf, node: Any) -> Program:
+def _substring(program_of: ProgramOf, node: Expr) -> Program:
     value = program_of(node.this)
     letter = "b" if value.kind.family == "bytes" else "t"
     rest = [program_of(part) for name in ("start", "length") if (part := node.args.get(name))]
@@ -154,7 +157,7 @@ def _substring(program_of: ProgramOf, node: Any) -> Program:
     return strict([argument(value, letter), *places], substring, kind)
 
 
-def _trim(program_of: ProgramOf, node: Any) -> Program:
+def _trim(program_of: ProgramOf, node: Expr) -> Program:
     value = argument(program_of(node.this), "t")
     what = node.args.get("expression")
     part = argument(program_of(what), "t") if what else constant(" ", TEXT)
@@ -171,11 +174,11 @@ def _trim(program_of: ProgramOf, node: Any) -> Program:
     return strict([value, part], run, kind)
 
 
-def _position(program_of: ProgramOf, node: Any) -> Program:
+def _position(program_of: ProgramOf, node: Expr) -> Program:
     return _called(program_of, "LOCATE", [node.args["substr"], node.this])
 
 
-def _json_arrow(program_of: ProgramOf, node: Any) -> Program:
+def _json_arrow(program_of: ProgramOf, node: Expr) -> Program:
     from sqlglot import exp
 
     one, other = both(program_of, node)
@@ -184,7 +187,7 @@ def _json_arrow(program_of: ProgramOf, node: Any) -> Program:
     return mapped(found, json_functions.unquote, BINARY) if unquotes else found
 
 
-def _json_value(program_of: ProgramOf, node: Any) -> Program:
+def _json_value(program_of: ProgramOf, node: Expr) -> Program:
     if node.args.get("on_condition"):
         raise Untranslatable("JSON_VALUE with ON EMPTY or ON ERROR")
     paths = [argument(program_of(v), "t") for v in (node.this, node.args["path"])]
@@ -198,16 +201,16 @@ def _json_value(program_of: ProgramOf, node: Any) -> Program:
     return mapped(found, convert, kind)
 
 
-def _moment_now(program_of: ProgramOf, node: Any) -> Program:
+def _moment_now(program_of: ProgramOf, node: Expr) -> Program:
     names = {"CurrentDate": "CURDATE", "CurrentTime": "CURTIME"}
     return _called(program_of, names.get(type(node).__name__, "NOW"), [])
 
 
-def _call(program_of: ProgramOf, node: Any) -> Program:
+def _call(program_of: ProgramOf, node: Expr) -> Program:
     return _called(program_of, call_name(node), node.expressions)
 
 
-def _called(program_of: ProgramOf, name: str, given: Sequence[Any]) -> Program:
+def _called(program_of: ProgramOf, name: str, given: Sequence[Expr]) -> Program:
     special = _SPECIAL.get(name)
     if special is not None:
         return special(program_of, given)
@@ -289,7 +292,7 @@ FORMS: Mapping[str, Form] = {
 }  # fmt: skip
 
 
-def compiled(node: Any, leaves: Mapping[int, tuple[int, Kind]]) -> Program:
+def compiled(node: Expr, leaves: Mapping[int, tuple[int, Kind]]) -> Program:
     """Return the program of a tree.
 
     Parameters
@@ -303,7 +306,7 @@ def compiled(node: Any, leaves: Mapping[int, tuple[int, Kind]]) -> Program:
         If a part of it is not supported.
     """
 
-    def program_of(part: Any) -> Program:
+    def program_of(part: Expr) -> Program:
         leaf = leaves.get(id(part))
         if leaf is not None:
             return Program(operator.itemgetter(leaf[0]), leaf[1])
@@ -315,11 +318,11 @@ def compiled(node: Any, leaves: Mapping[int, tuple[int, Kind]]) -> Program:
     return program_of(node)
 
 
-def _paren(program_of: ProgramOf, node: Any) -> Program:
+def _paren(program_of: ProgramOf, node: Expr) -> Program:
     return program_of(node.this)
 
 
-def _literal(program_of: ProgramOf, node: Any) -> Program:
+def _literal(program_of: ProgramOf, node: Expr) -> Program:
     if node.is_string:
         return constant(node.this, TEXT)
     written = node.this
@@ -332,26 +335,26 @@ def _literal(program_of: ProgramOf, node: Any) -> Program:
     return constant(found, decimal_kind(-int(found.as_tuple()[2])))
 
 
-def _null(program_of: ProgramOf, node: Any) -> Program:
+def _null(program_of: ProgramOf, node: Expr) -> Program:
     del node
     return Program(lambda row: None, NULL)
 
 
-def _boolean(program_of: ProgramOf, node: Any) -> Program:
+def _boolean(program_of: ProgramOf, node: Expr) -> Program:
     return constant(int(node.this), INT)
 
 
-def _adjacent(program_of: ProgramOf, node: Any) -> Program:
+def _adjacent(program_of: ProgramOf, node: Expr) -> Program:
     """Return adjacent literal texts as one."""
     parts = [program_of(part) for part in node.expressions]
     return constant("".join(part.literal for part in parts), TEXT)
 
 
-def _collate(program_of: ProgramOf, node: Any) -> Program:
+def _collate(program_of: ProgramOf, node: Expr) -> Program:
     raise Untranslatable(f"COLLATE {node.expression.sql()}")
 
 
-def _hexadecimal(program_of: ProgramOf, node: Any) -> Program:
+def _hexadecimal(program_of: ProgramOf, node: Expr) -> Program:
     digits = node.this if len(node.this) % 2 == 0 else f"0{node.this}"
     return constant(bytes.fromhex(digits), Kind("bytes"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dj_dagster.errors import QueryError
 from dj_dagster.relational.user_sql import json_functions, temporal
@@ -28,6 +28,9 @@ from dj_dagster.relational.user_sql.kinds import (
     text,
     whole,
 )
+
+if TYPE_CHECKING:
+    from sqlglot.expressions.core import Expr
 
 Convert = Callable[[Any], Any]
 
@@ -252,7 +255,7 @@ _INTEGERS = ("BIGINT", "INT", "UBIGINT", "UINT")
 _NUMBERS = (*_INTEGERS, "DECIMAL", "DOUBLE")
 
 
-def cast_to(target: Any, kind: Kind) -> tuple[Convert | None, Kind]:
+def cast_to(target: Expr, kind: Kind) -> tuple[Convert | None, Kind]:
     """Return the function that converts a kind's values to a type, or None, and their new kind."""
     name = target.this.name if hasattr(target.this, "name") else str(target.this)
     sizes = [int(size.this.this) for size in target.expressions]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dj_dagster.errors import QueryError
 from dj_dagster.model.types import AttributeType, Family, parse_type
@@ -31,6 +31,9 @@ from dj_dagster.relational.user_sql.kinds import (
 )
 from dj_dagster.relational.user_sql.parsing import call_name, parse
 from dj_dagster.relational.user_sql.programs import SPREADS, Program, Untranslatable
+
+if TYPE_CHECKING:
+    from sqlglot.expressions.core import Expr
 
 EXACT_DIGITS = 15
 """Number of digits up to which SQLite keeps decimals exactly as numbers; longer ones are text."""
@@ -222,15 +225,15 @@ class Translator:
         self._emitters = emitters
         self._folded = {name.lower(): name for name in kinds}
 
-    def value(self, node: Any) -> Emitted:
+    def value(self, node: Expr) -> Emitted:
         """Return an expression as SQL."""
         emitter = self._emitters.get(type(node).__name__)
         found = emitter(self, node) if emitter is not None else None
         return found or self.program(node)
 
-    def name(self, node: Any) -> str:
+    def name(self, node: Expr) -> str:
         """Return the attribute that a column names."""
-        if node.table:
+        if node.text("table"):
             raise Untranslatable(f"the name of another table, {node.sql('mysql')}")
         name = node.name
         found = name if name in self.types else self._folded.get(name.lower())
@@ -238,7 +241,7 @@ class Translator:
             raise Untranslatable(f"the name {name!r}")
         return found
 
-    def is_short(self, node: Any) -> bool:
+    def is_short(self, node: Expr) -> bool:
         """Whether SQLite holds a column's values in their own type."""
         from sqlglot import exp
 
@@ -247,29 +250,29 @@ class Translator:
         kind = self.types[self.name(node)]
         return kind is None or not is_long(kind)
 
-    def is_uuid(self, node: Any) -> bool:
+    def is_uuid(self, node: Expr) -> bool:
         """Whether a column's values are UUIDs."""
         kind = self.types[self.name(node)]
         return kind is not None and kind.family is Family.UUID
 
-    def plain(self, node: Any) -> tuple[Piece, ...]:
+    def plain(self, node: Expr) -> tuple[Piece, ...]:
         """Return an argument of a function that SQLite has too."""
         literal = literal_of(node)
         return (quoted(literal),) if isinstance(literal, str) else self.value(node).pieces
 
-    def order(self, node: Any, kind: Kind) -> str:
+    def order(self, node: Expr, kind: Kind) -> str:
         """Return the order of values; see `translation.Translation`."""
         if kind.family == "time" or (kind.family == "decimal" and not self.is_short(bare(node))):
             return kind.family
         is_sorted = list(kind.choices) == sorted(kind.choices)
         return "" if is_sorted else json.dumps(kind.choices, ensure_ascii=False)
 
-    def ordered(self, node: Any) -> tuple[Piece, ...]:
+    def ordered(self, node: Expr) -> tuple[Piece, ...]:
         """Return the SQL by which SQLite orders."""
         value = self.value(node)
         return in_order(value.pieces, self.order(node, value.kind))
 
-    def program(self, node: Any, mode: str = "value") -> Emitted:
+    def program(self, node: Expr, mode: str = "value") -> Emitted:
         """Return a call of the function that runs an expression."""
         places: dict[int, tuple[int, Kind]] = {}
         given: dict[tuple[Piece, ...], int] = {}
@@ -293,7 +296,7 @@ class Translator:
             pieces += [", ", *leaf]
         return Emitted((*pieces, ")"), kind)
 
-    def _leaves(self, node: Any) -> Iterator[Any]:
+    def _leaves(self, node: Expr) -> Iterator[Any]:
         if is_leaf(node):
             yield node
             return
@@ -301,7 +304,7 @@ class Translator:
             yield from self._leaves(child)
 
 
-Emitter = Callable[["Translator", Any], "Emitted | None"]
+Emitter = Callable[["Translator", "Expr"], "Emitted | None"]
 
 
 def outside_aggregates(text: str) -> Iterator[str]:
@@ -360,13 +363,13 @@ def with_more(exact: tuple[Piece, ...], kind: Kind) -> Emitted:
     return Emitted(("dj_shown(", *exact, f", {kind.scale})"), kind, exact)
 
 
-def is_leaf(node: Any) -> bool:
+def is_leaf(node: Expr) -> bool:
     """Whether a node's value comes from SQLite and is passed to the function."""
     name = type(node).__name__
     return name in ("Column", "Window", "GroupConcat") or call_name(node) in AGGREGATES | OWN
 
 
-def _is_pure(node: Any) -> bool:
+def _is_pure(node: Expr) -> bool:
     name = call_name(node)
     function = FUNCTIONS.get(SPELLINGS.get(name, name))
     if type(node).__name__ in ("CurrentDate", "CurrentTime", "CurrentTimestamp", "Localtime",
@@ -375,19 +378,19 @@ def _is_pure(node: Any) -> bool:
     return function is None or function.pure
 
 
-def bare(node: Any) -> Any:
+def bare(node: Expr) -> Any:
     """Return a node without its parentheses."""
     while type(node).__name__ == "Paren":
         node = node.this
     return node
 
 
-def is_simple(node: Any) -> bool:
+def is_simple(node: Expr) -> bool:
     """Whether a node is an attribute or an aggregate."""
     return type(node).__name__ == "Column" or call_name(node) in AGGREGATES
 
 
-def literal_of(node: Any) -> Any:
+def literal_of(node: Expr) -> Any:
     """Return the value of a literal, numbers as `Decimal` or float; None for other nodes."""
     name = type(node).__name__
     if name == "Neg":

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dj_dagster.errors import QueryError
 from dj_dagster.relational.user_sql import conversion, temporal
@@ -31,8 +31,11 @@ from dj_dagster.relational.user_sql.programs import (
     strict,
 )
 
+if TYPE_CHECKING:
+    from sqlglot.expressions.core import Expr
 
-def unit(interval: Any) -> str:
+
+def unit(interval: Expr) -> str:
     """Return the unit of an interval in upper case."""
     unit = interval.args.get("unit")
     if unit is None:
@@ -98,15 +101,15 @@ def as_written(given: Any, found: Any, unit: str, is_written: bool) -> str:
     return temporal.text(found, 0)
 
 
-def _date_add(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+def _date_add(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
     return _added(program_of, given, 1)
 
 
-def _date_sub(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+def _date_sub(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
     return _added(program_of, given, -1)
 
 
-def _added(program_of: ProgramOf, given: Sequence[Any], sign: int) -> Program:
+def _added(program_of: ProgramOf, given: Sequence[Expr], sign: int) -> Program:
     from sqlglot import exp
 
     if len(given) != 2:
@@ -117,15 +120,15 @@ def _added(program_of: ProgramOf, given: Sequence[Any], sign: int) -> Program:
     return _moved(program_of, value, given[1], "DAY", sign)
 
 
-def _add_time(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+def _add_time(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
     return _time_sum(program_of, given, 1)
 
 
-def _sub_time(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+def _sub_time(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
     return _time_sum(program_of, given, -1)
 
 
-def _time_sum(program_of: ProgramOf, given: Sequence[Any], sign: int) -> Program:
+def _time_sum(program_of: ProgramOf, given: Sequence[Expr], sign: int) -> Program:
     one, other = (program_of(part) for part in given)
     if one.kind.family not in ("datetime", "time"):
         raise Untranslatable("ADDTIME() or SUBTIME() of what is no time by its type")
@@ -145,7 +148,7 @@ def _without_date(value: Any) -> Any:
     return value
 
 
-def _timediff(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+def _timediff(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
     one, other = (program_of(part) for part in given)
     if one.kind.family != other.kind.family or one.kind.family not in ("datetime", "time"):
         raise Untranslatable("TIMEDIFF() of what are not two times or moments by their types")
@@ -157,12 +160,12 @@ def _timediff(program_of: ProgramOf, given: Sequence[Any]) -> Program:
     return strict([one, other], run, kind)
 
 
-def _timestampadd(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+def _timestampadd(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
     unit = given[0].name.upper().removeprefix("SQL_TSI_")
     return _moved(program_of, program_of(given[2]), given[1], unit, 1)
 
 
-def _timestampdiff(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+def _timestampdiff(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
     unit = given[0].name.upper().removeprefix("SQL_TSI_")
     if unit not in temporal.SIMPLE_UNITS:
         raise Untranslatable(f"TIMESTAMPDIFF() in {unit}")
@@ -170,7 +173,7 @@ def _timestampdiff(program_of: ProgramOf, given: Sequence[Any]) -> Program:
     return strict(values, lambda a, b: temporal.between(unit, a, b), INT)
 
 
-def interval_sum(program_of: ProgramOf, node: Any) -> Program:
+def interval_sum(program_of: ProgramOf, node: Expr) -> Program:
     """Return the program of a sum or difference with an interval."""
     from sqlglot import exp
 

@@ -9,7 +9,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlglot import exp as expressions
+    from sqlglot.expressions.core import Expr
 
 _PIECE = re.compile(
     r"(?P<string>'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\")|(?P<quoted>`[^`]*`)"
@@ -145,19 +149,19 @@ def split(text: str) -> list[str]:
     return [*parts, source[start:]]
 
 
-def call_name(node: Any) -> str:
+def call_name(node: Expr) -> str:
     """Return the name of a function in upper case, empty for other nodes."""
     from sqlglot import exp
 
     return str(node.this).upper() if isinstance(node, exp.Anonymous) else ""
 
 
-def _name(identifier: Any) -> Name:
+def _name(identifier: expressions.Identifier) -> Name:
     start, end = identifier.meta["start"] - 7, identifier.meta["end"] - 6
     return Name(identifier.name, start, end, identifier.quoted)
 
 
-def _is_new_each_time(node: Any) -> bool:
+def _is_new_each_time(node: Expr) -> bool:
     from sqlglot import exp
 
     variable = isinstance(node, exp.Window | exp.Parameter | exp.SessionParameter)
@@ -219,11 +223,11 @@ def _trees(masked: str, strings: list[str]) -> list[Any] | None:
     return list(select.expressions)
 
 
-def _has_clauses(select: Any) -> bool:
+def _has_clauses(select: Expr) -> bool:
     return any(value for name, value in select.args.items() if name != "expressions")
 
 
-def _mend(node: Any, strings: list[str]) -> None:
+def _mend(node: Expr, strings: list[str]) -> None:
     from sqlglot import exp
 
     if isinstance(node, exp.Literal) and node.is_string and node.this:
@@ -247,7 +251,7 @@ def _mend(node: Any, strings: list[str]) -> None:
         node.set("expressions", [exp.var(unit.name.upper()), *node.expressions[1:]])
 
 
-def _mend_amount(interval: Any) -> None:
+def _mend_amount(interval: Expr) -> None:
     """Restore an amount that was written as a number, which the parser turns into a text."""
     from sqlglot import exp
 
@@ -258,7 +262,7 @@ def _mend_amount(interval: Any) -> None:
         interval.set("this", exp.Literal.number(amount.this))
 
 
-def _keep_fraction(cast: Any) -> None:
+def _keep_fraction(cast: Expr) -> None:
     """Set the type of a literal to the written number of digits of a second."""
     from sqlglot import exp
 
@@ -267,7 +271,7 @@ def _keep_fraction(cast: Any) -> None:
     cast.args["to"].set("expressions", [size])
 
 
-def _read_literal(parser: Any, this: Any, kind: Any) -> Any:
+def _read_literal(parser: Any, this: Expr, kind: Any) -> Any:
     from sqlglot import exp
 
     found = parser.expression(exp.Cast(this=this, to=kind))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dj_dagster.relational.user_sql import conversion
 from dj_dagster.relational.user_sql.kinds import TEXT, Kind, leading_integer, number, text, whole
 from dj_dagster.relational.user_sql.parsing import call_name
+
+if TYPE_CHECKING:
+    from sqlglot.expressions.core import Expr
 
 Row = Sequence[Any]
 Run = Callable[[Row], Any]
@@ -36,13 +39,13 @@ class Program:
     literal: Any = None
 
 
-ProgramOf = Callable[[Any], Program]
+ProgramOf = Callable[["Expr"], Program]
 """A function that compiles a tree."""
 
-Form = Callable[[ProgramOf, Any], Program]
+Form = Callable[[ProgramOf, "Expr"], Program]
 """A function that compiles a tree of one form, and its parts with the given function."""
 
-CallForm = Callable[[ProgramOf, Sequence[Any]], Program]
+CallForm = Callable[[ProgramOf, Sequence["Expr"]], Program]
 """A function that compiles a call from its arguments."""
 
 
@@ -167,7 +170,7 @@ SPREADS = frozenset((
 """Aggregates that measure the spread of values."""
 
 
-def check_null(node: Any) -> None:
+def check_null(node: Expr) -> None:
     """Raise `Untranslatable` for a test for null in which MariaDB errs."""
     while type(node).__name__ == "Paren":
         node = node.this
@@ -177,12 +180,12 @@ def check_null(node: Any) -> None:
         )
 
 
-def node_name(node: Any) -> str:
+def node_name(node: Expr) -> str:
     """Return the users' name for a kind of expression."""
     return call_name(node) or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(node).__name__).upper()
 
 
-def both(program_of: ProgramOf, node: Any) -> tuple[Program, Program]:
+def both(program_of: ProgramOf, node: Expr) -> tuple[Program, Program]:
     """Return the programs of the two sides of an operator."""
     return program_of(node.this), program_of(node.expression)
 

@@ -9,7 +9,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from textwrap import wrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dj_dagster.errors import QueryError
 from dj_dagster.relational.user_sql.arithmetic import round_to
@@ -34,6 +34,9 @@ from dj_dagster.relational.user_sql.programs import (
     heeds_case,
     pair,
 )
+
+if TYPE_CHECKING:
+    from sqlglot.expressions.core import Expr
 
 
 def matches(pattern: str, value: str, *, heeds_case: bool = False) -> bool:
@@ -75,7 +78,7 @@ def like_pattern(pattern: str, escape: str, *, heeds_case: bool = False) -> re.P
     return re.compile("".join(parts) + (re.escape(escape) if escaped else ""), flags)
 
 
-def _like(program_of: ProgramOf, node: Any) -> Program:
+def _like(program_of: ProgramOf, node: Expr) -> Program:
     from sqlglot import exp
 
     escape = "\\"
@@ -96,7 +99,7 @@ def _like(program_of: ProgramOf, node: Any) -> Program:
     return pair(one, other, run, INT)
 
 
-def _regexp(program_of: ProgramOf, node: Any) -> Program:
+def _regexp(program_of: ProgramOf, node: Expr) -> Program:
     return _matched(*both(program_of, node))
 
 
@@ -111,7 +114,7 @@ def _matched(one: Program, other: Program) -> Program:
     return pair(one, other, run, INT)
 
 
-def _regexp_call(program_of: ProgramOf, given: Sequence[Any]) -> Program:
+def _regexp_call(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
     if len(given) != 2:
         raise Untranslatable("REGEXP_LIKE() with a match type")
     one, other = (program_of(part) for part in given)

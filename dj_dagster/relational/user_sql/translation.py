@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dj_dagster.errors import QueryError, QuerySyntaxError
 from dj_dagster.model.names import TableName
@@ -42,26 +42,29 @@ from dj_dagster.relational.user_sql.parsing import (
 )
 from dj_dagster.relational.user_sql.programs import Untranslatable, check_null, node_name
 
+if TYPE_CHECKING:
+    from sqlglot.expressions.core import Expr
+
 _SIGNS = {"EQ": "=", "NEQ": "<>", "LT": "<", "LTE": "<=", "GT": ">", "GTE": ">="}
 _MIRRORED = {"EQ": "EQ", "NEQ": "NEQ", "LT": "GT", "LTE": "GTE", "GT": "LT", "GTE": "LTE"}
 
 
-def _logic(translator: Translator, node: Any) -> Emitted:
+def _logic(translator: Translator, node: Expr) -> Emitted:
     word = " AND " if type(node).__name__ == "And" else " OR "
     one, other = _truth(translator, node.this), _truth(translator, node.expression)
     return Emitted(("(", *one, word, *other, ")"), INT)
 
 
-def _not(translator: Translator, node: Any) -> Emitted:
+def _not(translator: Translator, node: Expr) -> Emitted:
     return Emitted(("(NOT ", *_truth(translator, node.this), ")"), INT)
 
 
-def _truth(translator: Translator, node: Any) -> tuple[Piece, ...]:
+def _truth(translator: Translator, node: Expr) -> tuple[Piece, ...]:
     value = translator.value(node)
     return value.pieces if value.kind.is_condition else translator.program(node, "truth").pieces
 
 
-def _is(translator: Translator, node: Any) -> Emitted | None:
+def _is(translator: Translator, node: Expr) -> Emitted | None:
     from sqlglot import exp
 
     if not isinstance(node.expression, exp.Null):
@@ -70,7 +73,7 @@ def _is(translator: Translator, node: Any) -> Emitted | None:
     return Emitted(("(", *translator.value(node.this).pieces, " IS NULL)"), INT)
 
 
-def _comparison(translator: Translator, node: Any) -> Emitted | None:
+def _comparison(translator: Translator, node: Expr) -> Emitted | None:
     operator = type(node).__name__
     one, other = bare(node.this), bare(node.expression)
     if not is_simple(one):
@@ -105,7 +108,7 @@ def _pair(
     return None if written is None else (left.pieces, (written,))
 
 
-def _literal_for(translator: Translator, node: Any, kind: Kind, literal: Any) -> str | None:
+def _literal_for(translator: Translator, node: Expr, kind: Kind, literal: Any) -> str | None:
     """Return a literal in the form that SQLite needs for equality with a value."""
     family = kind.family
     if family in ("int", "float", "decimal"):
@@ -128,7 +131,7 @@ def _literal_for(translator: Translator, node: Any, kind: Kind, literal: Any) ->
     return temporal_literal(found, kind)
 
 
-def _between(translator: Translator, node: Any) -> Emitted | None:
+def _between(translator: Translator, node: Expr) -> Emitted | None:
     this = bare(node.this)
     low = _pair(translator, this, bare(node.args["low"]), by_order=True)
     high = _pair(translator, this, bare(node.args["high"]), by_order=True)
@@ -137,7 +140,7 @@ def _between(translator: Translator, node: Any) -> Emitted | None:
     return Emitted(("(", *low[0], " BETWEEN ", *low[1], " AND ", *high[1], ")"), INT)
 
 
-def _in(translator: Translator, node: Any) -> Emitted | None:
+def _in(translator: Translator, node: Expr) -> Emitted | None:
     this = bare(node.this)
     if node.args.get("query") or not node.expressions:
         return None
@@ -150,7 +153,7 @@ def _in(translator: Translator, node: Any) -> Emitted | None:
     return Emitted(("(", *translator.value(this).pieces, " IN (", *pieces[1:], "))"), INT)
 
 
-def _like(translator: Translator, node: Any) -> Emitted | None:
+def _like(translator: Translator, node: Expr) -> Emitted | None:
     this, pattern = bare(node.this), literal_of(bare(node.expression))
     if not is_simple(this) or not isinstance(pattern, str) or not pattern.isascii():
         return None
@@ -177,7 +180,7 @@ _RANKS = {
 _NEIGHBOURS = ("LAG", "LEAD", "FIRST_VALUE", "LAST_VALUE", "NTH_VALUE")
 
 
-def _window(translator: Translator, node: Any) -> Emitted:
+def _window(translator: Translator, node: Expr) -> Emitted:
     name = call_name(node.this)
     given = node.this.expressions
     pieces: list[Piece] = []
@@ -215,7 +218,7 @@ def _window(translator: Translator, node: Any) -> Emitted:
     return Emitted(call, kind)
 
 
-def _has_star(given: Sequence[Any]) -> bool:
+def _has_star(given: Sequence[Expr]) -> bool:
     return len(given) == 1 and type(given[0]).__name__ == "Star"
 
 
@@ -418,12 +421,12 @@ def joined_name(name: TableName) -> str:
     return "`" + str(name).replace("`", "``") + "`"
 
 
-def _column(translator: Translator, node: Any) -> Emitted:
+def _column(translator: Translator, node: Expr) -> Emitted:
     name = translator.name(node)
     return Emitted((Attribute(name),), kind_of(translator.types[name]))
 
 
-def _paren(translator: Translator, node: Any) -> Emitted:
+def _paren(translator: Translator, node: Expr) -> Emitted:
     inner = translator.value(node.this)
     return Emitted(("(", *inner.pieces, ")"), inner.kind)
 
@@ -441,7 +444,7 @@ _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "IntDiv", "Mod"})
 _LOGIC = frozenset({"And", "Or", "Not"})
 
 
-def check_precedence(tree: Any) -> None:
+def check_precedence(tree: Expr) -> None:
     """Raise `Untranslatable` if the meaning of a tree may differ from that of its text."""
     for node in tree.walk():
         name = type(node).__name__
