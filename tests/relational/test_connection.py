@@ -6,6 +6,7 @@ import gc
 import os
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -384,3 +385,19 @@ def test_a_sqlite_file_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:
     with closing(sqlite3.connect(file)) as client:
         found = client.execute('SELECT id FROM "lab.item" ORDER BY id').fetchall()
     assert found == [(1,), (3,), (4,)]
+
+
+def test_a_new_file_is_opened_by_many_at_once(tmp_path: Path) -> None:
+    """Each of them switches the new file to the write-ahead log."""
+    for number in range(60):
+        url = f"sqlite:///{tmp_path / f'{number}.sqlite'}"
+        together = threading.Barrier(8)
+
+        def names(url: str = url, together: threading.Barrier = together) -> list[str]:
+            connection = dj.Connection(url)
+            together.wait(PATIENCE)
+            return connection.schema_names()
+
+        with ThreadPoolExecutor(8) as pool:
+            found = [pool.submit(names) for _ in range(8)]
+        assert [each.result() for each in found] == [[]] * 8

@@ -6,6 +6,7 @@ import json
 import platform
 import re
 import sqlite3
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from decimal import Decimal
@@ -19,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Connection as SAConnection
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.schema import ExecutableDDLElement
@@ -53,6 +54,9 @@ from dj_dagster.relational.user_sql import translation
 from dj_dagster.relational.user_sql.emission import EXACT_DIGITS, Piece, in_order, is_long
 from dj_dagster.relational.user_sql.translation import types_text
 from dj_dagster.relational.values import shortest_single, with_scale
+
+WAITING = 30.0
+"""Seconds for which a connection waits until another lets go of the file."""
 
 FEW = 20
 """Number of rows to compare with up to which they are passed as parameters."""
@@ -571,12 +575,29 @@ def _identity(file: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def _use_write_ahead_log(cursor: DBAPICursor) -> None:
+    """Switch a file to the write-ahead log, which it then keeps.
+
+    Of several processes that switch a new file at once, SQLite refuses all but one, without the wait
+    that the timeout asks for.
+    """
+    end = time.monotonic() + WAITING
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
 def _configure(connection: DBAPIConnection, record: object) -> None:
     del record
     cursor = connection.cursor()
-    # The timeout comes first: the switch to the write-ahead log itself waits for other processes.
-    cursor.execute("PRAGMA busy_timeout = 30000")
-    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute(f"PRAGMA busy_timeout = {round(1000 * WAITING)}")
+    _use_write_ahead_log(cursor)
     # With NORMAL a power cut may undo the last commits, whose objects have already been written or
     # collected. FULL waits for the disk at each commit.
     cursor.execute("PRAGMA synchronous = FULL")
