@@ -578,8 +578,8 @@ def _identity(file: Path) -> tuple[int, int] | None:
 def _use_write_ahead_log(cursor: DBAPICursor) -> None:
     """Switch a file to the write-ahead log, which it then keeps.
 
-    Of several processes that switch a new file at once, SQLite refuses all but one, without the wait
-    that the timeout asks for.
+    Of several processes that switch a new file at once, SQLite refuses all but one, without the
+    wait that the timeout asks for.
     """
     end = time.monotonic() + WAITING
     while True:
