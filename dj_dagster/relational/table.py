@@ -23,8 +23,7 @@ from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import alter as alteration
 from dj_dagster.relational.declaring import declare
-from dj_dagster.relational.declaring import describe as describing
-from dj_dagster.relational.declaring.describe import Spelling
+from dj_dagster.relational.declaring.describe import Spelling, describe
 from dj_dagster.relational.declaring.plan import PlannedTable
 from dj_dagster.relational.deleting.delete import PartIntegrity
 from dj_dagster.relational.expression import QueryExpression, looks_again
@@ -538,7 +537,7 @@ class Table(QueryExpression, metaclass=TableMeta):
         if names is None:
             module = vars(sys.modules.get(type(self).__module__, object))
             names = {**module, **calling_names()}
-        text = describing.describe(self.connection, self.name, Spelling(self.name, names))
+        text = describe(self.connection, self.name, Spelling(self.name, names))
         if printout:
             print(text)
         return text
