@@ -124,9 +124,16 @@ def valid() -> dg.AssetCheckResult:
     description="Shows which sortings wait for a verdict, and whether files are valid.",
 )
 def ask_for_verdicts(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Report the checks when their results have changed."""
+    """Report the checks when their results have changed, or their assets have new keys.
+
+    Dagster shows a check as not evaluated when its asset was materialised after it.
+    """
     found = [judged_result(), valid_result()]
-    told = "\n".join(f"{one.passed} {one.description} {one.metadata}" for one in found)
+    last = [context.instance.get_latest_materialization_event(one.asset_key) for one in found]
+    told = "\n".join(
+        f"{one.passed} {one.description} {one.metadata} {event and event.timestamp}"
+        for one, event in zip(found, last, strict=True)
+    )
     digest = f"{zlib.crc32(told.encode()):08x}"
     reason = found[0].description
     if digest == context.cursor:

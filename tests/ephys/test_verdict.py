@@ -180,19 +180,26 @@ def test_a_verdict_is_entered_by_a_job(lab: Any, key: dict[str, Any]) -> None:
 
 
 def test_what_waits_is_shown_when_it_changes(lab: Any, key: dict[str, Any]) -> None:
-    def ask(cursor: str | None) -> Any:
-        with dg.build_sensor_context(cursor=cursor) as context:
-            return lab.judging.ask_for_verdicts(context)
+    with dg.instance_for_test() as instance:
 
-    first = ask(None)
-    shown, _ = first.asset_events
-    assert not shown.passed
-    assert shown.asset_key == dg.AssetKey(["ephys_sorting", "spike_sorting"])
-    assert key["session_datetime"].isoformat() in shown.metadata["sortings"].md_str
-    assert not ask(first.cursor).asset_events
-    lab.verdict.judge("subject = 'x1'", accepted=True, by="ada")
-    after, _ = ask(first.cursor).asset_events
-    assert key["session_datetime"].isoformat() not in after.metadata["sortings"].md_str
+        def ask(cursor: str | None) -> Any:
+            with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
+                return lab.judging.ask_for_verdicts(context)
+
+        first = ask(None)
+        shown, _ = first.asset_events
+        assert not shown.passed
+        assert shown.asset_key == dg.AssetKey(["ephys_sorting", "spike_sorting"])
+        assert key["session_datetime"].isoformat() in shown.metadata["sortings"].md_str
+        assert not ask(first.cursor).asset_events
+        # Dagster shows a check as not evaluated once its asset has a newer mark.
+        instance.report_runless_asset_event(dg.AssetMaterialization(shown.asset_key))
+        again = ask(first.cursor)
+        assert [each.passed for each in again.asset_events] == [False, True]
+        assert not ask(again.cursor).asset_events
+        lab.verdict.judge("subject = 'x1'", accepted=True, by="ada")
+        after, _ = ask(again.cursor).asset_events
+        assert key["session_datetime"].isoformat() not in after.metadata["sortings"].md_str
 
 
 @pytest.mark.ephys
