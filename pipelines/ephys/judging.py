@@ -1,5 +1,6 @@
 """Judging in the UI: a button for verdicts, and a check that shows the sortings without one."""
 
+import time
 import zlib
 from typing import Any
 
@@ -16,6 +17,9 @@ from pipelines.ephys.verdict import judge, waiting
 SORTINGS, FILES = asset_key(SpikeSorting), asset_key(NWBFile)
 SHOWN = 50
 """The largest number of sortings that a check names."""
+
+OVER = 2.0
+"""Seconds after a materialisation from which a check is later than it for Dagster, too."""
 
 
 class JudgeConfig(dg.Config):
@@ -118,6 +122,12 @@ def valid() -> dg.AssetCheckResult:
     return _as_result(valid_result())
 
 
+def _last_mark(instance: dg.DagsterInstance, key: dg.AssetKey) -> str:
+    """Return the time of the last materialisation, and whether it is over for long enough."""
+    event = instance.get_latest_materialization_event(key)
+    return f"{event.timestamp} {time.time() > event.timestamp + OVER}" if event else ""
+
+
 @dg.sensor(
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
@@ -126,13 +136,14 @@ def valid() -> dg.AssetCheckResult:
 def ask_for_verdicts(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Report the checks when their results have changed, or their assets have new keys.
 
-    Dagster shows a check as not evaluated when its asset was materialised after it.
+    Dagster shows a check as not evaluated when its asset was materialised after it, or within the
+    same second.
     """
     found = [judged_result(), valid_result()]
-    last = [context.instance.get_latest_materialization_event(one.asset_key) for one in found]
+    marks = [_last_mark(context.instance, one.asset_key) for one in found]
     told = "\n".join(
-        f"{one.passed} {one.description} {one.metadata} {event and event.timestamp}"
-        for one, event in zip(found, last, strict=True)
+        f"{one.passed} {one.description} {one.metadata} {mark}"
+        for one, mark in zip(found, marks, strict=True)
     )
     digest = f"{zlib.crc32(told.encode()):08x}"
     reason = found[0].description

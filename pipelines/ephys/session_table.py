@@ -40,6 +40,7 @@ def session_rows() -> Any:
     key=["ephys_delivery", "sessions"],
     deps=[asset_key(EphysSession), asset_key(NWBFile)],
     automation_condition=dg.AutomationCondition.eager(),
+    group_name="ephys_delivery",
     description="All sessions as a Parquet file, with what was delivered of each.",
     kinds={"parquet"},
 )

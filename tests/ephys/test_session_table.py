@@ -12,7 +12,7 @@ from tests.ephys.recordings import look, write_run
 
 
 def test_the_sessions_are_a_parquet_file(lab: Any) -> None:
-    write_run(lab.folder, 8)
+    write_run(lab.folder, 27)
     look(lab)
     table = lab.session_table
     result = dg.materialize([table.sessions])
@@ -20,7 +20,7 @@ def test_the_sessions_are_a_parquet_file(lab: Any) -> None:
     store = lab.session.schema.connection.stores.get("deliveries")
     frame = pd.read_parquet(BytesIO(store.get(table.PATH)))
     assert len(frame) == len(lab.session.EphysSession()) == mark.metadata["dagster/row_count"].value
-    (row,) = frame[frame["run_name"] == "x1_8_g0"].to_dict("records")
+    (row,) = frame[frame["run_name"] == "x1_27_g0"].to_dict("records")
     assert row["species"] == "Mus musculus"
     assert {name: row[name] for name in ("probes", "sortings", "nwb_files", "findings")} == {
         "probes": 1,

@@ -179,7 +179,9 @@ def test_a_verdict_is_entered_by_a_job(lab: Any, key: dict[str, Any]) -> None:
     assert (lab.verdict.Verdict.Unit & key).fetch1("unit", "unit_accepted") == (1, False)
 
 
-def test_what_waits_is_shown_when_it_changes(lab: Any, key: dict[str, Any]) -> None:
+def test_what_waits_is_shown_when_it_changes(
+    lab: Any, key: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with dg.instance_for_test() as instance:
 
         def ask(cursor: str | None) -> Any:
@@ -194,7 +196,13 @@ def test_what_waits_is_shown_when_it_changes(lab: Any, key: dict[str, Any]) -> N
         assert not ask(first.cursor).asset_events
         # Dagster shows a check as not evaluated once its asset has a newer mark.
         instance.report_runless_asset_event(dg.AssetMaterialization(shown.asset_key))
-        again = ask(first.cursor)
+        monkeypatch.setattr(lab.judging, "OVER", 3600.0)
+        at_once = ask(first.cursor)
+        assert [each.passed for each in at_once.asset_events] == [False, True]
+        assert not ask(at_once.cursor).asset_events
+        # Within the second of the mark it does so too.
+        monkeypatch.setattr(lab.judging, "OVER", 0.0)
+        again = ask(at_once.cursor)
         assert [each.passed for each in again.asset_events] == [False, True]
         assert not ask(again.cursor).asset_events
         lab.verdict.judge("subject = 'x1'", accepted=True, by="ada")
