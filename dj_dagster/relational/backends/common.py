@@ -285,3 +285,8 @@ def sortable(value: Any) -> Any:
 
 def _fraction(microsecond: int, digits: int) -> str:
     return f".{microsecond:06d}"[: digits + 1] if digits else ""
+
+
+def unquoted_name(name: str) -> str:
+    """Return a name that is written in backticks."""
+    return name[1:-1].replace("``", "`")

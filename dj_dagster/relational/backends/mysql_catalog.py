@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection as SAConnection
 from dj_dagster.model.heading import Default, IndexDeclaration
 from dj_dagster.model.names import TableName
 from dj_dagster.model.scanner import unquote
-from dj_dagster.relational.backends.common import Reference, Rows, grouped, raw_table
+from dj_dagster.relational.backends.common import Reference, Rows, grouped, raw_table, unquoted_name
 from dj_dagster.relational.stored import RawTable, StoredColumn
 
 _TABLES = """
@@ -91,7 +91,7 @@ def tables_behind(connection: SAConnection, view: TableName) -> set[TableName]:
             found.add(name)
             continue
         # The server writes each table with its schema.
-        tables = {TableName(*map(_unquoted, match)) for match in _SELECTED.findall(text)}
+        tables = {TableName(*map(unquoted_name, match)) for match in _SELECTED.findall(text)}
         if not tables:
             return set()
         waiting += tables - met
@@ -106,10 +106,6 @@ def escaped(text: str) -> str:
     'face \\U0001f600'
     """
     return _BEYOND.sub(lambda match: f"\\U{ord(match[0]):08x}", text)
-
-
-def _unquoted(name: str) -> str:
-    return name[1:-1].replace("``", "`")
 
 
 def _unescaped(text: str) -> str:

@@ -44,7 +44,7 @@ from dj_dagster.errors import (
     UnknownAttributeError,
 )
 from dj_dagster.model.names import TableName
-from dj_dagster.relational.backends.common import Rights
+from dj_dagster.relational.backends.common import Rights, unquoted_name
 from dj_dagster.relational.backends.writes import Read, WriteMarks
 
 IDLE = 5.0
@@ -288,7 +288,7 @@ def read_grants(grants: Iterable[str], *, literal: bool = False) -> Rights:
         if found is None:
             continue
         given = frozenset(_privileges(found[2]))
-        schema, table = (None if name == "*" else _unquoted(name) for name in found.group(3, 4))
+        schema, table = (None if name == "*" else unquoted_name(name) for name in found.group(3, 4))
         if found[1] == "REVOKE":
             revoked[schema or ""] = given
         elif schema is None:
@@ -319,10 +319,6 @@ def _privileges(text: str) -> Iterator[str]:
     for name, columns in _PRIVILEGE.findall(text):
         if not columns:
             yield name
-
-
-def _unquoted(name: str) -> str:
-    return name[1:-1].replace("``", "`")
 
 
 def _pattern(schema: str, *, literal: bool) -> re.Pattern[str]:

@@ -26,6 +26,7 @@ from sqlalchemy.ext.compiler import compiles
 
 from dj_dagster.errors import ChecksumError
 from dj_dagster.model.names import TableName
+from dj_dagster.model.scanner import quote
 from dj_dagster.relational.backends import common
 from dj_dagster.relational.backends.writes import DEFAULT, DumpedTable, InsertMode, InsertStatement
 from dj_dagster.relational.database.driver import run_sql
@@ -99,10 +100,6 @@ def _literals(column: Sequence[Any], kinds: set[type]) -> list[str]:
     return [_LITERALS[type(value)](value) for value in column]
 
 
-def _string(value: str) -> str:
-    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
-
-
 def _datetime(value: datetime) -> str:
     return f"'{common.datetime_text(value, 6)}'" if value.microsecond else f"'{value}'"
 
@@ -114,7 +111,7 @@ _LITERALS: dict[type, Callable[[Any], str]] = {
     int: str,
     float: repr,
     Decimal: lambda value: f"{value:f}",
-    str: _string,
+    str: quote,
     date: lambda value: f"'{value.isoformat()}'",
     datetime: _datetime,
     time: lambda value: f"'{value.isoformat()}'",

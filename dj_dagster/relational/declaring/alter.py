@@ -26,7 +26,7 @@ from dj_dagster.relational.declaring.alteration import (
     alteration,
     altered_meanwhile,
 )
-from dj_dagster.relational.declaring.conversion import changes_values, converted
+from dj_dagster.relational.declaring.conversion import changes_values, converted, type_text
 from dj_dagster.relational.declaring.declare import reported
 from dj_dagster.relational.declaring.old_layout import ensure_external_tables
 from dj_dagster.relational.declaring.plan import (
@@ -172,8 +172,9 @@ def _check_values(
         query = sa.select(sa.func.count()).select_from(table).where(column.is_not(None))
         if connection.rows(query)[0][0]:
             raise DefinitionError(
-                f"The values of {stored.name}.{old.name} cannot be turned from {_text(old)} into "
-                f"{_text(new)}: add a second attribute, fill it from the first, drop that one."
+                f"The values of {stored.name}.{old.name} cannot be turned from {type_text(old)} "
+                f"into {type_text(new)}: add a second attribute, fill it from the first, drop that "
+                "one."
             )
     if old.nullable and not new.nullable:
         query = sa.select(sa.func.count()).select_from(table).where(column.is_(None))
@@ -189,10 +190,6 @@ def _is_other_object(old: Attribute, new: Attribute) -> bool:
     unmarked = old.type is not None and old.type.family is Family.BYTES and not old.type.core
     inline = new.type is not None and new.type.store is None
     return not (unmarked and inline)
-
-
-def _text(attribute: Attribute) -> str:
-    return attribute.type.text if attribute.type else "?"
 
 
 def alter(connection: Connection, present: Present, changes: Alteration) -> None:

@@ -77,8 +77,8 @@ def converted(values: Iterator[Any], old: Attribute, new: Attribute) -> Mapping[
             found[value] = convert(value)
         except (InvalidValueError, ValueError) as error:
             raise DefinitionError(
-                f"The values of {old.table}.{old.name} cannot be turned from {_text(old)} into "
-                f"{_text(new)} without loss, such as {value!r}: {_reason(error)}. Nothing was "
+                f"The values of {old.table}.{old.name} cannot be turned from {type_text(old)} into "
+                f"{type_text(new)} without loss, such as {value!r}: {_reason(error)}. Nothing was "
                 "changed. Correct the values, or add a second attribute, fill it from the first "
                 "and drop that one."
             ) from None
@@ -187,7 +187,8 @@ def _kind(attribute: Attribute) -> AttributeType:
     return attribute.type or AttributeType("bytes", Family.BYTES)
 
 
-def _text(attribute: Attribute) -> str:
+def type_text(attribute: Attribute) -> str:
+    """Return the type of an attribute as it is written, for messages."""
     return attribute.type.text if attribute.type else "?"
 
 

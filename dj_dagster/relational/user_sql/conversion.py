@@ -296,8 +296,8 @@ def _cast_bytes(value: Any, kind: Kind) -> bytes:
 
 
 def _signed(value: Any, kind: Kind) -> int:
-    found = leading_integer(value) if _is_text(value, kind) else whole(value, kind)
-    if _is_text(value, kind) and not -_SIGNED <= found < _SIGNED:
+    found = leading_integer(value) if is_text(value, kind) else whole(value, kind)
+    if is_text(value, kind) and not -_SIGNED <= found < _SIGNED:
         raise QueryError(f"SQL on SQLite: the text {value!r} is out of range of integers.")
     if found >= _SIGNED and kind.tag == "unsigned":
         return found - 2 * _SIGNED
@@ -305,13 +305,14 @@ def _signed(value: Any, kind: Kind) -> int:
 
 
 def _unsigned(value: Any, kind: Kind) -> int:
-    found = leading_integer(value) if _is_text(value, kind) else whole(value, kind)
+    found = leading_integer(value) if is_text(value, kind) else whole(value, kind)
     if found < 0 and isinstance(value, Decimal | float):
         return 0
     return min(found, 2 * _SIGNED - 1) & (2 * _SIGNED - 1)
 
 
-def _is_text(value: Any, kind: Kind) -> bool:
+def is_text(value: Any, kind: Kind) -> bool:
+    """Whether a value is a text and not one of an enum's choices."""
     return isinstance(value, str) and not kind.choices
 
 

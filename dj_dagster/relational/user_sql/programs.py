@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dj_dagster.relational.user_sql import conversion
+from dj_dagster.relational.user_sql.conversion import is_text
 from dj_dagster.relational.user_sql.kinds import TEXT, Kind, leading_integer, number, text, whole
 from dj_dagster.relational.user_sql.parsing import call_name
 
@@ -82,11 +83,11 @@ def strict(programs: Sequence[Program], call: Callable[..., Any], kind: Kind) ->
 
 
 def argument(program: Program, letter: str) -> Program:
-    """Return a program that converts values for a function; see `signatures.Function`."""
+    """Return a program that converts values for a function; see `Function`."""
     kind = program.kind
     converts: dict[str, Callable[[Any], Any]] = {
         "t": lambda value: text(value, kind),
-        "i": lambda value: leading_integer(value) if _is_text(value, kind) else whole(value, kind),
+        "i": lambda value: leading_integer(value) if is_text(value, kind) else whole(value, kind),
         "n": lambda value: number(value, kind),
         "f": lambda value: float(number(value, kind)),
         "d": conversion.moment,
@@ -101,12 +102,8 @@ def argument(program: Program, letter: str) -> Program:
     return replace(mapped(program, converts[letter], kind), literal=program.literal)
 
 
-def _is_text(value: Any, kind: Kind) -> bool:
-    return isinstance(value, str) and not kind.choices
-
-
 def letters(takes: str, count: int, name: str) -> str:
-    """Return the letter of each argument of a call; see `signatures.Function`."""
+    """Return the letter of each argument of a call; see `Function`."""
     needed, _, optional = takes.partition("|")
     found = needed + optional
     if found.endswith("*"):
