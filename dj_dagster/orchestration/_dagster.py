@@ -9,6 +9,9 @@ from __future__ import annotations
 import dagster
 
 try:
+    from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+        AssetCheckEvaluationTargetMaterializationData,
+    )
     from dagster._core.definitions.data_version import (
         CODE_VERSION_TAG,
         DATA_VERSION_TAG,
@@ -81,6 +84,7 @@ __all__ = [
     "RUN_KEY_TAG",
     "SENSOR_NAME_TAG",
     "SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION",
+    "AssetCheckEvaluationTargetMaterializationData",
     "AssetCheckExecutionRecord",
     "AssetCheckExecutionRecordStatus",
     "AssetEventTagsTable",

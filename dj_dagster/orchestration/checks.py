@@ -24,6 +24,7 @@ from dagster import (
 
 from dj_dagster.model.selection import texts
 from dj_dagster.model.types import Family
+from dj_dagster.orchestration.runs.shown_marks import checked_mark
 from dj_dagster.orchestration.runs.stale_marks import CURRENT, CodeWatch, ages
 from dj_dagster.orchestration.sensor.sensor_settings import Pause
 from dj_dagster.orchestration.tables.table_graph import TableGraph, Tables
@@ -160,18 +161,19 @@ class CheckWatch:
         return [key for key in idle if self._pauses[key].over]
 
     def report(self, instance: DagsterInstance, key: AssetKey) -> None:
-        """Evaluate the checks of a table, and report the results that differ from the last ones."""
+        """Evaluate the checks of a table; report what is new, or told before its last mark."""
         began = time.monotonic()
         self.due.pop(key, None)
         names = {AssetCheckKey(key, name): check for name, check in self._checks[key].items()}
         before = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(names))
+        mark = checked_mark(instance, key)
         rows = 0.0
         for check_key, check in names.items():
             passed, numbers = check(instance)
             rows += sum(each for each in numbers.values() if isinstance(each, int))
             record = before.get(check_key)
             said = record.evaluation if record is not None else None
-            if said is not None and (said.passed, _values(said)) == (passed, numbers):
+            if said is not None and _told(said) == (passed, numbers, mark):
                 continue
             evaluation = AssetCheckEvaluation(
                 asset_key=key,
@@ -180,13 +182,16 @@ class CheckWatch:
                 severity=AssetCheckSeverity.WARN,
                 # Dagster accepts such metadata, although its annotation does not say so.
                 metadata=cast(Any, dict(numbers)),
+                target_materialization_data=mark,
             )
             instance.report_runless_asset_event(evaluation)
         self._pauses[key].after(began, rows)
 
 
-def _values(evaluation: AssetCheckEvaluation) -> dict[str, object]:
-    return {name: each.value for name, each in evaluation.metadata.items()}
+def _told(evaluation: AssetCheckEvaluation) -> tuple[bool, Mapping[str, object], object]:
+    """Return what an evaluation told: whether it passed, its numbers, and the mark before it."""
+    numbers = {name: each.value for name, each in evaluation.metadata.items()}
+    return evaluation.passed, numbers, evaluation.target_materialization_data
 
 
 def _resolved(wanted: TableChecks, graph: TableGraph) -> TableChecks:

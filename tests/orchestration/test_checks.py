@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.loader import LoadingContextForTest
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 
 import dj_dagster as dj
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration import TableChecks, populate_schedule
-from dj_dagster.orchestration.headless import run_assets, run_until_idle
-from tests.orchestration.lab import Lab
-from tests.orchestration.running import key_of, requested, tick
+from dj_dagster.orchestration.headless import run_assets, run_job, run_until_idle
+from tests.orchestration.lab import Lab, partition
+from tests.orchestration.running import key_of, requested, run_until, run_until_quiet, tick
 
 
 def evaluate(
@@ -150,6 +154,92 @@ def test_runs_of_the_sensor_evaluate_no_other_checks(
     lab.add_sessions([0])
     (request,) = requested(tick(lab.definitions(), instance))
     assert request.asset_check_keys == []
+
+
+def outdated_checks(defs: dg.Definitions, instance: dg.DagsterInstance) -> set[str]:
+    """Return the evaluated checks that Dagster shows as not evaluated since the last mark."""
+    keys = list(defs.resolve_asset_graph().asset_check_keys)
+    found = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+
+    async def is_shown(record: AssetCheckExecutionRecord) -> bool:
+        return await record.targets_latest_materialization(LoadingContextForTest(instance))
+
+    return {
+        key.to_user_string() for key, record in found.items() if not asyncio.run(is_shown(record))
+    }
+
+
+def recompute_by_job(lab: Lab, defs: dg.Definitions, instance: dg.DagsterInstance) -> None:
+    config = {"ops": {"populate_tables": {"config": {"on_existing": "recompute"}}}}
+    assert run_job(defs, "populate", instance=instance, run_config=config).is_success
+
+
+def recompute_single_keys(lab: Lab, defs: dg.Definitions, instance: dg.DagsterInstance) -> None:
+    for table in ("raw_data", "processed"):
+        config = {"ops": {f"lab__{table}": {"config": {"on_existing": "recompute"}}}}
+        assert run_assets(
+            defs,
+            [key_of(f"lab/{table}")],
+            instance=instance,
+            checks=(),
+            run_config=config,
+            tags={"dagster/partition": partition(1)},
+        ).is_success
+
+
+def recompute_elsewhere(lab: Lab, defs: dg.Definitions, instance: dg.DagsterInstance) -> None:
+    (lab.RawData & {"session_id": 1}).delete(prompt=False)
+    lab.RawData.populate()
+    lab.Processed.populate()
+
+
+def mark_from_elsewhere(lab: Lab, defs: dg.Definitions, instance: dg.DagsterInstance) -> None:
+    for table in ("session", "raw_data", "processed", "processed/peak"):
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(key_of(f"lab/{table}"), partition=partition(0))
+        )
+
+
+@pytest.mark.parametrize(
+    "make_again",
+    [recompute_by_job, recompute_single_keys, recompute_elsewhere, mark_from_elsewhere],
+)
+def test_checks_are_reported_again_after_new_marks_with_the_same_numbers(
+    lab: Lab,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    make_again: Callable[[Lab, dg.Definitions, dg.DagsterInstance], None],
+) -> None:
+    # The sensor looks at its records in every tick.
+    monkeypatch.setattr("dj_dagster.orchestration.sensor.upkeep.SHORTEST", 0.0)
+    lab.add_sessions(range(3))
+    defs = lab.definitions()
+    run_until_quiet(defs, instance)
+    run_until(defs, instance, lambda: not outdated_checks(defs, instance))
+    make_again(lab, defs, instance)
+    run_until_quiet(defs, instance)
+    run_until(defs, instance, lambda: not outdated_checks(defs, instance))
+
+
+def test_a_check_without_news_is_not_reported_again(
+    lab: Lab, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dj_dagster.orchestration.sensor.upkeep.SHORTEST", 0.0)
+    lab.add_sessions(range(3))
+    defs = lab.definitions()
+    run_until(defs, instance, lambda: len(lab.Processed()) == 3)
+    run_until(defs, instance, lambda: not outdated_checks(defs, instance))
+
+    def reports() -> int:
+        keys = list(defs.resolve_asset_graph().asset_check_keys)
+        storage = instance.event_log_storage
+        return sum(len(storage.get_asset_check_execution_history(key, limit=1000)) for key in keys)
+
+    run_until_quiet(defs, instance)
+    before = reports()
+    for _ in range(5):
+        tick(defs, instance)
+    assert before == reports() > 0
 
 
 def test_a_name_that_fits_nothing(lab: Lab) -> None:

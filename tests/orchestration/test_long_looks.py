@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dj_dagster.errors import DataJointError
 from dj_dagster.orchestration import SensorSettings
 from dj_dagster.orchestration.headless import run_until_idle
-from dj_dagster.orchestration.sensor.upkeep import Losses
+from dj_dagster.orchestration.sensor.upkeep import Records, Seen
 from dj_dagster.orchestration.tables.grains import Grain
 from dj_dagster.orchestration.tables.partitions import key_pages
 from dj_dagster.relational.database.connection import Connection
@@ -156,16 +156,16 @@ def test_a_partition_that_a_person_removes_while_the_sensor_removes_others_is_mi
     lab: Lab, instance: dg.DagsterInstance
 ) -> None:
     """Or it would be of the number that is counted next, and never come back."""
-    grain, losses = Grain("lab.Session", ()), Losses()
+    grain, records = Grain("lab.Session", ()), Records()
     instance.add_dynamic_partitions(grain.name, list(map(partition, range(6))))
-    assert losses.look(instance, [grain], []) == (set(), set())
+    assert records.look(instance, [grain], []) == Seen()
     instance.delete_dynamic_partition(grain.name, partition(0))
-    assert not losses.recount(instance, grain, 1)
+    assert not records.recount(instance, grain, 1)
     instance.delete_dynamic_partition(grain.name, partition(4))
     instance.delete_dynamic_partition(grain.name, partition(1))
     instance.add_dynamic_partitions(grain.name, [partition(9)])
-    assert losses.recount(instance, grain, 1)
-    assert not losses.recount(instance, grain, 0)
+    assert records.recount(instance, grain, 1)
+    assert not records.recount(instance, grain, 0)
 
 
 def test_a_partition_removed_just_before_another_is_registered_comes_back(

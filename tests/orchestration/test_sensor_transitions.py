@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 
 from dj_dagster.orchestration import RetryPolicy, SensorSettings
+from dj_dagster.orchestration.headless import run_job
 from dj_dagster.orchestration.sensor.state import SensorState
 from dj_dagster.orchestration.sensor.transitions import EFFECTS, Event, Work
 from dj_dagster.workflow.jobs import JobQueue
@@ -177,6 +178,11 @@ def make_a_stale_row_again(bench: Bench) -> None:
     bench.lab.RawData.populate()
 
 
+def recompute_equal_rows(bench: Bench) -> None:
+    config = {"ops": {"populate_tables": {"config": {"on_existing": "recompute"}}}}
+    assert run_job(bench.defs, "populate", instance=bench.instance, run_config=config).is_success
+
+
 def orphan_a_row_and_enter_its_parent_again(bench: Bench) -> None:
     (bench.lab.Processed & {"session_id": 1}).delete(prompt=False)
     bench.outside('DELETE FROM "lab.Session" WHERE session_id = 1')
@@ -201,6 +207,7 @@ CAUSES: dict[Event, tuple[Callable[[Bench], None], str]] = {
     Event.PARENTS_RESTORED: (orphan_a_row_and_enter_its_parent_again, "lab.Processed"),
     Event.MARKS_WITHDRAWN: (delete_a_result, "lab.Processed"),
     Event.MARKS_AGED: (change_value, "lab.RawData"),
+    Event.MARKS_WRITTEN: (recompute_equal_rows, "lab.RawData"),
     Event.NOTES_WRITTEN: (make_a_stale_row_again, "lab.RawData"),
 }
 """How each event comes about, and the table in which."""
@@ -235,6 +242,7 @@ def test_a_change_makes_work_for_the_table_its_readers_and_its_dependents(bench:
         (Work.CHECK, "lab.Session"),
         (Work.MARK, "lab.Session"),
         (Work.REGISTER, "lab.Session"),
+        (Work.RECOUNT, "lab.Session"),
         (Work.CHECK, "lab.RawData"),
         (Work.REQUEST, "lab.RawData"),
         (Work.REGISTER, "lab.RawData"),

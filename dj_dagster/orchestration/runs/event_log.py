@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+import sqlalchemy as sa
 from dagster import (
     AssetKey,
     AssetMaterialization,
@@ -25,6 +26,7 @@ from dagster import (
     DagsterInstance,
     EventLogEntry,
 )
+from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.orchestration._dagster import (
     RUNLESS_JOB_NAME,
@@ -94,6 +96,9 @@ def _last_of_each_kind(
 
 MADE, PLANNED, NOTED = range(3)
 """Kinds of marks."""
+
+LATE = 1_000
+"""Numbers of events that may be given before an event becomes visible to others, at most."""
 
 LEAD = 10.0
 """Seconds that a mark's time may be ahead of the clock when many marks share a millisecond."""
@@ -194,6 +199,40 @@ def write_marks(instance: DagsterInstance, marks: Iterable[Mark], origin: Origin
         for _, some in groupby(timed, key=lambda each: _place(each[0], made)):
             store_events(instance, [_entry(mark, origin, at) for mark, at in some])
     return len(given)
+
+
+class MarkWatch:
+    """A watch on all assets of a Dagster instance that sees new marks, whoever wrote them."""
+
+    def __init__(self) -> None:
+        # The last event that was seen, and the last marks by asset.
+        self._seen: int | None = None
+        self._last: dict[str, int] = {}
+
+    def marked(self, connection: SAConnection) -> set[AssetKey]:
+        """Return the assets with marks since the last look, and an empty set at the first look.
+
+        Parameters
+        ----------
+        connection
+            A connection to the index of the event log.
+        """
+        columns, is_first = SqlEventLogStorageTable.c, self._seen is None
+        seen = self._seen
+        if seen is None:
+            seen = connection.execute(sa.select(sa.func.max(columns.id))).scalar() or 0
+        found = connection.execute(
+            sa.select(columns.asset_key, sa.func.max(columns.id))
+            .where(columns.dagster_event_type == DagsterEventType.ASSET_MATERIALIZATION.value)
+            .where(columns.id > seen - LATE)
+            .group_by(columns.asset_key)
+        )
+        last = {str(key): int(number) for key, number in found if key is not None}
+        new = [key for key, number in last.items() if number > self._last.get(key, 0)]
+        self._last.update(last)
+        self._seen = max(seen, *self._last.values(), 0)
+        keys = [] if is_first else map(AssetKey.from_db_string, new)
+        return {key for key in keys if key is not None}
 
 
 def _place(mark: Mark, made: Container[tuple[AssetKey, str | None]]) -> int:

@@ -34,6 +34,7 @@ from dj_dagster.orchestration._dagster import (
     DEFAULT_DATA_VERSION,
     NOT_FINISHED_STATUSES,
     NULL_EVENT_POINTER,
+    AssetCheckEvaluationTargetMaterializationData,
     AssetEventTagsTable,
     SqlEventLogStorage,
     SqlEventLogStorageTable,
@@ -457,3 +458,20 @@ def _take_back(
         connection.execute(SqlEventLogStorageTable.delete().where(of_rows))
     # Dagster's cache would go on showing these partitions as materialised.
     storage.wipe_asset_cached_status(key)
+
+
+def checked_mark(
+    instance: DagsterInstance, key: AssetKey
+) -> AssetCheckEvaluationTargetMaterializationData | None:
+    """Return the last mark of a table, for the result of a check that is evaluated after it.
+
+    Dagster shows a check as not evaluated unless its result tells of the last mark. By times alone
+    it does not know the order within a second.
+    """
+    records = instance.get_asset_records([key])
+    last = records[0].asset_entry.last_materialization_record if records else None
+    if last is None:
+        return None
+    return AssetCheckEvaluationTargetMaterializationData(
+        storage_id=last.storage_id, run_id=last.run_id, timestamp=last.timestamp
+    )

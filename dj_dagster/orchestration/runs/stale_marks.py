@@ -13,8 +13,8 @@ the check: the asset has a warning in the graph and on its page until its rows a
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,13 +29,20 @@ from dagster import (
 from dj_dagster.orchestration._dagster import (
     CODE_VERSION_TAG,
     DATA_VERSION_TAG,
+    AssetCheckEvaluationTargetMaterializationData,
     AssetCheckExecutionRecord,
     AssetCheckExecutionRecordStatus,
     get_input_data_version_tag,
     get_input_event_pointer_tag,
 )
 from dj_dagster.orchestration.runs.event_log import Mark
-from dj_dagster.orchestration.runs.shown_marks import Provenance, data_versions, last_marks
+from dj_dagster.orchestration.runs.shown_marks import (
+    Provenance,
+    checked_mark,
+    data_versions,
+    last_marks,
+)
+from dj_dagster.orchestration.sensor.sensor_settings import Pause
 from dj_dagster.orchestration.tables.partitions import key_pages, present_pages
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
@@ -285,11 +292,8 @@ CURRENT = "current"
 SECONDS = 1.0
 """Seconds that a tick counts, about; the remaining tables wait for the next tick."""
 
-PAUSE = 5.0
-"""Seconds after which stale tables are counted again, at least."""
-
-SHARE = 20
-"""The pause between two counts, as a multiple of the time that the first took."""
+PATIENCE = 60.0
+"""Seconds for which a count waits for the runs that are at work in a table."""
 
 CHUNK = 10_000
 """Keys whose age is found together."""
@@ -328,6 +332,11 @@ class Ages:
         changed = {"changed_inputs": self.changed} if self.changed else {}
         first = {"first_stale": self.first} if self.first else {}
         return {**counts, **changed, **first, "code_version": self.version}
+
+    @property
+    def keys(self) -> int:
+        """The number of keys that were counted."""
+        return self.stale + self.current + self.unknown
 
     def __add__(self, found: Sequence[tuple[Key, Aged]]) -> Ages:
         """Return the numbers with some more keys counted."""
@@ -375,10 +384,12 @@ class CodeWatch:
         self._nodes = {node.key: node for node in nodes}
         self._begun = False
         self._due: set[AssetKey] = set()
-        # The tables with stale rows, and the number of their last mark when they were counted.
-        self._behind: dict[AssetKey, int | None] = {}
+        # The tables with new marks, by the time since when, and their last marks when counted.
+        self._marked: dict[AssetKey, float] = {}
+        self._told: dict[AssetKey, int | None] = {}
+        self._pauses: defaultdict[AssetKey, Pause] = defaultdict(Pause)
+        self._behind: set[AssetKey] = set()
         self._counting: _Counting | None = None
-        self._looks_again = 0.0
 
     def recount(self) -> None:
         """Have the tables with stale rows counted once more: some rows may have been deleted."""
@@ -389,10 +400,20 @@ class CodeWatch:
         if node.key in self._nodes:
             self._due.add(node.key)
 
-    def report(self, instance: DagsterInstance) -> None:
-        """Count and report the tables whose code or rows have changed since their last report.
+    def note_marks(self, node: TableNode) -> None:
+        """Note that a table has new marks; Dagster shows older results as not evaluated."""
+        if node.key in self._nodes:
+            self._marked.setdefault(node.key, time.monotonic())
+
+    def report(self, instance: DagsterInstance, busy: Collection[AssetKey] = ()) -> None:
+        """Count and report the tables whose code, rows or marks have changed since the last report.
 
         Counting stops after about `SECONDS`, and the next call goes on.
+
+        Parameters
+        ----------
+        busy
+            Tables with a run at work, whose new marks wait for up to `PATIENCE`.
 
         Raises
         ------
@@ -402,11 +423,13 @@ class CodeWatch:
         began = time.monotonic()
         if not self._begun:
             # An empty table does not have keys to count.
-            self._due |= self._unreported(instance) & _last_marks(instance, self._nodes).keys()
+            marks = _last_marks(instance, self._nodes)
+            self._due |= self._unreported(instance, marks) & marks.keys()
+            self._told.update({key: marks.get(key) for key in self._nodes.keys() - self._due})
             self._begun = True
-        elif self._behind and began > self._looks_again:
-            marks = _last_marks(instance, self._behind)
-            self._due.update(key for key, mark in marks.items() if mark != self._behind[key])
+        if ready := self._ready(busy):
+            marks = _last_marks(instance, ready)
+            self._due.update(key for key in ready if marks.get(key) != self._told.get(key))
         if not self._due:
             return
         failed: dict[AssetKey, Exception] = {}
@@ -418,25 +441,47 @@ class CodeWatch:
             except Exception as error:
                 # Readable tables must not wait for one that cannot be read.
                 failed[key] = error
-        ended = time.monotonic()
-        self._looks_again = ended + max(PAUSE, SHARE * (ended - began))
         for error in failed.values():
             raise error
 
-    def _unreported(self, instance: DagsterInstance) -> set[AssetKey]:
+    def _ready(self, busy: Collection[AssetKey]) -> list[AssetKey]:
+        """Take the tables out of those with new marks that are to be looked at now."""
+        late = time.monotonic() - PATIENCE
+        ready = [
+            key
+            for key, since in self._marked.items()
+            if (key not in busy or since < late) and self._pauses[key].over
+        ]
+        for key in ready:
+            del self._marked[key]
+        return ready
+
+    def _unreported(
+        self, instance: DagsterInstance, marks: Mapping[AssetKey, int]
+    ) -> set[AssetKey]:
         checks = [AssetCheckKey(key, CURRENT) for key in self._nodes]
         storage = instance.event_log_storage
         found = storage.get_latest_asset_check_execution_by_key(checks)
-        reported = {check.asset_key for check in checks if self._is_so(found.get(check))}
+        reported = {
+            check.asset_key
+            for check in checks
+            if self._is_so(found.get(check), marks.get(check.asset_key))
+        }
         return set(self._nodes) - reported
 
-    def _is_so(self, record: AssetCheckExecutionRecord | None) -> bool:
-        """Whether the last check of a table has passed with the present version of the code."""
+    def _is_so(self, record: AssetCheckExecutionRecord | None, mark: int | None) -> bool:
+        """Whether a table has passed its last check, with the present code and the last mark."""
         if record is None or record.status is not AssetCheckExecutionRecordStatus.SUCCEEDED:
             return False
         evaluation = record.evaluation
-        version = evaluation.metadata.get("code_version") if evaluation else None
-        return version is not None and version.value == self._version(record.key.asset_key)
+        if evaluation is None or evaluation.target_materialization_data is None:
+            return False
+        version = evaluation.metadata.get("code_version")
+        return (
+            version is not None
+            and version.value == self._version(record.key.asset_key)
+            and evaluation.target_materialization_data.storage_id == mark
+        )
 
     def _version(self, key: AssetKey) -> str:
         return self._graph.versions.get(key) or ""
@@ -444,8 +489,9 @@ class CodeWatch:
     def _go_on(self, instance: DagsterInstance, key: AssetKey) -> None:
         """Count a page of a table, or report the table after its last page."""
         if self._counting is None:
-            mark = _last_marks(instance, [key]).get(key)
-            self._counting = _Counting(key, mark, ages(instance, self._graph, self._nodes[key]))
+            mark = checked_mark(instance, key)
+            pages = ages(instance, self._graph, self._nodes[key])
+            self._counting = _Counting(key, mark, pages, time.monotonic())
         counting, self._counting = self._counting, None
         found = next(counting.pages, None)
         if found is not None:
@@ -462,11 +508,14 @@ class CodeWatch:
             passed=not found.stale,
             severity=AssetCheckSeverity.WARN,
             metadata=found.metadata,
+            target_materialization_data=counted.mark,
         )
         instance.report_runless_asset_event(evaluation)
-        self._behind.pop(key, None)
+        self._told[key] = counted.mark.storage_id if counted.mark is not None else None
+        self._behind.discard(key)
         if found.stale:
-            self._behind[key] = counted.mark
+            self._behind.add(key)
+        self._pauses[key].after(counted.began, found.keys)
 
 
 @dataclass(frozen=True)
@@ -474,8 +523,9 @@ class _Counting:
     """A table that is being counted, its last mark before that, and the numbers so far."""
 
     key: AssetKey
-    mark: int | None
+    mark: AssetCheckEvaluationTargetMaterializationData | None
     pages: Iterator[Ages]
+    began: float
     found: Ages | None = None
 
 

@@ -81,7 +81,7 @@ def evaluate(
     _detect(state, tick)
     if state.partitions.has_new:
         # A new partition may take the number of one that a person has removed.
-        _see_losses_now(state, instance)
+        _see_records_now(state, instance)
     state.partitions.register_new(tick)
     requests = state.requester.request(tick)
     state.new_marks.find(tick)
@@ -91,7 +91,7 @@ def evaluate(
     has_pieces_left = _go_on(state, tick)
     if tick.changes.added or requests.runs:
         # Partitions of requested runs were registered with the requests.
-        _see_losses_now(state, instance)
+        _see_records_now(state, instance)
     _report(state, tick)
     goes_on = has_pieces_left or state.goes_on
     state.sweep.took(time.monotonic() - began, ended=not goes_on)
@@ -108,7 +108,7 @@ def _detect(state: SensorState, tick: Evaluation) -> None:
     """Detect changes: new rows first, then, as long as there is time, what takes long."""
     detection, guard = state.detection, tick.guard
     detection.see_changes(guard)
-    state.see_losses(tick.instance)
+    state.see_records(tick.instance)
     if state.sweep.is_due(tick.settings.sweep):
         state.begin_sweep()
     has_rows = detection.look(guard)
@@ -121,9 +121,9 @@ def _detect(state: SensorState, tick: Evaluation) -> None:
         state.note_keys(Event.KEYS_RETRIED, node, keys)
 
 
-def _see_losses_now(state: SensorState, instance: DagsterInstance) -> None:
-    state.partitions.losses.hurry()
-    state.see_losses(instance)
+def _see_records_now(state: SensorState, instance: DagsterInstance) -> None:
+    state.partitions.records.hurry()
+    state.see_records(instance)
 
 
 def _go_on(state: SensorState, tick: Evaluation) -> bool:
@@ -151,11 +151,11 @@ def _pieces(state: SensorState, tick: Evaluation) -> list[Callable[[], None]]:
 
 def _report(state: SensorState, tick: Evaluation) -> None:
     """Report the checks of tables without a run at work, as long as there is time."""
+    busy = state.requester.asked_tables | tick.held.whole | tick.held.partitions.keys()
     try:
-        state.code.report(tick.instance)
+        state.code.report(tick.instance, busy)
     except Exception as error:
         tick.guard.errors["check current"] = error
-    busy = state.requester.asked_tables | tick.held.whole | tick.held.partitions.keys()
     for key in state.checks.ready(busy):
         if tick.budget.spent:
             return

@@ -174,6 +174,8 @@ class SensorState:
                 self.checks.note(node.master)
             case Work.COUNT:
                 self.code.look_again(node)
+            case Work.RECOUNT:
+                self.code.note_marks(node)
             case _:
                 assert_never(work)
 
@@ -203,16 +205,17 @@ class SensorState:
                     self._note_table_run(self.graph.by_key[key])
         return self.runs.held()
 
-    def see_losses(self, instance: DagsterInstance) -> None:
-        """Have the partitions and marks restored that people have removed in Dagster."""
+    def see_records(self, instance: DagsterInstance) -> None:
+        """See what people have removed in Dagster, and the new marks."""
         graph = self.graph
-        grains, keys = self.partitions.losses.look(
-            instance, graph.grains, [node.key for node in graph.nodes]
-        )
-        for grain in grains:
+        keys = [node.key for node in graph.nodes]
+        seen = self.partitions.records.look(instance, graph.grains, keys)
+        for grain in seen.lacking:
             self.note(Event.PARTITIONS_LOST, graph.of_grain(grain)[0])
-        for key in keys:
+        for key in seen.wiped:
             self.note(Event.EVENTS_LOST, graph.by_key[key])
+        for key in seen.marked:
+            self.note(Event.MARKS_WRITTEN, graph.by_key[key])
 
     def note_batch(self, batch: Batch) -> None:
         """Have the keys of a batch looked at again."""

@@ -33,6 +33,7 @@ class Event(Enum):
     PARENTS_RESTORED = auto()  # Partitions of a grain are there again.
     MARKS_WITHDRAWN = auto()  # Marks of rows that are gone were taken back.
     MARKS_AGED = auto()  # Marks that show which rows are stale have changed.
+    MARKS_WRITTEN = auto()  # A table has marks that are newer than the results of its checks.
     NOTES_WRITTEN = auto()  # Notes on rows that were made were written in a table's schema.
 
 
@@ -50,14 +51,15 @@ class Work(Enum):
     PROVE = auto()  # Compare the failures that Dagster shows with the jobs: `FailureMarks`.
     CHECK = auto()  # Evaluate the checks: `CheckWatch`.
     COUNT = auto()  # Count the stale rows for the check `current`: `CodeWatch`.
+    RECOUNT = auto()  # Count them after new marks, which Dagster compares checks with: `CodeWatch`.
 
 
-REQUEST, RETRY, REGISTER, COMPARE, MARK, WITHDRAW, AGE, RENEW, PROVE, CHECK, COUNT = Work
+REQUEST, RETRY, REGISTER, COMPARE, MARK, WITHDRAW, AGE, RENEW, PROVE, CHECK, COUNT, RECOUNT = Work
 
 OF_PARTITIONS: Set[Work] = {REGISTER, COMPARE, WITHDRAW, RENEW, PROVE}
 """Work that only tables with partitions have."""
 
-OF_MADE: Set[Work] = {REQUEST, RETRY, AGE, RENEW, PROVE}
+OF_MADE: Set[Work] = {REQUEST, RETRY, AGE, RENEW, PROVE, RECOUNT}
 """Work that only tables filled by `make` have."""
 
 
@@ -102,5 +104,6 @@ EFFECTS: Mapping[Event, Effects] = {
     Event.PARENTS_RESTORED: Effects({REQUEST}),
     Event.MARKS_WITHDRAWN: Effects({PROVE}),
     Event.MARKS_AGED: Effects({COUNT}),
+    Event.MARKS_WRITTEN: Effects({CHECK, RECOUNT}),
     Event.NOTES_WRITTEN: Effects({RENEW}),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,7 +21,7 @@ from dj_dagster.orchestration._dagster import (
     SqlEventLogStorage,
     SqlRunStorage,
 )
-from dj_dagster.orchestration.runs.event_log import Mark, write_marks
+from dj_dagster.orchestration.runs.event_log import Mark, MarkWatch, write_marks
 from dj_dagster.orchestration.runs.failures import compare_failures
 from dj_dagster.orchestration.runs.shown_marks import (
     mark_row_count,
@@ -77,8 +77,8 @@ class Partitions:
 
     Attributes
     ----------
-    losses
-        The numbers of partitions at the last count.
+    records
+        The sensor's records in Dagster at the last look at them.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Partitions:
         self._restored = restored
         self._new: defaultdict[AssetKey, Regions] = defaultdict(Regions)
         self._comparisons = LongLook[Grain, Changes]()
-        self.losses = Losses()
+        self.records = Records()
 
     @property
     def has_new(self) -> bool:
@@ -164,7 +164,7 @@ class Partitions:
 
     def _count(self, grain: Grain, tick: Evaluation, done: Changes) -> None:
         tick.changes += done
-        if done.removed and self.losses.recount(tick.instance, grain, done.removed):
+        if done.removed and self.records.recount(tick.instance, grain, done.removed):
             self._comparisons.note(grain)
 
 
@@ -188,9 +188,28 @@ class Count:
         return fell
 
 
+@dataclass(frozen=True)
+class Seen:
+    """Changes of the sensor's records in Dagster.
+
+    Attributes
+    ----------
+    lacking
+        The grains that lack partitions.
+    wiped
+        The tables whose events are gone.
+    marked
+        The tables with new marks.
+    """
+
+    lacking: Set[Grain] = frozenset()
+    wiped: Set[AssetKey] = frozenset()
+    marked: Set[AssetKey] = frozenset()
+
+
 @dataclass
-class Losses:
-    """Counts of the sensor's records in Dagster, which show when people have removed some.
+class Records:
+    """The sensor's records in Dagster: people may have removed some, and runs have added marks.
 
     Attributes
     ----------
@@ -200,23 +219,25 @@ class Losses:
 
     partitions: dict[Grain, Count] = field(default_factory=dict[Grain, Count])
     _runs: Count = field(default_factory=Count)
+    _marks: MarkWatch = field(default_factory=MarkWatch)
     _wiped: dict[str, str] | None = None
     _until: float = 0.0
     _took: float = 0.0
 
     def look(
         self, instance: DagsterInstance, grains: Iterable[Grain], keys: Sequence[AssetKey]
-    ) -> tuple[set[Grain], set[AssetKey]]:
-        """Return the grains that lack partitions, and the tables whose events are gone.
+    ) -> Seen:
+        """Return what has changed since the last look, except during a pause.
 
         Dagster deletes the events of a run with the run, and does not tell their tables. After a
-        deletion of runs, all tables are therefore returned.
+        deletion of runs, all tables are therefore returned as wiped.
         """
         began, storage = time.monotonic(), instance.event_log_storage
         if began < self._until or not isinstance(storage, SqlEventLogStorage):
-            return set(), set()
+            return Seen()
         with storage.index_connection() as connection:
             lacking = {grain for grain in grains if self._lacks(connection, grain)}
+            marked = self._marks.marked(connection).intersection(keys)
             wiped = self._newly_wiped(connection, {key.to_string(): key for key in keys})
         if self._has_lost_runs(instance):
             wiped = set(keys)
@@ -224,7 +245,7 @@ class Losses:
         self._took = idle_seconds(time.monotonic() - began, lines)
         pause = min(LONGEST, max(SHORTEST, SHARE * self._took))
         self._until = time.monotonic() + pause
-        return lacking, wiped
+        return Seen(lacking, wiped, marked)
 
     def recount(self, instance: DagsterInstance, grain: Grain, removed: int) -> bool:
         """Count the partitions of a grain after the sensor itself has removed some.
