@@ -61,8 +61,7 @@ from dj_dagster.objects.codecs.chain import Codec
 from dj_dagster.objects.codecs.codec import SchemaCodec, SparkAdapter
 from dj_dagster.objects.codecs.object_ref import ObjectRef
 from dj_dagster.objects.stores.stores import StorageAdapter, Stores, get_storage_adapter
-from dj_dagster.relational.algebra.condition import AndList, Not
-from dj_dagster.relational.algebra.top import Top
+from dj_dagster.relational.algebra.condition import AndList, Not, Top
 from dj_dagster.relational.garbage.collector import GarbageCollector, GarbageReport, collect_garbage
 from dj_dagster.relational.inserting.insertion import ValidationResult
 from dj_dagster.relational.table import Lookup, Manual, Part, Table

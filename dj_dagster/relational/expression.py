@@ -17,13 +17,15 @@ from dj_dagster.relational.algebra.condition import (
     AndList,
     HasNode,
     Not,
+    Order,
+    Top,
     Universal,
     make_condition,
     query_node,
     refuse_oversights,
+    topped,
 )
 from dj_dagster.relational.algebra.nodes import Node
-from dj_dagster.relational.algebra.top import Order, Top, topped
 from dj_dagster.relational.confirmation import Confirm, question
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection

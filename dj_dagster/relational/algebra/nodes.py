@@ -1,7 +1,7 @@
 """Queries as plain data: a tree of nodes, each with the heading of its result.
 
-`dj_dagster.relational.sql.lowering` translates trees to SQL. The modules `operators` and `top`
-beside this file build them.
+`dj_dagster.relational.sql.lowering` translates trees to SQL. The modules `operators` and
+`condition` beside this file build them.
 """
 
 from __future__ import annotations

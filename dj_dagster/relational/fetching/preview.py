@@ -17,9 +17,9 @@ from dj_dagster.objects.codecs.chain import CodecChain, ObjectContext
 from dj_dagster.objects.codecs.codec import read_reference
 from dj_dagster.objects.external_pointer import ExternalPointerType
 from dj_dagster.objects.previews import ValuePreview, byte_text, preview
+from dj_dagster.relational.algebra.condition import Order
 from dj_dagster.relational.algebra.nodes import Base, In, Node, Projected, Restricted
 from dj_dagster.relational.algebra.operators import restrict
-from dj_dagster.relational.algebra.top import Order
 from dj_dagster.relational.backends.common import Element, Select
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from dj_dagster.errors import QueryError
 from dj_dagster.model.heading import Heading
+from dj_dagster.relational.algebra.condition import Order, order_terms
 from dj_dagster.relational.algebra.nodes import (
     Aggregated,
     Base,
@@ -30,7 +31,6 @@ from dj_dagster.relational.algebra.nodes import (
     United,
     keeps_all,
 )
-from dj_dagster.relational.algebra.top import Order, order_terms
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.common import Element
 from dj_dagster.relational.sql.select import Conditions, Lowered

@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from dj_dagster.errors import InvalidValueError, QueryError, UnknownAttributeError
 from dj_dagster.model.heading import Attribute, Heading, Value
 from dj_dagster.model.types import AttributeType, Family
+from dj_dagster.relational.algebra.condition import Order, order_terms
 from dj_dagster.relational.algebra.nodes import (
     All,
     AnyOf,
@@ -38,7 +39,6 @@ from dj_dagster.relational.algebra.nodes import (
     SQLText,
 )
 from dj_dagster.relational.algebra.operators import unknown
-from dj_dagster.relational.algebra.top import Order, order_terms
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.base import Purpose
 from dj_dagster.relational.backends.common import Element, Pieces, Select
