@@ -1,11 +1,23 @@
-"""Encoding of rows for insertion: names and values are checked, and values encoded."""
+"""Encoding of rows for insertion: names and values are checked, and values encoded.
+
+Whole columns are checked first, at C speed. Such a check returns the column as the driver takes it,
+or None when its values have to be checked one by one with `dj_dagster.relational.values`. It may
+give up on valid values, but never accepts a value that would be refused there.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
+from uuid import UUID
+
+import numpy as np
 
 from dj_dagster.errors import (
     InvalidValueError,
@@ -15,7 +27,7 @@ from dj_dagster.errors import (
 )
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.job_settings import PROVENANCE
-from dj_dagster.model.types import Family
+from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.objects.codecs.chain import CodecChain, ObjectContext
 from dj_dagster.objects.collection import StoredObjects
 from dj_dagster.objects.external_pointer import ExternalObject
@@ -27,17 +39,19 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.sessions import EncodedRows
 from dj_dagster.relational.fetching.external import tracking_rows
 from dj_dagster.relational.garbage.references import register_writer
-from dj_dagster.relational.inserting.column_checks import (
-    Check,
-    Fits,
-    check_of,
-    checked_column,
-    fits_of,
-)
 from dj_dagster.relational.inserting.row_sources import Batch, batches
 from dj_dagster.relational.provenance import record
 from dj_dagster.relational.stored import StoredTable
-from dj_dagster.relational.values import checked, is_missing, without_zone
+from dj_dagster.relational.values import (
+    byte_limit,
+    checked,
+    cuts_blanks,
+    in_timestamps,
+    integer_range,
+    is_missing,
+    is_timestamp,
+    without_zone,
+)
 
 Refuse = Callable[[int, Attribute | None, QueryError], Any]
 
@@ -68,6 +82,7 @@ class RowEncoder:
     ) -> None:
         self._connection = connection
         self._table = table
+        self._key = key_of(table.heading)
         self._mode: InsertMode = mode
         self._ignore_extra_fields = ignore_extra_fields
         self._refuse = refuse
@@ -119,14 +134,8 @@ class RowEncoder:
         if self._origin is not None:
             names.append(PROVENANCE.name)
             values.append((self._origin,))
-        return EncodedRows(
-            self._table.name,
-            tuple(names),
-            tuple(values),
-            1,
-            key_of(self._table.heading),
-            self._mode,
-        )
+        table = self._table.name
+        return EncodedRows(table, tuple(names), tuple(values), 1, self._key, self._mode)
 
     def check(self, batch: Batch) -> None:
         """Find errors without writing objects."""
@@ -139,16 +148,14 @@ class RowEncoder:
 
     def _checked(self, batch: Batch) -> dict[str, Sequence[Any]]:
         self._check_names(batch)
-        found: dict[str, Sequence[Any]] = {}
-        for column in self._in_rows:
-            if column.attribute.name in batch.columns:
-                found[column.attribute.name] = self._column(column, batch)
-        return found
+        return self._encoded(self._in_rows, batch)
+
+    def _encoded(self, columns: Iterable[InsertColumn], batch: Batch) -> dict[str, Sequence[Any]]:
+        given = [column for column in columns if column.attribute.name in batch.columns]
+        return {column.attribute.name: self._column(column, batch) for column in given}
 
     def _rows(self, batch: Batch, found: dict[str, Sequence[Any]]) -> EncodedRows:
-        for column in self._in_stores:
-            if column.attribute.name in batch.columns:
-                found[column.attribute.name] = self._column(column, batch)
+        found |= self._encoded(self._in_stores, batch)
         names = tuple(name for name in self._table.heading.attributes if name in found)
         values = tuple(found[name] for name in names)
         if self._origin is not None:
@@ -161,7 +168,7 @@ class RowEncoder:
             names,
             values,
             batch.size,
-            key_of(self._table.heading),
+            self._key,
             self._mode,
             sum(sizes),
             StoredObjects(tuple(objects)) if objects else None,
@@ -346,7 +353,7 @@ class InsertColumn:
     Attributes
     ----------
     check
-        Checks a whole column; see `dj_dagster.relational.inserting.column_checks`.
+        Checks a whole column.
     convert
         Converts a checked value for the driver; None where no conversion is needed.
     whole
@@ -424,3 +431,220 @@ def with_codec(column: InsertColumn, connection: Connection) -> InsertColumn:
     chain = connection.codecs.resolve(kind)
     convert = connection.backend.encoder(chain.column_type)
     return InsertColumn(column.attribute, column.check, convert, convert, None, chain)
+
+
+Column = Sequence[Any]
+Kinds = set[type]
+Fits = Callable[[Any], bool]
+Check = Callable[[Column, Kinds], Column | None]
+
+_USUAL = {int, float, str, bytes, bool, type(None), date, datetime, UUID, Decimal, dict, list}
+_NUMPY = (np.number, np.bool_, np.str_)
+_MICROSECOND = attrgetter("microsecond")
+_TIME_ZONE = attrgetter("tzinfo")
+
+
+def check_of(attribute: Attribute) -> Check:
+    """Return the check of an attribute's columns; its second argument is the set of their types."""
+    kind = attribute.type
+    make = _CHECKS.get(kind.family) if kind is not None else None
+    return _unchecked if kind is None or make is None else make(kind)
+
+
+def checked_column(values: Column, check: Check, *, nullable: bool) -> Column | None:
+    """Return a column as the driver takes it, or None if each value has to be checked on its own.
+
+    Parameters
+    ----------
+    nullable
+        Whether None and NaN are null; otherwise they are checked on their own.
+    """
+    kinds = set(map(type, values))
+    if not kinds <= _USUAL:
+        values = [_plain(value) for value in values]
+        kinds = set(map(type, values))
+    if type(None) not in kinds:
+        found = check(values, kinds)
+        return _without_nan(values, check, kinds) if found is None and nullable else found
+    if not nullable:
+        return None
+    present = [value for value in values if value is not None]
+    return _with_nulls(values, present, checked_column(present, check, nullable=True))
+
+
+def _plain(value: Any) -> Any:
+    """Return a value, converted from numpy's scalar types to Python's."""
+    # numpy counts timedelta64 among the integers.
+    number = isinstance(value, _NUMPY) and not isinstance(value, np.timedelta64)
+    return value.item() if number else value
+
+
+def _without_nan(values: Column, check: Check, kinds: Kinds) -> Column | None:
+    if float not in kinds:
+        return None
+    present = [value for value in values if value == value]
+    if len(present) == len(values):
+        return None
+    nulls = [value if value == value else None for value in values]
+    return _with_nulls(nulls, present, check(present, set(map(type, present))))
+
+
+def _with_nulls(values: Column, present: Column, found: Column | None) -> Column | None:
+    if found is None or found is present:
+        return None if found is None else values
+    given = iter(found)
+    return [None if value is None else next(given) for value in values]
+
+
+def _unchecked(values: Column, kinds: Kinds) -> Column | None:
+    del values, kinds
+    return None
+
+
+def _integers(kind: AttributeType) -> Check:
+    low, high = integer_range(kind)
+
+    def check(values: Column, kinds: Kinds) -> Column | None:
+        if kinds == {float}:
+            # A data frame returns integers as floats if some are missing.
+            try:
+                whole = list(map(int, values))
+            except (ValueError, OverflowError):
+                return None
+            values = whole if whole == list(values) else ()
+        elif not kinds <= {int, bool}:
+            return None
+        fits = bool(values) and min(values) >= low and max(values) <= high
+        return values if fits else None
+
+    return check
+
+
+def _floats(kind: AttributeType) -> Check:
+    if kind.size == 32 or kind.unsigned:
+        return _singles if not kind.unsigned else _unchecked
+
+    def check(values: Column, kinds: Kinds) -> Column | None:
+        if kinds == {float}:
+            return values if _finite(values) else None
+        return list(map(float, values)) if kinds <= {float, int} and _exact(values) else None
+
+    return check
+
+
+def _finite(values: Column) -> bool:
+    # The sum is finite only if all values are; an infinite sum may also come from an overflow.
+    return math.isfinite(sum(values)) or all(map(math.isfinite, values))
+
+
+def _exact(values: Column) -> bool:
+    return bool(values) and max(values) < 2**53 and min(values) > -(2**53)
+
+
+def _singles(values: Column, kinds: Kinds) -> Column | None:
+    if kinds != {float}:
+        return None
+    with np.errstate(over="ignore"):
+        rounded = np.array(values).astype(np.float32)
+    return rounded.astype(float).tolist() if np.isfinite(rounded).all() else None
+
+
+def _bools(kind: AttributeType) -> Check:
+    del kind
+
+    def check(values: Column, kinds: Kinds) -> Column | None:
+        return list(map(int, values)) if kinds <= {bool, int} and set(values) <= {0, 1} else None
+
+    return check
+
+
+def _strings(kind: AttributeType) -> Check:
+    limit = kind.size if kind.size is not None else byte_limit(kind)
+
+    def check(values: Column, kinds: Kinds) -> Column | None:
+        if kinds != {str}:
+            return None
+        text = "".join(values)
+        if not text.isascii() and (kind.size is None or _has_surrogate(text)):
+            return None
+        if cuts_blanks(kind) and any(value.endswith(" ") for value in values):
+            return None
+        return values if len(max(values, key=len)) <= limit else None
+
+    return check
+
+
+def _has_surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeError:
+        return True
+    return False
+
+
+def _enums(kind: AttributeType) -> Check:
+    permitted = frozenset(kind.values)
+
+    def check(values: Column, kinds: Kinds) -> Column | None:
+        return values if kinds == {str} and permitted.issuperset(values) else None
+
+    return check
+
+
+def _exactly(wanted: type) -> Callable[[AttributeType], Check]:
+    def make(kind: AttributeType) -> Check:
+        del kind
+        return lambda values, kinds: values if kinds == {wanted} else None
+
+    return make
+
+
+def _datetimes(kind: AttributeType) -> Check:
+    step = 10 ** (6 - (kind.size or 0))
+
+    def check(values: Column, kinds: Kinds) -> Column | None:
+        if kinds != {datetime} or any(map(_TIME_ZONE, values)):
+            return None
+        if is_timestamp(kind) and not (in_timestamps(min(values)) and in_timestamps(max(values))):
+            return None
+        parts = set(map(_MICROSECOND, values))
+        return values if not any(part % step for part in parts) else None
+
+    return check
+
+
+_CHECKS: dict[Family, Callable[[AttributeType], Check]] = {
+    Family.INTEGER: _integers,
+    Family.FLOAT: _floats,
+    Family.BOOL: _bools,
+    Family.STRING: _strings,
+    Family.ENUM: _enums,
+    Family.DATE: _exactly(date),
+    Family.DATETIME: _datetimes,
+    Family.UUID: _exactly(UUID),
+    Family.BYTES: _exactly(bytes),
+}
+
+
+def fits_of(attribute: Attribute) -> Fits | None:
+    """Return a test whether a value can be passed to the driver as it is, None without a test.
+
+    It is used for single rows, for which the handling of columns would take most of the time.
+    """
+    kind = attribute.type
+    if kind is None:
+        return None
+    if kind.family is Family.INTEGER:
+        low, high = integer_range(kind)
+        return lambda value: type(value) is int and low <= value <= high
+    if kind.family is Family.FLOAT and kind.size == 64 and not kind.unsigned:
+        return lambda value: type(value) is float and math.isfinite(value)
+    if kind.family is Family.STRING:
+        limit = kind.size if kind.size is not None else byte_limit(kind)
+        if cuts_blanks(kind):
+            return None
+        return lambda value: type(value) is str and len(value) <= limit and value.isascii()
+    if kind.family is Family.ENUM:
+        permitted = frozenset(kind.values)
+        return lambda value: type(value) is str and value in permitted
+    return None
