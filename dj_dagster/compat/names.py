@@ -26,7 +26,7 @@ from dj_dagster.relational.algebra.condition import make_condition as condition_
 from dj_dagster.relational.declaring.describe import Spelling
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.schemas.free_table import FreeTable, table_name
-from dj_dagster.relational.sql.condition_text import condition_text, names_in
+from dj_dagster.relational.sql.lowering import condition_text, names_in
 from dj_dagster.relational.table import Lookup, Manual, Part, Table, TableMeta
 from dj_dagster.settings_mapping import (
     ENVIRONMENT,

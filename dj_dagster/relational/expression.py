@@ -34,7 +34,7 @@ from dj_dagster.relational.deleting import hierarchy
 from dj_dagster.relational.deleting.delete import PartIntegrity
 from dj_dagster.relational.fetching import fetch, frames
 from dj_dagster.relational.fetching.preview import html_preview, text_preview
-from dj_dagster.relational.sql.condition_text import restriction_texts
+from dj_dagster.relational.sql.lowering import restriction_texts
 from dj_dagster.relational.sql.select import FIRST_TWO, make_window
 
 if TYPE_CHECKING:

@@ -38,8 +38,7 @@ from dj_dagster.relational.fetching.decode import (
     holds_bytes,
     in_row,
 )
-from dj_dagster.relational.sql.condition_text import with_literals
-from dj_dagster.relational.sql.lowering import Lowering
+from dj_dagster.relational.sql.lowering import Lowering, with_literals
 from dj_dagster.relational.sql.select import (
     ALL_ROWS,
     NOT_COMPARABLE,
