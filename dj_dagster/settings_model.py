@@ -16,8 +16,8 @@ from dj_dagster.local_files import DATABASE, DOWNLOADS, FOLDER, embedded_folder
 from dj_dagster.objects.blob.format import DEFAULT_LIMITS
 from dj_dagster.objects.stores.store_settings import with_hidden_secrets
 from dj_dagster.relational.backends import USUAL_SERVER, backend_for, embedded_url, server_url
+from dj_dagster.relational.backends.common import NO_TLS, demands_tls, parsed_url, shown_url
 from dj_dagster.relational.database.catalog import Era
-from dj_dagster.relational.database.database_url import NO_TLS, demands_tls, parsed_url, shown_url
 
 _logger = logging.getLogger(__package__)
 

@@ -12,8 +12,8 @@ from dj_dagster.errors import ConfigurationError
 from dj_dagster.objects.stores.store import without_account
 from dj_dagster.objects.stores.store_settings import PLAIN_SETTINGS
 from dj_dagster.objects.stores.stores import Stores
+from dj_dagster.relational.backends.common import MASK, parsed_url, shown_url
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.database_url import MASK, parsed_url, shown_url
 from dj_dagster.relational.schemas.schema import Schema
 
 

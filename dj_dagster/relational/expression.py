@@ -50,9 +50,7 @@ KEY = "KEY"
 """The name that requests the primary key, as a dict, among the attributes."""
 
 
-def looks_again(
-    method: Callable[Concatenate[Q, P], R],
-) -> Callable[Concatenate[Q, P], R]:
+def looks_again(method: Callable[Concatenate[Q, P], R]) -> Callable[Concatenate[Q, P], R]:
     """Have the tables of a query read anew after a method found that they lack a name.
 
     The call fails nevertheless, because its rows may be used up.

@@ -10,7 +10,7 @@ from sqlalchemy import URL
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.lazy import LateModule
 from dj_dagster.relational.backends.base import Backend
-from dj_dagster.relational.database.database_url import shown_url
+from dj_dagster.relational.backends.common import shown_url
 
 # Each of these modules loads a dialect of SQLAlchemy.
 _MYSQL = LateModule("dj_dagster.relational.backends.mysql")

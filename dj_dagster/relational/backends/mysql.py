@@ -31,7 +31,17 @@ from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.json_path import parse_json_path
 from dj_dagster.relational.backends import common, mysql_server, mysql_statements
 from dj_dagster.relational.backends.base import Backend, Convert, Hinted
-from dj_dagster.relational.backends.common import Element, LongPieces, Pieces, Rights, cast_type
+from dj_dagster.relational.backends.common import (
+    Element,
+    LongPieces,
+    Pieces,
+    Rights,
+    cast_type,
+    demands_tls,
+    leaves_tls_open,
+    shown_url,
+    without_secrets,
+)
 from dj_dagster.relational.backends.mysql_server import ServerMarks
 from dj_dagster.relational.backends.writes import (
     ColumnChange,
@@ -39,12 +49,6 @@ from dj_dagster.relational.backends.writes import (
     InsertMode,
     InsertStatement,
     TableChanges,
-)
-from dj_dagster.relational.database.database_url import (
-    demands_tls,
-    leaves_tls_open,
-    shown_url,
-    without_secrets,
 )
 from dj_dagster.relational.stored import RawTable
 from dj_dagster.relational.values import shortest_single

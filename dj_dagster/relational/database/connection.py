@@ -28,8 +28,8 @@ from dj_dagster.objects.blob.format import DEFAULT_LIMITS, ReadLimits
 from dj_dagster.objects.codecs.chain import CodecRegistry
 from dj_dagster.objects.stores.stores import Stores
 from dj_dagster.relational.backends import Backend, backend_for
+from dj_dagster.relational.backends.common import NO_TLS, demands_tls, parsed_url, shown_url
 from dj_dagster.relational.database.catalog import Catalog, Era
-from dj_dagster.relational.database.database_url import NO_TLS, demands_tls, parsed_url, shown_url
 from dj_dagster.relational.database.sessions import (
     PATIENCE,
     Retries,
