@@ -17,7 +17,6 @@ from dj_dagster.errors import QueryError, UnknownAttributeError
 from dj_dagster.lazy import is_data_frame, is_series
 from dj_dagster.model.heading import Heading, Row, Value
 from dj_dagster.model.types import Family
-from dj_dagster.relational.algebra.json_path import parse_json_path
 from dj_dagster.relational.algebra.nodes import (
     ALWAYS,
     NEVER,
@@ -40,6 +39,7 @@ from dj_dagster.relational.algebra.nodes import (
     SQLText,
     Topped,
     United,
+    parse_json_path,
 )
 from dj_dagster.relational.algebra.operators import shared_names
 from dj_dagster.relational.user_sql.parsing import SIMPLE, parse, split

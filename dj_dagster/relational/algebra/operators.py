@@ -10,7 +10,6 @@ from dj_dagster.errors import QueryError, UnknownAttributeError
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family, parse_type
-from dj_dagster.relational.algebra.json_path import parse_json_path
 from dj_dagster.relational.algebra.nodes import (
     Aggregated,
     All,
@@ -31,6 +30,7 @@ from dj_dagster.relational.algebra.nodes import (
     SQLText,
     Topped,
     United,
+    parse_json_path,
 )
 from dj_dagster.relational.user_sql.emission import outside_aggregates
 from dj_dagster.relational.user_sql.translation import inferred_type

@@ -28,7 +28,7 @@ from dj_dagster.errors import ConfigurationError, DataJointError, DefinitionErro
 from dj_dagster.model.heading import Attribute, Default, IndexDeclaration
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
-from dj_dagster.relational.algebra.json_path import parse_json_path
+from dj_dagster.relational.algebra.nodes import parse_json_path
 from dj_dagster.relational.backends import common, mysql_server, mysql_statements
 from dj_dagster.relational.backends.base import Backend, Convert, Hinted
 from dj_dagster.relational.backends.common import (

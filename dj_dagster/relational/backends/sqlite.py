@@ -44,7 +44,7 @@ from dj_dagster.local_files import make_folder
 from dj_dagster.model.heading import Attribute, Default, IndexDeclaration
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
-from dj_dagster.relational.algebra.json_path import parse_json_path
+from dj_dagster.relational.algebra.nodes import parse_json_path
 from dj_dagster.relational.backends import common, sqlite_file, sqlite_functions
 from dj_dagster.relational.backends.base import Backend, Convert, Purpose
 from dj_dagster.relational.backends.common import Pieces, cast_type

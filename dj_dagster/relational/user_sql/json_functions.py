@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from dj_dagster.errors import QueryError
-from dj_dagster.relational.algebra.json_path import json_steps
+from dj_dagster.relational.algebra.nodes import json_steps
 
 _steps = lru_cache(maxsize=1000)(json_steps)
 _MISSING = object()
