@@ -19,7 +19,7 @@ from dj_dagster.orchestration._dagster import DynamicPartitionsTable, SqlEventLo
 from dj_dagster.orchestration.tables.grains import Grain
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import OwnPopulator, TableNode
-from dj_dagster.relational.database.driver import Tuples, fetch_select
+from dj_dagster.relational.database.sessions import Tuples, fetch_select
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.fetching.decode import RowDecoder
 from dj_dagster.relational.sql.lowering import Lowering

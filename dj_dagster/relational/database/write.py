@@ -21,8 +21,7 @@ from dj_dagster.errors import (
 from dj_dagster.model.names import TableName
 from dj_dagster.relational.backends.writes import InsertStatement
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.driver import run_sql
-from dj_dagster.relational.database.sessions import EncodedRows, MakeCall, WriteBuffer
+from dj_dagster.relational.database.sessions import EncodedRows, MakeCall, WriteBuffer, run_sql
 
 T = TypeVar("T")
 

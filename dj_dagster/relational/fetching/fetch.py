@@ -30,7 +30,7 @@ from dj_dagster.relational.algebra.operators import restrictions, unknown
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.common import Element, Select
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.driver import Tuples, fetch_select, fetch_sql, stream_select
+from dj_dagster.relational.database.sessions import Tuples, fetch_select, fetch_sql, stream_select
 from dj_dagster.relational.database.write import flush_before_reading
 from dj_dagster.relational.fetching.decode import (
     RowDecoder,

@@ -38,7 +38,7 @@ from dj_dagster.relational.algebra.nodes import AnyOf, Node
 from dj_dagster.relational.algebra.operators import all_rows, restrict
 from dj_dagster.relational.backup.backup import Referenced
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.driver import fetch_select
+from dj_dagster.relational.database.sessions import fetch_select
 from dj_dagster.relational.deleting import hierarchy
 from dj_dagster.relational.diagrams.diagram import Rows, rows_above
 from dj_dagster.relational.fetching.decode import column_decoder
