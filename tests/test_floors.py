@@ -47,7 +47,7 @@ BACKENDS = "dj_dagster.relational.backends"
 
 OF_ONE_DATABASE = {
     "dj_dagster.relational.user_sql": "below the backends: the way in which SQLite has MySQL's SQL",
-    "dj_dagster.relational.declaring.old_layout": "writes tables of DataJoint 0.14",
+    "dj_dagster.relational.old_layout": "writes tables of DataJoint 0.14",
     "dj_dagster.workflow.shared_jobs": "writes a table of DataJoint 0.14",
     "dj_dagster.workflow.migration": "reads and changes tables of DataJoint 0.14",
 }

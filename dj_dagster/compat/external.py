@@ -24,9 +24,8 @@ from dj_dagster.relational.algebra.condition import Not
 from dj_dagster.relational.algebra.nodes import Listed
 from dj_dagster.relational.database.catalog import EXTERNAL_PREFIX
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.declaring.old_layout import ensure_external_table
 from dj_dagster.relational.expression import QueryExpression
-from dj_dagster.relational.fetching.external import external_objects
+from dj_dagster.relational.old_layout import ensure_external_table, external_objects
 from dj_dagster.relational.schemas.free_table import FreeTable
 
 _TYPES = {

@@ -39,8 +39,8 @@ from dj_dagster.relational.database.catalog import EXTERNAL_PREFIX, MIGRATION
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring.declare import rebuild
 from dj_dagster.relational.fetching import fetch
-from dj_dagster.relational.fetching.external import external_objects
 from dj_dagster.relational.garbage.references import register_writer
+from dj_dagster.relational.old_layout import external_objects
 from dj_dagster.relational.stored import RawTable, StoredColumn
 from dj_dagster.workflow.shared_jobs import TABLE as JOBS
 

@@ -39,7 +39,6 @@ from dj_dagster.relational.backup import contents
 from dj_dagster.relational.backup.contents import Backup, backups, check_folder, open_backup
 from dj_dagster.relational.database.catalog import EXTERNAL_PREFIX
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.fetching.external import all_external_objects
 from dj_dagster.relational.garbage.references import (
     Reference,
     ReferenceColumn,
@@ -47,6 +46,7 @@ from dj_dagster.relational.garbage.references import (
     reference_columns,
     snapshot,
 )
+from dj_dagster.relational.old_layout import all_external_objects
 
 ALL_SCHEMAS = "all"
 """The only value that stands for all schemas of a database."""

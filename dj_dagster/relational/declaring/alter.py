@@ -28,7 +28,6 @@ from dj_dagster.relational.declaring.alteration import (
 )
 from dj_dagster.relational.declaring.conversion import changes_values, converted, type_text
 from dj_dagster.relational.declaring.declare import reported
-from dj_dagster.relational.declaring.old_layout import ensure_external_tables
 from dj_dagster.relational.declaring.plan import (
     PlannedColumn,
     PlannedTable,
@@ -37,6 +36,7 @@ from dj_dagster.relational.declaring.plan import (
     in_server_words,
 )
 from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.old_layout import ensure_external_tables
 from dj_dagster.relational.stored import StoredTable
 
 

@@ -18,8 +18,8 @@ from dj_dagster.relational.declaring.describe import (
     index_line,
     own_indexes,
 )
-from dj_dagster.relational.declaring.old_layout import external_keys
 from dj_dagster.relational.declaring.plan import PlannedColumn, PlannedTable
+from dj_dagster.relational.old_layout import external_keys
 from dj_dagster.relational.stored import ForeignKey, RawTable, StoredTable
 
 _RENAMES = re.compile(r"\{([a-z][a-z0-9_]*)\}\s*")

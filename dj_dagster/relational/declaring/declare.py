@@ -29,7 +29,6 @@ from dj_dagster.relational.backends.common import raw_table
 from dj_dagster.relational.confirmation import Confirm, listed
 from dj_dagster.relational.database.catalog import EXTERNAL_PREFIX, dependency_graph, split_comment
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.declaring.old_layout import ensure_external_tables, in_old_layout
 from dj_dagster.relational.declaring.plan import (
     FindParent,
     Place,
@@ -41,6 +40,7 @@ from dj_dagster.relational.declaring.plan import (
 )
 from dj_dagster.relational.deleting.delete import PartIntegrity, master_of
 from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.old_layout import ensure_external_tables, in_old_layout
 from dj_dagster.relational.relatives import part_names
 from dj_dagster.relational.scope import warn_caller
 from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn, StoredTable
@@ -268,7 +268,8 @@ def create_table(connection: Connection, plan: PlannedTable) -> None:
     if notes_lineage:
         # Written first, so that the schema is not taken for one of 0.14 meanwhile.
         ensure(connection, plan.name.schema)
-    ensure_external_tables(connection, plan)
+    if plan.old:
+        ensure_external_tables(connection, plan)
     with ddl_block(connection) as session:
         statements = create_statements(in_server_words(plan, backend), backend)
         created = backend.create_table(session, plan.name, list(statements))

@@ -12,8 +12,8 @@ from dj_dagster.model.scanner import quote
 from dj_dagster.model.types import Family, without_counter
 from dj_dagster.relational.database.catalog import FindTable
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.declaring.old_layout import external_keys
 from dj_dagster.relational.declaring.plan import inherited_column
+from dj_dagster.relational.old_layout import external_keys
 from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn, StoredTable
 
 Spell = Callable[[TableName], str]

@@ -25,7 +25,7 @@ from dj_dagster.objects.external_pointer import ExternalPointerType
 from dj_dagster.objects.stores.store import in_flight
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.fetching.external import followed
+from dj_dagster.relational.old_layout import followed
 
 Convert = Callable[[Value], Value]
 

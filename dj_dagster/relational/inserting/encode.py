@@ -37,9 +37,9 @@ from dj_dagster.relational.backends.base import Convert
 from dj_dagster.relational.backends.writes import DEFAULT, InsertMode
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.sessions import EncodedRows
-from dj_dagster.relational.fetching.external import tracking_rows
 from dj_dagster.relational.garbage.references import register_writer
 from dj_dagster.relational.inserting.row_sources import Batch, batches
+from dj_dagster.relational.old_layout import tracking_rows
 from dj_dagster.relational.provenance import record
 from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.values import (

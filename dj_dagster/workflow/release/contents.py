@@ -42,8 +42,8 @@ from dj_dagster.relational.database.sessions import fetch_select
 from dj_dagster.relational.deleting import hierarchy
 from dj_dagster.relational.diagrams.diagram import Rows, rows_above
 from dj_dagster.relational.fetching.decode import column_decoder
-from dj_dagster.relational.fetching.external import external_objects
 from dj_dagster.relational.garbage.references import ReferenceColumn, reference_columns, snapshot
+from dj_dagster.relational.old_layout import external_objects
 from dj_dagster.relational.relatives import parent_keys, part_names
 from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.sql.lowering import Lowering
