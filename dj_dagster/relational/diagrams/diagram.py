@@ -23,8 +23,7 @@ from dj_dagster.relational.deleting.delete import (
     master_of,
     narrowed,
 )
-from dj_dagster.relational.diagrams.drawing import Drawn
-from dj_dagster.relational.diagrams.picture import Labels, Picture, make_picture, read_source
+from dj_dagster.relational.diagrams.drawing import Drawn, Labels, Picture, make_picture, read_source
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.relatives import graph_above, parent_keys
 from dj_dagster.relational.schemas.free_table import FreeTable, table_name
