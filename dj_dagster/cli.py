@@ -17,9 +17,8 @@ from dj_dagster import __version__
 from dj_dagster.defaults import Schema, config, conn
 from dj_dagster.errors import DataJointError
 from dj_dagster.local_files import embedded_folder
-from dj_dagster.relational.backup.backup import ALL_SCHEMAS, make_backup
+from dj_dagster.relational.backup.backup import ALL_SCHEMAS, make_backup, restore_backup
 from dj_dagster.relational.backup.contents import open_backup
-from dj_dagster.relational.backup.restore import restore_backup
 from dj_dagster.relational.garbage.collector import ALL_STORES, GarbageCollector, garbage_collectors
 from dj_dagster.workflow.integrity import check_schema
 from dj_dagster.workflow.migration import Migration

@@ -13,8 +13,12 @@ from dj_dagster.default_connection import config, conn
 from dj_dagster.errors import QueryError
 from dj_dagster.model.names import TableName, Tier, parse_table_name
 from dj_dagster.objects.codecs.chain import Codec, CodecRegistry
-from dj_dagster.relational.backup.backup import BackupReport, make_backup
-from dj_dagster.relational.backup.restore import RestoreReport, restore_backup
+from dj_dagster.relational.backup.backup import (
+    BackupReport,
+    RestoreReport,
+    make_backup,
+    restore_backup,
+)
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.diagrams import diagram
 from dj_dagster.relational.schemas import free_table, schema
@@ -234,7 +238,7 @@ def restore(
     """Restore a backup, by default the latest, into an empty database and stores.
 
     The default connection is used if none is given; see
-    `dj_dagster.relational.backup.restore.restore_backup`.
+    `dj_dagster.relational.backup.backup.restore_backup`.
     """
     return restore_backup(
         connection or conn(),
