@@ -12,7 +12,7 @@ from decimal import ROUND_DOWN, Decimal
 from typing import TYPE_CHECKING, Any
 
 from dj_dagster.errors import QueryError
-from dj_dagster.relational.user_sql.intervals import interval_sum
+from dj_dagster.relational.user_sql.date_functions import interval_sum
 from dj_dagster.relational.user_sql.kinds import (
     EXACT,
     FLOAT,

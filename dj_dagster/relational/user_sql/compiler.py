@@ -15,7 +15,7 @@ from dj_dagster.errors import QueryError
 from dj_dagster.relational.user_sql import (
     arithmetic,
     comparisons,
-    intervals,
+    date_functions,
     json_functions,
     temporal,
     text_functions,
@@ -279,7 +279,7 @@ def _kind_given(name: str, function: Function, values: Sequence[Program], each: 
 _UNLIKE_OF_NULL = ("QUOTE", "REPLACE", "WEEK", "YEARWEEK")
 _ROUNDING = ("CEIL", "FLOOR", "FORMAT", "ROUND", "TRUNCATE")
 _SPECIAL: Mapping[str, CallForm] = {
-    **arithmetic.CALLS, **comparisons.CALLS, **intervals.CALLS, **text_functions.CALLS
+    **arithmetic.CALLS, **comparisons.CALLS, **date_functions.CALLS, **text_functions.CALLS
 }  # fmt: skip
 """Functions whose arguments are not only values."""
 
