@@ -57,7 +57,7 @@ _SOURCES: dict[str, tuple[str, ...]] = {
     "schemas": (),
     "settings": (_NAMES, "dj_dagster.settings_model", "dj_dagster.settings_mapping"),
     "spark": (),
-    "staged_insert": ("dj_dagster.relational.inserting.staged_insert",),
+    "staged_insert": ("dj_dagster.relational.inserting.insertion",),
     "storage": (_NAMES,),
     "storage_adapter": ("dj_dagster.objects.stores.stores",),
     "table": ("dj_dagster.relational.expression", _NAMES),

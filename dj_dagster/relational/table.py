@@ -28,7 +28,7 @@ from dj_dagster.relational.declaring.plan import PlannedTable
 from dj_dagster.relational.deleting.delete import PartIntegrity
 from dj_dagster.relational.expression import QueryExpression, looks_again
 from dj_dagster.relational.inserting import insertion
-from dj_dagster.relational.inserting.staged_insert import StagedInsert
+from dj_dagster.relational.inserting.insertion import StagedInsert
 from dj_dagster.relational.scope import calling_names
 from dj_dagster.relational.stored import ForeignKey, StoredTable
 
@@ -395,7 +395,7 @@ class Table(QueryExpression, metaclass=TableMeta):
     def staged_insert1(self) -> StagedInsert:
         """A block that writes one row's objects in place and inserts the row at its end.
 
-        See `dj_dagster.relational.inserting.staged_insert.StagedInsert`.
+        See `dj_dagster.relational.inserting.insertion.StagedInsert`.
         """
         return StagedInsert(self)
 

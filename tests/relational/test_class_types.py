@@ -11,7 +11,7 @@ import pytest
 import dj_dagster as dj
 from dj_dagster.model.heading import Heading
 from dj_dagster.relational.expression import QueryExpression
-from dj_dagster.relational.inserting.staged_insert import StagedInsert
+from dj_dagster.relational.inserting.insertion import StagedInsert
 from dj_dagster.relational.stored import ForeignKey
 
 COMPAT = "dj_dagster.compat."
