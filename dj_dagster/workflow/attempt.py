@@ -35,9 +35,8 @@ from dj_dagster.relational.inserting.encode import RowEncoder
 from dj_dagster.relational.inserting.row_sources import Batch
 from dj_dagster.relational.provenance import job_version
 from dj_dagster.relational.sql.lowering import Lowering
-from dj_dagster.workflow.make import MakeInThreeParts, PopulatedTable, in_three_parts
+from dj_dagster.workflow.make import MakeInThreeParts, PopulatedTable, Upstream, in_three_parts
 from dj_dagster.workflow.pending import Key, has_parents, is_present, rows_of
-from dj_dagster.workflow.upstream import Upstream
 
 if TYPE_CHECKING:
     import pandas as pd
