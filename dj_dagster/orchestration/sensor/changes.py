@@ -44,7 +44,7 @@ from dj_dagster.relational.fetching.decode import RowDecoder
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.workflow.job_rows import queue_name
 from dj_dagster.workflow.jobs import JobQueue
-from dj_dagster.workflow.key_ranges import (
+from dj_dagster.workflow.pending import (
     RANGES,
     Digests,
     Ranges,
