@@ -22,8 +22,12 @@ from dj_dagster.relational.backup.contents import open_backup
 from dj_dagster.relational.garbage.collector import ALL_STORES, GarbageCollector, garbage_collectors
 from dj_dagster.workflow.integrity import check_schema
 from dj_dagster.workflow.migration import Migration
-from dj_dagster.workflow.release.crate import verify_release
-from dj_dagster.workflow.release.release import ReleaseText, make_release, named_rows
+from dj_dagster.workflow.release.release import (
+    ReleaseText,
+    make_release,
+    named_rows,
+    verify_release,
+)
 from dj_dagster.workflow.release.rerun import computed_classes, rerun_release
 
 DEMOS = {"pulse": ("pipelines", "demo"), "ephys": ("pipelines.ephys", "ephys")}

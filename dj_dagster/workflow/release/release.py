@@ -1,18 +1,35 @@
-"""Making a release: chosen rows with all that tells what they are, in a folder for others."""
+"""Making a release: chosen rows with all that tells what they are, as an RO-Crate in a folder.
+
+::
+
+    ro-crate-metadata.json        what each file is, for catalogues
+    manifest-sha256.txt           the checksums of all other files
+    release.json                  what was asked for, the tables and their rows, files left out
+    environment.json              versions of Python and of the packages that are installed
+    prov.json                     where each row comes from, as W3C PROV
+    definitions/lab.Result.txt    the definition of a table
+    rows/lab.Result.parquet       its rows
+    files/local/…                 objects, by store and path
+
+JSON is sorted and the order of rows and files is fixed.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
 
-from dj_dagster.errors import ConfigurationError, ObjectError, QueryError
+from dj_dagster.errors import ChecksumError, ConfigurationError, ObjectError, QueryError
 from dj_dagster.model.names import TableName
 from dj_dagster.model.selection import Candidate, schemas_of, single
 from dj_dagster.objects.copies import Copies, copied, files_of
@@ -23,7 +40,6 @@ from dj_dagster.relational.declaring.describe import Spelling, describe
 from dj_dagster.relational.fetching.frames import arrow_table, optional_package
 from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.table import Table
-from dj_dagster.workflow.release import crate
 from dj_dagster.workflow.release.contents import (
     INPUT,
     ProvenanceDocument,
@@ -32,6 +48,225 @@ from dj_dagster.workflow.release.contents import (
     gather,
     title,
 )
+
+FORMAT = 1
+CRATE, MANIFEST, HEAD = "ro-crate-metadata.json", "manifest-sha256.txt", "release.json"
+ENVIRONMENT, PROV = "environment.json", "prov.json"
+DEFINITIONS, ROWS, FILES = "definitions", "rows", "files"
+
+_SPECIFICATION = "https://w3id.org/ro/crate/1.2"
+_MEDIA_TYPES = {
+    ".json": "application/json",
+    ".parquet": "application/vnd.apache.parquet",
+    ".txt": "text/plain",
+}
+_ESCAPES = {"%": "%25", "\n": "%0A", "\r": "%0D"}
+
+
+def write_json(file: Path, content: object) -> None:
+    """Write JSON, sorted and indented."""
+    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
+    file.write_text(f"{text}\n", encoding="utf-8", newline="\n")
+
+
+def checksum(file: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def files_in(folder: Path) -> list[str]:
+    """Return the paths of all that is in a folder but plain folders, sorted."""
+    found = (place for place in folder.rglob("*") if place.is_symlink() or not place.is_dir())
+    return sorted(place.relative_to(folder).as_posix() for place in found)
+
+
+def write_manifest(folder: Path) -> str:
+    """Write the checksums of all files, and return that of the list itself."""
+    names = [name for name in files_in(folder) if name != MANIFEST]
+    lines = [f"{checksum(folder / name)}  {_escaped(name)}\n" for name in names]
+    (folder / MANIFEST).write_text("".join(lines), encoding="utf-8", newline="\n")
+    return checksum(folder / MANIFEST)
+
+
+def read_manifest(folder: Path) -> dict[str, str]:
+    """Return the checksums by path.
+
+    Raises
+    ------
+    ChecksumError
+        If it cannot be read, or names a file outside of the folder.
+    """
+    try:
+        text = (folder / MANIFEST).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ChecksumError(f"{folder / MANIFEST} cannot be read: {error}.") from error
+    found: dict[str, str] = {}
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
+        digest, _, name = line.partition("  ")
+        path = PurePosixPath(_plain(name))
+        if len(digest) != 64 or not name or path.is_absolute() or ".." in path.parts:
+            raise ChecksumError(f"{folder / MANIFEST}, line {number}, is damaged: {line!r:.200}.")
+        found[str(path)] = digest
+    return found
+
+
+def write_crate(folder: Path, root: Mapping[str, object], descriptions: Mapping[str, str]) -> None:
+    """Describe all files that are in a folder as an RO-Crate.
+
+    Parameters
+    ----------
+    root
+        Name, description, date and licence of the whole.
+    descriptions
+        What some of the files are, by path.
+    """
+    names = [name for name in files_in(folder) if name not in (CRATE, MANIFEST)]
+    ids = {name: reference(name) for name in names}
+    metadata = {
+        "@id": CRATE,
+        "@type": "CreativeWork",
+        "about": {"@id": "./"},
+        "conformsTo": {"@id": _SPECIFICATION},
+    }
+    whole = {**root, "@id": "./", "@type": "Dataset"}
+    whole["hasPart"] = [{"@id": ids[name]} for name in names]
+    files = [_file(folder, name, ids[name], descriptions.get(name, "")) for name in names]
+    context = [f"{_SPECIFICATION}/context", {"sha256": "https://schema.org/sha256"}]
+    write_json(folder / CRATE, {"@context": context, "@graph": [metadata, whole, *files]})
+
+
+def crate_checksums(folder: Path) -> dict[str, str]:
+    """Return what the RO-Crate says of its files: checksums by their identifiers.
+
+    Raises
+    ------
+    ChecksumError
+        If it cannot be read.
+    """
+    try:
+        graph = json.loads((folder / CRATE).read_text(encoding="utf-8"))["@graph"]
+        return {each["@id"]: each["sha256"] for each in graph if each["@type"] == "File"}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ChecksumError(f"{folder / CRATE} cannot be read: {error!r}.") from error
+
+
+def reference(name: str) -> str:
+    """Return the identifier of a file: its path as a URI relative to the folder."""
+    return quote(name, safe="/=")
+
+
+def _file(folder: Path, name: str, identifier: str, description: str) -> dict[str, object]:
+    place = folder / name
+    found: dict[str, object] = {
+        "@id": identifier,
+        "@type": "File",
+        "name": PurePosixPath(name).name,
+        "contentSize": str(place.stat().st_size),
+        "sha256": checksum(place),
+    }
+    if media := _MEDIA_TYPES.get(place.suffix):
+        found["encodingFormat"] = media
+    if description:
+        found["description"] = description
+    return found
+
+
+def _escaped(name: str) -> str:
+    return "".join(_ESCAPES.get(char, char) for char in name)
+
+
+def _plain(name: str) -> str:
+    for char, escape in reversed(_ESCAPES.items()):
+        name = name.replace(escape, char)
+    return name
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a check of a release found.
+
+    Attributes
+    ----------
+    files
+        How many files the release lists.
+    digest
+        The checksum of the list of checksums, which stands for the whole release.
+    problems
+        What is missing, changed or too many.
+    """
+
+    folder: Path
+    files: int
+    digest: str
+    problems: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if self.problems:
+            return f"{self.folder}: {len(self.problems)} PROBLEMS"
+        return f"{self.folder} is whole: {self.files} files, sha256 {self.digest}"
+
+
+def verify_release(folder: str | Path) -> Verification:
+    """Compare all files of a release with their checksums.
+
+    That nobody changed both is told by the digest, which the release was announced with.
+
+    Raises
+    ------
+    ConfigurationError
+        If the folder holds no release.
+
+    Examples
+    --------
+    ::
+
+        found = verify_release("/releases/2026-11")
+        assert not found.problems, found.problems
+    """
+    place = Path(folder).expanduser().absolute()
+    if not (place / MANIFEST).is_file():
+        raise ConfigurationError(
+            f"{place} holds no release: {MANIFEST} is missing. Name the folder that "
+            "dj-dagster release has written."
+        )
+    try:
+        listed = read_manifest(place)
+        problems = tuple(_problems(place, listed))
+    except ChecksumError as error:
+        listed, problems = {}, (str(error),)
+    return Verification(place, len(listed), checksum(place / MANIFEST), problems)
+
+
+def _problems(folder: Path, listed: dict[str, str]) -> Iterator[str]:
+    for needed in (CRATE, HEAD, PROV):
+        if needed not in listed:
+            yield f"{needed} is not in {MANIFEST}"
+    present = {*files_in(folder)} - {MANIFEST}
+    for name in sorted(present - listed.keys()):
+        yield f"{name} is not part of the release"
+    for name, expected in listed.items():
+        place = folder / name
+        if name not in present:
+            yield f"{name} is missing"
+        elif place.is_symlink() or not place.is_file():
+            yield f"{name} is not a file"
+        elif checksum(place) != expected:
+            yield f"{name} has changed since it was written"
+    yield from _described(folder, listed)
+
+
+def _described(folder: Path, listed: dict[str, str]) -> Iterator[str]:
+    """Yield where the RO-Crate says something else than the list."""
+    if CRATE not in listed or not (folder / CRATE).is_file():
+        return
+    said = crate_checksums(folder)
+    for name, expected in listed.items():
+        if name != CRATE and said.pop(reference(name), None) != expected:
+            yield f"{CRATE} does not describe {name} as it is listed"
+    for identifier in said:
+        yield f"{CRATE} describes {identifier}, which is not listed"
+
 
 EXTRA = "release"
 
@@ -235,14 +470,14 @@ def _written(
     left = [] if inputs else _left_out(released)
     document = ProvenanceDocument(connection, metadata.version("dj-dagster"))
     document.add(released)
-    crate.write_json(folder / crate.PROV, document.content())
-    crate.write_json(folder / crate.ENVIRONMENT, _environment())
-    crate.write_json(folder / crate.HEAD, _head(chosen, released, left))
-    descriptions[crate.PROV] = "Where the rows come from, as W3C PROV"
-    descriptions[crate.ENVIRONMENT] = "Packages that were installed where the release was made"
-    crate.write_crate(folder, _root(chosen, text), descriptions)
+    write_json(folder / PROV, document.content())
+    write_json(folder / ENVIRONMENT, _environment())
+    write_json(folder / HEAD, _head(chosen, released, left))
+    descriptions[PROV] = "Where the rows come from, as W3C PROV"
+    descriptions[ENVIRONMENT] = "Packages that were installed where the release was made"
+    write_crate(folder, _root(chosen, text), descriptions)
     counts = {table.title: len(table.rows) for table in released.tables}
-    digest = crate.write_manifest(folder)
+    digest = write_manifest(folder)
     return ReleaseReport(place, counts, len(sizes), sum(sizes), len(left), digest)
 
 
@@ -250,10 +485,10 @@ def _write_tables(
     connection: Connection, released: ReleasedRows, folder: Path
 ) -> Iterator[tuple[str, str]]:
     """Write rows and definitions, and yield what each file is."""
-    (folder / crate.ROWS).mkdir()
-    (folder / crate.DEFINITIONS).mkdir()
+    (folder / ROWS).mkdir()
+    (folder / DEFINITIONS).mkdir()
     for table in released.tables:
-        rows, definition = _row_file(table), f"{crate.DEFINITIONS}/{table.title}.txt"
+        rows, definition = _row_file(table), f"{DEFINITIONS}/{table.title}.txt"
         _write_rows(table, folder / rows)
         spelled = describe(connection, table.name, Spelling(table.name, {}))
         with (folder / definition).open("x", encoding="utf-8", newline="\n") as file:
@@ -263,7 +498,7 @@ def _write_tables(
 
 
 def _row_file(table: ReleasedTable) -> str:
-    return f"{crate.ROWS}/{table.title}.parquet"
+    return f"{ROWS}/{table.title}.parquet"
 
 
 def _write_rows(table: ReleasedTable, file: Path) -> None:
@@ -303,7 +538,7 @@ def _copy_objects(
     for name, path, schema in sorted(wanted):
         store = connection.stores.get(name)
         for file, stat in sorted(files_of(store, path, schema), key=lambda each: each[0]):
-            target = folder / crate.FILES / name / file
+            target = folder / FILES / name / file
             if target.exists():
                 # A reference to a file inside an object that another row has.
                 continue
@@ -340,7 +575,7 @@ def _head(
     chosen: Table, released: ReleasedRows, left_out: list[dict[str, str]]
 ) -> dict[str, object]:
     return {
-        "format": crate.FORMAT,
+        "format": FORMAT,
         "table": title(chosen.name),
         "restriction": [str(each) for each in chosen.restriction],
         "tables": [

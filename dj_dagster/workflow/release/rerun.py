@@ -43,7 +43,7 @@ from dj_dagster.relational.inserting.encode import encode_rows
 from dj_dagster.relational.relatives import graph_above
 from dj_dagster.relational.schemas.free_table import FreeTable, table_name
 from dj_dagster.workflow.computed import AutoPopulate
-from dj_dagster.workflow.release import crate
+from dj_dagster.workflow.release import release
 from dj_dagster.workflow.release.contents import (
     COMPUTED_TIERS,
     ReleasedTable,
@@ -52,8 +52,7 @@ from dj_dagster.workflow.release.contents import (
     make_names,
     title,
 )
-from dj_dagster.workflow.release.crate import verify_release
-from dj_dagster.workflow.release.release import EXTRA
+from dj_dagster.workflow.release.release import EXTRA, verify_release
 
 if TYPE_CHECKING:
     import pyarrow
@@ -119,7 +118,7 @@ def rerun_release(
     if problems := verify_release(place).problems:
         raise ChecksumError(f"The release is not whole: {problems[0]}.")
     optional_package("pyarrow", EXTRA)
-    head = json.loads((place / crate.HEAD).read_text(encoding="utf-8"))
+    head = json.loads((place / release.HEAD).read_text(encoding="utf-8"))
     if head["left_out"]:
         raise ConfigurationError(
             f"{place} lacks files of its inputs, such as {head['left_out'][0]['path']}: make the "
@@ -233,7 +232,7 @@ class _Rerun:
     def _place(self, reference: Reference) -> tuple[str, Path]:
         path, store = reference
         name = store or str(self._connection.stores.default)
-        return name, self._folder / crate.FILES / name / checked_path(path)
+        return name, self._folder / release.FILES / name / checked_path(path)
 
     def _bring_back(self, reference: Reference) -> None:
         """Write the files of an object to where it was."""
@@ -242,7 +241,7 @@ class _Rerun:
         manifest = Path(manifest_path(str(root)))
         files = [root] if root.is_file() else [p for p in sorted(root.rglob("*")) if p.is_file()]
         for file in [*files, *([manifest] if manifest.is_file() else [])]:
-            path = file.relative_to(self._folder / crate.FILES / name).as_posix()
+            path = file.relative_to(self._folder / release.FILES / name).as_posix()
             try:
                 there = store.get(path)
             except MissingExternalFile:
