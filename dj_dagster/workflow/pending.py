@@ -1,8 +1,8 @@
 """Keys that are still to be made, found by ranges of the key.
 
 A server reads two tables in a fraction of the time that it takes to look each key of one up in the
-other. Digests of the keys are therefore compared by range, see `key_ranges`, and only the ranges
-that differ are looked at key by key.
+other. Digests of the keys are therefore compared by range, and only the ranges that differ are
+looked at key by key.
 
 Two sets of rows with equal digests in a range are alike there. Counts would not show this, because
 a surplus row and a missing row cancel; nor would sums.
