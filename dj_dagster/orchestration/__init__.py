@@ -10,9 +10,11 @@ from dj_dagster.orchestration.component import PipelineComponent
 from dj_dagster.orchestration.database_resource import DatabaseResource
 from dj_dagster.orchestration.io_manager import TableIOManager, table_resources
 from dj_dagster.orchestration.jobs.entry_jobs import entry_jobs
-from dj_dagster.orchestration.jobs.populate_job import populate_job, recompute, recompute_job
-from dj_dagster.orchestration.jobs.schedules import (
+from dj_dagster.orchestration.jobs.populate_job import (
+    populate_job,
     populate_schedule,
+    recompute,
+    recompute_job,
     recompute_schedule,
     table_schedules,
 )

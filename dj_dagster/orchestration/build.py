@@ -12,8 +12,7 @@ from dagster import AssetChecksDefinition, Definitions, ExecutorDefinition, in_p
 from dj_dagster.orchestration.checks import TableChecks
 from dj_dagster.orchestration.io_manager import table_resources
 from dj_dagster.orchestration.jobs.entry_jobs import entry_jobs
-from dj_dagster.orchestration.jobs.populate_job import populate_job, recompute_job
-from dj_dagster.orchestration.jobs.schedules import table_schedules
+from dj_dagster.orchestration.jobs.populate_job import populate_job, recompute_job, table_schedules
 from dj_dagster.orchestration.jobs.trace_job import trace_job
 from dj_dagster.orchestration.merge import belonging
 from dj_dagster.orchestration.pipeline import Asset, PartitionsWanted, read_pipeline, table_checks

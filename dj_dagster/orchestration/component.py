@@ -22,7 +22,7 @@ from dagster import (
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration.build import build_definitions
-from dj_dagster.orchestration.jobs.schedules import populate_schedule
+from dj_dagster.orchestration.jobs.populate_job import populate_schedule
 from dj_dagster.orchestration.sensor.sensor_settings import SensorSettings
 from dj_dagster.orchestration.tables.collection import module_named
 from dj_dagster.orchestration.translator import TableTranslator

@@ -1,5 +1,6 @@
-"""Jobs from the launchpad that make keys: populate, those pending, and recompute, those stale."""
+"""Jobs from the launchpad that make keys, populate and recompute, and schedules of their runs."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -8,17 +9,19 @@ from dagster import Any as AnyConfig
 from dagster import (
     AssetKey,
     DagsterInstance,
+    DefaultScheduleStatus,
     Field,
     JobDefinition,
     OpExecutionContext,
     ScalarUnion,
+    ScheduleDefinition,
     op,
 )
 from dagster import job as dagster_job
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.model.selection import texts
-from dj_dagster.orchestration.merge import renamable
+from dj_dagster.orchestration.merge import TABLES, belonging, renamable
 from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.runs.populate_step import (
     Progress,
@@ -26,7 +29,7 @@ from dj_dagster.orchestration.runs.populate_step import (
     populate_table,
     raise_if_failed,
 )
-from dj_dagster.orchestration.runs.run_records import ALL, run_tags
+from dj_dagster.orchestration.runs.run_records import ALL, TABLES_TAG, run_tags
 from dj_dagster.orchestration.runs.stale_marks import Aging
 from dj_dagster.orchestration.runs.work import (
     DELETE_ENTERED,
@@ -405,3 +408,145 @@ def _chosen(
         keys += node.respelled((existing.gone or {}).get(node.name, []))
         if keys:
             yield node, keys
+
+
+def populate_schedule(
+    cron: str,
+    tables: Tables = ALL,
+    *,
+    restriction: Any = None,
+    limit: int | None = None,
+    retry_errors: bool = False,
+    name: str | None = None,
+    timezone: str | None = None,
+    running: bool = True,
+) -> ScheduleDefinition:
+    """Return a schedule that makes pending keys.
+
+    Parameters
+    ----------
+    cron
+        The times: minute, hour, day of the month, month, day of the week.
+    tables
+        Tables by name, class or asset key; ``"all"`` for those that `make` fills. See
+        `dj_dagster.model.selection` for the names.
+    restriction, limit, retry_errors
+        See the config of the populate job.
+    name
+        The name of the schedule; by default made of the tables' names.
+    timezone
+        The time zone of `cron`, such as ``"Europe/Berlin"``; UTC by default.
+    running
+        Whether the schedule is on from the start.
+
+    Raises
+    ------
+    ConfigurationError
+        When the list of tables, or the restriction, is empty, or the limit is below 1.
+    dagster.DagsterInvalidDefinitionError
+        When `cron` or `timezone` is invalid.
+
+    Examples
+    --------
+    >>> populate_schedule("0 3 * * *", tables=["lab.Processed"]).name
+    'populate_lab_processed'
+    """
+    config: dict[str, Any] = {"retry_errors": retry_errors}
+    check_limit(limit)
+    if limit is not None:
+        config["limit"] = limit
+    if restriction is not None:
+        check_said(restriction)
+        config["restriction"] = restriction
+    job = JOB_NAME, OP_NAME
+    return _schedule(job, cron, tables, config, name, timezone, running=running)
+
+
+def recompute_schedule(
+    cron: str,
+    tables: Tables = ALL,
+    *,
+    delete_entered: bool = False,
+    name: str | None = None,
+    timezone: str | None = None,
+    running: bool = True,
+) -> ScheduleDefinition:
+    """Return a schedule that makes stale keys again.
+
+    Parameters
+    ----------
+    delete_entered
+        Whether rows that people entered are deleted where they depend on stale keys. Otherwise such
+        keys are left.
+    cron, tables, name, timezone, running
+        See `populate_schedule`.
+
+    Raises
+    ------
+    ConfigurationError
+        When the list of tables is empty.
+    dagster.DagsterInvalidDefinitionError
+        When `cron` or `timezone` is invalid.
+
+    Examples
+    --------
+    >>> recompute_schedule("0 3 * * 6").name
+    'recompute_all'
+    """
+    job = RECOMPUTE_JOB, RECOMPUTE_OP
+    config = {"delete_entered": delete_entered}
+    return _schedule(job, cron, tables, config, name, timezone, running=running)
+
+
+def table_schedules(pipeline: Pipeline, schedules: Iterable[Any]) -> list[Any]:
+    """Return schedules as those of a pipeline: definitions with several pipelines rename them.
+
+    Raises
+    ------
+    ConfigurationError
+        When a schedule has a name that does not stand for a table that `make` fills: it is refused
+        when definitions are built, not when it runs.
+    """
+    found = list(schedules)
+    for schedule in found:
+        if isinstance(schedule, ScheduleDefinition) and TABLES in schedule.metadata:
+            names: Any = schedule.metadata[TABLES].value
+            chosen_tables(pipeline.graph, names, f"The schedule {schedule.name}")
+    return belonging(pipeline, found)
+
+
+def _schedule(
+    of: tuple[str, str],
+    cron: str,
+    tables: Tables,
+    config: Mapping[str, Any],
+    name: str | None,
+    timezone: str | None,
+    *,
+    running: bool,
+) -> ScheduleDefinition:
+    """Return a schedule of one of our jobs, given with its op; the job's name can get an end."""
+    job, op = of
+    names = table_names(tables)
+    text = names if isinstance(names, str) else ", ".join(names)
+    return renamable(
+        lambda end: ScheduleDefinition(
+            name=name or _schedule_name(job, names) + end,
+            job_name=job + end,
+            cron_schedule=cron,
+            execution_timezone=timezone,
+            run_config={"ops": {op + end: {"config": {"tables": names, **config}}}},
+            metadata={TABLES: names},
+            tags={TABLES_TAG: text},
+            default_status=(
+                DefaultScheduleStatus.RUNNING if running else DefaultScheduleStatus.STOPPED
+            ),
+        )
+    )
+
+
+def _schedule_name(job: str, tables: str | list[str]) -> str:
+    names = [tables] if isinstance(tables, str) else tables
+    # A name of signs only, such as ``*``, stands for every table.
+    words = [re.sub(r"\W+_*", "_", table).strip("_").lower() or ALL for table in names]
+    return "_".join([job, *words])
