@@ -232,7 +232,7 @@ class ReadLimitSettings(Section):
 
 
 class ProvenanceSettings(Section):
-    """Settings of the provenance of entered rows; see `dj_dagster.relational.provenance`.
+    """Settings of the provenance of entered rows; see `dj_dagster.relational.database.write`.
 
     Attributes
     ----------

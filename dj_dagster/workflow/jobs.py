@@ -23,8 +23,8 @@ from dj_dagster.relational.algebra.nodes import In, Node
 from dj_dagster.relational.algebra.operators import restrict
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.sessions import retried
+from dj_dagster.relational.database.write import job_version
 from dj_dagster.relational.fetching import fetch
-from dj_dagster.relational.provenance import job_version
 from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.table import Binding, Table

@@ -37,10 +37,10 @@ from dj_dagster.relational.backends.base import Convert
 from dj_dagster.relational.backends.writes import DEFAULT, InsertMode
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.sessions import EncodedRows
+from dj_dagster.relational.database.write import provenance_text
 from dj_dagster.relational.garbage.references import register_writer
 from dj_dagster.relational.inserting.row_sources import Batch, batches
 from dj_dagster.relational.old_layout import tracking_rows
-from dj_dagster.relational.provenance import record
 from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.values import (
     byte_limit,
@@ -87,7 +87,7 @@ class RowEncoder:
         self._ignore_extra_fields = ignore_extra_fields
         self._refuse = refuse
         self._partial = partial
-        self._origin = None if partial else record(connection, table)
+        self._origin = None if partial else provenance_text(connection, table)
         self._sizes: list[int] = []
         self._objects: list[dict[str, Any]] = []
         self._external: list[ExternalObject] = []
