@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 from zlib import crc32
@@ -29,8 +30,8 @@ from dj_dagster.model.types import AttributeType, Family, parse_type, without_co
 from dj_dagster.objects.codecs.chain import CodecRegistry
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.database.catalog import marker
-from dj_dagster.relational.declaring.conversion import moment_text
 from dj_dagster.relational.stored import ForeignKey, StoredTable
+from dj_dagster.relational.user_sql import temporal
 from dj_dagster.relational.values import checked
 
 FindParent = Callable[[ForeignKeyDeclaration], StoredTable]
@@ -529,3 +530,12 @@ def _index(
     ]
     # Names of indexes are unique in an SQLite file, so they contain the table's name.
     return sa.Index(f"{plan.name}.{number}", *parts, unique=index.unique, _table=table)
+
+
+def moment_text(value: Any, kind: AttributeType) -> str:
+    """Return a moment as a server writes it."""
+    if kind.family is Family.DATE:
+        return value.isoformat()
+    if isinstance(value, time):
+        value = datetime.combine(date.min, value) - datetime.min
+    return temporal.text(value, kind.size or 0)
