@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 import dj_dagster as dj
 from dj_dagster import default_connection
 from dj_dagster.cli import cli
-from dj_dagster.objects.content import put_content
+from dj_dagster.objects.codecs.bytes import put_content
 from tests.services.process import PATIENCE
 
 REPOSITORY = Path(__file__).parents[1]

@@ -23,9 +23,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dj_dagster.errors import DataJointError, MissingExternalFile, ObjectError
-from dj_dagster.objects import content
 from dj_dagster.objects.checksums import manifest_path
-from dj_dagster.objects.content import collecting_path
+from dj_dagster.objects.codecs import bytes as hashed
+from dj_dagster.objects.codecs.bytes import collecting_path
 from dj_dagster.objects.layout import FoundObject, schema_folders, schema_objects
 from dj_dagster.objects.stores.store import OWN_FOLDER, Stat, Store, in_flight
 from dj_dagster.objects.stores.stores import Stores
@@ -142,7 +142,7 @@ _BACKUPS = f"{OWN_FOLDER}/backups"
 
 
 class Collecting:
-    """A collector's sign that it is at work on a schema; see `dj_dagster.objects.content`.
+    """A collector's sign that it is at work on a schema; see `dj_dagster.objects.codecs.bytes`.
 
     Attributes
     ----------
@@ -317,7 +317,7 @@ class StoredObjects:
         ObjectError
             If an object is gone. Inserting the row again stores it again.
         """
-        if time.monotonic() - self.since <= content.RENEW_AFTER:
+        if time.monotonic() - self.since <= hashed.RENEW_AFTER:
             return
         for _ in in_flight(lambda reference: _keep(stores, reference), self.references):
             pass

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dj_dagster.errors import ChecksumError, MissingExternalFile, ObjectError
-from dj_dagster.objects.content import content_hash, content_path, get_content, put_content
+from dj_dagster.objects.codecs.bytes import content_hash, content_path, get_content, put_content
 from dj_dagster.objects.stores.stores import Store, Stores
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 import dj_dagster as dj
+from dj_dagster.objects.codecs.bytes import content_hash
 from dj_dagster.objects.codecs.codec import read_reference
 from dj_dagster.objects.collection import Trash
-from dj_dagster.objects.content import content_hash
 from dj_dagster.objects.stores.store import Store
 
 

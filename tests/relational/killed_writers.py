@@ -27,8 +27,8 @@ from typing import Any
 
 import dj_dagster as dj
 from dj_dagster.objects.blob.packing import pack
+from dj_dagster.objects.codecs.bytes import content_hash
 from dj_dagster.objects.collection import Trash
-from dj_dagster.objects.content import content_hash
 from dj_dagster.objects.stores.store import Store
 from tests.relational.faults_lab import (
     check_collected,

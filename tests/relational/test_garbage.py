@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import dj_dagster as dj
-from dj_dagster.objects import content
 from dj_dagster.objects.blob.packing import pack
-from dj_dagster.objects.content import collecting_path, content_hash
+from dj_dagster.objects.codecs import bytes as content
+from dj_dagster.objects.codecs.bytes import collecting_path, content_hash
 from dj_dagster.objects.stores.store import Store
 
 HOUR = 3600.0

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import dj_dagster as dj
-from dj_dagster.objects import content
+from dj_dagster.objects.codecs import bytes as hashed
 from dj_dagster.objects.stores.store import Store
 from tests.relational.faults_lab import check_collected, check_content, declare, value
 
@@ -70,7 +70,7 @@ class Writer(threading.Thread):
 
 def test_no_row_loses_its_object(schema: dj.Schema, monkeypatch: pytest.MonkeyPatch) -> None:
     # In proportion to the grace period what a quarter of an hour is to a day, with room to spare.
-    monkeypatch.setattr(content, "RENEW_AFTER", GRACE / 8)
+    monkeypatch.setattr(hashed, "RENEW_AFTER", GRACE / 8)
     trace = declare(schema)
     store: Store = schema.connection.stores.get("raw")
     start, ended = time.monotonic(), threading.Event()

@@ -55,7 +55,7 @@ class GarbageCollector:
     is not known here. Objects of other schemas, users' files, the stores of DataJoint 0.14 and
     files that do not look like objects are kept. The collector may be killed at any time, and may
     run beside writers: objects that were written within the grace period are kept, and a writer
-    that uses an old object again renews its time first, see `dj_dagster.objects.content`.
+    that uses an old object again renews its time first, see `dj_dagster.objects.codecs.bytes`.
     DataJoint's own writers do not renew it: stop them meanwhile, or content that they store again
     at that moment, after its last row was deleted, may end up in the trash.
 
