@@ -44,7 +44,7 @@ def packing() -> Iterator[str]:
     What is packed, or unpacked, counts too.
     """
     for kind in ("random", "compressible"):
-        for module in ("dj_dagster.objects.blob.packing", "datajoint.blob"):
+        for module in ("dj_dagster.blob", "datajoint.blob"):
             script = PACKING.format(module=module)
             command = [sys.executable, "-W", "ignore", "-c", script, kind]
             done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -25,7 +25,8 @@ import dj_dagster
 from benchmarks.latency import later
 from benchmarks.memory import MEBIBYTE, beside, packing
 from benchmarks.peers import Peer, alternate, peers
-from dj_dagster.objects.blob.packing import pack, unpack
+from dj_dagster.objects.blob.reader import unpack
+from dj_dagster.objects.blob.writer import pack
 from dj_dagster.objects.stores import store
 from dj_dagster.objects.stores.stores import Stores
 from tests.services.database_server import drop_databases

@@ -55,7 +55,7 @@ from dj_dagster.errors import (
     UnknownAttributeError,
 )
 from dj_dagster.instance import Instance
-from dj_dagster.objects.blob.packing import MatCell, MatStruct
+from dj_dagster.objects.blob.format import MatCell, MatStruct
 from dj_dagster.objects.codecs.arrays import NpyRef, load_arrays
 from dj_dagster.objects.codecs.chain import Codec
 from dj_dagster.objects.codecs.codec import SchemaCodec, SparkAdapter

@@ -18,6 +18,7 @@ from dj_dagster.relational.database.catalog import checked_era
 
 _NAMES = "dj_dagster.compat.names"
 _COMPAT = "dj_dagster.compat.spellings"
+_BLOB = "dj_dagster.objects.blob"
 
 _CODEC_MODULES = ("attach", "blob", "filepath", "hash", "npy", "object", "schema")
 
@@ -25,7 +26,7 @@ _SOURCES: dict[str, tuple[str, ...]] = {
     "admin": (),
     "attribute_adapter": (_COMPAT,),
     "autopopulate": ("dj_dagster.workflow.computed",),
-    "blob": ("dj_dagster.objects.blob.packing", _NAMES),
+    "blob": (f"{_BLOB}.writer", f"{_BLOB}.reader", f"{_BLOB}.format", _NAMES),
     "builtin_codecs": ("dj_dagster.objects.codecs.chain",),
     **dict.fromkeys(
         (f"builtin_codecs.{name}" for name in _CODEC_MODULES),

@@ -18,7 +18,7 @@ from dj_dagster.model.heading import Value
 from dj_dagster.model.job_settings import PROVENANCE
 from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
 from dj_dagster.model.types import parse_type
-from dj_dagster.objects.blob import packing
+from dj_dagster.objects.blob import reader, writer
 from dj_dagster.objects.codecs.chain import Codec, CodecChain, CodecRegistry
 from dj_dagster.objects.layout import key_text
 from dj_dagster.relational.algebra import nodes
@@ -126,7 +126,7 @@ class UserTable(Table, metaclass=_Classed):
 
 
 class Blob:
-    """DataJoint's packer of values, built on `dj_dagster.objects.blob.packing`.
+    """DataJoint's packer of values, built on `dj_dagster.objects.blob`.
 
     Parameters
     ----------
@@ -139,11 +139,11 @@ class Blob:
 
     def pack(self, obj: object, compress: bool = True) -> bytes:
         """Write a value as a blob."""
-        return packing.pack(obj, compress=compress)
+        return writer.pack(obj, compress=compress)
 
     def unpack(self, blob_bytes: bytes) -> Value:
         """Read the value of a blob."""
-        return packing.unpack(blob_bytes, squeeze=self._squeeze)
+        return reader.unpack(blob_bytes, squeeze=self._squeeze)
 
 
 default = {name: SettingsMapping()[name] for name in setting_names()}

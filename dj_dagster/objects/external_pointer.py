@@ -23,7 +23,7 @@ from uuid import UUID
 
 from dj_dagster.errors import ChecksumError, InvalidValueError, MissingExternalFile, ObjectError
 from dj_dagster.model.types import AttributeType, Family
-from dj_dagster.objects.blob.packing import pack
+from dj_dagster.objects.blob.writer import pack
 from dj_dagster.objects.codecs.bytes import AttachCodec, BlobCodec
 from dj_dagster.objects.codecs.codec import Codec, ObjectContext
 from dj_dagster.objects.stores.file_store import FileStore

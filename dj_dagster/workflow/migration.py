@@ -22,7 +22,7 @@ from dj_dagster.errors import DataJointError, ObjectError
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import MAX_NAME, TableName
 from dj_dagster.model.types import Family, parse_type
-from dj_dagster.objects.blob.packing import pack
+from dj_dagster.objects.blob.writer import pack
 from dj_dagster.objects.codecs.bytes import content_hash, put_content
 from dj_dagster.objects.codecs.codec import ObjectContext
 from dj_dagster.objects.codecs.files import FilepathCodec

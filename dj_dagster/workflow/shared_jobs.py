@@ -17,7 +17,8 @@ from dj_dagster.compat.spellings import key_hash
 from dj_dagster.errors import BlobError
 from dj_dagster.model.heading import Values
 from dj_dagster.model.names import TableName
-from dj_dagster.objects.blob.packing import pack, unpack
+from dj_dagster.objects.blob.reader import unpack
+from dj_dagster.objects.blob.writer import pack
 from dj_dagster.relational.database.connection import Connection
 
 TABLE = "~jobs"

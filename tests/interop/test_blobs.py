@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from dj_dagster.objects.blob.packing import pack, unpack
+from dj_dagster.objects.blob.reader import unpack
+from dj_dagster.objects.blob.writer import pack
 from tests.objects.equality import same
 
 with warnings.catch_warnings():

@@ -9,7 +9,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from dj_dagster.objects.blob.packing import MatCell, MatStruct
+from dj_dagster.objects.blob.format import MatCell, MatStruct
 
 
 def matlab_cell(*values: object) -> MatCell:

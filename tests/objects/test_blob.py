@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 
 from dj_dagster.errors import BlobError
-from dj_dagster.objects.blob.packing import MatCell, MatStruct, is_packed, pack, unpack
+from dj_dagster.objects.blob.format import MatCell, MatStruct
+from dj_dagster.objects.blob.reader import is_packed, unpack
+from dj_dagster.objects.blob.writer import pack
 from tests.objects.equality import same
 from tests.objects.golden_blobs import GOLDEN
 

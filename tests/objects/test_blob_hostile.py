@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 import dj_dagster as dj
 from dj_dagster.errors import BlobError
-from dj_dagster.objects.blob.packing import ReadLimits, pack, unpack
+from dj_dagster.objects.blob.format import ReadLimits
+from dj_dagster.objects.blob.reader import unpack
+from dj_dagster.objects.blob.writer import pack
 from dj_dagster.settings import Config
 from tests.objects.equality import same
 from tests.objects.golden_blobs import GOLDEN

@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
-from dj_dagster.objects.blob.packing import pack, unpack
+from dj_dagster.objects.blob.reader import unpack
+from dj_dagster.objects.blob.writer import pack
 from tests.objects.equality import same
 
 PLAIN = ("bool", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8", "c8", "c16")

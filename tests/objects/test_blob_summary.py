@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dj_dagster.objects.blob.packing import MatCell, blob_summary, pack
+from dj_dagster.objects.blob.format import MatCell
+from dj_dagster.objects.blob.reader import blob_summary
+from dj_dagster.objects.blob.writer import pack
 
 
 @pytest.mark.parametrize(

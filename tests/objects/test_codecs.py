@@ -18,7 +18,7 @@ from dj_dagster.errors import (
     ObjectError,
 )
 from dj_dagster.model.types import Family, parse_type
-from dj_dagster.objects.blob.packing import pack
+from dj_dagster.objects.blob.writer import pack
 from dj_dagster.objects.codecs import chain as codecs_module
 from dj_dagster.objects.codecs.chain import Codec, CodecChain, CodecRegistry, ObjectContext
 from dj_dagster.objects.stores.stores import Stores

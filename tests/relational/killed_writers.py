@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import dj_dagster as dj
-from dj_dagster.objects.blob.packing import pack
+from dj_dagster.objects.blob.writer import pack
 from dj_dagster.objects.codecs.bytes import content_hash
 from dj_dagster.objects.collection import Trash
 from dj_dagster.objects.stores.store import Store

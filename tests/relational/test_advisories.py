@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 
 import dj_dagster as dj
-from dj_dagster.objects.blob.packing import pack, unpack
+from dj_dagster.objects.blob.reader import unpack
+from dj_dagster.objects.blob.writer import pack
 from dj_dagster.settings import Config
 from dj_dagster.settings_mapping import found_settings
 from tests.lab import connect

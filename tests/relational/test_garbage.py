@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import dj_dagster as dj
-from dj_dagster.objects.blob.packing import pack
+from dj_dagster.objects.blob.writer import pack
 from dj_dagster.objects.codecs import bytes as content
 from dj_dagster.objects.codecs.bytes import collecting_path, content_hash
 from dj_dagster.objects.stores.store import Store

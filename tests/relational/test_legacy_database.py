@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import event
 
 import dj_dagster as dj
-from dj_dagster.objects.blob.packing import pack
+from dj_dagster.objects.blob.writer import pack
 
 EXTERNAL = """
 CREATE TABLE `{schema}`.`~external_raw` (

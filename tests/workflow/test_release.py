@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 import dj_dagster as dj
 from dj_dagster.cli import cli
-from dj_dagster.objects.blob.packing import unpack
+from dj_dagster.objects.blob.reader import unpack
 from tests.lab import connect
 
 pytestmark = pytest.mark.release

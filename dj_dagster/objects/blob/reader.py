@@ -1,4 +1,8 @@
-"""Reading values in the blob format, from bytes that are not trusted."""
+"""Reading values in the blob format, from bytes that are not trusted.
+
+Arrays are returned Fortran-ordered, as they are stored, and unlike in DataJoint writable: each owns
+its memory.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,12 @@ import math
 import struct
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
+from isal import isal_zlib
 
 from dj_dagster.errors import BlobError
 from dj_dagster.objects.blob.format import (
@@ -19,14 +24,86 @@ from dj_dagster.objects.blob.format import (
     CHAR_ID,
     DEFAULT_LIMITS,
     DTYPES,
+    HEADERS,
+    MATLAB_HEADER,
     MAX_NDIM,
     OBJECT_ID,
+    PYTHON_HEADER,
     SIZED_MINIMUM,
+    ZLIB_HEADER,
     Code,
     MatCell,
     MatStruct,
     ReadLimits,
 )
+from dj_dagster.objects.previews import array_text, byte_text
+
+# A blob of one array of numbers has its data 5 bytes behind a multiple of 8.
+_MISALIGNMENT = 3
+
+_PIECE = 2**20
+
+# zlib decompresses one byte to at most 1032; a blob that declares more is damaged.
+_MOST_INFLATION = 1032
+
+
+def inflated(view: memoryview, most: int) -> memoryview:
+    """Decompress the bytes after the header ``ZL123``, never beyond the size that they declare.
+
+    Parameters
+    ----------
+    most
+        The largest permitted size, in bytes.
+
+    Returns
+    -------
+    memoryview
+        A view of a new buffer, in which the data of a blob that is a single array is aligned, so
+        that the array need not be copied.
+
+    Raises
+    ------
+    BlobError
+        If the blob is damaged, differs from its declared size, or is larger than `most`.
+    """
+    if len(view) < 8:
+        raise BlobError("A compressed blob ends within its header.")
+    (size,) = struct.unpack("<Q", view[:8])
+    if size > len(view) * _MOST_INFLATION:
+        raise BlobError(f"A compressed blob of {len(view)} bytes claims to hold {size} bytes.")
+    if size > most:
+        raise BlobError(
+            f"A compressed blob holds {size} bytes, and read_limits.unpacked_bytes = {most} may be "
+            "read: set it higher if the blob can be trusted."
+        )
+    inflater = isal_zlib.decompressobj()
+    # Grown as it fills: a forged size must not take memory.
+    data = bytearray(_MISALIGNMENT)
+    try:
+        # One byte more than declared, so that a blob that holds more is noticed.
+        for piece in _inflated_pieces(inflater, view[8:], size + 1):
+            data += piece
+    except isal_zlib.error as error:  # pyright: ignore[reportGeneralTypeIssues]
+        raise BlobError(f"A compressed blob is damaged: {error}.") from error
+    filled = len(data) - _MISALIGNMENT
+    if filled != size or not inflater.eof or inflater.unused_data:
+        raise BlobError(f"A compressed blob should hold {size} bytes, it holds {filled}.")
+    return memoryview(data)[_MISALIGNMENT:]
+
+
+def _inflated_pieces(inflater: Any, packed: memoryview, most: int) -> Iterator[bytes]:
+    """Yield decompressed bytes in pieces, `most` bytes at most: few bytes can become many."""
+    for start in range(0, len(packed), _PIECE):
+        if inflater.eof:
+            raise BlobError("A compressed blob has bytes behind its end.")
+        rest: bytes | memoryview = packed[start : start + _PIECE]
+        full = True
+        while most and (len(rest) or full):
+            room = min(_PIECE, most)
+            piece = inflater.decompress(rest, room)
+            rest, most, full = inflater.unconsumed_tail, most - len(piece), len(piece) == room
+            yield piece
+
 
 Array = np.ndarray[Any, Any]
 
@@ -336,3 +413,162 @@ _READERS: dict[bytes, Callable[[BlobReader], Any]] = {
     Code.UUID: lambda reader: uuid.UUID(bytes=bytes(reader.take(16))),
     Code.NONE: lambda _: None,
 }
+
+
+def unpack(
+    data: bytes | bytearray | memoryview,
+    squeeze: bool = False,
+    *,
+    limits: ReadLimits = DEFAULT_LIMITS,
+) -> Any:
+    """Read the value of a blob, trusting nothing in it.
+
+    Parameters
+    ----------
+    squeeze
+        Whether arrays lose their dimensions of length 1; one of a single number is that number.
+    limits
+        Limits on the cost of reading.
+
+    Raises
+    ------
+    BlobError
+        If the bytes are not a whole, valid blob, or reading them exceeds `limits`. Whatever the
+        bytes are, this function does not run code, take memory out of proportion to their length,
+        or recurse without bound.
+    """
+    # Read-only, so that arrays do not use memory that belongs to the caller.
+    view = memoryview(data).cast("B").toreadonly()
+    if bytes(view[: len(ZLIB_HEADER)]) == ZLIB_HEADER:
+        view = inflated(view[len(ZLIB_HEADER) :], limits.unpacked_bytes)
+    header = bytes(view[:4])
+    if header not in (MATLAB_HEADER, PYTHON_HEADER):
+        raise BlobError(
+            f"Not a packed blob: it starts with {header!r}, not with one of "
+            f"{', '.join(map(repr, HEADERS))}."
+        )
+    wide = header != MATLAB_HEADER or has_wide_sizes(view[4:])
+    value = BlobReader(view[4:], wide=wide, limits=limits).read_all()
+    return squeezed(value) if squeeze else value
+
+
+def squeezed(value: Any) -> Any:
+    """Return a value whose arrays, nested ones included, are without dimensions of length 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> squeezed({"gain": np.array([[5.0]]), "trace": np.ones((1, 3))})
+    {'gain': np.float64(5.0), 'trace': array([1., 1., 1.])}
+    """
+    match value:
+        case np.ndarray():
+            return value.squeeze()[()]
+        case dict():
+            return {name: squeezed(item) for name, item in value.items()}
+        case list() | tuple():
+            return type(value)(map(squeezed, value))
+        case _:
+            return value
+
+
+def is_packed(data: bytes | bytearray | memoryview) -> bool:
+    """Whether bytes begin as a packed blob does.
+
+    Examples
+    --------
+    >>> from dj_dagster.objects.blob.writer import pack
+    >>> is_packed(pack(1)), is_packed(b"anything else")
+    (True, False)
+    """
+    return bytes(memoryview(data).cast("B")[:6]).startswith(HEADERS)
+
+
+_ENOUGH = 4096
+"""Number of unpacked bytes that a summary looks at."""
+
+
+_UNREADABLE = (BlobError, ValueError, KeyError, struct.error)
+
+
+def blob_summary(beginning: bytes, size: int) -> str | None:
+    """Return a few words on a blob, None if its beginning does not tell.
+
+    Parameters
+    ----------
+    beginning
+        The first bytes of the blob, or all.
+    size
+        Bytes of the whole blob.
+
+    Examples
+    --------
+    >>> from dj_dagster.objects.blob.writer import pack
+    >>> blob = pack(np.arange(3000.0))
+    >>> blob_summary(blob[:1000], len(blob))
+    'float64 array 3000, 24 kB'
+    """
+    if not is_packed(beginning):
+        return f"bytes, {byte_text(size)}"
+    try:
+        reader = BlobReader(memoryview(_unpacked(bytes(beginning))[4:]))
+        code = bytes(reader.take(1))
+        summary = _SUMMARIES.get(code)
+        return summary(reader) if summary else _NAMES.get(code)
+    except _UNREADABLE:
+        return None
+
+
+def unpacked_size(beginning: bytes, size: int) -> int:
+    """Return the number of bytes that a blob declares for its unpacked content."""
+    start = len(ZLIB_HEADER)
+    if beginning[:start] != ZLIB_HEADER or len(beginning) < start + 8:
+        return size
+    (inner,) = struct.unpack("<Q", beginning[start : start + 8])
+    return inner
+
+
+def _unpacked(beginning: bytes) -> bytes:
+    if not beginning.startswith(ZLIB_HEADER):
+        return beginning
+    try:
+        return isal_zlib.decompressobj().decompress(beginning[len(ZLIB_HEADER) + 8 :], _ENOUGH)
+    except isal_zlib.error as error:  # pyright: ignore[reportGeneralTypeIssues]
+        raise BlobError(f"A compressed blob is damaged: {error}.") from error
+
+
+def _array_summary(reader: BlobReader) -> str:
+    shape = reader.shape()
+    type_id, is_complex = reader.numbers("II")
+    if type_id in (OBJECT_ID, CHAR_ID):
+        return array_text("object" if type_id == OBJECT_ID else "text", shape)
+    dtype = DTYPES[type_id]
+    if is_complex:
+        dtype = np.result_type(dtype, np.complex64)
+    return array_text(dtype, shape, math.prod(shape) * dtype.itemsize)
+
+
+def _text_summary(reader: BlobReader) -> str:
+    return f"text, {byte_text(reader.u64())}"
+
+
+def _struct_summary(reader: BlobReader) -> str:
+    reader.shape()
+    return f"struct: {', '.join(reader.names())}"
+
+
+_SUMMARIES: dict[bytes, Callable[[BlobReader], str]] = {
+    Code.ARRAY: _array_summary,
+    Code.CELL: lambda reader: array_text("cell", reader.shape()),
+    Code.STRUCT: _struct_summary,
+    Code.RECORDS: lambda reader: f"records: {', '.join(reader.names())}",
+    Code.TUPLE: lambda reader: f"tuple of {reader.u64()}",
+    Code.LIST: lambda reader: f"list of {reader.u64()}",
+    Code.SET: lambda reader: f"set of {reader.u64()}",
+    Code.DICT: lambda reader: f"dict of {reader.u64()}",
+    Code.STR: _text_summary,
+    Code.BYTES: lambda reader: f"bytes, {byte_text(reader.u64())}",
+}
+
+
+_NAMES = {Code.SPARSE: "sparse matrix", Code.NONE: "None"}

@@ -1,26 +1,82 @@
-"""Writing values in the blob format."""
+"""Writing values in the blob format, which holds any common Python value.
+
+Values come back as they went in, except where the format cannot tell types apart: other
+mappings become `dict`, other sequences `list` or `tuple`, any set a `set`, a `bytearray` `bytes`, a
+pandas ``Timestamp`` a `datetime`, a unicode array an object array of `str`,
+a zero-dimensional numeric array a numpy scalar, a structured array a `numpy.recarray`.
+"""
 
 from __future__ import annotations
 
 import datetime
+import io
 import struct
 import uuid
-from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence, Set
 from decimal import Decimal
 from typing import Any, TypeAlias
 
 import numpy as np
+from isal import isal_zlib
 
 from dj_dagster.errors import BlobError
 from dj_dagster.objects.blob.format import (
     COMPLEX_PARTS,
+    COMPRESS_ABOVE,
     DTYPE_IDS,
+    MATLAB_HEADER,
     MAX_DEPTH,
     OBJECT_ID,
+    PYTHON_HEADER,
+    ZLIB_HEADER,
     Code,
     MatCell,
     MatStruct,
 )
+
+LEVEL = 2
+"""Of 0 to 3: about as small as zlib's 1 on measured data, at the speed of ISA-L's fastest."""
+
+_PIECE = 2**20
+_SMALL = 2**16
+
+
+def deflated(chunks: Sequence[bytes | memoryview], size: int) -> bytes | None:
+    """Return a compressed blob, None if it would not be shorter.
+
+    Parameters
+    ----------
+    chunks
+        The blob in pieces. They are not joined, so that large arrays are not copied.
+    size
+        Bytes of all pieces together.
+    """
+    deflater = isal_zlib.compressobj(LEVEL)
+    # A stream grows in place and gives its bytes away without a copy.
+    packed = io.BytesIO()
+    packed.write(ZLIB_HEADER)
+    packed.write(struct.pack("<Q", size))
+    for piece in _pieces(chunks):
+        packed.write(deflater.compress(piece))
+    packed.write(deflater.flush())
+    return packed.getvalue() if packed.tell() < size else None
+
+
+def _pieces(chunks: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """Yield the same bytes in pieces that compress fast: neither tiny nor huge."""
+    small: list[bytes | memoryview] = []
+    waiting = 0
+    for chunk in chunks:
+        if len(chunk) <= _SMALL and waiting <= _PIECE:
+            small.append(chunk)
+            waiting += len(chunk)
+            continue
+        yield b"".join(small)
+        small, waiting = [], 0
+        view = memoryview(chunk).cast("B")
+        yield from (view[start : start + _PIECE] for start in range(0, len(view), _PIECE))
+    yield b"".join(small)
+
 
 Array = np.ndarray[Any, Any]
 Chunk = bytes | memoryview
@@ -293,3 +349,35 @@ def _find_writer(value: Any) -> _Writer:
     name = type(value).__name__
     advice = _ADVICE.get(name, "store the numbers, strings, lists and dicts it is made of")
     raise BlobError(f"Cannot store a {name} in a blob: {advice}, or write a codec for the type.")
+
+
+def pack(value: Any, *, compress: bool = True) -> bytes:
+    """Write a value as a blob.
+
+    Parameters
+    ----------
+    value
+        None, bool, int, float, complex, str, bytes, Decimal, UUID, date, time, datetime, numpy
+        arrays and scalars, `MatCell`, `MatStruct`, and mappings, sequences and sets of them.
+    compress
+        Whether blobs of more than 1000 bytes are compressed where that makes them shorter.
+
+    Raises
+    ------
+    BlobError
+        For a value that the format cannot hold; the message says what to store instead.
+
+    Examples
+    --------
+    >>> pack("hi").hex(" ")
+    '64 6a 30 00 05 02 00 00 00 00 00 00 00 68 69'
+    >>> from dj_dagster.objects.blob.reader import unpack
+    >>> unpack(pack({"rate": 30.5, "gains": (1, 2)}))
+    {'rate': 30.5, 'gains': (1, 2)}
+    """
+    writer = BlobWriter()
+    writer.write(value)
+    chunks = [PYTHON_HEADER if writer.needs_python else MATLAB_HEADER, *writer.chunks]
+    size = sum(map(len, chunks))
+    shorter = deflated(chunks, size) if compress and size > COMPRESS_ABOVE else None
+    return b"".join(chunks) if shorter is None else shorter

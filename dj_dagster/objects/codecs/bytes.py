@@ -25,7 +25,8 @@ from typing import Any
 
 from dj_dagster.errors import ChecksumError, DefinitionError, MissingExternalFile, ObjectError
 from dj_dagster.local_files import make_folder
-from dj_dagster.objects.blob.packing import blob_summary, is_packed, pack, unpack
+from dj_dagster.objects.blob.reader import blob_summary, is_packed, unpack
+from dj_dagster.objects.blob.writer import pack
 from dj_dagster.objects.codecs.codec import (
     Codec,
     Key,
@@ -145,7 +146,7 @@ def _age(store: Store, path: str, size: int) -> float | None:
 
 
 class BlobCodec(Codec, register=False):
-    """Python values and arrays, packed; see `dj_dagster.objects.blob.packing`."""
+    """Python values and arrays, packed; see `dj_dagster.objects.blob.writer`."""
 
     name = "blob"
     concurrent = True

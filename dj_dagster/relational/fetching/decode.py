@@ -18,7 +18,7 @@ from dj_dagster.errors import DefinitionError, InvalidValueError
 from dj_dagster.model.heading import Attribute, Heading, Value, Values
 from dj_dagster.model.types import Family
 from dj_dagster.objects.blob.format import ReadLimits
-from dj_dagster.objects.blob.packing import squeezed
+from dj_dagster.objects.blob.reader import squeezed
 from dj_dagster.objects.codecs.chain import CodecChain, ObjectContext
 from dj_dagster.objects.codecs.object_ref import ObjectRef
 from dj_dagster.objects.external_pointer import ExternalPointerType

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from dj_dagster.errors import DataJointError, InvalidValueError, ObjectError
 from dj_dagster.model.heading import Attribute, Heading, Row, Value, Values
 from dj_dagster.model.types import Family
-from dj_dagster.objects.blob.packing import unpacked_size
+from dj_dagster.objects.blob.reader import unpacked_size
 from dj_dagster.objects.codecs.arrays import NpyRef
 from dj_dagster.objects.codecs.chain import CodecChain, ObjectContext
 from dj_dagster.objects.codecs.codec import read_reference

@@ -24,7 +24,7 @@ from dj_dagster.errors import ChecksumError, ConfigurationError, MissingExternal
 from dj_dagster.model.heading import Attribute, Value, Values
 from dj_dagster.model.names import TableName, Tier, parse_table_name
 from dj_dagster.model.types import AttributeType, Family
-from dj_dagster.objects.blob.packing import unpack
+from dj_dagster.objects.blob.reader import unpack
 from dj_dagster.objects.checksums import manifest_path
 from dj_dagster.objects.collection import registrations
 from dj_dagster.objects.copies import file_damage, files_of
