@@ -20,8 +20,7 @@ from typing import IO
 from dj_dagster.errors import ChecksumError, MissingExternalFile, ObjectError
 from dj_dagster.objects.checksums import manifest_path
 from dj_dagster.objects.collection import is_managed, trash_folder
-from dj_dagster.objects.stores.file_store import sync_folder
-from dj_dagster.objects.stores.store import Stat, Store, checked_path
+from dj_dagster.objects.stores.store import Stat, Store, checked_path, sync_folder
 
 _AT_ONCE = 2**24
 _PIECE = 2**22

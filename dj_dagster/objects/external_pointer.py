@@ -26,8 +26,7 @@ from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.objects.blob.writer import pack
 from dj_dagster.objects.codecs.bytes import AttachCodec, BlobCodec
 from dj_dagster.objects.codecs.codec import Codec, ObjectContext
-from dj_dagster.objects.stores.file_store import FileStore
-from dj_dagster.objects.stores.store import Store, checked_path
+from dj_dagster.objects.stores.store import FileStore, Store, checked_path
 
 KINDS = ("blob", "attach", "filepath")
 """The kinds that 0.14 stores; other names are adapters, whose values are of these kinds."""

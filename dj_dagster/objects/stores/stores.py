@@ -14,8 +14,7 @@ from pydantic import Field, InstanceOf
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.objects.stores.bucket_store import AzureStore, BucketStore, GcsStore
-from dj_dagster.objects.stores.file_store import FileStore
-from dj_dagster.objects.stores.store import Store, checked_path
+from dj_dagster.objects.stores.store import FileStore, Store, checked_path
 from dj_dagster.objects.stores.store_settings import (
     PROTOCOLS,
     AnyStoreSettings,

@@ -39,8 +39,7 @@ from dj_dagster.objects.copies import (
 )
 from dj_dagster.objects.external_pointer import external_path
 from dj_dagster.objects.layout import object_root, schema_objects
-from dj_dagster.objects.stores.file_store import sync_folder
-from dj_dagster.objects.stores.store import Stat, Store, checked_path, in_flight
+from dj_dagster.objects.stores.store import Stat, Store, checked_path, in_flight, sync_folder
 from dj_dagster.relational.backends.writes import DumpedTable
 from dj_dagster.relational.backup import contents
 from dj_dagster.relational.backup.contents import Backup, backups, check_folder, open_backup
