@@ -1,4 +1,4 @@
-"""Spellings of DataJoint 0.13 and 0.14 that published pipelines use.
+"""Spellings of DataJoint 0.13 and 0.14 that published pipelines use, and attribute adapters.
 
 Query expressions and schemas have the functions below as methods, or are decorated with them; each
 translates a call into today's. `dj_dagster.compat.modules` offers them to packages that import
@@ -18,14 +18,19 @@ from datetime import date, datetime, time
 from functools import wraps
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypedDict, TypeVar, Unpack, cast
 
 import numpy as np
 
-from dj_dagster.compat.adapters import AdapterCodec, AttributeAdapter, register_adapters
 from dj_dagster.errors import DataJointError, QueryError
 from dj_dagster.model.heading import Row, Value
 from dj_dagster.model.names import camel_case, snake_case, underscore_warning
+from dj_dagster.model.types import parse_type
+from dj_dagster.objects.codecs.chain import CodecRegistry
+from dj_dagster.objects.codecs.codec import Codec
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 to_camel_case = camel_case
 
@@ -51,9 +56,6 @@ def from_camel_case(s: str) -> str:
         warnings.warn(underscore_warning(s), UserWarning, stacklevel=2)
     return snake_case(s)
 
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R", covariant=True)
@@ -336,3 +338,64 @@ __all__ = [
     "spawn_missing_classes",
     "to_camel_case",
 ]
+
+
+class AttributeAdapter:
+    """The base of one's own kinds of values, as they were defined before `Codec`.
+
+    The name of an instance in definitions, ``<name>``, is that of the variable that holds it.
+
+    Attributes
+    ----------
+    attribute_type
+        The type of the stored values: ``"longblob"``, ``"attach@raw"``, ``"varchar(255)"``.
+    """
+
+    attribute_type: ClassVar[str]
+
+    def put(self, obj: Value) -> Value:
+        """Return the stored form of a value."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method put(self, obj).")
+
+    def get(self, value: Value) -> Value:
+        """Return the value that `put` was given."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method get(self, value).")
+
+
+class AdapterCodec(Codec, register=False):
+    """An `AttributeAdapter` as a codec."""
+
+    def __init__(self, name: str, adapter: AttributeAdapter) -> None:
+        self.name = name  # pyright: ignore[reportAttributeAccessIssue]
+        self._adapter = adapter
+
+    def get_dtype(self, is_store: bool) -> str:
+        """Return the adapter's type in today's spelling."""
+        return parse_type(self._adapter.attribute_type).text
+
+    def encode(
+        self, value: Value, *, key: Mapping[str, Value] | None = None, store_name: str | None = None
+    ) -> Value:
+        """Return the result of the adapter's `put`."""
+        return self._adapter.put(value)
+
+    def decode(self, stored: Value, *, key: Mapping[str, Value] | None = None) -> Value:
+        """Return the result of the adapter's `get`."""
+        return self._adapter.get(stored)
+
+
+def register_adapters(
+    registry: CodecRegistry, names: Iterable[str], found: Callable[[str], Iterable[object]]
+) -> None:
+    """Make the adapters among the codec names of a definition available as codecs.
+
+    Parameters
+    ----------
+    found
+        A function from a name to the objects of that name that the definition can see.
+    """
+    for name in names:
+        for value in found(name):
+            if isinstance(value, AttributeAdapter):
+                registry.register(AdapterCodec(name, value))
+                break
