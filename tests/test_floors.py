@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).parents[1] / "dj_dagster"
 # From the ground up; a module that none of these names (or contains) is of the public face.
 FLOORS = (
     ("model", "class_access", "definition", "errors", "lazy", "local_files"),
-    ("objects", "compat.connection", "compat.spellings"),
+    ("objects", "compat.spellings"),
     ("relational",),
     ("workflow",),
     (
@@ -35,7 +35,7 @@ FLOORS = (
 DAGSTER_FROM = len(FLOORS) - 1
 
 DOORS = {
-    "dj_dagster.compat.connection": ("dj_dagster.dependencies",),
+    "dj_dagster.compat.spellings": ("dj_dagster.dependencies",),
     "dj_dagster": ("dj_dagster.compat.cli",),
 }
 """Modules that one which they import loads by name, when it is asked for something of theirs: a

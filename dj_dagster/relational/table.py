@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from dj_dagster.class_access import on_class, property_on_class
 from dj_dagster.compat import spellings
-from dj_dagster.compat.connection import Adapter
+from dj_dagster.compat.spellings import Adapter
 from dj_dagster.errors import DataJointError, MissingTableError, QueryError
 from dj_dagster.model.heading import Heading, Row, Value
 from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
@@ -180,7 +180,7 @@ class Table(QueryExpression, metaclass=TableMeta):
 
     @property_on_class
     def adapter(self) -> Adapter:
-        """The database's rules for names; see `dj_dagster.compat.connection.Adapter`."""
+        """The database's rules for names; see `dj_dagster.compat.spellings.Adapter`."""
         return self.connection.adapter
 
     external = property_on_class(spellings.external)

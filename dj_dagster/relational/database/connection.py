@@ -13,7 +13,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Self
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 
-from dj_dagster.compat.connection import adapter_of, dependencies_of
+from dj_dagster.compat.spellings import adapter_of, dependencies_of
 from dj_dagster.errors import (
     ConfigurationError,
     ConnectionFailedError,
