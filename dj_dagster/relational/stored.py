@@ -1,8 +1,17 @@
-"""Tables as the database holds them, as plain data: first raw, then with types and lineage."""
+"""Tables and writes as plain data: what backends report, and what they are given to write."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from enum import Enum
+from itertools import compress, groupby
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.errors import QueryError
 from dj_dagster.model.heading import Default, Heading
@@ -86,3 +95,160 @@ class StoredTable:
                 f"{self.name} is a view of the database, which can only be read: {doing} the "
                 "tables that it selects from, or change the view itself in SQL."
             )
+
+
+Read = Callable[[Callable[[SAConnection], Any]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnChange:
+    """A column that an altered table gets, or an existing column that changes.
+
+    Attributes
+    ----------
+    old
+        The former name, None for a new column.
+    sql
+        The column as in CREATE TABLE.
+    after
+        The column before it, None for the first column.
+    """
+
+    name: str
+    old: str | None
+    sql: str
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TableChanges:
+    """The changes for `Backend.alter_table`; names are unquoted, ``sql`` is as in CREATE TABLE.
+
+    Attributes
+    ----------
+    comment
+        The new comment, None to keep the present one.
+    """
+
+    name: TableName
+    dropped_keys: Sequence[str]
+    dropped_indexes: Sequence[str]
+    dropped_columns: Sequence[str]
+    columns: Sequence[ColumnChange]
+    added_indexes: Sequence[str]
+    added_keys: Sequence[str]
+    comment: str | None
+
+
+class Remaking(ABC):
+    """The operations for rebuilding a table besides CREATE TABLE and INSERT."""
+
+    @abstractmethod
+    def translation(
+        self, name: str, pairs: Sequence[tuple[Any, Any]]
+    ) -> AbstractContextManager[sa.TableClause]:
+        """Give a temporary table of pairs of values, with the columns `old` and `new`."""
+
+    @abstractmethod
+    def rename(self, made: TableName, name: TableName) -> None:
+        """Rename a new table to its final name."""
+
+    @abstractmethod
+    def unmatched(self, name: TableName) -> Sequence[str]:
+        """Return the parent for each row of a table whose parent's row is missing."""
+
+
+class WriteMarks(ABC):
+    """The marks by which a database shows writes to tables, as of the last call."""
+
+    @abstractmethod
+    def written(self, read: Read) -> frozenset[TableName]:
+        """Return the tables that may have been written since the last call; at first all.
+
+        The cost does not depend on the size of the tables. A superfluous table is examined in vain;
+        a missing one is a change that is not seen before the next sweep.
+
+        Parameters
+        ----------
+        read
+            Calls a function with a session of the connection and returns its result.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class DumpedTable:
+    """A table in a dump.
+
+    Attributes
+    ----------
+    sha256
+        Checksum of its rows as they are written, to compare with the restored table.
+    """
+
+    schema: str
+    table: str
+    file: str
+    rows: int
+    sha256: str
+
+
+class _Default(Enum):
+    DEFAULT = "DEFAULT"
+
+
+DEFAULT = _Default.DEFAULT
+"""The value that stands for the column's default in a row to insert."""
+
+
+@dataclass(frozen=True, slots=True)
+class InsertStatement:
+    """One statement of an insert.
+
+    Attributes
+    ----------
+    sql
+        The SQL, which contains the values if `parameters` is None.
+    parameters
+        One tuple a row.
+    count
+        Number of rows.
+    """
+
+    sql: str | bytes
+    parameters: Sequence[tuple[Any, ...]] | None
+    count: int
+
+    @property
+    def is_atomic(self) -> bool:
+        """Whether all rows are written or none, even outside a transaction."""
+        return self.parameters is None or self.count == 1
+
+
+InsertMode = Literal["insert", "skip", "replace"]
+
+
+def statements_of(
+    sql: Callable[[tuple[str, ...]], str],
+    columns: tuple[str, ...],
+    values: Sequence[Sequence[Any]],
+    count: int,
+) -> Iterator[InsertStatement]:
+    """Return the statements that insert rows, with parameters, in their order.
+
+    Parameters
+    ----------
+    sql
+        Returns the INSERT of one row of some of the columns.
+    values
+        One sequence a column, in which `DEFAULT` may occur.
+    count
+        Number of rows.
+    """
+    rows = list(zip(*values, strict=True)) if values else [()] * count
+    if not any(DEFAULT in column for column in values):
+        yield InsertStatement(sql(columns), rows, count)
+        return
+    # One statement for each run of rows that omit the same columns.
+    for given, run in groupby(rows, lambda row: [value is not DEFAULT for value in row]):
+        part = [tuple(compress(row, given)) for row in run]
+        yield InsertStatement(sql(tuple(compress(columns, given))), part, len(part))

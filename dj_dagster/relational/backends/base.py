@@ -18,16 +18,16 @@ from dj_dagster.model.heading import Attribute, Default, IndexDeclaration
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType
 from dj_dagster.relational.backends.common import ALL_RIGHTS, Rights
-from dj_dagster.relational.backends.writes import (
+from dj_dagster.relational.stored import (
     DumpedTable,
     InsertMode,
     InsertStatement,
+    RawTable,
     Remaking,
     TableChanges,
     WriteMarks,
     statements_of,
 )
-from dj_dagster.relational.stored import RawTable
 from dj_dagster.relational.user_sql.emission import Piece
 
 Convert = Callable[[Any], Any]

@@ -43,14 +43,14 @@ from dj_dagster.relational.backends.common import (
     without_secrets,
 )
 from dj_dagster.relational.backends.mysql_server import ServerMarks
-from dj_dagster.relational.backends.writes import (
+from dj_dagster.relational.stored import (
     ColumnChange,
     DumpedTable,
     InsertMode,
     InsertStatement,
+    RawTable,
     TableChanges,
 )
-from dj_dagster.relational.stored import RawTable
 from dj_dagster.relational.values import shortest_single
 
 _CORE_TYPES = {

@@ -45,7 +45,7 @@ from dj_dagster.errors import (
 )
 from dj_dagster.model.names import TableName
 from dj_dagster.relational.backends.common import Rights, unquoted_name
-from dj_dagster.relational.backends.writes import Read, WriteMarks
+from dj_dagster.relational.stored import Read, WriteMarks
 
 IDLE = 5.0
 """Seconds without use after which a connection is tested before it is used again."""

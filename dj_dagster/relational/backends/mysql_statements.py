@@ -28,8 +28,8 @@ from dj_dagster.errors import ChecksumError
 from dj_dagster.model.names import TableName
 from dj_dagster.model.scanner import quote
 from dj_dagster.relational.backends import common
-from dj_dagster.relational.backends.writes import DEFAULT, DumpedTable, InsertMode, InsertStatement
 from dj_dagster.relational.database.sessions import run_sql
+from dj_dagster.relational.stored import DEFAULT, DumpedTable, InsertMode, InsertStatement
 
 STATEMENT_BYTES = 1_000_000
 """Bytes after which a statement ends; every server takes at least a mebibyte by default."""

@@ -48,8 +48,7 @@ from dj_dagster.relational.algebra.nodes import parse_json_path
 from dj_dagster.relational.backends import common, sqlite_file, sqlite_functions
 from dj_dagster.relational.backends.base import Backend, Convert, Purpose
 from dj_dagster.relational.backends.common import Pieces, cast_type
-from dj_dagster.relational.backends.writes import DumpedTable, InsertMode
-from dj_dagster.relational.stored import RawTable
+from dj_dagster.relational.stored import DumpedTable, InsertMode, RawTable
 from dj_dagster.relational.user_sql import translation
 from dj_dagster.relational.user_sql.emission import EXACT_DIGITS, Piece, in_order, is_long
 from dj_dagster.relational.user_sql.translation import types_text

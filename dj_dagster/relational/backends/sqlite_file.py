@@ -28,8 +28,7 @@ from dj_dagster.model.heading import Default, IndexDeclaration
 from dj_dagster.model.names import TableName
 from dj_dagster.model.scanner import SourceLine
 from dj_dagster.relational.backends.common import Reference, Rows, grouped, raw_table
-from dj_dagster.relational.backends.writes import Read, Remaking, WriteMarks
-from dj_dagster.relational.stored import RawTable, StoredColumn
+from dj_dagster.relational.stored import RawTable, Read, Remaking, StoredColumn, WriteMarks
 
 _CATALOG = sa.table(
     "~catalog",

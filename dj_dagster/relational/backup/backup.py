@@ -40,7 +40,6 @@ from dj_dagster.objects.copies import (
 from dj_dagster.objects.external_pointer import external_path
 from dj_dagster.objects.layout import object_root, schema_objects
 from dj_dagster.objects.stores.store import Stat, Store, checked_path, in_flight, sync_folder
-from dj_dagster.relational.backends.writes import DumpedTable
 from dj_dagster.relational.backup import contents
 from dj_dagster.relational.backup.contents import Backup, backups, check_folder, open_backup
 from dj_dagster.relational.database.catalog import EXTERNAL_PREFIX
@@ -54,6 +53,7 @@ from dj_dagster.relational.garbage.references import (
     snapshot,
 )
 from dj_dagster.relational.old_layout import all_external_objects
+from dj_dagster.relational.stored import DumpedTable
 
 ALL_SCHEMAS = "all"
 """The only value that stands for all schemas of a database."""

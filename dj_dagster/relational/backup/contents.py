@@ -30,7 +30,7 @@ from isal import igzip
 from dj_dagster.errors import ChecksumError, ConfigurationError
 from dj_dagster.objects.copies import CopiedFile, Copies, file_damage
 from dj_dagster.objects.stores.store import in_flight, sync_folder
-from dj_dagster.relational.backends.writes import DumpedTable
+from dj_dagster.relational.stored import DumpedTable
 
 FORMAT = 1
 HEAD, OBJECTS, DATABASE = "backup.json", "objects.jsonl.gz", "database"

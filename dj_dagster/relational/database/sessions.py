@@ -31,7 +31,7 @@ from dj_dagster.errors import (
 from dj_dagster.model.names import TableName
 from dj_dagster.objects.collection import StoredObjects
 from dj_dagster.relational.backends.base import Backend
-from dj_dagster.relational.backends.writes import InsertMode
+from dj_dagster.relational.stored import InsertMode
 
 
 @dataclass(frozen=True, slots=True)

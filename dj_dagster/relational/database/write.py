@@ -31,10 +31,9 @@ from dj_dagster.errors import (
 from dj_dagster.model.heading import Value
 from dj_dagster.model.job_settings import PROVENANCE, JobSettings
 from dj_dagster.model.names import TableName
-from dj_dagster.relational.backends.writes import InsertStatement
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.sessions import EncodedRows, MakeCall, WriteBuffer, run_sql
-from dj_dagster.relational.stored import StoredTable
+from dj_dagster.relational.stored import InsertStatement, StoredTable
 
 T = TypeVar("T")
 

@@ -30,7 +30,6 @@ from dj_dagster.model.heading import Attribute, IndexDeclaration
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.operators import all_rows
-from dj_dagster.relational.backends.writes import ColumnChange, Remaking, TableChanges
 from dj_dagster.relational.confirmation import Confirm
 from dj_dagster.relational.database.catalog import resolve
 from dj_dagster.relational.database.connection import Connection
@@ -52,7 +51,7 @@ from dj_dagster.relational.declaring.plan import (
 )
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.old_layout import ensure_external_tables
-from dj_dagster.relational.stored import StoredTable
+from dj_dagster.relational.stored import ColumnChange, Remaking, StoredTable, TableChanges
 from dj_dagster.relational.values import checked
 
 

@@ -34,14 +34,13 @@ from dj_dagster.objects.external_pointer import ExternalObject
 from dj_dagster.objects.stores.store import in_flight
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.base import Convert
-from dj_dagster.relational.backends.writes import DEFAULT, InsertMode
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.sessions import EncodedRows
 from dj_dagster.relational.database.write import provenance_text
 from dj_dagster.relational.garbage.references import register_writer
 from dj_dagster.relational.inserting.row_sources import Batch, batches
 from dj_dagster.relational.old_layout import tracking_rows
-from dj_dagster.relational.stored import StoredTable
+from dj_dagster.relational.stored import DEFAULT, InsertMode, StoredTable
 from dj_dagster.relational.values import (
     byte_limit,
     checked,

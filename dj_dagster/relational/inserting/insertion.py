@@ -33,7 +33,6 @@ from dj_dagster.objects.stores.store import Store
 from dj_dagster.relational.algebra.condition import HasNode, make_condition, query_node
 from dj_dagster.relational.algebra.nodes import Node
 from dj_dagster.relational.algebra.operators import all_rows, restrict
-from dj_dagster.relational.backends.writes import DEFAULT, InsertMode
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.sessions import EncodedRows
@@ -42,7 +41,7 @@ from dj_dagster.relational.garbage.references import register_writer
 from dj_dagster.relational.inserting.encode import RowEncoder, required_names
 from dj_dagster.relational.inserting.row_sources import Batch, batches
 from dj_dagster.relational.sql.lowering import Lowering
-from dj_dagster.relational.stored import StoredTable
+from dj_dagster.relational.stored import DEFAULT, InsertMode, StoredTable
 from dj_dagster.relational.values import NUMERIC, integer_range
 
 if TYPE_CHECKING:
