@@ -26,7 +26,7 @@ from dj_dagster.relational.algebra.condition import (
     topped,
 )
 from dj_dagster.relational.algebra.nodes import Node
-from dj_dagster.relational.confirmation import Confirm, question
+from dj_dagster.relational.caller import Confirm, question
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.deleting import delete as deletion

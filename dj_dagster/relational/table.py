@@ -18,7 +18,7 @@ from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
 from dj_dagster.relational import relatives
 from dj_dagster.relational.algebra.nodes import Node
 from dj_dagster.relational.algebra.operators import all_rows
-from dj_dagster.relational.confirmation import Confirm, question
+from dj_dagster.relational.caller import Confirm, calling_names, question
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import alter as alteration
@@ -29,7 +29,6 @@ from dj_dagster.relational.deleting.delete import PartIntegrity
 from dj_dagster.relational.expression import QueryExpression, looks_again
 from dj_dagster.relational.inserting import insertion
 from dj_dagster.relational.inserting.insertion import StagedInsert
-from dj_dagster.relational.scope import calling_names
 from dj_dagster.relational.stored import ForeignKey, StoredTable
 
 if TYPE_CHECKING:

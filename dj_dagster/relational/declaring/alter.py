@@ -30,7 +30,7 @@ from dj_dagster.model.heading import Attribute, IndexDeclaration
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.operators import all_rows
-from dj_dagster.relational.confirmation import Confirm
+from dj_dagster.relational.caller import Confirm
 from dj_dagster.relational.database.catalog import resolve
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import declare

@@ -26,7 +26,7 @@ from dj_dagster.model.types import Family
 from dj_dagster.relational.algebra.operators import all_rows
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.common import raw_table
-from dj_dagster.relational.confirmation import Confirm, listed
+from dj_dagster.relational.caller import Confirm, listed, warn_caller
 from dj_dagster.relational.database.catalog import EXTERNAL_PREFIX, dependency_graph, split_comment
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring.plan import (
@@ -42,7 +42,6 @@ from dj_dagster.relational.deleting.delete import PartIntegrity, master_of
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.old_layout import ensure_external_tables, in_old_layout
 from dj_dagster.relational.relatives import part_names
-from dj_dagster.relational.scope import warn_caller
 from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn, StoredTable
 
 _COLUMNS = {

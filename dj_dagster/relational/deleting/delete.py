@@ -32,7 +32,7 @@ from dj_dagster.relational.algebra.nodes import (
     SQLText,
 )
 from dj_dagster.relational.algebra.operators import all_rows, restrict, tables_of
-from dj_dagster.relational.confirmation import Confirm, listed
+from dj_dagster.relational.caller import Confirm, listed
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.catalog import dependency_graph
 from dj_dagster.relational.database.connection import Connection

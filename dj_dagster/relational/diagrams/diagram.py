@@ -13,6 +13,7 @@ from dj_dagster.model.names import TableName, class_path
 from dj_dagster.relational import relatives
 from dj_dagster.relational.algebra.nodes import All, AnyOf, Base, Condition, Node
 from dj_dagster.relational.algebra.operators import all_rows, restrict
+from dj_dagster.relational.caller import calling_names
 from dj_dagster.relational.database.catalog import dependency_graph
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.deleting import delete, hierarchy
@@ -27,7 +28,6 @@ from dj_dagster.relational.diagrams.drawing import Drawn, Labels, Picture, make_
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.relatives import graph_above, parent_keys
 from dj_dagster.relational.schemas.free_table import FreeTable, table_name
-from dj_dagster.relational.scope import calling_names
 from dj_dagster.relational.table import Table, TableMeta
 
 

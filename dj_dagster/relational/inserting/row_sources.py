@@ -22,7 +22,7 @@ from dj_dagster.lazy import LateModule, is_data_frame, is_series
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.types import Family
 from dj_dagster.relational.algebra.condition import as_mapping
-from dj_dagster.relational.scope import warn_caller
+from dj_dagster.relational.caller import warn_caller
 
 if TYPE_CHECKING:
     import pandas as pd

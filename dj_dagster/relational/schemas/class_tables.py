@@ -20,12 +20,12 @@ from dj_dagster.errors import DataJointError, DefinitionError, MissingDefinition
 from dj_dagster.model.heading import ForeignKeyDeclaration, TableDefinition
 from dj_dagster.model.job_settings import with_job_metadata, with_provenance
 from dj_dagster.model.names import TableName, Tier, sql_table_name, underscore_warning
+from dj_dagster.relational.caller import Scope, warn_caller
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import declare
 from dj_dagster.relational.declaring.plan import FindParent, PlannedTable
 from dj_dagster.relational.schemas.cycles import check_acyclic, check_half_imported, check_imports
 from dj_dagster.relational.schemas.free_table import StoredClasses
-from dj_dagster.relational.scope import Scope, warn_caller
 from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.table import Binding, Lookup, Part, Table, TableMeta
 

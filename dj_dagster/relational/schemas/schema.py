@@ -14,7 +14,7 @@ from dj_dagster.compat.spellings import register_adapters, spawn_missing_classes
 from dj_dagster.errors import DataJointError
 from dj_dagster.model.heading import IndexDeclaration
 from dj_dagster.model.names import MAX_NAME, TableName, Tier, class_path, parse_table_name
-from dj_dagster.relational.confirmation import ask_on_terminal
+from dj_dagster.relational.caller import Scope, ask_on_terminal, calling_names, warn_caller
 from dj_dagster.relational.database.catalog import Era, checked_era, dependency_graph
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import declare
@@ -28,7 +28,6 @@ from dj_dagster.relational.schemas.free_table import (
     TierClasses,
     find_table_name,
 )
-from dj_dagster.relational.scope import Scope, calling_names, warn_caller
 from dj_dagster.relational.table import Table
 
 _TAKEN = {"dj", "schema", "self", "master"}

@@ -1,13 +1,18 @@
-"""The scope in which names of definitions are looked up; only here are callers' frames read."""
+"""The caller of this package: names around the call, warnings at its line, and questions."""
 
 from __future__ import annotations
 
+import builtins
 import inspect
+import sys
 import warnings
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from types import FrameType
+from types import BuiltinFunctionType, FrameType
 from typing import Any
+
+from dj_dagster.errors import DataJointError
+from dj_dagster.model.names import TableName
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -83,3 +88,53 @@ def warn_caller(message: str, category: type[Warning]) -> None:
 
 def _is_ours(frame: FrameType) -> bool:
     return str(frame.f_globals.get("__name__")).partition(".")[0] == _PACKAGE
+
+
+Confirm = Callable[[str], bool]
+"""A function that takes a summary of an action and returns whether the action may proceed."""
+
+
+def ask_on_terminal(summary: str) -> bool:
+    """Print a summary of an action and ask whether to proceed.
+
+    Raises
+    ------
+    DataJointError
+        If there is neither a terminal nor a notebook to ask in.
+    """
+    nobody = DataJointError(
+        f"{summary}\nThis was to be confirmed, but there is no terminal to ask on. "
+        "Pass prompt=False, or set dj.config['safemode'] = False."
+    )
+    if not _can_ask():
+        raise nobody
+    print(summary)
+    try:
+        answer = _input()("Proceed? [yes, No]: ")
+    except (EOFError, RuntimeError) as error:
+        # A notebook that is executed without a user raises a RuntimeError of its own.
+        raise nobody from error
+    return answer.strip().lower() in ("y", "yes")
+
+
+def question(prompt: bool | None, confirm: Confirm | None, safemode: bool) -> Confirm | None:
+    """Return the function that asks, or None to proceed; `safemode` counts if `prompt` is None."""
+    return (confirm or ask_on_terminal) if (safemode if prompt is None else prompt) else None
+
+
+def _can_ask() -> bool:
+    """Whether a terminal can answer, or a notebook or program that replaces `input`."""
+    on_terminal = sys.stdin is not None and sys.stdin.isatty()  # pyright: ignore[reportUnnecessaryComparison]
+    return on_terminal or not isinstance(_input(), BuiltinFunctionType)
+
+
+def _input() -> Callable[[str], str]:
+    """Return the function that reads an answer; programs can replace it in DataJoint's utils."""
+    utils = sys.modules.get(f"{__name__.partition('.')[0]}.utils")
+    return builtins.input if utils is None else vars(utils).get("input", builtins.input)
+
+
+def listed(title: str, counts: Mapping[TableName, int], *, empty: bool = True) -> str:
+    """Return a text with the number of rows of each table, those without rows only if `empty`."""
+    lines = [f"{count:8d}  {name}" for name, count in counts.items() if count or empty]
+    return "\n".join([title, *lines])
