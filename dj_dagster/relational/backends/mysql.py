@@ -23,7 +23,6 @@ from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
 
-import dj_dagster.relational.backends.mysql_catalog as catalog
 from dj_dagster.errors import ConfigurationError, DataJointError, DefinitionError
 from dj_dagster.model.heading import Attribute, Default, IndexDeclaration
 from dj_dagster.model.names import TableName
@@ -329,7 +328,7 @@ class MySQLBackend(Backend):
 
     def definition_text(self, text: str) -> str:
         """Escape characters of more than three bytes, which servers lose in definitions."""
-        return catalog.escaped(text)
+        return mysql_server.escaped(text)
 
     def rounds_seconds(self, connection: SAConnection) -> bool:
         """Read the SQL mode, whose defaults differ: MySQL rounds and MariaDB truncates."""
@@ -339,27 +338,27 @@ class MySQLBackend(Backend):
 
     def reflect(self, connection: SAConnection, schema: str) -> list[RawTable]:
         """Read information_schema, three statements for the whole database."""
-        return catalog.tables(connection, schema)
+        return mysql_server.tables(connection, schema)
 
     def indexes(
         self, connection: SAConnection, schema: str, table: str | None = None
     ) -> dict[str, dict[str, IndexDeclaration]]:
         """Read information_schema."""
-        return catalog.indexes(connection, schema, table)
+        return mysql_server.indexes(connection, schema, table)
 
     def foreign_key_names(
         self, connection: SAConnection, name: TableName
     ) -> dict[tuple[TableName, tuple[str, ...]], str]:
         """Read information_schema."""
-        return catalog.foreign_key_names(connection, name)
+        return mysql_server.foreign_key_names(connection, name)
 
     def schema_edges(self, connection: SAConnection) -> set[tuple[str, str]]:
         """Read information_schema."""
-        return catalog.schema_edges(connection)
+        return mysql_server.schema_edges(connection)
 
     def size_on_disk(self, connection: SAConnection, names: Sequence[TableName]) -> int:
         """Read the server's estimates."""
-        return catalog.size_on_disk(connection, names)
+        return mysql_server.size_on_disk(connection, names)
 
     def row_digest(
         self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
@@ -385,7 +384,7 @@ class MySQLBackend(Backend):
 
     def tables_behind(self, connection: SAConnection, view: TableName) -> set[TableName]:
         """Read the tables from the text of the view."""
-        return catalog.tables_behind(connection, view)
+        return mysql_server.tables_behind(connection, view)
 
     def insert_from(
         self,
