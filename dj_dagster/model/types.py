@@ -9,7 +9,34 @@ from enum import Enum
 from typing import Any, Self
 
 from dj_dagster.errors import DefinitionError
-from dj_dagster.model.scanner import STRING, quote, unquote
+
+STRING = r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*\""""
+"""Regular expression of a quoted string; quotes inside are doubled or follow a backslash."""
+
+
+def unquote(literal: str) -> str:
+    r"""Return the text inside a quoted string.
+
+    Examples
+    --------
+    >>> unquote("'it''s'"), unquote('"a # b"')
+    ("it's", 'a # b')
+    """
+    mark = literal[0]
+    return re.sub(
+        rf"\\(['\"\\])|{mark}{mark}", lambda found: found[1] or mark, literal[1:-1], flags=re.DOTALL
+    )
+
+
+def quote(value: str) -> str:
+    """Return `value` as a single-quoted string that `unquote` reads back.
+
+    Examples
+    --------
+    >>> quote("it's")
+    "'it''s'"
+    """
+    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 class Family(Enum):

@@ -45,7 +45,7 @@ from dj_dagster.errors import (
 )
 from dj_dagster.model.heading import Default, IndexDeclaration
 from dj_dagster.model.names import TableName
-from dj_dagster.model.scanner import unquote
+from dj_dagster.model.types import unquote
 from dj_dagster.relational.backends import common
 from dj_dagster.relational.stored import RawTable, Read, StoredColumn, WriteMarks
 

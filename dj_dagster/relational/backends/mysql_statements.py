@@ -26,7 +26,7 @@ from sqlalchemy.ext.compiler import compiles
 
 from dj_dagster.errors import ChecksumError
 from dj_dagster.model.names import TableName
-from dj_dagster.model.scanner import quote
+from dj_dagster.model.types import quote
 from dj_dagster.relational.backends import common
 from dj_dagster.relational.database.sessions import run_sql
 from dj_dagster.relational.stored import DEFAULT, DumpedTable, InsertMode, InsertStatement

@@ -23,10 +23,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 from sqlalchemy.exc import DBAPIError
 
+from dj_dagster.definition import SourceLine
 from dj_dagster.errors import DataJointError, QueryError
 from dj_dagster.model.heading import Default, IndexDeclaration
 from dj_dagster.model.names import TableName
-from dj_dagster.model.scanner import SourceLine
 from dj_dagster.relational.backends.common import Reference, Rows, grouped, raw_table
 from dj_dagster.relational.stored import RawTable, Read, Remaking, StoredColumn, WriteMarks
 

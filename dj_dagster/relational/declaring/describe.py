@@ -8,8 +8,7 @@ from typing import Any
 from dj_dagster.errors import MissingTableError
 from dj_dagster.model.heading import Attribute, Default, IndexDeclaration
 from dj_dagster.model.names import TableName, class_path, parse_table_name
-from dj_dagster.model.scanner import quote
-from dj_dagster.model.types import Family, without_counter
+from dj_dagster.model.types import Family, quote, without_counter
 from dj_dagster.relational.database.catalog import FindTable
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring.plan import inherited_column
