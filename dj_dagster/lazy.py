@@ -6,12 +6,8 @@ use.
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeGuard
-
-if TYPE_CHECKING:
-    import pandas as pd
+from typing import Any
 
 
 class LateModule:
@@ -31,21 +27,3 @@ class LateModule:
         value = getattr(import_module(self._name), attribute)
         setattr(self, attribute, value)
         return value
-
-
-def is_data_frame(value: object) -> TypeGuard[pd.DataFrame]:
-    """Whether a value is a pandas DataFrame; pandas is not imported for the test."""
-    pandas = sys.modules.get("pandas")
-    return pandas is not None and isinstance(value, pandas.DataFrame)
-
-
-def is_series(value: object) -> TypeGuard[pd.Series]:
-    """Whether a value is a pandas Series."""
-    pandas = sys.modules.get("pandas")
-    return pandas is not None and isinstance(value, pandas.Series)
-
-
-def is_pandas_null(value: object) -> bool:
-    """Whether a value is ``NA`` or ``NaT``, pandas' marks for a missing value."""
-    pandas = sys.modules.get("pandas")
-    return pandas is not None and (value is pandas.NA or value is pandas.NaT)

@@ -21,7 +21,7 @@ from dagster import (
 
 from dj_dagster.default_connection import conn
 from dj_dagster.errors import ConfigurationError, InvalidValueError
-from dj_dagster.lazy import LateModule, is_data_frame
+from dj_dagster.lazy import LateModule
 from dj_dagster.model.names import Tier
 from dj_dagster.model.selection import schemas_of
 from dj_dagster.model.types import Family
@@ -36,6 +36,7 @@ from dj_dagster.orchestration.translator import IO_MANAGER_KEY
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.inserting.row_sources import frame_columns
+from dj_dagster.relational.values import is_data_frame
 from dj_dagster.workflow.pending import present
 
 if TYPE_CHECKING:

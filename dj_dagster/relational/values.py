@@ -6,21 +6,25 @@ import json
 import math
 import numbers
 import re
+import sys
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from math import isfinite
 from pathlib import PurePath
 from struct import Struct
+from typing import TYPE_CHECKING, TypeGuard
 from uuid import UUID
 
 import numpy as np
 
 from dj_dagster.errors import InvalidValueError
-from dj_dagster.lazy import is_pandas_null
 from dj_dagster.model.heading import Attribute, Value
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.backends.common import as_time, is_odd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _LONG_NUMBER = re.compile(r"[0-9]{19}")
 
@@ -443,3 +447,21 @@ def shortest_single(value: Value) -> Value:
 def with_scale(value: Decimal, scale: int) -> Decimal:
     """Return a decimal rounded to a number of digits after the point."""
     return _DECIMALS.quantize(value, Decimal(1).scaleb(-scale))
+
+
+def is_data_frame(value: object) -> TypeGuard[pd.DataFrame]:
+    """Whether a value is a pandas DataFrame; pandas is not imported for the test."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(value, pandas.DataFrame)
+
+
+def is_series(value: object) -> TypeGuard[pd.Series]:
+    """Whether a value is a pandas Series."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(value, pandas.Series)
+
+
+def is_pandas_null(value: object) -> bool:
+    """Whether a value is ``NA`` or ``NaT``, pandas' marks for a missing value."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and (value is pandas.NA or value is pandas.NaT)

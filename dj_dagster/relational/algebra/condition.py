@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, runtime_checkabl
 import numpy as np
 
 from dj_dagster.errors import QueryError, UnknownAttributeError
-from dj_dagster.lazy import is_data_frame, is_series
 from dj_dagster.model.heading import Heading, Row, Value
 from dj_dagster.model.types import Family
 from dj_dagster.relational.algebra.nodes import (
@@ -43,7 +42,7 @@ from dj_dagster.relational.algebra.nodes import (
 )
 from dj_dagster.relational.algebra.operators import shared_names
 from dj_dagster.relational.user_sql.parsing import SIMPLE, parse, split
-from dj_dagster.relational.values import is_null
+from dj_dagster.relational.values import is_data_frame, is_null, is_series
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,7 +20,7 @@ from dj_dagster.errors import (
     QueryError,
     UnknownAttributeError,
 )
-from dj_dagster.lazy import LateModule, is_data_frame
+from dj_dagster.lazy import LateModule
 from dj_dagster.model.heading import Attribute, Heading, Row
 from dj_dagster.model.job_settings import PROVENANCE
 from dj_dagster.model.names import TableName, Tier
@@ -42,7 +42,7 @@ from dj_dagster.relational.inserting.encode import RowEncoder, required_names
 from dj_dagster.relational.inserting.row_sources import Batch, batches
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.stored import DEFAULT, InsertMode, StoredTable
-from dj_dagster.relational.values import NUMERIC, integer_range
+from dj_dagster.relational.values import NUMERIC, integer_range, is_data_frame
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dj_dagster.errors import InvalidValueError, QueryError
-from dj_dagster.lazy import LateModule, is_data_frame, is_series
+from dj_dagster.lazy import LateModule
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.types import Family
 from dj_dagster.relational.algebra.condition import as_mapping
 from dj_dagster.relational.caller import warn_caller
+from dj_dagster.relational.values import is_data_frame, is_series
 
 if TYPE_CHECKING:
     import pandas as pd
