@@ -257,17 +257,6 @@ ALWAYS = All(())
 NEVER = AnyOf(())
 
 
-def keeps_all(condition: Condition) -> bool:
-    """Whether a condition holds for every row, such as an empty key or names that are missing."""
-    match condition:
-        case PassedOver():
-            return True
-        case All(conditions):
-            return all(map(keeps_all, conditions))
-        case _:
-            return False
-
-
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _INDEX = r"\[(?:[0-9]+|last)\]"
 _TYPE = r"(?:\s*:\s*(?P<type>[A-Za-z][\w ]*(?:\(\s*\d+\s*(?:,\s*\d+\s*)?\))?))?"

@@ -33,7 +33,6 @@ from dj_dagster.relational.algebra.nodes import (
     SQLText,
     Topped,
     United,
-    keeps_all,
 )
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.common import Element
@@ -395,3 +394,14 @@ def _equality(name: str, value: Value) -> str:
         case _:
             text = str(value).replace("\\", "\\\\").replace('"', '\\"')
             return f'`{name}`="{text}"'
+
+
+def keeps_all(condition: nodes.Condition) -> bool:
+    """Whether a condition holds for every row, such as an empty key or names that are missing."""
+    match condition:
+        case nodes.PassedOver():
+            return True
+        case nodes.All(conditions):
+            return all(map(keeps_all, conditions))
+        case _:
+            return False
