@@ -276,9 +276,9 @@ class Config(SettingsMapping):
         """Return the options of connections that follow these settings."""
         return {
             "stores": FollowingStores(self._stores),
-            "safemode": lambda: self["safemode"],
+            "safemode": partial(getattr, self._settings, "safemode"),
             "jobs": self._jobs,
-            "download_path": lambda: Path(self["download_path"]),
+            "download_path": lambda: Path(self._settings.download_path),
             # Not functions of Python: each join and restriction reads these.
             "semantic_check": partial(getattr, self._settings, "semantic_check"),
             "fetch_format": partial(getattr, self._settings, "fetch_format"),

@@ -470,7 +470,8 @@ def order_terms(order_by: Order, heading: Heading) -> tuple[str, ...]:
     if order_by is None:
         return ()
     given = [order_by] if isinstance(order_by, str) else list(order_by)
-    return tuple(term for text in given for part in split(text) for term in _terms(part, heading))
+    parts = [part for text in given for part in (split(text) if "," in text else [text])]
+    return tuple(term for part in parts for term in _terms(part, heading))
 
 
 def _terms(text: str, heading: Heading) -> list[str]:
