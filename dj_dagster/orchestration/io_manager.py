@@ -248,7 +248,7 @@ def _partitions(step: Any, context: InputContext | OutputContext) -> Sequence[st
         return partitions_def.get_partition_keys_in_range(chosen)
 
 
-def _in_partition(node: TableNode, context: OutputContext, rows: list[Row]) -> list[Row]:
+def _in_partition(node: TableNode, context: OutputContext, rows: list[GivenRow]) -> list[GivenRow]:
     """Fill in the attributes of the asset's partition, and check that all rows belong to it."""
     partitions = _partitions(_given(context, "step_context"), context)
     if not partitions:
@@ -273,7 +273,7 @@ def _in_partition(node: TableNode, context: OutputContext, rows: list[Row]) -> l
     return list(completed)
 
 
-def _new_rows(node: TableNode, rows: list[Row]) -> list[Row]:
+def _new_rows(node: TableNode, rows: list[GivenRow]) -> list[GivenRow]:
     """Return the rows whose key is not in the table; all of them where a key is incomplete."""
     names = node.table.primary_key
     if not rows or any(name not in row for row in rows for name in names):
@@ -285,7 +285,7 @@ def _new_rows(node: TableNode, rows: list[Row]) -> list[Row]:
     return [row for row, key in zip(rows, keys, strict=True) if key not in known]
 
 
-Row = Mapping[str, Any]
+GivenRow = Mapping[str, Any]
 
 FORMS = (
     "list[dict], dict for a single row, pandas.DataFrame, polars.DataFrame, polars.LazyFrame, "
@@ -341,7 +341,7 @@ def _frame(query: QueryExpression) -> pd.DataFrame:
     return frame
 
 
-def as_rows(value: Any, node: TableNode) -> list[Row]:
+def as_rows(value: Any, node: TableNode) -> list[GivenRow]:
     """Return the value that an asset returned as dicts.
 
     Raises

@@ -25,7 +25,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from dj_dagster.errors import DataJointError, DuplicateError, PopulateError, named_text
-from dj_dagster.model.heading import Values
+from dj_dagster.model.heading import Key, Values
 from dj_dagster.relational.algebra.condition import make_condition
 from dj_dagster.relational.database.sessions import MakeCall, WriteBuffer
 from dj_dagster.relational.database.write import job_version, unit_of_work
@@ -35,7 +35,7 @@ from dj_dagster.relational.inserting.row_sources import Batch
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.values import is_data_frame, is_series
 from dj_dagster.workflow.make import MakeInThreeParts, PopulatedTable, Upstream, in_three_parts
-from dj_dagster.workflow.pending import Key, has_parents, is_present, rows_of
+from dj_dagster.workflow.pending import has_parents, is_present, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd

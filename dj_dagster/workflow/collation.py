@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.heading import Attribute, Heading, Key, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import Family, parse_type
 from dj_dagster.relational.algebra.nodes import (
@@ -32,9 +31,6 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.table import Table
-
-Key = dict[str, Any]
-Row = tuple[Any, ...]
 
 AT_ONCE = 200
 """Keys whose spelling is asked for by one statement, at most."""
@@ -55,8 +51,8 @@ def _is_text(attribute: Attribute) -> bool:
 
 
 def matched(
-    connection: Connection, node: Node, names: Sequence[str], rows: Iterable[Row]
-) -> dict[Row, Row]:
+    connection: Connection, node: Node, names: Sequence[str], rows: Iterable[Values]
+) -> dict[Values, Values]:
     """Return those of some keys that a query has, each with its spelling there.
 
     Parameters
@@ -73,9 +69,9 @@ def paired(
     connection: Connection,
     node: Node,
     names: Sequence[str],
-    asked: Iterable[Row],
-    found: Collection[Row],
-) -> dict[Row, Row]:
+    asked: Iterable[Values],
+    found: Collection[Values],
+) -> dict[Values, Values]:
     """Return `matched` for keys that the query was asked for, and that it has `found`.
 
     Keys that are spelled as in the query need no further statement, unless others are missing.
@@ -94,7 +90,7 @@ def paired(
     return pairs
 
 
-def _having(node: Node, names: Sequence[str], rows: Sequence[Row]) -> Node:
+def _having(node: Node, names: Sequence[str], rows: Sequence[Values]) -> Node:
     if not names:
         return node
     if len(names) == 1 and len(rows) == 1:
@@ -102,7 +98,7 @@ def _having(node: Node, names: Sequence[str], rows: Sequence[Row]) -> Node:
     return restrict(node, In(tuple(names), tuple(rows)))
 
 
-def _each(node: Node, names: Sequence[str], rows: Sequence[Row]) -> Node:
+def _each(node: Node, names: Sequence[str], rows: Sequence[Values]) -> Node:
     """Return the query for each of some keys on its own, with the key's number."""
     number = Attribute(_NUMBER, parse_type("int32"))
     heading = Heading([number, *map(node.heading.__getitem__, names)])
@@ -202,7 +198,7 @@ def keys_respelled(table: Table, keys: Sequence[Key]) -> list[Key]:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def respelled(table: Table, names: Sequence[str], rows: Sequence[Row]) -> list[Row]:
+def respelled(table: Table, names: Sequence[str], rows: Sequence[Values]) -> list[Values]:
     """Return keys as their origins spell them, in their order.
 
     Parameters

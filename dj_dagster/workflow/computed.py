@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, TypedDict
 
 from dj_dagster.class_access import on_class
 from dj_dagster.lazy import LateModule
+from dj_dagster.model.heading import Key
 from dj_dagster.model.names import Tier
 from dj_dagster.workflow.attempt import KeyOutcome, exit_on_sigterm
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import KeySource, PopulatedTable
-from dj_dagster.workflow.pending import Key
 from dj_dagster.workflow.pending import progress as key_progress
 from dj_dagster.workflow.populate import PopulateLoop, PopulateOptions, check_populable, rounds
 from dj_dagster.workflow.workers import WorkerPool

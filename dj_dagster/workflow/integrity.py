@@ -394,7 +394,7 @@ def _unspelled(key: Sequence[tuple[str, Value]] | None) -> Values | None:
     return tuple(kinds[name](value) for name, value in key)
 
 
-Keys = tuple[Key, Key]
+KeyPair = tuple[Key, Key]
 
 _TEXTS = (Family.STRING, Family.ENUM)
 
@@ -415,7 +415,7 @@ def folded(text: str) -> str:
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
-def colliding_keys(table: Table) -> Iterator[Keys]:
+def colliding_keys(table: Table) -> Iterator[KeyPair]:
     """Yield pairs of values of a key, primary or unique, that a server would take for equal.
 
     Keys without text are not read, nor any key if the database compares as servers do.
@@ -432,7 +432,7 @@ def colliding_keys(table: Table) -> Iterator[Keys]:
             yield from _among(table, names, texts)
 
 
-def _among(table: Table, names: Sequence[str], texts: Sequence[bool]) -> Iterator[Keys]:
+def _among(table: Table, names: Sequence[str], texts: Sequence[bool]) -> Iterator[KeyPair]:
     seen: dict[Values, Sequence[object]] = {}
     for row in fetch.keys(table.connection, table.node, names, names):
         if None in row:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from dj_dagster.errors import PopulateError
-from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.heading import Attribute, Heading, Key, Values
 from dj_dagster.model.types import Family
 from dj_dagster.relational.algebra.condition import make_condition
 from dj_dagster.relational.algebra.nodes import (
@@ -151,8 +151,6 @@ def digests(
     return found
 
 
-Key = dict[str, Any]
-Row = tuple[Any, ...]
 Why = Literal["present", "missing", "reserved"]
 
 
@@ -222,8 +220,8 @@ class Looked:
         The pending keys that the key source spells differently, as it spells them.
     """
 
-    idle: Mapping[Row, Why]
-    spelled: Mapping[Row, Key]
+    idle: Mapping[Values, Why]
+    spelled: Mapping[Values, Key]
 
     def why(self, key: Key) -> Why | None:
         """Return the reason why a key is not pending, None if it is."""
@@ -245,7 +243,7 @@ def look_at(source: KeySource, keys: list[Key], *, in_source: bool = True) -> Lo
     names = tuple(keys[0]) if keys else ()
     rows = [tuple(key.values()) for key in keys]
     there = present(source.table, names, rows)
-    idle: dict[Row, Why] = {row: "present" for row in rows if row in there}
+    idle: dict[Values, Why] = {row: "present" for row in rows if row in there}
     rest = [row for row in rows if row not in idle] if in_source else []
     if not rest:
         return Looked(idle, {})
@@ -259,14 +257,14 @@ def look_at(source: KeySource, keys: list[Key], *, in_source: bool = True) -> Lo
     return Looked(idle, {row: dict(zip(names, own, strict=True)) for row, own in differing.items()})
 
 
-def given(source: KeySource, keys: list[Key], *restrictions: object) -> set[Row]:
+def given(source: KeySource, keys: list[Key], *restrictions: object) -> set[Values]:
     """Return the values of those of some keys that are in the restricted key source."""
     names = tuple(keys[0]) if keys else ()
     rows = [tuple(key.values()) for key in keys]
     return set(matched(source.table.connection, source.restricted(*restrictions), names, rows))
 
 
-def present(table: Table, names: Sequence[str], rows: Iterable[Row]) -> set[Row]:
+def present(table: Table, names: Sequence[str], rows: Iterable[Values]) -> set[Values]:
     """Return those of some keys that are in a table.
 
     Parameters

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from dj_dagster.errors import PopulateError
-from dj_dagster.model.heading import Values
+from dj_dagster.model.heading import Key, Values
 from dj_dagster.relational.algebra.nodes import Matches
 from dj_dagster.relational.algebra.operators import restrict
 from dj_dagster.relational.fetching import fetch
@@ -21,7 +21,7 @@ from dj_dagster.workflow.code_version import code_version
 from dj_dagster.workflow.jobs import Claims, JobQueue
 from dj_dagster.workflow.make import KeySource, PopulatedTable
 from dj_dagster.workflow.notes import NoteTaker
-from dj_dagster.workflow.pending import Key, Looked, given, look_at, typed, unmade_keys
+from dj_dagster.workflow.pending import Looked, given, look_at, typed, unmade_keys
 
 __all__ = [
     "Key",

@@ -17,11 +17,11 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from dj_dagster.errors import DataJointError, PopulateError, text_of
-from dj_dagster.model.heading import Values
+from dj_dagster.model.heading import Key, Values
 from dj_dagster.workflow.attempt import KeyOutcome, ends_process, exit_on_sigterm
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import KeySource, PopulatedTable
-from dj_dagster.workflow.pending import Key, is_present
+from dj_dagster.workflow.pending import is_present
 from dj_dagster.workflow.populate import PopulateLoop, PopulateOptions, next_size
 
 LOOK = 0.5

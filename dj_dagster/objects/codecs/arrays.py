@@ -27,7 +27,13 @@ from dj_dagster.errors import (
     ObjectError,
 )
 from dj_dagster.objects.checksums import Manifest, Written, get_manifest, placed, told
-from dj_dagster.objects.codecs.codec import Key, ObjectContext, SchemaCodec, known, read_reference
+from dj_dagster.objects.codecs.codec import (
+    GivenKey,
+    ObjectContext,
+    SchemaCodec,
+    known,
+    read_reference,
+)
 from dj_dagster.objects.codecs.files import ObjectCodec, published
 from dj_dagster.objects.codecs.object_ref import StagedObject
 from dj_dagster.objects.previews import array_text
@@ -199,7 +205,7 @@ class NpyCodec(SchemaCodec, register=False):
         self,
         value: Any,
         *,
-        key: Key = None,
+        key: GivenKey = None,
         store_name: str | None = None,
         context: ObjectContext | None = None,
     ) -> dict[str, Any]:
@@ -220,7 +226,7 @@ class NpyCodec(SchemaCodec, register=False):
         }
 
     def decode(
-        self, stored: Any, *, key: Key = None, context: ObjectContext | None = None
+        self, stored: Any, *, key: GivenKey = None, context: ObjectContext | None = None
     ) -> NpyRef:
         """Return the handle of an array; nothing is read yet."""
         store, fields = self.stored_object(context, stored)
@@ -319,7 +325,7 @@ class ZarrCodec(ObjectCodec, register=False):
         self,
         value: Any,
         *,
-        key: Key = None,
+        key: GivenKey = None,
         store_name: str | None = None,
         context: ObjectContext | None = None,
     ) -> dict[str, Any]:
@@ -334,7 +340,9 @@ class ZarrCodec(ObjectCodec, register=False):
             _write_labelled(_zarr_store(store, path), value)
         return {**published(store, path, _EXT).to_json(), "kind": kind}
 
-    def decode(self, stored: Any, *, key: Key = None, context: ObjectContext | None = None) -> Any:
+    def decode(
+        self, stored: Any, *, key: GivenKey = None, context: ObjectContext | None = None
+    ) -> Any:
         """Open an array; its chunks are read when they are used.
 
         Raises

@@ -29,7 +29,7 @@ from dj_dagster.objects.blob.reader import blob_summary, is_packed, unpack
 from dj_dagster.objects.blob.writer import pack
 from dj_dagster.objects.codecs.codec import (
     Codec,
-    Key,
+    GivenKey,
     ObjectContext,
     known,
     read_reference,
@@ -156,12 +156,12 @@ class BlobCodec(Codec, register=False):
         """Return the type of the packed bytes."""
         return "<hash>" if is_store else "bytes"
 
-    def encode(self, value: Any, *, key: Key = None, store_name: str | None = None) -> bytes:
+    def encode(self, value: Any, *, key: GivenKey = None, store_name: str | None = None) -> bytes:
         """Pack a value."""
         return pack(value)
 
     def decode(
-        self, stored: bytes, *, key: Key = None, context: ObjectContext | None = None
+        self, stored: bytes, *, key: GivenKey = None, context: ObjectContext | None = None
     ) -> Any:
         """Unpack a value; bytes that another program wrote unpacked are returned as they are.
 
@@ -206,7 +206,7 @@ class HashCodec(Codec, register=False):
         self,
         value: bytes,
         *,
-        key: Key = None,
+        key: GivenKey = None,
         store_name: str | None = None,
         context: ObjectContext | None = None,
     ) -> dict[str, Any]:
@@ -215,7 +215,7 @@ class HashCodec(Codec, register=False):
         return put_content(place.stores.get(store_name), place.schema, bytes(value))
 
     def decode(
-        self, stored: Any, *, key: Key = None, context: ObjectContext | None = None
+        self, stored: Any, *, key: GivenKey = None, context: ObjectContext | None = None
     ) -> bytes:
         """Return the verified bytes of a reference; raises as `get_content` does."""
         return get_content(known(context).stores, stored)
@@ -247,13 +247,13 @@ class AttachCodec(Codec, register=False):
         if not Path(value).is_file():
             raise ValueError(f"there is no file {str(value)!r} to attach")
 
-    def encode(self, value: Any, *, key: Key = None, store_name: str | None = None) -> bytes:
+    def encode(self, value: Any, *, key: GivenKey = None, store_name: str | None = None) -> bytes:
         """Return the file's name, a zero byte, and the file's bytes."""
         file = Path(value)
         return file.name.encode() + b"\0" + file.read_bytes()
 
     def decode(
-        self, stored: bytes, *, key: Key = None, context: ObjectContext | None = None
+        self, stored: bytes, *, key: GivenKey = None, context: ObjectContext | None = None
     ) -> str:
         """Write the file into the download folder and return its path.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from dj_dagster.errors import DefinitionError, ObjectError
+from dj_dagster.model.heading import Value
 from dj_dagster.objects.blob.format import DEFAULT_LIMITS, ReadLimits
 from dj_dagster.objects.layout import object_path
 from dj_dagster.objects.previews import byte_text
@@ -164,7 +165,8 @@ class ObjectContext:
         return getattr(self, "attribute" if name == "field" else name, default)
 
 
-Key = Mapping[str, Any] | None
+GivenKey = Mapping[str, Value] | None
+"""The key of the row that a value belongs to, where a codec is given it."""
 
 
 class SchemaCodec(Codec, register=False):

@@ -11,7 +11,7 @@ from typing import Any
 
 from dj_dagster.errors import InvalidValueError
 from dj_dagster.objects.checksums import Manifest, Written, files_crc32, put_manifest
-from dj_dagster.objects.codecs.codec import Key, ObjectContext, SchemaCodec, known, now
+from dj_dagster.objects.codecs.codec import GivenKey, ObjectContext, SchemaCodec, known, now
 from dj_dagster.objects.codecs.object_ref import ObjectRef, StagedObject
 from dj_dagster.objects.stores.store import OWN_FOLDER, Store, checked_path, in_flight
 
@@ -33,7 +33,7 @@ class FilepathCodec(SchemaCodec, register=False):
         self,
         value: Any,
         *,
-        key: Key = None,
+        key: GivenKey = None,
         store_name: str | None = None,
         context: ObjectContext | None = None,
     ) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class FilepathCodec(SchemaCodec, register=False):
         }
 
     def decode(
-        self, stored: Any, *, key: Key = None, context: ObjectContext | None = None
+        self, stored: Any, *, key: GivenKey = None, context: ObjectContext | None = None
     ) -> ObjectRef:
         """Return the handle of a file or folder; nothing is read yet."""
         store, fields = self.stored_object(context, stored)
@@ -130,7 +130,7 @@ class ObjectCodec(SchemaCodec, register=False):
         self,
         value: Any,
         *,
-        key: Key = None,
+        key: GivenKey = None,
         store_name: str | None = None,
         context: ObjectContext | None = None,
     ) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class ObjectCodec(SchemaCodec, register=False):
         return _file_ref(store, path, source.suffix, _put_file(store, path, source)).to_json()
 
     def decode(
-        self, stored: Any, *, key: Key = None, context: ObjectContext | None = None
+        self, stored: Any, *, key: GivenKey = None, context: ObjectContext | None = None
     ) -> ObjectRef:
         """Return the handle of a file or folder; nothing is read yet."""
         store, fields = self.stored_object(context, stored)

@@ -20,6 +20,7 @@ from dagster import (
 from dagster import job as dagster_job
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.model.heading import Key
 from dj_dagster.model.selection import texts
 from dj_dagster.orchestration.merge import TABLES, belonging, renamable
 from dj_dagster.orchestration.pipeline import Pipeline
@@ -51,7 +52,6 @@ from dj_dagster.relational.algebra.condition import refuse_oversights
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.workflow.make import KeySource
-from dj_dagster.workflow.populate import Key
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.
 

@@ -19,6 +19,7 @@ from dagster import (
 )
 
 from dj_dagster.errors import DataJointError, named_text
+from dj_dagster.model.heading import Key
 from dj_dagster.orchestration._dagster import AUTO_MATERIALIZE_TAG, SENSOR_NAME_TAG
 from dj_dagster.orchestration.runs.event_log import Mark, Origin, observe, write_marks
 from dj_dagster.orchestration.runs.failures import failure_marks
@@ -31,7 +32,7 @@ from dj_dagster.orchestration.tables.table_graph import KeyMetadata, TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.relational.fetching.preview import first_rows, markdown_table, plain_values
 from dj_dagster.workflow.notes import NoteTaker
-from dj_dagster.workflow.populate import Key, KeyOutcome
+from dj_dagster.workflow.populate import KeyOutcome
 
 ERRORS_SHOWN = 20
 """Failing keys whose traceback goes into the run's log, at most; the table's jobs have them all."""

@@ -33,6 +33,7 @@ from dagster import (
 )
 
 from dj_dagster.errors import ConfigurationError, DataJointError, PopulateError
+from dj_dagster.model.heading import Key
 from dj_dagster.orchestration._dagster import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -42,7 +43,7 @@ from dj_dagster.orchestration._dagster import (
     RUN_KEY_TAG,
     DefaultPartitionsSubset,
 )
-from dj_dagster.orchestration.tables.partitions import Key, decoded
+from dj_dagster.orchestration.tables.partitions import decoded
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode, op_name
 from dj_dagster.workflow.liveness import is_gone, process_mark
@@ -53,7 +54,7 @@ ALL = "all"
 KEYS_TAG = "dj_dagster/keys"
 TABLES_TAG = "dj_dagster/tables"
 
-Keys = str | Sequence[str] | None
+ChosenKeys = str | Sequence[str] | None
 """The keys in a run's config: `ALL`, partition keys, or None."""
 
 
@@ -67,7 +68,7 @@ class RunChoice:
         default_factory=dict[str, Mapping[AssetKey, list[str]]]
     )
 
-    def partitions(self, node: TableNode, keys: Keys) -> Sequence[str] | None:
+    def partitions(self, node: TableNode, keys: ChosenKeys) -> Sequence[str] | None:
         """Return the partitions of a table that the run makes, None for all.
 
         A table without partitions is chosen as a whole.

@@ -11,7 +11,7 @@ from typing import Any
 from dagster import Enum, EnumValue, Field
 
 from dj_dagster.errors import ConfigurationError, PopulateError
-from dj_dagster.model.heading import Values
+from dj_dagster.model.heading import Key, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.orchestration.runs.stale_marks import Aging
 from dj_dagster.orchestration.tables.partitions import own_table
@@ -21,7 +21,7 @@ from dj_dagster.workflow.attempt import KeyOutcome
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import KeySource, PopulatedTable
 from dj_dagster.workflow.notes import DELETED_TOGETHER, KeyDeletion, is_entered
-from dj_dagster.workflow.pending import Key, given
+from dj_dagster.workflow.pending import given
 from dj_dagster.workflow.populate import PopulateOptions, check_populable, chosen
 from dj_dagster.workflow.workers import WorkerPool, WorkerProcess
 

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from dj_dagster.errors import MissingTableError
-from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.heading import Attribute, Heading, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.orchestration.sensor.sensor_settings import Pause, idle_seconds
 from dj_dagster.orchestration.tables.partitions import (
@@ -330,8 +330,6 @@ class KeyWatch:
 
 HELD = ("error", "ignore", "reserved")
 
-Row = tuple[Any, ...]
-
 
 class Job(NamedTuple):
     """A job that holds its key: its status, the time of its end if any, the time when it is due.
@@ -344,7 +342,7 @@ class Job(NamedTuple):
     due: datetime
 
 
-Errors = Mapping[str, Sequence[Row]]
+Errors = Mapping[str, Sequence[Values]]
 """The failed jobs of a table, by partition."""
 
 
@@ -354,7 +352,7 @@ class JobWatch:
     def __init__(self, graph: TableGraph) -> None:
         self._nodes = {queue_name(node.name): node for node in graph.populated}
         self._entered = {queue: graph.entered_above(node) for queue, node in self._nodes.items()}
-        self._jobs: dict[TableName, dict[Row, Job]] = {}
+        self._jobs: dict[TableName, dict[Values, Job]] = {}
         self._errors: dict[TableName, Errors] = {}
         self._pauses: dict[TableName, Pause] = defaultdict(Pause)
         self._incomplete: set[TableName] = set()
@@ -441,7 +439,7 @@ class JobWatch:
                     queue = JobQueue(node.table)
                     yield node, _region(queue, queue.free_lost())
 
-    def _note_due(self, name: TableName, queue: JobQueue, jobs: Mapping[Row, Job]) -> None:
+    def _note_due(self, name: TableName, queue: JobQueue, jobs: Mapping[Values, Job]) -> None:
         later = [job.due for job in jobs.values() if job.status == "pending"]
         if later:
             left = (min(later) - queue.rows.now()).total_seconds()
@@ -450,11 +448,11 @@ class JobWatch:
             self._due.pop(name, None)
 
     def _taken_back(
-        self, name: TableName, queue: JobQueue, failed: Collection[Row]
-    ) -> Collection[Row]:
+        self, name: TableName, queue: JobQueue, failed: Collection[Values]
+    ) -> Collection[Values]:
         """End the failed jobs of keys that people have taken back, and return them."""
         gone = queue.vanished() if failed and self._entered[name] else []
-        found: dict[Row, None] = {}
+        found: dict[Values, None] = {}
         for node in self._entered[name] if gone else ():
             rows = _by_partition(node, queue, gone)
             for partition in rows.keys() - present_among(node, list(rows)):
@@ -473,20 +471,20 @@ def _region(queue: JobQueue, rows: Iterable[tuple[Any, ...]]) -> Region:
     return Region(keys=tuple(dict(zip(names, row, strict=True)) for row in rows))
 
 
-def _held(queue: JobQueue) -> dict[Row, Job]:
+def _held(queue: JobQueue) -> dict[Values, Job]:
     rows, size = queue.rows, len(queue.rows.key)
     names = [*rows.key, "status", "completed_time", "scheduled_time"]
     found = fetch.rows(rows.connection, rows.held(*HELD), names)
     return {tuple(row[:size]): Job(*row[size:]) for row in found}
 
 
-def _failed(jobs: Mapping[Row, Job]) -> dict[Row, datetime | None]:
+def _failed(jobs: Mapping[Values, Job]) -> dict[Values, datetime | None]:
     return {row: job.ended for row, job in jobs.items() if job.status == "error"}
 
 
-def _by_partition(node: TableNode, queue: JobQueue, rows: Collection[Row]) -> Errors:
+def _by_partition(node: TableNode, queue: JobQueue, rows: Collection[Values]) -> Errors:
     """Return rows of a queue by partition, empty if the queue's key does not have the grain's."""
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[Values]] = {}
     names, grain = queue.rows.key if rows else [], node.grain
     if grain is not None and set(grain.names) <= set(names):
         keys = [dict(zip(names, row, strict=True)) for row in rows]

@@ -14,6 +14,7 @@ from importlib import import_module
 from itertools import islice
 from typing import Any
 
+from dj_dagster.model.heading import Key
 from dj_dagster.model.names import TableName, Tier
 from dj_dagster.objects.stores.stores import Stores
 from dj_dagster.orchestration.tables.table_sources import TableSource, described, of_name
@@ -23,7 +24,7 @@ from dj_dagster.relational.table import Table
 from dj_dagster.workflow.collation import keys_respelled, respelled
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import blaming
-from dj_dagster.workflow.populate import Key, KeyOutcome
+from dj_dagster.workflow.populate import KeyOutcome
 
 CHUNK = 20
 """Keys of one call of DataJoint's `populate`, which returns their outcomes only at its end."""

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from dagster import DagsterInstance
 
 from dj_dagster.errors import InvalidValueError
+from dj_dagster.model.heading import Key
 from dj_dagster.orchestration._dagster import DynamicPartitionsTable, SqlEventLogStorage
 from dj_dagster.orchestration.tables.grains import Grain
 from dj_dagster.orchestration.tables.table_graph import TableGraph
@@ -125,8 +126,6 @@ def decoded(grain: Grain | None, partitions: Sequence[str]) -> list[Key]:
     return found
 
 
-Key = dict[str, Any]
-
 MANY = 10_000
 """The greatest number of keys that are looked up one by one."""
 
@@ -215,10 +214,10 @@ class Regions:
 PAGE = 20_000
 """Rows of a page, at most."""
 
-Rows = Sequence[Sequence[Any]]
+Page = Sequence[Sequence[Any]]
 
 
-def key_pages(table: Table, names: Sequence[str]) -> Iterator[Rows]:
+def key_pages(table: Table, names: Sequence[str]) -> Iterator[Page]:
     """Yield the present values of attributes of the key, each once, page by page.
 
     Parameters
@@ -255,7 +254,7 @@ def key_pages(table: Table, names: Sequence[str]) -> Iterator[Rows]:
 
 def _whole(
     table: Table, names: Sequence[str], order: Sequence[str] | None = None, done: int = 0
-) -> Iterator[Rows]:
+) -> Iterator[Page]:
     """Yield the pages of `key_pages` from one query, without the first `done` rows."""
     found = fetch.keys(table.connection, table.node, names, order)
     rows = list(dict.fromkeys(map(tuple, found)))

@@ -24,7 +24,7 @@ from dagster import (
 )
 
 from dj_dagster.errors import PopulateError
-from dj_dagster.model.heading import Attribute
+from dj_dagster.model.heading import Attribute, Key
 from dj_dagster.model.names import TableName, Tier, snake_case
 from dj_dagster.model.selection import class_path
 from dj_dagster.model.types import AttributeType, Family
@@ -46,7 +46,7 @@ from dj_dagster.workflow.make import (
 )
 from dj_dagster.workflow.notes import Staleness
 from dj_dagster.workflow.pending import progress
-from dj_dagster.workflow.populate import Key, KeyOutcome, Status, pending_keys, populate_keys
+from dj_dagster.workflow.populate import KeyOutcome, Status, pending_keys, populate_keys
 
 
 def asset_key(table: TableName | Table | type[Table]) -> AssetKey:

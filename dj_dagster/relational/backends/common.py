@@ -163,14 +163,16 @@ def cast_type(text: str, known: Mapping[str, str]) -> str:
     return kind + (match[2] or "")
 
 
-Rows = list[Sequence[Any]]
+Reported = list[Sequence[Any]]
+"""Rows of a catalogue that belong to one thing."""
+
 Reference = tuple[TableName, dict[str, str]]
 """The parent of a foreign key, and ``{child attribute: parent attribute}``."""
 
 
-def grouped(rows: Iterable[Sequence[Any]]) -> defaultdict[Any, Rows]:
+def grouped(rows: Iterable[Sequence[Any]]) -> defaultdict[Any, Reported]:
     """Return rows grouped by their first value, without that value, in their order."""
-    groups: defaultdict[Any, Rows] = defaultdict(list)
+    groups: defaultdict[Any, Reported] = defaultdict(list)
     for first, *rest in rows:
         groups[first].append(rest)
     return groups

@@ -592,7 +592,7 @@ def schema_edges(connection: SAConnection) -> set[tuple[str, str]]:
     return {(child, parent) for child, parent in connection.exec_driver_sql(_EDGES)}
 
 
-def _table(name: TableName, comment: str, columns: common.Rows, keys: common.Rows) -> RawTable:
+def _table(name: TableName, note: str, columns: common.Reported, keys: common.Reported) -> RawTable:
     stored = [
         StoredColumn(
             column,
@@ -617,7 +617,7 @@ def _table(name: TableName, comment: str, columns: common.Rows, keys: common.Row
         else:
             attributes = {column: parent for column, _, _, parent in rows}
             references.append((TableName(schema, table), attributes))
-    return common.raw_table(name, comment, stored, key, references, unique)
+    return common.raw_table(name, note, stored, key, references, unique)
 
 
 def size_on_disk(connection: SAConnection, names: Sequence[TableName]) -> int:
@@ -626,7 +626,7 @@ def size_on_disk(connection: SAConnection, names: Sequence[TableName]) -> int:
     return sum(int(size or 0) for size in found)
 
 
-def _index(rows: common.Rows) -> IndexDeclaration:
+def _index(rows: common.Reported) -> IndexDeclaration:
     parts = [
         # The server escapes quotes in an expression with backslashes.
         f"({expression})".replace("\\'", "'")

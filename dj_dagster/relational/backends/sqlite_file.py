@@ -27,7 +27,7 @@ from dj_dagster.definition import SourceLine
 from dj_dagster.errors import DataJointError, QueryError
 from dj_dagster.model.heading import Default, IndexDeclaration
 from dj_dagster.model.names import TableName
-from dj_dagster.relational.backends.common import Reference, Rows, grouped, raw_table
+from dj_dagster.relational.backends.common import Reference, Reported, grouped, raw_table
 from dj_dagster.relational.stored import RawTable, Read, Remaking, StoredColumn, WriteMarks
 
 _CATALOG = sa.table(
@@ -211,9 +211,9 @@ def size_on_disk(connection: SAConnection, names: Sequence[TableName]) -> int:
 
 def _table(
     name: TableName,
-    columns: Rows,
-    foreign_keys: Rows,
-    unique: Rows,
+    columns: Reported,
+    foreign_keys: Reported,
+    unique: Reported,
     comments: Mapping[tuple[str, str], str],
 ) -> RawTable:
     stored = [
@@ -237,7 +237,7 @@ def _table(
     return raw_table(name, comment, stored, key, references, indexes)
 
 
-def _index(rows: Rows) -> IndexDeclaration:
+def _index(rows: Reported) -> IndexDeclaration:
     unique, _, sql = rows[0]
     parts = tuple(column for _, column, _ in rows)
     if None in parts:

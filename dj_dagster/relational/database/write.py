@@ -28,7 +28,7 @@ from dj_dagster.errors import (
     LostConnectionError,
     QueryError,
 )
-from dj_dagster.model.heading import Value
+from dj_dagster.model.heading import Value, Values
 from dj_dagster.model.job_settings import PROVENANCE, JobSettings
 from dj_dagster.model.names import TableName
 from dj_dagster.relational.database.connection import Connection
@@ -307,9 +307,6 @@ def _advice(error: DataJointError, rows: EncodedRows) -> str:
 
 def _size(value: Any) -> int:
     return len(value) if isinstance(value, bytes | str) else 0
-
-
-Values = tuple[Any, ...]
 
 
 def refused_row(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from dj_dagster.errors import QueryError
-from dj_dagster.model.heading import Heading
+from dj_dagster.model.heading import Heading, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.relational.algebra.nodes import (
     Aggregated,
@@ -29,8 +28,6 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.sql.select import Window
 from dj_dagster.relational.stored import ForeignKey
-
-Key = tuple[Any, ...]
 
 _KINDS: Mapping[type[Node], str] = {
     Aggregated: "an aggregation",
@@ -131,9 +128,9 @@ def layers(connection: Connection, node: Node, own: Sequence[ForeignKey]) -> lis
         If rows refer to each other in a circle.
     """
     table = base_of(node)[0]
-    depth: dict[Key, int] = {}
+    depth: dict[Values, int] = {}
     level, keys = 0, _keys(connection, node)
-    seen: dict[frozenset[Key], int] = {}
+    seen: dict[frozenset[Values], int] = {}
     while keys:
         # Repeated rows would be repeated forever.
         if (now := frozenset(keys)) in seen or level > len(depth):
@@ -150,7 +147,7 @@ def layers(connection: Connection, node: Node, own: Sequence[ForeignKey]) -> lis
         above = _with_keys(table, keys)
         below = AnyOf(tuple(dependence(above, foreign_key) for foreign_key in own))
         level, keys = level + 1, _keys(connection, restrict(table, below))
-    by_depth: dict[int, list[Key]] = {}
+    by_depth: dict[int, list[Values]] = {}
     for key, level in depth.items():
         by_depth.setdefault(level, []).append(key)
     return [_with_keys(table, by_depth[level]) for level in sorted(by_depth, reverse=True)]
@@ -169,8 +166,8 @@ def key_names(node: Node) -> list[str]:
 
 
 def _circling(
-    connection: Connection, table: Node, keys: set[Key], own: Sequence[ForeignKey]
-) -> set[Key]:
+    connection: Connection, table: Node, keys: set[Values], own: Sequence[ForeignKey]
+) -> set[Values]:
     """Return the rows in circles, by removing rows that no remaining row refers to."""
     while True:
         below = _with_keys(table, list(keys))
@@ -223,9 +220,9 @@ def _not_of_one_table(node: Node) -> str:
     )
 
 
-def _keys(connection: Connection, node: Node) -> list[Key]:
+def _keys(connection: Connection, node: Node) -> list[Values]:
     return list(fetch.rows(connection, node, key_names(node)))
 
 
-def _with_keys(node: Node, keys: Sequence[Key]) -> Node:
+def _with_keys(node: Node, keys: Sequence[Values]) -> Node:
     return restrict(base_of(node)[0], In(tuple(key_names(node)), tuple(keys)))

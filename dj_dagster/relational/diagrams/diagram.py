@@ -60,7 +60,7 @@ class Diagram(Drawn):
     """
 
     def __init__(self, source: Any, context: Mapping[str, Any] | None = None) -> None:
-        self._rows: Rows | None = None
+        self._rows: NodesByTable | None = None
         self._kind = ""
         self._seeds: dict[TableName, list[Node]] = {}
         self._enforced = False
@@ -126,7 +126,7 @@ class Diagram(Drawn):
         return cls._of_rows(query.connection, rows, "trace")
 
     @classmethod
-    def _of_rows(cls, connection: Connection, rows: Rows, kind: str) -> Self:
+    def _of_rows(cls, connection: Connection, rows: NodesByTable, kind: str) -> Self:
         diagram = cls.__new__(cls)
         diagram.context = dict(calling_names())
         diagram._connection = connection
@@ -394,25 +394,25 @@ def _table_of(query: Any) -> Table:
     raise DataJointError(f"Rows of one table are meant, such as Session & key, not {query!r}.")
 
 
-Rows = dict[TableName, list[Node]]
+NodesByTable = dict[TableName, list[Node]]
 """The rows of each table, parents first, as one query or several disjoint ones."""
 
 
 def rows_below(
     connection: Connection, node: Node, root: TableName, part_integrity: PartIntegrity
-) -> Rows:
+) -> NodesByTable:
     """Return a query's rows with all rows that a delete of them would remove."""
     node = hierarchy.of_table(connection, node)
     return delete.doomed_rows(connection, node, root, masters=part_integrity == "cascade")
 
 
-def rows_above(connection: Connection, node: Node, root: TableName) -> Rows:
+def rows_above(connection: Connection, node: Node, root: TableName) -> NodesByTable:
     """Return a query's rows with all rows that they refer to, directly or not.
 
     A table's foreign keys to itself are not followed.
     """
     graph = graph_above(connection, [root])
-    found: Rows = {root: [hierarchy.of_table(connection, node)]}
+    found: NodesByTable = {root: [hierarchy.of_table(connection, node)]}
     conditions: dict[TableName, list[Condition]] = {}
     for name in [root, *reversed(graph.ancestors(root))]:
         stored = connection.catalog.find(name)
@@ -428,7 +428,7 @@ def rows_above(connection: Connection, node: Node, root: TableName) -> Rows:
     return dict(reversed(found.items()))
 
 
-def rows_within(connection: Connection, seeds: Mapping[TableName, Sequence[Node]]) -> Rows:
+def rows_within(connection: Connection, seeds: Mapping[TableName, Sequence[Node]]) -> NodesByTable:
     """Return the rows of some tables, and the rows below them that depend only on these.
 
     A row is included if each of its restricted parents is included; of several foreign keys to one
@@ -445,7 +445,7 @@ def rows_within(connection: Connection, seeds: Mapping[TableName, Sequence[Node]
         for table in connection.catalog.related(name.schema, fresh=True)
     }
     graph = dependency_graph(incoming.values())
-    found: Rows = {}
+    found: NodesByTable = {}
     for name in graph.topological_order():
         table, stored = incoming.get(name), connection.catalog.find(name)
         if table is None or stored is None:
@@ -462,7 +462,7 @@ def rows_within(connection: Connection, seeds: Mapping[TableName, Sequence[Node]
     return found
 
 
-def count_rows(connection: Connection, rows: Rows) -> dict[TableName, int]:
+def count_rows(connection: Connection, rows: NodesByTable) -> dict[TableName, int]:
     """Return the number of rows of each table, parents first."""
     return {
         name: sum(fetch.count(connection, node) for node in nodes) for name, nodes in rows.items()

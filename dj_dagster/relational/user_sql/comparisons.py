@@ -12,11 +12,11 @@ from dj_dagster.relational.user_sql.arithmetic import check_number, check_truth
 from dj_dagster.relational.user_sql.kinds import INT, NULL, fixed, true
 from dj_dagster.relational.user_sql.parsing import call_name
 from dj_dagster.relational.user_sql.programs import (
+    Arguments,
     CallForm,
     Form,
     Program,
     ProgramOf,
-    Row,
     Untranslatable,
     alike,
     argument,
@@ -103,7 +103,7 @@ def _null_safe(program_of: ProgramOf, node: Expr) -> Program:
     one, other = both(program_of, node)
     order = order_of(one, other, nearly=True)
 
-    def run(row: Row) -> int:
+    def run(row: Arguments) -> int:
         a, b = one.run(row), other.run(row)
         if a is None or b is None:
             return int(a is b)
@@ -112,7 +112,7 @@ def _null_safe(program_of: ProgramOf, node: Expr) -> Program:
     return Program(run, INT)
 
 
-def truth(program: Program) -> Callable[[Row], bool | None]:
+def truth(program: Program) -> Callable[[Arguments], bool | None]:
     """Return the function that tests a program's value as a condition, null for null.
 
     Raises
@@ -140,7 +140,7 @@ def _xor(program_of: ProgramOf, node: Expr) -> Program:
 def _logic(program_of: ProgramOf, node: Expr, how: Callable[[Any, Any], bool | None]) -> Program:
     one, other = map(truth, both(program_of, node))
 
-    def run(row: Row) -> int | None:
+    def run(row: Arguments) -> int | None:
         found = how(one(row), other(row))
         return None if found is None else int(found)
 
@@ -150,7 +150,7 @@ def _logic(program_of: ProgramOf, node: Expr, how: Callable[[Any, Any], bool | N
 def _not(program_of: ProgramOf, node: Expr) -> Program:
     holds = truth(program_of(node.this))
 
-    def run(row: Row) -> int | None:
+    def run(row: Arguments) -> int | None:
         found = holds(row)
         return None if found is None else int(not found)
 
@@ -182,7 +182,7 @@ def _in(program_of: ProgramOf, node: Expr) -> Program:
     others = [program_of(other) for other in node.expressions]
     orders = [order_of(value, other) for other in others]
 
-    def run(row: Row) -> int | None:
+    def run(row: Arguments) -> int | None:
         wanted = value.run(row)
         if wanted is None:
             return None
@@ -216,7 +216,7 @@ def _between(program_of: ProgramOf, node: Expr) -> Program:
         raise Untranslatable("a text BETWEEN a text and what is none")
     above, below = order_of(value, low), order_of(value, high)
 
-    def run(row: Row) -> int | None:
+    def run(row: Arguments) -> int | None:
         given, first, last = value.run(row), low.run(row), high.run(row)
         if given is None:
             return None
@@ -264,7 +264,7 @@ def _chosen(branches: list[tuple[Program, Program]], default: Program | None) ->
     values, kind = alike([value for _, value in branches] + [last])
     tests = [truth(test) for test, _ in branches]
 
-    def run(row: Row) -> Any:
+    def run(row: Arguments) -> Any:
         for holds, value in zip(tests, values, strict=False):
             if holds(row):
                 return value(row)
@@ -276,7 +276,7 @@ def _chosen(branches: list[tuple[Program, Program]], default: Program | None) ->
 def _coalesce(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
     values, kind = alike([program_of(part) for part in given])
 
-    def run(row: Row) -> Any:
+    def run(row: Arguments) -> Any:
         return next((found for value in values if (found := value(row)) is not None), None)
 
     return Program(run, kind)
@@ -286,7 +286,7 @@ def _nullif(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
     one, other = (program_of(part) for part in given)
     order = order_of(one, other, nearly=True)
 
-    def run(row: Row) -> Any:
+    def run(row: Arguments) -> Any:
         a, b = one.run(row), other.run(row)
         return None if a is not None and b is not None and order(a, b) == 0 else a
 
@@ -322,7 +322,7 @@ def _field(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
             check_number(kind)
         programs = [argument(program, "f") for program in programs]
 
-    def run(row: Row) -> int:
+    def run(row: Arguments) -> int:
         wanted, *others = (program.run(row) for program in programs)
         return 0 if wanted is None or wanted not in others else others.index(wanted) + 1
 

@@ -15,8 +15,10 @@ from dj_dagster.relational.user_sql.parsing import call_name
 if TYPE_CHECKING:
     from sqlglot.expressions.core import Expr
 
-Row = Sequence[Any]
-Run = Callable[[Row], Any]
+Arguments = Sequence[Any]
+"""The values of the attributes that a program reads, in their order."""
+
+Run = Callable[[Arguments], Any]
 
 
 class Untranslatable(Exception):
@@ -59,7 +61,7 @@ def mapped(program: Program, call: Callable[[Any], Any], kind: Kind) -> Program:
     """Return a program with its value passed through a function, except null."""
     inner = program.run
 
-    def run(row: Row) -> Any:
+    def run(row: Arguments) -> Any:
         value = inner(row)
         return None if value is None else call(value)
 
@@ -75,7 +77,7 @@ def strict(programs: Sequence[Program], call: Callable[..., Any], kind: Kind) ->
     """Return a call whose value is null if one of its arguments is."""
     runs = [program.run for program in programs]
 
-    def run(row: Row) -> Any:
+    def run(row: Arguments) -> Any:
         values = [each(row) for each in runs]
         return None if None in values else call(*values)
 

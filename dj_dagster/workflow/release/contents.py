@@ -21,7 +21,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 from uuid import UUID
 
@@ -30,7 +30,7 @@ from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.errors import MissingTableError
 from dj_dagster.lazy import LateModule
-from dj_dagster.model.heading import Attribute, Heading, Values
+from dj_dagster.model.heading import Attribute, Heading, Row, Values
 from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
 from dj_dagster.model.types import Family
 from dj_dagster.objects.external_pointer import ExternalPointerType, external_path
@@ -40,7 +40,7 @@ from dj_dagster.relational.backup.backup import Referenced
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.sessions import fetch_select
 from dj_dagster.relational.deleting import hierarchy
-from dj_dagster.relational.diagrams.diagram import Rows, rows_above
+from dj_dagster.relational.diagrams.diagram import NodesByTable, rows_above
 from dj_dagster.relational.fetching.decode import column_decoder
 from dj_dagster.relational.garbage.references import ReferenceColumn, reference_columns, snapshot
 from dj_dagster.relational.old_layout import external_objects
@@ -54,7 +54,6 @@ from dj_dagster.workflow.notes import Notes
 
 RESULT, PART, INPUT = "result", "part", "input"
 
-Row = dict[str, Any]
 Located = tuple[str, str, str]
 """Store, path and schema of an object."""
 
@@ -170,7 +169,7 @@ def _empty(
     return ReleasedTable(stored.name, role, traced, stored, Heading(attributes))
 
 
-def _nodes(chosen: Table) -> tuple[Rows, frozenset[TableName]]:
+def _nodes(chosen: Table) -> tuple[NodesByTable, frozenset[TableName]]:
     """Return queries of all rows by table, and the tables that a trace of the chosen shows."""
     connection = chosen.connection
     found = rows_above(connection, chosen.node, chosen.name)

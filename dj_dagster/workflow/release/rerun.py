@@ -21,7 +21,7 @@ from uuid import UUID
 import numpy as np
 
 from dj_dagster.errors import ChecksumError, ConfigurationError, MissingExternalFile
-from dj_dagster.model.heading import Attribute, Value, Values
+from dj_dagster.model.heading import Attribute, Row, Value, Values
 from dj_dagster.model.names import TableName, Tier, parse_table_name
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.objects.blob.reader import unpack
@@ -47,7 +47,6 @@ from dj_dagster.workflow.release import release
 from dj_dagster.workflow.release.contents import (
     COMPUTED_TIERS,
     ReleasedTable,
-    Row,
     all_of,
     make_names,
     title,
