@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import zlib
 from collections.abc import Iterable, Sequence
 from importlib import import_module
@@ -14,6 +13,15 @@ from types import ModuleType
 import click
 
 from dj_dagster import __version__
+from dj_dagster.commands.keys import (
+    errors_command,
+    plan_command,
+    populate_command,
+    recompute,
+    status_command,
+    sync,
+)
+from dj_dagster.commands.output import counting, tell
 from dj_dagster.defaults import Schema, config, conn
 from dj_dagster.errors import DataJointError
 from dj_dagster.local_files import embedded_folder
@@ -151,7 +159,7 @@ def check(schemas: tuple[str, ...], read_data: bool, progress: bool | None, rest
     in the folder .dj/checks keeps its place. The exit code is 1 if anything was found.
     """
     count = 0
-    shown = sys.stderr.isatty() if progress is None else progress
+    shown = counting(progress, "rows")
     for schema in _schemas(schemas):
         bookmark = _bookmark(schema, read_data=read_data)
         if restart:
@@ -159,8 +167,8 @@ def check(schemas: tuple[str, ...], read_data: bool, progress: bool | None, rest
         found = check_schema(
             schema,
             read_data=read_data,
-            say=_tell,
-            progress=_Counting() if shown else None,
+            say=tell,
+            progress=shown,
             bookmark=bookmark,
         )
         for finding in found:
@@ -168,22 +176,6 @@ def check(schemas: tuple[str, ...], read_data: bool, progress: bool | None, rest
             count += 1
     click.echo(f"{count} findings" if count else "All is well.")
     sys.exit(1 if count else 0)
-
-
-class _Counting:
-    """Shows the progress of a check on stderr: one line of a terminal, else a line every 5 s."""
-
-    def __init__(self) -> None:
-        self._shown = 0.0
-
-    def __call__(self, place: str, done: int, total: int) -> None:
-        ended = done >= total
-        here = sys.stderr.isatty()
-        if not ended and time.monotonic() - self._shown < (0.2 if here else 5):
-            return
-        self._shown = time.monotonic()
-        text = f"{place}: {done} of {total} rows"
-        click.echo(f"\r{text}\033[K" if here else text, err=True, nl=ended or not here)
 
 
 def _bookmark(schema: Schema, *, read_data: bool) -> Path:
@@ -211,7 +203,7 @@ def backup(
     if (everything and schemas) or not (everything or schemas or conn().backend.dumps_everything):
         raise click.UsageError("Name schemas, or give --all.")
     chosen = schemas or ALL_SCHEMAS
-    report = make_backup(conn(), folder, chosen, read_data=read_data, keep=keep, say=_tell)
+    report = make_backup(conn(), folder, chosen, read_data=read_data, keep=keep, say=tell)
     for problem in report.backup.problems:
         click.echo(problem)
     click.echo(str(report))
@@ -242,7 +234,7 @@ def restore(
         click.echo(f"{found.place}: {damages} damaged" if damages else f"{found.place} is whole.")
         sys.exit(1 if damages else 0)
     report = restore_backup(
-        conn(), folder, name, keep_objects=keep_objects, ignore_damaged=ignore_damaged, say=_tell
+        conn(), folder, name, keep_objects=keep_objects, ignore_damaged=ignore_damaged, say=tell
     )
     for damage in report.damaged:
         click.echo(damage)
@@ -314,7 +306,7 @@ def release(
         raise click.UsageError("Say which rows by --where, or give --all.")
     rows = named_rows(conn(), what[0], where, everything=everything)
     text = ReleaseText(name, description, licence)
-    report = make_release(rows, what[1], everything=everything, inputs=inputs, text=text, say=_tell)
+    report = make_release(rows, what[1], everything=everything, inputs=inputs, text=text, say=tell)
     click.echo(str(report))
 
 
@@ -331,7 +323,7 @@ def migrate(schema: str, dry_run: bool, undo: bool, confirm: bool) -> None:
     """
     if dry_run + undo + confirm > 1:
         raise click.UsageError("Give one of --dry-run, --undo and --confirm.")
-    migration = Migration(conn(), schema, _tell)
+    migration = Migration(conn(), schema, tell)
     if dry_run:
         changes = migration.changes()
         click.echo("\n".join(map(str, changes)) or "No column changes.")
@@ -360,16 +352,11 @@ def _rerun(folder: str, modules: tuple[str, ...], tolerance: float) -> int:
         raise click.UsageError("Name the modules that declare the tables, by --module.")
     sys.path.insert(0, "")
     classes = computed_classes(map(import_module, modules), conn())
-    found = rerun_release(folder, classes, conn(), tolerance=tolerance, say=_tell)
+    found = rerun_release(folder, classes, conn(), tolerance=tolerance, say=tell)
     for difference in found.differences:
         click.echo(difference)
     click.echo(str(found))
     return 1 if found.differences else 0
-
-
-def _tell(text: str) -> None:
-    """Print a message about the progress of a command to stderr."""
-    click.echo(text, err=True)
 
 
 def _schemas(names: Iterable[str]) -> list[Schema]:
@@ -384,65 +371,8 @@ def _claim(collector: GarbageCollector, schemas: tuple[str, ...]) -> None:
         click.echo(f"  forgotten: {other}")
 
 
-@cli.command()
-@click.argument("schemas", nargs=-1, required=True)
-@click.option("--stale", "which", flag_value="stale", help="What is stale.")
-@click.option("--all", "which", flag_value="all", help="All that is there.")
-@click.option(
-    "--table",
-    "tables",
-    multiple=True,
-    help="Only these: Result, lab.*, Session+ ...; may be given repeatedly.",
-)
-@click.option(
-    "--delete-entered",
-    is_flag=True,
-    help="Delete rows too that people entered below; otherwise such keys are left.",
-)
-def recompute(
-    schemas: tuple[str, ...], which: str | None, tables: tuple[str, ...], delete_entered: bool
-) -> None:
-    """Make keys again, with all that depends on them.
-
-    SCHEMAS are Python modules that have a `schema`, with the classes that have the `make`. The exit
-    code is 1 if a key failed or was left.
-    """
-    if which is None:
-        raise click.UsageError("Say which keys to make again: --stale, or --all.")
-    sys.path.insert(0, "")
-    # Dagster takes seconds to import, which other commands do not need.
-    module_named = import_module("dj_dagster.orchestration.tables.collection").module_named
-    progress = import_module("dj_dagster.orchestration").recompute(
-        list(map(module_named, schemas)),
-        tables or "all",
-        stale=which == "stale",
-        delete_entered=delete_entered,
-    )
-    for each in progress:
-        click.echo(str(each))
-        for partition, error in each.failed.items():
-            click.echo(f"  {partition}: {error}")
-    if not progress:
-        click.echo("Nothing is stale." if which == "stale" else "There are no keys.")
-    sys.exit(1 if any(each.failed for each in progress) else 0)
-
-
-@cli.command()
-@click.option(
-    "-m",
-    "--module",
-    "modules",
-    multiple=True,
-    required=True,
-    help="Python module that has the code location's definitions; may be given repeatedly.",
-)
-def sync(modules: tuple[str, ...]) -> None:
-    """Show the keys and rows of all tables in Dagster, once, without a daemon; make nothing."""
-    sys.path.insert(0, "")
-    # Dagster takes seconds to import, which other commands do not need.
-    synchronization = import_module("dj_dagster.orchestration.synchronization")
-    for module in modules:
-        click.echo(f"{module}: {synchronization.sync_module(module)}.")
+for command in (status_command, errors_command, plan_command, populate_command, recompute, sync):
+    cli.add_command(command)
 
 
 def _demo_folder() -> Path:

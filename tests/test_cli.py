@@ -8,18 +8,17 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 import dj_dagster as dj
-from dj_dagster import default_connection
-from dj_dagster.cli import cli
 from dj_dagster.objects.codecs.bytes import put_content
+from tests.command_line import Command, inside
 from tests.services.process import PATIENCE
+
+__all__ = ["inside"]
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -159,20 +158,7 @@ def test_recompute_names_a_module_that_is_not_there(folder: Path) -> None:
     assert "half.py" in run(folder, "recompute", "half", "--stale").stderr
 
 
-@pytest.fixture
-def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Run the command in this process, on defaults of an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("DJ_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(default_connection, "_config", None)
-    monkeypatch.setattr(default_connection, "_connection", None)
-    return lambda *arguments: CliRunner().invoke(cli, arguments)
-
-
-def test_what_was_backed_up_is_restored_after_all_is_lost(
-    inside: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_what_was_backed_up_is_restored_after_all_is_lost(inside: Command, tmp_path: Path) -> None:
     @dj.Schema("rig")
     class Item(dj.Manual):
         definition = "item : int32\n---\ntrace : <npy@>"
@@ -200,7 +186,7 @@ def test_what_was_backed_up_is_restored_after_all_is_lost(
     assert done.exit_code == 1
     assert copy.name in done.stdout
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dj_dagster.cli._Counting.__call__", interrupted)
+        patch.setattr("dj_dagster.commands.output.Counting.__call__", interrupted)
         inside("check", "rig", "--progress")
     (file,) = (tmp_path / ".dj" / "checks").iterdir()
     resumed = inside("check", "rig")

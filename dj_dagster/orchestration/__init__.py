@@ -8,8 +8,11 @@ from dj_dagster.orchestration.build import build_definitions, chain_executor
 from dj_dagster.orchestration.checks import TableChecks
 from dj_dagster.orchestration.component import PipelineComponent
 from dj_dagster.orchestration.database_resource import DatabaseResource
+from dj_dagster.orchestration.inspection.plan import PlannedTable, plan, plan_deletion
+from dj_dagster.orchestration.inspection.status import FailedKey, TableStatus, failed_keys, status
 from dj_dagster.orchestration.io_manager import TableIOManager, table_resources
 from dj_dagster.orchestration.jobs.entry_jobs import entry_jobs
+from dj_dagster.orchestration.jobs.local_populate import populate, retry_failed
 from dj_dagster.orchestration.jobs.populate_job import (
     populate_job,
     populate_schedule,
@@ -42,15 +45,18 @@ from dj_dagster.orchestration.translator import TableProps, TableTranslator, fig
 
 __all__ = [
     "DatabaseResource",
+    "FailedKey",
     "Grain",
     "Pipeline",
     "PipelineComponent",
+    "PlannedTable",
     "RetryPolicy",
     "SensorSettings",
     "TableChecks",
     "TableIOManager",
     "TableProps",
     "TableSettings",
+    "TableStatus",
     "TableTranslator",
     "Trace",
     "Work",
@@ -62,10 +68,14 @@ __all__ = [
     "decode_key",
     "encode_key",
     "entry_jobs",
+    "failed_keys",
     "figure_metadata",
     "folder_sensor",
     "garbage_job",
     "garbage_schedule",
+    "plan",
+    "plan_deletion",
+    "populate",
     "populate_job",
     "populate_schedule",
     "populate_sensor",
@@ -73,6 +83,8 @@ __all__ = [
     "recompute",
     "recompute_job",
     "recompute_schedule",
+    "retry_failed",
+    "status",
     "sync",
     "table_assets",
     "table_checks",

@@ -60,7 +60,7 @@ try:
         SENSOR_NAME_TAG,
     )
     from dagster._core.utils import make_new_run_id
-    from dagster._core.workspace.autodiscovery import loadable_targets_from_python_module
+    from dagster._core.workspace.autodiscovery import loadable_targets_from_loaded_module
 except ImportError as error:
     raise ImportError(
         f"This release of dj_dagster works with Dagster 1.13, and {dagster.__version__} is "
@@ -107,7 +107,7 @@ __all__ = [
     "extract_data_version_from_entry",
     "get_input_data_version_tag",
     "get_input_event_pointer_tag",
-    "loadable_targets_from_python_module",
+    "loadable_targets_from_loaded_module",
     "make_new_run_id",
     "repository_def_from_target_def",
     "snapshot_from_execution_plan",

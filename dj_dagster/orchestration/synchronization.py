@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from dagster import DagsterInstance, Definitions, RepositoryDefinition
 
 from dj_dagster.errors import ConfigurationError, PopulateError, named_text
-from dj_dagster.orchestration._dagster import (
-    InstanceRef,
-    loadable_targets_from_python_module,
-    repository_def_from_target_def,
-)
+from dj_dagster.orchestration.inspection.location import dagster_instance, repositories_of
 from dj_dagster.orchestration.merge import pipelines_of
 from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.runs.event_log import write_marks
 from dj_dagster.orchestration.runs.shown_marks import mark_row_count, mark_single, unmarked_pages
 from dj_dagster.orchestration.sensor.sensor_settings import Guard
 from dj_dagster.orchestration.sensor.upkeep import first_marks
+from dj_dagster.orchestration.tables.collection import module_named
 from dj_dagster.orchestration.tables.grains import Grain
 from dj_dagster.orchestration.tables.partitions import Changes, sync_partitions
 from dj_dagster.orchestration.tables.table_node import TableNode
@@ -76,7 +72,7 @@ def sync(
         raise ConfigurationError(
             "The definitions have no tables: give what build_definitions returned."
         )
-    done, guard = _Sync(instance or _instance()), Guard()
+    done, guard = _Sync(instance or dagster_instance()), Guard()
     for pipeline in pipelines:
         graph = pipeline.graph
         for grain in graph.grains:
@@ -101,16 +97,12 @@ def sync_module(module: str) -> Changes:
         See `sync`.
     """
     try:
-        targets = loadable_targets_from_python_module(module, str(Path.cwd()))
+        repositories = repositories_of(module_named(module))
     except ImportError as error:
-        raise ConfigurationError(
-            f"There is no Python module {module!r} to sync, or it fails: {error}"
-        ) from error
+        raise ConfigurationError(f"The Python module {module!r} fails: {error}") from error
     changes = Changes()
-    for target in targets:
-        repository = repository_def_from_target_def(target.target_definition)
-        if repository is not None:
-            changes += sync(repository)
+    for repository in repositories:
+        changes += sync(repository)
     return changes
 
 
@@ -138,15 +130,3 @@ class _Sync:
         for page in unmarked_pages(self._instance, node):
             marks = first_marks(self._instance, pipeline.graph, node, page)
             self.changes += Changes(marked=write_marks(self._instance, marks))
-
-
-def _instance() -> DagsterInstance:
-    if Path("dagster.yaml").is_file():
-        return DagsterInstance.from_ref(InstanceRef.from_dir(str(Path.cwd())))
-    try:
-        return DagsterInstance.get()
-    except Exception as error:
-        raise ConfigurationError(
-            "There is no Dagster instance to show the keys in: set DAGSTER_HOME to its folder, or "
-            "run this where dagster.yaml is."
-        ) from error

@@ -581,7 +581,7 @@ class KeyDeletion:
         dict
             The keys that are left, by their values, each with the reason.
         """
-        left = {} if self.with_entered else self._kept(keys)
+        left = self.kept(keys)
         free = [key for key in keys if tuple(key.values()) not in left]
         if free:
             if self.below:
@@ -591,9 +591,12 @@ class KeyDeletion:
             Notes(self.table, self.names).forget([*free, *differing.values()])
         return left
 
-    def _kept(self, keys: Sequence[Key]) -> dict[Values, str]:
-        """Return the keys with dependent rows that people entered, found by halving `keys`."""
-        entered = self._entered(keys) if keys else {}
+    def kept(self, keys: Sequence[Key]) -> dict[Values, str]:
+        """Return the keys that `clear` would leave, by their values, each with the reason.
+
+        They have dependent rows that people entered, and are found by halving `keys`.
+        """
+        entered = self._entered(keys) if keys and not self.with_entered else {}
         if not entered:
             return {}
         if len(keys) == 1:
@@ -604,24 +607,25 @@ class KeyDeletion:
             reason = f"{found} depend on it, and no make brings them back: delete them first"
             return {tuple(keys[0].values()): reason}
         half = len(keys) // 2
-        return self._kept(keys[:half]) | self._kept(keys[half:])
+        return self.kept(keys[:half]) | self.kept(keys[half:])
 
     def _rows(self, keys: Sequence[Key]) -> Any:
         # A key without attributes stands for all rows.
         return self.table & list(keys) if self.names else self.table
 
     def _entered(self, keys: Sequence[Key]) -> Mapping[TableName, int]:
-        doomed = self._doomed(keys)
+        doomed = self.doomed(keys)
         unfilled = {name: rows for name, rows in doomed.items() if not self.is_filled(name)}
         found = row_counts(self.table.connection, unfilled)
         return {name: count for name, count in found.items() if count}
 
-    def _doomed(self, keys: Sequence[Key]) -> Doomed:
+    def doomed(self, keys: Sequence[Key]) -> Doomed:
+        """Return the rows of keys with all that depends on them, by table."""
         rows, connection = self._rows(keys), self.table.connection
         return doomed_rows(connection, hierarchy.of_table(connection, rows.node), self.table.name)
 
     def _note_gone(self, keys: Sequence[Key]) -> None:
-        for name, layers in self._doomed(keys).items():
+        for name, layers in self.doomed(keys).items():
             names = self.below.get(name, ())
             if name == self.table.name or not names:
                 continue

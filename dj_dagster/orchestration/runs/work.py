@@ -204,10 +204,10 @@ def made_again(
     others = None if keys is None else [key for key in keys if _partition(node, key) not in rows]
     if others is None or others:
         yield from outcomes(node, others, retry_errors=retry_errors, work=work)
-    deletion = _deletion(graph, node, existing)
+    deletion = deletion_of(graph, node, existing)
     for start in range(0, len(doomed), DELETED_TOGETHER):
         chunk = doomed[start : start + DELETED_TOGETHER]
-        left = _ungiven(node, chunk)
+        left = ungiven(node, chunk)
         left |= deletion.clear([key for key in chunk if tuple(key.values()) not in left])
         free = [key for key in chunk if tuple(key.values()) not in left]
         if free:
@@ -215,7 +215,8 @@ def made_again(
         yield from _left(node, left)
 
 
-def _deletion(graph: TableGraph, node: TableNode, existing: OnExisting) -> KeyDeletion:
+def deletion_of(graph: TableGraph, node: TableNode, existing: OnExisting) -> KeyDeletion:
+    """Return the deletion of keys of a table that are to be made again."""
     deletion = KeyDeletion(
         node.table, node.populator.key_names, _Filled(graph), with_entered=existing.delete_entered
     )
@@ -237,7 +238,7 @@ def _doomed(
     return [key for page in node.staleness.pages(*chosen) for key in node.respelled(page)]
 
 
-def _ungiven(node: TableNode, keys: Sequence[Key]) -> dict[Values, str]:
+def ungiven(node: TableNode, keys: Sequence[Key]) -> dict[Values, str]:
     """Return the keys that are not in the key source, by their values, each with the reason."""
     table, names = own_table(node), node.populator.key_names
     if table is None:

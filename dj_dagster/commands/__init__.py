@@ -1,0 +1,1 @@
+"""Commands of ``dj-dagster``, each over functions that programs can call."""

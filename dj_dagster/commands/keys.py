@@ -1,0 +1,339 @@
+"""Commands about the keys of tables: their state and errors, and what makes them (again)."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from dj_dagster.commands.output import (
+    as_json,
+    counting,
+    duration,
+    show_json,
+    show_table,
+)
+from dj_dagster.errors import ConfigurationError
+from dj_dagster.lazy import LateModule
+
+if TYPE_CHECKING:
+    import dj_dagster.orchestration as dagster_side
+    from dj_dagster.orchestration.inspection import location, plan, status
+    from dj_dagster.orchestration.inspection.plan import PlannedTable
+    from dj_dagster.orchestration.runs.populate_step import Progress
+    from dj_dagster.orchestration.tables.table_graph import TableGraph
+else:
+    # Dagster takes seconds to import, which other commands do not need.
+    dagster_side = LateModule("dj_dagster.orchestration")
+    location = LateModule("dj_dagster.orchestration.inspection.location")
+    status = LateModule("dj_dagster.orchestration.inspection.status")
+    plan = LateModule("dj_dagster.orchestration.inspection.plan")
+
+C = TypeVar("C", bound=Callable[..., None])
+
+TABLES = (
+    "Tables are written as Result, lab.Result, lab.*, Session+ (with all below) or tier:computed."
+)
+
+
+def modules_option(function: C) -> C:
+    """Add the option by which a command is told where the tables are."""
+    return click.option(
+        "-m",
+        "--module",
+        "modules",
+        multiple=True,
+        help="Python module that has the definitions, or a schema; may be given repeatedly. By "
+        "default what the project in this folder names, in workspace.yaml or pyproject.toml.",
+    )(function)
+
+
+tables_argument = click.argument("tables", nargs=-1, metavar="[TABLES]...")
+
+
+@contextmanager
+def usage() -> Generator[None]:
+    """Turn the error of a wrong name into one of a wrong command line, with exit code 2.
+
+    Raises
+    ------
+    click.UsageError
+        Instead of a ConfigurationError.
+    """
+    try:
+        yield
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _graph(modules: Sequence[str], tables: Sequence[str]) -> TableGraph:
+    """Return the tables of a project, after a look whether the given names stand for some."""
+    with warnings.catch_warnings():
+        # Dagster says of its own features that they may change.
+        warnings.filterwarnings("ignore", module=r"dagster\.")
+        graph = location.graph_of_modules(modules)
+    with usage():
+        status.named(graph, list(tables) or "all")
+    return graph
+
+
+@click.command("status")
+@tables_argument
+@modules_option
+@click.option("--no-stale", is_flag=True, help="Do not look for stale keys, which takes longest.")
+@as_json
+def status_command(
+    tables: tuple[str, ...], modules: tuple[str, ...], no_stale: bool, as_json: bool
+) -> None:
+    """Count the keys of TABLES, or of all: made, pending, running, failed and stale.
+
+    Tables are written as Result, lab.Result, lab.*, Session+ (with all below) or tier:computed.
+    Nothing is changed. The exit code is 1 if a key has failed or a table cannot be read.
+    """
+    graph = _graph(modules, tables)
+    with location.dagster_instance(ephemeral=True) as instance:
+        found = status.status(graph, list(tables) or "all", stale=not no_stale, instance=instance)
+    if as_json:
+        show_json(found)
+    else:
+        columns = ["table", "tier", "rows", "keys", "made", "pending", "running", "failed", "stale"]
+        if any(each.unknown for each in found):
+            columns.append("unknown")
+        listed = [asdict(each) for each in found]
+        show_table(columns, [[each[name] for name in columns] for each in listed])
+        for each in found:
+            if each.error:
+                click.echo(f"{each.table} cannot be read: {each.error}")
+    sys.exit(1 if any(each.failed or each.error for each in found) else 0)
+
+
+@click.command("errors")
+@tables_argument
+@modules_option
+@click.option("--retry", is_flag=True, help="Make the failed keys once more, here and now.")
+@click.option("--traceback", is_flag=True, help="Show where each error was raised.")
+@as_json
+def errors_command(
+    tables: tuple[str, ...], modules: tuple[str, ...], retry: bool, traceback: bool, as_json: bool
+) -> None:
+    """List the failed keys of TABLES, or of all, with their errors.
+
+    With --retry they are made once more, and those are listed that fail again.
+
+    The exit code is 1 if there are failed keys.
+    """
+    graph, chosen = _graph(modules, tables), list(tables) or "all"
+    if retry:
+        with usage():
+            done = dagster_side.retry_failed(graph, chosen, progress=counting(None, "keys"))
+        if not as_json:
+            _show_progress(done, errors=False)
+    found = status.failed_keys(graph, chosen)
+    if as_json:
+        show_json(found)
+    else:
+        for each in found:
+            click.echo(f"{each.table} {each.partition}: {each.error}")
+            if traceback and each.traceback:
+                click.echo("".join(f"  {line}\n" for line in each.traceback.splitlines()), nl=False)
+        click.echo(_failed(len(found)))
+    sys.exit(1 if found else 0)
+
+
+def _failed(count: int) -> str:
+    if count == 0:
+        return "No key has failed."
+    return "1 key has failed." if count == 1 else f"{count} keys have failed."
+
+
+@click.command("plan")
+@tables_argument
+@modules_option
+@click.option("--stale", "which", flag_value="stale", help="What is stale; the default.")
+@click.option("--all", "which", flag_value="all", help="All keys, as after a change of make.")
+@click.option("--where", multiple=True, help="Rows of TABLE, by SQL, that are to be deleted.")
+@click.option("--delete-entered", is_flag=True, help="As for recompute.")
+@as_json
+def plan_command(
+    tables: tuple[str, ...],
+    modules: tuple[str, ...],
+    which: str | None,
+    where: tuple[str, ...],
+    delete_entered: bool,
+    as_json: bool,
+) -> None:
+    """Say what would be deleted and made again, and how long that takes; nothing is changed.
+
+    With --stale, this is what `recompute --stale` would do now; with --all, what a change of the
+    make of TABLES would have recomputed. With --where, it is what deleting these rows of the one
+    TABLE would do: rows below them go too, and of these come back what can be made again.
+
+    Times are those that the make of the keys took before, as far as they are recorded.
+    """
+    if where and (which or delete_entered or len(tables) != 1):
+        raise click.UsageError("Give --where with one table, without --stale and --all.")
+    if which == "all" and not tables:
+        raise click.UsageError("Name the tables whose make changes, or write: plan 'tier:*' --all")
+    graph = _graph(modules, tables)
+    with location.dagster_instance(ephemeral=True) as instance, usage():
+        found = (
+            plan.plan_deletion(graph, tables[0], *where, instance=instance)
+            if where
+            else plan.plan(
+                graph,
+                list(tables) or "all",
+                stale=which != "all",
+                delete_entered=delete_entered,
+                instance=instance,
+            )
+        )
+    if as_json:
+        show_json(found)
+    else:
+        _show_plan(found)
+
+
+def _show_plan(found: Sequence[PlannedTable]) -> None:
+    if not found:
+        click.echo("Nothing would be deleted or made again.")
+        return
+    columns = ["table", "tier", "rows deleted", "keys made again", "left", "lost", "time"]
+    show_table(
+        columns,
+        [
+            [
+                each.table,
+                each.tier,
+                each.rows,
+                each.keys,
+                each.left,
+                each.lost,
+                "" if each.seconds is None else duration(each.seconds),
+            ]
+            for each in found
+        ],
+    )
+    keys = sum(each.keys for each in found)
+    rows, lost = sum(each.rows for each in found), sum(each.lost for each in found)
+    known = [each.seconds for each in found if each.seconds is not None]
+    takes = f", in about {duration(sum(known))} of make" if known else ""
+    gone = f", {lost} of them for good" if lost else ""
+    click.echo(f"{rows} rows would be deleted{gone}, and {keys} keys made again{takes}.")
+    untimed = [each.table for each in found if each.keys and each.seconds is None]
+    if untimed:
+        click.echo(f"No durations are recorded of {', '.join(untimed)}.")
+    left = sum(each.left for each in found)
+    if left:
+        click.echo(
+            f"{left} keys would be left: people entered rows below them, or their keys are not in "
+            "the key source any more."
+        )
+
+
+@click.command("populate")
+@click.argument("tables", nargs=-1, required=True)
+@modules_option
+@click.option("--where", multiple=True, help="Keys for which this SQL holds; all given must hold.")
+@click.option("--limit", type=click.IntRange(min=1), help="Keys per table, at most.")
+@click.option("--retry-errors", is_flag=True, help="Try keys again that failed before.")
+@click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--progress/--no-progress", default=None, help="Count keys; by default on a terminal."
+)
+def populate_command(
+    tables: tuple[str, ...],
+    modules: tuple[str, ...],
+    where: tuple[str, ...],
+    limit: int | None,
+    retry_errors: bool,
+    processes: int,
+    progress: bool | None,
+) -> None:
+    """Make the pending keys of TABLES, parents first; the word all stands for all tables.
+
+    Tables are written as Result, lab.Result, lab.*, Session+ (with all below) or tier:computed.
+    Any number of these commands, on any number of machines, share the keys among themselves and
+    with Dagster's runs. The exit code is 1 if a key failed.
+    """
+    chosen = "all" if tables == ("all",) else list(tables)
+    graph = _graph(modules, () if chosen == "all" else tables)
+    with usage():
+        done = dagster_side.populate(
+            graph,
+            chosen,
+            *where,
+            limit=limit,
+            retry_errors=retry_errors,
+            processes=processes,
+            progress=counting(progress, "keys"),
+        )
+    _show_progress(done)
+    sys.exit(1 if any(each.failed for each in done) else 0)
+
+
+def _show_progress(done: Sequence[Progress], *, errors: bool = True) -> None:
+    for each in done:
+        click.echo(str(each))
+        for partition, error in each.failed.items() if errors else ():
+            click.echo(f"  {partition}: {error}")
+
+
+@click.command()
+@click.argument("schemas", nargs=-1, required=True)
+@click.option("--stale", "which", flag_value="stale", help="What is stale.")
+@click.option("--all", "which", flag_value="all", help="All that is there.")
+@click.option(
+    "--table",
+    "tables",
+    multiple=True,
+    help="Only these: Result, lab.*, Session+ ...; may be given repeatedly.",
+)
+@click.option(
+    "--delete-entered",
+    is_flag=True,
+    help="Delete rows too that people entered below; otherwise such keys are left.",
+)
+def recompute(
+    schemas: tuple[str, ...], which: str | None, tables: tuple[str, ...], delete_entered: bool
+) -> None:
+    """Make keys again, with all that depends on them.
+
+    SCHEMAS are Python modules that have a `schema`, with the classes that have the `make`. The exit
+    code is 1 if a key failed or was left.
+    """
+    if which is None:
+        raise click.UsageError("Say which keys to make again: --stale, or --all.")
+    sys.path.insert(0, "")
+    module_named = LateModule("dj_dagster.orchestration.tables.collection").module_named
+    progress = dagster_side.recompute(
+        list(map(module_named, schemas)),
+        tables or "all",
+        stale=which == "stale",
+        delete_entered=delete_entered,
+    )
+    _show_progress(progress)
+    if not progress:
+        click.echo("Nothing is stale." if which == "stale" else "There are no keys.")
+    sys.exit(1 if any(each.failed for each in progress) else 0)
+
+
+@click.command()
+@click.option(
+    "-m",
+    "--module",
+    "modules",
+    multiple=True,
+    required=True,
+    help="Python module that has the code location's definitions; may be given repeatedly.",
+)
+def sync(modules: tuple[str, ...]) -> None:
+    """Show the keys and rows of all tables in Dagster, once, without a daemon; make nothing."""
+    sys.path.insert(0, "")
+    synchronization = LateModule("dj_dagster.orchestration.synchronization")
+    for module in modules:
+        click.echo(f"{module}: {synchronization.sync_module(module)}.")

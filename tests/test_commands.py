@@ -1,0 +1,194 @@
+"""Commands about keys, as a user runs them in a project: status, errors, plan and populate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dj_dagster as dj
+from tests.command_line import Command, inside
+
+__all__ = ["inside"]
+
+WORKSPACE = "load_from: [{python_module: {module_name: scales, working_directory: src}}]\n"
+
+SCALES = '''
+import os
+import dj_dagster as dj
+from dj_dagster.orchestration import build_definitions
+
+dj.config["jobs.keep_completed"] = True
+schema = dj.Schema(os.environ["LAB"])
+
+@schema
+class Subject(dj.Manual):
+    definition = """
+    subject_id : int32
+    ---
+    weight : float64
+    """
+
+@schema
+class Dose(dj.Computed):
+    definition = """
+    -> Subject
+    ---
+    dose : float64
+    """
+
+    def make(self, key):
+        weight = (Subject & key).fetch1("weight")
+        if weight < 0:
+            raise ValueError("a negative weight")
+        self.insert1({**key, "dose": 2 * weight})
+
+@schema
+class Answer(dj.Manual):
+    definition = """
+    -> Dose
+    ---
+    answer : varchar(20)
+    """
+
+@schema
+class Plot(dj.Computed):
+    definition = """
+    -> Dose
+    """
+
+    def make(self, key):
+        self.insert1(key)
+
+defs = build_definitions(schema)
+'''
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'lab.sqlite'}"
+    return request.getfixturevalue("mariadb_url")
+
+
+@pytest.fixture
+def command(
+    inside: Command,
+    tmp_path: Path,
+    database_url: str,
+    schema_prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Command]:
+    """Run the command in a project with four tables, without rows."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "scales.py").write_text(SCALES)
+    (tmp_path / "workspace.yaml").write_text(WORKSPACE)
+    monkeypatch.setenv("DJ_DATABASE_URL", database_url)
+    monkeypatch.setenv("DJ_SAFEMODE", "false")
+    monkeypatch.setenv("LAB", f"{schema_prefix}lab")
+    yield inside
+    dj.conn().close()
+
+
+def listed(command: Command, *arguments: str, code: int = 0) -> dict[str, dict[str, Any]]:
+    """Return what a command lists as JSON, by the class of the table."""
+    done = command(*arguments, "--json")
+    assert done.exit_code == code, done.output
+    return {each["table"].split(".", 1)[1]: each for each in json.loads(done.stdout)}
+
+
+def test_keys_are_counted_listed_planned_and_made(command: Command, schema_prefix: str) -> None:
+    assert listed(command, "status")["Dose"]["keys"] == 0
+    lab = dj.virtual_schema(f"{schema_prefix}lab")
+    weights = {1: 20.0, 2: 25.0, 3: -1.0, 4: 30.0}
+    lab.Subject.insert([{"subject_id": n, "weight": weight} for n, weight in weights.items()])
+
+    done = command("populate", "Dose+", "--where", "subject_id < 4", "--progress")
+    assert done.exit_code == 1
+    assert f"{schema_prefix}lab.Dose: 1 failed, 2 made" in done.stdout
+    assert "  subject_id=3: ValueError: a negative weight" in done.stdout
+    assert "Dose: 3 of 3 keys" in done.stderr
+
+    counted = listed(command, "status", code=1)
+    numbers = ("rows", "keys", "made", "pending", "running", "failed", "stale")
+    assert [counted["Subject"][name] for name in numbers] == [4, *[None] * 6]
+    assert [counted["Dose"][name] for name in numbers] == [2, 4, 2, 1, 0, 1, 0]
+    assert [counted["Plot"][name] for name in numbers] == [2, 2, 2, 0, 0, 0, 0]
+    plain = command("status", "tier:computed")
+    assert plain.exit_code == 1
+    heading, dose, plot = (line.split() for line in plain.stdout.splitlines())
+    assert heading == ["table", "tier", *numbers]
+    assert dose[1:] == ["computed", "2", "4", "2", "1", "0", "1", "0"]
+    assert plot[0] == f"{schema_prefix}lab.Plot"
+
+    errors = command("errors", "--traceback")
+    assert errors.exit_code == 1
+    assert "Dose subject_id=3: ValueError: a negative weight\n" in errors.stdout
+    assert 'raise ValueError("a negative weight")' in errors.stdout
+    assert command("errors", "Plot").output == "No key has failed.\n"
+    again = listed(command, "errors", "--retry", code=1)
+    assert again["Dose"]["key"] == {"subject_id": 3}
+
+    # Of the stale keys, one has a row below that a person entered.
+    lab.Answer.insert1({"subject_id": 2, "answer": "well"})
+    lab.Subject.update1({"subject_id": 1, "weight": 21.0})
+    lab.Subject.update1({"subject_id": 2, "weight": 26.0})
+    assert listed(command, "status", "Dose", code=1)["Dose"]["stale"] == 2
+    planned = listed(command, "plan")
+    assert list(planned) == ["Dose", "Plot"]
+    assert [planned["Dose"][name] for name in ("rows", "keys", "left", "lost")] == [1, 1, 1, 0]
+    assert [planned["Plot"][name] for name in ("rows", "keys", "left", "lost")] == [1, 1, 0, 0]
+    assert planned["Dose"]["seconds"] > 0
+    planned = listed(command, "plan", "--delete-entered")
+    assert [planned["Answer"][name] for name in ("rows", "keys", "lost")] == [1, 0, 1]
+    assert planned["Dose"]["keys"] == 2
+    said = command("plan", "Plot", "--all").stdout
+    assert "2 rows would be deleted, and 2 keys made again, in about 0." in said
+
+    # What comes from a row goes with it; what is computed comes back.
+    planned = listed(command, "plan", "Subject", "--where", "subject_id = 2")
+    assert [planned[name]["lost"] for name in ("Subject", "Dose", "Answer", "Plot")] == [1] * 4
+    assert {each["keys"] for each in planned.values()} == {0}
+    planned = listed(command, "plan", "Dose", "--where", "subject_id = 1")
+    assert [(each["keys"], each["lost"]) for each in planned.values()] == [(1, 0), (1, 0)]
+
+    # Nothing has been changed by all this, and the plan is what then happens.
+    assert listed(command, "status", code=1) == {
+        **counted,
+        "Dose": {**counted["Dose"], "stale": 2},
+        "Answer": {**counted["Answer"], "rows": 1},
+    }
+    done = command("recompute", "scales", "--stale")
+    assert "Dose: 1 left, 1 made" in done.stdout
+    assert "Plot: 1 made" in done.stdout
+    lab.Subject.update1({"subject_id": 3, "weight": 1.0})
+    done = command("errors", "--retry")
+    assert done.exit_code == 0
+    assert done.stdout.endswith("Dose: 1 made\nNo key has failed.\n")
+    assert command("populate", "all").exit_code == 0
+    assert listed(command, "status")["Plot"]["made"] == 4
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_wrong_command_line_says_what_is_wrong(command: Command, tmp_path: Path) -> None:
+    for arguments, said in (
+        (("status", "Dosis"), "which names no table; there are"),
+        (("errors", "Dosis"), "which names no table; there are"),
+        (("plan", "--all"), "Name the tables whose make changes"),
+        (("plan", "Dose", "Plot", "--where", "subject_id = 1"), "Give --where with one table"),
+        (("populate",), "Missing argument"),
+        (("populate", "Subject"), "names no table that make fills"),
+        (("populate", "all", "--limit", "0"), "0 is not in the range"),
+    ):
+        refused = command(*arguments)
+        assert refused.exit_code == 2, arguments
+        assert said in " ".join(refused.stderr.split()), arguments
+    (tmp_path / "workspace.yaml").unlink()
+    lost = command("status")
+    assert "does not say where its tables are" in str(lost.exception)
+    assert "no Python module 'scale'" in str(command("status", "-m", "scale").exception)
+    (tmp_path / "pyproject.toml").write_text('[tool.dagster]\nmodule_name = "src.scales"\n')
+    assert list(listed(command, "status", "Plot")) == ["Plot"]
