@@ -22,6 +22,7 @@ from dj_dagster.commands.keys import (
     sync,
 )
 from dj_dagster.commands.output import counting, tell
+from dj_dagster.commands.project import dev, init
 from dj_dagster.defaults import Schema, config, conn
 from dj_dagster.errors import DataJointError
 from dj_dagster.local_files import embedded_folder
@@ -371,7 +372,9 @@ def _claim(collector: GarbageCollector, schemas: tuple[str, ...]) -> None:
         click.echo(f"  forgotten: {other}")
 
 
-for command in (status_command, errors_command, plan_command, populate_command, recompute, sync):
+for command in (init, dev, status_command, errors_command, plan_command, populate_command):
+    cli.add_command(command)
+for command in (recompute, sync):
     cli.add_command(command)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -73,10 +72,7 @@ def usage() -> Generator[None]:
 
 def _graph(modules: Sequence[str], tables: Sequence[str]) -> TableGraph:
     """Return the tables of a project, after a look whether the given names stand for some."""
-    with warnings.catch_warnings():
-        # Dagster says of its own features that they may change.
-        warnings.filterwarnings("ignore", module=r"dagster\.")
-        graph = location.graph_of_modules(modules)
+    graph = location.graph_of_modules(modules)
     with usage():
         status.named(graph, list(tables) or "all")
     return graph

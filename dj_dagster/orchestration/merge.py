@@ -10,12 +10,14 @@ all tables. Other definitions pass unchanged.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, TypeVar
 
 from dagster import (
+    BetaWarning,
     Definitions,
     JobDefinition,
     ScheduleDefinition,
@@ -72,7 +74,10 @@ class Origin:
         marked = {**new.metadata, **(metadata or {}), ORIGIN: ObjectMetadataValue(self)}
         if isinstance(new, JobDefinition):
             return new.with_metadata(marked)
-        return new.with_attributes(metadata=marked)
+        with warnings.catch_warnings():
+            # Dagster passes on the owners, which are a new feature of it.
+            warnings.simplefilter("ignore", BetaWarning)
+            return new.with_attributes(metadata=marked)
 
 
 def renamable(make: Callable[[str], T], pipeline: Pipeline | None = None) -> T:

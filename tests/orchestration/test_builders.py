@@ -35,12 +35,13 @@ from tests.orchestration.running import (
 )
 
 PUBLIC = """
-DatabaseResource Grain Pipeline PipelineComponent RetryPolicy SensorSettings TableChecks
-TableIOManager TableProps TableSettings TableTranslator Trace Work build_definitions chain_executor
-asset_key check_job check_schedule decode_key encode_key entry_jobs figure_metadata folder_sensor
-garbage_job garbage_schedule populate_job populate_schedule populate_sensor read_pipeline recompute
-recompute_job recompute_schedule sync table_assets table_checks table_resources table_schedules
-trace trace_job
+DatabaseResource FailedKey Grain Pipeline PipelineComponent PlannedTable RetryPolicy
+SensorSettings TableChecks TableIOManager TableProps TableSettings TableStatus TableTranslator
+Trace Work asset_key build_definitions chain_executor check_job check_schedule decode_key
+encode_key entry_jobs failed_keys figure_metadata folder_sensor garbage_job garbage_schedule plan
+plan_deletion populate populate_job populate_schedule populate_sensor read_pipeline recompute
+recompute_job recompute_schedule retry_failed status sync table_assets table_checks
+table_resources table_schedules trace trace_job
 """
 """The names that users may rely on."""
 

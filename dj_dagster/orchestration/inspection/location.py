@@ -50,7 +50,10 @@ def graph_of(given: Given | Iterable[Given], *, connection: Connection | None = 
     ConfigurationError
         When the definitions do not have tables, and as `build_definitions` does.
     """
-    listed: list[Any] = list(cast("Any", given)) if isinstance(given, list | tuple) else [given]
+    known = (TableGraph, Definitions, RepositoryDefinition)
+    # Definitions are tuples too, as other records of Dagster are.
+    several = isinstance(given, list | tuple) and not isinstance(given, known)
+    listed: list[Any] = list(cast("Any", given)) if several else [given]
     graphs = [each for each in listed if isinstance(each, TableGraph)]
     repositories = [
         each.get_repository_def() if isinstance(each, Definitions) else each
@@ -58,7 +61,6 @@ def graph_of(given: Given | Iterable[Given], *, connection: Connection | None = 
         if isinstance(each, Definitions | RepositoryDefinition)
     ]
     graphs += [graph for each in repositories for graph in _graphs(each)]
-    known = (TableGraph, Definitions, RepositoryDefinition)
     schemas = [each for each in listed if not isinstance(each, known)]
     if schemas:
         graphs.append(table_graph(collect(schemas, connection=connection)))
@@ -105,13 +107,7 @@ def located(folder: Path) -> list[ModuleType]:
     ConfigurationError
         When the folder does not have such a file, or a module that it names is not there.
     """
-    found = [_loaded(each, folder) for each in _named(folder)]
-    if not found:
-        raise ConfigurationError(
-            f"{folder} does not say where its tables are: run this in the folder of a project, "
-            "which has a workspace.yaml, or name a Python module by --module."
-        )
-    return found
+    return [_loaded(each, folder) for each in places(folder)]
 
 
 def dagster_instance(*, ephemeral: bool = False) -> DagsterInstance:
@@ -178,6 +174,23 @@ def _joined(graphs: Sequence[TableGraph]) -> TableGraph:
 
 Place = tuple[str, str, str]
 """The kind of a code location, ``module`` or ``file``; its name; and the folder it is in."""
+
+
+def places(folder: Path) -> list[Place]:
+    """Return the code locations that a folder names for Dagster.
+
+    Raises
+    ------
+    ConfigurationError
+        When it does not name one.
+    """
+    found = _named(folder)
+    if not found:
+        raise ConfigurationError(
+            f"{folder} does not say where its tables are: run this in the folder of a project, "
+            "which has a workspace.yaml, or name a Python module by --module."
+        )
+    return found
 
 
 def _named(folder: Path) -> list[Place]:

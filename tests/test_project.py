@@ -1,0 +1,182 @@
+"""A project of one's own: made by `init` from the wheel, and tested by pytest's plugin."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dj_dagster as dj
+from dj_dagster.errors import ConfigurationError
+from dj_dagster.temporary.lab import TemporaryLab
+from tests.command_line import Command, inside
+from tests.services.process import PATIENCE
+
+__all__ = ["inside"]
+
+REPOSITORY = Path(__file__).parents[1]
+
+NAMES = {
+    ".gitignore",
+    "README.md",
+    "dagster.yaml",
+    "definitions.py",
+    "pyproject.toml",
+    "tests/test_pipeline.py",
+    "workspace.yaml",
+}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which the wheel is installed."""
+    folder = tmp_path_factory.mktemp("wheel")
+    uv = os.environ.get("UV") or shutil.which("uv")
+    if uv is None:
+        missing = pytest.fail if os.environ.get("CI") else pytest.skip
+        missing("no uv here; install it with: pip install uv")
+    _run(REPOSITORY, uv, "build", "--wheel", "--quiet", "--out-dir", folder, REPOSITORY)
+    (wheel,) = folder.glob("*.whl")
+    place = folder / "site"
+    _run(
+        folder,
+        uv,
+        "pip",
+        "install",
+        "--python",
+        sys.executable,
+        "--quiet",
+        "--no-deps",
+        "--target",
+        place,
+        wheel,
+    )
+    return place
+
+
+def _run(folder: Path, *command: str | Path, site: Path | None = None) -> str:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("DJ_")}
+    # What the wheel requires comes from here.
+    path = {} if site is None else {"PYTHONPATH": str(site)}
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=folder,
+        env={**ours, **path},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_new_project_from_the_wheel_passes_its_test(site: Path, tmp_path: Path) -> None:
+    python = sys.executable
+    where = _run(tmp_path, python, "-c", "import dj_dagster; print(dj_dagster.__file__)", site=site)
+    assert Path(where.strip()).is_relative_to(site)
+    said = _run(tmp_path, python, site / "bin" / "dj-dagster", "init", "leaves", site=site)
+    assert "  cd leaves\n" in said
+    project = tmp_path / "leaves"
+    files = {str(p.relative_to(project)) for p in project.rglob("*") if p.is_file()}
+    assert files == NAMES
+    databases = ["--dj-database", "sqlite"]
+    databases += ["--dj-database", "mariadb"] if os.environ.get("CI") or _has_mariadb() else []
+    tested = _run(project, python, "-m", "pytest", "-q", *databases, site=site)
+    assert f"{len(databases)} passed" in tested
+    assert "skipped" not in tested
+    assert not (project / ".dj").exists(), "the test has used the project's own lab"
+    validated = _run(project, python, "-m", "dagster", "definitions", "validate", site=site)
+    assert "Validation successful for code location leaves" in validated
+
+
+def _has_mariadb() -> bool:
+    return bool(shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin"))
+
+
+def test_init_does_not_write_over_files(inside: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "tests").mkdir(parents=True)
+    (tmp_path / "mine" / "tests" / "test_pipeline.py").write_text("mine")
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    refused = inside("init", "mine")
+    assert refused.exit_code == 2
+    assert "has tests/test_pipeline.py already, and nothing was written" in refused.stderr
+    assert not (tmp_path / "mine" / "definitions.py").exists()
+    (tmp_path / "mine" / "tests" / "test_pipeline.py").unlink()
+    assert inside("init", "mine", "--schema", "plants").exit_code == 0
+    assert 'dj.Schema("plants")' in (tmp_path / "mine" / "definitions.py").read_text()
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+    assert inside("init", "other", "--schema", "My Lab").exit_code == 2
+    assert not (tmp_path / "other").exists()
+
+
+def test_dev_needs_a_project(inside: Command) -> None:
+    refused = inside("dev")
+    assert refused.exit_code == 2
+    assert "does not say where its tables are" in refused.stderr
+
+
+def test_pytest_without_a_lab_imports_nothing_of_ours(tmp_path: Path) -> None:
+    script = "import sys, pytest_dj_dagster; print(*sys.modules)"
+    loaded = {name.split(".")[0] for name in _run(tmp_path, sys.executable, "-c", script).split()}
+    assert "pytest_dj_dagster" in loaded
+    assert not loaded & {"dj_dagster", "dagster", "sqlalchemy", "numpy", "pandas"}
+
+
+def test_a_lab_has_its_own_database_and_stores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    raw = {"protocol": "s3", "endpoint": "s3.lab.org", "bucket": "raw", "location": "raw"}
+    (tmp_path / "datajoint.json").write_text(
+        json.dumps({"jobs": {"keep_completed": True}, "stores": {"raw": raw}})
+    )
+    (tmp_path / "traces.py").write_text(
+        "import dj_dagster as dj\n"
+        'schema = dj.Schema("lab")\n'
+        "@schema\n"
+        "class Trace(dj.Manual):\n"
+        '    definition = "trace : int32\\n---\\ndata : <blob@raw>"\n'
+    )
+    (tmp_path / "elsewhere.py").write_text(
+        "import dj_dagster as dj\n"
+        'schema = dj.Schema("lab", connection=dj.Connection("sqlite:///:memory:"))\n'
+    )
+    monkeypatch.setenv("DJ_HOST", "db.lab.org")
+    before = dict(os.environ)
+    for number in range(2):
+        folder = tmp_path / f"lab{number}"
+        folder.mkdir()
+        lab = TemporaryLab(f"sqlite:///{folder / 'lab.sqlite'}", folder)
+        traces = lab.load("traces")
+        assert len(traces.Trace()) == 0
+        traces.Trace.insert1({"trace": 1, "data": [1, 2]})
+        assert traces.Trace.fetch1("data") == [1, 2]
+        assert list((folder / "stores" / "raw").rglob("*"))
+        assert lab.connection.job_settings.keep_completed
+        with pytest.raises(ConfigurationError, match="elsewhere has its schema lab in sqlite"):
+            lab.load("elsewhere")
+        lab.close()
+        assert not {"traces", "elsewhere"} & set(sys.modules)
+        assert dict(os.environ) == before
+    # A module that was imported before the lab is not in it.
+    monkeypatch.delenv("DJ_HOST")
+    monkeypatch.setattr("dj_dagster.default_connection._config", None)
+    monkeypatch.setattr("dj_dagster.default_connection._connection", None)
+    import traces  # pyright: ignore[reportMissingImports]
+
+    folder = tmp_path / "lab2"
+    folder.mkdir()
+    lab = TemporaryLab(f"sqlite:///{folder / 'lab.sqlite'}", folder)
+    with pytest.raises(ConfigurationError, match="Import it by the lab's load alone"):
+        lab.load("traces")
+    lab.close()
+    assert len(traces.Trace()) == 0
+    dj.conn().close()
+    del sys.modules["traces"]
