@@ -13,6 +13,7 @@ from types import ModuleType
 import click
 
 from dj_dagster import __version__
+from dj_dagster.commands.health import doctor
 from dj_dagster.commands.keys import (
     errors_command,
     plan_command,
@@ -374,7 +375,7 @@ def _claim(collector: GarbageCollector, schemas: tuple[str, ...]) -> None:
 
 for command in (init, dev, status_command, errors_command, plan_command, populate_command):
     cli.add_command(command)
-for command in (recompute, sync):
+for command in (recompute, sync, doctor):
     cli.add_command(command)
 
 

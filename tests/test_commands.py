@@ -1,15 +1,19 @@
-"""Commands about keys, as a user runs them in a project: status, errors, plan and populate."""
+"""Commands that tell how a project is: status, errors, plan, populate and doctor."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import dj_dagster as dj
+from dj_dagster.cli import cli
+from dj_dagster.orchestration.inspection import doctor
 from tests.command_line import Command, inside
 
 __all__ = ["inside"]
@@ -192,3 +196,67 @@ def test_a_wrong_command_line_says_what_is_wrong(command: Command, tmp_path: Pat
     assert "no Python module 'scale'" in str(command("status", "-m", "scale").exception)
     (tmp_path / "pyproject.toml").write_text('[tool.dagster]\nmodule_name = "src.scales"\n')
     assert list(listed(command, "status", "Plot")) == ["Plot"]
+
+
+def diagnosed(command: Command, *, code: int) -> dict[str, tuple[str, str]]:
+    done = command("doctor", "--json")
+    assert done.exit_code == code, done.output
+    return {each["what"]: (each["state"], each["found"]) for each in json.loads(done.stdout)}
+
+
+def test_the_doctor_finds_what_is_wrong(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    shutil.copy(Path(__file__).parents[1] / "dagster.yaml", tmp_path)
+    found = diagnosed(command, code=0)
+    assert {what for what, (state, _) in found.items() if state != "fine"} == {"daemon"}
+    assert {"database", "clock", "store local", "launcher", "dagster.yaml"} < set(found)
+    assert "4 tables" in found["code location"][1]
+    assert not [path for path in tmp_path.rglob("doctor*") if path.is_file()]
+
+    (tmp_path / "full").write_text("not a folder")
+    stores = {"raw": {"protocol": "file", "location": str(tmp_path / "full")}}
+    monkeypatch.setenv("DJ_STORES", json.dumps(stores))
+    dj.conn(reset=True)
+    (tmp_path / "clusters.py").write_text(
+        "from dagster._core.launcher import DefaultRunLauncher\n"
+        "class ClusterLauncher(DefaultRunLauncher): pass\n"
+    )
+    (tmp_path / "dagster.yaml").write_text(
+        "run_launcher: {module: clusters, class: ClusterLauncher}\n"
+        "telemetry: {enabled: false}\n"
+        "run_coordinator:\n"
+        "  module: dagster._core.run_coordinator\n"
+        "  class: DefaultRunCoordinator\n"
+    )
+    (tmp_path / "workspace.yaml").write_text("load_from: [{python_module: no_such_module}]\n")
+    ahead, read = timedelta(seconds=50), doctor.as_datetime
+    monkeypatch.setattr(doctor, "as_datetime", lambda value: read(value) + ahead)
+    monkeypatch.setattr(doctor, "_version", lambda name: "1.0" if "webserver" in name else "2")
+    found = diagnosed(command, code=1)
+    wrong = {what for what, (state, _) in found.items() if state == "wrong"}
+    hints = {what for what, (state, _) in found.items() if state == "hint"}
+    assert wrong >= {"dagster", "dagster-webserver", "clock", "store raw", "code location"}
+    assert hints >= {"run queue", "run monitoring", "dagster.yaml", "daemon"}
+    assert "50 s ahead of" in found["clock"][1]
+    assert "no_such_module" in found["code location"][1]
+    assert "ClusterLauncher starts runs on other machines" in found["launcher"][1]
+    assert found["launcher"][0] == ("hint" if dj.conn().backend.has_server else "wrong")
+    assert "stores.raw" in command("doctor").stdout
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_the_doctor_tells_why_a_database_is_not_reached(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DJ_DATABASE_URL", "mysql+pymysql://me:secret@127.0.0.1:9/")
+    said = command("doctor")
+    assert said.exit_code == 1
+    assert "wrong  database: ConnectionFailedError" in said.stdout
+    assert "secret" not in said.output
+
+
+def test_each_command_is_on_its_page() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "commands.md").read_text()
+    assert [name for name in cli.commands if f"`{name}" not in page] == []

@@ -8,6 +8,7 @@ from dj_dagster.orchestration.build import build_definitions, chain_executor
 from dj_dagster.orchestration.checks import TableChecks
 from dj_dagster.orchestration.component import PipelineComponent
 from dj_dagster.orchestration.database_resource import DatabaseResource
+from dj_dagster.orchestration.inspection.doctor import Diagnosis, diagnose
 from dj_dagster.orchestration.inspection.plan import PlannedTable, plan, plan_deletion
 from dj_dagster.orchestration.inspection.status import FailedKey, TableStatus, failed_keys, status
 from dj_dagster.orchestration.io_manager import TableIOManager, table_resources
@@ -45,6 +46,7 @@ from dj_dagster.orchestration.translator import TableProps, TableTranslator, fig
 
 __all__ = [
     "DatabaseResource",
+    "Diagnosis",
     "FailedKey",
     "Grain",
     "Pipeline",
@@ -66,6 +68,7 @@ __all__ = [
     "check_job",
     "check_schedule",
     "decode_key",
+    "diagnose",
     "encode_key",
     "entry_jobs",
     "failed_keys",

@@ -1,0 +1,43 @@
+"""The command that looks at a project's setup."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from dj_dagster.commands.keys import modules_option
+from dj_dagster.commands.output import as_json, show_json
+from dj_dagster.lazy import LateModule
+
+if TYPE_CHECKING:
+    from dj_dagster.orchestration.inspection import doctor as looks
+else:
+    looks = LateModule("dj_dagster.orchestration.inspection.doctor")
+
+COLOURS = {"fine": "green", "hint": "yellow", "wrong": "red"}
+
+
+@click.command()
+@modules_option
+@as_json
+def doctor(modules: tuple[str, ...], as_json: bool) -> None:
+    """Say what is wrong with the setup of the project in this folder, and what to do.
+
+    Looks at the versions of packages, the settings, the database and its clock, the stores, the
+    code location, and Dagster's instance with its launcher and daemon. One small object is written
+    into each store and removed again. The exit code is 1 if something is wrong; hints do not count.
+    """
+    found = looks.diagnose(modules)
+    wrong = sum(each.state == "wrong" for each in found)
+    if as_json:
+        show_json(found)
+        sys.exit(1 if wrong else 0)
+    for each in found:
+        mark = click.style(each.state.ljust(5), fg=COLOURS[each.state])
+        click.echo(f"{mark}  {each.what}: {each.found}")
+        if each.advice:
+            click.echo(f"       {each.advice}")
+    click.echo(f"{wrong} of {len(found)} are wrong." if wrong else "Nothing is wrong.")
+    sys.exit(1 if wrong else 0)

@@ -1,0 +1,352 @@
+"""A diagnosis of a project's setup: what is wrong, and what to do."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import sqlalchemy as sa
+import yaml
+from dagster import DagsterInstance
+from packaging.requirements import Requirement
+
+from dj_dagster.default_connection import config, conn
+from dj_dagster.errors import DataJointError, named_text
+from dj_dagster.model.heading import Default
+from dj_dagster.model.types import parse_type
+from dj_dagster.orchestration.inspection.location import dagster_instance, graph_of_modules
+from dj_dagster.relational.backends.common import as_datetime
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.settings_mapping import CONFIG_FILE, find_config_file
+
+State = Literal["fine", "hint", "wrong"]
+
+OWN = "dj-dagster"
+
+TWINS = ("dagster-webserver", "dagster-graphql", "dagster-dg-cli")
+"""Packages that have the version of Dagster."""
+
+CLOCK, CLOCK_STORE = 2.0, 60.0
+"""Seconds by which the clocks of the database and of a store may differ."""
+
+QUARTER = 900.0
+"""Time zones differ by whole quarters of an hour, in seconds."""
+
+HERE = {"DefaultRunLauncher", "SyncInMemoryRunLauncher"}
+"""Launchers whose runs are on the machine of the daemon."""
+
+
+QUEUE = "QueuedRunCoordinator"
+"""The coordinator that bounds the number of runs at once."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What one look has found.
+
+    Attributes
+    ----------
+    what
+        What was looked at: ``"database"``, ``"store raw"``.
+    state
+        ``"fine"``, ``"hint"`` for what may be meant so, or ``"wrong"``.
+    found
+        What was found.
+    advice
+        What to do; empty if it is fine.
+    """
+
+    what: str
+    state: State
+    found: str
+    advice: str = ""
+
+
+def diagnose(modules: Sequence[str] = (), folder: Path | None = None) -> list[Diagnosis]:
+    """Look at packages, settings, database, clock, stores, code location and Dagster's instance.
+
+    One small object is written into each store and removed again; nothing else is changed.
+
+    Parameters
+    ----------
+    modules
+        Python modules that have definitions or a schema; by default those that the folder names.
+    folder
+        The project's folder, by default the working directory.
+    """
+    found = [*_versions(), *_looked("settings", _settings)]
+    found += _looked("database", _database)
+    if all(each.state != "wrong" for each in found if each.what == "database"):
+        found += [*_looked("clock", _clock), *_stores(conn())]
+        found += _looked("code location", lambda: _location(modules, folder))
+    return [*found, *_looked("dagster.yaml", _instance)]
+
+
+def _looked(what: str, look: Callable[[], Iterable[Diagnosis]]) -> Iterator[Diagnosis]:
+    """Yield what a look finds; an error that ends it is what it has found."""
+    try:
+        yield from look()
+    except DataJointError as error:
+        yield Diagnosis(what, "wrong", named_text(error), _ADVICE.get(what, ""))
+    except Exception as error:
+        # A module of the user's own, or Dagster, may raise anything.
+        text = f"{type(error).__name__}: {error}"
+        yield Diagnosis(what, "wrong", text, _ADVICE.get(what, ""))
+
+
+_ADVICE = {
+    "settings": "Correct the file or the variable that the message names.",
+    "database": "Start the server, or correct DJ_DATABASE_URL, or DJ_HOST, DJ_USER and DJ_PASS.",
+    "clock": "The user needs the right to read from the database.",
+    "code location": "Correct the module: `dagster definitions validate` shows where it fails.",
+    "dagster.yaml": "Correct dagster.yaml, or the DAGSTER_HOME of the environment.",
+}
+
+
+def _versions() -> Iterator[Diagnosis]:
+    yield Diagnosis("Python", "fine", f"{platform.python_version()} on {platform.platform()}")
+    wrong = False
+    for text in metadata.requires(OWN) or ():
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        have = _version(requirement.name)
+        if have is None or not requirement.specifier.contains(have, prereleases=True):
+            wrong = True
+            found = f"{have or 'missing'}, and {OWN} needs {requirement.specifier}"
+            advice = f"pip install '{requirement.name}{requirement.specifier}'"
+            yield Diagnosis(requirement.name, "wrong", found, advice)
+    dagster = _version("dagster")
+    for name in TWINS:
+        have = _version(name)
+        if have is not None and have != dagster:
+            wrong = True
+            advice = f"pip install '{name}=={dagster}'"
+            yield Diagnosis(name, "wrong", f"{have}, and dagster is {dagster}", advice)
+    if _version(TWINS[0]) is None:
+        yield Diagnosis(TWINS[0], "hint", "missing: there is no UI", f"pip install '{OWN}[ui]'")
+    if not wrong:
+        yield Diagnosis("packages", "fine", f"{OWN} {_version(OWN)}, dagster {dagster}")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _settings() -> Iterator[Diagnosis]:
+    config()
+    file = os.environ.get(CONFIG_FILE) or find_config_file()
+    names = sorted(name for name in os.environ if name.startswith("DJ_"))
+    from_environment = f"the environment ({', '.join(names)})" if names else ""
+    sources = [str(each) for each in (file, from_environment) if each]
+    yield Diagnosis("settings", "fine", " and ".join(sources) or "the defaults")
+
+
+def _database() -> Iterator[Diagnosis]:
+    connection = conn()
+    began = time.perf_counter()
+    schemas = connection.schema_names()
+    took = 1000 * (time.perf_counter() - began)
+    found = f"{connection.url} answers in {took:.0f} ms; it has {len(schemas)} schemas"
+    yield Diagnosis("database", "fine", found)
+
+
+def _clock() -> Iterator[Diagnosis]:
+    connection = conn()
+    now = Default("CURRENT_TIMESTAMP(3)", is_expression=True)
+    sql = sa.literal_column(connection.backend.default_sql(now, parse_type("datetime(3)")))
+    before = datetime.now(UTC).replace(tzinfo=None)
+    theirs = as_datetime(connection.rows(sa.select(sql))[0][0])
+    after = datetime.now(UTC).replace(tzinfo=None)
+    off = (theirs - before - (after - before) / 2).total_seconds()
+    # The database may tell the time of its own zone.
+    off -= QUARTER * round(off / QUARTER)
+    if abs(off) <= CLOCK + (after - before).total_seconds():
+        yield Diagnosis("clock", "fine", f"the database's clock differs by {abs(off):.1f} s")
+        return
+    word = "ahead of" if off > 0 else "behind"
+    yield Diagnosis(
+        "clock",
+        "wrong",
+        f"the database's clock is {abs(off):.0f} s {word} this machine's",
+        "Let both follow a time server (NTP): times of jobs and of Dagster's events are compared.",
+    )
+
+
+def _stores(connection: Connection) -> Iterator[Diagnosis]:
+    for name in connection.stores.names:
+        yield from _looked(f"store {name}", lambda name=name: _store(connection, name))
+
+
+def _store(connection: Connection, name: str) -> Iterator[Diagnosis]:
+    store, what = connection.stores.get(name), f"store {name}"
+    path, data = f"doctor-{uuid.uuid4().hex}", b"dj-dagster doctor"
+    advice = "Give this user the right to write, read and delete there, or correct the settings "
+    advice += f"stores.{name}."
+    try:
+        began = time.time()
+        store.put(path, data)
+        same, modified = store.get(path) == data, store.stat(path).modified
+        store.delete(path)
+    except DataJointError as error:
+        yield Diagnosis(what, "wrong", named_text(error), advice)
+        return
+    place = store.url()
+    if not same:
+        yield Diagnosis(what, "wrong", f"{place} gives back other bytes than were written", advice)
+        return
+    off = modified - began
+    if abs(off) > CLOCK_STORE:
+        yield Diagnosis(
+            what,
+            "wrong",
+            f"{place} works, but its clock differs by {abs(off):.0f} s from this machine's",
+            "Let both follow a time server (NTP): `gc` spares objects by their age.",
+        )
+        return
+    yield Diagnosis(what, "fine", f"{place} was written, read and cleared")
+
+
+def _location(modules: Sequence[str], folder: Path | None) -> Iterator[Diagnosis]:
+    graph = graph_of_modules(modules, folder)
+    schemas = sorted({node.name.schema for node in graph.nodes})
+    filled = len(graph.populated)
+    found = f"{len(graph.nodes)} tables in {', '.join(schemas)}; make fills {filled}"
+    if filled:
+        yield Diagnosis("code location", "fine", found)
+        return
+    yield Diagnosis(
+        "code location",
+        "hint",
+        found,
+        "Give build_definitions the schema whose classes have a make, not the names of schemas.",
+    )
+
+
+def _instance() -> Iterator[Diagnosis]:
+    home = os.environ.get("DAGSTER_HOME")
+    file = Path("dagster.yaml")
+    if home is None and not file.is_file():
+        yield Diagnosis(
+            "dagster.yaml",
+            "hint",
+            "there is none here, and DAGSTER_HOME is not set: the history is lost at Dagster's end",
+            f"Run this in the project's folder, or set DAGSTER_HOME; `{OWN} init` writes a file.",
+        )
+        return
+    if home is not None and file.is_file() and Path(home).resolve() != Path.cwd():
+        yield Diagnosis(
+            "dagster.yaml",
+            "wrong",
+            f"`dagster dev` uses DAGSTER_HOME, which is {home}, and `{OWN}` the file in this one",
+            "Unset DAGSTER_HOME, or set it to this folder.",
+        )
+    lost = list(_history(file)) if home is None else []
+    yield from lost
+    with dagster_instance() as instance:
+        for look in (_launcher, _coordinator, _monitoring, _daemon, _sensors):
+            yield from look(instance)
+    if not lost:
+        yield Diagnosis("dagster.yaml", "fine", f"the instance is that of {home or Path.cwd()}")
+
+
+def _history(file: Path) -> Iterator[Diagnosis]:
+    """Look whether `dagster dev` keeps its history, which it does not by default."""
+    said: dict[str, object] = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    lacking = [name for name in ("storage", "local_artifact_storage") if name not in said]
+    if lacking:
+        yield Diagnosis(
+            "dagster.yaml",
+            "hint",
+            f"it does not set {' and '.join(lacking)}: the history is lost at Dagster's end",
+            f"Set them with a base_dir, as in the file that `{OWN} init` writes.",
+        )
+
+
+def _launcher(instance: DagsterInstance) -> Iterator[Diagnosis]:
+    name = type(instance.run_launcher).__name__
+    if name in HERE:
+        yield Diagnosis("launcher", "fine", f"{name}: runs are processes of this machine")
+        return
+    lost: list[str] = []
+    connection = conn()
+    if not connection.backend.has_server:
+        lost.append(f"the database {connection.url}")
+    for store in connection.stores.names:
+        settings = connection.stores.get(store).settings
+        if getattr(settings, "protocol", "") == "file":
+            lost.append(f"the store {store}")
+    if not lost:
+        yield Diagnosis("launcher", "fine", f"{name}: runs are on other machines")
+        return
+    only_stores = connection.backend.has_server
+    yield Diagnosis(
+        "launcher",
+        "hint" if only_stores else "wrong",
+        f"{name} starts runs on other machines, and {', '.join(lost)} is in this one's files",
+        "Let all machines mount the store's folder at one place, or use a bucket."
+        if only_stores
+        else "Use a server for the database (DJ_DATABASE_URL), and a bucket or a folder that all "
+        "machines mount for the store.",
+    )
+
+
+def _coordinator(instance: DagsterInstance) -> Iterator[Diagnosis]:
+    names = [cls.__name__ for cls in type(instance.run_coordinator).__mro__]
+    if QUEUE not in names:
+        yield Diagnosis(
+            "run queue",
+            "hint",
+            "runs start at once, however many there are",
+            f"Set run_coordinator to {QUEUE}, with max_concurrent_runs.",
+        )
+    else:
+        yield Diagnosis("run queue", "fine", names[0])
+
+
+def _monitoring(instance: DagsterInstance) -> Iterator[Diagnosis]:
+    if not instance.run_monitoring_enabled:
+        yield Diagnosis(
+            "run monitoring",
+            "hint",
+            "off: a run whose process has died stays as started, and its keys wait for it",
+            "Write run_monitoring: {enabled: true} into dagster.yaml.",
+        )
+
+
+def _daemon(instance: DagsterInstance) -> Iterator[Diagnosis]:
+    states = instance.get_daemon_statuses()
+    down = sorted(name for name, each in states.items() if each.required and not each.healthy)
+    if not down:
+        yield Diagnosis("daemon", "fine", "running")
+        return
+    yield Diagnosis(
+        "daemon",
+        "hint",
+        "not running, so that the sensor does not see new rows"
+        if "SENSOR" in down
+        else f"{', '.join(down)} not running",
+        f"Start `{OWN} dev`, or `dagster-daemon run` beside `dagster-webserver`.",
+    )
+
+
+def _sensors(instance: DagsterInstance) -> Iterator[Diagnosis]:
+    for state in instance.all_instigator_state():
+        if state.instigator_name.startswith("populate_sensor") and not state.is_running:
+            yield Diagnosis(
+                "sensor",
+                "hint",
+                f"{state.instigator_name} is turned off, so that new rows are not computed",
+                "Turn it on under Automation in the UI.",
+            )
