@@ -190,3 +190,23 @@ class TableName(NamedTuple):
     def quoted(self) -> str:
         """The name as DataJoint writes it into SQL: ``"`lab`.`__processed`"``."""
         return ".".join("`" + part.replace("`", "``") + "`" for part in self)
+
+
+def class_names(name: TableName) -> list[str]:
+    """Return the class name of a table, for a part after that of its master.
+
+    Tables of other programs get one, too.
+
+    Examples
+    --------
+    >>> class_names(TableName("lab", "session__trial")), class_names(TableName("lab", "old-things"))
+    (['Session', 'Trial'], ['OldThings'])
+    """
+    if parse_table_name(name.table) is None:
+        return [camel_case(re.sub(r"[^a-z0-9]+", "_", name.table).strip("_"))]
+    return class_path(name.table).split(".")
+
+
+def title(name: TableName) -> str:
+    """Return a table's name for users: ``"lab.Session.Trial"``."""
+    return f"{name.schema}.{'.'.join(class_names(name))}"

@@ -28,8 +28,7 @@ from functools import cached_property
 from typing import TypeVar, cast
 
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.model.names import TableName, Tier, camel_case, parse_table_name, snake_case
-from dj_dagster.model.names import class_path as known_class_path
+from dj_dagster.model.names import TableName, Tier, class_names, snake_case, title
 
 T = TypeVar("T")
 
@@ -41,21 +40,6 @@ SHOWN = 20
 _EXPRESSION = re.compile(r"(?:(?P<up>\d*)\+)?(?P<name>[^+].*?)(?:\+(?P<down>\d*))?", re.DOTALL)
 _WILD = re.compile(r"[*?\[]")
 _QUOTES = re.compile(r"""[`"']""")
-
-
-def class_path(name: TableName) -> list[str]:
-    """Return the class name of a table, for a part after that of its master.
-
-    Tables of other programs get one, too.
-
-    Examples
-    --------
-    >>> class_path(TableName("lab", "session__trial")), class_path(TableName("lab", "old-things"))
-    (['Session', 'Trial'], ['OldThings'])
-    """
-    if parse_table_name(name.table) is None:
-        return [camel_case(re.sub(r"[^a-z0-9]+", "_", name.table).strip("_"))]
-    return known_class_path(name.table).split(".")
 
 
 @dataclass(frozen=True)
@@ -75,17 +59,17 @@ class Candidate:
     @cached_property
     def classes(self) -> str:
         """The class, for a part after that of its master: ``"Session.Trial"``."""
-        return ".".join(class_path(self.name))
+        return ".".join(class_names(self.name))
 
     @cached_property
     def title(self) -> str:
         """Schema and class."""
-        return f"{self.name.schema}.{self.classes}"
+        return title(self.name)
 
     @cached_property
     def key(self) -> str:
         """The asset key as text."""
-        return "/".join([self.name.schema, *map(snake_case, class_path(self.name))])
+        return "/".join([self.name.schema, *map(snake_case, class_names(self.name))])
 
     @property
     def spellings(self) -> tuple[str, str, str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 from dagster import AssetChecksDefinition, AssetKey, AssetsDefinition, AssetSpec
 
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.model.names import TableName
+from dj_dagster.model.names import TableName, title
 from dj_dagster.model.selection import by_table
 from dj_dagster.orchestration.checks import TableChecks, blocking_keys, checks_of
 from dj_dagster.orchestration.runs.work import Work
@@ -23,7 +23,6 @@ from dj_dagster.orchestration.tables.table_graph import (
     selected,
     table_graph,
 )
-from dj_dagster.orchestration.tables.table_node import class_name
 from dj_dagster.orchestration.tables.table_sources import SchemaLike, TableSource
 from dj_dagster.orchestration.translator import (
     TableProps,
@@ -210,7 +209,7 @@ def _coarser(
         names: Any = [wanted] if isinstance(wanted, str) else wanted
         if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
             raise ConfigurationError(
-                f"partition_by has {wanted!r} for {class_name(table)}: write the names of the "
+                f"partition_by has {wanted!r} for {title(table)}: write the names of the "
                 "first attributes of its key."
             )
         if table in masters:

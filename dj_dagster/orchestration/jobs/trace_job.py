@@ -9,11 +9,11 @@ from dagster import Field, JobDefinition, MetadataValue, OpExecutionContext, Str
 from dagster import job as dagster_job
 
 from dj_dagster.errors import ConfigurationError, QueryError
-from dj_dagster.model.names import Tier
+from dj_dagster.model.names import Tier, title
 from dj_dagster.orchestration.merge import renamable
 from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.tables.table_graph import TableGraph
-from dj_dagster.orchestration.tables.table_node import TableNode, class_name
+from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.relational.diagrams.diagram import rows_above
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.sql.select import make_window
@@ -95,7 +95,7 @@ def trace(result: Table | type[Table]) -> Trace:
     """
     table = result() if isinstance(result, type) else result
     if not table:
-        raise QueryError(f"{class_name(table.name)} has no such row: there is nothing to trace.")
+        raise QueryError(f"{title(table.name)} has no such row: there is nothing to trace.")
     connection = table.connection
     found: list[TracedTable] = []
     for name, nodes in reversed(rows_above(connection, table.node, table.name).items()):
@@ -106,7 +106,7 @@ def trace(result: Table | type[Table]) -> Trace:
             window = make_window(names, ROWS_SHOWN, None, node.heading)
             rows += fetch.as_dicts(names, fetch.rows(connection, node, names, window))
         count = sum(fetch.count(connection, node) for node in nodes)
-        found.append(TracedTable(class_name(name), sibling.tier, count, rows[:ROWS_SHOWN]))
+        found.append(TracedTable(title(name), sibling.tier, count, rows[:ROWS_SHOWN]))
     return Trace(found)
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from dj_dagster.default_connection import conn
 from dj_dagster.errors import ConfigurationError, ConnectionFailedError, MissingTableError
-from dj_dagster.model.names import TableName
+from dj_dagster.model.names import TableName, title
 from dj_dagster.orchestration.tables import table_sources
-from dj_dagster.orchestration.tables.table_node import asset_key, class_name
+from dj_dagster.orchestration.tables.table_node import asset_key
 from dj_dagster.orchestration.tables.table_sources import (
     SchemaLike,
     SchemaState,
@@ -79,7 +79,7 @@ def apart(sources: Sequence[TableSource]) -> list[TableSource]:
         kept = last[asset_key(source.name)]
         if kept.name != source.name:
             warnings.warn(
-                f"The tables {source.name} and {kept.name} are both {class_name(kept.name)} in "
+                f"The tables {source.name} and {kept.name} are both {title(kept.name)} in "
                 f"Dagster: {source.name} is left out. Drop the one that is out of use, or give "
                 f"exclude=['{kept.name}'] to see the other.",
                 stacklevel=3,
@@ -96,7 +96,7 @@ def _readable(sources: Iterable[TableSource]) -> list[TableSource]:
             _ = source.table.heading
         except MissingTableError as error:
             missing.add(source.name)
-            warnings.warn(f"{class_name(source.name)} is left out: {error}", stacklevel=4)
+            warnings.warn(f"{title(source.name)} is left out: {error}", stacklevel=4)
         else:
             found.append(source)
     return [source for source in found if source.master not in missing]

@@ -13,10 +13,10 @@ from dagster import AssetCheckKey, AssetKey
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.model.heading import Attribute
-from dj_dagster.model.names import TableName, Tier
+from dj_dagster.model.names import TableName, Tier, title
 from dj_dagster.model.selection import Candidate, matched, single, texts
 from dj_dagster.orchestration.tables.grains import Grain, GrainBook
-from dj_dagster.orchestration.tables.table_node import TableNode, asset_key, class_name
+from dj_dagster.orchestration.tables.table_node import TableNode, asset_key
 from dj_dagster.orchestration.tables.table_sources import TableSource, logger
 from dj_dagster.relational.table import Table
 
@@ -181,7 +181,7 @@ def table_graph(
     found = {source.name: source for source in sources}
     order, ignored = _topological_order(found)
     coarser, book = partition_by or {}, GrainBook()
-    grains = {name: book.grain(class_name(name), _key(found, name, coarser)) for name in order}
+    grains = {name: book.grain(title(name), _key(found, name, coarser)) for name in order}
     shared = _shared_grains(found, grains)
     nodes = [
         _node(found[name], grain if grain in shared else None, ignored)
@@ -235,7 +235,7 @@ def _key(
     names, wanted = root.given_names, list(coarser.get(root.name, ()))
     if names[: len(wanted)] != wanted:
         raise ConfigurationError(
-            f"{class_name(root.name)} cannot be partitioned by {', '.join(wanted)}: write the "
+            f"{title(root.name)} cannot be partitioned by {', '.join(wanted)}: write the "
             f"first of {', '.join(names) or 'no attributes'}, in this order"
         )
     return [root.table.heading[attribute] for attribute in wanted or names]
@@ -306,7 +306,7 @@ def selected(
         for text in texts(select, "select"):
             of = {masters[name] for name in matched(text, tables, "select")}
             if chosen.isdisjoint(of):
-                titles = ", ".join(map(class_name, sorted(of)))
+                titles = ", ".join(map(title, sorted(of)))
                 raise ConfigurationError(
                     f"select has {text!r}, which names parts alone; they go with their masters: "
                     f"write one of {titles}."

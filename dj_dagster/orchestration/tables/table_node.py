@@ -25,8 +25,7 @@ from dagster import (
 
 from dj_dagster.errors import PopulateError
 from dj_dagster.model.heading import Attribute, Key
-from dj_dagster.model.names import TableName, Tier, snake_case
-from dj_dagster.model.selection import class_path
+from dj_dagster.model.names import TableName, Tier, class_names, snake_case, title
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.orchestration.tables.grains import Grain
 from dj_dagster.relational.expression import QueryExpression
@@ -66,12 +65,7 @@ def asset_key(table: TableName | Table | type[Table]) -> AssetKey:
         name = table
     else:
         name = (table() if isinstance(table, type) else table).name
-    return AssetKey([name.schema, *map(snake_case, class_path(name))])
-
-
-def class_name(name: TableName) -> str:
-    """Return a table's name for users: ``"lab.Session.Trial"``."""
-    return f"{name.schema}.{'.'.join(class_path(name))}"
+    return AssetKey([name.schema, *map(snake_case, class_names(name))])
 
 
 def op_name(key: AssetKey) -> str:
@@ -151,11 +145,11 @@ def _description(table: Table, attribute: Attribute) -> str | None:
 
 def _origin(lineage: str) -> str:
     schema, table, name = lineage.split(".", 2)
-    return f"{class_name(TableName(schema, table))}.{name}"
+    return f"{title(TableName(schema, table))}.{name}"
 
 
 def _short(foreign_key: ForeignKey) -> str:
-    return class_name(foreign_key.parent).split(".", 1)[1]
+    return title(foreign_key.parent).split(".", 1)[1]
 
 
 def _alone_unique(table: Table, name: str) -> bool:
@@ -174,7 +168,7 @@ def _table_constraints(table: Table) -> list[str]:
 def _foreign_key_text(foreign_key: ForeignKey) -> str:
     options = [word for word in ("unique", "nullable") if getattr(foreign_key, word)]
     listed = f" [{', '.join(options)}]" if options else ""
-    return f"({', '.join(foreign_key.attributes)}) -> {class_name(foreign_key.parent)}{listed}"
+    return f"({', '.join(foreign_key.attributes)}) -> {title(foreign_key.parent)}{listed}"
 
 
 ERRORS_SHOWN = 5
@@ -376,7 +370,7 @@ class TableNode:
     @property
     def title(self) -> str:
         """The table as a user names it: ``"lab.Session.Trial"``."""
-        return class_name(self.name)
+        return title(self.name)
 
     def rows_in(self, partitions: Iterable[str]) -> int:
         """Return the number of rows that the table has in some partitions."""
