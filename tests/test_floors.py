@@ -47,12 +47,9 @@ BACKENDS = "dj_dagster.relational.backends"
 
 OF_ONE_DATABASE = {
     "dj_dagster.relational.user_sql": "below the backends: the way in which SQLite has MySQL's SQL",
-<<<<<<< HEAD
     "dj_dagster.relational.old_layout": "writes tables of DataJoint 0.14",
-=======
-    "dj_dagster.relational.declaring.old_layout": "writes tables of DataJoint 0.14",
     "dj_dagster.temporary.mariadb": "starts a server of its own for tests",
->>>>>>> a330c10 (Make a project of one's own by a command, and test pipelines in a temporary lab by a plugin of pytest)
+    "dj_dagster.pytest_plugin": "runs tests on a file and on that server",
     "dj_dagster.workflow.shared_jobs": "writes a table of DataJoint 0.14",
     "dj_dagster.workflow.migration": "reads and changes tables of DataJoint 0.14",
 }

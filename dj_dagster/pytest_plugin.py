@@ -1,7 +1,7 @@
 """Pytest's plugin for pipelines: a temporary lab, a Dagster instance, and ticks of the sensor.
 
-Pytest imports this module in every run where dj_dagster is installed. What takes long is therefore
-imported by the fixtures, and the module is not inside the package, which takes half a second.
+Pytest imports this module in every run where dj_dagster is installed. Dagster, which takes seconds
+to import, is therefore imported by the fixtures.
 """
 
 from __future__ import annotations
