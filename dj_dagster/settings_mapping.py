@@ -75,7 +75,10 @@ _IGNORE_FILES = "DJ_IGNORE_CONFIG_FILE"
 
 
 class MissingSettingsError(ConfigurationError, FileNotFoundError):
-    """A file of settings that was named does not exist."""
+    """A file of settings that was named does not exist.
+
+    Correct the path, which `DJ_CONFIG_FILE` or the call gives, or unset the variable.
+    """
 
 
 def found_settings() -> dict[str, Any]:
@@ -220,7 +223,10 @@ _URL = "database.url"
 
 
 class UnknownSettingError(ConfigurationError, KeyError):
-    """A setting that is neither known nor has been set."""
+    """A setting that is neither known nor has been set.
+
+    The message lists all settings. Programs keep settings of their own in ``dj.config["custom"]``.
+    """
 
     __str__ = Exception.__str__
 

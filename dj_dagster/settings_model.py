@@ -46,6 +46,12 @@ class DatabaseSettings(Section):
 
     Attributes
     ----------
+    url
+        A SQLAlchemy URL, such as ``mysql+pymysql://me:secret@db.lab.org:3306/``.
+    host, port
+        The address of a MySQL or MariaDB server; the port may also follow the host, after a colon.
+    user, password
+        The account there.
     use_tls
         True demands encryption, which is checked once connected; False switches it off. A mapping
         demands it too, and may name `ca`, `cert`, `key` and so on: ``{"verify_cert": True}`` checks
@@ -174,13 +180,31 @@ def _parsed_url(text: str) -> sa.URL:
 
 
 class ConnectionSettings(Section):
-    """Details of the connection to a server; kept for programs that read them."""
+    """Details of the connection to a server.
+
+    Attributes
+    ----------
+    charset
+        Kept for programs that read it.
+    """
 
     charset: str = ""
 
 
 class DisplaySettings(Section):
-    """The look of previews and diagrams: rows shown, characters a column, direction."""
+    """The look of previews and diagrams.
+
+    Attributes
+    ----------
+    limit
+        Rows that a preview shows, at most.
+    width
+        Characters of a column that a preview shows, at most.
+    show_tuple_count
+        Whether the number of all rows is below a preview.
+    diagram_direction
+        ``"LR"`` draws from left to right, ``"TB"`` from top to bottom.
+    """
 
     limit: int = Field(default=12, ge=0)
     width: int = Field(default=24, ge=1)
@@ -265,6 +289,10 @@ class Settings(Section):
         The settings of each store by its name, as DataJoint spells them.
     download_path
         The folder that fetched attachments are written to.
+    safemode
+        Whether `delete`, `drop` and the like ask before they act.
+    loglevel
+        The level of the logger ``dj_dagster``.
     fetch_format
         The form that the old ``fetch()`` returns: ``"array"`` or ``"frame"``.
     query_cache

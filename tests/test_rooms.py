@@ -10,7 +10,7 @@ import pytest
 from tools.rooms import MAP, PACKAGE, rooms
 
 REPOSITORY = PACKAGE.parent
-DOCUMENTS = [*REPOSITORY.glob("*.md"), *MAP.parent.glob("*.md")]
+DOCUMENTS = [*REPOSITORY.glob("*.md"), *MAP.parent.rglob("*.md")]
 
 
 def test_the_map_of_all_modules_is_true() -> None:
@@ -23,7 +23,7 @@ def test_each_module_says_what_it_holds() -> None:
     assert not [line for line in lines if line.endswith("|  |")]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_the_files_that_a_document_names_are_there(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if ":" not in link]

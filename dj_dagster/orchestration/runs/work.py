@@ -76,11 +76,20 @@ def outcomes(
 
 
 class MakeTimeoutError(PopulateError):
-    """A `make` took longer than its timeout."""
+    """A `make` took longer than its timeout.
+
+    Raise `Work.timeout` of its table in the translator's `get_work` if the time was needed, and
+    materialise the key again.
+    """
 
 
 class WorkerDiedError(PopulateError):
-    """The process that made a key ended early or was killed."""
+    """The process that made a key ended early or was killed.
+
+    Most often the system ran out of memory: let fewer processes work at once, by `Work.processes`
+    or Dagster's pools. A library that crashes ends its process too. The sensor tries such keys
+    again.
+    """
 
 
 class ProcessPopulator(OwnPopulator):

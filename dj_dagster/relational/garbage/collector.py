@@ -65,13 +65,14 @@ class GarbageCollector:
     An object is removed or listed only if it is certain that no row refers to it:
 
     - The user may read all tables that may hold references, and is shown all schemas. On MySQL and
-    MariaDB this requires SELECT on ``*.*`` or equivalent privileges.
+      MariaDB this requires SELECT on ``*.*`` or equivalent privileges.
     - No other database has registered with the store for the schema. Each database registers when
-    it first writes there. Two databases with schemas of one name in one store cannot be collected.
+      it first writes there. Two databases with schemas of one name in one store cannot be
+      collected.
     - All objects are from writers that register. Objects of DataJoint, and of versions without
-    registration, are kept until `claim` assigns them to this database. DataJoint's writes beside a
-    registered database cannot be detected: do not let DataJoint keep a schema of the same name of
-    another server there.
+      registration, are kept until `claim` assigns them to this database. DataJoint's writes beside
+      a registered database cannot be detected: do not let DataJoint keep a schema of the same name
+      of another server there.
 
     A database that is restored or moved counts as another database, like a copy, and must `claim`
     its schemas. MySQL is identified by its ``server_uuid``, MariaDB by a hidden table and the time
