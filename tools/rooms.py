@@ -20,7 +20,7 @@ HEAD = """\
 # The rooms
 
 A line for each module, written by `python -m tools.rooms` from the modules' own docstrings. Floors
-are in the README: a module imports from its own floor and from those below.
+are in architecture.md: a module imports from its own floor and from those below.
 """
 
 

@@ -45,7 +45,8 @@ from dj_dagster.cli import cli
 from dj_dagster.errors import DataJointError
 from dj_dagster.orchestration.headless import run_assets, run_until_idle
 
-DOCS = Path(__file__).parents[2] / "docs"
+REPOSITORY = Path(__file__).parents[2]
+DOCS = REPOSITORY / "docs"
 FOLDERS = ("start", "tutorials", "how-to")
 """The parts of the documentation whose snippets are run; reference and explanation are not."""
 
@@ -88,7 +89,8 @@ class Block:
 
 def pages() -> list[Path]:
     """Return the pages whose snippets are run."""
-    return [page for folder in FOLDERS for page in sorted((DOCS / folder).glob("*.md"))]
+    found = [page for folder in FOLDERS for page in sorted((DOCS / folder).glob("*.md"))]
+    return [REPOSITORY / "README.md", *found]
 
 
 def blocks(page: Path) -> list[Block]:
@@ -322,7 +324,7 @@ def main(folder: Path | None, names: list[str]) -> int:
     for page in chosen:
         told = run_apart(page, folder)
         failed += bool(told)
-        print(f"{page.relative_to(DOCS)}: {told or 'good'}", flush=True)
+        print(f"{page.relative_to(REPOSITORY)}: {told or 'good'}", flush=True)
     return 1 if failed else 0
 
 

@@ -1,18 +1,16 @@
-"""The snippets of the start, the tutorials and the how-to guides run, as the pages say."""
+"""The snippets of the README, the start, tutorials and how-to guides run, as the pages say."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import DOCS, NEEDY, pages
+from tests.docs.pages import NEEDY, REPOSITORY, pages
 from tests.services.process import PATIENCE
 
-REPOSITORY = Path(__file__).parents[2]
-PAGES = [str(page.relative_to(DOCS)) for page in pages() if page.stem not in NEEDY]
+PAGES = [str(page.relative_to(REPOSITORY)) for page in pages() if page.stem not in NEEDY]
 
 
 @pytest.fixture(scope="module")

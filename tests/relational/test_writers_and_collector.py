@@ -19,7 +19,7 @@ from tests.relational.faults_lab import check_collected, check_content, declare,
 
 WRITERS = 10
 SECONDS = float(os.environ.get("DJ_TEST_SECONDS", "6"))
-"""How long; the reliability table of the README says 60."""
+"""How long; the table of docs/explain/reliability.md says 60."""
 
 SEED = int(os.environ.get("DJ_TEST_SEED", "0"))
 
