@@ -59,6 +59,8 @@ def problems(folder: Path) -> Iterator[str]:
         )
         if all(link.startswith("#") for link in inside):
             yield f"{name} has no way on"
+    if not (folder / "llms.txt").exists():
+        yield "There is no llms.txt"
     index = folder / "searchindex.js"
     terms = index.read_text(encoding="utf-8") if index.exists() else ""
     words = json.loads(terms.removeprefix("Search.setIndex(").removesuffix(")") or "{}")
