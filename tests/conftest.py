@@ -34,6 +34,7 @@ from tests.services.mysql import MySQLServer, mysql
 from tests.services.postgres import postgres
 from tests.services.process import PATIENCE, ServiceMissingError
 from tests.services.s3 import S3Server, bucket_files, s3
+from tests.services.slurm import SlurmCluster, slurm
 
 T = TypeVar("T")
 
@@ -44,6 +45,7 @@ _BROWSER = "tests/ui/"
 _SERVICES = {
     *("mariadb_url", "mysql_url", "server_url", "own_server", "old_datajoint"),
     *("postgres_url", "s3_server", "gcs_url", "azure_connection_string", "browser"),
+    *("slurm_cluster", "deployment"),
 }
 """Fixtures that start a service."""
 
@@ -224,6 +226,13 @@ def s3_server(request: pytest.FixtureRequest) -> Iterator[S3Server]:
     """An S3 server without buckets."""
     with _service(request, s3()) as service:
         yield service
+
+
+@pytest.fixture(scope="module")
+def slurm_cluster(request: pytest.FixtureRequest) -> Iterator[SlurmCluster]:
+    """A Slurm of three nodes, whose daemons can be killed."""
+    with _service(request, slurm()) as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -1,0 +1,207 @@
+"""A Slurm cluster of three nodes on this machine, each a `slurmd` of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Generator, Mapping
+from pathlib import Path
+
+import psutil
+
+from tests.services.process import ServiceMissingError, eventually, free_port, server
+
+INSTALL = (
+    "apt-get install -y --no-install-recommends "
+    "munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins"
+)
+
+NODES = ("node1", "node2", "node3")
+
+# A node that does not answer for ten seconds is down. Three partitions share two nodes: jobs of the
+# second take nodes from jobs of the first, and those of the third wait for ever.
+CONFIGURATION = """\
+ClusterName=test
+SlurmctldHost=localhost(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={place}/munge.sock
+CredType=cred/munge
+StateSaveLocation={place}/state
+SlurmdSpoolDir={place}/spool/%n
+SlurmctldPidFile={place}/slurmctld.pid
+SlurmdPidFile={place}/%n.pid
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+JobAcctGatherType=jobacct_gather/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SchedulerParameters=sched_interval=2,batch_sched_delay=0
+SlurmctldTimeout=30
+SlurmdTimeout=10
+KillWait=5
+MinJobAge=300
+ReturnToService=2
+MessageTimeout=5
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
+{nodes}
+PartitionName=work Nodes=node1,node2 Default=YES MaxTime=60 State=UP PriorityTier=1
+PartitionName=urgent Nodes=node1,node2 MaxTime=60 State=UP PriorityTier=9 PreemptMode=OFF
+PartitionName=closed Nodes=node1,node2 State=DOWN
+PartitionName=apart Nodes=node3 MaxTime=60 State=UP
+"""
+
+
+class SlurmCluster:
+    """A running cluster, whose daemons can be killed and started again.
+
+    Attributes
+    ----------
+    env
+        The variable by which Slurm's commands find this cluster.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._daemons = {name: contextlib.ExitStack() for name in ("slurmctld", *NODES)}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._ports = {name: free_port() for name in self._daemons}
+        self.env: Mapping[str, str] = {"SLURM_CONF": str(place / "slurm.conf")}
+        self._configure()
+
+    def run(self, *command: str) -> str:
+        """Return what a command of Slurm prints."""
+        done = subprocess.run(
+            command, env={**os.environ, **self.env}, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def state(self, job: str) -> str:
+        """Return the state of a job that no longer changes."""
+
+        def settled() -> str:
+            state = self.run("squeue", "-h", "-t", "all", "-j", job, "-o", "%T").strip()
+            return "" if state == "COMPLETING" else state
+
+        return eventually(settled)
+
+    def nodes(self) -> dict[str, str]:
+        """Return the state of each node."""
+        lines = self.run("sinfo", "-h", "-N", "-p", "work,apart", "-o", "%N %T").splitlines()
+        return dict(line.split() for line in lines)
+
+    def start(self, name: str) -> None:
+        """Start the controller or a node, and wait until it takes part."""
+        program = _find("slurmctld" if name == "slurmctld" else "slurmd") or name
+        command = [program, "-D", *(["-N", name] if name in NODES else [])]
+        answers = self._controls if name == "slurmctld" else lambda: "idle" in self.nodes()[name]
+        self._processes[name] = self._daemons[name].enter_context(
+            server(
+                command,
+                log=self._place / f"{name}.log",
+                ready=answers,
+                env={**os.environ, **self.env},
+            )
+        )
+
+    def kill(self, name: str) -> None:
+        """End the controller or a node's daemon without a word; jobs of the node live on."""
+        self._processes[name].kill()
+        self._processes[name].wait()
+        self._daemons[name].close()
+
+    def end_jobs(self, name: str | None = None) -> None:
+        """End what jobs have left of processes on a node, or on all, as a power cut would."""
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                env = process.environ()
+                here = env.get("SLURM_CONF") == self.env["SLURM_CONF"]
+                if here and "SLURM_JOB_ID" in env and name in (None, env.get("SLURMD_NODENAME")):
+                    parent = process.parent()
+                    if parent is not None and parent.name().startswith("slurmstepd"):
+                        parent.kill()
+                    process.kill()
+
+    def start_all(self) -> None:
+        """Start the controller, then the nodes."""
+        for name in self._daemons:
+            self.start(name)
+
+    def stop(self) -> None:
+        """End all daemons, the nodes first, and what jobs left behind."""
+        with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+            self.run("scancel", "--user", getpass.getuser())
+        for name in reversed(self._daemons):
+            self._daemons[name].close()
+        self.end_jobs()
+
+    def _configure(self) -> None:
+        nodes = "\n".join(
+            f"NodeName={name} NodeAddr=127.0.0.1 NodeHostname=localhost Port={self._ports[name]}"
+            " CPUs=2 RealMemory=1000"
+            for name in NODES
+        )
+        text = CONFIGURATION.format(
+            place=self._place, user=getpass.getuser(), port=self._ports["slurmctld"], nodes=nodes
+        )
+        (self._place / "slurm.conf").write_text(text)
+        for folder in ("state", *(f"spool/{name}" for name in NODES)):
+            (self._place / folder).mkdir(parents=True)
+
+    def _controls(self) -> bool:
+        command = ["scontrol", "ping"]
+        done = subprocess.run(command, env={**os.environ, **self.env}, capture_output=True)
+        return done.returncode == 0
+
+
+@contextlib.contextmanager
+def slurm() -> Generator[SlurmCluster]:
+    """Run a cluster of idle nodes, which is gone at the end of the block.
+
+    Raises
+    ------
+    ServiceMissingError
+        If a program of Slurm or munge is neither on the PATH nor in /usr/sbin.
+    """
+    for program in ("munged", "slurmctld", "slurmd", "sbatch"):
+        if _find(program) is None:
+            raise ServiceMissingError(f"no {program} here; install it with: {INSTALL}")
+    # Short, for a socket's path may have 107 characters.
+    with tempfile.TemporaryDirectory(prefix="djslurm") as folder:
+        place = Path(folder)
+        with _munge(place):
+            cluster = SlurmCluster(place)
+            try:
+                cluster.start_all()
+                yield cluster
+            finally:
+                cluster.stop()
+
+
+@contextlib.contextmanager
+def _munge(place: Path) -> Generator[None]:
+    """Run the daemon by which Slurm's programs know each other, with a key of its own."""
+    key, socket = place / "munge.key", place / "munge.sock"
+    key.touch(mode=0o600)
+    key.write_bytes(os.urandom(128))
+    # By force: it does not like temporary folders, which others may write.
+    command = [_find("munged") or "munged", "--foreground", "--force", f"--socket={socket}"]
+    command += [f"--key-file={key}", f"--pid-file={place / 'munge.pid'}"]
+    command += [f"--log-file={place / 'munge.log'}", f"--seed-file={place / 'munge.seed'}"]
+    with server(command, log=place / "munge.out", ready=socket.exists):
+        yield
+
+
+def _find(program: str) -> str | None:
+    # Debian keeps servers in /usr/sbin, which is not on everybody's PATH.
+    return shutil.which(program) or shutil.which(program, path="/usr/sbin")
