@@ -483,7 +483,12 @@ def _process(run: DagsterRun) -> str | None:
 
 
 def end_lost_runs(instance: DagsterInstance) -> None:
-    """Report the runs as failed that Dagster takes to be at work and whose process is gone."""
+    """Report the runs as failed that Dagster takes to be at work and whose process is gone.
+
+    Where Dagster resumes runs in new processes, its launcher decides which are lost.
+    """
+    if instance.run_monitoring_enabled and instance.run_monitoring_max_resume_run_attempts:
+        return
     for run in instance.get_runs(RunsFilter(statuses=list(AT_WORK))):
         if not is_gone(_process(run) or ""):
             continue
