@@ -198,6 +198,15 @@ def test_dagster_is_known_upstairs_only() -> None:
     assert not dagster_downstairs(imports_of(PACKAGE))
 
 
+def test_the_launcher_for_slurm_stands_apart() -> None:
+    # It is for any Dagster project, so that it loads no tables and no libraries of theirs.
+    own = {n: t for n, t in imports_of(PACKAGE).items() if n.startswith("dj_dagster.slurm")}
+    foreign = {target for targets in own.values() for target in targets} - set(own)
+    allowed = {*sys.stdlib_module_names, "dagster"}
+    assert own
+    assert {target for target in foreign if target.split(".")[0] not in allowed} == set()
+
+
 def test_what_differs_between_databases_is_known_to_backends_only() -> None:
     assert brands(PACKAGE) == set()
 

@@ -1,0 +1,165 @@
+"""The jobs of runs: what they are told, how they are submitted, and what becomes of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+
+from dj_dagster.slurm._dagster import ExecuteRunArgs, InstanceRef, ResumeRunArgs, serialize_value
+from dj_dagster.slurm.commands import Slurm, SlurmError
+from dj_dagster.slurm.health import Fate, Verdict, judge
+from dj_dagster.slurm.resources import ATTEMPT_TAG, JOB_TAG, SlurmRequestError, options, requested
+from dj_dagster.slurm.settings import Settings
+
+_WORKER = "dj_dagster.slurm.worker"
+
+
+@dataclass(frozen=True)
+class RunJobs:
+    """The jobs of an instance's runs."""
+
+    instance: DagsterInstance
+    slurm: Slurm
+    settings: Settings
+
+    def submit(self, run: DagsterRun) -> None:
+        """Submit a job that executes a run, or goes on with one that has begun.
+
+        A run that can't be submitted has failed, with Slurm's words.
+        """
+        try:
+            self._submit(run)
+        except (SlurmError, SlurmRequestError, OSError) as error:
+            self.instance.report_run_failed(run, f"The run was not submitted to Slurm. {error}")
+
+    def _submit(self, run: DagsterRun) -> None:
+        number = int(run.tags.get(ATTEMPT_TAG, "0")) + 1
+        asked = requested(self.settings.defaults, self._step_tags(run), run.tags)
+        order, output = self.files(run.run_id, number)
+        python, folder = self._python(run), self.settings.working_directory or str(Path.cwd())
+        command = f"{shlex.quote(python)} -m {_WORKER} {shlex.quote(str(order))}"
+        self._write_order(run, number, order)
+        # From now on no earlier job works on the run.
+        self.instance.add_run_tags(run.run_id, {ATTEMPT_TAG: str(number), JOB_TAG: ""})
+        try:
+            job = self.slurm.submit(
+                f"#!/bin/sh\n{self.settings.setup}\nexec {command}\n",
+                job_name(run.run_id, number),
+                [
+                    # Slurm itself would start the run anew, instead of going on with it.
+                    "--no-requeue",
+                    f"--chdir={folder}",
+                    f"--output={output}",
+                    *options(asked),
+                    *self.settings.options,
+                ],
+            )
+        except SlurmError:
+            order.unlink(missing_ok=True)
+            raise
+        self.instance.add_run_tags(run.run_id, {JOB_TAG: job})
+        wishes = ", ".join(f"{name} {value}" for name, value in asked.items())
+        self.instance.report_engine_event(
+            f"Submitted to Slurm as job {job}{wishes and f', with {wishes}'}. It runs {python} in "
+            f"{folder} and writes its output to {output}.",
+            run,
+        )
+
+    def judge(self, run: DagsterRun, job: str) -> Verdict:
+        """Return what became of a run's job."""
+        output = self.files(run.run_id, int(run.tags.get(ATTEMPT_TAG, "1")))[1]
+        return judge(self.slurm, job, output, self.settings)
+
+    def settle(self, run: DagsterRun, verdict: Verdict) -> None:
+        """Record the end of a run that does not go on; one that may gets the tags for it."""
+        if verdict.fate is Fate.CANCELED:
+            if run.status != DagsterRunStatus.CANCELING:
+                self.instance.report_run_canceling(run, verdict.message)
+            self.instance.report_run_canceled(run, verdict.message)
+        elif verdict.fate is Fate.FAILED:
+            self.instance.report_run_failed(run, verdict.message)
+        elif verdict.more:
+            self.instance.add_run_tags(run.run_id, verdict.more)
+
+    def files(self, run_id: str, attempt: int) -> tuple[Path, Path]:
+        """Return the files of a job: what it has to do, and its output."""
+        folder = self.settings.folder / run_id
+        return folder / f"{attempt}.json", folder / f"{attempt}.out"
+
+    def _step_tags(self, run: DagsterRun) -> Mapping[str, Mapping[str, str]]:
+        """Return the tags of the steps that a run executes."""
+        if run.execution_plan_snapshot_id is None:
+            return {}
+        plan = self.instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id)
+        chosen = plan.step_keys_to_execute
+        return {step.key: step.tags or {} for step in plan.steps if step.key in chosen}
+
+    def _python(self, run: DagsterRun) -> str:
+        origin = run.job_code_origin
+        return self.settings.python or (origin.executable_path if origin else sys.executable)
+
+    def _write_order(self, run: DagsterRun, attempt: int, path: Path) -> None:
+        """Write what a job has to do: a file, for it may be too long for a command line.
+
+        Nobody else may read it, for the instance's settings may hold passwords.
+        """
+        origin = run.job_code_origin
+        if origin is None:
+            raise SlurmError(
+                f"Run {run.run_id} does not say where its code is: launch it from a code location.",
+                transient=False,
+            )
+        begun = run.status == DagsterRunStatus.STARTED
+        args = (ResumeRunArgs if begun else ExecuteRunArgs)(
+            job_origin=origin,
+            run_id=run.run_id,
+            instance_ref=_patient(self.instance.get_ref()),
+            set_exit_code_on_failure=True,
+        )
+        order = {
+            "command": "resume_run" if begun else "execute_run",
+            "arguments": serialize_value(args),
+            "attempt": attempt,
+            "poll_seconds": self.settings.poll_seconds,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(order, file)
+
+
+def job_name(run_id: str, attempt: int) -> str:
+    """Return the name of a job, by which it is found if its number was lost."""
+    return f"dagster-{run_id}-{attempt}"
+
+
+def run_of(name: str) -> str | None:
+    """Return the run of a job by the job's name, None for a job of somebody else.
+
+    Examples
+    --------
+    >>> run_of(job_name("0af2-11", 3))
+    '0af2-11'
+    """
+    found = re.fullmatch(r"dagster-(.+)-\d+", name)
+    return found[1] if found else None
+
+
+def _patient(ref: InstanceRef) -> InstanceRef:
+    """Return the instance for a job, in which an interrupted run is not a failed one.
+
+    Slurm ends jobs by the same signal if they are cancelled, preempted or out of time. Dagster lets
+    a run be that it believes will be resumed; then the daemon, which asks Slurm, decides.
+    """
+    monitoring: Any = ref.settings.get("run_monitoring") or {}
+    patient = {**monitoring, "enabled": True, "max_resume_run_attempts": sys.maxsize}
+    return ref._replace(settings={**ref.settings, "run_monitoring": patient})

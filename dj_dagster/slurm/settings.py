@@ -1,0 +1,118 @@
+"""The launcher's settings, as `dagster.yaml` has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dagster import Array, Enum, EnumValue, Field, IntSource, StringSource
+
+from dj_dagster.slurm.commands import ENDED
+
+RESUMABLE = ("NODE_FAIL", "PREEMPTED")
+"""States after which a run is resumed unless the settings say otherwise."""
+
+_STATES = Enum("SlurmState", [EnumValue(state) for state in sorted(ENDED - {"CANCELLED"})])
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The launcher's settings; `config_type` says what each means.
+
+    Attributes
+    ----------
+    defaults
+        What a run asks for where its tags do not say, by the names of `resources.RESOURCES`.
+    """
+
+    folder: Path
+    defaults: Mapping[str, str]
+    options: tuple[str, ...] = ()
+    setup: str = ""
+    python: str | None = None
+    working_directory: str | None = None
+    resume_after: frozenset[str] = frozenset(RESUMABLE)
+    growth: float = 2
+    retries: int = 4
+    poll_seconds: int = 10
+
+
+def config_type() -> dict[str, Any]:
+    """Return the schema of the launcher's part of `dagster.yaml`."""
+
+    def default(what: str) -> Field:
+        return Field(StringSource, is_required=False, description=f"{what} of a job by default.")
+
+    return {
+        "folder": Field(
+            StringSource,
+            description="A folder that all nodes and Dagster's own machine have under this path. "
+            "It holds the arguments and the output of each job.",
+        ),
+        "partition": default("The partition"),
+        "account": default("The account"),
+        "qos": default("The quality of service"),
+        "time": default('The time limit, in quotes ("2:00:00")'),
+        "memory": default('The memory of each node, such as "8G"'),
+        "gres": default("The generic resources, such as gpu:1,"),
+        "cpus": Field(IntSource, is_required=False, description="The CPUs of a job by default."),
+        "options": Field(
+            Array(StringSource),
+            default_value=[],
+            description="More options of sbatch, such as --constraint=avx2.",
+        ),
+        "setup": Field(
+            StringSource,
+            default_value="",
+            description="Lines of shell before Python starts, such as module load.",
+        ),
+        "python": Field(
+            StringSource,
+            is_required=False,
+            description="The nodes' interpreter; that of the code location when left out.",
+        ),
+        "working_directory": Field(
+            StringSource,
+            is_required=False,
+            description="Where a job starts; where Dagster's daemon runs when left out.",
+        ),
+        "resume_after": Field(
+            Array(_STATES),
+            default_value=list(RESUMABLE),
+            description="Slurm's states after which a run is resumed, at most "
+            "run_monitoring.max_resume_run_attempts times. After TIMEOUT it gets more time, after "
+            "OUT_OF_MEMORY more memory.",
+        ),
+        "growth": Field(float, default_value=2.0, description="How many times as much that is."),
+        "retries": Field(
+            IntSource,
+            default_value=4,
+            description="How often a submission is repeated while the controller does not answer, "
+            "after 2, 4, 8, … seconds.",
+        ),
+        "poll_seconds": Field(
+            IntSource,
+            default_value=10,
+            description="Seconds between two looks at jobs that wait, and of a job at whether it "
+            "has been replaced.",
+        ),
+    }
+
+
+def read_settings(config: Mapping[str, Any]) -> Settings:
+    """Return the settings that Dagster has read."""
+    names = ("partition", "account", "qos", "time", "cpus", "memory", "gres")
+    return Settings(
+        folder=Path(config["folder"]).expanduser().absolute(),
+        defaults={name: str(config[name]) for name in names if name in config},
+        options=tuple(config["options"]),
+        setup=config["setup"],
+        python=config.get("python"),
+        working_directory=config.get("working_directory"),
+        resume_after=frozenset(config["resume_after"]),
+        growth=config["growth"],
+        retries=config["retries"],
+        poll_seconds=config["poll_seconds"],
+    )

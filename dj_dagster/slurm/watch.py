@@ -1,0 +1,159 @@
+"""The watch over runs whose jobs wait in Slurm's queue, which Dagster's monitoring leaves out.
+
+Dagster asks a launcher about runs that have begun. Before it begins a job may wait for days, and be
+cancelled or lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Generator
+from pathlib import Path
+
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunRecord, RunsFilter
+
+from dj_dagster.slurm._dagster import RESUME_RUN_LOG_MESSAGE
+from dj_dagster.slurm.commands import Slurm, SlurmError
+from dj_dagster.slurm.health import Fate, Verdict
+from dj_dagster.slurm.jobs import RunJobs, job_name, run_of
+from dj_dagster.slurm.resources import ATTEMPT_TAG, JOB_TAG
+from dj_dagster.slurm.settings import Settings
+
+_WATCHED = [DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING]
+
+_SUBMITTED_BY_NOW = 900
+"""Seconds after which a submission that left nothing behind was interrupted."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Watch(threading.Thread):
+    """A thread that looks at the jobs of runs that have not begun, or are being cancelled.
+
+    Each process that has the launcher has one. A lock in the shared folder lets one of them look.
+    """
+
+    def __init__(self, instance: DagsterInstance, slurm: Slurm, settings: Settings) -> None:
+        super().__init__(name="slurm-watch", daemon=True)
+        self._instance = weakref.ref(instance)
+        self._slurm = slurm
+        self._settings = settings
+        self._ended = threading.Event()
+
+    def stop(self) -> None:
+        """Let the thread end at its next breath."""
+        self._ended.set()
+
+    def run(self) -> None:
+        """Look at the jobs every some seconds, until the process or the instance ends."""
+        while not self._ended.wait(self._settings.poll_seconds):
+            instance = self._instance()
+            if instance is None:
+                return
+            with _alone(self._settings.folder / "watch.lock") as alone:
+                if alone:
+                    self._look(RunJobs(instance, self._slurm, self._settings))
+            del instance
+
+    def _look(self, jobs: RunJobs) -> None:
+        # The next look is soon; database or controller may be away.
+        try:
+            records = jobs.instance.get_run_records(RunsFilter(statuses=_WATCHED))
+            drop_jobs_without_run(jobs)
+        except SlurmError:
+            return
+        except Exception:
+            _logger.exception("The runs that wait for Slurm could not be read.")
+            return
+        for record in records:
+            if ATTEMPT_TAG in record.dagster_run.tags:
+                try:
+                    look_after(jobs, record)
+                except Exception:
+                    _logger.exception(
+                        "Run %s could not be looked after.", record.dagster_run.run_id
+                    )
+
+
+def drop_jobs_without_run(jobs: RunJobs) -> None:
+    """Cancel waiting jobs whose run is over, such as one that was marked so in the UI.
+
+    Dagster does not ask a launcher to cancel a run that has not begun.
+    """
+    waiting = {run_of(job.name): job for job in jobs.slurm.jobs().values() if not job.nodes}
+    ids = [run_id for run_id, job in waiting.items() if run_id and not job.ended]
+    if ids:
+        for run in jobs.instance.get_runs(RunsFilter(run_ids=ids)):
+            if run.is_finished:
+                jobs.slurm.cancel(waiting[run.run_id].id)
+
+
+def look_after(jobs: RunJobs, record: RunRecord) -> None:
+    """Do what is to be done about a run that has not begun, or is being cancelled."""
+    run = record.dagster_run
+    number = run.tags.get(JOB_TAG) or _lost_number(jobs, record)
+    if not number:
+        return
+    verdict = jobs.judge(run, number)
+    now = jobs.instance.get_run_by_id(run.run_id)
+    if now is None or now.status != run.status or now.tags.get(JOB_TAG) != run.tags.get(JOB_TAG):
+        return
+    if run.status == DagsterRunStatus.CANCELING:
+        if verdict.fate is not Fate.ALIVE:
+            jobs.instance.report_run_canceled(run, verdict.message)
+        else:
+            # Again, for the first time may have been before there was a job.
+            jobs.slurm.cancel(number)
+    elif verdict.fate is Fate.LOST:
+        _again(jobs, run, verdict)
+    elif verdict.fate is not Fate.ALIVE:
+        jobs.settle(run, verdict)
+
+
+def _again(jobs: RunJobs, run: DagsterRun, verdict: Verdict) -> None:
+    """Submit a run again whose job was lost, as often as Dagster may resume a run."""
+    instance = jobs.instance
+    before = instance.count_resume_run_attempts(run.run_id)
+    if before >= instance.run_monitoring_max_resume_run_attempts:
+        instance.report_run_failed(run, verdict.message)
+        return
+    instance.report_engine_event(verdict.message, run)
+    # Dagster counts these words.
+    instance.report_engine_event(RESUME_RUN_LOG_MESSAGE, run)
+    jobs.settle(run, verdict)
+    jobs.submit(instance.get_run_by_id(run.run_id) or run)
+
+
+def _lost_number(jobs: RunJobs, record: RunRecord) -> str | None:
+    """Return the number of a job whose submitter died before it could record it."""
+    run = record.dagster_run
+    number = jobs.slurm.number_of(job_name(run.run_id, int(run.tags[ATTEMPT_TAG])))
+    if number:
+        jobs.instance.add_run_tags(run.run_id, {JOB_TAG: number})
+    elif time.time() - record.update_timestamp.timestamp() > _SUBMITTED_BY_NOW:
+        jobs.instance.report_run_failed(run, "The submission to Slurm was interrupted.")
+    return number
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Generator[bool]:
+    """Tell whether no other process holds the lock, and hold it until the block ends."""
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a")
+    except OSError:
+        _logger.exception("The folder of Slurm's jobs can't be written.")
+        yield False
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True

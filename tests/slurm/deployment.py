@@ -1,0 +1,234 @@
+"""`dagster dev` whose runs are jobs of a Slurm cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.services.dagster_dev import DagsterDev, dagster_dev
+from tests.services.process import PATIENCE, eventually
+from tests.services.slurm import SlurmCluster
+
+HERE = Path(__file__).parent
+
+DAGSTER_YAML = """
+telemetry: {{enabled: false}}
+nux: {{enabled: false}}
+storage:
+  sqlite: {{base_dir: {folder}/history}}
+compute_logs:
+  module: dagster._core.storage.local_compute_log_manager
+  class: LocalComputeLogManager
+  config: {{base_dir: {folder}/logs}}
+run_coordinator:
+  module: dagster._core.run_coordinator.queued_run_coordinator
+  class: QueuedRunCoordinator
+  config: {{dequeue_interval_seconds: 1}}
+run_launcher:
+  module: dj_dagster.slurm
+  class: SlurmRunLauncher
+  config:
+    folder: {folder}/jobs
+    time: "10"
+    retries: 3
+    poll_seconds: 2
+    growth: 10
+    resume_after: [NODE_FAIL, PREEMPTED, TIMEOUT]
+run_monitoring:
+  enabled: true
+  start_timeout_seconds: 0
+  poll_interval_seconds: 2
+  max_resume_run_attempts: 1
+"""
+
+WORKSPACE = """
+load_from:
+  - python_file: {{relative_path: {here}/plain_project.py, location_name: plain}}
+  - python_file: {{relative_path: {folder}/tables_project.py, location_name: tables}}
+  - python_module: {{module_name: pipelines.definitions, location_name: demo}}
+"""
+
+TABLES = '''
+import os, time
+from pathlib import Path
+import dj_dagster as dj
+from dj_dagster.orchestration import SensorSettings, TableTranslator, build_definitions
+from tests.slurm.plain_project import note
+
+schema = dj.Schema("shop")
+
+@schema
+class Item(dj.Manual):
+    definition = """
+    item : int32
+    """
+
+@schema
+class Measured(dj.Computed):
+    definition = """
+    -> Item
+    ---
+    node : varchar(16)
+    """
+
+    def make(self, key):
+        note("make", key["item"], os.environ["SLURMD_NODENAME"], os.environ["SLURM_JOB_ID"])
+        while (Path(os.environ["SLURM_TEST_NOTES"]).parent / f"hold{key['item']}").exists():
+            time.sleep(0.05)
+        time.sleep(0.05)
+        self.insert1({**key, "node": os.environ["SLURMD_NODENAME"]})
+
+class Translator(TableTranslator):
+    def get_op_tags(self, props):
+        return {"dj-slurm/cpus": "2", "dj-slurm/time": "7"}
+
+defs = build_definitions(
+    schema,
+    translator=Translator(),
+    sensor_settings=SensorSettings(interval=1, batch_size=20),
+)
+'''
+
+LAUNCH = """
+mutation ($job: String!, $location: String!, $config: RunConfigData, $tags: [ExecutionTag!]) {
+  launchRun(executionParams: {
+    selector: {
+      jobName: $job, repositoryLocationName: $location, repositoryName: "__repository__"
+    }
+    runConfigData: $config
+    executionMetadata: {tags: $tags}
+  }) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
+}
+"""
+RUN = """
+query ($run: ID!) {
+  runOrError(runId: $run) { ... on Run { status tags { key value } } }
+  logsForRun(runId: $run) {
+    ... on EventConnection { events { __typename ... on MessageEvent { message } } }
+  }
+}
+"""
+STATISTICS = """
+query ($key: AssetKeyInput!) {
+  assetNodeOrError(assetKey: $key) {
+    ... on AssetNode { partitionStats { numPartitions numMaterialized numFailed } }
+  }
+}
+"""
+TERMINATE = """
+mutation ($run: String!, $policy: TerminateRunPolicy) {
+  terminateRun(runId: $run, terminatePolicy: $policy) { __typename }
+}
+"""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Dagster, the cluster that it sends runs to, and the notes that runs take."""
+
+    dev: DagsterDev
+    cluster: SlurmCluster
+    folder: Path
+
+    def launch(
+        self,
+        job: str,
+        config: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        location: str = "plain",
+    ) -> str:
+        """Launch a job as the UI does, of the plain project by default, and return the run's id."""
+        given = [{"key": key, "value": value} for key, value in (tags or {}).items()]
+        answer = self.dev.graphql(
+            LAUNCH, job=job, location=location, config=config or {}, tags=given
+        )["launchRun"]
+        assert answer["__typename"] == "LaunchRunSuccess", answer
+        return answer["run"]["runId"]
+
+    def wait_for_file(self, gate: Path, **tags: str) -> str:
+        """Launch a run that works until a file is there."""
+        config = {"ops": {"wait": {"config": {"gate": str(gate)}}}}
+        return self.launch("waiting", config, {f"dj-slurm/{key}": tags[key] for key in tags})
+
+    def terminate(self, run: str, policy: str = "SAFE_TERMINATE") -> None:
+        """Cancel a run as the UI does."""
+        answer = self.dev.graphql(TERMINATE, run=run, policy=policy)["terminateRun"]
+        assert answer["__typename"] == "TerminateRunSuccess", answer
+
+    def status(self, run: str) -> str:
+        """Return the state of a run in Dagster."""
+        return self.dev.graphql(RUN, run=run)["runOrError"]["status"]
+
+    def tags(self, run: str) -> dict[str, str]:
+        """Return a run's tags."""
+        tags = self.dev.graphql(RUN, run=run)["runOrError"]["tags"]
+        return {tag["key"]: tag["value"] for tag in tags}
+
+    def log(self, run: str) -> str:
+        """Return the messages in a run's log."""
+        events = self.dev.graphql(RUN, run=run)["logsForRun"]["events"]
+        return "\n".join(event.get("message", "") for event in events)
+
+    def until(self, run: str, status: str) -> None:
+        """Wait until a run is in a state."""
+        ended = {"SUCCESS", "FAILURE", "CANCELED"} - {status}
+
+        def there() -> bool:
+            now = self.status(run)
+            assert now not in ended, f"{now}:\n{self.log(run)}"
+            return now == status
+
+        eventually(there)
+
+    def counts(self, *key: str) -> tuple[int, int, int]:
+        """Return how many partitions a table has, and how many are materialised and failed."""
+        found = self.dev.graphql(STATISTICS, key={"path": key})["assetNodeOrError"][
+            "partitionStats"
+        ]
+        return found["numPartitions"], found["numMaterialized"], found["numFailed"]
+
+    def insert(self, items: Iterable[int]) -> None:
+        """Insert rows, as a client that knows nothing of us."""
+        path = self.folder / "lab.sqlite"
+        with closing(sqlite3.connect(path, timeout=PATIENCE)) as database, database:
+            rows = [(item,) for item in items]
+            database.executemany('INSERT INTO "shop.item" VALUES (?)', rows)
+
+    def rows(self) -> dict[int, str]:
+        """Return the node on which each item was made."""
+        with closing(sqlite3.connect(self.folder / "lab.sqlite", timeout=PATIENCE)) as database:
+            return dict(database.execute('SELECT item, node FROM "shop.__measured"').fetchall())
+
+    def job(self, run: str) -> str:
+        """Return the number of a run's job, once there is one."""
+        return eventually(lambda: self.tags(run).get("dj-slurm/job_id"))
+
+    def notes(self, *words: object) -> list[list[str]]:
+        """Return the notes that begin with some words."""
+        path = self.folder / "notes"
+        lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+        start = [str(word) for word in words]
+        return [line for line in lines if line[: len(start)] == start]
+
+
+@contextlib.contextmanager
+def running_deployment(folder: Path, cluster: SlurmCluster) -> Generator[Deployment]:
+    """Run `dagster dev` in an empty folder until the block ends."""
+    (folder / "dagster.yaml").write_text(DAGSTER_YAML.format(folder=folder))
+    (folder / "workspace.yaml").write_text(WORKSPACE.format(here=HERE, folder=folder))
+    (folder / "tables_project.py").write_text(TABLES)
+    env = {
+        **cluster.env,
+        "SLURM_TEST_NOTES": str(folder / "notes"),
+        "PYTHONPATH": str(HERE.parents[1]),
+        "DJ_DATABASE_URL": f"sqlite:///{folder}/lab.sqlite",
+    }
+    ours = [name for name in os.environ if name.startswith("DJ_")]
+    with dagster_dev(folder, env=env, without=ours) as dev:
+        yield Deployment(dev, cluster, folder)

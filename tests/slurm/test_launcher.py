@@ -1,0 +1,173 @@
+"""Runs are jobs of a real Slurm, under a real `dagster dev`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.services.process import eventually
+from tests.services.slurm import SlurmCluster
+from tests.slurm.deployment import Deployment, running_deployment
+
+
+@pytest.fixture(scope="module")
+def deployment(
+    tmp_path_factory: pytest.TempPathFactory, slurm_cluster: SlurmCluster
+) -> Iterator[Deployment]:
+    """Dagster beside a Slurm."""
+    with running_deployment(tmp_path_factory.mktemp("slurm"), slurm_cluster) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def short_of_time(deployment: Deployment) -> str:
+    """A run that has a minute, and needs until the file `enough` is there."""
+    return deployment.wait_for_file(deployment.folder / "enough", time="1", partition="apart")
+
+
+@pytest.mark.usefixtures("short_of_time")
+def test_a_project_without_tables_runs(deployment: Deployment) -> None:
+    run = deployment.launch("plain", tags={"dj-slurm/partition": "urgent"})
+    deployment.until(run, "SUCCESS")
+    job = deployment.job(run)
+    # Step and run say together what the job gets.
+    assert deployment.notes("measure", run) == [["measure", run, job, "2"]]
+    assert deployment.notes("multiply", run) == [["multiply", run, "42"]]
+    shown = deployment.cluster.run("scontrol", "show", "job", "-o", job)
+    assert "Partition=urgent" in shown
+    assert "TimeLimit=00:05:00" in shown
+    log = deployment.log(run)
+    assert f"Submitted to Slurm as job {job}, with time 5, cpus 2, partition urgent." in log
+    assert f"Slurm job {job} runs on node" in log
+    # What the job was told, passwords perhaps, is gone; its output is left.
+    assert [path.name for path in (deployment.folder / "jobs" / run).iterdir()] == ["1.out"]
+
+
+def test_a_value_that_slurm_would_not_understand_is_an_error_that_names_its_tag(
+    deployment: Deployment,
+) -> None:
+    run = deployment.launch("plain", tags={"dj-slurm/time": "soon"})
+    deployment.until(run, "FAILURE")
+    assert "The run's tag dj-slurm/time is 'soon': write minutes such as 90" in deployment.log(run)
+
+
+def test_a_run_that_slurm_refuses_fails_with_its_words(deployment: Deployment) -> None:
+    run = deployment.launch("plain", tags={"dj-slurm/partition": "nowhere"})
+    deployment.until(run, "FAILURE")
+    assert "invalid partition specified: nowhere" in deployment.log(run)
+    assert not list((deployment.folder / "jobs" / run).iterdir())
+
+
+def test_a_run_that_waits_is_cancelled_in_dagster_or_in_slurm(deployment: Deployment) -> None:
+    inside, outside = (
+        deployment.launch("plain", tags={"dj-slurm/partition": "closed"}) for _ in range(2)
+    )
+    cluster, jobs = deployment.cluster, [deployment.job(run) for run in (inside, outside)]
+    # Dagster cancels a run that has not begun in no other way.
+    deployment.terminate(inside, "MARK_AS_CANCELED_IMMEDIATELY")
+    cluster.run("scancel", jobs[1])
+    for run, job in zip((inside, outside), jobs, strict=True):
+        deployment.until(run, "CANCELED")
+        eventually(lambda job=job: cluster.state(job) == "CANCELLED")
+    assert f"Slurm job {jobs[1]} is CANCELLED" in deployment.log(outside)
+
+
+def test_a_run_that_works_is_cancelled_in_dagster_or_in_slurm(deployment: Deployment) -> None:
+    gate = deployment.folder / "never"
+    inside, outside = (deployment.wait_for_file(gate) for _ in range(2))
+    eventually(lambda: deployment.notes("wait", inside) and deployment.notes("wait", outside))
+    deployment.terminate(inside)
+    deployment.cluster.run("scancel", deployment.job(outside))
+    for run in (inside, outside):
+        deployment.until(run, "CANCELED")
+        assert deployment.cluster.state(deployment.job(run)) == "CANCELLED"
+    assert "it was cancelled in Slurm" in deployment.log(outside)
+
+
+def test_a_run_goes_on_after_it_was_preempted(deployment: Deployment) -> None:
+    gate, cluster = deployment.folder / "gate", deployment.cluster
+    run = deployment.wait_for_file(gate)
+    ((*_, first, node),) = eventually(lambda: deployment.notes("wait", run))
+    urgent = ["sbatch", "-p", "urgent", "-w", node, "-N", "1", "-c", "2", "-o", "/dev/null"]
+    cluster.run(*urgent, "--wrap", "sleep 1")
+    eventually(lambda: len(deployment.notes("wait", run)) == 2)
+    assert cluster.state(first) == "PREEMPTED"
+    gate.touch()
+    deployment.until(run, "SUCCESS")
+    second = deployment.job(run)
+    assert deployment.notes("waited", run) == [["waited", run, second]]
+    assert f"Slurm job {first} is PREEMPTED" in deployment.log(run)
+
+
+def test_a_run_survives_the_controller_and_one_is_submitted_when_it_is_back(
+    deployment: Deployment,
+) -> None:
+    gate, cluster = deployment.folder / "controller", deployment.cluster
+    works = deployment.wait_for_file(gate)
+    eventually(lambda: deployment.notes("wait", works))
+    cluster.kill("slurmctld")
+    refused = deployment.wait_for_file(gate)
+    deployment.until(refused, "FAILURE")
+    assert "Unable to contact slurm controller" in deployment.log(refused)
+    taken = deployment.launch("plain")
+    eventually(lambda: deployment.tags(taken).get("dj-slurm/attempt"))
+    cluster.start("slurmctld")
+    deployment.until(taken, "SUCCESS")
+    assert deployment.status(works) == "STARTED"
+    gate.touch()
+    deployment.until(works, "SUCCESS")
+
+
+def test_keys_over_two_nodes_are_made_exactly_once(deployment: Deployment) -> None:
+    items = range(100, 140)
+    deployment.insert(items)
+    eventually(lambda: set(items) <= set(deployment.rows()))
+    made = [note for note in deployment.notes("make") if int(note[1]) in items]
+    assert sorted(int(note[1]) for note in made) == list(items)
+    assert {note[2] for note in made} == {"node1", "node2"}
+    eventually(lambda: deployment.counts("shop", "measured") == (40, 40, 0))
+
+
+def test_a_run_goes_on_elsewhere_while_its_lost_node_works_on_unheard(
+    deployment: Deployment,
+) -> None:
+    items, hold, cluster = range(1, 11), deployment.folder / "hold1", deployment.cluster
+    hold.touch()
+    deployment.insert(items)
+    ((*_, node, first),) = eventually(lambda: deployment.notes("make", 1))
+    run = cluster.run("squeue", "-h", "-j", first, "-o", "%j")[len("dagster-") : -len("-1\n")]
+    cluster.kill(node)
+    # Both jobs of the run live: the first waits in `make`, until it sees that it was replaced.
+    eventually(lambda: len(deployment.notes("make", 1)) == 2)
+    hold.unlink()
+    eventually(lambda: set(items) <= set(deployment.rows()))
+    deployment.until(run, "SUCCESS")
+    assert cluster.state(first) == "NODE_FAIL"
+    assert f"Slurm job {first} is NODE_FAIL" in deployment.log(run)
+    made = [note[1:] for note in deployment.notes("make") if int(note[1]) in items]
+    second = deployment.job(run)
+    (other,) = {"node1", "node2"} - {node}
+    assert made == [["1", node, first], *([str(item), other, second] for item in items)]
+    assert {deployment.rows()[item] for item in items} == {other}
+    cluster.start(node)
+
+
+def test_the_demo_goes_from_a_row_to_marks(deployment: Deployment) -> None:
+    run = deployment.launch("record_session", location="demo")
+    deployment.until(run, "SUCCESS")
+    eventually(lambda: deployment.counts("lab", "heart_rate") == (2, 2, 0))
+    assert deployment.counts("lab", "processed") == (1, 1, 0)
+    assert len(list((deployment.folder / "jobs").glob("*/1.out"))) > 1
+
+
+def test_a_run_that_was_out_of_time_gets_more(deployment: Deployment, short_of_time: str) -> None:
+    eventually(lambda: len(deployment.notes("wait", short_of_time)) == 2)
+    (deployment.folder / "enough").touch()
+    deployment.until(short_of_time, "SUCCESS")
+    first, second = (note[2] for note in deployment.notes("wait", short_of_time))
+    shown = deployment.cluster.run(
+        "squeue", "-h", "-t", "all", "-j", f"{first},{second}", "-o", "%l"
+    )
+    assert sorted(shown.split()) == ["10:00", "1:00"]
+    assert f"Slurm job {first} is TIMEOUT (TimeLimit)" in deployment.log(short_of_time)
