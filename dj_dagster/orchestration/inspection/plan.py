@@ -14,14 +14,14 @@ from dagster import DagsterInstance
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.model.heading import Key, Values
-from dj_dagster.model.names import TableName, Tier, parse_table_name
+from dj_dagster.model.names import TableName, Tier, parse_table_name, title
 from dj_dagster.orchestration.inspection.location import Given, graph_of
 from dj_dagster.orchestration.jobs.populate_job import chosen_tables
 from dj_dagster.orchestration.runs.run_records import ALL
 from dj_dagster.orchestration.runs.stale_marks import Aging
 from dj_dagster.orchestration.runs.work import RECOMPUTE, OnExisting, deletion_of, ungiven
 from dj_dagster.orchestration.tables.table_graph import Named, TableGraph, Tables
-from dj_dagster.orchestration.tables.table_node import TableNode, class_name
+from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.relational.algebra.condition import refuse_oversights
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.deleting import hierarchy
@@ -255,7 +255,7 @@ class _Found:
         parsed = parse_table_name(name.table)
         tier = node.tier if node is not None else parsed.tier if parsed else Tier.MANUAL
         return PlannedTable(
-            class_name(name),
+            title(name),
             tier.value,
             len(self.rows.get(name, ())),
             len(again),
