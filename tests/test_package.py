@@ -54,8 +54,8 @@ def test_the_source_distribution_holds_what_the_wheel_is_made_of(built: Path) ->
         names = {name.partition("/")[2] for name in opened.getnames()}
     tops = {name.partition("/")[0] for name in names if name}
     assert tops == {
-        "dj_dagster", "pipelines", "README.md", "CHANGELOG.md", "CITATION.cff", "LICENSE",
-        "PKG-INFO", "pyproject.toml", ".gitignore",
+        "dj_dagster", "pipelines", "dagster.yaml", "README.md", "CHANGELOG.md", "CITATION.cff",
+        "LICENSE", "PKG-INFO", "pyproject.toml", ".gitignore",
     }  # fmt: skip
 
 
