@@ -1,10 +1,10 @@
 """Notes on how computed rows came to be, in a hidden table ``~provenance``, and stale keys.
 
-A note has the version of the code that made one key, and a digest of the rows that the key refers
-to. Any process can thereby find the stale keys, also after losses elsewhere. Notes are written some
-time after the rows, many together, so that the last keys of a killed worker are without notes. Keys
-without a note were made by such a worker, by DataJoint itself, or before there were notes; their
-age is unknown.
+A note has the version of the code that made one key, a digest of the rows that the key refers to,
+and the run of Dagster that made it. Any process can thereby find the stale keys, also after losses
+elsewhere. Notes are written some time after the rows, many together, so that the last keys of a
+killed worker are without notes. Keys without a note were made by such a worker, by DataJoint
+itself, or before there were notes; their age is unknown.
 
 The digest of a key's inputs covers the rows of the tables that the table's foreign keys refer to by
 the key, and, where people entered those, the rows that they refer to in turn. The database computes
@@ -19,7 +19,8 @@ import hashlib
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
@@ -41,7 +42,7 @@ from dj_dagster.relational.algebra.nodes import All, Condition, In
 from dj_dagster.relational.algebra.operators import all_rows, restrict
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.declaring import declare
+from dj_dagster.relational.declaring import alter, declare
 from dj_dagster.relational.deleting import hierarchy
 from dj_dagster.relational.deleting.delete import Doomed, doomed_rows, row_counts
 from dj_dagster.relational.fetching import fetch
@@ -66,7 +67,25 @@ key_hash : uuid  # of the key that make was given
 ---
 code_version : varchar(64)  # of make and what it uses, empty if unknown
 inputs : uuid  # digest of the rows that the key refers to
+run_id="" : varchar(64)  # of the run of Dagster that made it, empty if none did
 """
+
+_RUN: ContextVar[str] = ContextVar("run", default="")
+
+
+def current_run() -> str:
+    """Return the run of Dagster that makes keys here, empty if none does."""
+    return _RUN.get()
+
+
+@contextmanager
+def noted_run(run_id: str) -> Generator[None]:
+    """Note a run of Dagster with the keys that are made inside the block."""
+    token = _RUN.set(run_id)
+    try:
+        yield
+    finally:
+        _RUN.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +98,13 @@ class Note:
         The version of the code, see `dj_dagster.workflow.code_version`; empty if unknown.
     inputs
         A digest of the rows that the key refers to, see `Inputs`.
+    run
+        The run of Dagster that made the key; empty if none did, or if that is unknown.
     """
 
     code: str
     inputs: UUID
+    run: str = ""
 
 
 class Notes:
@@ -108,8 +130,8 @@ class Notes:
         found: dict[Values, Note] = {}
         wanted = list(hashes)
         for start in range(0, len(wanted), AT_ONCE):
-            for key_hash, code, inputs in self._read(stored, wanted[start : start + AT_ONCE]):
-                found[hashes[key_hash]] = Note(code, inputs)
+            for key_hash, *values in self._read(stored, wanted[start : start + AT_ONCE]):
+                found[hashes[key_hash]] = Note(*values)
         return found
 
     def write(self, notes: Sequence[tuple[Mapping[str, Value], Note]]) -> None:
@@ -120,16 +142,17 @@ class Notes:
         DataJointError
             If the hidden table cannot be created or written.
         """
+        stored = self._created
         rows = [
             {
                 "table_name": self._table.table,
                 "key_hash": self._hash(key),
                 "code_version": note.code,
                 "inputs": note.inputs,
+                **({"run_id": note.run} if "run_id" in stored.heading.attributes else {}),
             }
             for key, note in notes
         ]
-        stored = self._created
         for start in range(0, len(rows), AT_ONCE):
             chunk = rows[start : start + AT_ONCE]
             encoded = encode_rows(self._connection, stored, chunk, mode="replace")
@@ -160,7 +183,9 @@ class Notes:
 
     def _read(self, stored: StoredTable, hashes: Sequence[UUID]) -> Sequence[Sequence[Any]]:
         node = restrict(all_rows(stored.name, stored.heading), self._of(hashes))
-        return fetch.rows(self._connection, node, ["key_hash", "code_version", "inputs"])
+        names = ["key_hash", "code_version", "inputs", "run_id"]
+        known = [name for name in names if name in stored.heading.attributes]
+        return fetch.rows(self._connection, node, known)
 
     def _of(self, hashes: Sequence[UUID]) -> Condition:
         mine = In(("table_name",), ((self._table.table,),))
@@ -184,13 +209,15 @@ class NoteTaker:
         The attributes of the keys that its `make` is given.
     code
         The version of its code, None if unknown.
+    run
+        The run of Dagster that makes the keys, empty if none does.
     """
 
-    def __init__(self, table: Table, names: Sequence[str], code: str | None) -> None:
+    def __init__(self, table: Table, names: Sequence[str], code: str | None, run: str = "") -> None:
         self._table = table
         self._notes = Notes(table, names)
         self._inputs = Inputs(table, names)
-        self._code = code or ""
+        self._code, self._run = code or "", run
         self._before: dict[Values, UUID] = {}
         self._waiting: list[tuple[Mapping[str, Value], Note]] = []
         self._written = time.monotonic()
@@ -206,7 +233,7 @@ class NoteTaker:
         """Take a note on a key that was looked at and is now made."""
         inputs = self._before.get(tuple(key.values()))
         if inputs is not None:
-            self._waiting.append((key, Note(self._code, inputs)))
+            self._waiting.append((key, Note(self._code, inputs, self._run)))
 
     def write_if_due(self) -> None:
         """Write the waiting notes, if they are many or have waited long."""
@@ -249,13 +276,19 @@ class NoteTaker:
 
 def _ensure(connection: Connection, name: TableName) -> StoredTable:
     stored = connection.catalog.find(name)
-    if stored is not None:
+    if stored is not None and "run_id" in stored.heading.attributes:
         return stored
     definition = parse_definition(_DEFINITION, table=str(name))
 
     def no_parents(item: object) -> StoredTable:
         raise PopulateError(f"{NOTES_TABLE} has no foreign keys: {item!r}.")
 
+    if stored is not None:
+        # An earlier version made it. If it cannot be altered, runs are not noted.
+        with suppress(DataJointError):
+            plan = declare.planned(connection, name, definition, no_parents)
+            alter.alter_table(connection, plan, None)
+        return connection.catalog.find(name) or stored
     connection.catalog.forget(name.schema)
     declare.ensure_table(connection, name, definition, no_parents)
     stored = connection.catalog.find(name)

@@ -20,7 +20,7 @@ from dj_dagster.workflow.attempt import KeyOutcome, KeyRunner, Status
 from dj_dagster.workflow.code_version import code_version
 from dj_dagster.workflow.jobs import Claims, JobQueue
 from dj_dagster.workflow.make import KeySource, PopulatedTable
-from dj_dagster.workflow.notes import NoteTaker
+from dj_dagster.workflow.notes import NoteTaker, current_run
 from dj_dagster.workflow.pending import Looked, given, look_at, typed, unmade_keys
 
 __all__ = [
@@ -54,6 +54,8 @@ class PopulateOptions:
         The statuses in which a job may be claimed.
     must_insert
         Whether a `make` must insert a row of the table.
+    run
+        The run of Dagster that makes the keys, empty if none does.
     """
 
     restrictions: tuple[object, ...] = ()
@@ -68,6 +70,7 @@ class PopulateOptions:
     statuses: tuple[str, ...] = ("pending",)
     must_insert: bool = False
     make_kwargs: Mapping[str, object] = field(default_factory=dict[str, object])
+    run: str = field(default_factory=current_run)
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
@@ -324,7 +327,7 @@ class PopulateLoop:
             make_kwargs=options.make_kwargs,
             before=before,
         )
-        self._notes = NoteTaker(table, source.names, code_version(type(table)))
+        self._notes = NoteTaker(table, source.names, code_version(type(table)), options.run)
 
     def outcomes(self, keys: Iterable[Key], limit: int | None = None) -> Generator[KeyOutcome]:
         """Make keys, in their order except for keys that other workers have.

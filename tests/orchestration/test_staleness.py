@@ -15,7 +15,15 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from dj_dagster.orchestration import SensorSettings, TableChecks, build_definitions, recompute
+from dj_dagster.orchestration import (
+    SensorSettings,
+    TableChecks,
+    TableProps,
+    TableTranslator,
+    Work,
+    build_definitions,
+    recompute,
+)
 from dj_dagster.orchestration.headless import run_assets, run_job
 from dj_dagster.orchestration.runs import stale_marks
 from dj_dagster.orchestration.sensor import upkeep
@@ -103,6 +111,25 @@ def stale(
     )
     causes = resolver.get_stale_causes(key_of(name), partition_key)
     return resolver.get_status(key_of(name), partition_key), [cause.reason for cause in causes]
+
+
+@pytest.mark.parametrize("work", [Work(), Work(isolate=True)])
+def test_the_run_that_made_a_key_is_noted(
+    written: EditedModule, instance: dg.DagsterInstance, tmp_path: Path, work: Work
+) -> None:
+    class Translator(TableTranslator):
+        def get_work(self, props: TableProps) -> Work:
+            return work
+
+    module = written.load()
+    defs = declare(
+        module, Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}"), translator=Translator()
+    )
+    module.Thing.insert([{"thing": 1}, {"thing": 2}])
+    run_until_quiet(defs, instance)
+    (run,) = instance.get_runs()
+    found = notes.Notes(module.Result(), ["thing"]).read([{"thing": 1}, {"thing": 2}])
+    assert [note.run for note in found.values()] == [run.run_id] * 2
 
 
 def test_a_changed_make_shows_as_stale(

@@ -9,9 +9,11 @@ from collections import Counter
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 import dj_dagster as dj
 from dj_dagster.errors import AccessError
+from dj_dagster.model.names import NOTES_TABLE, TableName
 from dj_dagster.workflow import notes
 from dj_dagster.workflow.notes import Staleness
 from tests.services.process import PATIENCE
@@ -177,3 +179,49 @@ def test_without_the_right_to_take_notes_keys_are_made(
     with pytest.warns(UserWarning, match="not noted.*CREATE command denied.*Grant CREATE"):
         assert lab.Made.populate()["success_count"] == 4
     assert ages(lab.Made, Other) == {"unknown": 4}
+
+
+def runs(table: Any) -> dict[str, int]:
+    """Return how many keys of a table each run of Dagster has made."""
+    keys = table.proj().to_dicts()
+    found = notes.Notes(table(), table.primary_key).read(keys).values()
+    return dict(Counter(note.run for note in found))
+
+
+@pytest.mark.parametrize("way", ["reserved", "processes"])
+def test_the_run_that_made_keys_is_noted(lab: Lab, way: str) -> None:
+    with notes.noted_run("run-1"):
+        lab.Made.populate({"subject": "a"}, **WAYS[way])
+    lab.Made.populate(**WAYS[way])
+    assert runs(lab.Made) == {"run-1": 2, "": 2}
+
+
+def test_notes_of_an_earlier_version_get_a_place_for_runs(lab: Lab) -> None:
+    connection = lab.schema.connection
+    lab.Made.populate({"subject": "a"})
+    name = TableName(lab.schema.database, NOTES_TABLE)
+    connection.execute(sa.text(f"ALTER TABLE {connection.backend.full_name(name)} DROP run_id"))
+    connection.catalog.forget(name.schema)
+    assert runs(lab.Made) == {"": 2}
+    with notes.noted_run("run-1"):
+        lab.Made.populate({"subject": "b"})
+    assert runs(lab.Made) == {"": 2, "run-1": 2}
+    assert ages(lab.Made) == {"current": 4}
+
+
+def test_notes_that_may_not_be_altered_are_taken_without_runs(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise AccessError("ALTER command denied to user.")
+
+    connection = lab.schema.connection
+    lab.Made.populate({"subject": "a"})
+    name = TableName(lab.schema.database, NOTES_TABLE)
+    connection.execute(sa.text(f"ALTER TABLE {connection.backend.full_name(name)} DROP run_id"))
+    connection.catalog.forget(name.schema)
+    monkeypatch.setattr(notes.alter, "alter_table", refused)
+    with notes.noted_run("run-1"):
+        lab.Made.populate({"subject": "b"})
+    assert runs(lab.Made) == {"": 4}
+    assert ages(lab.Made) == {"current": 4}

@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 import dj_dagster as dj
 from dj_dagster.cli import cli
 from dj_dagster.objects.blob.reader import unpack
+from dj_dagster.workflow.notes import noted_run
 from tests.lab import connect
 
 pytestmark = pytest.mark.release
@@ -175,6 +176,20 @@ def test_provenance_leads_from_results_to_what_was_entered_and_to_the_code(relea
     assert "object:local/raw/1.bin" in members
     assert members <= told["entity"].keys()
     assert document.get_records(prov.model.ProvActivity)
+
+
+def test_provenance_names_the_runs_of_dagster_that_made_rows(score: Any, tmp_path: Path) -> None:
+    loud = score & {"subject_id": 1, "method": "loud"}
+    loud.delete(prompt=False)
+    with noted_run("0a1b-2c"):
+        score.populate()
+    dj.make_release(score & {"subject_id": 1}, tmp_path / "runs", text=TODAY)
+    told = json.loads((tmp_path / "runs" / "prov.json").read_text())
+    assert [
+        (each["prov:activity"], each["prov:starter"]) for each in told["wasStartedBy"].values()
+    ] == [("make:lab.Score/method=loud/subject_id=1", "run:0a1b-2c")]
+    run = told["activity"]["run:0a1b-2c"]
+    assert run["prov:label"] == "Dagster run 0a1b-2c"
 
 
 def test_the_crate_describes_each_file(released: Path) -> None:

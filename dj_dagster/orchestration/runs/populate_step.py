@@ -31,7 +31,7 @@ from dj_dagster.orchestration.tables.partitions import own_table
 from dj_dagster.orchestration.tables.table_graph import KeyMetadata, TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.relational.fetching.preview import first_rows, markdown_table, plain_values
-from dj_dagster.workflow.notes import NoteTaker
+from dj_dagster.workflow.notes import NoteTaker, noted_run
 from dj_dagster.workflow.populate import KeyOutcome
 
 ERRORS_SHOWN = 20
@@ -98,26 +98,28 @@ def populate_table(
     aging = Aging(step.instance, graph, node)
     provenance = Provenance(step.instance, graph, node, step.origin.run_id)
     marks = Marks(step, provenance, shown.with_rows)
-    notes = NoteTaker(node.table, node.populator.key_names, node.staleness.code)
+    run_id = step.origin.run_id
+    notes = NoteTaker(node.table, node.populator.key_names, node.staleness.code, run_id)
     there, withdrawn = list[str](), list[Mark]()
     outcomes = made_again(graph, aging, node, keys, existing, retry_errors=retry_errors, work=work)
     try:
-        for outcome in outcomes:
-            partition = node.grain.encode(outcome.key) if node.grain else None
-            progress.add(partition or node.title, outcome)
-            if outcome.error is not None:
-                _log_error(step, progress, partition, outcome)
-            if outcome.status == "present" and partition is not None:
-                there.append(partition)
-            if outcome.status in UNTRIED and partition in planned:
-                withdrawn += [Mark(key, partition, planned=True) for key in (node.key, *parts)]
-            if own_table(node) is None and outcome.status == "made":
-                # DataJoint has made the key, and does not take notes.
-                notes.look([outcome.key])
-                notes.note(outcome.key)
-                notes.write_if_due()
-            if marks.add(_marks(step, node, parts, partition, outcome, planned, shown)):
-                shown.tell()
+        with noted_run(run_id):
+            for outcome in outcomes:
+                partition = node.grain.encode(outcome.key) if node.grain else None
+                progress.add(partition or node.title, outcome)
+                if outcome.error is not None:
+                    _log_error(step, progress, partition, outcome)
+                if outcome.status == "present" and partition is not None:
+                    there.append(partition)
+                if outcome.status in UNTRIED and partition in planned:
+                    withdrawn += [Mark(key, partition, planned=True) for key in (node.key, *parts)]
+                if own_table(node) is None and outcome.status == "made":
+                    # DataJoint has made the key, and does not take notes.
+                    notes.look([outcome.key])
+                    notes.note(outcome.key)
+                    notes.write_if_due()
+                if marks.add(_marks(step, node, parts, partition, outcome, planned, shown)):
+                    shown.tell()
     finally:
         notes.close()
         # If the run fails, Dagster would show these as failed too, although they were not tried.

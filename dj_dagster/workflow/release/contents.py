@@ -9,7 +9,7 @@ PROV        here
 entity      a row of the trace, with the number of its parts' rows; an object in a store; the
             code of a `make` as a plan
 activity    a call of `make`: what it generated and what it used, with its time where the table
-            has it
+            has it; the run of Dagster that started it, if that is noted
 agent       dj_dagster
 ==========  =====================================================================================
 """
@@ -317,7 +317,7 @@ else:
 
 COMPUTED_TIERS = (Tier.COMPUTED, Tier.IMPORTED)
 
-_NAMESPACES = ("row", "make", "code", "object", "software", "dj")
+_NAMESPACES = ("row", "make", "code", "object", "software", "run", "dj")
 _URN = "urn:dj-dagster"
 
 
@@ -331,10 +331,13 @@ class Activity:
         What it was given.
     code
         The version of its code, "" if unknown.
+    run
+        The run of Dagster in which it was called, "" if it was not or that is unknown.
     """
 
     key: Row
     code: str
+    run: str = ""
 
 
 class ProvenanceDocument:
@@ -357,6 +360,7 @@ class ProvenanceDocument:
         self._agent = self._document.agent(agent, kind)
         self._activities: dict[str, prov.ProvActivity] = {}
         self._plans: dict[str, prov.ProvEntity] = {}
+        self._runs: dict[str, prov.ProvActivity] = {}
         self._objects: set[Located] = set()
 
     def add(self, released: ReleasedRows) -> None:
@@ -426,7 +430,19 @@ class ProvenanceDocument:
             self._document.wasAssociatedWith(found, self._agent, plan)
             for parent in parents:
                 self._document.used(found, parent)
+            if call.run:
+                self._document.wasStartedBy(found, starter=self._run(call.run))
         return found
+
+    def _run(self, run_id: str) -> prov.ProvActivity:
+        if run_id not in self._runs:
+            about: dict[prov.QualifiedName, str | int | prov.QualifiedName] = {
+                prov.PROV_TYPE: self._spaces["dj"]["DagsterRun"],
+                prov.PROV_LABEL: f"Dagster run {run_id}",
+            }
+            identifier = self._spaces["run"][quote(run_id, safe="")]
+            self._runs[run_id] = self._document.activity(identifier, other_attributes=about)
+        return self._runs[run_id]
 
     def _plan(self, table: ReleasedTable, code: str) -> prov.ProvEntity:
         name = quote(f"{table.title}@{code}", safe="@")
@@ -449,7 +465,7 @@ def activities_of(connection: Connection, table: ReleasedTable) -> list[Activity
     for row, key in zip(table.rows, keys, strict=True):
         note = notes.get(tuple(key.values()))
         code = note.code if note is not None and note.code else row.get("_job_version")
-        found.append(Activity(key, str(code or "")))
+        found.append(Activity(key, str(code or ""), note.run if note is not None else ""))
     return found
 
 
