@@ -433,6 +433,38 @@ def test_materialising_a_current_key_says_so_and_leaves_its_mark(
     assert ["already" in str(each.asset_observation.description) for each in said] == [True]  # type: ignore[union-attr]
 
 
+def test_a_backfill_materialises_current_keys_as_they_are(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    """Dagster counts a backfill as failed if its runs have not materialised all partitions."""
+    lab.add_sessions([1, 2])
+    defs = lab.definitions()
+    run_until_quiet(defs, instance)
+    before = {n: mark_of(instance, "lab/raw_data", partition(n)) for n in (1, 2)}
+    (lab.RawData & {"session_id": 2}).delete(prompt=False)
+    tags = {
+        "dagster/backfill": "abcdefgh",
+        "dagster/asset_partition_range_start": partition(1),
+        "dagster/asset_partition_range_end": partition(2),
+    }
+    run = run_assets(defs, [key_of("lab/raw_data")], instance=instance, checks=(), tags=tags)
+    assert run.is_success
+    made = instance.fetch_materializations(
+        dg.AssetRecordsFilter(
+            key_of("lab/raw_data"), asset_partitions=[partition(1), partition(2)]
+        ),
+        limit=10,
+    ).records
+    assert {record.partition_key for record in made if record.run_id == run.run_id} == {
+        partition(1),
+        partition(2),
+    }
+    (first,) = (r for r in made if r.run_id == run.run_id and r.partition_key == partition(1))
+    assert first.asset_materialization == before[1]
+    run_until_quiet(defs, instance)
+    assert lab.calls.count(("RawData", 1)) == 1
+
+
 def test_what_a_sensor_starts_never_recomputes(
     written: EditedModule, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:

@@ -20,11 +20,15 @@ from dagster import (
 
 from dj_dagster.errors import DataJointError, named_text
 from dj_dagster.model.heading import Key
-from dj_dagster.orchestration._dagster import AUTO_MATERIALIZE_TAG, SENSOR_NAME_TAG
+from dj_dagster.orchestration._dagster import (
+    AUTO_MATERIALIZE_TAG,
+    BACKFILL_ID_TAG,
+    SENSOR_NAME_TAG,
+)
 from dj_dagster.orchestration.runs.event_log import Mark, Origin, observe, write_marks
 from dj_dagster.orchestration.runs.failures import failure_marks
 from dj_dagster.orchestration.runs.run_records import BATCH_TAG, FAILED_TAG, note_process
-from dj_dagster.orchestration.runs.shown_marks import Provenance, unmarked
+from dj_dagster.orchestration.runs.shown_marks import Provenance, repeated, unmarked
 from dj_dagster.orchestration.runs.stale_marks import Aging
 from dj_dagster.orchestration.runs.work import HERE, OnExisting, Work, made_again
 from dj_dagster.orchestration.tables.partitions import own_table
@@ -82,7 +86,8 @@ def populate_table(
         Whether keys are made here or in other processes.
     existing
         The treatment of keys that have their rows already. Keys that are left as they are keep
-        their marks; a run that a person started notes on their pages that they are there.
+        their marks; a run that a person started notes on their pages that they are there, or, in a
+        backfill, repeats their marks.
 
     Raises
     ------
@@ -127,6 +132,8 @@ def populate_table(
         write_marks(step.instance, withdrawn)
         marks.write()
     _mark_unmarked(step, graph, node, aging, there)
+    if step.in_backfill:
+        _repeat_marks(step, graph, node, there)
     if progress.failed:
         step.tell_failed(len(progress.failed))
     step.log.info(str(progress))
@@ -140,6 +147,15 @@ def _mark_unmarked(
     for each in (node, *graph.parts(node)):
         lacking = unmarked(step.instance, each, list(partitions))
         write_marks(step.instance, aging.marks(each, lacking))
+
+
+def _repeat_marks(
+    step: Step, graph: TableGraph, node: TableNode, partitions: Sequence[str]
+) -> None:
+    """Mark present keys for a backfill, which would otherwise end as failed because of them."""
+    for each in (node, *graph.parts(node)):
+        again = repeated(step.instance, each, partitions)
+        write_marks(step.instance, again.values(), step.origin)
 
 
 def raise_if_failed(*all_progress: Progress) -> None:
@@ -197,7 +213,8 @@ def _marks(
             shown.made(partition, outcome.key)
             return [Mark(node.key, partition, metadata), *(Mark(part, partition) for part in parts)]
         case "present":
-            return [Mark(node.key, partition, note=PRESENT)] if step.by_person else []
+            is_noted = step.by_person and not step.in_backfill
+            return [Mark(node.key, partition, note=PRESENT)] if is_noted else []
         case "left":
             return [Mark(node.key, partition, note=f"Not made again. {outcome.error}")]
         case "failed":
@@ -239,6 +256,9 @@ class Step:
         if the config, which is a copy of the other run's, does not ask for it.
     by_person
         Whether a person, or a schedule or program of theirs, started the run, and not a sensor.
+    in_backfill
+        Whether it belongs to a backfill. Dagster counts each of a backfill's partitions as failed
+        that its runs do not materialise.
     """
 
     instance: DagsterInstance
@@ -246,6 +266,7 @@ class Step:
     origin: Origin
     again: bool = False
     by_person: bool = False
+    in_backfill: bool = False
 
     @classmethod
     def of(cls, context: AssetExecutionContext | OpExecutionContext) -> Step:
@@ -255,7 +276,8 @@ class Step:
         origin = Origin(context.run.run_id, context.job_name, step_key)
         again = context.run.parent_run_id is not None
         by_person = not AUTOMATIC.intersection(context.run.tags)
-        return cls(context.instance, context.log, origin, again, by_person)
+        in_backfill = BACKFILL_ID_TAG in context.run.tags
+        return cls(context.instance, context.log, origin, again, by_person, in_backfill)
 
     def tell_failed(self, keys: int) -> None:
         """Add to the number of failed keys in the run's tags, which all its steps share."""
