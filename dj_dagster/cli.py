@@ -264,7 +264,8 @@ def restore(
     "--module",
     "modules",
     multiple=True,
-    help="For --rerun, a Python module that declares its tables; may be given repeatedly.",
+    help="A Python module to import first, where stores or codecs are set up in code, and for "
+    "--rerun those that declare the tables; may be given repeatedly.",
 )
 @click.option(
     "--tolerance",
@@ -306,6 +307,7 @@ def release(
         raise click.UsageError("Name a table, as lab.Result, and a folder.")
     if everything == bool(where):
         raise click.UsageError("Say which rows by --where, or give --all.")
+    _imported(modules)
     rows = named_rows(conn(), what[0], where, everything=everything)
     text = ReleaseText(name, description, licence)
     report = make_release(rows, what[1], everything=everything, inputs=inputs, text=text, say=tell)
@@ -352,13 +354,18 @@ def _verify(folder: str) -> int:
 def _rerun(folder: str, modules: tuple[str, ...], tolerance: float) -> int:
     if not modules:
         raise click.UsageError("Name the modules that declare the tables, by --module.")
-    sys.path.insert(0, "")
-    classes = computed_classes(map(import_module, modules), conn())
+    classes = computed_classes(_imported(modules), conn())
     found = rerun_release(folder, classes, conn(), tolerance=tolerance, say=tell)
     for difference in found.differences:
         click.echo(difference)
     click.echo(str(found))
     return 1 if found.differences else 0
+
+
+def _imported(modules: Iterable[str]) -> list[ModuleType]:
+    """Import modules of the folder where the command was called, or of other places."""
+    sys.path.insert(0, "")
+    return list(map(import_module, modules))
 
 
 def _schemas(names: Iterable[str]) -> list[Schema]:

@@ -325,6 +325,23 @@ def test_rows_may_be_chosen_by_any_restriction(score: Any, tmp_path: Path) -> No
         assert not problems(report.folder)
 
 
+def test_a_long_pipeline_can_be_released(lab: Any, tmp_path: Path) -> None:
+    """Its queries in queries would be more than SQLite takes."""
+    context: dict[str, Any] = {}
+    for number in range(12):
+        above = f"-> Step{number - 1}" if number else "step : int32"
+        part = f"-> master\npiece : int32\n---\n{above if number else 'value = 1 : int32'}"
+        piece = type("Piece", (dj.Part,), {"definition": part})
+        name = f"Step{number}"
+        table = type(name, (dj.Manual,), {"definition": above, "Piece": piece})
+        context[name] = dj.Schema("lab", context, connection=lab.connection)(table)
+        context[name].insert([{"step": 1}, {"step": 2}])
+        context[name].Piece.insert({"step": step, "piece": 0} for step in (1, 2))
+    report = dj.make_release(context["Step11"] & {"step": 2}, tmp_path / "long")
+    assert set(report.tables.values()) == {1}
+    assert len(report.tables) == 24
+
+
 def test_a_folder_that_holds_something_is_left_alone(released: Path, score: Any) -> None:
     before = contents(released)
     with pytest.raises(dj.ConfigurationError, match="not empty"):
@@ -375,6 +392,17 @@ def test_the_command_takes_any_name_of_one_table(command: Any, tmp_path: Path) -
         done = command(name, str(folder), "--where", "subject_id = 1")
         assert done.exit_code == 0, done.output
         assert len(rows(folder, "lab.Score")) == 2
+
+
+def test_the_command_imports_modules_that_set_up_stores(
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "lab_stores.py").write_text("open('imported', 'w').close()")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["lab.Score", str(tmp_path / "out"), "--all", "-m", "lab_stores"]
+    assert command(*arguments).exit_code == 0
+    assert (tmp_path / "imported").exists()
 
 
 def test_the_command_releases_and_verifies(command: Any, tmp_path: Path) -> None:

@@ -53,12 +53,22 @@ class Subject(dj.Manual):
 
 @schema
 class Signal(dj.Imported):
-    definition = "-> Subject\\n---\\nsamples : <blob@>\\nunknown = null : float64"
+    definition = """
+    -> Subject
+    ---
+    samples : <blob@>
+    unknown = null : float64
+    log : <filepath@>
+    """
 
     def make(self, key):
         raw = (Subject & key).fetch1("raw")
         data = np.frombuffer(raw.read(), np.uint8)
-        self.insert1({**key, "samples": data.astype(float), "unknown": float("nan")})
+        # Like the raw file, others have put it there.
+        log = f"raw/{key['subject_id']}.txt"
+        self.insert1(
+            {**key, "samples": data.astype(float), "unknown": float("nan"), "log": log}
+        )
 
 
 @schema
@@ -100,6 +110,7 @@ for n in (1, 2):
     place = Path("store/raw") / f"{n}.bin"
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(bytes([n, 5, 7]))
+    place.with_suffix(".txt").write_text("ok")
     row = {"subject_id": n, "born": "2026-01-05", "token": uuid.UUID(int=n), "price": "1.50"}
     Subject.insert1({**row, "info": {"a": [n]}, "raw": f"raw/{n}.bin", "shape": np.ones(n)})
     Subject.Channel.insert([(n, 0, True), (n, 1, False)])

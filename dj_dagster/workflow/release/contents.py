@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -34,17 +34,16 @@ from dj_dagster.model.heading import Attribute, Heading, Row, Values
 from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
 from dj_dagster.model.types import Family
 from dj_dagster.objects.external_pointer import ExternalPointerType, external_path
-from dj_dagster.relational.algebra.nodes import AnyOf, Node
+from dj_dagster.relational.algebra.nodes import In, Node
 from dj_dagster.relational.algebra.operators import all_rows, restrict
 from dj_dagster.relational.backup.backup import Referenced
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.sessions import fetch_select
 from dj_dagster.relational.deleting import hierarchy
-from dj_dagster.relational.diagrams.diagram import NodesByTable, rows_above
 from dj_dagster.relational.fetching.decode import column_decoder
 from dj_dagster.relational.garbage.references import ReferenceColumn, reference_columns, snapshot
 from dj_dagster.relational.old_layout import external_objects
-from dj_dagster.relational.relatives import parent_keys, part_names
+from dj_dagster.relational.relatives import graph_above, parent_keys, part_names
 from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.stored import ForeignKey, StoredTable
@@ -54,6 +53,11 @@ from dj_dagster.workflow.notes import Notes
 
 RESULT, PART, INPUT = "result", "part", "input"
 
+AT_ONCE = 1000
+"""Rows that are looked up together, at most."""
+
+Read = dict[Values, tuple[Row, Row]]
+"""Rows by key, each decoded and as the database gave it."""
 Located = tuple[str, str, str]
 """Store, path and schema of an object."""
 
@@ -137,19 +141,18 @@ def title(name: TableName) -> str:
 def gather(chosen: Table) -> ReleasedRows:
     """Return the chosen rows with their parts and all that they were made from."""
     connection = chosen.connection
-    nodes, traced = _nodes(chosen)
-    columns = {(c.table, c.name): c for c in reference_columns(connection)}
+    start = hierarchy.of_table(connection, chosen.node)
+    with snapshot(connection) as session:
+        gathering = _Gathering(connection, session, chosen.name)
+        gathering.add(start)
     tables: list[ReleasedTable] = []
     problems: dict[str, None] = {}
-    with snapshot(connection) as session:
-        for name in sorted(nodes):
-            stored = connection.catalog.find(name)
-            if stored is None:
-                raise MissingTableError(f"There is no table {name} any more: try again.")
-            role = _role(name, chosen.name)
-            table = _empty(connection, stored, role, traced=name in traced)
-            problems |= _fill(table, connection, session, nodes[name], columns)
-            tables.append(table)
+    columns = {(c.table, c.name): c for c in reference_columns(connection)}
+    for name in sorted(gathering.found):
+        role, traced = _role(name, chosen.name), name in gathering.traced
+        table = _empty(connection, _stored(connection, name), role, traced=traced)
+        problems |= _fill(table, connection, gathering.found[name], columns)
+        tables.append(table)
     return ReleasedRows(_inputs_first(tables), list(problems))
 
 
@@ -158,7 +161,8 @@ def all_of(connection: Connection, name: TableName) -> ReleasedTable:
     stored = FreeTable(connection, name).stored
     table = _empty(connection, stored, RESULT, traced=True)
     with snapshot(connection) as session:
-        _fill(table, connection, session, [all_rows(name, stored.heading)], {})
+        found = _read(connection, session, all_rows(name, stored.heading), stored)
+    _fill(table, connection, found, {})
     return table
 
 
@@ -169,35 +173,66 @@ def _empty(
     return ReleasedTable(stored.name, role, traced, stored, Heading(attributes))
 
 
-def _nodes(chosen: Table) -> tuple[NodesByTable, frozenset[TableName]]:
-    """Return queries of all rows by table, and the tables that a trace of the chosen shows."""
-    connection = chosen.connection
-    found = rows_above(connection, chosen.node, chosen.name)
-    traced = frozenset(found)
-    own = parse_table_name(chosen.name.table)
-    seen = {TableName(chosen.name.schema, own.master)} if own and own.master else set[TableName]()
-    # Parts refer to further tables, which have parts again.
-    while masters := sorted(found.keys() - seen):
-        for master in masters:
-            seen.add(master)
-            for part in part_names(connection, master):
-                if part in traced:
-                    continue
-                node = _of_masters(connection, part, master, found[master])
-                for name, more in rows_above(connection, node, part).items():
-                    found.setdefault(name, []).extend(more)
-    return found, traced
+class _Gathering:
+    """Rows by table and key, each as it is and as the database gave it.
+
+    They are followed by the values of their foreign keys: queries in queries of a long pipeline are
+    more than a database's parser takes.
+    """
+
+    def __init__(self, connection: Connection, session: SAConnection, chosen: TableName) -> None:
+        self.found: dict[TableName, Read] = {}
+        graph = graph_above(connection, [chosen])
+        self.traced = frozenset({chosen, *graph.ancestors(chosen)})
+        self._connection = connection
+        self._session = session
+        self._chosen = chosen
+
+    def add(self, start: Node) -> None:
+        """Add the chosen rows, all that they refer to, and the parts of all these."""
+        waiting = [(self._chosen, start)]
+        # The list grows while it is walked.
+        for name, node in waiting:
+            stored = _stored(self._connection, name)
+            known = self.found.setdefault(name, {})
+            read = _read(self._connection, self._session, node, stored)
+            new = {key: rows for key, rows in read.items() if key not in known}
+            known |= new
+            for foreign_key in stored.foreign_keys:
+                if foreign_key.parent != name:
+                    waiting += self._nodes(foreign_key.parent, foreign_key.attributes, new)
+            for part in self._further_parts(name):
+                for foreign_key in parent_keys(self._connection, part):
+                    if foreign_key.parent == name:
+                        there = {theirs: own for own, theirs in foreign_key.attributes.items()}
+                        waiting += self._nodes(part, there, new)
+                        break
+
+    def _further_parts(self, name: TableName) -> list[TableName]:
+        """Return the parts of a table whose rows belong to it, not to what was chosen alone."""
+        own = parse_table_name(self._chosen.table)
+        if own and own.master and TableName(self._chosen.schema, own.master) == name:
+            return []
+        return [part for part in part_names(self._connection, name) if part not in self.traced]
+
+    def _nodes(
+        self, name: TableName, attributes: Mapping[str, str], rows: Read
+    ) -> Iterator[tuple[TableName, Node]]:
+        """Yield queries of the rows of a table by some attributes, ``{here: there}``."""
+        self.found.setdefault(name, {})
+        base = all_rows(name, _stored(self._connection, name).heading)
+        wanted = {tuple(row[here] for here in attributes): None for row, _ in rows.values()}
+        values = [each for each in wanted if not any(map(is_null, each))]
+        for start in range(0, len(values), AT_ONCE):
+            chunk = tuple(values[start : start + AT_ONCE])
+            yield name, restrict(base, In(tuple(attributes.values()), chunk))
 
 
-def _of_masters(
-    connection: Connection, part: TableName, master: TableName, nodes: Sequence[Node]
-) -> Node:
-    stored = connection.catalog.find(part)
+def _stored(connection: Connection, name: TableName) -> StoredTable:
+    stored = connection.catalog.find(name)
     if stored is None:
-        raise MissingTableError(f"There is no table {part} any more: try again.")
-    keys = [key for key in parent_keys(connection, part) if key.parent == master]
-    conditions = [hierarchy.dependence(node, key) for node in nodes for key in keys[:1]]
-    return restrict(all_rows(part, stored.heading), AnyOf(tuple(conditions)))
+        raise MissingTableError(f"There is no table {name} any more: try again.")
+    return stored
 
 
 def _role(name: TableName, chosen: TableName) -> str:
@@ -220,25 +255,33 @@ def _as_stored(connection: Connection) -> Callable[[Attribute], Attribute]:
     return stored
 
 
+def _read(connection: Connection, session: SAConnection, node: Node, stored: StoredTable) -> Read:
+    """Return rows of a table by their keys."""
+    attributes, found = stored.heading.all_attributes, Read()
+    decoders = {name: column_decoder(each, connection) for name, each in attributes.items()}
+    for values in fetch_select(session, _select(connection, node, attributes)):
+        raw = dict(zip(attributes, values, strict=True))
+        row = {
+            name: value if value is None or decode is None else decode(value)
+            for (name, value), decode in zip(raw.items(), decoders.values(), strict=True)
+        }
+        found[tuple(row[name] for name in stored.heading.primary_key)] = row, raw
+    return found
+
+
 def _fill(
     table: ReleasedTable,
     connection: Connection,
-    session: SAConnection,
-    nodes: Iterable[Node],
+    found: Read,
     columns: Mapping[tuple[TableName, str], ReferenceColumn],
 ) -> dict[str, None]:
-    """Read the rows of a table and what they refer to; return what cannot be followed."""
-    attributes = table.stored.heading.all_attributes
-    decoders = {name: column_decoder(each, connection) for name, each in attributes.items()}
-    found: dict[Values, tuple[Row, Row]] = {}
-    for node in nodes:
-        for values in fetch_select(session, _select(connection, node, attributes)):
-            raw = dict(zip(attributes, values, strict=True))
-            row = {
-                name: value if value is None or decode is None else decode(value)
-                for (name, value), decode in zip(raw.items(), decoders.values(), strict=True)
-            }
-            found[tuple(row[name] for name in table.key)] = row, raw
+    """Put rows into a table in their order, and note what they refer to.
+
+    Returns
+    -------
+    dict
+        What cannot be followed.
+    """
     problems: dict[str, None] = {}
     for place, key in enumerate(sorted(found)):
         row, raw = found[key]

@@ -1,7 +1,8 @@
 """Making the results of a release again, in an empty database, and comparing them.
 
-What people entered is taken from the release, all else is made by today's code. Objects are
-compared by the bytes of their files, wherever these lie now.
+What people entered is taken from the release, and so are the files of others that rows name by
+``<filepath@>``; all else is made by today's code. Objects are compared by the bytes of their files,
+wherever these lie now.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from dj_dagster.model.names import TableName, Tier, parse_table_name
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.objects.blob.reader import unpack
 from dj_dagster.objects.checksums import manifest_path
+from dj_dagster.objects.codecs.chain import CodecChain
+from dj_dagster.objects.codecs.files import FilepathCodec
 from dj_dagster.objects.collection import registrations
 from dj_dagster.objects.copies import file_damage, files_of
 from dj_dagster.objects.external_pointer import ExternalPointerType
@@ -127,13 +130,15 @@ def rerun_release(
     classes = {table().name: table for table in tables}
     _check(connection, names, classes)
     rerun = _Rerun(place, connection, tolerance)
+    made = [name for name in names if _tier(name) in COMPUTED_TIERS]
+    for name in made:
+        rerun.bring_files(name, names[name])
     for name in graph_above(connection, names).topological_order():
         if name in names and _tier(name) not in COMPUTED_TIERS:
             rerun.enter(name, names[name])
         elif name in names and name in classes:
             say(f"{title(name)}")
             rerun.make(classes[name], name, names[name])
-    made = [name for name in names if _tier(name) in COMPUTED_TIERS]
     differences = [text for name in made for text in rerun.differences(name, names[name])]
     return RerunReport(place, rerun.compared, tuple(differences))
 
@@ -164,18 +169,19 @@ class _Rerun:
         """Enter rows with their objects as they were released."""
         table = all_of(self._connection, name)
         rows = self._released(table, file)
-        for attribute in table.stored.heading.attributes.values():
-            column = self._columns.get((name, attribute.name))
-            kind = attribute.type
-            if column is None or kind is None:
-                continue
-            register_writer(self._connection, name.schema, self._connection.codecs.resolve(kind))
-            for row in rows:
-                for reference in _references(column, row[attribute.name]):
-                    self._bring_back(reference)
+        for column, chain in self._stored_columns(table):
+            register_writer(self._connection, name.schema, chain)
+            self._bring_back_all(column, rows)
         as_stored = replace(table.stored, heading=table.heading)
         encoded = encode_rows(self._connection, as_stored, rows, mode="skip")
         write.submit(self._connection, encoded)
+
+    def bring_files(self, name: TableName, file: str) -> None:
+        """Write the files of others that rows of a computed table name, which its `make` reads."""
+        table = all_of(self._connection, name)
+        for column, chain in self._stored_columns(table):
+            if isinstance(chain.codecs[-1], FilepathCodec):
+                self._bring_back_all(column, self._released(table, file))
 
     def make(self, cls: type[AutoPopulate], name: TableName, file: str) -> None:
         """Make the released keys of a table."""
@@ -232,6 +238,17 @@ class _Rerun:
         path, store = reference
         name = store or str(self._connection.stores.default)
         return name, self._folder / release.FILES / name / checked_path(path)
+
+    def _stored_columns(self, table: ReleasedTable) -> Iterator[tuple[ReferenceColumn, CodecChain]]:
+        for attribute in table.stored.heading.attributes.values():
+            column, kind = self._columns.get((table.name, attribute.name)), attribute.type
+            if column is not None and kind is not None:
+                yield column, self._connection.codecs.resolve(kind)
+
+    def _bring_back_all(self, column: ReferenceColumn, rows: Iterable[Row]) -> None:
+        for row in rows:
+            for reference in _references(column, row[column.name]):
+                self._bring_back(reference)
 
     def _bring_back(self, reference: Reference) -> None:
         """Write the files of an object to where it was."""
