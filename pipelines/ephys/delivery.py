@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from datetime import UTC
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import UUID, uuid5
 
 import numpy as np
 
@@ -21,6 +24,9 @@ from pipelines.ephys.verdict import Verdict, judged
 schema = dj.Schema("ephys_delivery")
 
 EXTRA = "nwb"
+
+_IDS = UUID("6f0d2b53-6c0b-4c0e-9f9a-3b8c5a3d1e77")
+"""The namespace of the ids of files' objects."""
 
 
 @schema
@@ -52,7 +58,9 @@ class NWBFile(dj.Computed):
         return QualityMetrics.proj() & (judged() & "accepted").proj()
 
     def make(self, key: dict[str, Any]) -> None:
-        content = nwb_content(key)
+        digest = (SpikeSorting & key).fetch1("units_digest")
+        with repeatable_ids(f"{key} {digest}"):
+            content = nwb_content(key)
         with TemporaryDirectory() as folder:
             path = Path(folder) / f"{content.identifier}.nwb"
             with needed("pynwb", EXTRA).NWBHDF5IO(path, "w") as file:
@@ -71,6 +79,21 @@ class NWBFile(dj.Computed):
         )
 
 
+@contextmanager
+def repeatable_ids(name: str) -> Generator[None]:
+    """Give the objects of a file that are made inside the block ids that follow from a name.
+
+    Otherwise they are random, and a file that is made again of equal rows differs.
+    """
+    containers = needed("hdmf.container", EXTRA)
+    random, numbers = containers.uuid4, count()
+    containers.uuid4 = lambda: uuid5(_IDS, f"{name} {next(numbers)}")
+    try:
+        yield
+    finally:
+        containers.uuid4 = random
+
+
 def nwb_content(key: dict[str, Any]) -> Any:
     """Return the session, the probe and the accepted units of a sorting, as pynwb has them."""
     pynwb = needed("pynwb", EXTRA)
@@ -83,6 +106,8 @@ def nwb_content(key: dict[str, Any]) -> Any:
         session_description=insertion["session_notes"] or f"run {insertion['run_name']}",
         identifier=f"{insertion['run_name']}_imec{number}_set{key['paramset_idx']}",
         session_start_time=started,
+        # Not the time of writing, by which equal results would be different files.
+        file_create_date=started,
         session_id=insertion["run_name"],
         keywords=["Neuropixels", "spike sorting"],
         notes=f"Accepted by {verdict['judged_by']}. {verdict['verdict_reason']}".strip(),

@@ -11,6 +11,7 @@ from dj_dagster.orchestration import asset_key, decode_key, encode_key
 from pipelines.ephys.delivery import NWBFile
 from pipelines.ephys.sorting import SpikeSorting
 from pipelines.ephys.verdict import judge, waiting
+from pipelines.ephys.verdict import judged as judged_sortings
 
 # Dagster reads annotations as objects, so that they are not postponed here.
 
@@ -51,6 +52,8 @@ def enter_verdict(context: dg.OpExecutionContext, config: JudgeConfig) -> None:
     chosen: Any = [decode_key(attributes, partition) for partition in config.partitions]
     if bool(chosen) == bool(config.where):
         raise dg.Failure("Name the sortings, either by partitions or by where.")
+    if both := set(config.refused_units) & set(config.accepted_units):
+        raise dg.Failure(f"Units {sorted(both)} are both refused and accepted: decide.")
     units = dict.fromkeys(config.refused_units, False) | dict.fromkeys(config.accepted_units, True)
     count = judge(
         chosen or config.where,
@@ -79,7 +82,12 @@ def judged_result() -> dg.AssetCheckEvaluation:
         passed=not keys,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{len(keys)} sortings wait for a verdict." if keys else "All are judged.",
-        metadata={"waiting": len(keys), "sortings": dg.MetadataValue.md(text)},
+        metadata={
+            "waiting": len(keys),
+            "accepted": len(judged_sortings() & "accepted"),
+            "rejected": len(judged_sortings() & "NOT accepted"),
+            "sortings": dg.MetadataValue.md(text),
+        },
     )
 
 

@@ -1,4 +1,7 @@
-"""Pictures and numbers of single keys, as their pages in Dagster show them."""
+"""Pictures and numbers of single keys, as their pages in Dagster show them.
+
+The page of a table shows those of its last key, some with a picture of all sessions.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from pipelines.ephys.quality import GOOD_ACCURACY, GroundTruthComparison, Qualit
 from pipelines.ephys.recording import RawEphys, preprocessed, read_ap
 from pipelines.ephys.sorting import SpikeSorting, electrodes_of
 from pipelines.ephys.stores import local_copies
+from pipelines.ephys.summaries import accuracy_by_sorter, verdicts
 
 Key = dict[str, Any]
 
@@ -82,7 +86,7 @@ def of_metrics(key: Key) -> dict[str, Any]:
 
 
 def of_comparison(key: Key) -> dict[str, Any]:
-    """Return the accuracy of each true neuron."""
+    """Return the accuracy of each true neuron, and that of all sorters over all sessions."""
     row = (GroundTruthComparison & key).fetch1()
     neurons = (GroundTruthComparison.Neuron & key).to_dicts(order_by="accuracy DESC")
     figure = Figure(figsize=(5, 2.5), layout="constrained")
@@ -94,13 +98,19 @@ def of_comparison(key: Key) -> dict[str, Any]:
         "found": row["found_count"] / max(row["true_count"], 1),
         "mean_accuracy": row["mean_accuracy"],
         "accuracy": figure_metadata(figure, "accuracy of true neurons"),
+        "by_sorter": figure_metadata(accuracy_by_sorter(), "accuracy by parameter set"),
     }
 
 
 def of_file(key: Key) -> dict[str, Any]:
-    """Return the size of the file and the number of findings."""
+    """Return the size of the file and the number of findings, and the verdicts on all sortings."""
     row = (NWBFile & key).fetch1()
-    return {"findings": row["finding_count"], "units": row["unit_count"], "bytes": row["nwb"].size}
+    return {
+        "findings": row["finding_count"],
+        "units": row["unit_count"],
+        "bytes": row["nwb"].size,
+        "verdicts": figure_metadata(verdicts(), "verdicts by parameter set"),
+    }
 
 
 def peaks(recording: Any, depths: Any, noise: float) -> tuple[list[float], list[float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -62,6 +63,7 @@ class SpikeSorting(dj.Computed):
         electrodes = electrodes_of(key)
         with recording_of(key) as recording, TemporaryDirectory() as folder:
             units = run_sorter(sorter, recording, params, Path(folder) / "sorter")
+            without_times(Path(folder) / "sorter")
             trains = [units.get_unit_spike_train(unit) for unit in units.unit_ids]
             templates = mean_waveforms(units, recording)
             rate = recording.get_sampling_frequency()
@@ -101,6 +103,22 @@ def run_sorter(sorter: str, recording: Any, params: dict[str, Any], folder: Path
     seeds = {"seed": SEED} if "seed" in si.get_default_sorter_params(sorter) else {}
     with repeatable(SEED):
         return si.run_sorter(sorter, recording, folder=folder, verbose=False, **{**seeds, **params})
+
+
+_TIMES = re.compile(r'"(datetime|run_time|runtime_s)": [^,\n}]+')
+_FOLDER = re.compile(r'"folder_path": "[^"]*[/\\]([^"/\\]+)"')
+
+
+def without_times(folder: Path) -> None:
+    """Take times, and the names of temporary folders, out of the JSON files of a sorter's folder.
+
+    Equal units are equal files then.
+    """
+    for file in folder.rglob("*.json"):
+        text = file.read_text(encoding="utf-8")
+        told = _FOLDER.sub(r'"folder_path": "\1"', _TIMES.sub(r'"\1": null', text))
+        if told != text:
+            file.write_text(told, encoding="utf-8")
 
 
 def mean_waveforms(units: Any, recording: Any) -> NDArray[np.float32]:

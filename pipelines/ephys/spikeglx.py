@@ -150,7 +150,10 @@ def read_meta(path: Path) -> dict[str, str]:
                 f"{path}, line {number}: expected key=value, found {line!r}."
             )
         found[key.removeprefix("~")] = value
-    needed = ("nSavedChans", "imSampRate", "fileSizeBytes", "fileSHA1", "fileCreateTime")
+    needed = (
+        *("nSavedChans", "imSampRate", "fileSizeBytes", "fileSHA1", "fileCreateTime"),
+        *("imDatPrb_sn", "snsSaveChanSubset", "imroTbl"),
+    )
     if missing := [key for key in needed if key not in found]:
         raise DamagedRecordingError(f"{path} has no line {missing[0]}=: it was not written whole.")
     return found

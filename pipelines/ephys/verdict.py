@@ -7,6 +7,7 @@ from typing import Any
 
 import dj_dagster as dj
 from dj_dagster.errors import InvalidValueError
+from dj_dagster.relational.algebra.condition import refuse_oversights
 from pipelines.ephys.paramset import ParamSet as ParamSet  # definitions name it
 from pipelines.ephys.session import ProbeInsertion as ProbeInsertion  # definitions name it
 from pipelines.ephys.sorting import SpikeSorting
@@ -74,9 +75,17 @@ def judge(
     Raises
     ------
     InvalidValueError
-        If no sorting matches, or a sorting lacks one of the units.
+        If no sorting matches, a sorting lacks one of the units, or nobody is named.
+    QueryError
+        If the restriction names no attribute of a sorting, and so holds for all of them.
     """
-    rows = (SpikeSorting & sortings).to_dicts(order_by="KEY") if sortings else []
+    if not by.strip():
+        raise InvalidValueError("A verdict is somebody's: say by whom it is.")
+    rows: list[dict[str, Any]] = []
+    if sortings:
+        chosen = SpikeSorting & sortings
+        refuse_oversights(chosen.node, "judge sortings")
+        rows = chosen.to_dicts(order_by="KEY")
     if not rows:
         raise InvalidValueError(f"There is no sorting {sortings!r}: nothing was judged.")
     with Verdict.connection.transaction:

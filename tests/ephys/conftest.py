@@ -20,6 +20,7 @@ MODULES = (
         "ingest",
         "judging",
         "pictures",
+        "summaries",
         "session_table",
         "definitions",
         "toolbox",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,15 @@ STATIC, LOST, CUT = 0, 1, 3
 """Sessions of the demo: as it should be, with a neuron that falls silent, with a cut file."""
 
 
+def day_of(number: int) -> datetime:
+    """Return the start of a run, of which there is one a day."""
+    return datetime(2025, 1, 1, 9) + timedelta(days=number - 1)
+
+
 def write_run(folder: Path, day: int) -> Path:
     """Write the run of a probe in which nothing was but noise; return its .ap.bin."""
     positions = np.column_stack([np.tile([16.0, 48.0, 0.0, 32.0], 4), np.arange(16) // 2 * 20.0])
-    started = datetime(2025, 1, day, 9)
+    started = day_of(day)
     recorded = Recorded(f"x1_{day}", started, "NP1000", "7", positions, "(1,16)(0)")
     noise = np.random.default_rng(day).standard_normal((3000, 16))
     return write_recording(folder / "x1", recorded, AP, [10 * noise])
@@ -26,7 +31,7 @@ def write_run(folder: Path, day: int) -> Path:
 
 def noise_key(day: int) -> dict[str, Any]:
     """Return the key of that run's probe."""
-    return {"subject": "x1", "session_datetime": datetime(2025, 1, day, 9), "insertion_number": 0}
+    return {"subject": "x1", "session_datetime": day_of(day), "insertion_number": 0}
 
 
 def demo_key(lab: Any, number: int) -> dict[str, Any]:

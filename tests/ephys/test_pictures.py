@@ -40,6 +40,27 @@ def test_each_table_has_its_pictures_and_numbers(sorted_lab: Any) -> None:
 
 
 @pytest.mark.ephys
+def test_pages_of_tables_compare_all_sessions(sorted_lab: Any) -> None:
+    key = {**demo_key(sorted_lab, STATIC), "paramset_idx": 1}
+    assert "by_sorter" in sorted_lab.pictures.of_comparison(key)
+    figure = sorted_lab.summaries.accuracy_by_sorter()
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1 tridesclous2\n10 neurons"]
+    found, mean = (bar.get_height() for bar in axes.patches)
+    rows = sorted_lab.quality.GroundTruthComparison.Neuron.to_arrays("accuracy")
+    assert found == np.mean(rows >= 0.8)
+    assert mean == pytest.approx(np.mean(rows))
+
+
+def test_verdicts_are_counted_by_parameter_set(lab: Any) -> None:
+    counts = lab.summaries.verdict_counts()
+    (axes,) = lab.summaries.verdicts().axes
+    widths = [int(bar.get_width()) for bar in axes.patches]
+    assert widths == [row[name] for name in lab.summaries.VERDICTS for row in counts.values()]
+    assert sum(widths) == len(lab.sorting.SpikeSorting())
+
+
+@pytest.mark.ephys
 def test_peaks_are_at_the_depths_of_the_neurons(sorted_lab: Any) -> None:
     key = demo_key(sorted_lab, STATIC)
     noise = (sorted_lab.recording.RawEphys & key).fetch1("noise_uv")

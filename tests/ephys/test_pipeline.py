@@ -6,6 +6,7 @@ What needs SpikeInterface is marked and left out where the extra is not installe
 from __future__ import annotations
 
 import os
+import shutil
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -49,6 +50,40 @@ def test_a_run_without_its_meta_is_not_complete(lab: Any) -> None:
     meta.write_text(text)
     look(lab)
     assert len(lab.session.EphysSession & {"run_name": "x1_2_g0"}) == 1
+
+
+def test_a_meta_without_its_bin_is_waited_for(lab: Any) -> None:
+    binary = write_run(lab.folder, 101)
+    other = binary.with_name(binary.name.replace("imec0", "imec1"))
+    other.with_suffix(".meta").write_text(binary.with_suffix(".meta").read_text())
+    assert "Quiet, not complete: x1/x1_101_g0" in look(lab)
+    other.write_bytes(binary.read_bytes())
+    look(lab)
+    probes = lab.session.ProbeInsertion & {"session_datetime": noise_key(101)["session_datetime"]}
+    assert probes.to_arrays("insertion_number").tolist() == [0, 1]
+
+
+def test_two_files_of_a_probe_are_refused(lab: Any) -> None:
+    binary = write_run(lab.folder, 102)
+    for file in (binary, binary.with_suffix(".meta")):
+        shutil.copy(file, file.with_name(file.name.replace("_t0", "_t1")))
+    assert "several files of probe 0" in look(lab)
+    assert not lab.session.EphysSession & {"run_name": "x1_102_g0"}
+
+
+def test_a_renamed_run_is_named_and_can_be_followed(lab: Any) -> None:
+    run = write_run(lab.folder, 103).parents[1]
+    look(lab)
+    key = noise_key(103)
+    renamed = run.rename(run.with_name("new_g0"))
+    said = look(lab)
+    assert "Not readable: x1/new_g0" in said
+    assert "entered from x1/x1_103_g0/" in said
+    lab.ingest.relocate(renamed)
+    file = (lab.session.ProbeInsertion & key).fetch1("ap_file")
+    assert file.startswith("x1/new_g0/")
+    assert (lab.folder / file).is_file()
+    assert "Entered: x1/new_g0" in look(lab)
 
 
 def test_a_damaged_recording_is_one_failed_key_with_its_reason(lab: Any) -> None:
@@ -125,6 +160,11 @@ def test_short_probes_are_left_out_of_motion_correction(sorted_lab: Any) -> None
     assert (sorted_lab.paramset.ParamSet & "paramset_idx = 2").fetch1("min_channels") > 16
 
 
+def files_in(folder: Path) -> dict[str, bytes]:
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
 @pytest.mark.ephys
 def test_sorting_again_gives_the_same_units(sorted_lab: Any, tmp_path: Path) -> None:
     key = demo_key(sorted_lab, STATIC)
@@ -133,10 +173,30 @@ def test_sorting_again_gives_the_same_units(sorted_lab: Any, tmp_path: Path) -> 
     np.random.seed(123)
     with sorted_lab.recording.recording_of(key) as recording:
         units = sorted_lab.sorting.run_sorter("tridesclous2", recording, {}, tmp_path / "again")
+    sorted_lab.sorting.without_times(tmp_path / "again")
     trains = [units.get_unit_spike_train(unit) for unit in units.unit_ids]
     assert sorted_lab.sorting.digest(trains) == wanted
+    output = (sorted_lab.sorting.SpikeSorting & key).fetch1("output")
+    stored = files_in(output.verified_path(tmp_path / "stored"))
+    assert len(stored) > 50
+    assert files_in(tmp_path / "again") == stored
     # What it fixed is free again.
     assert np.random.default_rng().integers(2**62) != np.random.default_rng().integers(2**62)
+
+
+@pytest.mark.ephys
+def test_spyking_circus_2_is_a_parameter_set(sorted_lab: Any) -> None:
+    """It runs without torch, and finds the neurons of a probe that does not move."""
+    sets, key = sorted_lab.paramset.ParamSet, demo_key(sorted_lab, STATIC)
+    sorted_lab.paramset.add_preset("spykingcircus2")
+    chosen = {**key, "paramset_idx": 3}
+    for table in (sorted_lab.sorting.SpikeSorting, sorted_lab.quality.GroundTruthComparison):
+        table.populate(chosen)
+    row = (sorted_lab.quality.GroundTruthComparison & chosen).fetch1()
+    assert row["found_count"] >= 4
+    assert row["mean_accuracy"] > 0.85
+    assert sorted_lab.summaries.verdict_counts()["3 spykingcircus2"]["waiting"] == 1
+    (sets & {"paramset_idx": 3}).delete(prompt=False)
 
 
 @pytest.mark.ephys

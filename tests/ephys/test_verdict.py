@@ -11,7 +11,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from dj_dagster.errors import InvalidValueError
+from dj_dagster.errors import DataJointError, InvalidValueError
 from dj_dagster.orchestration.headless import run_job
 from tests.ephys.recordings import STATIC, demo_key, look, noise_key, write_run
 
@@ -146,6 +146,29 @@ def test_a_verdict_on_nothing_is_refused(lab: Any, key: dict[str, Any], sortings
     assert not lab.verdict.Verdict & key
 
 
+@pytest.mark.parametrize(
+    ("sortings", "by", "message"),
+    [
+        ({"subjct": "x1"}, "ada", "subjct"),
+        ({"subject": "x1"}, " ", "say by whom"),
+    ],
+)
+def test_a_verdict_of_nobody_or_on_all_by_mistake_is_refused(
+    lab: Any, key: dict[str, Any], sortings: Any, by: str, message: str
+) -> None:
+    with pytest.raises(DataJointError, match=message):
+        lab.verdict.judge(sortings, accepted=True, by=by)
+    assert not lab.verdict.Verdict & key
+
+
+def test_a_verdict_may_be_changed_back(lab: Any, key: dict[str, Any]) -> None:
+    for accepted in (True, False, True):
+        lab.verdict.judge([key, key], accepted=accepted, by="ada", units={1: not accepted})
+        assert goes_on(lab, key) is accepted
+        assert (lab.verdict.Verdict.Unit & key).fetch1("unit_accepted") is not accepted
+    assert [unit["unit"] for unit in lab.delivery.accepted_units(key)] == [0]
+
+
 def test_a_verdict_on_a_unit_that_is_not_there_changes_nothing(
     lab: Any, key: dict[str, Any]
 ) -> None:
@@ -170,6 +193,7 @@ def test_a_verdict_is_entered_by_a_job(lab: Any, key: dict[str, Any]) -> None:
         for config, success in (
             ({**verdict, "partitions": [partition]}, True),
             (verdict, False),
+            ({**verdict, "partitions": [partition], "accepted_units": [1]}, False),
             ({**verdict, "where": "subject = 'nobody'"}, False),
         ):
             ops = {"ops": {"enter_verdict": {"config": config}}}
@@ -229,6 +253,11 @@ def test_an_accepted_sorting_is_a_file_that_validators_read(sorted_lab: Any) -> 
         assert len(content.electrodes) == 16
     findings = (sorted_lab.delivery.NWBFile.Finding & key).to_dicts()
     assert len(findings) == row["finding_count"]
+    # Made again it is the same file.
+    content = Path(row["nwb"]).read_bytes()
+    (sorted_lab.delivery.NWBFile & key).delete(prompt=False)
+    sorted_lab.delivery.NWBFile.populate(key)
+    assert Path((sorted_lab.delivery.NWBFile & key).fetch1("nwb")).read_bytes() == content
     # All that is missing is what nobody entered.
     serious = {f["check_name"] for f in findings if not f["importance"].startswith("BEST")}
     assert serious <= {"check_subject_age"}
