@@ -24,8 +24,9 @@ from dj_dagster.orchestration.runs.event_log import Mark, Origin, write_marks
 from dj_dagster.orchestration.runs.run_records import OUTSIDE_TAG
 from dj_dagster.orchestration.runs.shown_marks import MISSING, Shown, shown
 from dj_dagster.orchestration.sensor.changes import Errors
+from dj_dagster.orchestration.tables.grains import ERRORS_SHOWN
 from dj_dagster.orchestration.tables.partitions import present_among
-from dj_dagster.orchestration.tables.table_node import ERRORS_SHOWN, TableNode
+from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.sql.select import make_window
 from dj_dagster.workflow.jobs import JobQueue

@@ -1,4 +1,4 @@
-"""Grains, which are tables with the same entities as keys, and their partition keys.
+"""Grains, which are tables with the same entities as keys, their partition keys and outcomes.
 
 Primary keys are encoded as texts and decoded again only here. ``subject_id=1/day=2026-01-31``: the
 attributes in order, values percent-encoded where they hold what Dagster or the encoding itself
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -21,10 +21,11 @@ from uuid import UUID
 
 from dagster import DynamicPartitionsDefinition
 
-from dj_dagster.errors import InvalidValueError
+from dj_dagster.errors import InvalidValueError, PopulateError
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.backends.common import as_time, date_or_zero, datetime_or_zero, time_text
+from dj_dagster.workflow.populate import KeyOutcome, Status
 
 # Beyond letters, digits and `_.-~`, which are never encoded: readable in dates and names, and
 # without a meaning in Dagster's partition selections.
@@ -327,3 +328,60 @@ class GrainBook:
             return None
         identity = frozenset((a.name, a.lineage or f"{begins_at}.{a.name}") for a in attributes)
         return self._grains.setdefault(identity, Grain(begins_at, attributes))
+
+
+ERRORS_SHOWN = 5
+"""Failed keys of a partition whose errors are shown, at most; the table's jobs have them all."""
+
+_PRECEDENCE: Sequence[Status] = ("failed", "left", "made", "present", "reserved", "missing")
+
+
+def by_partition(
+    outcomes: Iterable[KeyOutcome], grain: Grain, sizes: Mapping[str, int]
+) -> Iterator[KeyOutcome]:
+    """Yield one outcome a partition, as soon as all its keys have theirs.
+
+    Parameters
+    ----------
+    sizes
+        The number of keys to try, by partition.
+    """
+    waiting: dict[str, list[KeyOutcome]] = {}
+    for outcome in outcomes:
+        partition = grain.encode(outcome.key)
+        waiting.setdefault(partition, []).append(outcome)
+        if len(waiting[partition]) >= sizes.get(partition, 0):
+            yield merged(waiting.pop(partition), grain.names)
+    for rest in waiting.values():
+        yield merged(rest, grain.names)
+
+
+def merged(outcomes: Sequence[KeyOutcome], names: Sequence[str]) -> KeyOutcome:
+    """Return the outcome of one partition, which has failed if one of its keys has.
+
+    Parameters
+    ----------
+    outcomes
+        The outcomes of its keys that were tried, one at least.
+    names
+        The attributes of the partition.
+    """
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    met = {outcome.status for outcome in outcomes}
+    status: Status = next(each for each in _PRECEDENCE if each in met)
+    told = failed[:ERRORS_SHOWN]
+    return KeyOutcome(
+        key={name: outcomes[0].key[name] for name in names},
+        status=status,
+        seconds=sum(outcome.seconds for outcome in outcomes),
+        rows=sum(outcome.rows for outcome in outcomes),
+        bytes=sum(outcome.bytes for outcome in outcomes),
+        error=_error(len(outcomes), failed, told) if failed else None,
+        traceback="\n".join(f"{outcome.key}\n{outcome.traceback}" for outcome in told),
+    )
+
+
+def _error(tried: int, failed: Sequence[KeyOutcome], told: Sequence[KeyOutcome]) -> PopulateError:
+    texts = "; ".join(f"{outcome.key}: {outcome.message}" for outcome in told)
+    more = ", ..." if len(failed) > len(told) else ""
+    return PopulateError(f"{len(failed)} of {tried} keys failed: {texts}{more}")

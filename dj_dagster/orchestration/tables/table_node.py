@@ -1,7 +1,7 @@
-"""A table as Dagster sees it: its names, its columns, its partitions, and its maker.
+"""A table as Dagster sees it: its key, its op, its partitions, and the populator that fills it.
 
-Runs and the sensor fill tables by the protocol `Maker`, which tables of DataJoint follow too, see
-`datajoint_tables`.
+Runs and the sensor fill tables by the protocol `Populator`, which tables of DataJoint follow too,
+see `datajoint_tables`.
 """
 
 from __future__ import annotations
@@ -17,20 +17,15 @@ from typing import Any, Protocol
 
 from dagster import (
     AssetKey,
-    TableColumn,
-    TableColumnConstraints,
-    TableConstraints,
-    TableSchema,
 )
 
 from dj_dagster.errors import PopulateError
-from dj_dagster.model.heading import Attribute, Key
+from dj_dagster.model.heading import Key
 from dj_dagster.model.names import TableName, Tier, class_names, snake_case, title
-from dj_dagster.model.types import AttributeType, Family
-from dj_dagster.orchestration.tables.grains import Grain
+from dj_dagster.model.types import Family
+from dj_dagster.orchestration.tables.grains import Grain, by_partition
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.fetching import fetch
-from dj_dagster.relational.stored import ForeignKey
 from dj_dagster.relational.table import Table
 from dj_dagster.relational.values import is_only_found
 from dj_dagster.workflow.collation import keys_respelled, origins
@@ -45,7 +40,7 @@ from dj_dagster.workflow.make import (
 )
 from dj_dagster.workflow.notes import Staleness
 from dj_dagster.workflow.pending import progress
-from dj_dagster.workflow.populate import KeyOutcome, Status, pending_keys, populate_keys
+from dj_dagster.workflow.populate import KeyOutcome, pending_keys, populate_keys
 
 
 def asset_key(table: TableName | Table | type[Table]) -> AssetKey:
@@ -70,162 +65,12 @@ def asset_key(table: TableName | Table | type[Table]) -> AssetKey:
 
 def op_name(key: AssetKey) -> str:
     """Return the name of the op that fills a table; Dagster allows letters, digits and ``_``."""
-    return "__".join(_word(part) for part in key.path)
+    return "__".join(dagster_name(part) for part in key.path)
 
 
-def group_name(schema: str) -> str:
-    """Return the asset group of a schema's tables."""
-    return _word(schema)
-
-
-def _word(text: str) -> str:
+def dagster_name(text: str) -> str:
+    """Return a text with only letters, digits and ``_``, as Dagster requires of names."""
     return re.sub(r"[^A-Za-z0-9_]", "_", text)
-
-
-# The UI chooses an icon by a word in the type: `str`, `arr`, `int`, `float`, `bool`, `time`, ...
-# (an enum would get the icon of numbers, for the `num` in it).
-_ICON_WORDS = {Family.ENUM: "str ", Family.BYTES: "arr ", Family.CODEC: "arr ", Family.JSON: "str "}
-
-
-def column_schema(table: Table) -> TableSchema:
-    """Return the columns of a table with their types, keys, constraints and parents."""
-    return TableSchema(
-        columns=[_column(table, attribute) for attribute in table.heading.attributes.values()],
-        constraints=TableConstraints(other=_table_constraints(table)),
-    )
-
-
-def type_name(kind: AttributeType | None) -> str:
-    """Return a type as in its definition, after a word that gives it an icon in the UI.
-
-    Examples
-    --------
-    >>> from dj_dagster.model.types import parse_type
-    >>> type_name(parse_type("int32")), type_name(parse_type("longblob"))
-    ('int32', 'arr <blob>')
-    """
-    if kind is None:
-        return "?"
-    return _ICON_WORDS.get(kind.family, "") + kind.text
-
-
-def _column(table: Table, attribute: Attribute) -> TableColumn:
-    parents = [key for key in table.foreign_keys if attribute.name in key.attributes]
-    return TableColumn(
-        name=attribute.name,
-        type=type_name(attribute.type),
-        description=_description(table, attribute),
-        constraints=TableColumnConstraints(
-            nullable=attribute.nullable,
-            unique=_alone_unique(table, attribute.name),
-            other=_constraints(attribute, parents),
-        ),
-        tags=_tags(attribute, parents),
-    )
-
-
-def _tags(attribute: Attribute, parents: list[ForeignKey]) -> dict[str, str]:
-    return ({"key": ""} if attribute.in_key else {}) | ({"foreign_key": ""} if parents else {})
-
-
-def _constraints(attribute: Attribute, parents: list[ForeignKey]) -> list[str]:
-    key = ["primary key"] if attribute.in_key else []
-    default = [f"default {attribute.default.value}"] if attribute.default is not None else []
-    # The UI cuts constraints at 30 characters: the schema is in the description.
-    return key + [f"-> {_short(parent)}" for parent in parents] + default
-
-
-def _description(table: Table, attribute: Attribute) -> str | None:
-    here = f"{table.name}.{attribute.name}"
-    sentences = [attribute.comment] if attribute.comment else []
-    if attribute.lineage and attribute.lineage != here:
-        sentences.append(f"(from {_origin(attribute.lineage)})")
-    return " ".join(sentences) or None
-
-
-def _origin(lineage: str) -> str:
-    schema, table, name = lineage.split(".", 2)
-    return f"{title(TableName(schema, table))}.{name}"
-
-
-def _short(foreign_key: ForeignKey) -> str:
-    return title(foreign_key.parent).split(".", 1)[1]
-
-
-def _alone_unique(table: Table, name: str) -> bool:
-    alone = [name]
-    return table.primary_key == alone or any(
-        foreign_key.unique and list(foreign_key.attributes) == alone
-        for foreign_key in table.foreign_keys
-    )
-
-
-def _table_constraints(table: Table) -> list[str]:
-    key = [f"primary key ({', '.join(table.primary_key)})"] if table.primary_key else []
-    return key + [_foreign_key_text(foreign_key) for foreign_key in table.foreign_keys]
-
-
-def _foreign_key_text(foreign_key: ForeignKey) -> str:
-    options = [word for word in ("unique", "nullable") if getattr(foreign_key, word)]
-    listed = f" [{', '.join(options)}]" if options else ""
-    return f"({', '.join(foreign_key.attributes)}) -> {title(foreign_key.parent)}{listed}"
-
-
-ERRORS_SHOWN = 5
-"""Failed keys of a partition whose errors are shown, at most; the table's jobs have them all."""
-
-_PRECEDENCE: Sequence[Status] = ("failed", "left", "made", "present", "reserved", "missing")
-
-
-def by_partition(
-    outcomes: Iterable[KeyOutcome], grain: Grain, sizes: Mapping[str, int]
-) -> Iterator[KeyOutcome]:
-    """Yield one outcome a partition, as soon as all its keys have theirs.
-
-    Parameters
-    ----------
-    sizes
-        The number of keys to try, by partition.
-    """
-    waiting: dict[str, list[KeyOutcome]] = {}
-    for outcome in outcomes:
-        partition = grain.encode(outcome.key)
-        waiting.setdefault(partition, []).append(outcome)
-        if len(waiting[partition]) >= sizes.get(partition, 0):
-            yield merged(waiting.pop(partition), grain.names)
-    for rest in waiting.values():
-        yield merged(rest, grain.names)
-
-
-def merged(outcomes: Sequence[KeyOutcome], names: Sequence[str]) -> KeyOutcome:
-    """Return the outcome of one partition, which has failed if one of its keys has.
-
-    Parameters
-    ----------
-    outcomes
-        The outcomes of its keys that were tried, one at least.
-    names
-        The attributes of the partition.
-    """
-    failed = [outcome for outcome in outcomes if outcome.error is not None]
-    met = {outcome.status for outcome in outcomes}
-    status: Status = next(each for each in _PRECEDENCE if each in met)
-    told = failed[:ERRORS_SHOWN]
-    return KeyOutcome(
-        key={name: outcomes[0].key[name] for name in names},
-        status=status,
-        seconds=sum(outcome.seconds for outcome in outcomes),
-        rows=sum(outcome.rows for outcome in outcomes),
-        bytes=sum(outcome.bytes for outcome in outcomes),
-        error=_error(len(outcomes), failed, told) if failed else None,
-        traceback="\n".join(f"{outcome.key}\n{outcome.traceback}" for outcome in told),
-    )
-
-
-def _error(tried: int, failed: Sequence[KeyOutcome], told: Sequence[KeyOutcome]) -> PopulateError:
-    texts = "; ".join(f"{outcome.key}: {outcome.message}" for outcome in told)
-    more = ", ..." if len(failed) > len(told) else ""
-    return PopulateError(f"{len(failed)} of {tried} keys failed: {texts}{more}")
 
 
 @dataclass(frozen=True)
