@@ -19,8 +19,8 @@ from dj_dagster.orchestration.pipeline import Asset, PartitionsWanted, read_pipe
 from dj_dagster.orchestration.runs.assets import table_assets
 from dj_dagster.orchestration.sensor.sensor import populate_sensor
 from dj_dagster.orchestration.sensor.sensor_settings import SensorSettings
+from dj_dagster.orchestration.tables.collection import SchemaLike
 from dj_dagster.orchestration.tables.table_graph import Tables
-from dj_dagster.orchestration.tables.table_sources import SchemaLike
 from dj_dagster.orchestration.translator import TableTranslator
 from dj_dagster.relational.database.connection import Connection
 

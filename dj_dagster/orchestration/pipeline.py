@@ -15,7 +15,7 @@ from dj_dagster.model.selection import by_table
 from dj_dagster.orchestration.checks import TableChecks, blocking_keys, checks_of
 from dj_dagster.orchestration.runs.work import Work
 from dj_dagster.orchestration.sensor.sensor_settings import SensorSettings
-from dj_dagster.orchestration.tables.collection import apart, collect
+from dj_dagster.orchestration.tables.collection import SchemaLike, apart, collect
 from dj_dagster.orchestration.tables.table_graph import (
     PartitionBy,
     TableGraph,
@@ -23,7 +23,7 @@ from dj_dagster.orchestration.tables.table_graph import (
     selected,
     table_graph,
 )
-from dj_dagster.orchestration.tables.table_sources import SchemaLike, TableSource
+from dj_dagster.orchestration.tables.table_node import TableSource
 from dj_dagster.orchestration.translator import (
     TableProps,
     TableTranslator,

@@ -43,11 +43,10 @@ from dj_dagster.orchestration.runs.work import (
     made_again,
     on_existing,
 )
-from dj_dagster.orchestration.tables.collection import collect
+from dj_dagster.orchestration.tables.collection import SchemaLike, collect
 from dj_dagster.orchestration.tables.partitions import sync_partitions
 from dj_dagster.orchestration.tables.table_graph import TableGraph, Tables, table_graph
 from dj_dagster.orchestration.tables.table_node import OwnPopulator, TableNode
-from dj_dagster.orchestration.tables.table_sources import SchemaLike
 from dj_dagster.relational.algebra.condition import refuse_oversights
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression

@@ -1,10 +1,18 @@
-"""The tables of a code location: tables with classes, and tables found on a server."""
+"""The tables of a code location: with classes, found on a server, or last read into a file.
+
+The file keeps only table definitions, neither rows nor passwords.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+import os
+import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
@@ -13,22 +21,36 @@ from typing import Any
 
 from dj_dagster.default_connection import conn
 from dj_dagster.errors import ConfigurationError, ConnectionFailedError, MissingTableError
+from dj_dagster.model.heading import Default
 from dj_dagster.model.names import TableName, title
-from dj_dagster.orchestration.tables import table_sources
-from dj_dagster.orchestration.tables.table_node import asset_key
-from dj_dagster.orchestration.tables.table_sources import (
-    SchemaLike,
-    SchemaState,
+from dj_dagster.orchestration.tables.table_node import (
     TableSource,
+    asset_key,
     described,
     distinct,
-    logger,
     of_name,
     of_schema,
     with_masters,
 )
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
+from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn
+
+SchemaLike = Schema | ModuleType | str | Any
+"""A schema, a module with one called ``schema``, a pattern of names, or a schema of DataJoint."""
+
+
+FORMAT = 1
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SchemaState:
+    """One schema: its tables in order of their creation, and the definitions of the shown ones."""
+
+    tables: tuple[RawTable, ...]
+    definitions: Mapping[str, str]
+
 
 States = Mapping[str, SchemaState]
 
@@ -48,7 +70,7 @@ def collect(
     connection
         The connection for patterns; the default connection if None.
     state_path
-        The file that keeps the tables found by patterns, see `table_sources.default_path`.
+        The file that keeps the tables found by patterns, see `default_path`.
 
     Raises
     ------
@@ -156,13 +178,13 @@ def _of_patterns(
     state_path: Path | None,
     present: Iterable[TableSource],
 ) -> list[TableSource]:
-    path = state_path or table_sources.default_path(connection.url)
+    path = state_path or default_path(connection.url)
     reading = _Reading(connection, patterns)
     try:
         states = reading.read()
-        table_sources.save(path, states)
+        save_states(path, states)
     except ConnectionFailedError as error:
-        states = table_sources.load(path)
+        states = load_states(path)
         if not states:
             raise
         logger.warning("%s Its tables are shown as they were last read.", error)
@@ -210,3 +232,81 @@ class _Reading:
                     f"no schema has a name like {pattern!r}; there are {', '.join(names) or 'none'}"
                 )
         return [name for name in names if any(fnmatchcase(name, p) for p in self.patterns)]
+
+
+def default_path(url: str) -> Path:
+    """Return the file for the state of a database, under DAGSTER_HOME or in ``.dagster``.
+
+    Parameters
+    ----------
+    url
+        The URL of the database without its password.
+    """
+    name = hashlib.sha256(url.encode()).hexdigest()[:12]
+    home = os.environ.get("DAGSTER_HOME") or ".dagster"
+    return Path(home) / "dj_dagster" / f"tables-{name}.json"
+
+
+def save_states(path: Path, schemas: Mapping[str, SchemaState]) -> None:
+    """Write the state if it differs from the file; warn if the folder cannot be written.
+
+    Readers see either the old file or the new one.
+    """
+    shown = {name: _plain(state) for name, state in schemas.items()}
+    text = json.dumps({"format": FORMAT, "schemas": shown}, indent=1)
+    try:
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8"
+        ) as file:
+            file.write(text)
+        Path(file.name).replace(path)
+    except OSError as error:
+        logger.warning("The tables' definitions cannot be kept in %s: %s", path, error)
+
+
+def load_states(path: Path) -> dict[str, SchemaState]:
+    """Return the saved state, empty without a readable file."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if found["format"] != FORMAT:
+            return {}
+        return {name: _state(plain) for name, plain in found["schemas"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if not isinstance(error, FileNotFoundError):
+            logger.warning("The tables' definitions in %s cannot be read: %s", path, error)
+        return {}
+
+
+def _plain(state: SchemaState) -> dict[str, Any]:
+    tables = [asdict(table) for table in state.tables]
+    return {"tables": tables, "definitions": dict(state.definitions)}
+
+
+def _state(plain: dict[str, Any]) -> SchemaState:
+    return SchemaState(tuple(map(_table, plain["tables"])), plain["definitions"])
+
+
+def _table(plain: dict[str, Any]) -> RawTable:
+    return RawTable(
+        name=TableName(*plain["name"]),
+        comment=plain["comment"],
+        columns=tuple(map(_column, plain["columns"])),
+        primary_key=tuple(plain["primary_key"]),
+        foreign_keys=tuple(map(_foreign_key, plain["foreign_keys"])),
+        unique=tuple(map(tuple, plain["unique"])),
+        external=plain["external"],
+    )
+
+
+def _column(plain: dict[str, Any]) -> StoredColumn:
+    default = plain["default"]
+    typed: dict[str, Any] = {"default": Default(**default) if default else None}
+    return StoredColumn(**(plain | typed))
+
+
+def _foreign_key(plain: dict[str, Any]) -> ForeignKey:
+    ends: dict[str, Any] = {end: TableName(*plain[end]) for end in ("child", "parent")}
+    return ForeignKey(**(plain | ends))

@@ -17,7 +17,7 @@ from typing import Any
 from dj_dagster.model.heading import Key
 from dj_dagster.model.names import TableName, Tier
 from dj_dagster.objects.stores.stores import Stores
-from dj_dagster.orchestration.tables.table_sources import TableSource, described, of_name
+from dj_dagster.orchestration.tables.table_node import TableSource, described, of_name
 from dj_dagster.relational.backends import server_url
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.table import Table

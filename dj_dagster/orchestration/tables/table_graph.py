@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,8 +17,7 @@ from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName, Tier, title
 from dj_dagster.model.selection import Candidate, matched, single, texts
 from dj_dagster.orchestration.tables.grains import Grain, GrainBook
-from dj_dagster.orchestration.tables.table_node import TableNode, asset_key
-from dj_dagster.orchestration.tables.table_sources import TableSource, logger
+from dj_dagster.orchestration.tables.table_node import TableNode, TableSource, asset_key
 from dj_dagster.relational.table import Table
 
 Edge = tuple[TableName, TableName]
@@ -34,6 +34,8 @@ KeyMetadata = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 CodeVersions = Mapping[AssetKey, str | None]
 """The version of the code that fills an asset, by asset."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

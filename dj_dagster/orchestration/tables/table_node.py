@@ -1,4 +1,4 @@
-"""A table as Dagster sees it: its key, its op, its partitions, and the populator that fills it.
+"""A table as Dagster sees it: its source, its key, its op, and the populator that fills it.
 
 Runs and the sensor fill tables by the protocol `Populator`, which tables of DataJoint follow too,
 see `datajoint_tables`.
@@ -13,19 +13,31 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
+from inspect import cleandoc
+from itertools import chain
 from typing import Any, Protocol
 
 from dagster import (
     AssetKey,
 )
 
-from dj_dagster.errors import PopulateError
+from dj_dagster.errors import (
+    ConfigurationError,
+    ConnectionFailedError,
+    DataJointError,
+    PopulateError,
+)
 from dj_dagster.model.heading import Key
-from dj_dagster.model.names import TableName, Tier, class_names, snake_case, title
+from dj_dagster.model.names import TableName, Tier, class_names, parse_table_name, snake_case, title
+from dj_dagster.model.selection import Candidate
 from dj_dagster.model.types import Family
 from dj_dagster.orchestration.tables.grains import Grain, by_partition
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.declaring.describe import Spelling, definition_of
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.schemas.free_table import FreeTable
+from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Table
 from dj_dagster.relational.values import is_only_found
 from dj_dagster.workflow.collation import keys_respelled, origins
@@ -401,3 +413,129 @@ def populator_of(table: object) -> Populator | None:
     if names & {"make", "key_source"} or names.issuperset(STEPS):
         return OwnPopulator(table)
     return None
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """One table, with the facts that its asset needs.
+
+    Attributes
+    ----------
+    table
+        A query over all rows.
+    master
+        A part's master.
+    populator
+        The populator that fills the table; None without its class or without a `make`.
+    definition
+        The definition of its class, or the one rebuilt from the database.
+    """
+
+    table: Table
+    master: TableName | None
+    populator: Populator | None
+    definition: str
+
+    @property
+    def name(self) -> TableName:
+        """The schema's and the table's name in SQL."""
+        return self.table.name
+
+    @property
+    def candidate(self) -> Candidate:
+        """The table for selections by name."""
+        parents = (key.parent for key in self.table.foreign_keys if key.parent != self.name)
+        own = (self.master,) if self.master else ()
+        return Candidate(self.name, self.table.tier, (*own, *parents))
+
+    @property
+    def given_names(self) -> list[str]:
+        """The attributes of a key of `make`; the primary key for tables without a `make`.
+
+        For a computed table whose class is not at hand, or whose key source fails, they are taken
+        to be the inherited attributes.
+        """
+        table = self.table
+        try:
+            if self.populator is not None:
+                return self.populator.key_names
+        except ConnectionFailedError:
+            raise
+        except DataJointError as error:
+            # The sensor reports this too, and leaves the table alone.
+            logger.warning("%s", error)
+        if table.tier not in (Tier.IMPORTED, Tier.COMPUTED):
+            return table.primary_key
+        inherited = {name for key in table.foreign_keys if key.primary for name in key.attributes}
+        return [name for name in table.primary_key if name in inherited] or table.primary_key
+
+
+def of_schema(schema: Schema) -> list[TableSource]:
+    """Return the tables of a schema that have declared or reflected classes."""
+    classes = dict.fromkeys((*schema.tables.values(), *schema.reflected.values()))
+    return list(chain.from_iterable(map(_of_class, classes)))
+
+
+def of_name(connection: Connection, name: TableName, definition: str) -> TableSource:
+    """Return a table without a class."""
+    from_name = parse_table_name(name.table)
+    master = from_name.master if from_name else None
+    return TableSource(
+        FreeTable(connection, name),
+        TableName(name.schema, master) if master else None,
+        None,
+        definition,
+    )
+
+
+def described(connection: Connection, names: Iterable[TableName]) -> dict[TableName, str]:
+    """Return the definitions of tables, rebuilt from the database."""
+    names = list(names)
+    with connection.cursor() as session:
+        indexes = {
+            schema: connection.backend.indexes(session, schema)
+            for schema in dict.fromkeys(name.schema for name in names)
+        }
+    return {
+        name: definition_of(
+            connection, name, indexes[name.schema].get(name.table, {}), Spelling(name, {})
+        )
+        for name in names
+    }
+
+
+def distinct(sources: Iterable[TableSource]) -> list[TableSource]:
+    """Return tables, each once.
+
+    Raises
+    ------
+    ConfigurationError
+        When a table comes twice.
+    """
+    found: dict[TableName, TableSource] = {}
+    for source in sources:
+        if source.name in found:
+            raise ConfigurationError(f"schema {source.name.schema} is given more than once")
+        found[source.name] = source
+    return list(found.values())
+
+
+def with_masters(sources: Iterable[TableSource]) -> list[TableSource]:
+    """Return tables in which a part without its master among them is an ordinary table."""
+    sources = list(sources)
+    names = {source.name for source in sources}
+    return [
+        source if source.master in names else replace(source, master=None) for source in sources
+    ]
+
+
+def _of_class(cls: type[Table]) -> Iterator[TableSource]:
+    table = cls()
+    yield TableSource(table, None, populator_of(table), _definition(table))
+    for part in cls.part_classes():
+        yield TableSource(part(), table.name, None, _definition(part()))
+
+
+def _definition(table: Table) -> str:
+    text = cleandoc(table.definition)
+    return text or described(table.connection, [table.name])[table.name]
