@@ -33,6 +33,7 @@ from dj_dagster.relational.algebra.nodes import (
     SQLText,
 )
 from dj_dagster.relational.algebra.operators import all_rows, restrict
+from dj_dagster.relational.backends.common import Element
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.sql.lowering import Lowering
@@ -67,7 +68,7 @@ class Ranges:
         """Return about a thousand ranges from one value to another."""
         return cls((high - low) // RANGES + 1)
 
-    def number(self, connection: Connection, column: sa.ColumnElement[Any]) -> Any:
+    def number(self, connection: Connection, column: Element) -> Any:
         """Return the SQL for the number of a value's range."""
         if self.width == 1:
             # MySQL cannot divide the least integer by one.

@@ -26,10 +26,12 @@ from dj_dagster.errors import (
     MissingExternalFile,
     ObjectError,
 )
+from dj_dagster.model.heading import Value
 from dj_dagster.objects.checksums import Manifest, Written, get_manifest, placed, told
 from dj_dagster.objects.codecs.codec import (
     GivenKey,
     ObjectContext,
+    Reference,
     SchemaCodec,
     known,
     read_reference,
@@ -151,7 +153,7 @@ class NpyRef:
             raise TypeError("a 0-dimensional array has no length")
         return self.shape[0]
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Value]:
         return iter(self.load())
 
     def __repr__(self) -> str:
@@ -190,7 +192,7 @@ class NpyCodec(SchemaCodec, register=False):
     lazy = True
     previews = True
 
-    def validate(self, value: Any) -> None:
+    def validate(self, value: Value) -> None:
         """Accept arrays whose elements are plain bytes."""
         if isinstance(value, NpyRef):
             return
@@ -203,12 +205,12 @@ class NpyCodec(SchemaCodec, register=False):
 
     def encode(
         self,
-        value: Any,
+        value: Value,
         *,
         key: GivenKey = None,
         store_name: str | None = None,
         context: ObjectContext | None = None,
-    ) -> dict[str, Any]:
+    ) -> Reference:
         """Write an array and return its reference."""
         array = np.asarray(value)
         store, path = self.new_object(context, store_name, ".npy")
@@ -226,7 +228,7 @@ class NpyCodec(SchemaCodec, register=False):
         }
 
     def decode(
-        self, stored: Any, *, key: GivenKey = None, context: ObjectContext | None = None
+        self, stored: Value, *, key: GivenKey = None, context: ObjectContext | None = None
     ) -> NpyRef:
         """Return the handle of an array; nothing is read yet."""
         store, fields = self.stored_object(context, stored)
@@ -235,14 +237,14 @@ class NpyCodec(SchemaCodec, register=False):
         except (KeyError, TypeError, ValueError) as error:
             raise ObjectError(f"{dict(read_reference(stored))} describes no array.") from error
 
-    def describe(self, stored: Any, size: int | None = None) -> str | None:
+    def describe(self, stored: Value, size: int | None = None) -> str | None:
         """Return type, shape and bytes."""
         fields = read_reference(stored)
         dtype, shape = _dtype(fields["dtype"]), tuple(fields["shape"])
         return array_text(dtype, shape, prod(shape) * dtype.itemsize)
 
 
-def _length(value: Any) -> int:
+def _length(value: Value) -> int:
     """Return a dimension of a shape that a row holds, which may be damaged."""
     if (length := index(value)) < 0:
         raise ValueError(f"{value!r} is no length")
@@ -303,7 +305,7 @@ class ZarrCodec(ObjectCodec, register=False):
     name = "zarr"
     lazy = False
 
-    def validate(self, value: Any) -> None:
+    def validate(self, value: Value) -> None:
         """Accept arrays with or without named dimensions."""
         if isinstance(value, StagedObject):
             return
@@ -323,12 +325,12 @@ class ZarrCodec(ObjectCodec, register=False):
 
     def encode(
         self,
-        value: Any,
+        value: Value,
         *,
         key: GivenKey = None,
         store_name: str | None = None,
         context: ObjectContext | None = None,
-    ) -> dict[str, Any]:
+    ) -> Reference:
         """Write an array and return its reference."""
         if isinstance(value, StagedObject):
             return value.to_json()
@@ -341,8 +343,8 @@ class ZarrCodec(ObjectCodec, register=False):
         return {**published(store, path, _EXT).to_json(), "kind": kind}
 
     def decode(
-        self, stored: Any, *, key: GivenKey = None, context: ObjectContext | None = None
-    ) -> Any:
+        self, stored: Value, *, key: GivenKey = None, context: ObjectContext | None = None
+    ) -> Value:
         """Open an array; its chunks are read when they are used.
 
         Raises
@@ -368,7 +370,7 @@ class ZarrCodec(ObjectCodec, register=False):
             raise ObjectError(f"{store.url(path)} cannot be read as Zarr: {error}.") from error
 
 
-def _kind(value: Any) -> str:
+def _kind(value: Value) -> str:
     """Return the way to write an array, "" for other values."""
     package, name = _package(value), type(value).__name__
     if package == "xarray" and name in ("Dataset", "DataArray"):
@@ -382,7 +384,7 @@ def _package(value: Any) -> str:
     return type(value).__module__.partition(".")[0]
 
 
-def _check_array(value: Any) -> None:
+def _check_array(value: Value) -> None:
     """Refuse arrays that could not be written, or would be read back as something else."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError("the mask would be lost: store value.filled(...)")
@@ -430,7 +432,7 @@ def _write_labelled(target: Any, value: Any) -> None:
         raise InvalidValueError(f"the value cannot be written as Zarr: {error}") from error
 
 
-def _evenly_chunked(value: Any) -> Any:
+def _evenly_chunked(value: Value) -> Value:
     """Give the dask arrays of an xarray object chunks of one size, as Zarr has them."""
     if not any(variable.chunks for variable in _variables(value)):
         return value

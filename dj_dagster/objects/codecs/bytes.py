@@ -25,12 +25,14 @@ from typing import Any
 
 from dj_dagster.errors import ChecksumError, DefinitionError, MissingExternalFile, ObjectError
 from dj_dagster.local_files import make_folder
+from dj_dagster.model.heading import Value
 from dj_dagster.objects.blob.reader import blob_summary, is_packed, unpack
 from dj_dagster.objects.blob.writer import pack
 from dj_dagster.objects.codecs.codec import (
     Codec,
     GivenKey,
     ObjectContext,
+    Reference,
     known,
     read_reference,
     reference_text,
@@ -74,7 +76,7 @@ def content_path(digest: str, schema: str, settings: StoreSettings) -> str:
     return "/".join([settings.hash_prefix.strip("/"), schema, *folds, digest])
 
 
-def put_content(store: Store, schema: str, data: bytes) -> dict[str, Any]:
+def put_content(store: Store, schema: str, data: bytes) -> Reference:
     """Store bytes, unless they are there already, and return their reference."""
     digest = content_hash(data)
     size = len(data)
@@ -156,13 +158,13 @@ class BlobCodec(Codec, register=False):
         """Return the type of the packed bytes."""
         return "<hash>" if is_store else "bytes"
 
-    def encode(self, value: Any, *, key: GivenKey = None, store_name: str | None = None) -> bytes:
+    def encode(self, value: Value, *, key: GivenKey = None, store_name: str | None = None) -> bytes:
         """Pack a value."""
         return pack(value)
 
     def decode(
         self, stored: bytes, *, key: GivenKey = None, context: ObjectContext | None = None
-    ) -> Any:
+    ) -> Value:
         """Unpack a value; bytes that another program wrote unpacked are returned as they are.
 
         Raises
@@ -174,7 +176,7 @@ class BlobCodec(Codec, register=False):
             return bytes(stored)
         return unpack(stored, limits=context.limits) if context is not None else unpack(stored)
 
-    def describe(self, stored: Any, size: int | None = None) -> str | None:
+    def describe(self, stored: Value, size: int | None = None) -> str | None:
         """Return type, shape and bytes."""
         return blob_summary(stored, len(stored) if size is None else size)
 
@@ -195,7 +197,7 @@ class HashCodec(Codec, register=False):
             )
         return "json"
 
-    def validate(self, value: Any) -> None:
+    def validate(self, value: Value) -> None:
         """Accept bytes only."""
         if not isinstance(value, bytes | bytearray | memoryview):
             raise TypeError(
@@ -209,18 +211,18 @@ class HashCodec(Codec, register=False):
         key: GivenKey = None,
         store_name: str | None = None,
         context: ObjectContext | None = None,
-    ) -> dict[str, Any]:
+    ) -> Reference:
         """Store bytes and return their reference."""
         place = known(context)
         return put_content(place.stores.get(store_name), place.schema, bytes(value))
 
     def decode(
-        self, stored: Any, *, key: GivenKey = None, context: ObjectContext | None = None
+        self, stored: Value, *, key: GivenKey = None, context: ObjectContext | None = None
     ) -> bytes:
         """Return the verified bytes of a reference; raises as `get_content` does."""
         return get_content(known(context).stores, stored)
 
-    def describe(self, stored: Any, size: int | None = None) -> str | None:
+    def describe(self, stored: Value, size: int | None = None) -> str | None:
         """Return size and place of the bytes."""
         return reference_text(stored)
 
@@ -235,7 +237,7 @@ class AttachCodec(Codec, register=False):
         """Return the type of the file's name and bytes."""
         return "<hash>" if is_store else "bytes"
 
-    def validate(self, value: Any) -> None:
+    def validate(self, value: Value) -> None:
         """Accept the path of an existing file."""
         if not isinstance(value, str | PurePath):
             raise TypeError(f"<attach> holds the path of a file, not {type(value).__name__}")
@@ -247,7 +249,7 @@ class AttachCodec(Codec, register=False):
         if not Path(value).is_file():
             raise ValueError(f"there is no file {str(value)!r} to attach")
 
-    def encode(self, value: Any, *, key: GivenKey = None, store_name: str | None = None) -> bytes:
+    def encode(self, value: Value, *, key: GivenKey = None, store_name: str | None = None) -> bytes:
         """Return the file's name, a zero byte, and the file's bytes."""
         file = Path(value)
         return file.name.encode() + b"\0" + file.read_bytes()
@@ -266,7 +268,7 @@ class AttachCodec(Codec, register=False):
             raise ObjectError("The bytes are not an attachment, which starts with a file name.")
         return str(_saved(known(context).download_path, safe, content))
 
-    def describe(self, stored: Any, size: int | None = None) -> str | None:
+    def describe(self, stored: Value, size: int | None = None) -> str | None:
         """Return the file's name and bytes."""
         name, zero, content = bytes(stored).partition(b"\0")
         length = len(content) if size is None else size - len(name) - 1

@@ -22,6 +22,7 @@ from dj_dagster.errors import (
     InvalidValueError,
     ObjectError,
 )
+from dj_dagster.model.heading import Value
 from dj_dagster.model.types import AttributeType, Family, parse_type
 from dj_dagster.objects.codecs.arrays import NpyCodec, ZarrCodec
 from dj_dagster.objects.codecs.bytes import AttachCodec, BlobCodec, HashCodec
@@ -69,7 +70,7 @@ class CodecChain:
     def _decode_options(self) -> list[frozenset[str]]:
         return [_options(codec.decode) for codec in self.codecs]
 
-    def encode(self, value: Any, context: ObjectContext) -> Any:
+    def encode(self, value: Value, context: ObjectContext) -> Value:
         """Return the content of the column for a value.
 
         Objects are written to their store here, before the row is.
@@ -97,7 +98,7 @@ class CodecChain:
                 value = codec.encode(value, **{name: given[name] for name in options})
         return value
 
-    def decode(self, stored: Any, context: ObjectContext) -> Any:
+    def decode(self, stored: Value, context: ObjectContext) -> Value:
         """Return the value that a column's content stands for, None for null.
 
         Raises
@@ -266,7 +267,7 @@ def _options(method: Callable[..., Any]) -> frozenset[str]:
     return frozenset(inspect.signature(method).parameters) & {"key", "context", "store_name"}
 
 
-def _validate(codec: Codec, value: Any) -> None:
+def _validate(codec: Codec, value: Value) -> None:
     try:
         codec.validate(value)
     except (TypeError, ValueError) as error:

@@ -23,7 +23,7 @@ from dj_dagster.objects.stores.stores import Stores
 class SparkAdapter(Protocol):
     """A codec that can convert its values to Spark's types; programs test with `isinstance`."""
 
-    def to_spark(self, decoded: Any, *, key: Mapping[str, Any] | None = None) -> Any:
+    def to_spark(self, decoded: Value, *, key: Mapping[str, Value] | None = None) -> Value:
         """Return a decoded value as numbers, texts, lists and dicts."""
         ...
 
@@ -87,15 +87,15 @@ class Codec(ABC):
 
     @abstractmethod
     def encode(
-        self, value: Any, *, key: Mapping[str, Any] | None = None, store_name: str | None = None
-    ) -> Any:
+        self, value: Value, *, key: Mapping[str, Value] | None = None, store_name: str | None = None
+    ) -> Value:
         """Return the encoded value, of the type that `get_dtype` returns."""
 
     @abstractmethod
-    def decode(self, stored: Any, *, key: Mapping[str, Any] | None = None) -> Any:
+    def decode(self, stored: Value, *, key: Mapping[str, Value] | None = None) -> Value:
         """Return the value that `encode` was given."""
 
-    def validate(self, value: Any) -> None:  # noqa: B027 - overriding it is optional
+    def validate(self, value: Value) -> None:  # noqa: B027 - overriding it is optional
         """Raise TypeError or ValueError for a value that the codec is not made for."""
 
     def referenced_paths(self, stored: Any) -> list[tuple[str, str | None]]:
@@ -106,7 +106,7 @@ class Codec(ABC):
             return []
         return [(fields["path"], fields.get("store") or None)]
 
-    def describe(self, stored: Any, size: int | None = None) -> str | None:
+    def describe(self, stored: Value, size: int | None = None) -> str | None:
         """Return a few words on a column's content for displays of rows, or None.
 
         Implementations must not read from a store.
@@ -146,7 +146,7 @@ class ObjectContext:
     schema: str
     table: str
     attribute: str
-    key: Mapping[str, Any]
+    key: Mapping[str, Value]
     download_path: Path = Path()
     limits: ReadLimits = DEFAULT_LIMITS
 
@@ -164,6 +164,9 @@ class ObjectContext:
         """Return a field as ``context[name]`` does, or `default`."""
         return getattr(self, "attribute" if name == "field" else name, default)
 
+
+Reference = dict[str, Any]
+"""A reference to an object in a store, as its row holds it in JSON."""
 
 GivenKey = Mapping[str, Value] | None
 """The key of the row that a value belongs to, where a codec is given it."""
@@ -215,7 +218,7 @@ class SchemaCodec(Codec, register=False):
         fields = read_reference(stored)
         return known(context).stores.get(fields.get("store"), self.default_store), fields
 
-    def describe(self, stored: Any, size: int | None = None) -> str | None:
+    def describe(self, stored: Value, size: int | None = None) -> str | None:
         """Return the kind, size and place of a reference's object, as text."""
         return reference_text(stored)
 

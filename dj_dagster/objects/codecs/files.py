@@ -7,11 +7,18 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePath
-from typing import Any
 
 from dj_dagster.errors import InvalidValueError
+from dj_dagster.model.heading import Value
 from dj_dagster.objects.checksums import Manifest, Written, files_crc32, put_manifest
-from dj_dagster.objects.codecs.codec import GivenKey, ObjectContext, SchemaCodec, known, now
+from dj_dagster.objects.codecs.codec import (
+    GivenKey,
+    ObjectContext,
+    Reference,
+    SchemaCodec,
+    known,
+    now,
+)
 from dj_dagster.objects.codecs.object_ref import ObjectRef, StagedObject
 from dj_dagster.objects.stores.store import OWN_FOLDER, Store, checked_path, in_flight
 
@@ -24,19 +31,19 @@ class FilepathCodec(SchemaCodec, register=False):
     lazy = True
     default_store = "filepath_default"
 
-    def validate(self, value: Any) -> None:
+    def validate(self, value: Value) -> None:
         """Accept paths."""
         if not isinstance(value, str | os.PathLike):
             raise TypeError(f"<filepath@> holds a path in its store, not {type(value).__name__}")
 
     def encode(
         self,
-        value: Any,
+        value: Value,
         *,
         key: GivenKey = None,
         store_name: str | None = None,
         context: ObjectContext | None = None,
-    ) -> dict[str, Any]:
+    ) -> Reference:
         """Return the reference of a file or folder, which is read in full for its checksum."""
         store = known(context).stores.get(store_name, self.default_store)
         path = _managed_by_users(store, _relative(store, os.fspath(value)))
@@ -61,7 +68,7 @@ class FilepathCodec(SchemaCodec, register=False):
         }
 
     def decode(
-        self, stored: Any, *, key: GivenKey = None, context: ObjectContext | None = None
+        self, stored: Value, *, key: GivenKey = None, context: ObjectContext | None = None
     ) -> ObjectRef:
         """Return the handle of a file or folder; nothing is read yet."""
         store, fields = self.stored_object(context, stored)
@@ -112,7 +119,7 @@ class ObjectCodec(SchemaCodec, register=False):
     concurrent = True
     lazy = True
 
-    def validate(self, value: Any) -> None:
+    def validate(self, value: Value) -> None:
         """Accept bytes, and the path of a file or folder that exists."""
         if isinstance(value, bytes | bytearray | memoryview | StagedObject) or _is_named(value):
             return
@@ -128,12 +135,12 @@ class ObjectCodec(SchemaCodec, register=False):
 
     def encode(
         self,
-        value: Any,
+        value: Value,
         *,
         key: GivenKey = None,
         store_name: str | None = None,
         context: ObjectContext | None = None,
-    ) -> dict[str, Any]:
+    ) -> Reference:
         """Copy a file, folder or bytes into the store and return the reference."""
         if isinstance(value, StagedObject):
             return value.to_json()
@@ -152,14 +159,14 @@ class ObjectCodec(SchemaCodec, register=False):
         return _file_ref(store, path, source.suffix, _put_file(store, path, source)).to_json()
 
     def decode(
-        self, stored: Any, *, key: GivenKey = None, context: ObjectContext | None = None
+        self, stored: Value, *, key: GivenKey = None, context: ObjectContext | None = None
     ) -> ObjectRef:
         """Return the handle of a file or folder; nothing is read yet."""
         store, fields = self.stored_object(context, stored)
         return ObjectRef.of(fields, store, known(context).place)
 
 
-def _is_named(value: Any) -> bool:
+def _is_named(value: Value) -> bool:
     """Return whether a value is a pair of an extension and bytes, or a stream of bytes."""
     match value:
         case (str(ext), bytes() | bytearray() | memoryview()):
@@ -216,7 +223,7 @@ def _put_folder(store: Store, path: str, folder: Path) -> ObjectRef:
     return ObjectRef(**_listed(store, path, folder.suffix or None, Manifest(found, tuple(empty))))
 
 
-def _listed(store: Store, path: str, ext: str | None, content: Manifest) -> dict[str, Any]:
+def _listed(store: Store, path: str, ext: str | None, content: Manifest) -> Reference:
     """Write a folder's manifest; return the fields of the folder's handle."""
     written = now()
     return {

@@ -22,7 +22,7 @@ from uuid import UUID
 from dagster import DynamicPartitionsDefinition
 
 from dj_dagster.errors import InvalidValueError, PopulateError
-from dj_dagster.model.heading import Attribute
+from dj_dagster.model.heading import Attribute, Key, Value
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.backends.common import as_time, date_or_zero, datetime_or_zero, time_text
 from dj_dagster.workflow.populate import KeyOutcome, Status
@@ -34,7 +34,7 @@ _PLAIN = ":+@ "
 _NEEDS_NOTHING = re.compile(r"[A-Za-z0-9_.~:+@-]*").fullmatch
 
 
-def encode_key(attributes: Iterable[Attribute], key: Mapping[str, Any]) -> str:
+def encode_key(attributes: Iterable[Attribute], key: Mapping[str, Value]) -> str:
     """Return the partition key of a primary key; other attributes of `key` are left out.
 
     Raises
@@ -69,7 +69,7 @@ def values_of(key: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
         ) from None
 
 
-def row_encoder(attributes: Iterable[Attribute]) -> Callable[[Sequence[Any]], str]:
+def row_encoder(attributes: Iterable[Attribute]) -> Callable[[Sequence[Value]], str]:
     """Return an encoder for many keys, given as the attributes' values in order; see `encode_key`.
 
     Examples
@@ -88,7 +88,7 @@ def row_encoder(attributes: Iterable[Attribute]) -> Callable[[Sequence[Any]], st
     )
 
 
-def decode_key(attributes: Iterable[Attribute], text: str) -> dict[str, Any]:
+def decode_key(attributes: Iterable[Attribute], text: str) -> Key:
     """Return the primary key of a partition key, with values in their attributes' types.
 
     Raises
@@ -110,7 +110,7 @@ def decode_key(attributes: Iterable[Attribute], text: str) -> dict[str, Any]:
     return {name: _decode(expected[name], value) for name, _, value in pairs}
 
 
-def decode_shared(attributes: Mapping[str, Attribute], text: str) -> dict[str, Any]:
+def decode_shared(attributes: Mapping[str, Attribute], text: str) -> Key:
     """Return the values of `attributes` in a partition key; other attributes are left out.
 
     The partition of one table thereby restricts another that shares some of its key. The result is
@@ -133,13 +133,13 @@ def decode_shared(attributes: Mapping[str, Attribute], text: str) -> dict[str, A
     }
 
 
-def _spelling(attribute: Attribute) -> Callable[[Any], str]:
+def _spelling(attribute: Attribute) -> Callable[[Value], str]:
     """Return the encoder of an attribute's values, which is looked up once for many values."""
     kind = attribute.type
     family = _family(kind)
     write, has_text, prefix = _WRITERS[family], _WRITERS[family] is _text, f"{attribute.name}="
 
-    def spelled(value: Any) -> str:
+    def spelled(value: Value) -> str:
         try:
             text = write(value, kind)
         except (TypeError, ValueError, ArithmeticError) as error:
@@ -160,7 +160,7 @@ def _quoted(text: str) -> str:
     return quoted.replace("...", "%2E%2E%2E")
 
 
-def _decode(attribute: Attribute, text: str) -> Any:
+def _decode(attribute: Attribute, text: str) -> Value:
     value = unquote(text, errors="surrogatepass")
     try:
         return _READERS[_family(attribute.type)](value)
@@ -178,14 +178,14 @@ def _type_text(attribute: Attribute) -> str:
     return attribute.type.text if attribute.type else "text"
 
 
-def _integer(value: Any, _: AttributeType | None) -> str:
+def _integer(value: Value, _: AttributeType | None) -> str:
     number = int(value)
     if number != value and not isinstance(value, str):
         raise ValueError("a key has to be a whole number")
     return str(number)
 
 
-def _float(value: Any, _: AttributeType | None) -> str:
+def _float(value: Value, _: AttributeType | None) -> str:
     number = float(value)
     if math.isnan(number):
         raise ValueError("a key has to be a number")
@@ -193,43 +193,43 @@ def _float(value: Any, _: AttributeType | None) -> str:
     return repr(number + 0.0)
 
 
-def _decimal(value: Any, kind: AttributeType | None) -> str:
+def _decimal(value: Value, kind: AttributeType | None) -> str:
     number = value if isinstance(value, Decimal) else Decimal(str(value))
     if kind is not None and kind.scale is not None:
         number = number.quantize(Decimal(1).scaleb(-kind.scale))
     return format(abs(number) if number == 0 else number, "f")
 
 
-def _date(value: Any, _: AttributeType | None) -> str:
+def _date(value: Value, _: AttributeType | None) -> str:
     if isinstance(value, datetime):
         value = value.date()
     found = date_or_zero(value)
     return found.isoformat() if isinstance(found, date) else found
 
 
-def _datetime(value: Any, _: AttributeType | None) -> str:
+def _datetime(value: Value, _: AttributeType | None) -> str:
     found = datetime_or_zero(value)
     return found.isoformat() if isinstance(found, datetime) else found
 
 
-def _time(value: Any, _: AttributeType | None) -> str:
+def _time(value: Value, _: AttributeType | None) -> str:
     found = as_time(value)
     return time_text(found, 6 if found.microseconds else 0)
 
 
-def _uuid(value: Any, _: AttributeType | None) -> str:
+def _uuid(value: Value, _: AttributeType | None) -> str:
     return str(value if isinstance(value, UUID) else UUID(str(value)))
 
 
-def _hex(value: Any, _: AttributeType | None) -> str:
+def _hex(value: Value, _: AttributeType | None) -> str:
     return bytes(value).hex()
 
 
-def _text(value: Any, _: AttributeType | None) -> str:
+def _text(value: Value, _: AttributeType | None) -> str:
     return str(value)
 
 
-_WRITERS: Mapping[Family, Callable[[Any, AttributeType | None], str]] = {
+_WRITERS: Mapping[Family, Callable[[Value, AttributeType | None], str]] = {
     **dict.fromkeys(Family, _text),
     Family.INTEGER: _integer,
     Family.BOOL: _integer,
@@ -242,7 +242,7 @@ _WRITERS: Mapping[Family, Callable[[Any, AttributeType | None], str]] = {
     Family.BYTES: _hex,
 }
 
-_READERS: Mapping[Family, Callable[[str], Any]] = {
+_READERS: Mapping[Family, Callable[[str], Value]] = {
     **dict.fromkeys(Family, str),
     Family.INTEGER: int,
     Family.BOOL: lambda text: bool(int(text)),
@@ -291,22 +291,22 @@ class Grain:
         return [attribute.name for attribute in self.attributes]
 
     @cached_property
-    def _encode_row(self) -> Callable[[Sequence[Any]], str]:
+    def _encode_row(self) -> Callable[[Sequence[Value]], str]:
         return row_encoder(self.attributes)
 
-    def encode(self, key: Mapping[str, Any]) -> str:
+    def encode(self, key: Mapping[str, Value]) -> str:
         """Return the partition of a row; see `encode_key`."""
         return self._encode_row(values_of(key, self.names))
 
-    def encode_all(self, keys: Iterable[Mapping[str, Any]]) -> list[str]:
+    def encode_all(self, keys: Iterable[Mapping[str, Value]]) -> list[str]:
         """Return the partitions of rows in their order, each once."""
         return list(dict.fromkeys(map(self.encode, keys)))
 
-    def encode_rows(self, rows: Iterable[Sequence[Any]]) -> list[str]:
+    def encode_rows(self, rows: Iterable[Sequence[Value]]) -> list[str]:
         """Return the partitions of rows, given as the attributes' values in order, each once."""
         return list(dict.fromkeys(map(self._encode_row, rows)))
 
-    def decode(self, partition: str) -> dict[str, Any]:
+    def decode(self, partition: str) -> Key:
         """Return the key that a partition stands for; see `decode_key`."""
         return decode_key(self.attributes, partition)
 

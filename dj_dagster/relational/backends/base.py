@@ -14,10 +14,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import ExecutableDDLElement
 
 from dj_dagster.errors import DataJointError
-from dj_dagster.model.heading import Attribute, Default, IndexDeclaration
+from dj_dagster.model.heading import Attribute, Default, IndexDeclaration, Value, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType
-from dj_dagster.relational.backends.common import ALL_RIGHTS, Rights
+from dj_dagster.relational.backends.common import ALL_RIGHTS, Element, Rights, Select
 from dj_dagster.relational.stored import (
     DumpedTable,
     InsertMode,
@@ -30,9 +30,9 @@ from dj_dagster.relational.stored import (
 )
 from dj_dagster.relational.user_sql.emission import Piece
 
-Convert = Callable[[Any], Any]
+Convert = Callable[[Value], Value]
 Purpose = Literal["value", "order", "condition"]
-Hinted = TypeVar("Hinted", sa.Select[Any], sa.Update)
+Hinted = TypeVar("Hinted", Select, sa.Update)
 
 
 class Backend(ABC):
@@ -192,14 +192,14 @@ class Backend(ABC):
         """Return the function from a checked value to the driver's, None if they are equal."""
 
     @abstractmethod
-    def fetched(self, column: sa.ColumnElement[Any], kind: AttributeType) -> sa.ColumnElement[Any]:
+    def fetched(self, column: Element, kind: AttributeType) -> Element:
         """Return the expression that selects a column's values exactly as they are stored."""
 
-    def undecoded(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    def undecoded(self, column: Element) -> Element:
         """Return the expression that selects text as bytes, where it may be invalid text."""
         return column
 
-    def legible(self, values: Sequence[Any]) -> tuple[Any, ...]:
+    def legible(self, values: Sequence[Value]) -> Values:
         """Return fetched values of `undecoded` columns, with valid text decoded."""
         return tuple(values)
 
@@ -212,9 +212,7 @@ class Backend(ABC):
         return None
 
     @abstractmethod
-    def json_value(
-        self, column: sa.ColumnElement[Any], path: str, returning: str | None
-    ) -> sa.ColumnElement[Any]:
+    def json_value(self, column: Element, path: str, returning: str | None) -> Element:
         """Return the value at a path inside JSON; only MySQL returns objects and arrays too.
 
         Parameters
@@ -231,9 +229,7 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def json_is(
-        self, column: sa.ColumnElement[Any], path: str, value: str
-    ) -> sa.ColumnElement[Any]:
+    def json_is(self, column: Element, path: str, value: str) -> Element:
         """Return the condition that the value at a path inside JSON is the given one.
 
         Numbers are compared exactly, objects regardless of the order of their keys, and true is not
@@ -248,7 +244,7 @@ class Backend(ABC):
         """
 
     def is_among(
-        self, columns: Sequence[sa.ColumnElement[Any]], rows: Sequence[tuple[Any, ...]]
+        self, columns: Sequence[Element], rows: Sequence[Values]
     ) -> sa.ColumnElement[bool]:
         """Return the condition that the columns together have one of many values."""
         if len(columns) == 1:
@@ -256,7 +252,7 @@ class Backend(ABC):
         return sa.tuple_(*columns).in_(rows)
 
     def is_beyond(
-        self, columns: Sequence[sa.ColumnElement[Any]], last: Sequence[Any]
+        self, columns: Sequence[Element], last: Sequence[Value]
     ) -> sa.ColumnElement[bool]:
         """Return the condition that selects the rows after one, in a form that uses an index."""
         return sa.tuple_(*columns) > sa.tuple_(*last) if len(columns) > 1 else columns[0] > last[0]
@@ -430,18 +426,14 @@ class Backend(ABC):
         """Return the size in bytes of tables and their indexes, as far as the database knows it."""
 
     @abstractmethod
-    def row_digest(
-        self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
-    ) -> sa.ColumnElement[int]:
+    def row_digest(self, columns: Sequence[tuple[Element, Attribute]]) -> sa.ColumnElement[int]:
         """Return a number of at most 60 bits that changes with the values of a row.
 
         It is the same in all processes. For bytes in the table itself only the length counts.
         """
 
     @abstractmethod
-    def digest_xor(
-        self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
-    ) -> sa.ColumnElement[int]:
+    def digest_xor(self, columns: Sequence[tuple[Element, Attribute]]) -> sa.ColumnElement[int]:
         """Return the digests of a group of rows with different keys, combined in one number."""
 
     @abstractmethod
@@ -474,7 +466,7 @@ class Backend(ABC):
         self,
         target: sa.TableClause,
         names: Sequence[str],
-        select: sa.Select[Any],
+        select: Select,
         key: tuple[str, ...],
         mode: InsertMode,
     ) -> sa.Executable:
@@ -490,7 +482,7 @@ class Backend(ABC):
         self,
         name: TableName,
         columns: tuple[str, ...],
-        values: Sequence[Sequence[Any]],
+        values: Sequence[Sequence[Value]],
         count: int,
         key: tuple[str, ...],
         mode: InsertMode,

@@ -35,6 +35,7 @@ from dj_dagster.relational.backends.common import (
     LongPieces,
     Pieces,
     Rights,
+    Select,
     cast_type,
     demands_tls,
     leaves_tls_open,
@@ -175,7 +176,7 @@ class MySQLBackend(Backend):
             case _:
                 return None
 
-    def fetched(self, column: sa.ColumnElement[Any], kind: AttributeType) -> sa.ColumnElement[Any]:
+    def fetched(self, column: Element, kind: AttributeType) -> Element:
         """Widen float columns, which the server would print with only six digits.
 
         A difference is used, since a sum would lose the sign of -0.
@@ -214,9 +215,7 @@ class MySQLBackend(Backend):
         """Convert decimals, the results of sums and averages, to int or float."""
         return _plain_number
 
-    def json_value(
-        self, column: sa.ColumnElement[Any], path: str, returning: str | None
-    ) -> sa.ColumnElement[Any]:
+    def json_value(self, column: Element, path: str, returning: str | None) -> Element:
         """Cast the text: MariaDB lacks RETURNING. MySQL returns objects and arrays as JSON."""
         value = json_at("json_value", column, path)
         if returning is None:
@@ -224,22 +223,18 @@ class MySQLBackend(Backend):
         kind = sa.literal_column(cast_type(returning, _CASTS))
         return Pieces(["CAST", Pieces([value, " AS ", kind])])
 
-    def json_is(
-        self, column: sa.ColumnElement[Any], path: str, value: str
-    ) -> sa.ColumnElement[Any]:
+    def json_is(self, column: Element, path: str, value: str) -> Element:
         """Let the server compare; see the function `json_is`."""
         return json_is(column, path, value)
 
     def is_among(
-        self, columns: Sequence[sa.ColumnElement[Any]], rows: Sequence[tuple[Any, ...]]
+        self, columns: Sequence[Element], rows: Sequence[tuple[Any, ...]]
     ) -> sa.ColumnElement[bool]:
         """Write many values into the statement; see the function `among`."""
         written = among(columns, rows)
         return super().is_among(columns, rows) if written is None else written
 
-    def is_beyond(
-        self, columns: Sequence[sa.ColumnElement[Any]], last: Sequence[Any]
-    ) -> sa.ColumnElement[bool]:
+    def is_beyond(self, columns: Sequence[Element], last: Sequence[Any]) -> sa.ColumnElement[bool]:
         """Compare column by column: for comparisons of whole rows, servers scan the table."""
         ways = [
             sa.and_(*[c == v for c, v in zip(columns[:n], last, strict=False)], column > last[n])
@@ -360,15 +355,11 @@ class MySQLBackend(Backend):
         """Read the server's estimates."""
         return mysql_server.size_on_disk(connection, names)
 
-    def row_digest(
-        self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
-    ) -> sa.ColumnElement[int]:
+    def row_digest(self, columns: Sequence[tuple[Element, Attribute]]) -> sa.ColumnElement[int]:
         """Use a checksum of the values as text."""
         return row_digest(columns)
 
-    def digest_xor(
-        self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
-    ) -> sa.ColumnElement[int]:
+    def digest_xor(self, columns: Sequence[tuple[Element, Attribute]]) -> sa.ColumnElement[int]:
         """Use the exclusive or, which costs less than a sum."""
         return sa.func.bit_xor(self.row_digest(columns))
 
@@ -390,7 +381,7 @@ class MySQLBackend(Backend):
         self,
         target: sa.TableClause,
         names: Sequence[str],
-        select: sa.Select[Any],
+        select: Select,
         key: tuple[str, ...],
         mode: InsertMode,
     ) -> sa.Executable:
@@ -492,7 +483,7 @@ _LITERALS: dict[type, Callable[[Any], str]] = {
 
 
 def among(
-    columns: Sequence[sa.ColumnElement[Any]], rows: Sequence[tuple[Any, ...]]
+    columns: Sequence[Element], rows: Sequence[tuple[Any, ...]]
 ) -> sa.ColumnElement[bool] | None:
     """Return the condition that the columns together have one of many values.
 
@@ -529,7 +520,7 @@ def _literals(values: Sequence[Any]) -> list[str] | None:
 _AS_HEX = (Family.STRING, Family.ENUM, Family.UUID, Family.JSON, Family.CODEC)
 
 
-def row_digest(columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]) -> sa.Function[Any]:
+def row_digest(columns: Sequence[tuple[Element, Attribute]]) -> sa.Function[Any]:
     """Return a checksum of the checksum's digits.
 
     A checksum alone is linear: after an exchange of two values between rows, the combined checksum
@@ -539,7 +530,7 @@ def row_digest(columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]) -> sa
     return sa.func.crc32(sa.func.crc32(text))
 
 
-def _text(column: sa.ColumnElement[Any], attribute: Attribute) -> sa.ColumnElement[Any]:
+def _text(column: Element, attribute: Attribute) -> Element:
     family = attribute.family
     if attribute.holds_bytes:
         value = sa.func.length(column)
@@ -554,7 +545,7 @@ def _text(column: sa.ColumnElement[Any], attribute: Attribute) -> sa.ColumnEleme
     return sa.func.ifnull(value, "-") if attribute.nullable else value
 
 
-class _EachInItsWords(sa.ColumnElement[Any]):
+class _EachInItsWords(Element):
     """SQL that MySQL and MariaDB write differently; the connection determines the form."""
 
     inherit_cache = True

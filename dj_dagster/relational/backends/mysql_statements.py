@@ -28,6 +28,7 @@ from dj_dagster.errors import ChecksumError
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import quote
 from dj_dagster.relational.backends import common
+from dj_dagster.relational.backends.common import Select
 from dj_dagster.relational.database.sessions import run_sql
 from dj_dagster.relational.stored import DEFAULT, DumpedTable, InsertMode, InsertStatement
 
@@ -172,7 +173,7 @@ def one_row(
 def from_select(
     target: sa.TableClause,
     names: Sequence[str],
-    select: sa.Select[Any],
+    select: Select,
     key: tuple[str, ...],
     mode: InsertMode,
 ) -> sa.Executable:

@@ -47,7 +47,7 @@ from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.nodes import parse_json_path
 from dj_dagster.relational.backends import common, sqlite_file, sqlite_functions
 from dj_dagster.relational.backends.base import Backend, Convert, Purpose
-from dj_dagster.relational.backends.common import Pieces, cast_type
+from dj_dagster.relational.backends.common import Element, Pieces, Select, cast_type
 from dj_dagster.relational.stored import DumpedTable, InsertMode, RawTable
 from dj_dagster.relational.user_sql import translation
 from dj_dagster.relational.user_sql.emission import EXACT_DIGITS, Piece, in_order, is_long
@@ -139,12 +139,12 @@ class SQLiteBackend(Backend):
         """Return the conversion to text for temporal, uuid, json and decimal values."""
         return encoder(attribute_type)
 
-    def fetched(self, column: sa.ColumnElement[Any], kind: AttributeType) -> sa.ColumnElement[Any]:
+    def fetched(self, column: Element, kind: AttributeType) -> Element:
         """Return the column itself."""
         del kind
         return column
 
-    def undecoded(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    def undecoded(self, column: Element) -> Element:
         """Select text as bytes: SQLite keeps any text, but the driver refuses all except UTF-8."""
         is_text = sa.func.typeof(column) == sa.literal_column("'text'")
         return sa.case((is_text, sa.cast(column, sa.LargeBinary)), else_=column)
@@ -157,9 +157,7 @@ class SQLiteBackend(Backend):
         """Undo `encoder`."""
         return decoder(attribute_type)
 
-    def json_value(
-        self, column: sa.ColumnElement[Any], path: str, returning: str | None
-    ) -> sa.ColumnElement[Any]:
+    def json_value(self, column: Element, path: str, returning: str | None) -> Element:
         """Extract the value and cast it to the nearest type."""
         kind = sa.literal_column(cast_type(returning or "char", _CASTS))
         if not path.isascii() or "\\" in path:
@@ -171,14 +169,12 @@ class SQLiteBackend(Backend):
         value = Pieces(["CAST", Pieces([sa.func.json_extract(column, path), " AS ", kind])])
         return sa.case((whole, sa.null()), else_=value)
 
-    def json_is(
-        self, column: sa.ColumnElement[Any], path: str, value: str
-    ) -> sa.ColumnElement[Any]:
+    def json_is(self, column: Element, path: str, value: str) -> Element:
         """Compare in Python: SQLite handles neither the equality of objects nor escapes in keys."""
         return sa.func.dj_json_is(column, path, value) == sa.true()
 
     def is_among(
-        self, columns: Sequence[sa.ColumnElement[Any]], rows: Sequence[tuple[Any, ...]]
+        self, columns: Sequence[Element], rows: Sequence[tuple[Any, ...]]
     ) -> sa.ColumnElement[bool]:
         """Pass many values as one JSON text: SQLite limits the parameters of a statement."""
         if len(rows) <= FEW or any(_is_lost_in_json(value) for row in rows for value in row):
@@ -296,15 +292,11 @@ class SQLiteBackend(Backend):
         """Count the pages of the file."""
         return catalog.size_on_disk(connection, names)
 
-    def row_digest(
-        self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
-    ) -> sa.ColumnElement[int]:
+    def row_digest(self, columns: Sequence[tuple[Element, Attribute]]) -> sa.ColumnElement[int]:
         """Call a function that this package registers with each connection."""
         return sa.func.row_digest(*sqlite_functions.arguments(columns))
 
-    def digest_xor(
-        self, columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]
-    ) -> sa.ColumnElement[int]:
+    def digest_xor(self, columns: Sequence[tuple[Element, Attribute]]) -> sa.ColumnElement[int]:
         """Call an aggregate that this package registers with each connection."""
         return sa.func.row_digest_xor(*sqlite_functions.arguments(columns))
 
@@ -320,7 +312,7 @@ class SQLiteBackend(Backend):
         self,
         target: sa.TableClause,
         names: Sequence[str],
-        select: sa.Select[Any],
+        select: Select,
         key: tuple[str, ...],
         mode: InsertMode,
     ) -> sa.Executable:

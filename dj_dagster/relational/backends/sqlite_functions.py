@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from dj_dagster.errors import DataJointError, QueryError
 from dj_dagster.model.heading import Attribute
 from dj_dagster.model.types import Family
+from dj_dagster.relational.backends.common import Element
 from dj_dagster.relational.user_sql import json_functions, temporal
 from dj_dagster.relational.user_sql.arithmetic import quotient
 from dj_dagster.relational.user_sql.kinds import EXACT, rounded
@@ -424,7 +425,7 @@ class _Xor:
         return self._all
 
 
-def arguments(columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]) -> list[Any]:
+def arguments(columns: Sequence[tuple[Element, Attribute]]) -> list[Any]:
     """Return the arguments that pass columns to the digest functions."""
     values = [_argument(column, attribute) for column, attribute in columns]
     while len(values) > MOST:
@@ -432,7 +433,7 @@ def arguments(columns: Sequence[tuple[sa.ColumnElement[Any], Attribute]]) -> lis
     return values
 
 
-def _argument(column: sa.ColumnElement[Any], attribute: Attribute) -> Any:
+def _argument(column: Element, attribute: Attribute) -> Any:
     if attribute.holds_bytes:
         return sa.func.length(column)
     if attribute.type is not None and attribute.type.family in _NUMBERS:

@@ -26,10 +26,11 @@ from dj_dagster.errors import (
     MissingTableError,
     QueryError,
 )
-from dj_dagster.model.heading import Attribute, IndexDeclaration
+from dj_dagster.model.heading import Attribute, IndexDeclaration, Value
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.operators import all_rows
+from dj_dagster.relational.backends.common import Element
 from dj_dagster.relational.caller import Confirm
 from dj_dagster.relational.database.catalog import resolve
 from dj_dagster.relational.database.connection import Connection
@@ -294,7 +295,7 @@ def _rebuild(
     target = backend.sql_table(made, *map(sa.column, kept))
     before, after = present.stored.heading.all_attributes, changes.attributes
     with ExitStack() as meanwhile:
-        values: list[sa.ColumnElement[Any]] = []
+        values: list[Element] = []
         for name in kept:
             column, pairs = source.c[old_names[name]], None
             if name in changes.modified:
@@ -337,7 +338,7 @@ def _conversion(
     source: sa.TableClause,
     old: Attribute,
     new: Attribute,
-) -> list[tuple[Any, Any]] | None:
+) -> list[tuple[Value, Value]] | None:
     """Return the new value of each value of a column, None if values do not change.
 
     Values are converted before they are written, since a column may change them itself: 1 becomes
@@ -370,7 +371,7 @@ _TEXTS = (Family.STRING, Family.ENUM)
 _MOMENTS = (Family.DATE, Family.DATETIME)
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 
-Convert = Callable[[Any], Any]
+Convert = Callable[[Value], Value]
 
 
 def changes_values(old: AttributeType | None, new: AttributeType | None) -> bool:
@@ -458,7 +459,7 @@ def _converter(old: Attribute, new: Attribute) -> Convert:
             raise ValueError("no value of the one type equals one of the other")
 
 
-def _same(value: Any, found: Any) -> Any:
+def _same(value: Value, found: Value) -> Value:
     if found != value:
         raise ValueError(f"it would become {found!r}")
     return found
@@ -471,7 +472,7 @@ def _kept(text: str, new: Attribute) -> str:
     return _same(text, checked(text, new))
 
 
-def _equal_number(value: Any, found: Any) -> Any:
+def _equal_number(value: Value, found: Value) -> Value:
     # A decimal and a float are equal if they are written alike, since 0.1 lacks an exact float.
     exact = not isinstance(value, float) and not isinstance(found, float)
     same = found == value if exact or not isinstance(value, Decimal) else None
@@ -484,7 +485,7 @@ def _equal_number(value: Any, found: Any) -> Any:
     return found
 
 
-def _number_text(value: Any) -> str:
+def _number_text(value: Value) -> str:
     return format(value, "f") if isinstance(value, Decimal) else str(int(value))
 
 
@@ -494,7 +495,7 @@ def _read_number(text: str) -> Decimal:
     return Decimal(text)
 
 
-def _equal_moment(value: date | time, found: Any) -> Any:
+def _equal_moment(value: date | time, found: Value) -> Value:
     if isinstance(value, datetime) and not isinstance(found, datetime):
         found_whole = datetime(found.year, found.month, found.day)
         return found if _same(value, found_whole) else None
@@ -503,13 +504,13 @@ def _equal_moment(value: date | time, found: Any) -> Any:
     return _same(value, found)
 
 
-def _read_moment(text: str, found: Any, kind: AttributeType) -> Any:
+def _read_moment(text: str, found: Value, kind: AttributeType) -> Value:
     if moment_text(found, kind) != text:
         raise ValueError(f"it is not written as {moment_text(found, kind)}")
     return found
 
 
-def _read_json(text: str) -> Any:
+def _read_json(text: str) -> Value:
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is not JSON")
 

@@ -25,7 +25,7 @@ from dj_dagster.errors import (
     QueryError,
     UnknownFieldError,
 )
-from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.heading import Attribute, Heading, Value
 from dj_dagster.model.job_settings import PROVENANCE
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.objects.codecs.chain import CodecChain, ObjectContext
@@ -117,7 +117,7 @@ class RowEncoder:
     def encode_plain(self, row: dict[Any, Any]) -> EncodedRows | None:
         """Encode a row whose values need no conversion for the driver; None for any other row."""
         names: list[str] = []
-        values: list[tuple[Any]] = []
+        values: list[tuple[Value]] = []
         for column in self._columns:
             name = column.attribute.name
             value = row.get(name)
@@ -145,15 +145,15 @@ class RowEncoder:
                 check = self._validating(column, chain, batch)
                 self._each(column, batch, batch.columns[name], check)
 
-    def _checked(self, batch: Batch) -> dict[str, Sequence[Any]]:
+    def _checked(self, batch: Batch) -> dict[str, Sequence[Value]]:
         self._check_names(batch)
         return self._encoded(self._in_rows, batch)
 
-    def _encoded(self, columns: Iterable[InsertColumn], batch: Batch) -> dict[str, Sequence[Any]]:
+    def _encoded(self, columns: Iterable[InsertColumn], batch: Batch) -> dict[str, Sequence[Value]]:
         given = [column for column in columns if column.attribute.name in batch.columns]
         return {column.attribute.name: self._column(column, batch) for column in given}
 
-    def _rows(self, batch: Batch, found: dict[str, Sequence[Any]]) -> EncodedRows:
+    def _rows(self, batch: Batch, found: dict[str, Sequence[Value]]) -> EncodedRows:
         found |= self._encoded(self._in_stores, batch)
         names = tuple(name for name in self._table.heading.attributes if name in found)
         values = tuple(found[name] for name in names)
@@ -192,7 +192,7 @@ class RowEncoder:
                 for position in range(batch.size if self._refuse else 1):
                     self._missing(column, batch, position)
 
-    def _column(self, column: InsertColumn, batch: Batch) -> Sequence[Any]:
+    def _column(self, column: InsertColumn, batch: Batch) -> Sequence[Value]:
         values = batch.columns[column.attribute.name]
         if column.codec is not None:
             if column.has_store and any(value is not None for value in values):
@@ -217,8 +217,8 @@ class RowEncoder:
         self,
         column: InsertColumn,
         batch: Batch,
-        values: Sequence[Any],
-        encode: Callable[[Any, int], Any],
+        values: Sequence[Value],
+        encode: Callable[[Value, int], Value],
     ) -> list[Any]:
         """Encode values one by one, which finds the row of an error."""
         attribute = column.attribute
@@ -238,13 +238,13 @@ class RowEncoder:
         self,
         column: InsertColumn,
         batch: Batch,
-        values: Sequence[Any],
-        encode: Callable[[Any, int], Any],
+        values: Sequence[Value],
+        encode: Callable[[Value, int], Value],
     ) -> list[Any]:
         """Do the same as `_each` with several values at once, since each waits for a store."""
         attribute = column.attribute
 
-        def attempt(item: tuple[int, Any]) -> Any:
+        def attempt(item: tuple[int, Value]) -> Value:
             position, value = item
             if is_missing(value, attribute):
                 return lambda: self._absent(column, batch, position)
@@ -261,8 +261,8 @@ class RowEncoder:
 
     def _packing(
         self, column: InsertColumn, chain: CodecChain, batch: Batch
-    ) -> Callable[[Any, int], Any]:
-        def pack(value: Any, position: int) -> Any:
+    ) -> Callable[[Value, int], Value]:
+        def pack(value: Value, position: int) -> Value:
             stored = chain.encode(value, self._context(column.attribute, batch, position))
             # Appending to a list is safe in several threads, adding to a number is not.
             self._sizes.append(_size(stored))
@@ -277,8 +277,8 @@ class RowEncoder:
 
     def _validating(
         self, column: InsertColumn, chain: CodecChain, batch: Batch
-    ) -> Callable[[Any, int], Any]:
-        def validate(value: Any, position: int) -> None:
+    ) -> Callable[[Value, int], Value]:
+        def validate(value: Value, position: int) -> None:
             try:
                 chain.codecs[0].validate(value)
             except (TypeError, ValueError, InvalidValueError) as error:
@@ -287,7 +287,7 @@ class RowEncoder:
 
         return validate
 
-    def _absent(self, column: InsertColumn, batch: Batch, position: int) -> Any:
+    def _absent(self, column: InsertColumn, batch: Batch, position: int) -> Value:
         if column.attribute.nullable:
             return None
         return DEFAULT if column.has_default else self._missing(column, batch, position)
@@ -336,7 +336,7 @@ def encode_rows(
     return encoder.encode(batches(rows, table.heading))
 
 
-def _size(encoded: Any) -> int:
+def _size(encoded: Value) -> int:
     if isinstance(encoded, bytes | bytearray | memoryview):
         return len(encoded)
     if isinstance(encoded, ExternalObject):
@@ -432,9 +432,9 @@ def with_codec(column: InsertColumn, connection: Connection) -> InsertColumn:
     return InsertColumn(column.attribute, column.check, convert, convert, None, chain)
 
 
-Column = Sequence[Any]
+Column = Sequence[Value]
 Kinds = set[type]
-Fits = Callable[[Any], bool]
+Fits = Callable[[Value], bool]
 Check = Callable[[Column, Kinds], Column | None]
 
 _USUAL = {int, float, str, bytes, bool, type(None), date, datetime, UUID, Decimal, dict, list}
@@ -471,7 +471,7 @@ def checked_column(values: Column, check: Check, *, nullable: bool) -> Column | 
     return _with_nulls(values, present, checked_column(present, check, nullable=True))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Value) -> Value:
     """Return a value, converted from numpy's scalar types to Python's."""
     # numpy counts timedelta64 among the integers.
     number = isinstance(value, _NUMPY) and not isinstance(value, np.timedelta64)

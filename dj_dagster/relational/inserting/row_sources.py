@@ -19,7 +19,7 @@ import numpy as np
 
 from dj_dagster.errors import InvalidValueError, QueryError
 from dj_dagster.lazy import LateModule
-from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.heading import Attribute, Heading, Row, Value
 from dj_dagster.model.types import Family
 from dj_dagster.relational.algebra.condition import as_mapping
 from dj_dagster.relational.caller import warn_caller
@@ -208,7 +208,7 @@ def csv_batches(path: str | PathLike[str], heading: Heading, size: int) -> Itera
             start += batch.size
         if not start:
             # The names are checked even without rows.
-            columns: dict[str, Sequence[Any]] = dict.fromkeys(names, ())
+            columns: dict[str, Sequence[Value]] = dict.fromkeys(names, ())
             yield batch_of(columns, 0, heading.attributes, place=lambda _: f"{file}, line 1")
 
 
@@ -296,7 +296,7 @@ def _next_batch(
     def place(position: int) -> str:
         return f"{file}, line {lines[position]}"
 
-    columns: dict[str, Sequence[Any]] = dict(zip(names, zip(*rows, strict=True), strict=True))
+    columns: dict[str, Sequence[Value]] = dict(zip(names, zip(*rows, strict=True), strict=True))
     for name, attribute in heading.attributes.items():
         if name in columns:
             columns[name] = [
@@ -306,7 +306,7 @@ def _next_batch(
     return batch_of(columns, len(rows), heading.attributes, start, place)
 
 
-def _parsed(text: str, attribute: Attribute, file: str, line: int) -> Any:
+def _parsed(text: str, attribute: Attribute, file: str, line: int) -> Value:
     family = attribute.type.family if attribute.type else Family.STRING
     if not text:
         required = not attribute.nullable and attribute.default is None
@@ -346,13 +346,13 @@ class Batch:
         Returns the source of the row at a position, such as ``"scores.csv, line 3"``, or "".
     """
 
-    columns: Mapping[str, Sequence[Any]]
+    columns: Mapping[str, Sequence[Value]]
     size: int
     start: int = 0
     extra: Mapping[str, int] = field(default_factory=dict[str, int])
     place: Callable[[int], str] = _nowhere
 
-    def values(self, position: int, names: Sequence[str]) -> dict[str, Any]:
+    def values(self, position: int, names: Sequence[str]) -> Row:
         """Return some attributes of one row."""
         return {
             name: self.columns[name][position] if name in self.columns else None for name in names
