@@ -22,6 +22,7 @@ from dagster import (
 from dj_dagster.default_connection import conn
 from dj_dagster.errors import ConfigurationError, InvalidValueError
 from dj_dagster.lazy import LateModule
+from dj_dagster.model.heading import Row, Value
 from dj_dagster.model.names import Tier
 from dj_dagster.model.selection import schemas_of
 from dj_dagster.model.types import Family
@@ -209,7 +210,7 @@ def _agrees(step: Any, mapping: Any, context: InputContext) -> bool:
     return own is not None and own != _given(context, "asset_partitions_def")
 
 
-def _decoded(node: TableNode, context: InputContext) -> list[dict[str, Any]]:
+def _decoded(node: TableNode, context: InputContext) -> list[Row]:
     """Return the keys of the partitions that the mapping names."""
     partitions = context.asset_partition_keys
     own = _given(context, "asset_partitions_def")
@@ -285,7 +286,7 @@ def _new_rows(node: TableNode, rows: list[GivenRow]) -> list[GivenRow]:
     return [row for row, key in zip(rows, keys, strict=True) if key not in known]
 
 
-GivenRow = Mapping[str, Any]
+GivenRow = Mapping[str, Value]
 
 FORMS = (
     "list[dict], dict for a single row, pandas.DataFrame, polars.DataFrame, polars.LazyFrame, "
@@ -386,7 +387,7 @@ def _records(value: Any) -> list[Any]:
             return [value] if single else list(value)
 
 
-def _single(node: TableNode, rows: list[dict[str, Any]], form: str) -> dict[str, Any]:
+def _single(node: TableNode, rows: list[Row], form: str) -> Row:
     if len(rows) != 1:
         raise InvalidValueError(
             f"{node.title} has {len(rows)} rows for this input, which is annotated as one {form}; "

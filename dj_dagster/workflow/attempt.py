@@ -26,6 +26,7 @@ import sqlalchemy as sa
 
 from dj_dagster.errors import DataJointError, DuplicateError, PopulateError, named_text
 from dj_dagster.model.heading import Key, Values
+from dj_dagster.objects.blob.format import Array
 from dj_dagster.relational.algebra.condition import make_condition
 from dj_dagster.relational.database.sessions import MakeCall, WriteBuffer
 from dj_dagster.relational.database.write import job_version, unit_of_work
@@ -45,7 +46,6 @@ logger = logging.getLogger(__name__)
 Parts = Generator[object, object, object]
 """A `make` that yields what it has fetched, then what it has computed."""
 
-Array = np.ndarray[Any, Any]
 
 Status = Literal["made", "present", "missing", "reserved", "failed", "left"]
 

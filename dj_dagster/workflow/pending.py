@@ -17,7 +17,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from dj_dagster.errors import PopulateError
-from dj_dagster.model.heading import Attribute, Heading, Key, Values
+from dj_dagster.model.heading import Attribute, Heading, Key, Value, Values
 from dj_dagster.model.types import Family
 from dj_dagster.relational.algebra.condition import make_condition
 from dj_dagster.relational.algebra.nodes import (
@@ -109,7 +109,7 @@ def whole(value: Any) -> int:
         return 0
 
 
-def digested(columns: Mapping[str, Any], heading: Heading, names: Sequence[str]) -> list[Any]:
+def digested(columns: Mapping[str, Any], heading: Heading, names: Sequence[str]) -> list[Value]:
     """Return the columns of some attributes as `Backend.row_digest` takes them."""
     return [(columns[name], heading[name]) for name in names]
 
@@ -276,13 +276,13 @@ def present(table: Table, names: Sequence[str], rows: Iterable[Values]) -> set[V
     return set(matched(table.connection, rows_of(table), names, rows))
 
 
-def is_present(table: PopulatedTable, key: Mapping[str, Any]) -> bool:
+def is_present(table: PopulatedTable, key: Mapping[str, Value]) -> bool:
     """Return whether the table has a row of a key."""
     node = restrict(rows_of(table), make_condition(key, table.heading))
     return fetch.exists(table.connection, node)
 
 
-def has_parents(table: PopulatedTable, key: Mapping[str, Any]) -> bool:
+def has_parents(table: PopulatedTable, key: Mapping[str, Value]) -> bool:
     """Return whether all rows that a key refers to are there."""
     for foreign_key in table.foreign_keys:
         parent = base(table.connection, foreign_key.parent)
@@ -296,7 +296,7 @@ def has_parents(table: PopulatedTable, key: Mapping[str, Any]) -> bool:
     return True
 
 
-def typed(source: KeySource, keys: Iterable[Mapping[str, Any]]) -> list[Key]:
+def typed(source: KeySource, keys: Iterable[Mapping[str, Value]]) -> list[Key]:
     """Return keys with the attributes of the key source alone, as values of their types.
 
     Raises

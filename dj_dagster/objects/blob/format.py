@@ -14,6 +14,9 @@ from typing import Any, Final
 
 import numpy as np
 
+Array = np.ndarray[Any, Any]
+"""An array of any shape and type."""
+
 MATLAB_HEADER: Final = b"mYm\0"
 PYTHON_HEADER: Final = b"dj0\0"
 ZLIB_HEADER: Final = b"ZL123\0"

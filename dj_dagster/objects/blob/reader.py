@@ -31,6 +31,7 @@ from dj_dagster.objects.blob.format import (
     PYTHON_HEADER,
     SIZED_MINIMUM,
     ZLIB_HEADER,
+    Array,
     Code,
     MatCell,
     MatStruct,
@@ -104,8 +105,6 @@ def _inflated_pieces(inflater: Any, packed: memoryview, most: int) -> Iterator[b
             rest, most, full = inflater.unconsumed_tail, most - len(piece), len(piece) == room
             yield piece
 
-
-Array = np.ndarray[Any, Any]
 
 _DAMAGE = (
     ValueError,

@@ -29,6 +29,7 @@ from dj_dagster.objects.blob.format import (
     OBJECT_ID,
     PYTHON_HEADER,
     ZLIB_HEADER,
+    Array,
     Code,
     MatCell,
     MatStruct,
@@ -78,7 +79,6 @@ def _pieces(chunks: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryview
     yield b"".join(small)
 
 
-Array = np.ndarray[Any, Any]
 Chunk = bytes | memoryview
 
 _INT_BYTES_LIMIT = 0xFFFF

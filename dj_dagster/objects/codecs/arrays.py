@@ -27,6 +27,7 @@ from dj_dagster.errors import (
     ObjectError,
 )
 from dj_dagster.model.heading import Value
+from dj_dagster.objects.blob.format import Array
 from dj_dagster.objects.checksums import Manifest, Written, get_manifest, placed, told
 from dj_dagster.objects.codecs.codec import (
     GivenKey,
@@ -65,7 +66,7 @@ class NpyRef:
         self._place = place
         self.shape: tuple[int, ...] = tuple(map(_length, fields["shape"]))
         self.dtype = _dtype(fields["dtype"])
-        self._loaded: np.ndarray[Any, Any] | None = None
+        self._loaded: Array | None = None
 
     @property
     def store(self) -> str:
@@ -92,7 +93,7 @@ class NpyRef:
         """Whether the array is in memory."""
         return self._loaded is not None
 
-    def load(self, mmap_mode: Mode | None = None) -> np.ndarray[Any, Any]:
+    def load(self, mmap_mode: Mode | None = None) -> Array:
         """Return the array; it stays in memory unless it is mapped.
 
         Parameters
@@ -132,7 +133,7 @@ class NpyRef:
             )
         return data
 
-    def _checked(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def _checked(self, array: Array) -> Array:
         if array.shape != self.shape or array.dtype != self.dtype:
             raise ChecksumError(
                 f"{self._store.url(self.path)} holds an array of {array.dtype} {array.shape}, "
@@ -140,9 +141,7 @@ class NpyRef:
             )
         return array
 
-    def __array__(
-        self, dtype: np.dtype[Any] | None = None, copy: bool | None = None
-    ) -> np.ndarray[Any, Any]:
+    def __array__(self, dtype: np.dtype[Any] | None = None, copy: bool | None = None) -> Array:
         return np.array(self.load(), dtype=dtype, copy=copy)
 
     def __getitem__(self, item: Any) -> Any:
@@ -161,7 +160,7 @@ class NpyRef:
         return f"NpyRef(shape={self.shape}, dtype={self.dtype}, {state})"
 
 
-def load_arrays(refs: Iterable[NpyRef | None]) -> Iterator[np.ndarray[Any, Any] | None]:
+def load_arrays(refs: Iterable[NpyRef | None]) -> Iterator[Array | None]:
     """Load many arrays, several at once, and yield them in order; None is yielded for None.
 
     An array stays in memory for as long as its handle is kept.
@@ -267,7 +266,7 @@ def _dtype(spelled: Any) -> np.dtype[Any]:
     return np.dtype([(name, kind, *map(tuple, shape)) for name, kind, *shape in spelled])
 
 
-def _read(source: Path | memoryview, mode: Mode | None, path: str) -> np.ndarray[Any, Any]:
+def _read(source: Path | memoryview, mode: Mode | None, path: str) -> Array:
     try:
         if isinstance(source, Path):
             return np.load(source, mmap_mode=mode, allow_pickle=False)
@@ -277,7 +276,7 @@ def _read(source: Path | memoryview, mode: Mode | None, path: str) -> np.ndarray
         raise ObjectError(f"{path} is no .npy file: {error}.") from error
 
 
-def _in_place(data: memoryview) -> np.ndarray[Any, Any]:
+def _in_place(data: memoryview) -> Array:
     """Return an array that uses the memory of its file's bytes; numpy's own reading copies them."""
     stream = io.BytesIO(data[:_HEADER])
     read = _HEADERS.get(np.lib.format.read_magic(stream))

@@ -24,7 +24,7 @@ from dagster import (
 from dagster import job as dagster_job
 
 from dj_dagster.errors import AccessError, DataJointError, DuplicateError, InvalidValueError
-from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.heading import Attribute, Heading, Row, Value
 from dj_dagster.model.names import Tier
 from dj_dagster.model.types import Family
 from dj_dagster.orchestration.pipeline import Pipeline
@@ -60,7 +60,7 @@ class EntryFiles:
     def __init__(self, folders: Iterable[str | Path]) -> None:
         self._folders = [Path(folder).expanduser().resolve() for folder in folders]
 
-    def check(self, node: TableNode, rows: Iterable[Mapping[str, Any]]) -> None:
+    def check(self, node: TableNode, rows: Iterable[Mapping[str, Value]]) -> None:
         """Refuse rows with a value that is the path of a file outside the folders.
 
         Raises
@@ -360,7 +360,7 @@ def _insert(
         _mark(context, parts[name], each)
 
 
-def _rows(node: TableNode, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _rows(node: TableNode, rows: Sequence[Mapping[str, Value]]) -> list[Row]:
     """Return rows without the values that were left empty, which get their defaults.
 
     Texts are encoded for attributes of bytes, which cannot be written in the launchpad.
@@ -377,7 +377,9 @@ def _rows(node: TableNode, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, 
     ]
 
 
-def _mark(context: OpExecutionContext, node: TableNode, rows: Sequence[Mapping[str, Any]]) -> None:
+def _mark(
+    context: OpExecutionContext, node: TableNode, rows: Sequence[Mapping[str, Value]]
+) -> None:
     """Show rows at once; the sensor finds the rows whose key the server or a file gave."""
     grain = node.grain
     if grain is None or any(name not in row for row in rows for name in grain.names):

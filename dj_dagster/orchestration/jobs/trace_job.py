@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from dagster import Field, JobDefinition, MetadataValue, OpExecutionContext, String, op
 from dagster import job as dagster_job
 
 from dj_dagster.errors import ConfigurationError, QueryError
+from dj_dagster.model.heading import Row
 from dj_dagster.model.names import Tier, title
 from dj_dagster.orchestration.merge import renamable
 from dj_dagster.orchestration.pipeline import Pipeline
@@ -42,7 +42,7 @@ class TracedTable:
     title: str
     tier: Tier
     count: int
-    rows: Sequence[dict[str, Any]]
+    rows: Sequence[Row]
 
     def __str__(self) -> str:
         more = [f"  ... {self.count - len(self.rows)} more"] if self.count > len(self.rows) else []
@@ -101,7 +101,7 @@ def trace(result: Table | type[Table]) -> Trace:
     for name, nodes in reversed(rows_above(connection, table.node, table.name).items()):
         sibling = table._sibling(name)
         names = sibling.primary_key
-        rows: list[dict[str, Any]] = []
+        rows: list[Row] = []
         for node in nodes:
             window = make_window(names, ROWS_SHOWN, None, node.heading)
             rows += fetch.as_dicts(names, fetch.rows(connection, node, names, window))
@@ -142,5 +142,5 @@ def _rows(node: TableNode, partition: str) -> Table:
     return node.table & node.grain.decode(partition)
 
 
-def _spelled(row: dict[str, Any]) -> str:
+def _spelled(row: Row) -> str:
     return ", ".join(f"{name}={value}" for name, value in row.items()) or "the single row"

@@ -16,6 +16,7 @@ from dagster import (
     multi_asset,
 )
 
+from dj_dagster.model.heading import Key
 from dj_dagster.orchestration._dagster import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dj_dagster.orchestration.pipeline import Asset, Pipeline
 from dj_dagster.orchestration.runs.event_log import Mark, write_marks
@@ -186,7 +187,7 @@ def _existing(step: Step, config: Mapping[str, Any]) -> OnExisting:
     return OnExisting(SKIP if by_default else choice, config["delete_entered"])
 
 
-def _keys(node: TableNode, partitions: Sequence[str] | None) -> list[dict[str, Any]] | None:
+def _keys(node: TableNode, partitions: Sequence[str] | None) -> list[Key] | None:
     """Return the keys of partitions, in their order; None, which stands for all keys, for None."""
     if node.grain is None or partitions is None:
         return None

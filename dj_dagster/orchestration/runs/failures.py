@@ -19,6 +19,7 @@ from dagster import (
     RunsFilter,
 )
 
+from dj_dagster.model.heading import Row, Value
 from dj_dagster.orchestration._dagster import make_new_run_id
 from dj_dagster.orchestration.runs.event_log import Mark, Origin, write_marks
 from dj_dagster.orchestration.runs.run_records import OUTSIDE_TAG
@@ -143,7 +144,7 @@ def _messages(
     rows = JobQueue(node.table).rows
     wanted = {row: p for p in partitions for row in errors[p][:ERRORS_SHOWN]}
     names = [*rows.key, "error_message", "error_stack"]
-    found: dict[str, list[tuple[dict[str, Any], str, Any]]] = {}
+    found: dict[str, list[tuple[Row, str, Value]]] = {}
     failed = rows.node("error", rows=wanted)
     window = make_window(rows.key, None, None, failed.heading)
     for *row, message, stack in fetch.rows(rows.connection, failed, names, window):
@@ -158,7 +159,7 @@ def _messages(
     }
 
 
-def _together(jobs: Sequence[tuple[dict[str, Any], str, Any]], failed: int) -> str:
+def _together(jobs: Sequence[tuple[Row, str, Value]], failed: int) -> str:
     texts = "; ".join(f"{key}: {message}" for key, message, _ in jobs)
     return f"{failed} keys failed: {texts}{', ...' if failed > len(jobs) else ''}"
 

@@ -63,7 +63,7 @@ def populate_table(
     step: Step,
     graph: TableGraph,
     node: TableNode,
-    keys: Iterable[dict[str, Any]] | None,
+    keys: Iterable[Key] | None,
     *,
     planned: Collection[str] = (),
     retry_errors: bool,

@@ -6,12 +6,11 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
 
 from dagster import Enum, EnumValue, Field
 
 from dj_dagster.errors import ConfigurationError, PopulateError
-from dj_dagster.model.heading import Key, Values
+from dj_dagster.model.heading import Key, Value, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.orchestration.runs.stale_marks import Aging
 from dj_dagster.orchestration.tables.partitions import own_table
@@ -67,7 +66,7 @@ HERE = Work()
 
 
 def outcomes(
-    node: TableNode, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool, work: Work
+    node: TableNode, keys: Iterable[Mapping[str, Value]] | None, *, retry_errors: bool, work: Work
 ) -> Iterator[KeyOutcome]:
     """Make keys of a table, all pending ones for None; see `TableNode.outcomes`."""
     if work.apart and isinstance(node.filled_by, OwnPopulator):
@@ -100,7 +99,7 @@ class ProcessPopulator(OwnPopulator):
         self._work = work
 
     def make(
-        self, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool
+        self, keys: Iterable[Mapping[str, Value]] | None, *, retry_errors: bool
     ) -> Generator[KeyOutcome]:
         """Make keys as `populate_keys` does."""
         check_populable(self.table)
@@ -119,7 +118,7 @@ class TimedPool(WorkerPool):
     ) -> None:
         super().__init__(table, options, keys, work.processes, None)
         self._timeout = work.timeout
-        self._late: set[tuple[Any, ...]] = set()
+        self._late: set[Values] = set()
 
     def _ready(self) -> list[WorkerProcess]:
         ready = super()._ready()

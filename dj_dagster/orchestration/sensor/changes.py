@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -120,8 +120,8 @@ class Difference:
 class _Row:
     """One row: its place in the order of rows, its key as the driver gives it, and its digests."""
 
-    place: tuple[Any, ...]
-    key: tuple[Any, ...]
+    place: Values
+    key: Values
     digests: Digests
 
 
@@ -466,7 +466,7 @@ class JobWatch:
         self._jobs.clear()
 
 
-def _region(queue: JobQueue, rows: Iterable[tuple[Any, ...]]) -> Region:
+def _region(queue: JobQueue, rows: Iterable[Values]) -> Region:
     names = queue.rows.key
     return Region(keys=tuple(dict(zip(names, row, strict=True)) for row in rows))
 

@@ -20,6 +20,7 @@ from dagster import (
     RunsFilter,
 )
 
+from dj_dagster.model.heading import Values
 from dj_dagster.orchestration._dagster import (
     PARTITION_NAME_TAG,
     PRIORITY_TAG,
@@ -465,7 +466,7 @@ class _Waiting:
         The times, by `time.monotonic`.
     """
 
-    due: dict[tuple[Any, ...], float] = field(default_factory=dict[tuple[Any, ...], float])
+    due: dict[Values, float] = field(default_factory=dict[Values, float])
 
     @property
     def is_due(self) -> bool:

@@ -14,7 +14,7 @@ from importlib import import_module
 from itertools import islice
 from typing import Any
 
-from dj_dagster.model.heading import Key
+from dj_dagster.model.heading import Key, Value, Values
 from dj_dagster.model.names import TableName, Tier
 from dj_dagster.objects.stores.stores import Stores
 from dj_dagster.orchestration.tables.table_node import TableSource, described, of_name
@@ -114,7 +114,7 @@ class DataJointPopulator:
         return len(self._jobs.errors) if self._inherited else 0
 
     def make(
-        self, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool
+        self, keys: Iterable[Mapping[str, Value]] | None, *, retry_errors: bool
     ) -> Iterator[KeyOutcome]:
         """Make keys by DataJoint's `populate`, a few a call; cancelling stops between the calls."""
         wanted = self.pending(retry_errors=retry_errors) if keys is None else keys
@@ -141,8 +141,8 @@ class DataJointPopulator:
         began = time.perf_counter()
         errors = self._populate(todo) if todo else {}
         seconds = (time.perf_counter() - began) / max(len(todo), 1)
-        made = self._present(todo) if todo else set[tuple[Any, ...]]()
-        known = self._keys_of(self._restricted([todo])) if todo else set[tuple[Any, ...]]()
+        made = self._present(todo) if todo else set[Values]()
+        known = self._keys_of(self._restricted([todo])) if todo else set[Values]()
         for key in chunk:
             values = self._values(key)
             if values in present:
@@ -157,7 +157,7 @@ class DataJointPopulator:
             else:
                 yield KeyOutcome(key, "reserved" if values in known else "missing")
 
-    def _populate(self, keys: list[Key]) -> dict[tuple[Any, ...], BaseException]:
+    def _populate(self, keys: list[Key]) -> dict[Values, BaseException]:
         result = self._table.populate(
             keys,
             reserve_jobs=self._inherited,
@@ -173,23 +173,23 @@ class DataJointPopulator:
             query = query & restriction
         return query.proj()
 
-    def _present(self, keys: list[Key]) -> set[tuple[Any, ...]]:
+    def _present(self, keys: list[Key]) -> set[Values]:
         return self._keys_of(self._table & keys)
 
-    def _keys_of(self, query: Any) -> set[tuple[Any, ...]]:
+    def _keys_of(self, query: Any) -> set[Values]:
         return set(self._rows(query.keys()))
 
-    def _held(self, statuses: tuple[str, ...]) -> set[tuple[Any, ...]]:
+    def _held(self, statuses: tuple[str, ...]) -> set[Values]:
         if not self._inherited:
             return set()
         jobs = self._jobs & [{"status": status} for status in statuses]
         return set(self._rows(j for j in jobs.to_dicts() if set(self.key_names) <= set(j)))
 
-    def _rows(self, keys: Iterable[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+    def _rows(self, keys: Iterable[Mapping[str, Value]]) -> list[Values]:
         """Return the values of keys of any query of DataJoint's, spelled as partitions are."""
         return respelled(self._ours, self.key_names, list(map(self._values, keys)))
 
-    def _values(self, key: Mapping[str, Any]) -> tuple[Any, ...]:
+    def _values(self, key: Mapping[str, Value]) -> Values:
         return tuple(key[name] for name in self.key_names)
 
     @property

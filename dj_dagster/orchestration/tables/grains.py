@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cached_property
-from typing import Any
 from urllib.parse import quote, unquote
 from uuid import UUID
 
@@ -53,7 +52,7 @@ def encode_key(attributes: Iterable[Attribute], key: Mapping[str, Value]) -> str
     return row_encoder(attributes)(values_of(key, [attribute.name for attribute in attributes]))
 
 
-def values_of(key: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+def values_of(key: Mapping[str, Value], names: Sequence[str]) -> list[Value]:
     """Return the values of named attributes.
 
     Raises

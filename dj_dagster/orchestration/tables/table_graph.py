@@ -13,7 +13,7 @@ from typing import Any
 from dagster import AssetCheckKey, AssetKey
 
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.model.heading import Attribute
+from dj_dagster.model.heading import Attribute, Key
 from dj_dagster.model.names import TableName, Tier, title
 from dj_dagster.model.selection import Candidate, matched, single, texts
 from dj_dagster.orchestration.tables.grains import Grain, GrainBook
@@ -29,7 +29,7 @@ Tables = Named | Iterable[Named]
 PartitionBy = Mapping[TableName, Sequence[str]]
 """The first attributes of the key that tell a table's partitions apart, by table."""
 
-KeyMetadata = Callable[[dict[str, Any]], Mapping[str, Any]]
+KeyMetadata = Callable[[Key], Mapping[str, Any]]
 """A function that returns Dagster's metadata of a key whose rows are there."""
 
 CodeVersions = Mapping[AssetKey, str | None]

@@ -27,7 +27,7 @@ from dj_dagster.errors import (
     DataJointError,
     PopulateError,
 )
-from dj_dagster.model.heading import Key
+from dj_dagster.model.heading import Key, Value
 from dj_dagster.model.names import TableName, Tier, class_names, parse_table_name, snake_case, title
 from dj_dagster.model.selection import Candidate
 from dj_dagster.model.types import Family
@@ -164,7 +164,7 @@ class TableNode:
         """
         return keys_respelled(self.table, keys)
 
-    def partitions_of(self, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    def partitions_of(self, rows: Iterable[Mapping[str, Value]]) -> list[str]:
         """Return the partition of each row; empty for a table without partitions."""
         grain = self.grain
         if grain is None:
@@ -197,7 +197,7 @@ class TableNode:
         return {old: new for old, new in found if old != new}
 
     def outcomes(
-        self, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool
+        self, keys: Iterable[Mapping[str, Value]] | None, *, retry_errors: bool
     ) -> Iterator[KeyOutcome]:
         """Make keys, all pending ones for None, and yield their outcomes.
 
@@ -299,7 +299,7 @@ class Populator(Protocol):
         ...
 
     def make(
-        self, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool
+        self, keys: Iterable[Mapping[str, Value]] | None, *, retry_errors: bool
     ) -> Iterator[KeyOutcome]:
         """Make keys one by one, all pending ones for None; a failing key does not stop them."""
         ...
@@ -394,7 +394,7 @@ class OwnPopulator:
         return len(JobQueue(self._table).errors) if self.reservable else 0
 
     def make(
-        self, keys: Iterable[Mapping[str, Any]] | None, *, retry_errors: bool
+        self, keys: Iterable[Mapping[str, Value]] | None, *, retry_errors: bool
     ) -> Iterator[KeyOutcome]:
         """See `populate_keys`."""
         return populate_keys(self._table, keys, retry_errors=retry_errors, reserve=self.reservable)

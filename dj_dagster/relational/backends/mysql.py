@@ -24,7 +24,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from dj_dagster.errors import ConfigurationError, DataJointError, DefinitionError
-from dj_dagster.model.heading import Attribute, Default, IndexDeclaration
+from dj_dagster.model.heading import Attribute, Default, IndexDeclaration, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.nodes import parse_json_path
@@ -228,7 +228,7 @@ class MySQLBackend(Backend):
         return json_is(column, path, value)
 
     def is_among(
-        self, columns: Sequence[Element], rows: Sequence[tuple[Any, ...]]
+        self, columns: Sequence[Element], rows: Sequence[Values]
     ) -> sa.ColumnElement[bool]:
         """Write many values into the statement; see the function `among`."""
         written = among(columns, rows)
@@ -482,9 +482,7 @@ _LITERALS: dict[type, Callable[[Any], str]] = {
 }
 
 
-def among(
-    columns: Sequence[Element], rows: Sequence[tuple[Any, ...]]
-) -> sa.ColumnElement[bool] | None:
+def among(columns: Sequence[Element], rows: Sequence[Values]) -> sa.ColumnElement[bool] | None:
     """Return the condition that the columns together have one of many values.
 
     None for few rows, and for values that the driver handles better.

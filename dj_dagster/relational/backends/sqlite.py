@@ -41,7 +41,7 @@ from dj_dagster.errors import (
     UnknownAttributeError,
 )
 from dj_dagster.local_files import make_folder
-from dj_dagster.model.heading import Attribute, Default, IndexDeclaration
+from dj_dagster.model.heading import Attribute, Default, IndexDeclaration, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.nodes import parse_json_path
@@ -149,7 +149,7 @@ class SQLiteBackend(Backend):
         is_text = sa.func.typeof(column) == sa.literal_column("'text'")
         return sa.case((is_text, sa.cast(column, sa.LargeBinary)), else_=column)
 
-    def legible(self, values: Sequence[Any]) -> tuple[Any, ...]:
+    def legible(self, values: Sequence[Any]) -> Values:
         """Decode values that are UTF-8."""
         return tuple(map(sqlite_functions.legible, values))
 
@@ -174,7 +174,7 @@ class SQLiteBackend(Backend):
         return sa.func.dj_json_is(column, path, value) == sa.true()
 
     def is_among(
-        self, columns: Sequence[Element], rows: Sequence[tuple[Any, ...]]
+        self, columns: Sequence[Element], rows: Sequence[Values]
     ) -> sa.ColumnElement[bool]:
         """Pass many values as one JSON text: SQLite limits the parameters of a statement."""
         if len(rows) <= FEW or any(_is_lost_in_json(value) for row in rows for value in row):

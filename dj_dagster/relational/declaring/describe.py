@@ -198,7 +198,7 @@ class Spelling:
         The names that the definition can use: classes, modules and the like.
     """
 
-    def __init__(self, table: TableName, names: Mapping[str, Any]) -> None:
+    def __init__(self, table: TableName, names: Mapping[str, object]) -> None:
         self._table = table
         self._names = names
 

@@ -59,7 +59,7 @@ class Diagram(Drawn):
         dj.Diagram(Session) - 1 + 2
     """
 
-    def __init__(self, source: Any, context: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, source: Any, context: Mapping[str, object] | None = None) -> None:
         self._rows: NodesByTable | None = None
         self._kind = ""
         self._seeds: dict[TableName, list[Node]] = {}
@@ -70,7 +70,7 @@ class Diagram(Drawn):
         if context is None:
             shown = vars(source) if isinstance(source, ModuleType) else {}
             context = {**calling_names(), **shown}
-        self.context: dict[str, Any] = dict(context)
+        self.context: dict[str, object] = dict(context)
         self._connection, tables = read_source(source)
         self._tables = frozenset(tables)
         self._expanded = self._tables

@@ -261,7 +261,7 @@ class Labels:
         The names in which classes are searched: directly, or inside modules (``lab.Subject``).
     """
 
-    def __init__(self, names: Mapping[str, Any]) -> None:
+    def __init__(self, names: Mapping[str, object]) -> None:
         self._labels: dict[TableName, str] = {}
         for label, table in (*_classes(names, ""), *_inside_modules(names)):
             self._labels.setdefault(table, label)
@@ -270,13 +270,13 @@ class Labels:
         return self._labels.get(table) or class_path(table.table)
 
 
-def _inside_modules(names: Mapping[str, Any]) -> Iterator[tuple[str, TableName]]:
+def _inside_modules(names: Mapping[str, object]) -> Iterator[tuple[str, TableName]]:
     for name, value in list(names.items()):
         if isinstance(value, ModuleType) and not name.startswith("_"):
             yield from _classes(vars(value), f"{name}.")
 
 
-def _classes(names: Mapping[str, Any], before: str) -> Iterator[tuple[str, TableName]]:
+def _classes(names: Mapping[str, object], before: str) -> Iterator[tuple[str, TableName]]:
     for name, value in list(names.items()):
         if isinstance(value, TableMeta) and issubclass(value, Table) and not name.startswith("_"):
             for label, table in ((name, value), *_parts(name, value)):

@@ -21,7 +21,7 @@ from dj_dagster.errors import (
     UnknownAttributeError,
 )
 from dj_dagster.lazy import LateModule
-from dj_dagster.model.heading import Attribute, Heading, Row
+from dj_dagster.model.heading import Attribute, Heading, Key, Row, Value
 from dj_dagster.model.job_settings import PROVENANCE
 from dj_dagster.model.names import TableName, Tier
 from dj_dagster.model.types import AttributeType, Family
@@ -321,7 +321,7 @@ def insert_select(
     return count
 
 
-def update_row(connection: Connection, table: StoredTable, row: Mapping[str, Any]) -> None:
+def update_row(connection: Connection, table: StoredTable, row: Mapping[str, Value]) -> None:
     """Change the secondary attributes that a row gives, in the row with its key.
 
     Raises
@@ -495,7 +495,7 @@ class StagedInsert(AbstractContextManager["StagedInsert"]):
 
     def __init__(self, table: Insertable) -> None:
         self._table = table
-        self.rec: dict[str, Any] = {}
+        self.rec: Row = {}
         self._staged: dict[str, tuple[Store, str, str]] = {}
         self._opened = ExitStack()
 
@@ -581,7 +581,7 @@ class StagedInsert(AbstractContextManager["StagedInsert"]):
         register_writer(connection, self._table.name.schema, chain)
         return connection.stores.get(chain.store)
 
-    def _key(self) -> dict[str, Any]:
+    def _key(self) -> Key:
         names = self._table.heading.primary_key
         missing = [name for name in names if name not in self.rec]
         if missing:

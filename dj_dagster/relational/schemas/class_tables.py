@@ -144,7 +144,7 @@ class Declaring:
         master = self._name(cls.master).table if issubclass(cls, Part) else None
         return TableName(self.schema, sql_table_name(cls.__name__, cls.tier, master))
 
-    def plan(self, cls: type[Table], context: Mapping[str, Any] | None = None) -> PlannedTable:
+    def plan(self, cls: type[Table], context: Mapping[str, object] | None = None) -> PlannedTable:
         """Return the table that a class's definition asks for, whether or not it exists.
 
         Parameters

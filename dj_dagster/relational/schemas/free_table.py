@@ -210,7 +210,7 @@ class ClassMaker:
         self._tiers = tier_classes
         self.left_out: list[tuple[TableName, TableName]] = []
 
-    def make(self, names: Mapping[str, Any]) -> dict[str, type[Table]]:
+    def make(self, names: Mapping[str, object]) -> dict[str, type[Table]]:
         """Return a class for each table without one among `names`; parts are set on their masters.
 
         If the classes of two tables would have one name, the older table gets it, and both are

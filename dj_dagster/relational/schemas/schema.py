@@ -151,7 +151,7 @@ class Activation:
         context: MutableMapping[str, Any] | None = None,
         create_schema: bool = True,
         create_tables: bool | None = None,
-        add_objects: Mapping[str, Any] | None = None,
+        add_objects: Mapping[str, object] | None = None,
         era: str | None = None,
     ) -> None:
         self.context = context
@@ -164,8 +164,8 @@ class Activation:
         self._name: str | None = None
         self._connection = connection
         # Keyed by name: a class that is defined again, as in a notebook, replaces the first one.
-        self._decorated: dict[str, tuple[type[Table], Mapping[str, Any]]] = {}
-        self._waiting: dict[str, tuple[type[Table], Mapping[str, Any]]] = {}
+        self._decorated: dict[str, tuple[type[Table], Mapping[str, object]]] = {}
+        self._waiting: dict[str, tuple[type[Table], Mapping[str, object]]] = {}
         if name is not None:
             self.activate(name)
 
@@ -216,7 +216,7 @@ class Activation:
         connection: Connection | None = None,
         create_schema: bool | None = None,
         create_tables: bool | None = None,
-        add_objects: Mapping[str, Any] | None = None,
+        add_objects: Mapping[str, object] | None = None,
     ) -> None:
         """Give the schema its name and declare the waiting classes in their order.
 
@@ -260,7 +260,7 @@ class Activation:
             self._declare(*decorated)
             del self._waiting[name]
 
-    def __call__(self, cls: T, *, context: Mapping[str, Any] | None = None) -> T:
+    def __call__(self, cls: T, *, context: Mapping[str, object] | None = None) -> T:
         """Declare a table class and its parts; returns the class itself.
 
         Before the schema is activated the class waits instead.
@@ -304,7 +304,7 @@ class Activation:
                 "make another one."
             )
 
-    def _declare(self, cls: type[Table], local: Mapping[str, Any]) -> None:
+    def _declare(self, cls: type[Table], local: Mapping[str, object]) -> None:
         scope = Scope(
             (self.add_objects, self.context or {}, local, {**self.reflected, **self.tables})
         )
@@ -566,7 +566,7 @@ class VirtualModule(ModuleType):
         create_schema: bool = False,
         create_tables: bool = False,
         connection: Connection | None = None,
-        add_objects: Mapping[str, Any] | None = None,
+        add_objects: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(module_name, f"The tables of the schema {schema_name}.")
         self.schema = self.schema_class(
