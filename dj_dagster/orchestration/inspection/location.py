@@ -25,9 +25,8 @@ from dj_dagster.orchestration._dagster import (
     repository_def_from_target_def,
 )
 from dj_dagster.orchestration.merge import pipelines_of
-from dj_dagster.orchestration.tables.collection import collect, module_named
+from dj_dagster.orchestration.tables.collection import SchemaLike, collect, module_named
 from dj_dagster.orchestration.tables.table_graph import TableGraph, table_graph
-from dj_dagster.orchestration.tables.table_sources import SchemaLike
 from dj_dagster.relational.database.connection import Connection
 
 Given = Definitions | RepositoryDefinition | TableGraph | SchemaLike
