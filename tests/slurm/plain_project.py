@@ -41,7 +41,7 @@ def wait(context: dg.OpExecutionContext) -> None:
     note("waited", context.run_id, os.environ["SLURM_JOB_ID"])
 
 
-@dg.job(executor_def=dg.in_process_executor)
+@dg.job
 def waiting() -> None:
     """Work until a file is there."""
     wait()
