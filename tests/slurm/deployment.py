@@ -36,7 +36,7 @@ run_launcher:
   config:
     folder: {folder}/jobs
     time: "10"
-    retries: 3
+    retries: 1
     poll_seconds: 2
     growth: 10
     resume_after: [NODE_FAIL, PREEMPTED, TIMEOUT]
@@ -91,7 +91,7 @@ class Translator(TableTranslator):
 defs = build_definitions(
     schema,
     translator=Translator(),
-    sensor_settings=SensorSettings(interval=1, batch_size=20),
+    sensor_settings=SensorSettings(interval=2, batch_size=20),
 )
 '''
 
@@ -107,8 +107,10 @@ mutation ($job: String!, $location: String!, $config: RunConfigData, $tags: [Exe
 }
 """
 RUN = """
+query ($run: ID!) { runOrError(runId: $run) { ... on Run { status tags { key value } } } }
+"""
+LOG = """
 query ($run: ID!) {
-  runOrError(runId: $run) { ... on Run { status tags { key value } } }
   logsForRun(runId: $run) {
     ... on EventConnection { events { __typename ... on MessageEvent { message } } }
   }
@@ -151,10 +153,10 @@ class Deployment:
         assert answer["__typename"] == "LaunchRunSuccess", answer
         return answer["run"]["runId"]
 
-    def wait_for_file(self, gate: Path, **tags: str) -> str:
+    def wait_for_file(self, gate: Path, job: str = "waiting", **tags: str) -> str:
         """Launch a run that works until a file is there."""
         config = {"ops": {"wait": {"config": {"gate": str(gate)}}}}
-        return self.launch("waiting", config, {f"dj-slurm/{key}": tags[key] for key in tags})
+        return self.launch(job, config, {f"dj-slurm/{key}": tags[key] for key in tags})
 
     def terminate(self, run: str, policy: str = "SAFE_TERMINATE") -> None:
         """Cancel a run as the UI does."""
@@ -172,7 +174,7 @@ class Deployment:
 
     def log(self, run: str) -> str:
         """Return the messages in a run's log."""
-        events = self.dev.graphql(RUN, run=run)["logsForRun"]["events"]
+        events = self.dev.graphql(LOG, run=run)["logsForRun"]["events"]
         return "\n".join(event.get("message", "") for event in events)
 
     def until(self, run: str, status: str) -> None:
@@ -184,7 +186,7 @@ class Deployment:
             assert now not in ended, f"{now}:\n{self.log(run)}"
             return now == status
 
-        eventually(there)
+        eventually(there, every=0.5)
 
     def counts(self, *key: str) -> tuple[int, int, int]:
         """Return how many partitions a table has, and how many are materialised and failed."""
@@ -207,7 +209,7 @@ class Deployment:
 
     def job(self, run: str) -> str:
         """Return the number of a run's job, once there is one."""
-        return eventually(lambda: self.tags(run).get("dj-slurm/job_id"))
+        return eventually(lambda: self.tags(run).get("dj-slurm/job_id"), every=0.5)
 
     def notes(self, *words: object) -> list[list[str]]:
         """Return the notes that begin with some words."""

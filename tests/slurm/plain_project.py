@@ -41,10 +41,16 @@ def wait(context: dg.OpExecutionContext) -> None:
     note("waited", context.run_id, os.environ["SLURM_JOB_ID"])
 
 
-@dg.job
+@dg.job(executor_def=dg.in_process_executor)
 def waiting() -> None:
     """Work until a file is there."""
     wait()
 
 
-defs = dg.Definitions(jobs=[plain, waiting])
+@dg.job
+def waiting_apart() -> None:
+    """Work until a file is there, in a process for each step, as Dagster does by default."""
+    wait()
+
+
+defs = dg.Definitions(jobs=[plain, waiting, waiting_apart])

@@ -75,7 +75,7 @@ def test_a_run_that_waits_is_cancelled_in_dagster_or_in_slurm(deployment: Deploy
 
 def test_a_run_that_works_is_cancelled_in_dagster_or_in_slurm(deployment: Deployment) -> None:
     gate = deployment.folder / "never"
-    inside, outside = (deployment.wait_for_file(gate) for _ in range(2))
+    inside, outside = (deployment.wait_for_file(gate, "waiting_apart") for _ in range(2))
     eventually(lambda: deployment.notes("wait", inside) and deployment.notes("wait", outside))
     deployment.terminate(inside)
     deployment.cluster.run("scancel", deployment.job(outside))
@@ -126,7 +126,7 @@ def test_keys_over_two_nodes_are_made_exactly_once(deployment: Deployment) -> No
     made = [note for note in deployment.notes("make") if int(note[1]) in items]
     assert sorted(int(note[1]) for note in made) == list(items)
     assert {note[2] for note in made} == {"node1", "node2"}
-    eventually(lambda: deployment.counts("shop", "measured") == (40, 40, 0))
+    eventually(lambda: deployment.counts("shop", "measured") == (40, 40, 0), every=1)
 
 
 def test_a_run_goes_on_elsewhere_while_its_lost_node_works_on_unheard(
@@ -156,7 +156,7 @@ def test_a_run_goes_on_elsewhere_while_its_lost_node_works_on_unheard(
 def test_the_demo_goes_from_a_row_to_marks(deployment: Deployment) -> None:
     run = deployment.launch("record_session", location="demo")
     deployment.until(run, "SUCCESS")
-    eventually(lambda: deployment.counts("lab", "heart_rate") == (2, 2, 0))
+    eventually(lambda: deployment.counts("lab", "heart_rate") == (2, 2, 0), every=1)
     assert deployment.counts("lab", "processed") == (1, 1, 0)
     assert len(list((deployment.folder / "jobs").glob("*/1.out"))) > 1
 
