@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -122,8 +123,9 @@ class Slurm:
                     raise
             time.sleep(delay)
             # An answer that was lost is not a submission that was lost.
-            if submitted := self.number_of(name):
-                return submitted
+            with contextlib.suppress(SlurmError):
+                if submitted := self.number_of(name):
+                    return submitted
         return _number(_run(command, script))
 
     def jobs(self, *, now: bool = False) -> Mapping[str, Job]:
@@ -183,11 +185,8 @@ class Slurm:
                 raise
 
     def number_of(self, name: str) -> str | None:
-        """Return the number of the job of that name, None if there is none or Slurm is away."""
-        try:
-            printed = _run(["squeue", "-h", "-t", "all", "-n", name, "-o", "%i"])
-        except SlurmError:
-            return None
+        """Return the number of the job of that name, None if there is none."""
+        printed = _run(["squeue", "-h", "-t", "all", "-n", name, "-o", "%i"])
         return printed.split()[0] if printed.strip() else None
 
 

@@ -42,17 +42,20 @@ class RunJobs:
             self.instance.report_run_failed(run, f"The run was not submitted to Slurm. {error}")
 
     def _submit(self, run: DagsterRun) -> None:
-        number = int(run.tags.get(ATTEMPT_TAG, "0")) + 1
+        number = attempt_of(run) + 1
         asked = requested(self.settings.defaults, self._step_tags(run), run.tags)
         order, output = self.files(run.run_id, number)
         python, folder = self._python(run), self.settings.working_directory or str(Path.cwd())
         command = f"{shlex.quote(python)} -m {_WORKER} {shlex.quote(str(order))}"
         self._write_order(run, number, order)
         # From now on no earlier job works on the run.
-        self.instance.add_run_tags(run.run_id, {ATTEMPT_TAG: str(number), JOB_TAG: ""})
+        self.instance.add_run_tags(run.run_id, {ATTEMPT_TAG: f"{run.run_id}/{number}", JOB_TAG: ""})
         try:
             job = self.slurm.submit(
-                f"#!/bin/sh\n{self.settings.setup}\nexec {command}\n",
+                # Only a login shell has `module`, and the like.
+                f"#!/bin/bash -l\n{self.settings.setup}\nexec {command}\n"
+                if self.settings.setup
+                else f"#!/bin/sh\nexec {command}\n",
                 job_name(run.run_id, number),
                 [
                     # Slurm itself would start the run anew, instead of going on with it.
@@ -76,7 +79,7 @@ class RunJobs:
 
     def judge(self, run: DagsterRun, job: str) -> Verdict:
         """Return what became of a run's job."""
-        output = self.files(run.run_id, int(run.tags.get(ATTEMPT_TAG, "1")))[1]
+        output = self.files(run.run_id, attempt_of(run))[1]
         return judge(self.slurm, job, output, self.settings)
 
     def settle(self, run: DagsterRun, verdict: Verdict) -> None:
@@ -128,13 +131,28 @@ class RunJobs:
         order = {
             "command": "resume_run" if begun else "execute_run",
             "arguments": serialize_value(args),
-            "attempt": attempt,
+            "attempt": f"{run.run_id}/{attempt}",
             "poll_seconds": self.settings.poll_seconds,
         }
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.unlink(missing_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump(order, file)
+
+
+def attempt_of(run: DagsterRun) -> int:
+    """Return how often a run was submitted.
+
+    A run that is executed again begins with all tags of the run that it repeats: only tags with the
+    run's own id count.
+    """
+    run_id, _, number = run.tags.get(ATTEMPT_TAG, "").rpartition("/")
+    return int(number) if run_id == run.run_id else 0
+
+
+def job_of(run: DagsterRun) -> str:
+    """Return the number of a run's job, empty if it has none, or if it is being submitted."""
+    return run.tags.get(JOB_TAG, "") if attempt_of(run) else ""
 
 
 def job_name(run_id: str, attempt: int) -> str:

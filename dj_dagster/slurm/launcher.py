@@ -20,8 +20,8 @@ from dj_dagster.slurm._dagster import (
 )
 from dj_dagster.slurm.commands import Slurm
 from dj_dagster.slurm.health import Fate
-from dj_dagster.slurm.jobs import RunJobs
-from dj_dagster.slurm.resources import JOB_TAG, MARK
+from dj_dagster.slurm.jobs import RunJobs, job_of
+from dj_dagster.slurm.resources import MARK
 from dj_dagster.slurm.settings import Settings, config_type, read_settings
 from dj_dagster.slurm.watch import Watch
 
@@ -107,7 +107,7 @@ class SlurmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
-        number = run.tags.get(JOB_TAG)
+        number = job_of(run)
         if number:
             self._slurm.cancel(number)
         if run.status != DagsterRunStatus.CANCELING:
@@ -130,7 +130,7 @@ class SlurmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         of any other is recorded here, with Slurm's reason.
         """
         run = self._newest(run)
-        number = run.tags.get(JOB_TAG)
+        number = job_of(run)
         if not number:
             return CheckRunHealthResult(WorkerStatus.UNKNOWN, "The run has no job in Slurm.")
         verdict = self._jobs.judge(run, number)
@@ -149,7 +149,7 @@ class SlurmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         """Return Slurm's words on a run's job and the end of the job's output."""
         del include_container_logs
         run = self._newest(run)
-        number = run.tags.get(JOB_TAG)
+        number = job_of(run)
         return self._jobs.judge(run, number).message if number else None
 
     @property

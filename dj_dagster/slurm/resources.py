@@ -13,7 +13,7 @@ JOB_TAG = f"{PREFIX}job_id"
 """Tag with the number of a run's job, of the latest if it was resumed."""
 
 ATTEMPT_TAG = f"{PREFIX}attempt"
-"""Tag with the number of times that a run was submitted. Only the latest job may work on it."""
+"""Tag with a run's id and how often it was submitted. Only the latest job may work on it."""
 
 MARK = "DJ_SLURM_RUN"
 """Environment variable of the process of a run and of all that it starts, with the run's id."""

@@ -20,8 +20,8 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunRecord, Ru
 from dj_dagster.slurm._dagster import RESUME_RUN_LOG_MESSAGE
 from dj_dagster.slurm.commands import Slurm, SlurmError
 from dj_dagster.slurm.health import Fate, Verdict
-from dj_dagster.slurm.jobs import RunJobs, job_name, run_of
-from dj_dagster.slurm.resources import ATTEMPT_TAG, JOB_TAG
+from dj_dagster.slurm.jobs import RunJobs, attempt_of, job_name, job_of, run_of
+from dj_dagster.slurm.resources import JOB_TAG
 from dj_dagster.slurm.settings import Settings
 
 _WATCHED = [DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING]
@@ -71,7 +71,7 @@ class Watch(threading.Thread):
             _logger.exception("The runs that wait for Slurm could not be read.")
             return
         for record in records:
-            if ATTEMPT_TAG in record.dagster_run.tags:
+            if attempt_of(record.dagster_run):
                 try:
                     look_after(jobs, record)
                 except Exception:
@@ -85,29 +85,33 @@ def drop_jobs_without_run(jobs: RunJobs) -> None:
 
     Dagster does not ask a launcher to cancel a run that has not begun.
     """
-    waiting = {run_of(job.name): job for job in jobs.slurm.jobs().values() if not job.nodes}
-    ids = [run_id for run_id, job in waiting.items() if run_id and not job.ended]
-    if ids:
-        for run in jobs.instance.get_runs(RunsFilter(run_ids=ids)):
-            if run.is_finished:
-                jobs.slurm.cancel(waiting[run.run_id].id)
+    waiting = [job for job in jobs.slurm.jobs().values() if not job.nodes and not job.ended]
+    runs = {job.id: run_id for job in waiting if (run_id := run_of(job.name))}
+    if not runs:
+        return
+    found = jobs.instance.get_runs(RunsFilter(run_ids=list(set(runs.values()))))
+    over = {run.run_id for run in found if run.is_finished}
+    for number, run_id in runs.items():
+        if run_id in over:
+            jobs.slurm.cancel(number)
 
 
 def look_after(jobs: RunJobs, record: RunRecord) -> None:
     """Do what is to be done about a run that has not begun, or is being cancelled."""
     run = record.dagster_run
-    number = run.tags.get(JOB_TAG) or _lost_number(jobs, record)
+    number = job_of(run) or _lost_number(jobs, record)
     if not number:
         return
     verdict = jobs.judge(run, number)
     now = jobs.instance.get_run_by_id(run.run_id)
-    if now is None or now.status != run.status or now.tags.get(JOB_TAG) != run.tags.get(JOB_TAG):
+    if now is None or now.status != run.status or job_of(now) != job_of(run):
         return
     if run.status == DagsterRunStatus.CANCELING:
         if verdict.fate is not Fate.ALIVE:
             jobs.instance.report_run_canceled(run, verdict.message)
-        else:
-            # Again, for the first time may have been before there was a job.
+        elif (job := jobs.slurm.job(number)) is not None and not job.nodes:
+            # The first time may have been before there was a job. One that works is told once only,
+            # for a second signal would interrupt its tidying up.
             jobs.slurm.cancel(number)
     elif verdict.fate is Fate.LOST:
         _again(jobs, run, verdict)
@@ -132,7 +136,7 @@ def _again(jobs: RunJobs, run: DagsterRun, verdict: Verdict) -> None:
 def _lost_number(jobs: RunJobs, record: RunRecord) -> str | None:
     """Return the number of a job whose submitter died before it could record it."""
     run = record.dagster_run
-    number = jobs.slurm.number_of(job_name(run.run_id, int(run.tags[ATTEMPT_TAG])))
+    number = jobs.slurm.number_of(job_name(run.run_id, attempt_of(run)))
     if number:
         jobs.instance.add_run_tags(run.run_id, {JOB_TAG: number})
     elif time.time() - record.update_timestamp.timestamp() > _SUBMITTED_BY_NOW:

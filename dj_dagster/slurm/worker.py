@@ -28,7 +28,7 @@ def main(path: Path) -> None:
     # It may hold passwords, and a job runs once.
     path.unlink()
     args: Any = deserialize_value(order["arguments"])
-    ref, run_id, attempt = args.instance_ref, args.run_id, str(order["attempt"])
+    ref, run_id, attempt = args.instance_ref, args.run_id, order["attempt"]
     os.environ[MARK] = run_id
     if not _begin(ref, run_id, attempt):
         return
