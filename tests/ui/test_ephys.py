@@ -1,4 +1,4 @@
-"""Ephys in the browser: a sorting's pictures, a verdict, a repaired recording, stale metrics.
+"""Ephys in the browser: pictures, a verdict, a repaired file, stale metrics, grains, backfills.
 
 The tests share one running lab with two recordings, one of them cut, and go through it in order.
 """
@@ -9,6 +9,8 @@ import os
 import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -43,6 +45,16 @@ VERDICT = """ops:
       partitions:
         - subject={subject}/session_datetime={started}/insertion_number=0/paramset_idx=1
 """
+MATERIALIZATIONS = """
+query ($key: AssetKeyInput!) {
+  assetOrError(assetKey: $key) {
+    ... on Asset { assetMaterializations(limit: 100) { partition runId metadataEntries { label } } }
+  }
+}
+"""
+RUNS_OF_METRICS = """
+SELECT key_hash, run_id FROM "ephys_quality.~provenance" WHERE table_name = '__quality_metrics'
+"""
 TABLES = {
     "recording": "ephys_recording/raw_ephys",
     "sorting": "ephys_sorting/spike_sorting",
@@ -70,6 +82,25 @@ class EphysLab:
         answer = self.dev.graphql(STATISTICS, key={"path": path})
         found = answer["assetNodeOrError"]["partitionStats"]
         return found["numPartitions"], found["numMaterialized"], found["numFailed"]
+
+    def made(self) -> dict[str, dict[str, str]]:
+        """Return the run that made each key, by table and subject; each has one recording."""
+        found: dict[str, dict[str, str]] = {}
+        for table, path in TABLES.items():
+            answer = self.dev.graphql(MATERIALIZATIONS, key={"path": path.split("/")})
+            found[table] = {
+                mark["partition"].partition("/")[0].removeprefix("subject="): mark["runId"]
+                for mark in reversed(answer["assetOrError"]["assetMaterializations"])
+                if "seconds_make" in {entry["label"] for entry in mark["metadataEntries"]}
+            }
+        return found
+
+    def made_since(self, before: dict[str, dict[str, str]]) -> dict[str, set[str]]:
+        """Return the subjects of each table whose key was made again; see `made`."""
+        after = self.made()
+        return {
+            table: {s for s, _ in after[table].items() - before[table].items()} for table in after
+        }
 
     def until(self, **counts: tuple[int, int, int]) -> None:
         """Wait until the partition counts of tables are as expected; see `counts`."""
@@ -174,6 +205,101 @@ def test_metrics_of_a_changed_make_show_as_stale(lab: EphysLab, page: Page, keep
     eventually(is_stale, every=1)
     expect(page.get_by_text("Failed", exact=True).first).to_be_visible()
     keep("ephys_stale")
+
+
+def test_the_stale_metrics_of_a_key_are_made_again_with_what_hangs_on_them(
+    lab: EphysLab, page: Page
+) -> None:
+    before, verdicts = lab.made(), lab.rows('SELECT * FROM "ephys_verdict.verdict"')
+    lab.open(page, f"/assets/{TABLES['metrics']}?view=partitions")
+    _choose(page, STATIC)
+    page.get_by_role("button", name="Materialize").first.click()
+    with page.expect_response(_launches):
+        page.get_by_role("button", name="Launch 1 run").click()
+    again = {demo_session(STATIC).subject}
+    eventually(lambda: lab.made_since(before)["file"] == again, timeout=2 * PATIENCE, every=1)
+    assert lab.made_since(before) == {
+        "recording": set(),
+        "sorting": set(),
+        "metrics": again,
+        "truth": set(),
+        "file": again,
+    }
+    assert lab.rows('SELECT * FROM "ephys_verdict.verdict"') == verdicts
+    lab.until(file=(2, 1, 0), metrics=(2, 2, 0))
+
+
+def test_a_backfill_of_all_metrics_makes_those_that_are_stale(
+    lab: EphysLab, page: Page, keep: Keep
+) -> None:
+    before = set(lab.rows(RUNS_OF_METRICS))
+    lab.open(page, f"/assets/{TABLES['metrics']}?view=partitions")
+    page.get_by_role("button", name="Materialize").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="All", exact=True).click()
+    keep("ephys_backfill_dialog")
+    with page.expect_response(_launches) as answer:
+        dialog.get_by_role("button", name=re.compile("^Launch")).click()
+    assert "LaunchBackfillSuccess" in answer.value.text()
+    backfill = answer.value.json()["data"]["launchPartitionBackfill"]["backfillId"]
+    eventually(lambda: _check(lab) == ["SUCCEEDED"], timeout=2 * PATIENCE, every=1)
+    eventually(lambda: _backfill(lab, backfill) == "COMPLETED_SUCCESS", timeout=2 * PATIENCE)
+    lab.open(page, f"/runs/b/{backfill}")
+    expect(page.get_by_text("100% completed").first).to_be_visible()
+    keep("ephys_backfill")
+    (new,) = set(lab.rows(RUNS_OF_METRICS)) - before
+    assert new[1] == lab.made()["metrics"][demo_session(CUT).subject]
+    lab.open(page, f"/assets/{TABLES['metrics']}?view=checks&checkDetail=current")
+    expect(page.get_by_text("Passed", exact=True).first).to_be_visible()
+
+
+def test_recordings_and_sortings_are_two_grains(lab: EphysLab, page: Page, keep: Keep) -> None:
+    """Each recording is sorted by a second set, so that one partition stands beside two."""
+    command = "from pipelines.ephys.paramset import add_preset; add_preset('spykingcircus2')"
+    env = {name: value for name, value in os.environ.items() if not name.startswith("DJ_")}
+    subprocess.run([sys.executable, "-c", command], cwd=lab.folder, env=env, check=True)
+    lab.until(sorting=(4, 4, 0), metrics=(4, 4, 0), truth=(4, 4, 0))
+    assert lab.counts("recording") == (2, 2, 0)
+    for table, sets in ("recording", [""]), ("sorting", ["/paramset_idx=1", "/paramset_idx=3"]):
+        lab.open(page, f"/assets/{TABLES[table]}?view=partitions")
+        for number in (STATIC, CUT):
+            session = demo_session(number)
+            start = f"subject={session.subject}/session_datetime={session.started.isoformat()}"
+            for end in sets:
+                name = f"{start}/insertion_number=0{end}"
+                expect(page.get_by_title(name, exact=True).first).to_be_attached()
+    keep("ephys_grains")
+    for table, count in ("recording", 2), ("sorting", 4):
+        group = TABLES[table].partition("/")[0]
+        lab.open(page, f"/locations/ephys/asset-groups/{group}/list")
+        row = page.locator("[class*=AssetRow_rowGrid]").filter(
+            has=page.locator(f"a[href='/assets/{TABLES[table]}']")
+        )
+        expect(row.get_by_text(f"{count} partitions", exact=True)).to_be_visible()
+
+
+CHECK = """
+query ($key: AssetKeyInput!) {
+  assetCheckExecutions(assetKey: $key, checkName: "current", limit: 1) { status }
+}
+"""
+
+
+def _check(lab: EphysLab) -> list[str]:
+    """Return the last status of the check `current` of the metrics."""
+    answer = lab.dev.graphql(CHECK, key={"path": TABLES["metrics"].split("/")})
+    return [each["status"] for each in answer["assetCheckExecutions"]]
+
+
+BACKFILL = """
+query ($id: String!) {
+  partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } }
+}
+"""
+
+
+def _backfill(lab: EphysLab, backfill: str) -> str:
+    return lab.dev.graphql(BACKFILL, id=backfill)["partitionBackfillOrError"]["status"]
 
 
 def _choose(page: Page, number: int) -> None:
