@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import dj_dagster as dj
+from dj_dagster.cli import cli
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.temporary.lab import TemporaryLab
 from tests.command_line import Command, inside
@@ -113,6 +115,25 @@ def test_init_does_not_write_over_files(inside: Command, tmp_path: Path) -> None
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
     assert inside("init", "other", "--schema", "My Lab").exit_code == 2
     assert not (tmp_path / "other").exists()
+
+
+def test_what_the_readme_of_a_new_project_names_is_there(
+    inside: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert inside("init", ".", "--schema", "plants").exit_code == 0
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    lab = TemporaryLab(f"sqlite:///{folder / 'lab.sqlite'}", folder)
+    try:
+        defs = lab.load("definitions").defs
+        jobs = {job.name for job in defs.resolve_all_job_defs()}
+    finally:
+        lab.close()
+    text = (tmp_path / "README.md").read_text()
+    assert set(re.findall(r"Jobs › (\w+)", text)) <= jobs
+    commands = set(re.findall(r"^dj-dagster (\w+)", text, re.MULTILINE))
+    assert {"dev", "status", "doctor"} <= commands <= set(cli.commands)
 
 
 def test_dev_needs_a_project(inside: Command) -> None:
