@@ -112,7 +112,7 @@ def plan(
             found.left[node.name] = found.left.get(node.name, 0) + len(left)
             if free:
                 found.take(node.table.connection, deletion.doomed(free))
-        found.again[node.name] = _given_again(node, found.keys_of(node))
+        found.again[node.name] = _given_again(node, found.keys_of(node), found.rows)
     return found.tables(where)
 
 
@@ -125,8 +125,8 @@ def plan_deletion(
 ) -> list[PlannedTable]:
     """Return what deleting rows of a table would delete with them, and what would be made again.
 
-    Rows are made again whose keys stay in their key sources: those of a computed table, but not
-    what is computed from a row that a person entered, once that is deleted.
+    Keys are made again that lose all of their rows and stay in their key source: those of a
+    computed table, but not what is computed from a row that a person entered, once that is deleted.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ class _Found:
                 places = _places(node, node.populator.key_names)
                 safe = rows - self._orphaned(node, rows, gone)
                 keys = {tuple(row[place] for place in places) for row in safe}
-                self.again[node.name] = _given_again(node, keys)
+                self.again[node.name] = _given_again(node, keys, self.rows)
             if rows:
                 gone[node.name] = self.lost(node.name)
 
@@ -279,13 +279,22 @@ def _chosen(
     return [key for page in node.staleness.pages() for key in node.respelled(page)]
 
 
-def _given_again(node: TableNode, keys: set[Values]) -> set[Values]:
-    """Return those of some keys that are in the key source."""
-    names = node.populator.key_names
+def _given_again(
+    node: TableNode, keys: set[Values], deleted: Mapping[TableName, set[Values]]
+) -> set[Values]:
+    """Return those of some keys that are in the key source, and lose all of their rows."""
+    names, table = node.populator.key_names, node.table
     listed = [dict(zip(names, row, strict=True)) for row in keys]
-    found = set(keys)
+    found, gone = set(keys), deleted.get(node.name, set[Values]())
+    places = _places(node, names)
     for start in range(0, len(listed), TOGETHER):
-        found -= ungiven(node, listed[start : start + TOGETHER]).keys()
+        chunk = listed[start : start + TOGETHER]
+        found -= ungiven(node, chunk).keys()
+        if len(names) < len(table.primary_key):
+            # A make that has inserted several rows is called again once all are gone.
+            there: Any = table & chunk if names else table
+            rows = fetch.rows(table.connection, there.node, table.primary_key)
+            found -= {tuple(row[p] for p in places) for row in rows if row not in gone}
     return found
 
 
