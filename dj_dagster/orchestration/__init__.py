@@ -10,7 +10,13 @@ from dj_dagster.orchestration.component import PipelineComponent
 from dj_dagster.orchestration.database_resource import DatabaseResource
 from dj_dagster.orchestration.inspection.doctor import Diagnosis, diagnose
 from dj_dagster.orchestration.inspection.plan import PlannedTable, plan, plan_deletion
-from dj_dagster.orchestration.inspection.status import FailedKey, TableStatus, failed_keys, status
+from dj_dagster.orchestration.inspection.status import (
+    FailedKey,
+    TableStatus,
+    failed_in_run,
+    failed_keys,
+    status,
+)
 from dj_dagster.orchestration.io_manager import TableIOManager, table_resources
 from dj_dagster.orchestration.jobs.entry_jobs import entry_jobs
 from dj_dagster.orchestration.jobs.local_populate import populate, retry_failed
@@ -71,6 +77,7 @@ __all__ = [
     "diagnose",
     "encode_key",
     "entry_jobs",
+    "failed_in_run",
     "failed_keys",
     "figure_metadata",
     "folder_sensor",

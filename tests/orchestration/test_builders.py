@@ -38,7 +38,8 @@ PUBLIC = """
 DatabaseResource Diagnosis FailedKey Grain Pipeline PipelineComponent PlannedTable RetryPolicy
 SensorSettings TableChecks TableIOManager TableProps TableSettings TableStatus TableTranslator
 Trace Work asset_key build_definitions chain_executor check_job check_schedule decode_key diagnose
-encode_key entry_jobs failed_keys figure_metadata folder_sensor garbage_job garbage_schedule plan
+encode_key entry_jobs failed_in_run failed_keys
+figure_metadata folder_sensor garbage_job garbage_schedule plan
 plan_deletion populate populate_job populate_schedule populate_sensor read_pipeline recompute
 recompute_job recompute_schedule retry_failed status sync table_assets table_checks
 table_resources table_schedules trace trace_job

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from dagster import DagsterInstance
+from dagster import DagsterInstance, RunFailureSensorContext
 
 from dj_dagster.errors import DataJointError, named_text
 from dj_dagster.model.names import Tier
@@ -227,3 +227,26 @@ def _failed(node: TableNode) -> Iterator[FailedKey]:
             key = dict(zip(jobs.key, row, strict=True))
             partition = encode_key(attributes, key)
             yield FailedKey(node.title, key, partition, error, str(stack or ""), time)
+
+
+def failed_in_run(context: RunFailureSensorContext) -> dict[str, str]:
+    """Return the keys that have failed in a run, with their errors, for a sensor of failed runs.
+
+    Parameters
+    ----------
+    context
+        What a function with `dagster.run_failure_sensor` is given.
+
+    Returns
+    -------
+    dict
+        ``{"lab.Spikes session_id=3": "ValueError: ..."}``, of 500 keys at most. It is empty if
+        the run has failed for another reason, which ``context.failure_event.message`` tells.
+    """
+    found: dict[str, str] = {}
+    for event in context.get_step_failure_events():
+        failure = event.step_failure_data.user_failure_data
+        listed: Any = failure.metadata.get("failed_keys") if failure is not None else None
+        if listed is not None:
+            found |= listed.value
+    return found
