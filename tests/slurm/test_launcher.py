@@ -28,7 +28,9 @@ def short_of_time(deployment: Deployment) -> str:
 
 @pytest.mark.usefixtures("short_of_time")
 def test_a_project_without_tables_runs(deployment: Deployment) -> None:
-    run = deployment.launch("plain", tags={"dj-slurm/partition": "urgent"})
+    # A run that is executed again begins with the tags of the run before.
+    before = {"dj-slurm/attempt": "before/3", "dj-slurm/job_id": "999"}
+    run = deployment.launch("plain", tags={"dj-slurm/partition": "urgent", **before})
     deployment.until(run, "SUCCESS")
     job = deployment.job(run)
     # Step and run say together what the job gets.
