@@ -316,6 +316,9 @@ def main(folder: Path | None, names: list[str]) -> int:
     os.environ["PATH"] = f"{here}{os.pathsep}{os.environ['PATH']}"
     for module in ("pandas", "dj_dagster.orchestration"):
         importlib.import_module(module)
+    # A page edits a module within the second in which it was compiled, which Python does not see
+    # where the size stays the same.
+    sys.dont_write_bytecode = True
     warnings.simplefilter("ignore")
     # Readers would see it.
     warnings.filterwarnings("error", "Positional inserts", DeprecationWarning)
