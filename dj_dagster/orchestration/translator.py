@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from dagster import (
     AssetDep,
@@ -33,7 +34,12 @@ from dj_dagster.model.names import TableName, Tier, title
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.orchestration.runs.work import Work
 from dj_dagster.orchestration.tables.table_graph import KeyMetadata, TableGraph
-from dj_dagster.orchestration.tables.table_node import TableNode, dagster_name, op_name
+from dj_dagster.orchestration.tables.table_node import (
+    TableNode,
+    dagster_name,
+    entry_job_name,
+    op_name,
+)
 from dj_dagster.relational.stored import ForeignKey
 from dj_dagster.relational.table import Table
 from dj_dagster.workflow.code_version import code_place, code_version
@@ -105,8 +111,23 @@ class TableProps:
             "dj/tier": self.tier.value,
             "dj/class": self.title,
             **({"dj/trace": self._trace} if self.populated and self.partitions_def else {}),
+            **({"dj/links": MetadataValue.md(self._links)} if self._links else {}),
             **self._code,
         }
+
+    @property
+    def _links(self) -> str:
+        """Links of the UI, as Markdown, to where people look next; empty if there are none."""
+        if self.populated and self.partitions_def is not None:
+            page = f"/assets/{'/'.join(quote(part, safe='') for part in self.key.path)}"
+            keys = f"{page}?view=partitions&status="
+            return (
+                f"[failed keys]({keys}FAILED), [missing keys]({keys}MISSING), "
+                f"[running keys]({keys}MATERIALIZING), [stale keys]({page}?view=checks)"
+            )
+        if self.tier is Tier.MANUAL:
+            return f"[enter rows](/guess/{entry_job_name(self.key)}/playground)"
+        return ""
 
     @property
     def _trace(self) -> str:

@@ -322,3 +322,15 @@ def test_settings_of_a_table_that_is_not_there_are_refused(lab: Lab) -> None:
         lab.definitions(sensor_settings=wrong)
     left_out = SensorSettings(tables={"Processed": TableSettings(), "lab.RawData": TableSettings()})
     assert lab.definitions(sensor_settings=left_out, exclude=["Processed"])
+
+
+def test_a_page_links_to_the_keys_and_to_the_entry_of_rows(lab: Lab) -> None:
+    specs = {spec.key.path[-1]: spec for spec in lab.definitions().resolve_all_asset_specs()}
+    links = {name: spec.metadata.get("dj/links") for name, spec in specs.items()}
+    processed, session = links["processed"], links["session"]
+    assert processed is not None
+    assert "[failed keys](/assets/lab/processed?view=partitions&status=FAILED)" in processed.value
+    assert session is not None
+    assert session.value == "[enter rows](/guess/insert__lab__session/playground)"
+    assert links["filter_params"] is None
+    assert links["trial"] is None

@@ -27,7 +27,8 @@ def config(animal_id: int, sex: str = "F", born: str = "2026-05-01", weight: str
 
 
 def test_the_editor_offers_the_attributes(institute: Institute, page: Page, keep: Keep) -> None:
-    institute.open(page, LAUNCHPAD)
+    institute.open(page, "/assets/lab/animal?view=overview")
+    page.get_by_role("link", name="enter rows").click()
     write(page, CONFIG.split("sex")[0].format(animal_id=7))
     page.keyboard.press("Control+Space")
     for offered in ("weight g; float32", "sex enum('F', 'M')", "born date: YYYY-MM-DD"):

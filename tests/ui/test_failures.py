@@ -22,10 +22,9 @@ SORTINGS = {
 def test_the_partition_list_shows_the_failed_keys_and_no_others(
     rig: Rig, page: Page, keep: Callable[[str], None]
 ) -> None:
-    page.goto(f"{rig.dev.url}/assets/rig/sorting?view=partitions")
+    page.goto(f"{rig.dev.url}/assets/rig/sorting?view=overview")
+    page.get_by_role("link", name="failed keys").click()
     expect(page.get_by_text("Failed (2)")).to_be_visible()
-    for status in ("Materialized", "Materializing", "Missing"):
-        page.locator("label").filter(has_text=re.compile(rf"{status} \(")).click()
     expect(page.get_by_text("2 Partitions Selected")).to_be_visible()
     names = page.locator("span").get_by_text(re.compile("^animal=")).all_inner_texts()
     assert set(names) == set(SORTINGS)

@@ -33,7 +33,7 @@ from dj_dagster.orchestration.runs.populate_step import Step
 from dj_dagster.orchestration.runs.shown_marks import ROWS
 from dj_dagster.orchestration.tables.partitions import register
 from dj_dagster.orchestration.tables.table_graph import TableGraph
-from dj_dagster.orchestration.tables.table_node import TableNode, op_name
+from dj_dagster.orchestration.tables.table_node import TableNode, entry_job_name, op_name
 from dj_dagster.relational.inserting.row_sources import csv_batches
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.
@@ -248,9 +248,6 @@ def _description(attribute: Attribute) -> str:
     return "; ".join(filter(None, said))
 
 
-PREFIX = "insert__"
-
-
 def entry_jobs(pipeline: Pipeline, folders: Sequence[str | Path] = ()) -> list[JobDefinition]:
     """Return a job for each Manual table: ``insert__lab__session`` for ``lab.Session``.
 
@@ -272,15 +269,10 @@ def entry_jobs(pipeline: Pipeline, folders: Sequence[str | Path] = ()) -> list[J
     ]
 
 
-def job_name(node: TableNode) -> str:
-    """Return the name of a table's job."""
-    return PREFIX + op_name(node.key)
-
-
 def _entry_job(graph: TableGraph, node: TableNode, files: EntryFiles) -> JobDefinition:
     parts = {part.key.path[-1]: part for part in graph.parts(node)}
 
-    @op(name=f"{job_name(node)}__rows", config_schema=_config(node, parts))
+    @op(name=f"{entry_job_name(node.key)}__rows", config_schema=_config(node, parts))
     def insert_rows(context: OpExecutionContext) -> None:
         try:
             _insert(context, node, parts, context.op_config, files)
@@ -289,7 +281,7 @@ def _entry_job(graph: TableGraph, node: TableNode, files: EntryFiles) -> JobDefi
             raise Failure(description=str(error), allow_retries=False) from error
 
     @dagster_job(
-        name=job_name(node),
+        name=entry_job_name(node.key),
         description=f"Inserts rows into {node.title}, from the launchpad or a CSV file.",
     )
     def insert() -> None:

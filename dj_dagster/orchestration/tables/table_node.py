@@ -80,6 +80,11 @@ def op_name(key: AssetKey) -> str:
     return "__".join(dagster_name(part) for part in key.path)
 
 
+def entry_job_name(key: AssetKey) -> str:
+    """Return the name of the job by which people enter rows of a table."""
+    return f"insert__{op_name(key)}"
+
+
 def dagster_name(text: str) -> str:
     """Return a text with only letters, digits and ``_``, as Dagster requires of names."""
     return re.sub(r"[^A-Za-z0-9_]", "_", text)
