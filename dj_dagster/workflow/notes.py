@@ -9,8 +9,6 @@ itself, or before there were notes; their age is unknown.
 The digest of a key's inputs covers the rows of the tables that the table's foreign keys refer to by
 the key, and, where people entered those, the rows that they refer to in turn. The database computes
 it; see `Backend.row_digest` for what it covers.
-
-A `make` does not bring back rows that people entered, so keys with such dependent rows are left.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal
@@ -37,14 +35,12 @@ from dj_dagster.errors import (
     TransientError,
 )
 from dj_dagster.model.heading import Heading, Key, Value, Values
-from dj_dagster.model.names import NOTES_TABLE, TableName, Tier, class_path, parse_table_name
+from dj_dagster.model.names import NOTES_TABLE, TableName, Tier, parse_table_name
 from dj_dagster.relational.algebra.nodes import All, Condition, In
 from dj_dagster.relational.algebra.operators import all_rows, restrict
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import alter, declare
-from dj_dagster.relational.deleting import hierarchy
-from dj_dagster.relational.deleting.delete import Doomed, doomed_rows, row_counts
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.inserting.encode import encode_rows
 from dj_dagster.relational.sql.lowering import Lowering
@@ -532,7 +528,7 @@ class Staleness:
     def _read(self, keys: Sequence[Mapping[str, Value]]) -> dict[Values, Note]:
         notes = self.notes.read(keys)
         rest = [key for key in keys if tuple(key.values()) not in notes]
-        differing = _spelled_otherwise(self._table, rest)
+        differing = spelled_otherwise(self._table, rest)
         more = self.notes.read(list(differing.values())) if differing else {}
         found = {row: more.get(tuple(key.values())) for row, key in differing.items()}
         return notes | {row: note for row, note in found.items() if note is not None}
@@ -566,7 +562,7 @@ class Staleness:
         return "current" if note.code or not self.code else "unknown"
 
 
-def _spelled_otherwise(table: Table, keys: Sequence[Mapping[str, Value]]) -> dict[Values, Key]:
+def spelled_otherwise(table: Table, keys: Sequence[Mapping[str, Value]]) -> dict[Values, Key]:
     """Return the keys that a table spells differently, as it spells them; so are the notes."""
     names = list(keys[0]) if keys else []
     if not has_spellings(table.connection, map(table.heading.__getitem__, names)):
@@ -575,94 +571,3 @@ def _spelled_otherwise(table: Table, keys: Sequence[Mapping[str, Value]]) -> dic
     pairs = matched(table.connection, all_rows(table.name, table.heading), names, rows)
     differing = {row: own for row, own in pairs.items() if row != own}
     return {row: dict(zip(names, own, strict=True)) for row, own in differing.items()}
-
-
-DELETED_TOGETHER = 100
-"""Keys that are deleted together, just before they are made."""
-
-
-@dataclass(frozen=True)
-class KeyDeletion:
-    """The deletion of keys of one table so that they can be made again.
-
-    Attributes
-    ----------
-    names
-        The attributes of the keys that its `make` is given.
-    is_filled
-        A function that tells whether a `make` fills a table.
-    with_entered
-        Whether rows that people entered are deleted too.
-    below
-        The attributes of the keys of `make`, for each dependent table.
-    gone
-        The keys of these tables that were deleted with keys that they depend on.
-    """
-
-    table: Table
-    names: Sequence[str]
-    is_filled: Callable[[TableName], bool] = field(default=lambda name: not is_entered(name))
-    with_entered: bool = False
-    below: Mapping[TableName, Sequence[str]] = field(default_factory=dict[TableName, Sequence[str]])
-    gone: dict[TableName, list[Key]] = field(default_factory=dict[TableName, list[Key]])
-
-    def clear(self, keys: Sequence[Key]) -> dict[Values, str]:
-        """Delete the rows of keys with all that depends on them.
-
-        Returns
-        -------
-        dict
-            The keys that are left, by their values, each with the reason.
-        """
-        left = self.kept(keys)
-        free = [key for key in keys if tuple(key.values()) not in left]
-        if free:
-            if self.below:
-                self._note_gone(free)
-            differing = _spelled_otherwise(self.table, free)
-            self._rows(free).delete(prompt=False)
-            Notes(self.table, self.names).forget([*free, *differing.values()])
-        return left
-
-    def kept(self, keys: Sequence[Key]) -> dict[Values, str]:
-        """Return the keys that `clear` would leave, by their values, each with the reason.
-
-        They have dependent rows that people entered, and are found by halving `keys`.
-        """
-        entered = self._entered(keys) if keys and not self.with_entered else {}
-        if not entered:
-            return {}
-        if len(keys) == 1:
-            found = ", ".join(
-                f"{count} rows of {name.schema}.{class_path(name.table)}"
-                for name, count in entered.items()
-            )
-            reason = f"{found} depend on it, and no make brings them back: delete them first"
-            return {tuple(keys[0].values()): reason}
-        half = len(keys) // 2
-        return self.kept(keys[:half]) | self.kept(keys[half:])
-
-    def _rows(self, keys: Sequence[Key]) -> Any:
-        # A key without attributes stands for all rows.
-        return self.table & list(keys) if self.names else self.table
-
-    def _entered(self, keys: Sequence[Key]) -> Mapping[TableName, int]:
-        doomed = self.doomed(keys)
-        unfilled = {name: rows for name, rows in doomed.items() if not self.is_filled(name)}
-        found = row_counts(self.table.connection, unfilled)
-        return {name: count for name, count in found.items() if count}
-
-    def doomed(self, keys: Sequence[Key]) -> Doomed:
-        """Return the rows of keys with all that depends on them, by table."""
-        rows, connection = self._rows(keys), self.table.connection
-        return doomed_rows(connection, hierarchy.of_table(connection, rows.node), self.table.name)
-
-    def _note_gone(self, keys: Sequence[Key]) -> None:
-        for name, layers in self.doomed(keys).items():
-            names = self.below.get(name, ())
-            if name == self.table.name or not names:
-                continue
-            known = self.gone.setdefault(name, [])
-            for rows in layers:
-                found = fetch.rows(self.table.connection, rows, names)
-                known += [dict(zip(names, row, strict=True)) for row in dict.fromkeys(found)]

@@ -1,25 +1,33 @@
-"""Keys made in a step: in its process, in worker processes, or again where rows are there."""
+"""Keys made in a step: in its process, in worker processes, or again where rows are there.
+
+A `make` does not bring back rows that people entered, so keys with such dependent rows are left.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dagster import Enum, EnumValue, Field
 
 from dj_dagster.errors import ConfigurationError, PopulateError
 from dj_dagster.model.heading import Key, Value, Values
-from dj_dagster.model.names import TableName
+from dj_dagster.model.names import TableName, class_path
 from dj_dagster.orchestration.runs.stale_marks import Aging
 from dj_dagster.orchestration.tables.partitions import own_table
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import OwnPopulator, TableNode
+from dj_dagster.relational.deleting import hierarchy
+from dj_dagster.relational.deleting.delete import Doomed, doomed_rows, row_counts
+from dj_dagster.relational.fetching import fetch
+from dj_dagster.relational.table import Table
 from dj_dagster.workflow.attempt import KeyOutcome
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import KeySource, PopulatedTable
-from dj_dagster.workflow.notes import DELETED_TOGETHER, KeyDeletion, is_entered
+from dj_dagster.workflow.notes import Notes, is_entered, spelled_otherwise
 from dj_dagster.workflow.pending import given
 from dj_dagster.workflow.populate import PopulateOptions, check_populable, chosen
 from dj_dagster.workflow.workers import WorkerPool, WorkerProcess
@@ -281,3 +289,94 @@ class _Filled:
 
 def _root(graph: TableGraph, node: TableNode) -> TableNode:
     return node if node.master is None else graph.by_key[node.master]
+
+
+DELETED_TOGETHER = 100
+"""Keys that are deleted together, just before they are made."""
+
+
+@dataclass(frozen=True)
+class KeyDeletion:
+    """The deletion of keys of one table so that they can be made again.
+
+    Attributes
+    ----------
+    names
+        The attributes of the keys that its `make` is given.
+    is_filled
+        A function that tells whether a `make` fills a table.
+    with_entered
+        Whether rows that people entered are deleted too.
+    below
+        The attributes of the keys of `make`, for each dependent table.
+    gone
+        The keys of these tables that were deleted with keys that they depend on.
+    """
+
+    table: Table
+    names: Sequence[str]
+    is_filled: Callable[[TableName], bool] = field(default=lambda name: not is_entered(name))
+    with_entered: bool = False
+    below: Mapping[TableName, Sequence[str]] = field(default_factory=dict[TableName, Sequence[str]])
+    gone: dict[TableName, list[Key]] = field(default_factory=dict[TableName, list[Key]])
+
+    def clear(self, keys: Sequence[Key]) -> dict[Values, str]:
+        """Delete the rows of keys with all that depends on them.
+
+        Returns
+        -------
+        dict
+            The keys that are left, by their values, each with the reason.
+        """
+        left = self.kept(keys)
+        free = [key for key in keys if tuple(key.values()) not in left]
+        if free:
+            if self.below:
+                self._note_gone(free)
+            differing = spelled_otherwise(self.table, free)
+            self._rows(free).delete(prompt=False)
+            Notes(self.table, self.names).forget([*free, *differing.values()])
+        return left
+
+    def kept(self, keys: Sequence[Key]) -> dict[Values, str]:
+        """Return the keys that `clear` would leave, by their values, each with the reason.
+
+        They have dependent rows that people entered, and are found by halving `keys`.
+        """
+        entered = self._entered(keys) if keys and not self.with_entered else {}
+        if not entered:
+            return {}
+        if len(keys) == 1:
+            found = ", ".join(
+                f"{count} rows of {name.schema}.{class_path(name.table)}"
+                for name, count in entered.items()
+            )
+            reason = f"{found} depend on it, and no make brings them back: delete them first"
+            return {tuple(keys[0].values()): reason}
+        half = len(keys) // 2
+        return self.kept(keys[:half]) | self.kept(keys[half:])
+
+    def _rows(self, keys: Sequence[Key]) -> Any:
+        # A key without attributes stands for all rows.
+        return self.table & list(keys) if self.names else self.table
+
+    def _entered(self, keys: Sequence[Key]) -> Mapping[TableName, int]:
+        doomed = self.doomed(keys)
+        unfilled = {name: rows for name, rows in doomed.items() if not self.is_filled(name)}
+        found = row_counts(self.table.connection, unfilled)
+        return {name: count for name, count in found.items() if count}
+
+    def doomed(self, keys: Sequence[Key]) -> Doomed:
+        """Return the rows of keys with all that depends on them, by table."""
+        rows, connection = self._rows(keys), self.table.connection
+        return doomed_rows(connection, hierarchy.of_table(connection, rows.node), self.table.name)
+
+    def _note_gone(self, keys: Sequence[Key]) -> None:
+        for name, layers in self.doomed(keys).items():
+            names = self.below.get(name, ())
+            if name == self.table.name or not names:
+                continue
+            known = self.gone.setdefault(name, [])
+            for rows in layers:
+                found = fetch.rows(self.table.connection, rows, names)
+                known += [dict(zip(names, row, strict=True)) for row in dict.fromkeys(found)]
