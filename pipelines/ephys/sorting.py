@@ -105,15 +105,21 @@ def run_sorter(sorter: str, recording: Any, params: dict[str, Any], folder: Path
         return si.run_sorter(sorter, recording, folder=folder, verbose=False, **{**seeds, **params})
 
 
+_OF_THE_MOMENT = ("run_times.json", "recording.pickle")
+"""Files with nothing but times, or the place of the filtered recording, which is temporary."""
+
 _TIMES = re.compile(r'"(datetime|run_time|runtime_s)": [^,\n}]+')
 _FOLDER = re.compile(r'"folder_path": "[^"]*[/\\]([^"/\\]+)"')
 
 
 def without_times(folder: Path) -> None:
-    """Take times, and the names of temporary folders, out of the JSON files of a sorter's folder.
+    """Take times, and the names of temporary folders, out of a sorter's folder.
 
     Equal units are equal files then.
     """
+    for name in _OF_THE_MOMENT:
+        for file in folder.rglob(name):
+            file.unlink()
     for file in folder.rglob("*.json"):
         text = file.read_text(encoding="utf-8")
         told = _FOLDER.sub(r'"folder_path": "\1"', _TIMES.sub(r'"\1": null', text))

@@ -160,6 +160,22 @@ def test_short_probes_are_left_out_of_motion_correction(sorted_lab: Any) -> None
     assert (sorted_lab.paramset.ParamSet & "paramset_idx = 2").fetch1("min_channels") > 16
 
 
+def test_a_sorters_folder_is_left_without_times(lab: Any, tmp_path: Path) -> None:
+    inner = tmp_path / "analyzer"
+    inner.mkdir()
+    (tmp_path / "log.json").write_text(
+        '{"datetime": "2026-11-29T21:22:44", "run_time": 7.01,\n "sorter_version": "1.0"}'
+    )
+    (inner / "recording.json").write_text('{"folder_path": "../../tmphqiy45r9/filtered", "n": 1}')
+    (inner / "recording.pickle").write_bytes(b"tmphqiy45r9")
+    (inner / "run_times.json").write_text('{"detect": 0.1}')
+    lab.sorting.without_times(tmp_path)
+    assert files_in(tmp_path) == {
+        "log.json": b'{"datetime": null, "run_time": null,\n "sorter_version": "1.0"}',
+        "analyzer/recording.json": b'{"folder_path": "filtered", "n": 1}',
+    }
+
+
 def files_in(folder: Path) -> dict[str, bytes]:
     files = (file for file in folder.rglob("*") if file.is_file())
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
