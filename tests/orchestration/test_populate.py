@@ -209,9 +209,7 @@ def test_an_error_outside_make_fails_the_step_and_stops_the_chain(
     assert "write 'subject_id=.../session_id=...'" in str(error)
 
 
-def test_a_hundred_keys_cost_few_events_and_little_time(
-    lab: Lab, instance: dg.DagsterInstance
-) -> None:
+def test_a_hundred_keys_cost_few_events(lab: Lab, instance: dg.DagsterInstance) -> None:
     lab.add_sessions(range(100))
     defs = lab.definitions()
     (request,) = requested(tick(defs, instance))
@@ -219,9 +217,6 @@ def test_a_hundred_keys_cost_few_events_and_little_time(
     assert execute(defs, instance, run)
     # One mark for each key of the three tables, and what any run of two steps has.
     assert len(instance.all_logs(run.run_id)) < 300 + 40
-    record = instance.get_run_record_by_id(run.run_id)
-    assert record is not None
-    assert record.end_time - record.start_time < 10  # type: ignore[operator]
 
 
 def test_a_sensor_for_failed_runs_gets_the_keys_with_their_errors(
