@@ -122,6 +122,9 @@ class Backend(ABC):
     has_infinity: bool = False
     """Whether a column of floats may hold an infinite number, even from another client."""
 
+    most_nested: int | None = None
+    """Subqueries within subqueries in a statement, about; deeper ones are named ahead."""
+
     row_order: str | None = None
     """The column outside of headings that numbers rows in insertion order, None without one."""
 

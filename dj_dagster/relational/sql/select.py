@@ -218,6 +218,7 @@ class Conditions:
     def __init__(self, backend: Backend, side: Callable[[Node, Sequence[str]], Lowered]) -> None:
         self._backend = backend
         self._side = side
+        self._depth = 0
 
     def where(self, condition: Condition, over: Lowered, heading: Heading) -> Element:
         """Return a condition as SQL over the columns of `over`."""
@@ -324,8 +325,14 @@ class Conditions:
         return bound(values, attribute, self._backend)
 
     def _matches(self, condition: Matches, over: Lowered) -> Element:
+        self._depth += 1
         inner = self._side(condition.query, condition.names)
+        self._depth -= 1
         select = inner.select(*condition.names).correlate(None)
+        most = self._backend.most_nested
+        if most is not None and self._depth % most == most - 1:
+            # A statement's common table expressions stand side by side, however deep they are used.
+            select = sa.select(select.cte())
         if not condition.names:
             return sa.exists(select)
         if len(condition.names) == 1:
