@@ -86,6 +86,9 @@ def _use_memory() -> None:
 _keep_bytecode()
 _use_memory()
 
+# Type checkers alone see it: its code would write into the database of the folder.
+collect_ignore = ["example"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(

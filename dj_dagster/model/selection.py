@@ -99,11 +99,11 @@ def matched(given: object, tables: Sequence[Candidate], place: str) -> frozenset
     >>> lab = [Candidate(TableName("lab", name), Tier.MANUAL) for name in ("subject", "session")]
     >>> sorted(matched(["Session", "lab/subject"], lab, "select"))
     [TableName(schema='lab', table='session'), TableName(schema='lab', table='subject')]
-    >>> matched("Sesion", lab, "select")
+    >>> matched("Sesion", lab, "select")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
     dj_dagster.errors.ConfigurationError: select has 'Sesion', which names no table; near it: \
-lab.Session.
+lab.Session...
     """
     found: set[TableName] = set()
     for text in texts(given, place):
