@@ -22,8 +22,8 @@ INSTALL = (
 
 NODES = ("node1", "node2", "node3")
 
-# A node that does not answer for ten seconds is down. Three partitions share two nodes: jobs of the
-# second take nodes from jobs of the first, and those of the third wait for ever.
+# A node that does not answer for half a minute is down. Three partitions share two nodes: jobs of
+# the second take nodes from jobs of the first, and those of the third wait for ever.
 CONFIGURATION = """\
 ClusterName=test
 SlurmctldHost=localhost(127.0.0.1)
@@ -46,7 +46,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SchedulerParameters=sched_interval=2,batch_sched_delay=0
 SlurmctldTimeout=30
-SlurmdTimeout=10
+SlurmdTimeout=30
 KillWait=5
 MinJobAge=300
 ReturnToService=2
@@ -113,6 +113,14 @@ class SlurmCluster:
                 env={**os.environ, **self.env},
             )
         )
+
+    def end(self, name: str) -> None:
+        """End the controller or a node's daemon in order: the controller keeps what it knows.
+
+        It writes its jobs down some seconds after they change, and has jobs of which it does not
+        know cancelled when it is back.
+        """
+        self._daemons[name].close()
 
     def kill(self, name: str) -> None:
         """End the controller or a node's daemon without a word; jobs of the node live on."""

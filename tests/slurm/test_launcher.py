@@ -108,7 +108,7 @@ def test_a_run_survives_the_controller_and_one_is_submitted_when_it_is_back(
     gate, cluster = deployment.folder / "controller", deployment.cluster
     works = deployment.wait_for_file(gate)
     eventually(lambda: deployment.notes("wait", works))
-    cluster.kill("slurmctld")
+    cluster.end("slurmctld")
     refused = deployment.wait_for_file(gate)
     deployment.until(refused, "FAILURE")
     assert "Unable to contact slurm controller" in deployment.log(refused)
