@@ -35,10 +35,6 @@ else:
 
 C = TypeVar("C", bound=Callable[..., None])
 
-TABLES = (
-    "Tables are written as Result, lab.Result, lab.*, Session+ (with all below) or tier:computed."
-)
-
 
 def modules_option(function: C) -> C:
     """Add the option by which a command is told where the tables are."""

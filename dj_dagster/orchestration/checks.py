@@ -2,7 +2,6 @@
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.
 import time
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -24,9 +23,9 @@ from dagster import (
 
 from dj_dagster.model.selection import texts
 from dj_dagster.model.types import Family
-from dj_dagster.orchestration.runs.shown_marks import checked_mark
+from dj_dagster.orchestration.runs.shown_marks import checked_marks
 from dj_dagster.orchestration.runs.stale_marks import CURRENT, CodeWatch, ages
-from dj_dagster.orchestration.sensor.sensor_settings import Pause
+from dj_dagster.orchestration.sensor.sensor_settings import DueTables
 from dj_dagster.orchestration.tables.table_graph import TableGraph, Tables
 from dj_dagster.orchestration.tables.table_node import TableNode, op_name
 from dj_dagster.relational.fetching import fetch
@@ -35,9 +34,6 @@ from dj_dagster.workflow.pending import orphans
 
 COMPLETE, PARTS, PARENTS, FRESH = "complete", "parts", "parents", "fresh"
 READABLE, INTACT = "readable", "intact"
-
-PATIENCE = 60.0
-"""Seconds for which checks wait for the runs that are at work in a table."""
 
 Numbers = Mapping[str, int | float | str]
 
@@ -134,39 +130,28 @@ class CheckWatch:
     ----------
     checks
         The checks of each table.
-
-    Attributes
-    ----------
-    due
-        The changed tables, each with the time of its first change, by `time.monotonic`.
     """
 
     def __init__(self, checks: Mapping[AssetKey, Mapping[str, Check]]) -> None:
         self._checks = {key: found for key, found in checks.items() if found}
-        self._pauses: defaultdict[AssetKey, Pause] = defaultdict(Pause)
-        self.due: dict[AssetKey, float] = {}
+        self._due = DueTables()
 
     def note(self, key: AssetKey | None) -> None:
         """Note that a table has changed."""
         if key is not None and key in self._checks:
-            self.due.setdefault(key, time.monotonic())
+            self._due.note(key)
 
     def ready(self, busy: Collection[AssetKey]) -> list[AssetKey]:
-        """Return the changed tables to report now.
-
-        Tables with a run at work wait for up to `PATIENCE`, and slow ones for a pause.
-        """
-        late = time.monotonic() - PATIENCE
-        idle = (key for key, since in self.due.items() if key not in busy or since < late)
-        return [key for key in idle if self._pauses[key].over]
+        """Return the changed tables to report now, see `DueTables`."""
+        return self._due.ready(busy)
 
     def report(self, instance: DagsterInstance, key: AssetKey) -> None:
         """Evaluate the checks of a table; report what is new, or told before its last mark."""
         began = time.monotonic()
-        self.due.pop(key, None)
+        self._due.take(key)
         names = {AssetCheckKey(key, name): check for name, check in self._checks[key].items()}
         before = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(names))
-        mark = checked_mark(instance, key)
+        mark = checked_marks(instance, [key]).get(key)
         rows = 0.0
         for check_key, check in names.items():
             passed, numbers = check(instance)
@@ -185,7 +170,7 @@ class CheckWatch:
                 target_materialization_data=mark,
             )
             instance.report_runless_asset_event(evaluation)
-        self._pauses[key].after(began, rows)
+        self._due.looked(key, began, rows)
 
 
 def _told(evaluation: AssetCheckEvaluation) -> tuple[bool, Mapping[str, object], object]:

@@ -24,8 +24,7 @@ def declare(schema: Any, *, by_key: bool) -> list[Any]:
     for number in range(STEPS):
         table = schema(step(number), context=tables)
         tables[table.__name__] = table
-        row = dict.fromkeys(table.heading.names, 0)
-        table.insert(dict.fromkeys(row, item) for item in (1, 2))
+        table.insert(dict.fromkeys(table.heading.names, item) for item in (1, 2))
     return list(tables.values())
 
 

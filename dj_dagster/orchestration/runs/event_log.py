@@ -97,7 +97,7 @@ def _last_of_each_kind(
 MADE, PLANNED, NOTED = range(3)
 """Kinds of marks."""
 
-LATE = 1_000
+OUT_OF_ORDER = 1_000
 """Numbers of events that may be given before an event becomes visible to others, at most."""
 
 LEAD = 10.0
@@ -224,7 +224,7 @@ class MarkWatch:
         found = connection.execute(
             sa.select(columns.asset_key, sa.func.max(columns.id))
             .where(columns.dagster_event_type == DagsterEventType.ASSET_MATERIALIZATION.value)
-            .where(columns.id > seen - LATE)
+            .where(columns.id > seen - OUT_OF_ORDER)
             .group_by(columns.asset_key)
         )
         last = {str(key): int(number) for key, number in found if key is not None}

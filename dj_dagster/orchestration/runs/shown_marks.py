@@ -460,18 +460,20 @@ def _take_back(
     storage.wipe_asset_cached_status(key)
 
 
-def checked_mark(
-    instance: DagsterInstance, key: AssetKey
-) -> AssetCheckEvaluationTargetMaterializationData | None:
-    """Return the last mark of a table, for the result of a check that is evaluated after it.
+LastMark = AssetCheckEvaluationTargetMaterializationData
+"""A mark as the result of a check names it."""
+
+
+def checked_marks(instance: DagsterInstance, keys: Iterable[AssetKey]) -> dict[AssetKey, LastMark]:
+    """Return the last mark of each table that has any, for results of checks that follow it.
 
     Dagster shows a check as not evaluated unless its result tells of the last mark. By times alone
     it does not know the order within a second.
     """
-    records = instance.get_asset_records([key])
-    last = records[0].asset_entry.last_materialization_record if records else None
-    if last is None:
-        return None
-    return AssetCheckEvaluationTargetMaterializationData(
-        storage_id=last.storage_id, run_id=last.run_id, timestamp=last.timestamp
-    )
+    entries = [record.asset_entry for record in instance.get_asset_records(list(keys))]
+    last = {entry.asset_key: entry.last_materialization_record for entry in entries}
+    return {
+        key: LastMark(storage_id=mark.storage_id, run_id=mark.run_id, timestamp=mark.timestamp)
+        for key, mark in last.items()
+        if mark is not None
+    }

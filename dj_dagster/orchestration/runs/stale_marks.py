@@ -13,7 +13,7 @@ the check: the asset has a warning in the graph and on its page until its rows a
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,7 +29,6 @@ from dagster import (
 from dj_dagster.orchestration._dagster import (
     CODE_VERSION_TAG,
     DATA_VERSION_TAG,
-    AssetCheckEvaluationTargetMaterializationData,
     AssetCheckExecutionRecord,
     AssetCheckExecutionRecordStatus,
     get_input_data_version_tag,
@@ -37,12 +36,13 @@ from dj_dagster.orchestration._dagster import (
 )
 from dj_dagster.orchestration.runs.event_log import Mark
 from dj_dagster.orchestration.runs.shown_marks import (
+    LastMark,
     Provenance,
-    checked_mark,
+    checked_marks,
     data_versions,
     last_marks,
 )
-from dj_dagster.orchestration.sensor.sensor_settings import Pause
+from dj_dagster.orchestration.sensor.sensor_settings import DueTables
 from dj_dagster.orchestration.tables.partitions import key_pages, present_pages
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
@@ -292,9 +292,6 @@ CURRENT = "current"
 SECONDS = 1.0
 """Seconds that a tick counts, about; the remaining tables wait for the next tick."""
 
-PATIENCE = 60.0
-"""Seconds for which a count waits for the runs that are at work in a table."""
-
 CHUNK = 10_000
 """Keys whose age is found together."""
 
@@ -384,10 +381,9 @@ class CodeWatch:
         self._nodes = {node.key: node for node in nodes}
         self._begun = False
         self._due: set[AssetKey] = set()
-        # The tables with new marks, by the time since when, and their last marks when counted.
-        self._marked: dict[AssetKey, float] = {}
-        self._told: dict[AssetKey, int | None] = {}
-        self._pauses: defaultdict[AssetKey, Pause] = defaultdict(Pause)
+        # The tables with new marks, and the last marks of those that were counted.
+        self._marked = DueTables()
+        self._told: dict[AssetKey, LastMark | None] = {}
         self._behind: set[AssetKey] = set()
         self._counting: _Counting | None = None
 
@@ -403,7 +399,7 @@ class CodeWatch:
     def note_marks(self, node: TableNode) -> None:
         """Note that a table has new marks; Dagster shows older results as not evaluated."""
         if node.key in self._nodes:
-            self._marked.setdefault(node.key, time.monotonic())
+            self._marked.note(node.key)
 
     def report(self, instance: DagsterInstance, busy: Collection[AssetKey] = ()) -> None:
         """Count and report the tables whose code, rows or marks have changed since the last report.
@@ -413,7 +409,7 @@ class CodeWatch:
         Parameters
         ----------
         busy
-            Tables with a run at work, whose new marks wait for up to `PATIENCE`.
+            Tables with a run at work, whose new marks wait; see `DueTables`.
 
         Raises
         ------
@@ -423,12 +419,14 @@ class CodeWatch:
         began = time.monotonic()
         if not self._begun:
             # An empty table does not have keys to count.
-            marks = _last_marks(instance, self._nodes)
+            marks = checked_marks(instance, self._nodes)
             self._due |= self._unreported(instance, marks) & marks.keys()
             self._told.update({key: marks.get(key) for key in self._nodes.keys() - self._due})
             self._begun = True
-        if ready := self._ready(busy):
-            marks = _last_marks(instance, ready)
+        if ready := self._marked.ready(busy):
+            for key in ready:
+                self._marked.take(key)
+            marks = checked_marks(instance, ready)
             self._due.update(key for key in ready if marks.get(key) != self._told.get(key))
         if not self._due:
             return
@@ -444,20 +442,8 @@ class CodeWatch:
         for error in failed.values():
             raise error
 
-    def _ready(self, busy: Collection[AssetKey]) -> list[AssetKey]:
-        """Take the tables out of those with new marks that are to be looked at now."""
-        late = time.monotonic() - PATIENCE
-        ready = [
-            key
-            for key, since in self._marked.items()
-            if (key not in busy or since < late) and self._pauses[key].over
-        ]
-        for key in ready:
-            del self._marked[key]
-        return ready
-
     def _unreported(
-        self, instance: DagsterInstance, marks: Mapping[AssetKey, int]
+        self, instance: DagsterInstance, marks: Mapping[AssetKey, LastMark]
     ) -> set[AssetKey]:
         checks = [AssetCheckKey(key, CURRENT) for key in self._nodes]
         storage = instance.event_log_storage
@@ -469,19 +455,15 @@ class CodeWatch:
         }
         return set(self._nodes) - reported
 
-    def _is_so(self, record: AssetCheckExecutionRecord | None, mark: int | None) -> bool:
+    def _is_so(self, record: AssetCheckExecutionRecord | None, mark: LastMark | None) -> bool:
         """Whether a table has passed its last check, with the present code and the last mark."""
         if record is None or record.status is not AssetCheckExecutionRecordStatus.SUCCEEDED:
             return False
         evaluation = record.evaluation
-        if evaluation is None or evaluation.target_materialization_data is None:
+        if evaluation is None or evaluation.target_materialization_data != mark:
             return False
         version = evaluation.metadata.get("code_version")
-        return (
-            version is not None
-            and version.value == self._version(record.key.asset_key)
-            and evaluation.target_materialization_data.storage_id == mark
-        )
+        return version is not None and version.value == self._version(record.key.asset_key)
 
     def _version(self, key: AssetKey) -> str:
         return self._graph.versions.get(key) or ""
@@ -489,7 +471,7 @@ class CodeWatch:
     def _go_on(self, instance: DagsterInstance, key: AssetKey) -> None:
         """Count a page of a table, or report the table after its last page."""
         if self._counting is None:
-            mark = checked_mark(instance, key)
+            mark = checked_marks(instance, [key]).get(key)
             pages = ages(instance, self._graph, self._nodes[key])
             self._counting = _Counting(key, mark, pages, time.monotonic())
         counting, self._counting = self._counting, None
@@ -511,11 +493,11 @@ class CodeWatch:
             target_materialization_data=counted.mark,
         )
         instance.report_runless_asset_event(evaluation)
-        self._told[key] = counted.mark.storage_id if counted.mark is not None else None
+        self._told[key] = counted.mark
         self._behind.discard(key)
         if found.stale:
             self._behind.add(key)
-        self._pauses[key].after(counted.began, found.keys)
+        self._marked.looked(key, counted.began, found.keys)
 
 
 @dataclass(frozen=True)
@@ -523,14 +505,7 @@ class _Counting:
     """A table that is being counted, its last mark before that, and the numbers so far."""
 
     key: AssetKey
-    mark: AssetCheckEvaluationTargetMaterializationData | None
+    mark: LastMark | None
     pages: Iterator[Ages]
     began: float
     found: Ages | None = None
-
-
-def _last_marks(instance: DagsterInstance, keys: Iterable[AssetKey]) -> dict[AssetKey, int]:
-    """Return the number of the last mark of each table that has any."""
-    entries = [record.asset_entry for record in instance.get_asset_records(list(keys))]
-    marks = {entry.asset_key: entry.last_materialization_storage_id for entry in entries}
-    return {key: mark for key, mark in marks.items() if mark is not None}

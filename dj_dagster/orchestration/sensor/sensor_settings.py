@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Generic, TypeVar
@@ -236,6 +236,36 @@ class Pause:
         seconds = idle_seconds(seconds, rows)
         if seconds > SLOW:
             self.until = time.monotonic() + SHARE * seconds
+
+
+PATIENCE = 60.0
+"""Seconds for which a look at a table waits for the runs that are at work in it."""
+
+
+class DueTables:
+    """Tables to look at once runs have left them, and slow ones after a pause."""
+
+    def __init__(self) -> None:
+        self._since: dict[AssetKey, float] = {}
+        self._pauses: defaultdict[AssetKey, Pause] = defaultdict(Pause)
+
+    def note(self, key: AssetKey) -> None:
+        """Note that a table is to be looked at."""
+        self._since.setdefault(key, time.monotonic())
+
+    def ready(self, busy: Collection[AssetKey]) -> list[AssetKey]:
+        """Return the tables to look at now; those with a run at work wait for up to `PATIENCE`."""
+        late = time.monotonic() - PATIENCE
+        idle = (key for key, since in self._since.items() if key not in busy or since < late)
+        return [key for key in idle if self._pauses[key].over]
+
+    def take(self, key: AssetKey) -> None:
+        """Note that a look at a table begins: changes from now on are to be looked at again."""
+        self._since.pop(key, None)
+
+    def looked(self, key: AssetKey, began: float, rows: float) -> None:
+        """Note that a look at rows of a table has ended; see `Pause.after`."""
+        self._pauses[key].after(began, rows)
 
 
 class Budget:
