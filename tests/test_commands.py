@@ -165,9 +165,10 @@ def test_keys_are_counted_listed_planned_and_made(command: Command, schema_prefi
         "Dose": {**counted["Dose"], "stale": 2},
         "Answer": {**counted["Answer"], "rows": 1},
     }
-    done = command("recompute", "scales", "--stale")
+    done = command("recompute", "all", "--stale", "--progress")
     assert "Dose: 1 left, 1 made" in done.stdout
     assert "Plot: 1 made" in done.stdout
+    assert "Dose: 2 of 2 keys" in done.stderr
     lab.Subject.update1({"subject_id": 3, "weight": 1.0})
     done = command("errors", "--retry")
     assert done.exit_code == 0
@@ -184,6 +185,9 @@ def test_a_wrong_command_line_says_what_is_wrong(command: Command, tmp_path: Pat
         (("plan", "--all"), "Name the tables whose make changes"),
         (("plan", "Dose", "Plot", "--where", "subject_id = 1"), "Give --where with one table"),
         (("populate",), "Missing argument"),
+        (("recompute", "--stale"), "Missing argument"),
+        (("recompute", "all"), "--stale, or --all"),
+        (("recompute", "Subject", "--stale"), "names no table that make fills"),
         (("populate", "Subject"), "names no table that make fills"),
         (("populate", "all", "--limit", "0"), "0 is not in the range"),
     ):
@@ -192,8 +196,10 @@ def test_a_wrong_command_line_says_what_is_wrong(command: Command, tmp_path: Pat
         assert said in " ".join(refused.stderr.split()), arguments
     (tmp_path / "workspace.yaml").unlink()
     lost = command("status")
-    assert "does not say where its tables are" in str(lost.exception)
-    assert "no Python module 'scale'" in str(command("status", "-m", "scale").exception)
+    assert lost.exit_code == 2
+    assert "does not say where its tables are" in " ".join(lost.stderr.split())
+    unknown = command("status", "-m", "scale")
+    assert "no Python module 'scale'" in " ".join(unknown.stderr.split())
     (tmp_path / "pyproject.toml").write_text('[tool.dagster]\nmodule_name = "src.scales"\n')
     assert list(listed(command, "status", "Plot")) == ["Plot"]
 

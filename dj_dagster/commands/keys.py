@@ -22,7 +22,8 @@ from dj_dagster.lazy import LateModule
 
 if TYPE_CHECKING:
     import dj_dagster.orchestration as dagster_side
-    from dj_dagster.orchestration.inspection import location, plan, status
+    from dj_dagster.orchestration import synchronization
+    from dj_dagster.orchestration.inspection import location, plan, project, status
     from dj_dagster.orchestration.inspection.plan import PlannedTable
     from dj_dagster.orchestration.runs.populate_step import Progress
     from dj_dagster.orchestration.tables.table_graph import TableGraph
@@ -32,6 +33,8 @@ else:
     location = LateModule("dj_dagster.orchestration.inspection.location")
     status = LateModule("dj_dagster.orchestration.inspection.status")
     plan = LateModule("dj_dagster.orchestration.inspection.plan")
+    project = LateModule("dj_dagster.orchestration.inspection.project")
+    synchronization = LateModule("dj_dagster.orchestration.synchronization")
 
 C = TypeVar("C", bound=Callable[..., None])
 
@@ -49,6 +52,9 @@ def modules_option(function: C) -> C:
 
 
 tables_argument = click.argument("tables", nargs=-1, metavar="[TABLES]...")
+progress_option = click.option(
+    "--progress/--no-progress", default=None, help="Count keys; by default on a terminal."
+)
 
 
 @contextmanager
@@ -68,10 +74,14 @@ def usage() -> Generator[None]:
 
 def _graph(modules: Sequence[str], tables: Sequence[str]) -> TableGraph:
     """Return the tables of a project, after a look whether the given names stand for some."""
-    graph = location.graph_of_modules(modules)
     with usage():
+        graph = location.graph_of_modules(project.modules(modules))
         status.named(graph, list(tables) or "all")
     return graph
+
+
+def _chosen(tables: Sequence[str]) -> str | list[str]:
+    return "all" if list(tables) == ["all"] else list(tables)
 
 
 @click.command("status")
@@ -88,7 +98,7 @@ def status_command(
     Nothing is changed. The exit code is 1 if a key has failed or a table cannot be read.
     """
     graph = _graph(modules, tables)
-    with location.dagster_instance(ephemeral=True) as instance:
+    with project.dagster_instance(ephemeral=True) as instance:
         found = status.status(graph, list(tables) or "all", stale=not no_stale, instance=instance)
     if as_json:
         show_json(found)
@@ -172,7 +182,7 @@ def plan_command(
     if which == "all" and not tables:
         raise click.UsageError("Name the tables whose make changes, or write: plan 'tier:*' --all")
     graph = _graph(modules, tables)
-    with location.dagster_instance(ephemeral=True) as instance, usage():
+    with project.dagster_instance(ephemeral=True) as instance, usage():
         found = (
             plan.plan_deletion(graph, tables[0], *where, instance=instance)
             if where
@@ -234,9 +244,7 @@ def _show_plan(found: Sequence[PlannedTable]) -> None:
 @click.option("--limit", type=click.IntRange(min=1), help="Keys per table, at most.")
 @click.option("--retry-errors", is_flag=True, help="Try keys again that failed before.")
 @click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option(
-    "--progress/--no-progress", default=None, help="Count keys; by default on a terminal."
-)
+@progress_option
 def populate_command(
     tables: tuple[str, ...],
     modules: tuple[str, ...],
@@ -252,7 +260,7 @@ def populate_command(
     Any number of these commands, on any number of machines, share the keys among themselves and
     with Dagster's runs. The exit code is 1 if a key failed.
     """
-    chosen = "all" if tables == ("all",) else list(tables)
+    chosen = _chosen(tables)
     graph = _graph(modules, () if chosen == "all" else tables)
     with usage():
         done = dagster_side.populate(
@@ -276,56 +284,52 @@ def _show_progress(done: Sequence[Progress], *, errors: bool = True) -> None:
 
 
 @click.command()
-@click.argument("schemas", nargs=-1, required=True)
+@click.argument("tables", nargs=-1, required=True)
+@modules_option
 @click.option("--stale", "which", flag_value="stale", help="What is stale.")
-@click.option("--all", "which", flag_value="all", help="All that is there.")
-@click.option(
-    "--table",
-    "tables",
-    multiple=True,
-    help="Only these: Result, lab.*, Session+ ...; may be given repeatedly.",
-)
+@click.option("--all", "which", flag_value="all", help="All keys that are there.")
 @click.option(
     "--delete-entered",
     is_flag=True,
     help="Delete rows too that people entered below; otherwise such keys are left.",
 )
+@progress_option
 def recompute(
-    schemas: tuple[str, ...], which: str | None, tables: tuple[str, ...], delete_entered: bool
+    tables: tuple[str, ...],
+    modules: tuple[str, ...],
+    which: str | None,
+    delete_entered: bool,
+    progress: bool | None,
 ) -> None:
-    """Make keys again, with all that depends on them.
+    """Make keys of TABLES again, with all that depends on them; the word all is for all tables.
 
-    SCHEMAS are Python modules that have a `schema`, with the classes that have the `make`. The exit
-    code is 1 if a key failed or was left.
+    Tables are written as Result, lab.Result, lab.*, Session+ (with all below) or tier:computed. The
+    command `plan` says before what this would do. The exit code is 1 if a key failed or was left.
     """
     if which is None:
         raise click.UsageError("Say which keys to make again: --stale, or --all.")
-    sys.path.insert(0, "")
-    module_named = LateModule("dj_dagster.orchestration.tables.collection").module_named
-    progress = dagster_side.recompute(
-        list(map(module_named, schemas)),
-        tables or "all",
-        stale=which == "stale",
-        delete_entered=delete_entered,
-    )
-    _show_progress(progress)
-    if not progress:
+    chosen = _chosen(tables)
+    graph = _graph(modules, () if chosen == "all" else tables)
+    with project.dagster_instance(ephemeral=True) as instance, usage():
+        done = dagster_side.recompute(
+            graph,
+            chosen,
+            stale=which == "stale",
+            delete_entered=delete_entered,
+            progress=counting(progress, "keys"),
+            instance=instance,
+        )
+    _show_progress(done)
+    if not done:
         click.echo("Nothing is stale." if which == "stale" else "There are no keys.")
-    sys.exit(1 if any(each.failed for each in progress) else 0)
+    sys.exit(1 if any(each.failed for each in done) else 0)
 
 
 @click.command()
-@click.option(
-    "-m",
-    "--module",
-    "modules",
-    multiple=True,
-    required=True,
-    help="Python module that has the code location's definitions; may be given repeatedly.",
-)
+@modules_option
 def sync(modules: tuple[str, ...]) -> None:
     """Show the keys and rows of all tables in Dagster, once, without a daemon; make nothing."""
-    sys.path.insert(0, "")
-    synchronization = LateModule("dj_dagster.orchestration.synchronization")
-    for module in modules:
-        click.echo(f"{module}: {synchronization.sync_module(module)}.")
+    with usage():
+        found = project.modules(modules)
+    for module in found:
+        click.echo(f"{module.__name__}: {synchronization.sync_module(module)}.")

@@ -16,9 +16,9 @@ from dj_dagster.errors import ConfigurationError, DataJointError
 from dj_dagster.lazy import LateModule
 
 if TYPE_CHECKING:
-    from dj_dagster.orchestration.inspection import location
+    from dj_dagster.orchestration.inspection import project as of_dagster
 else:
-    location = LateModule("dj_dagster.orchestration.inspection.location")
+    of_dagster = LateModule("dj_dagster.orchestration.inspection.project")
 
 TEMPLATE = Path(__file__).parent / "template"
 
@@ -119,7 +119,7 @@ def dev(arguments: tuple[str, ...]) -> None:
         raise DataJointError("The UI is not installed: pip install 'dj-dagster[ui]'")
     if not CHOOSE & {each.partition("=")[0] for each in arguments}:
         try:
-            location.places(Path.cwd())
+            of_dagster.places(Path.cwd())
         except ConfigurationError as error:
             raise click.UsageError(str(error)) from error
     # Modules of the project are found from here, as by `python -m`.

@@ -19,11 +19,10 @@ from dj_dagster.orchestration.inspection.status import (
 )
 from dj_dagster.orchestration.io_manager import TableIOManager, table_resources
 from dj_dagster.orchestration.jobs.entry_jobs import entry_jobs
-from dj_dagster.orchestration.jobs.local_populate import populate, retry_failed
+from dj_dagster.orchestration.jobs.local_populate import populate, recompute, retry_failed
 from dj_dagster.orchestration.jobs.populate_job import (
     populate_job,
     populate_schedule,
-    recompute,
     recompute_job,
     recompute_schedule,
     table_schedules,

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 
 from dagster import DagsterInstance, Definitions, RepositoryDefinition
 
 from dj_dagster.errors import ConfigurationError, PopulateError, named_text
-from dj_dagster.orchestration.inspection.location import dagster_instance, repositories_of
+from dj_dagster.orchestration.inspection.location import repositories_of
+from dj_dagster.orchestration.inspection.project import dagster_instance
 from dj_dagster.orchestration.merge import pipelines_of
 from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.runs.event_log import write_marks
 from dj_dagster.orchestration.runs.shown_marks import mark_row_count, mark_single, unmarked_pages
 from dj_dagster.orchestration.sensor.sensor_settings import Guard
 from dj_dagster.orchestration.sensor.upkeep import first_marks
-from dj_dagster.orchestration.tables.collection import module_named
 from dj_dagster.orchestration.tables.grains import Grain
 from dj_dagster.orchestration.tables.partitions import Changes, sync_partitions
 from dj_dagster.orchestration.tables.table_node import TableNode
@@ -86,22 +87,18 @@ def sync(
     return done.changes
 
 
-def sync_module(module: str) -> Changes:
-    """Synchronize the code location of a Python module, in any form that Dagster loads.
+def sync_module(module: ModuleType) -> Changes:
+    """Synchronize the code locations of a Python module, in any form that Dagster loads.
 
     Raises
     ------
     ConfigurationError
-        When the module cannot be imported, and see `sync`.
+        See `sync`.
     PopulateError
         See `sync`.
     """
-    try:
-        repositories = repositories_of(module_named(module))
-    except ImportError as error:
-        raise ConfigurationError(f"The Python module {module!r} fails: {error}") from error
     changes = Changes()
-    for repository in repositories:
+    for repository in repositories_of(module):
         changes += sync(repository)
     return changes
 

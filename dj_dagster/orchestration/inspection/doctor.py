@@ -22,7 +22,8 @@ from dj_dagster.default_connection import config, conn
 from dj_dagster.errors import DataJointError, named_text
 from dj_dagster.model.heading import Default
 from dj_dagster.model.types import parse_type
-from dj_dagster.orchestration.inspection.location import dagster_instance, graph_of_modules
+from dj_dagster.orchestration.inspection import project
+from dj_dagster.orchestration.inspection.location import graph_of_modules
 from dj_dagster.relational.backends.common import as_datetime
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.settings_mapping import CONFIG_FILE, find_config_file
@@ -219,7 +220,7 @@ def _store(connection: Connection, name: str) -> Iterator[Diagnosis]:
 
 
 def _location(modules: Sequence[str], folder: Path | None) -> Iterator[Diagnosis]:
-    graph = graph_of_modules(modules, folder)
+    graph = graph_of_modules(project.modules(modules, folder))
     schemas = sorted({node.name.schema for node in graph.nodes})
     filled = len(graph.populated)
     found = f"{len(graph.nodes)} tables in {', '.join(schemas)}; make fills {filled}"
@@ -254,7 +255,7 @@ def _instance() -> Iterator[Diagnosis]:
         )
     lost = list(_history(file)) if home is None else []
     yield from lost
-    with dagster_instance() as instance:
+    with project.dagster_instance() as instance:
         for look in (_launcher, _coordinator, _monitoring, _daemon, _sensors):
             yield from look(instance)
     if not lost:

@@ -1,20 +1,36 @@
-"""Pending and failed keys made in this process, without a run of Dagster."""
+"""Pending, failed and stale keys made in this process, without a run of Dagster."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from dagster import DagsterInstance
+
 from dj_dagster.orchestration.inspection.location import Given, graph_of
 from dj_dagster.orchestration.inspection.status import failed_keys
-from dj_dagster.orchestration.jobs.populate_job import check_limit, check_restriction, chosen_tables
+from dj_dagster.orchestration.jobs.populate_job import (
+    check_limit,
+    check_restriction,
+    chosen_tables,
+    keys_to_make_again,
+)
 from dj_dagster.orchestration.runs.populate_step import Progress
 from dj_dagster.orchestration.runs.run_records import ALL
-from dj_dagster.orchestration.runs.work import Work, outcomes
+from dj_dagster.orchestration.runs.stale_marks import Aging
+from dj_dagster.orchestration.runs.work import (
+    HERE,
+    RECOMPUTE,
+    STALE,
+    OnExisting,
+    Work,
+    made_again,
+    outcomes,
+)
 from dj_dagster.orchestration.tables.table_graph import Tables
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.workflow.populate import Key
+from dj_dagster.workflow.populate import Key, KeyOutcome
 
 Told = Callable[[str, int, int], None]
 """Called with a table, the number of its keys that have an outcome, and the number of all."""
@@ -111,13 +127,70 @@ def retry_failed(
     return found
 
 
+def recompute(
+    given: Given | Iterable[Given],
+    tables: Tables = ALL,
+    *,
+    stale: bool = True,
+    delete_entered: bool = False,
+    progress: Told | None = None,
+    connection: Connection | None = None,
+    instance: DagsterInstance | None = None,
+) -> list[Progress]:
+    """Make stale keys again, with all that depends on them, in this process.
+
+    The other keys are made although one fails. Dagster need not run; its sensor shows the outcome
+    when it evaluates the tables.
+
+    Parameters
+    ----------
+    given, tables, progress, connection
+        See `populate`.
+    stale
+        Whether only stale keys are made again; otherwise all keys of the tables are.
+    delete_entered
+        Whether rows that people entered are deleted where they depend on keys to make again.
+        Otherwise such keys are left.
+    instance
+        The Dagster instance that knows the code versions of keys without a note in the database.
+
+    Returns
+    -------
+    list of Progress
+        The outcomes of the keys, by table.
+
+    Raises
+    ------
+    ConfigurationError
+        See `populate`.
+    DataJointError
+        When the database cannot be used.
+    """
+    graph = graph_of(given, connection=connection)
+    where = instance or DagsterInstance.ephemeral()
+    existing = OnExisting(STALE if stale else RECOMPUTE, delete_entered, {})
+    found: list[Progress] = []
+    for node, keys in keys_to_make_again(where, graph, tables, existing):
+        aging = Aging(where, graph, node)
+        made = made_again(graph, aging, node, keys, existing, retry_errors=True, work=HERE)
+        found.append(_counted(node, len(keys), made, progress))
+    return found
+
+
 def _made(
     node: TableNode, keys: Sequence[Key], work: Work, told: Told | None, *, retry_errors: bool
 ) -> Progress:
-    progress = Progress(node.title, total=len(keys))
-    for outcome in outcomes(node, keys, retry_errors=retry_errors, work=work):
+    made = outcomes(node, keys, retry_errors=retry_errors, work=work)
+    return _counted(node, len(keys), made, told)
+
+
+def _counted(
+    node: TableNode, total: int, made: Iterable[KeyOutcome], told: Told | None
+) -> Progress:
+    progress = Progress(node.title, total=total)
+    for outcome in made:
         partition = node.grain.encode(outcome.key) if node.grain else node.title
         progress.add(partition, outcome)
         if told is not None:
-            told(node.title, min(progress.done, len(keys)), len(keys))
+            told(node.title, min(progress.done, total), total)
     return progress

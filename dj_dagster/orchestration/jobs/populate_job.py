@@ -35,20 +35,16 @@ from dj_dagster.orchestration.runs.stale_marks import Aging
 from dj_dagster.orchestration.runs.work import (
     DELETE_ENTERED,
     HERE,
-    RECOMPUTE,
     SKIP,
     STALE,
     OnExisting,
     Work,
-    made_again,
     on_existing,
 )
-from dj_dagster.orchestration.tables.collection import SchemaLike, collect
 from dj_dagster.orchestration.tables.partitions import sync_partitions
-from dj_dagster.orchestration.tables.table_graph import TableGraph, Tables, table_graph
+from dj_dagster.orchestration.tables.table_graph import TableGraph, Tables
 from dj_dagster.orchestration.tables.table_node import OwnPopulator, TableNode
 from dj_dagster.relational.algebra.condition import refuse_oversights
-from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.workflow.make import KeySource
 
@@ -308,7 +304,7 @@ def _recompute_job(graph: TableGraph, works: Mapping[AssetKey, Work], end: str) 
         config: dict[str, Any] = context.op_config
         existing = OnExisting(STALE, config["delete_entered"], {})
         step, progress, nodes = Step.of(context), list[Progress](), list[TableNode]()
-        for node, keys in _chosen(context.instance, graph, config["tables"], existing):
+        for node, keys in keys_to_make_again(context.instance, graph, config["tables"], existing):
             work = works.get(node.key, HERE)
             nodes.append(node)
             progress.append(
@@ -327,64 +323,7 @@ def _recompute_job(graph: TableGraph, works: Mapping[AssetKey, Work], end: str) 
     return recompute_tables
 
 
-def recompute(
-    schemas: SchemaLike | Iterable[SchemaLike],
-    tables: Tables = ALL,
-    *,
-    stale: bool = True,
-    delete_entered: bool = False,
-    connection: Connection | None = None,
-    instance: DagsterInstance | None = None,
-) -> list[Progress]:
-    """Make stale keys again, with all that depends on them, in this process.
-
-    The other keys are made although one fails. Dagster need not run; its sensor shows the outcome
-    when it evaluates the tables.
-
-    Parameters
-    ----------
-    schemas, connection
-        See `build_definitions`.
-    tables
-        Tables by name, class or asset key; ``"all"`` for those that `make` fills. See
-        `dj_dagster.model.selection` for the names.
-    stale
-        Whether only stale keys are made again; otherwise all keys of the tables are.
-    delete_entered
-        Whether rows that people entered are deleted where they depend on keys to make again.
-        Otherwise such keys are left.
-    instance
-        The Dagster instance that knows the code versions of keys without a note in the database.
-
-    Returns
-    -------
-    list of Progress
-        The outcomes of the keys, by table.
-
-    Raises
-    ------
-    ConfigurationError
-        When `tables` is empty, or has a name that is not the name of a table that `make` fills; and
-        for the schemas as in `build_definitions`.
-    DataJointError
-        When the database cannot be used.
-    """
-    graph = table_graph(collect(schemas, connection=connection))
-    where = instance or DagsterInstance.ephemeral()
-    existing = OnExisting(STALE if stale else RECOMPUTE, delete_entered, {})
-    found: list[Progress] = []
-    for node, keys in _chosen(where, graph, tables, existing):
-        progress = Progress(node.title, total=len(keys))
-        aging = Aging(where, graph, node)
-        made = made_again(graph, aging, node, keys, existing, retry_errors=True, work=HERE)
-        for outcome in made:
-            partition = node.grain.encode(outcome.key) if node.grain else node.title
-            progress.add(partition, outcome)
-        found.append(progress)
-    return found
-
-
-def _chosen(
+def keys_to_make_again(
     instance: DagsterInstance,
     graph: TableGraph,
     tables: Tables,
