@@ -218,10 +218,23 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def schema_prefix(database_url: str) -> Iterator[str]:
     """Beginning of this test's schema names; databases that have it are dropped at the end."""
+    with _prefix(database_url) as prefix:
+        yield prefix
+
+
+@pytest.fixture
+def server_prefix(server_url: str) -> Iterator[str]:
+    """Beginning of the schema names of a test on `server_url`, as `schema_prefix`."""
+    with _prefix(server_url) as prefix:
+        yield prefix
+
+
+@contextlib.contextmanager
+def _prefix(url: str) -> Iterator[str]:
     prefix = f"t{uuid.uuid4().hex[:8]}_"
     yield prefix
-    if not database_url.startswith("sqlite"):
-        drop_databases(database_url, prefix)
+    if not url.startswith("sqlite"):
+        drop_databases(url, prefix)
 
 
 @pytest.fixture(scope="session")

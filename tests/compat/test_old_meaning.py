@@ -154,10 +154,10 @@ else:
 
 
 def test_new_schemas_of_old_code_are_in_its_layout(
-    server_url: str, tmp_path: Path, schema_prefix: str
+    server_url: str, tmp_path: Path, server_prefix: str
 ) -> None:
     connection = dj.Connection(server_url, safemode=False, era="0.14")
-    schema = dj.Schema(f"t{schema_prefix}laid_out", connection=connection)
+    schema = dj.Schema(f"{server_prefix}laid_out", connection=connection)
     region, _ = tables(schema)
     with connection.cursor() as session:
         name = region.full_table_name

@@ -88,12 +88,12 @@ def test_what_is_of_other_servers_says_so(schema: Any) -> None:
 
 
 def test_objects_of_0_14_are_put_and_read_by_hand(
-    server_url: str, schema_prefix: str, tmp_path: Path
+    server_url: str, server_prefix: str, tmp_path: Path
 ) -> None:
     stage = tmp_path / "stage"
     raw = {"protocol": "file", "location": str(tmp_path / "raw"), "stage": str(stage)}
     connection = dj.Connection(server_url, stores=dj.Stores({"raw": raw}), safemode=False)
-    schema = dj.Schema(f"{schema_prefix}old", connection=connection, era="0.14")
+    schema = dj.Schema(f"{server_prefix}old", connection=connection, era="0.14")
     external = schema.external["raw"]
     first, again, other = (external.put(data) for data in (b"one", b"one", b"two"))
     assert (first == again, len(external), external.get(other)) == (True, 2, b"two")
@@ -123,10 +123,10 @@ def test_objects_of_0_14_are_put_and_read_by_hand(
 
 
 def test_a_renamed_attribute_of_0_14_has_no_type_in_its_comment(
-    server_url: str, schema_prefix: str
+    server_url: str, server_prefix: str
 ) -> None:
     connection = dj.Connection(server_url, safemode=False)
-    schema = dj.Schema(f"{schema_prefix}old", connection=connection, era="0.14")
+    schema = dj.Schema(f"{server_prefix}old", connection=connection, era="0.14")
     before = "item : int\n---\nnotes : varchar(20)  # words"
     table: Any = schema(type("Item", (dj.Manual,), {"definition": before}))
 

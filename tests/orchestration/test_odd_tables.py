@@ -106,11 +106,11 @@ def test_a_dropped_table_stops_itself_alone(schema: Schema, instance: dg.Dagster
 
 
 def test_a_locked_table_stops_itself_alone(
-    server_url: str, schema_prefix: str, instance: dg.DagsterInstance
+    server_url: str, server_prefix: str, instance: dg.DagsterInstance
 ) -> None:
     """Nobody waits for it, for the lock may be there for hours; on servers readers would."""
     connection = Connection(server_url, safemode=False)
-    lab = Schema(f"{schema_prefix}lab", connection=connection)
+    lab = Schema(f"{server_prefix}lab", connection=connection)
     tables: dict[str, Any] = {}
     for name in ("Locked", "Free"):
 

@@ -92,12 +92,12 @@ def test_virtual_modules_are_taken_too(lab: Lab) -> None:
 
 
 def test_a_dead_database_leaves_the_code_location_up(
-    server_url: str, schema_prefix: str, state: Path, instance: dg.DagsterInstance
+    server_url: str, server_prefix: str, state: Path, instance: dg.DagsterInstance
 ) -> None:
     connection = Connection(server_url, safemode=False)
-    declare_lab(connection, f"{schema_prefix}lab")
-    other = Schema(f"{schema_prefix}other", connection=connection)
-    other.context = {"lab": VirtualModule("lab", f"{schema_prefix}lab", connection=connection)}
+    declare_lab(connection, f"{server_prefix}lab")
+    other = Schema(f"{server_prefix}other", connection=connection)
+    other.context = {"lab": VirtualModule("lab", f"{server_prefix}lab", connection=connection)}
 
     @other
     class Probe(Manual):
@@ -107,15 +107,15 @@ def test_a_dead_database_leaves_the_code_location_up(
         depth = 1.5 : float64
         """
 
-    pattern = f"{schema_prefix}o*"
+    pattern = f"{server_prefix}o*"
     alive = build_definitions(pattern, connection=connection, state_path=state)
     assert "secret" not in state.read_text()
     dead = Connection(DEAD)
     defs = build_definitions(pattern, connection=dead, state_path=state)
     defs.get_repository_def().load_all_definitions()
-    assert list(specs_of(defs)) == [f"{schema_prefix}other/probe"]
+    assert list(specs_of(defs)) == [f"{server_prefix}other/probe"]
     assert shown(defs) == shown(alive)
-    description = f"{schema_prefix}other/probe"
+    description = f"{server_prefix}other/probe"
     assert specs_of(defs)[description].description == specs_of(alive)[description].description
     # The sensor says what is wrong, and the location stays.
     with pytest.raises(ConnectionFailedError):

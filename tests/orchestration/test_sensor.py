@@ -297,10 +297,10 @@ def test_an_error_in_one_schema_does_not_stop_the_others(
 
 
 def test_an_unreachable_database_fails_the_tick_in_one_clear_line(
-    instance: dg.DagsterInstance, server_url: str, schema_prefix: str
+    instance: dg.DagsterInstance, server_url: str, server_prefix: str
 ) -> None:
     connection = Connection(server_url)
-    schema = Schema(f"{schema_prefix}lab", connection=connection)
+    schema = Schema(f"{server_prefix}lab", connection=connection)
 
     @schema
     class Subject(Manual):
