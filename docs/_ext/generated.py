@@ -1,4 +1,4 @@
-"""The directive ``generated``: a part of the reference that `tools.reference` writes."""
+"""The directive ``generated``: a part of the reference that a function of `tools` writes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pygments.lexers.special import TextLexer
 
-from tools import reference
+from tools import datajoint_names, reference
 
 
 class Generated(SphinxDirective):
@@ -24,7 +24,9 @@ class Generated(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the parsed text."""
-        text = getattr(reference, self.arguments[0])()
+        name = self.arguments[0]
+        module = reference if hasattr(reference, name) else datajoint_names
+        text = getattr(module, name)()
         return self.parse_text_to_nodes(text, allow_section_headings=True)
 
 
