@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -31,7 +30,7 @@ from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.table import Table
 from dj_dagster.relational.values import comparable
 from dj_dagster.workflow.collation import paired
-from dj_dagster.workflow.liveness import Reservation, dead
+from dj_dagster.workflow.liveness import Reservation, dead, own_host
 from dj_dagster.workflow.make import PopulatedTable, has_own_key_source, own_key_source
 from dj_dagster.workflow.shared_jobs import SharedJobs
 
@@ -69,7 +68,7 @@ class Worker:
         """Return the values of the worker's columns, in this process."""
         return {
             "user": self.user[:255],
-            "host": platform.node()[:255],
+            "host": own_host(),
             "pid": os.getpid(),
             "version": self.version[:64],
         }
@@ -306,7 +305,7 @@ class JobRows:
         return {} if number is None else {"connection_id": sa.literal_column(number)}
 
     def _mine(self, target: sa.TableClause) -> list[sa.ColumnElement[bool]]:
-        return [target.c.pid == os.getpid(), target.c.host == platform.node()[:255]]
+        return [target.c.pid == os.getpid(), target.c.host == own_host()]
 
     def _free(self) -> dict[str, object]:
         return {**FREE, "status": "pending", "scheduled_time": self._now()}

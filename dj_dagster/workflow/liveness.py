@@ -1,13 +1,23 @@
-"""The liveness of processes that have claimed keys."""
+"""The liveness of processes that have claimed keys, on this machine and on others.
+
+Only processes of this machine can be asked for. Machines may share a name, and so may containers,
+each of which numbers its processes from one. What a worker notes as its host therefore identifies
+the process among those of all machines; a worker of any other machine is believed to live until its
+lease, which it renews by the database's clock, has run out.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
+import re
 import time
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +40,15 @@ RENEWAL = 15.0
 
 MARGIN = 10.0
 """Seconds by which a renewal may be late."""
+
+_HOST_LENGTH = 255
+"""Characters of a host that a job's row holds."""
+
+_WORD = re.compile(r"(?P<name>.*) (?P<numbering>[0-9a-f]{8})\.(?P<beginning>[\d.]*)", re.DOTALL)
+"""A host as `own_host` writes it; DataJoint writes the name alone."""
+
+_FIRST_SPACE = "pid:[4026531836]"
+"""The space of process numbers outside of containers, which is the same on each Linux machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,34 +84,93 @@ class Reservation:
         return max(self.since, self.until - timedelta(seconds=lease))
 
     def is_local(self) -> bool:
-        """Whether the worker is on this machine."""
-        return self.host == platform.node()
+        """Whether the worker's process, if it lives, is among those that are seen from here."""
+        if word := _WORD.fullmatch(self.host):
+            name = platform.node()
+            return name.startswith(word["name"]) and word["numbering"] == _numbering()
+        # DataJoint notes the name alone. It gives no leases, so that nothing else could tell.
+        return not self.is_leased and self.host == platform.node()
 
     def process_is_gone(self, now: datetime) -> bool:
-        """Whether the worker's process has ended, or another process has its number."""
+        """Whether the process of a local worker has ended, or another process has its number."""
         if not _runs(self.pid):
             return True
+        if word := _WORD.fullmatch(self.host):
+            return "".join(_beginning(self.pid)) != word["beginning"]
         age = _process_age(self.pid)
         # The two ages are measured by two clocks.
         return age is not None and age + 2 < (now - self.since).total_seconds()
 
 
+def own_host() -> str:
+    """Return what this process notes as its host, which no other process has.
+
+    The machine's name comes first, then a word for people to ignore: which process numbers are
+    meant, and when the process of the number began.
+    """
+    return _host(platform.node(), _numbering(), os.getpid())
+
+
+@cache
+def _host(name: str, numbering: str, pid: int) -> str:
+    end = f" {numbering}.{''.join(_beginning(pid))}"
+    return f"{name[: _HOST_LENGTH - len(end)]}{end}"
+
+
 def process_mark(pid: int) -> str:
     """Return a text that identifies a process of this machine among all, including later ones."""
-    try:
-        # Containers may share a machine's name, but not its process numbers.
-        space = str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        space = "-"
-    return " ".join([platform.node(), space, str(pid), *_beginning(pid)])
+    place = f"{_space()}/{_digest(_machine())}"
+    began = "".join(_beginning(pid)) or "-"
+    return " ".join([platform.node(), place, str(pid), began, _digest(_start())])
 
 
 def is_gone(mark: str) -> bool:
     """Whether a process has ended; False where that cannot be known from here."""
     here, words = process_mark(os.getpid()).split(), mark.split()
-    if words[:2] != here[:2] or len(words) < 3:
+    if len(words) != len(here) or words[:2] != here[:2]:
         return False
+    if words[-1] != here[-1]:
+        # The machine was started anew. Of containers, two may have the same name and number.
+        return words[1].startswith((_FIRST_SPACE, "-"))
     return not _runs(int(words[2])) or process_mark(int(words[2])).split() != words
+
+
+@cache
+def _numbering() -> str:
+    """Return a word for the numbers of processes here: of a started machine, or of a container.
+
+    Containers share their machine's start, and machines the number of their first space.
+    """
+    return _digest(f"{_space()} {_start() or _machine()}")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _space() -> str:
+    """Return Linux's name of the space of process numbers, which each container has for itself."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return "-"
+
+
+def _start() -> str:
+    """Return a text that is new at each start of the machine, empty if there is none."""
+    return _text("/proc/sys/kernel/random/boot_id")
+
+
+def _machine() -> str:
+    """Return a text that differs between machines and stays; containers may lack it."""
+    return _text("/etc/machine-id") if _is_linux() else str(uuid.getnode())
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def renewal(lease: float) -> float:
@@ -106,8 +184,7 @@ def dead(
     """Return the reservations whose worker is gone.
 
     A worker of this machine is gone when its process is, and the server no longer has its
-    connection: containers may share a machine's name, but not its process numbers. Any other worker
-    is taken to be gone when its lease has run out.
+    connection. Any other worker is taken to be gone when its lease has run out.
 
     A start of the server ends all connections and numbers them anew. Workers are then given time to
     renew their leases.

@@ -8,7 +8,6 @@ any worker has a row, and is left alone until the row is gone.
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -20,6 +19,7 @@ from dj_dagster.model.names import TableName
 from dj_dagster.objects.blob.reader import unpack
 from dj_dagster.objects.blob.writer import pack
 from dj_dagster.relational.database.connection import Connection
+from dj_dagster.workflow.liveness import own_host
 
 TABLE = "~jobs"
 
@@ -244,7 +244,7 @@ def _ended(row: Values) -> EndedJob:
 
 
 def _worker() -> tuple[str, int]:
-    return platform.node()[:255], os.getpid()
+    return own_host(), os.getpid()
 
 
 def _packed(key: Mapping[str, object]) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import threading
 import time
@@ -215,8 +216,9 @@ def test_pid_that_belongs_to_a_younger_process_is_dead(lab: Pipeline) -> None:
     jobs = lab.square.jobs
     jobs.refresh(delay=-1)
     assert jobs.reserve({"n": 0})
-    # Claimed, by this process's number, long before this process began.
+    # Claimed by DataJoint, which notes the machine's name, long before this process began.
     long = 400 * 86400
+    set_columns(lab, {"n": 0}, host=platform.node())
     set_columns(lab, {"n": 0}, reserved_time=ago(lab, long), scheduled_time=ago(lab, long))
     set_columns(lab, {"n": 0}, connection_id=0)
     assert jobs.release_dead() == 1
