@@ -195,8 +195,7 @@ class Collecting:
             found = self._store.stat(self._path)
         except MissingExternalFile:
             return
-        # Store and machine may disagree on the time: a sign from the future counts as new.
-        if time.time() - found.modified < SILENT:
+        if store_time(self._store) - found.modified < SILENT:
             raise self._busy("is at work")
 
     def _busy(self, doing: str) -> ObjectError:
@@ -256,10 +255,25 @@ def backing_up(stores: Iterable[Store]) -> Generator[None]:
                 store.tidy(_BACKUPS)
 
 
-def is_backed_up(store: Store) -> bool:
-    """Whether a backup of a store has renewed its sign within `SILENT` seconds."""
-    since = time.time() - SILENT
-    return any(sign.modified > since for sign in store.scan(_BACKUPS))
+def is_backed_up(store: Store, now: float) -> bool:
+    """Whether a backup of a store has renewed its sign within `SILENT` seconds.
+
+    Parameters
+    ----------
+    now
+        The time by the store's clock.
+    """
+    return any(sign.modified > now - SILENT for sign in store.scan(_BACKUPS))
+
+
+def store_time(store: Store) -> float:
+    """Return the time by a store's clock, which may differ from this machine's."""
+    path = f"{OWN_FOLDER}/clock-{secrets.token_hex(8)}"
+    store.put(path, b"")
+    try:
+        return store.stat(path).modified
+    finally:
+        store.delete(path)
 
 
 def sweep(

@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Generator
 from pathlib import Path
 
-from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunRecord, RunsFilter
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from dj_dagster.slurm._dagster import RESUME_RUN_LOG_MESSAGE
 from dj_dagster.slurm.commands import Slurm, SlurmError
@@ -43,6 +43,7 @@ class Watch(threading.Thread):
         self._instance = weakref.ref(instance)
         self._slurm = slurm
         self._settings = settings
+        self._seen: dict[str, float] = {}
         self._ended = threading.Event()
 
     def stop(self) -> None:
@@ -63,21 +64,21 @@ class Watch(threading.Thread):
     def _look(self, jobs: RunJobs) -> None:
         # The next look is soon; database or controller may be away.
         try:
-            records = jobs.instance.get_run_records(RunsFilter(statuses=_WATCHED))
+            runs = jobs.instance.get_runs(RunsFilter(statuses=_WATCHED))
             drop_jobs_without_run(jobs)
         except SlurmError:
             return
         except Exception:
             _logger.exception("The runs that wait for Slurm could not be read.")
             return
-        for record in records:
-            if attempt_of(record.dagster_run):
-                try:
-                    look_after(jobs, record)
-                except Exception:
-                    _logger.exception(
-                        "Run %s could not be looked after.", record.dagster_run.run_id
-                    )
+        runs = [run for run in runs if attempt_of(run)]
+        now = time.monotonic()
+        self._seen = {run.run_id: self._seen.get(run.run_id, now) for run in runs}
+        for run in runs:
+            try:
+                look_after(jobs, run, now - self._seen[run.run_id])
+            except Exception:
+                _logger.exception("Run %s could not be looked after.", run.run_id)
 
 
 def drop_jobs_without_run(jobs: RunJobs) -> None:
@@ -96,10 +97,16 @@ def drop_jobs_without_run(jobs: RunJobs) -> None:
             jobs.slurm.cancel(number)
 
 
-def look_after(jobs: RunJobs, record: RunRecord) -> None:
-    """Do what is to be done about a run that has not begun, or is being cancelled."""
-    run = record.dagster_run
-    number = job_of(run) or _lost_number(jobs, record)
+def look_after(jobs: RunJobs, run: DagsterRun, waited: float) -> None:
+    """Do what is to be done about a run that has not begun, or is being cancelled.
+
+    Parameters
+    ----------
+    waited
+        The seconds since it was first seen so. Times of runs are not used, for they are those of
+        the machines that wrote them.
+    """
+    number = job_of(run) or _lost_number(jobs, run, waited)
     if not number:
         return
     verdict = jobs.judge(run, number)
@@ -133,13 +140,12 @@ def _again(jobs: RunJobs, run: DagsterRun, verdict: Verdict) -> None:
     jobs.submit(instance.get_run_by_id(run.run_id) or run)
 
 
-def _lost_number(jobs: RunJobs, record: RunRecord) -> str | None:
+def _lost_number(jobs: RunJobs, run: DagsterRun, waited: float) -> str | None:
     """Return the number of a job whose submitter died before it could record it."""
-    run = record.dagster_run
     number = jobs.slurm.number_of(job_name(run.run_id, attempt_of(run)))
     if number:
         jobs.instance.add_run_tags(run.run_id, {JOB_TAG: number})
-    elif time.time() - record.update_timestamp.timestamp() > _SUBMITTED_BY_NOW:
+    elif waited > _SUBMITTED_BY_NOW:
         jobs.instance.report_run_failed(run, "The submission to Slurm was interrupted.")
     return number
 

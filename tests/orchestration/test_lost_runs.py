@@ -5,13 +5,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 import pytest
 from dagster._core.storage.dagster_run import DagsterRun
+from dagster._core.storage.runs import sql_run_storage
 
 from dj_dagster.orchestration import SensorSettings
+from dj_dagster.orchestration.merge import pipelines_of
 from dj_dagster.orchestration.runs import run_records
 from tests.orchestration.lab import Lab, partitions
 from tests.orchestration.running import (
@@ -120,6 +123,25 @@ def test_a_run_is_asked_for_though_old_runs_were_deleted(
     (request,) = asked(defs, instance)
     # A key that was used before would give the old run.
     assert submit(defs, instance, request).run_id != second[0].run_id
+
+
+def test_a_run_that_was_not_seen_alive_is_seen_failed_whatever_the_clock_of_its_machine(
+    lab: Lab, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_records, "INTERVAL", 0.0)
+    monkeypatch.setattr(run_records, "AT_ONCE", 1)
+    (pipeline,) = pipelines_of(lab.definitions().sensors or ())
+    book = run_records.RunBook()
+    assert book.read(instance, pipeline.graph) == []
+    for hours in (-5, 5):
+        late = datetime.now(UTC) + timedelta(hours=hours)
+        monkeypatch.setattr(sql_run_storage, "get_current_datetime", lambda late=late: late)
+        for _ in range(2):
+            instance.report_run_failed(
+                instance.create_run_for_job(dg.GraphDefinition(name="empty").to_job())
+            )
+        assert len(book.read(instance, pipeline.graph)) == 2
+        assert book.read(instance, pipeline.graph) == []
 
 
 def test_a_batch_is_in_one_live_run_also_where_its_request_was_forgotten(

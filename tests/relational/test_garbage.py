@@ -14,6 +14,7 @@ import dj_dagster as dj
 from dj_dagster.objects.blob.writer import pack
 from dj_dagster.objects.codecs import bytes as content
 from dj_dagster.objects.codecs.bytes import collecting_path, content_hash
+from dj_dagster.objects.collection import backing_up
 from dj_dagster.objects.stores.store import Store
 
 HOUR = 3600.0
@@ -323,6 +324,25 @@ def test_one_collector_at_a_time(filled: Any, schema: dj.Schema) -> None:
     age(store, 48 * HOUR)
     assert collect(schema).deleted == 2
     assert not store.exists(sign)
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_others_are_at_work_by_the_clock_of_the_store(
+    filled: Any, schema: dj.Schema, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    store, clock = schema.connection.stores.get(), time.time
+    sign = collecting_path(schema.name, store.settings)
+    filled.delete()
+    monkeypatch.setattr(time, "time", lambda: clock() + hours * HOUR)
+    with backing_up([store]):
+        found = collect(schema, keep=0)
+        assert found.deleted == 2
+        assert found.trash > 0
+    store.put(sign, b"another")
+    with pytest.raises(dj.ObjectError, match="Another collector is at work"):
+        collect(schema)
+    store.delete(sign)
+    assert collect(schema, keep=0).trash == 0
 
 
 def test_a_long_unit_of_work_keeps_its_objects(

@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from functools import cached_property
 from itertools import takewhile
@@ -352,11 +351,11 @@ class HeldKeys:
 OUTSIDE_TAG = "dj_dagster/outside"
 """The tag of runs that were never executed and stand for failures outside of runs."""
 
-INTERVAL = timedelta(seconds=3)
-"""The time between two queries for failed runs, at least."""
+INTERVAL = 3.0
+"""Seconds between two queries for failed runs, at least."""
 
-OVERLAP = timedelta(seconds=10)
-"""The overlap of two queries for failed runs, because Dagster's clocks may differ a little."""
+AT_ONCE = 100
+"""Failed runs that are read at once, at most."""
 
 
 class RunBook:
@@ -365,14 +364,16 @@ class RunBook:
     def __init__(self) -> None:
         self._runs: dict[str, HeldKeys] = {}
         self._announcing: set[str] = set()
-        self._failed: dict[str, datetime] = {}
-        self._read: datetime | None = None
+        self._newest: int | None = None
+        self._read = 0.0
 
     def read(self, instance: DagsterInstance, graph: TableGraph) -> list[HeldKeys]:
         """Read the unfinished runs, and return the keys that ended runs held.
 
         Runs that have both begun and failed since the last call are included.
         """
+        # Read first: a run that is created in between is new to the next call.
+        newest = self._newest_number(instance)
         unfinished = RunsFilter(statuses=list(NOT_FINISHED_STATUSES))
         now = set(instance.get_run_ids(unfinished))
         new = sorted(now - set(self._runs) | self._announcing)
@@ -383,24 +384,39 @@ class RunBook:
                 # It is still being created and may announce more partitions: read it once more.
                 if run.status is DagsterRunStatus.NOT_STARTED:
                     self._announcing.add(run.run_id)
-        unseen = [run for run in self._failures(instance) if run.run_id not in self._runs]
+        unseen = [run for run in self._failures(instance, newest) if run.run_id not in self._runs]
         ended = [self._runs.pop(run_id) for run_id in set(self._runs) - now]
         return ended + [held_by(instance, graph, run) for run in unseen]
 
-    def _failures(self, instance: DagsterInstance) -> list[DagsterRun]:
-        """Return the runs that have failed since the last call; none at the first call."""
-        now, before = datetime.now(UTC), self._read
-        if before is not None and now < before + INTERVAL:
-            return []
+    def _newest_number(self, instance: DagsterInstance) -> int | None:
+        """Return the number of the newest run, None if it was asked for just now."""
+        now = time.monotonic()
+        if self._newest is not None and now < self._read + INTERVAL:
+            return None
         self._read = now
+        return next((each.storage_id for each in instance.get_run_records(limit=1)), 0)
+
+    def _failures(self, instance: DagsterInstance, newest: int | None) -> list[DagsterRun]:
+        """Return the failed runs that were created since the last call up to a number.
+
+        The times of a run are those of the machine that executes it, whose clock may differ from
+        this one's; the numbers of runs are given by Dagster's storage.
+        """
+        before = self._newest
+        if newest is None or newest == before:
+            return []
+        self._newest = newest
         if before is None:
             return []
-        since = before - OVERLAP
-        failed = RunsFilter(statuses=[DagsterRunStatus.FAILURE], updated_after=since)
-        known = {run_id: at for run_id, at in self._failed.items() if at > since - OVERLAP}
-        new = [run for run in instance.get_runs(failed) if run.run_id not in known]
-        self._failed = known | {run.run_id: now for run in new}
-        return [run for run in new if OUTSIDE_TAG not in run.tags]
+        failed = RunsFilter(statuses=[DagsterRunStatus.FAILURE])
+        found, cursor = list[RunRecord](), None
+        while records := instance.get_run_records(failed, limit=AT_ONCE, cursor=cursor):
+            found += [each for each in records if before < each.storage_id <= newest]
+            if records[-1].storage_id <= before:
+                break
+            cursor = records[-1].dagster_run.run_id
+        runs = [each.dagster_run for each in found]
+        return [run for run in runs if OUTSIDE_TAG not in run.tags]
 
     def held(self) -> HeldKeys:
         """Return the keys that all unfinished runs hold."""

@@ -196,7 +196,7 @@ class GarbageCollector:
             found.deleted += sweep(self.store, sign, found.garbage, cutoff)
             found.freed += sweep_unfinished(self.store, schema, cutoff)
             end = sign.now() - keep
-            over = [] if is_backed_up(self.store) else trash.files()
+            over = [] if is_backed_up(self.store, sign.now()) else trash.files()
             over = [file for file in over if file.modified <= end]
             sign.confirm()
             trash.empty(over)
