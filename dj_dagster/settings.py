@@ -276,6 +276,7 @@ class Config(SettingsMapping):
         """Return the options of connections that follow these settings."""
         return {
             "stores": FollowingStores(self._stores),
+            "shared": lambda: self._settings.database.shared,
             "safemode": partial(getattr, self._settings, "safemode"),
             "jobs": self._jobs,
             "download_path": lambda: Path(self._settings.download_path),

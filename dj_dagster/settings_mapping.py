@@ -50,6 +50,7 @@ ENVIRONMENT = {
     "database.backend": "DJ_BACKEND",
     "database.name": "DJ_DATABASE_NAME",
     "database.create_tables": "DJ_CREATE_TABLES",
+    "database.shared": "DJ_DATABASE_SHARED",
     "stores": "DJ_STORES",
     "safemode": "DJ_SAFEMODE",
     "semantic_check": "DJ_SEMANTIC_CHECK",

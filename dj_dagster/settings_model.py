@@ -61,6 +61,8 @@ class DatabaseSettings(Section):
         The kind of server that `host` is.
     create_tables
         Whether schemas by default declare tables that do not exist.
+    shared
+        Whether all machines that make keys have the file of an embedded database under its path.
     name
         Kept for programs that read it.
     """
@@ -72,6 +74,7 @@ class DatabaseSettings(Section):
     password: SecretStr | None = None
     use_tls: bool | dict[str, Any] | None = None
     create_tables: bool = True
+    shared: bool = False
     backend: str = USUAL_SERVER
     name: str | None = None
 

@@ -225,12 +225,11 @@ def test_the_doctor_finds_what_is_wrong(
     stores = {"raw": {"protocol": "file", "location": str(tmp_path / "full")}}
     monkeypatch.setenv("DJ_STORES", json.dumps(stores))
     dj.conn(reset=True)
-    (tmp_path / "clusters.py").write_text(
-        "from dagster._core.launcher import DefaultRunLauncher\n"
-        "class ClusterLauncher(DefaultRunLauncher): pass\n"
-    )
     (tmp_path / "dagster.yaml").write_text(
-        "run_launcher: {module: clusters, class: ClusterLauncher}\n"
+        "run_launcher:\n"
+        "  module: dj_dagster.slurm\n"
+        "  class: SlurmRunLauncher\n"
+        "  config: {folder: jobs}\n"
         "telemetry: {enabled: false}\n"
         "run_coordinator:\n"
         "  module: dagster._core.run_coordinator\n"
@@ -247,8 +246,8 @@ def test_the_doctor_finds_what_is_wrong(
     assert hints >= {"run queue", "run monitoring", "dagster.yaml", "daemon"}
     assert "50 s ahead of" in found["clock"][1]
     assert "no_such_module" in found["code location"][1]
-    assert "ClusterLauncher starts runs on other machines" in found["launcher"][1]
-    assert found["launcher"][0] == ("hint" if dj.conn().backend.has_server else "wrong")
+    assert found["launcher"][1].startswith("SlurmRunLauncher")
+    assert found["launcher"][0] == ("fine" if dj.conn().backend.has_server else "wrong")
     assert "stores.raw" in command("doctor").stdout
 
 

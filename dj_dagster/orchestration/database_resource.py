@@ -29,6 +29,8 @@ class DatabaseResource(ConfigurableResource[Any]):
         A SQLAlchemy URL, as in ``DJ_DATABASE_URL``.
     stores
         Object stores by name, as in DataJoint's settings.
+    shared
+        Whether all machines that make keys have the file of an embedded database under its path.
 
     Examples
     --------
@@ -50,6 +52,10 @@ class DatabaseResource(ConfigurableResource[Any]):
         default_factory=dict, description="Object stores by name, as DataJoint spells them"
     )
 
+    shared: bool = Field(
+        default=False, description="Whether all machines have the file of an embedded database"
+    )
+
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Yield the values to display: the URL without its password, stores without their keys."""
         yield "url", _shown(self.url)
@@ -64,7 +70,8 @@ class DatabaseResource(ConfigurableResource[Any]):
             When a variable of the environment is not set, or the URL or a store is invalid.
         """
         url: str = _resolved(self.url, "url")
-        return Connection(url, stores=Stores(_resolved(self.stores, "stores")))
+        stores = Stores(_resolved(self.stores, "stores"))
+        return Connection(url, stores=stores, shared=self.shared)
 
     def open_schema(self, name: str, **options: Any) -> Schema:
         """Return a schema over a connection of its own; `options` are those of `Schema`.

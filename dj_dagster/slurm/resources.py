@@ -15,6 +15,9 @@ JOB_TAG = f"{PREFIX}job_id"
 ATTEMPT_TAG = f"{PREFIX}attempt"
 """Tag with a run's id and how often it was submitted. Only the latest job may work on it."""
 
+HERE_ONLY_TAG = "dj_dagster/here_only"
+"""Tag of steps that other machines can't execute, with the reason; our tables have it of need."""
+
 MARK = "DJ_SLURM_RUN"
 """Environment variable of the process of a run and of all that it starts, with the run's id."""
 
@@ -77,7 +80,8 @@ def requested(
     Raises
     ------
     SlurmRequestError
-        If a value is wrong, a tag unknown, or two steps want different things of one job.
+        If a value is wrong, a tag unknown, two steps want different things of one job, or a step
+        must stay on Dagster's own machine.
 
     Examples
     --------
@@ -89,6 +93,8 @@ def requested(
     by_steps: dict[str, tuple[str, str]] = {}
     given = _own(run_tags)
     for step, tags in steps.items():
+        if HERE_ONLY_TAG in tags:
+            raise SlurmRequestError(f"Step {step} can't leave this machine. {tags[HERE_ONLY_TAG]}")
         for name, value in _read(_own(tags).items(), f"Tag {PREFIX}{{}} of step {step}").items():
             other, before = by_steps.get(name, (step, value))
             if name in _SIZES:

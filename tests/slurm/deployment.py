@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -132,11 +135,18 @@ mutation ($run: String!, $policy: TerminateRunPolicy) {
 
 @dataclass(frozen=True)
 class Deployment:
-    """Dagster, the cluster that it sends runs to, and the notes that runs take."""
+    """Dagster, the cluster that it sends runs to, and the notes that runs take.
+
+    Attributes
+    ----------
+    env
+        The environment of Dagster and of commands beside it.
+    """
 
     dev: DagsterDev
     cluster: SlurmCluster
     folder: Path
+    env: Mapping[str, str]
 
     def launch(
         self,
@@ -207,6 +217,34 @@ class Deployment:
         with closing(sqlite3.connect(self.folder / "lab.sqlite", timeout=PATIENCE)) as database:
             return dict(database.execute('SELECT item, node FROM "shop.__measured"').fetchall())
 
+    def doctor(self, setup: str = "") -> dict[str, tuple[str, str]]:
+        """Return what the command finds from a node: states and texts, by what it looks at.
+
+        Parameters
+        ----------
+        setup
+            Lines of shell by which the node's environment differs.
+        """
+        place = self.folder / "doctor"
+        place.mkdir(exist_ok=True)
+        text = DAGSTER_YAML.format(folder=self.folder)
+        lines = text.replace(
+            "    poll_seconds", f"    setup: {json.dumps(setup)}\n    poll_seconds"
+        )
+        (place / "dagster.yaml").write_text(lines)
+        command = [str(Path(sys.executable).with_name("dj-dagster")), "doctor", "--launcher"]
+        done = subprocess.run(
+            [*command, "--json", "-m", "tables_project", "--tag", "dj-slurm/partition=urgent"],
+            cwd=place,
+            env={**self.env, "PYTHONPATH": f"{self.env['PYTHONPATH']}:{self.folder}"},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert done.stdout, done.stderr
+        there = [each for each in json.loads(done.stdout) if each["what"].startswith("run: ")]
+        return {each["what"][5:]: (each["state"], each["found"]) for each in there}
+
     def job(self, run: str) -> str:
         """Return the number of a run's job, once there is one."""
         return eventually(lambda: self.tags(run).get("dj-slurm/job_id"), every=0.5)
@@ -225,12 +263,17 @@ def running_deployment(folder: Path, cluster: SlurmCluster) -> Generator[Deploym
     (folder / "dagster.yaml").write_text(DAGSTER_YAML.format(folder=folder))
     (folder / "workspace.yaml").write_text(WORKSPACE.format(here=HERE, folder=folder))
     (folder / "tables_project.py").write_text(TABLES)
+    store = {"protocol": "file", "location": f"{folder}/store"}
     env = {
         **cluster.env,
         "SLURM_TEST_NOTES": str(folder / "notes"),
         "PYTHONPATH": str(HERE.parents[1]),
         "DJ_DATABASE_URL": f"sqlite:///{folder}/lab.sqlite",
+        # The nodes are on this machine.
+        "DJ_DATABASE_SHARED": "true",
+        "DJ_STORES": json.dumps({"default": "local", "local": {**store, "shared": True}}),
     }
     ours = [name for name in os.environ if name.startswith("DJ_")]
     with dagster_dev(folder, env=env, without=ours) as dev:
-        yield Deployment(dev, cluster, folder)
+        rest = {name: value for name, value in os.environ.items() if name not in ours}
+        yield Deployment(dev, cluster, folder, {**rest, **env})

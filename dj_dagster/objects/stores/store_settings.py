@@ -133,10 +133,17 @@ class StoreSettings(BaseModel):
 
 
 class FileStoreSettings(StoreSettings):
-    """A folder of this machine, or one that is mounted on it."""
+    """A folder of this machine, or one that is mounted on it.
+
+    Attributes
+    ----------
+    shared
+        Whether all machines that work with the store have the folder under this path.
+    """
 
     protocol: Literal["file"]
     location: Annotated[str, Field(min_length=1)]
+    shared: bool = False
 
 
 class S3StoreSettings(StoreSettings):

@@ -293,6 +293,10 @@ class Stores:
             )
         return chosen
 
+    def settings(self, name: str) -> AnyStoreSettings | AdapterStoreSettings:
+        """Return the settings of a store, without opening it; errors are those of `resolve`."""
+        return self._settings[self.resolve(name)]
+
     def get(self, name: str | None = None, default: str = "default") -> Store:
         """Return a store; parameters and errors are those of `resolve`."""
         name = self.resolve(name, default)

@@ -24,6 +24,12 @@ from dj_dagster.model.heading import Default
 from dj_dagster.model.types import parse_type
 from dj_dagster.orchestration.inspection import project
 from dj_dagster.orchestration.inspection.location import graph_of_modules
+from dj_dagster.orchestration.sharing import (
+    launches_elsewhere,
+    unshared,
+    unshared_database,
+)
+from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.relational.backends.common import as_datetime
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.settings_mapping import CONFIG_FILE, find_config_file
@@ -40,9 +46,6 @@ CLOCK, CLOCK_STORE = 2.0, 60.0
 
 QUARTER = 900.0
 """Time zones differ by whole quarters of an hour, in seconds."""
-
-HERE = {"DefaultRunLauncher", "SyncInMemoryRunLauncher"}
-"""Launchers whose runs are on the machine of the daemon."""
 
 
 QUEUE = "QueuedRunCoordinator"
@@ -83,15 +86,27 @@ def diagnose(modules: Sequence[str] = (), folder: Path | None = None) -> list[Di
     folder
         The project's folder, by default the working directory.
     """
-    found = [*_versions(), *_looked("settings", _settings)]
-    found += _looked("database", _database)
+    found, graph = diagnose_machine(modules, folder)
+    return [*found, *looked("dagster.yaml", lambda: _instance(graph))]
+
+
+def diagnose_machine(
+    modules: Sequence[str] = (), folder: Path | None = None
+) -> tuple[list[Diagnosis], TableGraph]:
+    """Look at what each machine needs that executes runs; return the tables, too, if found.
+
+    For the parameters see `diagnose`.
+    """
+    graphs = list[TableGraph]()
+    found = [*_versions(), *looked("settings", _settings)]
+    found += looked("database", _database)
     if all(each.state != "wrong" for each in found if each.what == "database"):
-        found += [*_looked("clock", _clock), *_stores(conn())]
-        found += _looked("code location", lambda: _location(modules, folder))
-    return [*found, *_looked("dagster.yaml", _instance)]
+        found += [*looked("clock", _clock), *_stores(conn())]
+        found += looked("code location", lambda: _location(modules, folder, graphs))
+    return found, graphs[0] if graphs else TableGraph(())
 
 
-def _looked(what: str, look: Callable[[], Iterable[Diagnosis]]) -> Iterator[Diagnosis]:
+def looked(what: str, look: Callable[[], Iterable[Diagnosis]]) -> Iterator[Diagnosis]:
     """Yield what a look finds; an error that ends it is what it has found."""
     try:
         yield from look()
@@ -187,7 +202,7 @@ def _clock() -> Iterator[Diagnosis]:
 
 def _stores(connection: Connection) -> Iterator[Diagnosis]:
     for name in connection.stores.names:
-        yield from _looked(f"store {name}", lambda name=name: _store(connection, name))
+        yield from looked(f"store {name}", lambda name=name: _store(connection, name))
 
 
 def _store(connection: Connection, name: str) -> Iterator[Diagnosis]:
@@ -219,8 +234,11 @@ def _store(connection: Connection, name: str) -> Iterator[Diagnosis]:
     yield Diagnosis(what, "fine", f"{place} was written, read and cleared")
 
 
-def _location(modules: Sequence[str], folder: Path | None) -> Iterator[Diagnosis]:
+def _location(
+    modules: Sequence[str], folder: Path | None, graphs: list[TableGraph]
+) -> Iterator[Diagnosis]:
     graph = graph_of_modules(project.modules(modules, folder))
+    graphs.append(graph)
     schemas = sorted({node.name.schema for node in graph.nodes})
     filled = len(graph.populated)
     found = f"{len(graph.nodes)} tables in {', '.join(schemas)}; make fills {filled}"
@@ -235,7 +253,7 @@ def _location(modules: Sequence[str], folder: Path | None) -> Iterator[Diagnosis
     )
 
 
-def _instance() -> Iterator[Diagnosis]:
+def _instance(graph: TableGraph) -> Iterator[Diagnosis]:
     home = os.environ.get("DAGSTER_HOME")
     file = Path("dagster.yaml")
     if home is None and not file.is_file():
@@ -256,7 +274,8 @@ def _instance() -> Iterator[Diagnosis]:
     lost = list(_history(file)) if home is None else []
     yield from lost
     with project.dagster_instance() as instance:
-        for look in (_launcher, _coordinator, _monitoring, _daemon, _sensors):
+        yield from _launcher(instance, graph)
+        for look in (_coordinator, _monitoring, _daemon, _sensors):
             yield from look(instance)
     if not lost:
         yield Diagnosis("dagster.yaml", "fine", f"the instance is that of {home or Path.cwd()}")
@@ -275,32 +294,17 @@ def _history(file: Path) -> Iterator[Diagnosis]:
         )
 
 
-def _launcher(instance: DagsterInstance) -> Iterator[Diagnosis]:
+def _launcher(instance: DagsterInstance, graph: TableGraph) -> Iterator[Diagnosis]:
     name = type(instance.run_launcher).__name__
-    if name in HERE:
+    if not launches_elsewhere(instance):
         yield Diagnosis("launcher", "fine", f"{name}: runs are processes of this machine")
         return
-    lost: list[str] = []
-    connection = conn()
-    if not connection.backend.has_server:
-        lost.append(f"the database {connection.url}")
-    for store in connection.stores.names:
-        settings = connection.stores.get(store).settings
-        if getattr(settings, "protocol", "") == "file":
-            lost.append(f"the store {store}")
-    if not lost:
+    found = unshared(graph.nodes) if graph.nodes else unshared_database(conn())
+    for each in found:
+        what = f"{name} starts runs on other machines, and {each.what}"
+        yield Diagnosis("launcher", "wrong", what, each.advice)
+    if not found:
         yield Diagnosis("launcher", "fine", f"{name}: runs are on other machines")
-        return
-    only_stores = connection.backend.has_server
-    yield Diagnosis(
-        "launcher",
-        "hint" if only_stores else "wrong",
-        f"{name} starts runs on other machines, and {', '.join(lost)} is in this one's files",
-        "Let all machines mount the store's folder at one place, or use a bucket."
-        if only_stores
-        else "Use a server for the database (DJ_DATABASE_URL), and a bucket or a folder that all "
-        "machines mount for the store.",
-    )
 
 
 def _coordinator(instance: DagsterInstance) -> Iterator[Diagnosis]:

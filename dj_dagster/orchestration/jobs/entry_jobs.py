@@ -31,6 +31,7 @@ from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.runs.event_log import Mark, write_marks
 from dj_dagster.orchestration.runs.populate_step import Step
 from dj_dagster.orchestration.runs.shown_marks import ROWS
+from dj_dagster.orchestration.sharing import refuse_unshared
 from dj_dagster.orchestration.tables.partitions import register
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode, entry_job_name, op_name
@@ -275,6 +276,7 @@ def _entry_job(graph: TableGraph, node: TableNode, files: EntryFiles) -> JobDefi
     @op(name=f"{entry_job_name(node.key)}__rows", config_schema=_config(node, parts))
     def insert_rows(context: OpExecutionContext) -> None:
         try:
+            refuse_unshared(context.instance, graph)
             _insert(context, node, parts, context.op_config, files)
         except DataJointError as error:
             # Dagster shows the text of a `Failure` above the stack, that of other errors below it.

@@ -41,6 +41,7 @@ from dj_dagster.orchestration.runs.work import (
     Work,
     on_existing,
 )
+from dj_dagster.orchestration.sharing import refuse_unshared
 from dj_dagster.orchestration.tables.partitions import sync_partitions
 from dj_dagster.orchestration.tables.table_graph import TableGraph, Tables
 from dj_dagster.orchestration.tables.table_node import OwnPopulator, TableNode
@@ -88,6 +89,7 @@ def _populate_job(graph: TableGraph, works: Mapping[AssetKey, Work], end: str) -
 
     @op(name=OP_NAME + end, config_schema=CONFIG)
     def populate(context: OpExecutionContext) -> None:
+        refuse_unshared(context.instance, graph)
         config: dict[str, Any] = context.op_config
         nodes = chosen_tables(graph, config["tables"])
         check_limit(config.get("limit"))
@@ -301,6 +303,7 @@ def _recompute_job(graph: TableGraph, works: Mapping[AssetKey, Work], end: str) 
 
     @op(name=RECOMPUTE_OP + end, config_schema=RECOMPUTE_CONFIG)
     def recompute_op(context: OpExecutionContext) -> None:
+        refuse_unshared(context.instance, graph)
         config: dict[str, Any] = context.op_config
         existing = OnExisting(STALE, config["delete_entered"], {})
         step, progress, nodes = Step.of(context), list[Progress](), list[TableNode]()

@@ -31,6 +31,7 @@ from dj_dagster.orchestration.runs.work import (
     Work,
     on_existing,
 )
+from dj_dagster.orchestration.sharing import HERE_ONLY_TAG, refuse_unshared, unshared
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode, op_name
 from dj_dagster.relational.backends.common import sortable
@@ -142,18 +143,21 @@ def _populated(
     """
     parts = [part.key for part in graph.parts(node)]
     own_specs = [specs[key].replace_attributes(skippable=True) for key in (node.key, *parts)]
+    why = " ".join(map(str, unshared([node, *graph.parts(node)])))
+    own_tags = {HERE_ONLY_TAG: why} if why else {}
 
     @multi_asset(
         name=op_name(node.key),
         specs=own_specs,
         config_schema=CONFIG,
-        op_tags=op_tags,
+        op_tags={**(op_tags or {}), **own_tags},
         pool=pool,
         backfill_policy=BackfillPolicy.multi_run(backfill_batch) if node.grain else None,
         # For jobs that select the table without its parts, or only parts: all of them are filled.
         can_subset=True,
     )
     def populate(context: AssetExecutionContext) -> Iterator[MaterializeResult[Any]]:
+        refuse_unshared(context.instance, graph)
         config = context.op_execution_context.op_config
         choice = RunChoice(context.instance, context.run)
         partitions = choice.partitions(node, config.get("keys"))

@@ -30,6 +30,7 @@ from dj_dagster.orchestration.sensor.requests import Batch
 from dj_dagster.orchestration.sensor.sensor_settings import Budget, Evaluation, SensorSettings
 from dj_dagster.orchestration.sensor.state import SensorState
 from dj_dagster.orchestration.sensor.transitions import Event
+from dj_dagster.orchestration.sharing import refuse_unshared
 from dj_dagster.orchestration.tables.partitions import Changes
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 
@@ -219,6 +220,7 @@ def _populate_sensor(pipeline: Pipeline, end: str) -> SensorDefinition:
         description="Sees new and deleted rows, and starts runs for keys that are pending.",
     )
     def tick(context: SensorEvaluationContext) -> SensorResult:
+        refuse_unshared(context.instance, graph)
         with states.of(context.instance) as state:
             done = evaluate(state, context.instance, settings, pipeline.managed)
         return _result(context, done)

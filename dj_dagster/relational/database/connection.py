@@ -55,6 +55,7 @@ class Preferences:
     read_limits: ReadLimits | Callable[[], ReadLimits] = DEFAULT_LIMITS
     provenance: Provenance | Callable[[], Provenance] = field(default_factory=Provenance)
     era: Era | Callable[[], Era] = "2.3"
+    shared: bool | Callable[[], bool] = False
 
 
 @dataclass(slots=True)
@@ -108,6 +109,9 @@ class Connection:
     era
         ``"0.14"`` for code of that era of DataJoint, see `dj_dagster.replace_datajoint`; a function
         is called each time.
+    shared
+        Whether all machines that make keys have the file of an embedded database under its path; a
+        function is called each time.
 
     Attributes
     ----------
@@ -140,6 +144,7 @@ class Connection:
         read_limits: ReadLimits | Callable[[], ReadLimits] = DEFAULT_LIMITS,
         provenance: Provenance | Callable[[], Provenance] | None = None,
         era: Era | Callable[[], Era] = "2.3",
+        shared: bool | Callable[[], bool] = False,
     ) -> None:
         self._url = parsed_url(url)
         self.backend: Backend = backend_for(self._url)
@@ -155,6 +160,7 @@ class Connection:
             read_limits,
             provenance or Provenance(),
             era,
+            shared,
         )
         self.statements: StatementCache[Any] = StatementCache()
         self.display = Display()
@@ -199,6 +205,11 @@ class Connection:
     def era(self) -> Era:
         """The era of DataJoint of the calling code, where the meaning differs."""
         return _now(self._preferences.era)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether all machines are said to have the file of this embedded database."""
+        return _now(self._preferences.shared)
 
     @property
     def job_settings(self) -> JobSettings:
