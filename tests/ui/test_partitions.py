@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import Any
 
 from playwright.sync_api import Locator, Page, Response, expect
 
@@ -44,13 +45,21 @@ def test_a_backfill_of_what_failed_across_two_grains_is_launched(rig: Rig, page:
 
 
 def test_two_grains_stand_side_by_side(rig: Rig, page: Page, keep: Callable[[str], None]) -> None:
-    # Some keys may still be on their way.
-    for table in ("recording", "sorting"):
-        with suppress(TimeoutError):
-            eventually(lambda t=table: _row(page, rig, t) == rig.counts(t))
-        assert _row(page, rig, table) == rig.counts(table)
-    assert _row(page, rig, "session")[0] == len(rig.keys("session"))
-    assert rig.counts("sorting")[0] == 3 * len(rig.keys("__cleaned"))
+    shown, there = dict[str, Any](), dict[str, Any]()
+
+    def agree() -> bool:
+        # Some keys may still be on their way.
+        sessions = len(rig.keys("session"))
+        totals = {"session": sessions, "recording": sessions}
+        totals["sorting"] = 3 * len(rig.keys("__cleaned"))
+        for table, total in totals.items():
+            shown[table] = _row(page, rig, table)
+            there[table] = (total, *rig.counts(table)[1:])
+        return shown == there
+
+    with suppress(TimeoutError):
+        eventually(agree)
+    assert shown == there
     keep("grains")
 
 
