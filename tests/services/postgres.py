@@ -15,7 +15,74 @@ from tests.services.process import ServiceMissingError, accepts, free_port, serv
 INSTALL = "apt-get install -y --no-install-recommends postgresql"
 
 # The data is thrown away: nothing waits for the disk.
-FLAGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
+FLAGS = ("fsync=off", "full_page_writes=off", "max_connections=200")
+
+
+class PostgresServer:
+    """A server that can be killed and started again on the same port.
+
+    Parameters
+    ----------
+    place
+        An empty folder; short, for a socket's path may have 107 characters.
+    durable
+        Whether what is committed survives the process, though not the machine.
+
+    Raises
+    ------
+    ServiceMissingError
+        If there is no `postgres` on the PATH or in /usr/lib/postgresql.
+    """
+
+    def __init__(self, place: Path, *, durable: bool = False) -> None:
+        self._place = place
+        self._programs = _programs()
+        self._user = _unprivileged(place)
+        self._commit = f"synchronous_commit={'on' if durable else 'off'}"
+        self.port = free_port()
+        self._running = contextlib.ExitStack()
+        initdb = [self._programs / "initdb", "-D", place / "data", "-U", "dagster"]
+        initdb += ["--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
+        command = [*self._user, *map(str, initdb)]
+        subprocess.run(command, check=True, capture_output=True, cwd=place)
+
+    @property
+    def url(self) -> str:
+        """The SQLAlchemy URL of its database (user dagster, no password)."""
+        return f"postgresql+psycopg2://dagster@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """Start it, and wait until it accepts connections."""
+        command = [*self._user, self._programs / "postgres", "-D", self._place / "data"]
+        command += ["-p", str(self.port), "-h", "127.0.0.1", "-k", self._place]
+        for flag in (*FLAGS, self._commit):
+            command += ["-c", flag]
+        log = Path(tempfile.gettempdir()) / f"{self._place.name}.log"
+        self._running.callback(log.unlink, missing_ok=True)
+        self._process = self._running.enter_context(
+            server(command, log=log, ready=lambda: accepts(self.port), cwd=self._place)
+        )
+
+    def kill(self) -> None:
+        """End it without a word, as a power cut would."""
+        self._process.kill()
+        self._process.wait()
+        self._running.close()
+
+    def stop(self) -> None:
+        """End it."""
+        self._running.close()
+
+
+@contextlib.contextmanager
+def postgres_server(*, durable: bool = False) -> Generator[PostgresServer]:
+    """Prepare a server, which is gone at the end of the block; it is to be started."""
+    with tempfile.TemporaryDirectory(prefix="djpg") as folder:
+        made = PostgresServer(Path(folder), durable=durable)
+        try:
+            yield made
+        finally:
+            made.stop()
 
 
 @contextlib.contextmanager
@@ -27,24 +94,9 @@ def postgres() -> Generator[str]:
     ServiceMissingError
         If there is no `postgres` on the PATH or in /usr/lib/postgresql.
     """
-    programs = _programs()
-    with tempfile.TemporaryDirectory(prefix="djpg") as folder:
-        place = Path(folder)
-        user = _unprivileged(place)
-        initdb = [programs / "initdb", "-D", place / "data", "-U", "dagster", "--auth=trust"]
-        initdb += ["--no-sync", "--encoding=UTF8", "--locale=C"]
-        subprocess.run([*user, *map(str, initdb)], check=True, capture_output=True, cwd=place)
-        port = free_port()
-        command = [*user, programs / "postgres", "-D", place / "data", "-p", str(port)]
-        command += ["-h", "127.0.0.1", "-k", place]
-        for flag in FLAGS:
-            command += ["-c", flag]
-        log = Path(tempfile.gettempdir()) / f"{place.name}.log"
-        try:
-            with server(command, log=log, ready=lambda: accepts(port), cwd=place):
-                yield f"postgresql+psycopg2://dagster@127.0.0.1:{port}/postgres"
-        finally:
-            log.unlink(missing_ok=True)
+    with postgres_server() as running:
+        running.start()
+        yield running.url
 
 
 def _programs() -> Path:
