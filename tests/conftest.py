@@ -31,7 +31,7 @@ from tests.services.browser import chromium
 from tests.services.database_server import DatabaseServer, database_server, drop_databases
 from tests.services.mariadb import MariaDBServer, mariadb
 from tests.services.mysql import MySQLServer, mysql
-from tests.services.postgres import postgres
+from tests.services.postgres import PostgresServer, postgres, postgres_server
 from tests.services.process import PATIENCE, ServiceMissingError
 from tests.services.s3 import S3Server, bucket_files, s3
 from tests.services.slurm import SlurmCluster, slurm
@@ -44,7 +44,7 @@ _BROWSER = "tests/ui/"
 
 _SERVICES = {
     *("mariadb_url", "mysql_url", "server_url", "own_server", "old_datajoint"),
-    *("postgres_url", "s3_server", "gcs_url", "azure_connection_string", "browser"),
+    *("postgres_url", "own_postgres", "s3_server", "gcs_url", "azure_connection_string", "browser"),
     *("slurm_cluster", "deployment"),
 }
 """Fixtures that start a service."""
@@ -205,6 +205,13 @@ def postgres_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """URL of an empty PostgreSQL database, for Dagster's storage."""
     with _service(request, postgres()) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def own_postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    """A PostgreSQL server of the module's own, to be started, killed and started again."""
+    with _service(request, postgres_server(durable=True)) as prepared:
+        yield prepared
 
 
 @pytest.fixture(params=["sqlite", *SERVERS])
