@@ -142,7 +142,7 @@ def test_the_image_is_made_of_what_is_there() -> None:
     extras = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    (packages,) = re.findall(r'ARG PACKAGES="(.*)"', text)
+    (packages,) = re.findall(r'ARG DJ_DAGSTER="(.*)"', text)
     (extra,) = re.findall(r"dj-dagster\[(\w+)\]", packages)
     assert extra in extras
     for name in re.findall(r"deploy/[\w.]+\.yaml", text):
