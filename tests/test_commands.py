@@ -222,7 +222,8 @@ def test_the_doctor_finds_what_is_wrong(
     assert not [path for path in tmp_path.rglob("doctor*") if path.is_file()]
 
     (tmp_path / "full").write_text("not a folder")
-    stores = {"raw": {"protocol": "file", "location": str(tmp_path / "full")}}
+    raw = {"protocol": "file", "location": str(tmp_path / "full")}
+    stores = {"default": "raw", "raw": raw}
     monkeypatch.setenv("DJ_STORES", json.dumps(stores))
     dj.conn(reset=True)
     (tmp_path / "dagster.yaml").write_text(
@@ -244,6 +245,7 @@ def test_the_doctor_finds_what_is_wrong(
     hints = {what for what, (state, _) in found.items() if state == "hint"}
     assert wrong >= {"dagster", "dagster-webserver", "clock", "store raw", "code location"}
     assert hints >= {"run queue", "run monitoring", "dagster.yaml", "daemon"}
+    assert "store local" not in found
     assert "50 s ahead of" in found["clock"][1]
     assert "no_such_module" in found["code location"][1]
     assert found["launcher"][1].startswith("SlurmRunLauncher")
