@@ -232,6 +232,14 @@ class JobsSettings(Section):
     allow_new_pk_fields_in_computed_tables: bool = False
     add_job_metadata: bool = False
     lease: float = Field(default=300, gt=0)
+    packages: tuple[str, ...] = ()
+    on_other_code: Literal["warn", "refuse"] = "warn"
+
+    @field_validator("packages", mode="before")
+    @classmethod
+    def _separated(cls, value: Any) -> Any:
+        # Variables of the environment are texts.
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
 class GarbageSettings(Section):

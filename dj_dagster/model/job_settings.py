@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from dj_dagster.model.heading import AttributeDeclaration, Default, TableDefinition
 from dj_dagster.model.types import parse_type
@@ -31,6 +31,11 @@ class JobSettings:
     lease
         How long a claimed key stays claimed without being renewed. A living worker renews its
         claim after a quarter of this time, and at least every 15 seconds.
+    packages
+        Packages whose versions are noted with each run of Dagster, besides the main ones.
+    on_other_code
+        What a run of Dagster does whose process has another version of a `make` than the code
+        location that planned it: ``"warn"`` says so and goes on, ``"refuse"`` fails the run.
     """
 
     auto_refresh: bool = True
@@ -40,6 +45,8 @@ class JobSettings:
     version_method: str | None = None
     add_job_metadata: bool = False
     lease: float = 300.0
+    packages: tuple[str, ...] = ()
+    on_other_code: Literal["warn", "refuse"] = "warn"
 
 
 JOB_METADATA = (

@@ -8,6 +8,7 @@ from dagster import Any as AnyConfig
 from dagster import (
     Array,
     Bool,
+    DagsterInstance,
     Enum,
     EnumValue,
     Failure,
@@ -28,7 +29,7 @@ from dj_dagster.model.heading import Attribute, Heading, Row, Value
 from dj_dagster.model.names import Tier
 from dj_dagster.model.types import Family
 from dj_dagster.orchestration.pipeline import Pipeline
-from dj_dagster.orchestration.runs.event_log import Mark, write_marks
+from dj_dagster.orchestration.runs.event_log import Mark, Origin, write_marks
 from dj_dagster.orchestration.runs.populate_step import Step
 from dj_dagster.orchestration.runs.shown_marks import ROWS
 from dj_dagster.orchestration.sharing import refuse_unshared
@@ -277,7 +278,7 @@ def _entry_job(graph: TableGraph, node: TableNode, files: EntryFiles) -> JobDefi
     def insert_rows(context: OpExecutionContext) -> None:
         try:
             refuse_unshared(context.instance, graph)
-            _insert(context, node, parts, context.op_config, files)
+            _insert(context, graph, node, parts, context.op_config, files)
         except DataJointError as error:
             # Dagster shows the text of a `Failure` above the stack, that of other errors below it.
             raise Failure(description=str(error), allow_retries=False) from error
@@ -324,6 +325,7 @@ def _part_rows(part: TableNode) -> Field:
 
 def _insert(
     context: OpExecutionContext,
+    graph: TableGraph,
     node: TableNode,
     parts: Mapping[str, TableNode],
     config: Mapping[str, Any],
@@ -349,9 +351,10 @@ def _insert(
     count = len(node.table)
     context.log.info(f"{count - before} rows inserted into {node.title}")
     context.add_output_metadata({"rows_inserted": count - before, ROWS: count})
-    _mark(context, node, rows)
+    origin = Step.of(context, graph, []).origin
+    _mark(context.instance, origin, node, rows)
     for name, each in of_parts.items():
-        _mark(context, parts[name], each)
+        _mark(context.instance, origin, parts[name], each)
 
 
 def _rows(node: TableNode, rows: Sequence[Mapping[str, Value]]) -> list[Row]:
@@ -372,13 +375,16 @@ def _rows(node: TableNode, rows: Sequence[Mapping[str, Value]]) -> list[Row]:
 
 
 def _mark(
-    context: OpExecutionContext, node: TableNode, rows: Sequence[Mapping[str, Value]]
+    instance: DagsterInstance,
+    origin: Origin,
+    node: TableNode,
+    rows: Sequence[Mapping[str, Value]],
 ) -> None:
     """Show rows at once; the sensor finds the rows whose key the server or a file gave."""
     grain = node.grain
     if grain is None or any(name not in row for row in rows for name in grain.names):
         return
     partitions = list(dict.fromkeys(node.partitions_of(rows)))
-    register(context.instance, grain, partitions)
+    register(instance, grain, partitions)
     marks = (Mark(node.key, partition) for partition in partitions)
-    write_marks(context.instance, marks, Step.of(context).origin)
+    write_marks(instance, marks, origin)

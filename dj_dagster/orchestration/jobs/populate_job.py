@@ -24,6 +24,7 @@ from dj_dagster.model.heading import Key
 from dj_dagster.model.selection import texts
 from dj_dagster.orchestration.merge import TABLES, belonging, renamable
 from dj_dagster.orchestration.pipeline import Pipeline
+from dj_dagster.orchestration.runs.node_code import planned_tags
 from dj_dagster.orchestration.runs.populate_step import (
     Progress,
     Step,
@@ -87,7 +88,7 @@ def populate_job(pipeline: Pipeline) -> JobDefinition:
 
 def _populate_job(graph: TableGraph, works: Mapping[AssetKey, Work], end: str) -> JobDefinition:
 
-    @op(name=OP_NAME + end, config_schema=CONFIG)
+    @op(name=OP_NAME + end, config_schema=CONFIG, tags=planned_tags(graph, graph.populated))
     def populate(context: OpExecutionContext) -> None:
         refuse_unshared(context.instance, graph)
         config: dict[str, Any] = context.op_config
@@ -95,7 +96,7 @@ def _populate_job(graph: TableGraph, works: Mapping[AssetKey, Work], end: str) -
         check_limit(config.get("limit"))
         if "restriction" in config:
             check_restriction(nodes, config["restriction"])
-        step = Step.of(context)
+        step = Step.of(context, graph, nodes)
         progress = [_populate(step, config, graph, n, works.get(n.key, HERE)) for n in nodes]
         end_run(context, nodes, progress)
 
@@ -301,12 +302,15 @@ def recompute_job(pipeline: Pipeline) -> JobDefinition:
 
 def _recompute_job(graph: TableGraph, works: Mapping[AssetKey, Work], end: str) -> JobDefinition:
 
-    @op(name=RECOMPUTE_OP + end, config_schema=RECOMPUTE_CONFIG)
+    tags = planned_tags(graph, graph.populated)
+
+    @op(name=RECOMPUTE_OP + end, config_schema=RECOMPUTE_CONFIG, tags=tags)
     def recompute_op(context: OpExecutionContext) -> None:
         refuse_unshared(context.instance, graph)
         config: dict[str, Any] = context.op_config
         existing = OnExisting(STALE, config["delete_entered"], {})
-        step, progress, nodes = Step.of(context), list[Progress](), list[TableNode]()
+        step = Step.of(context, graph, graph.populated)
+        progress, nodes = list[Progress](), list[TableNode]()
         for node, keys in keys_to_make_again(context.instance, graph, config["tables"], existing):
             work = works.get(node.key, HERE)
             nodes.append(node)

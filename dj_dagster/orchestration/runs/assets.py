@@ -20,6 +20,7 @@ from dj_dagster.model.heading import Key
 from dj_dagster.orchestration._dagster import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dj_dagster.orchestration.pipeline import Asset, Pipeline
 from dj_dagster.orchestration.runs.event_log import Mark, write_marks
+from dj_dagster.orchestration.runs.node_code import planned_tags
 from dj_dagster.orchestration.runs.populate_step import Step, populate_table, raise_if_failed
 from dj_dagster.orchestration.runs.run_records import RunChoice
 from dj_dagster.orchestration.runs.work import (
@@ -144,7 +145,7 @@ def _populated(
     parts = [part.key for part in graph.parts(node)]
     own_specs = [specs[key].replace_attributes(skippable=True) for key in (node.key, *parts)]
     why = " ".join(map(str, unshared([node, *graph.parts(node)])))
-    own_tags = {HERE_ONLY_TAG: why} if why else {}
+    own_tags = {**planned_tags(graph, [node]), **({HERE_ONLY_TAG: why} if why else {})}
 
     @multi_asset(
         name=op_name(node.key),
@@ -161,7 +162,7 @@ def _populated(
         config = context.op_execution_context.op_config
         choice = RunChoice(context.instance, context.run)
         partitions = choice.partitions(node, config.get("keys"))
-        step = Step.of(context)
+        step = Step.of(context, graph, [node])
         choice.tell(graph, node, partitions)
         planned = _planned(context, choice.covered(node))
         chosen = context.selected_asset_keys

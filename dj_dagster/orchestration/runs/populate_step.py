@@ -27,6 +27,7 @@ from dj_dagster.orchestration._dagster import (
 )
 from dj_dagster.orchestration.runs.event_log import Mark, Origin, observe, write_marks
 from dj_dagster.orchestration.runs.failures import failure_marks
+from dj_dagster.orchestration.runs.node_code import compare_code, versions_text
 from dj_dagster.orchestration.runs.run_records import BATCH_TAG, FAILED_TAG, note_process
 from dj_dagster.orchestration.runs.shown_marks import Provenance, repeated, unmarked
 from dj_dagster.orchestration.runs.stale_marks import Aging
@@ -269,9 +270,21 @@ class Step:
     in_backfill: bool = False
 
     @classmethod
-    def of(cls, context: AssetExecutionContext | OpExecutionContext) -> Step:
-        """Return the step of a context."""
-        note_process(context.instance, context.run)
+    def of(
+        cls,
+        context: AssetExecutionContext | OpExecutionContext,
+        graph: TableGraph,
+        nodes: Sequence[TableNode],
+    ) -> Step:
+        """Return the step of a context that makes keys of some tables.
+
+        Raises
+        ------
+        dagster.Failure
+            If the process has other code than planned, and the settings refuse it.
+        """
+        note_process(context.instance, context.run, versions_text(graph.nodes))
+        compare_code(context, graph, nodes)
         step_key = context.get_step_execution_context().step.key
         origin = Origin(context.run.run_id, context.job_name, step_key)
         again = context.run.parent_run_id is not None

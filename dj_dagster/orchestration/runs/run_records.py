@@ -42,6 +42,7 @@ from dj_dagster.orchestration._dagster import (
     RUN_KEY_TAG,
     DefaultPartitionsSubset,
 )
+from dj_dagster.orchestration.runs.node_code import was_refused
 from dj_dagster.orchestration.tables.partitions import decoded
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode, op_name
@@ -321,7 +322,7 @@ def _has_told(record: RunRecord) -> bool:
 
 def _could_not_start(record: RunRecord) -> bool:
     failed = record.dagster_run.status is DagsterRunStatus.FAILURE
-    return failed and record.start_time is None
+    return failed and (record.start_time is None or was_refused(record.dagster_run))
 
 
 @dataclass
@@ -354,7 +355,7 @@ OUTSIDE_TAG = "dj_dagster/outside"
 INTERVAL = 3.0
 """Seconds between two queries for failed runs, at least."""
 
-AT_ONCE = 100
+AT_ONCE = 20
 """Failed runs that are read at once, at most."""
 
 
@@ -457,6 +458,12 @@ def _nodes(run: DagsterRun, graph: TableGraph) -> Iterable[TableNode]:
     return [graph.by_key[key] for key in selected if key in graph.by_key]
 
 
+VERSIONS_TAG = "dj_dagster/versions"
+"""The tag with the versions of Python and of packages that a run works with.
+
+Of a run that went on in another process with other versions it has both.
+"""
+
 PROCESS_TAG = "dj_dagster/process"
 """The tag with the id and the process of a run.
 
@@ -467,8 +474,8 @@ gone; the id tells the two apart.
 AT_WORK = (DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING)
 
 
-def note_process(instance: DagsterInstance, run: DagsterRun) -> None:
-    """Note the process of a run in its tags, so that the end of the process can be seen.
+def note_process(instance: DagsterInstance, run: DagsterRun, versions: str) -> None:
+    """Note the process of a run in its tags, so that its end can be seen, and its versions.
 
     A run that is executed again also loses the tag with the failed keys of the run before.
     """
@@ -476,11 +483,18 @@ def note_process(instance: DagsterInstance, run: DagsterRun) -> None:
     # The step knows the tags as they were when its process began.
     now = (instance.get_run_by_id(run.run_id) if again else None) or run
     if _process(now) is not None:
+        # It goes on after another process of it was lost.
+        known = now.tags.get(VERSIONS_TAG)
+        if known is None or versions not in known.split("; "):
+            both = f"{known}; {versions}" if known else versions
+            instance.add_run_tags(run.run_id, {VERSIONS_TAG: both})
         return
     mark = _mark(instance, run)
+    told = {VERSIONS_TAG: versions}
     if again or mark:
-        told = {FAILED_TAG: "0"} if FAILED_TAG in now.tags else {}
-        instance.add_run_tags(run.run_id, {PROCESS_TAG: f"{run.run_id} {mark}", **told})
+        told[PROCESS_TAG] = f"{run.run_id} {mark}"
+        told |= {FAILED_TAG: "0"} if FAILED_TAG in now.tags else {}
+    instance.add_run_tags(run.run_id, told)
 
 
 def _mark(instance: DagsterInstance, run: DagsterRun) -> str:
