@@ -53,6 +53,7 @@ ReturnToService=2
 MessageTimeout=5
 PreemptType=preempt/partition_prio
 PreemptMode=CANCEL
+GresTypes=gpu
 {nodes}
 PartitionName=work Nodes=node1,node2 Default=YES MaxTime=60 State=UP PriorityTier=1
 PartitionName=urgent Nodes=node1,node2 MaxTime=60 State=UP PriorityTier=9 PreemptMode=OFF
@@ -156,13 +157,16 @@ class SlurmCluster:
     def _configure(self) -> None:
         nodes = "\n".join(
             f"NodeName={name} NodeAddr=127.0.0.1 NodeHostname=localhost Port={self._ports[name]}"
-            " CPUs=2 RealMemory=1000"
+            f" CPUs=2 RealMemory=1000{' Gres=gpu:1' if name == NODES[0] else ''}"
             for name in NODES
         )
         text = CONFIGURATION.format(
             place=self._place, user=getpass.getuser(), port=self._ports["slurmctld"], nodes=nodes
         )
         (self._place / "slurm.conf").write_text(text)
+        # Slurm counts what it has never opened.
+        gpu = f"NodeName={NODES[0]} Name=gpu File=/dev/null\n"
+        (self._place / "gres.conf").write_text(gpu)
         for folder in ("state", *(f"spool/{name}" for name in NODES)):
             (self._place / folder).mkdir(parents=True)
 

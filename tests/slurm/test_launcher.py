@@ -30,7 +30,8 @@ def short_of_time(deployment: Deployment) -> str:
 def test_a_project_without_tables_runs(deployment: Deployment) -> None:
     # A run that is executed again begins with the tags of the run before.
     before = {"dj-slurm/attempt": "before/3", "dj-slurm/job_id": "999"}
-    run = deployment.launch("plain", tags={"dj-slurm/partition": "urgent", **before})
+    wishes = {"dj-slurm/partition": "urgent", "dj-slurm/gres": "gpu:1"}
+    run = deployment.launch("plain", tags={**wishes, **before})
     deployment.until(run, "SUCCESS")
     job = deployment.job(run)
     # Step and run say together what the job gets.
@@ -39,8 +40,13 @@ def test_a_project_without_tables_runs(deployment: Deployment) -> None:
     shown = deployment.cluster.run("scontrol", "show", "job", "-o", job)
     assert "Partition=urgent" in shown
     assert "TimeLimit=00:05:00" in shown
+    assert "NodeList=node1" in shown
+    assert "gpu:1" in shown
     log = deployment.log(run)
-    assert f"Submitted to Slurm as job {job}, with time 5, cpus 2, partition urgent." in log
+    assert (
+        f"Submitted to Slurm as job {job}, with time 5, cpus 2, gres gpu:1, partition urgent."
+        in log
+    )
     assert f"Slurm job {job} runs on node" in log
     # What the job was told, passwords perhaps, is gone; its output is left.
     assert [path.name for path in (deployment.folder / "jobs" / run).iterdir()] == ["1.out"]
