@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -13,16 +14,33 @@ from dj_dagster.lazy import LateModule
 
 if TYPE_CHECKING:
     from dj_dagster.orchestration.inspection import doctor as looks
+    from dj_dagster.orchestration.inspection import launched_doctor as launched
 else:
     looks = LateModule("dj_dagster.orchestration.inspection.doctor")
+    launched = LateModule("dj_dagster.orchestration.inspection.launched_doctor")
 
 COLOURS = {"fine": "green", "hint": "yellow", "wrong": "red"}
 
 
 @click.command()
 @modules_option
+@click.option(
+    "--launcher",
+    is_flag=True,
+    help="Look from where runs run too, by a small run through Dagster's run launcher.",
+)
+@click.option("--timeout", default=300.0, show_default=True, help="Seconds that this run may take.")
+@click.option(
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A tag of this run, such as dj-slurm/partition=gpu; may be given several times.",
+)
 @as_json
-def doctor(modules: tuple[str, ...], as_json: bool) -> None:
+def doctor(
+    modules: tuple[str, ...], launcher: bool, timeout: float, tags: tuple[str, ...], as_json: bool
+) -> None:
     """Say what is wrong with the setup of the project in this folder, and what to do.
 
     Looks at the versions of packages, the settings, the database and its clock, the stores, the
@@ -30,6 +48,10 @@ def doctor(modules: tuple[str, ...], as_json: bool) -> None:
     into each store and removed again. The exit code is 1 if something is wrong; hints do not count.
     """
     found = looks.diagnose(modules)
+    if launcher:
+        pairs = {name: value for name, _, value in (tag.partition("=") for tag in tags)}
+        there = launched.diagnose_launcher(modules, timeout=timeout, tags=pairs)
+        found += [replace(each, what=f"run: {each.what}") for each in there]
     wrong = sum(each.state == "wrong" for each in found)
     if as_json:
         show_json(found)

@@ -9,6 +9,7 @@ from dj_dagster.orchestration.checks import TableChecks
 from dj_dagster.orchestration.component import PipelineComponent
 from dj_dagster.orchestration.database_resource import DatabaseResource
 from dj_dagster.orchestration.inspection.doctor import Diagnosis, diagnose
+from dj_dagster.orchestration.inspection.launched_doctor import diagnose_launcher
 from dj_dagster.orchestration.inspection.plan import PlannedTable, plan, plan_deletion
 from dj_dagster.orchestration.inspection.status import (
     FailedKey,
@@ -74,6 +75,7 @@ __all__ = [
     "check_schedule",
     "decode_key",
     "diagnose",
+    "diagnose_launcher",
     "encode_key",
     "entry_jobs",
     "failed_in_run",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dagster
 
 try:
+    from dagster._core.code_pointer import CodePointer
     from dagster._core.definitions.asset_checks.asset_check_evaluation import (
         AssetCheckEvaluationTargetMaterializationData,
     )
@@ -29,11 +30,14 @@ try:
     from dagster._core.events import (
         AssetMaterializationPlannedData,
         AssetObservationData,
+        EngineEventData,
         StepMaterializationData,
     )
     from dagster._core.execution.api import create_execution_plan, execute_run
     from dagster._core.instance.ref import InstanceRef
     from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
+    from dagster._core.launcher import LaunchRunContext, WorkerStatus
+    from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
     from dagster._core.snap import snapshot_from_execution_plan
     from dagster._core.storage.asset_check_execution_record import (
         AssetCheckExecutionRecord,
@@ -91,17 +95,23 @@ __all__ = [
     "AssetKeyTable",
     "AssetMaterializationPlannedData",
     "AssetObservationData",
+    "CodePointer",
     "DefaultPartitionsSubset",
     "DynamicPartitionsTable",
+    "EngineEventData",
     "InMemoryJob",
     "InstanceRef",
+    "JobPythonOrigin",
+    "LaunchRunContext",
     "ObjectMetadataValue",
+    "RepositoryPythonOrigin",
     "RunsTable",
     "SqlEventLogStorage",
     "SqlEventLogStorageTable",
     "SqlRunStorage",
     "SqliteEventLogStorage",
     "StepMaterializationData",
+    "WorkerStatus",
     "create_execution_plan",
     "execute_run",
     "extract_data_version_from_entry",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator
 
 import pytest
@@ -167,6 +169,21 @@ def test_the_demo_goes_from_a_row_to_marks(deployment: Deployment) -> None:
     eventually(lambda: deployment.counts("lab", "heart_rate") == (2, 2, 0), every=1)
     assert deployment.counts("lab", "processed") == (1, 1, 0)
     assert len(list((deployment.folder / "jobs").glob("*/1.out"))) > 1
+
+
+def test_the_doctor_says_what_is_wrong_on_a_node(deployment: Deployment) -> None:
+    found = deployment.doctor()
+    assert {what: text for what, (state, text) in found.items() if state != "fine"} == {}
+    assert {"Python", "settings", "database", "clock", "store local", "code location"} < {*found}
+    assert f"in {deployment.folder / 'doctor'} with" in found["Python"][1]
+    other = {"default": "local", "local": {"protocol": "file", "location": "other"}}
+    found = deployment.doctor(
+        f"export DJ_STORES={shlex.quote(json.dumps(other))}\nexport DJ_DATABASE_URL=sqlite:///other.db"
+    )
+    wrong = {what: text for what, (state, text) in found.items() if state == "wrong"}
+    assert {*wrong} == {"store local", "database"}
+    assert "an object that was just written is not there" in wrong["store local"]
+    assert "it is another one here, sqlite:///other.db" in wrong["database"]
 
 
 def test_a_run_that_was_out_of_time_gets_more(deployment: Deployment, short_of_time: str) -> None:
