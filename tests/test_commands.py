@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
+from dagster._core.launcher import LaunchRunContext
 
 import dj_dagster as dj
 from dj_dagster.cli import cli
-from dj_dagster.orchestration.inspection import doctor
+from dj_dagster.orchestration.inspection import doctor, launched_doctor, project
 from tests.command_line import Command, inside
+from tests.services import far_launcher
 
 __all__ = ["inside"]
 
@@ -262,6 +266,40 @@ def test_the_doctor_tells_why_a_database_is_not_reached(
     assert said.exit_code == 1
     assert "wrong  database: ConnectionFailedError" in said.stdout
     assert "secret" not in said.output
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_the_doctor_looks_from_where_runs_run(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dagster.yaml").write_text(json.dumps({"run_launcher": far_launcher.SETTING}))
+    versions = launched_doctor.package_versions
+
+    def execute(context: LaunchRunContext) -> None:
+        with pytest.MonkeyPatch.context() as there, project.dagster_instance() as instance:
+            other = {**versions(), "numpy": "1.0"}
+            there.setattr(launched_doctor, "package_versions", lambda *_: other)
+            there.setattr(launched_doctor, "_code", lambda _: {"Dose": "changed"})
+            execute_run(InMemoryJob(launched_doctor.doctor_job), context.dagster_run, instance)
+
+    def found(launch: Callable[[LaunchRunContext], object], *options: str) -> dict[str, str]:
+        monkeypatch.setattr(far_launcher.FarLauncher, "launch", staticmethod(launch))
+        done = command("doctor", "--launcher", "--json", *options)
+        listed = [each for each in json.loads(done.stdout) if each["what"].startswith("run: ")]
+        return {each["what"]: each["found"] for each in listed if each["state"] == "wrong"}
+
+    wrong = found(execute, "--tag", "queue=slow")
+    assert wrong.keys() == {"run: packages", "run: code"}
+    assert f"numpy 1.0 (there {versions()['numpy']})" in wrong["run: packages"]
+    assert "Plot has another version than on" in wrong["run: code"]
+    # A run that nobody begins.
+    wrong = found(lambda _: None, "--timeout", "0.1")
+    assert "It took longer than 0 s" in wrong["run: launcher"]
+    with project.dagster_instance() as instance:
+        ended = instance.get_runs()
+    assert [run.status.value for run in ended] == ["FAILURE", "SUCCESS"]
+    assert ended[1].tags["queue"] == "slow"
+    assert not [path for path in tmp_path.rglob("doctor*") if path.is_file()]
 
 
 def test_each_command_is_on_its_page() -> None:

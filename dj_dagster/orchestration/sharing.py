@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 
 from dagster import DagsterInstance
 
@@ -26,9 +27,25 @@ _HERE = {"DefaultRunLauncher", "SyncInMemoryRunLauncher"}
 """Launchers whose runs are on the machine of the code location or of the daemon."""
 
 
+def launcher_name(instance: DagsterInstance) -> str:
+    """Return the name of the class of an instance's run launcher."""
+    # Code locations and runs do not make the launcher: it may need what only the daemon has.
+    data = instance.get_ref().run_launcher_data if instance.is_persistent else None
+    return data.class_name if data is not None else "SyncInMemoryRunLauncher"
+
+
 def launches_elsewhere(instance: DagsterInstance) -> bool:
     """Return whether an instance starts its runs on other machines, or in containers."""
-    return _HERE.isdisjoint(cls.__name__ for cls in type(instance.run_launcher).__mro__)
+    name = launcher_name(instance)
+    data = instance.get_ref().run_launcher_data if instance.is_persistent else None
+    if name in _HERE or data is None:
+        return False
+    try:
+        found = getattr(import_module(data.module_name), name)
+    except Exception:
+        # Only the daemon's environment needs to have it.
+        return True
+    return _HERE.isdisjoint(cls.__name__ for cls in found.__mro__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +77,7 @@ def refuse_unshared(instance: DagsterInstance, graph: TableGraph) -> None:
         in this machine's files without being declared shared.
     """
     if launches_elsewhere(instance) and (found := unshared(graph.nodes)):
-        name = type(instance.run_launcher).__name__
+        name = launcher_name(instance)
         raise ConfigurationError(
             f"{name} starts runs on other machines. {' '.join(map(str, found))}"
         )

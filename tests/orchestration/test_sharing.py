@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.launcher import LaunchRunContext, RunLauncher
 
 import dj_dagster as dj
 from dj_dagster.orchestration import build_definitions
 from dj_dagster.orchestration.sharing import HERE_ONLY_TAG
 from dj_dagster.settings import Config
 from dj_dagster.slurm import resources
+from tests.orchestration.conftest import SETTINGS
 from tests.orchestration.running import create_run, execute, key_of, requested, submit, tick
-
-
-class FarLauncher(RunLauncher[dg.DagsterInstance]):
-    """A launcher of runs on other machines, such as Dagster's for Celery and Kubernetes."""
-
-    def launch_run(self, context: LaunchRunContext) -> None:
-        raise NotImplementedError
-
-    def terminate(self, run_id: str) -> bool:
-        raise NotImplementedError
+from tests.services import far_launcher
 
 
 @pytest.fixture
-def far(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> dg.DagsterInstance:
+def far(dagster_home: Path, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """An instance whose runs are on other machines."""
-    monkeypatch.setattr(dg.DagsterInstance, "run_launcher", FarLauncher())
-    return instance
+    folder = tmp_path / "far_home"
+    shutil.copytree(dagster_home, folder)
+    overrides = {**SETTINGS, "run_launcher": far_launcher.SETTING}
+    with dg.DagsterInstance.local_temp(str(folder), overrides=overrides) as made:
+        yield made
 
 
 def tables(folder: Path, *, database: bool, store: bool) -> tuple[Any, dg.Definitions]:

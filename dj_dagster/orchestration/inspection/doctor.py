@@ -25,6 +25,7 @@ from dj_dagster.model.types import parse_type
 from dj_dagster.orchestration.inspection import project
 from dj_dagster.orchestration.inspection.location import graph_of_modules
 from dj_dagster.orchestration.sharing import (
+    launcher_name,
     launches_elsewhere,
     unshared,
     unshared_database,
@@ -299,7 +300,7 @@ def _history(file: Path) -> Iterator[Diagnosis]:
 
 
 def _launcher(instance: DagsterInstance, graph: TableGraph) -> Iterator[Diagnosis]:
-    name = type(instance.run_launcher).__name__
+    name = launcher_name(instance)
     if not launches_elsewhere(instance):
         yield Diagnosis("launcher", "fine", f"{name}: runs are processes of this machine")
         return

@@ -49,7 +49,7 @@ from dj_dagster.orchestration.inspection.doctor import (
 )
 from dj_dagster.orchestration.inspection.location import graph_of_modules
 from dj_dagster.orchestration.runs.node_code import package_versions
-from dj_dagster.orchestration.sharing import launches_elsewhere
+from dj_dagster.orchestration.sharing import launcher_name, launches_elsewhere
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.garbage.references import identity_of
@@ -94,7 +94,7 @@ def _launched(
     modules: Sequence[str], folder: Path | None, timeout: float, tags: Mapping[str, str]
 ) -> Iterator[Diagnosis]:
     with project.dagster_instance() as instance:
-        name = type(instance.run_launcher).__name__
+        name = launcher_name(instance)
         if not launches_elsewhere(instance):
             yield Diagnosis("launcher", "fine", f"{name}: runs are processes of this machine")
             return
