@@ -37,9 +37,11 @@ DAGSTER_FROM = len(FLOORS) - 1
 DOORS = {
     "dj_dagster.compat.spellings": ("dj_dagster.dependencies",),
     "dj_dagster": ("dj_dagster.compat.cli",),
+    "dj_dagster.slurm.jobs": ("dj_dagster.array_helper",),
 }
 """Modules that one which they import loads by name, when it is asked for something of theirs: a
-connection of DataJoint has the graph of tables, the package an interpreter."""
+connection of DataJoint has the graph of tables, the package an interpreter, and a run of tables on
+Slurm has helpers, which are processes of their own."""
 
 Imports = Mapping[str, frozenset[str]]
 

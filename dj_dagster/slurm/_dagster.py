@@ -26,6 +26,7 @@ try:
         deserialize_value,
         serialize_value,
     )
+    from dagster._utils.hosted_user_process import recon_repository_from_origin
 except ImportError as error:
     raise ImportError(
         f"The launcher for Slurm works with Dagster 1.13, and {dagster.__version__} is "
@@ -46,5 +47,6 @@ __all__ = [
     "UserConfigSchema",
     "WorkerStatus",
     "deserialize_value",
+    "recon_repository_from_origin",
     "serialize_value",
 ]

@@ -17,10 +17,21 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from dj_dagster.slurm._dagster import ExecuteRunArgs, InstanceRef, ResumeRunArgs, serialize_value
 from dj_dagster.slurm.commands import Slurm, SlurmError
 from dj_dagster.slurm.health import Fate, Verdict, judge
-from dj_dagster.slurm.resources import ATTEMPT_TAG, JOB_TAG, SlurmRequestError, options, requested
+from dj_dagster.slurm.resources import (
+    ARRAY,
+    ATTEMPT_TAG,
+    HELPERS_TAG,
+    JOB_TAG,
+    SlurmRequestError,
+    options,
+    requested,
+)
 from dj_dagster.slurm.settings import Settings
 
-_WORKER = "dj_dagster.slurm.worker"
+_WORKER, _HELPER = "dj_dagster.slurm.worker", "dj_dagster.array_helper"
+
+_HELPERS = "-helpers"
+"""The end of the names of jobs that help with a run."""
 
 
 @dataclass(frozen=True)
@@ -45,37 +56,72 @@ class RunJobs:
         number = attempt_of(run) + 1
         asked = requested(self.settings.defaults, self._step_tags(run), run.tags)
         order, output = self.files(run.run_id, number)
-        python, folder = self._python(run), self.settings.working_directory or str(Path.cwd())
-        command = f"{shlex.quote(python)} -m {_WORKER} {shlex.quote(str(order))}"
+        helpers = int(asked.get(ARRAY, 1)) - 1
         self._write_order(run, number, order)
         # From now on no earlier job works on the run.
-        self.instance.add_run_tags(run.run_id, {ATTEMPT_TAG: f"{run.run_id}/{number}", JOB_TAG: ""})
+        tags = {ATTEMPT_TAG: f"{run.run_id}/{number}", JOB_TAG: ""}
+        tags |= {HELPERS_TAG: f"{run.run_id} {helpers}"} if helpers else {}
+        self.instance.add_run_tags(run.run_id, tags)
+        job = self._send(run, job_name(run.run_id, number), _WORKER, order, output, options(asked))
+        self.instance.add_run_tags(run.run_id, {JOB_TAG: job})
+        wishes = ", ".join(f"{name} {value}" for name, value in asked.items())
+        self.instance.report_engine_event(
+            f"Submitted to Slurm as job {job}{wishes and f', with {wishes}'}. It runs "
+            f"{self._python(run)} in {self._folder} and writes its output to {output}.",
+            run,
+        )
+        if helpers:
+            self._submit_helpers(run, number, job, [f"--array=1-{helpers}", *options(asked)])
+
+    def _submit_helpers(self, run: DagsterRun, number: int, job: str, asked: list[str]) -> None:
+        """Submit the jobs that help with a run, which works alone if they are refused."""
+        folder = self.settings.folder / run.run_id
+        order, output = folder / f"{number}.helpers.json", folder / f"{number}.%a.out"
+        name = f"{job_name(run.run_id, number)}{_HELPERS}"
         try:
-            job = self.slurm.submit(
+            # They begin once the run's own job has: until then it may be cancelled.
+            after = f"--dependency=after:{job}"
+            self._write_order(run, number, order)
+            helpers = self._send(run, name, _HELPER, order, output, [after, *asked])
+            text = f"Submitted to Slurm as array {helpers}, which helps with the run."
+        except (SlurmError, OSError) as error:
+            text = f"The run works alone, for its helpers were not submitted to Slurm. {error}"
+        self.instance.report_engine_event(text, run)
+
+    def _send(
+        self,
+        run: DagsterRun,
+        name: str,
+        module: str,
+        order: Path,
+        output: Path,
+        asked: list[str],
+    ) -> str:
+        """Submit a job that does what a file says, and return its number."""
+        command = f"{shlex.quote(self._python(run))} -m {module} {shlex.quote(str(order))}"
+        try:
+            return self.slurm.submit(
                 # Only a login shell has `module`, and the like.
                 f"#!/bin/bash -l\n{self.settings.setup}\nexec {command}\n"
                 if self.settings.setup
                 else f"#!/bin/sh\nexec {command}\n",
-                job_name(run.run_id, number),
+                name,
                 [
                     # Slurm itself would start the run anew, instead of going on with it.
                     "--no-requeue",
-                    f"--chdir={folder}",
+                    f"--chdir={self._folder}",
                     f"--output={output}",
-                    *options(asked),
+                    *asked,
                     *self.settings.options,
                 ],
             )
         except SlurmError:
             order.unlink(missing_ok=True)
             raise
-        self.instance.add_run_tags(run.run_id, {JOB_TAG: job})
-        wishes = ", ".join(f"{name} {value}" for name, value in asked.items())
-        self.instance.report_engine_event(
-            f"Submitted to Slurm as job {job}{wishes and f', with {wishes}'}. It runs {python} in "
-            f"{folder} and writes its output to {output}.",
-            run,
-        )
+
+    @property
+    def _folder(self) -> str:
+        return self.settings.working_directory or str(Path.cwd())
 
     def judge(self, run: DagsterRun, job: str) -> Verdict:
         """Return what became of a run's job."""
@@ -168,7 +214,7 @@ def run_of(name: str) -> str | None:
     >>> run_of(job_name("0af2-11", 3))
     '0af2-11'
     """
-    found = re.fullmatch(r"dagster-(.+)-\d+", name)
+    found = re.fullmatch(rf"dagster-(.+)-\d+(?:{_HELPERS})?", name)
     return found[1] if found else None
 
 

@@ -15,6 +15,12 @@ JOB_TAG = f"{PREFIX}job_id"
 ATTEMPT_TAG = f"{PREFIX}attempt"
 """Tag with a run's id and how often it was submitted. Only the latest job may work on it."""
 
+ARRAY = "array"
+"""The name of the number of jobs that share one run of tables; there is one by default."""
+
+HELPERS_TAG = "dj_dagster/helpers"
+"""Tag with a run's id and the number of the jobs that help with it, by which the run knows it."""
+
 HERE_ONLY_TAG = "dj_dagster/here_only"
 """Tag of steps that other machines can't execute, with the reason; our tables have it of need."""
 
@@ -33,7 +39,7 @@ class Resource:
     Attributes
     ----------
     flag
-        The option of ``sbatch``.
+        The option of ``sbatch``; empty for what is not an option of the run's own job.
     form
         What a value looks like, as a regular expression.
     example
@@ -59,6 +65,7 @@ RESOURCES: Mapping[str, Resource] = {
     "cpus": Resource("--cpus-per-task", r"[1-9]\d*", "a number such as 4"),
     "memory": Resource("--mem", r"\d+[KMGT]?", "megabytes such as 500, or with a unit, as 16G"),
     "gres": Resource("--gres", r"[\w.-]+(:[\w.,:=-]+)?", "such as gpu:1 or gpu:a100:2"),
+    ARRAY: Resource("", r"[1-9]\d{0,3}", "a number of jobs such as 4"),
 }
 
 
@@ -112,7 +119,8 @@ def requested(
 
 def options(asked: Mapping[str, str]) -> list[str]:
     """Return the options of ``sbatch`` for what a run asks for."""
-    return [f"{RESOURCES[name].flag}={value}" for name, value in asked.items()]
+    flags = {name: RESOURCES[name].flag for name in asked}
+    return [f"{flags[name]}={value}" for name, value in asked.items() if flags[name]]
 
 
 def seconds(limit: str) -> float:
@@ -166,7 +174,7 @@ def grown(name: str, value: str, factor: float) -> str | None:
     return f"{int(size) // 60}:{int(size) % 60:02}" if name == "time" else f"{int(size)}M"
 
 
-_SIZES = {"time": seconds, "memory": megabytes, "cpus": int}
+_SIZES = {"time": seconds, "memory": megabytes, "cpus": int, ARRAY: int}
 """How values of what there can be more of are compared."""
 
 

@@ -33,7 +33,7 @@ def main(path: Path) -> None:
     if not _begin(ref, run_id, attempt):
         return
     watch = (ref, run_id, attempt, order["poll_seconds"])
-    threading.Thread(target=_end_if_replaced, args=watch, daemon=True).start()
+    threading.Thread(target=end_if_replaced, args=watch, daemon=True).start()
     sys.argv = ["dagster", "api", order["command"], order["arguments"]]
     runpy.run_module("dagster", run_name="__main__", alter_sys=True)
 
@@ -57,7 +57,7 @@ def _begin(ref: InstanceRef, run_id: str, attempt: str) -> bool:
     return True
 
 
-def _end_if_replaced(ref: InstanceRef, run_id: str, attempt: str, poll_seconds: float) -> None:
+def end_if_replaced(ref: InstanceRef, run_id: str, attempt: str, poll_seconds: float) -> None:
     """End this process and all that it started once the run is not its own any more.
 
     A node that Slurm has given up may work on without hearing of it.

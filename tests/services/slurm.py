@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -129,17 +129,29 @@ class SlurmCluster:
         self._processes[name].wait()
         self._daemons[name].close()
 
+    def kill_job(self, job: str) -> None:
+        """End the processes of a job without a word, as the system does that is out of memory."""
+        for process, env in self._processes_of_jobs():
+            if env["SLURM_JOB_ID"] == job:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+
     def end_jobs(self, name: str | None = None) -> None:
         """End what jobs have left of processes on a node, or on all, as a power cut would."""
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                env = process.environ()
-                here = env.get("SLURM_CONF") == self.env["SLURM_CONF"]
-                if here and "SLURM_JOB_ID" in env and name in (None, env.get("SLURMD_NODENAME")):
+        for process, env in self._processes_of_jobs():
+            if name in (None, env.get("SLURMD_NODENAME")):
+                with contextlib.suppress(psutil.Error):
                     parent = process.parent()
                     if parent is not None and parent.name().startswith("slurmstepd"):
                         parent.kill()
                     process.kill()
+
+    def _processes_of_jobs(self) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                env = process.environ()
+                if env.get("SLURM_CONF") == self.env["SLURM_CONF"] and "SLURM_JOB_ID" in env:
+                    yield process, env
 
     def start_all(self) -> None:
         """Start the controller, then the nodes."""

@@ -87,9 +87,30 @@ class Measured(dj.Computed):
         time.sleep(0.05)
         self.insert1({**key, "node": os.environ["SLURMD_NODENAME"]})
 
+@schema
+class Plate(dj.Manual):
+    definition = """
+    plate : int32
+    """
+
+@schema
+class Counted(dj.Computed):
+    definition = """
+    -> Plate
+    ---
+    job : varchar(16)
+    """
+
+    def make(self, key):
+        note("count", key["plate"], os.environ["SLURM_JOB_ID"])
+        while not (Path(os.environ["SLURM_TEST_NOTES"]).parent / "spread").exists():
+            time.sleep(0.05)
+        self.insert1({**key, "job": os.environ["SLURM_JOB_ID"]})
+
 class Translator(TableTranslator):
     def get_op_tags(self, props):
-        return {"dj-slurm/cpus": "2", "dj-slurm/time": "7"}
+        wide = {"dj-slurm/array": "2"} if props.title == "shop.Counted" else {}
+        return {"dj-slurm/cpus": "2", "dj-slurm/time": "7", **wide}
 
 defs = build_definitions(
     schema,
@@ -205,17 +226,17 @@ class Deployment:
         ]
         return found["numPartitions"], found["numMaterialized"], found["numFailed"]
 
-    def insert(self, items: Iterable[int]) -> None:
+    def insert(self, items: Iterable[int], table: str = "item") -> None:
         """Insert rows, as a client that knows nothing of us."""
         path = self.folder / "lab.sqlite"
         with closing(sqlite3.connect(path, timeout=PATIENCE)) as database, database:
             rows = [(item,) for item in items]
-            database.executemany('INSERT INTO "shop.item" VALUES (?)', rows)
+            database.executemany(f'INSERT INTO "shop.{table}" VALUES (?)', rows)
 
-    def rows(self) -> dict[int, str]:
-        """Return the node on which each item was made."""
+    def rows(self, table: str = "measured") -> dict[int, str]:
+        """Return the node on which each item was made, or the job by which each plate was."""
         with closing(sqlite3.connect(self.folder / "lab.sqlite", timeout=PATIENCE)) as database:
-            return dict(database.execute('SELECT item, node FROM "shop.__measured"').fetchall())
+            return dict(database.execute(f'SELECT * FROM "shop.__{table}"').fetchall())
 
     def doctor(self, setup: str = "") -> dict[str, tuple[str, str]]:
         """Return what the command finds from a node: states and texts, by what it looks at.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from dj_dagster.slurm.jobs import run_of
 from tests.services.process import eventually
 from tests.services.slurm import SlurmCluster
 from tests.slurm.deployment import Deployment, running_deployment
@@ -20,6 +21,13 @@ def deployment(
     """Dagster beside a Slurm."""
     with running_deployment(tmp_path_factory.mktemp("slurm"), slurm_cluster) as running:
         yield running
+
+
+def run_of_job(deployment: Deployment, job: str) -> str:
+    """Return the run of a job that is at work."""
+    found = run_of(deployment.cluster.run("squeue", "-h", "-j", job, "-o", "%j").strip())
+    assert found is not None
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +154,7 @@ def test_a_run_goes_on_elsewhere_while_its_lost_node_works_on_unheard(
     hold.touch()
     deployment.insert(items)
     ((*_, node, first),) = eventually(lambda: deployment.notes("make", 1))
-    run = cluster.run("squeue", "-h", "-j", first, "-o", "%j")[len("dagster-") : -len("-1\n")]
+    run = run_of_job(deployment, first)
     cluster.kill(node)
     # Both jobs of the run live: the first waits in `make`, until it sees that it was replaced.
     eventually(lambda: len(deployment.notes("make", 1)) == 2)
@@ -161,6 +169,60 @@ def test_a_run_goes_on_elsewhere_while_its_lost_node_works_on_unheard(
     assert made == [["1", node, first], *([str(item), other, second] for item in items)]
     assert {deployment.rows()[item] for item in items} == {other}
     cluster.start(node)
+
+
+def test_the_keys_of_a_killed_process_are_made_by_the_next_run(deployment: Deployment) -> None:
+    items, hold = range(61, 71), deployment.folder / "hold61"
+    hold.touch()
+    deployment.insert(items)
+    ((*_, job),) = eventually(lambda: deployment.notes("make", 61))
+    run = run_of_job(deployment, job)
+    deployment.cluster.kill_job(job)
+    hold.unlink()
+    deployment.until(run, "FAILURE")
+    assert f"Slurm job {job} is FAILED" in deployment.log(run)
+    eventually(lambda: set(items) <= set(deployment.rows()))
+    made = [int(item) for _, item, *_ in deployment.notes("make") if int(item) in items]
+    assert sorted(made) == [61, *items]
+
+
+def shared_run(deployment: Deployment, plates: range) -> tuple[str, str]:
+    """Return a run of these plates and its helper, once each of its two jobs has a key."""
+
+    def jobs() -> set[str]:
+        return {job for _, plate, job in deployment.notes("count") if int(plate) in plates}
+
+    eventually(lambda: len(jobs()) == 2)
+    run = run_of_job(deployment, min(jobs()))
+    (helper,) = jobs() - {deployment.job(run)}
+    return run, helper
+
+
+def test_an_array_shares_a_run_whose_keys_are_made_though_a_helper_is_lost(
+    deployment: Deployment,
+) -> None:
+    plates, spread = range(1, 13), deployment.folder / "spread"
+    deployment.insert(plates, "plate")
+    run, helper = shared_run(deployment, plates)
+    spread.touch()
+    deployment.until(run, "SUCCESS")
+    assert {*deployment.rows("counted").values()} == {deployment.job(run), helper}
+    assert sorted(int(plate) for _, plate, _ in deployment.notes("count")) == [*plates]
+    eventually(lambda: deployment.cluster.state(helper) == "COMPLETED")
+    spread.unlink()
+
+    plates = range(21, 33)
+    deployment.insert(plates, "plate")
+    run, helper = shared_run(deployment, plates)
+    deployment.cluster.run("scancel", helper)
+    eventually(lambda: deployment.cluster.state(helper) == "CANCELLED")
+    spread.touch()
+    deployment.until(run, "SUCCESS")
+    made = [note for note in deployment.notes("count") if int(note[1]) in plates]
+    (lost,) = (int(plate) for _, plate, job in made if job == helper)
+    assert sorted(int(plate) for _, plate, _ in made) == sorted([*plates, lost])
+    assert {deployment.rows("counted")[plate] for plate in plates} == {deployment.job(run)}
+    eventually(lambda: deployment.counts("shop", "counted") == (24, 24, 0), every=1)
 
 
 def test_the_demo_goes_from_a_row_to_marks(deployment: Deployment) -> None:

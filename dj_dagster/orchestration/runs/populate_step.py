@@ -27,6 +27,7 @@ from dj_dagster.orchestration._dagster import (
 )
 from dj_dagster.orchestration.runs.event_log import Mark, Origin, observe, write_marks
 from dj_dagster.orchestration.runs.failures import failure_marks
+from dj_dagster.orchestration.runs.helping import has_helpers, with_helpers
 from dj_dagster.orchestration.runs.node_code import compare_code, versions_text
 from dj_dagster.orchestration.runs.run_records import BATCH_TAG, FAILED_TAG, note_process
 from dj_dagster.orchestration.runs.shown_marks import Provenance, repeated, unmarked
@@ -108,6 +109,8 @@ def populate_table(
     notes = NoteTaker(node.table, node.populator.key_names, node.staleness.code, run_id)
     there, withdrawn = list[str](), list[Mark]()
     outcomes = made_again(graph, aging, node, keys, existing, retry_errors=retry_errors, work=work)
+    if step.has_helpers:
+        outcomes = with_helpers(node, outcomes, work)
     try:
         with noted_run(run_id):
             for outcome in outcomes:
@@ -260,6 +263,8 @@ class Step:
     in_backfill
         Whether it belongs to a backfill. Dagster counts each of a backfill's partitions as failed
         that its runs do not materialise.
+    has_helpers
+        Whether other processes make keys of its run too, for which the step waits.
     """
 
     instance: DagsterInstance
@@ -268,6 +273,7 @@ class Step:
     again: bool = False
     by_person: bool = False
     in_backfill: bool = False
+    has_helpers: bool = False
 
     @classmethod
     def of(
@@ -290,7 +296,8 @@ class Step:
         again = context.run.parent_run_id is not None
         by_person = not AUTOMATIC.intersection(context.run.tags)
         in_backfill = BACKFILL_ID_TAG in context.run.tags
-        return cls(context.instance, context.log, origin, again, by_person, in_backfill)
+        helped = has_helpers(context.run)
+        return cls(context.instance, context.log, origin, again, by_person, in_backfill, helped)
 
     def tell_failed(self, keys: int) -> None:
         """Add to the number of failed keys in the run's tags, which all its steps share."""
