@@ -51,7 +51,8 @@ def package_versions(packages: tuple[str, ...] = ()) -> Mapping[str, str]:
 
 def versions_text(nodes: Iterable[TableNode]) -> str:
     """Return the versions in this process, with those of the packages that the settings name."""
-    named = (node.table.connection.job_settings.packages for node in nodes)
+    connections = dict.fromkeys(node.table.connection for node in nodes)
+    named = (connection.job_settings.packages for connection in connections)
     packages = tuple(dict.fromkeys(name for names in named for name in names))
     return ", ".join(f"{name} {version}" for name, version in package_versions(packages).items())
 
