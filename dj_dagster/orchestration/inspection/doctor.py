@@ -201,12 +201,15 @@ def _clock() -> Iterator[Diagnosis]:
     )
 
 
-def _stores(connection: Connection) -> Iterator[Diagnosis]:
+def used_stores(connection: Connection) -> list[str]:
+    """Return the stores in use: the embedded one is there beside others that take its place."""
     given, default = config()["stores"], connection.stores.resolve()
-    for name in connection.stores.names:
-        # The embedded store is there beside others, in a folder that a server's user may not write.
-        if name not in given and name != default:
-            continue
+    return [name for name in connection.stores.names if name in given or name == default]
+
+
+def _stores(connection: Connection) -> Iterator[Diagnosis]:
+    # The folder of the embedded store may be one that a server's user may not write.
+    for name in used_stores(connection):
         yield from looked(f"store {name}", lambda name=name: _store(connection, name))
 
 

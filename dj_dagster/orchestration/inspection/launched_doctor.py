@@ -46,6 +46,7 @@ from dj_dagster.orchestration.inspection.doctor import (
     Diagnosis,
     diagnose_machine,
     looked,
+    used_stores,
 )
 from dj_dagster.orchestration.inspection.location import graph_of_modules
 from dj_dagster.orchestration.runs.node_code import package_versions
@@ -181,7 +182,7 @@ def _expected(modules: Sequence[str], folder: Path) -> Generator[dict[str, Any]]
     graph = _graph(modules, folder)
     probes: dict[str, str] = {}
     try:
-        for name in connection.stores.names:
+        for name in used_stores(connection):
             path = f"doctor-{uuid.uuid4().hex}"
             # What is wrong with it from here, `diagnose` says.
             with suppress(DataJointError):
