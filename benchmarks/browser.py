@@ -22,7 +22,8 @@ from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from playwright.sync_api import BrowserContext, Page, TimeoutError, expect
 
 import dj_dagster as dj
-from dj_dagster.orchestration.runs.event_log import Mark, write_marks
+from dj_dagster.orchestration.runs.event_log import write_marks
+from dj_dagster.orchestration.runs.marks import Mark
 from tests.services.browser import chromium
 from tests.services.dagster_dev import DagsterDev, dagster_dev
 from tests.services.process import eventually

@@ -26,7 +26,8 @@ from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 import dj_dagster as dj
 from dj_dagster.orchestration import SensorSettings, build_definitions
 from dj_dagster.orchestration.headless import tick
-from dj_dagster.orchestration.runs.event_log import Mark, write_marks
+from dj_dagster.orchestration.runs.event_log import write_marks
+from dj_dagster.orchestration.runs.marks import Mark
 from tests.orchestration.fault_lab import FaultLab, fault_lab
 from tests.services.database_server import database_server
 from tests.services.mariadb import MariaDBServer, mariadb

@@ -50,6 +50,7 @@ BACKENDS = "dj_dagster.relational.backends"
 OF_ONE_DATABASE = {
     "dj_dagster.relational.user_sql": "below the backends: the way in which SQLite has MySQL's SQL",
     "dj_dagster.relational.old_layout": "writes tables of DataJoint 0.14",
+    "dj_dagster.orchestration.runs.event_storage": "writes Dagster's own databases",
     "dj_dagster.temporary.mariadb": "starts a server of its own for tests",
     "dj_dagster.pytest_plugin": "runs tests on a file and on that server",
     "dj_dagster.workflow.shared_jobs": "writes a table of DataJoint 0.14",

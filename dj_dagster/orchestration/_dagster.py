@@ -34,6 +34,7 @@ try:
         StepMaterializationData,
     )
     from dagster._core.execution.api import create_execution_plan, execute_run
+    from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
     from dagster._core.instance.ref import InstanceRef
     from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
     from dagster._core.launcher import LaunchRunContext, WorkerStatus
@@ -65,6 +66,7 @@ try:
     )
     from dagster._core.utils import make_new_run_id
     from dagster._core.workspace.autodiscovery import loadable_targets_from_loaded_module
+    from dagster._serdes import deserialize_value, serialize_value
 except ImportError as error:
     raise ImportError(
         f"This release of dj_dagster works with Dagster 1.13, and {dagster.__version__} is "
@@ -95,6 +97,8 @@ __all__ = [
     "AssetKeyTable",
     "AssetMaterializationPlannedData",
     "AssetObservationData",
+    "BulkActionStatus",
+    "BulkActionsFilter",
     "CodePointer",
     "DefaultPartitionsSubset",
     "DynamicPartitionsTable",
@@ -113,6 +117,7 @@ __all__ = [
     "StepMaterializationData",
     "WorkerStatus",
     "create_execution_plan",
+    "deserialize_value",
     "execute_run",
     "extract_data_version_from_entry",
     "get_input_data_version_tag",
@@ -120,5 +125,6 @@ __all__ = [
     "loadable_targets_from_loaded_module",
     "make_new_run_id",
     "repository_def_from_target_def",
+    "serialize_value",
     "snapshot_from_execution_plan",
 ]

@@ -12,7 +12,8 @@ import pytest
 
 import dj_dagster.orchestration
 from dj_dagster.orchestration import _dagster
-from dj_dagster.orchestration.runs.event_log import store_events
+from dj_dagster.orchestration.runs.event_log import write_marks
+from dj_dagster.orchestration.runs.marks import Mark
 
 PACKAGE = Path(dj_dagster.orchestration.__file__).parents[1]
 PYPROJECT = PACKAGE.parent / "pyproject.toml"
@@ -50,48 +51,27 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield found
 
 
-def entry(event_type: dg.DagsterEventType, data: object, at: float) -> dg.EventLogEntry:
-    event = dg.DagsterEvent(event_type.value, "job", event_specific_data=data)  # type: ignore[arg-type]
-    return dg.EventLogEntry(
-        error_info=None,
-        level=10,
-        user_message="",
-        run_id=_dagster.RUNLESS_RUN_ID,
-        timestamp=at,
-        job_name="job",
-        dagster_event=event,
-    )
-
-
-def test_batches_of_events_are_read_by_dagster_as_its_own(instance: dg.DagsterInstance) -> None:
+def test_batches_of_marks_are_read_by_dagster_as_its_own(instance: dg.DagsterInstance) -> None:
     key = dg.AssetKey(["any", "asset"])
     names = [f"key={n}" for n in range(5)]
-    planned = [_dagster.AssetMaterializationPlannedData(key, partition=name) for name in names]
-    made = [
-        _dagster.StepMaterializationData(
-            dg.AssetMaterialization(key, partition=name, metadata={"n": n}, tags={TAG: str(n)})
-        )
-        for n, name in enumerate(names)
-    ]
-    kinds = dg.DagsterEventType
-    planning = kinds.ASSET_MATERIALIZATION_PLANNED
-    plans = [entry(planning, data, 1.0 + n) for n, data in enumerate(planned)]
-    marks = [entry(kinds.ASSET_MATERIALIZATION, data, 9.0 + n) for n, data in enumerate(made)]
-    store_events(instance, plans)
+    write_marks(instance, [Mark(key, name, planned=True) for name in names])
     assert instance.get_materialized_partitions(key) == set()
-    store_events(instance, marks)
+    marks = [Mark(key, name, {"n": n}, tags={TAG: str(n)}) for n, name in enumerate(names)]
+    write_marks(instance, marks)
     assert instance.get_materialized_partitions(key) == set(names)
     latest = instance.get_latest_materialization_event(key)
     assert latest is not None
-    assert latest.asset_materialization == made[-1].materialization
+    assert latest.asset_materialization == dg.AssetMaterialization(
+        key, partition=names[-1], metadata={"n": 4}, tags={TAG: "4"}
+    )
     found = instance.fetch_materializations(
         dg.AssetRecordsFilter(key, asset_partitions=["key=2"]), limit=5
     ).records
     assert [record.partition_key for record in found] == ["key=2"]
     tagged = instance.event_log_storage.get_event_tags_for_asset(key, {TAG: "3"})
     assert tagged == [{TAG: "3"}]
-    observed = dg.AssetObservation(key, partition="key=1", description="seen")
-    data = _dagster.AssetObservationData(observed)
-    store_events(instance, [entry(kinds.ASSET_OBSERVATION, data, 20.0)])
+    write_marks(instance, [Mark(key, "key=1", note="seen")])
     (record,) = instance.fetch_observations(key, limit=5).records
-    assert record.asset_observation == observed
+    assert record.asset_observation == dg.AssetObservation(
+        key, partition="key=1", description="seen"
+    )

@@ -6,7 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from dj_dagster.orchestration.runs.event_log import Mark, write_marks
+from dj_dagster.orchestration.runs.event_log import write_marks
+from dj_dagster.orchestration.runs.marks import Mark
 from dj_dagster.orchestration.runs.shown_marks import vanished_pages
 from dj_dagster.orchestration.tables.collection import of_database
 from dj_dagster.orchestration.tables.table_graph import table_graph

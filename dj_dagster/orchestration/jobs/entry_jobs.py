@@ -29,7 +29,8 @@ from dj_dagster.model.heading import Attribute, Heading, Row, Value
 from dj_dagster.model.names import Tier
 from dj_dagster.model.types import Family
 from dj_dagster.orchestration.pipeline import Pipeline
-from dj_dagster.orchestration.runs.event_log import Mark, Origin, write_marks
+from dj_dagster.orchestration.runs.event_log import write_marks
+from dj_dagster.orchestration.runs.marks import Mark, Origin
 from dj_dagster.orchestration.runs.populate_step import Step
 from dj_dagster.orchestration.runs.shown_marks import ROWS
 from dj_dagster.orchestration.sharing import refuse_unshared

@@ -19,7 +19,8 @@ from dagster import (
 from dj_dagster.model.heading import Key
 from dj_dagster.orchestration._dagster import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dj_dagster.orchestration.pipeline import Asset, Pipeline
-from dj_dagster.orchestration.runs.event_log import Mark, write_marks
+from dj_dagster.orchestration.runs.event_log import write_marks
+from dj_dagster.orchestration.runs.marks import Mark
 from dj_dagster.orchestration.runs.node_code import planned_tags
 from dj_dagster.orchestration.runs.populate_step import Step, populate_table, raise_if_failed
 from dj_dagster.orchestration.runs.run_records import RunChoice

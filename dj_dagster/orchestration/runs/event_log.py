@@ -1,151 +1,30 @@
-"""Marks of partitions in Dagster's event log, and its batches, for any Dagster project.
+"""Writing and watching marks of partitions in Dagster's event log, for any Dagster project.
 
-Dagster logs each event in a transaction of its own, 50 to 200 a second in SQLite; an event per key
-and table would then cost more than the work itself. Here all events of a batch go to the storage
-together: by the storage's own batch write where it has one (PostgreSQL), and by one transaction a
-file in SQLite, for which Dagster does not have a batch write. Nothing here knows of tables.
+An event that is written by itself costs more than the work on a key. Here all marks of a table go
+to the storage together. Nothing here knows of tables.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
-from dagster import (
-    AssetKey,
-    AssetMaterialization,
-    AssetObservation,
-    DagsterEvent,
-    DagsterEventType,
-    DagsterInstance,
-    EventLogEntry,
-)
+from dagster import AssetKey, AssetObservation, DagsterEvent, DagsterEventType, DagsterInstance
 from sqlalchemy.engine import Connection as SAConnection
 
-from dj_dagster.orchestration._dagster import (
-    RUNLESS_JOB_NAME,
-    RUNLESS_RUN_ID,
-    AssetMaterializationPlannedData,
-    AssetObservationData,
-    SqlEventLogStorage,
-    SqlEventLogStorageTable,
-    SqliteEventLogStorage,
-    StepMaterializationData,
-)
-
-
-def store_events(instance: DagsterInstance, entries: Sequence[EventLogEntry]) -> None:
-    """Store events of one asset, one run and one type, all at once.
-
-    Parameters
-    ----------
-    entries
-        Materialisations, plans or observations, in the order in which they are to be read.
-    """
-    storage = instance.event_log_storage
-    if isinstance(storage, SqliteEventLogStorage):
-        _store_in_sqlite(storage, entries)
-    elif (
-        isinstance(storage, SqlEventLogStorage)
-        and entries[0].dagster_event_type is DagsterEventType.ASSET_MATERIALIZATION_PLANNED
-    ):
-        _store_plans(storage, entries)
-    else:
-        storage.store_event_batch(entries)
-
-
-def _store_plans(storage: SqlEventLogStorage, entries: Sequence[EventLogEntry]) -> None:
-    """Store all entries as `store_event` does; Dagster itself does not batch plans."""
-    with storage.index_connection() as connection:
-        connection.execute(storage.prepare_insert_event_batch(entries))
-    with storage.index_transaction() as connection:
-        # Plans are without tags, and the table's summary does not keep their numbers.
-        storage._store_asset_event(connection, entries[-1], 0)
-
-
-def _store_in_sqlite(storage: SqliteEventLogStorage, entries: Sequence[EventLogEntry]) -> None:
-    """Store all entries of one table and run as `SqliteEventLogStorage.store_event` does."""
-    rows = [storage._event_to_row(entry) for entry in entries]
-    insert = SqlEventLogStorageTable.insert()
-    with storage.run_connection(entries[0].run_id) as connection:
-        connection.execute(insert, rows)
-    # The index has its own copy of the events of assets, across runs.
-    with storage.index_transaction() as connection:
-        connection.execute(insert, rows)
-        # Other clients cannot write meanwhile, so the numbers follow one another.
-        last = connection.exec_driver_sql("SELECT last_insert_rowid()").scalar_one()
-        ids = range(last - len(rows) + 1, last + 1)
-        storage._store_asset_event_tags(connection, entries, ids)
-        for entry, event_id in _last_of_each_kind(entries, ids):
-            storage._store_asset_event(connection, entry, event_id)
-
-
-def _last_of_each_kind(
-    entries: Sequence[EventLogEntry], ids: Sequence[int]
-) -> Iterable[tuple[EventLogEntry, int]]:
-    """Return the entries that decide what the table's summary says."""
-    last = {entry.dagster_event_type: (entry, id_) for entry, id_ in zip(entries, ids, strict=True)}
-    return last.values()
-
-
-MADE, PLANNED, NOTED = range(3)
-"""Kinds of marks."""
+from dj_dagster.orchestration._dagster import AssetObservationData, SqlEventLogStorageTable
+from dj_dagster.orchestration.runs.event_storage import store_batch
+from dj_dagster.orchestration.runs.marks import MADE, OUTSIDE, Batch, Mark, Origin
 
 OUT_OF_ORDER = 1_000
 """Numbers of events that may be given before an event becomes visible to others, at most."""
 
 LEAD = 10.0
 """Seconds that a mark's time may be ahead of the clock when many marks share a millisecond."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The step that a mark belongs to; by default it is outside of runs, as for entered rows."""
-
-    run_id: str = RUNLESS_RUN_ID
-    job_name: str = RUNLESS_JOB_NAME
-    step_key: str | None = None
-
-
-@dataclass(frozen=True)
-class Mark:
-    """One line of the event log: a table's partition has its rows, or is `planned` to have them.
-
-    Dagster shows a partition as failed when its last plan is from a failed run and a
-    materialisation does not follow. `partition` is None for tables without partitions.
-
-    Attributes
-    ----------
-    again
-        Whether the rows were there and marked before, so that the mark only repeats this.
-    tags
-        Dagster's tags of versions, see `Provenance`.
-    note
-        A text for the partition's page. The mark is then an observation in Dagster's terms, and
-        does not tell of rows.
-    time
-        The time of the mark; written marks of a table differ in it by a millisecond at least.
-    """
-
-    key: AssetKey
-    partition: str | None
-    metadata: Mapping[str, Any] | None = None
-    planned: bool = False
-    again: bool = False
-    tags: Mapping[str, str] | None = None
-    note: str | None = None
-    time: float = field(default_factory=time.time, compare=False)
-
-    @property
-    def kind(self) -> int:
-        """`MADE` for rows that are there, `PLANNED` or `NOTED`."""
-        return NOTED if self.note is not None else int(self.planned)
 
 
 class Clock:
@@ -181,7 +60,7 @@ class Clock:
 _CLOCK = Clock()
 
 
-def write_marks(instance: DagsterInstance, marks: Iterable[Mark], origin: Origin = Origin()) -> int:
+def write_marks(instance: DagsterInstance, marks: Iterable[Mark], origin: Origin = OUTSIDE) -> int:
     """Write marks to the event log, and return how many.
 
     The marks of one table are written in their order, except that plans come first and notes last.
@@ -197,7 +76,9 @@ def write_marks(instance: DagsterInstance, marks: Iterable[Mark], origin: Origin
         times = _CLOCK.times(key, [mark.time for mark in alike])
         timed = sorted(zip(alike, times, strict=True), key=lambda each: _place(each[0], made))
         for _, some in groupby(timed, key=lambda each: _place(each[0], made)):
-            store_events(instance, [_entry(mark, origin, at) for mark, at in some])
+            together = list(some)
+            batch = Batch([mark for mark, _ in together], [at for _, at in together], origin)
+            store_batch(instance, batch)
     return len(given)
 
 
@@ -254,61 +135,3 @@ def observe(
         event_specific_data=AssetObservationData(AssetObservation(key, metadata=metadata)),
     )
     instance.report_dagster_event(event, run_id=origin.run_id)
-
-
-def _entry(mark: Mark, origin: Origin, timestamp: float) -> EventLogEntry:
-    return EventLogEntry(
-        error_info=None,
-        level=logging.INFO if mark.planned else logging.DEBUG,
-        user_message="",
-        run_id=origin.run_id,
-        timestamp=timestamp,
-        step_key=origin.step_key,
-        job_name=origin.job_name,
-        dagster_event=_EVENTS[mark.kind](mark, origin),
-    )
-
-
-def _planned(mark: Mark, origin: Origin) -> DagsterEvent:
-    data = AssetMaterializationPlannedData(mark.key, partition=mark.partition)
-    return DagsterEvent(
-        event_type_value=DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
-        job_name=origin.job_name,
-        step_key=origin.step_key,
-        event_specific_data=data,
-        message=f"{mark.key.to_user_string()} was to have rows for {mark.partition}.",
-    )
-
-
-def _materialized(mark: Mark, origin: Origin) -> DagsterEvent:
-    materialization = AssetMaterialization(
-        mark.key, partition=mark.partition, metadata=mark.metadata, tags=mark.tags
-    )
-    return DagsterEvent(
-        event_type_value=DagsterEventType.ASSET_MATERIALIZATION.value,
-        job_name=origin.job_name,
-        step_key=origin.step_key,
-        event_specific_data=StepMaterializationData(materialization),
-        message=f"{mark.key.to_user_string()} has rows for {mark.partition}.",
-    )
-
-
-def _noted(mark: Mark, origin: Origin) -> DagsterEvent:
-    observation = AssetObservation(
-        mark.key,
-        description=mark.note,
-        partition=mark.partition,
-        metadata=mark.metadata,
-        tags=mark.tags,
-    )
-    return DagsterEvent(
-        event_type_value=DagsterEventType.ASSET_OBSERVATION.value,
-        job_name=origin.job_name,
-        step_key=origin.step_key,
-        event_specific_data=AssetObservationData(observation),
-        message=f"{mark.key.to_user_string()}, {mark.partition}: {mark.note}",
-    )
-
-
-_EVENTS = (_materialized, _planned, _noted)
-"""The functions that make an event of a mark, by its `kind`."""

@@ -21,7 +21,8 @@ from dagster import (
 
 from dj_dagster.model.heading import Row, Value
 from dj_dagster.orchestration._dagster import make_new_run_id
-from dj_dagster.orchestration.runs.event_log import Mark, Origin, write_marks
+from dj_dagster.orchestration.runs.event_log import write_marks
+from dj_dagster.orchestration.runs.marks import Mark, Origin
 from dj_dagster.orchestration.runs.run_records import OUTSIDE_TAG
 from dj_dagster.orchestration.runs.shown_marks import MISSING, Shown, shown
 from dj_dagster.orchestration.sensor.changes import Errors

@@ -42,7 +42,8 @@ from dj_dagster.orchestration._dagster import (
     get_input_data_version_tag,
     get_input_event_pointer_tag,
 )
-from dj_dagster.orchestration.runs.event_log import Mark, write_marks
+from dj_dagster.orchestration.runs.event_log import write_marks
+from dj_dagster.orchestration.runs.marks import Mark
 from dj_dagster.orchestration.tables.grains import Grain
 from dj_dagster.orchestration.tables.partitions import (
     Regions,

@@ -34,7 +34,7 @@ from dj_dagster.orchestration._dagster import (
     get_input_data_version_tag,
     get_input_event_pointer_tag,
 )
-from dj_dagster.orchestration.runs.event_log import Mark
+from dj_dagster.orchestration.runs.marks import Mark
 from dj_dagster.orchestration.runs.shown_marks import (
     LastMark,
     Provenance,

@@ -21,8 +21,9 @@ from dj_dagster.orchestration._dagster import (
     SqlEventLogStorage,
     SqlRunStorage,
 )
-from dj_dagster.orchestration.runs.event_log import Mark, MarkWatch, write_marks
+from dj_dagster.orchestration.runs.event_log import MarkWatch, write_marks
 from dj_dagster.orchestration.runs.failures import compare_failures
+from dj_dagster.orchestration.runs.marks import Mark
 from dj_dagster.orchestration.runs.shown_marks import (
     mark_row_count,
     mark_single,
