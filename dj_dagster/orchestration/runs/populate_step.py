@@ -25,10 +25,11 @@ from dj_dagster.orchestration._dagster import (
     BACKFILL_ID_TAG,
     SENSOR_NAME_TAG,
 )
-from dj_dagster.orchestration.runs.event_log import Mark, Origin, observe, write_marks
+from dj_dagster.orchestration.runs.event_log import observe, write_marks
 from dj_dagster.orchestration.runs.failures import failure_marks
 from dj_dagster.orchestration.runs.helping import has_helpers, with_helpers
 from dj_dagster.orchestration.runs.node_code import compare_code, versions_text
+from dj_dagster.orchestration.runs.marks import Mark, Origin
 from dj_dagster.orchestration.runs.run_records import BATCH_TAG, FAILED_TAG, note_process
 from dj_dagster.orchestration.runs.shown_marks import Provenance, repeated, unmarked
 from dj_dagster.orchestration.runs.stale_marks import Aging
@@ -211,7 +212,7 @@ def _marks(
         case "made":
             metadata = {
                 "rows": outcome.rows,
-                "bytes": outcome.bytes,
+                **({"bytes": outcome.bytes} if outcome.bytes else {}),
                 "seconds_make": round(outcome.seconds, 6),
             }
             shown.made(partition, outcome.key)
@@ -478,12 +479,14 @@ class Shown:
         by, heading = list(next(iter(keys.values()))), rows.heading
         most = PREVIEW_ROWS * len(keys)
         found = first_rows(rows.connection, rows.node, by, PREVIEW_ROWS, most, large=large)
+        is_whole_key = set(heading.primary_key) <= set(by)
         shown: dict[str | None, dict[str, Any]] = {}
         for partition, key in keys.items():
             if first := found.get(tuple(key.values())):
-                text = markdown_table(heading.names, first)
-                shown[partition] = {"preview": MetadataValue.md(text)}
                 # The UI shows a line of text at once, and Markdown only after a click.
-                if line := plain_values(heading, first[0], LINE):
-                    shown[partition]["values"] = MetadataValue.text(line)
+                line, is_all = plain_values(heading, first[0], LINE)
+                shown[partition] = {"values": MetadataValue.text(line)} if line else {}
+                if not (is_whole_key and is_all):
+                    text = markdown_table(heading.names, first)
+                    shown[partition]["preview"] = MetadataValue.md(text)
         return shown

@@ -380,20 +380,37 @@ def first_rows(
 
 
 def markdown_table(names: Sequence[str], rows: Sequence[Values]) -> str:
-    """Return rows as a table in Markdown."""
+    r"""Return rows as a table in Markdown.
+
+    Examples
+    --------
+    >>> print(markdown_table(["item", "name"], [(1, "a|b"), (2, "two\nlines")]))
+    | item | name |
+    | --- | --- |
+    | 1 | a\|b |
+    | 2 | two lines |
+    """
     cells = [[_markdown(value) for value in row] for row in rows]
     lines = [names, ["---"] * len(names), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def plain_values(heading: Heading, row: Values, width: int) -> str:
-    """Return a row's values outside the key in one line, without `ValuePreview` values."""
-    texts = [
-        f"{name} = {_cut(_one_line(_text(value)), _CELL_OF_MARKDOWN)}"
+def plain_values(heading: Heading, row: Values, width: int) -> tuple[str, bool]:
+    """Return a row's values outside the key in one line, without `ValuePreview` values.
+
+    The second value tells whether the line has all of them.
+    """
+    outside = [
+        (name, value)
         for name, value in zip(heading.names, row, strict=True)
-        if not heading[name].in_key and not isinstance(value, ValuePreview)
+        if not heading[name].in_key
     ]
-    return _cut(", ".join(texts), width)
+    plain = [each for each in outside if not isinstance(each[1], ValuePreview)]
+    texts = [
+        f"{name} = {_cut(_one_line(_text(value)), _CELL_OF_MARKDOWN)}" for name, value in plain
+    ]
+    line = ", ".join(texts)
+    return _cut(line, width), len(plain) == len(outside) and len(line) <= width
 
 
 def _first_keys(
