@@ -14,6 +14,7 @@ import click
 
 from dj_dagster import __version__
 from dj_dagster.commands.health import doctor
+from dj_dagster.commands.history import compact_command
 from dj_dagster.commands.keys import (
     errors_command,
     plan_command,
@@ -382,7 +383,7 @@ def _claim(collector: GarbageCollector, schemas: tuple[str, ...]) -> None:
 
 for command in (init, dev, status_command, errors_command, plan_command, populate_command):
     cli.add_command(command)
-for command in (recompute, sync, doctor):
+for command in (recompute, sync, doctor, compact_command):
     cli.add_command(command)
 
 

@@ -8,6 +8,7 @@ from dj_dagster.orchestration.build import build_definitions, chain_executor
 from dj_dagster.orchestration.checks import TableChecks
 from dj_dagster.orchestration.component import PipelineComponent
 from dj_dagster.orchestration.database_resource import DatabaseResource
+from dj_dagster.orchestration.history import CompactedTable, compact_events
 from dj_dagster.orchestration.inspection.doctor import Diagnosis, diagnose
 from dj_dagster.orchestration.inspection.launched_doctor import diagnose_launcher
 from dj_dagster.orchestration.inspection.plan import PlannedTable, plan, plan_deletion
@@ -51,6 +52,7 @@ from dj_dagster.orchestration.tables.table_node import asset_key
 from dj_dagster.orchestration.translator import TableProps, TableTranslator, figure_metadata
 
 __all__ = [
+    "CompactedTable",
     "DatabaseResource",
     "Diagnosis",
     "FailedKey",
@@ -73,6 +75,7 @@ __all__ = [
     "chain_executor",
     "check_job",
     "check_schedule",
+    "compact_events",
     "decode_key",
     "diagnose",
     "diagnose_launcher",
