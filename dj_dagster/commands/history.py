@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dj_dagster.commands.keys import modules_option, usage
+from dj_dagster.commands.keys import modules_option, progress_option, usage
 from dj_dagster.commands.output import as_json, counting, show_json, show_table
 from dj_dagster.lazy import LateModule
 
 if TYPE_CHECKING:
     import dj_dagster.orchestration as dagster_side
-    from dj_dagster.orchestration.inspection import location
+    from dj_dagster.orchestration.inspection import location, project
 else:
     # Dagster takes seconds to import, which other commands do not need.
     dagster_side = LateModule("dj_dagster.orchestration")
     location = LateModule("dj_dagster.orchestration.inspection.location")
+    project = LateModule("dj_dagster.orchestration.inspection.project")
 
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 """The units of ages on the command line."""
@@ -51,6 +52,7 @@ class Moment(click.ParamType[datetime | timedelta]):
     "--keep", type=click.IntRange(min=1), help="Events of a kind that stay for each key; 1."
 )
 @click.option("--dry-run", is_flag=True, help="Count the events, and delete none.")
+@progress_option
 @as_json
 def compact_command(
     tables: tuple[str, ...],
@@ -58,6 +60,7 @@ def compact_command(
     before: datetime | timedelta | None,
     keep: int | None,
     dry_run: bool,
+    progress: bool | None,
     as_json: bool,
 ) -> None:
     """Delete old events of TABLES from Dagster's event log where younger ones are there.
@@ -71,15 +74,16 @@ def compact_command(
     """
     if before is None and keep is None:
         raise click.UsageError("Say which events may go: --before 90d, --keep 5, or both.")
-    graph = location.graph_of_modules(modules)
-    with usage():
+    graph = location.graph_of_modules(project.modules(modules))
+    with usage(), project.dagster_instance() as instance:
         done = dagster_side.compact_events(
             graph,
             "all" if tables == ("all",) else list(tables),
             before=timedelta() if before is None else before,
             keep=keep or 1,
             dry_run=dry_run,
-            progress=counting(None, "events"),
+            progress=counting(progress, "events"),
+            instance=instance,
         )
     if as_json:
         show_json(done)

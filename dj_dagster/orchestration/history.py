@@ -18,7 +18,8 @@ from dj_dagster.orchestration._dagster import (
     BulkActionStatus,
     SqlEventLogStorage,
 )
-from dj_dagster.orchestration.inspection.location import Given, dagster_instance, graph_of
+from dj_dagster.orchestration.inspection.location import Given, graph_of
+from dj_dagster.orchestration.inspection.project import dagster_instance
 from dj_dagster.orchestration.jobs.populate_job import table_names
 from dj_dagster.orchestration.runs.run_records import ALL
 from dj_dagster.orchestration.runs.superseded import (

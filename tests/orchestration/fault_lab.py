@@ -45,6 +45,10 @@ class Item(dj.Manual):
 
 class _Step:
     def make(self, key):
+        if not float(os.environ["FAULT_SECONDS"]):
+            # A benchmark, whose peers do not note their calls either.
+            self.insert1({**key, "pid": os.getpid()})
+            return
         note("start", self.class_name, key["item"], os.getpid(), time.monotonic())
         time.sleep(float(os.environ["FAULT_SECONDS"]))
         self.insert1({**key, "pid": os.getpid()})

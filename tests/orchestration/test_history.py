@@ -25,7 +25,7 @@ import dj_dagster as dj
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration import CompactedTable, compact_events
 from dj_dagster.orchestration._dagster import CODE_VERSION_TAG, DATA_VERSION_TAG
-from dj_dagster.orchestration.inspection.location import dagster_instance
+from dj_dagster.orchestration.inspection.project import dagster_instance
 from dj_dagster.orchestration.runs.event_storage import store_batch
 from dj_dagster.orchestration.runs.marks import Batch, Mark, Origin
 from dj_dagster.orchestration.runs.shown_marks import shown
