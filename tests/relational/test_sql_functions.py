@@ -441,10 +441,12 @@ def test_floats_of_known_digits_are_those_of_mariadb(tmp_path: Path, mariadb_url
              "concat(if(0, null - null, 9007199254740995))",
              "concat(if(1, 1, round(price, null)))", "sec_to_time(15000e0) / 471918",
              "(time(exact) + cast(clock as time(6))) / 471918",
-             "concat(if(0, greatest(1.5, null), 9007199254740995))"]  # fmt: skip
+             "concat(if(0, greatest(1.5, null), 9007199254740995))", "concat(round(x, '1'))",
+             "concat(round(price, 1.5))", "concat(truncate(price, '1x'))"]  # fmt: skip
     try:
         pair = Pair(f"sqlite:///{tmp_path / 'lab.sqlite'}", mariadb_url, schema)
         assert pair.differences(texts) == ([], 0)
+        assert pair.differences(["now(1.5)"])[1] == 1, "servers refuse it too"
         over = ["stddev_samp(n)", "cast(avg(ceil(x)) as char)", "sum(round(x, 1)) / 7",
                 "concat(sum(1.5 / 3) / 3)", "concat(avg(0.5) / 3)"]  # fmt: skip
         assert pair.differences(over, grouped=True) == ([], 0)

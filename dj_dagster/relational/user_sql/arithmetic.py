@@ -45,6 +45,7 @@ from dj_dagster.relational.user_sql.programs import (
     constant,
     mapped,
     pair,
+    written_integer,
 )
 
 if TYPE_CHECKING:
@@ -353,14 +354,12 @@ def _exact_round(value: Any, places: int, how: Callable[[Decimal, int], Decimal]
 
 def _round_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
     kind = kinds[0]
-    if len(kinds) > 1 and kinds[1].family == "null":
-        literals = [None, 0]
+    is_given = len(kinds) > 1 and kinds[1].family != "null"
+    places = written_integer(literals[1]) if is_given else 0
     if kind.family == "decimal":
-        places = literals[1] if len(kinds) > 1 else 0
         return decimal_kind(kind.scale if places is None else max(0, min(places, MAX_SCALE)))
     if kind.family == "int":
         return kind
-    places = literals[1] if len(kinds) > 1 else 0
     return kinds[0] if places is None else fixed(max(0, places))
 
 

@@ -485,12 +485,19 @@ def _places(kind: Kind) -> int:
     return 0 if kind.family in ("int", "null") else 6
 
 
+def _now_digits(kinds: Sequence[Kind], literals: Sequence[Any]) -> int:
+    found = literals[0] if kinds else 0
+    if not isinstance(found, int | None):
+        raise Untranslatable("the time now with a number of digits that is not an integer")
+    return found or 0
+
+
 def _now_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
-    return Kind("datetime", literals[0] or 0 if kinds else 0)
+    return Kind("datetime", _now_digits(kinds, literals))
 
 
 def _curtime_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
-    return Kind("time", literals[0] or 0 if kinds else 0)
+    return Kind("time", _now_digits(kinds, literals))
 
 
 def _now(places: int = 0) -> datetime:

@@ -104,6 +104,13 @@ def argument(program: Program, letter: str) -> Program:
     return replace(mapped(program, converts[letter], kind), literal=program.literal)
 
 
+def written_integer(literal: Any) -> int | None:
+    """Return the integer that a literal argument is converted to, None if it is not a literal."""
+    if literal is None:
+        return None
+    return leading_integer(literal) if isinstance(literal, str) else whole(literal)
+
+
 def letters(takes: str, count: int, name: str) -> str:
     """Return the letter of each argument of a call; see `Function`."""
     needed, _, optional = takes.partition("|")
