@@ -24,10 +24,11 @@ from dj_dagster.model.types import Family
 from dj_dagster.relational.backends.common import Element
 from dj_dagster.relational.user_sql import json_functions, temporal
 from dj_dagster.relational.user_sql.arithmetic import quotient
+from dj_dagster.relational.user_sql.emission import SQLiteValue
 from dj_dagster.relational.user_sql.kinds import EXACT, rounded
 from dj_dagster.relational.user_sql.translation import evaluate
 
-Function = Callable[..., Any]
+Function = Callable[..., SQLiteValue]
 
 _failure = threading.local()
 
@@ -41,7 +42,7 @@ class Registry(Protocol):
         """Register a function for use in SQL."""
         ...
 
-    def create_aggregate(self, name: str, n_arg: int, aggregate_class: Any) -> None:
+    def create_aggregate(self, name: str, n_arg: int, aggregate_class: type) -> None:
         """Register an aggregate for use in SQL."""
         ...
 
@@ -74,7 +75,7 @@ def failure() -> DataJointError | None:
 
 def _told(function: Function) -> Function:
     @wraps(function)
-    def called(source: str, *arguments: Any) -> Any:
+    def called(source: str, *arguments: SQLiteValue) -> SQLiteValue:
         try:
             return function(source, *arguments)
         except DataJointError as error:
@@ -88,7 +89,7 @@ def _told(function: Function) -> Function:
     return called
 
 
-def _regexp(pattern: str | None, text: Any) -> bool | None:
+def _regexp(pattern: str | None, text: SQLiteValue) -> bool | None:
     if pattern is None or text is None:
         return None
     return re.search(pattern, str(text), re.IGNORECASE) is not None
@@ -97,7 +98,7 @@ def _regexp(pattern: str | None, text: Any) -> bool | None:
 _loaded = lru_cache(maxsize=1000)(json.loads)
 
 
-def _json_value(text: str | None, path: str) -> Any:
+def _json_value(text: str | None, path: str) -> SQLiteValue:
     """Return a single value at a path, null for arrays and objects."""
     value = json_functions.at(text, path)
     too_long = isinstance(value, int) and abs(value) >= 2**63
@@ -108,7 +109,7 @@ def _json_is(text: str | None, path: str, wanted: str) -> bool:
     return _is_same(json_functions.at(text, path), _loaded(wanted))
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def _is_same(one: object, other: object) -> bool:
     """Whether two values of JSON are equal; unlike in Python, true is not 1."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_is_same(one[k], other[k]) for k in one)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
@@ -160,7 +161,7 @@ class _Sum:
         self._sum: int | Decimal = 0
         self._count = 0
 
-    def step(self, value: Any) -> None:
+    def step(self, value: float | str | None) -> None:
         """Take a number."""
         if value is None:
             return
@@ -170,7 +171,7 @@ class _Sum:
         else:
             self._sum = EXACT.add(Decimal(self._sum), Decimal(str(value)))
 
-    def finalize(self) -> Any:
+    def finalize(self) -> SQLiteValue:
         """Return the sum, null without values; as text where SQLite lacks the number."""
         return _number(self._sum) if self._count else None
 
@@ -187,14 +188,14 @@ class _Mean(_Sum):
         return str(quotient(Decimal(self._sum), Decimal(self._count))) if self._count else None
 
 
-def _number(value: int | Decimal) -> Any:
+def _number(value: int | Decimal) -> float | str:
     if isinstance(value, int):
         return value if -(2**63) <= value < 2**63 else str(value)
     found = value.normalize(EXACT)
     return float(found) if len(found.as_tuple()[1]) <= 15 else str(value)
 
 
-def shown(value: Any, scale: int) -> Any:
+def shown(value: float | str | None, scale: int) -> SQLiteValue:
     """Return an exact number with a given number of digits after the point."""
     if value is None:
         return None
@@ -206,9 +207,9 @@ class _Least:
     """The least value of a group, in an order that is not SQLite's own."""
 
     def __init__(self) -> None:
-        self._found: tuple[Any, Any] | None = None
+        self._found: tuple[Any, SQLiteValue] | None = None
 
-    def step(self, value: Any, how: str) -> None:
+    def step(self, value: SQLiteValue, how: str) -> None:
         """Take a value, and the kind of the order."""
         if value is None:
             return
@@ -216,7 +217,7 @@ class _Least:
         if self._found is None or self._is_nearer(place, self._found[0]):
             self._found = place, value
 
-    def finalize(self) -> Any:
+    def finalize(self) -> SQLiteValue:
         """Return the value, null without values."""
         return None if self._found is None else self._found[1]
 
@@ -242,7 +243,7 @@ def _comparable(value: Any, how: str) -> Any:
 _MIRRORED = str.maketrans("0123456789", "9876543210")
 
 
-def placed(value: Any, how: str) -> Any:
+def placed(value: Any, how: str) -> SQLiteValue:
     """Return a key by which SQLite orders a value as MySQL does.
 
     Parameters
@@ -261,7 +262,7 @@ def placed(value: Any, how: str) -> Any:
     return choices.index(value) if value in choices else -1
 
 
-def ordered_time(value: Any, scale: int) -> str | None:
+def ordered_time(value: float | str | None, scale: int) -> str | None:
     """Return the time from its key in an order; see `user_sql.emission.time_order`."""
     if isinstance(value, str):
         return value.removeprefix("0")
@@ -309,9 +310,9 @@ class _CountDistinct:
     """The number of distinct combinations of values, without those with a null."""
 
     def __init__(self) -> None:
-        self._seen: set[tuple[Any, ...]] = set()
+        self._seen: set[tuple[SQLiteValue, ...]] = set()
 
-    def step(self, *values: Any) -> None:
+    def step(self, *values: SQLiteValue) -> None:
         """Take a row."""
         if None not in values:
             self._seen.add(values)
@@ -326,7 +327,7 @@ class _GroupConcat:
 
     def __init__(self) -> None:
         self._options: dict[str, Any] = {}
-        self._rows: list[tuple[str, tuple[Any, ...]]] = []
+        self._rows: list[tuple[str, tuple[SQLiteValue, ...]]] = []
 
     def step(self, options: str, *values: Any) -> None:
         """Take a row: its texts, then the values to order it by."""
@@ -348,14 +349,14 @@ class _GroupConcat:
         return self._options["separator"].join(text for text, _ in rows)
 
 
-def _order(value: Any) -> tuple[int, Any]:
+def _order(value: SQLiteValue) -> tuple[int, SQLiteValue]:
     """Return a key by which nulls come first, then numbers, then texts regardless of case."""
     if value is None:
         return (0, 0)
     return (2, value.casefold()) if isinstance(value, str) else (1, value)
 
 
-AGGREGATES: dict[str, tuple[int, Any]] = {
+AGGREGATES: dict[str, tuple[int, type]] = {
     "dj_std": (1, _Spread),
     "dj_stddev_samp": (1, _SampleDeviation),
     "dj_variance": (1, _Variance),
@@ -388,7 +389,7 @@ def register_digests(connection: Registry) -> None:
     connection.create_aggregate("row_digest_xor", -1, _Xor)
 
 
-def digest(*values: Any) -> int:
+def digest(*values: SQLiteValue) -> int:
     """Return a digest of 60 bits of values as SQLite has them.
 
     A checksum alone is linear: an exchange of two values between rows would cancel out.
@@ -402,7 +403,7 @@ def digest(*values: Any) -> int:
     return zlib.crc32(data) * zlib.crc32(data[::-1]) & MASK
 
 
-def legible(value: Any) -> Any:
+def legible(value: SQLiteValue) -> SQLiteValue:
     """Return the text of bytes, or the bytes themselves if they are not UTF-8."""
     try:
         return value.decode() if isinstance(value, bytes) else value
@@ -416,7 +417,7 @@ class _Xor:
     def __init__(self) -> None:
         self._all = 0
 
-    def step(self, *values: Any) -> None:
+    def step(self, *values: SQLiteValue) -> None:
         """Take a row."""
         self._all ^= digest(*values)
 
@@ -425,7 +426,7 @@ class _Xor:
         return self._all
 
 
-def arguments(columns: Sequence[tuple[Element, Attribute]]) -> list[Any]:
+def arguments(columns: Sequence[tuple[Element, Attribute]]) -> list[Element]:
     """Return the arguments that pass columns to the digest functions."""
     values = [_argument(column, attribute) for column, attribute in columns]
     while len(values) > MOST:
@@ -433,7 +434,7 @@ def arguments(columns: Sequence[tuple[Element, Attribute]]) -> list[Any]:
     return values
 
 
-def _argument(column: Element, attribute: Attribute) -> Any:
+def _argument(column: Element, attribute: Attribute) -> Element:
     if attribute.holds_bytes:
         return sa.func.length(column)
     if attribute.type is not None and attribute.type.family in _NUMBERS:

@@ -9,7 +9,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_DOWN, Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dj_dagster.errors import QueryError
 from dj_dagster.relational.user_sql.date_functions import interval_sum
@@ -21,6 +21,8 @@ from dj_dagster.relational.user_sql.kinds import (
     TEXT,
     UNSIGNED,
     Kind,
+    Number,
+    SqlValue,
     cut,
     decimal_kind,
     exact,
@@ -35,6 +37,7 @@ from dj_dagster.relational.user_sql.kinds import (
     whole,
 )
 from dj_dagster.relational.user_sql.programs import (
+    Arguments,
     CallForm,
     Form,
     Function,
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     from sqlglot.expressions.core import Expr
 
 _UNSIGNED = 2**64 - 1
+Operation = Callable[[Number, Number], Number | None]
 
 
 def computed(symbol: str, one: Program, other: Program, kinds: Sequence[Kind]) -> Program:
@@ -79,32 +83,25 @@ def _result_kind(symbol: str, kinds: Sequence[Kind]) -> Kind:
     return UNSIGNED if any(kind.tag == "unsigned" for kind in kinds) else INT
 
 
-def _add(a: Any, b: Any) -> Any:
-    return _checked(operator.add, a, b)
+def _operation(
+    floats: Callable[[float, float], float],
+    integers: Callable[[int, int], int],
+    decimals: Callable[[Decimal, Decimal], Decimal],
+) -> Operation:
+    def run(a: Number, b: Number) -> Number:
+        if isinstance(a, float) or isinstance(b, float):
+            return floating(floats(float(a), float(b)))
+        if isinstance(a, int) and isinstance(b, int):
+            return signed(integers(a, b))
+        return unsigned_zero(decimals(Decimal(a), Decimal(b)))
+
+    return run
 
 
-def _subtract(a: Any, b: Any) -> Any:
-    return _checked(operator.sub, a, b)
-
-
-def _multiply(a: Any, b: Any) -> Any:
-    return _checked(operator.mul, a, b)
-
-
-def _checked(how: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
-    if isinstance(a, float) or isinstance(b, float):
-        return floating(how(float(a), float(b)))
-    if isinstance(a, int) and isinstance(b, int):
-        return signed(how(a, b))
-    names: Any = {operator.add: EXACT.add, operator.sub: EXACT.subtract, operator.mul:
-                  EXACT.multiply}  # fmt: skip
-    return unsigned_zero(names[how](Decimal(a), Decimal(b)))
-
-
-def without_sign(how: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def without_sign(how: Operation) -> Operation:
     """Return an operation that refuses results below zero."""
 
-    def run(a: Any, b: Any) -> Any:
+    def run(a: Number, b: Number) -> Number | None:
         found = how(a, b)
         if found is not None and found < 0:
             raise QueryError(f"SQL on SQLite: {found} is out of range of unsigned integers.")
@@ -120,7 +117,7 @@ def signed(value: int) -> int:
     raise QueryError(f"SQL on SQLite: the integer {value} is out of range, as it is on MySQL.")
 
 
-def _remainder(a: Any, b: Any) -> Any:
+def _remainder(a: Number, b: Number) -> Number | None:
     if not b:
         return None
     if isinstance(a, float) or isinstance(b, float):
@@ -130,7 +127,7 @@ def _remainder(a: Any, b: Any) -> Any:
     return EXACT.remainder(Decimal(a), Decimal(b))
 
 
-def _divide(a: Any, b: Any) -> Any:
+def _divide(a: Number, b: Number) -> Number | None:
     if not b:
         return None
     if isinstance(a, float) or isinstance(b, float):
@@ -146,10 +143,10 @@ def quotient(a: Decimal, b: Decimal) -> Decimal:
     return cut(EXACT.divide(a, b), -(-(sum(words) + more) // 9) * 9)
 
 
-_OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
-    "+": _add,
-    "-": _subtract,
-    "*": _multiply,
+_OPERATIONS: dict[str, Operation] = {
+    "+": _operation(operator.add, operator.add, EXACT.add),
+    "-": _operation(operator.sub, operator.sub, EXACT.subtract),
+    "*": _operation(operator.mul, operator.mul, EXACT.multiply),
     "/": _divide,
     "%": _remainder,
 }
@@ -223,7 +220,7 @@ def rounding(program: Program) -> Program:
     return mapped(program, _whole_of_text, INT)
 
 
-def _whole_of_text(value: Any) -> int:
+def _whole_of_text(value: SqlValue) -> int:
     found = exact(value)
     if found != leading_integer(text(value)) or abs(found) >= 2**63:
         raise QueryError(
@@ -236,9 +233,9 @@ def _negative(program_of: ProgramOf, node: Expr) -> Program:
     value = program_of(node.this)
     kind = value.kind if value.kind.is_exact else FLOAT
     if value.literal is not None and not value.kind.is_text:
-        return constant(-value.literal, kind)
+        return constant(-number(value.literal), kind)
 
-    def run(number_: Any) -> Any:
+    def run(number_: Number) -> Number:
         if isinstance(number_, Decimal):
             return EXACT.minus(number_)
         return integer(-number_) if isinstance(number_, int) else -number_
@@ -263,7 +260,7 @@ def _whole_division(program_of: ProgramOf, node: Expr) -> Program:
         if side.kind.tag == "moment":
             check_number(side.kind)
 
-    def run(a: Any, b: Any) -> Any:
+    def run(a: SqlValue, b: SqlValue) -> int | None:
         a, b = exact(a, one.kind), exact(b, other.kind)
         if not b:
             return None
@@ -279,7 +276,7 @@ def _bits(program_of: ProgramOf, node: Expr) -> Program:
     one, other = both(program_of, node)
     name = type(node).__name__
 
-    def run(a: Any, b: Any) -> int:
+    def run(a: SqlValue, b: SqlValue) -> int:
         a, b = _bits_of(a, one.kind), _bits_of(b, other.kind)
         if name in ("BitwiseLeftShift", "BitwiseRightShift"):
             if b > 63:
@@ -297,7 +294,7 @@ def _complement(program_of: ProgramOf, node: Expr) -> Program:
     return mapped(value, lambda v: ~_bits_of(v, value.kind) & _UNSIGNED, UNSIGNED)
 
 
-def _bits_of(value: Any, kind: Kind) -> int:
+def _bits_of(value: SqlValue, kind: Kind) -> int:
     if isinstance(value, float) and abs(value) % 1 == 0.5:
         raise QueryError(
             f"SQL on SQLite: servers round {value} to different integers before they look at its "
@@ -323,7 +320,7 @@ FORMS: Mapping[str, Form] = {
 CALLS: Mapping[str, CallForm] = {"MOD": _modulo}
 
 
-def round_to(value: Any, places: int = 0) -> Any:
+def round_to(value: Number, places: int = 0) -> Number:
     """Return a number rounded to a number of digits after the point, as servers round."""
     if isinstance(value, float):
         if abs(places) > 300:
@@ -336,7 +333,7 @@ def round_to(value: Any, places: int = 0) -> Any:
     return _exact_round(value, places, rounded)
 
 
-def _truncate(value: Any, places: int) -> Any:
+def _truncate(value: Number, places: int) -> Number:
     if isinstance(value, float):
         scale = 10.0 ** min(abs(places), 300)
         big = value * scale if places >= 0 else value / scale
@@ -346,13 +343,15 @@ def _truncate(value: Any, places: int) -> Any:
     return _exact_round(value, places, cut)
 
 
-def _exact_round(value: Any, places: int, how: Callable[[Decimal, int], Decimal]) -> Any:
+def _exact_round(
+    value: int | Decimal, places: int, how: Callable[[Decimal, int], Decimal]
+) -> int | Decimal:
     places = max(min(places, MAX_SCALE), -80)
     found = how(Decimal(value), places)
     return integer(int(found)) if isinstance(value, int) else found
 
 
-def _round_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
+def _round_kind(kinds: Sequence[Kind], literals: Arguments) -> Kind:
     kind = kinds[0]
     is_given = len(kinds) > 1 and kinds[1].family != "null"
     places = written_integer(literals[1]) if is_given else 0
@@ -363,23 +362,23 @@ def _round_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
     return kinds[0] if places is None else fixed(max(0, places))
 
 
-def _same_number(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
+def _same_number(kinds: Sequence[Kind], literals: Arguments) -> Kind:
     del literals
     return kinds[0] if kinds[0].is_exact or kinds[0].tag == "fixed" else FLOAT
 
 
-def _whole_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
+def _whole_kind(kinds: Sequence[Kind], literals: Arguments) -> Kind:
     del literals
     if not kinds[0].is_exact:
         return fixed(0)
     return kinds[0] if kinds[0].family == "int" else INT
 
 
-def _ceil(value: Any) -> Any:
+def _ceil(value: Number) -> Number:
     return float(math.ceil(value)) if isinstance(value, float) else math.ceil(value)
 
 
-def _floor(value: Any) -> Any:
+def _floor(value: Number) -> Number:
     return float(math.floor(value)) if isinstance(value, float) else math.floor(value)
 
 
@@ -428,7 +427,7 @@ def _conv(value: str, old: int, new: int) -> str | None:
     return f"{'-' if negative else ''}{shown or '0'}"
 
 
-def _bit_count(value: Any) -> int:
+def _bit_count(value: Number) -> int:
     if isinstance(value, float) and not (value.is_integer() and abs(value) < 2**63):
         raise QueryError(
             f"SQL on SQLite: servers round {value} to different integers before they count its "
@@ -442,7 +441,7 @@ def _rand(seed: int | None = None) -> float:
     return random.random() if seed is None else random.Random(seed).random()
 
 
-def _absolute(value: Any) -> Any:
+def _absolute(value: Number) -> Number:
     if isinstance(value, Decimal):
         return EXACT.abs(value)
     if isinstance(value, int):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dj_dagster.relational.user_sql import conversion, temporal
 from dj_dagster.relational.user_sql.arithmetic import check_number, check_truth
-from dj_dagster.relational.user_sql.kinds import INT, NULL, fixed, true
+from dj_dagster.relational.user_sql.kinds import INT, NULL, SqlValue, fixed, number, true
 from dj_dagster.relational.user_sql.parsing import call_name
 from dj_dagster.relational.user_sql.programs import (
     Arguments,
@@ -31,7 +31,11 @@ if TYPE_CHECKING:
     from sqlglot.expressions.core import Expr
 
 
-def known(value: bool, *parts: bool | None) -> bool | None:
+Truth = bool | None
+"""Whether a condition holds; None for null."""
+
+
+def known(value: Truth, *parts: Truth) -> Truth:
     """Return a truth value, null if one of its parts is null."""
     return None if None in parts else value
 
@@ -50,7 +54,7 @@ def _comparison(program_of: ProgramOf, node: Expr) -> Program:
 
 def order_of(
     one: Program, other: Program, *, nearly: bool = False
-) -> Callable[[Any, Any], int | None]:
+) -> Callable[[SqlValue, SqlValue], int | None]:
     """Return the function that compares values of two programs, giving null if one does not fit.
 
     Parameters
@@ -68,7 +72,7 @@ def order_of(
         if "time" in families and is_number:
             if written is None:
                 raise Untranslatable("comparing a time with a number that is computed")
-            if temporal.duration_of_number(written) is None:
+            if temporal.duration_of_number(number(written)) is None:
                 raise Untranslatable(f"comparing a time with {written}")
         if "time" in families and isinstance(written, str) and not temporal.is_clock(written):
             raise Untranslatable(f"comparing a time with {written!r}")
@@ -92,9 +96,9 @@ def order_of(
         if program.literal is not None and convert(program.literal) is None:
             raise Untranslatable(f"{program.literal!r} as a date or time")
 
-    def order(a: Any, b: Any) -> int | None:
-        a, b = first(a), second(b)
-        return None if a is None or b is None else conversion.compare(a, b, precision)
+    def order(a: SqlValue, b: SqlValue) -> int | None:
+        left, right = first(a), second(b)
+        return None if left is None or right is None else conversion.compare(left, right, precision)
 
     return order
 
@@ -137,7 +141,7 @@ def _xor(program_of: ProgramOf, node: Expr) -> Program:
     return _logic(program_of, node, lambda a, b: None if None in (a, b) else a is not b)
 
 
-def _logic(program_of: ProgramOf, node: Expr, how: Callable[[Any, Any], bool | None]) -> Program:
+def _logic(program_of: ProgramOf, node: Expr, how: Callable[[Truth, Truth], Truth]) -> Program:
     one, other = map(truth, both(program_of, node))
 
     def run(row: Arguments) -> int | None:
@@ -264,7 +268,7 @@ def _chosen(branches: list[tuple[Program, Program]], default: Program | None) ->
     values, kind = alike([value for _, value in branches] + [last])
     tests = [truth(test) for test, _ in branches]
 
-    def run(row: Arguments) -> Any:
+    def run(row: Arguments) -> SqlValue | None:
         for holds, value in zip(tests, values, strict=False):
             if holds(row):
                 return value(row)
@@ -276,7 +280,7 @@ def _chosen(branches: list[tuple[Program, Program]], default: Program | None) ->
 def _coalesce(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
     values, kind = alike([program_of(part) for part in given])
 
-    def run(row: Arguments) -> Any:
+    def run(row: Arguments) -> SqlValue | None:
         return next((found for value in values if (found := value(row)) is not None), None)
 
     return Program(run, kind)
@@ -286,7 +290,7 @@ def _nullif(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
     one, other = (program_of(part) for part in given)
     order = order_of(one, other, nearly=True)
 
-    def run(row: Arguments) -> Any:
+    def run(row: Arguments) -> SqlValue | None:
         a, b = one.run(row), other.run(row)
         return None if a is not None and b is not None and order(a, b) == 0 else a
 
@@ -330,7 +334,7 @@ def _field(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
 
 
 def _extreme(
-    program_of: ProgramOf, given: Sequence[Expr], how: Callable[..., Any], name: str
+    program_of: ProgramOf, given: Sequence[Expr], how: Callable[..., SqlValue], name: str
 ) -> Program:
     programs = [program_of(part) for part in given]
     families = {p.kind.family for p in programs} - {"null"}
@@ -345,11 +349,10 @@ def _extreme(
         # In a numeric context servers compare the numbers of the texts.
         kind = replace(kind, tag="unclear")
 
-    def key(value: Any) -> Any:
-        fold = isinstance(value, str) and not case
-        return (value.casefold(), value) if fold else value
+    def key(value: SqlValue) -> SqlValue | tuple[str, str]:
+        return (value.casefold(), value) if isinstance(value, str) and not case else value
 
-    def run(*found: Any) -> Any:
+    def run(*found: SqlValue) -> SqlValue:
         return how(found, key=key)
 
     return strict([Program(value, kind) for value in values], run, kind)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dj_dagster.errors import QueryError
 from dj_dagster.relational.user_sql import (
@@ -31,10 +31,12 @@ from dj_dagster.relational.user_sql.kinds import (
     NULL,
     TEXT,
     Kind,
+    SqlValue,
     decimal_kind,
 )
 from dj_dagster.relational.user_sql.parsing import call_name
 from dj_dagster.relational.user_sql.programs import (
+    Call,
     CallForm,
     Form,
     Function,
@@ -135,7 +137,6 @@ def _extract(program_of: ProgramOf, node: Expr) -> Program:
 
 def _extracted_time(unit: str, value: Program) -> Program:
     """Return part of a time with its sign, unlike HOUR() and similar functions."""
-    part = FUNCTIONS[unit].call
 
     def run(at: timedelta) -> int:
         if unit == "HOUR" and abs(at) >= timedelta(days=1):
@@ -143,7 +144,9 @@ def _extracted_time(unit: str, value: Program) -> Program:
                 "SQL on SQLite: servers differ in what EXTRACT(HOUR) of a time of 24 hours or more "
                 "is. Use HOUR()."
             )
-        return -part(at) if at < timedelta(0) else part(at)
+        found = FUNCTIONS[unit].call(at)
+        assert isinstance(found, int)
+        return -found if at < timedelta(0) else found
 
     return mapped(argument(value, "h"), run, INT)
 
@@ -249,10 +252,11 @@ def _called(program_of: ProgramOf, name: str, given: Sequence[Expr]) -> Program:
     return Program(lambda row: function.call(*[run(row) for run in runs]), kind)
 
 
-def _with_digits(call: Callable[..., Any], places: int) -> Callable[..., Any]:
-    def cut(*values: Any) -> Any:
+def _with_digits(call: Call, places: int) -> Call:
+    def cut(*values: SqlValue | None) -> SqlValue | None:
         found = call(*values)
-        return None if found is None else temporal.round_to(found, places)
+        is_moment = isinstance(found, datetime | timedelta)
+        return temporal.round_to(found, places) if is_moment else found
 
     return cut
 
@@ -347,7 +351,7 @@ def _boolean(program_of: ProgramOf, node: Expr) -> Program:
 def _adjacent(program_of: ProgramOf, node: Expr) -> Program:
     """Return adjacent literal texts as one."""
     parts = [program_of(part) for part in node.expressions]
-    return constant("".join(part.literal for part in parts), TEXT)
+    return constant("".join(str(part.literal) for part in parts), TEXT)
 
 
 def _collate(program_of: ProgramOf, node: Expr) -> Program:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeGuard
 
 from dj_dagster.errors import QueryError
 from dj_dagster.relational.user_sql import json_functions, temporal
@@ -18,6 +18,8 @@ from dj_dagster.relational.user_sql.kinds import (
     TEXT,
     UNSIGNED,
     Kind,
+    Number,
+    SqlValue,
     check_zero,
     decimal_kind,
     exact,
@@ -32,7 +34,7 @@ from dj_dagster.relational.user_sql.kinds import (
 if TYPE_CHECKING:
     from sqlglot.expressions.core import Expr
 
-Convert = Callable[[Any], Any]
+Convert = Callable[[SqlValue], SqlValue | None]
 
 
 class _NoText(str):
@@ -41,7 +43,7 @@ class _NoText(str):
     __slots__ = ()
 
 
-def moment(value: Any) -> datetime | None:
+def moment(value: SqlValue) -> datetime | None:
     """Return a value that is not null as a moment, None if it is not one."""
     match value:
         case datetime():
@@ -58,7 +60,7 @@ def moment(value: Any) -> datetime | None:
             return temporal.moment_of_number(value)
 
 
-def duration(value: Any) -> timedelta | None:
+def duration(value: SqlValue) -> timedelta | None:
     """Return a value that is not null as a time, None if it is not one."""
     match value:
         case timedelta():
@@ -109,7 +111,7 @@ def _integers(tags: set[str]) -> Kind:
     return decimal_kind(0) if "unsigned" in tags else INT
 
 
-def conform(value: Any, kind: Kind, target: Kind) -> Any:
+def conform(value: SqlValue, kind: Kind, target: Kind) -> SqlValue | None:
     """Return a value that is not null as one of the common kind."""
     match target.family:
         case "text":
@@ -166,7 +168,7 @@ def precision(one: Kind, other: Kind) -> float:
     return 5 / 10 ** (max(one.scale, other.scale) + 1)
 
 
-def as_shown(convert: Convert, kind: Kind, other: Kind, literal: Any) -> Convert:
+def as_shown(convert: Convert, kind: Kind, other: Kind, literal: SqlValue | None) -> Convert:
     """Return a conversion that first rounds a decimal to its kind's digits, which quotients exceed.
 
     Parameters
@@ -177,10 +179,10 @@ def as_shown(convert: Convert, kind: Kind, other: Kind, literal: Any) -> Convert
     if kind.family != "decimal" or not (other.is_exact or isinstance(literal, str)):
         return convert
     # Zero keeps its sign, see `check_zero`.
-    return lambda value: convert(rounded(Decimal(value), kind.scale) if value else value)
+    return lambda value: convert(rounded(Decimal(exact(value)), kind.scale) if value else value)
 
 
-def compare(one: Any, other: Any, nearly: float = 0.0) -> int:
+def compare(one: SqlValue, other: SqlValue, nearly: float = 0.0) -> int:
     """Return -1, 0 or 1 for two values made comparable."""
     check_zero(one)
     check_zero(other)
@@ -189,16 +191,16 @@ def compare(one: Any, other: Any, nearly: float = 0.0) -> int:
             f"SQL on SQLite: servers differ in whether the JSON value {one!s:.60} equals this "
             f"text. Use JSON_VALUE()."
         )
-    if nearly and abs(float(one) - float(other)) < nearly:
+    if nearly and abs(float(number(one)) - float(number(other))) < nearly:
         return 0
-    if isinstance(one, str) is not isinstance(other, str):
+    lone_text = isinstance(one, str) is not isinstance(other, str)
+    if lone_text or isinstance(one, float) is not isinstance(other, float):
         one, other = float(number(one)), float(number(other))
-    elif isinstance(one, float) is not isinstance(other, float):
-        one, other = float(one), float(other)
-    return (one > other) - (one < other)
+    # They are of types that can be compared, see `converters`.
+    return (one > other) - (one < other)  # pyright: ignore[reportOperatorIssue]
 
 
-def _same(value: Any) -> Any:
+def _same(value: SqlValue) -> SqlValue:
     return value
 
 
@@ -206,14 +208,15 @@ def _of_json(kind: Kind) -> Convert:
     return _text_of_json if kind.family == "json" else _same
 
 
-def _text_of_json(value: str) -> str:
-    return json_functions.unquote(value) if value.startswith('"') else _NoText(value)
+def _text_of_json(value: SqlValue) -> str:
+    written = text(value)
+    return json_functions.unquote(written) if written.startswith('"') else _NoText(written)
 
 
 def _read(convert: Convert) -> Convert:
     """Return a conversion that refuses texts without a valid date or time, where servers vary."""
 
-    def read(value: Any) -> Any:
+    def read(value: SqlValue) -> SqlValue | None:
         found = convert(value)
         if found is None and isinstance(value, str):
             raise QueryError(
@@ -225,7 +228,7 @@ def _read(convert: Convert) -> Convert:
     return read
 
 
-def _bytes(value: Any) -> bytes:
+def _bytes(value: SqlValue) -> bytes:
     return value if isinstance(value, bytes) else text(value).encode()
 
 
@@ -242,12 +245,11 @@ def _digits_of(kind: Kind) -> Convert:
     return _moment_digits
 
 
-def _moment_digits(value: Any) -> Any:
+def _moment_digits(value: SqlValue) -> Number:
     """Return the digits of the moment that a number stands for, otherwise the number."""
-    if isinstance(value, float):
-        value = Decimal(repr(value))
-    found = temporal.moment_of_number(value) if value >= 101 else None
-    return value if found is None else temporal.digits(found, 6)
+    written = exact(value)
+    found = temporal.moment_of_number(written) if written >= 101 else None
+    return written if found is None else temporal.digits(found, 6)
 
 
 _SIGNED = 2**63
@@ -291,11 +293,11 @@ def cast_to(target: Expr, kind: Kind) -> tuple[Convert | None, Kind]:
     return None, TEXT
 
 
-def _cast_bytes(value: Any, kind: Kind) -> bytes:
+def _cast_bytes(value: SqlValue, kind: Kind) -> bytes:
     return value if isinstance(value, bytes) else text(value, kind).encode()
 
 
-def _signed(value: Any, kind: Kind) -> int:
+def _signed(value: SqlValue, kind: Kind) -> int:
     found = leading_integer(value) if is_text(value, kind) else whole(value, kind)
     if is_text(value, kind) and not -_SIGNED <= found < _SIGNED:
         raise QueryError(f"SQL on SQLite: the text {value!r} is out of range of integers.")
@@ -304,28 +306,28 @@ def _signed(value: Any, kind: Kind) -> int:
     return max(min(found, _SIGNED - 1), -_SIGNED)
 
 
-def _unsigned(value: Any, kind: Kind) -> int:
+def _unsigned(value: SqlValue, kind: Kind) -> int:
     found = leading_integer(value) if is_text(value, kind) else whole(value, kind)
     if found < 0 and isinstance(value, Decimal | float):
         return 0
     return min(found, 2 * _SIGNED - 1) & (2 * _SIGNED - 1)
 
 
-def is_text(value: Any, kind: Kind) -> bool:
+def is_text(value: SqlValue, kind: Kind) -> TypeGuard[str]:
     """Whether a value is a text and not one of an enum's choices."""
     return isinstance(value, str) and not kind.choices
 
 
-def _decimal(value: Any, kind: Kind, precision: int, scale: int) -> Decimal:
+def _decimal(value: SqlValue, kind: Kind, precision: int, scale: int) -> Decimal:
     found = rounded(Decimal(exact(value, kind)), scale)
     largest = Decimal(10**precision - 1).scaleb(-scale)
     return max(min(found, largest), -largest)
 
 
-def _date(value: Any) -> date | None:
+def _date(value: SqlValue) -> date | None:
     found = moment(value)
     return found and found.date()
 
 
-def _rounded(value: Any, places: int) -> Any:
+def _rounded(value: datetime | timedelta | None, places: int) -> datetime | timedelta | None:
     return None if value is None else temporal.round_to(value, places)

@@ -18,6 +18,8 @@ from dj_dagster.relational.user_sql.kinds import (
     INT,
     TEXT,
     Kind,
+    Number,
+    SqlValue,
     decimal_kind,
     exact,
     leading_integer,
@@ -26,6 +28,7 @@ from dj_dagster.relational.user_sql.kinds import (
 )
 from dj_dagster.relational.user_sql.parsing import call_name
 from dj_dagster.relational.user_sql.programs import (
+    Arguments,
     CallForm,
     Function,
     Program,
@@ -70,7 +73,7 @@ def moved_kind(value: Program, by: Program, unit: str) -> Kind:
     return TEXT
 
 
-def step(amount: Any, kind: Kind, unit: str) -> tuple[int, timedelta] | None:
+def step(amount: SqlValue, kind: Kind, unit: str) -> tuple[int, timedelta] | None:
     """Return the months and the time of an interval, None if it is not one."""
     if unit not in temporal.SIMPLE_UNITS:
         return temporal.compound(text(amount, kind), unit)
@@ -81,7 +84,7 @@ def step(amount: Any, kind: Kind, unit: str) -> tuple[int, timedelta] | None:
     return temporal.interval(whole(amount, kind), unit)
 
 
-def later(at: Any, by: timedelta) -> Any:
+def later(at: datetime | timedelta, by: timedelta) -> datetime | timedelta | None:
     """Return a moment or time moved by an amount."""
     if not isinstance(at, timedelta):
         return temporal.moved(at, 0, by)
@@ -93,7 +96,7 @@ def later(at: Any, by: timedelta) -> Any:
     return at + by
 
 
-def as_written(given: Any, found: Any, unit: str, is_written: bool) -> str:
+def as_written(given: SqlValue, found: datetime, unit: str, is_written: bool) -> str:
     """Return a moved date that was given as text, in the form that the server writes."""
     was_date = not isinstance(given, str) or not re.search(r"[T ]\d|:|^\d{12}", given.strip())
     if was_date and temporal.is_of_days(unit):
@@ -144,7 +147,7 @@ def _time_sum(program_of: ProgramOf, given: Sequence[Expr], sign: int) -> Progra
     return strict([one, more], lambda at, by: later(at, sign * by), kind)
 
 
-def _without_date(value: Any) -> Any:
+def _without_date(value: SqlValue) -> SqlValue:
     if isinstance(value, str) and not temporal.is_time(value) and temporal.duration(value):
         raise QueryError(
             f"SQL on SQLite: servers differ in ADDTIME() and SUBTIME() of {value!r:.60}, which is "
@@ -190,7 +193,7 @@ def interval_sum(program_of: ProgramOf, node: Expr) -> Program:
     return _moved(program_of, program_of(value), interval.this, unit(interval), sign)
 
 
-def _moved(program_of: ProgramOf, value: Program, amount: Any, unit: str, sign: int) -> Program:
+def _moved(program_of: ProgramOf, value: Program, amount: Expr, unit: str, sign: int) -> Program:
     if unit not in temporal.UNITS:
         raise Untranslatable(f"INTERVAL in {unit}")
     by = program_of(amount)
@@ -212,15 +215,15 @@ def _moved(program_of: ProgramOf, value: Program, amount: Any, unit: str, sign: 
     if kind.family == "text" and unit == "SECOND" and by.kind.is_text:
         raise Untranslatable("a text moved by a text of seconds: use CAST(... AS DATETIME)")
 
-    def run(at: Any, much: Any) -> Any:
+    def run(at: SqlValue, much: SqlValue) -> temporal.Temporal | None:
         by_ = step(much, by.kind, unit)
         if by_ is None:
             return None
         months, rest = sign * by_[0], sign * by_[1]
         if isinstance(at, timedelta):
             return None if months or abs(at + rest) >= temporal.TIMES_END else at + rest
-        at = conversion.moment(at)
-        found = None if at is None else temporal.moved(at, months, rest)
+        moment = conversion.moment(at)
+        found = None if moment is None else temporal.moved(moment, months, rest)
         if found is None or found.year < 1:
             return None
         return found.date() if kind.family == "date" else found
@@ -355,7 +358,7 @@ def can_read(form: str) -> bool:
     return _reader(form) is not None
 
 
-def parsed(value: str, form: str) -> Any:
+def parsed(value: str, form: str) -> temporal.Temporal | None:
     """Parse a date, moment or time by a pattern; None if the text does not fit."""
     reader = _reader(form)
     assert reader is not None  # see `can_read`
@@ -386,7 +389,7 @@ def _take(fields: dict[str, int], code: str, found: str) -> None:
         fields[name] = int(found)
 
 
-def _built(fields: dict[str, int], has_date: bool, has_time: bool) -> Any:
+def _built(fields: dict[str, int], has_date: bool, has_time: bool) -> temporal.Temporal | None:
     hour = fields.get("hour", 0)
     if "half" in fields:
         if not 1 <= fields["half"] <= 12:
@@ -427,7 +430,7 @@ def _maketime(hour: int, minute: int, second: int | Decimal) -> timedelta | None
     return sign * min(found, timedelta(hours=838, minutes=59, seconds=59))
 
 
-def _maketime_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
+def _maketime_kind(kinds: Sequence[Kind], literals: Arguments) -> Kind:
     """Return the kind of a time; servers agree in rounding only few fractions."""
     del literals
     seconds = kinds[2]
@@ -438,7 +441,7 @@ def _from_days(days: int) -> date | None:
     return date.fromordinal(days - 365) if 366 <= days <= 3652424 else None
 
 
-def _sec_to_time(seconds: Any) -> timedelta:
+def _sec_to_time(seconds: Number) -> timedelta:
     longest = timedelta(hours=838, minutes=59, seconds=59)
     try:
         micros = Decimal(seconds) * 1_000_000
@@ -458,7 +461,7 @@ def _sec_to_time(seconds: Any) -> timedelta:
     return max(min(found, longest), -longest)
 
 
-def _from_unixtime(seconds: Any, form: str | None = None) -> Any:
+def _from_unixtime(seconds: Number, form: str | None = None) -> datetime | str | None:
     if not 0 <= seconds < 2**31:
         return None
     at = datetime.fromtimestamp(int(seconds))
@@ -466,14 +469,14 @@ def _from_unixtime(seconds: Any, form: str | None = None) -> Any:
     return at if form is None else formatted(at, form)
 
 
-def _unix_timestamp(at: datetime | None = None) -> Any:
+def _unix_timestamp(at: datetime | None = None) -> int | Decimal:
     if at is None:
         return int(datetime.now().timestamp())
     found = Decimal(int(at.replace(microsecond=0).timestamp())) + Decimal(at.microsecond) / 1000000
     return max(found if at.microsecond else int(found), 0)
 
 
-def _timestamp_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
+def _timestamp_kind(kinds: Sequence[Kind], literals: Arguments) -> Kind:
     del literals
     return decimal_kind(_places(kinds[0])) if kinds and _places(kinds[0]) else INT
 
@@ -485,18 +488,18 @@ def _places(kind: Kind) -> int:
     return 0 if kind.family in ("int", "null") else 6
 
 
-def _now_digits(kinds: Sequence[Kind], literals: Sequence[Any]) -> int:
+def _now_digits(kinds: Sequence[Kind], literals: Arguments) -> int:
     found = literals[0] if kinds else 0
     if not isinstance(found, int | None):
         raise Untranslatable("the time now with a number of digits that is not an integer")
     return found or 0
 
 
-def _now_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
+def _now_kind(kinds: Sequence[Kind], literals: Arguments) -> Kind:
     return Kind("datetime", _now_digits(kinds, literals))
 
 
-def _curtime_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
+def _curtime_kind(kinds: Sequence[Kind], literals: Arguments) -> Kind:
     return Kind("time", _now_digits(kinds, literals))
 
 
@@ -510,7 +513,7 @@ def _utc(places: int = 0) -> datetime:
     return temporal.round_to(datetime.now(UTC).replace(tzinfo=None), places)
 
 
-def _moment_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
+def _moment_kind(kinds: Sequence[Kind], literals: Arguments) -> Kind:
     """Return the kind of a moment with the digits of its first argument."""
     if isinstance(literals[0], str):
         _, dot, fraction = literals[0].rpartition(".")
@@ -518,18 +521,18 @@ def _moment_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
     return Kind("datetime", _places(kinds[0]))
 
 
-def _sum_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
+def _sum_kind(kinds: Sequence[Kind], literals: Arguments) -> Kind:
     scales = [_moment_kind([k], [v]).scale for k, v in zip(kinds, literals, strict=False)]
     if kinds[-1].family == "null" and len(kinds) > 1:
         scales = [6]
     return Kind("datetime", max(scales))
 
 
-def _time_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
+def _time_kind(kinds: Sequence[Kind], literals: Arguments) -> Kind:
     return Kind("time", _moment_kind(kinds, literals).scale)
 
 
-def _str_to_date_kind(kinds: Sequence[Kind], literals: Sequence[Any]) -> Kind:
+def _str_to_date_kind(kinds: Sequence[Kind], literals: Arguments) -> Kind:
     del kinds
     form = literals[1]
     if not isinstance(form, str) or not can_read(form):

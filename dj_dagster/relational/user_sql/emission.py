@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dj_dagster.errors import QueryError
 from dj_dagster.model.types import AttributeType, Family, parse_type
@@ -22,6 +22,8 @@ from dj_dagster.relational.user_sql.kinds import (
     JSON,
     TEXT,
     Kind,
+    Number,
+    SqlValue,
     decimal_kind,
     exact,
     number,
@@ -30,10 +32,13 @@ from dj_dagster.relational.user_sql.kinds import (
     true,
 )
 from dj_dagster.relational.user_sql.parsing import call_name, parse
-from dj_dagster.relational.user_sql.programs import SPREADS, Program, Untranslatable
+from dj_dagster.relational.user_sql.programs import SPREADS, Call, Program, Untranslatable
 
 if TYPE_CHECKING:
     from sqlglot.expressions.core import Expr
+
+SQLiteValue = int | float | str | bytes | None
+"""A value as SQLite has it."""
 
 EXACT_DIGITS = 15
 """Number of digits up to which SQLite keeps decimals exactly as numbers; longer ones are text."""
@@ -49,7 +54,7 @@ def quoted(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def number_text(value: Any) -> str:
+def number_text(value: Number) -> str:
     """Return a number as a literal of SQLite."""
     if isinstance(value, float):
         return repr(value)
@@ -60,12 +65,12 @@ def number_text(value: Any) -> str:
     return repr(float(value))
 
 
-def temporal_literal(found: Any, kind: Kind) -> str | None:
+def temporal_literal(found: datetime | timedelta, kind: Kind) -> str | None:
     """Return a date, moment or time as columns of a kind hold it, None if they cannot hold it."""
-    if kind.family == "date":
+    if kind.family == "date" and isinstance(found, datetime):
         is_day = found == datetime(found.year, found.month, found.day)
         return quoted(found.date().isoformat()) if is_day else None
-    if kind.family == "time" and not timedelta(0) <= found < timedelta(days=1):
+    if isinstance(found, timedelta) and not timedelta(0) <= found < timedelta(days=1):
         return None
     fits = temporal.round_to(found, kind.scale) == found
     return quoted(temporal.text(found, kind.scale)) if fits else None
@@ -85,7 +90,7 @@ def kind_of(kind: AttributeType | None) -> Kind:
     return found.get(kind.family, BYTES)
 
 
-def decoder(of: Kind) -> Callable[[Any], Any]:
+def decoder(of: Kind) -> Call:
     """Return the function from SQLite's value to that of the expression."""
     match of.family:
         case "decimal":
@@ -108,11 +113,11 @@ def _with_digits(value: Decimal, scale: int) -> Decimal:
 
 
 def runner(
-    program: Program, decoders: Sequence[Callable[[Any], Any]], encode: Callable[[Any], Any]
-) -> Callable[[Sequence[Any]], Any]:
+    program: Program, decoders: Sequence[Call], encode: Callable[[SqlValue], SQLiteValue]
+) -> SQLiteRun:
     """Return a function that runs a program with values of SQLite and returns one of SQLite."""
 
-    def run(values: Sequence[Any]) -> Any:
+    def run(values: Sequence[SQLiteValue]) -> SQLiteValue:
         row = [
             None if value is None else decode(value)
             for value, decode in zip(values, decoders, strict=True)
@@ -123,7 +128,7 @@ def runner(
     return run
 
 
-def encoder(program: Program, mode: str) -> tuple[Callable[[Any], Any], Kind]:
+def encoder(program: Program, mode: str) -> tuple[Callable[[SqlValue], SQLiteValue], Kind]:
     """Return the function from an expression's value to SQLite's, and its kind."""
     kind = program.kind
     if mode == "truth":
@@ -140,7 +145,7 @@ def encoder(program: Program, mode: str) -> tuple[Callable[[Any], Any], Kind]:
     return (lambda value: _encoded(value, kind)), kind
 
 
-def _encoded(value: Any, kind: Kind) -> Any:
+def _encoded(value: SqlValue, kind: Kind) -> SQLiteValue:
     match value:
         case int():
             return _int64(int(value))
@@ -160,7 +165,7 @@ def _int64(value: int) -> int:
     raise QueryError(f"SQLite holds no integer of more than 64 bits: {value}.")
 
 
-Run = Callable[[Sequence[Any]], Any]
+SQLiteRun = Callable[[Sequence[SQLiteValue]], SQLiteValue]
 BITS = {"BIT_AND": "dj_bit_and", "BIT_OR": "dj_bit_or", "BIT_XOR": "dj_bit_xor"}
 AGGREGATES = frozenset({"COUNT", "SUM", "AVG", "MIN", "MAX", "ANY_VALUE", *SPREADS, *BITS})
 
@@ -214,7 +219,7 @@ class Translator:
         source: str,
         types: str,
         kinds: Mapping[str, str | None],
-        programs: list[Run],
+        programs: list[SQLiteRun],
         emitters: Mapping[str, Emitter],
     ) -> None:
         self._call = f"({quoted(source)}, {quoted(types)}, "
@@ -276,7 +281,7 @@ class Translator:
         """Return a call of the function that runs an expression."""
         places: dict[int, tuple[int, Kind]] = {}
         given: dict[tuple[Piece, ...], int] = {}
-        decoders: list[Callable[[Any], Any]] = []
+        decoders: list[Call] = []
         for leaf in self._leaves(node):
             emitted = self.value(leaf)
             emitted = Emitted(emitted.exact or emitted.pieces, emitted.kind)
@@ -296,7 +301,7 @@ class Translator:
             pieces += [", ", *leaf]
         return Emitted((*pieces, ")"), kind)
 
-    def _leaves(self, node: Expr) -> Iterator[Any]:
+    def _leaves(self, node: Expr) -> Iterator[Expr]:
         if is_leaf(node):
             yield node
             return
@@ -378,7 +383,7 @@ def _is_pure(node: Expr) -> bool:
     return function is None or function.pure
 
 
-def bare(node: Expr) -> Any:
+def bare(node: Expr) -> Expr:
     """Return a node without its parentheses."""
     while type(node).__name__ == "Paren":
         node = node.this
@@ -390,7 +395,7 @@ def is_simple(node: Expr) -> bool:
     return type(node).__name__ == "Column" or call_name(node) in AGGREGATES
 
 
-def literal_of(node: Expr) -> Any:
+def literal_of(node: Expr) -> str | Decimal | float | None:
     """Return the value of a literal, numbers as `Decimal` or float; None for other nodes."""
     name = type(node).__name__
     if name == "Neg":

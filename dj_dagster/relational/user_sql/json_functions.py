@@ -32,7 +32,7 @@ def _found(text: str | None, path: str) -> Any:
     return value
 
 
-def dumped(value: Any) -> str:
+def dumped(value: object) -> str:
     """Return a value as JSON in the form that the database writes."""
     return json.dumps(value, ensure_ascii=False)
 

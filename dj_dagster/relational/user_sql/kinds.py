@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Context, Decimal
-from typing import Any, Literal
+from typing import Literal
 
 from dj_dagster.errors import QueryError
 from dj_dagster.relational.user_sql import temporal
@@ -18,6 +18,11 @@ from dj_dagster.relational.user_sql import temporal
 Family = Literal[
     "int", "decimal", "float", "text", "bytes", "json", "date", "datetime", "time", "null", "any"
 ]
+Number = int | float | Decimal
+
+SqlValue = int | float | Decimal | str | bytes | temporal.Temporal
+"""A value that is not null."""
+
 EXACT = Context(prec=200)
 MAX_SCALE = 30
 _LARGEST_EXPONENT = 400
@@ -86,7 +91,7 @@ def fixed(scale: int) -> Kind:
     return Kind("float", min(scale, MAX_SCALE), tag="fixed")
 
 
-def number(value: Any, kind: Kind = ANY) -> Any:
+def number(value: SqlValue, kind: Kind = ANY) -> Number:
     """Return a value that is not null as a number: int, `Decimal` or float."""
     match value:
         case bool():
@@ -109,7 +114,7 @@ def number(value: Any, kind: Kind = ANY) -> Any:
             return value
 
 
-def exact(value: Any, kind: Kind = ANY) -> int | Decimal:
+def exact(value: SqlValue, kind: Kind = ANY) -> int | Decimal:
     """Return a value as an exact number, texts by their digits."""
     if isinstance(value, str) and not kind.choices:
         match = _NUMBER.match(value)
@@ -132,7 +137,7 @@ def leading_integer(value: str) -> int:
     return int(match[1]) if match else 0
 
 
-def whole(value: Any, kind: Kind = ANY) -> int:
+def whole(value: SqlValue, kind: Kind = ANY) -> int:
     """Return a value as an integer, rounded half away from zero (floats half to even)."""
     found = number(value, kind)
     if isinstance(found, float):
@@ -155,7 +160,7 @@ def unsigned_zero(value: Decimal) -> Decimal:
     return value if value else abs(value)
 
 
-def check_zero(value: Any) -> None:
+def check_zero(value: SqlValue) -> None:
     """Raise `QueryError` for a negative exact zero, which only divisions give.
 
     MariaDB treats it as less than zero and writes its sign; MySQL treats it as zero.
@@ -167,7 +172,7 @@ def check_zero(value: Any) -> None:
         )
 
 
-def true(value: Any, kind: Kind = ANY) -> bool | None:
+def true(value: SqlValue | None, kind: Kind = ANY) -> bool | None:
     """Whether a value holds as a condition; None for null."""
     if value is None:
         return None
@@ -176,7 +181,7 @@ def true(value: Any, kind: Kind = ANY) -> bool | None:
     return value != timedelta(0) if isinstance(value, timedelta) else number(value) != 0
 
 
-def text(value: Any, kind: Kind = ANY) -> str:
+def text(value: SqlValue, kind: Kind = ANY) -> str:
     """Return a value that is not null as text."""
     check_zero(value)
     if kind.family == "decimal" and isinstance(value, int | Decimal):

@@ -9,11 +9,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sqlglot import exp as expressions
+    from sqlglot.dialects.mysql import MySQL
     from sqlglot.expressions.core import Expr
+    from sqlglot.parser import Parser
 
 _PIECE = re.compile(
     r"(?P<string>'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\")|(?P<quoted>`[^`]*`)"
@@ -76,7 +78,7 @@ class Parsed:
 
     text: str
     source: str
-    trees: tuple[Any, ...]
+    trees: tuple[Expr, ...]
     names: tuple[Name, ...]
     nested: bool
     repeatable: bool
@@ -110,7 +112,7 @@ def parse(text: str) -> Parsed:
         return Parsed(text, source, (), names, nested=True, repeatable=opaque)
     from sqlglot import exp
 
-    nodes: list[Any] = [node for tree in trees for node in tree.walk()]
+    nodes = [node for tree in trees for node in tree.walk()]
     nested = any(isinstance(node, exp.Query) for node in nodes)
     repeatable = not any(map(_is_new_each_time, nodes))
     names = [_name(node.this) for node in nodes if type(node) is exp.Column and not node.table]
@@ -204,12 +206,12 @@ def _unquoted(literal: str) -> str:
     return re.sub(rf"\\(.)|{literal[0] * 2}", plain, literal[1:-1], flags=re.DOTALL)
 
 
-def _trees(masked: str, strings: list[str]) -> list[Any] | None:
+def _trees(masked: str, strings: list[str]) -> list[Expr] | None:
     from sqlglot import exp
     from sqlglot.errors import SqlglotError
 
     try:
-        parsed: list[Any] = _dialect().parse(f"SELECT {masked}")
+        parsed = _dialect().parse(f"SELECT {masked}")
     except (SqlglotError, RecursionError):
         return None
     select = parsed[0] if len(parsed) == 1 else None
@@ -271,7 +273,7 @@ def _keep_fraction(cast: Expr) -> None:
     cast.args["to"].set("expressions", [size])
 
 
-def _read_literal(parser: Any, this: Expr, kind: Any) -> Any:
+def _read_literal(parser: Parser, this: Expr, kind: expressions.DataType) -> Expr:
     from sqlglot import exp
 
     found = parser.expression(exp.Cast(this=this, to=kind))
@@ -280,7 +282,7 @@ def _read_literal(parser: Any, this: Expr, kind: Any) -> Any:
 
 
 @cache
-def _dialect() -> Any:
+def _dialect() -> MySQL:
     from sqlglot import exp
     from sqlglot.dialects.mysql import MySQL
 

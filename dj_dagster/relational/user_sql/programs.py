@@ -5,20 +5,31 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dj_dagster.relational.user_sql import conversion
 from dj_dagster.relational.user_sql.conversion import is_text
-from dj_dagster.relational.user_sql.kinds import TEXT, Kind, leading_integer, number, text, whole
+from dj_dagster.relational.user_sql.kinds import (
+    TEXT,
+    Kind,
+    SqlValue,
+    leading_integer,
+    number,
+    text,
+    whole,
+)
 from dj_dagster.relational.user_sql.parsing import call_name
 
 if TYPE_CHECKING:
     from sqlglot.expressions.core import Expr
 
-Arguments = Sequence[Any]
+Arguments = Sequence[SqlValue | None]
 """The values of the attributes that a program reads, in their order."""
 
-Run = Callable[[Arguments], Any]
+Run = Callable[[Arguments], SqlValue | None]
+
+Call = Callable[..., SqlValue | None]
+"""A function of values of certain types; see `Function.takes`."""
 
 
 class Untranslatable(Exception):
@@ -39,7 +50,7 @@ class Program:
 
     run: Run
     kind: Kind
-    literal: Any = None
+    literal: SqlValue | None = None
 
 
 ProgramOf = Callable[["Expr"], Program]
@@ -52,32 +63,32 @@ CallForm = Callable[[ProgramOf, Sequence["Expr"]], Program]
 """A function that compiles a call from its arguments."""
 
 
-def constant(value: Any, kind: Kind) -> Program:
+def constant(value: SqlValue, kind: Kind) -> Program:
     """Return the program of a literal."""
     return Program(lambda row: value, kind, value)
 
 
-def mapped(program: Program, call: Callable[[Any], Any], kind: Kind) -> Program:
+def mapped(program: Program, call: Call, kind: Kind) -> Program:
     """Return a program with its value passed through a function, except null."""
     inner = program.run
 
-    def run(row: Arguments) -> Any:
+    def run(row: Arguments) -> SqlValue | None:
         value = inner(row)
         return None if value is None else call(value)
 
     return Program(run, kind)
 
 
-def pair(one: Program, other: Program, call: Callable[[Any, Any], Any], kind: Kind) -> Program:
+def pair(one: Program, other: Program, call: Call, kind: Kind) -> Program:
     """Return a function call with two values; see `strict`."""
     return strict([one, other], call, kind)
 
 
-def strict(programs: Sequence[Program], call: Callable[..., Any], kind: Kind) -> Program:
+def strict(programs: Sequence[Program], call: Call, kind: Kind) -> Program:
     """Return a call whose value is null if one of its arguments is."""
     runs = [program.run for program in programs]
 
-    def run(row: Arguments) -> Any:
+    def run(row: Arguments) -> SqlValue | None:
         values = [each(row) for each in runs]
         return None if None in values else call(*values)
 
@@ -87,7 +98,7 @@ def strict(programs: Sequence[Program], call: Callable[..., Any], kind: Kind) ->
 def argument(program: Program, letter: str) -> Program:
     """Return a program that converts values for a function; see `Function`."""
     kind = program.kind
-    converts: dict[str, Callable[[Any], Any]] = {
+    converts: dict[str, conversion.Convert] = {
         "t": lambda value: text(value, kind),
         "i": lambda value: leading_integer(value) if is_text(value, kind) else whole(value, kind),
         "n": lambda value: number(value, kind),
@@ -104,7 +115,7 @@ def argument(program: Program, letter: str) -> Program:
     return replace(mapped(program, converts[letter], kind), literal=program.literal)
 
 
-def written_integer(literal: Any) -> int | None:
+def written_integer(literal: SqlValue | None) -> int | None:
     """Return the integer that a literal argument is converted to, None if it is not a literal."""
     if literal is None:
         return None
@@ -196,7 +207,7 @@ def both(program_of: ProgramOf, node: Expr) -> tuple[Program, Program]:
     return program_of(node.this), program_of(node.expression)
 
 
-KindOf = Callable[[Sequence[Kind], Sequence[Any]], Kind]
+KindOf = Callable[[Sequence[Kind], Arguments], Kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +229,7 @@ class Function:
         Whether the same arguments give the same value.
     """
 
-    call: Callable[..., Any]
+    call: Call
     takes: str
     gives: Kind | KindOf
     nulls: bool = False

@@ -7,11 +7,12 @@ from calendar import monthrange
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import TypeVar, overload
 
 from dj_dagster.errors import QueryError
 
 Temporal = date | datetime | timedelta
+D = TypeVar("D", bound=date)
 
 _MICROSECOND = timedelta(microseconds=1)
 _DAY = timedelta(days=1)
@@ -184,7 +185,11 @@ def _micros(fraction: str, places: int) -> int:
     return (kept + half_up + step // 2) // step * step if places < 6 or half_up else kept
 
 
-def round_to(value: Any, places: int) -> Any:
+@overload
+def round_to(value: datetime, places: int) -> datetime: ...
+@overload
+def round_to(value: timedelta, places: int) -> timedelta: ...
+def round_to(value: datetime | timedelta, places: int) -> datetime | timedelta:
     """Return a moment or a time rounded to a number of digits of its seconds."""
     step = 10 ** (6 - places)
     if isinstance(value, timedelta):
@@ -232,7 +237,7 @@ def digits(value: Temporal, places: int) -> int | Decimal:
     return -found if negative else found
 
 
-def moved(value: date, months: int, rest: timedelta) -> Any:
+def moved(value: D, months: int, rest: timedelta) -> D | None:
     """Return a date or moment moved by months and a time, None if it is out of range."""
     try:
         year, month = divmod(value.year * 12 + value.month - 1 + months, 12)

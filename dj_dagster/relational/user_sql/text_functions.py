@@ -9,7 +9,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from dj_dagster.errors import QueryError
 from dj_dagster.relational.user_sql.arithmetic import round_to
@@ -19,6 +19,8 @@ from dj_dagster.relational.user_sql.kinds import (
     MAX_SCALE,
     TEXT,
     Kind,
+    Number,
+    SqlValue,
     check_zero,
     rounded,
     text,
@@ -37,6 +39,8 @@ from dj_dagster.relational.user_sql.programs import (
 
 if TYPE_CHECKING:
     from sqlglot.expressions.core import Expr
+
+T = TypeVar("T", str, bytes)
 
 
 def matches(pattern: str, value: str, *, heeds_case: bool = False) -> bool:
@@ -92,7 +96,7 @@ def _like(program_of: ProgramOf, node: Expr) -> Program:
     is_bytes = "bytes" in (one.kind.family, other.kind.family)
     case = is_bytes or heeds_case("LIKE", one, other)
 
-    def run(a: Any, b: Any) -> int:
+    def run(a: SqlValue, b: SqlValue) -> int:
         pattern = like_pattern(text(b, other.kind), escape, heeds_case=case)
         return int((pattern.fullmatch(text(a, one.kind)) is not None) is not negate)
 
@@ -108,7 +112,7 @@ def _matched(one: Program, other: Program) -> Program:
         raise Untranslatable("REGEXP of bytes")
     case = heeds_case("REGEXP", one, other)
 
-    def run(a: Any, b: Any) -> int:
+    def run(a: SqlValue, b: SqlValue) -> int:
         return int(matches(text(b, other.kind), text(a, one.kind), heeds_case=case))
 
     return pair(one, other, run, INT)
@@ -142,7 +146,7 @@ def _right(value: str, count: int) -> str:
     return value[-count:] if count > 0 else ""
 
 
-def substring(value: Any, start: int, length: int | None = None) -> Any:
+def substring(value: T, start: int, length: int | None = None) -> T:
     """Return part of a text or bytes; positions count from 1, negative ones from the end."""
     if start == 0 or (length is not None and length <= 0):
         return value[:0]
@@ -205,7 +209,7 @@ def _concat_ws(between: str | None, *values: str | None) -> str | None:
     return None if between is None else between.join(v for v in values if v is not None)
 
 
-def _hex(value: Any) -> str:
+def _hex(value: SqlValue) -> str:
     if isinstance(value, int | float | Decimal):
         if isinstance(value, float) and abs(value) % 1 == 0.5:
             raise QueryError(f"SQL on SQLite: servers round {value} differently in HEX().")
@@ -221,7 +225,7 @@ def _unhex(value: str) -> bytes | None:
         return None
 
 
-def _format(value: Any, places: int) -> str:
+def _format(value: Number, places: int) -> str:
     check_zero(value)
     if places > MAX_SCALE:
         raise QueryError(f"SQL on SQLite: FORMAT() with {places} digits after the point.")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dj_dagster.errors import QueryError, QuerySyntaxError
 from dj_dagster.model.names import TableName
@@ -25,7 +25,8 @@ from dj_dagster.relational.user_sql.emission import (
     Emitted,
     Emitter,
     Piece,
-    Run,
+    SQLiteRun,
+    SQLiteValue,
     Translator,
     bare,
     is_leaf,
@@ -46,6 +47,7 @@ from dj_dagster.relational.user_sql.kinds import (
     TEXT,
     UNSIGNED,
     Kind,
+    Number,
     decimal_kind,
     exact,
     fixed,
@@ -103,7 +105,7 @@ def _comparison(translator: Translator, node: Expr) -> Emitted | None:
 
 
 def _pair(
-    translator: Translator, one: Any, other: Any, *, by_order: bool = False
+    translator: Translator, one: Expr, other: Expr, *, by_order: bool = False
 ) -> tuple[tuple[Piece, ...], tuple[Piece, ...]] | None:
     """Return the two sides if SQLite compares them as MySQL does, otherwise None."""
     if not is_simple(one):
@@ -125,7 +127,9 @@ def _pair(
     return None if written is None else (left.pieces, (written,))
 
 
-def _literal_for(translator: Translator, node: Expr, kind: Kind, literal: Any) -> str | None:
+def _literal_for(
+    translator: Translator, node: Expr, kind: Kind, literal: str | Number
+) -> str | None:
     """Return a literal in the form that SQLite needs for equality with a value."""
     family = kind.family
     if family in ("int", "float", "decimal"):
@@ -279,7 +283,7 @@ class Translation:
     pieces: tuple[Piece, ...] = ()
     kind: Kind = ANY
     order: str = ""
-    programs: list[Run] = field(default_factory=list)
+    programs: list[SQLiteRun] = field(default_factory=list[SQLiteRun])
 
 
 def types_text(types: Mapping[str, AttributeType | None]) -> str:
@@ -349,7 +353,7 @@ def _fill(found: Translation, source: str, types: str) -> None:
     found.order = translator.order(tree, whole.kind)
 
 
-def evaluate(source: str, types: str, place: int, *values: Any) -> Any:
+def evaluate(source: str, types: str, place: int, *values: SQLiteValue) -> SQLiteValue:
     """Return the value of a part of a user's text, for SQLite; see `translate`."""
     return translate(source, types).programs[place](values)
 
