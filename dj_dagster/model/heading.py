@@ -223,7 +223,7 @@ class Attribute:
         return self.type is not None and self.type.auto_increment
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.generic]:
         """The numpy type of fetched values: object if they may be null."""
         return OBJECT if self.type is None or self.nullable else numpy_type(self.type)
 
@@ -276,7 +276,7 @@ class Heading:
         return any(attr.autoincrement for attr in self.attributes.values())
 
     @property
-    def as_dtype(self) -> np.dtype[Any]:
+    def as_dtype(self) -> np.dtype[np.generic]:
         """The numpy type of fetched records."""
         return np.dtype([(name, attr.dtype) for name, attr in self.attributes.items()])
 
@@ -286,7 +286,7 @@ class Heading:
         return {"comment": self.comment}
 
     @property
-    def table_info(self) -> dict[str, Any] | None:
+    def table_info(self) -> dict[str, str | None] | None:
         """The ``database`` and ``table_name`` of a table; None for the heading of a query.
 
         The ``context`` is None: the table's schema knows the names that definitions may use.
@@ -349,7 +349,7 @@ class Heading:
 OBJECT = np.dtype(object)
 
 
-def numpy_type(kind: AttributeType) -> np.dtype[Any]:
+def numpy_type(kind: AttributeType) -> np.dtype[np.generic]:
     """Return the numpy type of an array of values that are not null.
 
     Examples

@@ -43,7 +43,7 @@ class Written:
         return cls(fields.get("size"), fields.get("crc32"))
 
     @classmethod
-    def from_bytes(cls, data: Any) -> Written:
+    def from_bytes(cls, data: bytes | memoryview) -> Written:
         """Return the size and checksum of bytes.
 
         Examples
@@ -76,7 +76,7 @@ class Written:
             return cls.from_stream(stream)
 
     @property
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, int | str | None]:
         """The fields that a reference or a manifest entry holds."""
         return {"size": self.size} | ({"crc32": self.crc32} if self.crc32 else {})
 
@@ -96,7 +96,7 @@ class Written:
                 f"{self.crc32}."
             )
 
-    def check_bytes(self, data: Any, url: str) -> None:
+    def check_bytes(self, data: bytes | memoryview, url: str) -> None:
         """Compare with bytes; raises as `check` does."""
         self.check(Written.from_bytes(data) if self.crc32 else Written(len(data)), url)
 
@@ -164,7 +164,7 @@ def manifest_path(folder: str) -> str:
 def put_manifest(store: Store, folder: str, content: Manifest, created: str) -> str:
     """Write a folder's manifest and return the checksum of the manifest itself."""
     files = [{"path": path, **content.files[path].fields} for path in sorted(content.files)]
-    fields: dict[str, Any] = {
+    fields: dict[str, object] = {
         "files": files,
         "total_size": content.size,
         "item_count": len(files),

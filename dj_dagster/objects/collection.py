@@ -16,16 +16,16 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from dj_dagster.errors import DataJointError, MissingExternalFile, ObjectError
 from dj_dagster.objects.checksums import manifest_path
 from dj_dagster.objects.codecs import bytes as hashed
 from dj_dagster.objects.codecs.bytes import collecting_path
+from dj_dagster.objects.codecs.codec import Reference
 from dj_dagster.objects.layout import FoundObject, schema_folders, schema_objects
 from dj_dagster.objects.stores.store import OWN_FOLDER, Stat, Store, in_flight
 from dj_dagster.objects.stores.stores import Stores
@@ -117,7 +117,7 @@ def _write(store: Store, schema: str, record: Registration) -> None:
 
 def _read(store: Store, path: str) -> Registration:
     try:
-        fields: Any = json.loads(store.get(path))
+        fields = json.loads(store.get(path))
         return Registration(
             path.rpartition("/")[2],
             str(fields["place"]),
@@ -320,7 +320,7 @@ def _is_old(store: Store, found: FoundObject, cutoff: float) -> bool:
 class StoredObjects:
     """The references of objects that a writer has just written, or found in their store."""
 
-    references: tuple[Mapping[str, Any], ...]
+    references: tuple[Reference, ...]
     since: float = field(default_factory=time.monotonic)
 
     def keep(self, stores: Stores) -> None:
@@ -337,7 +337,7 @@ class StoredObjects:
             pass
 
 
-def _keep(stores: Stores, reference: Mapping[str, Any]) -> None:
+def _keep(stores: Stores, reference: Reference) -> None:
     store = stores.get(reference.get("store"))
     path = str(reference["path"])
     if not is_managed(store, path):

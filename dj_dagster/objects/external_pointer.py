@@ -15,17 +15,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 from dj_dagster.errors import ChecksumError, InvalidValueError, MissingExternalFile, ObjectError
+from dj_dagster.model.heading import Value
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.objects.blob.writer import pack
 from dj_dagster.objects.codecs.bytes import AttachCodec, BlobCodec
-from dj_dagster.objects.codecs.codec import Codec, ObjectContext
+from dj_dagster.objects.codecs.codec import Codec, GivenKey, ObjectContext
 from dj_dagster.objects.stores.store import FileStore, Store, checked_path
 
 KINDS = ("blob", "attach", "filepath")
@@ -82,16 +81,16 @@ class ExternalPointerCodec(Codec, register=False):
         del is_store
         return "uuid"
 
-    def validate(self, value: Any) -> None:
+    def validate(self, value: Value) -> None:
         """Accept paths for files, and any value for a blob."""
         if self._kind != "blob" and not isinstance(value, str | os.PathLike):
             raise TypeError(f"<{self._kind}@> takes the path of a file, not {type(value).__name__}")
 
     def encode(
         self,
-        value: Any,
+        value: Value,
         *,
-        key: Mapping[str, Any] | None = None,
+        key: GivenKey = None,
         store_name: str | None = None,
         context: ObjectContext | None = None,
     ) -> ExternalObject:
@@ -116,9 +115,9 @@ class ExternalPointerCodec(Codec, register=False):
         self,
         stored: ExternalObject | UUID,
         *,
-        key: Mapping[str, Any] | None = None,
+        key: GivenKey = None,
         context: ObjectContext | None = None,
-    ) -> Any:
+    ) -> Value:
         """Return the blob's value, or the path of the file.
 
         Raises

@@ -17,9 +17,9 @@ import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
 from urllib.parse import quote
 
+from dj_dagster.model.heading import Value
 from dj_dagster.objects.checksums import manifest_path
 from dj_dagster.objects.stores.store import Stat, Store
 from dj_dagster.objects.stores.store_settings import StoreSettings
@@ -137,7 +137,7 @@ def object_path(
     schema: str,
     table: str,
     attribute: str,
-    key: Mapping[str, Any],
+    key: Mapping[str, Value],
     extension: str = "",
 ) -> str:
     """Return a path for a new object; each call gives a different one.

@@ -7,9 +7,10 @@ import struct
 import zlib
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+
+from dj_dagster.objects.blob.format import Array
 
 WIDTH, HEIGHT = 96, 48
 """Pixels of a thumbnail, at most."""
@@ -45,7 +46,7 @@ class ValuePreview:
         return f"![{self.text}]({self.data_uri}) {self.text}" if self.thumbnail else self.text
 
 
-def preview(value: Any) -> ValuePreview:
+def preview(value: object) -> ValuePreview:
     """Describe a value without reading anything from a store.
 
     Examples
@@ -101,7 +102,7 @@ def byte_text(number: int) -> str:
     return f"{size:.3g} {unit}"
 
 
-def thumbnail(array: np.ndarray[Any, Any]) -> bytes | None:
+def thumbnail(array: Array) -> bytes | None:
     """Return a small PNG of an image, or of a trace over its samples; None for other arrays."""
     if array.dtype.kind not in "buif" or array.size < 2:
         return None
@@ -116,7 +117,7 @@ def thumbnail(array: np.ndarray[Any, Any]) -> bytes | None:
     return None
 
 
-def _trace(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _trace(samples: Array) -> Array:
     """Draw for each column of pixels the range of the samples that fall into it."""
     columns = np.array_split(samples, min(WIDTH, len(samples)))
     ends = np.array([(column.min(), column.max()) for column in columns])
@@ -127,7 +128,7 @@ def _trace(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return pixels
 
 
-def _scaled(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _scaled(values: Array) -> Array:
     """Return values scaled to 0 to 1; NaN and infinite values are clipped."""
     numbers = values.astype("f8")
     finite = numbers[np.isfinite(numbers)]
@@ -137,7 +138,7 @@ def _scaled(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.clip(np.nan_to_num(scaled, nan=0.0, posinf=1.0, neginf=0.0), 0, 1)
 
 
-def _png(pixels: np.ndarray[Any, Any]) -> bytes:
+def _png(pixels: Array) -> bytes:
     """Write grey pixels as a PNG, https://www.w3.org/TR/png/."""
     height, width = pixels.shape
     rows = np.hstack([np.zeros((height, 1), "u1"), pixels])

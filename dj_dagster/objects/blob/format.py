@@ -14,8 +14,10 @@ from typing import Any, Final
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
 """An array of any shape and type."""
+
+DType = np.dtype[np.generic]
 
 MATLAB_HEADER: Final = b"mYm\0"
 PYTHON_HEADER: Final = b"dj0\0"
@@ -88,25 +90,25 @@ OBJECT_ID: Final = 5
 _NUMBERS = ("f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8")
 _UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as")
 
-DTYPES: Final[dict[int, np.dtype[Any]]] = {
+DTYPES: Final[dict[int, DType]] = {
     BOOL_ID: np.dtype("?"),
     **{6 + i: np.dtype(f"<{code}") for i, code in enumerate(_NUMBERS)},
     **{65536 + i: np.dtype(f"<M8[{unit}]") for i, unit in enumerate(_UNITS)},
 }
 """The numpy type of each array type id whose elements have a fixed size."""
 
-DTYPE_IDS: Final[dict[np.dtype[Any], int]] = {dtype: i for i, dtype in DTYPES.items()}
+DTYPE_IDS: Final[dict[DType, int]] = {dtype: i for i, dtype in DTYPES.items()}
 
-COMPLEX_PARTS: Final[dict[np.dtype[Any], np.dtype[Any]]] = {
+COMPLEX_PARTS: Final[dict[DType, DType]] = {
     np.dtype("<c16"): np.dtype("<f8"),
     np.dtype("<c8"): np.dtype("<f4"),
 }
 """The type of the real and imaginary parts of each complex type."""
 
 
-class MatCell(np.ndarray[Any, np.dtype[np.object_]]):
+class MatCell(np.ndarray[tuple[int, ...], np.dtype[np.object_]]):
     """A MATLAB cell array: an object array that is written back as a cell array."""
 
 
-class MatStruct(np.recarray[Any, np.dtype[Any]]):  # pyright: ignore[reportIncompatibleVariableOverride]
+class MatStruct(np.recarray[tuple[int, ...], np.dtype[np.void]]):  # pyright: ignore[reportIncompatibleVariableOverride]
     """A MATLAB struct array: a record array of objects that is written back as a struct array."""

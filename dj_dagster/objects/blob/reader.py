@@ -13,7 +13,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from isal import isal_zlib
@@ -92,7 +92,9 @@ def inflated(view: memoryview, most: int) -> memoryview:
     return memoryview(data)[_MISALIGNMENT:]
 
 
-def _inflated_pieces(inflater: Any, packed: memoryview, most: int) -> Iterator[bytes]:
+def _inflated_pieces(
+    inflater: isal_zlib.Decompress, packed: memoryview, most: int
+) -> Iterator[bytes]:
     """Yield decompressed bytes in pieces, `most` bytes at most: few bytes can become many."""
     for start in range(0, len(packed), _PIECE):
         if inflater.eof:
@@ -148,7 +150,7 @@ class BlobReader:
         self._end = len(data)
         self._depth = 0
 
-    def read_all(self) -> Any:
+    def read_all(self) -> object:
         """Return the one value that the buffer holds.
 
         Raises
@@ -163,7 +165,7 @@ class BlobReader:
         self._expect_end()
         return value
 
-    def read(self) -> Any:
+    def read(self) -> object:
         """Return the value at the position, which moves past it."""
         code = bytes(self.take(1))
         reader = _READERS.get(code)
@@ -178,7 +180,7 @@ class BlobReader:
         self._depth -= 1
         return value
 
-    def read_sized(self) -> Any:
+    def read_sized(self) -> object:
         """Return a value that is preceded by its length and must have just that length."""
         size = self.u64()
         outer_end, self._end = self._end, self._position + self.checked(size)
@@ -216,7 +218,7 @@ class BlobReader:
         """Return a size: an unsigned number of 64 bits, or of 32 in old blobs."""
         return self.numbers(self._size)[0]
 
-    def items(self, count: int) -> list[Any]:
+    def items(self, count: int) -> list[object]:
         """Return `count` sized values."""
         self.checked(count * SIZED_MINIMUM)
         return [self.read_sized() for _ in range(count)]
@@ -228,7 +230,7 @@ class BlobReader:
             raise BlobError(f"Damaged blob: an array of {ndim} dimensions.")
         return tuple(self.numbers(f"{ndim}{self._size}"))
 
-    def told_apart(self, keys: list[Any]) -> list[Any]:
+    def told_apart(self, keys: list[object]) -> list[object]:
         """Return keys, and refuse too many with one hash: a megabyte of such took 12 s to read."""
         most = self._equal_hashes
         if len(keys) > most:
@@ -261,7 +263,7 @@ class BlobReader:
             )
 
 
-def _object_array(items: list[Any], shape: tuple[int, ...]) -> Array:
+def _object_array(items: list[object], shape: tuple[int, ...]) -> Array:
     # Not np.array(items), which would look into items that are arrays themselves.
     flat = np.empty(len(items), dtype=object)
     for index, item in enumerate(items):
@@ -269,7 +271,7 @@ def _object_array(items: list[Any], shape: tuple[int, ...]) -> Array:
     return flat.reshape(shape, order="F")
 
 
-def _array(reader: BlobReader) -> Any:
+def _array(reader: BlobReader) -> object:
     shape = reader.shape()
     type_id, is_complex = reader.numbers("II")
     if is_complex not in (0, 1) or (is_complex and not _is_number(type_id)):
@@ -359,12 +361,12 @@ def _records(reader: BlobReader) -> Array:
     return records.view(np.recarray)
 
 
-def _dict(reader: BlobReader) -> dict[Any, Any]:
+def _dict(reader: BlobReader) -> dict[object, object]:
     parts = reader.items(reader.u64() * 2)
     return dict(zip(reader.told_apart(parts[::2]), parts[1::2], strict=True))
 
 
-def _set(reader: BlobReader) -> set[Any]:
+def _set(reader: BlobReader) -> set[object]:
     return set(reader.told_apart(reader.items(reader.u64())))
 
 
@@ -383,7 +385,7 @@ def _moment(reader: BlobReader) -> datetime.date | datetime.time:
     return datetime.datetime.combine(date, time) if date is not None else time
 
 
-def _sparse(reader: BlobReader) -> Any:
+def _sparse(reader: BlobReader) -> NoReturn:
     raise BlobError("MATLAB's sparse matrices cannot be read: store full(matrix) in MATLAB.")
 
 
@@ -391,7 +393,7 @@ def _bytes(reader: BlobReader) -> bytes:
     return bytes(reader.take(reader.u64()))
 
 
-_READERS: dict[bytes, Callable[[BlobReader], Any]] = {
+_READERS: dict[bytes, Callable[[BlobReader], object]] = {
     Code.ARRAY: _array,
     Code.CELL: _cell,
     Code.STRUCT: _struct,

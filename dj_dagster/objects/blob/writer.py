@@ -14,7 +14,7 @@ import struct
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence, Set
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from isal import isal_zlib
@@ -31,6 +31,7 @@ from dj_dagster.objects.blob.format import (
     ZLIB_HEADER,
     Array,
     Code,
+    DType,
     MatCell,
     MatStruct,
 )
@@ -98,6 +99,7 @@ _DTYPE_ADVICE = {
 }
 
 
+T = TypeVar("T")
 _Writer: TypeAlias = "Callable[[BlobWriter, Any], None]"
 
 
@@ -119,7 +121,7 @@ class BlobWriter:
         self._depth = 0
         self._writers: dict[type, _Writer] = {}
 
-    def write(self, value: Any) -> None:
+    def write(self, value: object) -> None:
         """Append a value, its type code first.
 
         Raises
@@ -139,7 +141,7 @@ class BlobWriter:
             raise BlobError(f"Cannot store a {kind} in a blob: {error}.") from error
         self._depth -= 1
 
-    def _writer_of(self, value: Any) -> _Writer:
+    def _writer_of(self, value: object) -> _Writer:
         # Values of one type come in thousands, and going through all kinds takes most of the time.
         kind: type = type(value)
         writer = self._writers.get(kind)
@@ -152,7 +154,7 @@ class BlobWriter:
         self.chunks.append(chunk)
         self._size += len(chunk)
 
-    def put_sized(self, value: Any) -> None:
+    def put_sized(self, value: object) -> None:
         """Append a value preceded by its length in bytes, which is known only afterwards."""
         slot, before = len(self.chunks), self._size
         self.put(b"")
@@ -160,7 +162,7 @@ class BlobWriter:
         self.chunks[slot] = _u64(self._size - before)
         self._size += 8
 
-    def put_items(self, code: bytes, items: Iterable[Any], count: int) -> None:
+    def put_items(self, code: bytes, items: Iterable[object], count: int) -> None:
         """Append a container of sized items that only Python's format has."""
         self.needs_python = True
         self.put(code + _u64(count))
@@ -176,10 +178,10 @@ def _shape(array: Array) -> bytes:
     return _u64(array.ndim, *array.shape)
 
 
-def _python(code: bytes, encode: Callable[[Any], bytes]) -> Callable[[BlobWriter, Any], None]:
+def _python(code: bytes, encode: Callable[[T], bytes]) -> Callable[[BlobWriter, T], None]:
     """Return the writer of a scalar of Python's format, from its type code and encoding."""
 
-    def write(writer: BlobWriter, value: Any) -> None:
+    def write(writer: BlobWriter, value: T) -> None:
         writer.needs_python = True
         writer.put(code + encode(value))
 
@@ -221,20 +223,20 @@ def _moment(value: datetime.date | datetime.time) -> bytes:
     return struct.pack("<iq", day, clock)
 
 
-def _dict(writer: BlobWriter, value: Mapping[Any, Any]) -> None:
+def _dict(writer: BlobWriter, value: Mapping[object, object]) -> None:
     items = (part for item in value.items() for part in item)
     writer.put_items(Code.DICT, items, len(value))
 
 
-def _list(writer: BlobWriter, value: Sequence[Any]) -> None:
+def _list(writer: BlobWriter, value: Sequence[object]) -> None:
     writer.put_items(Code.LIST, value, len(value))
 
 
-def _tuple(writer: BlobWriter, value: Sequence[Any]) -> None:
+def _tuple(writer: BlobWriter, value: Sequence[object]) -> None:
     writer.put_items(Code.TUPLE, value, len(value))
 
 
-def _set(writer: BlobWriter, value: Set[Any]) -> None:
+def _set(writer: BlobWriter, value: Set[object]) -> None:
     writer.put_items(Code.SET, value, len(value))
 
 
@@ -294,7 +296,7 @@ def _objects(writer: BlobWriter, value: Array) -> None:
 
 
 def _numbers(writer: BlobWriter, value: Array) -> None:
-    dtype: np.dtype[Any] = value.dtype.newbyteorder("<")
+    dtype: DType = value.dtype.newbyteorder("<")
     part = COMPLEX_PARTS.get(dtype) or dtype
     if part not in DTYPE_IDS:
         raise BlobError(
@@ -342,7 +344,7 @@ _WRITERS: tuple[tuple[type | tuple[type, ...], _Writer], ...] = (
 )
 
 
-def _find_writer(value: Any) -> _Writer:
+def _find_writer(value: object) -> _Writer:
     for kind, writer in _WRITERS:
         if isinstance(value, kind):
             return writer
@@ -351,7 +353,7 @@ def _find_writer(value: Any) -> _Writer:
     raise BlobError(f"Cannot store a {name} in a blob: {advice}, or write a codec for the type.")
 
 
-def pack(value: Any, *, compress: bool = True) -> bytes:
+def pack(value: object, *, compress: bool = True) -> bytes:
     """Write a value as a blob.
 
     Parameters

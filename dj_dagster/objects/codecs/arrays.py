@@ -8,13 +8,13 @@ reads format 2.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from math import prod
 from operator import index
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
@@ -27,7 +27,7 @@ from dj_dagster.errors import (
     ObjectError,
 )
 from dj_dagster.model.heading import Value
-from dj_dagster.objects.blob.format import Array
+from dj_dagster.objects.blob.format import Array, DType
 from dj_dagster.objects.checksums import Manifest, Written, get_manifest, placed, told
 from dj_dagster.objects.codecs.codec import (
     GivenKey,
@@ -41,6 +41,9 @@ from dj_dagster.objects.codecs.files import ObjectCodec, published
 from dj_dagster.objects.codecs.object_ref import StagedObject
 from dj_dagster.objects.previews import array_text
 from dj_dagster.objects.stores.store import Store, checked_path, in_flight
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Mode = Literal["r", "c"]
 
@@ -59,7 +62,7 @@ class NpyRef:
     numpy takes it for an array: ``np.mean(ref)``, ``ref[3:5]``.
     """
 
-    def __init__(self, fields: Mapping[str, Any], store: Store, place: str = "") -> None:
+    def __init__(self, fields: Mapping[str, Value], store: Store, place: str = "") -> None:
         self.path = checked_path(fields["path"])
         self._store = store
         self._written = Written.of(fields)
@@ -141,10 +144,10 @@ class NpyRef:
             )
         return array
 
-    def __array__(self, dtype: np.dtype[Any] | None = None, copy: bool | None = None) -> Array:
+    def __array__(self, dtype: DType | None = None, copy: bool | None = None) -> Array:
         return np.array(self.load(), dtype=dtype, copy=copy)
 
-    def __getitem__(self, item: Any) -> Any:
+    def __getitem__(self, item: Any) -> Value:
         return self.load()[item]
 
     def __len__(self) -> int:
@@ -250,7 +253,7 @@ def _length(value: Value) -> int:
     return length
 
 
-def _spelled(dtype: np.dtype[Any]) -> Any:
+def _spelled(dtype: DType) -> str | Sequence[object]:
     """Return a type as JSON: its name, as DataJoint writes it, where the name is enough."""
     if dtype.names is not None:
         return dtype.descr
@@ -260,7 +263,7 @@ def _spelled(dtype: np.dtype[Any]) -> Any:
         return dtype.str
 
 
-def _dtype(spelled: Any) -> np.dtype[Any]:
+def _dtype(spelled: Value) -> DType:
     if isinstance(spelled, str):
         return np.dtype(spelled)
     return np.dtype([(name, kind, *map(tuple, shape)) for name, kind, *shape in spelled])
@@ -379,7 +382,7 @@ def _kind(value: Value) -> str:
     return "array" if name in ("Array", "AsyncArray") and package in ("dask", "zarr") else ""
 
 
-def _package(value: Any) -> str:
+def _package(value: object) -> str:
     return type(value).__module__.partition(".")[0]
 
 
@@ -394,12 +397,12 @@ def _check_array(value: Value) -> None:
         raise ValueError("a dask array has chunks of unknown size: call its compute_chunk_sizes()")
 
 
-def _names(value: Any) -> list[Any]:
+def _names(value: xr.Dataset | xr.DataArray) -> list[Hashable]:
     names = list(value.coords)
     return [*names, *value.data_vars] if hasattr(value, "data_vars") else [*names, value.name]
 
 
-def _write_array(target: Any, value: Any) -> None:
+def _write_array(target: object, value: Value) -> None:
     zarr = _needed("zarr")
     if _package(value) == "dask":
         # Two of its chunks must never share a chunk in the store: both would write it at once.
@@ -421,7 +424,7 @@ def _write_array(target: Any, value: Any) -> None:
         value.store(array, lock=False)
 
 
-def _write_labelled(target: Any, value: Any) -> None:
+def _write_labelled(target: object, value: xr.Dataset | xr.DataArray) -> None:
     """Write an xarray object with its dimensions, coordinates and attributes."""
     try:
         evenly = _evenly_chunked(value)
@@ -431,7 +434,7 @@ def _write_labelled(target: Any, value: Any) -> None:
         raise InvalidValueError(f"the value cannot be written as Zarr: {error}") from error
 
 
-def _evenly_chunked(value: Value) -> Value:
+def _evenly_chunked(value: xr.Dataset | xr.DataArray) -> xr.Dataset | xr.DataArray:
     """Give the dask arrays of an xarray object chunks of one size, as Zarr has them."""
     if not any(variable.chunks for variable in _variables(value)):
         return value
@@ -453,11 +456,11 @@ def _evenly_chunked(value: Value) -> Value:
     return value
 
 
-def _variables(value: Any) -> list[Any]:
+def _variables(value: xr.Dataset | xr.DataArray) -> list[xr.Variable]:
     return list(value.variables.values()) if hasattr(value, "variables") else [value.variable]
 
 
-def _opened(source: Any, kind: str | None) -> Any:
+def _opened(source: object, kind: str | None) -> Value:
     if kind == "dataset":
         return _needed("xarray").open_zarr(source, chunks=None, consolidated=False)
     if kind == "dataarray":
@@ -468,7 +471,7 @@ def _opened(source: Any, kind: str | None) -> Any:
     return _needed("zarr").open(source, mode="r")
 
 
-def _verified(store: Store, path: str, manifest: Manifest | None, place: str) -> Any:
+def _verified(store: Store, path: str, manifest: Manifest | None, place: str) -> object:
     """Return a folder for reading whose files are compared with its manifest, if it has one."""
     source = _zarr_store(store, path, read_only=True)
     if _is_zarr_2():
@@ -487,7 +490,7 @@ def _zarr_2() -> ModuleType:
     return _needed("dj_dagster.objects.codecs.zarr_2")
 
 
-def _zarr_store(store: Store, path: str, *, read_only: bool = False) -> Any:
+def _zarr_store(store: Store, path: str, *, read_only: bool = False) -> object:
     if _is_zarr_2():
         return _zarr_2().folder(store, path)
     storage = _needed("zarr").storage

@@ -262,7 +262,7 @@ def _installed(name: str) -> type[Codec] | None:
     return None
 
 
-def _options(method: Callable[..., Any]) -> frozenset[str]:
+def _options(method: Callable[..., object]) -> frozenset[str]:
     """Return the options that a codec's method takes; older codecs know fewer."""
     return frozenset(inspect.signature(method).parameters) & {"key", "context", "store_name"}
 

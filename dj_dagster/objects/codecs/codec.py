@@ -98,7 +98,7 @@ class Codec(ABC):
     def validate(self, value: Value) -> None:  # noqa: B027 - overriding it is optional
         """Raise TypeError or ValueError for a value that the codec is not made for."""
 
-    def referenced_paths(self, stored: Any) -> list[tuple[str, str | None]]:
+    def referenced_paths(self, stored: Value) -> list[tuple[str, str | None]]:
         """Return ``(path, store)`` of all objects that a column's content keeps alive."""
         try:
             fields = read_reference(stored)

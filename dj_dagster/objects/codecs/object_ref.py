@@ -10,9 +10,11 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from fsspec import AbstractFileSystem, FSMap
+
 from dj_dagster.errors import ChecksumError, MissingExternalFile, ObjectError
 from dj_dagster.objects.checksums import Manifest, Written, files_crc32, get_manifest, placed, told
-from dj_dagster.objects.codecs.codec import read_reference
+from dj_dagster.objects.codecs.codec import Reference, read_reference
 from dj_dagster.objects.stores.store import Store, checked_path, in_flight
 
 
@@ -111,7 +113,7 @@ class ObjectRef:
         return self.location
 
     @property
-    def fs(self) -> Any:
+    def fs(self) -> AbstractFileSystem:
         """The fsspec file system that `full_path` belongs to."""
         return self._at.filesystem
 
@@ -121,7 +123,7 @@ class ObjectRef:
         return self._at.full_path(self.path)
 
     @property
-    def fsmap(self) -> Any:
+    def fsmap(self) -> FSMap:
         """The folder as a mapping of paths to bytes, which Zarr opens."""
         return self.fs.get_mapper(self.full_path)
 
@@ -155,7 +157,7 @@ class ObjectRef:
             path = self._file(subpath)
             found = Written(self._at.size(path))
             self._written(path).check(found, told(self._at, path))
-        return self.fs.open(self._at.full_path(path), mode)
+        return self._at.filesystem.open(self._at.full_path(path), mode)
 
     def listdir(self, subpath: str = "") -> list[str]:
         """Return the names in the folder, sorted.
@@ -271,7 +273,7 @@ class ObjectRef:
                 self._check_whole(by_path)
         return True
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Reference:
         """Return the reference that a row holds."""
         others = {"crc32": self.crc32, "files_crc32": self.files_crc32, "hash": self.hash}
         written = self.timestamp

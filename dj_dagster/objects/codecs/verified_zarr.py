@@ -6,9 +6,8 @@ Zarr takes a missing chunk for an empty one; the manifest tells the two apart.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
-from typing import Any
 
-from zarr.abc.store import ByteRequest
+from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
@@ -16,7 +15,7 @@ from dj_dagster.errors import MissingExternalFile
 from dj_dagster.objects.checksums import Manifest, placed
 
 
-class VerifiedStore(WrapperStore[Any]):
+class VerifiedStore(WrapperStore[Store]):
     """Reads a folder; each file that is read whole is verified.
 
     Parameters
@@ -28,13 +27,13 @@ class VerifiedStore(WrapperStore[Any]):
     """
 
     def __init__(
-        self, store: Any, manifest: Manifest, store_name: str, url: str, place: str
+        self, store: Store, manifest: Manifest, store_name: str, url: str, place: str
     ) -> None:
         super().__init__(store)
         self._manifest, self._place = manifest, place
         self._name, self._url = store_name, url
 
-    def _with_store(self, store: Any) -> VerifiedStore:
+    def _with_store(self, store: Store) -> VerifiedStore:
         return type(self)(store, self._manifest, self._name, self._url, self._place)
 
     async def get(

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import zarr
 
 from dj_dagster.errors import MissingExternalFile, ObjectError
+from dj_dagster.model.heading import Value
 from dj_dagster.objects.checksums import Manifest, placed
 from dj_dagster.objects.stores.store import Store
 
@@ -17,7 +18,7 @@ def folder(store: Store, path: str) -> MutableMapping[str, bytes]:
     return store.filesystem.get_mapper(store.full_path(path))
 
 
-def write_array(target: MutableMapping[str, bytes], value: Any) -> None:
+def write_array(target: MutableMapping[str, bytes], value: Value) -> None:
     """Write a zarr, numpy or dask array.
 
     Parameters
@@ -42,7 +43,7 @@ def write_array(target: MutableMapping[str, bytes], value: Any) -> None:
         package.array(value, store=target, overwrite=True)
 
 
-def _copy(package: Any, target: MutableMapping[str, bytes], source: Any) -> None:
+def _copy(package: Any, target: MutableMapping[str, bytes], source: Value) -> None:
     array = package.create(
         shape=source.shape,
         chunks=source.chunks,

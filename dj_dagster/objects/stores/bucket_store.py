@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, NoReturn
 from urllib.parse import quote
 
+from fsspec import AbstractFileSystem
 from pydantic import SecretStr
 
 from dj_dagster.errors import ConfigurationError, DataJointError, ObjectError, TransientError
@@ -46,10 +47,10 @@ class BucketStore(Store):
         super().__init__(name, settings)
         self._bucket = bucket
         self._root = "/".join(filter(None, [bucket, settings.location.strip("/")]))
-        self._clients = dict[int, Any]()
+        self._clients = dict[int, AbstractFileSystem]()
 
     @abstractmethod
-    def connect(self) -> Any:
+    def connect(self) -> AbstractFileSystem:
         """Return a new fsspec file system, without caches of listings."""
 
     @property
@@ -199,7 +200,7 @@ class BucketStore(Store):
         except Exception as error:
             self._raise(error, self.url(path))
 
-    def _connected(self) -> Any:
+    def _connected(self) -> AbstractFileSystem:
         try:
             return self.connect()
         except Exception as error:
@@ -272,8 +273,8 @@ class AzureStore(BucketStore):
     def __init__(self, name: str, settings: AzureStoreSettings) -> None:
         super().__init__(name, settings, settings.container)
         self._azure = settings
-        self._package: Any = import_module("adlfs")
-        errors: Any = import_module("azure.core.exceptions")
+        self._package = import_module("adlfs")
+        errors = import_module("azure.core.exceptions")
         self.refusals = (PermissionError, errors.ClientAuthenticationError)
         self.failures = (OSError, errors.AzureError)
 
@@ -308,7 +309,7 @@ class AzureStore(BucketStore):
             self.filesystem.get_file(key, file)
             self.filesystem.put_file(file, other, overwrite=True)
 
-    def connect(self) -> Any:
+    def connect(self) -> AbstractFileSystem:
         """Return a client of the account."""
         key, text = self._azure.account_key, self._azure.connection_string
         given = {
@@ -334,10 +335,10 @@ class GcsStore(BucketStore):
         self._gcs = settings
         # Not what gcsfs itself names first: that asks over gRPC what kind each bucket is, which
         # costs a minute if a server lacks it, and does not matter for flat names.
-        self._package: Any = import_module("gcsfs").core
-        client_error: Any = import_module("aiohttp").ClientError
+        self._package = import_module("gcsfs").core
+        client_error = import_module("aiohttp").ClientError
         self.refusals = (PermissionError, import_module("google.auth.exceptions").GoogleAuthError)
-        http_error: Any = import_module("gcsfs.retry").HttpError
+        http_error = import_module("gcsfs.retry").HttpError
         self.failures = (OSError, http_error, client_error, asyncio.TimeoutError)
 
     @property
@@ -355,7 +356,7 @@ class GcsStore(BucketStore):
         """The token, unless it is a file's path or one of gcsfs's words, which people must see."""
         return [text for text in super().secrets if not (text.isalpha() or Path(text).suffix)]
 
-    def connect(self) -> Any:
+    def connect(self) -> AbstractFileSystem:
         """Return a client of the service."""
         token = self._gcs.token
         return self._package.GCSFileSystem(

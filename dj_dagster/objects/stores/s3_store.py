@@ -119,7 +119,7 @@ class S3Store(BucketStore):
 
     def connect(self) -> s3fs.S3FileSystem:
         """Return a client of the server."""
-        config: dict[str, Any] = {
+        config: dict[str, object] = {
             "connect_timeout": 10,
             "max_pool_connections": 2 * IN_FLIGHT,
             # Lost connections and the server's own errors (500 to 504) are retried.

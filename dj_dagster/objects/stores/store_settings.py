@@ -16,6 +16,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from dj_dagster.errors import ConfigurationError
 
@@ -271,12 +272,12 @@ def checked_settings(name: str, given: dict[str, Any], model: type[M]) -> M:
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        faults = [_fault(dict(fault), model) for fault in error.errors(include_input=False)]
+        faults = [_fault(fault, model) for fault in error.errors(include_input=False)]
     # Outside of the except block: pydantic's error would show the values, secrets among them.
     raise ConfigurationError(f"Store '{name}': {'; '.join(faults)}.")
 
 
-def _fault(fault: dict[str, Any], model: type[StoreSettings]) -> str:
+def _fault(fault: ErrorDetails, model: type[StoreSettings]) -> str:
     setting = ".".join(map(str, fault["loc"]))
     if fault["type"] == "missing":
         return f"the setting '{setting}' is missing"

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any, ClassVar, assert_never
 
+from fsspec import AbstractFileSystem
 from pydantic import Field, InstanceOf
 
 from dj_dagster.errors import ConfigurationError
@@ -68,7 +69,7 @@ class StorageAdapter(ABC):
     allowed_keys: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def create_filesystem(self, spec: dict[str, Any]) -> Any:
+    def create_filesystem(self, spec: dict[str, Any]) -> AbstractFileSystem:
         """Return the fsspec file system of a store, given its settings."""
 
     def validate_spec(self, spec: dict[str, Any]) -> None:
@@ -167,7 +168,7 @@ class AdapterStore(BucketStore):
             if value and any(word in name.lower() for word in _SECRET_WORDS)
         ]
 
-    def connect(self) -> Any:
+    def connect(self) -> AbstractFileSystem:
         """Return the adapter's file system."""
         return self._adapter.create_filesystem(dict(self._spec))
 
@@ -214,7 +215,7 @@ def _subclasses(base: type[StorageAdapter]) -> Iterator[type[StorageAdapter]]:
         yield from _subclasses(adapter)
 
 
-def _load(point: Any) -> None:
+def _load(point: metadata.EntryPoint) -> None:
     try:
         adapter = point.load()()
     except Exception as error:

@@ -15,6 +15,7 @@ from dj_dagster.errors import ConfigurationError, QueryError
 from dj_dagster.lazy import LateModule
 from dj_dagster.model.heading import OBJECT, Attribute, Heading, Value, numpy_type
 from dj_dagster.model.types import AttributeType, Family
+from dj_dagster.objects.blob.format import Array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -226,8 +227,6 @@ def _is_long_decimal(kind: AttributeType) -> bool:
     """Whether a decimal is kept as text: 128 bits do not hold it."""
     return kind.family is Family.DECIMAL and (kind.size or 0) > _LONGEST_DECIMAL
 
-
-Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
 FLOAT = np.dtype(np.float64)
 NAN = float("nan")
