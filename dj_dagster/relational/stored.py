@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.errors import QueryError
-from dj_dagster.model.heading import Default, Heading
+from dj_dagster.model.heading import Default, Heading, Value, Values
 from dj_dagster.model.names import TableName
 
 
@@ -145,7 +145,7 @@ class Remaking(ABC):
 
     @abstractmethod
     def translation(
-        self, name: str, pairs: Sequence[tuple[Any, Any]]
+        self, name: str, pairs: Sequence[Values]
     ) -> AbstractContextManager[sa.TableClause]:
         """Give a temporary table of pairs of values, with the columns `old` and `new`."""
 
@@ -215,7 +215,7 @@ class InsertStatement:
     """
 
     sql: str | bytes
-    parameters: Sequence[tuple[Any, ...]] | None
+    parameters: Sequence[Values] | None
     count: int
 
     @property
@@ -230,7 +230,7 @@ InsertMode = Literal["insert", "skip", "replace"]
 def statements_of(
     sql: Callable[[tuple[str, ...]], str],
     columns: tuple[str, ...],
-    values: Sequence[Sequence[Any]],
+    values: Sequence[Sequence[Value]],
     count: int,
 ) -> Iterator[InsertStatement]:
     """Return the statements that insert rows, with parameters, in their order.

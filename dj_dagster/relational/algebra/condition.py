@@ -177,7 +177,7 @@ def as_mapping(record: np.void) -> Row:
     return {name: record[name] for name in record.dtype.names or ()}
 
 
-def _items(operand: object) -> list[Any] | None:
+def _items(operand: object) -> list[object] | None:
     """Return the members of a collection, which for a polars or arrow table are its rows."""
     if inspect.isclass(operand) or isinstance(operand, bytes):
         return None

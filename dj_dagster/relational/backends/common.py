@@ -16,6 +16,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from dj_dagster.errors import ConfigurationError, QueryError
+from dj_dagster.model.heading import Value
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import Family
 from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn
@@ -49,7 +50,7 @@ class LongPieces(Pieces):
 
 
 @compiles(Pieces)
-def _compiled(element: Pieces, compiler: SQLCompiler, **options: Any) -> str:
+def _compiled(element: Pieces, compiler: SQLCompiler, **options: object) -> str:
     # The pieces are not columns of the result; only the whole expression is.
     options.pop("add_to_result_map", None)
     return f"({''.join(compiler.process(piece, **options) for piece in element.pieces)})"
@@ -172,7 +173,7 @@ Reference = tuple[TableName, dict[str, str]]
 
 def grouped(rows: Iterable[Sequence[Any]]) -> defaultdict[Any, Reported]:
     """Return rows grouped by their first value, without that value, in their order."""
-    groups: defaultdict[Any, Reported] = defaultdict(list)
+    groups = defaultdict[Any, Reported](list)
     for first, *rest in rows:
         groups[first].append(rest)
     return groups
@@ -271,13 +272,13 @@ def as_time(value: str | time | timedelta) -> timedelta:
     return datetime.combine(date.min, clock) - datetime.min
 
 
-def is_odd(value: Any, family: Family) -> bool:
+def is_odd(value: Value, family: Family) -> bool:
     """Whether a value is a zero date, which MySQL can hold but Python's types cannot."""
     is_date = family in (Family.DATE, Family.DATETIME)
     return is_date and isinstance(value, str) and _HAS_ZERO(value) is not None
 
 
-def sortable(value: Any) -> Any:
+def sortable(value: Value) -> Value:
     """Return a sort key for a value of a key, which also works beside odd values.
 
     >>> sorted([date(2026, 1, 2), "0000-00-00"], key=sortable)[0]

@@ -24,7 +24,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from dj_dagster.errors import ConfigurationError, DataJointError, DefinitionError
-from dj_dagster.model.heading import Attribute, Default, IndexDeclaration, Values
+from dj_dagster.model.heading import Attribute, Default, IndexDeclaration, Value, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.nodes import parse_json_path
@@ -234,7 +234,9 @@ class MySQLBackend(Backend):
         written = among(columns, rows)
         return super().is_among(columns, rows) if written is None else written
 
-    def is_beyond(self, columns: Sequence[Element], last: Sequence[Any]) -> sa.ColumnElement[bool]:
+    def is_beyond(
+        self, columns: Sequence[Element], last: Sequence[Value]
+    ) -> sa.ColumnElement[bool]:
         """Compare column by column: for comparisons of whole rows, servers scan the table."""
         ways = [
             sa.and_(*[c == v for c, v in zip(columns[:n], last, strict=False)], column > last[n])
@@ -398,7 +400,7 @@ class MySQLBackend(Backend):
         self,
         name: TableName,
         columns: tuple[str, ...],
-        values: Sequence[Sequence[Any]],
+        values: Sequence[Sequence[Value]],
         count: int,
         key: tuple[str, ...],
         mode: InsertMode,
@@ -463,7 +465,7 @@ def _column_clause(column: ColumnChange, quote: Callable[[str], str]) -> str:
     return f"MODIFY COLUMN {column.sql} {place}"
 
 
-def _plain_number(value: Any) -> Any:
+def _plain_number(value: Value) -> Value:
     if not isinstance(value, Decimal):
         return value
     return int(value) if value.as_tuple().exponent == 0 else float(value)
@@ -499,7 +501,7 @@ def among(columns: Sequence[Element], rows: Sequence[Values]) -> sa.ColumnElemen
     return LongPieces([sa.tuple_(*columns), f" IN (({values}))"])
 
 
-def _literals(values: Sequence[Any]) -> list[str] | None:
+def _literals(values: Sequence[Value]) -> list[str] | None:
     """Return values of one type as SQL."""
     kinds = set(map(type, values))
     kind = kinds.pop()
@@ -518,7 +520,7 @@ def _literals(values: Sequence[Any]) -> list[str] | None:
 _AS_HEX = (Family.STRING, Family.ENUM, Family.UUID, Family.JSON, Family.CODEC)
 
 
-def row_digest(columns: Sequence[tuple[Element, Attribute]]) -> sa.Function[Any]:
+def row_digest(columns: Sequence[tuple[Element, Attribute]]) -> sa.Function[int]:
     """Return a checksum of the checksum's digits.
 
     A checksum alone is linear: after an exchange of two values between rows, the combined checksum
@@ -558,7 +560,7 @@ class _EachInItsWords(Element):
 
 
 @compiles(_EachInItsWords)
-def _compiled(element: _EachInItsWords, compiler: SQLCompiler, **options: Any) -> str:
+def _compiled(element: _EachInItsWords, compiler: SQLCompiler, **options: object) -> str:
     options.pop("add_to_result_map", None)
     is_mariadb = getattr(compiler.dialect, "is_mariadb", False)
     return f"({compiler.process(element.mariadb if is_mariadb else element.mysql, **options)})"
@@ -593,7 +595,7 @@ def json_is(column: Element, path: str, value: str) -> Element:
     return _EachInItsWords(found == as_json, _is_in_mariadb(column, path, value, wanted))
 
 
-def _is_in_mariadb(column: Element, path: str, value: str, wanted: Any) -> Element:
+def _is_in_mariadb(column: Element, path: str, value: str, wanted: Value) -> Element:
     found = json_at("json_extract", column, path)
     if isinstance(wanted, str):
         # Compared after decoding, since a text can be written in several ways.

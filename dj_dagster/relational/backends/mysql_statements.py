@@ -23,8 +23,10 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection as SAConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from dj_dagster.errors import ChecksumError
+from dj_dagster.model.heading import Value, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import quote
 from dj_dagster.relational.backends import common
@@ -39,7 +41,7 @@ STATEMENT_BYTES = 1_000_000
 def many_rows(
     name: TableName,
     columns: tuple[str, ...],
-    values: Sequence[Sequence[Any]],
+    values: Sequence[Sequence[Value]],
     count: int,
     key: tuple[str, ...],
     mode: InsertMode,
@@ -72,7 +74,7 @@ def quoted_name(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
-def _row_texts(values: Sequence[Sequence[Any]], count: int) -> list[bytes]:
+def _row_texts(values: Sequence[Sequence[Value]], count: int) -> list[bytes]:
     if not values:
         return [b""] * count
     if count == 1:
@@ -89,7 +91,7 @@ def _row_texts(values: Sequence[Sequence[Any]], count: int) -> list[bytes]:
     return joined.encode().split(b"\0")
 
 
-def _literals(column: Sequence[Any], kinds: set[type]) -> list[str]:
+def _literals(column: Sequence[Value], kinds: set[type]) -> list[str]:
     if kinds == {int}:
         return list(map(str, column))
     if kinds == {float}:
@@ -120,7 +122,7 @@ _LITERALS: dict[type, Callable[[Any], str]] = {
 }
 
 
-def _bytes_literal(value: Any) -> bytes:
+def _bytes_literal(value: Value) -> bytes:
     if type(value) is bytes:
         # A packet states its length, so all other bytes can stay as they are.
         return b"_binary'" + value.replace(b"\\", b"\\\\").replace(b"'", b"''") + b"'"
@@ -151,7 +153,7 @@ class _Replace(sa.Insert):
 
 
 @compiles(_Replace)
-def _compile_replace(statement: _Replace, compiler: Any, **options: Any) -> str:
+def _compile_replace(statement: _Replace, compiler: SQLCompiler, **options: object) -> str:
     return compiler.visit_insert(statement, **options).replace("INSERT", "REPLACE", 1)
 
 
@@ -407,7 +409,7 @@ def _names(session: SAConnection, schema: str) -> list[str]:
     return [name for name, _ in session.exec_driver_sql(_TABLES, (schema,))]
 
 
-def _row(session: SAConnection, statement: str) -> tuple[Any, ...]:
+def _row(session: SAConnection, statement: str) -> Values:
     return tuple(session.exec_driver_sql(statement).one())
 
 

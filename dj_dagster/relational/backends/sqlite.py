@@ -41,7 +41,7 @@ from dj_dagster.errors import (
     UnknownAttributeError,
 )
 from dj_dagster.local_files import make_folder
-from dj_dagster.model.heading import Attribute, Default, IndexDeclaration, Values
+from dj_dagster.model.heading import Attribute, Default, IndexDeclaration, Value, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.nodes import parse_json_path
@@ -151,7 +151,7 @@ class SQLiteBackend(Backend):
         is_text = sa.func.typeof(column) == sa.literal_column("'text'")
         return sa.case((is_text, sa.cast(column, sa.LargeBinary)), else_=column)
 
-    def legible(self, values: Sequence[Any]) -> Values:
+    def legible(self, values: Sequence[Value]) -> Values:
         """Decode values that are UTF-8."""
         return tuple(map(sqlite_functions.legible, values))
 
@@ -379,7 +379,7 @@ def _insert_sql(name: TableName, columns: tuple[str, ...], mode: InsertMode) -> 
     return str(statement.compile(dialect=dialect, column_keys=list(columns)))
 
 
-def _is_lost_in_json(value: Any) -> bool:
+def _is_lost_in_json(value: object) -> bool:
     """Whether SQLite's JSON cannot hold a value exactly."""
     return isinstance(value, bytes | float) or (isinstance(value, str) and "\0" in value)
 

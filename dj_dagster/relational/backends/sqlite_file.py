@@ -17,7 +17,7 @@ from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, 
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
@@ -25,10 +25,13 @@ from sqlalchemy.exc import DBAPIError
 
 from dj_dagster.definition import SourceLine
 from dj_dagster.errors import DataJointError, QueryError
-from dj_dagster.model.heading import Default, IndexDeclaration
+from dj_dagster.model.heading import Default, IndexDeclaration, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.relational.backends.common import Reference, Reported, grouped, raw_table
 from dj_dagster.relational.stored import RawTable, Read, Remaking, StoredColumn, WriteMarks
+
+if TYPE_CHECKING:
+    from sqlglot.expressions.core import Expr
 
 _CATALOG = sa.table(
     "~catalog",
@@ -356,7 +359,7 @@ def _selected(sql: str, names: list[str], known: Mapping[str, Columns]) -> Colum
     }
 
 
-def _origins(part: Any, sources: Mapping[str, Columns]) -> list[StoredColumn | None]:
+def _origins(part: Expr, sources: Mapping[str, Columns]) -> list[StoredColumn | None]:
     """Return the columns that one term of a SELECT stands for, None for a computed value."""
     from sqlglot import exp
 
@@ -457,7 +460,7 @@ class FileRemaking(Remaking):
         self._session = session
 
     @contextmanager
-    def translation(self, name: str, pairs: Sequence[tuple[Any, Any]]) -> Generator[sa.TableClause]:
+    def translation(self, name: str, pairs: Sequence[Values]) -> Generator[sa.TableClause]:
         """Give a temporary table whose columns are untyped, so that values are not converted."""
         table = sa.table(f"converted~{name}", sa.column("old"), sa.column("new"))
         self._session.exec_driver_sql(

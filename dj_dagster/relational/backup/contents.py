@@ -244,5 +244,5 @@ def _read_head(folder: Path, name: str) -> Backup:
         raise ChecksumError(f"{file} cannot be read: {error}. Restore another backup.") from error
 
 
-def _checksum(fields: Mapping[str, Any]) -> str:
+def _checksum(fields: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

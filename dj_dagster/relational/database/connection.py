@@ -22,6 +22,7 @@ from dj_dagster.errors import (
     TransientError,
 )
 from dj_dagster.local_files import DOWNLOADS, FOLDER
+from dj_dagster.model.heading import Value
 from dj_dagster.model.job_settings import JobSettings, Provenance
 from dj_dagster.model.names import TableName
 from dj_dagster.objects.blob.format import DEFAULT_LIMITS, ReadLimits
@@ -351,7 +352,7 @@ class Connection:
 
         return self.retrying(work, lost=False)
 
-    def rows(self, statement: sa.Executable) -> Sequence[Sequence[Any]]:
+    def rows(self, statement: sa.Executable) -> Sequence[Sequence[Value]]:
         """Run a query and return its rows as tuples."""
         return self.read(lambda session: session.execute(statement).fetchall())
 
@@ -382,7 +383,7 @@ class Connection:
     def query(
         self,
         query: str,
-        args: Sequence[Any] = (),
+        args: Sequence[object] = (),
         *,
         as_dict: bool = False,
         suppress_warnings: bool = True,
@@ -452,7 +453,7 @@ class Connection:
         self.rows(sa.select(sa.literal(1)))
 
     @property
-    def conn_info(self) -> dict[str, Any]:
+    def conn_info(self) -> dict[str, str | int | bool | None]:
         """The place of the database, the user and the state of encryption.
 
         ``host`` and ``port`` are None for a file; ``ssl_input`` is True where encryption is
@@ -580,7 +581,7 @@ class HasDatabase(Protocol):
         ...
 
     @property
-    def external(self) -> Any:
+    def external(self) -> object:
         """DataJoint 0.14's objects of the schema, by store."""
 
 

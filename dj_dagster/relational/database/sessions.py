@@ -28,6 +28,7 @@ from dj_dagster.errors import (
     QueryError,
     UnknownAttributeError,
 )
+from dj_dagster.model.heading import Value, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.objects.collection import StoredObjects
 from dj_dagster.relational.backends.base import Backend
@@ -56,7 +57,7 @@ class EncodedRows:
 
     table: TableName
     columns: tuple[str, ...]
-    values: tuple[Sequence[Any], ...]
+    values: tuple[Sequence[Value], ...]
     count: int
     key: tuple[str, ...]
     mode: InsertMode = "insert"
@@ -80,8 +81,8 @@ class MakeCall:
     """
 
     table: TableName
-    key: Mapping[str, Any]
-    stored_key: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    key: Mapping[str, Value]
+    stored_key: Mapping[str, Value] = field(default_factory=dict[str, Value])
     readable: frozenset[TableName] | None = None
     writable: frozenset[TableName] | None = None
 
@@ -532,13 +533,13 @@ class Sessions:
         return ours
 
 
-Tuples = Sequence[tuple[Any, ...]]
+Tuples = Sequence[Values]
 
 SHOWN = 200
 """Number of characters of an INSERT that its error shows."""
 
 
-def fetch_sql(session: SAConnection, sql: str, values: Sequence[Any]) -> Tuples:
+def fetch_sql(session: SAConnection, sql: str, values: Sequence[Value]) -> Tuples:
     """Run SQL with the driver's own placeholders and return all rows as the driver gives them."""
     connection = session.connection
     try:
@@ -552,9 +553,7 @@ def fetch_sql(session: SAConnection, sql: str, values: Sequence[Any]) -> Tuples:
         raise _wrapped(session.dialect, connection, sql, error) from error
 
 
-def run_sql(
-    session: SAConnection, sql: str | bytes, parameters: Sequence[tuple[Any, ...]] | None
-) -> None:
+def run_sql(session: SAConnection, sql: str | bytes, parameters: Tuples | None) -> None:
     """Run an INSERT with the driver's own placeholders.
 
     Parameters
@@ -598,9 +597,9 @@ def stream_select(
     session: SAConnection,
     select: sa.Select[Any],
     size: int,
-    next_size: Callable[[Sequence[Any], int], int],
+    next_size: Callable[[Tuples, int], int],
     stop: Callable[[], None],
-) -> Generator[Sequence[Any]]:
+) -> Generator[Tuples]:
     """Run a query and yield its rows in chunks, leaving the rest with the database.
 
     Parameters

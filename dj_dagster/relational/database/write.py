@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, time
 from getpass import getuser
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import sqlalchemy as sa
 
@@ -305,7 +305,7 @@ def _advice(error: DataJointError, rows: EncodedRows) -> str:
             return ""
 
 
-def _size(value: Any) -> int:
+def _size(value: object) -> int:
     return len(value) if isinstance(value, bytes | str) else 0
 
 
@@ -395,7 +395,7 @@ def _there(
     return {_plain(row) for row in connection.rows(select)}
 
 
-def _plain(values: Sequence[Any]) -> Values:
+def _plain(values: Sequence[Value]) -> Values:
     """Return values in a form that can be compared, regardless of the driver's types."""
     return tuple(str(value).casefold() for value in values)
 

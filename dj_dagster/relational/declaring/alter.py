@@ -14,7 +14,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date, datetime, time
 from decimal import Decimal
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
@@ -159,7 +158,7 @@ def _check_rows(connection: Connection, stored: StoredTable, changes: Alteration
 
 def conversions(
     connection: Connection, stored: StoredTable, old: Attribute, new: Attribute
-) -> Mapping[Any, Any]:
+) -> Mapping[Value, Value]:
     """Return the new values of an attribute whose type changes, by old value.
 
     Empty if the new type holds all values of the old type unchanged.
@@ -398,7 +397,7 @@ def changes_values(old: AttributeType | None, new: AttributeType | None) -> bool
             return False
 
 
-def converted(values: Iterator[Any], old: Attribute, new: Attribute) -> Mapping[Any, Any]:
+def converted(values: Iterator[Value], old: Attribute, new: Attribute) -> Mapping[Value, Value]:
     """Return the new value of each value, by the old one.
 
     Parameters
@@ -413,7 +412,7 @@ def converted(values: Iterator[Any], old: Attribute, new: Attribute) -> Mapping[
         such value.
     """
     convert: Convert | None = None
-    found: dict[Any, Any] = {}
+    found: dict[Value, Value] = {}
     for value in values:
         # Values of JSON are not hashable, and are not converted.
         if isinstance(value, Hashable) and value in found:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from dj_dagster.errors import MissingTableError
 from dj_dagster.model.heading import Attribute, Default, IndexDeclaration
@@ -223,7 +222,7 @@ class Spelling:
     def _inside(self, parent: TableName, path: str) -> str | None:
         """Return the path to a table inside a module or a similar object."""
         for name, value in self._names.items():
-            found: Any = value
+            found = value
             for step in path.split("."):
                 found = getattr(found, "__dict__", {}).get(step)
             if _is(found, parent):

@@ -24,6 +24,7 @@ from dj_dagster.model.heading import (
     ForeignKeyDeclaration,
     IndexDeclaration,
     TableDefinition,
+    Value,
 )
 from dj_dagster.model.names import MAX_NAME, TableName
 from dj_dagster.model.types import AttributeType, Family, parse_type, without_counter
@@ -437,7 +438,7 @@ def _escaped(sql: str, dialect: sa.Dialect) -> str:
 
 
 @compiles(_TableIndex)
-def _table_index_sql(element: _TableIndex, compiler: DDLCompiler, **kw: Any) -> str:
+def _table_index_sql(element: _TableIndex, compiler: DDLCompiler, **kw: object) -> str:
     del kw
     parts = [_part_sql(part, element, compiler) for part in element.parts]
     unique = "UNIQUE " if element.unique else ""
@@ -465,7 +466,7 @@ class _SQLType(sa.types.UserDefinedType[Any]):
 
 
 @compiles(_SQLType)
-def _type_sql(element: _SQLType, compiler: TypeCompiler, **kw: Any) -> str:
+def _type_sql(element: _SQLType, compiler: TypeCompiler, **kw: object) -> str:
     del kw
     return _escaped(element.text, compiler.dialect)
 
@@ -532,7 +533,7 @@ def _index(
     return sa.Index(f"{plan.name}.{number}", *parts, unique=index.unique, _table=table)
 
 
-def moment_text(value: Any, kind: AttributeType) -> str:
+def moment_text(value: Value, kind: AttributeType) -> str:
     """Return a moment as a server writes it."""
     if kind.family is Family.DATE:
         return value.isoformat()

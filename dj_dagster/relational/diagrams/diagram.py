@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial, reduce
 from types import ModuleType
-from typing import Any, Self
+from typing import Self
 
 from dj_dagster.errors import DataJointError
 from dj_dagster.model.names import TableName, class_path
@@ -29,6 +29,7 @@ from dj_dagster.relational.diagrams.drawing import Drawn, Labels, Picture, make_
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.relatives import graph_above, parent_keys
 from dj_dagster.relational.schemas.free_table import FreeTable, table_name
+from dj_dagster.relational.stored import ForeignKey
 from dj_dagster.relational.table import Table, TableMeta
 
 
@@ -60,7 +61,7 @@ class Diagram(Drawn):
         dj.Diagram(Session) - 1 + 2
     """
 
-    def __init__(self, source: Any, context: Mapping[str, object] | None = None) -> None:
+    def __init__(self, source: object, context: Mapping[str, object] | None = None) -> None:
         self._rows: NodesByTable | None = None
         self._kind = ""
         self._seeds: dict[TableName, list[Node]] = {}
@@ -77,7 +78,7 @@ class Diagram(Drawn):
         self._expanded = self._tables
 
     @classmethod
-    def from_sequence(cls, sequence: Iterable[Any]) -> Self:
+    def from_sequence(cls, sequence: Iterable[object]) -> Self:
         """Return the diagram that shows the tables of several sources."""
         context = calling_names()
         diagrams = [cls(source, context) for source in sequence]
@@ -86,7 +87,7 @@ class Diagram(Drawn):
         return reduce(lambda one, other: one + other, diagrams)
 
     @classmethod
-    def cascade(cls, table_expr: Any, part_integrity: PartIntegrity = "enforce") -> Self:
+    def cascade(cls, table_expr: object, part_integrity: PartIntegrity = "enforce") -> Self:
         """Return the diagram of a query's rows and of all rows that a delete of them would remove.
 
         `counts` returns the numbers of these rows, and ``diagram[Session]`` those of a table.
@@ -117,7 +118,7 @@ class Diagram(Drawn):
         return diagram
 
     @classmethod
-    def trace(cls, table_expr: Any) -> Self:
+    def trace(cls, table_expr: object) -> Self:
         """Return the diagram of a query's rows and of all rows that they refer to.
 
         ``diagram[Session]`` returns the rows of a table that they refer to, directly or not.
@@ -135,7 +136,7 @@ class Diagram(Drawn):
         diagram._rows, diagram._kind, diagram._seeds, diagram._enforced = rows, kind, {}, False
         return diagram
 
-    def restrict(self, table_expr: Any) -> Self:
+    def restrict(self, table_expr: object) -> Self:
         """Return the diagram with a table restricted, and with it the tables that depend on it.
 
         It shows the same tables. A row that depends on restricted tables remains if its parent in
@@ -256,10 +257,10 @@ class Diagram(Drawn):
     def __len__(self) -> int:
         return len(self._tables)
 
-    def __contains__(self, table: Any) -> bool:
+    def __contains__(self, table: object) -> bool:
         return self._name(table) in self._tables
 
-    def __getitem__(self, table: Any) -> Any:
+    def __getitem__(self, table: object) -> Table:
         """Return a table by its class or name; for a `cascade` or `trace` only its rows there.
 
         Raises
@@ -294,7 +295,7 @@ class Diagram(Drawn):
         collapsed._expanded = frozenset()
         return collapsed
 
-    def __add__(self, other: Any) -> Self:
+    def __add__(self, other: object) -> Self:
         if isinstance(other, int):
             into = cache(partial(relatives.keys_into, self._connection))
             return self._grown(other, lambda name: into(name.schema).get(name, []))
@@ -304,12 +305,12 @@ class Diagram(Drawn):
         sum_.context = {**other.context, **self.context}
         return sum_
 
-    def __sub__(self, other: Any) -> Self:
+    def __sub__(self, other: object) -> Self:
         if isinstance(other, int):
             return self._grown(other, lambda name: relatives.parent_keys(self._connection, name))
         return self._with(self._tables - self._diagram(other)._tables)
 
-    def __mul__(self, other: Any) -> Self:
+    def __mul__(self, other: object) -> Self:
         return self._with(self._tables & self._diagram(other)._tables)
 
     def __repr__(self) -> str:
@@ -339,7 +340,7 @@ class Diagram(Drawn):
                 other._rows = rows_within(self._connection, self._seeds)
         return other
 
-    def _grown(self, levels: int, keys_of: Any) -> Self:
+    def _grown(self, levels: int, keys_of: Callable[[TableName], Iterable[ForeignKey]]) -> Self:
         if levels < 0:
             raise DataJointError("Write diagram + 1 for children, diagram - 1 for parents.")
         tables, rim = self._tables, self._tables
@@ -349,7 +350,7 @@ class Diagram(Drawn):
             tables |= rim
         return self._with(tables)
 
-    def _diagram(self, other: Any) -> Diagram:
+    def _diagram(self, other: object) -> Diagram:
         diagram = other if isinstance(other, Diagram) else Diagram(other, {})
         if diagram._connection is not self._connection:
             raise DataJointError("Diagrams of different connections cannot be combined.")
@@ -363,11 +364,11 @@ class Diagram(Drawn):
     def _full(self, name: TableName) -> str:
         return self._connection.full_name(name)
 
-    def _node(self, name: TableName) -> Any:
+    def _node(self, name: TableName) -> Node | None:
         nodes = (self._rows or {}).get(name)
         return joined(nodes) if nodes else None
 
-    def _name(self, table: Any) -> TableName | None:
+    def _name(self, table: object) -> TableName | None:
         """Return the name of a table given by class, table, full name or class name."""
         if isinstance(table, TableMeta):
             return table._binding.name if table._binding else None
@@ -383,10 +384,10 @@ class Diagram(Drawn):
                 f"{name.schema}.{class_path(name.table)}",
             ):
                 return name
-        return table_name(table) if "." in str(table) else None
+        return table_name(table) if isinstance(table, str) and "." in table else None
 
 
-def _table_of(query: Any) -> Table:
+def _table_of(query: object) -> Table:
     """Return rows of one table."""
     if isinstance(query, TableMeta):
         return query()

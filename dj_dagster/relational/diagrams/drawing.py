@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dj_dagster.errors import DataJointError
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
+from dj_dagster.objects.blob.format import Array
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.relatives import is_hidden, is_renaming, is_whole_key
@@ -201,7 +202,7 @@ class Source(NamedTuple):
     tables: frozenset[TableName]
 
 
-def read_source(source: Any) -> Source:
+def read_source(source: object) -> Source:
     """Return the tables of a schema, a module, a table, a query, or of a sequence of those.
 
     Raises
@@ -243,7 +244,7 @@ def _schemas(module: ModuleType) -> list[Schema]:
     return [value for value in vars(module).values() if isinstance(value, Schema)]
 
 
-def _together(sources: list[Source], given: Any) -> Source:
+def _together(sources: list[Source], given: object) -> Source:
     connections = list(dict.fromkeys(source.connection for source in sources))
     if not connections:
         raise DataJointError(f"There is no schema and no table in {given!r}.")
@@ -291,7 +292,7 @@ def _parts(name: str, cls: type[Table]) -> Iterator[tuple[str, type[Table]]]:
 
 
 _FONT = "Helvetica, Arial, sans-serif"
-_TIERS: dict[Tier | None, dict[str, Any]] = {
+_TIERS: dict[Tier | None, Mapping[str, str | float]] = {
     Tier.MANUAL: {"shape": "box", "style": "filled,rounded", "color": "#4c9a4c"}
     | {"fillcolor": "#dff2df", "fontcolor": "#155215"},
     Tier.LOOKUP: {"shape": "box", "style": "filled,rounded", "color": "#8c8c8c"}
@@ -309,7 +310,7 @@ _COLLAPSED = {"shape": "box3d", "style": "filled", "color": "#8c8c8c"} | {
     "fillcolor": "#f2f2f2",
     "fontcolor": "#333333",
 }
-_LINES: dict[Line, dict[str, Any]] = {
+_LINES: dict[Line, dict[str, str | float]] = {
     Line.WHOLE: {"style": "solid", "penwidth": 2.5},
     Line.PART: {"style": "solid", "penwidth": 0.9},
     Line.SECONDARY: {"style": "dashed", "penwidth": 0.9},
@@ -375,7 +376,7 @@ def draw(graph: pydot.Dot, kind: str) -> bytes:
     return done.stdout
 
 
-def _pydot() -> Any:
+def _pydot() -> ModuleType:
     try:
         import pydot
     except ImportError:
@@ -391,7 +392,7 @@ def _missing(what: str) -> DataJointError:
     )
 
 
-def _frame(pydot: Any, schema: str) -> Any:
+def _frame(pydot: ModuleType, schema: str) -> Any:
     return pydot.Cluster(
         _identifier(schema),
         label=_quoted(schema),
@@ -403,7 +404,7 @@ def _frame(pydot: Any, schema: str) -> Any:
     )
 
 
-def _node(pydot: Any, box: Box) -> Any:
+def _node(pydot: ModuleType, box: Box) -> pydot.Node:
     look = _COLLAPSED if box.collapsed else _TIERS[box.tier]
     label = _quoted(box.label)
     if box.own_key and not box.collapsed:
@@ -412,7 +413,7 @@ def _node(pydot: Any, box: Box) -> Any:
     return pydot.Node(_quoted(box.key), label=label, tooltip=_quoted(box.tooltip or " "), **options)
 
 
-def _knot(pydot: Any, name: str, tooltip: str) -> Any:
+def _knot(pydot: ModuleType, name: str, tooltip: str) -> pydot.Node:
     """Return the dot in the line of a foreign key that renames."""
     look = {
         "shape": "circle",
@@ -433,7 +434,7 @@ def _identifier(text: str) -> str:
     return re.sub("[^A-Za-z0-9]", lambda found: f"_{ord(found[0]):x}", text)
 
 
-def _quoted(value: Any) -> str:
+def _quoted(value: object) -> str:
     """Return a value as a string of the dot language, with its notation for line breaks."""
     text = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{text}"'
@@ -473,7 +474,7 @@ class Drawn:
         """Return the drawing as a PNG file in memory."""
         return io.BytesIO(draw(self.make_dot(direction), "png"))
 
-    def make_image(self, direction: str | None = None) -> Any:
+    def make_image(self, direction: str | None = None) -> Array:
         """Return the drawing as an array of pixels, rows first, with red, green, blue and opacity.
 
         Raises
@@ -546,7 +547,7 @@ class Drawn:
         raise NotImplementedError
 
 
-def _matplotlib(method: str) -> Any:
+def _matplotlib(method: str) -> ModuleType:
     try:
         from matplotlib import pyplot
     except ImportError:

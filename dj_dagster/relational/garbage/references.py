@@ -15,7 +15,6 @@ import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
@@ -29,7 +28,7 @@ from dj_dagster.errors import (
     TransientError,
     UnknownAttributeError,
 )
-from dj_dagster.model.heading import Attribute
+from dj_dagster.model.heading import Attribute, Value
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.objects.codecs.chain import CodecChain
@@ -156,7 +155,7 @@ _TRIES = 5
 Reference = tuple[str, str | None]
 """The path of an object and the name of its store, None for the default one."""
 
-Read = Callable[[Any], Iterable[Reference]]
+Read = Callable[[Value], Iterable[Reference]]
 Belongs = Callable[[str | None], bool]
 
 
@@ -251,7 +250,7 @@ def _marks(connection: Connection, columns: Iterable[ReferenceColumn], belongs: 
     return found
 
 
-def _mark(found: Marks, column: ReferenceColumn, value: Any, belongs: Belongs) -> None:
+def _mark(found: Marks, column: ReferenceColumn, value: Value, belongs: Belongs) -> None:
     try:
         references = [(checked_path(path), name) for path, name in column.read(value)]
     except Exception as error:
@@ -322,11 +321,11 @@ def _may_be_json(kind: AttributeType) -> bool:
     return is_long or kind.family is Family.JSON
 
 
-def _paths(chain: CodecChain, stored: Any) -> list[Reference]:
+def _paths(chain: CodecChain, stored: Value) -> list[Reference]:
     return [found for codec in chain.codecs for found in codec.referenced_paths(stored)]
 
 
-def _any_paths(value: Any) -> list[Reference]:
+def _any_paths(value: Value) -> list[Reference]:
     """Return the values named ``path`` in the JSON of an unknown codec, with their stores."""
     if isinstance(value, bytes | bytearray | memoryview):
         value = bytes(value)
@@ -338,7 +337,7 @@ def _any_paths(value: Any) -> list[Reference]:
     return list(_nested(value))
 
 
-def _nested(value: Any) -> Iterator[Reference]:
+def _nested(value: Value) -> Iterator[Reference]:
     if isinstance(value, Mapping):
         path, name = value.get("path"), value.get("store")
         if isinstance(path, str):
@@ -354,7 +353,7 @@ def _required(read: Read, store: str | None) -> Read:
     if store is None:
         return read
 
-    def checked(value: Any) -> Iterable[Reference]:
+    def checked(value: Value) -> Iterable[Reference]:
         references = list(read(value))
         if not references:
             raise ObjectError("it names no object; its codec may need referenced_paths()")
@@ -397,7 +396,7 @@ def snapshot(connection: Connection) -> Generator[SAConnection]:
 
 def _values(
     session: SAConnection, connection: Connection, column: ReferenceColumn
-) -> Iterator[Any]:
+) -> Iterator[Value]:
     """Yield the values of a column that may hold references."""
     like = None if column.declared else '%"path"%'
     return column_values(session, connection, column.table, column.name, like)
@@ -409,7 +408,7 @@ def column_values(
     table: TableName,
     name: str,
     like: str | None = None,
-) -> Iterator[Any]:
+) -> Iterator[Value]:
     """Yield the values of a column that are not null, as a session sees them.
 
     Parameters

@@ -14,7 +14,6 @@ from datetime import date, datetime
 from decimal import Decimal
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -25,10 +24,11 @@ from dj_dagster.errors import (
     QueryError,
     UnknownFieldError,
 )
-from dj_dagster.model.heading import Attribute, Heading, Value
+from dj_dagster.model.heading import Attribute, Heading, Row, Value
 from dj_dagster.model.job_settings import PROVENANCE
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.objects.codecs.chain import CodecChain, ObjectContext
+from dj_dagster.objects.codecs.codec import Reference
 from dj_dagster.objects.collection import StoredObjects
 from dj_dagster.objects.external_pointer import ExternalObject
 from dj_dagster.objects.stores.store import in_flight
@@ -52,7 +52,7 @@ from dj_dagster.relational.values import (
     without_zone,
 )
 
-Refuse = Callable[[int, Attribute | None, QueryError], Any]
+Refuse = Callable[[int, Attribute | None, QueryError], None]
 
 
 class RowEncoder:
@@ -88,7 +88,7 @@ class RowEncoder:
         self._partial = partial
         self._origin = None if partial else provenance_text(connection, table)
         self._sizes: list[int] = []
-        self._objects: list[dict[str, Any]] = []
+        self._objects: list[Reference] = []
         self._external: list[ExternalObject] = []
         columns, packed = columns_of(table.heading, connection.backend)
         if packed:
@@ -114,7 +114,7 @@ class RowEncoder:
         first = [(batch, self._checked(batch)) for batch in batches]
         return [self._rows(batch, found) for batch, found in first if batch.size]
 
-    def encode_plain(self, row: dict[Any, Any]) -> EncodedRows | None:
+    def encode_plain(self, row: Row) -> EncodedRows | None:
         """Encode a row whose values need no conversion for the driver; None for any other row."""
         names: list[str] = []
         values: list[tuple[Value]] = []
@@ -219,10 +219,10 @@ class RowEncoder:
         batch: Batch,
         values: Sequence[Value],
         encode: Callable[[Value, int], Value],
-    ) -> list[Any]:
+    ) -> list[Value]:
         """Encode values one by one, which finds the row of an error."""
         attribute = column.attribute
-        result: list[Any] = []
+        result: list[Value] = []
         for position, value in enumerate(values):
             if is_missing(value, attribute):
                 result.append(self._absent(column, batch, position))
@@ -240,7 +240,7 @@ class RowEncoder:
         batch: Batch,
         values: Sequence[Value],
         encode: Callable[[Value, int], Value],
-    ) -> list[Any]:
+    ) -> list[Value]:
         """Do the same as `_each` with several values at once, since each waits for a store."""
         attribute = column.attribute
 
@@ -326,7 +326,7 @@ class RowEncoder:
 def encode_rows(
     connection: Connection,
     table: StoredTable,
-    rows: Any,
+    rows: object,
     *,
     mode: InsertMode = "insert",
     ignore_extra_fields: bool = False,
@@ -341,7 +341,7 @@ def _size(encoded: Value) -> int:
         return len(encoded)
     if isinstance(encoded, ExternalObject):
         return encoded.size
-    size: Any = encoded.get("size") if isinstance(encoded, dict) else None
+    size = encoded.get("size") if isinstance(encoded, dict) else None
     return int(size or 0)
 
 

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 
 import sqlalchemy as sa
+from fsspec import AbstractFileSystem, FSMap
 
 from dj_dagster.class_access import ClassMethod, ClassProperty
 from dj_dagster.errors import (
@@ -33,6 +34,7 @@ from dj_dagster.objects.stores.store import Store
 from dj_dagster.relational.algebra.condition import HasNode, make_condition, query_node
 from dj_dagster.relational.algebra.nodes import Node
 from dj_dagster.relational.algebra.operators import all_rows, restrict
+from dj_dagster.relational.backends.common import Element
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.sessions import EncodedRows
@@ -361,7 +363,7 @@ def update_row(connection: Connection, table: StoredTable, row: Mapping[str, Val
     write.change(connection, update)
 
 
-def _check_names(table: StoredTable, row: Any) -> None:
+def _check_names(table: StoredTable, row: object) -> None:
     if not isinstance(row, Mapping):
         raise QueryError(f"update1 takes a dict with the key and the new values, not {row!r}.")
     names = table.heading.names
@@ -378,7 +380,7 @@ def _check_names(table: StoredTable, row: Any) -> None:
             )
 
 
-def _changed(connection: Connection, table: StoredTable, name: str, value: Any) -> Any:
+def _changed(connection: Connection, table: StoredTable, name: str, value: Value) -> Element:
     if value is not DEFAULT:
         return sa.literal(value) if value is not None else sa.null()
     attribute = table.heading[name]
@@ -440,7 +442,7 @@ class ValidationResult:
 
 
 def validate_rows(
-    connection: Connection, table: StoredTable, rows: Any, *, ignore_extra_fields: bool
+    connection: Connection, table: StoredTable, rows: object, *, ignore_extra_fields: bool
 ) -> ValidationResult:
     """Check names, types, lengths and missing values, but neither keys nor foreign keys."""
     errors: list[tuple[int, str | None, str]] = []
@@ -500,11 +502,11 @@ class StagedInsert(AbstractContextManager["StagedInsert"]):
         self._opened = ExitStack()
 
     @property
-    def fs(self) -> Any:
+    def fs(self) -> AbstractFileSystem:
         """The fsspec file system of the default store; that of an attribute is ``store(…).fs``."""
         return self._table.connection.stores.get().filesystem
 
-    def store(self, field: str, ext: str = "") -> Any:
+    def store(self, field: str, ext: str = "") -> FSMap:
         """Return a mapping of paths to bytes, an fsspec ``FSMap``, for an attribute's folder.
 
         Parameters

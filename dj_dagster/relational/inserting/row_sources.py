@@ -6,7 +6,7 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -31,6 +31,8 @@ else:
     pd = LateModule("pandas")
 
 
+Columns = dict[Any, Sequence[Value]]
+
 BATCH = 10_000
 """Number of rows that are checked together."""
 
@@ -41,7 +43,7 @@ _POSITIONAL = (
 )
 
 
-def batches(rows: Any, heading: Heading, size: int = BATCH) -> Iterator[Batch]:
+def batches(rows: object, heading: Heading, size: int = BATCH) -> Iterator[Batch]:
     """Return rows from any source as batches of columns.
 
     Parameters
@@ -67,7 +69,7 @@ def batches(rows: Any, heading: Heading, size: int = BATCH) -> Iterator[Batch]:
     return _from_rows(rows, heading, size)
 
 
-def _columns_of(rows: Any) -> dict[Any, Sequence[Any]] | None:
+def _columns_of(rows: Any) -> Columns | None:
     if is_data_frame(rows):
         return frame_columns(rows)
     if isinstance(rows, np.ndarray):
@@ -82,9 +84,9 @@ def _columns_of(rows: Any) -> dict[Any, Sequence[Any]] | None:
     return None
 
 
-def frame_columns(frame: pd.DataFrame) -> dict[Any, Sequence[Any]]:
+def frame_columns(frame: pd.DataFrame) -> Columns:
     """Return a frame's columns, with the index among them where it has names."""
-    columns: dict[Any, Sequence[Any]] = {}
+    columns: Columns = {}
     for level, name in enumerate(frame.index.names):
         if name is not None:
             columns[name] = _series_values(frame.index.get_level_values(level).to_series())
@@ -95,7 +97,7 @@ def frame_columns(frame: pd.DataFrame) -> dict[Any, Sequence[Any]]:
     return columns or {"": [None] * len(frame)}
 
 
-def _series_values(series: pd.Series) -> list[Any]:
+def _series_values(series: pd.Series) -> list[Value]:
     if isinstance(series.dtype, np.dtype) and series.dtype.kind == "M":
         # Truncated to microseconds like single values; NaT becomes None.
         return series.to_numpy().astype("datetime64[us]").tolist()
@@ -106,7 +108,7 @@ def _series_values(series: pd.Series) -> list[Any]:
     return series.tolist()
 
 
-def _cut(columns: dict[Any, Sequence[Any]], heading: Heading, size: int) -> Iterator[Batch]:
+def _cut(columns: Columns, heading: Heading, size: int) -> Iterator[Batch]:
     total = len(next(iter(columns.values()), ()))
     for start in range(0, total, size):
         end = min(start + size, total)
@@ -114,7 +116,7 @@ def _cut(columns: dict[Any, Sequence[Any]], heading: Heading, size: int) -> Iter
         yield batch_of(part, end - start, heading.attributes, start)
 
 
-def _from_rows(rows: Iterable[Any], heading: Heading, size: int) -> Iterator[Batch]:
+def _from_rows(rows: Iterable[object], heading: Heading, size: int) -> Iterator[Batch]:
     given, start = iter(rows), 0
     while taken := list(islice(given, size)):
         if start == 0 and type(taken[0]) in (tuple, list):
@@ -140,21 +142,21 @@ def _batch(rows: list[Any], heading: Heading, start: int) -> Batch:
     return _mixed(rows, heading, start)
 
 
-def _mixed(rows: list[Any], heading: Heading, start: int) -> Batch:
+def _mixed(rows: list[object], heading: Heading, start: int) -> Batch:
     """Return rows of different kinds or with different names."""
     mappings = [_as_mapping(row, heading) for row in rows]
-    first: dict[Any, int] = {}
+    first: dict[Hashable, int] = {}
     for position, row in enumerate(mappings):
         for name in row:
             first.setdefault(name, position)
     columns = {
-        name: [row.get(name) for row in mappings] for name in first if name in heading.attributes
+        name: [row.get(name) for row in mappings] for name in heading.attributes if name in first
     }
     extra = {str(name): where for name, where in first.items() if name not in columns}
     return Batch(columns, len(rows), start, extra)
 
 
-def _as_mapping(row: Any, heading: Heading) -> Mapping[Any, Any]:
+def _as_mapping(row: object, heading: Heading) -> Mapping[Any, Value]:
     if isinstance(row, Mapping):
         return row
     if isinstance(row, np.void) and row.dtype.names:
@@ -360,9 +362,9 @@ class Batch:
 
 
 def batch_of(
-    columns: Mapping[Any, Sequence[Any]],
+    columns: Mapping[Any, Sequence[Value]],
     size: int,
-    known: Mapping[str, Any],
+    known: Mapping[str, Attribute],
     start: int = 0,
     place: Callable[[int], str] = _nowhere,
 ) -> Batch:

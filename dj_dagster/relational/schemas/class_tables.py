@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from inspect import cleandoc
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from dj_dagster.compat.spellings import register_adapters
 from dj_dagster.definition import parse_definition
@@ -288,10 +288,11 @@ def _fill(cls: type[Lookup]) -> None:
     cls().insert([_named(row, names) for row in rows], skip_duplicates=True)
 
 
-def _named(row: Any, names: list[str]) -> Any:
+def _named(row: object, names: list[str]) -> object:
     """Return a row as a dict; a sequence has the order of the definition."""
-    plain = type(row) in (tuple, list) and len(row) == len(names)
-    return dict(zip(names, row, strict=True)) if plain else row
+    if (type(row) is tuple or type(row) is list) and len(row) == len(names):
+        return dict(zip(names, row, strict=True))
+    return row
 
 
 def read_definition(cls: type[Table], class_name: str) -> TableDefinition:

@@ -7,17 +7,16 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import FunctionType, ModuleType
-from typing import Any
 
 from dj_dagster.errors import DefinitionError
 from dj_dagster.model.names import TableName
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.table import TableMeta
+from dj_dagster.relational.table import Table, TableMeta
 
 Neighbours = Callable[[str], Iterator[str]]
 
 
-def check_imports(child: type[Any], parent: type[Any]) -> None:
+def check_imports(child: type[Table], parent: type[Table]) -> None:
     """Refuse a foreign key between tables whose modules import each other in a circle.
 
     Imports at the top of modules count; those inside functions do not, nor do modules that are
@@ -42,7 +41,7 @@ def check_imports(child: type[Any], parent: type[Any]) -> None:
         raise _module_circle(child, parent.__qualname__, path)
 
 
-def check_half_imported(child: type[Any], target: str, found: Iterable[object]) -> None:
+def check_half_imported(child: type[Table], target: str, found: Iterable[object]) -> None:
     """Refuse a foreign key to a table that is missing because its module waits for this one.
 
     Parameters
@@ -65,7 +64,7 @@ def check_half_imported(child: type[Any], target: str, found: Iterable[object]) 
                 raise _module_circle(child, target, path)
 
 
-def _module_circle(child: type[Any], target: str, path: list[str]) -> DefinitionError:
+def _module_circle(child: type[Table], target: str, path: list[str]) -> DefinitionError:
     """Return the error for a path from the module of a foreign key's target back to the child's."""
     circle = " → ".join([child.__module__, *path])
     return DefinitionError(

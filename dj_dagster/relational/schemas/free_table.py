@@ -148,7 +148,7 @@ def find_table_name(
     )
 
 
-def _snake(name: Any) -> str:
+def _snake(name: object) -> str:
     if not isinstance(name, str):
         raise QueryError(f"A table is looked up by its name, not by {name!r}.")
     if not name[:1].isupper():
@@ -252,7 +252,7 @@ class ClassMaker:
         self, name: TableName, said: ParsedName, module: str, master: type[Table] | None
     ) -> type[Table]:
         path = f"{master.__name__}.{said.class_name}" if master is not None else said.class_name
-        body: dict[str, Any] = {
+        body: dict[str, object] = {
             "__module__": module,
             "__qualname__": path,
             "__doc__": f"The table {name}, as the database has it.",
