@@ -28,12 +28,14 @@ from dj_dagster.errors import (
     QueryError,
     QuerySyntaxError,
 )
-from dj_dagster.model.heading import Attribute
+from dj_dagster.model.heading import Attribute, Heading, Key
+from dj_dagster.model.names import TableName
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.garbage.references import snapshot
 from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.schemas.schema import Schema
-from dj_dagster.relational.table import Manual
+from dj_dagster.relational.stored import RawTable
+from dj_dagster.relational.table import Manual, Table
 from dj_dagster.workflow.computed import Computed
 
 _PATIENCE = 60.0
@@ -138,8 +140,8 @@ class BackendConformance:
                 if number in (1, 5):
                     ran = list[str]()
 
-                    def note(*args: Any, ran: list[str] = ran) -> None:
-                        ran.append(args[2])
+                    def note(*args: object, ran: list[str] = ran) -> None:
+                        ran.append(str(args[2]))
 
                     event.listen(other.engine, "before_cursor_execute", note)
                     self._reflected(other, schema)
@@ -254,7 +256,7 @@ class BackendConformance:
                 return
             marks = connection.backend.write_marks(connection.engine, [table().name])
 
-            def written() -> frozenset[Any]:
+            def written() -> frozenset[TableName]:
                 return marks.written(connection.read)
 
             assert set(written()) == {table().name}, "at first all tables count as written"
@@ -402,7 +404,7 @@ class BackendConformance:
         """Of workers that reserve at once one gets a key, and none waits for another."""
         made, threads = list[int](), list[threading.Thread]()
 
-        def make(table: Any, key: dict[str, Any]) -> None:
+        def make(table: Computed, key: Key) -> None:
             made.append(key["number"])
             table.insert1(key)
 
@@ -511,7 +513,7 @@ class BackendConformance:
             finally:
                 schema.drop(prompt=False)
 
-    def _reflected(self, connection: Connection, schema: Schema) -> list[Any]:
+    def _reflected(self, connection: Connection, schema: Schema) -> list[RawTable]:
         with connection.cursor() as session:
             return connection.backend.reflect(session, schema.name)
 
@@ -526,20 +528,20 @@ class BackendConformance:
 
 
 def _declare(
-    schema: Schema, name: str, definition: str, kind: type[Any] = Manual, **members: Any
+    schema: Schema, name: str, definition: str, kind: type[Table] = Manual, **members: object
 ) -> Any:
     made: Any = type(name, (kind,), {"definition": definition, **members})
     return schema(made)
 
 
-def _described(heading: Any) -> list[tuple[Any, ...]]:
-    def seen(one: Attribute) -> tuple[Any, ...]:
+def _described(heading: Heading) -> list[tuple[object, ...]]:
+    def seen(one: Attribute) -> tuple[object, ...]:
         return one.name, one.type, one.in_key, one.nullable, one.default, one.comment
 
     return [seen(one) for one in heading.all_attributes.values()]
 
 
-def _error(kind: type[Exception], work: Callable[[], Any]) -> None:
+def _error(kind: type[Exception], work: Callable[[], object]) -> None:
     try:
         work()
     except kind:

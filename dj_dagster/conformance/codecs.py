@@ -8,18 +8,19 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from dj_dagster.errors import DataJointError, InvalidValueError, ObjectError
+from dj_dagster.model.heading import Value
 from dj_dagster.model.types import Family, parse_type
 from dj_dagster.objects.codecs.chain import Codec, CodecChain, CodecRegistry, ObjectContext
 from dj_dagster.objects.stores.stores import Stores
 
 _KEY = {"subject_id": 3, "label": "a/b"}
 
-_FORGED: tuple[Any, ...] = (
+_FORGED: tuple[object, ...] = (
     {},
     [],
     "",
@@ -45,14 +46,14 @@ class _Bench:
     def context(self) -> ObjectContext:
         return ObjectContext(self.stores, "lab", "recording", "value", _KEY, self.folder / "files")
 
-    def stored(self, value: Any) -> Any:
+    def stored(self, value: Value) -> Value:
         """Return what the column holds of a value, as it comes back from the database."""
         encoded = self.chain.encode(value, self.context())
         if self.chain.column_type.family is Family.JSON:
             return json.loads(json.dumps(encoded))
         return bytes(encoded) if isinstance(encoded, bytearray | memoryview) else encoded
 
-    def fetched(self, stored: Any) -> Any:
+    def fetched(self, stored: Value) -> Value:
         return self.chain.decode(stored, self.context())
 
 
@@ -76,12 +77,12 @@ class CodecConformance:
     """
 
     codec: ClassVar[type[Codec]]
-    values: ClassVar[Sequence[Any]]
-    wrong: ClassVar[Sequence[Any]] = ()
+    values: ClassVar[Sequence[Value]]
+    wrong: ClassVar[Sequence[Value]] = ()
     types: ClassVar[Sequence[str]] = ()
     deterministic: ClassVar[bool] = True
 
-    def same(self, given: Any, fetched: Any) -> bool:
+    def same(self, given: Value, fetched: Value) -> bool:
         """Whether a value came back; override it for values that do not compare with ``==``."""
         if isinstance(given, np.ndarray) or hasattr(fetched, "__array__"):
             return bool(np.array_equal(np.asarray(given), np.asarray(fetched)))
@@ -198,7 +199,7 @@ class CodecConformance:
                 yield bench
 
 
-def _error_of(bench: _Bench, stored: Any) -> str:
+def _error_of(bench: _Bench, stored: Value) -> str:
     """Return the message of the error that fetching raises, the attribute's name if it is none."""
     try:
         bench.fetched(stored)
@@ -218,7 +219,7 @@ def _bench(chain: CodecChain) -> Generator[_Bench]:
         yield _Bench(chain, Stores({"default": "main", "main": main}), folder)
 
 
-def _damaged(stored: Sequence[Any]) -> Iterator[Any]:
+def _damaged(stored: Sequence[Value]) -> Iterator[Value]:
     for one in stored:
         if isinstance(one, bytes):
             yield from (

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from dj_dagster.errors import MissingExternalFile, ObjectError
 from dj_dagster.objects.collection import claim, register, registrations
@@ -201,7 +200,7 @@ class StoreConformance:
         """Codecs that use fsspec, such as zarr's, see the same objects."""
         store = self.fresh()
         store.put("folder/object", b"bytes")
-        files: Any = store.filesystem
+        files = store.filesystem
         assert files.cat_file(store.full_path("folder/object")) == b"bytes"
         files.pipe_file(store.full_path("folder/other"), b"more")
         store.settle("folder")
@@ -245,7 +244,7 @@ class StoreConformance:
         assert "folder/object" in store.url("folder/object")
 
 
-def _error(kind: type[Exception], work: Callable[..., Any], *args: Any) -> str:
+def _error(kind: type[Exception], work: Callable[..., object], *args: object) -> str:
     """Return the message of the error that a call must raise."""
     try:
         work(*args)

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from dj_dagster.workflow.make import STEPS
@@ -158,7 +157,7 @@ class _Walk:
         node = binding[-1]
         if not isinstance(node, ast.ClassDef):
             return False
-        module: Any = sys.modules.get(self._cls.__module__)
+        module = sys.modules.get(self._cls.__module__)
         value = getattr(module, name, None)
         if isinstance(value, type):
             return any(base.__name__ == "Table" for base in value.__mro__)

@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import sqlalchemy as sa
 
 from dj_dagster.definition import parse_definition
 from dj_dagster.errors import InvalidValueError, PopulateError
-from dj_dagster.model.heading import Default, Heading, Value, Values
+from dj_dagster.model.heading import Default, Heading, Row, Value, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import Family, parse_type
 from dj_dagster.relational.algebra.nodes import All, AnyOf, Condition, In, Node, SQLText
@@ -42,7 +42,7 @@ MESSAGE_LENGTH = 2047
 CHUNK = 1000
 """Rows of one statement, at most."""
 
-FREE: dict[str, Any] = {
+FREE: Row = {
     "reserved_time": None,
     "completed_time": None,
     "duration": None,

@@ -16,15 +16,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dj_dagster.errors import DataJointError, ObjectError
-from dj_dagster.model.heading import Attribute
+from dj_dagster.model.heading import Attribute, Value, Values
 from dj_dagster.model.names import MAX_NAME, TableName
 from dj_dagster.model.types import Family, parse_type
 from dj_dagster.objects.blob.writer import pack
 from dj_dagster.objects.codecs.bytes import content_hash, put_content
-from dj_dagster.objects.codecs.codec import ObjectContext
+from dj_dagster.objects.codecs.codec import ObjectContext, Reference
 from dj_dagster.objects.codecs.files import FilepathCodec
 from dj_dagster.objects.codecs.object_ref import ObjectRef
 from dj_dagster.objects.external_pointer import (
@@ -233,7 +232,7 @@ class Migration:
                 digest.bytes,
             )
 
-    def _reference(self, change: ColumnChange, found: ExternalObject) -> dict[str, Any]:
+    def _reference(self, change: ColumnChange, found: ExternalObject) -> Reference:
         """Return the reference of 2.x for an object, which is copied if it is an attachment."""
         store = self.connection.stores.get(found.store)
         if found.filepath is not None:
@@ -286,7 +285,7 @@ class Migration:
             if table
         ]
 
-    def _sql(self, statement: str, *values: Any) -> list[Any]:
+    def _sql(self, statement: str, *values: Value) -> list[Values]:
         with self.connection.cursor() as session:
             statement = statement if values else statement.replace("%", "%%")
             result = session.exec_driver_sql(statement, values)
@@ -316,7 +315,7 @@ def _clauses(change: ColumnChange) -> Iterator[str]:
     yield f"ADD COLUMN `{change.name}` json DEFAULT NULL {comment} AFTER `{aside}`"
 
 
-def _digest(value: Any, attribute: Attribute) -> bytes:
+def _digest(value: Value, attribute: Attribute) -> bytes:
     """Return a digest of a value that is equal in both layouts; for files that of their content."""
     kind = attribute.type
     if value is None:

@@ -22,7 +22,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -38,9 +38,11 @@ from dj_dagster.model.heading import Heading, Key, Value, Values
 from dj_dagster.model.names import NOTES_TABLE, TableName, Tier, parse_table_name
 from dj_dagster.relational.algebra.nodes import All, Condition, In
 from dj_dagster.relational.algebra.operators import all_rows, restrict
+from dj_dagster.relational.backends.common import Element
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import alter, declare
+from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.inserting.encode import encode_rows
 from dj_dagster.relational.sql.lowering import Lowering
@@ -177,7 +179,7 @@ class Notes:
             stored = self._connection.catalog.find(name)
         return stored
 
-    def _read(self, stored: StoredTable, hashes: Sequence[UUID]) -> Sequence[Sequence[Any]]:
+    def _read(self, stored: StoredTable, hashes: Sequence[UUID]) -> Sequence[Values]:
         node = restrict(all_rows(stored.name, stored.heading), self._of(hashes))
         names = ["key_hash", "code_version", "inputs", "run_id"]
         known = [name for name in names if name in stored.heading.attributes]
@@ -293,7 +295,7 @@ def _ensure(connection: Connection, name: TableName) -> StoredTable:
     return stored
 
 
-def _spelled(value: Any) -> str:
+def _spelled(value: Value) -> str:
     """Return a key's value as text, which does not depend on how the key was read."""
     match value:
         case bool():
@@ -436,7 +438,7 @@ def _digests(connection: Connection, source: Input, rows: Sequence[Values]) -> d
 
 def _read(
     connection: Connection, source: Input, names: Sequence[str], rows: Sequence[Values]
-) -> Sequence[Sequence[Any]]:
+) -> Sequence[Sequence[Value]]:
     """Return attributes of rows, and a number that stands for all of their values."""
     heading, backend = source.heading, connection.backend
     node = restrict(all_rows(source.name, heading), In(tuple(source.attributes), tuple(rows)))
@@ -447,7 +449,7 @@ def _read(
         else backend.fetched(lowered.columns[name], kind)
         for name in names
     ]
-    digest: Any = sa.literal_column("0")
+    digest: Element = sa.literal_column("0")
     if source.columns:
         digest = backend.row_digest([(lowered.columns[n], heading[n]) for n in source.columns])
     select = sa.select(*columns, digest).select_from(lowered.source).where(*lowered.where)
@@ -456,7 +458,7 @@ def _read(
 
 def _decoder(
     connection: Connection, heading: Heading, names: Sequence[str]
-) -> Callable[[Sequence[Any]], Values]:
+) -> Callable[[Sequence[Value]], Values]:
     decoders = [
         (place, decode)
         for place, name in enumerate(names)
@@ -464,7 +466,7 @@ def _decoder(
         and (decode := connection.backend.decoder(kind)) is not None
     ]
 
-    def decoded(row: Sequence[Any]) -> Values:
+    def decoded(row: Sequence[Value]) -> Values:
         values = list(row)
         for place, decode in decoders:
             if values[place] is not None:
@@ -544,7 +546,7 @@ class Staleness:
 
     def pages(self, *restrictions: object) -> Iterator[list[Key]]:
         """Yield the keys in the table for which all restrictions hold, page by page."""
-        rows: Any = self._table
+        rows: QueryExpression = self._table
         for restriction in restrictions:
             rows = rows & restriction
         window = make_window(self._names or None, None, None, rows.heading)

@@ -68,7 +68,7 @@ class Ranges:
         """Return about a thousand ranges from one value to another."""
         return cls((high - low) // RANGES + 1)
 
-    def number(self, connection: Connection, column: Element) -> Any:
+    def number(self, connection: Connection, column: Element) -> Element:
         """Return the SQL for the number of a value's range."""
         if self.width == 1:
             # MySQL cannot divide the least integer by one.
@@ -101,7 +101,7 @@ def extent(connection: Connection, node: Node, name: str) -> Range | None:
     return None if low is None else (whole(low), max(whole(low), whole(high)))
 
 
-def whole(value: Any) -> int:
+def whole(value: Value) -> int:
     """Return a number as an integer, 0 for other values, which SQLite may hold in any column."""
     try:
         return int(value)
@@ -109,7 +109,9 @@ def whole(value: Any) -> int:
         return 0
 
 
-def digested(columns: Mapping[str, Any], heading: Heading, names: Sequence[str]) -> list[Value]:
+def digested(
+    columns: Mapping[str, Element], heading: Heading, names: Sequence[str]
+) -> list[tuple[Element, Attribute]]:
     """Return the columns of some attributes as `Backend.row_digest` takes them."""
     return [(columns[name], heading[name]) for name in names]
 
@@ -139,7 +141,7 @@ def digests(
         The attributes that each digest covers, first those of the key.
     """
     backend, lowered = connection.backend, Lowering(connection.backend).lower(node)
-    number: Any = sa.literal_column("0")
+    number: Element = sa.literal_column("0")
     if ranges is not None:
         number = ranges.number(connection, lowered.columns[parts[0][0]])
     columns = [backend.digest_xor(digested(lowered.columns, node.heading, part)) for part in parts]
