@@ -173,6 +173,6 @@ def _asset(path: str) -> AssetsDefinition | AssetSpec:
     raise ConfigurationError(f"{path!r} is no asset: write my_project.module.name")
 
 
-def _attribute(path: str) -> Any:
+def _attribute(path: str) -> object:
     module, _, name = path.rpartition(".")
     return getattr(module_named(module), name, None) if module else None

@@ -56,7 +56,7 @@ class DatabaseResource(ConfigurableResource[Any]):
         default=False, description="Whether all machines have the file of an embedded database"
     )
 
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+    def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
         """Yield the values to display: the URL without its password, stores without their keys."""
         yield "url", _shown(self.url)
         yield "stores", {name: _shown(value, name) for name, value in self.stores.items()}
@@ -86,12 +86,12 @@ class DatabaseResource(ConfigurableResource[Any]):
         return Schema(name, connection=self.connect(), **options)
 
 
-def _shown(value: Any, name: str = "url") -> Any:
+def _shown(value: object, name: str = "url") -> object:
     """Return a value for people to read: names of variables as they are, secrets masked."""
     if isinstance(value, EnvVar):
         return value
     if isinstance(value, Mapping):
-        fields = cast("Mapping[str, Any]", value)
+        fields = cast("Mapping[str, object]", value)
         return {str(key): _shown(each, str(key)) for key, each in fields.items()}
     if not isinstance(value, str):
         return value
@@ -114,11 +114,11 @@ def _resolved(value: Any, place: str) -> Any:
             )
         return found
     if isinstance(value, Mapping):
-        fields = cast("Mapping[str, Any]", value)
+        fields = cast("Mapping[str, object]", value)
         # In the config of a run, Dagster writes a variable as ``{"env": name}``.
         if set(fields) == {"env"}:
             return _resolved(EnvVar(str(fields["env"])), place)
         return {name: _resolved(each, f"{place}.{name}") for name, each in fields.items()}
     if isinstance(value, list):
-        return [_resolved(each, place) for each in cast("list[Any]", value)]
+        return [_resolved(each, place) for each in cast("list[object]", value)]
     return value

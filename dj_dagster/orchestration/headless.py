@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
 
 from dagster import (
     AssetCheckKey,
@@ -95,7 +94,7 @@ def run_assets(
     *,
     instance: DagsterInstance,
     checks: Collection[AssetCheckKey] | None = None,
-    run_config: Mapping[str, Any] | None = None,
+    run_config: Mapping[str, object] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> DagsterRun:
     """Materialise assets in one run in this process, and return it when it has ended.
@@ -118,7 +117,7 @@ def run_job(
     job: str,
     *,
     instance: DagsterInstance,
-    run_config: Mapping[str, Any] | None = None,
+    run_config: Mapping[str, object] | None = None,
 ) -> DagsterRun:
     """Run one job of a code location in this process, and return the run when it has ended."""
     return _run(defs.resolve_job_def(job), instance, run_config)
@@ -127,7 +126,7 @@ def run_job(
 def create_run(
     job: JobDefinition,
     instance: DagsterInstance,
-    run_config: Mapping[str, Any] | None = None,
+    run_config: Mapping[str, object] | None = None,
     tags: Mapping[str, str] | None = None,
     assets: frozenset[AssetKey] | None = None,
     checks: frozenset[AssetCheckKey] | None = None,
@@ -164,7 +163,7 @@ def create_run(
 def _run(
     job: JobDefinition,
     instance: DagsterInstance,
-    run_config: Mapping[str, Any] | None,
+    run_config: Mapping[str, object] | None,
     tags: Mapping[str, str] | None = None,
     assets: frozenset[AssetKey] | None = None,
     checks: frozenset[AssetCheckKey] | None = None,

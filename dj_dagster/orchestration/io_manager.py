@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from dagster import (
@@ -15,6 +15,7 @@ from dagster import (
     InputContext,
     IOManager,
     OutputContext,
+    PartitionMapping,
     SpecificPartitionsPartitionMapping,
     partition_loading_context,
 )
@@ -182,7 +183,7 @@ def _given(context: InputContext | OutputContext, name: str) -> Any:
         return None
 
 
-def _restriction(node: TableNode, context: InputContext) -> Any:
+def _restriction(node: TableNode, context: InputContext) -> list[Row] | Literal[True]:
     """Return the restriction of the table to the rows of an input."""
     step = _given(context, "step_context")
     mapping = _mapping(step, context.asset_key)
@@ -195,7 +196,7 @@ def _restriction(node: TableNode, context: InputContext) -> Any:
     return True if partitions is None else _agreeing(node, partitions)
 
 
-def _mapping(step: Any, table: AssetKey) -> Any:
+def _mapping(step: Any, table: AssetKey) -> PartitionMapping | None:
     """Return the partition mapping that the asset has for a table, None if not given."""
     if step is None:
         return None
@@ -203,14 +204,14 @@ def _mapping(step: Any, table: AssetKey) -> Any:
     return None if asset is None else asset.get_partition_mapping_for_dep(table)
 
 
-def _agrees(step: Any, mapping: Any, context: InputContext) -> bool:
+def _agrees(step: Any, mapping: PartitionMapping | None, context: InputContext) -> bool:
     """Whether an input holds the rows that agree with the asset's own partitions."""
     empty = isinstance(mapping, SpecificPartitionsPartitionMapping) and not mapping.partition_keys
     own = step.entity_partitions_def if empty else None
     return own is not None and own != _given(context, "asset_partitions_def")
 
 
-def _decoded(node: TableNode, context: InputContext) -> list[Row]:
+def _decoded(node: TableNode, context: InputContext) -> list[Row] | Literal[True]:
     """Return the keys of the partitions that the mapping names."""
     partitions = context.asset_partition_keys
     own = _given(context, "asset_partitions_def")
@@ -220,7 +221,7 @@ def _decoded(node: TableNode, context: InputContext) -> list[Row]:
     return _agreeing(node, partitions)
 
 
-def _agreeing(node: TableNode, partitions: Sequence[str]) -> Any:
+def _agreeing(node: TableNode, partitions: Sequence[str]) -> list[Row] | Literal[True]:
     """Return a restriction of the table by the attributes that partitions of any kind name."""
     attributes = node.table.heading.attributes
     shared = [decode_shared(attributes, partition) for partition in partitions]
@@ -294,7 +295,7 @@ FORMS = (
 )
 
 
-def as_type(node: TableNode, query: QueryExpression, wanted: Any) -> Any:
+def as_type(node: TableNode, query: QueryExpression, wanted: object) -> Value:
     """Return the rows of a query in the form that an input is annotated with.
 
     Raises
@@ -342,7 +343,7 @@ def _frame(query: QueryExpression) -> pd.DataFrame:
     return frame
 
 
-def as_rows(value: Any, node: TableNode) -> list[GivenRow]:
+def as_rows(value: Value, node: TableNode) -> list[GivenRow]:
     """Return the value that an asset returned as dicts.
 
     Raises
@@ -372,7 +373,7 @@ def as_rows(value: Any, node: TableNode) -> list[GivenRow]:
     return rows
 
 
-def _records(value: Any) -> list[Any]:
+def _records(value: Value) -> list[Any]:
     match type(value).__module__.split(".")[0], type(value).__name__:
         case "polars", "DataFrame":
             return value.to_dicts()

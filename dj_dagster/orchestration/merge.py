@@ -95,7 +95,7 @@ def belonging(pipeline: Pipeline, things: Iterable[Any]) -> list[Any]:
     ]
 
 
-def _origin(thing: Any) -> Origin | None:
+def _origin(thing: object) -> Origin | None:
     if not isinstance(thing, JobDefinition | SensorDefinition | ScheduleDefinition):
         return None
     mark = thing.metadata.get(ORIGIN)
@@ -108,7 +108,7 @@ def pipelines_of(sensors: Iterable[Any]) -> dict[Pipeline, Any]:
     return {pipeline: each for each in sensors if (pipeline := _pipeline(each)) is not None}
 
 
-def _pipeline(thing: Any) -> Pipeline | None:
+def _pipeline(thing: object) -> Pipeline | None:
     origin = _origin(thing)
     return origin.pipeline if origin is not None else None
 

@@ -47,7 +47,7 @@ from dj_dagster.workflow.code_version import code_place, code_version
 IO_MANAGER_KEY = "table_io_manager"
 """Name of the resource that hands rows to and from ordinary assets."""
 
-Partitions = Mapping[AssetKey, PartitionsDefinition[Any] | None]
+Partitions = Mapping[AssetKey, PartitionsDefinition[str] | None]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class TableProps:
     backend: str
     columns: TableSchema
     deps: tuple[AssetDep, ...] = ()
-    partitions_def: PartitionsDefinition[Any] | None = None
+    partitions_def: PartitionsDefinition[str] | None = None
     definition: str = ""
     populated: bool = False
     code_version: str | None = None
@@ -102,7 +102,7 @@ class TableProps:
         return f"{comment or self.title}\n\n```\n{definition}\n```"
 
     @property
-    def metadata(self) -> Mapping[str, Any]:
+    def metadata(self) -> Mapping[str, object]:
         """Definition metadata in Dagster's own namespace, and ours (``dj/``)."""
         return {
             "dagster/column_schema": self.columns,
@@ -134,7 +134,7 @@ class TableProps:
         return f"job trace, with table: {self.title}, partition: one of this asset's"
 
     @property
-    def _code(self) -> Mapping[str, Any]:
+    def _code(self) -> Mapping[str, object]:
         if self.code_place is None:
             return {}
         file, line = self.code_place
@@ -172,7 +172,7 @@ class TableTranslator:
             code_version=props.code_version,
         )
 
-    def get_op_tags(self, props: TableProps) -> Mapping[str, Any]:
+    def get_op_tags(self, props: TableProps) -> Mapping[str, object]:
         """Return the tags of the step that fills a table, which executors and launchers read.
 
         Examples
@@ -281,7 +281,7 @@ def table_spec(props: TableProps, translator: TableTranslator) -> AssetSpec:
 
 
 def _mapping(
-    own: PartitionsDefinition[Any] | None, parents: PartitionsDefinition[Any] | None
+    own: PartitionsDefinition[str] | None, parents: PartitionsDefinition[str] | None
 ) -> PartitionMapping | None:
     """Return the identity (None) within a grain, a mapping to an empty list between grains.
 

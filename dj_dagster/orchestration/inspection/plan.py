@@ -26,6 +26,7 @@ from dj_dagster.relational.algebra.condition import refuse_oversights
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.deleting import hierarchy
 from dj_dagster.relational.deleting.delete import Doomed, check_parts, doomed_rows
+from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.stored import ForeignKey
 from dj_dagster.workflow.jobs import queues
@@ -119,7 +120,7 @@ def plan(
 def plan_deletion(
     given: Given | Iterable[Given],
     table: Named,
-    *restrictions: Any,
+    *restrictions: object,
     connection: Connection | None = None,
     instance: DagsterInstance | None = None,
 ) -> list[PlannedTable]:
@@ -148,7 +149,7 @@ def plan_deletion(
         raise ConfigurationError("Say which rows are deleted: give a restriction.")
     graph = graph_of(given, connection=connection)
     node = graph.single(table, "table")
-    rows: Any = node.table
+    rows: QueryExpression = node.table
     for restriction in restrictions:
         rows = rows & restriction
     refuse_oversights(rows.node, f"plan a delete from {node.title}")
@@ -292,7 +293,7 @@ def _given_again(
         found -= ungiven(node, chunk).keys()
         if len(names) < len(table.primary_key):
             # A make that has inserted several rows is called again once all are gone.
-            there: Any = table & chunk if names else table
+            there = table & chunk if names else table
             rows = fetch.rows(table.connection, there.node, table.primary_key)
             found -= {tuple(row[p] for p in places) for row in rows if row not in gone}
     return found

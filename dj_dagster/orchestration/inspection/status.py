@@ -10,6 +10,7 @@ from typing import Any
 from dagster import DagsterInstance, RunFailureSensorContext
 
 from dj_dagster.errors import DataJointError, named_text
+from dj_dagster.model.heading import Value
 from dj_dagster.model.names import Tier
 from dj_dagster.orchestration.inspection.location import Given, graph_of
 from dj_dagster.orchestration.runs.run_records import ALL
@@ -180,7 +181,7 @@ class FailedKey:
     """
 
     table: str
-    key: Mapping[str, Any]
+    key: Mapping[str, Value]
     partition: str
     error: str
     traceback: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from dagster import DagsterInstance
 
@@ -39,7 +38,7 @@ Told = Callable[[str, int, int], None]
 def populate(
     given: Given | Iterable[Given],
     tables: Tables,
-    *restrictions: Any,
+    *restrictions: object,
     limit: int | None = None,
     retry_errors: bool = False,
     processes: int = 1,

@@ -152,7 +152,7 @@ def check_limit(limit: int | None) -> None:
         )
 
 
-def check_said(restriction: Any) -> None:
+def check_said(restriction: object) -> None:
     """Refuse an empty restriction, alone or in a list, because it would choose every key.
 
     Raises
@@ -170,7 +170,7 @@ def check_said(restriction: Any) -> None:
         )
 
 
-def check_restriction(nodes: Iterable[TableNode], restriction: Any) -> None:
+def check_restriction(nodes: Iterable[TableNode], restriction: object) -> None:
     """Refuse a restriction that would choose every key of a table that lacks its names.
 
     Raises
@@ -191,7 +191,7 @@ def check_restriction(nodes: Iterable[TableNode], restriction: Any) -> None:
             refuse_oversights((node.table & restriction).node, f"populate {node.title}")
 
 
-def _check_names(nodes: Iterable[TableNode], restriction: Any) -> None:
+def _check_names(nodes: Iterable[TableNode], restriction: object) -> None:
     known = {name: None for node in nodes for name in _names(node)}
     for name in _named(restriction):
         if name not in known:
@@ -208,7 +208,7 @@ def _names(node: TableNode) -> Iterable[str]:
         yield from node.populator.key_source.heading.names
 
 
-def _named(restriction: Any) -> Iterator[str]:
+def _named(restriction: object) -> Iterator[str]:
     if isinstance(restriction, dict):
         yield from map(_attribute, restriction)
     elif isinstance(restriction, list):
@@ -275,7 +275,7 @@ def _there(
     graph: TableGraph,
     node: TableNode,
     choice: str,
-    restrictions: Sequence[Any],
+    restrictions: Sequence[object],
 ) -> list[Key]:
     """Return the keys of a table that are to be made again."""
     if choice == SKIP:
@@ -359,7 +359,7 @@ def populate_schedule(
     cron: str,
     tables: Tables = ALL,
     *,
-    restriction: Any = None,
+    restriction: object = None,
     limit: int | None = None,
     retry_errors: bool = False,
     name: str | None = None,
@@ -396,7 +396,7 @@ def populate_schedule(
     >>> populate_schedule("0 3 * * *", tables=["lab.Processed"]).name
     'populate_lab_processed'
     """
-    config: dict[str, Any] = {"retry_errors": retry_errors}
+    config: dict[str, object] = {"retry_errors": retry_errors}
     check_limit(limit)
     if limit is not None:
         config["limit"] = limit
@@ -464,7 +464,7 @@ def _schedule(
     of: tuple[str, str],
     cron: str,
     tables: Tables,
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     name: str | None,
     timezone: str | None,
     *,

@@ -120,7 +120,7 @@ def _check_job(schemas: Sequence[Schema], end: str, *, read_data: bool) -> JobDe
             ):
                 context.log.warning(str(finding))
                 found.append(finding)
-        figures: dict[str, Any] = {
+        figures: dict[str, int | MetadataValue] = {
             "findings": len(found),
             "listed": MetadataValue.json([str(finding) for finding in found[:LISTED]]),
         }
@@ -257,7 +257,7 @@ def garbage_schedule(
     )
 
 
-def metadata(reports: Iterable[GarbageReport]) -> dict[str, Any]:
+def metadata(reports: Iterable[GarbageReport]) -> dict[str, int | MetadataValue]:
     """Return the figures of reports as Dagster shows and plots them."""
     found = list(reports)
     return {

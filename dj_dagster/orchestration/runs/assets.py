@@ -128,7 +128,7 @@ def _populated(
     specs: Specs,
     *,
     backfill_batch: int,
-    op_tags: Mapping[str, Any] | None = None,
+    op_tags: Mapping[str, object] | None = None,
     pool: str | None = None,
     work: Work = HERE,
 ) -> AssetsDefinition:

@@ -8,7 +8,6 @@ runs, are therefore assigned to one failed run a table, which was never executed
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
 
 from dagster import (
     AssetKey,
@@ -47,7 +46,7 @@ def failure_marks(
     plan
         Whether to write a plan too, so that Dagster shows the partition as failed.
     """
-    metadata: dict[str, Any] = {"error": MetadataValue.text(error)}
+    metadata: dict[str, object] = {"error": MetadataValue.text(error)}
     if traceback:
         metadata["traceback"] = MetadataValue.text(traceback[-TRACEBACK:])
     marks: list[Mark] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, assert_never
+from typing import assert_never
 
 from dagster import (
     AssetExecutionContext,
@@ -422,7 +422,7 @@ class Shown:
             return
         self._told = now
         done, total = self._progress.done, self._progress.total
-        metadata: dict[str, Any] = {"progress": str(self._progress), "done": done}
+        metadata: dict[str, object] = {"progress": str(self._progress), "done": done}
         if total:
             left = (now - self._began) / max(done, 1) * (total - done)
             metadata |= {"total": total, "seconds_left": round(left)}
@@ -440,7 +440,7 @@ class Shown:
         pictured = dict(list(made.items())[: max(0, PICTURED - self._pictured)])
         self._pictured += len(pictured)
         rest = {partition: key for partition, key in made.items() if partition not in pictured}
-        found: dict[str | None, dict[str, Any]] = {}
+        found: dict[str | None, dict[str, object]] = {}
         try:
             found = {**self._rows(pictured, large=True), **self._rows(rest, large=False)}
         except DataJointError as error:
@@ -456,7 +456,7 @@ class Shown:
             for mark in marks
         ]
 
-    def _more(self, partition: str | None, key: Key) -> Mapping[str, Any]:
+    def _more(self, partition: str | None, key: Key) -> Mapping[str, object]:
         """Return the user's own metadata of a key that was made."""
         if self._described is None:
             return {}
@@ -470,17 +470,16 @@ class Shown:
 
     def _rows(
         self, keys: Mapping[str | None, Key], *, large: bool
-    ) -> dict[str | None, dict[str, Any]]:
+    ) -> dict[str | None, dict[str, object]]:
         """Return the metadata that shows the first rows of some keys, by partition."""
         if not keys:
             return {}
-        table: Any = self._node.table
-        rows: Any = table & list(keys.values())
+        rows = self._node.table & list(keys.values())
         by, heading = list(next(iter(keys.values()))), rows.heading
         most = PREVIEW_ROWS * len(keys)
         found = first_rows(rows.connection, rows.node, by, PREVIEW_ROWS, most, large=large)
         is_whole_key = set(heading.primary_key) <= set(by)
-        shown: dict[str | None, dict[str, Any]] = {}
+        shown: dict[str | None, dict[str, object]] = {}
         for partition, key in keys.items():
             if first := found.get(tuple(key.values())):
                 # The UI shows a line of text at once, and Markdown only after a click.

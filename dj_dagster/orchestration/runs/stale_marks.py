@@ -16,7 +16,6 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import Any
 
 from dagster import (
     AssetCheckEvaluation,
@@ -157,7 +156,7 @@ class Aging:
         for page in key_pages(self._node.table, names):
             yield [dict(zip(names, row, strict=True)) for row in page]
 
-    def stale(self, *restrictions: Any) -> list[Key]:
+    def stale(self, *restrictions: object) -> list[Key]:
         """Return the stale keys among those in the table for which all restrictions hold."""
         found: list[Key] = []
         for page in self._staleness.pages(*restrictions):

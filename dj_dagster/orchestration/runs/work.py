@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from dagster import Enum, EnumValue, Field
 
@@ -22,6 +21,7 @@ from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import OwnPopulator, TableNode
 from dj_dagster.relational.deleting import hierarchy
 from dj_dagster.relational.deleting.delete import Doomed, doomed_rows, row_counts
+from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.table import Table
 from dj_dagster.workflow.attempt import KeyOutcome
@@ -356,7 +356,7 @@ class KeyDeletion:
         half = len(keys) // 2
         return self.kept(keys[:half]) | self.kept(keys[half:])
 
-    def _rows(self, keys: Sequence[Key]) -> Any:
+    def _rows(self, keys: Sequence[Key]) -> QueryExpression:
         # A key without attributes stands for all rows.
         return self.table & list(keys) if self.names else self.table
 

@@ -25,10 +25,11 @@ from dj_dagster.errors import (
     TransientError,
     named_text,
 )
+from dj_dagster.model.heading import Value
 from dj_dagster.orchestration.sensor.sensor_settings import Budget
 from dj_dagster.relational.table import Table
 
-RowsByTable = Mapping[Any, Iterable[Mapping[str, Any]]]
+RowsByTable = Mapping[Any, Iterable[Mapping[str, Value]]]
 """Rows by table, which may be a class: parents first."""
 
 NAMED = 20
@@ -284,7 +285,7 @@ def enter(rows: RowsByTable) -> None:
                 _instance(table).insert(each, skip_duplicates=True)
 
 
-def _instance(table: Any) -> Table:
+def _instance(table: type[Table] | Table) -> Table:
     return table() if isinstance(table, type) else table
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
-from typing import Any, assert_never
+from typing import assert_never
 
 from dagster import (
     AssetKey,
@@ -307,7 +307,7 @@ def pending_partitions(
     busy = held.of(node.key)
     most = limit + len(busy)
 
-    def find(*within: list[Any]) -> tuple[list[str], bool]:
+    def find(*within: object) -> tuple[list[str], bool]:
         keys = node.pending(*regions.restrictions(), *within, limit=most)
         return [p for p in grain.encode_all(keys) if p not in busy], len(keys) < most
 

@@ -302,7 +302,7 @@ class Guard:
     _unreachable: set[Connection] = field(default_factory=set[Connection])
 
     def attempt(
-        self, what: str, connection: Connection, action: Callable[..., T], *args: Any
+        self, what: str, connection: Connection, action: Callable[..., T], *args: object
     ) -> T | None:
         """Do one action and return its result, or None if it failed; the error is kept.
 
@@ -349,7 +349,7 @@ class Evaluation:
     written: Counter[AssetKey] = field(default_factory=Counter[AssetKey])
     failed: set[tuple[object, Hashable]] = field(default_factory=set[tuple[object, Hashable]])
 
-    def attempt(self, node: TableNode, action: Callable[..., T], *args: Any) -> T | None:
+    def attempt(self, node: TableNode, action: Callable[..., T], *args: object) -> T | None:
         """Do one action on a table; see `Guard.attempt`."""
         return self.guard.attempt(node.title, node.table.connection, action, *args)
 

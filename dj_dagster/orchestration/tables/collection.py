@@ -133,13 +133,13 @@ def of_database(connection: Connection, schema: str) -> list[TableSource]:
     )
 
 
-def _is_single(schemas: Any) -> bool:
+def _is_single(schemas: object) -> bool:
     # Schemas, ours and DataJoint's, are iterable too, as are tables that are given by mistake.
     known = isinstance(schemas, str | Schema | ModuleType | type) or _is_datajoint(schemas)
     return known or hasattr(schemas, "heading") or not isinstance(schemas, Iterable)
 
 
-def _of(given: Any) -> list[TableSource]:
+def _of(given: object) -> list[TableSource]:
     schema = getattr(given, "schema", None) if isinstance(given, ModuleType) else given
     if isinstance(schema, Schema):
         return of_schema(schema)
@@ -167,7 +167,7 @@ def module_named(name: str) -> ModuleType:
         raise ConfigurationError(f"There is no Python module {name!r}: {error}") from None
 
 
-def _is_datajoint(given: Any) -> bool:
+def _is_datajoint(given: object) -> bool:
     kinds = {(cls.__module__.split(".")[0], cls.__name__) for cls in type(given).__mro__}
     return not kinds.isdisjoint((("datajoint", "Schema"), ("datajoint", "_Schema")))
 
@@ -280,7 +280,7 @@ def load_states(path: Path) -> dict[str, SchemaState]:
         return {}
 
 
-def _plain(state: SchemaState) -> dict[str, Any]:
+def _plain(state: SchemaState) -> dict[str, object]:
     tables = [asdict(table) for table in state.tables]
     return {"tables": tables, "definitions": dict(state.definitions)}
 

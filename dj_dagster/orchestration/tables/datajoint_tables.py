@@ -96,7 +96,7 @@ class DataJointPopulator:
         return self._table.key_source.keys(order_by="KEY")
 
     def pending(
-        self, *restrictions: Any, limit: int | None = None, retry_errors: bool = False
+        self, *restrictions: object, limit: int | None = None, retry_errors: bool = False
     ) -> list[Key]:
         """Return the keys of the key source that are neither in the table nor held by a job."""
         found = (self._restricted(restrictions) - self._table.proj()).keys(order_by="KEY")
@@ -167,7 +167,7 @@ class DataJointPopulator:
         rows = self._rows(key for key, _ in result["error_list"])
         return {row: error for row, (_, error) in zip(rows, result["error_list"], strict=True)}
 
-    def _restricted(self, restrictions: Iterable[Any]) -> Any:
+    def _restricted(self, restrictions: Iterable[object]) -> Any:
         query = self._table.key_source
         for restriction in restrictions:
             query = query & restriction

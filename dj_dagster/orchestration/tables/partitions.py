@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from dagster import DagsterInstance
 
 from dj_dagster.errors import InvalidValueError
-from dj_dagster.model.heading import Key
+from dj_dagster.model.heading import Key, Values
 from dj_dagster.orchestration._dagster import DynamicPartitionsTable, SqlEventLogStorage
 from dj_dagster.orchestration.tables.grains import Grain
 from dj_dagster.orchestration.tables.table_graph import TableGraph
@@ -152,7 +152,7 @@ class Region:
         """Whether the region is the whole table."""
         return self.keys is None and not self.ranges
 
-    def restriction(self, names: Mapping[str, str]) -> Any:
+    def restriction(self, names: Mapping[str, str]) -> list[Any]:
         """Return a restriction of a query to the region, where attributes have other names.
 
         Parameters
@@ -200,11 +200,11 @@ class Regions:
         if self.whole or sum(len(item.keys or ()) for item in self.each) > MANY:
             self.each = [EVERYTHING]
 
-    def restrictions(self) -> list[Any]:
+    def restrictions(self) -> list[list[Key | str]]:
         """Return the restrictions of a query to all of the regions; empty for the whole table."""
         if self.whole:
             return []
-        found: list[Any] = []
+        found: list[Key | str] = []
         for region in self.each:
             own = [region.name] if region.ranges else list((region.keys or ({},))[0])
             found += region.restriction({name: name for name in own})
@@ -214,7 +214,7 @@ class Regions:
 PAGE = 20_000
 """Rows of a page, at most."""
 
-Page = Sequence[Sequence[Any]]
+Page = Sequence[Values]
 
 
 def key_pages(table: Table, names: Sequence[str]) -> Iterator[Page]:
@@ -233,7 +233,7 @@ def key_pages(table: Table, names: Sequence[str]) -> Iterator[Page]:
         return
     decoder = RowDecoder(connection, heading, names)
     order = [names.index(name) for name in heading.primary_key if name in names]
-    last: Sequence[Any] | None = None
+    last: Values | None = None
     done = 0
     while True:
         try:
@@ -261,9 +261,7 @@ def _whole(
     yield from (rows[start : start + PAGE] for start in range(done, len(rows), PAGE))
 
 
-def _page(
-    table: Table, names: Sequence[str], order: Sequence[int], last: Sequence[Any] | None
-) -> Tuples:
+def _page(table: Table, names: Sequence[str], order: Sequence[int], last: Values | None) -> Tuples:
     """Return the next page of rows behind the last row, as the driver gives them."""
     backend = table.connection.backend
     lowered = Lowering(backend).lower(table.node)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from inspect import cleandoc
 from itertools import chain
-from typing import Any, Protocol
+from typing import Protocol
 
 from dagster import (
     AssetKey,
@@ -155,7 +155,7 @@ class TableNode:
         return Staleness(self.table, self.populator.key_names, self.populator.source)
 
     def pending(
-        self, *restrictions: Any, limit: int | None = None, retry_errors: bool = False
+        self, *restrictions: object, limit: int | None = None, retry_errors: bool = False
     ) -> list[Key]:
         """Return the keys that `make` has still to be given."""
         found = self.populator.pending(*restrictions, limit=limit, retry_errors=retry_errors)
@@ -290,7 +290,7 @@ class Populator(Protocol):
         ...
 
     def pending(
-        self, *restrictions: Any, limit: int | None = None, retry_errors: bool = False
+        self, *restrictions: object, limit: int | None = None, retry_errors: bool = False
     ) -> list[Key]:
         """Return the keys that `make` has still to be given."""
         ...
@@ -355,7 +355,7 @@ class OwnPopulator:
             return self.key_source.proj().to_dicts(order_by=self.key_names or None)
 
     def pending(
-        self, *restrictions: Any, limit: int | None = None, retry_errors: bool = False
+        self, *restrictions: object, limit: int | None = None, retry_errors: bool = False
     ) -> list[Key]:
         """See `pending_keys`."""
         with self._blaming():
