@@ -65,7 +65,7 @@ class Connection(database.Connection):
         use_tls: bool | dict[str, Any] | None = None,
         *,
         url: str | sa.URL | None = None,
-        backend: Any = None,
+        backend: object = None,
         config_override: Config | None = None,
         **options: Any,
     ) -> None:
@@ -98,13 +98,13 @@ class NoConfig:
             raise AttributeError(name)
         return config()[name]
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         config()[name] = value
 
     def __getitem__(self, name: str) -> Any:
         return config()[name]
 
-    def __setitem__(self, name: str, value: Any) -> None:
+    def __setitem__(self, name: str, value: object) -> None:
         config()[name] = value
 
 
@@ -139,7 +139,7 @@ def conn(
     user: str | None = None,
     password: str | None = None,
     *,
-    init_fun: Callable[..., Any] | None = None,
+    init_fun: Callable[..., object] | None = None,
     reset: bool = False,
     use_tls: bool | dict[str, Any] | None = None,
 ) -> database.Connection:

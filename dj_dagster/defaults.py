@@ -65,7 +65,7 @@ class Schema(RelationalSchema):
         connection: Connection | None = None,
         create_schema: bool = True,
         create_tables: bool | None = None,
-        add_objects: Mapping[str, Any] | None = None,
+        add_objects: Mapping[str, object] | None = None,
         era: str | None = None,
         schema_name: str | None = None,
     ) -> None:

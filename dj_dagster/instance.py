@@ -48,7 +48,7 @@ class Instance:
         port: int | None = None,
         use_tls: bool | dict[str, Any] | None = None,
         backend: str | None = None,
-        **settings: Any,
+        **settings: object,
     ) -> None:
         del backend
         given: dict[str, Any] = {"host": host, "user": user, "password": password, "port": port}

@@ -20,7 +20,7 @@ from dj_dagster.relational.table import Table
 
 
 def add_hidden_columns(
-    target: Any,
+    target: object,
     attributes: Sequence[AttributeDeclaration],
     tiers: frozenset[Tier],
     *,
@@ -50,7 +50,7 @@ def add_hidden_columns(
     connection, names = _tables(target)
     names = [name for name in names if _tier(name) in tiers]
     statements: list[str] = []
-    details: list[dict[str, Any]] = []
+    details: list[dict[str, str | int]] = []
     for name in names:
         lacking = _lacking(connection, name, attributes)
         status = present if not lacking else "pending" if dry_run else "added"
@@ -62,7 +62,7 @@ def add_hidden_columns(
     return {"tables_analyzed": len(names), "ddl": statements, "details": details}
 
 
-def _tables(target: Any) -> tuple[Connection, list[TableName]]:
+def _tables(target: object) -> tuple[Connection, list[TableName]]:
     table = schema_or_table(target)
     if isinstance(table, Schema):
         names = [TableName(table.name, each) for each in table.list_tables()]
@@ -71,7 +71,7 @@ def _tables(target: Any) -> tuple[Connection, list[TableName]]:
     return table.connection, [table.name]
 
 
-def schema_or_table(target: Any) -> Schema | Table:
+def schema_or_table(target: object) -> Schema | Table:
     """Return a schema or table unchanged, and an instance for a table's class.
 
     Raises

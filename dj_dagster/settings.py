@@ -205,7 +205,7 @@ class Config(SettingsMapping):
         """
         if Path(path).exists():
             raise FileExistsError(f"{path} already exists: move it away, or give another name.")
-        content: dict[str, Any] = {"database": {"host": "localhost", "port": 3306}}
+        content: dict[str, object] = {"database": {"host": "localhost", "port": 3306}}
         if not minimal:
             store = {"protocol": "file", "location": str(embedded_folder() / STORE)}
             content |= {"stores": {"default": "main", "main": store}}

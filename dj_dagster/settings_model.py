@@ -83,7 +83,7 @@ class DatabaseSettings(Section):
     def _hides_password(cls, value: Any) -> Any:
         return with_hidden_secrets("use_tls", value)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)
         if self.url is None or value is None:
             return
@@ -358,5 +358,5 @@ def setting_names() -> Iterator[str]:
             yield name
 
 
-def _is_section(annotation: Any) -> TypeGuard[type[Section]]:
+def _is_section(annotation: object) -> TypeGuard[type[Section]]:
     return isinstance(annotation, type) and issubclass(annotation, Section)

@@ -199,7 +199,7 @@ def _refuse(name: str, *arguments: object, **options: object) -> NoReturn:
     )
 
 
-def _found(module: str, sources: tuple[str, ...], name: str) -> Any:
+def _found(module: str, sources: tuple[str, ...], name: str) -> object:
     """Return a name from the first source that has it.
 
     Raises

@@ -58,7 +58,7 @@ def from_camel_case(s: str) -> str:
     return snake_case(s)
 
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 R = TypeVar("R", covariant=True)
 
 
@@ -403,7 +403,7 @@ def register_adapters(
 
 
 # It needs networkx, and the floors above this one.
-graphs: Any = LateModule("dj_dagster.dependencies")
+graphs = LateModule("dj_dagster.dependencies")
 
 
 class Adapter:
