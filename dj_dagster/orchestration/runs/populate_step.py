@@ -28,8 +28,8 @@ from dj_dagster.orchestration._dagster import (
 from dj_dagster.orchestration.runs.event_log import observe, write_marks
 from dj_dagster.orchestration.runs.failures import failure_marks
 from dj_dagster.orchestration.runs.helping import has_helpers, with_helpers
-from dj_dagster.orchestration.runs.node_code import compare_code, versions_text
 from dj_dagster.orchestration.runs.marks import Mark, Origin
+from dj_dagster.orchestration.runs.node_code import compare_code, versions_text
 from dj_dagster.orchestration.runs.run_records import BATCH_TAG, FAILED_TAG, note_process
 from dj_dagster.orchestration.runs.shown_marks import Provenance, repeated, unmarked
 from dj_dagster.orchestration.runs.stale_marks import Aging
