@@ -254,6 +254,20 @@ def test_what_is_set_as_an_attribute_stays_too(monkeypatch: pytest.MonkeyPatch) 
     assert dj.config["jobs.keep_completed"] is True
 
 
+def test_what_concerns_other_machines_may_come_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DJ_JOBS_PACKAGES", "scipy, numba")
+    monkeypatch.setenv("DJ_JOBS_ON_OTHER_CODE", "refuse")
+    monkeypatch.setenv("DJ_DATABASE_SHARED", "true")
+    connection = dj.conn(reset=True)
+    assert connection.job_settings.packages == ("scipy", "numba")
+    assert connection.job_settings.on_other_code == "refuse"
+    assert connection.is_shared
+    dj.config["database.shared"] = False
+    assert not connection.is_shared
+
+
 def test_parts_that_are_set_after_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DJ_DATABASE_URL", "mysql+pymysql://bob:sekret@h:3307/")
     dj.config["database.user"] = "ann"
