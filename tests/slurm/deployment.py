@@ -12,9 +12,9 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tests.services.dagster_dev import DagsterDev, dagster_dev
+from tests.services.dagster_dev import dagster_dev
+from tests.services.dagster_runs import DagsterRuns
 from tests.services.process import PATIENCE, eventually
 from tests.services.slurm import SlurmCluster
 
@@ -119,43 +119,9 @@ defs = build_definitions(
 )
 '''
 
-LAUNCH = """
-mutation ($job: String!, $location: String!, $config: RunConfigData, $tags: [ExecutionTag!]) {
-  launchRun(executionParams: {
-    selector: {
-      jobName: $job, repositoryLocationName: $location, repositoryName: "__repository__"
-    }
-    runConfigData: $config
-    executionMetadata: {tags: $tags}
-  }) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
-}
-"""
-RUN = """
-query ($run: ID!) { runOrError(runId: $run) { ... on Run { status tags { key value } } } }
-"""
-LOG = """
-query ($run: ID!) {
-  logsForRun(runId: $run) {
-    ... on EventConnection { events { __typename ... on MessageEvent { message } } }
-  }
-}
-"""
-STATISTICS = """
-query ($key: AssetKeyInput!) {
-  assetNodeOrError(assetKey: $key) {
-    ... on AssetNode { partitionStats { numPartitions numMaterialized numFailed } }
-  }
-}
-"""
-TERMINATE = """
-mutation ($run: String!, $policy: TerminateRunPolicy) {
-  terminateRun(runId: $run, terminatePolicy: $policy) { __typename }
-}
-"""
-
 
 @dataclass(frozen=True)
-class Deployment:
+class Deployment(DagsterRuns):
     """Dagster, the cluster that it sends runs to, and the notes that runs take.
 
     Attributes
@@ -164,67 +130,14 @@ class Deployment:
         The environment of Dagster and of commands beside it.
     """
 
-    dev: DagsterDev
     cluster: SlurmCluster
     folder: Path
     env: Mapping[str, str]
-
-    def launch(
-        self,
-        job: str,
-        config: Mapping[str, Any] | None = None,
-        tags: Mapping[str, str] | None = None,
-        location: str = "plain",
-    ) -> str:
-        """Launch a job as the UI does, of the plain project by default, and return the run's id."""
-        given = [{"key": key, "value": value} for key, value in (tags or {}).items()]
-        answer = self.dev.graphql(
-            LAUNCH, job=job, location=location, config=config or {}, tags=given
-        )["launchRun"]
-        assert answer["__typename"] == "LaunchRunSuccess", answer
-        return answer["run"]["runId"]
 
     def wait_for_file(self, gate: Path, job: str = "waiting", **tags: str) -> str:
         """Launch a run that works until a file is there."""
         config = {"ops": {"wait": {"config": {"gate": str(gate)}}}}
         return self.launch(job, config, {f"dj-slurm/{key}": tags[key] for key in tags})
-
-    def terminate(self, run: str, policy: str = "SAFE_TERMINATE") -> None:
-        """Cancel a run as the UI does."""
-        answer = self.dev.graphql(TERMINATE, run=run, policy=policy)["terminateRun"]
-        assert answer["__typename"] == "TerminateRunSuccess", answer
-
-    def status(self, run: str) -> str:
-        """Return the state of a run in Dagster."""
-        return self.dev.graphql(RUN, run=run)["runOrError"]["status"]
-
-    def tags(self, run: str) -> dict[str, str]:
-        """Return a run's tags."""
-        tags = self.dev.graphql(RUN, run=run)["runOrError"]["tags"]
-        return {tag["key"]: tag["value"] for tag in tags}
-
-    def log(self, run: str) -> str:
-        """Return the messages in a run's log."""
-        events = self.dev.graphql(LOG, run=run)["logsForRun"]["events"]
-        return "\n".join(event.get("message", "") for event in events)
-
-    def until(self, run: str, status: str) -> None:
-        """Wait until a run is in a state."""
-        ended = {"SUCCESS", "FAILURE", "CANCELED"} - {status}
-
-        def there() -> bool:
-            now = self.status(run)
-            assert now not in ended, f"{now}:\n{self.log(run)}"
-            return now == status
-
-        eventually(there, every=0.5)
-
-    def counts(self, *key: str) -> tuple[int, int, int]:
-        """Return how many partitions a table has, and how many are materialised and failed."""
-        found = self.dev.graphql(STATISTICS, key={"path": key})["assetNodeOrError"][
-            "partitionStats"
-        ]
-        return found["numPartitions"], found["numMaterialized"], found["numFailed"]
 
     def insert(self, items: Iterable[int], table: str = "item") -> None:
         """Insert rows, as a client that knows nothing of us."""
