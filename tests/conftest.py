@@ -33,6 +33,7 @@ from tests.services.mariadb import MariaDBServer, mariadb
 from tests.services.mysql import MySQLServer, mysql
 from tests.services.postgres import PostgresServer, postgres, postgres_server
 from tests.services.process import PATIENCE, ServiceMissingError
+from tests.services.redis import RedisServer, redis
 from tests.services.s3 import S3Server, bucket_files, s3
 from tests.services.slurm import SlurmCluster, slurm
 
@@ -45,7 +46,7 @@ _BROWSER = "tests/ui/"
 _SERVICES = {
     *("mariadb_url", "mysql_url", "server_url", "own_server", "old_datajoint"),
     *("postgres_url", "own_postgres", "s3_server", "gcs_url", "azure_connection_string", "browser"),
-    *("slurm_cluster", "deployment"),
+    *("slurm_cluster", "deployment", "redis_server", "celery_deployment"),
 }
 """Fixtures that start a service."""
 
@@ -86,8 +87,9 @@ def _use_memory() -> None:
 _keep_bytecode()
 _use_memory()
 
-# Type checkers alone see it: its code would write into the database of the folder.
-collect_ignore = ["example"]
+# Type checkers, and processes of tests, alone see them: their code writes into the database that
+# is configured.
+collect_ignore = ["example", "celery/project.py"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -256,6 +258,13 @@ def slurm_cluster(request: pytest.FixtureRequest) -> Iterator[SlurmCluster]:
     """A Slurm of three nodes, whose daemons can be killed."""
     with _service(request, slurm()) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="module")
+def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A Redis, which can be ended and started again."""
+    with _service(request, redis()) as running:
+        yield running
 
 
 @pytest.fixture

@@ -43,6 +43,9 @@ DOORS = {
 connection of DataJoint has the graph of tables, the package an interpreter, and a run of tables on
 Slurm has helpers, which are processes of their own."""
 
+BROUGHT = {"celery": ("celery", "dagster_celery", "kombu")}
+"""Libraries that an extra brings for a run launcher."""
+
 Imports = Mapping[str, frozenset[str]]
 
 BACKENDS = "dj_dagster.relational.backends"
@@ -201,12 +204,14 @@ def test_dagster_is_known_upstairs_only() -> None:
     assert not dagster_downstairs(imports_of(PACKAGE))
 
 
-def test_the_launcher_for_slurm_stands_apart() -> None:
+@pytest.mark.parametrize("launcher", ["slurm", "celery"])
+def test_a_launcher_stands_apart(launcher: str) -> None:
     # It is for any Dagster project, so that it loads no tables and no libraries of theirs.
-    own = {n: t for n, t in imports_of(PACKAGE).items() if n.startswith("dj_dagster.slurm")}
+    package, shared = f"dj_dagster.{launcher}", "dj_dagster.step_tags"
+    own = {n: t for n, t in imports_of(PACKAGE).items() if n.startswith((package, shared))}
     foreign = {target for targets in own.values() for target in targets} - set(own)
-    allowed = {*sys.stdlib_module_names, "dagster"}
-    assert own
+    allowed = {*sys.stdlib_module_names, "dagster", *BROUGHT.get(launcher, ())}
+    assert package in own
     assert {target for target in foreign if target.split(".")[0] not in allowed} == set()
 
 

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from dj_dagster.slurm.resources import (
     requested,
 )
 from dj_dagster.slurm.settings import Settings
+from dj_dagster.step_tags import step_tags
 
 _WORKER, _HELPER = "dj_dagster.slurm.worker", "dj_dagster.array_helper"
 
@@ -54,7 +54,7 @@ class RunJobs:
 
     def _submit(self, run: DagsterRun) -> None:
         number = attempt_of(run) + 1
-        asked = requested(self.settings.defaults, self._step_tags(run), run.tags)
+        asked = requested(self.settings.defaults, step_tags(self.instance, run), run.tags)
         order, output = self.files(run.run_id, number)
         helpers = int(asked.get(ARRAY, 1)) - 1
         self._write_order(run, number, order)
@@ -143,14 +143,6 @@ class RunJobs:
         """Return the files of a job: what it has to do, and its output."""
         folder = self.settings.folder / run_id
         return folder / f"{attempt}.json", folder / f"{attempt}.out"
-
-    def _step_tags(self, run: DagsterRun) -> Mapping[str, Mapping[str, str]]:
-        """Return the tags of the steps that a run executes."""
-        if run.execution_plan_snapshot_id is None:
-            return {}
-        plan = self.instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id)
-        chosen = plan.step_keys_to_execute
-        return {step.key: step.tags or {} for step in plan.steps if step.key in chosen}
 
     def _python(self, run: DagsterRun) -> str:
         origin = run.job_code_origin

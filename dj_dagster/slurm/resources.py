@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from dj_dagster.step_tags import must_stay
+
 PREFIX = "dj-slurm/"
 """The beginning of the tags."""
 
@@ -20,9 +22,6 @@ ARRAY = "array"
 
 HELPERS_TAG = "dj_dagster/helpers"
 """Tag with a run's id and the number of the jobs that help with it, by which the run knows it."""
-
-HERE_ONLY_TAG = "dj_dagster/here_only"
-"""Tag of steps that other machines can't execute, with the reason; our tables have it of need."""
 
 MARK = "DJ_SLURM_RUN"
 """Environment variable of the process of a run and of all that it starts, with the run's id."""
@@ -100,8 +99,8 @@ def requested(
     by_steps: dict[str, tuple[str, str]] = {}
     given = _own(run_tags)
     for step, tags in steps.items():
-        if HERE_ONLY_TAG in tags:
-            raise SlurmRequestError(f"Step {step} can't leave this machine. {tags[HERE_ONLY_TAG]}")
+        if reason := must_stay(step, tags):
+            raise SlurmRequestError(reason)
         for name, value in _read(_own(tags).items(), f"Tag {PREFIX}{{}} of step {step}").items():
             other, before = by_steps.get(name, (step, value))
             if name in _SIZES:
