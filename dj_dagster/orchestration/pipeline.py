@@ -27,6 +27,7 @@ from dj_dagster.orchestration.tables.table_node import TableSource
 from dj_dagster.orchestration.translator import (
     TableProps,
     TableTranslator,
+    place_of,
     table_props,
     table_spec,
 )
@@ -151,6 +152,9 @@ sensor_settings, state_path
         graph,
         versions={key: spec.code_version for key, spec in specs.items()},
         described={key: each for key, each in described.items() if each is not None},
+        places={
+            node.key: place_of(chosen.get_op_tags(props[node.key])) for node in graph.populated
+        },
     )
     asset_checks = checks_of(graph, wanted)
     return Pipeline(

@@ -33,7 +33,7 @@ from dj_dagster.model.heading import Attribute
 from dj_dagster.model.names import TableName, Tier, title
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.orchestration.runs.work import Work
-from dj_dagster.orchestration.tables.table_graph import KeyMetadata, TableGraph
+from dj_dagster.orchestration.tables.table_graph import KeyMetadata, Place, TableGraph
 from dj_dagster.orchestration.tables.table_node import (
     TableNode,
     dagster_name,
@@ -175,6 +175,8 @@ class TableTranslator:
     def get_op_tags(self, props: TableProps) -> Mapping[str, object]:
         """Return the tags of the step that fills a table, which executors and launchers read.
 
+        Tables whose tags name different places (`PLACE_TAGS`) are filled by runs of their own.
+
         Examples
         --------
         >>> class GpuTranslator(TableTranslator):
@@ -230,6 +232,24 @@ class TableTranslator:
         """
         del table
         return None
+
+
+PLACE_TAGS = (
+    "dagster-celery/queue",
+    *(f"dj-slurm/{name}" for name in ("partition", "account", "qos", "gres")),
+)
+"""The tags that say where a step is executed, on which the steps of one run must agree."""
+
+
+def place_of(op_tags: Mapping[str, Any]) -> Place:
+    """Return where a step is executed.
+
+    Examples
+    --------
+    >>> place_of({"dagster-celery/queue": "gpu", "dagster-celery/priority": "8"})
+    (('dagster-celery/queue', 'gpu'),)
+    """
+    return tuple((tag, str(op_tags[tag])) for tag in PLACE_TAGS if tag in op_tags)
 
 
 def table_props(node: TableNode, graph: TableGraph, partitions: Partitions) -> TableProps:

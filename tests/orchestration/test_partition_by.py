@@ -7,8 +7,11 @@ from typing import Any
 
 import dagster as dg
 
-from dj_dagster.orchestration import SensorSettings, TableProps, TableTranslator
-from dj_dagster.relational.table import Table
+from dj_dagster.orchestration import SensorSettings, TableProps, TableTranslator, read_pipeline
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.schemas.schema import Schema
+from dj_dagster.relational.table import Manual, Table
+from dj_dagster.workflow.computed import Computed
 from tests.orchestration.lab import Lab
 from tests.orchestration.running import (
     key_of,
@@ -99,6 +102,53 @@ class BySubject(TableTranslator):
 def test_a_translator_can_say_it_too(lab: Lab) -> None:
     defs = lab.definitions(translator=BySubject())
     assert {name for name in grains(defs).values() if name} == {"lab.Subject"}
+
+
+class Placed(TableTranslator):
+    def get_op_tags(self, props: TableProps) -> dict[str, str]:
+        return {"dagster-celery/queue": "gpu"} if props.title == "lab.Processed" else {}
+
+
+def test_tables_of_one_chain_in_two_places_are_in_runs_of_their_own(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    lab.add_sessions(range(3))
+    defs = lab.definitions(translator=Placed())
+    assert all(run_until_quiet(defs, instance))
+    assert len(lab.Processed()) == 3
+    runs = [{key.path[-1] for key in run.asset_selection or ()} for run in instance.get_runs()]
+    assert {"raw_data"} in runs
+    assert {"processed", "peak"} in runs
+
+
+def test_a_run_has_no_tables_below_one_that_is_made_elsewhere() -> None:
+    schema = Schema("lab", connection=Connection("sqlite:///:memory:"))
+
+    class Made:
+        def make(self, key: dict[str, Any]) -> None:
+            """Not called here."""
+
+    @schema
+    class First(Manual):
+        definition = "first : int32"
+
+    @schema
+    class Second(Made, Computed):
+        definition = "-> First"
+
+    @schema
+    class Processed(Made, Computed):
+        definition = "-> Second"
+
+    @schema
+    class Last(Made, Computed):
+        definition = "-> Processed"
+
+    graph = read_pipeline(schema, translator=Placed()).graph
+    second, processed, last = graph.populated
+    assert graph.chains([second]) == [[second]]
+    assert graph.chains([second, processed]) == [[second], [processed]]
+    assert graph.chains([second, last]) == [[second, last]]
 
 
 def test_tags_and_pools_of_ops_are_the_translators(lab: Lab) -> None:

@@ -352,7 +352,11 @@ def batches(
     keys = list(dict.fromkeys(chain.from_iterable(pending.values())))
     wanted = keys[: size * limit]
     parts = (wanted[start : start + size] for start in range(0, len(wanted), size))
-    found = [Batch(_nodes(graph, pending, held, part, of), tuple(part)) for part in parts]
+    found = [
+        Batch(nodes, tuple(part))
+        for part in parts
+        for nodes in _nodes(graph, pending, held, part, of)
+    ]
     return found, len(wanted) == len(keys)
 
 
@@ -402,12 +406,12 @@ def _nodes(
     held: HeldKeys,
     part: list[str],
     of: Collection[AssetKey],
-) -> tuple[TableNode, ...]:
-    """Return the tables that lack some of the keys, and the tables that `make` fills after them."""
-    wanted = set(part)
+) -> Iterator[tuple[TableNode, ...]]:
+    """Yield the tables of each run: those that lack some of the keys, and those made after them."""
+    wanted, able = set(part), set(of) - held.whole
     lacking = [graph.by_key[key] for key, keys in pending.items() if wanted.intersection(keys)]
-    wanted_nodes = (node for node in graph.chain(lacking) if node.key in of)
-    return tuple(node for node in wanted_nodes if node.key not in held.whole)
+    for nodes in graph.chains(lacking):
+        yield tuple(node for node in nodes if node.key in able)
 
 
 def _run_config(batch: Batch, *, again: bool) -> dict[str, object]:

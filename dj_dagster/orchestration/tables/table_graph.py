@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,6 +36,9 @@ KeyMetadata = Callable[[Key], Mapping[str, Any]]
 CodeVersions = Mapping[AssetKey, str | None]
 """The version of the code that fills an asset, by asset."""
 
+Place = tuple[tuple[str, str], ...]
+"""Where launchers execute a step: tags with their values."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -50,12 +54,15 @@ class TableGraph:
         The code versions of tables, as their assets have them.
     described
         The functions that give more metadata of a made key, by table.
+    places
+        What the steps of one run must agree on, by table: queue, partition and so on, in order.
     """
 
     nodes: tuple[TableNode, ...]
     blocking: frozenset[AssetCheckKey] = frozenset()
     versions: CodeVersions = field(default_factory=dict[AssetKey, str | None])
     described: Mapping[AssetKey, KeyMetadata] = field(default_factory=dict[AssetKey, KeyMetadata])
+    places: Mapping[AssetKey, Place] = field(default_factory=dict[AssetKey, Place])
 
     @cached_property
     def by_key(self) -> dict[AssetKey, TableNode]:
@@ -163,6 +170,25 @@ class TableGraph:
             if node.grain in grains and (node.populated or node.master in reached):
                 reached[node.key] = node.grain
         return [node for node in self.populated if node.key in reached]
+
+    def chains(self, start: Collection[TableNode]) -> list[list[TableNode]]:
+        """Return the tables of `chain` by place, for a run each.
+
+        Tables below one that is made elsewhere are left out: they wait for its rows.
+        """
+        found = defaultdict[Place, list[TableNode]](list)
+        first = {node.key for node in start}
+        # The place of each table that is in a run, None of those that are not.
+        placed: dict[AssetKey, Place | None] = {}
+        for node in self.chain(start):
+            place = self.places.get(node.key, ())
+            above = {self.by_key[key].master or key for key in node.parents if key in self.by_key}
+            if node.key in first or all(placed[key] == place for key in above & placed.keys()):
+                placed[node.key] = place
+                found[place].append(node)
+            else:
+                placed[node.key] = None
+        return [*found.values()]
 
 
 def table_graph(
