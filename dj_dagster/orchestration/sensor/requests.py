@@ -411,7 +411,9 @@ def _nodes(
     wanted, able = set(part), set(of) - held.whole
     lacking = [graph.by_key[key] for key, keys in pending.items() if wanted.intersection(keys)]
     for nodes in graph.chains(lacking):
-        yield tuple(node for node in nodes if node.key in able)
+        # A run without a selection would be one of all assets.
+        if chosen := tuple(node for node in nodes if node.key in able):
+            yield chosen
 
 
 def _run_config(batch: Batch, *, again: bool) -> dict[str, object]:
