@@ -253,7 +253,7 @@ def by_command(rig: Rig, name: Any, tmp_path: Path) -> Titles:
         patch.setitem(sys.modules, MODULE, module)
         patch.setattr(sys, "path", [*sys.path])
         done = CliRunner().invoke(
-            cli, ["recompute", MODULE, "--all", "--table", name], catch_exceptions=False
+            cli, ["recompute", name, "--all", "--module", MODULE], catch_exceptions=False
         )
     assert done.exit_code == 0, done.output
     return frozenset(line.split(":")[0] for line in done.output.splitlines())
