@@ -34,7 +34,6 @@ try:
         StepMaterializationData,
     )
     from dagster._core.execution.api import create_execution_plan, execute_run
-    from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
     from dagster._core.instance.ref import InstanceRef
     from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
     from dagster._core.launcher import LaunchRunContext, WorkerStatus
@@ -97,8 +96,6 @@ __all__ = [
     "AssetKeyTable",
     "AssetMaterializationPlannedData",
     "AssetObservationData",
-    "BulkActionStatus",
-    "BulkActionsFilter",
     "CodePointer",
     "DefaultPartitionsSubset",
     "DynamicPartitionsTable",

@@ -14,8 +14,6 @@ from dj_dagster.orchestration._dagster import (
     BACKFILL_ID_TAG,
     NOT_FINISHED_STATUSES,
     RUNLESS_RUN_ID,
-    BulkActionsFilter,
-    BulkActionStatus,
     SqlEventLogStorage,
 )
 from dj_dagster.orchestration.inspection.location import Given, graph_of
@@ -39,7 +37,8 @@ from dj_dagster.relational.database.connection import Connection
 RUNS = 500
 """Runs of one query, at most."""
 
-_AT_WORK = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
+_AT_WORK = ("REQUESTED", "CANCELING", "FAILING")
+"""The states of backfills that are unfinished."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,9 @@ def compact_events(
             "compacted. Use Dagster's SQLite or PostgreSQL storage."
         )
     work = _Compaction(instance, storage, _utc(before), keep, dry_run=dry_run)
-    return [work.compact(node, progress) for node in nodes]
+    done = [work.compact(node, progress) for node in nodes]
+    work.shrink()
+    return done
 
 
 def _utc(before: datetime | timedelta) -> datetime:
@@ -150,7 +151,7 @@ class _Compaction:
         self._instance, self._storage = instance, storage
         self._before, self._keep, self._dry_run = before, keep, dry_run
         self._busy = _busy(instance)
-        # Events of each run that would be deleted so far.
+        # The number of deleted events of each run, or of those that would be.
         self._counted: Counter[str] = Counter()
 
     def compact(
@@ -173,15 +174,16 @@ class _Compaction:
     def _shorten_logs(self, runs: Counter[str]) -> int:
         """Remove the lines of runs that have no event of a table left; return their number."""
         left = Counter(events_left(self._storage, runs))
+        self._counted.update(runs)
         if self._dry_run:
-            self._counted.update(runs)
             left -= self._counted
         ended = self._ended_before([run for run in runs if not left[run]])
-        found = sum(log_lines(self._storage, run, remove=not self._dry_run) for run in ended)
-        if not self._dry_run:
-            for run in runs:
-                shrink(self._storage, run)
-        return found
+        return sum(log_lines(self._storage, run, remove=not self._dry_run) for run in ended)
+
+    def shrink(self) -> None:
+        """Give the space of the deleted events in the files of runs back."""
+        for run in () if self._dry_run else self._counted:
+            shrink(self._storage, run)
 
     def _ended_before(self, runs: Collection[str]) -> list[str]:
         wanted = sorted(set(runs) - {RUNLESS_RUN_ID})
@@ -198,7 +200,8 @@ class _Compaction:
 def _busy(instance: DagsterInstance) -> set[str]:
     """Return the runs that are unfinished, or belong to a backfill that is."""
     runs = set(instance.get_run_ids(RunsFilter(statuses=list(NOT_FINISHED_STATUSES))))
-    for backfill in instance.get_backfills(BulkActionsFilter(statuses=_AT_WORK)):
-        of_backfill = RunsFilter(tags={BACKFILL_ID_TAG: backfill.backfill_id})
-        runs.update(instance.get_run_ids(of_backfill))
+    for backfill in instance.get_backfills():
+        if backfill.status.value in _AT_WORK:
+            of_backfill = RunsFilter(tags={BACKFILL_ID_TAG: backfill.backfill_id})
+            runs.update(instance.get_run_ids(of_backfill))
     return runs
