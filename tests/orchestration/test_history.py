@@ -15,6 +15,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 from dagster._core.events.log import EventLogEntry
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.schema import AssetKeyTable, SqlEventLogStorageTable
 from dagster._core.storage.runs.schema import RunsTable
@@ -391,3 +392,21 @@ def test_the_command_is_told_what_may_go(
     code, output = run("all", "--keep", "1")
     assert output.splitlines()[-1] == "1 event was deleted."
     dj.conn().close()
+
+
+def test_events_of_unfinished_backfills_stay(history: History) -> None:
+    instance, run_id = history.instance, "00000000-0000-4000-8000-0000000000bf"
+    tags = {"dagster/backfill": "one"}
+    instance.add_run(
+        dg.DagsterRun("job", run_id=run_id, status=dg.DagsterRunStatus.SUCCESS, tags=tags)
+    )
+    backfill = PartitionBackfill(
+        "one", BulkActionStatus.REQUESTED, from_failure=False, tags={}, backfill_timestamp=1.0
+    )
+    instance.add_backfill(backfill)
+    history.write()
+    marks, times = [made().mark(n) for n in range(3)], [1.0, 2.0, 3.0]
+    store_batch(instance, Batch(marks, times, Origin(run_id, "job", "step")))
+    assert history.compact().total == 0
+    instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))
+    assert history.compact() == CompactedTable("lab.Item", 2)
