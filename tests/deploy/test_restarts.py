@@ -16,11 +16,11 @@ import sqlalchemy as sa
 
 from tests.deploy.units import DEPLOY, ENVIRONMENT, UNITS, Supervisor, read_environment, units
 from tests.services.dagster_dev import graphql
+from tests.services.dagster_runs import STATISTICS
 from tests.services.database_server import DatabaseServer
 from tests.services.mariadb import MariaDBServer
 from tests.services.postgres import PostgresServer
 from tests.services.process import eventually, free_port, tail
-from tests.slurm.deployment import STATISTICS
 
 DEFINITIONS = '''
 import time

@@ -35,14 +35,14 @@ from tests.orchestration.running import (
 )
 
 PUBLIC = """
-DatabaseResource Diagnosis FailedKey Grain Pipeline PipelineComponent PlannedTable RetryPolicy
-SensorSettings TableChecks TableIOManager TableProps TableSettings TableStatus TableTranslator
-Trace Work asset_key build_definitions chain_executor check_job check_schedule decode_key diagnose
-encode_key entry_jobs failed_in_run failed_keys
-figure_metadata folder_sensor garbage_job garbage_schedule plan
-plan_deletion populate populate_job populate_schedule populate_sensor read_pipeline recompute
-recompute_job recompute_schedule retry_failed status sync table_assets table_checks
-table_resources table_schedules trace trace_job
+CompactedTable DatabaseResource Diagnosis FailedKey Grain Pipeline PipelineComponent PlannedTable
+RetryPolicy SensorSettings TableChecks TableIOManager TableProps TableSettings TableStatus
+TableTranslator Trace Work asset_key build_definitions chain_executor check_job check_schedule
+compact_events decode_key diagnose diagnose_launcher encode_key entry_jobs failed_in_run
+failed_keys figure_metadata folder_sensor garbage_job garbage_schedule plan plan_deletion populate
+populate_job populate_schedule populate_sensor read_pipeline recompute recompute_job
+recompute_schedule retry_failed status sync table_assets table_checks table_resources
+table_schedules trace trace_job
 """
 """The names that users may rely on."""
 

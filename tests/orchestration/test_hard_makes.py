@@ -42,7 +42,6 @@ from tests.orchestration.running import (
     tick,
 )
 
-
 LIMIT = 5
 """Seconds that a make may take: other work on the machine can stretch one that does nothing."""
 
