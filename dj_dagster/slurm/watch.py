@@ -86,15 +86,24 @@ def drop_jobs_without_run(jobs: RunJobs) -> None:
 
     Dagster does not ask a launcher to cancel a run that has not begun.
     """
-    waiting = [job for job in jobs.slurm.jobs().values() if not job.nodes and not job.ended]
-    runs = {job.id: run_id for job in waiting if (run_id := run_of(job.name))}
+    runs = _waiting(jobs)
     if not runs:
         return
     found = jobs.instance.get_runs(RunsFilter(run_ids=list(set(runs.values()))))
     over = {run.run_id for run in found if run.is_finished}
-    for number, run_id in runs.items():
+    if over.isdisjoint(runs.values()):
+        return
+    # The first answer of Slurm may be some seconds old. A job that has begun since, and may have
+    # ended its run, works to its end.
+    for number, run_id in _waiting(jobs, now=True).items():
         if run_id in over:
             jobs.slurm.cancel(number)
+
+
+def _waiting(jobs: RunJobs, *, now: bool = False) -> dict[str, str]:
+    """Return the runs of jobs that have not begun, by the jobs' numbers."""
+    found = [job for job in jobs.slurm.jobs(now=now).values() if not job.nodes and not job.ended]
+    return {job.id: run_id for job in found if (run_id := run_of(job.name))}
 
 
 def look_after(jobs: RunJobs, run: DagsterRun, waited: float) -> None:
@@ -116,7 +125,7 @@ def look_after(jobs: RunJobs, run: DagsterRun, waited: float) -> None:
     if run.status == DagsterRunStatus.CANCELING:
         if verdict.fate is not Fate.ALIVE:
             jobs.instance.report_run_canceled(run, verdict.message)
-        elif (job := jobs.slurm.job(number)) is not None and not job.nodes:
+        elif (job := jobs.slurm.job(number, now=True)) is not None and not job.nodes:
             # The first time may have been before there was a job. One that works is told once only,
             # for a second signal would interrupt its tidying up.
             jobs.slurm.cancel(number)
