@@ -48,7 +48,7 @@ SchedulerParameters=sched_interval=2,batch_sched_delay=0
 SlurmctldTimeout=30
 SlurmdTimeout=30
 KillWait=5
-MinJobAge=300
+MinJobAge=3600
 ReturnToService=2
 MessageTimeout=5
 PreemptType=preempt/partition_prio
