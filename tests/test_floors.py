@@ -30,7 +30,7 @@ FLOORS = (
         "settings_mapping",
         "settings_model",
     ),
-    ("orchestration",),
+    ("launcher_tags", "orchestration"),
 )
 DAGSTER_FROM = len(FLOORS) - 1
 
@@ -207,7 +207,7 @@ def test_dagster_is_known_upstairs_only() -> None:
 @pytest.mark.parametrize("launcher", ["slurm", "celery"])
 def test_a_launcher_stands_apart(launcher: str) -> None:
     # It is for any Dagster project, so that it loads no tables and no libraries of theirs.
-    package, shared = f"dj_dagster.{launcher}", "dj_dagster.step_tags"
+    package, shared = f"dj_dagster.{launcher}", "dj_dagster.launcher_tags"
     own = {n: t for n, t in imports_of(PACKAGE).items() if n.startswith((package, shared))}
     foreign = {target for targets in own.values() for target in targets} - set(own)
     allowed = {*sys.stdlib_module_names, "dagster", *BROUGHT.get(launcher, ())}

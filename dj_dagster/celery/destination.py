@@ -10,7 +10,7 @@ from dj_dagster.celery._dagster import (
     DAGSTER_CELERY_RUN_PRIORITY_TAG,
     DAGSTER_CELERY_STEP_PRIORITY_TAG,
 )
-from dj_dagster.step_tags import must_stay
+from dj_dagster.launcher_tags import must_stay
 
 MIDDLE = 5
 """The priority of a run that has no tag for it."""

@@ -36,7 +36,7 @@ from dj_dagster.celery._dagster import (
 from dj_dagster.celery.destination import GREATEST, Destination, DestinationError, destination
 from dj_dagster.celery.health import SENT, Health
 from dj_dagster.celery.watch import Watch, task_of
-from dj_dagster.step_tags import step_tags
+from dj_dagster.launcher_tags import step_tags
 
 SETTINGS: Mapping[str, Any] = {
     # A worker takes a run from the queue when one of its processes is free, and not before.

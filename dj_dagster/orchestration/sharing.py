@@ -20,32 +20,33 @@ from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.relational.database.connection import Connection
 
-HERE_ONLY_TAG = "dj_dagster/here_only"
-"""The tag of steps that other machines can't execute; its value says why, and what to do."""
-
 _HERE = {"DefaultRunLauncher", "SyncInMemoryRunLauncher"}
 """Launchers whose runs are on the machine of the code location or of the daemon."""
 
 
 def launcher_name(instance: DagsterInstance) -> str:
     """Return the name of the class of an instance's run launcher."""
-    # Code locations and runs do not make the launcher: it may need what only the daemon has.
-    data = instance.get_ref().run_launcher_data if instance.is_persistent else None
-    return data.class_name if data is not None else "SyncInMemoryRunLauncher"
+    return _launcher(instance)[1]
 
 
 def launches_elsewhere(instance: DagsterInstance) -> bool:
     """Return whether an instance starts its runs on other machines, or in containers."""
-    name = launcher_name(instance)
-    data = instance.get_ref().run_launcher_data if instance.is_persistent else None
-    if name in _HERE or data is None:
+    module, name = _launcher(instance)
+    if name in _HERE:
         return False
     try:
-        found = getattr(import_module(data.module_name), name)
+        found = getattr(import_module(module), name)
     except Exception:
         # Only the daemon's environment needs to have it.
         return True
     return _HERE.isdisjoint(cls.__name__ for cls in found.__mro__)
+
+
+def _launcher(instance: DagsterInstance) -> tuple[str, str]:
+    """Return the module and the name of the class of an instance's run launcher."""
+    # Code locations and runs do not make the launcher: it may need what only the daemon has.
+    data = instance.get_ref().run_launcher_data if instance.is_persistent else None
+    return ("", "SyncInMemoryRunLauncher") if data is None else (data.module_name, data.class_name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,20 +13,19 @@ from typing import Any
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 
+from dj_dagster.launcher_tags import HELPERS_TAG, step_tags
 from dj_dagster.slurm._dagster import ExecuteRunArgs, InstanceRef, ResumeRunArgs, serialize_value
 from dj_dagster.slurm.commands import Slurm, SlurmError
 from dj_dagster.slurm.health import Fate, Verdict, judge
 from dj_dagster.slurm.resources import (
     ARRAY,
     ATTEMPT_TAG,
-    HELPERS_TAG,
     JOB_TAG,
     SlurmRequestError,
     options,
     requested,
 )
 from dj_dagster.slurm.settings import Settings
-from dj_dagster.step_tags import step_tags
 
 _WORKER, _HELPER = "dj_dagster.slurm.worker", "dj_dagster.array_helper"
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from dj_dagster.step_tags import must_stay
+from dj_dagster.launcher_tags import must_stay
 
 PREFIX = "dj-slurm/"
 """The beginning of the tags."""
@@ -19,9 +19,6 @@ ATTEMPT_TAG = f"{PREFIX}attempt"
 
 ARRAY = "array"
 """The name of the number of jobs that share one run of tables; there is one by default."""
-
-HELPERS_TAG = "dj_dagster/helpers"
-"""Tag with a run's id and the number of the jobs that help with it, by which the run knows it."""
 
 MARK = "DJ_SLURM_RUN"
 """Environment variable of the process of a run and of all that it starts, with the run's id."""

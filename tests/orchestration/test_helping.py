@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import dagster as dg
 import pytest
 
+from dj_dagster.launcher_tags import HELPERS_TAG
 from dj_dagster.orchestration.merge import pipelines_of
 from dj_dagster.orchestration.runs import helping
 from tests.orchestration.lab import Lab, partition
@@ -45,7 +46,7 @@ def test_a_run_waits_for_its_helpers_and_shows_what_they_made_and_what_failed(
     lab.add_sessions(range(4))
     (request,) = requested(tick(defs, instance))
     run = submit(defs, instance, request)
-    instance.add_run_tags(run.run_id, {helping.HELPERS_TAG: f"{run.run_id} 1"})
+    instance.add_run_tags(run.run_id, {HELPERS_TAG: f"{run.run_id} 1"})
     jobs, keys = lab.RawData.jobs, [{"subject_id": 1, "session_id": n} for n in range(3)]
     jobs.refresh(delay=-1)
     assert all(jobs.reserve(key) for key in keys)

@@ -12,8 +12,8 @@ import dagster as dg
 import pytest
 
 import dj_dagster as dj
+from dj_dagster.launcher_tags import HERE_ONLY_TAG
 from dj_dagster.orchestration import build_definitions
-from dj_dagster.orchestration.sharing import HERE_ONLY_TAG
 from dj_dagster.settings import Config
 from dj_dagster.slurm import resources
 from tests.orchestration.conftest import SETTINGS

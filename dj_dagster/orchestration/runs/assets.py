@@ -16,6 +16,7 @@ from dagster import (
     multi_asset,
 )
 
+from dj_dagster.launcher_tags import HERE_ONLY_TAG
 from dj_dagster.model.heading import Key
 from dj_dagster.orchestration._dagster import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dj_dagster.orchestration.pipeline import Asset, Pipeline
@@ -33,7 +34,7 @@ from dj_dagster.orchestration.runs.work import (
     Work,
     on_existing,
 )
-from dj_dagster.orchestration.sharing import HERE_ONLY_TAG, refuse_unshared, unshared
+from dj_dagster.orchestration.sharing import refuse_unshared, unshared
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode, op_name
 from dj_dagster.relational.backends.common import sortable

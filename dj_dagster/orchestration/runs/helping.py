@@ -13,6 +13,7 @@ from contextlib import suppress
 from dagster import DagsterInstance, DagsterRun
 
 from dj_dagster.errors import DataJointError, PopulateError
+from dj_dagster.launcher_tags import HELPERS_TAG
 from dj_dagster.model.heading import Key, Values
 from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.runs.run_records import RunChoice
@@ -23,9 +24,6 @@ from dj_dagster.relational.fetching import fetch
 from dj_dagster.workflow.attempt import KeyOutcome
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.notes import noted_run
-
-HELPERS_TAG = "dj_dagster/helpers"
-"""The tag of a run that has helpers, with the run's id and their number; its launcher sets it."""
 
 PAUSE = 1.0
 """Seconds between two looks at keys that others make, or may leave to make."""

@@ -1,4 +1,4 @@
-"""The tags of a run's steps, by which run launchers tell where and with what it runs."""
+"""Tags by which tables and run launchers know of each other, without importing each other."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from dagster import DagsterInstance, DagsterRun
 
 HERE_ONLY_TAG = "dj_dagster/here_only"
-"""Tag of steps that other machines can't execute, with the reason; our tables have it of need."""
+"""The tag of steps that other machines can't execute; its value says why, and what to do."""
+
+HELPERS_TAG = "dj_dagster/helpers"
+"""The tag of a run that has helpers, with the run's id and their number; its launcher sets it."""
 
 
 def step_tags(instance: DagsterInstance, run: DagsterRun) -> Mapping[str, Mapping[str, str]]:
     """Return the tags of the steps that a run executes, by the step's name.
 
-    Those of tables come from `TableTranslator.get_op_tags`.
+    By these a launcher tells where and with what the run runs. Those of tables come from
+    `TableTranslator.get_op_tags`.
     """
     if run.execution_plan_snapshot_id is None:
         return {}
