@@ -148,7 +148,15 @@ def test_sync_shows_keys_without_a_daemon(folder: Path) -> None:
     assert done.stdout.startswith("rig: 0 partitions added"), done.stderr
 
 
-@pytest.mark.parametrize("arguments", [("recompute", "all", "--stale"), ("sync",), ("status",)])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("recompute", "all", "--stale"),
+        ("sync",),
+        ("status",),
+        ("compact-events", "all", "--keep", "1"),
+    ],
+)
 def test_a_module_that_is_not_there_is_named(folder: Path, arguments: tuple[str, ...]) -> None:
     (folder / "half.py").write_text("import no_such_helper\n")
     done = run(folder, *arguments, "-m", "no_such_rig")

@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dj_dagster.commands.keys import modules_option, progress_option, usage
+from dj_dagster.commands.keys import (
+    chosen_names,
+    graph_named,
+    modules_option,
+    progress_option,
+    usage,
+)
 from dj_dagster.commands.output import as_json, counting, show_json, show_table
 from dj_dagster.lazy import LateModule
 
 if TYPE_CHECKING:
     import dj_dagster.orchestration as dagster_side
-    from dj_dagster.orchestration.inspection import location, project
+    from dj_dagster.orchestration.inspection import project
 else:
     # Dagster takes seconds to import, which other commands do not need.
     dagster_side = LateModule("dj_dagster.orchestration")
-    location = LateModule("dj_dagster.orchestration.inspection.location")
     project = LateModule("dj_dagster.orchestration.inspection.project")
 
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}
@@ -74,11 +79,12 @@ def compact_command(
     """
     if before is None and keep is None:
         raise click.UsageError("Say which events may go: --before 90d, --keep 5, or both.")
-    graph = location.graph_of_modules(project.modules(modules))
+    chosen = chosen_names(tables)
+    graph = graph_named(modules, () if chosen == "all" else tables)
     with usage(), project.dagster_instance() as instance:
         done = dagster_side.compact_events(
             graph,
-            "all" if tables == ("all",) else list(tables),
+            chosen,
             before=timedelta() if before is None else before,
             keep=keep or 1,
             dry_run=dry_run,

@@ -72,15 +72,22 @@ def usage() -> Generator[None]:
         raise click.UsageError(str(error)) from error
 
 
-def _graph(modules: Sequence[str], tables: Sequence[str]) -> TableGraph:
-    """Return the tables of a project, after a look whether the given names stand for some."""
+def graph_named(modules: Sequence[str], tables: Sequence[str]) -> TableGraph:
+    """Return the tables of a project, after a look whether the given names stand for some.
+
+    Raises
+    ------
+    click.UsageError
+        If a module is not there, or a name does not stand for a table.
+    """
     with usage():
         graph = location.graph_of_modules(project.modules(modules))
         status.named(graph, list(tables) or "all")
     return graph
 
 
-def _chosen(tables: Sequence[str]) -> str | list[str]:
+def chosen_names(tables: Sequence[str]) -> str | list[str]:
+    """Return what the arguments of a command stand for: names of tables, or the word all."""
     return "all" if list(tables) == ["all"] else list(tables)
 
 
@@ -97,7 +104,7 @@ def status_command(
     Tables are written as Result, lab.Result, lab.*, Session+ (with all below) or tier:computed.
     Nothing is changed. The exit code is 1 if a key has failed or a table cannot be read.
     """
-    graph = _graph(modules, tables)
+    graph = graph_named(modules, tables)
     with project.dagster_instance(ephemeral=True) as instance:
         found = status.status(graph, list(tables) or "all", stale=not no_stale, instance=instance)
     if as_json:
@@ -129,7 +136,7 @@ def errors_command(
 
     The exit code is 1 if there are failed keys.
     """
-    graph, chosen = _graph(modules, tables), list(tables) or "all"
+    graph, chosen = graph_named(modules, tables), list(tables) or "all"
     if retry:
         with usage():
             done = dagster_side.retry_failed(graph, chosen, progress=counting(None, "keys"))
@@ -181,7 +188,7 @@ def plan_command(
         raise click.UsageError("Give --where with one table, without --stale and --all.")
     if which == "all" and not tables:
         raise click.UsageError("Name the tables whose make changes, or write: plan 'tier:*' --all")
-    graph = _graph(modules, tables)
+    graph = graph_named(modules, tables)
     with project.dagster_instance(ephemeral=True) as instance, usage():
         found = (
             plan.plan_deletion(graph, tables[0], *where, instance=instance)
@@ -260,8 +267,8 @@ def populate_command(
     Any number of these commands, on any number of machines, share the keys among themselves and
     with Dagster's runs. The exit code is 1 if a key failed.
     """
-    chosen = _chosen(tables)
-    graph = _graph(modules, () if chosen == "all" else tables)
+    chosen = chosen_names(tables)
+    graph = graph_named(modules, () if chosen == "all" else tables)
     with usage():
         done = dagster_side.populate(
             graph,
@@ -308,8 +315,8 @@ def recompute(
     """
     if which is None:
         raise click.UsageError("Say which keys to make again: --stale, or --all.")
-    chosen = _chosen(tables)
-    graph = _graph(modules, () if chosen == "all" else tables)
+    chosen = chosen_names(tables)
+    graph = graph_named(modules, () if chosen == "all" else tables)
     with project.dagster_instance(ephemeral=True) as instance, usage():
         done = dagster_side.recompute(
             graph,
