@@ -21,9 +21,9 @@ from dj_dagster.orchestration.inspection.project import dagster_instance
 from dj_dagster.orchestration.jobs.populate_job import table_names
 from dj_dagster.orchestration.runs.run_records import ALL
 from dj_dagster.orchestration.runs.superseded import (
-    MADE,
-    NOTED,
-    PLANNED,
+    MATERIALIZATION,
+    OBSERVATION,
+    PLAN,
     delete,
     events_left,
     log_lines,
@@ -169,7 +169,9 @@ class _Compaction:
             if progress is not None and not self._dry_run:
                 progress(node.title, done, len(events))
         lines = self._shorten_logs(runs)
-        return CompactedTable(node.title, kinds[MADE], kinds[PLANNED], kinds[NOTED], lines)
+        return CompactedTable(
+            node.title, kinds[MATERIALIZATION], kinds[PLAN], kinds[OBSERVATION], lines
+        )
 
     def _shorten_logs(self, runs: Counter[str]) -> int:
         """Remove the lines of runs that have no event of a table left; return their number."""

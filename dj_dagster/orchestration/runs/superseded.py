@@ -28,9 +28,9 @@ from dj_dagster.orchestration._dagster import (
 CHUNK = 1000
 """Events that are deleted in one transaction, at most, so that writers hardly wait."""
 
-MADE = DagsterEventType.ASSET_MATERIALIZATION.value
-PLANNED = DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value
-NOTED = DagsterEventType.ASSET_OBSERVATION.value
+MATERIALIZATION = DagsterEventType.ASSET_MATERIALIZATION.value
+PLAN = DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value
+OBSERVATION = DagsterEventType.ASSET_OBSERVATION.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def superseded(
             tagged.label("tagged"),
         )
         .where(columns.asset_key == key.to_string())
-        .where(columns.dagster_event_type.in_([MADE, PLANNED, NOTED]))
+        .where(columns.dagster_event_type.in_([MATERIALIZATION, PLAN, OBSERVATION]))
         .subquery()
     )
     # The place of an event among those of its partition that are alike, from the youngest.
