@@ -279,7 +279,7 @@ def test_the_doctor_looks_from_where_runs_run(
         with pytest.MonkeyPatch.context() as there, project.dagster_instance() as instance:
             other = {**versions(), "numpy": "1.0"}
             there.setattr(launched_doctor, "package_versions", lambda *_: other)
-            there.setattr(launched_doctor, "_code", lambda _: {"Dose": "changed"})
+            there.setattr(launched_doctor, "code_versions", lambda *_: {"Dose": "changed"})
             execute_run(InMemoryJob(launched_doctor.doctor_job), context.dagster_run, instance)
 
     def found(launch: Callable[[LaunchRunContext], object], *options: str) -> dict[str, str]:

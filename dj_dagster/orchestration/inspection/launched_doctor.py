@@ -49,7 +49,7 @@ from dj_dagster.orchestration.inspection.doctor import (
     used_stores,
 )
 from dj_dagster.orchestration.inspection.location import graph_of_modules
-from dj_dagster.orchestration.runs.node_code import package_versions
+from dj_dagster.orchestration.runs.node_code import code_versions, package_versions
 from dj_dagster.orchestration.sharing import launcher_name, launches_elsewhere
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.relational.database.connection import Connection
@@ -145,7 +145,7 @@ def _create(
     # The daemon's queue does not know a run without a code location.
     starts = DagsterEvent(DagsterEventType.RUN_STARTING.value, run.job_name)
     instance.report_dagster_event(starts, run_id=run.run_id)
-    starting = instance.get_run_by_id(run.run_id) or run
+    starting = _now(instance, run)
     instance.run_launcher.launch_run(LaunchRunContext(starting, None))
     return starting
 
@@ -156,7 +156,7 @@ def _followed(instance: DagsterInstance, run: DagsterRun, timeout: float) -> Dag
     launcher = instance.run_launcher
     while not run.is_finished:
         time.sleep(_BREATH)
-        run = instance.get_run_by_id(run.run_id) or run
+        run = _now(instance, run)
         if run.status == DagsterRunStatus.STARTED and launcher.supports_check_run_worker_health:
             health = launcher.check_run_worker_health(run)
             lost = health.status in (WorkerStatus.FAILED, WorkerStatus.NOT_FOUND)
@@ -191,7 +191,7 @@ def _expected(modules: Sequence[str], folder: Path) -> Generator[dict[str, Any]]
         yield {
             "host": platform.node(),
             "packages": dict(package_versions(connection.job_settings.packages)),
-            "code": _code(graph),
+            "code": code_versions(graph, graph.nodes),
             "url": connection.url,
             "databases": _identities(connection, graph),
             "stores": probes,
@@ -208,14 +208,6 @@ def _graph(modules: Sequence[str], folder: Path) -> TableGraph:
     except Exception:
         # The look at the code location says why.
         return TableGraph(())
-
-
-def _code(graph: TableGraph) -> dict[str, str]:
-    return {
-        graph.by_key[key].title: version
-        for key, version in graph.versions.items()
-        if version is not None
-    }
 
 
 def _identities(connection: Connection, graph: TableGraph) -> dict[str, str]:
@@ -296,7 +288,7 @@ def _other_database(expected: Mapping[str, Any], graph: TableGraph) -> Iterator[
 
 
 def _other_code(expected: Mapping[str, Any], graph: TableGraph) -> Iterator[Diagnosis]:
-    here, there = _code(graph), expected.get("code", {})
+    here, there = code_versions(graph, graph.nodes), expected.get("code", {})
     other = [title for title, version in there.items() if here.get(title) != version]
     if other:
         yield Diagnosis(

@@ -57,9 +57,15 @@ def versions_text(nodes: Iterable[TableNode]) -> str:
     return ", ".join(f"{name} {version}" for name, version in package_versions(packages).items())
 
 
+def code_versions(graph: TableGraph, nodes: Iterable[TableNode]) -> dict[str, str]:
+    """Return the versions of the code that this process has for tables, by the tables' titles."""
+    found = {node.title: graph.versions.get(node.key) for node in nodes}
+    return {title: version for title, version in found.items() if version is not None}
+
+
 def planned_tags(graph: TableGraph, nodes: Iterable[TableNode]) -> dict[str, str]:
     """Return the tags of a step by which its process knows the planned versions of the code."""
-    return {PLANNED_TAG: json.dumps(_versions(graph, nodes))}
+    return {PLANNED_TAG: json.dumps(code_versions(graph, nodes))}
 
 
 def compare_code(
@@ -78,7 +84,7 @@ def compare_code(
         If the settings refuse other code.
     """
     nodes = list(nodes)
-    planned, own = _planned(context), _versions(graph, nodes)
+    planned, own = _planned(context), code_versions(graph, nodes)
     other = [
         f"{title} has version {version} and was planned with {planned[title]}"
         for title, version in own.items()
@@ -103,11 +109,6 @@ def compare_code(
 def was_refused(run: DagsterRun) -> bool:
     """Return whether a run was refused because of its process's code."""
     return run.tags.get(OTHER_CODE_TAG, "").startswith(f"{run.run_id} {_REFUSED}")
-
-
-def _versions(graph: TableGraph, nodes: Iterable[TableNode]) -> dict[str, str]:
-    found = {node.title: graph.versions.get(node.key) for node in nodes}
-    return {title: version for title, version in found.items() if version is not None}
 
 
 def _planned(context: AssetExecutionContext | OpExecutionContext) -> Mapping[str, str]:
