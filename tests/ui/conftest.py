@@ -17,6 +17,7 @@ from PIL import Image
 from playwright.sync_api import Page
 
 from tests.services.dagster_dev import DagsterDev, dagster_dev
+from tests.services.dagster_runs import STATISTICS
 from tests.services.process import PATIENCE, eventually
 from tests.ui.institute import Institute, running_institute
 from tests.ui.rig import Rig, running_rig
@@ -36,13 +37,6 @@ mutation ($job: String!, $config: RunConfigData) {
     runConfigData: $config
     mode: "default"
   }) { __typename ... on LaunchRunSuccess { run { runId } } }
-}
-"""
-STATISTICS = """
-query ($key: AssetKeyInput!) {
-  assetNodeOrError(assetKey: $key) {
-    ... on AssetNode { partitionStats { numPartitions numMaterialized numFailed } }
-  }
 }
 """
 

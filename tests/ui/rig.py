@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.services.dagster_dev import DagsterDev, dagster_dev
+from tests.services.dagster_runs import STATISTICS
 from tests.services.process import PATIENCE, eventually
 
 UI = Path(__file__).parent
@@ -33,13 +34,6 @@ BROKEN = {
 WORKSPACE = """
 load_from:
   - python_file: {{relative_path: {pipeline}, working_directory: ., location_name: rig}}
-"""
-STATISTICS = """
-query ($key: AssetKeyInput!) {
-  assetNodeOrError(assetKey: $key) {
-    ... on AssetNode { partitionStats { numPartitions numMaterialized numFailed } }
-  }
-}
 """
 FAILURES = """
 query ($run: ID!) {

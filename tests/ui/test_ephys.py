@@ -23,8 +23,9 @@ from playwright.sync_api import Page, Response, expect
 from pipelines.ephys.acquisition import demo_session, record
 from tests.ephys.recordings import CUT, STATIC
 from tests.services.dagster_dev import DagsterDev, dagster_dev
+from tests.services.dagster_runs import STATISTICS
 from tests.services.process import PATIENCE, eventually
-from tests.ui.conftest import REPOSITORY, STATISTICS, Keep
+from tests.ui.conftest import REPOSITORY, Keep
 from tests.ui.pages import launch, node, write
 
 pytestmark = pytest.mark.ephys

@@ -18,8 +18,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.docs.pages import DOCS, blocks
 from tests.services.dagster_dev import DagsterDev, dagster_dev
+from tests.services.dagster_runs import STATISTICS
 from tests.services.process import PATIENCE, eventually
-from tests.ui.conftest import STATISTICS
 from tests.ui.pages import launch, write
 
 PAGE = DOCS / "start" / "first-pipeline.md"
