@@ -56,10 +56,9 @@ from dj_dagster.settings_mapping import (
 from dj_dagster.settings_model import Settings
 
 
-def embedded_store() -> dict[str, Any]:
-    """Return the settings of the default store, a folder beside the embedded database."""
-    local = {"protocol": "file", "location": str(embedded_folder() / STORE)}
-    return {"default": "local", "local": local}
+def embedded_store(folder: Path) -> dict[str, Any]:
+    """Return the settings of the default store, in the folder of the embedded database."""
+    return {"default": "local", "local": {"protocol": "file", "location": str(folder / STORE)}}
 
 
 class FollowingStores(Stores):
@@ -238,7 +237,7 @@ class Config(SettingsMapping):
             If the store is unknown, or if a default is requested and not configured: the embedded
             store that is then in use is returned only by its name.
         """
-        stores = self._stores()
+        stores = self._stores(embedded_folder())
         default = "filepath_default" if use_filepath_default else "default"
         if store is None and default not in self._settings.stores:
             raise ConfigurationError(
@@ -274,8 +273,10 @@ class Config(SettingsMapping):
 
     def connection_options(self) -> dict[str, Any]:
         """Return the options of connections that follow these settings."""
+        # Looked for once: a program that changes its directory later keeps its store.
+        folder = embedded_folder()
         return {
-            "stores": FollowingStores(self._stores),
+            "stores": FollowingStores(lambda: self._stores(folder)),
             "shared": lambda: self._settings.database.shared,
             "safemode": partial(getattr, self._settings, "safemode"),
             "jobs": self._jobs,
@@ -296,8 +297,8 @@ class Config(SettingsMapping):
         said = self._settings.provenance
         return Provenance(said.capture, said.source, self._settings.strict_provenance)
 
-    def _stores(self) -> dict[str, Any]:
-        stores = embedded_store() | self._settings.stores
+    def _stores(self, folder: Path) -> dict[str, Any]:
+        stores = embedded_store(folder) | self._settings.stores
         if self._settings.era == "0.14":
             # DataJoint 0.14 reached servers without encryption by default, and took a missing
             # location for the working directory.

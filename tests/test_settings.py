@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
 import dj_dagster as dj
@@ -50,6 +51,47 @@ def test_embedded_default(folder: Path) -> None:
     assert dj.config["safemode"] is True
     assert dj.Schema("lab").connection is connection
     assert (folder / ".dj" / "lab.sqlite").exists()
+
+
+@pytest.mark.parametrize("stores", [{}, {"raw": {"protocol": "file", "location": "raw"}}])
+@pytest.mark.parametrize("url", [None, "sqlite:///own.sqlite"])
+def test_a_later_change_of_directory_moves_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, stores: dict[str, Any], url: str | None
+) -> None:
+    project, elsewhere = folder / "project", folder / "elsewhere"
+    project.mkdir()
+    elsewhere.mkdir()
+    write(project, {"stores": stores, "database": {"url": url}})
+    monkeypatch.chdir(project)
+    store = next(iter(stores), "local")
+    schema = dj.Schema("lab")
+
+    @schema
+    class Session(dj.Manual):
+        definition = "session : int32"
+
+    @schema
+    class Trace(dj.Computed):
+        definition = f"""
+        -> Session
+        ---
+        trace : <blob@{store}>
+        whole : <npy@{store}>
+        """
+
+        def make(self, key: dict[str, Any]) -> None:
+            os.chdir(elsewhere)
+            self.insert1({**key, "trace": "a trace", "whole": np.arange(key["session"])})
+
+    Session.insert({"session": session} for session in range(3))
+    Trace.populate({"session": 0})
+    monkeypatch.chdir(elsewhere)
+    Trace.populate({"session": 1})
+    Trace.populate({"session": 2}, processes=2)
+    assert list(elsewhere.iterdir()) == []
+    monkeypatch.chdir(project)
+    assert Trace.to_arrays("trace").tolist() == ["a trace"] * 3
+    assert [len(whole.load()) for whole in Trace.to_arrays("whole")] == [0, 1, 2]
 
 
 def test_file_is_found_above_the_working_directory(

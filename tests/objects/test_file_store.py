@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dj_dagster.errors import MissingExternalFile, ObjectError
+from dj_dagster.errors import ConfigurationError, MissingExternalFile, ObjectError
 from dj_dagster.objects.stores.stores import Stores
 
 
@@ -44,11 +44,16 @@ def test_what_a_crash_left_behind_is_not_listed(store, folder: Path):
 
 def test_a_relative_location_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    store = Stores({"main": {"protocol": "file", "location": "here"}}).get("main")
+    stores = Stores({"main": {"protocol": "file", "location": "here"}})
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    store.put("a", b"x")
+    stores.get("main").put("a", b"x")
     assert (tmp_path / "here" / "a").exists()
+
+
+def test_a_location_in_the_home_of_nobody_is_refused():
+    with pytest.raises(ConfigurationError, match=r"Store 'main'.*location.*~nobody-here"):
+        Stores({"main": {"protocol": "file", "location": "~nobody-here/data"}})
 
 
 def test_readers_never_see_half_an_object(store):

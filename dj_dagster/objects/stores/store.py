@@ -299,8 +299,7 @@ class FileStore(Store):
 
     def __init__(self, name: str, settings: FileStoreSettings) -> None:
         super().__init__(name, settings)
-        # Absolute from the start, so that a later change of directory moves nothing.
-        self.root = Path(settings.location).expanduser().absolute()
+        self.root = Path(settings.location)
 
     def put(self, path: str, data: bytes) -> None:
         """Write a file beside its place and move it there once it is on the disk."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 from pydantic import (
@@ -14,6 +15,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_core import ErrorDetails
@@ -138,6 +140,9 @@ class FileStoreSettings(StoreSettings):
 
     Attributes
     ----------
+    location
+        The folder, absolute: a relative one is below the working directory of the moment at which
+        the settings are read, and stays there when a program changes its directory later.
     shared
         Whether all machines that work with the store have the folder under this path.
     """
@@ -145,6 +150,14 @@ class FileStoreSettings(StoreSettings):
     protocol: Literal["file"]
     location: Annotated[str, Field(min_length=1)]
     shared: bool = False
+
+    @field_validator("location")
+    @classmethod
+    def _absolute(cls, location: str) -> str:
+        try:
+            return str(Path(location).expanduser().absolute())
+        except RuntimeError as error:
+            raise ValueError(f"{location!r} cannot be found: {error}") from None
 
 
 class S3StoreSettings(StoreSettings):
