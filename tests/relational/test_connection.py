@@ -66,6 +66,25 @@ def test_bad_url_is_refused_without_its_password(url: str) -> None:
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
+def test_stores_are_given_by_their_settings(tmp_path: Path) -> None:
+    raw = {"protocol": "file", "location": str(tmp_path / "raw")}
+    connection = dj.Connection("sqlite://", stores={"default": "raw", "raw": raw})
+
+    @dj.Schema("lab", connection=connection)
+    class Trace(dj.Manual):
+        definition = """
+        trace : int32
+        ---
+        samples : <blob@>
+        """
+
+    Trace.insert1({"trace": 1, "samples": [1, 2]})
+    assert Trace.fetch1("samples") == [1, 2]
+    assert any(file.is_file() for file in (tmp_path / "raw").rglob("*"))
+    with pytest.raises(dj.ConfigurationError, match=r"Store 'raw'.*location"):
+        dj.Connection("sqlite://", stores={"raw": {"protocol": "file"}})
+
+
 @pytest.mark.parametrize("name", ["a.b", "", 'a"b', "a`b", "x" * 65])
 def test_impossible_schema_names(connection: dj.Connection, name: str) -> None:
     with pytest.raises(dj.DataJointError, match="cannot be the name of a schema"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -86,7 +86,8 @@ class Connection:
     url
         A SQLAlchemy URL: ``sqlite:///lab.sqlite``, ``mysql+pymysql://user:secret@host:3306/``.
     stores
-        The stores in which codecs with ``@store`` keep their bytes; empty by default.
+        The stores in which codecs with ``@store`` keep their bytes, or a mapping of their settings,
+        see `Stores`; empty by default.
     codecs
         The codecs that definitions may name; the built-in ones by default.
     safemode
@@ -135,7 +136,7 @@ class Connection:
         self,
         url: str | sa.URL,
         *,
-        stores: Stores | None = None,
+        stores: Stores | Mapping[str, Any] | None = None,
         codecs: CodecRegistry | None = None,
         safemode: bool | Callable[[], bool] = True,
         jobs: JobSettings | Callable[[], JobSettings] | None = None,
@@ -150,7 +151,7 @@ class Connection:
         self._url = parsed_url(url)
         self.backend: Backend = backend_for(self._url)
         self.engine = self.backend.create_engine(self._url)
-        self.stores = stores if stores is not None else Stores({})
+        self.stores = stores if isinstance(stores, Stores) else Stores(stores)
         self.codecs = codecs if codecs is not None else CodecRegistry()
         self._preferences = Preferences(
             safemode,
