@@ -214,8 +214,16 @@ class JobRows:
             self.shared.forget(rows)
         return self.update(rows, statuses, {**FREE, **self._success()})
 
-    def fail(self, row: Values, message: str, stack: str | None) -> None:
-        """Keep the error of a job that failed."""
+    def fail(self, row: Values, message: str, stack: str | None, *, own: bool = False) -> None:
+        """Keep the error of a job that failed.
+
+        Parameters
+        ----------
+        own
+            Whether to leave a job that another worker has taken over from this process.
+        """
+        if own and not self._is_own(row):
+            return
         message, stack = shortened(_storable(message)), _storable(stack) if stack else stack
         try:
             self._note_failure(row, message, stack)
@@ -223,6 +231,13 @@ class JobRows:
             # A database of latin1 has fewer characters.
             plain = message.encode("ascii", "backslashreplace").decode()
             self._note_failure(row, shortened(plain), stack)
+
+    def _is_own(self, row: Values) -> bool:
+        """Whether a job is not reserved by another worker."""
+        target, where = self._where(("reserved",), [row])
+        select = sa.select(target.c.pid, target.c.host).where(where)
+        found = self.connection.rows(select)
+        return not found or tuple(found[0]) == (os.getpid(), own_host())
 
     def _note_failure(self, row: Values, message: str, stack: str | None) -> None:
         if self.shared is not None:

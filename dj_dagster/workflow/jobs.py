@@ -36,7 +36,7 @@ from dj_dagster.workflow.job_rows import (
     planned_key,
     queue_name,
 )
-from dj_dagster.workflow.liveness import renewal
+from dj_dagster.workflow.liveness import elapsed, renewal
 from dj_dagster.workflow.make import KeySource, PopulatedTable, among, without
 from dj_dagster.workflow.pending import present, rows_of, unmade_keys
 from dj_dagster.workflow.shared_jobs import SharedJobs, ensure_jobs
@@ -441,7 +441,8 @@ class Claims:
 
     Several keys are claimed by one statement, which saves time if `make` is quick. While a make
     takes long, a thread gives back the keys that wait behind it, ends the jobs that are done, and
-    renews the lease.
+    renews the lease. A process that was stopped for longer than the lease, or cut off from the
+    database, gives back the keys that wait: others may have taken them over.
 
     Parameters
     ----------
@@ -461,9 +462,11 @@ class Claims:
         self._waiting: deque[Values] = deque()
         self._done: dict[Values, float | None] = {}
         self._running: Values | None = None
-        self._since = self._renewed = time.monotonic()
+        self._since = time.monotonic()
+        self._renewed = elapsed()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._unwanted: list[Values] = []
         self._returned: list[Values] = []
 
     def claim(self, rows: Sequence[Values]) -> list[Values]:
@@ -472,12 +475,14 @@ class Claims:
         got = self._queue.claim(rows, self._statuses, self._version)
         with self._lock:
             self._waiting.extend(got)
-            self._renewed = time.monotonic()
+            self._renewed = elapsed()
         self._watch()
         return got
 
     def take(self) -> Values | None:
-        """Return the next claimed key, to be made now; None if all are taken."""
+        """Return the next claimed key, to be made now; None if all are taken, or given back."""
+        if self._is_late:
+            self._give_back()
         with self._lock:
             self._running = self._waiting.popleft() if self._waiting else None
             self._since = time.monotonic()
@@ -493,7 +498,7 @@ class Claims:
     def fail(self, message: str, stack: str) -> None:
         """Keep the error of the taken key."""
         if self._running is not None:
-            self._queue.rows.fail(self._running, message, stack)
+            self._queue.rows.fail(self._running, message, stack, own=True)
         self._forget()
 
     def drop(self) -> None:
@@ -510,6 +515,7 @@ class Claims:
     def given_back(self) -> list[Values]:
         """Return the unmade keys that were given back since the last call."""
         with self._letting_go:
+            self._return_unwanted()
             returned, self._returned = self._returned, []
             return returned
 
@@ -523,7 +529,8 @@ class Claims:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
         with self._lock:
-            left = [*self._waiting, *([self._running] if self._running is not None else [])]
+            left = [*self._unwanted, *self._waiting]
+            left += [self._running] if self._running is not None else []
             self._waiting.clear()
             self._running = None
         retried(self._settle, (ConnectionFailedError,))
@@ -552,22 +559,39 @@ class Claims:
                 self._renew()
 
     def _let_go(self) -> None:
-        with self._letting_go:
-            with self._lock:
-                if self._running is None or time.monotonic() - self._since < PATIENCE:
-                    return
-                unmade = list(self._waiting)
-                self._waiting.clear()
-            if unmade:
-                self._queue.rows.give_back(unmade)
-            self._returned.extend(unmade)
+        with self._lock:
+            if self._running is None or time.monotonic() - self._since < PATIENCE:
+                return
+        self._give_back()
         self._settle()
 
+    def _give_back(self) -> None:
+        """Give back the keys that wait, which are claimed again later."""
+        with self._letting_go:
+            with self._lock:
+                self._unwanted.extend(self._waiting)
+                self._waiting.clear()
+            self._return_unwanted()
+
+    def _return_unwanted(self) -> None:
+        # If the database is away they stay unwanted, and are given back later.
+        if self._unwanted:
+            self._queue.rows.give_back(self._unwanted)
+        self._returned.extend(self._unwanted)
+        self._unwanted.clear()
+
+    @property
+    def _is_late(self) -> bool:
+        """Whether the leases have run out, so that others may have taken keys over."""
+        return elapsed() - self._renewed > self._lease
+
     def _renew(self) -> None:
+        if elapsed() - self._renewed < renewal(self._lease):
+            return
+        if self._is_late:
+            self._give_back()
         with self._lock:
-            if time.monotonic() - self._renewed < renewal(self._lease):
-                return
             held = [*self._waiting, *([self._running] if self._running is not None else [])]
         if held:
             self._queue.rows.renew(held, self._lease)
-        self._renewed = time.monotonic()
+        self._renewed = elapsed()

@@ -178,6 +178,13 @@ def renewal(lease: float) -> float:
     return min(lease / 4, RENEWAL)
 
 
+def elapsed() -> float:
+    """Return the seconds since some moment, with those in which the machine was asleep."""
+    # Linux's usual clock stands still meanwhile.
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
+
+
 def dead(
     connection: Connection, reservations: Iterable[Reservation], now: datetime
 ) -> list[Reservation]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 
 import dj_dagster as dj
-from dj_dagster.workflow import liveness
+from dj_dagster.workflow import jobs, liveness
+from dj_dagster.workflow.job_rows import JobRows
 from dj_dagster.workflow.liveness import is_gone, own_host, process_mark
+from tests.services.process import PATIENCE
 from tests.workflow.test_job_queue import Pipeline, ago, set_columns
 
 NOBODY = 2**22 + 1
@@ -65,6 +68,75 @@ def test_a_worker_of_another_machine_lives_until_its_lease_runs_out(
         assert jobs.release_dead() == 0
         set_columns(lab, {"n": 0}, reserved_time=ago(lab, 400), scheduled_time=ago(lab, 1))
         assert jobs.release_dead() == 1
+
+
+def taken_over(lab: Pipeline, *numbers: int) -> None:
+    """Let another machine have the jobs of keys, from outside of a make."""
+    columns = {"host": "elsewhere 0ddba115.1", "scheduled_time": ago(lab, -60)}
+
+    def change() -> None:
+        for n in numbers:
+            set_columns(lab, {"n": n}, **columns)
+
+    other = threading.Thread(target=change)
+    other.start()
+    other.join()
+
+
+def test_a_worker_that_was_stopped_leaves_keys_that_others_have_taken_over(
+    lab: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease, clock = lab.square.connection.job_settings.lease, jobs.elapsed
+
+    def make(table: Any, key: dict[str, Any]) -> None:
+        table.insert1({**key, "square": 0})
+        if key["n"] == 1:
+            # 0 was claimed alone, and 1 to 3 together. A laptop sleeps, for example.
+            monkeypatch.setattr(jobs, "elapsed", lambda: clock() + lease)
+            taken_over(lab, 2)
+
+    lab.make = make
+    assert lab.square.populate(reserve_jobs=True)["success_count"] == 3
+    assert lab.made == [0, 1, 3]
+    assert lab.statuses() == {2: "reserved"}
+
+
+def test_keys_are_given_back_once_the_database_is_there_again(
+    lab: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_back, away = JobRows.give_back, threading.Event()
+
+    def fail_at_first(rows: JobRows, keys: Any) -> int:
+        if not away.is_set():
+            away.set()
+            raise dj.LostConnectionError("The database is being restarted.")
+        return give_back(rows, keys)
+
+    def make(table: Any, key: dict[str, Any]) -> None:
+        assert key["n"] == 0 or away.wait(PATIENCE)
+        table.insert1({**key, "square": 0})
+
+    monkeypatch.setattr(jobs, "PATIENCE", 0.0)
+    monkeypatch.setattr(JobRows, "give_back", fail_at_first)
+    lab.make = make
+    assert lab.square.populate(reserve_jobs=True)["success_count"] == 4
+    assert sorted(lab.made) == [0, 1, 2, 3]
+    assert lab.statuses() == {}
+
+
+def test_a_failure_is_not_kept_of_a_key_that_another_has_taken_over(lab: Pipeline) -> None:
+    def make(table: Any, key: dict[str, Any]) -> None:
+        if key["n"] < 2:
+            taken_over(lab, key["n"])
+        raise ConnectionError("The network was cut.")
+
+    lab.make = make
+    lab.square.populate("n in (1, 3)", reserve_jobs=True, suppress_errors=True)
+    assert lab.made == [1, 3]
+    assert [lab.statuses()[n] for n in (1, 3)] == ["reserved", "error"]
+    # What a person says of a job holds for any.
+    lab.square.jobs.error({"n": 1}, "ValueError: no")
+    assert lab.statuses()[1] == "error"
 
 
 def test_a_worker_is_not_taken_for_the_one_of_its_number_in_a_container_of_its_name(
