@@ -42,7 +42,8 @@ class SlurmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             folder: /shared/dagster-jobs
             partition: work
             time: "4:00:00"
-        run_monitoring: {enabled: true, start_timeout_seconds: 0, max_resume_run_attempts: 3}
+        run_monitoring:
+          {enabled: true, start_timeout_seconds: 31536000, max_resume_run_attempts: 3}
     """
 
     def __init__(self, settings: Settings, inst_data: ConfigurableClassData | None = None) -> None:
@@ -88,7 +89,7 @@ class SlurmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             self._instance.report_run_failed(
                 context.dagster_run,
                 "The end of a Slurm job is only seen with run monitoring. Write run_monitoring: "
-                "{enabled: true, start_timeout_seconds: 0} into dagster.yaml.",
+                "{enabled: true, start_timeout_seconds: 31536000} into dagster.yaml.",
             )
             return
         self._jobs.submit(context.dagster_run)

@@ -45,7 +45,7 @@ run_launcher:
     resume_after: [NODE_FAIL, PREEMPTED, TIMEOUT]
 run_monitoring:
   enabled: true
-  start_timeout_seconds: 0
+  start_timeout_seconds: 31536000
   poll_interval_seconds: 2
   max_resume_run_attempts: 1
 """

@@ -89,6 +89,8 @@ def test_a_run_that_waits_is_cancelled_in_dagster_or_in_slurm(deployment: Deploy
         deployment.until(run, "CANCELED")
         eventually(lambda job=job: cluster.state(job) == "CANCELLED")
     assert f"Slurm job {jobs[1]} is CANCELLED" in deployment.log(outside)
+    # The monitoring looks at runs that wait as at others.
+    assert "Hit error while monitoring run" not in deployment.dev.log.read_text()
 
 
 def test_a_run_that_works_is_cancelled_in_dagster_or_in_slurm(deployment: Deployment) -> None:
