@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.services.hosts import on_host
 from tests.services.process import ServiceMissingError, eventually, free_port, server
 
 INSTALL = (
@@ -22,8 +23,8 @@ INSTALL = (
 
 NODES = ("node1", "node2", "node3")
 
-# A node that does not answer for half a minute is down. Three partitions share two nodes: jobs of
-# the second take nodes from jobs of the first, and those of the third wait for ever.
+# Three partitions share two nodes: jobs of the second take nodes from jobs of the first, and those
+# of the third wait for ever.
 CONFIGURATION = """\
 ClusterName=test
 SlurmctldHost=localhost(127.0.0.1)
@@ -39,14 +40,15 @@ SlurmctldPidFile={place}/slurmctld.pid
 SlurmdPidFile={place}/%n.pid
 MpiDefault=none
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin=task/{task}
 SwitchType=switch/none
 JobAcctGatherType=jobacct_gather/none
 SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
+SelectTypeParameters=CR_CPU_Memory
+DefMemPerCPU=900
 SchedulerParameters=sched_interval=2,batch_sched_delay=0
 SlurmctldTimeout=30
-SlurmdTimeout=30
+SlurmdTimeout={timeout}
 KillWait=5
 MinJobAge=3600
 ReturnToService=2
@@ -61,9 +63,31 @@ PartitionName=closed Nodes=node1,node2 State=DOWN
 PartitionName=apart Nodes=node3 MaxTime=60 State=UP
 """
 
+MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
+
+# Slurm finds the groups of memory by a link.
+LIMITS = """\
+CgroupPlugin=cgroup/v1
+CgroupMountpoint={place}/cgroup
+CgroupAutomount=no
+ConstrainRAMSpace=yes
+"""
+
+
+def limits_memory() -> bool:
+    """Tell whether nodes can limit what jobs use: as root, with version 1 of control groups."""
+    return os.geteuid() == 0 and os.access(MEMORY_GROUPS / "cgroup.procs", os.W_OK)
+
 
 class SlurmCluster:
     """A running cluster, whose daemons can be killed and started again.
+
+    Parameters
+    ----------
+    timeout
+        Seconds after which a node that does not answer is down.
+    named
+        Whether each node is a machine of its own name; see `tests.services.hosts`.
 
     Attributes
     ----------
@@ -71,8 +95,11 @@ class SlurmCluster:
         The variable by which Slurm's commands find this cluster.
     """
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, *, timeout: int = 30, named: bool = False) -> None:
         self._place = place
+        self._timeout = timeout
+        self._named = named
+        self._groups = MEMORY_GROUPS / place.name
         self._daemons = {name: contextlib.ExitStack() for name in ("slurmctld", *NODES)}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ports = {name: free_port() for name in self._daemons}
@@ -104,8 +131,10 @@ class SlurmCluster:
     def start(self, name: str) -> None:
         """Start the controller or a node, and wait until it takes part."""
         program = _find("slurmctld" if name == "slurmctld" else "slurmd") or name
-        command = [program, "-D", *(["-N", name] if name in NODES else [])]
-        answers = self._controls if name == "slurmctld" else lambda: "idle" in self.nodes()[name]
+        is_node = name in NODES
+        command = [program, "-D", *(["-N", name] if is_node else [])]
+        command = on_host(name if is_node and self._named else None, command)
+        answers = (lambda: self._takes_part(name)) if is_node else self._controls
         self._processes[name] = self._daemons[name].enter_context(
             server(
                 command,
@@ -138,13 +167,25 @@ class SlurmCluster:
 
     def end_jobs(self, name: str | None = None) -> None:
         """End what jobs have left of processes on a node, or on all, as a power cut would."""
+        for process in self.processes(name):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+    def processes(self, name: str | None = None) -> list[psutil.Process]:
+        """Return what works for jobs on a node, or on all; Slurm's own process of a job first."""
+        found = list[psutil.Process]()
         for process, env in self._processes_of_jobs():
             if name in (None, env.get("SLURMD_NODENAME")):
                 with contextlib.suppress(psutil.Error):
                     parent = process.parent()
                     if parent is not None and parent.name().startswith("slurmstepd"):
-                        parent.kill()
-                    process.kill()
+                        found.append(parent)
+                    found.append(process)
+        return found
+
+    def daemon(self, name: str) -> int:
+        """Return the process of the controller or of a node's daemon."""
+        return self._processes[name].pid
 
     def _processes_of_jobs(self) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
         for process in psutil.process_iter():
@@ -165,22 +206,47 @@ class SlurmCluster:
         for name in reversed(self._daemons):
             self._daemons[name].close()
         self.end_jobs()
+        eventually(self._without_groups)
+
+    def _without_groups(self) -> bool:
+        with contextlib.suppress(OSError):  # a process is not quite gone
+            for folder in [*sorted(self._groups.rglob("*/"), reverse=True), self._groups]:
+                folder.rmdir()
+        return not self._groups.exists()
+
+    def _own_groups(self) -> None:
+        """Let jobs be in control groups of this cluster: others have jobs of the same names."""
+        self._groups.mkdir()
+        (self._place / "cgroup").mkdir()
+        (self._place / "cgroup" / "memory").symlink_to(self._groups)
+        (self._place / "cgroup.conf").write_text(LIMITS.format(place=self._place))
 
     def _configure(self) -> None:
         nodes = "\n".join(
             f"NodeName={name} NodeAddr=127.0.0.1 NodeHostname=localhost Port={self._ports[name]}"
-            f" CPUs=2 RealMemory=1000{' Gres=gpu:1' if name == NODES[0] else ''}"
+            f" CPUs=2 RealMemory=4000{' Gres=gpu:1' if name == NODES[0] else ''}"
             for name in NODES
         )
         text = CONFIGURATION.format(
-            place=self._place, user=getpass.getuser(), port=self._ports["slurmctld"], nodes=nodes
+            place=self._place,
+            user=getpass.getuser(),
+            port=self._ports["slurmctld"],
+            nodes=nodes,
+            timeout=self._timeout,
+            task="cgroup" if limits_memory() else "none",
         )
         (self._place / "slurm.conf").write_text(text)
         # Slurm counts what it has never opened.
         gpu = f"NodeName={NODES[0]} Name=gpu File=/dev/null\n"
         (self._place / "gres.conf").write_text(gpu)
+        if limits_memory():
+            self._own_groups()
         for folder in ("state", *(f"spool/{name}" for name in NODES)):
             (self._place / folder).mkdir(parents=True)
+
+    def _takes_part(self, node: str) -> bool:
+        # A node that does not answer any more has a star.
+        return self.nodes()[node] in ("idle", "mixed", "allocated")
 
     def _controls(self) -> bool:
         command = ["scontrol", "ping"]
@@ -189,8 +255,10 @@ class SlurmCluster:
 
 
 @contextlib.contextmanager
-def slurm() -> Generator[SlurmCluster]:
+def slurm(*, timeout: int = 30, named: bool = False) -> Generator[SlurmCluster]:
     """Run a cluster of idle nodes, which is gone at the end of the block.
+
+    The parameters are those of `SlurmCluster`.
 
     Raises
     ------
@@ -204,7 +272,7 @@ def slurm() -> Generator[SlurmCluster]:
     with tempfile.TemporaryDirectory(prefix="djslurm") as folder:
         place = Path(folder)
         with _munge(place):
-            cluster = SlurmCluster(place)
+            cluster = SlurmCluster(place, timeout=timeout, named=named)
             try:
                 cluster.start_all()
                 yield cluster

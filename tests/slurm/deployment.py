@@ -42,7 +42,7 @@ run_launcher:
     retries: 1
     poll_seconds: 2
     growth: 10
-    resume_after: [NODE_FAIL, PREEMPTED, TIMEOUT]
+    resume_after: [NODE_FAIL, PREEMPTED, TIMEOUT, OUT_OF_MEMORY]
 run_monitoring:
   enabled: true
   start_timeout_seconds: 31536000
@@ -134,9 +134,11 @@ class Deployment(DagsterRuns):
     folder: Path
     env: Mapping[str, str]
 
-    def wait_for_file(self, gate: Path, job: str = "waiting", **tags: str) -> str:
-        """Launch a run that works until a file is there."""
-        config = {"ops": {"wait": {"config": {"gate": str(gate)}}}}
+    def wait_for_file(
+        self, gate: Path, job: str = "waiting", megabytes: int = 0, **tags: str
+    ) -> str:
+        """Launch a run that works until a file is there, and uses some memory."""
+        config = {"ops": {"wait": {"config": {"gate": str(gate), "megabytes": megabytes}}}}
         return self.launch(job, config, {f"dj-slurm/{key}": tags[key] for key in tags})
 
     def insert(self, items: Iterable[int], table: str = "item") -> None:

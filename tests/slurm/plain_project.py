@@ -32,12 +32,14 @@ def plain() -> None:
     multiply(measure())
 
 
-@dg.op(config_schema={"gate": str})
+@dg.op(config_schema={"gate": str, "megabytes": dg.Field(int, default_value=0)})
 def wait(context: dg.OpExecutionContext) -> None:
-    """Wait until a file is there."""
+    """Use some memory, and wait until a file is there."""
+    used = bytearray(context.op_config["megabytes"] * 1_000_000)
     note("wait", context.run_id, os.environ["SLURM_JOB_ID"], os.environ["SLURMD_NODENAME"])
     while not Path(context.op_config["gate"]).exists():
         time.sleep(0.05)
+    del used
     note("waited", context.run_id, os.environ["SLURM_JOB_ID"])
 
 

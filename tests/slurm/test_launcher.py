@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
-from dj_dagster.slurm.jobs import run_of
+from dj_dagster.slurm.jobs import job_name, run_of
 from tests.services.process import eventually
-from tests.services.slurm import SlurmCluster
+from tests.services.slurm import SlurmCluster, limits_memory
 from tests.slurm.deployment import Deployment, running_deployment
 
 
@@ -30,13 +30,21 @@ def run_of_job(deployment: Deployment, job: str) -> str:
     return found
 
 
+LIMITS = {"time": ("TIMEOUT (TimeLimit)", "%l", ["1:00", "10:00"])}
+"""Slurm's words on a job that uses too much, and what it has at first and when it goes on."""
+if limits_memory():
+    LIMITS["memory"] = ("OUT_OF_MEMORY (OutOfMemory)", "%m", ["300M", "3000M"])
+
+
 @pytest.fixture(scope="module")
-def short_of_time(deployment: Deployment) -> str:
-    """A run that has a minute, and needs until the file `enough` is there."""
-    return deployment.wait_for_file(deployment.folder / "enough", time="1", partition="apart")
+def short_runs(deployment: Deployment) -> Mapping[str, str]:
+    """A run that has a minute, and works on until there is a file; and one that lacks memory."""
+    gate, most, apart = deployment.folder / "enough", {"memory": "300M"}, {"partition": "apart"}
+    memory = deployment.wait_for_file(gate, megabytes=600, **most, **apart)
+    return {"time": deployment.wait_for_file(gate, time="1", **apart), "memory": memory}
 
 
-@pytest.mark.usefixtures("short_of_time")
+@pytest.mark.usefixtures("short_runs")
 def test_a_project_without_tables_runs(deployment: Deployment) -> None:
     # A run that is executed again begins with the tags of the run before.
     before = {"dj-slurm/attempt": "before/3", "dj-slurm/job_id": "999"}
@@ -250,13 +258,15 @@ def test_the_doctor_says_what_is_wrong_on_a_node(deployment: Deployment) -> None
     assert "it is another one here, sqlite:///other.db" in wrong["database"]
 
 
-def test_a_run_that_was_out_of_time_gets_more(deployment: Deployment, short_of_time: str) -> None:
-    eventually(lambda: len(deployment.notes("wait", short_of_time)) == 2)
-    (deployment.folder / "enough").touch()
-    deployment.until(short_of_time, "SUCCESS")
-    first, second = (note[2] for note in deployment.notes("wait", short_of_time))
-    shown = deployment.cluster.run(
-        "squeue", "-h", "-t", "all", "-j", f"{first},{second}", "-o", "%l"
-    )
-    assert sorted(shown.split()) == ["10:00", "1:00"]
-    assert f"Slurm job {first} is TIMEOUT (TimeLimit)" in deployment.log(short_of_time)
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_run_that_was_out_of_time_or_memory_gets_more(
+    deployment: Deployment, short_runs: Mapping[str, str], limit: str
+) -> None:
+    run, (words, shown, both) = short_runs[limit], LIMITS[limit]
+    eventually(lambda: f" is {words} on node3" in deployment.log(run), every=1)
+    if limit == "time":
+        (deployment.folder / "enough").touch()
+    deployment.until(run, "SUCCESS")
+    ask = ["squeue", "-h", "-t", "all", "-o", shown, "-n"]
+    had = [deployment.cluster.run(*ask, job_name(run, attempt)).strip() for attempt in (1, 2)]
+    assert had == both
