@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from tests.services.dagster_dev import dagster_dev
 from tests.services.dagster_runs import DagsterRuns
-from tests.services.process import PATIENCE
+from tests.services.process import PATIENCE, eventually
 from tests.services.redis import CeleryWorker, RedisServer
 
 REPOSITORY = Path(__file__).parents[2]
+
+LEASE = 20
+"""Seconds for which a worker's reservations last without renewal."""
 
 WORKSPACE = """
 load_from:
@@ -34,11 +41,14 @@ class Deployment(DagsterRuns):
     ----------
     workers
         Each takes runs from the queue of its own name and from the default one.
+    env
+        The environment of Dagster and of commands beside it.
     """
 
     redis: RedisServer
     workers: Mapping[str, CeleryWorker]
     folder: Path
+    env: Mapping[str, str]
 
     def start(self, job: str, **tags: str) -> str:
         """Launch a job."""
@@ -67,6 +77,41 @@ class Deployment(DagsterRuns):
         lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
         start = [str(word) for word in words]
         return [line[len(start) :] for line in lines if line[: len(start)] == start]
+
+    def stop(self, worker: str) -> list[psutil.Process]:
+        """Stop a worker's processes, none of which holds the database's file; return them."""
+
+        def stopped() -> list[psutil.Process]:
+            found = self.workers[worker].processes()
+            for process in found:
+                process.suspend()
+            with closing(self._database()) as database:
+                database.execute("PRAGMA busy_timeout = 0")
+                with contextlib.suppress(sqlite3.OperationalError):
+                    database.execute("BEGIN IMMEDIATE")
+                    return found
+            for process in found:
+                process.resume()
+            return []
+
+        return eventually(stopped, every=0.05)
+
+    def doctor(self, queue: str) -> dict[str, tuple[str, str]]:
+        """Return what the command finds in a worker: states and texts, by what it looks at."""
+        command = [str(Path(sys.executable).with_name("dj-dagster")), "doctor", "--launcher"]
+        command += ["--json", "--tag", f"dagster-celery/queue={queue}"]
+        command += ["-m", "tests.celery.project"]
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**self.env, "DAGSTER_HOME": str(self.folder)},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert done.stdout, done.stderr
+        there = [each for each in json.loads(done.stdout) if each["what"].startswith("run: ")]
+        return {each["what"][5:]: (each["state"], each["found"]) for each in there}
 
     def _database(self) -> sqlite3.Connection:
         return sqlite3.connect(self.folder / "lab.sqlite", timeout=PATIENCE)
@@ -101,6 +146,7 @@ def running_deployment(folder: Path, redis: RedisServer) -> Generator[Deployment
         "DJ_DATABASE_URL": f"sqlite:///{folder}/lab.sqlite",
         # The workers are on this machine.
         "DJ_DATABASE_SHARED": "true",
+        "DJ_JOBS_LEASE": str(LEASE),
     }
     ours = [name for name in os.environ if name.startswith("DJ_")]
     inherited = {name: value for name, value in os.environ.items() if name not in ours}
@@ -113,4 +159,4 @@ def running_deployment(folder: Path, redis: RedisServer) -> Generator[Deployment
             stack.callback(worker.end)
             worker.start()
         dev = stack.enter_context(dagster_dev(folder, env=env, without=ours))
-        yield Deployment(dev, redis, workers, folder)
+        yield Deployment(dev, redis, workers, folder, {**inherited, **env})

@@ -90,6 +90,31 @@ def test_keys_of_a_worker_that_was_killed_are_made_exactly_once_by_the_other(
     deployment.workers[killed].start()
 
 
+def test_the_keys_of_a_worker_that_is_cut_off_are_made_by_the_other_and_not_again_by_it(
+    celery_deployment: Deployment,
+) -> None:
+    deployment, hold = celery_deployment, celery_deployment.folder / "hold201"
+    items = range(201, 211)
+    hold.touch()
+    deployment.insert("item", items)
+    ((cut, _),) = eventually(lambda: deployment.notes("make", 201))
+    stopped = deployment.stop(cut)
+    # Its lease has to run out before the other takes the key over.
+    _, (other, _) = eventually(lambda: _two(deployment.notes("make", 201)))
+    assert {cut, other} == {"one", "two"}
+    hold.unlink()
+    eventually(lambda: set(items) <= set(deployment.rows("measured")))
+    # It goes on with its make, and must leave the keys after that.
+    for process in stopped:
+        process.resume()
+    after = deployment.start("greeting", queue=cut)
+    deployment.until(after, "SUCCESS")
+    made = [int(item) for item, *_ in deployment.notes("make") if int(item) in items]
+    assert sorted(made) == [201, *items]
+    assert {deployment.rows("measured")[item] for item in items} == {other}
+    eventually(lambda: deployment.counts("shop", "measured") == (60, 60, 0), every=1)
+
+
 def test_a_run_goes_on_after_its_process_and_its_worker_were_killed(
     celery_deployment: Deployment,
 ) -> None:
@@ -106,6 +131,13 @@ def test_a_run_goes_on_after_its_process_and_its_worker_were_killed(
     log = deployment.log(run)
     assert "has ended (FAILURE), and its run has not: Worker exited prematurely" in log
     assert log.count("Resuming run") == 2
+
+
+def test_the_doctor_looks_from_the_worker_of_a_queue(celery_deployment: Deployment) -> None:
+    found = celery_deployment.doctor("two")
+    assert {what: text for what, (state, text) in found.items() if state != "fine"} == {}
+    assert {"Python", "settings", "database", "clock", "code location"} <= {*found}
+    assert f"in {celery_deployment.folder} with" in found["Python"][1]
 
 
 def test_without_a_broker_runs_fail_with_its_words_and_hold_no_keys(

@@ -11,6 +11,9 @@ import tempfile
 from collections.abc import Generator, Mapping
 from pathlib import Path
 
+import psutil
+
+from tests.services.hosts import on_host
 from tests.services.process import ServiceMissingError, accepts, free_port, server
 
 INSTALL = "apt-get install -y --no-install-recommends redis-server"
@@ -38,7 +41,15 @@ class RedisServer:
         command = [_find() or "redis-server", str(CONFIGURATION), "--port", str(self._port)]
         command += ["--dir", str(self._place)]
         log = self._place / "redis.log"
-        self._running.enter_context(server(command, log=log, ready=lambda: accepts(self._port)))
+        self._process = self._running.enter_context(
+            server(command, log=log, ready=lambda: accepts(self._port))
+        )
+
+    def kill(self) -> None:
+        """End the server without a word."""
+        self._process.kill()
+        self._process.wait()
+        self._running.close()
 
     def end(self) -> None:
         """End the server in order."""
@@ -48,16 +59,24 @@ class RedisServer:
 class CeleryWorker:
     """A worker with one process, which can be killed and started again.
 
+    Parameters
+    ----------
+    host
+        The name of the machine that it has for itself; see `tests.services.hosts`.
+
     Attributes
     ----------
     name
         Its name, which its runs find in the variable CELERY_TEST_WORKER.
     """
 
-    def __init__(self, name: str, queues: str, home: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, queues: str, home: Path, env: Mapping[str, str], host: str | None = None
+    ) -> None:
         self.name = name
         self._queues = queues
         self._home = home
+        self._host = host
         own = {"DAGSTER_HOME": str(home), "CELERY_TEST_WORKER": name}
         self._env = {**env, **own}
         self._running = contextlib.ExitStack()
@@ -72,13 +91,19 @@ class CeleryWorker:
         command += ["--concurrency", "1", "--loglevel", "INFO"]
         self._process = self._running.enter_context(
             server(
-                command,
+                on_host(self._host, command),
                 log=log,
                 ready=lambda: b"ready." in log.read_bytes()[before:],
                 cwd=self._home,
                 env=self._env,
             )
         )
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the worker's processes, the main one first."""
+        assert self._process is not None
+        main = psutil.Process(self._process.pid)
+        return [main, *main.children(recursive=True)]
 
     def kill(self) -> None:
         """End the worker's main process without a word; the kernel ends its others."""
