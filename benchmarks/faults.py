@@ -3,6 +3,10 @@
 Run it from the repository: ``uv run python -m benchmarks.faults --keys 2000 --kills 20``. It fails
 when a key is lost, stuck, made twice at once, or shown otherwise than the tables have it. A second
 daemon and a loop that calls `populate()` work on the same keys all the time.
+
+With ``--engine slurm`` or ``--engine celery`` the runs are on two nodes of a real Slurm, or in two
+workers of Celery, and these are killed, stopped and cut off as well, while keys are entered. It
+fails too when a run is left unfinished, or the keys are shown later than `SHOWN_WITHIN` seconds.
 """
 
 from __future__ import annotations
@@ -14,13 +18,21 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.engines.faults import CeleryFaults, SlurmFaults, sequence
+from tests.engines.keys import Entry, check_commits, check_makes, keep_commits
+from tests.engines.lab import celery_engine, engine_lab, slurm_engine
 from tests.orchestration.fault_lab import fault_lab
 from tests.services.database_server import DatabaseServer, database_server
 from tests.services.mariadb import MariaDBServer
 from tests.services.mysql import MySQLServer
+from tests.services.postgres import postgres
 from tests.services.process import eventually
 
 SERVERS: dict[str, type[DatabaseServer]] = {"mariadb": MariaDBServer, "mysql": MySQLServer}
+
+SHOWN_WITHIN = 180
+"""Seconds after the last fault in which all keys are shown, and all runs have ended."""
+
 PARTS = ("run", "database", "code", "daemon", "cancel")
 
 
@@ -32,6 +44,7 @@ def faults(keys: int, kills: int, seed: int, kind: type[DatabaseServer]) -> None
         database_server(kind, durable=True) as database,
         fault_lab(Path(folder), database, batch=250, seconds=0.01) as lab,
     ):
+        lab.chosen = chosen
         began = time.monotonic()
         lab.insert(keys)
         lab.start("populate", [sys.executable, "populate.py"])
@@ -53,6 +66,46 @@ def faults(keys: int, kills: int, seed: int, kind: type[DatabaseServer]) -> None
     )
 
 
+def engine_faults(kind: str, count: int, seed: int, rate: float) -> None:
+    """Break parts of an engine and of a lab while keys are entered; print what became of all."""
+    chosen = random.Random(seed)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        postgres() as storage,
+        slurm_engine() if kind == "slurm" else celery_engine() as engine,
+        engine_lab(engine, Path(folder), chosen, batch=100, storage=storage) as lab,
+    ):
+        faults = (SlurmFaults if kind == "slurm" else CeleryFaults)(lab, chosen)
+        keep_commits(lab.lab)
+        entry = Entry(lab.lab, rate)
+        entry.start()
+        began = time.monotonic()
+        print(f"{'at':>8}  {'took':>7}  {'fault':<26}{'of':<34}entered, made, analysed")
+        for name in sequence(faults.all(), count, chosen):
+            time.sleep(chosen.uniform(0, 5))
+            at, fault = time.monotonic(), faults.all()[name]
+            hit = eventually(fault, timeout=SHOWN_WITHIN, every=0.02)
+            took, rows = time.monotonic() - at, lab.lab.counts()
+            print(
+                f"{at - began:6.0f} s  {took:5.1f} s  {name:<26}{hit:<34}"
+                f"{', '.join(map(str, rows.values()))}"
+            )
+            sys.stdout.flush()
+        ended, keys = time.monotonic(), entry.stop()
+        lab.lab.await_all(keys, timeout=SHOWN_WITHIN)
+        shown = time.monotonic() - ended
+        eventually(lambda: not lab.unfinished() and not lab.engine.left(), timeout=SHOWN_WITHIN)
+        over = time.monotonic() - ended
+        check_commits(lab.lab, keys)
+        repeated = check_makes(lab.lab, faults.stopped)
+    assert over < SHOWN_WITHIN, f"shown after {shown:.0f} s, and all runs ended after {over:.0f} s"
+    print(
+        f"{kind}, seed {seed}: {count} faults, {keys} keys in two tables: each committed once, "
+        f"none lost; {repeated} calls of make repeated; all shown {shown:.0f} s after the last "
+        f"fault, all runs ended after {over:.0f} s"
+    )
+
+
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -60,8 +113,13 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--server", choices=list(SERVERS), default="mariadb")
     parser.add_argument("--seed", type=int, default=random.randrange(1000))
+    parser.add_argument("--engine", choices=["slurm", "celery"])
+    parser.add_argument("--rate", type=float, default=1, help="keys a second, with --engine")
     chosen = parser.parse_args()
     print(f"seed {chosen.seed}")
+    if chosen.engine:
+        engine_faults(chosen.engine, chosen.kills, chosen.seed, chosen.rate)
+        return
     faults(chosen.keys, chosen.kills, chosen.seed, SERVERS[chosen.server])
 
 

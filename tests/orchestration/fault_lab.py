@@ -20,6 +20,7 @@ from typing import Any
 
 import dagster as dg
 
+from dj_dagster.errors import DataJointError
 from dj_dagster.relational.database.connection import Connection
 from tests.services.database_server import DatabaseServer
 from tests.services.process import PATIENCE, accepts, eventually, free_port, server, tail
@@ -29,8 +30,7 @@ import os, time
 import dj_dagster as dj
 from dj_dagster.orchestration import RetryPolicy, SensorSettings, build_definitions
 
-connection = dj.Connection(os.environ["FAULT_DATABASE"], safemode=False)
-schema = dj.Schema("faults", connection=connection)
+schema = dj.Schema("faults")
 
 def note(*words):
     line = " ".join(map(str, words)) + "\\n"
@@ -71,7 +71,9 @@ class Analysed(_Step, dj.Computed):
     """
 
 settings = SensorSettings(
-    interval=1, batch_size=int(os.environ["FAULT_BATCH"]), retries=RetryPolicy(delay=1, backoff=1.5)
+    interval=int(os.environ.get("FAULT_INTERVAL", "1")),
+    batch_size=int(os.environ["FAULT_BATCH"]),
+    retries=RetryPolicy(delay=1, backoff=1.5),
 )
 '''
 
@@ -105,12 +107,19 @@ run_monitoring: {enabled: true, poll_interval_seconds: 2, start_timeout_seconds:
 
 @dataclass
 class FaultLab:
-    """The parts, by name, and what was done to them."""
+    """The parts, by name, and what was done to them.
+
+    Attributes
+    ----------
+    chosen
+        Chooses which of several workers is killed.
+    """
 
     folder: Path
     database: DatabaseServer
     env: Mapping[str, str]
     port: int
+    chosen: random.Random = field(default_factory=random.Random)
     kills: Counter[str] = field(default_factory=Counter)
     _killed: set[str] = field(default_factory=set[str])
     _moments: list[float] = field(default_factory=list[float])
@@ -143,10 +152,14 @@ class FaultLab:
     def kill(self, what: str) -> bool:
         """Kill a part and start it again, or a run at work; False if there is none.
 
-        "cancel" ends a run as the button in the UI does.
+        "cancel" ends a run as the button in the UI does, and "sessions" those of the database.
         """
         if what == "cancel":
             if not self._cancel():
+                return False
+        elif what == "sessions":
+            self._moments.append(time.monotonic())
+            if not self._end_sessions():
                 return False
         elif what == "database":
             self.database.kill()
@@ -156,7 +169,7 @@ class FaultLab:
             workers = self._workers()
             if not workers:
                 return False
-            victim = random.choice(workers)
+            victim = self.chosen.choice(workers)
             os.kill(victim, signal.SIGKILL)
             self._killed.add(str(victim))
             _, loop, command = self._parts.get("populate", (None, None, []))
@@ -182,10 +195,32 @@ class FaultLab:
                     return ended is dg.DagsterRunStatus.CANCELED
         return False
 
+    def _end_sessions(self) -> int:
+        """End all sessions of the database but this one, as its administrator would."""
+        connection = self.connection
+        try:
+            sessions = "SELECT id FROM information_schema.processlist WHERE user = 'root'"
+            others = connection.query(f"{sessions} AND id <> connection_id()").fetchall()
+            for (number,) in others:
+                with contextlib.suppress(DataJointError):  # it has ended by itself
+                    connection.query(f"KILL {number}")
+            return len(others)
+        finally:
+            connection.close()
+
     def _workers(self) -> list[int]:
         """Return the processes that call make, by the newest calls."""
         pids = {int(words[3]) for words in self.calls()[-200:] if words[0] == "start"}
-        return [pid for pid in pids if _runs(pid)]
+        return [pid for pid in sorted(pids) if self.runs(pid)]
+
+    def runs(self, pid: int) -> bool:
+        """Tell whether a process of this lab runs; another may have its number by now."""
+        mark = f"FAULT_CALLS={self.env['FAULT_CALLS']}".encode()
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            return state != "Z" and mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            return False
 
     def calls(self) -> list[list[str]]:
         path = Path(self.env["FAULT_CALLS"])
@@ -214,11 +249,15 @@ class FaultLab:
         finally:
             connection.close()
 
-    def insert(self, count: int) -> None:
+    def insert(self, items: int | range) -> None:
+        """Insert keys, or as many as a number says; those that are there stay."""
         connection = self.connection
-        values = ", ".join(f"({number})" for number in range(count))
-        connection.query(f"INSERT INTO faults.item (item) VALUES {values}")
-        connection.close()
+        try:
+            numbers = items if isinstance(items, range) else range(items)
+            values = ", ".join(f"({number})" for number in numbers)
+            connection.query(f"INSERT IGNORE INTO faults.item (item) VALUES {values}")
+        finally:
+            connection.close()
 
     @contextlib.contextmanager
     def instance(self) -> Generator[dg.DagsterInstance]:
@@ -263,7 +302,7 @@ class FaultLab:
             if kind == "start":
                 # A process that was killed has left a start without an end.
                 if key in open_calls:
-                    assert not _runs(int(open_calls[key])), f"{key} is made twice at once"
+                    assert not self.runs(int(open_calls[key])), f"{key} is made twice at once"
                     lost += 1
                 assert key not in ended or self._undone(*ended[key]), f"{key} was made twice"
                 lost += key in ended
@@ -290,6 +329,8 @@ def fault_lab(
     batch: int,
     seconds: float = 0.002,
     storage: str | None = None,
+    settings: str = DAGSTER_YAML,
+    env: Mapping[str, str] | None = None,
 ) -> Generator[FaultLab]:
     """Start code server and daemon.
 
@@ -303,9 +344,13 @@ def fault_lab(
         What a make takes.
     storage
         URL of the PostgreSQL database that Dagster keeps its events in; SQLite files if None.
+    settings
+        The rest of `dagster.yaml`.
+    env
+        More variables of all parts.
     """
-    (folder / "home").mkdir()
-    (folder / "home" / "dagster.yaml").write_text(DAGSTER_YAML + _storage(storage))
+    (folder / "home").mkdir(exist_ok=True)
+    (folder / "home" / "dagster.yaml").write_text(settings + _storage(storage))
     (folder / "pipeline.py").write_text(PIPELINE)
     (folder / "definitions.py").write_text(DEFINITIONS)
     (folder / "populate.py").write_text(POPULATE)
@@ -313,16 +358,16 @@ def fault_lab(
     (folder / "workspace.yaml").write_text(
         f"load_from: [grpc_server: {{host: 127.0.0.1, port: {port}, location_name: faults}}]\n"
     )
-    env = {
+    own = {
         "DAGSTER_HOME": str(folder / "home"),
-        "FAULT_DATABASE": database.url,
+        "DJ_DATABASE_URL": database.url,
         "FAULT_CALLS": str(folder / "calls"),
         "FAULT_BATCH": str(batch),
         "FAULT_SECONDS": str(seconds),
     }
-    lab = FaultLab(folder, database, env, port)
+    lab = FaultLab(folder, database, {**own, **(env or {})}, port)
     words = [sys.executable, "-m", "dagster", "api", "grpc", "--port", str(port)]
-    words += ["--host", "127.0.0.1", "--python-file", "definitions.py", "-d", str(folder)]
+    words += ["--host", "127.0.0.1", "-m", "definitions", "-d", str(folder)]
     try:
         lab.start("code", words)
         lab.start_daemon("daemon")
@@ -338,10 +383,3 @@ def _storage(url: str | None) -> str:
 def _ended(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus | None:
     run = instance.get_run_by_id(run_id)
     return run.status if run is not None and run.is_finished else None
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
