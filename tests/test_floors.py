@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parents[1] / "dj_dagster"
 
 # From the ground up; a module that none of these names (or contains) is of the public face.
 FLOORS = (
-    ("model", "class_access", "definition", "errors", "lazy", "local_files"),
+    ("model", "class_access", "definition", "errors", "lazy", "local_files", "new_project"),
     ("objects", "compat.spellings"),
     ("relational",),
     ("workflow",),

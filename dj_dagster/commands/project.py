@@ -1,11 +1,9 @@
-"""Commands about a project: a new one, its UI, and the folder of what they copy."""
+"""Commands about a project: a new one, and its UI."""
 
 from __future__ import annotations
 
 import os
-import re
 import sys
-from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,78 +12,15 @@ import click
 
 from dj_dagster.errors import ConfigurationError, DataJointError
 from dj_dagster.lazy import LateModule
+from dj_dagster.new_project import write_project
 
 if TYPE_CHECKING:
     from dj_dagster.orchestration.inspection import project as of_dagster
 else:
     of_dagster = LateModule("dj_dagster.orchestration.inspection.project")
 
-TEMPLATE = Path(__file__).parent / "template"
-
-FILES: Mapping[str, str] = {
-    "definitions.py": "definitions.py.txt",
-    "workspace.yaml": "workspace.yaml.txt",
-    "pyproject.toml": "pyproject.toml.txt",
-    "tests/test_pipeline.py": "tests/test_pipeline.py.txt",
-    "README.md": "README.md.txt",
-    ".gitignore": "gitignore.txt",
-}
-"""The files of a new project, and those that they are made from."""
-
-DAGSTER_YAML = "dagster.yaml"
-"""The settings of Dagster, which a new project shares with the demo."""
-
 CHOOSE = {"-m", "--module-name", "-f", "--python-file", "-w", "--workspace", "--package-name"}
 """Options of ``dagster dev`` that say where the definitions are."""
-
-
-def write_project(folder: Path, schema: str = "lab") -> list[str]:
-    """Write the files of a new project, and return their names.
-
-    Parameters
-    ----------
-    folder
-        The project's folder, which need not exist.
-    schema
-        The name of its schema.
-
-    Raises
-    ------
-    ConfigurationError
-        When the folder has files of these names already, or the schema's name is not a word in
-        lower case. Nothing is written then.
-    """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", schema):
-        raise ConfigurationError(
-            f"{schema!r} cannot be the name of a schema: write lower-case letters, digits and _."
-        )
-    name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or "lab"
-    words = {"schema": schema, "name": name}
-    texts = {file: _filled(TEMPLATE / source, words) for file, source in FILES.items()}
-    texts[DAGSTER_YAML] = _dagster_yaml().read_text(encoding="utf-8")
-    there = [file for file in texts if (folder / file).exists()]
-    if there:
-        raise ConfigurationError(
-            f"{folder} has {', '.join(there)} already, and nothing was written: name a new folder, "
-            "or move these away."
-        )
-    for file, text in texts.items():
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        with (folder / file).open("x", encoding="utf-8") as stream:
-            stream.write(text)
-    return sorted(texts)
-
-
-def _filled(file: Path, words: Mapping[str, str]) -> str:
-    text = file.read_text(encoding="utf-8")
-    # Python's own braces stay.
-    return re.sub(r"\{(schema|name)\}", lambda found: words[found[1]], text)
-
-
-def _dagster_yaml() -> Path:
-    """Return the file inside this package, or that of the source tree's top."""
-    installed = TEMPLATE / DAGSTER_YAML
-    return installed if installed.is_file() else Path(__file__).parents[2] / DAGSTER_YAML
 
 
 @click.command()

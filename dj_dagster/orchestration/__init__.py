@@ -39,6 +39,7 @@ from dj_dagster.orchestration.jobs.trace_job import Trace, trace, trace_job
 from dj_dagster.orchestration.pipeline import Pipeline, read_pipeline, table_checks
 from dj_dagster.orchestration.runs.assets import table_assets
 from dj_dagster.orchestration.runs.work import Work
+from dj_dagster.orchestration.scaffold import new_pipeline
 from dj_dagster.orchestration.sensor.folder_sensor import folder_sensor
 from dj_dagster.orchestration.sensor.sensor import populate_sensor
 from dj_dagster.orchestration.sensor.sensor_settings import (
@@ -87,6 +88,7 @@ __all__ = [
     "folder_sensor",
     "garbage_job",
     "garbage_schedule",
+    "new_pipeline",
     "plan",
     "plan_deletion",
     "populate",

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import click
 import dagster as dg
 import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.orchestration import PipelineComponent
+from dj_dagster.orchestration.scaffold import NewPipelineParams, NewPipelineScaffolder
 from tests.orchestration.lab import Lab
 from tests.services.process import PATIENCE
 
 DG = Path(sys.executable).with_name("dg")
+REPOSITORY = Path(__file__).parents[2]
 
 DEFINITIONS = """
 from pathlib import Path
@@ -57,6 +63,9 @@ class Owned(TableTranslator):
     def get_asset_spec(self, props):
         return super().get_asset_spec(props).replace_attributes(owners=["team:lab"])
 """
+
+
+LEAF = {"leaf_id": 1, "length_mm": 80.0, "width_mm": 40.0}
 
 
 def load(attributes: dict[str, Any]) -> dict[str, dg.AssetSpec]:
@@ -144,34 +153,91 @@ def test_the_entry_point_leads_to_it() -> None:
     assert entry.load().PipelineComponent is PipelineComponent
 
 
-def test_a_dg_project_scaffolds_and_lists_it(tmp_path: Path, lab: Lab) -> None:
-    def dg_command(*words: str, cwd: Path) -> str:
-        done = subprocess.run(
-            [DG, *words],
-            cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(cwd / "src"), "DAGSTER_HOME": ""},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+def in_project(project: Path, *command: str | Path, code: int = 0) -> str:
+    """Return what a command prints in a project of `dg` that is installed."""
+    done = subprocess.run(
+        command,
+        cwd=project,
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith("DJ_")},
+            "PYTHONPATH": os.pathsep.join([str(project / "src"), str(REPOSITORY)]),
+            "DAGSTER_HOME": "",
+        },
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stderr if code else done.stdout
 
-    project = tmp_path / "pulse"
-    defs = project / "src" / "pulse" / "defs"
+
+def dg_command(project: Path, *words: str, code: int = 0) -> str:
+    return in_project(project, DG, *words, code=code)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project of `dg`, as `create-dagster` makes one."""
+    defs = tmp_path / "pulse" / "src" / "pulse" / "defs"
     defs.mkdir(parents=True)
     (defs / "__init__.py").touch()
     (defs.parent / "__init__.py").touch()
     (defs.parent / "definitions.py").write_text(DEFINITIONS)
-    (project / "pyproject.toml").write_text(
+    (tmp_path / "pulse" / "pyproject.toml").write_text(
         '[project]\nname = "pulse"\nversion = "1"\n[tool.dg]\ndirectory_type = "project"\n'
         '[tool.dg.project]\nroot_module = "pulse"\n'
     )
-    url = lab.schema.connection.url
+    return tmp_path / "pulse"
+
+
+def test_a_dg_project_scaffolds_and_lists_it(project: Path, lab: Lab) -> None:
     name = "dj_dagster.orchestration.PipelineComponent"
-    dg_command("scaffold", "defs", name, "tables", cwd=project)
-    file = defs / "tables" / "defs.yaml"
+    dg_command(project, "scaffold", "defs", name, "tables")
+    file = project / "src" / "pulse" / "defs" / "tables" / "defs.yaml"
     assert "schemas:" in file.read_text()
-    file.write_text(f"{file.read_text().rstrip()}\n  database_url: {url}\n")
-    assert "lab/processed/peak" in dg_command("list", "defs", "--json", cwd=project)
+    file.write_text(f"{file.read_text().rstrip()}\n  database_url: {lab.schema.connection.url}\n")
+    assert "lab/processed/peak" in dg_command(project, "list", "defs", "--json")
+
+
+def test_a_dg_project_scaffolds_a_pipeline_of_its_own(project: Path) -> None:
+    scaffold = ("scaffold", "defs", "dj_dagster.orchestration.new_pipeline", "leaves")
+    dg_command(project, *scaffold, "--schema-name", "plants")
+    files = {str(p.relative_to(project)) for p in project.rglob("*") if p.is_file()}
+    assert files >= {
+        "dagster.yaml",
+        "src/pulse/defs/leaves/definitions.py",
+        "tests/test_leaves.py",
+    }
+    dg_command(project, "check", "defs")
+    entry = {"ops": {"insert__plants__leaf__rows": {"config": {"rows": [LEAF]}}}}
+    launch = ("launch", "--job", "insert__plants__leaf", "--config-json", json.dumps(entry))
+    dg_command(project, *launch)
+    # The key's partition is there once the rows were looked at, by the sensor or by `sync`.
+    dj_command = [sys.executable, "-c", "from dj_dagster.cli import main; main()"]
+    in_project(project, *dj_command, "sync")
+    where = ("--assets", "plants/leaf_shape", "--partition", "leaf_id=1")
+    dg_command(project, "launch", *where)
+    with closing(sqlite3.connect(project / ".dj" / "lab.sqlite")) as database:
+        rows = database.execute('SELECT * FROM "plants.__leaf_shape"').fetchall()
+    assert [tuple(row[:2]) for row in rows] == [(1, 2.0)]
+    tested = in_project(project, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    assert "2 passed" in tested
+
+
+def test_what_would_overwrite_a_test_is_not_scaffolded(project: Path) -> None:
+    place = project / "src" / "pulse" / "defs" / "leaves"
+    (project / "tests").mkdir()
+    (project / "tests" / "test_leaves.py").write_text("mine")
+    for schema, message in (("lab", "has tests/test_leaves.py already"), ("My Lab", "'My Lab'")):
+        place.mkdir()
+        request = dg.ScaffoldRequest(
+            type_name="dj_dagster.orchestration.new_pipeline",
+            target_path=place,
+            scaffold_format="python",
+            project_root=project,
+            params=NewPipelineParams(schema_name=schema),
+        )
+        with pytest.raises(click.ClickException, match=message):
+            NewPipelineScaffolder().scaffold(request)
+        assert not place.exists()

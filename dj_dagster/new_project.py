@@ -1,0 +1,92 @@
+"""The files of a new pipeline, as `dj-dagster init` and `dg scaffold` write them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from dj_dagster.errors import ConfigurationError
+
+TEMPLATE = Path(__file__).parent / "template"
+
+DAGSTER_YAML = "dagster.yaml"
+"""The settings of Dagster, which a new project shares with the demo."""
+
+PROJECT: Mapping[str, str] = {
+    "definitions.py": "definitions.py.txt",
+    "tests/test_pipeline.py": "tests/test_pipeline.py.txt",
+    "workspace.yaml": "workspace.yaml.txt",
+    "pyproject.toml": "pyproject.toml.txt",
+    "README.md": "README.md.txt",
+    ".gitignore": "gitignore.txt",
+    DAGSTER_YAML: DAGSTER_YAML,
+}
+"""The files of a new project, and those that they are made from."""
+
+
+def write_project(folder: Path, schema: str = "lab") -> list[str]:
+    """Write the files of a new project, and return their names.
+
+    Parameters
+    ----------
+    folder
+        The project's folder, which need not exist.
+    schema
+        The name of its schema.
+
+    Raises
+    ------
+    ConfigurationError
+        When the folder has files of these names already, or the schema's name is not a word in
+        lower case. Nothing is written then.
+    """
+    name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or "lab"
+    write_files(folder, PROJECT, {"schema": schema, "name": name, "module": "definitions"})
+    return sorted(PROJECT)
+
+
+def write_files(folder: Path, files: Mapping[str, str], words: Mapping[str, str]) -> None:
+    """Write files that are made from templates, or none of them.
+
+    Parameters
+    ----------
+    folder
+        Where, which need not exist.
+    files
+        The names of the files in the folder, and of the templates.
+    words
+        What stands in the files for ``{schema}`` and the other words in braces.
+
+    Raises
+    ------
+    ConfigurationError
+        When the folder has files of these names already, or the schema's name is not a word in
+        lower case.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", words["schema"]):
+        raise ConfigurationError(
+            f"{words['schema']!r} cannot be the name of a schema: write lower-case letters, digits "
+            "and _."
+        )
+    texts = {file: _filled(source, words) for file, source in files.items()}
+    there = [file for file in texts if (folder / file).exists()]
+    if there:
+        raise ConfigurationError(
+            f"{folder} has {', '.join(there)} already, and nothing was written: name a new folder, "
+            "or move these away."
+        )
+    for file, text in texts.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        with (folder / file).open("x", encoding="utf-8") as stream:
+            stream.write(text)
+
+
+def _filled(template: str, words: Mapping[str, str]) -> str:
+    file = TEMPLATE / template
+    if template == DAGSTER_YAML and not file.is_file():
+        # In the source tree it is that of the demo.
+        file = Path(__file__).parents[1] / DAGSTER_YAML
+    text = file.read_text(encoding="utf-8")
+    # Python's own braces stay.
+    return re.sub(r"\{(schema|name|module)\}", lambda found: words[found[1]], text)
