@@ -201,3 +201,20 @@ def test_a_lab_has_its_own_database_and_stores(
     assert len(traces.Trace()) == 0
     dj.conn().close()
     del sys.modules["traces"]
+
+
+def test_a_lab_forgets_folders_without_an_init_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    inner = tmp_path / "rigs" / "inner"
+    inner.mkdir(parents=True)
+    (tmp_path / "rigs" / "__init__.py").touch()
+    (inner / "tables.py").write_text('import dj_dagster as dj\nschema = dj.Schema("lab")\n')
+    for number in range(2):
+        folder = tmp_path / f"lab{number}"
+        folder.mkdir()
+        lab = TemporaryLab(f"sqlite:///{folder / 'lab.sqlite'}", folder)
+        assert lab.load("rigs.inner.tables").schema.connection is lab.connection
+        lab.close()
+        assert not [name for name in sys.modules if name.startswith("rigs")]

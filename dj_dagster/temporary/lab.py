@@ -126,7 +126,9 @@ class TemporaryLab:
 
 def _is_installed(module: ModuleType) -> bool:
     """Whether a module comes from a package, not from a project's own folder."""
-    file = getattr(module, "__file__", None)
+    # A folder without an __init__.py has a path alone.
+    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    file = next(filter(None, places), None)
     if file is None:
         return True
     inside = {"site-packages", "dist-packages", "dj_dagster"}
