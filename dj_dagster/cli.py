@@ -13,6 +13,7 @@ from types import ModuleType
 import click
 
 from dj_dagster import __version__
+from dj_dagster.commands.environment import project_environment
 from dj_dagster.commands.health import doctor
 from dj_dagster.commands.history import compact_command
 from dj_dagster.commands.keys import (
@@ -47,12 +48,14 @@ DEMOS = {"pulse": ("pipelines", "demo"), "ephys": ("pipelines.ephys", "ephys")}
 
 @click.group()
 @click.version_option(__version__)
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Relational workflows for scientific labs, run by Dagster."""
 
 
 @cli.command()
 @click.argument("which", type=click.Choice(list(DEMOS)), default="pulse")
+    context.with_resource(project_environment())
 @click.option("--headless", is_flag=True, help="Run it here, without the UI, and say how it went.")
 @click.option("--sessions", default=5, show_default=True, help="How many sessions to record.")
 def demo(which: str, headless: bool, sessions: int) -> None:

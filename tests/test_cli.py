@@ -167,6 +167,12 @@ def test_a_module_that_is_not_there_is_named(folder: Path, arguments: tuple[str,
     assert "half.py" in run(folder, *arguments, "-m", "half").stderr
 
 
+def test_commands_read_the_variables_that_dagster_reads(inside: Command, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"DJ_DATABASE_URL=sqlite:///{tmp_path}/own.sqlite\n")
+    assert "own.sqlite has no schema lab" in inside("check", "lab").stderr
+    assert "DJ_DATABASE_URL" not in os.environ
+
+
 def test_what_was_backed_up_is_restored_after_all_is_lost(inside: Command, tmp_path: Path) -> None:
     @dj.Schema("rig")
     class Item(dj.Manual):
