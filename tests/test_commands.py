@@ -225,6 +225,19 @@ def test_the_doctor_finds_what_is_wrong(
     assert "4 tables" in found["code location"][1]
     assert not [path for path in tmp_path.rglob("doctor*") if path.is_file()]
 
+    # As `dagster dev`, commands have the instance of DAGSTER_HOME rather than that of this folder.
+    (tmp_path / "home").mkdir()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+        command("status")
+        assert (tmp_path / "home" / "history").is_dir()
+        (tmp_path / "home" / "dagster.yaml").write_text("storage: {no_such: {}}")
+        refused = command("status")
+        assert isinstance(refused.exception, dj.ConfigurationError)
+        assert f"The Dagster instance of {tmp_path / 'home'} cannot be opened" in str(
+            refused.exception
+        )
+
     (tmp_path / "full").write_text("not a folder")
     raw = {"protocol": "file", "location": str(tmp_path / "full")}
     stores = {"default": "raw", "raw": raw}

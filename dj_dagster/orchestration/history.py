@@ -96,8 +96,8 @@ def compact_events(
     dry_run
         Whether events are only counted.
     instance
-        The Dagster instance; by default that of the ``dagster.yaml`` in the working directory, or
-        else that of DAGSTER_HOME.
+        The Dagster instance; by default that of DAGSTER_HOME or, where this is not set, of the
+        ``dagster.yaml`` in the working directory.
     progress
         Called with a table, the number of its deleted events, and the number of all to delete.
 

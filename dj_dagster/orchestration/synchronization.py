@@ -34,8 +34,8 @@ def sync(
     definitions
         The result of `build_definitions`, which may be merged with others.
     instance
-        The Dagster instance; by default that of the ``dagster.yaml`` in the working directory, or
-        else that of DAGSTER_HOME.
+        The Dagster instance; by default that of DAGSTER_HOME or, where this is not set, of the
+        ``dagster.yaml`` in the working directory.
 
     Returns
     -------

@@ -262,7 +262,7 @@ def _location(
 
 
 def _instance(graph: TableGraph) -> Iterator[Diagnosis]:
-    home = os.environ.get("DAGSTER_HOME")
+    home = os.environ.get("DAGSTER_HOME") or None
     file = Path("dagster.yaml")
     if home is None and not file.is_file():
         yield Diagnosis(
@@ -275,9 +275,9 @@ def _instance(graph: TableGraph) -> Iterator[Diagnosis]:
     if home is not None and file.is_file() and Path(home).resolve() != Path.cwd():
         yield Diagnosis(
             "dagster.yaml",
-            "wrong",
-            f"`dagster dev` uses DAGSTER_HOME, which is {home}, and `{OWN}` the file in this one",
-            "Unset DAGSTER_HOME, or set it to this folder.",
+            "hint",
+            f"the file in this folder is not read, as DAGSTER_HOME is {home}",
+            "Unset DAGSTER_HOME, set it to this folder, or remove the file.",
         )
     lost = list(_history(file)) if home is None else []
     yield from lost

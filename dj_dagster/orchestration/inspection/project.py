@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,11 @@ from types import ModuleType
 from typing import Any
 
 import yaml
-from dagster import DagsterInstance
+from dagster import DagsterError, DagsterInstance
+from yaml import YAMLError
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.new_project import DAGSTER_YAML
 from dj_dagster.orchestration._dagster import InstanceRef
 from dj_dagster.orchestration.tables.collection import module_named
 
@@ -45,7 +48,10 @@ def modules(names: Sequence[str] = (), folder: Path | None = None) -> list[Modul
 
 
 def dagster_instance(*, ephemeral: bool = False) -> DagsterInstance:
-    """Return the instance of the ``dagster.yaml`` here, or else that of DAGSTER_HOME.
+    """Return the instance that `dagster dev` has here.
+
+    That is the one of DAGSTER_HOME or, where this is not set, of the ``dagster.yaml`` in the
+    working directory.
 
     Parameters
     ----------
@@ -55,18 +61,25 @@ def dagster_instance(*, ephemeral: bool = False) -> DagsterInstance:
     Raises
     ------
     ConfigurationError
-        When there is neither.
+        When there is neither, or the instance cannot be opened.
     """
-    if Path("dagster.yaml").is_file():
-        return DagsterInstance.from_ref(InstanceRef.from_dir(str(Path.cwd())))
-    try:
-        return DagsterInstance.get()
-    except Exception as error:
+    home = os.environ.get("DAGSTER_HOME")
+    if not home and not Path(DAGSTER_YAML).is_file():
         if ephemeral:
             return DagsterInstance.ephemeral()
         raise ConfigurationError(
             "There is no Dagster instance to show the keys in: set DAGSTER_HOME to its folder, or "
-            "run this where dagster.yaml is."
+            f"run this where {DAGSTER_YAML} is."
+        )
+    try:
+        return (
+            DagsterInstance.get()
+            if home
+            else DagsterInstance.from_ref(InstanceRef.from_dir(str(Path.cwd())))
+        )
+    except (DagsterError, YAMLError) as error:
+        raise ConfigurationError(
+            f"The Dagster instance of {home or Path.cwd() / DAGSTER_YAML} cannot be opened: {error}"
         ) from error
 
 
