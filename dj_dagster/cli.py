@@ -18,13 +18,16 @@ from dj_dagster.commands.health import doctor
 from dj_dagster.commands.history import compact_command
 from dj_dagster.commands.keys import (
     errors_command,
+    graph_named,
+    modules_named,
     plan_command,
     populate_command,
     recompute,
     status_command,
     sync,
+    usage,
 )
-from dj_dagster.commands.output import counting, tell
+from dj_dagster.commands.output import counted, counting, tell
 from dj_dagster.commands.project import dev, init
 from dj_dagster.defaults import Schema, config, conn
 from dj_dagster.errors import DataJointError
@@ -32,6 +35,7 @@ from dj_dagster.local_files import embedded_folder
 from dj_dagster.relational.backup.backup import ALL_SCHEMAS, make_backup, restore_backup
 from dj_dagster.relational.backup.contents import open_backup
 from dj_dagster.relational.garbage.collector import ALL_STORES, GarbageCollector, garbage_collectors
+from dj_dagster.workflow.computed import AutoPopulate
 from dj_dagster.workflow.integrity import check_schema
 from dj_dagster.workflow.migration import Migration
 from dj_dagster.workflow.release.release import (
@@ -40,7 +44,7 @@ from dj_dagster.workflow.release.release import (
     named_rows,
     verify_release,
 )
-from dj_dagster.workflow.release.rerun import computed_classes, rerun_release
+from dj_dagster.workflow.release.rerun import rerun_release
 
 DEMOS = {"pulse": ("pipelines", "demo"), "ephys": ("pipelines.ephys", "ephys")}
 """The package of each demo, and the extra that installs its requirements."""
@@ -51,11 +55,11 @@ DEMOS = {"pulse": ("pipelines", "demo"), "ephys": ("pipelines.ephys", "ephys")}
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Relational workflows for scientific labs, run by Dagster."""
+    context.with_resource(project_environment())
 
 
 @cli.command()
 @click.argument("which", type=click.Choice(list(DEMOS)), default="pulse")
-    context.with_resource(project_environment())
 @click.option("--headless", is_flag=True, help="Run it here, without the UI, and say how it went.")
 @click.option("--sessions", default=5, show_default=True, help="How many sessions to record.")
 def demo(which: str, headless: bool, sessions: int) -> None:
@@ -180,7 +184,7 @@ def check(schemas: tuple[str, ...], read_data: bool, progress: bool | None, rest
         for finding in found:
             click.echo(str(finding))
             count += 1
-    click.echo(f"{count} findings" if count else "All is well.")
+    click.echo(counted(count, "finding") if count else "All is well.")
     sys.exit(1 if count else 0)
 
 
@@ -208,7 +212,7 @@ def backup(
     """
     if (everything and schemas) or not (everything or schemas or conn().backend.dumps_everything):
         raise click.UsageError("Name schemas, or give --all.")
-    chosen = schemas or ALL_SCHEMAS
+    chosen = _named_schemas(schemas) or ALL_SCHEMAS
     report = make_backup(conn(), folder, chosen, read_data=read_data, keep=keep, say=tell)
     for problem in report.backup.problems:
         click.echo(problem)
@@ -268,8 +272,9 @@ def restore(
     "--module",
     "modules",
     multiple=True,
-    help="A Python module to import first, where stores or codecs are set up in code, and for "
-    "--rerun those that declare the tables; may be given repeatedly.",
+    help="A Python module to import first, where stores or codecs are set up in code; for --rerun "
+    "one that declares tables, by default what the project in this folder names. May be given "
+    "repeatedly.",
 )
 @click.option(
     "--tolerance",
@@ -311,8 +316,11 @@ def release(
         raise click.UsageError("Name a table, as lab.Result, and a folder.")
     if everything == bool(where):
         raise click.UsageError("Say which rows by --where, or give --all.")
-    _imported(modules)
-    rows = named_rows(conn(), what[0], where, everything=everything)
+    if modules:
+        modules_named(modules)
+    connection = conn()
+    with usage():
+        rows = named_rows(connection, what[0], where, everything=everything)
     text = ReleaseText(name, description, licence)
     report = make_release(rows, what[1], everything=everything, inputs=inputs, text=text, say=tell)
     click.echo(str(report))
@@ -331,6 +339,7 @@ def migrate(schema: str, dry_run: bool, undo: bool, confirm: bool) -> None:
     """
     if dry_run + undo + confirm > 1:
         raise click.UsageError("Give one of --dry-run, --undo and --confirm.")
+    _named_schemas([schema])
     migration = Migration(conn(), schema, tell)
     if dry_run:
         changes = migration.changes()
@@ -343,7 +352,7 @@ def migrate(schema: str, dry_run: bool, undo: bool, confirm: bool) -> None:
         click.echo(f"{schema} has the layout of DataJoint 2.x for good.")
     else:
         for table, count in migration.run().items():
-            click.echo(f"{table}: {count} rows, all the same")
+            click.echo(f"{table}: {counted(count, 'row')}, all the same")
         click.echo(f"Try it, then: dj-dagster migrate {schema} --confirm, or --undo.")
 
 
@@ -356,9 +365,12 @@ def _verify(folder: str) -> int:
 
 
 def _rerun(folder: str, modules: tuple[str, ...], tolerance: float) -> int:
-    if not modules:
-        raise click.UsageError("Name the modules that declare the tables, by --module.")
-    classes = computed_classes(_imported(modules), conn())
+    tables = [node.table for node in graph_named(modules, ()).nodes]
+    classes = [
+        type(table)
+        for table in tables
+        if isinstance(table, AutoPopulate) and table.connection is conn()
+    ]
     found = rerun_release(folder, classes, conn(), tolerance=tolerance, say=tell)
     for difference in found.differences:
         click.echo(difference)
@@ -366,15 +378,16 @@ def _rerun(folder: str, modules: tuple[str, ...], tolerance: float) -> int:
     return 1 if found.differences else 0
 
 
-def _imported(modules: Iterable[str]) -> list[ModuleType]:
-    """Import modules of the folder where the command was called, or of other places."""
-    sys.path.insert(0, "")
-    return list(map(import_module, modules))
-
-
 def _schemas(names: Iterable[str]) -> list[Schema]:
-    """Return existing schemas, or raise ConfigurationError."""
-    return [Schema(name, create_schema=False) for name in conn().checked_schemas(names)]
+    """Return existing schemas, or raise click.UsageError."""
+    return [Schema(name, create_schema=False) for name in _named_schemas(names)]
+
+
+def _named_schemas(names: Iterable[str]) -> list[str]:
+    """Return the names of schemas after a look whether all exist, or raise click.UsageError."""
+    connection = conn()
+    with usage():
+        return connection.checked_schemas(names)
 
 
 def _claim(collector: GarbageCollector, schemas: tuple[str, ...]) -> None:

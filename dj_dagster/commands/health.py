@@ -61,5 +61,6 @@ def doctor(
         click.echo(f"{mark}  {each.what}: {each.found}")
         if each.advice:
             click.echo(f"       {each.advice}")
-    click.echo(f"{wrong} of {len(found)} are wrong." if wrong else "Nothing is wrong.")
+    verb = "is" if wrong == 1 else "are"
+    click.echo(f"{wrong} of {len(found)} {verb} wrong." if wrong else "Nothing is wrong.")
     sys.exit(1 if wrong else 0)

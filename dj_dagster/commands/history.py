@@ -15,7 +15,7 @@ from dj_dagster.commands.keys import (
     progress_option,
     usage,
 )
-from dj_dagster.commands.output import as_json, counting, show_json, show_table
+from dj_dagster.commands.output import as_json, counted, counting, show_json, show_table
 from dj_dagster.lazy import LateModule
 
 if TYPE_CHECKING:
@@ -100,4 +100,4 @@ def compact_command(
     total = sum(each.total for each in done)
     events = "1 event" if total == 1 else f"{total} events"
     verb = "would be" if dry_run else "was" if total == 1 else "were"
-    click.echo(f"{events} {verb} deleted.")
+    click.echo(f"{counted(total, 'event')} {verb} deleted.")

@@ -6,18 +6,20 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from dj_dagster.commands.output import (
     as_json,
+    counted,
     counting,
     duration,
     show_json,
     show_table,
 )
-from dj_dagster.errors import ConfigurationError
+from dj_dagster.errors import ConfigurationError, UnknownAttributeError
 from dj_dagster.lazy import LateModule
 
 if TYPE_CHECKING:
@@ -64,12 +66,24 @@ def usage() -> Generator[None]:
     Raises
     ------
     click.UsageError
-        Instead of a ConfigurationError.
+        Instead of a ConfigurationError, or of an error that names an attribute which is not there.
     """
     try:
         yield
-    except ConfigurationError as error:
+    except (ConfigurationError, UnknownAttributeError) as error:
         raise click.UsageError(str(error)) from error
+
+
+def modules_named(modules: Sequence[str]) -> list[ModuleType]:
+    """Return Python modules by name, or without names those of the project in this folder.
+
+    Raises
+    ------
+    click.UsageError
+        If a module is not there, or the folder does not name one.
+    """
+    with usage():
+        return project.modules(modules)
 
 
 def graph_named(modules: Sequence[str], tables: Sequence[str]) -> TableGraph:
@@ -157,7 +171,7 @@ def errors_command(
 def _failed(count: int) -> str:
     if count == 0:
         return "No key has failed."
-    return "1 key has failed." if count == 1 else f"{count} keys have failed."
+    return f"{counted(count, 'key')} {'has' if count == 1 else 'have'} failed."
 
 
 @click.command("plan")
@@ -232,15 +246,16 @@ def _show_plan(found: Sequence[PlannedTable]) -> None:
     known = [each.seconds for each in found if each.seconds is not None]
     takes = f", in about {duration(sum(known))} of make" if known else ""
     gone = f", {lost} of them for good" if lost else ""
-    click.echo(f"{rows} rows would be deleted{gone}, and {keys} keys made again{takes}.")
+    deleted, again = counted(rows, "row"), counted(keys, "key")
+    click.echo(f"{deleted} would be deleted{gone}, and {again} made again{takes}.")
     untimed = [each.table for each in found if each.keys and each.seconds is None]
     if untimed:
         click.echo(f"No durations are recorded of {', '.join(untimed)}.")
     left = sum(each.left for each in found)
     if left:
         click.echo(
-            f"{left} keys would be left: people entered rows below them, or their keys are not in "
-            "the key source any more."
+            f"{counted(left, 'key')} would be left: people entered rows below, or the key source "
+            "does not have them any more."
         )
 
 
@@ -336,7 +351,5 @@ def recompute(
 @modules_option
 def sync(modules: tuple[str, ...]) -> None:
     """Show the keys and rows of all tables in Dagster, once, without a daemon; make nothing."""
-    with usage():
-        found = project.modules(modules)
-    for module in found:
+    for module in modules_named(modules):
         click.echo(f"{module.__name__}: {synchronization.sync_module(module)}.")

@@ -403,6 +403,10 @@ def test_the_command_imports_modules_that_set_up_stores(
     arguments = ["lab.Score", str(tmp_path / "out"), "--all", "-m", "lab_stores"]
     assert command(*arguments).exit_code == 0
     assert (tmp_path / "imported").exists()
+    absent = command("lab.Score", str(tmp_path / "more"), "--all", "-m", "no_such_stores")
+    assert absent.exit_code == 2
+    assert "There is no Python module 'no_such_stores'" in absent.output
+    assert not (tmp_path / "more").exists()
 
 
 def test_the_command_releases_and_verifies(command: Any, tmp_path: Path) -> None:

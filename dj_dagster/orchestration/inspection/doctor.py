@@ -175,7 +175,7 @@ def _database() -> Iterator[Diagnosis]:
     began = time.perf_counter()
     schemas = connection.schema_names()
     took = 1000 * (time.perf_counter() - began)
-    found = f"{connection.url} answers in {took:.0f} ms; it has {len(schemas)} schemas"
+    found = f"{connection.url} answers in {took:.0f} ms; schemas: {len(schemas)}"
     yield Diagnosis("database", "fine", found)
 
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -141,20 +140,6 @@ def rerun_release(
             rerun.make(classes[name], name, names[name])
     differences = [text for name in made for text in rerun.differences(name, names[name])]
     return RerunReport(place, rerun.compared, tuple(differences))
-
-
-def computed_classes(
-    modules: Iterable[ModuleType], connection: Connection
-) -> list[type[AutoPopulate]]:
-    """Return the classes in modules that make rows of a connection."""
-    found: dict[type[AutoPopulate], None] = {}
-    for module in modules:
-        for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, AutoPopulate):
-                binding = value._binding
-                if binding is not None and binding.connection is connection:
-                    found[value] = None
-    return list(found)
 
 
 class _Rerun:
