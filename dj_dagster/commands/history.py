@@ -21,7 +21,11 @@ from dj_dagster.lazy import LateModule
 if TYPE_CHECKING:
     import dj_dagster.orchestration as dagster_side
     from dj_dagster.orchestration.inspection import project
+
+    _Type = click.ParamType[datetime | timedelta]
 else:
+    # Before click 8.4 it does not take the type of its values.
+    _Type = click.ParamType
     # Dagster takes seconds to import, which other commands do not need.
     dagster_side = LateModule("dj_dagster.orchestration")
     project = LateModule("dj_dagster.orchestration.inspection.project")
@@ -30,7 +34,7 @@ UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 """The units of ages on the command line."""
 
 
-class Moment(click.ParamType[datetime | timedelta]):
+class Moment(_Type):
     """A time, as a date or a date with a time, or an age such as ``90d``."""
 
     name = "time"
@@ -98,6 +102,5 @@ def compact_command(
     rows = [[each.table, each.marks, each.plans, each.notes, each.log_lines] for each in done]
     show_table(columns, rows)
     total = sum(each.total for each in done)
-    events = "1 event" if total == 1 else f"{total} events"
     verb = "would be" if dry_run else "was" if total == 1 else "were"
     click.echo(f"{counted(total, 'event')} {verb} deleted.")

@@ -39,9 +39,9 @@ CompactedTable DatabaseResource Diagnosis FailedKey Grain Pipeline PipelineCompo
 RetryPolicy SensorSettings TableChecks TableIOManager TableProps TableSettings TableStatus
 TableTranslator Trace Work asset_key build_definitions chain_executor check_job check_schedule
 compact_events decode_key diagnose diagnose_launcher encode_key entry_jobs failed_in_run
-failed_keys figure_metadata folder_sensor garbage_job garbage_schedule new_pipeline plan plan_deletion
-populate populate_job populate_schedule populate_sensor read_pipeline recompute recompute_job
-recompute_schedule retry_failed status sync table_assets table_checks table_resources
+failed_keys figure_metadata folder_sensor garbage_job garbage_schedule new_pipeline plan
+plan_deletion populate populate_job populate_schedule populate_sensor read_pipeline recompute
+recompute_job recompute_schedule retry_failed status sync table_assets table_checks table_resources
 table_schedules trace trace_job
 """
 """The names that users may rely on."""

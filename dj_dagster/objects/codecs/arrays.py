@@ -145,6 +145,9 @@ class NpyRef:
         return array
 
     def __array__(self, dtype: DType | None = None, copy: bool | None = None) -> Array:
+        # numpy 1 does not know of a copy that is made if need be.
+        if copy is None:
+            return np.asarray(self.load(), dtype=dtype)
         return np.array(self.load(), dtype=dtype, copy=copy)
 
     def __getitem__(self, item: Any) -> Value:
