@@ -293,7 +293,9 @@ def _enum(text: str) -> AttributeType | None:
     match = _ENUM.fullmatch(text)
     if match is None:
         return None
-    values = tuple(unquote(found[0]) for found in re.finditer(STRING, match[1], re.DOTALL))
+    # Servers drop blanks at the end of the values.
+    found = [unquote(text[0]) for text in re.finditer(STRING, match[1], re.DOTALL)]
+    values = tuple(value.rstrip(" ") for value in found)
     if len(set(values)) < len(values):
         raise _refuse(text, "repeats a value", "each value of an enum once")
     return AttributeType(f"enum({', '.join(map(quote, values))})", Family.ENUM, values=values)

@@ -269,9 +269,23 @@ def _uuid(value: Value) -> UUID:
 
 
 def _json(value: Value) -> Value:
-    if _LONG_NUMBER.search(json.dumps(value, allow_nan=False)):
+    text = json.dumps(value, allow_nan=False)
+    if _LONG_NUMBER.search(text):
         _check_integers(value)
+    if "\\ud" in text:
+        # Raises UnicodeError for half a surrogate pair, which servers refuse.
+        json.dumps(value, ensure_ascii=False).encode()
+    if "{" in text:
+        json.loads(text, object_pairs_hook=_check_keys)
     return value
+
+
+def _check_keys(pairs: list[tuple[str, Value]]) -> None:
+    """Refuse keys that are one text in JSON, such as 1 and "1", of which one would be lost."""
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"several of its keys are the text {twice!r} in JSON")
 
 
 def _check_integers(value: Value) -> None:

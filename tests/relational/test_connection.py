@@ -330,8 +330,8 @@ def test_who_and_whether(connection: dj.Connection) -> None:
     assert not nobody.is_connected
 
 
-@pytest.mark.parametrize("name", ["password", "passwd", "ssl_key_password"])
-def test_a_password_in_the_query_of_a_url_is_not_shown(name: str) -> None:
+@pytest.mark.parametrize("name", ["password", "passwd", "ssl_key_password", "init_command"])
+def test_a_secret_in_the_query_of_a_url_is_not_shown(name: str) -> None:
     connection = dj.Connection(f"mysql+pymysql://bob@127.0.0.1:{free_port()}/?{name}=sekret")
     with pytest.raises(dj.DataJointError) as caught:
         connection.query("SELECT 1")

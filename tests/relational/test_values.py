@@ -149,6 +149,8 @@ def test_values_round_trip(schema: Any, kind: str, values: list[tuple[Any, Any]]
         ("json", {"a": math.nan}),
         ("json", {1, 2}),
         ("json", np.zeros(2)),
+        ("json", [{1: "lost", "1": "kept"}]),
+        ("json", {"name": "\ud800"}),
         ("bytes", "text"),
         ("bytes", 5),
     ],
@@ -187,6 +189,62 @@ def test_defaults_and_missing_values(schema: Any) -> None:
         assert all(before < row[name] < after for name in ("t", "t3", "t6"))
         assert (row["x"], row["s"], row["f"], row["d"]) == (None, "a'b", True, date(2026, 1, 2))
         assert row["n"] == (1 if row["id"] == 3 else 5)
+
+
+DEFAULTS: dict[str, tuple[str, Any]] = {
+    "single = 0.1 : float": ("single", 0.1),
+    "many = 16777217 : float32": ("many", 16777216.0),
+    "zero = -0.0 : float64": ("zero", 0.0),
+    "price = 1.005 : decimal(6,2)": ("price", Decimal("1.01")),
+    "nothing = -0.001 : decimal(6,2)": ("nothing", Decimal("0.00")),
+    "long = 1.5 : decimal(30,10)": ("long", Decimal("1.5")),
+    "padded = 'ab  ' : char(6)": ("padded", "ab"),
+    "text = 'null' : varchar(8)": ("text", "null"),
+    "quoted = \"'x'\" : varchar(8)": ("quoted", "'x'"),
+    "word = 'CURRENT_TIMESTAMP' : varchar(20)": ("word", "CURRENT_TIMESTAMP"),
+    "count = 007 : int16": ("count", 7),
+}
+
+
+def test_a_default_is_stored_as_such_a_value_is(schema: Any) -> None:
+    table = table_of(schema, *DEFAULTS)
+    table.insert1({"id": 1})
+    # Read as another process would.
+    schema.connection.catalog.forget_all()
+    table.insert1({"id": 2})
+    table.insert1({"id": 3, "single": 2, "many": 2, "zero": 2, "price": 2, "long": 2, "text": "x"})
+    table.update1({"id": 3, **dict.fromkeys(dict(DEFAULTS.values()))})
+    for name, value in DEFAULTS.values():
+        assert table.to_arrays(name, order_by="id").tolist() == [value] * 3, name
+        assert math.copysign(1, value if isinstance(value, float) else 1) == 1
+        assert len(table & {name: value}) == 3, name
+    assert not table.alter(prompt=False)
+
+
+def test_a_default_beyond_the_integers_of_sqlite(connection: dj.Connection, schema: Any) -> None:
+    line = f"n = {2**64 - 1} : bigint unsigned"
+    if connection.backend.name == "sqlite":
+        with pytest.raises(dj.DefinitionError, match=r"value\.n .*64 bits"):
+            table_of(schema, line)
+    else:
+        table = table_of(schema, line)
+        table.insert1({"id": 1})
+        assert table.fetch1("n") == 2**64 - 1
+
+
+def test_an_update_drops_the_sign_of_zero_as_an_insert_does(schema: Any) -> None:
+    table = table_of(schema, "x : float64")
+    table.insert([{"id": 1, "x": -0.0}, {"id": 2, "x": 1.0}])
+    table.update1({"id": 2, "x": -0.0})
+    assert [math.copysign(1, x) for x in table.to_arrays("x")] == [1, 1]
+
+
+def test_blanks_at_the_end_of_an_enums_value_do_not_count(schema: Any) -> None:
+    table = table_of(schema, "side : enum('left ', 'right')")
+    table.insert1({"id": 1, "side": "left"})
+    assert (table & {"side": "left"}).fetch1("side") == "left"
+    with pytest.raises(dj.DefinitionError, match="repeats a value"):
+        schema(type("Twice", (dj.Manual,), {"definition": "side : enum('left', 'left ')"}))
 
 
 def test_uuid_is_inherited_as_a_key(schema: Any) -> None:

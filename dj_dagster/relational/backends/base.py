@@ -171,6 +171,11 @@ class Backend(ABC):
             return default.value
         return "'" + default.value.replace("'", "''") + "'"
 
+    def default_element(self, default: Default, attribute_type: AttributeType) -> Element:
+        """Return what an UPDATE gives an attribute for its default."""
+        del default, attribute_type
+        return sa.literal_column("DEFAULT")
+
     def index_part(self, part: str) -> str:
         """Return the SQL of a part of an index that is not an attribute: ``a(10)``, ``(expr)``."""
         return part

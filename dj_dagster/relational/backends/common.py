@@ -16,9 +16,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from dj_dagster.errors import ConfigurationError, QueryError
-from dj_dagster.model.heading import Value
+from dj_dagster.model.heading import Default, Value
 from dj_dagster.model.names import TableName
-from dj_dagster.model.types import Family
+from dj_dagster.model.types import Family, unquote
 from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn
 
 Element = sa.ColumnElement[Any]
@@ -299,6 +299,13 @@ def unquoted_name(name: str) -> str:
 _SECRET = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
 """Options in the query of a URL whose values are secret: ``password``, ``ssl_key_password``."""
 
+_HARMLESS = re.compile(
+    r"ssl\w*|\w*timeout|charset|collation|use_unicode|unix_socket|sql_mode|autocommit|compress|"
+    r"local_infile|client_flag|read_default_\w+|mode|cache|uri|vfs|check_same_thread",
+    re.IGNORECASE,
+)
+"""Options whose values may be shown, unless they are secret; those of others may be anything."""
+
 MASK = "***"
 """The text that is shown in place of a secret."""
 
@@ -333,12 +340,14 @@ def parsed_url(text: str | sa.URL, name: str = "This") -> sa.URL:
 def shown_url(url: sa.URL) -> str:
     """Return a URL for people to read: its password is masked, in its query as well.
 
+    So are the values of options that are not known to be harmless.
+
     Examples
     --------
     >>> shown_url(sa.make_url("mysql+pymysql://me:secret@db/?passwd=secret"))
     'mysql+pymysql://me:***@db/?passwd=%2A%2A%2A'
     """
-    masked = {name: MASK for name in url.query if _SECRET.search(name)}
+    masked = {name: MASK for name in url.query if _may_be_secret(name)}
     return url.update_query_dict(masked).render_as_string(hide_password=True)
 
 
@@ -347,8 +356,12 @@ def without_secrets(url: sa.URL) -> tuple[sa.URL, dict[str, str]]:
 
     SQLAlchemy masks the password of a URL wherever it shows one, but not secrets in its query.
     """
-    secrets = {n: v for n, v in url.query.items() if _SECRET.search(n) and isinstance(v, str)}
+    secrets = {n: v for n, v in url.query.items() if _may_be_secret(n) and isinstance(v, str)}
     return url.difference_update_query(list(secrets)), secrets
+
+
+def _may_be_secret(option: str) -> bool:
+    return _SECRET.search(option) is not None or not _HARMLESS.fullmatch(option)
 
 
 def demands_tls(url: sa.URL) -> bool:
@@ -359,3 +372,32 @@ def demands_tls(url: sa.URL) -> bool:
 def leaves_tls_open(url: sa.URL) -> bool:
     """Return whether the query of a URL names neither an option of TLS nor a file of options."""
     return not any(name.startswith(("ssl", "read_default")) for name in url.query)
+
+
+_NOW = re.compile(r"(?:current_timestamp|now)(?:\(([0-9]*)\))?", re.IGNORECASE)
+_TEXTS = ("char", "varchar", "enum", "set")
+
+
+def reported_default(text: str | None, kind: str, extra: str) -> Default | None:
+    """Read the default of a column as MySQL or MariaDB reports it.
+
+    Parameters
+    ----------
+    kind
+        The type of the column.
+    extra
+        What the server says besides. It has the word ``quoted`` where the server reports SQL, as
+        MariaDB does; MySQL reports texts themselves.
+    """
+    if text is None:
+        return None
+    said = extra.lower()
+    if kind.startswith(_TEXTS) and "quoted" not in said and "default_generated" not in said:
+        return Default(text)
+    if text.upper() == "NULL":
+        return None
+    if now := _NOW.fullmatch(text):
+        return Default(f"CURRENT_TIMESTAMP({now[1]})" if now[1] else "CURRENT_TIMESTAMP", True)
+    if len(text) > 1 and text.startswith("'") and text.endswith("'"):
+        return Default(unquote(text))
+    return Default(text)

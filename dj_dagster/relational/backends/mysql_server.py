@@ -43,9 +43,8 @@ from dj_dagster.errors import (
     TransientError,
     UnknownAttributeError,
 )
-from dj_dagster.model.heading import Default, IndexDeclaration
+from dj_dagster.model.heading import IndexDeclaration
 from dj_dagster.model.names import TableName
-from dj_dagster.model.types import unquote
 from dj_dagster.relational.backends import common
 from dj_dagster.relational.stored import RawTable, Read, StoredColumn, WriteMarks
 
@@ -476,7 +475,8 @@ SELECT data_length + index_length FROM information_schema.tables
 WHERE table_schema = %s AND table_name = %s
 """
 _COLUMNS = """
-SELECT table_name, column_name, column_type, is_nullable, column_default, column_comment, extra
+SELECT table_name, column_name, column_type, is_nullable, column_default, column_comment,
+       CONCAT(extra, IF(version() LIKE '%%MariaDB%%', ' quoted', ''))
 FROM information_schema.columns WHERE table_schema = %s ORDER BY table_name, ordinal_position
 """
 _KEYS = """
@@ -502,7 +502,6 @@ SELECT view_definition FROM information_schema.views WHERE table_schema = %s AND
 """
 _EXISTS = "SELECT 1 FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
 _SELECTED = re.compile(r"\b(?:from|join)\s+\(*(`(?:[^`]|``)+`)\.(`(?:[^`]|``)+`)", re.IGNORECASE)
-_NOW = re.compile(r"(?:current_timestamp|now)(?:\(([0-9]*)\))?", re.IGNORECASE)
 _BEYOND = re.compile("[\U00010000-\U0010ffff]")
 _ESCAPED = re.compile(r"\\U([0-9a-f]{8})")
 _EDGES = """
@@ -598,7 +597,7 @@ def _table(name: TableName, note: str, columns: common.Reported, keys: common.Re
             column,
             kind,
             nullable == "YES",
-            _default(default),
+            common.reported_default(default, kind, extra),
             _unescaped(text or ""),
             "auto_increment" in extra.lower(),
         )
@@ -637,14 +636,3 @@ def _index(rows: common.Reported) -> IndexDeclaration:
         for _, column, size, expression in rows
     ]
     return IndexDeclaration(tuple(parts), unique=not rows[0][0])
-
-
-def _default(text: str | None) -> Default | None:
-    """Read a default as MariaDB reports it, as SQL; MySQL reports texts without their quotes."""
-    if text is None or text.upper() == "NULL":
-        return None
-    if now := _NOW.fullmatch(text):
-        return Default(f"CURRENT_TIMESTAMP({now[1]})" if now[1] else "CURRENT_TIMESTAMP", True)
-    if len(text) > 1 and text.startswith("'") and text.endswith("'"):
-        return Default(unquote(text))
-    return Default(text)

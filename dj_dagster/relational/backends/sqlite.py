@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from decimal import Decimal
 from functools import lru_cache
 from getpass import getuser
@@ -52,7 +53,7 @@ from dj_dagster.relational.stored import DumpedTable, InsertMode, RawTable
 from dj_dagster.relational.user_sql import translation
 from dj_dagster.relational.user_sql.emission import EXACT_DIGITS, Piece, in_order, is_long
 from dj_dagster.relational.user_sql.translation import types_text
-from dj_dagster.relational.values import shortest_single, with_scale
+from dj_dagster.relational.values import shortest_single, single, with_scale
 
 WAITING = 30.0
 """Seconds for which a connection waits until another lets go of the file."""
@@ -122,12 +123,21 @@ class SQLiteBackend(Backend):
         return column_type(attribute_type, default)
 
     def default_sql(self, default: Default, attribute_type: AttributeType) -> str:
-        """Write the current time with the digits of `datetime_text`, in local time as on MySQL."""
+        """Write the current time with the digits of `datetime_text`, in local time as on MySQL.
+
+        A float of 32 bits is written as such a value is stored.
+        """
         if not default.is_expression:
+            if attribute_type.family is Family.FLOAT and attribute_type.size == 32:
+                default = replace(default, value=repr(single(float(default.value))))
             return super().default_sql(default, attribute_type)
         digits = attribute_type.size or 0
         width = 20 + digits if digits else 19
         return f"(substr(strftime('%Y-%m-%d %H:%M:%f', 'now', 'localtime') || '000', 1, {width}))"
+
+    def default_element(self, default: Default, attribute_type: AttributeType) -> Element:
+        """Return the default itself, since SQLite lacks SET name = DEFAULT."""
+        return sa.literal_column(self.default_sql(default, attribute_type))
 
     def index_part(self, part: str) -> str:
         """Index the whole value, since SQLite lacks prefixes, or the value at a path in JSON."""

@@ -14,12 +14,13 @@ from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.errors import ConfigurationError, ConnectionFailedError, DefinitionError
 from dj_dagster.model.graph import DependencyGraph
-from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.heading import Attribute, Default, Heading
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family, parse_type, without_counter
 from dj_dagster.objects.external_pointer import pointer_type
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn, StoredTable
+from dj_dagster.relational.values import shortest_single
 
 Cursor = Callable[[], AbstractContextManager[SAConnection]]
 
@@ -313,16 +314,30 @@ def _attribute(
         if parent is not None:
             attribute_type = attribute_type or (parent.type and without_counter(parent.type))
             lineage = parent.lineage or lineage
+    attribute_type = attribute_type or _native_type(column)
     return Attribute(
         column.name,
-        attribute_type or _native_type(column),
+        attribute_type,
         in_key=column.name in raw.primary_key,
         nullable=column.nullable,
-        default=column.default,
+        default=_default(column.default, attribute_type),
         comment=comment,
         lineage=lineage,
         table=str(raw.name),
     )
+
+
+def _default(default: Default | None, kind: AttributeType | None) -> Default | None:
+    """Return a default as values are fetched: SQLite has all digits of a float."""
+    if default is None or kind is None or kind.family is not Family.FLOAT or kind.size != 32:
+        return default
+    try:
+        shown = shortest_single(float(default.value))
+    except (ValueError, OverflowError):
+        # Another program's expression.
+        return default
+    same = float(default.value) == shown
+    return default if same else replace(default, value=repr(shown))
 
 
 def _holds_seconds(attribute: Attribute) -> bool:

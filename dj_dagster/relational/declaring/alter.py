@@ -268,7 +268,7 @@ def rebuild(connection: Connection, present: Present, changes: Alteration) -> No
     IntegrityError
         If a row lacks its parent by a new foreign key.
     """
-    plan = _whole(changes, present)
+    plan = in_server_words(_whole(changes, present), connection.backend)
     with connection.cursor() as session, connection.backend.remaking(session) as remaking:
         # From here on, no other process writes.
         if connection.catalog.read(session, plan.name) != present.raw:

@@ -33,7 +33,7 @@ from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.database.catalog import marker
 from dj_dagster.relational.stored import ForeignKey, StoredTable
 from dj_dagster.relational.user_sql import temporal
-from dj_dagster.relational.values import checked
+from dj_dagster.relational.values import checked, shortest_single
 
 FindParent = Callable[[ForeignKeyDeclaration], StoredTable]
 Place = Callable[[int], AbstractContextManager[None]]
@@ -266,9 +266,10 @@ def _agree(one: AttributeType, other: AttributeType) -> bool:
 
 
 def _checked_default(table: TableName, item: AttributeDeclaration) -> Default | None:
-    """Return the default, with dates and times in the form that all databases take.
+    """Return the default as its type holds it, in the form that all databases take.
 
-    A default that is not a value of its type is refused, although SQLite would accept it.
+    It is rounded and cut as a value would be. A default that is not a value of its type is refused,
+    although SQLite would accept it.
     """
     family, default = item.type.family, item.default
     if default is None or default.is_expression or family not in _CHECKED_DEFAULTS:
@@ -279,7 +280,20 @@ def _checked_default(table: TableName, item: AttributeDeclaration) -> Default | 
         found = checked(value, Attribute(item.name, item.type, table=str(table)))
     except InvalidValueError as error:
         raise DefinitionError(f"The default {default.value} does not fit: {error}") from None
-    return replace(default, value=moment_text(found, item.type)) if family in _MOMENTS else default
+    return replace(default, value=_default_text(found, default.value, item.type))
+
+
+def _default_text(found: Value, given: str, kind: AttributeType) -> str:
+    """Return the text of a default from its value; a float stays as it was written, if it can."""
+    if kind.family in _MOMENTS:
+        return moment_text(found, kind)
+    if kind.family is Family.DECIMAL:
+        return format(found if found else abs(found), "f")
+    if kind.family is Family.FLOAT:
+        kept = repr(shortest_single(found) if kind.size == 32 else found)
+        same = Decimal(given.strip()) == Decimal(kept)
+        return (given.strip() if same else kept) if found else "0"
+    return str(found)
 
 
 def _inherited(item: ForeignKeyDeclaration, parent: StoredTable) -> dict[str, str]:
@@ -352,10 +366,12 @@ def in_server_words(plan: PlannedTable, backend: Backend) -> PlannedTable:
     Raises
     ------
     DefinitionError
-        If the server would lose characters of a default, or of a value of an enum.
+        If the server would lose characters of a default, or of a value of an enum, or cannot hold
+        an integer.
     """
     kept = backend.definition_text
     for column in plan.columns:
+        _check_kept_default(plan, column, backend)
         default = (column.default.value,) if column.default is not None else ()
         for value in (*column.stored_as.values, *default):
             if kept(value) != value:
@@ -366,6 +382,18 @@ def in_server_words(plan: PlannedTable, backend: Backend) -> PlannedTable:
                 )
     columns = tuple(replace(column, comment=kept(column.comment)) for column in plan.columns)
     return replace(plan, comment=kept(plan.comment), columns=columns)
+
+
+def _check_kept_default(plan: PlannedTable, column: PlannedColumn, backend: Backend) -> None:
+    default, encode = column.default, backend.encoder(column.stored_as)
+    if default is None or encode is None or column.stored_as.family is not Family.INTEGER:
+        return
+    try:
+        encode(int(default.value))
+    except InvalidValueError as error:
+        raise DefinitionError(
+            f"{plan.name}.{column.name} cannot have the default {default.value}: {error}"
+        ) from None
 
 
 class TableSQL:

@@ -382,12 +382,13 @@ def _check_names(table: StoredTable, row: object) -> None:
 
 def _changed(connection: Connection, table: StoredTable, name: str, value: Value) -> Element:
     if value is not DEFAULT:
-        return sa.literal(value) if value is not None else sa.null()
+        # MySQL would keep the sign of a minus zero, which an INSERT does not.
+        zero = isinstance(value, float) and value == 0
+        return sa.null() if value is None else sa.literal(0.0 if zero else value)
     attribute = table.heading[name]
     if attribute.default is None or attribute.type is None:
         raise MissingAttributeError(f"{table.name}.{name} has no default to go back to.")
-    # SQLite lacks SET name = DEFAULT.
-    return sa.literal_column(connection.backend.default_sql(attribute.default, attribute.type))
+    return connection.backend.default_element(attribute.default, attribute.type)
 
 
 SHOWN = 10
