@@ -37,7 +37,7 @@ from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.orchestration.translator import IO_MANAGER_KEY
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
-from dj_dagster.relational.inserting.row_sources import frame_columns
+from dj_dagster.relational.inserting.row_sources import frame_columns, record_columns
 from dj_dagster.relational.values import is_data_frame
 from dj_dagster.workflow.pending import present
 
@@ -357,8 +357,7 @@ def as_rows(value: Value, node: TableNode) -> list[GivenRow]:
         return []
     if is_data_frame(value):
         # `to_dict` would turn numpy's numbers into Python's, also in blobs.
-        columns = frame_columns(value)
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        return _rows_of(frame_columns(value))
     if isinstance(value, QueryExpression):
         return list(value.to_dicts())
     if isinstance(value, np.ndarray) and value.dtype.names is None:
@@ -373,6 +372,10 @@ def as_rows(value: Value, node: TableNode) -> list[GivenRow]:
     return rows
 
 
+def _rows_of(columns: Mapping[Any, Sequence[Value]]) -> list[Any]:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
 def _records(value: Value) -> list[Any]:
     match type(value).__module__.split(".")[0], type(value).__name__:
         case "polars", "DataFrame":
@@ -382,7 +385,7 @@ def _records(value: Value) -> list[Any]:
         case "pyarrow", "Table" | "RecordBatch":
             return value.to_pylist()
         case "numpy", "ndarray":
-            return [dict(zip(value.dtype.names, row, strict=True)) for row in value.tolist()]
+            return _rows_of(record_columns(value))
         case _:
             single = isinstance(value, Mapping | str) or not isinstance(value, Sequence)
             return [value] if single else list(value)

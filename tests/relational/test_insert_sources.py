@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -253,3 +253,39 @@ def test_nothing_is_inserted_from_sources_without_rows(schema: Any, tmp_path: Pa
         Empty.insert(rows)
         Empty.insert(rows, skip_duplicates=True)
     assert len(Empty()) == 0
+
+
+def test_records_of_numpy(schema: Any) -> None:
+    """Times finer than a microsecond are no integers, and a field of arrays holds arrays."""
+
+    @schema
+    class Recording(dj.Manual):
+        definition = """
+        recording : int32
+        ---
+        start = null : datetime(6)
+        day = null : date
+        lasted = null : time(6)
+        trace : <blob>
+        """
+
+    kinds = [
+        ("recording", "i4"),
+        ("start", "M8[ns]"),
+        ("day", "M8[D]"),
+        ("lasted", "m8[ns]"),
+        ("trace", "f4", (3,)),
+    ]
+    start = np.datetime64("2024-01-05T10:00:00.123456789")
+    lasted = np.timedelta64(1500, "ms")
+    records = np.array(
+        [(1, start, start, lasted, (1, 2, 3)), (2, "NaT", "NaT", "NaT", (4, 5, 6))], dtype=kinds
+    )
+    Recording.insert(records)
+    first, second = Recording.to_dicts(order_by="recording")
+    assert first["start"] == datetime(2024, 1, 5, 10, 0, 0, 123456)
+    assert first["day"] == date(2024, 1, 5)
+    assert first["lasted"] == timedelta(seconds=1.5)
+    assert (second["start"], second["day"], second["lasted"]) == (None, None, None)
+    assert second["trace"].dtype == np.float32
+    assert second["trace"].tolist() == [4, 5, 6]

@@ -33,6 +33,9 @@ else:
 
 Columns = dict[Any, Sequence[Value]]
 
+_FINE_UNITS = ("ns", "ps", "fs", "as")
+"""Units of numpy's times that are finer than those of Python's."""
+
 BATCH = 10_000
 """Number of rows that are checked together."""
 
@@ -73,8 +76,7 @@ def _columns_of(rows: Any) -> Columns | None:
     if is_data_frame(rows):
         return frame_columns(rows)
     if isinstance(rows, np.ndarray):
-        names = rows.dtype.names if rows.ndim == 1 else None
-        return {name: rows[name].tolist() for name in names} if names else None
+        return record_columns(rows) if rows.ndim == 1 and rows.dtype.names else None
     # A polars frame or an arrow table can exist only if its package has been imported.
     polars, arrow = sys.modules.get("polars"), sys.modules.get("pyarrow")
     if polars is not None and isinstance(rows, polars.DataFrame):
@@ -95,6 +97,21 @@ def frame_columns(frame: pd.DataFrame) -> Columns:
             raise QueryError(f"The data frame has the name {name!r} twice, maybe in its index.")
         columns[name] = _series_values(frame.iloc[:, position])
     return columns or {"": [None] * len(frame)}
+
+
+def record_columns(records: np.ndarray) -> Columns:
+    """Return the fields of numpy records, as Python's values; a field of arrays keeps them."""
+    return {name: _field_values(records[name]) for name in records.dtype.names or ()}
+
+
+def _field_values(values: np.ndarray) -> Sequence[Value]:
+    if values.ndim > 1:
+        # `tolist` would make lists of the arrays, which a blob would keep.
+        return list(values)
+    if values.dtype.kind in "mM" and np.datetime_data(values.dtype)[0] in _FINE_UNITS:
+        # `tolist` would make integers of them.
+        return values.astype(f"{values.dtype.kind}8[us]").tolist()
+    return values.tolist()
 
 
 def _series_values(series: pd.Series) -> list[Value]:
