@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 
 from dj_dagster.errors import ChecksumError, InvalidValueError, ObjectError
 from dj_dagster.model.types import parse_type
@@ -138,6 +139,30 @@ def test_a_change_is_told_by_object_on_each_kind_of_store(
     store.put(file, bytes(data))
     with pytest.raises(ChecksumError, match=rf"(?s){ROW}.*{store.name}"):
         read(fetched(codec, reference, stores))
+
+
+def test_files_that_were_not_written_with_a_folder(
+    file_store_settings: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    stores = Stores({"default": "main", "main": file_store_settings})
+    store = stores.get()
+    reference = stored("<object@>", folder, stores)
+    store.put(f"{reference['path']}/deep/c.bin", b"added")
+    ref = fetched("<object@>", reference, stores)
+    with pytest.raises(ChecksumError, match=rf"{ROW}.*c\.bin.*not written with"):
+        ref.verify()
+    assert ref.listdir("deep") == ["b.bin"]
+    assert not (ref.download(tmp_path / "copy") / "deep" / "c.bin").exists()
+    with pytest.raises(ObjectError, match=r"c\.bin"):
+        ref.read("deep/c.bin")
+    # Zarr writes no chunk of nothing but zeros, so that a chunk that is added changes the array.
+    empty = stored("<zarr@>", zarr.zeros((4,), chunks=(2,)), stores)
+    full = stored("<zarr@>", zarr.array(np.arange(4.0), chunks=(2,)), stores)
+    assert fetched("<zarr@>", empty, stores)[:].tolist() == [0, 0, 0, 0]
+    chunk = max(file for file in store.list(full["path"]) if "zarr" not in Path(file).name)
+    store.put(chunk.replace(full["path"], empty["path"]), store.get(chunk))
+    with pytest.raises(ChecksumError, match=rf"{ROW}.*not written with"):
+        fetched("<zarr@>", empty, stores)[:]
 
 
 def test_references_without_checksums_are_read(stores: Stores, store: Store, folder: Path) -> None:

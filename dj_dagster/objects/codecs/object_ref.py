@@ -255,10 +255,14 @@ class ObjectRef:
         Raises
         ------
         MissingExternalFile, ChecksumError
-            Naming the first file that is missing or differs.
+            Naming the first file that is missing, differs, or was not written with the folder.
         """
         with placed(self.place):
             paths = list(self._files(self.path)) if self.is_dir else [self.path]
+            if self._manifest is not None and (
+                added := sorted({*self._at.list(self.path)} - {*paths})
+            ):
+                raise ChecksumError(f"{told(self._at, added[0])} was not written with its folder.")
 
             def found(path: str) -> Written:
                 read_in_full = read and (self._written(path).crc32 or self.files_crc32)
@@ -328,11 +332,18 @@ class ObjectRef:
     def _written(self, path: str) -> Written:
         if not self.is_dir:
             return Written(self.size, self.crc32)
-        known = self._manifest.files if self._manifest else {}
-        return known.get(path.removeprefix(f"{self.path}/"), Written())
+        if self._manifest is None:
+            return Written()
+        found = self._manifest.files.get(path.removeprefix(f"{self.path}/"))
+        if found is None:
+            raise self._at.missing(path)
+        return found
 
     def _files(self, folder: str) -> list[str]:
-        """Return the paths of the files in a folder and below; raise if a written one is gone."""
+        """Return the paths of the files in a folder and below; raise if a written one is gone.
+
+        Files that were not written with the folder are left out.
+        """
         found = set(self._at.list(folder))
         known = self._manifest
         if known is not None:
@@ -342,6 +353,7 @@ class ObjectRef:
             )
             if gone:
                 raise self._at.missing(gone[0])
+            found &= written
             if not (found or folder == self.path or self._empty_folders(folder)):
                 raise self._at.missing(folder)
         elif not found and self.item_count != 0:

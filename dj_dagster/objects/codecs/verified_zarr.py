@@ -11,7 +11,7 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
-from dj_dagster.errors import MissingExternalFile
+from dj_dagster.errors import ChecksumError, MissingExternalFile
 from dj_dagster.objects.checksums import Manifest, placed
 
 
@@ -44,17 +44,20 @@ class VerifiedStore(WrapperStore[Store]):
         Raises
         ------
         MissingExternalFile, ChecksumError
-            If the file was written and is missing or has changed.
+            If the file was written and is missing or has changed, or is there and was not written:
+            a chunk would replace an empty one.
         """
         found = await self._store.get(key, prototype, byte_range)
         written = self._manifest.files.get(key)
-        if written is None:
-            return found
+        if written is None and found is None:
+            return None
+        told = f"{self._url}/{key} in store '{self._name}'"
         with placed(self._place):
+            if written is None:
+                raise ChecksumError(f"{told} was not written with its folder.")
             if found is None:
                 raise MissingExternalFile(f"Store '{self._name}' has no object {self._url}/{key}.")
             if byte_range is None:
-                told = f"{self._url}/{key} in store '{self._name}'"
                 written.check_bytes(found.to_bytes(), told)
         return found
 

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import zarr
 
-from dj_dagster.errors import MissingExternalFile, ObjectError
+from dj_dagster.errors import ChecksumError, MissingExternalFile, ObjectError
 from dj_dagster.model.heading import Value
 from dj_dagster.objects.checksums import Manifest, placed
 from dj_dagster.objects.stores.store import Store
@@ -87,6 +87,7 @@ class VerifiedFolder(MutableMapping[str, bytes]):
         place: str,
     ) -> None:
         self._files, self._written = files, manifest.files if manifest else {}
+        self._is_listed = manifest is not None
         self._name, self._url, self._place = store_name, url, place
         self._refuse_format_3()
 
@@ -106,12 +107,17 @@ class VerifiedFolder(MutableMapping[str, bytes]):
         KeyError
             If the folder lacks the file, and did so when it was written.
         MissingExternalFile, ChecksumError
-            If the file was written and is missing or has changed.
+            If the file was written and is missing or has changed, or is there and was not written:
+            a chunk would replace an empty one.
         """
         written = self._written.get(key)
-        if written is None:
+        if written is None and not (self._is_listed and key in self._files):
             return self._files[key]
         with placed(self._place):
+            if written is None:
+                raise ChecksumError(
+                    f"{self._url}/{key} in store '{self._name}' was not written with its folder."
+                )
             try:
                 data = self._files[key]
             except KeyError:
