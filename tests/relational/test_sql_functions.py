@@ -169,6 +169,9 @@ def test_an_order_of_several_in_one_text(visit: Any) -> None:
         ("time '00:00:00.25' is true", 1),
         ("name like binary 'ada%'", 0),
         ("binary 'Ada' = 'Ada'", 1),
+        ("0x41 and visit", 1),
+        ("cast(0x0100 as signed)", 256),
+        ("concat(pi() * 2, '')", "6.283185"),
     ],
 )
 def test_meaning_is_the_same_everywhere(visit: Any, expression: str, value: Any) -> None:
@@ -188,6 +191,23 @@ def test_aggregates_are_exact_and_ordered(visit: Any) -> None:
     assert found.fetch1() == {
         "share": pytest.approx(1 / 3, abs=1e-4), "names": "3; 2; 1", "pairs": 3, "bits": 3
     }  # fmt: skip
+
+
+def test_aggregates_over_no_rows(visit: Any) -> None:
+    found = dj.U().aggr(
+        visit & "visit > 9",
+        bits="bit_or(visit)",
+        odd="bit_xor(visit) + 1",
+        pairs="count(distinct born, visit)",
+        total="sum(visit)",
+        names="group_concat(name)",
+    )
+    assert found.fetch1() == {"bits": 0, "odd": 1, "pairs": 0, "total": None, "names": None}
+
+
+def test_distinct_values_are_joined_in_their_order(visit: Any) -> None:
+    found = dj.U().aggr(visit, falling="group_concat(distinct 110 - 5 * visit * visit)")
+    assert found.fetch1("falling") == "65,90,105"
 
 
 def test_names_in_comments_and_strings_are_no_attributes(visit: Any) -> None:
@@ -261,6 +281,9 @@ def test_rows_are_ordered_by_expressions(visit: Any) -> None:
         "born + interval sec_to_time(1.5) day",
         "born + interval least(visit, -2.5, -2) day",
         "coalesce(if(visit, null, null), visit)",
+        "rand(3)",
+        "1e400",
+        "visit < 1e400",
     ],
 )
 def test_what_sqlite_cannot_do_is_refused_by_name(tmp_path: Path, text: str) -> None:

@@ -59,6 +59,7 @@ def register_functions(connection: Registry) -> None:
     connection.create_function("dj_ordered_time", 2, ordered_time, deterministic=True)
     connection.create_function("dj_json_value", 2, _json_value, deterministic=True)
     connection.create_function("dj_json_is", 3, _json_is, deterministic=True)
+    connection.create_function("dj_all_bits", 0, _all_bits)
     for name, (count, aggregate) in AGGREGATES.items():
         connection.create_aggregate(name, count, aggregate)
 
@@ -125,20 +126,23 @@ class _Spread:
     root = True
 
     def __init__(self) -> None:
-        self._values: list[float] = []
+        self._count = 0
+        self._mean = self._squares = 0.0
 
     def step(self, value: float | None) -> None:
-        """Take a number."""
+        """Take a number, by the recurrence with which servers get their last digits."""
         if value is not None:
-            self._values.append(float(value))
+            self._count += 1
+            away = float(value) - self._mean
+            self._mean += away / self._count
+            self._squares += away * (float(value) - self._mean)
 
     def finalize(self) -> float | None:
         """Return the result, null where there are too few numbers."""
-        count = len(self._values) - self.sample
+        count = self._count - self.sample
         if count < 1:
             return None
-        mean = math.fsum(self._values) / len(self._values)
-        variance = math.fsum((value - mean) ** 2 for value in self._values) / count
+        variance = self._squares / count
         return math.sqrt(variance) if self.root else variance
 
 
@@ -270,6 +274,10 @@ def ordered_time(value: float | str | None, scale: int) -> str | None:
 
 
 _choices: Callable[[str], list[str]] = lru_cache(maxsize=100)(json.loads)
+
+
+def _all_bits() -> SQLiteValue:
+    raise OverflowError("SQLite holds no integer of more than 64 bits")
 
 
 class _BitOr:

@@ -437,10 +437,6 @@ def _bit_count(value: Number) -> int:
     return (whole & (2**64 - 1)).bit_count()
 
 
-def _rand(seed: int | None = None) -> float:
-    return random.random() if seed is None else random.Random(seed).random()
-
-
 def _absolute(value: Number) -> Number:
     if isinstance(value, Decimal):
         return EXACT.abs(value)
@@ -463,7 +459,7 @@ NUMBER_FUNCTIONS: Mapping[str, Function] = {
     "LOG": Function(_log, "f|f", FLOAT),
     "LOG2": Function(lambda v: math.log(v) / math.log(2) if v > 0 else None, "f", FLOAT),
     "LOG10": Function(lambda v: math.log10(v) if v > 0 else None, "f", FLOAT),
-    "PI": Function(lambda: math.pi, "", FLOAT),
+    "PI": Function(lambda: math.pi, "", fixed(6)),
     "SIN": Function(math.sin, "f", FLOAT),
     "COS": Function(math.cos, "f", FLOAT),
     "TAN": Function(math.tan, "f", FLOAT),
@@ -474,7 +470,8 @@ NUMBER_FUNCTIONS: Mapping[str, Function] = {
     "DEGREES": Function(lambda v: v * (180 / math.pi), "f", FLOAT),
     "RADIANS": Function(lambda v: v * (math.pi / 180), "f", FLOAT),
     "CRC32": Function(zlib.crc32, "b", UNSIGNED),
-    "RAND": Function(_rand, "|i", FLOAT, pure=False, nulls=True),
+    # A seed makes servers give each row of a statement its own number.
+    "RAND": Function(random.random, "", FLOAT, pure=False, nulls=True),
     "CONV": Function(_conv, "tii", TEXT),
     "BIN": Function(lambda v: _conv(v, 10, 2), "t", TEXT),
     "OCT": Function(lambda v: _conv(v, 10, 8), "t", TEXT),

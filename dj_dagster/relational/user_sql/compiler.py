@@ -30,9 +30,11 @@ from dj_dagster.relational.user_sql.kinds import (
     JSON,
     NULL,
     TEXT,
+    Hexadecimal,
     Kind,
     SqlValue,
     decimal_kind,
+    floating,
 )
 from dj_dagster.relational.user_sql.parsing import call_name
 from dj_dagster.relational.user_sql.programs import (
@@ -334,7 +336,7 @@ def _literal(program_of: ProgramOf, node: Expr) -> Program:
         value = int(written)
         return constant(value, INT if value < 2**64 else decimal_kind(0))
     if "e" in written.lower():
-        return constant(float(written), FLOAT)
+        return constant(floating(float(written)), FLOAT)
     found = Decimal(written)
     return constant(found, decimal_kind(-int(found.as_tuple()[2])))
 
@@ -360,7 +362,7 @@ def _collate(program_of: ProgramOf, node: Expr) -> Program:
 
 def _hexadecimal(program_of: ProgramOf, node: Expr) -> Program:
     digits = node.this if len(node.this) % 2 == 0 else f"0{node.this}"
-    return constant(bytes.fromhex(digits), Kind("bytes"))
+    return constant(Hexadecimal(bytes.fromhex(digits)), Kind("bytes"))
 
 
 _FORMS: Mapping[str, Form] = {

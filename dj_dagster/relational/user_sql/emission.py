@@ -26,6 +26,7 @@ from dj_dagster.relational.user_sql.kinds import (
     SqlValue,
     decimal_kind,
     exact,
+    floating,
     number,
     rounded,
     text,
@@ -407,7 +408,7 @@ def literal_of(node: Expr) -> str | Decimal | float | None:
         return None
     if node.is_string:
         return node.this
-    return float(node.this) if "e" in node.this.lower() else Decimal(node.this)
+    return floating(float(node.this)) if "e" in node.this.lower() else Decimal(node.this)
 
 
 def _parsed_type(written: str) -> AttributeType:

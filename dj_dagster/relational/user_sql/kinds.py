@@ -20,6 +20,11 @@ Family = Literal[
 ]
 Number = int | float | Decimal
 
+
+class Hexadecimal(bytes):
+    """The bytes of a hexadecimal literal, which stand for a number where a number is meant."""
+
+
 SqlValue = int | float | Decimal | str | bytes | temporal.Temporal
 """A value that is not null."""
 
@@ -101,6 +106,8 @@ def number(value: SqlValue, kind: Kind = ANY) -> Number:
                 return kind.choices.index(value) + 1 if value in kind.choices else 0
             match = _NUMBER.match(value)
             return float(match[1]) if match else 0.0
+        case Hexadecimal():
+            return int.from_bytes(value) & (2**64 - 1)
         case bytes():
             return number(value.decode("latin-1"))
         case date() | timedelta():

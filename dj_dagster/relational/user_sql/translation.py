@@ -510,7 +510,9 @@ def _aggregate(translator: Translator, name: str, given: Sequence[Expr]) -> Emit
         return _extreme(translator, "MIN" if name == "ANY_VALUE" else name, given[0], value)
     if name in BITS:
         number_ = translator.program(given[0], "whole")
-        return Emitted((f"{BITS[name]}(", *number_.pieces, ")"), UNSIGNED)
+        # SQLite does not call aggregates of Python for no rows; there, BIT_AND gives all bits.
+        none = "dj_all_bits()" if name == "BIT_AND" else "0"
+        return Emitted((f"coalesce({BITS[name]}(", *number_.pieces, f"), {none})"), UNSIGNED)
     if kind.is_temporal:
         raise Untranslatable(f"{name}() of dates or times")
     if distinct and name in SPREADS:
@@ -575,9 +577,9 @@ def _count(translator: Translator, distinct: str, given: Sequence[Expr]) -> Emit
     pieces: list[Piece] = []
     for argument in given:
         pieces += [", ", *translator.value(argument).pieces]
-    function = "count" if len(given) == 1 else "dj_count_distinct"
-    word = distinct if len(given) == 1 else ""
-    return Emitted((f"{function}({word}", *pieces[1:], ")"), INT)
+    if len(given) == 1:
+        return Emitted((f"count({distinct}", *pieces[1:], ")"), INT)
+    return Emitted(("coalesce(dj_count_distinct(", *pieces[1:], "), 0)"), INT)
 
 
 def _group_concat(translator: Translator, node: Expr) -> Emitted:
@@ -593,6 +595,9 @@ def _group_concat(translator: Translator, node: Expr) -> Emitted:
                   (part.expressions if isinstance(part, exp.Concat) else [part])]  # fmt: skip
     if any(isinstance(part, exp.Order) for part in values):
         raise Untranslatable("GROUP_CONCAT() of this form")
+    if distinct and not order and len(values) == 1:
+        # Servers find equal values by sorting them.
+        order = [exp.Ordered(this=values[0])]
     separator = node.args.get("separator")
     options = {
         "separator": "," if separator is None else separator.this,
