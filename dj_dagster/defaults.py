@@ -9,6 +9,7 @@ from typing import Any
 
 from dj_dagster.compat.external import ExternalMapping
 from dj_dagster.compat.jobs import JobTable, SchemaJobs
+from dj_dagster.compat.log import LogTable
 from dj_dagster.default_connection import config, conn
 from dj_dagster.errors import QueryError
 from dj_dagster.model.names import TableName, Tier, parse_table_name
@@ -21,6 +22,7 @@ from dj_dagster.relational.backup.backup import (
 )
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.diagrams import diagram
+from dj_dagster.relational.old_log import LOG, keeps_log
 from dj_dagster.relational.schemas import free_table, schema
 from dj_dagster.relational.schemas.free_table import PLAIN_TIERS
 from dj_dagster.relational.schemas.schema import Schema as RelationalSchema
@@ -118,9 +120,11 @@ class Schema(RelationalSchema):
     def log(self) -> FreeTable:
         """The table ``~log``, in which DataJoint 0.14 records declarations and deletions.
 
-        This package does not write to it.
+        It can be called with the text of an event. Schemas of 2.x do not have it.
         """
-        return FreeTable(self.connection, TableName(self.name, "~log"))
+        if keeps_log(self.connection, self.name):
+            return LogTable(self.connection, self.name)
+        return FreeTable(self.connection, TableName(self.name, LOG))
 
     def _default_connection(self) -> Connection:
         return conn()

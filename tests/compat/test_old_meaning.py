@@ -109,6 +109,35 @@ def test_names_of_tables_are_in_two_parts_on_every_database(
     ]
 
 
+def test_what_is_declared_and_deleted_is_in_the_log(
+    old_connection: dj.Connection, schema_prefix: str
+) -> None:
+    schema = dj.Schema(f"{schema_prefix}log", connection=old_connection)
+    region, _ = tables(schema)
+    region.definition += "note = null : varchar(8)"
+    assert region.alter(prompt=False)
+    (region & "region = 1" & {"acronym": "a"}).delete()
+    old_connection.start_transaction()
+    region.delete()
+    old_connection.cancel_transaction()
+    region.drop_quick()
+    schema.log("moved")
+    name = f"`{schema.name}`.`#region`"
+    assert schema.log.fetch("event", order_by="id").tolist() == [
+        "created",
+        f"Declared {name}",
+        f"Declared `{schema.name}`.`#cell`",
+        f"Altered {name}",
+        f"DELETE FROM {name} WHERE ( (`region`=1))",
+        f"DROP TABLE {name}",
+        "moved",
+    ]
+    assert len(schema.log & 'event LIKE "Declared%%"') == 2
+    assert (schema.log & "event = 'moved'").delete() == 1
+    assert set(schema.log.fetch("version")) == {"dj_dagster"}
+    assert schema.list_tables() == ["#cell"]
+
+
 def test_errors_that_are_due_to_the_era_name_the_way_back(schema: Any) -> None:
     region, cell = tables(schema)
     for query in (

@@ -41,6 +41,7 @@ from dj_dagster.relational.declaring.plan import (
 from dj_dagster.relational.deleting.delete import PartIntegrity, master_of
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.old_layout import ensure_external_tables, in_old_layout
+from dj_dagster.relational.old_log import keeps_log, log_event
 from dj_dagster.relational.relatives import part_names
 from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn, StoredTable
 
@@ -143,8 +144,8 @@ def _origins(connection: Connection, schema: str) -> dict[TableName, dict[str, s
     }
 
 
-def ensure_schema(connection: Connection, schema: str, *, create: bool = True) -> None:
-    """Create a schema unless it exists.
+def ensure_schema(connection: Connection, schema: str, *, create: bool = True) -> bool:
+    """Create a schema unless it exists; return whether it was created.
 
     Raises
     ------
@@ -155,13 +156,14 @@ def ensure_schema(connection: Connection, schema: str, *, create: bool = True) -
     connection.catalog.forget(schema)
     with connection.cursor() as session:
         if schema in connection.backend.schema_names(session):
-            return
+            return False
         if not create:
             raise DataJointError(
                 f"There is no schema {schema!r} in {connection.url}. "
                 "Check its name, or pass create_schema=True."
             )
         connection.backend.create_schema(session, schema)
+    return True
 
 
 def drop_schema(connection: Connection, schema: str) -> None:
@@ -282,6 +284,8 @@ def create_table(connection: Connection, plan: PlannedTable) -> None:
         connection.catalog.forget(plan.name.schema)
     if notes_lineage:
         write(connection, plan.name, plan.lineage)
+    if created and not plan.name.table.startswith("~"):
+        log_event(connection, plan.name.schema, f"Declared {plan.name.quoted}")
 
 
 def _warn_of_differences(stored: StoredTable, plan: PlannedTable) -> None:
@@ -498,6 +502,9 @@ def _drop(connection: Connection, tables: Sequence[TableName]) -> None:
             gone = [t.table for t in doomed if t.schema == schema]
             forget(connection, schema, gone)
             _forget_notes(connection, schema, gone)
+            for table in gone if keeps_log(connection, schema) else ():
+                if not table.startswith("~"):
+                    log_event(connection, schema, f"DROP TABLE {TableName(schema, table).quoted}")
     finally:
         for schema in schemas:
             connection.catalog.forget(schema)

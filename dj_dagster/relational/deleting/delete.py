@@ -39,7 +39,8 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.deleting import hierarchy
 from dj_dagster.relational.deleting.hierarchy import base_of, dependence, key_names
 from dj_dagster.relational.fetching import fetch
-from dj_dagster.relational.sql.lowering import Lowering
+from dj_dagster.relational.old_log import keeps_log, log_event
+from dj_dagster.relational.sql.lowering import Lowering, restriction_texts
 from dj_dagster.relational.stored import ForeignKey
 
 PartIntegrity = Literal["enforce", "ignore", "cascade"]
@@ -424,13 +425,18 @@ def delete_rows(connection: Connection, node: Node, table: TableName) -> int:
     target, over = lowering.target(base)
     where = [lowering.where(condition, over, base.heading) for condition in conditions]
     try:
-        return connection.execute(sa.delete(target).where(*where))
+        deleted = connection.execute(sa.delete(target).where(*where))
     except IntegrityError as error:
         raise IntegrityError(
             f"Rows of {table} cannot be deleted while others refer to them: {error}. "
             "delete() takes along those of all tables that you can see; if it was delete() that "
             "failed, ask who may see the rest."
         ) from error
+    if not table.table.startswith("~") and keeps_log(connection, table.schema):
+        texts = restriction_texts(connection, node)
+        chosen = f" WHERE{'AND'.join(texts)}" if texts else ""
+        log_event(connection, table.schema, f"DELETE FROM {table.quoted}{chosen}")
+    return deleted
 
 
 class _DeclinedError(DataJointError):

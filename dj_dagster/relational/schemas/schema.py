@@ -20,6 +20,7 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring import declare
 from dj_dagster.relational.declaring.describe import definition_of
 from dj_dagster.relational.deleting.delete import master_of
+from dj_dagster.relational.old_log import log_event
 from dj_dagster.relational.schemas.class_tables import Declaring, checked_class
 from dj_dagster.relational.schemas.free_table import (
     PLAIN_TIERS,
@@ -248,9 +249,11 @@ class Activation:
         chosen = connection or self._connection or self._default_connection()
         create = self.create_schema if create_schema is None else create_schema
         if self._name is None:
-            declare.ensure_schema(chosen, schema_name, create=create)
+            is_new = declare.ensure_schema(chosen, schema_name, create=create)
             if self._era is not None:
                 chosen.catalog.set_era(schema_name, self._era)
+            if is_new:
+                log_event(chosen, schema_name, "created")
             self._waiting = dict(self._decorated)
             self._name, self._connection = schema_name, chosen
         self.create_schema = create
