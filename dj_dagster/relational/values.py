@@ -406,7 +406,8 @@ def declared_spelling(value: str, kind: AttributeType) -> str:
 
 def _fitting_decimal(value: Decimal, kind: AttributeType) -> Decimal:
     digits = (kind.size or 10) - (kind.scale or 0)
-    if abs(value) >= Decimal(10) ** digits:
+    # `abs` would round to 28 digits.
+    if value.copy_abs() >= Decimal(10) ** digits:
         raise ValueError(f"at most {digits} digits fit before the point")
     if kind.unsigned and value < 0:
         raise ValueError("it must not be negative")

@@ -301,7 +301,9 @@ def _spelled(value: Value) -> str:
         case bool():
             return str(int(value))
         case Decimal():
-            return format(value.normalize(), "f")
+            # `normalize` would round to 28 digits.
+            text = format(value, "f")
+            return text.rstrip("0").rstrip(".") if "." in text else text
         case float():
             return repr(float(value))
         case bytes():

@@ -32,6 +32,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "time(6)": st.timedeltas(-dt.timedelta(hours=838), dt.timedelta(hours=838)),
     "uuid": st.uuids(),
     "decimal(12, 3)": st.decimals(-(10**8), 10**8, places=3),
+    "decimal(50, 10)": st.integers(-(10**50), 10**50).map(lambda n: Decimal(f"{n}e-10")),
     "bool": st.booleans(),
     "float64": st.floats(allow_nan=False, allow_infinity=False),
 }

@@ -193,6 +193,18 @@ def test_aggregates_are_exact_and_ordered(visit: Any) -> None:
     }  # fmt: skip
 
 
+def test_decimals_of_many_digits_are_negated_as_they_are(schema: Any) -> None:
+    @schema
+    class Long(dj.Manual):
+        definition = "n : int\n---\nvalue : decimal(40,30)"
+
+    digits = "1234567890." + "1234567890" * 3
+    Long.insert1((1, f"-{digits}"))
+    for text in (f"value = -{digits}", f"-value = {digits}", f"value in (1, -{digits})"):
+        assert len(Long & text) == 1, text
+    assert len(Long & f"value < -{digits}") == 0
+
+
 def test_aggregates_over_no_rows(visit: Any) -> None:
     found = dj.U().aggr(
         visit & "visit > 9",

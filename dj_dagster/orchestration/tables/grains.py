@@ -24,6 +24,7 @@ from dj_dagster.errors import InvalidValueError, PopulateError
 from dj_dagster.model.heading import Attribute, Key, Value
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.backends.common import as_time, date_or_zero, datetime_or_zero, time_text
+from dj_dagster.relational.values import with_scale
 from dj_dagster.workflow.populate import KeyOutcome, Status
 
 # Beyond letters, digits and `_.-~`, which are never encoded: readable in dates and names, and
@@ -195,7 +196,7 @@ def _float(value: Value, _: AttributeType | None) -> str:
 def _decimal(value: Value, kind: AttributeType | None) -> str:
     number = value if isinstance(value, Decimal) else Decimal(str(value))
     if kind is not None and kind.scale is not None:
-        number = number.quantize(Decimal(1).scaleb(-kind.scale))
+        number = with_scale(number, kind.scale)
     return format(abs(number) if number == 0 else number, "f")
 
 

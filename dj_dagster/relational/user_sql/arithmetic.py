@@ -233,7 +233,8 @@ def _negative(program_of: ProgramOf, node: Expr) -> Program:
     value = program_of(node.this)
     kind = value.kind if value.kind.is_exact else FLOAT
     if value.literal is not None and not value.kind.is_text:
-        return constant(-number(value.literal), kind)
+        found = number(value.literal)
+        return constant(EXACT.minus(found) if isinstance(found, Decimal) else -found, kind)
 
     def run(number_: Number) -> Number:
         if isinstance(number_, Decimal):

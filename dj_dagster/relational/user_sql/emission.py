@@ -17,6 +17,7 @@ from dj_dagster.relational.user_sql.compiler import FUNCTIONS, SPELLINGS, compil
 from dj_dagster.relational.user_sql.kinds import (
     ANY,
     BYTES,
+    EXACT,
     FLOAT,
     INT,
     JSON,
@@ -401,6 +402,9 @@ def literal_of(node: Expr) -> str | Decimal | float | None:
     name = type(node).__name__
     if name == "Neg":
         value = literal_of(node.this)
+        # Unlike the operator, this does not round to 28 digits.
+        if isinstance(value, Decimal):
+            return EXACT.minus(value)
         return None if value is None or isinstance(value, str) else -value
     if name == "Boolean":
         return Decimal(int(node.this))
