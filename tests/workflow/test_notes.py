@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 from collections import Counter
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -128,6 +129,26 @@ def test_a_row_that_keys_refer_to_changes(lab: Lab) -> None:
     lab.Session.update1({"subject": "a", "session": 2, "note": ""})
     lab.Subject.update1({"subject": "b", "weight": None})
     assert staleness.stale() == []
+
+
+def test_keys_that_differ_in_their_last_digit_have_notes_of_their_own(lab: Lab) -> None:
+    @lab.schema
+    class Place(dj.Manual):
+        definition = "place : decimal(40,10)\n---\nnote = '' : varchar(8)"
+
+    @lab.schema
+    class Height(dj.Computed):
+        definition = "-> Place"
+
+        def make(self, key: dict[str, Any]) -> None:
+            self.insert1(key)
+
+    places = [Decimal(f"{'1' * 30}.000000000{digit}") for digit in (1, 2)]
+    Place.insert({"place": place} for place in places)
+    Height.populate()
+    assert ages(Height) == {"current": 2}
+    Place.update1({"place": places[0], "note": "moved"})
+    assert Staleness(Height(), ["place"], Height).stale() == [{"place": places[0]}]
 
 
 def test_keys_that_are_made_anew_are_noted_anew(lab: Lab) -> None:
