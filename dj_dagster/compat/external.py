@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+from base64 import b32decode
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 from uuid import UUID
 
-from dj_dagster.errors import DataJointError, MissingExternalFile, MissingTableError
+from dj_dagster.errors import DataJointError, MissingExternalFile, MissingTableError, ObjectError
 from dj_dagster.model.heading import Attribute, Heading, Value
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import parse_type
+from dj_dagster.objects.codecs.codec import read_reference
 from dj_dagster.objects.external_pointer import (
     ExternalObject,
     external_content,
@@ -19,14 +23,18 @@ from dj_dagster.objects.external_pointer import (
     placed_blob,
     placed_file,
 )
+from dj_dagster.objects.layout import object_root, schema_objects
 from dj_dagster.objects.stores.store import Store
 from dj_dagster.relational.algebra.condition import Not
-from dj_dagster.relational.algebra.nodes import Listed
+from dj_dagster.relational.algebra.nodes import Written
 from dj_dagster.relational.database.catalog import EXTERNAL_PREFIX
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
+from dj_dagster.relational.garbage.collector import GarbageCollector
+from dj_dagster.relational.garbage.references import belonging, column_values, reference_columns
 from dj_dagster.relational.old_layout import ensure_external_table, external_objects
 from dj_dagster.relational.schemas.free_table import FreeTable
+from dj_dagster.relational.schemas.schema import Schema
 
 _TYPES = {
     "hash": "uuid",
@@ -36,7 +44,7 @@ _TYPES = {
     "contents_hash": "uuid",
     "timestamp": "timestamp",
 }
-_NULLABLE = ("attachment_name", "filepath", "contents_hash")
+_NULLABLE = ("attachment_name", "filepath", "contents_hash", "timestamp")
 
 
 class ExternalTable(FreeTable):
@@ -185,10 +193,7 @@ class ExternalTable(FreeTable):
         """
         del display_progress
         if delete_external_files is None:
-            raise DataJointError(
-                "Say whether the objects themselves are deleted as well: "
-                "delete(delete_external_files=True), or False."
-            )
+            raise _undecided()
         if not delete_external_files:
             keys = self.unused().fetch("KEY", limit=limit)
             if keys:
@@ -237,45 +242,133 @@ class ExternalTable(FreeTable):
         ]
 
 
-class NoExternalTable(QueryExpression):
-    """A stand-in for `ExternalTable` on SQLite, where schemas lack objects of DataJoint 0.14.
+def _undecided() -> DataJointError:
+    return DataJointError(
+        "Say whether the objects themselves are deleted as well: "
+        "delete(delete_external_files=True), or False."
+    )
 
-    It is a query without rows. Unused objects of today's layout are removed by ``dj-dagster gc``.
+
+class StoredObjects(QueryExpression):
+    """The objects of a schema in a store of SQLite, as a query with the attributes of 0.14.
+
+    The rows are found when it is made. Schemas of SQLite have the layout of 2.x, in which rows hold
+    references: the hash is that of the content where the reference has it, otherwise that of the
+    path. Names of attachments are in the objects, and not known here.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, store: str, database: str) -> None:
         heading = Heading(
             Attribute(name, parse_type(kind), in_key=name == "hash", nullable=name in _NULLABLE)
             for name, kind in _TYPES.items()
         )
-        super().__init__(connection, Listed(heading, frozenset(), ()))
+        self._store, self._schema = connection.stores.get(store), database
+        used = dict(_referred(connection, self._store, database))
+        roots = {object_root(path, database, self._store.settings) for path in used}
+        found = schema_objects(self._store, database)
+        unused = {one.path: one for one in found if one.path not in used.keys() | roots}
+        self._paths = {_digest(path, fields): path for path, fields in used.items()}
+        self._used = frozenset(self._paths)
+        self._paths |= {_digest(path, {}): path for path in unused}
+        rows = [_row(path, fields, self._store) for path, fields in used.items()]
+        rows += [_row(path, {"size": one.size}, self._store) for path, one in unused.items()]
+        super().__init__(connection, Written(heading, frozenset(), tuple(rows)))
 
     def unused(self) -> QueryExpression:
-        """Return nothing."""
-        return self
+        """Return the objects that rows do not point to."""
+        return self.restrict([{"hash": digest} for digest in self._paths.keys() - self._used])
 
     def used(self) -> QueryExpression:
-        """Return nothing."""
-        return self
+        """Return the objects that rows point to."""
+        return self.restrict([{"hash": digest} for digest in self._used])
 
-    def delete(self, *args: object, **options: object) -> list[Value]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Delete nothing."""
-        del args, options
+    def fetch_external_paths(self, **options: Value) -> list[tuple[UUID, PurePosixPath]]:
+        """Return hash and path of each object; options are those of `fetch`."""
+        hashes = self.fetch("hash", **options)
+        return [(digest, PurePosixPath(self._store.url(self._paths[digest]))) for digest in hashes]
+
+    def delete(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, *, delete_external_files: bool | None = None, **options: object
+    ) -> list[tuple[UUID, str, Value]]:
+        """Move unused objects to the trash of the store, if `delete_external_files` is true.
+
+        Objects that are younger than a day stay, as `GarbageCollector` keeps them, and so do
+        users' own files.
+
+        Returns
+        -------
+        list
+            Nothing, since an object that cannot be removed is an error.
+        """
+        del options
+        if delete_external_files is None:
+            raise _undecided()
+        schema = self.connection.schemas.get(self._schema)
+        if delete_external_files and isinstance(schema, Schema):
+            GarbageCollector(schema, store=self._store.name).collect(dry_run=False)
         return []
 
 
-class ExternalMapping(Mapping[str, ExternalTable | NoExternalTable]):
+def _referred(
+    connection: Connection, store: Store, database: str
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the path and the fields of each reference of a schema's rows to a store."""
+    belongs = belonging(connection.stores, store)
+    for column in reference_columns(connection):
+        if column.table.schema != database or not column.concerns(belongs):
+            continue
+        with connection.cursor() as session:
+            for value in column_values(session, connection, column.table, column.name):
+                # References of a codec's own have no fields that are known here.
+                fields = _fields(value)
+                for path, name in column.read(value):
+                    if belongs(name):
+                        yield path, fields if fields.get("path") == path else {}
+
+
+def _fields(value: Value) -> Mapping[str, Any]:
+    try:
+        return read_reference(value)
+    except ObjectError:
+        return {}
+
+
+def _digest(path: str, fields: Mapping[str, Any]) -> UUID:
+    """Return the hash of an object's content from its name or reference, or that of its path."""
+    text = str(fields.get("hash") or path.rpartition("/")[2])
+    try:
+        found = b32decode(text.upper() + "======")
+    except ValueError:
+        found = b""
+    return UUID(bytes=found) if len(found) == 16 else UUID(md5_of(path))
+
+
+def md5_of(text: str) -> str:
+    """Return the MD5 of a text in hexadecimal digits."""
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _row(path: str, fields: Mapping[str, Any], store: Store) -> tuple[Value, ...]:
+    settings = store.settings
+    own = [f"{prefix.strip('/')}/" for prefix in (settings.hash_prefix, settings.schema_prefix)]
+    filepath = None if path.startswith(tuple(own)) else path
+    written = str(fields.get("timestamp") or "")[:19].replace("T", " ")
+    size = int(fields.get("size") or 0)
+    return str(_digest(path, fields)), size, None, filepath, None, written or None
+
+
+class ExternalMapping(Mapping[str, ExternalTable | StoredObjects]):
     """The stores in which a schema of DataJoint 0.14 has objects."""
 
     def __init__(self, connection: Connection, database: str) -> None:
         self._connection = connection
         self._database = database
 
-    def __getitem__(self, store: str) -> ExternalTable | NoExternalTable:
+    def __getitem__(self, store: str) -> ExternalTable | StoredObjects:
         known = store in list(self)
         on_server = self._connection.backend.keeps_lineage
         if not on_server and self._connection.era == "0.14" and store in self._connection.stores:
-            return NoExternalTable(self._connection)
+            return StoredObjects(self._connection, store, self._database)
         if not known and not self._connection.catalog.is_old(self._database):
             raise MissingTableError(
                 f"The schema {self._database} has no objects of DataJoint 0.14 in a store "
@@ -284,6 +377,12 @@ class ExternalMapping(Mapping[str, ExternalTable | NoExternalTable]):
         return ExternalTable(self._connection, store, self._database)
 
     def __iter__(self) -> Iterator[str]:
+        connection = self._connection
+        if not connection.backend.keeps_lineage and connection.era == "0.14":
+            columns = reference_columns(connection)
+            stores = {one.store for one in columns if one.table.schema == self._database}
+            yield from sorted({connection.stores.resolve(name) for name in stores})
+            return
         for name in self._connection.catalog.names(self._database):
             if name.table.startswith(EXTERNAL_PREFIX):
                 yield name.table.removeprefix(EXTERNAL_PREFIX)

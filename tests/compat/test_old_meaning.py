@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -197,22 +199,45 @@ def test_new_schemas_of_old_code_are_in_its_layout(
     connection.close()
 
 
-def test_code_of_the_old_era_finds_no_external_objects_on_sqlite(tmp_path: Path) -> None:
-    stores = {"raw": {"protocol": "file", "location": str(tmp_path)}}
-    lab = dj.Instance(database__url="sqlite://", stores=stores, era="0.14")
-    external = lab.Schema("lab").external
-    assert len(external["raw"].unused()) == len(external["raw"]) == 0
-    assert external["raw"].delete(delete_external_files=True, display_progress=False) == []
-    chosen = external["raw"] & "filepath LIKE '%.nwb'" & {"size": 5}
-    assert (len(chosen), bool(chosen), list(chosen), chosen.to_dicts()) == (0, False, [], [])
-    assert chosen.fetch("hash", "filepath", as_dict=True) == []
-    assert len(external["raw"].proj("size", doubled="2 * size")) == 0
-    assert external["raw"].primary_key == ["hash"]
-    assert "filepath" in repr(chosen)
-    with pytest.raises(dj.DataJointError, match="fetch1"):
-        chosen.fetch1("filepath")
+def test_external_objects_on_sqlite_are_those_that_rows_refer_to(tmp_path: Path) -> None:
+    stores = {"raw": {"protocol": "file", "location": str(tmp_path / "raw")}}
+    lab = dj.Instance(database__url="sqlite://", stores=stores, era="0.14", safemode=False)
+    schema = lab.Schema("lab")
+    assert list(schema.external) == []
+    assert schema.external["raw"].fetch("hash", "filepath", as_dict=True) == []
+
+    @schema
+    class Movie(dj.Manual):
+        definition = """
+        movie : int
+        ---
+        frames = null : blob@raw
+        file = null : filepath@raw
+        """
+
+    (tmp_path / "raw" / "own").mkdir(parents=True)
+    (tmp_path / "raw" / "own" / "a.nwb").write_text("content")
+    Movie.insert([{"movie": 1, "frames": 1}, {"movie": 2, "frames": 1}, {"movie": 3, "frames": 2}])
+    Movie.insert1({"movie": 4, "file": str(tmp_path / "raw" / "own" / "a.nwb")})
+    external = schema.external["raw"]
+    assert list(schema.external) == ["raw"]
+    assert (len(external), len(external.used()), len(external.unused())) == (3, 3, 0)
+    file = (external & "filepath LIKE '%.nwb'" & {"size": 7}).fetch1()
+    key = uuid.UUID(hashlib.md5(b"own/a.nwb").hexdigest())
+    assert (file["hash"], file["filepath"]) == (key, "own/a.nwb")
+    places = {str(path) for _, path in external.fetch_external_paths()}
+    assert sum(Path(place).is_file() for place in places) == 3
+    (Movie & "movie IN (1, 3)").delete()
+    external = schema.external["raw"]
+    assert (len(external), len(external.used()), len(external.unused())) == (3, 2, 1)
+    assert external.unused().fetch1("filepath") is None
+    # It is young.
+    assert external.delete(delete_external_files=True, display_progress=False) == []
+    assert len(schema.external["raw"].unused()) == 1
+    with pytest.raises(dj.DataJointError, match="delete_external_files"):
+        external.delete()
     with pytest.raises(dj.MissingTableError, match="'none'"):
-        _ = external["none"]
+        _ = schema.external["none"]
     with pytest.raises(dj.MissingTableError, match="gc"):
         _ = dj.Instance(database__url="sqlite://", stores=stores).Schema("lab").external["raw"]
 

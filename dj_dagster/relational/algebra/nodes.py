@@ -116,6 +116,16 @@ class Listed(Node):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Written(Node):
+    """Rows that the query itself holds, in the order of the heading, as the database stores them.
+
+    Only SQLite has such queries.
+    """
+
+    rows: tuple[Values, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Topped(Node):
     """The first rows in some order, after leaving out `offset`.
 

@@ -219,7 +219,7 @@ def marks(connection: Connection, store: Store) -> Marks:
     """
     if connection.in_transaction:
         raise QueryError("Garbage is collected outside of transactions: leave this one first.")
-    belongs = _belonging(connection.stores, store)
+    belongs = belonging(connection.stores, store)
     columns = _all_columns(connection)
     for _ in range(_TRIES):
         found = None
@@ -362,7 +362,7 @@ def _required(read: Read, store: str | None) -> Read:
     return checked
 
 
-def _belonging(stores: Stores, store: Store) -> Belongs:
+def belonging(stores: Stores, store: Store) -> Belongs:
     """Return a function that tests whether a reference by a store's name may mean this store."""
 
     def belongs(name: str | None) -> bool:

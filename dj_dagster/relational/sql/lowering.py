@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from decimal import Decimal
@@ -33,6 +34,7 @@ from dj_dagster.relational.algebra.nodes import (
     SQLText,
     Topped,
     United,
+    Written,
 )
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.common import Element
@@ -68,6 +70,8 @@ class Lowering:
                 return self._united(node)
             case Listed():
                 return self._listed(node)
+            case Written():
+                return self._written(node)
             case Topped():
                 return self._topped(node)
             case _:
@@ -206,6 +210,15 @@ class Lowering:
             source = sa.select(*(sa.null().label(name) for name in names)).subquery()
             return Lowered(source, dict(source.c), (sa.false(),))
         return _from(sa.union_all(*(self._side(part).select(*names) for part in node.parts)))
+
+    def _written(self, node: Written) -> Lowered:
+        given = sa.func.json_each(json.dumps(node.rows)).table_valued("value")
+        values = [
+            sa.func.json_extract(given.c.value, f"$[{position}]").label(name)
+            for position, name in enumerate(node.heading.names)
+        ]
+        source = sa.select(*values).subquery()
+        return Lowered(source, dict(source.c))
 
     def _topped(self, node: Topped) -> Lowered:
         over = self.lower(node.source)
