@@ -255,6 +255,19 @@ def test_nothing_is_inserted_from_sources_without_rows(schema: Any, tmp_path: Pa
     assert len(Empty()) == 0
 
 
+@pytest.mark.parametrize("more", ["", "x" * 140_000])
+def test_a_quote_inside_a_value_opens_none(schema: Any, tmp_path: Path, more: str) -> None:
+    @schema
+    class Pipe(dj.Manual):
+        definition = "pipe : int32\n---\nsize : varchar(20)\nnote : mediumtext"
+
+    rows = [f'1,5" wide,{more}', f'2,6",{more}', '3,"7"" and', f'""8"",",{more}']
+    Pipe.insert(write(tmp_path / "pipes.csv", "pipe,size,note", *rows))
+    sizes = Pipe.to_arrays("size", order_by="pipe").tolist()
+    assert sizes == ['5" wide', '6"', '7" and\n"8",']
+    assert set(Pipe.to_arrays("note")) == {more}
+
+
 def test_records_of_numpy(schema: Any) -> None:
     """Times finer than a microsecond are no integers, and a field of arrays holds arrays."""
 

@@ -203,7 +203,7 @@ _TEXTS = (Family.STRING, Family.ENUM)
 LONG = 131_072
 """The most characters of a record that is parsed with the module `csv`."""
 
-_VALUE = re.compile(r'"((?:[^"]|"")*)"|([^,"]*)')
+_VALUE = re.compile(r'"((?:[^"]|"")*)"|([^,]*)')
 
 
 def csv_batches(path: str | PathLike[str], heading: Heading, size: int) -> Iterator[Batch]:
@@ -251,13 +251,12 @@ def _records(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     here.
     """
     open_lines: list[str] = []
-    quotes = 0
     for number, line in enumerate(lines, 1):
+        is_open = _ends_in_quotes(line, is_open=bool(open_lines))
         open_lines.append(line)
-        quotes += line.count('"')
-        if quotes % 2:
+        if is_open:
             continue
-        record, open_lines, quotes = "".join(open_lines), [], 0
+        record, open_lines = "".join(open_lines), []
         if len(record) > LONG:
             yield number, _long_values(record)
         else:
@@ -265,6 +264,31 @@ def _records(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
             yield number, next(csv.reader((record,), strict=True), [])
     if open_lines:
         raise csv.Error("unexpected end of data: a quote is not closed")
+
+
+def _ends_in_quotes(line: str, *, is_open: bool) -> bool:
+    """Whether a quoted value goes on after a line; only at its beginning a quote opens a value.
+
+    Parameters
+    ----------
+    is_open
+        Whether the line continues a quoted value.
+    """
+    if '"' not in line:
+        return is_open
+    at = 0
+    while True:
+        if not is_open and line.startswith('"', at):
+            is_open, at = True, at + 1
+        while is_open:
+            end = line.find('"', at)
+            if end < 0:
+                return True
+            is_open = line.startswith('""', end)
+            at = end + (2 if is_open else 1)
+        at = line.find(",", at) + 1
+        if not at:
+            return False
 
 
 def _long_values(record: str) -> list[str]:
