@@ -117,7 +117,7 @@ class Schema(RelationalSchema):
         return self.save()
 
     @property
-    def log(self) -> FreeTable:
+    def log(self) -> free_table.FreeTable:
         """The table ``~log``, in which DataJoint 0.14 records declarations and deletions.
 
         It can be called with the text of an event. Schemas of 2.x do not have it.

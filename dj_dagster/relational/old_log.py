@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from dj_dagster.definition import parse_definition
 from dj_dagster.errors import AccessError, DefinitionError, MissingTableError
-from dj_dagster.model.heading import Value
+from dj_dagster.model.heading import ForeignKeyDeclaration, Value
 from dj_dagster.model.names import TableName
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.declaring.plan import create_statements, plan_table
@@ -84,5 +84,5 @@ def log_event(connection: Connection, schema: str, event: str) -> None:
         return
 
 
-def _without_parents(target: str) -> StoredTable:
-    raise DefinitionError(f"{LOG} refers to no table, such as {target}.")
+def _without_parents(item: ForeignKeyDeclaration) -> StoredTable:
+    raise DefinitionError(f"{LOG} refers to no table, such as {item.target}.")

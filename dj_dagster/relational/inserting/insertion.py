@@ -383,7 +383,7 @@ def _check_names(table: StoredTable, row: object) -> None:
 def _changed(connection: Connection, table: StoredTable, name: str, value: Value) -> Element:
     if value is not DEFAULT:
         # MySQL would keep the sign of a minus zero, which an INSERT does not.
-        zero = isinstance(value, float) and value == 0
+        zero = isinstance(value, float) and not value
         return sa.null() if value is None else sa.literal(0.0 if zero else value)
     attribute = table.heading[name]
     if attribute.default is None or attribute.type is None:
