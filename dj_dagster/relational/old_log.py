@@ -7,7 +7,12 @@ import platform
 import sqlalchemy as sa
 
 from dj_dagster.definition import parse_definition
-from dj_dagster.errors import AccessError, DefinitionError, MissingTableError
+from dj_dagster.errors import (
+    ConnectionFailedError,
+    DataJointError,
+    DefinitionError,
+    TransientError,
+)
 from dj_dagster.model.heading import ForeignKeyDeclaration, Value
 from dj_dagster.model.names import TableName
 from dj_dagster.relational.database.connection import Connection
@@ -60,9 +65,15 @@ def ensure_log(connection: Connection, schema: str) -> TableName:
 
 
 def log_event(connection: Connection, schema: str, event: str) -> None:
-    """Record an event, where the schema has a log and the user may write to it.
+    """Record an event, where the schema has a log and it takes the event.
 
-    In a transaction, which MySQL would commit, the table is not created.
+    A user may lack the right to write there, or another program may have made another table of that
+    name. In a transaction, which MySQL would commit, the table is not created.
+
+    Raises
+    ------
+    TransientError, ConnectionFailedError
+        If the transaction has failed with the log.
     """
     if not keeps_log(connection, schema):
         return
@@ -79,8 +90,10 @@ def log_event(connection: Connection, schema: str, event: str) -> None:
         name = ensure_log(connection, schema)
         table = connection.backend.sql_table(name, *map(sa.column, values))
         connection.execute(sa.insert(table).values(values))
-    except (AccessError, MissingTableError):
-        # Users without the right to write there may still do what they do.
+    except (TransientError, ConnectionFailedError):
+        raise
+    except DataJointError:
+        # What is recorded has been done, whether or not it is recorded.
         return
 
 
