@@ -149,3 +149,48 @@ def test_in_a_make(schema: Any, trace: Any) -> None:
 
     Result.populate()
     assert Result.to_arrays("name", order_by="id").tolist() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("of", "value", "to", "kept"),
+    [
+        ("decimal(8,3)", "1.005", "int32", None),
+        ("float64", 0.5, "int64", None),
+        ("int32", 2, "bool", None),
+        ("varchar(9)", "ab ", "varchar(2)", None),
+        ("float32", 0.1, "float64", 0.1),
+        ("int32", 7, "decimal(8,3)", 7),
+    ],
+)
+def test_another_type_takes_what_it_takes_from_elsewhere(
+    schema: Any, of: str, value: Any, to: str, kept: Any
+) -> None:
+    source = schema(type("Source", (dj.Manual,), {"definition": f"id : int32\n---\nx : {of}"}))
+    source.insert1((1, value))
+    copy = copy_of(schema, "id : int32", "---", f"x : {to}")
+    for rows in (source, source.to_dicts()):
+        if kept is None:
+            with pytest.raises(dj.InvalidValueError, match=r"copy\.x"):
+                copy.insert(rows)
+        else:
+            copy.insert(rows)
+            assert copy.fetch1("x") == kept
+            copy.delete_quick()
+    assert len(copy) == 0
+
+
+def test_computed_values_are_not_rounded_to_integers_nor_places_of_enums(
+    schema: Any, trace: Any
+) -> None:
+    copy = copy_of(schema, "id : int32", "---", "n : int32")
+    copy.insert((trace & "id = 3").proj(n="2 * id"))
+    with pytest.raises(dj.InvalidValueError, match=r"copy\.n"):
+        copy.insert((trace & "id = 1").proj(n="id / 2"))
+    assert copy.to_dicts() == [{"id": 3, "n": 6}]
+    side = schema(
+        type("Side", (dj.Manual,), {"definition": "id : int32\n---\nside : enum('left', 'right')"})
+    )
+    with pytest.raises(dj.InvalidValueError, match=r"side\.side"):
+        side.insert(trace.proj(side="2"))
+    side.insert((trace & "id = 1").proj(side="'right'"))
+    assert side.fetch1("side") == "right"

@@ -44,7 +44,7 @@ from dj_dagster.relational.inserting.encode import RowEncoder, required_names
 from dj_dagster.relational.inserting.row_sources import Batch, batches
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.stored import DEFAULT, InsertMode, StoredTable
-from dj_dagster.relational.values import NUMERIC, integer_range, is_data_frame
+from dj_dagster.relational.values import byte_limit, integer_range, is_data_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -266,7 +266,8 @@ def can_copy(connection: Connection, table: StoredTable, source: Heading, name: 
     mine, theirs = table.heading[name], source[name]
     strict = connection.backend.checks_values
     if mine.type is None or theirs.type is None:
-        # The type of a computed attribute is known only to the server.
+        # The type of a computed attribute is known only to the server, which rounds to integers and
+        # takes a number for the place of an enum's value.
         return strict and _is_plain(mine)
     if isinstance(mine.type, ExternalPointerType) or isinstance(theirs.type, ExternalPointerType):
         return mine.type == theirs.type and _schema(mine) == _schema(theirs)
@@ -276,8 +277,7 @@ def can_copy(connection: Connection, table: StoredTable, source: Heading, name: 
         return False
     if not strict:
         return _is_wider(mine.type, theirs.type) and (mine.nullable or not theirs.nullable)
-    numeric = mine.type.family in NUMERIC and theirs.type.family in NUMERIC
-    return numeric or mine.type.family is theirs.type.family
+    return _is_kept(mine.type, theirs.type)
 
 
 def _schema(attribute: Attribute) -> str:
@@ -286,7 +286,32 @@ def _schema(attribute: Attribute) -> str:
 
 def _is_plain(attribute: Attribute) -> bool:
     kind = attribute.type
-    return kind is not None and kind.family in {*NUMERIC, Family.STRING, Family.ENUM}
+    return kind is not None and kind.family in (Family.FLOAT, Family.DECIMAL, Family.STRING)
+
+
+def _is_kept(mine: AttributeType, theirs: AttributeType) -> bool:
+    """Whether a server in strict mode stores values of another type as `values` does, or refuses.
+
+    It rounds to integers, shows digits of a float of 32 bits that this does not have, and cuts
+    blanks that do not fit.
+    """
+    if mine.family is theirs.family:
+        if mine.family is Family.STRING:
+            return _holds(mine, theirs)
+        return mine.family is not Family.FLOAT or mine.size == theirs.size
+    if mine.family is Family.INTEGER:
+        return theirs.family is Family.BOOL
+    exact = theirs.family in (Family.INTEGER, Family.BOOL, Family.DECIMAL)
+    return exact and (
+        mine.family is Family.DECIMAL or (mine.family is Family.FLOAT and mine.size == 64)
+    )
+
+
+def _holds(mine: AttributeType, theirs: AttributeType) -> bool:
+    """Whether a text type holds all texts of another."""
+    if mine.size is not None:
+        return theirs.size is not None and theirs.size <= mine.size
+    return (byte_limit(theirs) if theirs.size is None else 4 * theirs.size) <= byte_limit(mine)
 
 
 def _is_wider(mine: AttributeType, theirs: AttributeType) -> bool:
@@ -297,7 +322,7 @@ def _is_wider(mine: AttributeType, theirs: AttributeType) -> bool:
         return low <= least and largest <= high
     if mine.family is Family.STRING and mine.size is not None:
         return theirs.size is not None and theirs.size <= mine.size
-    return mine.family is Family.FLOAT and mine.size == 64 and not mine.unsigned
+    return mine.family is Family.FLOAT and mine.size == theirs.size == 64 and not mine.unsigned
 
 
 def insert_select(
