@@ -75,7 +75,8 @@ class AutoPopulate(PopulatedTable):
             failures are kept there. SIGTERM then raises `SystemExit`, and the key is given back.
         order
             ``"original"``, ``"reverse"`` or ``"random"``. The original order is that of the keys,
-            with jobs that of their priorities and times.
+            with jobs that of their priorities and times; workers that compete for the same jobs
+            spread over the next thousand.
         limit
             The number of keys that are looked at, at most.
         max_calls

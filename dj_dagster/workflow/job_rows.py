@@ -16,7 +16,15 @@ from dj_dagster.errors import InvalidValueError, PopulateError
 from dj_dagster.model.heading import Default, Heading, Row, Value, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import Family, parse_type
-from dj_dagster.relational.algebra.nodes import All, AnyOf, Condition, In, Node, SQLText
+from dj_dagster.relational.algebra.nodes import (
+    All,
+    AnyOf,
+    Condition,
+    In,
+    Negated,
+    Node,
+    SQLText,
+)
 from dj_dagster.relational.algebra.operators import all_rows, restrict
 from dj_dagster.relational.backends.common import as_datetime
 from dj_dagster.relational.database import write
@@ -41,6 +49,11 @@ MESSAGE_LENGTH = 2047
 
 CHUNK = 1000
 """Rows of one statement, at most."""
+
+DUE = SQLText("scheduled_time <= NOW(3)")
+LATER = SQLText("status = 'pending' AND scheduled_time > NOW(3)")
+NOT_LATER = SQLText("(status <> 'pending' OR scheduled_time <= NOW(3))")
+"""Conditions on jobs that wait, by the database's time."""
 
 FREE: Row = {
     "reserved_time": None,
@@ -109,9 +122,26 @@ class JobRows:
 
     def held(self, *statuses: str) -> Node:
         """Return the query for the jobs in some statuses, and for those that are due later."""
-        later = SQLText("status = 'pending' AND scheduled_time > NOW(3)")
         of_status = self._condition(statuses, None)
-        return restrict(all_rows(self.stored.name, self.heading), AnyOf((of_status, later)))
+        return restrict(all_rows(self.stored.name, self.heading), AnyOf((of_status, LATER)))
+
+    def claimable(
+        self, rows: Sequence[Values], statuses: Sequence[str], *, without_job: bool
+    ) -> list[Values]:
+        """Return those of some keys that a worker could claim now.
+
+        Parameters
+        ----------
+        statuses
+            The statuses in which a job may be claimed.
+        without_job
+            Whether keys that are not in the queue can be claimed, as they get a job then.
+        """
+        wanted = self._condition(statuses, None)
+        condition = AnyOf((Negated(wanted), LATER)) if without_job else All((wanted, NOT_LATER))
+        jobs = fetch.rows(self.connection, restrict(self.node(rows=rows), condition), self.key)
+        found = self.by_asked({row: row for row in jobs}, rows)
+        return self.free([row for row in rows if (row in found) != without_job], statuses)
 
     def add(self, rows: Sequence[Values], **columns: object) -> None:
         """Put keys into the queue; jobs that are there stay as they are."""

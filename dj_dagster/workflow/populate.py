@@ -12,12 +12,13 @@ from typing import assert_never
 
 from dj_dagster.errors import PopulateError
 from dj_dagster.model.heading import Key, Values
-from dj_dagster.relational.algebra.nodes import Matches
+from dj_dagster.relational.algebra.nodes import Matches, SQLText
 from dj_dagster.relational.algebra.operators import restrict
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.sql.select import make_window
 from dj_dagster.workflow.attempt import KeyOutcome, KeyRunner, Status
 from dj_dagster.workflow.code_version import code_version
+from dj_dagster.workflow.job_rows import DUE
 from dj_dagster.workflow.jobs import Claims, JobQueue
 from dj_dagster.workflow.make import KeySource, PopulatedTable
 from dj_dagster.workflow.notes import NoteTaker, current_run
@@ -129,17 +130,14 @@ def _keys_given(
 
 def _due_keys(source: KeySource, queue: JobQueue, options: PopulateOptions) -> list[Key]:
     jobs, most = queue.rows, options.priority
-    node = jobs.node("pending")
+    node = restrict(jobs.node("pending"), DUE)
+    if most is not None:
+        node = restrict(node, SQLText(f"priority <= {int(most)}"))
     if options.restrictions:
         node = restrict(node, Matches(tuple(jobs.key), source.restricted(*options.restrictions)))
     window = make_window(["priority", "scheduled_time", "KEY"], None, None, node.heading)
-    rows = fetch.rows(jobs.connection, node, [*jobs.key, "priority", "scheduled_time"], window)
-    now, size = jobs.now(), len(jobs.key)
-    due = [
-        dict(zip(jobs.key, row, strict=False))
-        for row in rows
-        if row[size + 1] <= now and (most is None or row[size] <= most)
-    ]
+    rows = fetch.rows(jobs.connection, node, jobs.key, window)
+    due = [dict(zip(jobs.key, row, strict=True)) for row in rows]
     return _arranged(queue.free(due), options)
 
 
@@ -295,8 +293,11 @@ def queue_of(source: KeySource) -> JobQueue | None:
 LOOKAHEAD = 1000
 """Keys whose jobs are looked at together when other workers have taken many."""
 
-SPREAD = 50
+SPREAD = 1000
 """Keys over which workers spread that compete for the same keys."""
+
+SHARED = 64
+"""Keys that a worker claims together, at most, once others have taken keys before it."""
 
 PAUSE = 0.005
 """Seconds that a worker waits that has found all keys in use, at most."""
@@ -368,13 +369,25 @@ class PopulateLoop:
             size = next_size(size, len(batch), busy)
 
     def _claiming(self, queue: JobQueue, waiting: deque[Key]) -> Generator[KeyOutcome]:
-        size, claims = 1, Claims(queue, self._statuses)
+        size, most, claims, behind = 1, LARGEST, Claims(queue, self._statuses), False
         with closing(claims):
             while waiting:
-                batch = {queue.row(key): key for key in _taken(waiting, size)}
+                batch = {queue.row(key): key for key in _taken(waiting, min(size, most))}
                 yield from self._left_out(queue, batch)
                 got = claims.claim(list(batch)) if batch else []
-                yield from self._held(queue, batch, got, waiting)
+                mine = set(got)
+                others = {row: key for row, key in batch.items() if row not in mine}
+                if others:
+                    # A worker that gets nothing twice has fallen behind the others.
+                    if behind and not got:
+                        others |= {queue.row(key): key for key in _taken(waiting, LOOKAHEAD)}
+                    yield from self._held(queue, others, waiting)
+                    most = SHARED
+                behind = bool(others) and not got
+                if len(others) > len(got):
+                    _spread(waiting)
+                if behind and waiting:
+                    time.sleep(random.uniform(0, PAUSE))
                 busy = 0.0
                 for outcome in self._claimed(claims, [batch[row] for row in got], queue):
                     busy += outcome.seconds
@@ -397,35 +410,14 @@ class PopulateLoop:
             queue.rows.add(list(batch), priority=queue.connection.job_settings.default_priority)
 
     def _held(
-        self, queue: JobQueue, batch: dict[Values, Key], got: list[Values], waiting: deque[Key]
+        self, queue: JobQueue, keys: Mapping[Values, Key], waiting: deque[Key]
     ) -> Iterator[KeyOutcome]:
-        """Yield the outcomes of keys that others have; look further ahead if these are many."""
-        mine = set(got)
-        others = {row: key for row, key in batch.items() if row not in mine}
-        if not others:
-            return
-        if len(others) > len(got):
-            others |= {queue.row(key): key for key in _taken(waiting, LOOKAHEAD)}
-        names = [*queue.rows.key, "status", "scheduled_time"]
-        jobs = fetch.rows(queue.connection, queue.rows.node(rows=others), names)
-        known = queue.rows.by_asked({row[:-2]: row[-2:] for row in jobs}, list(others))
-        no_job = ("pending" if self._given else "done", None)
-        # A job that is due later cannot be claimed now.
-        now = queue.rows.now() if any(status == "pending" for status, _ in known.values()) else None
-        free: list[Key] = []
-        unheld = set(queue.rows.free(list(others), self._statuses))
-        for row, key in others.items():
-            status, due = known.get(row, no_job) if row in unheld else ("reserved", None)
-            later = status == "pending" and due is not None and now is not None and due > now
-            if status in self._statuses and not later:
-                free.append(key)
-            else:
+        """Yield the outcomes of those of some keys that others have; let the rest wait again."""
+        free = set(queue.rows.claimable(list(keys), self._statuses, without_job=self._given))
+        for row, key in keys.items():
+            if row not in free:
                 yield KeyOutcome(key, "reserved")
-        waiting.extendleft(reversed(free))
-        if not got and waiting:
-            # Workers that compete for one key would compete for the next key too.
-            waiting.rotate(-random.randrange(min(SPREAD, len(waiting))))
-            time.sleep(random.uniform(0, PAUSE))
+        waiting.extendleft(reversed([key for row, key in keys.items() if row in free]))
 
     def _claimed(self, claims: Claims, keys: list[Key], queue: JobQueue) -> Iterator[KeyOutcome]:
         if not keys:
@@ -470,6 +462,14 @@ def _taken(waiting: deque[Key], count: int) -> list[Key]:
     while waiting and len(batch) < count and (row := tuple(waiting[0].values())) not in batch:
         batch[row] = waiting.popleft()
     return list(batch.values())
+
+
+def _spread(waiting: deque[Key]) -> None:
+    """Go on at any of the next keys: workers that compete for one would for those behind it too."""
+    near = [waiting.popleft() for _ in range(min(SPREAD, len(waiting)))]
+    start = random.randrange(max(1, len(near)))
+    # Keys that are skipped come before those further on, whose priority may be lower.
+    waiting.extendleft(reversed(near[start:] + near[:start]))
 
 
 AHEAD = 0.5
