@@ -7,7 +7,12 @@ from pathlib import Path
 import dagster as dg
 
 import dj_dagster as dj
-from dj_dagster.orchestration import SensorSettings, TableTranslator, build_definitions
+from dj_dagster.orchestration import (
+    SensorSettings,
+    TableSettings,
+    TableTranslator,
+    build_definitions,
+)
 
 FOLDER = Path(os.environ["CELERY_TEST_FOLDER"])
 
@@ -64,6 +69,26 @@ class Rendered(dj.Computed):
         self.insert1({**key, "worker": os.environ["CELERY_TEST_WORKER"]})
 
 
+@schema
+class Well(dj.Manual):
+    definition = """
+    well : int32
+    """
+
+
+@schema
+class Imaged(dj.Computed):
+    definition = """
+    -> Well
+    ---
+    worker : varchar(16)
+    """
+
+    def make(self, key):
+        note("image", key["well"])
+        self.insert1({**key, "worker": os.environ["CELERY_TEST_WORKER"]})
+
+
 class Translator(TableTranslator):
     """Sends one table's runs to a queue of their own."""
 
@@ -109,7 +134,9 @@ defs = dg.Definitions.merge(
     build_definitions(
         schema,
         translator=Translator(),
-        sensor_settings=SensorSettings(interval=2, batch_size=20),
+        sensor_settings=SensorSettings(
+            interval=2, batch_size=20, tables={"shop.Imaged": TableSettings(batch_size=1000)}
+        ),
     ),
     dg.Definitions(jobs=[greeting, waiting, waiting_apart]),
 )

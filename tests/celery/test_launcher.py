@@ -26,13 +26,13 @@ def celery_deployment(
 
 
 def test_keys_over_two_workers_are_made_exactly_once(celery_deployment: Deployment) -> None:
-    deployment, items = celery_deployment, range(100, 140)
-    deployment.insert("item", items)
-    eventually(lambda: set(items) <= set(deployment.rows("measured")))
-    made = deployment.notes("make")
-    assert sorted(int(item) for item, *_ in made) == list(items)
+    deployment, wells = celery_deployment, range(2000)
+    deployment.insert("well", wells)
+    eventually(lambda: len(deployment.rows("imaged")) == len(wells))
+    made = deployment.notes("image")
+    assert sorted(int(well) for well, *_ in made) == list(wells)
     assert {worker for _, worker, _ in made} == {"one", "two"}
-    eventually(lambda: deployment.counts("shop", "measured") == (40, 40, 0), every=1)
+    eventually(lambda: deployment.counts("shop", "imaged") == (2000, 2000, 0), every=1)
 
 
 def test_the_runs_of_a_table_go_to_its_queue(celery_deployment: Deployment) -> None:
@@ -86,7 +86,7 @@ def test_keys_of_a_worker_that_was_killed_are_made_exactly_once_by_the_other(
     made = [int(item) for item, *_ in deployment.notes("make") if int(item) <= 10]
     assert sorted(made) == [1, *range(1, 11)]
     assert {deployment.rows("measured")[item] for item in range(1, 11)} == {other}
-    eventually(lambda: deployment.counts("shop", "measured") == (50, 50, 0), every=1)
+    eventually(lambda: deployment.counts("shop", "measured") == (10, 10, 0), every=1)
     deployment.workers[killed].start()
 
 
@@ -112,7 +112,7 @@ def test_the_keys_of_a_worker_that_is_cut_off_are_made_by_the_other_and_not_agai
     made = [int(item) for item, *_ in deployment.notes("make") if int(item) in items]
     assert sorted(made) == [201, *items]
     assert {deployment.rows("measured")[item] for item in items} == {other}
-    eventually(lambda: deployment.counts("shop", "measured") == (60, 60, 0), every=1)
+    eventually(lambda: deployment.counts("shop", "measured") == (20, 20, 0), every=1)
 
 
 def test_a_run_goes_on_after_its_process_and_its_worker_were_killed(

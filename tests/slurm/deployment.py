@@ -61,7 +61,9 @@ TABLES = '''
 import os, time
 from pathlib import Path
 import dj_dagster as dj
-from dj_dagster.orchestration import SensorSettings, TableTranslator, build_definitions
+from dj_dagster.orchestration import (
+    SensorSettings, TableSettings, TableTranslator, build_definitions
+)
 from tests.slurm.plain_project import note
 
 schema = dj.Schema("shop")
@@ -107,6 +109,24 @@ class Counted(dj.Computed):
             time.sleep(0.05)
         self.insert1({**key, "job": os.environ["SLURM_JOB_ID"]})
 
+@schema
+class Well(dj.Manual):
+    definition = """
+    well : int32
+    """
+
+@schema
+class Imaged(dj.Computed):
+    definition = """
+    -> Well
+    ---
+    node : varchar(16)
+    """
+
+    def make(self, key):
+        note("image", key["well"], os.environ["SLURMD_NODENAME"])
+        self.insert1({**key, "node": os.environ["SLURMD_NODENAME"]})
+
 class Translator(TableTranslator):
     def get_op_tags(self, props):
         wide = {"dj-slurm/array": "2"} if props.title == "shop.Counted" else {}
@@ -115,7 +135,9 @@ class Translator(TableTranslator):
 defs = build_definitions(
     schema,
     translator=Translator(),
-    sensor_settings=SensorSettings(interval=2, batch_size=20),
+    sensor_settings=SensorSettings(
+        interval=2, batch_size=20, tables={"shop.Imaged": TableSettings(batch_size=1000)}
+    ),
 )
 '''
 

@@ -148,13 +148,13 @@ def test_a_run_survives_the_controller_and_one_is_submitted_when_it_is_back(
 
 
 def test_keys_over_two_nodes_are_made_exactly_once(deployment: Deployment) -> None:
-    items = range(100, 140)
-    deployment.insert(items)
-    eventually(lambda: set(items) <= set(deployment.rows()))
-    made = [note for note in deployment.notes("make") if int(note[1]) in items]
-    assert sorted(int(note[1]) for note in made) == list(items)
-    assert {note[2] for note in made} == {"node1", "node2"}
-    eventually(lambda: deployment.counts("shop", "measured") == (40, 40, 0), every=1)
+    wells = range(2000)
+    deployment.insert(wells, "well")
+    eventually(lambda: len(deployment.rows("imaged")) == len(wells))
+    made = deployment.notes("image")
+    assert sorted(int(well) for _, well, _ in made) == list(wells)
+    assert {node for _, _, node in made} == {"node1", "node2"}
+    eventually(lambda: deployment.counts("shop", "imaged") == (2000, 2000, 0), every=1)
 
 
 def test_a_run_goes_on_elsewhere_while_its_lost_node_works_on_unheard(
