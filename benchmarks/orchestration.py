@@ -100,7 +100,7 @@ def path(keys: int, singles: int) -> None:
 def _whole_path(lab: FaultLab, keys: int) -> float:
     # The daemon is up when the sensor has shown the empty tables once.
     with lab.instance() as instance:
-        eventually(lambda: any(map(_has_ticked, instance.all_instigator_state())), timeout=120)
+        eventually(lambda: any(map(has_ticked, instance.all_instigator_state())), timeout=120)
         began = time.monotonic()
         lab.insert(keys)
         storage = instance.event_log_storage
@@ -108,7 +108,8 @@ def _whole_path(lab: FaultLab, keys: int) -> float:
         return time.monotonic() - began
 
 
-def _has_ticked(state: Any) -> bool:
+def has_ticked(state: Any) -> bool:
+    """Whether a sensor has been evaluated."""
     data = state.instigator_data
     return bool(data and getattr(data, "last_tick_timestamp", None))
 
