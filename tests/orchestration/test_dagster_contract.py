@@ -38,7 +38,7 @@ def test_each_name_is_there() -> None:
 
 
 def test_the_minor_release_that_is_promised_is_the_one_that_is_tested() -> None:
-    promised = re.search(r'"dagster>=(\d+\.\d+),<(\d+\.\d+)"', PYPROJECT.read_text("utf-8"))
+    promised = re.search(r'"dagster>=(\d+\.\d+)[.\d]*,<(\d+\.\d+)"', PYPROJECT.read_text("utf-8"))
     assert promised is not None
     assert dg.__version__.startswith(f"{promised[1]}.")
     assert promised[2] == f"1.{int(promised[1].split('.')[1]) + 1}"
