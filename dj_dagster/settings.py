@@ -206,7 +206,7 @@ class Config(SettingsMapping):
             raise FileExistsError(f"{path} already exists: move it away, or give another name.")
         content: dict[str, object] = {"database": {"host": "localhost", "port": 3306}}
         if not minimal:
-            store = {"protocol": "file", "location": str(embedded_folder() / STORE)}
+            store = embedded_store(embedded_folder())["local"]
             content |= {"stores": {"default": "main", "main": store}}
             content |= Settings().model_dump(
                 include={"connection", "display", "jobs", "loglevel", "safemode"}

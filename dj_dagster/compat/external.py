@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from base64 import b32decode
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from dj_dagster.model.types import parse_type
 from dj_dagster.objects.codecs.codec import read_reference
 from dj_dagster.objects.external_pointer import (
     ExternalObject,
+    bytes_hash,
     external_content,
     external_path,
     local_file,
@@ -340,12 +340,7 @@ def _digest(path: str, fields: Mapping[str, Any]) -> UUID:
         found = b32decode(text.upper() + "======")
     except ValueError:
         found = b""
-    return UUID(bytes=found) if len(found) == 16 else UUID(md5_of(path))
-
-
-def md5_of(text: str) -> str:
-    """Return the MD5 of a text in hexadecimal digits."""
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+    return UUID(bytes=found) if len(found) == 16 else bytes_hash(path.encode())
 
 
 def _row(path: str, fields: Mapping[str, Any], store: Store) -> tuple[Value, ...]:

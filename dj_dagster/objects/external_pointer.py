@@ -179,7 +179,7 @@ def placed_attachment(store: Store, schema: str, file: Path) -> ExternalObject:
 def _placed(
     store: Store, schema: str, data: bytes, hashed: bytes, name: str | None
 ) -> ExternalObject:
-    found = ExternalObject(store.name, _digest(hashed), len(data), name)
+    found = ExternalObject(store.name, bytes_hash(hashed), len(data), name)
     path = external_path(store, schema, found)
     if not store.exists(path) or store.size(path) != len(data):
         store.put(path, data)
@@ -218,7 +218,7 @@ def placed_file(store: Store, given: str) -> ExternalObject:
         size, contents = store.size(path), _stored_hash(store, path)
     else:
         raise InvalidValueError(f"There is no file {given} for store '{store.name}'.")
-    return ExternalObject(store.name, _digest(path.encode()), size, None, path, contents)
+    return ExternalObject(store.name, bytes_hash(path.encode()), size, None, path, contents)
 
 
 def _path_below(folders: list[Path], given: str) -> str | None:
@@ -233,10 +233,11 @@ def _path_below(folders: list[Path], given: str) -> str | None:
 
 def _stored_hash(store: Store, path: str) -> UUID:
     local = store.local_path(path)
-    return _file_hash(local) if local is not None else _digest(store.get(path))
+    return _file_hash(local) if local is not None else bytes_hash(store.get(path))
 
 
-def _digest(data: bytes) -> UUID:
+def bytes_hash(data: bytes) -> UUID:
+    """Return the hash of bytes as DataJoint 0.14 keeps it, their MD5."""
     return UUID(bytes=hashlib.md5(data, usedforsecurity=False).digest())
 
 
@@ -246,7 +247,7 @@ def external_content(store: Store, found: ExternalObject, schema: str) -> bytes:
     data = store.get(path)
     if found.attachment_name is not None:
         data = found.attachment_name.encode() + b"\0" + data
-    _check(store, path, _digest(data), found.hash)
+    _check(store, path, bytes_hash(data), found.hash)
     return data
 
 
@@ -266,7 +267,7 @@ def local_file(store: Store, found: ExternalObject, path: str, folder: Path) -> 
     copy = (Path(stage).expanduser() if stage else folder) / checked_path(path)
     if not copy.is_file() or _file_hash(copy) != found.contents_hash:
         data = store.get(path)
-        digest = _digest(data)
+        digest = bytes_hash(data)
         _check(store, path, digest, found.contents_hash)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(data)

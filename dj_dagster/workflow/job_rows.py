@@ -52,8 +52,7 @@ CHUNK = 1000
 
 DUE = SQLText("scheduled_time <= NOW(3)")
 LATER = SQLText("status = 'pending' AND scheduled_time > NOW(3)")
-NOT_LATER = SQLText("(status <> 'pending' OR scheduled_time <= NOW(3))")
-"""Conditions on jobs that wait, by the database's time."""
+"""Conditions on jobs that wait, by the database's time, which is never null."""
 
 FREE: Row = {
     "reserved_time": None,
@@ -138,7 +137,9 @@ class JobRows:
             Whether keys that are not in the queue can be claimed, as they get a job then.
         """
         wanted = self._condition(statuses, None)
-        condition = AnyOf((Negated(wanted), LATER)) if without_job else All((wanted, NOT_LATER))
+        condition = (
+            AnyOf((Negated(wanted), LATER)) if without_job else All((wanted, Negated(LATER)))
+        )
         jobs = fetch.rows(self.connection, restrict(self.node(rows=rows), condition), self.key)
         found = self.by_asked({row: row for row in jobs}, rows)
         return self.free([row for row in rows if (row in found) != without_job], statuses)
