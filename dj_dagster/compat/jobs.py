@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
 
 from dj_dagster.class_access import on_class
 from dj_dagster.compat.spellings import key_hash
@@ -20,7 +19,7 @@ from dj_dagster.relational.algebra.operators import project
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.fetching import fetch
-from dj_dagster.relational.schemas.free_table import FreeTable
+from dj_dagster.relational.schemas.free_table import HiddenTable
 from dj_dagster.relational.values import comparable
 from dj_dagster.workflow.job_rows import shortened
 from dj_dagster.workflow.jobs import JobQueue
@@ -45,8 +44,10 @@ _SPELLED_ALIKE = (Family.INTEGER, Family.BOOL, Family.DECIMAL, Family.STRING, Fa
 """Types whose values SQL converts to the same text as Python's `str`."""
 
 
-class JobTable(FreeTable):
+class JobTable(HiddenTable):
     """The table ``~jobs`` of a schema of DataJoint 0.14, which its workers share with ours.
+
+    Keys whose jobs are deleted are pending again.
 
     Parameters
     ----------
@@ -81,17 +82,6 @@ class JobTable(FreeTable):
         """Record the error of a job that failed."""
         message = shortened(error_message)
         self._jobs(table_name, key).fail(tuple(key.values()), message, error_stack)
-
-    def delete(self, *args: object, **options: object) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Forget these jobs, without asking, so that their keys are pending again."""
-        del args, options
-        return self.delete_quick()
-
-    @on_class
-    def drop(self, *args: Any, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Drop the table, without asking; it is created again when it is used."""
-        del args, options
-        self.drop_quick()
 
     def _jobs(self, table_name: str, key: Mapping[str, Value]) -> SharedJobs:
         table = TableName(self.name.schema, table_name)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from dj_dagster.class_access import on_class
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.old_log import ensure_log, log_event
-from dj_dagster.relational.schemas.free_table import FreeTable
+from dj_dagster.relational.schemas.free_table import HiddenTable
 
 
-class LogTable(FreeTable):
+class LogTable(HiddenTable):
     """The table ``~log`` of a schema of DataJoint 0.14.
 
     Parameters
@@ -35,14 +32,3 @@ class LogTable(FreeTable):
         """Record an event, of which 255 characters are kept."""
         if not skip_logging:
             log_event(self.connection, self.name.schema, event)
-
-    def delete(self, *args: object, **options: object) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Forget these events, without asking."""
-        del args, options
-        return self.delete_quick()
-
-    @on_class
-    def drop(self, *args: Any, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Drop the table, without asking; it is created again when it is used."""
-        del args, options
-        self.drop_quick()

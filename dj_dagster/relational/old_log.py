@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 
 import sqlalchemy as sa
 
@@ -62,6 +63,20 @@ def ensure_log(connection: Connection, schema: str) -> TableName:
             backend.after_create(session, name, plan.comment, comments)
     connection.catalog.forget(schema)
     return name
+
+
+def log_change(
+    connection: Connection, verb: str, table: TableName, chosen: Callable[[], str] = str
+) -> None:
+    """Record what was done to a table, unless it is hidden; errors are those of `log_event`.
+
+    Parameters
+    ----------
+    chosen
+        A function that returns the SQL which chooses the rows, called only if it is recorded.
+    """
+    if not table.table.startswith("~") and keeps_log(connection, table.schema):
+        log_event(connection, table.schema, f"{verb} {table.quoted}{chosen()}")
 
 
 def log_event(connection: Connection, schema: str, event: str) -> None:

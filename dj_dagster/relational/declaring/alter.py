@@ -51,7 +51,7 @@ from dj_dagster.relational.declaring.plan import (
 )
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.old_layout import ensure_external_tables
-from dj_dagster.relational.old_log import log_event
+from dj_dagster.relational.old_log import log_change
 from dj_dagster.relational.stored import ColumnChange, Remaking, StoredTable, TableChanges
 from dj_dagster.relational.values import checked
 
@@ -107,7 +107,7 @@ def alter_table(connection: Connection, plan: PlannedTable, confirm: Confirm | N
         # Tables that refer to it inherit types from it.
         for schema in {t.name.schema for t in connection.catalog.related(plan.name.schema)}:
             connection.catalog.forget(schema)
-    log_event(connection, plan.name.schema, f"Altered {plan.name.quoted}")
+    log_change(connection, "Altered", plan.name)
     return True
 
 

@@ -41,7 +41,7 @@ from dj_dagster.relational.declaring.plan import (
 from dj_dagster.relational.deleting.delete import PartIntegrity, master_of
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.old_layout import ensure_external_tables, in_old_layout
-from dj_dagster.relational.old_log import keeps_log, log_event
+from dj_dagster.relational.old_log import log_change
 from dj_dagster.relational.relatives import part_names
 from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn, StoredTable
 
@@ -284,8 +284,8 @@ def create_table(connection: Connection, plan: PlannedTable) -> None:
         connection.catalog.forget(plan.name.schema)
     if notes_lineage:
         write(connection, plan.name, plan.lineage)
-    if created and not plan.name.table.startswith("~"):
-        log_event(connection, plan.name.schema, f"Declared {plan.name.quoted}")
+    if created:
+        log_change(connection, "Declared", plan.name)
 
 
 def _warn_of_differences(stored: StoredTable, plan: PlannedTable) -> None:
@@ -502,9 +502,8 @@ def _drop(connection: Connection, tables: Sequence[TableName]) -> None:
             gone = [t.table for t in doomed if t.schema == schema]
             forget(connection, schema, gone)
             _forget_notes(connection, schema, gone)
-            for table in gone if keeps_log(connection, schema) else ():
-                if not table.startswith("~"):
-                    log_event(connection, schema, f"DROP TABLE {TableName(schema, table).quoted}")
+            for table in gone:
+                log_change(connection, "DROP TABLE", TableName(schema, table))
     finally:
         for schema in schemas:
             connection.catalog.forget(schema)

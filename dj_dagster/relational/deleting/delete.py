@@ -39,7 +39,7 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.deleting import hierarchy
 from dj_dagster.relational.deleting.hierarchy import base_of, dependence, key_names
 from dj_dagster.relational.fetching import fetch
-from dj_dagster.relational.old_log import keeps_log, log_event
+from dj_dagster.relational.old_log import log_change
 from dj_dagster.relational.sql.lowering import Lowering, restriction_texts
 from dj_dagster.relational.stored import ForeignKey
 
@@ -432,10 +432,12 @@ def delete_rows(connection: Connection, node: Node, table: TableName) -> int:
             "delete() takes along those of all tables that you can see; if it was delete() that "
             "failed, ask who may see the rest."
         ) from error
-    if not table.table.startswith("~") and keeps_log(connection, table.schema):
+
+    def chosen() -> str:
         texts = restriction_texts(connection, node)
-        chosen = f" WHERE{'AND'.join(texts)}" if texts else ""
-        log_event(connection, table.schema, f"DELETE FROM {table.quoted}{chosen}")
+        return f" WHERE{'AND'.join(texts)}" if texts else ""
+
+    log_change(connection, "DELETE FROM", table, chosen)
     return deleted
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from dj_dagster.class_access import property_on_class
+from dj_dagster.class_access import on_class, property_on_class
 from dj_dagster.errors import DefinitionError, MissingTableError, QueryError
 from dj_dagster.model.names import (
     ParsedName,
@@ -86,6 +86,21 @@ class FreeTable(Table):
 
     def _check_direct_insert(self) -> None:
         """Allow inserts in any tier: a `make` is not known for these rows."""
+
+
+class HiddenTable(FreeTable):
+    """A table of the package's own records, which goes without asking."""
+
+    def delete(self, *args: object, **options: object) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Forget these records, without asking."""
+        del args, options
+        return self.delete_quick()
+
+    @on_class
+    def drop(self, *args: Any, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Drop the table, without asking; it is created again when it is used."""
+        del args, options
+        self.drop_quick()
 
 
 def table_name(full: str | TableName) -> TableName:
