@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from dj_dagster.orchestration import TableProps, TableTranslator, figure_metadata
+from dj_dagster.orchestration import TableProps, TableTranslator, Work, figure_metadata
 from pipelines.ephys.delivery import NWBFile
 from pipelines.ephys.quality import GOOD_ACCURACY, GroundTruthComparison, QualityMetrics
 from pipelines.ephys.recording import RawEphys, preprocessed, read_ap
@@ -29,7 +29,11 @@ _THRESHOLD = 6.0
 
 
 class EphysTranslator(TableTranslator):
-    """Shows recordings, units and metrics on the pages of their keys."""
+    """Shows recordings, units and metrics on the pages of their keys, and sorts two at once."""
+
+    def get_work(self, props: TableProps) -> Work:
+        """Return two processes for the sorter, which has one thread so that units are equal."""
+        return Work(processes=2) if props.title == "ephys_sorting.SpikeSorting" else Work()
 
     def get_key_metadata(self, props: TableProps) -> Any:
         """Return the metadata of a key of the tables that have pictures."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import re
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -101,8 +103,28 @@ def run_sorter(sorter: str, recording: Any, params: dict[str, Any], folder: Path
         how = f"pip install 'dj-dagster[{extra}]'" if extra else "see SpikeInterface's own guide"
         raise ConfigurationError(f"The sorter {sorter} is not installed here: {how}.")
     seeds = {"seed": SEED} if "seed" in si.get_default_sorter_params(sorter) else {}
-    with repeatable(SEED):
-        return si.run_sorter(sorter, recording, folder=folder, verbose=False, **{**seeds, **params})
+    try:
+        with repeatable(SEED):
+            options = {**seeds, **params}
+            return si.run_sorter(sorter, recording, folder=folder, verbose=False, **options)
+    finally:
+        _release_recordings()
+
+
+_CLUSTERING = "spikeinterface.sortingcomponents.clustering."
+
+
+def _release_recordings() -> None:
+    """Let go of the recordings that SpikeInterface's clustering keeps in globals after its work.
+
+    For the demo these are 220 MB of shared memory, which a worker process would hold while it
+    waits, and leave behind at its end.
+    """
+    for name in ("itersplit_tools", "merging_tools"):
+        module = sys.modules.get(_CLUSTERING + name)
+        if module is not None:
+            vars(module).pop("_ctx", None)
+    gc.collect()
 
 
 _OF_THE_MOMENT = ("run_times.json", "recording.pickle")
