@@ -68,6 +68,9 @@ GRAMMAR: dict[str, Sequence[str]] = {
         "{I} / 1e1", "9007199254740993 + {I}", "9223372036854775807 - {I}",
         "{I} * 9007199254740993", "18446744073709551615 - {I}",
         "0.1 + 0.2", "0.1e0 + 0.2e0",
+        "regexp_instr({S}, 'a|x')", "regexp_instr({N}, '[0-9]$')", "json_depth(info)",
+        "json_contains(info, '{\"k\": 2.5}')", "json_contains(json_extract(info, '$.s'), '\"x\"')",
+        "json_contains(json_extract(info, '$.t'), '[1]')",
     ),
     "S": (
         "concat({S}, {S})", "concat({S}, {N})", "concat_ws('-', {S}, nothing, {S})",
@@ -129,6 +132,10 @@ GRAMMAR: dict[str, Sequence[str]] = {
         "concat({D} + 0, '')", "concat({H} + 0, '')", "concat(exact + 0, '')",
         "concat(exact, '')", "concat(timediff({A}, {A}), '')", "concat({D} + interval 1 day, '')",
         "concat({A} + interval 1 second, '')", "concat({A} + interval 1.5 second, '')",
+        "mid({S}, {I}, {I})", "mid({N}, 2, 1)", "sha2({S}, 256)", "sha2({N}, 224)",
+        "regexp_replace({S}, '[a-c]+', '-')", "regexp_replace({N}, '[0-9]', 'd')",
+        "regexp_substr({S}, '[a-z]')", "json_quote({S})", "json_array({I}, {S}, info, nothing)",
+        "json_object('a', {S}, 'b', {I})", "json_array()",
     ),
     "D": (
         "date({A})", "{D} + interval {I} day", "{D} - interval 1 month", "last_day({D})",
@@ -178,6 +185,7 @@ GRAMMAR: dict[str, Sequence[str]] = {
         "str_to_date('2024-01-02 03:04:05.678', '%Y-%m-%d %H:%i:%s.%f')",
         "str_to_date('01/02/24 5:06', '%m/%d/%y %k:%i')", "{A} - interval {N} second",
         "{A} + interval {N} hour", "{A} + interval {S} minute",
+        "convert_tz({A}, '+00:00', '+05:30')", "convert_tz({D}, '-01:00', '+00:00')",
     ),
     "H": (
         "time({A})", "maketime({I}, 5, 6)", "sec_to_time({I})", "cast({A} as time)",
@@ -194,6 +202,9 @@ GRAMMAR: dict[str, Sequence[str]] = {
         "str_to_date('9:10:11', '%H:%i:%s')", "case when {B} then {H} end",
     ),
     "B": (
+        "({N}, {S}) = ({N}, {S})", "({I}, {I}) <> ({I}, {I})", "({I}, {D}) < ({I}, {D})",
+        "({I}, {I}, {I}) >= ({I}, {I}, {I})", "({I}, {S}) in (({I}, {S}), (5, 'abc'))",
+        "({I}, {I}) not in ((1, 2), ({I}, {I}))", "row({N}, {I}) <=> row({N}, {I})",
         "{N} = {N}", "{N} < {N}", "{N} >= {N}", "{N} <> {N}", "{N} <=> {N}", "{V} is null",
         "{N} is not null", "{B} and {B}", "{B} or {B}", "({B}) xor ({B})", "not ({B})",
         "({B}) && ({B})", "({B}) || ({B})", "!({B})", "{N} between {N} and {N}",

@@ -32,7 +32,7 @@ from dj_dagster.relational.algebra.nodes import (
     United,
     parse_json_path,
 )
-from dj_dagster.relational.user_sql.emission import outside_aggregates
+from dj_dagster.relational.user_sql.emission import lone_aggregate, outside_aggregates
 from dj_dagster.relational.user_sql.translation import inferred_type
 
 
@@ -198,6 +198,7 @@ def project(source: Node, *names: object, **computed: str) -> Projected:
     """Return the key and the named attributes; see `QueryExpression.proj` for the syntax."""
     heading = source.heading
     columns = chosen_columns(heading, names, computed)
+    _check_no_aggregates(columns)
     projected = Heading(described(heading, columns), heading.comment)
     return Projected(projected, source.tables, source, columns)
 
@@ -402,6 +403,20 @@ def _check_aggregates(
             raise QueryError(
                 f"aggr({new}={what.text!r}): a group has many values of {name!r}; write which, "
                 f"such as {new}='max({name})', or 'count({name})' for how many."
+            )
+
+
+def _check_no_aggregates(columns: Mapping[str, Computed]) -> None:
+    """Raise `QueryError` for an aggregate, which would make one row of all."""
+    for new, what in columns.items():
+        if not isinstance(what, SQLText):
+            continue
+        name = lone_aggregate(what.text)
+        if name is not None:
+            raise QueryError(
+                f"proj({new}={what.text!r}): {name}() is of many rows. Write "
+                f"query.aggr(other, {new}=...) for the rows of another query, or "
+                f"dj.U().aggr(query, {new}=...) for all rows."
             )
 
 

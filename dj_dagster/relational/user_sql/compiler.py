@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -35,9 +36,11 @@ from dj_dagster.relational.user_sql.kinds import (
     SqlValue,
     decimal_kind,
     floating,
+    text,
 )
 from dj_dagster.relational.user_sql.parsing import call_name
 from dj_dagster.relational.user_sql.programs import (
+    Arguments,
     Call,
     CallForm,
     Form,
@@ -67,6 +70,10 @@ _JSON: Mapping[str, Function] = {
     "JSON_LENGTH": Function(json_functions.length, "t|t", INT),
     "JSON_CONTAINS_PATH": Function(json_functions.contains_path, "ttt*", INT),
     "JSON_VALID": Function(json_functions.is_valid, "t", INT),
+    "JSON_CONTAINS": Function(json_functions.contains, "tt|t", INT),
+    "JSON_DEPTH": Function(json_functions.depth, "t", INT),
+    "JSON_KEYS": Function(json_functions.keys, "t|t", JSON),
+    "JSON_QUOTE": Function(json_functions.dumped, "t", Kind("text", tag="mixed")),
     "JSON_TYPE": Function(json_functions.type_of, "t", Kind("text", tag="mixed")),
 }
 
@@ -89,7 +96,6 @@ SPELLINGS: Mapping[str, str] = {
     "OCTET_LENGTH": "LENGTH", "LCASE": "LOWER", "UCASE": "UPPER", "SHA": "SHA1",
     "DAYOFMONTH": "DAY", "CURRENT_DATE": "CURDATE", "CURRENT_TIME": "CURTIME",
     "CURRENT_TIMESTAMP": "NOW", "LOCALTIME": "NOW", "LOCALTIMESTAMP": "NOW", "SYSDATE": "NOW",
-    "SUBSTR": "SUBSTRING", "MID": "SUBSTRING",
 }  # fmt: skip
 """Other names of functions."""
 
@@ -154,9 +160,13 @@ def _extracted_time(unit: str, value: Program) -> Program:
 
 
 def _substring(program_of: ProgramOf, node: Expr) -> Program:
-    value = program_of(node.this)
+    rest = [part for name in ("start", "length") if (part := node.args.get(name))]
+    return _part_of(program_of, [node.this, *rest])
+
+
+def _part_of(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
+    value, *rest = (program_of(part) for part in given)
     letter = "b" if value.kind.family == "bytes" else "t"
-    rest = [program_of(part) for name in ("start", "length") if (part := node.args.get(name))]
     places = [argument(part, "i") for part in rest]
     kind = value.kind if letter == "b" else replace(TEXT, tag=collation([value]))
     return strict([argument(value, letter), *places], substring, kind)
@@ -206,6 +216,47 @@ def _json_value(program_of: ProgramOf, node: Expr) -> Program:
     return mapped(found, convert, kind)
 
 
+_MADE_JSON = Kind("json", tag="mixed")
+"""JSON that is no attribute's: case counts on MySQL only."""
+
+
+def _json_array(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
+    items = [_json_item(program_of, part) for part in given]
+    return Program(lambda row: json_functions.dumped([item(row) for item in items]), _MADE_JSON)
+
+
+def _json_object(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
+    if len(given) % 2:
+        raise Untranslatable("JSON_OBJECT() with a key that has no value")
+    keys = [argument(program_of(part), "t").run for part in given[::2]]
+    items = [_json_item(program_of, part) for part in given[1::2]]
+
+    def run(row: Arguments) -> str:
+        pairs = [(key(row), item(row)) for key, item in zip(keys, items, strict=True)]
+        return json_functions.made_object(pairs)
+
+    return Program(run, _MADE_JSON)
+
+
+def _json_item(program_of: ProgramOf, node: Expr) -> Callable[[Arguments], object]:
+    """Return the function that gives an argument as a value in JSON."""
+    program = program_of(node)
+    family = program.kind.family
+    is_truth = program.kind == INT and type(node.unnest()).__name__ not in _NUMBERS_IN_JSON
+    if family not in ("int", "text", "json", "null") or is_truth:
+        # Servers write floats, decimals, times and conditions differently.
+        raise Untranslatable(f"JSON of {node.sql('mysql')}, which servers write differently")
+
+    def run(row: Arguments) -> object:
+        value = program.run(row)
+        return json.loads(text(value)) if value is not None and family == "json" else value
+
+    return run
+
+
+_NUMBERS_IN_JSON = ("Column", "Literal", "Neg", "Add", "Sub", "Mul", "Anonymous")
+
+
 def _moment_now(program_of: ProgramOf, node: Expr) -> Program:
     names = {"CurrentDate": "CURDATE", "CurrentTime": "CURTIME"}
     return _called(program_of, names.get(type(node).__name__, "NOW"), [])
@@ -220,8 +271,6 @@ def _called(program_of: ProgramOf, name: str, given: Sequence[Expr]) -> Program:
     if special is not None:
         return special(program_of, given)
     name = SPELLINGS.get(name, name)
-    if name == "SUBSTRING":
-        raise Untranslatable(name)
     function = FUNCTIONS.get(name)
     if function is None:
         raise Untranslatable(f"{name}()")
@@ -285,7 +334,8 @@ def _kind_given(name: str, function: Function, values: Sequence[Program], each: 
 _UNLIKE_OF_NULL = ("QUOTE", "REPLACE", "WEEK", "YEARWEEK")
 _ROUNDING = ("CEIL", "FLOOR", "FORMAT", "ROUND", "TRUNCATE")
 _SPECIAL: Mapping[str, CallForm] = {
-    **arithmetic.CALLS, **comparisons.CALLS, **date_functions.CALLS, **text_functions.CALLS
+    **arithmetic.CALLS, **comparisons.CALLS, **date_functions.CALLS, **text_functions.CALLS,
+    "MID": _part_of, "JSON_ARRAY": _json_array, "JSON_OBJECT": _json_object,
 }  # fmt: skip
 """Functions whose arguments are not only values."""
 
@@ -357,7 +407,10 @@ def _adjacent(program_of: ProgramOf, node: Expr) -> Program:
 
 
 def _collate(program_of: ProgramOf, node: Expr) -> Program:
-    raise Untranslatable(f"COLLATE {node.expression.sql()}")
+    value = program_of(node.this)
+    if value.kind.family != "text" or not node.expression.name.lower().endswith("_bin"):
+        raise Untranslatable(f"COLLATE {node.expression.sql()}")
+    return replace(value, kind=replace(value.kind, tag="binary"))
 
 
 def _hexadecimal(program_of: ProgramOf, node: Expr) -> Program:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from dj_dagster.errors import QueryError
 from dj_dagster.model.types import AttributeType, Family, parse_type
@@ -109,6 +111,11 @@ def decoder(of: Kind) -> Call:
             return lambda value: value
 
 
+def _uuid_bytes(value: str) -> bytes:
+    """Return the bytes that servers hold for a UUID, which is text in SQLite."""
+    return UUID(value).bytes
+
+
 def _with_digits(value: Decimal, scale: int) -> Decimal:
     # Means have more digits internally than are shown.
     return value if -int(value.as_tuple()[2]) > scale else rounded(value, scale)
@@ -170,6 +177,7 @@ def _int64(value: int) -> int:
 SQLiteRun = Callable[[Sequence[SQLiteValue]], SQLiteValue]
 BITS = {"BIT_AND": "dj_bit_and", "BIT_OR": "dj_bit_or", "BIT_XOR": "dj_bit_xor"}
 AGGREGATES = frozenset({"COUNT", "SUM", "AVG", "MIN", "MAX", "ANY_VALUE", *SPREADS, *BITS})
+_TEXT_AGGREGATES = frozenset({"GROUP_CONCAT", "JSON_ARRAYAGG", "JSON_OBJECTAGG"})
 
 OWN = frozenset(
     ("STRFTIME", "JULIANDAY", "UNIXEPOCH", "PRINTF", "TYPEOF", "RANDOM", "RANDOMBLOB", "TOTAL")
@@ -289,9 +297,8 @@ class Translator:
             emitted = Emitted(emitted.exact or emitted.pieces, emitted.kind)
             if emitted.pieces not in given:
                 given[emitted.pieces] = len(given)
-                decoders.append(decoder(emitted.kind))
-                if type(leaf).__name__ == "Column" and self.is_uuid(leaf):
-                    raise Untranslatable("a UUID in a larger expression")
+                is_uuid = type(leaf).__name__ == "Column" and self.is_uuid(leaf)
+                decoders.append(_uuid_bytes if is_uuid else decoder(emitted.kind))
             places[id(leaf)] = (given[emitted.pieces], emitted.kind)
         program = compiled(node, places)
         encode, kind = encoder(program, mode)
@@ -328,6 +335,26 @@ def outside_aggregates(text: str) -> Iterator[str]:
             yield node.name
         elif not is_leaf(node) and (not name or is_known(name)):
             waiting += node.iter_expressions()
+
+
+_CALL = re.compile(r"\w\s*\(")
+
+
+def lone_aggregate(text: str) -> str | None:
+    """Return the name of an aggregate over all rows in a text, None without one.
+
+    >>> lone_aggregate("a + max(b)"), lone_aggregate("max(b) over ()")
+    ('MAX', None)
+    """
+    # Most texts have no calls, and the parser takes a moment to import.
+    waiting = list(parse(text).trees) if _CALL.search(text) else []
+    for node in waiting:
+        name = call_name(node) or ("GROUP_CONCAT" if type(node).__name__ == "GroupConcat" else "")
+        if name in AGGREGATES | _TEXT_AGGREGATES:
+            return name
+        if type(node).__name__ not in ("Window", "Subquery", "Exists", "Select"):
+            waiting += node.iter_expressions()
+    return None
 
 
 def in_order(pieces: tuple[Piece, ...], order: str) -> tuple[Piece, ...]:

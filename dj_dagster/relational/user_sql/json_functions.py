@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -84,6 +85,74 @@ def contains_path(text: str, which: str, *paths: str) -> bool:
     """Whether there is a value at one of the paths, or at all of them."""
     there = [_found(text, _checked(path)) is not _MISSING for path in paths]
     return any(there) if which.lower() == "one" else all(there)
+
+
+def contains(text: str, candidate: str, path: str = "$") -> bool | None:
+    """Whether the value at a path contains another, as MySQL defines it.
+
+    Raises
+    ------
+    QueryError
+        If the other is not JSON.
+    """
+    try:
+        wanted: object = json.loads(candidate)
+    except ValueError:
+        raise QueryError(
+            f"SQL on SQLite: JSON_CONTAINS() looks for {candidate!r:.60}, which is not JSON: write "
+            f"a text in double quotes, such as '\"a word\"'."
+        ) from None
+    found = _found(text, _checked(path))
+    return None if found is _MISSING else _contains(found, wanted)
+
+
+def _contains(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, list):
+        is_array = isinstance(value, list)
+        return is_array and all(_contains(value, item) for item in list[Any](wanted))
+    if isinstance(value, list):
+        return any(_contains(item, wanted) for item in list[Any](value))
+    if isinstance(value, dict) and isinstance(wanted, dict):
+        ours, theirs = dict[str, Any](value), dict[str, Any](wanted)
+        return all(key in ours and _contains(ours[key], theirs[key]) for key in theirs)
+    # True is not the number 1.
+    return isinstance(value, bool) is isinstance(wanted, bool) and value == wanted
+
+
+def depth(text: str) -> int | None:
+    """Return the number of levels; a single value and an empty array have one."""
+    value = at(text, "$")
+    return _depth(value) if is_valid(text) else None
+
+
+def _depth(value: Any) -> int:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inside), default=0)
+
+
+def keys(text: str, path: str = "$") -> str | None:
+    """Return the keys of an object in MySQL's order, None for other values."""
+    found = _found(text, _checked(path))
+    return dumped(sorted(found, key=_key_order)) if isinstance(found, dict) else None
+
+
+def _key_order(key: str) -> tuple[int, bytes]:
+    # MySQL sorts the keys of an object by their length first.
+    return len(key.encode()), key.encode()
+
+
+def made_object(pairs: Sequence[tuple[object, object]]) -> str:
+    """Return an object as JSON, in MySQL's order of keys; the last of equal keys counts.
+
+    Raises
+    ------
+    QueryError
+        If a key is null.
+    """
+    if any(key is None for key, _ in pairs):
+        raise QueryError("SQL on SQLite: JSON_OBJECT() takes no NULL as a key.")
+    found = {str(key): value for key, value in pairs}
+    return dumped(dict(sorted(found.items(), key=lambda pair: _key_order(pair[0]))))
 
 
 def is_valid(text: str) -> bool:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
+from dj_dagster.errors import QuerySyntaxError
+
 if TYPE_CHECKING:
     from sqlglot import exp as expressions
     from sqlglot.dialects.mysql import MySQL
@@ -28,6 +30,9 @@ SIMPLE = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 """The most frequent comparisons of integers, which are recognised without the parser."""
+
+_FOREIGN = re.compile(r"==|\bin\s*\(\s*\)", re.IGNORECASE)
+"""Spellings that the parser and SQLite accept, and servers do not."""
 
 _WRITTEN = "written"
 """The note in a cast's ``meta`` that it is a literal, such as ``TIME '9:30:00.5'``."""
@@ -97,6 +102,11 @@ def parse(text: str) -> Parsed:
     --------
     >>> sorted(parse("score > 3 AND label LIKE 'a and b' -- not this").words)
     ['label', 'score']
+
+    Raises
+    ------
+    QuerySyntaxError
+        If its brackets do not match.
     """
     simple = SIMPLE.fullmatch(text)
     if simple is not None:
@@ -104,6 +114,7 @@ def parse(text: str) -> Parsed:
         name = Name(simple[2], simple.start(2) - quotes, simple.end(2) + quotes, quotes > 0)
         return Parsed(text, text, (), (name,), nested=False, repeatable=True)
     source, masked, strings = _masked(text)
+    _check_brackets(text, source)
     trees = None if masked is None else _trees(masked, strings)
     if not trees:
         words = frozenset(re.findall(r"\w+", source))
@@ -141,7 +152,7 @@ def split(text: str) -> list[str]:
     if "(" not in text and "'" not in text and '"' not in text:
         return text.split(",")
     source, _, _ = _masked(text)
-    hidden = _PIECE.sub(lambda match: " " * len(match[0]), source)
+    hidden = _PIECE.sub(_blank, source)
     parts, depth, start = list[str](), 0, 0
     for place, char in enumerate(hidden):
         depth += (char == "(") - (char == ")")
@@ -149,6 +160,84 @@ def split(text: str) -> list[str]:
             parts.append(source[start:place])
             start = place + 1
     return [*parts, source[start:]]
+
+
+def _blank(match: re.Match[str]) -> str:
+    return " " * len(match[0])
+
+
+def _check_brackets(text: str, source: str) -> None:
+    """Raise `QuerySyntaxError` for brackets that would end those around a text in a statement.
+
+    With them, ``1) or (1`` would hold for all rows, whatever else a query is restricted by.
+    """
+    depth = 0
+    for char in re.findall(r"[()]", _PIECE.sub(_hide, source)):
+        depth += 1 if char == "(" else -1
+        if depth < 0:
+            break
+    if depth:
+        raise QuerySyntaxError(
+            f"The brackets of {text!r} do not match: write a closing one for each that is opened."
+        )
+
+
+def _hide(match: re.Match[str]) -> str:
+    # Servers run what stands in special comments.
+    return match[0] if match.lastgroup == "special" else _blank(match)
+
+
+def by_values(tree: Expr) -> Expr:
+    """Return a tree with comparisons of rows, as in ``(a, b) = (1, 2)``, spelled out by values."""
+    return tree.transform(_by_values) if any(map(_row, tree.walk())) else tree
+
+
+def _by_values(node: Expr) -> Expr:
+    from sqlglot import exp
+
+    if isinstance(node, exp.In) and not node.args.get("query"):
+        pairs = [_row_pair(node.this, other) for other in node.expressions]
+        known = [exp.and_(*map(_equal, pair)) for pair in pairs if pair]
+        return exp.paren(exp.or_(*known)) if len(known) == len(pairs) > 0 else node
+    pair = _row_pair(node.this, node.expression) if isinstance(node, exp.Predicate) else []
+    if not pair:
+        return node
+    match node:
+        case exp.EQ() | exp.NullSafeEQ():
+            return exp.paren(exp.and_(*(type(node)(this=a, expression=b) for a, b in pair)))
+        case exp.NEQ():
+            return exp.not_(exp.paren(exp.and_(*map(_equal, pair))))
+        case exp.LT() | exp.GT() | exp.LTE() | exp.GTE():
+            first = exp.LT if isinstance(node, exp.LT | exp.LTE) else exp.GT
+            *before, last = pair
+            found: Expr = type(node)(this=last[0], expression=last[1])
+            for a, b in reversed(before):
+                found = exp.or_(
+                    first(this=a, expression=b), exp.and_(_equal((a, b)), exp.paren(found))
+                )
+            return exp.paren(found)
+        case _:
+            return node
+
+
+def _equal(pair: tuple[Expr, Expr]) -> Expr:
+    from sqlglot import exp
+
+    return exp.EQ(this=pair[0].copy(), expression=pair[1].copy())
+
+
+def _row_pair(one: Expr, other: Expr) -> list[tuple[Expr, Expr]]:
+    """Return the pairs of values of two rows of one length, otherwise nothing."""
+    ours, theirs = _row(one), _row(other)
+    return list(zip(ours, theirs, strict=True)) if len(ours) == len(theirs) else []
+
+
+def _row(node: Expr) -> list[Expr]:
+    """Return the values of a row, nothing for other nodes."""
+    from sqlglot import exp
+
+    node = node.unnest()
+    return node.expressions if isinstance(node, exp.Tuple) or call_name(node) == "ROW" else []
 
 
 def call_name(node: Expr) -> str:
@@ -210,6 +299,8 @@ def _trees(masked: str, strings: list[str]) -> list[Expr] | None:
     from sqlglot import exp
     from sqlglot.errors import SqlglotError
 
+    if _FOREIGN.search(masked):
+        return None
     try:
         parsed = _dialect().parse(f"SELECT {masked}")
     except (SqlglotError, RecursionError):

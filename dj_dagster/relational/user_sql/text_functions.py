@@ -7,7 +7,9 @@ import re
 import uuid
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from textwrap import wrap
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,15 +28,19 @@ from dj_dagster.relational.user_sql.kinds import (
     text,
 )
 from dj_dagster.relational.user_sql.programs import (
+    Call,
     CallForm,
     Form,
     Function,
     Program,
     ProgramOf,
     Untranslatable,
+    argument,
     both,
+    collation,
     heeds_case,
     pair,
+    strict,
 )
 
 if TYPE_CHECKING:
@@ -51,13 +57,17 @@ def matches(pattern: str, value: str, *, heeds_case: bool = False) -> bool:
     QueryError
         If Python and MySQL may read the expression differently, or it is not valid.
     """
+    return _search(pattern, value, heeds_case=heeds_case) is not None
+
+
+def _search(pattern: str, value: str, *, heeds_case: bool) -> re.Match[str] | None:
     if "[[" in pattern or "(?" in pattern or "\\" in pattern.replace("\\.", ""):
         has_classes = "[:" in pattern
         pattern = re.sub(r"\[:(\w+):\]", lambda m: _CLASSES.get(m[1], m[0]), pattern)
         if "[:" in pattern or "[[" in pattern or (has_classes and not value.isascii()):
             raise QueryError(f"SQL on SQLite: the regular expression {pattern!r} is not supported.")
     try:
-        return re.search(pattern, value, 0 if heeds_case else re.IGNORECASE) is not None
+        return re.search(pattern, value, 0 if heeds_case else re.IGNORECASE)
     except re.error as error:
         raise QueryError(f"SQL on SQLite: {pattern!r} is no regular expression: {error}") from error
 
@@ -125,8 +135,56 @@ def _regexp_call(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
     return _matched(one, other)
 
 
+def _regexp_part(program_of: ProgramOf, given: Sequence[Expr], name: str) -> Program:
+    """Return the program of a function that takes a text and a regular expression."""
+    count = 3 if name == "REGEXP_REPLACE" else 2
+    if len(given) != count:
+        raise Untranslatable(f"{name}() with {len(given)} arguments")
+    values = [program_of(part) for part in given]
+    case = heeds_case(name, *values[:2])
+    call = partial(_REGEXP_PARTS[name], heeds_case=case)
+    kind = INT if name == "REGEXP_INSTR" else replace(TEXT, tag=collation(values[:1]))
+    return strict([argument(value, "t") for value in values], call, kind)
+
+
+def _regexp_instr(value: str, pattern: str, *, heeds_case: bool) -> int:
+    found = _search(pattern, value, heeds_case=heeds_case)
+    return found.start() + 1 if found else 0
+
+
+def _regexp_substr(value: str, pattern: str, *, heeds_case: bool) -> str:
+    found = _search(pattern, value, heeds_case=heeds_case)
+    if found is None:
+        raise QueryError(
+            f"SQL on SQLite: servers differ in what REGEXP_SUBSTR() gives without a match, as of "
+            f"{pattern!r} in {value!r:.60}. Restrict by REGEXP first."
+        )
+    return found[0]
+
+
+def _regexp_replace(value: str, pattern: str, new: str, *, heeds_case: bool) -> str:
+    found = _search(pattern, value, heeds_case=heeds_case)
+    if "$" in new or "\\" in new or (found and not found[0]):
+        raise QueryError(
+            f"SQL on SQLite: servers differ in what REGEXP_REPLACE() makes of $ and \\ in {new!r}, "
+            f"and of an expression that matches nothing ({pattern!r})."
+        )
+    if found is None:
+        return value
+    # The pattern is valid, and in Python's form once its classes are spelled out.
+    return re.sub(found.re, lambda match: new, value)
+
+
+_REGEXP_PARTS: Mapping[str, Call] = {
+    "REGEXP_INSTR": _regexp_instr, "REGEXP_SUBSTR": _regexp_substr,
+    "REGEXP_REPLACE": _regexp_replace,
+}  # fmt: skip
+
 FORMS: Mapping[str, Form] = {"Like": _like, "Escape": _like, "RegexpLike": _regexp}
-CALLS: Mapping[str, CallForm] = {"REGEXP_LIKE": _regexp_call}
+CALLS: Mapping[str, CallForm] = {
+    "REGEXP_LIKE": _regexp_call,
+    **{name: partial(_regexp_part, name=name) for name in _REGEXP_PARTS},
+}
 
 
 def _upper(char: str) -> str:
@@ -264,6 +322,24 @@ def _unbase64(value: str) -> bytes | None:
         return None
 
 
+def _sha2(value: bytes, bits: int) -> str | None:
+    name = {0: "sha256", 224: "sha224", 256: "sha256", 384: "sha384", 512: "sha512"}.get(bits)
+    return hashlib.new(name, value, usedforsecurity=False).hexdigest() if name else None
+
+
+def _uuid_text(value: bytes) -> str:
+    if len(value) != 16:
+        raise QueryError(f"SQL on SQLite: BIN_TO_UUID() of {len(value)} bytes: a UUID has 16.")
+    return str(uuid.UUID(bytes=value))
+
+
+def _uuid_bytes(value: str) -> bytes:
+    try:
+        return uuid.UUID(value).bytes
+    except ValueError:
+        raise QueryError(f"SQL on SQLite: UUID_TO_BIN() of {value!r:.60}.") from None
+
+
 def _quote(value: str | None) -> str:
     if value is None:
         return "NULL"
@@ -298,6 +374,9 @@ TEXT_FUNCTIONS: Mapping[str, Function] = {
     "RIGHT": Function(_right, "ti", TEXT),
     "RPAD": Function(lambda v, n, p=" ": _padded(v, n, p, left=False), "ti|t", TEXT),
     "RTRIM": Function(lambda v: v.rstrip(" "), "t", TEXT),
+    "SHA2": Function(_sha2, "bi", TEXT),
+    "BIN_TO_UUID": Function(_uuid_text, "b", TEXT),
+    "UUID_TO_BIN": Function(_uuid_bytes, "t", BYTES),
     "SHA1": Function(lambda v: hashlib.sha1(v, usedforsecurity=False).hexdigest(), "b", TEXT),
     "SPACE": Function(lambda n: " " * max(n, 0), "i", TEXT),
     "STRCMP": Function(_strcmp, "tt", INT),

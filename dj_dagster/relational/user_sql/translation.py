@@ -55,6 +55,7 @@ from dj_dagster.relational.user_sql.kinds import (
 from dj_dagster.relational.user_sql.parsing import (
     SIMPLE,
     Parsed,
+    by_values,
     call_name,
     parse,
     qualified_tables,
@@ -140,8 +141,9 @@ def _literal_for(
         return None
     if family == "text":
         return None if "\0" in literal else quoted(literal)
-    if family == "bytes" and translator.is_uuid(node):
-        return quoted(literal)
+    if family == "bytes" and type(node).__name__ == "Column" and translator.is_uuid(node):
+        # Servers hold it as 16 bytes, which no such text equals.
+        raise Untranslatable(f"comparing a UUID with a text: restrict by {{{node.name!r}: UUID}}")
     if not kind.is_temporal:
         return None
     if family == "time" and not temporal.is_clock(literal):
@@ -204,8 +206,8 @@ _NEIGHBOURS = ("LAG", "LEAD", "FIRST_VALUE", "LAST_VALUE", "NTH_VALUE")
 def _window(translator: Translator, node: Expr) -> Emitted:
     name = call_name(node.this)
     given = node.this.expressions
-    pieces: list[Piece] = []
-    for argument in given:
+    pieces: list[Piece] = [", ", "*"] if name == "COUNT" and _has_star(given) else []
+    for argument in [] if pieces else given:
         pieces += [", ", *translator.plain(argument)]
     kind = _RANKS.get(name)
     if kind is None and (name in _NEIGHBOURS or name in ("MIN", "MAX")):
@@ -218,7 +220,6 @@ def _window(translator: Translator, node: Expr) -> Emitted:
         kind = decimal_kind(scale) if kind.is_exact else kind
     elif kind is None and name == "COUNT":
         kind = INT
-        pieces = [", ", "*"] if _has_star(given) else pieces
     if kind is None or (given and type(given[0]).__name__ == "Distinct"):
         raise Untranslatable(f"{name or node_name(node.this)} OVER")
     if node.args.get("spec") or node.args.get("alias"):
@@ -256,7 +257,7 @@ _PLAIN_CALLS = frozenset(
     ["COUNT", "MIN", "MAX", "SUM", "AVG", "COALESCE", "IFNULL", "NULLIF", "ABS"]
 )
 _TIMES = (Family.DATE, Family.DATETIME, Family.TIME)
-_TEMPORAL = re.compile("date|time|day|now|interval|as time", re.IGNORECASE)
+_TEMPORAL = re.compile("date|time|day|now|interval|as time|_tz", re.IGNORECASE)
 _DATABASES = ("main", "temp")
 _QUALIFIED = re.compile(
     r"(?:'[^']*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/)"
@@ -337,7 +338,7 @@ def _fill(found: Translation, source: str, types: str) -> None:
         return
     if len(parsed.trees) > 1:
         raise Untranslatable("a list of expressions")
-    tree = next(iter(parsed.trees))
+    tree = by_values(next(iter(parsed.trees)))
     check_precedence(tree)
     translator = Translator(source, types, kinds, found.programs, _EMITTERS)
     whole = translator.value(tree)
