@@ -295,8 +295,6 @@ def engine_lab(
         **engine.env,
         "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{folder}",
         "DJ_JOBS_LEASE": str(LEASE),
-        # Runs of few keys would queue up: each has to start a process, and on Slurm a job.
-        "FAULT_INTERVAL": "10",
     }
     with (
         _environment(engine.env),

@@ -71,7 +71,7 @@ class Analysed(_Step, dj.Computed):
     """
 
 settings = SensorSettings(
-    interval=int(os.environ.get("FAULT_INTERVAL", "1")),
+    interval=1,
     batch_size=int(os.environ["FAULT_BATCH"]),
     retries=RetryPolicy(delay=1, backoff=1.5),
 )

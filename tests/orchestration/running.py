@@ -82,12 +82,17 @@ def submit(
     )
 
 
-def start_and_die(instance: dg.DagsterInstance, run: DagsterRun) -> None:
-    """Have a run end as after an `os._exit`: begun, and nobody has said anything."""
+def begin(instance: dg.DagsterInstance, run: DagsterRun) -> None:
+    """Have a run begin, without executing it."""
     instance.report_dagster_event(
         dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, run.job_name, message="began"),
         run_id=run.run_id,
     )
+
+
+def start_and_die(instance: dg.DagsterInstance, run: DagsterRun) -> None:
+    """Have a run end as after an `os._exit`: begun, and nobody has said anything."""
+    begin(instance, run)
     instance.report_run_failed(run)
 
 

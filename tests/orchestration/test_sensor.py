@@ -14,6 +14,7 @@ from dj_dagster.relational.table import Lookup, Manual
 from dj_dagster.workflow.computed import Computed
 from tests.orchestration.lab import Lab, partition, partitions
 from tests.orchestration.running import (
+    begin,
     execute,
     key_of,
     materialize,
@@ -73,6 +74,38 @@ def test_new_rows_become_partitions_marks_and_one_request(
         ["processed", "peak"],
     ]
     assert request.tags["dj_dagster/keys"] == "3"
+
+
+def test_few_keys_wait_for_more_while_runs_wait_to_begin(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    """A full queue would grow by a small run with each tick."""
+    defs = lab.definitions(sensor_settings=SensorSettings(batch_size=4))
+    runs: list[dg.DagsterRun] = []
+    for session in range(2):
+        lab.add_sessions([session])
+        (request,) = requested(tick(defs, instance))
+        runs.append(submit(defs, instance, request))
+    for session in range(2, 4):
+        lab.add_sessions([session])
+        result = tick(defs, instance)
+        assert requested(result) == []
+        assert f"lab.Processed, lab.RawData: {session - 1} pending" in str(result.skip_reason)
+    # As many keys as a run takes at most are requested however many runs wait.
+    lab.add_sessions(range(4, 7))
+    (full,) = requested(tick(defs, instance))
+    assert {*keys_in(full)["lab__raw_data"]} == partitions(range(2, 6))
+    runs.append(submit(defs, instance, full))
+    assert requested(tick(defs, instance)) == []
+    for run in runs[:2]:
+        begin(instance, run)
+    (rest,) = requested(tick(defs, instance))
+    assert keys_in(rest)["lab__raw_data"] == [partition(6)]
+    runs.append(submit(defs, instance, rest))
+    assert all(execute(defs, instance, run) for run in runs)
+    assert len(lab.Processed()) == 7
+    assert run_until_quiet(defs, instance)
+    assert "Nothing is pending" in str(tick(defs, instance).skip_reason)
 
 
 def test_everything_gets_made_each_key_once(any_lab: Lab, instance: dg.DagsterInstance) -> None:
@@ -208,6 +241,7 @@ def test_batches_are_bounded(lab: Lab, instance: dg.DagsterInstance) -> None:
     ]
     assert len({request.run_key for request in requests}) == 2
     runs = [submit(defs, instance, request) for request in requests]
+    begin(instance, runs[0])
     (rest,) = requested(tick(defs, instance))
     assert keys_in(rest)["lab__raw_data"] == [partition(4)]
     assert all(execute(defs, instance, run) for run in runs)

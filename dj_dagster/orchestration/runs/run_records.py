@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -352,6 +353,8 @@ class HeldKeys:
 OUTSIDE_TAG = "dj_dagster/outside"
 """The tag of runs that were never executed and stand for failures outside of runs."""
 
+_NOT_BEGUN = [DagsterRunStatus.NOT_STARTED, DagsterRunStatus.QUEUED, DagsterRunStatus.STARTING]
+
 INTERVAL = 3.0
 """Seconds between two queries for failed runs, at least."""
 
@@ -418,6 +421,14 @@ class RunBook:
             cursor = records[-1].dagster_run.run_id
         runs = [each.dagster_run for each in found]
         return [run for run in runs if OUTSIDE_TAG not in run.tags]
+
+    def not_begun(self, instance: DagsterInstance) -> Counter[AssetKey]:
+        """Return the numbers of unfinished runs that have not begun, by table."""
+        waiting = instance.get_run_ids(RunsFilter(statuses=_NOT_BEGUN))
+        found = Counter[AssetKey]()
+        for held in filter(None, map(self._runs.get, waiting)):
+            found.update(held.whole | held.partitions.keys())
+        return found
 
     def held(self) -> HeldKeys:
         """Return the keys that all unfinished runs hold."""

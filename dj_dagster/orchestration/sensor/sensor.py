@@ -46,6 +46,8 @@ class TickResult:
     ----------
     exhausted
         Batches that are not requested any more.
+    gathered
+        Batches that wait for more keys.
     errors
         The errors, by the names of the actions that failed.
     goes_on
@@ -54,6 +56,7 @@ class TickResult:
 
     requests: list[RunRequest]
     exhausted: list[Batch]
+    gathered: list[Batch]
     errors: dict[str, Exception]
     changes: Changes
     goes_on: bool
@@ -99,6 +102,7 @@ def evaluate(
     return TickResult(
         requests.runs,
         requests.exhausted,
+        requests.gathered,
         tick.guard.errors,
         tick.changes,
         goes_on or requests.goes_on,
@@ -242,6 +246,11 @@ def _result(context: SensorEvaluationContext, done: TickResult) -> SensorResult:
         context.log.warning(_exhausted_text(batch))
     if done.requests:
         return SensorResult(run_requests=done.requests)
+    if done.gathered:
+        return SensorResult(
+            skip_reason=f"{_gathered_text(done.gathered)}; {done.changes}.",
+            cursor=UNFINISHED if done.goes_on else "",
+        )
     so_far = " so far: the look at whole tables goes on in the next tick" if done.goes_on else ""
     return SensorResult(
         skip_reason=f"Nothing is pending{so_far}; {done.changes}.",
@@ -251,6 +260,12 @@ def _result(context: SensorEvaluationContext, done: TickResult) -> SensorResult:
 
 def _errors_text(done: TickResult) -> str:
     return "\n".join(f"{what}: {named_text(error)}" for what, error in done.errors.items())
+
+
+def _gathered_text(batches: list[Batch]) -> str:
+    tables = ", ".join(sorted({node.title for batch in batches for node in batch.nodes}))
+    keys = len({partition for batch in batches for partition in batch.partitions})
+    return f"{tables}: {keys} pending, gathered until one of the runs in the queue begins"
 
 
 def _exhausted_text(batch: Batch) -> str:

@@ -100,7 +100,7 @@ class SensorState:
         self.sweep = Sweep()
         rows = self.detection.rows
         self.partitions = Partitions(graph, rows, self._parents_restored)
-        self.requester = RunRequester(graph, self.partitions, rows, self.note_batch)
+        self.requester = RunRequester(graph, self.partitions, rows, self.runs, self.note_batch)
         self.retries = Retries()
         self.new_marks = NewMarks(graph, self.partitions, rows)
         self.stale_marks = StaleMarks(graph, self.new_marks, self._aged)
