@@ -145,7 +145,8 @@ def test_uuids_are_bytes_in_sql(schema: dj.Schema) -> None:
     serial, other = uuid.UUID(int=1), uuid.UUID(int=2)
     Probe.insert([{"serial": serial}, {"serial": other}])
     assert (Probe & f"serial = unhex('{serial.hex}')").to_dicts() == [{"serial": serial}]
-    assert (Probe & f"serial in (0x{serial.hex}, 0x00)").to_dicts() == [{"serial": serial}]
+    for text in (f"in (0x{serial.hex}, 0x00)", f"= x'{serial.hex}'", f"< X'{other.hex}'"):
+        assert (Probe & f"serial {text}").to_dicts() == [{"serial": serial}]
     found = Probe.proj(found="concat(length(serial), lower(hex(serial)))").to_arrays("found")
     assert sorted(found) == [f"16{serial.hex}", f"16{other.hex}"]
     text = Probe & f"serial = '{serial}'"

@@ -9,12 +9,14 @@ from decimal import Decimal
 from functools import cache
 from itertools import count
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from dj_dagster.errors import QueryError
 from dj_dagster.model.heading import Heading, Value
+from dj_dagster.model.types import Family
 from dj_dagster.relational.algebra import nodes
 from dj_dagster.relational.algebra.condition import Order, order_terms
 from dj_dagster.relational.algebra.nodes import (
@@ -333,7 +335,11 @@ def condition_text(
                 return f" ({text.strip()})"
             case nodes.Equals(name, value):
                 known = None if value is None else bound([value], heading[name], connection.backend)
-                return _equality(name, known[0] if known else None)
+                plain = known[0] if known else None
+                if isinstance(plain, str) and heading[name].family is Family.UUID:
+                    # SQL is as on a server, where it is bytes.
+                    plain = UUID(plain).bytes
+                return _equality(name, plain)
             case nodes.In():
                 return spelled(_one_by_one(part))
             case nodes.All(parts) if parts:

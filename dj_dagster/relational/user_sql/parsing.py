@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from sqlglot.parser import Parser
 
 _PIECE = re.compile(
-    r"(?P<string>'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\")|(?P<quoted>`[^`]*`)"
+    r"(?P<bytes>\b[xX]'(?:[0-9a-fA-F]{2})+')"
+    r"|(?P<string>'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\")|(?P<quoted>`[^`]*`)"
     r"|(?P<special>/\*[!M+].*?\*/|--(?![\s]|$))|(?P<comment>/\*.*?\*/|(?:--(?=\s|$)|\#)[^\n]*)",
     re.DOTALL,
 )
@@ -273,6 +274,8 @@ def _masked(text: str) -> tuple[str, str | None, list[str]]:
         return " " * len(match[0]) if match.lastgroup == "comment" else match[0]
 
     def mark(match: re.Match[str]) -> str:
+        if match.lastgroup == "bytes":
+            return f"0x{match[0][2:-1]} "
         if match.lastgroup != "string":
             return match[0]
         strings.append(_unquoted(match[0]))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from dj_dagster.errors import QueryError, QuerySyntaxError
 from dj_dagster.model.names import TableName
@@ -124,7 +125,10 @@ def _pair(
         )
         return (left.pieces, right.pieces) if both and not right.exact else None
     literal = literal_of(other)
-    written = None if literal is None else _literal_for(translator, one, left.kind, literal)
+    if literal is not None:
+        written = _literal_for(translator, one, left.kind, literal)
+    else:
+        written = _uuid_literal(translator, one, other)
     return None if written is None else (left.pieces, (written,))
 
 
@@ -152,6 +156,15 @@ def _literal_for(
     if found is None:
         raise Untranslatable(f"{literal!r} as a date or time")
     return temporal_literal(found, kind)
+
+
+def _uuid_literal(translator: Translator, node: Expr, other: Expr) -> str | None:
+    """Return the text of a UUID that is written as its bytes, None for anything else."""
+    if type(node).__name__ != "Column" or type(other).__name__ != "HexString":
+        return None
+    if len(other.this) != 32 or not translator.is_uuid(node):
+        return None
+    return quoted(str(UUID(hex=other.this)))
 
 
 def _between(translator: Translator, node: Expr) -> Emitted | None:
