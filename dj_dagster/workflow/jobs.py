@@ -404,10 +404,12 @@ def _remove_vanished(jobs: JobRows, source: KeySource, timeout: float) -> int:
     removed = jobs.delete(rows, ended) if rows else 0
     if timeout <= 0:
         return removed
-    before = jobs.now() - timedelta(seconds=timeout)
     statuses = ("pending", "reserved", "success", "error")
     vanished = without(jobs.node(*statuses), source.keys)
-    found = fetch.rows(jobs.connection, vanished, [*jobs.key, "created_time"])
+    found = list(fetch.rows(jobs.connection, vanished, [*jobs.key, "created_time"]))
+    if not found:
+        return removed
+    before = jobs.now() - timedelta(seconds=timeout)
     rows = [row[:-1] for row in found if row[-1] < before]
     return removed + (jobs.delete(rows, statuses) if rows else 0)
 

@@ -243,15 +243,16 @@ def look_at(source: KeySource, keys: list[Key], *, in_source: bool = True) -> Lo
     in_source
         Whether to look the keys up in the key source too.
     """
+    table = source.table
     names = tuple(keys[0]) if keys else ()
     rows = [tuple(key.values()) for key in keys]
-    there = present(source.table, names, rows)
-    idle: dict[Values, Why] = {row: "present" for row in rows if row in there}
-    rest = [row for row in rows if row not in idle] if in_source else []
-    if not rest:
-        return Looked(idle, {})
-    known = matched(source.table.connection, source.keys, names, rest)
-    idle |= {row: "missing" for row in rest if row not in known}
+    if not in_source:
+        return Looked(dict.fromkeys(present(table, names, rows), "present"), {})
+    # One statement for a batch that is wholly pending, as most are.
+    known = matched(table.connection, lacking(source.keys, rows_of(table)), names, rows)
+    rest = [row for row in rows if row not in known]
+    there = present(table, names, rest) if rest else set[Values]()
+    idle: dict[Values, Why] = {row: "present" if row in there else "missing" for row in rest}
     differing = {row: spelled for row, spelled in known.items() if row != spelled}
     if differing:
         # One key in several spellings is to be made once.

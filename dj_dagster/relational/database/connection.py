@@ -471,6 +471,10 @@ class Connection:
 
     def get_user(self) -> str:
         """Return the database user as ``user@host``; of SQLite's file, this process's user."""
+        return self._user
+
+    @cached_property
+    def _user(self) -> str:
         with self.cursor() as session:
             return self.backend.user(session)
 
