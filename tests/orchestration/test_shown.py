@@ -12,6 +12,7 @@ from dagster._core.definitions.partitions.context import partition_loading_conte
 from dagster._core.storage.partition_status_cache import _build_status_cache
 
 from dj_dagster.orchestration import TableChecks, headless
+from dj_dagster.orchestration.runs.shown_marks import checked_marks, last_events, last_marks
 from tests.orchestration.conftest import SETTINGS
 from tests.orchestration.lab import Lab, partition, partitions
 from tests.orchestration.running import (
@@ -357,6 +358,20 @@ def test_checks_that_are_not_wanted_are_not_evaluated(
     run_until_quiet(defs, instance)
     assert numbers(instance, "lab/raw_data", "complete") is None
     assert numbers(instance, "lab/processed", "parts") is not None
+
+
+def test_without_partitions_or_tables_nothing_is_read(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    """Dagster's storage takes none for all: looks at rows without notes read all marks."""
+    lab.add_sessions(range(3))
+    defs = lab.definitions()
+    assert all(run_until_quiet(defs, instance))
+    table = key_of("lab/raw_data")
+    assert len(list(last_marks(instance, table, partitions(range(2))))) == 2
+    assert list(last_marks(instance, table, [])) == []
+    assert last_events(instance, table, dg.DagsterEventType.ASSET_MATERIALIZATION, []) == {}
+    assert checked_marks(instance, []) == {}
 
 
 def test_a_tick_with_nothing_new_writes_nothing(lab: Lab, instance: dg.DagsterInstance) -> None:

@@ -168,12 +168,26 @@ def last_marks(
     instance: DagsterInstance, key: AssetKey, partitions: Collection[str]
 ) -> Iterator[EventLogRecord]:
     """Yield the complete last marks of some partitions of a table."""
-    storage, event = instance.event_log_storage, DagsterEventType.ASSET_MATERIALIZATION
-    ids = sorted(storage.get_latest_storage_id_by_partition(key, event, set(partitions)).values())
+    storage = instance.event_log_storage
+    ids = sorted(last_events(instance, key, _MATERIALIZATION, partitions).values())
     for start in range(0, len(ids), SAMPLES):
         chunk = ids[start : start + SAMPLES]
         wanted = AssetRecordsFilter(asset_key=key, storage_ids=chunk)
         yield from storage.fetch_materializations(wanted, limit=len(chunk)).records
+
+
+def last_events(
+    instance: DagsterInstance, key: AssetKey, kind: DagsterEventType, partitions: Collection[str]
+) -> Mapping[str, int]:
+    """Return the numbers of the last events of one kind, by partition.
+
+    Dagster takes an empty set for all partitions. Each look at a table whose marks have no versions
+    then read all of its marks, which took 40 seconds for 200,000.
+    """
+    if not partitions:
+        return {}
+    storage = instance.event_log_storage
+    return storage.get_latest_storage_id_by_partition(key, kind, set(partitions))
 
 
 def _says_made(mark: Mark) -> bool:
@@ -273,10 +287,7 @@ def _last_events(
     """Return the numbers of the last events of each kind, by partition."""
     storage = instance.event_log_storage
     if not isinstance(storage, SqlEventLogStorage):
-        wanted = set(partitions)
-        return {
-            kind: storage.get_latest_storage_id_by_partition(key, kind, wanted) for kind in kinds
-        }
+        return {kind: last_events(instance, key, kind, partitions) for kind in kinds}
     # One statement for all kinds: the partitions' names take most of its time.
     last = storage._latest_event_ids_by_partition_subquery(key, kinds, partitions)
     query = sa.select(last.c.dagster_event_type, last.c.partition, last.c.id)
@@ -471,7 +482,9 @@ def checked_marks(instance: DagsterInstance, keys: Iterable[AssetKey]) -> dict[A
     Dagster shows a check as not evaluated unless its result tells of the last mark. By times alone
     it does not know the order within a second.
     """
-    entries = [record.asset_entry for record in instance.get_asset_records(list(keys))]
+    # Dagster takes an empty list for all assets.
+    records = instance.get_asset_records(wanted) if (wanted := list(keys)) else ()
+    entries = [record.asset_entry for record in records]
     last = {entry.asset_key: entry.last_materialization_record for entry in entries}
     return {
         key: LastMark(storage_id=mark.storage_id, run_id=mark.run_id, timestamp=mark.timestamp)

@@ -35,6 +35,7 @@ from dj_dagster.orchestration.runs.run_records import (
     RunBook,
     run_tags,
 )
+from dj_dagster.orchestration.runs.shown_marks import last_events
 from dj_dagster.orchestration.sensor.sensor_settings import (
     NO_RETRIES,
     Evaluation,
@@ -550,9 +551,7 @@ def failures_of(
 ) -> Mapping[str | None, int]:
     """Return the numbers of failures of partitions since they were last made, by the event log."""
     named = [partition for partition in partitions if partition is not None]
-    last = instance.event_log_storage.get_latest_storage_id_by_partition(
-        key, DagsterEventType.ASSET_MATERIALIZATION, set(named)
-    )
+    last = last_events(instance, key, DagsterEventType.ASSET_MATERIALIZATION, named)
     records = instance.get_event_records(
         EventRecordsFilter(
             DagsterEventType.ASSET_MATERIALIZATION_PLANNED, asset_key=key, asset_partitions=named
