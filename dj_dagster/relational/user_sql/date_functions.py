@@ -469,33 +469,11 @@ def _from_unixtime(seconds: Number, form: str | None = None) -> datetime | str |
     return at if form is None else formatted(at, form)
 
 
-_OFFSET = re.compile(r"([+-])(\d{1,2}):([0-5]\d)")
-_FIRST, _LAST = datetime(1970, 1, 2), datetime(2038, 1, 18)
-
-
-def _convert_tz(at: datetime, source: str, target: str) -> datetime:
-    """Return a moment of one time zone in another; both are offsets such as ``+02:00``."""
-    if not _FIRST <= at <= _LAST:
-        raise QueryError(f"SQL on SQLite: servers differ in how far CONVERT_TZ() goes ({at}).")
-    return at - _offset(source) + _offset(target)
-
-
 def _converted_kind(kinds: Sequence[Kind], literals: Arguments) -> Kind:
     written = literals[0]
     if kinds[0].is_temporal:
         return Kind("datetime", kinds[0].scale)
     return Kind("datetime", 0 if isinstance(written, str) and "." not in written else -1)
-
-
-def _offset(written: str) -> timedelta:
-    match = _OFFSET.fullmatch(written)
-    found = timedelta(hours=int(match[2]), minutes=int(match[3])) if match else None
-    if match is None or found is None or found > timedelta(hours=13):
-        raise QueryError(
-            f"SQL on SQLite: CONVERT_TZ() takes offsets such as '+02:00', not {written!r}: zones "
-            f"with names depend on the tables of a server."
-        )
-    return -found if match[1] == "-" else found
 
 
 def _unix_timestamp(at: datetime | None = None) -> int | Decimal:
@@ -644,7 +622,7 @@ DATE_FUNCTIONS: Mapping[str, Function] = {
     "SEC_TO_TIME": Function(_sec_to_time, "n", lambda kinds, _: Kind("time", _places(kinds[0]))),
     "FROM_UNIXTIME": Function(_from_unixtime, "n|t", lambda kinds, _: TEXT if len(kinds) > 1
                         else Kind("datetime", _places(kinds[0])), pure=False),
-    "CONVERT_TZ": Function(_convert_tz, "dtt", _converted_kind),
+    "CONVERT_TZ": Function(temporal.in_zone, "dtt", _converted_kind),
     "UNIX_TIMESTAMP": Function(_unix_timestamp, "|d", _timestamp_kind, pure=False),
     "PERIOD_ADD": Function(_period_add, "ii", INT),
     "PERIOD_DIFF": Function(lambda one, other: _period(one) - _period(other), "ii", INT),

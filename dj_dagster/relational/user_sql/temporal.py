@@ -355,3 +355,31 @@ def _week(value: date, monday: bool, four_days: bool, wide: bool) -> tuple[int, 
     elif wide and year < 9999 and day >= start(year + 1):
         year += 1
     return year, (day - start(year)) // 7 + 1
+
+
+_OFFSET = re.compile(r"([+-])(\d{1,2}):([0-5]\d)")
+_FIRST, _LAST = datetime(1970, 1, 2), datetime(2038, 1, 18)
+
+
+def in_zone(at: datetime, source: str, target: str) -> datetime:
+    """Return a moment of one time zone in another; both are offsets such as ``+02:00``.
+
+    Raises
+    ------
+    QueryError
+        For a zone with a name, or a moment of which servers differ.
+    """
+    if not _FIRST <= at <= _LAST:
+        raise QueryError(f"SQL on SQLite: servers differ in how far CONVERT_TZ() goes ({at}).")
+    return at - _offset(source) + _offset(target)
+
+
+def _offset(written: str) -> timedelta:
+    match = _OFFSET.fullmatch(written)
+    found = timedelta(hours=int(match[2]), minutes=int(match[3])) if match else None
+    if match is None or found is None or found > timedelta(hours=13):
+        raise QueryError(
+            f"SQL on SQLite: CONVERT_TZ() takes offsets such as '+02:00', not {written!r}: zones "
+            f"with names depend on the tables of a server."
+        )
+    return -found if match[1] == "-" else found
