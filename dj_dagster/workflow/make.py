@@ -363,13 +363,13 @@ def _own_names(
     return [
         name
         for name in secondary.names
-        if name not in taken and not secondary[name].in_key and _is_scalar(secondary[name])
+        if name not in taken and not secondary[name].in_key and _is_restrictable(secondary[name])
     ]
 
 
-def _is_scalar(attribute: Attribute) -> bool:
+def _is_restrictable(attribute: Attribute) -> bool:
     kind = attribute.type
-    return kind is not None and kind.family not in (Family.CODEC, Family.BYTES, Family.JSON)
+    return kind is not None and kind.family not in (Family.CODEC, Family.BYTES)
 
 
 def _is_plain(restriction: object) -> bool:

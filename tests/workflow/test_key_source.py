@@ -61,6 +61,25 @@ def test_parents_other_attributes_restrict(schema: Any, session: Any) -> None:
     assert table.progress() == (9, 12)
 
 
+def test_a_path_into_json_of_a_parent_restricts(schema: Any) -> None:
+    @schema
+    class Recording(dj.Manual):
+        definition = """
+        recording : int32
+        ---
+        settings : json
+        """
+
+    Recording.insert({"recording": n, "settings": {"rig": "ab"[n % 2], "n": n}} for n in range(4))
+    table = made_of(schema, "-> Recording")
+    assert table.progress("json_value(settings, '$.n') > 1") == (2, 2)
+    assert table.progress({"settings.rig": "a", "settings.n": 2}) == (1, 1)
+    assert table.populate({"settings.rig": "b"})["success_count"] == 2
+    assert table.to_arrays("recording", order_by="KEY").tolist() == [1, 3]
+    with pytest.raises(dj.QueryError, match="Did you mean settings"):
+        table.populate({"setting.rig": "a"})
+
+
 def test_restriction_by_many_keys(schema: Any, session: Any) -> None:
     table = made_of(schema)
     assert table.populate([{"session": 1}, {"session": 4}, {"session": 99}])["success_count"] == 2
