@@ -97,6 +97,8 @@ def test_expressions(visit: Any, expression: str, value: Any) -> None:
         ("(visit, score) in ((1, 2), (2, 2))", 1),
         ("(visit, null) = (1, 1)", None),
         ("(visit, null) = (2, 1)", 0),
+        ("visit between 1 and 2 and (visit, score) = (1, 2) and name like 'ada%'", 1),
+        ("json_depth('null')", 1),
     ],
 )
 def test_hashes_json_zones_and_rows(visit: Any, expression: str, value: Any) -> None:

@@ -266,7 +266,9 @@ class Translator:
         return kind is None or not is_long(kind)
 
     def is_uuid(self, node: Expr) -> bool:
-        """Whether a column's values are UUIDs."""
+        """Whether a node is a column whose values are UUIDs."""
+        if type(node).__name__ != "Column":
+            return False
         kind = self.types[self.name(node)]
         return kind is not None and kind.family is Family.UUID
 
@@ -297,7 +299,7 @@ class Translator:
             emitted = Emitted(emitted.exact or emitted.pieces, emitted.kind)
             if emitted.pieces not in given:
                 given[emitted.pieces] = len(given)
-                is_uuid = type(leaf).__name__ == "Column" and self.is_uuid(leaf)
+                is_uuid = self.is_uuid(leaf)
                 decoders.append(_uuid_bytes if is_uuid else decoder(emitted.kind))
             places[id(leaf)] = (given[emitted.pieces], emitted.kind)
         program = compiled(node, places)

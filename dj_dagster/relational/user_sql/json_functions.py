@@ -121,8 +121,8 @@ def _contains(value: Any, wanted: Any) -> bool:
 
 def depth(text: str) -> int | None:
     """Return the number of levels; a single value and an empty array have one."""
-    value = at(text, "$")
-    return _depth(value) if is_valid(text) else None
+    found = _found(text, "$")
+    return None if found is _MISSING else _depth(found)
 
 
 def _depth(value: Any) -> int:

@@ -200,7 +200,7 @@ def _by_values(node: Expr) -> Expr:
         pairs = [_row_pair(node.this, other) for other in node.expressions]
         known = [exp.and_(*map(_equal, pair)) for pair in pairs if pair]
         return exp.paren(exp.or_(*known)) if len(known) == len(pairs) > 0 else node
-    pair = _row_pair(node.this, node.expression) if isinstance(node, exp.Predicate) else []
+    pair = _row_pair(node.this, node.expression) if isinstance(node, exp.Binary) else []
     if not pair:
         return node
     match node:

@@ -145,7 +145,7 @@ def _literal_for(
         return None
     if family == "text":
         return None if "\0" in literal else quoted(literal)
-    if family == "bytes" and type(node).__name__ == "Column" and translator.is_uuid(node):
+    if family == "bytes" and translator.is_uuid(node):
         # Servers hold it as 16 bytes, which no such text equals.
         raise Untranslatable(f"comparing a UUID with a text: restrict by {{{node.name!r}: UUID}}")
     if not kind.is_temporal:
@@ -160,9 +160,8 @@ def _literal_for(
 
 def _uuid_literal(translator: Translator, node: Expr, other: Expr) -> str | None:
     """Return the text of a UUID that is written as its bytes, None for anything else."""
-    if type(node).__name__ != "Column" or type(other).__name__ != "HexString":
-        return None
-    if len(other.this) != 32 or not translator.is_uuid(node):
+    is_written = type(other).__name__ == "HexString" and len(other.this) == 32
+    if not is_written or not translator.is_uuid(node):
         return None
     return quoted(str(UUID(hex=other.this)))
 
