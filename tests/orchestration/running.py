@@ -84,10 +84,17 @@ def submit(
 
 def begin(instance: dg.DagsterInstance, run: DagsterRun) -> None:
     """Have a run begin, without executing it."""
-    instance.report_dagster_event(
-        dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, run.job_name, message="began"),
-        run_id=run.run_id,
-    )
+    _report(instance, run, dg.DagsterEventType.RUN_START)
+
+
+def launch(instance: dg.DagsterInstance, run: DagsterRun) -> None:
+    """Have a run wait to begin, as in the queue of an engine."""
+    _report(instance, run, dg.DagsterEventType.RUN_STARTING)
+
+
+def _report(instance: dg.DagsterInstance, run: DagsterRun, kind: dg.DagsterEventType) -> None:
+    event = dg.DagsterEvent(kind.value, run.job_name, message=kind.value)
+    instance.report_dagster_event(event, run_id=run.run_id)
 
 
 def start_and_die(instance: dg.DagsterInstance, run: DagsterRun) -> None:

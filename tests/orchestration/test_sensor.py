@@ -17,6 +17,7 @@ from tests.orchestration.running import (
     begin,
     execute,
     key_of,
+    launch,
     materialize,
     requested,
     run_until_quiet,
@@ -86,6 +87,8 @@ def test_few_keys_wait_for_more_while_runs_wait_to_begin(
         lab.add_sessions([session])
         (request,) = requested(tick(defs, instance))
         runs.append(submit(defs, instance, request))
+    for run in runs:
+        launch(instance, run)
     for session in range(2, 4):
         lab.add_sessions([session])
         result = tick(defs, instance)
@@ -241,7 +244,6 @@ def test_batches_are_bounded(lab: Lab, instance: dg.DagsterInstance) -> None:
     ]
     assert len({request.run_key for request in requests}) == 2
     runs = [submit(defs, instance, request) for request in requests]
-    begin(instance, runs[0])
     (rest,) = requested(tick(defs, instance))
     assert keys_in(rest)["lab__raw_data"] == [partition(4)]
     assert all(execute(defs, instance, run) for run in runs)

@@ -353,7 +353,8 @@ class HeldKeys:
 OUTSIDE_TAG = "dj_dagster/outside"
 """The tag of runs that were never executed and stand for failures outside of runs."""
 
-_NOT_BEGUN = [DagsterRunStatus.NOT_STARTED, DagsterRunStatus.QUEUED, DagsterRunStatus.STARTING]
+# Runs that are not started yet are launched at once, or were left behind by a killed daemon.
+_NOT_BEGUN = [DagsterRunStatus.QUEUED, DagsterRunStatus.STARTING]
 
 INTERVAL = 3.0
 """Seconds between two queries for failed runs, at least."""
