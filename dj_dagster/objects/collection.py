@@ -64,7 +64,12 @@ def registrations(store: Store, schema: str) -> list[Registration]:
     ObjectError
         If a record cannot be read.
     """
-    return [_read(store, path) for path in sorted(store.list(registry_folder(schema)))]
+    found = []
+    for path in sorted(store.list(registry_folder(schema))):
+        # Another process may remove a record after the listing; see `claim`.
+        with suppress(MissingExternalFile):
+            found.append(_read(store, path))
+    return found
 
 
 def register(store: Store, schema: str, identity: str, place: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dj_dagster.objects.collection import Trash, register, registrations
+from dj_dagster.objects.collection import Trash, claim, register, registrations
 from dj_dagster.objects.stores.stores import Store, Stores
 from dj_dagster.testing import StoreConformance
 from tests.objects.test_storage_adapter import SETTINGS as BROUGHT
@@ -53,3 +53,15 @@ def test_what_was_there_before_its_first_database_is_noted(store: Store):
     store.put("_hash/old/" + "a" * 26, b"before")
     register(store, "old", "id0", "here")
     assert [one.found_objects for one in registrations(store, "old")] == [True]
+
+
+def test_a_record_that_goes_while_records_are_read_is_left_out(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    register(store, "lab", "id0", "here")
+    register(store, "lab", "id1", "here")
+    before = list(store.list(".dj_dagster/databases/lab"))
+    claim(store, "lab", "id1", "there")
+    # As a process has it that listed before the claim, and servers that list late.
+    monkeypatch.setattr(store, "list", lambda _prefix: iter(before))
+    assert [one.identity for one in registrations(store, "lab")] == ["id1"]
