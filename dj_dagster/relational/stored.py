@@ -126,11 +126,15 @@ class TableChanges:
 
     Attributes
     ----------
+    floats
+        Columns of 32-bit floats whose new type shows more digits than they have. Servers would
+        then show further ones: 0.1 is stored as 0.10000000149011612.
     comment
         The new comment, None to keep the present one.
     """
 
     name: TableName
+    floats: Sequence[str]
     dropped_keys: Sequence[str]
     dropped_indexes: Sequence[str]
     dropped_columns: Sequence[str]

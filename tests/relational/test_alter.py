@@ -6,6 +6,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pytest
 
 import dj_dagster as dj
@@ -296,3 +297,25 @@ def test_values_of_four_bytes_in_definitions_hold_or_are_named(schema: Any, line
     table.insert([{"number": 1, "mood": "😀"}])
     assert table.fetch1("mood") == "😀"
     assert not table.alter(prompt=False)
+
+
+@pytest.mark.parametrize("kind", ["float64", "decimal(20,12)"])
+def test_floats_of_32_bits_keep_their_digits(
+    connection: dj.Connection, schema: dj.Schema, kind: str
+) -> None:
+    @schema
+    class Gain(dj.Manual):
+        definition = "gain : int32\n---\nfactor = null : float32  # {times}\nindex (factor)"
+
+    values = [0.1, 16777216.0, None, -1.1, 0.25, 3.402823, 0.0]
+    Gain.insert(enumerate(values))
+    Gain.definition = Gain.definition.replace("float32", kind)
+    assert Gain.alter(prompt=False)
+    found = Gain.to_arrays("factor", order_by="KEY").tolist()
+    if kind == "float64":
+        assert np.array_equal(found, np.array(values, float), equal_nan=True)
+    else:
+        assert found == [None if value is None else Decimal(str(value)) for value in values]
+    assert (Gain & {"factor": 0.1}).fetch1("gain") == 0
+    assert Gain.heading["factor"].comment == "{times}"
+    assert not Gain.alter(prompt=False)

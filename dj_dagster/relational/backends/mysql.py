@@ -51,7 +51,7 @@ from dj_dagster.relational.stored import (
     RawTable,
     TableChanges,
 )
-from dj_dagster.relational.values import shortest_single
+from dj_dagster.relational.values import shortest_single, single
 
 _CORE_TYPES = {
     "int8": "tinyint",
@@ -288,8 +288,10 @@ class MySQLBackend(Backend):
         return {"mysql_engine": "InnoDB", "comment": comment or None}
 
     def alter_table(self, session: SAConnection, changes: TableChanges) -> None:
-        """Run one ALTER TABLE."""
+        """Run one ALTER TABLE, after one for each column of `TableChanges.floats`."""
         quote = session.dialect.identifier_preparer.quote_identifier
+        for column in changes.floats:
+            _widen_floats(session, self.sql_table(changes.name, sa.column(column)))
         clauses = [
             *(f"DROP FOREIGN KEY {quote(name)}" for name in changes.dropped_keys),
             *(f"DROP INDEX {quote(name)}" for name in changes.dropped_indexes),
@@ -454,6 +456,36 @@ class MySQLBackend(Backend):
         number = session.connection.dbapi_connection.thread_id()  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
         with suppress(SQLAlchemyError), engine.connect() as killer:
             killer.exec_driver_sql(f"KILL QUERY {number}")
+
+
+_LARGEST_SINGLE = 3.4028234663852886e38
+
+
+def _widen_floats(session: SAConnection, table: sa.TableClause) -> None:
+    """Give a table's only column here 64 bits, and its values the digits that they were read with.
+
+    Ended between its statements, it leaves a column that a further `alter` completes.
+    """
+    (column,) = table.c
+    quoted = session.dialect.identifier_preparer.format_column(column).replace("%", "%%")
+    name = session.dialect.identifier_preparer.format_table(table).replace("%", "%%")
+    session.exec_driver_sql(f"ALTER TABLE {name} MODIFY COLUMN {quoted} double")
+    # Larger ones, and those with more bits, were written since.
+    found = sa.select(column).distinct().where(sa.func.abs(column) <= _LARGEST_SINGLE)
+    values = [value for value in session.execute(found).scalars() if value == single(value)]
+    pairs = [(value, short) for value in values if (short := shortest_single(value)) != value]
+    if not pairs:
+        return
+    floats = sa.table("dj_floats", sa.column("old"), sa.column("new"), schema=table.schema)
+    made = session.dialect.identifier_preparer.format_table(floats).replace("%", "%%")
+    session.exec_driver_sql(
+        f"CREATE TEMPORARY TABLE {made} (old double PRIMARY KEY, new double NOT NULL)"
+    )
+    session.execute(sa.insert(floats), [{"old": old, "new": new} for old, new in pairs])
+    session.execute(
+        sa.update(table).where(column == floats.c.old).values({column.name: floats.c.new})
+    )
+    session.exec_driver_sql(f"DROP TEMPORARY TABLE {made}")
 
 
 def _column_clause(column: ColumnChange, quote: Callable[[str], str]) -> str:

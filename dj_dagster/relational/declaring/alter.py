@@ -217,6 +217,7 @@ def alter(connection: Connection, present: Present, changes: Alteration) -> None
         sql = TableSQL(plan, connection.backend, session.dialect)
         spelled = TableChanges(
             changes.plan.name,
+            list(_floats(present, changes)),
             [names[key.parent, tuple(key.attributes)] for key in changes.dropped_keys],
             list(changes.dropped_indexes),
             list(changes.dropped),
@@ -226,6 +227,16 @@ def alter(connection: Connection, present: Present, changes: Alteration) -> None
             sql.text(plan.comment) if changes.comment_changes else None,
         )
         connection.backend.alter_table(session, spelled)
+
+
+def _floats(present: Present, changes: Alteration) -> Iterator[str]:
+    """Yield the columns of 32-bit floats that become longer floats or decimals."""
+    for name in changes.modified:
+        old = changes.renamed.get(name, name)
+        kind, new = present.stored.heading.all_attributes[old].type, changes.attributes[name].type
+        is_single = kind is not None and kind.family is Family.FLOAT and kind.size == 32
+        if is_single and kind != new and new is not None and new.family in _FRACTIONS:
+            yield old
 
 
 def _needed(changes: Alteration) -> Iterator[IndexDeclaration]:
@@ -368,6 +379,7 @@ def _check_references(remaking: Remaking, name: TableName) -> None:
 
 
 _NUMBERS = (Family.INTEGER, Family.BOOL, Family.FLOAT, Family.DECIMAL)
+_FRACTIONS = (Family.FLOAT, Family.DECIMAL)
 _TEXTS = (Family.STRING, Family.ENUM)
 _MOMENTS = (Family.DATE, Family.DATETIME)
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
@@ -383,7 +395,10 @@ def changes_values(old: AttributeType | None, new: AttributeType | None) -> bool
         return True
     sizes = (old.size or 0, old.scale or 0), (new.size or 0, new.scale or 0)
     match old.family:
-        case Family.INTEGER | Family.FLOAT:
+        case Family.FLOAT:
+            # 0.1 is stored in other bits.
+            return sizes[0] != sizes[1]
+        case Family.INTEGER:
             wider = sizes[0] <= sizes[1] and not (new.unsigned and not old.unsigned)
             return not wider or (old.unsigned and not new.unsigned and sizes[0] >= sizes[1])
         case Family.DECIMAL:
