@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Self, TypedDict
 
 from dj_dagster.class_access import on_class
 from dj_dagster.lazy import LateModule
@@ -38,6 +38,11 @@ class AutoPopulate(PopulatedTable):
     def jobs(self) -> JobQueue:
         """The table's job queue."""
         return JobQueue(self)
+
+    @property
+    def target(self) -> Self:
+        """The table that `populate` fills: the table itself."""
+        return self
 
     @on_class
     def populate(

@@ -40,7 +40,7 @@ def boxes(svg):
 
 def test_the_names_in_a_drawing_are_those_of_the_context(lab, paper):
     context = {"lab": lab, "Figure": paper.Figure}
-    labels = boxes(Diagram([lab, paper], context).make_svg())
+    labels = boxes(Diagram([lab, paper], context).svg_string())
     assert {"lab.Session", "lab.Session.Trial", "Figure"} <= labels
     assert {lab.schema.name, paper.schema.name} <= labels
     assert {"Session", "Session.Trial", "Spikes"} <= boxes(Diagram(lab, {}).make_svg())

@@ -74,6 +74,11 @@ def test_populate_makes_what_is_missing(schema: Any, recording: Any) -> None:
     assert (table & "mean = 2.5").fetch1("data").tolist() == [0, 1, 2, 3, 4]
 
 
+def test_the_target_of_populate_is_the_table(schema: Any, recording: Any) -> None:
+    table = computed(schema, make)
+    assert table().target.full_table_name == table.full_table_name
+
+
 def test_failing_make_leaves_nothing(schema: Any, recording: Any, tmp_path: Path) -> None:
     def fail_late(self: Any, key: dict[str, Any]) -> None:
         make(self, key)

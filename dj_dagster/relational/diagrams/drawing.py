@@ -470,6 +470,10 @@ class Drawn:
         """Return the drawing as the text of an SVG image."""
         return Svg(draw(self.make_dot(direction), "svg").decode())
 
+    def svg_string(self) -> str:
+        """Return the drawing as the text of an SVG image; the same as `make_svg`."""
+        return self.make_svg().data
+
     def make_png(self, direction: str | None = None) -> io.BytesIO:
         """Return the drawing as a PNG file in memory."""
         return io.BytesIO(draw(self.make_dot(direction), "png"))
