@@ -7,6 +7,7 @@ import pytest
 
 from dj_dagster.errors import DataJointError
 from dj_dagster.orchestration import SensorSettings, TableSettings, build_definitions
+from dj_dagster.orchestration.sensor import requests
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.schemas.schema import Schema
@@ -109,6 +110,22 @@ def test_few_keys_wait_for_more_while_runs_wait_to_begin(
     assert len(lab.Processed()) == 7
     assert run_until_quiet(defs, instance)
     assert "Nothing is pending" in str(tick(defs, instance).skip_reason)
+
+
+def test_keys_are_gathered_for_a_while_only(
+    lab: Lab, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run whose start was interrupted may wait for long."""
+    defs = lab.definitions()
+    for session in range(2):
+        lab.add_sessions([session])
+        (request,) = requested(tick(defs, instance))
+        launch(instance, submit(defs, instance, request))
+    lab.add_sessions([2])
+    assert requested(tick(defs, instance)) == []
+    monkeypatch.setattr(requests, "PATIENCE", 0.0)
+    (late,) = requested(tick(defs, instance))
+    assert keys_in(late)["lab__raw_data"] == [partition(2)]
 
 
 def test_everything_gets_made_each_key_once(any_lab: Lab, instance: dg.DagsterInstance) -> None:

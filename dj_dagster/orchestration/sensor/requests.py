@@ -121,6 +121,13 @@ nodes and a tick each second, all keys were shown 204 to 254 seconds after the l
 with this limit.
 """
 
+PATIENCE = 30.0
+"""Seconds for which keys are gathered beside `QUEUE` runs, twice as long for each further run.
+
+A run whose start was interrupted waits for minutes, and keeps nothing up for so long; a queue that
+takes a day grows by a dozen runs.
+"""
+
 
 class RunRequester:
     """Keys that may be pending, for which runs are requested.
@@ -159,6 +166,8 @@ class RunRequester:
         self._asked: dict[str, Batch] = {}
         self._has_looked = False
         self._not_begun: Counter[AssetKey] | None = None
+        # The times since which new keys are gathered, by `time.monotonic`.
+        self._gathered: dict[AssetKey, float] = {}
         self.orphans: defaultdict[AssetKey, set[str]] = defaultdict(set[str])
 
     @property
@@ -219,7 +228,7 @@ class RunRequester:
         for batch in asked:
             if not batch.nodes:
                 continue
-            if len(batch.partitions) < size and self._is_queued(batch, tick):
+            if len(batch.partitions) < size and self._gathers(batch, tick):
                 done.gathered.append(batch)
             else:
                 done += self._request(batch, tick)
@@ -228,11 +237,18 @@ class RunRequester:
                 del self._pending[key]
         return done
 
-    def _is_queued(self, batch: Batch, tick: Evaluation) -> bool:
-        """Whether so many runs of a table wait to begin that a further small one is of no use."""
+    def _gathers(self, batch: Batch, tick: Evaluation) -> bool:
+        """Whether so many runs of a table wait to begin that a small one is better gathered."""
         if self._not_begun is None:
             self._not_begun = self._runs.not_begun(tick.instance)
-        return any(self._not_begun[node.key] >= QUEUE for node in batch.nodes)
+        keys, now = [node.key for node in batch.nodes], time.monotonic()
+        queued = max(self._not_begun[key] for key in keys)
+        since = min(self._gathered.setdefault(key, now) for key in keys)
+        if queued >= QUEUE and now - since < PATIENCE * 2 ** (queued - QUEUE):
+            return True
+        for key in keys:
+            del self._gathered[key]
+        return False
 
     def _has_time(self, node: TableNode, tick: Evaluation) -> bool:
         """Whether there is time to look at a table; each tick looks at one whole table at least."""
