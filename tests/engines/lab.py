@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import subprocess
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
@@ -275,8 +277,28 @@ def _unfinished(instance: dg.DagsterInstance) -> Iterator[dg.DagsterRun]:
 @contextlib.contextmanager
 def slurm_engine() -> Generator[SlurmEngine]:
     """Run a cluster until the block ends."""
-    with slurm(timeout=LOST_AFTER, named=hosts_are_possible()) as cluster:
+    with slurm(timeout=LOST_AFTER, named=hosts_are_possible()) as cluster, _resuming(cluster):
         yield SlurmEngine(cluster)
+
+
+@contextlib.contextmanager
+def _resuming(cluster: SlurmCluster) -> Generator[None]:
+    """Resume nodes that are set aside, every two seconds, until the block ends."""
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(2):
+            # The controller may be away.
+            with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+                cluster.resume()
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextlib.contextmanager

@@ -128,6 +128,16 @@ class SlurmCluster:
         lines = self.run("sinfo", "-h", "-N", "-p", "work,apart", "-o", "%N %T").splitlines()
         return dict(line.split() for line in lines)
 
+    def resume(self) -> None:
+        """Let nodes take jobs again that were set aside, as an administrator does.
+
+        A controller that was killed may start a job whose number a node still has. Slurm then sets
+        the node aside: "Duplicate jobid".
+        """
+        drained = [name for name, state in self.nodes().items() if state.startswith("drain")]
+        if drained:
+            self.run("scontrol", "update", f"nodename={','.join(drained)}", "state=resume")
+
     def start(self, name: str) -> None:
         """Start the controller or a node, and wait until it takes part."""
         program = _find("slurmctld" if name == "slurmctld" else "slurmd") or name
