@@ -14,8 +14,8 @@ from dj_dagster.orchestration.merge import pipelines_of
 from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.runs.event_log import write_marks
 from dj_dagster.orchestration.runs.shown_marks import mark_row_count, mark_single, unmarked_pages
+from dj_dagster.orchestration.runs.stale_marks import first_marks
 from dj_dagster.orchestration.sensor.sensor_settings import Guard
-from dj_dagster.orchestration.sensor.upkeep import first_marks
 from dj_dagster.orchestration.tables.grains import Grain
 from dj_dagster.orchestration.tables.partitions import Changes, sync_partitions
 from dj_dagster.orchestration.tables.table_node import TableNode

@@ -139,6 +139,14 @@ class Aging:
             found[partition] = min(found.get(partition, age), age, key=_rank)
         return found
 
+    def noted(self, partitions: Iterable[str]) -> set[str]:
+        """Return those partitions in the table of which a row has a note."""
+        grain = self._node.grain
+        keys = self.keys_in(partitions)
+        found = self._staleness.of(keys)
+        noted = [key for key in keys if found[tuple(key.values())][1] is not None]
+        return set(grain.encode_all(noted)) if grain is not None else set()
+
     def keys_in(self, partitions: Iterable[str]) -> list[Key]:
         """Return the keys of `make` that are in the table in some partitions."""
         grain = self._node.grain
@@ -262,6 +270,16 @@ class Aging:
             base = tags.get(DATA_VERSION_TAG, "").removesuffix(CHANGED)
             self._codes[base] = tags.get(CODE_VERSION_TAG)
         return {partition: self._codes.get(base) for partition, base in bases.items()}
+
+
+def first_marks(
+    instance: DagsterInstance, graph: TableGraph, node: TableNode, partitions: Sequence[str]
+) -> list[Mark]:
+    """Return marks of partitions without one, with tags from the notes on how they were made."""
+    filled = graph.by_key[node.master] if node.master is not None else node
+    if not filled.populated:
+        return [Mark(node.key, partition) for partition in partitions]
+    return Aging(instance, graph, filled).marks(node, partitions)
 
 
 def outdated_pages(

@@ -23,7 +23,6 @@ from dj_dagster.orchestration._dagster import (
 )
 from dj_dagster.orchestration.runs.event_log import MarkWatch, write_marks
 from dj_dagster.orchestration.runs.failures import compare_failures
-from dj_dagster.orchestration.runs.marks import Mark
 from dj_dagster.orchestration.runs.shown_marks import (
     mark_row_count,
     mark_single,
@@ -33,7 +32,7 @@ from dj_dagster.orchestration.runs.shown_marks import (
     unmarked_pages,
     vanished_pages,
 )
-from dj_dagster.orchestration.runs.stale_marks import Aging, Outdated, outdated_pages
+from dj_dagster.orchestration.runs.stale_marks import Aging, Outdated, first_marks, outdated_pages
 from dj_dagster.orchestration.sensor.changes import Errors
 from dj_dagster.orchestration.sensor.sensor_settings import (
     Evaluation,
@@ -298,6 +297,9 @@ MARKS = 1000
 NOTED = 10.0
 """Seconds after which rows have their notes, if they get any."""
 
+AGAIN = 20_000
+"""Rows without notes that a tick looks at again, at most."""
+
 Pieces = list[Callable[[], None]]
 
 
@@ -413,16 +415,6 @@ class NewMarks:
         tick.written[key] += len(wanted)
 
 
-def first_marks(
-    instance: DagsterInstance, graph: TableGraph, node: TableNode, partitions: Sequence[str]
-) -> list[Mark]:
-    """Return marks of partitions without one, with tags from the notes on how they were made."""
-    filled = graph.by_key[node.master] if node.master is not None else node
-    if not filled.populated:
-        return [Mark(node.key, partition) for partition in partitions]
-    return Aging(instance, graph, filled).marks(node, partitions)
-
-
 class StaleMarks:
     """Rows that may have become stale, or current again, whose marks are to show this.
 
@@ -467,9 +459,11 @@ class StaleMarks:
         now = time.monotonic()
         for key, (due, partitions) in list(self._unnoted.items()):
             if now >= due:
-                del self._unnoted[key]
                 node = self._graph.by_key[key]
-                tick.attempt(node, self._look_again, node, partitions, tick)
+                taken = [partitions.pop() for _ in range(min(AGAIN, len(partitions)))]
+                tick.attempt(node, self._look_at_notes, node, taken, tick)
+                if not partitions:
+                    del self._unnoted[key]
         for key in list(self._renoted):
             if self._pauses[key].over:
                 node = self._graph.by_key[key]
@@ -478,6 +472,11 @@ class StaleMarks:
             if regions:
                 node = self._graph.by_key[key]
                 tick.attempt(node, self._find, node, regions, tick)
+
+    def _look_at_notes(self, node: TableNode, partitions: list[str], tick: Evaluation) -> None:
+        # DataJoint's rows never get notes, and their marks take far longer to read.
+        noted = Aging(tick.instance, self._graph, node).noted(partitions)
+        self._look_again(node, noted, tick)
 
     def _look_again(self, node: TableNode, partitions: Iterable[str], tick: Evaluation) -> None:
         found = Aging(tick.instance, self._graph, node).outdated(sorted(partitions))
@@ -505,8 +504,8 @@ class StaleMarks:
             tick.changes += Changes(marked=write_marks(tick.instance, found.marks))
             self._aged(node)
         if found.unnoted:
-            due, known = self._unnoted.get(node.key, (time.monotonic() + NOTED, set[str]()))
-            self._unnoted[node.key] = due, known.union(found.unnoted)
+            due = time.monotonic() + NOTED
+            self._unnoted.setdefault(node.key, (due, set()))[1].update(found.unnoted)
 
     def pieces(self, tick: Evaluation) -> Pieces:
         """Return a page of each look at a whole table."""
