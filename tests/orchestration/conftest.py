@@ -14,6 +14,7 @@ from alembic.script import ScriptDirectory
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
+from sqlalchemy import QueuePool
 
 from dj_dagster.orchestration import SensorSettings
 from dj_dagster.orchestration.sensor.sensor_settings import Budget
@@ -32,15 +33,19 @@ SETTINGS = {
 
 
 def _kept(create_engine: Callable[..., Any]) -> Callable[..., Any]:
-    made: dict[tuple[str, str], Any] = {}
+    """Return a function that gives the same engine, with its connections, for the same file."""
+    made: dict[str, Any] = {}
 
     def engine(url: str, **options: Any) -> Any:
-        key = (url, repr(options))
-        if key not in made:
-            made[key] = create_engine(url, **options)
+        found = made.pop(url, None)
+        if found is None:
+            given = {**options.pop("connect_args", {}), "check_same_thread": False}
+            found = create_engine(url, **{**options, "poolclass": QueuePool}, connect_args=given)
+            found.disposed, found.dispose = found.dispose, lambda: None
+        made[url] = found
         if len(made) > 20:
-            del made[next(iter(made))]
-        return made[key]
+            made.pop(next(iter(made))).disposed()
+        return found
 
     return engine
 
@@ -49,8 +54,8 @@ def _kept(create_engine: Callable[..., Any]) -> Callable[..., Any]:
 def quick_storage() -> Iterator[None]:
     """Keep Dagster from reading its hundred migration scripts anew for each database file.
 
-    It does so for each run, and has an engine for each statement, which would be a third of the
-    time of these tests.
+    It does so for each run, and has an engine and a connection for each statement, which would be a
+    third of the time of these tests.
     """
     read = cache(lambda directory: list(load(directory)))
     load = ScriptDirectory._load_revisions
@@ -61,7 +66,6 @@ def quick_storage() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ScriptDirectory, "_load_revisions", load_once)
-        # An engine keeps the statements that it has compiled, and no connection.
         for module in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
             patch.setattr(module, "create_engine", _kept(module.create_engine))
         yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -319,3 +319,30 @@ def test_floats_of_32_bits_keep_their_digits(
     assert (Gain & {"factor": 0.1}).fetch1("gain") == 0
     assert Gain.heading["factor"].comment == "{times}"
     assert not Gain.alter(prompt=False)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "value"),
+    [
+        ("decimal(5,2)", "decimal(12,4)", Decimal("1.50")),
+        ("datetime", "datetime(6)", datetime(2026, 1, 2, 3, 4, 5)),
+        ("datetime(3)", "datetime(6)", datetime(2026, 1, 2, 3, 4, 5, 600_000)),
+        ("time", "time(3)", timedelta(hours=-3)),
+        ("date", "datetime", date(2026, 1, 2)),
+        ("int8", "decimal(5,2)", 3),
+        ("bool", "int16", True),
+    ],
+)
+def test_rows_are_found_by_what_a_wider_type_holds(
+    schema: dj.Schema, old: str, new: str, value: object
+) -> None:
+    @schema
+    class Value(dj.Manual):
+        definition = f"number : int32\n---\nvalue = null : {old}"
+
+    Value.insert([(1, value), (2, None)])
+    Value.definition = Value.definition.replace(old, new)
+    assert Value.alter(prompt=False)
+    (found,) = (Value & {"value": value}).to_dicts()
+    assert found["value"] in (value, datetime(2026, 1, 2))
+    assert (Value & found).fetch1("number") == 1

@@ -388,27 +388,21 @@ Convert = Callable[[Value], Value]
 
 
 def changes_values(old: AttributeType | None, new: AttributeType | None) -> bool:
-    """Return whether some value of the old type is not a value of the new type unchanged."""
+    """Return whether some value of the old type is not, or not stored as, one of the new type."""
     if old is None or new is None or old == new:
         return False
     if old.family is not new.family:
         return True
-    sizes = (old.size or 0, old.scale or 0), (new.size or 0, new.scale or 0)
     match old.family:
-        case Family.FLOAT:
-            # 0.1 is stored in other bits.
-            return sizes[0] != sizes[1]
         case Family.INTEGER:
-            wider = sizes[0] <= sizes[1] and not (new.unsigned and not old.unsigned)
-            return not wider or (old.unsigned and not new.unsigned and sizes[0] >= sizes[1])
-        case Family.DECIMAL:
-            whole = [size - scale for size, scale in sizes]
-            return whole[0] > whole[1] or sizes[0][1] > sizes[1][1] or new.unsigned
+            wider = (old.size or 0) <= (new.size or 0) and not (new.unsigned and not old.unsigned)
+            same = (old.size or 0) >= (new.size or 0)
+            return not wider or (old.unsigned and not new.unsigned and same)
         case Family.ENUM:
             return not set(old.values) <= set(new.values)
-        case Family.DATETIME | Family.TIME:
-            return sizes[0] > sizes[1] or old.text.split("(")[0] != new.text.split("(")[0]
-        case Family.STRING:
+        case Family.STRING | Family.FLOAT | Family.DECIMAL | Family.DATETIME | Family.TIME:
+            # 0.1 has other bits as a longer float, and SQLite stores the digits of moments and
+            # decimals as text, by which they are found.
             return True
         case _:
             return False
