@@ -13,7 +13,7 @@ from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from math import isfinite
 from pathlib import PurePath
 from struct import Struct
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 from uuid import UUID
 
 import numpy as np
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _LONG_NUMBER = re.compile(r"[0-9]{19}")
 
+T = TypeVar("T")
 Coerce = Callable[[Value], Value]
 
 NUMERIC = {Family.INTEGER, Family.FLOAT, Family.DECIMAL, Family.BOOL}
@@ -170,28 +171,40 @@ def _shown(value: Value) -> str:
 
 
 def _integer(value: Value) -> int:
-    number = int(_number_text(value) if isinstance(value, str) else value)
+    try:
+        number = int(_number_text(value) if isinstance(value, str) else value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(_NOT_WHOLE) from None
     if not isinstance(value, str) and number != value:
-        raise ValueError("it is not a whole number")
+        raise ValueError(_NOT_WHOLE)
     return number
+
+
+_NOT_WHOLE, _NO_NUMBER = "it is not a whole number", "it is not a number"
 
 
 def _number_text(text: str) -> str:
     # Python reads 1_000 and other scripts' digits, which no database does.
     if "_" in text or not text.isascii():
-        raise ValueError("it is not a number")
+        raise ValueError(_NO_NUMBER)
     return text
 
 
 def _float(value: Value) -> float:
-    number = float(_number_text(value) if isinstance(value, str) else value)
+    try:
+        number = float(_number_text(value) if isinstance(value, str) else value)
+    except (TypeError, ValueError):
+        raise ValueError(_NO_NUMBER) from None
     if not math.isfinite(number):
         raise ValueError("only finite numbers fit; declare the attribute as <blob>")
     return number
 
 
 def _decimal(value: Value) -> Decimal:
-    number = value if isinstance(value, Decimal) else Decimal(_number_text(str(value)))
+    try:
+        number = value if isinstance(value, Decimal) else Decimal(_number_text(str(value)))
+    except InvalidOperation:
+        raise ValueError(_NO_NUMBER) from None
     if not number.is_finite():
         raise ValueError("only finite numbers fit")
     return number
@@ -217,7 +230,18 @@ def _date(value: Value) -> date:
         value = value.astype("datetime64[us]").item()
     if isinstance(value, datetime):
         return value.date()
-    return value if isinstance(value, date) else date.fromisoformat(_padded(value))
+    return value if isinstance(value, date) else _read(date.fromisoformat, value, "2026-01-31")
+
+
+def _read(parse: Callable[[str], T], value: Value, example: str) -> T:
+    text = _padded(value)
+    try:
+        return parse(text)
+    except ValueError as error:
+        # Other errors tell which part of it is out of range.
+        if not str(error).startswith("Invalid isoformat"):
+            raise
+    raise ValueError(f"write it as {example}")
 
 
 def _padded(text: Value) -> str:
@@ -244,7 +268,9 @@ def _datetime(value: Value) -> datetime:
         value = value.floor("us").to_pydatetime()
     elif isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
-    moment = value if isinstance(value, datetime) else datetime.fromisoformat(_padded(value))
+    moment = value
+    if not isinstance(moment, datetime):
+        moment = _read(datetime.fromisoformat, value, "2026-01-31 12:30:00")
     if moment.tzinfo is not None:
         raise ValueError("the database keeps no time zone; convert it and drop tzinfo")
     return moment
@@ -254,7 +280,8 @@ def _time(value: Value) -> timedelta:
     """Return a time of day, or a longer or negative duration as MySQL's type TIME allows."""
     if isinstance(value, np.timedelta64):
         value = value.astype("timedelta64[us]").item()
-    moment = as_time(value if isinstance(value, time | timedelta) else _padded(value))
+    is_read = isinstance(value, time | timedelta)
+    moment = as_time(value) if is_read else _read(as_time, value, "12:30:00")
     if abs(moment) >= _LONGEST_TIME:
         raise ValueError("it must be less than 839 hours")
     return moment
