@@ -1,4 +1,4 @@
-"""A private MySQL server in a temporary folder, ready in about five seconds.
+"""A private MySQL server in a temporary folder, ready in about two seconds.
 
 Debian packages MySQL for its unstable release only, and it cannot be installed beside MariaDB. So
 `python -m tests.services.mysql` downloads the server and its libraries from the mirror that apt is
@@ -9,6 +9,7 @@ takes seconds, needs no rights, and changes nothing of the system.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import platform
 import shutil
@@ -52,12 +53,28 @@ class MySQLServer(DatabaseServer):
         return [*_program(), *self._options(), *FLAGS]
 
     def _initialise(self) -> None:
+        """Copy the data folder of a new server, which takes four seconds of a processor to make."""
+        program, data = _program(), self._place / "data"
+        made = _data_folder(program)
+        if not made.exists():
+            self._make(made)
+        shutil.copytree(made, data)
+        # It holds the server's identity; the server makes another.
+        (data / "auto.cnf").unlink()
+
+    def _make(self, target: Path) -> None:
         accounts = self._place / "accounts.sql"
         accounts.write_text(ACCOUNTS)
         command = [*self._command(), "--initialize-insecure", f"--init-file={accounts}"]
         made = subprocess.run(command, text=True, check=False, capture_output=True)
         if made.returncode:
             raise RuntimeError(f"MySQL makes no data folder:\n{made.stdout}{made.stderr}")
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            whole = shutil.move(self._place / "data", Path(folder) / "data")
+            # Another process may have been quicker.
+            with contextlib.suppress(OSError):
+                whole.rename(target)
 
 
 @contextlib.contextmanager
@@ -87,6 +104,13 @@ def _program() -> list[str | Path]:
         if found and "MariaDB" not in _output([found, "--version"]):
             return [found, "--no-defaults"]
     raise ServiceMissingError(f"no MySQL server here; bring it with: {INSTALL}")
+
+
+def _data_folder(program: list[str | Path]) -> Path:
+    """Return the place of a new server's data, which differs for another program."""
+    changed = max(Path(word).stat().st_mtime_ns for word in program if Path(word).is_file())
+    told = " ".join([*map(str, program), *FLAGS, ACCOUNTS, str(changed)])
+    return CACHE / f"data-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
 
 
 def bring() -> None:
