@@ -159,6 +159,42 @@ def test_uuids_are_bytes_in_sql(schema: dj.Schema) -> None:
         assert text.to_dicts() == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("decimal(5,2)", Decimal("1.50")),
+        ("decimal(5,2)", Decimal("0.10")),
+        ("decimal(30,10)", Decimal("0.1")),
+        ("uuid", uuid.UUID(int=7)),
+        ("datetime(3)", datetime.datetime(2026, 1, 2, 3, 4, 5, 600_000)),
+    ],
+)
+def test_rows_are_found_by_what_is_computed(schema: dj.Schema, kind: str, value: Any) -> None:
+    @schema
+    class Value(dj.Manual):
+        definition = f"number : int32\n---\nvalue = null : {kind}"
+
+    Value.insert([(1, value), (2, None)])
+    same = Value.proj(same="coalesce(value, value)")
+    greatest = dj.U().aggr(Value, greatest="max(value)")
+    for query in (same & {"same": value}, same & [{"same": value}], same - {"same": value}):
+        assert len(query) == 1
+    assert len(greatest & {"greatest": value}) == 1
+
+
+def test_bytes_that_are_no_text_are_told_on_sqlite(tmp_path: Path) -> None:
+    with dj.Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}") as opened:
+
+        @dj.Schema("lab", connection=opened)
+        class Raw(dj.Manual):
+            definition = "number : int32\n---\nraw : bytes"
+
+        Raw.insert([(1, b"abc"), (2, b"\xff")])
+        assert (Raw & "number = 1").proj(text="cast(raw as char)").fetch1("text") == "abc"
+        with pytest.raises(dj.QueryError, match="UTF-8"):
+            Raw.proj(text="cast(raw as char)").to_dicts()
+
+
 def test_restrictions(visit: Any) -> None:
     assert len(visit & "year(born) = 2000 and name regexp '^a.*s$'") == 1
     assert len(visit & "at < now() and born < curdate()") == 3

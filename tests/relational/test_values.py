@@ -13,6 +13,9 @@ import pandas as pd
 import pytest
 
 import dj_dagster as dj
+from dj_dagster.model.heading import Attribute
+from dj_dagster.model.types import parse_type
+from dj_dagster.relational.values import checked
 
 
 def table_of(schema: Any, *lines: str) -> Any:
@@ -346,3 +349,22 @@ def test_parts_of_a_second_are_cut_or_rounded_as_the_server_does(
 
 
 SERVER_TIMES = {"time": "23:59:59.500000", "time(1)": "-30:00:00.250000"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "said"),
+    [
+        ("int8", "abc", "not a whole number"),
+        ("int8", [1], "not a whole number"),
+        ("int8", float("inf"), "not a whole number"),
+        ("float64", "x", "not a number"),
+        ("decimal(5,2)", "x", "not a number"),
+        ("date", "x", "2026-01-31"),
+        ("date", "2026-02-31", "day is out of range"),
+        ("datetime", "x", "2026-01-31 12:30:00"),
+        ("time", "x", "12:30:00"),
+    ],
+)
+def test_errors_say_what_a_value_is_not(kind: str, value: object, said: str) -> None:
+    with pytest.raises(dj.InvalidValueError, match=said):
+        checked(value, Attribute("value", parse_type(kind)))

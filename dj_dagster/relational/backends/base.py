@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
@@ -214,6 +215,10 @@ class Backend(ABC):
     @abstractmethod
     def decoder(self, attribute_type: AttributeType) -> Convert | None:
         """Return the function from the driver's value to Python's, None if they are equal."""
+
+    def untyped(self, value: Value) -> Value:
+        """Return a value as the driver takes it, to be compared with one that is computed."""
+        return value.bytes if isinstance(value, UUID) else value
 
     def computed_decoder(self) -> Convert | None:
         """Return the function from computed numbers to int or float, None if they already are."""

@@ -151,6 +151,10 @@ class SQLiteBackend(Backend):
         """Return the conversion to text for temporal, uuid, json and decimal values."""
         return encoder(attribute_type)
 
+    def untyped(self, value: Value) -> Value:
+        """Give decimals as numbers too."""
+        return _number(value) if isinstance(value, Decimal) else super().untyped(value)
+
     def fetched(self, column: Element, kind: AttributeType) -> Element:
         """Return the column itself."""
         del kind
@@ -425,6 +429,9 @@ def encoder(attribute_type: AttributeType) -> Convert | None:
     match attribute_type.family:
         case Family.INTEGER:
             return _int64
+        case Family.DECIMAL if digits <= EXACT_DIGITS:
+            # Unlike a text, a number equals what is computed from the column.
+            return _number
         case Family.DECIMAL | Family.UUID:
             return str
         case Family.DATE:
@@ -460,6 +467,10 @@ def decoder(attribute_type: AttributeType) -> Convert | None:
             return bool
         case _:
             return None
+
+
+def _number(value: Decimal) -> int | float:
+    return int(value) if value == value.to_integral_value() else float(value)
 
 
 def _int64(value: int) -> int:

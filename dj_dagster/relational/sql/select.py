@@ -367,7 +367,7 @@ def bound(values: Sequence[Value], attribute: Attribute, backend: Backend) -> Se
         values = [comparable(value, attribute) for value in values]
     if family is Family.FLOAT and not backend.has_infinity:
         _check_finite(values, attribute)
-    encode = backend.encoder(attribute.type) if attribute.type else None
+    encode = backend.encoder(attribute.type) if attribute.type else backend.untyped
     if encode is None:
         return values
     try:

@@ -144,7 +144,7 @@ def encoder(program: Program, mode: str) -> tuple[Callable[[SqlValue], SQLiteVal
         check_truth(kind)
         return (lambda value: int(bool(true(value, kind)))), INT
     if mode == "text":
-        return (lambda value: text(value, kind)), TEXT
+        return (lambda value: _utf8(text(value, kind))), TEXT
     if mode == "exact":
         return (lambda value: str(value)), kind
     if mode == "float":
@@ -164,8 +164,17 @@ def _encoded(value: SqlValue, kind: Kind) -> SQLiteValue:
             return _int64(int(value)) if whole else float(value)
         case date() | timedelta():
             return temporal.text(value, kind.scale)
+        case str():
+            return _utf8(value)
         case _:
             return value
+
+
+def _utf8(value: str) -> str:
+    try:
+        return value if value.isascii() else value.encode().decode()
+    except UnicodeEncodeError:
+        raise QueryError("SQL on SQLite: bytes that are not UTF-8 become a text.") from None
 
 
 def _int64(value: int) -> int:
