@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from dj_dagster.cli import cli
 from dj_dagster.orchestration.inspection import doctor, launched_doctor, project
 from tests.command_line import Command, inside
 from tests.services import far_launcher
+from tests.services.process import PATIENCE
 
 __all__ = ["inside"]
 
@@ -101,6 +103,24 @@ def command(
     dj.conn().close()
 
 
+FAR = timedelta(hours=5, minutes=30)
+"""The distance from UTC of a zone in which neither this machine nor its servers are."""
+
+
+@pytest.fixture
+def far(command: Command, database_url: str) -> Iterator[Command]:
+    """Run the command with a database whose clock is of another zone."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("TZ", "XXX-05:30")  # POSIX counts west of Greenwich
+        if database_url.startswith("sqlite"):
+            time.tzset()
+        else:
+            zone = f"{'&' if '?' in database_url else '?'}init_command=SET time_zone='%2B05:30'"
+            monkeypatch.setenv("DJ_DATABASE_URL", database_url + zone)
+        yield command
+    time.tzset()
+
+
 def listed(command: Command, *arguments: str, code: int = 0) -> dict[str, dict[str, Any]]:
     """Return what a command lists as JSON, by the class of the table."""
     done = command(*arguments, "--json")
@@ -108,7 +128,8 @@ def listed(command: Command, *arguments: str, code: int = 0) -> dict[str, dict[s
     return {each["table"].split(".", 1)[1]: each for each in json.loads(done.stdout)}
 
 
-def test_keys_are_counted_listed_planned_and_made(command: Command, schema_prefix: str) -> None:
+def test_keys_are_counted_listed_planned_and_made(far: Command, schema_prefix: str) -> None:
+    command = far
     assert listed(command, "status")["Dose"]["keys"] == 0
     lab = dj.virtual_schema(f"{schema_prefix}lab")
     weights = {1: 20.0, 2: 25.0, 3: -1.0, 4: 30.0}
@@ -137,8 +158,13 @@ def test_keys_are_counted_listed_planned_and_made(command: Command, schema_prefi
     assert "Dose subject_id=3: ValueError: a negative weight\n" in errors.stdout
     assert 'raise ValueError("a negative weight")' in errors.stdout
     assert command("errors", "Plot").output == "No key has failed.\n"
+    began = datetime.now(UTC)
     again = listed(command, "errors", "--retry", code=1)
     assert again["Dose"]["key"] == {"subject_id": 3}
+    # The database's clock is of a zone that is neither this machine's nor UTC.
+    failed = datetime.fromisoformat(again["Dose"]["time"])
+    assert failed.utcoffset() == FAR
+    assert abs(failed - began) < timedelta(seconds=PATIENCE)
 
     # Of the stale keys, one has a row below that a person entered.
     lab.Answer.insert1({"subject_id": 2, "answer": "well"})

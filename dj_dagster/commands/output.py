@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import date
+from datetime import time as time_of_day
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,8 +34,12 @@ def tell(text: str) -> None:
 
 
 def show_json(found: Iterable[Any]) -> None:
-    """Print dataclasses as a JSON list; values that JSON lacks, such as dates, are texts."""
-    click.echo(json.dumps([asdict(each) for each in found], indent=2, default=str))
+    """Print dataclasses as a JSON list; values that JSON lacks are texts, and times ISO 8601."""
+    click.echo(json.dumps([asdict(each) for each in found], indent=2, default=_text))
+
+
+def _text(value: object) -> str:
+    return value.isoformat() if isinstance(value, date | time_of_day) else str(value)
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:

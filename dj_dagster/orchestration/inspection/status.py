@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 from dagster import DagsterInstance, RunFailureSensorContext
@@ -18,6 +18,7 @@ from dj_dagster.orchestration.runs.stale_marks import ages
 from dj_dagster.orchestration.tables.grains import encode_key
 from dj_dagster.orchestration.tables.table_graph import TableGraph, Tables
 from dj_dagster.orchestration.tables.table_node import TableNode
+from dj_dagster.relational.algebra.operators import project
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.sql.select import make_window
@@ -177,7 +178,7 @@ class FailedKey:
     error, traceback
         The text of the error, and where it was raised; the latter may be empty.
     time
-        The time at which it failed, by the clock of the database.
+        The time at which it failed, by the clock of the database and with its time zone.
     """
 
     table: str
@@ -222,12 +223,26 @@ def _failed(node: TableNode) -> Iterator[FailedKey]:
         jobs = queue.rows
         unmade = without(jobs.node("error"), rows_of(node.table))
         names = [*jobs.key, "error_message", "error_stack", "completed_time"]
-        window = make_window(jobs.key, None, None, unmade.heading)
+        found = project(unmade, *names, completed_unix="unix_timestamp(completed_time)")
+        window = make_window(jobs.key, None, None, found.heading)
         attributes = [jobs.heading[name] for name in jobs.key]
-        for *row, error, stack, time in fetch.rows(jobs.connection, unmade, names, window):
+        for *row, error, stack, time, seconds in fetch.rows(
+            jobs.connection, found, [*names, "completed_unix"], window
+        ):
             key = dict(zip(jobs.key, row, strict=True))
             partition = encode_key(attributes, key)
-            yield FailedKey(node.title, key, partition, error, str(stack or ""), time)
+            at = None if time is None else _zoned(time, float(seconds))
+            yield FailedKey(node.title, key, partition, error, str(stack or ""), at)
+
+
+def _zoned(time: datetime, seconds: float) -> datetime:
+    """Return a time of the database's zone with that zone, known from the seconds since 1970.
+
+    Databases keep times without a zone. The zone is that of the session, and differs in summer.
+    """
+    moment = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
+    minutes = round((time - moment).total_seconds() / 60)
+    return time.replace(tzinfo=timezone(timedelta(minutes=minutes)))
 
 
 def failed_in_run(context: RunFailureSensorContext) -> dict[str, str]:
