@@ -18,7 +18,7 @@ from dj_dagster.commands.health import doctor
 from dj_dagster.commands.history import compact_command
 from dj_dagster.commands.keys import (
     errors_command,
-    graph_named,
+    graph_of_named,
     modules_named,
     plan_command,
     populate_command,
@@ -35,8 +35,10 @@ from dj_dagster.local_files import embedded_folder
 from dj_dagster.relational.backup.backup import ALL_SCHEMAS, make_backup, restore_backup
 from dj_dagster.relational.backup.contents import open_backup
 from dj_dagster.relational.garbage.collector import ALL_STORES, GarbageCollector, garbage_collectors
+from dj_dagster.relational.schemas.module_classes import classes_within_reach
 from dj_dagster.workflow.computed import AutoPopulate
 from dj_dagster.workflow.integrity import check_schema
+from dj_dagster.workflow.make import can_make
 from dj_dagster.workflow.migration import Migration
 from dj_dagster.workflow.release.release import (
     ReleaseText,
@@ -273,8 +275,8 @@ def restore(
     "modules",
     multiple=True,
     help="A Python module to import first, where stores or codecs are set up in code; for --rerun "
-    "one that declares tables, by default what the project in this folder names. May be given "
-    "repeatedly.",
+    "one that has the tables, which finds those above them by itself, by default what the project "
+    "in this folder names. May be given repeatedly.",
 )
 @click.option(
     "--tolerance",
@@ -365,11 +367,13 @@ def _verify(folder: str) -> int:
 
 
 def _rerun(folder: str, modules: tuple[str, ...], tolerance: float) -> int:
-    tables = [node.table for node in graph_named(modules, ()).nodes]
+    imported = modules_named(modules)
+    shown = [type(node.table) for node in graph_of_named(imported).nodes]
+    # A release also has the tables that results were made from, whose classes are elsewhere.
     classes = [
-        type(table)
-        for table in tables
-        if isinstance(table, AutoPopulate) and table.connection is conn()
+        each
+        for each in classes_within_reach(imported, shown)
+        if issubclass(each, AutoPopulate) and can_make(each) and each().connection is conn()
     ]
     found = rerun_release(folder, classes, conn(), tolerance=tolerance, say=tell)
     for difference in found.differences:

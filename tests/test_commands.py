@@ -234,6 +234,35 @@ def test_a_wrong_command_line_says_what_is_wrong(command: Command, tmp_path: Pat
     assert list(listed(command, "status", "Plot")) == ["Plot"]
 
 
+def test_a_module_may_have_classes_alone(inside: Command, tmp_path: Path) -> None:
+    head = "import dj_dagster as dj\n"
+    (tmp_path / "entry.py").write_text(
+        f"{head}rows = dj.Schema('rows')\n"
+        "@rows\nclass Item(dj.Manual):\n    definition = 'item : int32'\n"
+    )
+    (tmp_path / "totals.py").write_text(
+        f"{head}from entry import Item, rows\n"
+        "@rows\nclass Total(dj.Computed):\n    definition = '-> Item'\n"
+        "    def make(self, key):\n        self.insert1(key)\n"
+    )
+    (tmp_path / "whole.py").write_text("from entry import Item\nfrom totals import Total\n")
+    for given, tables in (
+        (("totals",), ["Total"]),
+        (("entry", "totals"), ["Item", "Total"]),
+        (("whole",), ["Item", "Total"]),
+    ):
+        named = [each for name in given for each in ("-m", name)]
+        assert list(listed(inside, "status", *named)) == tables
+    (tmp_path / "shared.py").write_text("from entry import rows as schema\n")
+    (tmp_path / "again.py").write_text("from entry import rows as schema\n")
+    both = listed(inside, "status", "-m", "shared", "-m", "again")
+    assert list(both) == ["Item", "Total"]
+    (tmp_path / "bare.py").write_text("A = 1\n")
+    refused = inside("status", "-m", "bare")
+    assert refused.exit_code == 2
+    assert "nor table classes" in " ".join(refused.stderr.split())
+
+
 def diagnosed(command: Command, *, code: int) -> dict[str, tuple[str, str]]:
     done = command("doctor", "--json")
     assert done.exit_code == code, done.output

@@ -48,8 +48,9 @@ def modules_option(function: C) -> C:
         "--module",
         "modules",
         multiple=True,
-        help="Python module that has the definitions, or a schema; may be given repeatedly. By "
-        "default what the project in this folder names, in workspace.yaml or pyproject.toml.",
+        help="Python module that has the definitions, a schema, or table classes; may be given "
+        "repeatedly. By default what the project in this folder names, in workspace.yaml or "
+        "pyproject.toml.",
     )(function)
 
 
@@ -94,10 +95,22 @@ def graph_named(modules: Sequence[str], tables: Sequence[str]) -> TableGraph:
     click.UsageError
         If a module is not there, or a name does not stand for a table.
     """
+    graph = graph_of_named(modules_named(modules))
     with usage():
-        graph = location.graph_of_modules(project.modules(modules))
         status.named(graph, list(tables) or "all")
     return graph
+
+
+def graph_of_named(modules: Sequence[ModuleType]) -> TableGraph:
+    """Return the tables of Python modules.
+
+    Raises
+    ------
+    click.UsageError
+        If a module does not have any.
+    """
+    with usage():
+        return location.graph_of_modules(modules)
 
 
 def chosen_names(tables: Sequence[str]) -> str | list[str]:

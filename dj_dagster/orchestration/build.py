@@ -67,6 +67,8 @@ def build_definitions(
         Any of these, or several:
 
         - a `Schema` or a module that has one called ``schema``: the tables that have classes;
+        - another module with table classes: those that it declares or, without any, those that it
+          imports;
         - a pattern of schema names, ``"lab_*"``: all tables of the schemas in the database that
           have such names. Tables without a class are shown, but cannot be filled;
         - a schema of DataJoint itself: its tables, filled by their own `make`.

@@ -449,6 +449,13 @@ class PopulatedTable(Table):
             self._made_key = self._upstream = None
 
 
+def can_make(cls: type[PopulatedTable]) -> bool:
+    """Whether a class says how its rows are made: it has a `make`, its steps or a key source."""
+    written = cls.__mro__[: cls.__mro__.index(PopulatedTable)]
+    names = {name for each in written for name in vars(each)}
+    return bool(names & {"make", "key_source"}) or names.issuperset(STEPS)
+
+
 def has_own_key_source(table: PopulatedTable) -> bool:
     """Whether a class defines its own key source."""
     return _defined(table, "key_source") is not vars(PopulatedTable)["key_source"]

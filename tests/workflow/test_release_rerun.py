@@ -178,6 +178,26 @@ def test_a_rerun_in_an_empty_database_is_equal(released: Path) -> None:
     assert "has rows: make them in an empty database" in again.stderr
 
 
+def test_classes_are_found_without_a_schema_in_the_module(released: Path) -> None:
+    # The classes are in two modules. Neither has a name `schema`, and one alone is given.
+    text = PIPELINE.replace("@schema", "@rows").replace("schema = ", "rows = ")
+    below = text.index("@rows\nclass Score")
+    place = released.parent / "parted"
+    place.mkdir()
+    (place / "signals.py").write_text(text[:below])
+    imports = "import numpy as np, dj_dagster as dj, signals\nfrom pathlib import Path\n"
+    names = "from signals import FACTOR, Method, Signal, rows\n"
+    (place / "scores.py").write_text(imports + names + text[below:])
+    command = [COMMAND, "release", "--rerun", str(released), "-m"]
+    done = run(place, *command, "scores")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "equal, 7 rows were made again" in done.stdout
+    (place / "bare.py").write_text("A = 1")
+    done = run(place, *command, "bare")
+    assert done.returncode == 2
+    assert "nor table classes" in done.stderr
+
+
 def test_other_results_are_told(released: Path) -> None:
     done = rerun(released, "other", FACTOR="1.0001")
     assert done.returncode == 1

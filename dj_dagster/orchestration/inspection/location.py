@@ -21,6 +21,8 @@ from dj_dagster.orchestration.merge import pipelines_of
 from dj_dagster.orchestration.tables.collection import SchemaLike, collect
 from dj_dagster.orchestration.tables.table_graph import TableGraph, table_graph
 from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.schemas.module_classes import own_classes
+from dj_dagster.relational.schemas.schema import Schema
 
 Given = Definitions | RepositoryDefinition | TableGraph | SchemaLike
 """What has tables: definitions, or what `build_definitions` takes."""
@@ -33,7 +35,7 @@ def graph_of(given: Given | Iterable[Given], *, connection: Connection | None = 
     ----------
     given
         The result of `build_definitions`, or what it takes: schemas, modules that have a
-        ``schema``, patterns of schema names; or several of these.
+        ``schema`` or table classes, patterns of schema names; or several of these.
     connection
         The connection for patterns; the default connection if None.
 
@@ -67,14 +69,17 @@ def repositories_of(module: ModuleType) -> list[RepositoryDefinition]:
 
 
 def graph_of_modules(modules: Iterable[ModuleType]) -> TableGraph:
-    """Return the tables of Python modules, which have definitions or a ``schema``.
+    """Return the tables of Python modules, which have definitions, a ``schema`` or classes.
+
+    A schema that several modules share counts once.
 
     Raises
     ------
     ConfigurationError
-        When a module has neither.
+        When a module has none of these.
     """
-    return graph_of([each for module in modules for each in _given(module)])
+    found = [each for module in modules for each in _given(module)]
+    return graph_of(list({id(each): each for each in found}.values()))
 
 
 def _given(module: ModuleType) -> list[Any]:
@@ -85,11 +90,13 @@ def _given(module: ModuleType) -> list[Any]:
         found, why = [], str(error)
     if any(map(_graphs, found)):
         return list(found)
-    if hasattr(module, "schema"):
+    if isinstance(getattr(module, "schema", None), Schema):
+        return [module.schema]
+    if hasattr(module, "schema") or own_classes(module):
         return [module]
     raise ConfigurationError(
-        f"The module {module.__name__} has neither the result of build_definitions nor a schema: "
-        f"{why}"
+        f"The module {module.__name__} has neither the result of build_definitions, nor a schema, "
+        f"nor table classes: {why}"
     )
 
 

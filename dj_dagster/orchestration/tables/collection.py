@@ -28,16 +28,18 @@ from dj_dagster.orchestration.tables.table_node import (
     asset_key,
     described,
     distinct,
+    of_classes,
     of_name,
     of_schema,
     with_masters,
 )
 from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.schemas.module_classes import own_classes
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.stored import ForeignKey, RawTable, StoredColumn
 
 SchemaLike = Schema | ModuleType | str | Any
-"""A schema, a module with one called ``schema``, a pattern of names, or a schema of DataJoint."""
+"""A schema, a module with one called ``schema`` or with classes, a pattern, or one of DataJoint."""
 
 
 FORMAT = 1
@@ -145,9 +147,12 @@ def _of(given: object) -> list[TableSource]:
         return of_schema(schema)
     if _is_datajoint(schema):
         return import_module("dj_dagster.orchestration.tables.datajoint_tables").of_schema(schema)
+    classes = own_classes(given) if isinstance(given, ModuleType) else []
+    if classes:
+        return of_classes(classes)
     raise ConfigurationError(
-        f"{given!r} is no schema: give a dj.Schema, a module that has one called 'schema', or a "
-        "pattern of schema names such as 'lab_*'"
+        f"{given!r} is no schema: give a dj.Schema, a module that has one called 'schema' or has "
+        "table classes, or a pattern of schema names such as 'lab_*'"
     )
 
 

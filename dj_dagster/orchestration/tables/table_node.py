@@ -43,10 +43,10 @@ from dj_dagster.relational.values import is_only_found
 from dj_dagster.workflow.collation import keys_respelled, origins
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import (
-    STEPS,
     KeySource,
     PopulatedTable,
     blaming,
+    can_make,
     has_own_key_source,
     own_key_source,
 )
@@ -411,11 +411,7 @@ class OwnPopulator:
 
 def populator_of(table: object) -> Populator | None:
     """Return the populator of a table of ours, None without a `make` and a key source."""
-    if not isinstance(table, PopulatedTable):
-        return None
-    written = type(table).__mro__[: type(table).__mro__.index(PopulatedTable)]
-    names = {name for cls in written for name in vars(cls)}
-    if names & {"make", "key_source"} or names.issuperset(STEPS):
+    if isinstance(table, PopulatedTable) and can_make(type(table)):
         return OwnPopulator(table)
     return None
 
@@ -477,8 +473,12 @@ class TableSource:
 
 def of_schema(schema: Schema) -> list[TableSource]:
     """Return the tables of a schema that have declared or reflected classes."""
-    classes = dict.fromkeys((*schema.tables.values(), *schema.reflected.values()))
-    return list(chain.from_iterable(map(_of_class, classes)))
+    return of_classes((*schema.tables.values(), *schema.reflected.values()))
+
+
+def of_classes(classes: Iterable[type[Table]]) -> list[TableSource]:
+    """Return the tables of classes, with their parts."""
+    return list(chain.from_iterable(map(_of_class, dict.fromkeys(classes))))
 
 
 def of_name(connection: Connection, name: TableName, definition: str) -> TableSource:
