@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from uuid import UUID
 import dagster as dg
 import numpy as np
 import pytest
+import yaml
 
 from dj_dagster.objects.stores.stores import Stores
 from dj_dagster.orchestration import build_definitions
@@ -129,6 +131,18 @@ def test_a_row_that_does_not_fit_is_refused_before_it_starts(
 ) -> None:
     with pytest.raises(dg.DagsterInvalidConfigError):
         launch(lab.definitions(), instance, "insert__lab__subject", rows=[row])
+
+
+def test_the_job_has_a_row_to_be_filled_in(lab: Lab, instance: dg.DagsterInstance) -> None:
+    lab.Subject.insert1({"subject_id": 1, "sex": "F"})
+    job = lab.definitions().resolve_job_def("insert__lab__session")
+    text = (job.description or "").split("```yaml\n")[1].split("\n```")[0]
+    for name, value in SESSION.items():
+        text = re.sub(rf"\b{name}:", f"{name}: {value!r}", text)
+    assert "# note:  # varchar" in text
+    done = job.execute_in_process(yaml.safe_load(text), instance=instance)
+    assert done.success
+    assert lab.Session.fetch1("note") is None
 
 
 def test_each_type_of_value_has_its_field(lab: Lab, instance: dg.DagsterInstance) -> None:

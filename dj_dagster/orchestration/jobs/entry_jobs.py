@@ -195,10 +195,7 @@ def rows_field(heading: Heading, title: str, *, leave_out: frozenset[str] = froz
 def attribute_field(attribute: Attribute, title: str) -> Field:
     """Return the field for one attribute: its type, choices, default, and whether it is needed."""
     scalar = _scalar(attribute, title)
-    kind = attribute.type
-    needless = attribute.nullable or attribute.default is not None
-    generated = kind is not None and kind.auto_increment
-    options: dict[str, Any] = {"is_required": not (needless or generated)}
+    options: dict[str, Any] = {"is_required": _is_needed(attribute)}
     default = _default(attribute)
     if default is not None:
         options = {"default_value": default}
@@ -207,6 +204,12 @@ def attribute_field(attribute: Attribute, title: str) -> Field:
         description=_description(attribute),
         **options,
     )
+
+
+def _is_needed(attribute: Attribute) -> bool:
+    """Whether people have to enter a value, because the database does not have one."""
+    generated = attribute.type is not None and attribute.type.auto_increment
+    return not (attribute.nullable or attribute.default is not None or generated)
 
 
 def _scalar(attribute: Attribute, title: str) -> Any:
@@ -286,12 +289,26 @@ def _entry_job(graph: TableGraph, node: TableNode, files: EntryFiles) -> JobDefi
 
     @dagster_job(
         name=entry_job_name(node.key),
-        description=f"Inserts rows into {node.title}, from the launchpad or a CSV file.",
+        description=f"Inserts rows into {node.title}, from the launchpad or a CSV file. One row in "
+        f"the launchpad, to be filled in:\n\n```yaml\n{_template(node)}\n```",
     )
     def insert() -> None:
         insert_rows()
 
     return insert
+
+
+def _template(node: TableNode) -> str:
+    """Return the config for one row, with a note on each attribute in the place of its value."""
+    lines = [
+        # Lines that may be left out are comments.
+        f"{'' if _is_needed(attribute) else '# '}{name}:  # {_description(attribute)}"
+        for name, attribute in node.table.heading.attributes.items()
+    ]
+    row = "\n          ".join(lines)
+    return (
+        f"ops:\n  {entry_job_name(node.key)}__rows:\n    config:\n      rows:\n        - {row}"
+    )
 
 
 def _config(node: TableNode, parts: Mapping[str, TableNode]) -> dict[str, Field]:
