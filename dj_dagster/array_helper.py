@@ -14,6 +14,7 @@ from typing import Any
 
 from dagster import DagsterInstance
 
+from dj_dagster.errors import counted
 from dj_dagster.orchestration.merge import pipelines_of
 from dj_dagster.orchestration.runs.helping import help_run
 from dj_dagster.slurm._dagster import deserialize_value, recon_repository_from_origin
@@ -37,7 +38,7 @@ def main(path: Path) -> None:
     repository = recon_repository_from_origin(origin).get_definition()
     with DagsterInstance.from_ref(ref) as instance:
         made = help_run(instance, run_id, pipelines_of(repository.sensor_defs))
-    print(f"{made} keys of run {run_id} were made here.", flush=True)
+    print(f"This process made {counted(made, 'key')} of run {run_id}.", flush=True)
     # It may hold passwords.
     path.unlink(missing_ok=True)
 

@@ -27,10 +27,10 @@ from dj_dagster.commands.keys import (
     sync,
     usage,
 )
-from dj_dagster.commands.output import counted, counting, tell
+from dj_dagster.commands.output import counting, tell
 from dj_dagster.commands.project import dev, init
 from dj_dagster.defaults import Schema, config, conn
-from dj_dagster.errors import DataJointError
+from dj_dagster.errors import DataJointError, counted
 from dj_dagster.local_files import embedded_folder
 from dj_dagster.relational.backup.backup import ALL_SCHEMAS, make_backup, restore_backup
 from dj_dagster.relational.backup.contents import open_backup

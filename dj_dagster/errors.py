@@ -265,6 +265,17 @@ def text_of(error: BaseException) -> str:
         return ""
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number with its noun, in the singular or the plural.
+
+    Examples
+    --------
+    >>> counted(1, "key"), counted(2, "key")
+    ('1 key', '2 keys')
+    """
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def named_text(error: BaseException) -> str:
     """Return the name of an exception's class, and its message if it has one."""
     text = text_of(error)

@@ -15,7 +15,8 @@ from dj_dagster.commands.keys import (
     progress_option,
     usage,
 )
-from dj_dagster.commands.output import as_json, counted, counting, show_json, show_table
+from dj_dagster.commands.output import as_json, counting, show_json, show_table
+from dj_dagster.errors import counted
 from dj_dagster.lazy import LateModule
 
 if TYPE_CHECKING:

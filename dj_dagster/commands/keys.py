@@ -13,13 +13,12 @@ import click
 
 from dj_dagster.commands.output import (
     as_json,
-    counted,
     counting,
     duration,
     show_json,
     show_table,
 )
-from dj_dagster.errors import ConfigurationError, UnknownAttributeError
+from dj_dagster.errors import ConfigurationError, UnknownAttributeError, counted
 from dj_dagster.lazy import LateModule
 
 if TYPE_CHECKING:

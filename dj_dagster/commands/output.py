@@ -93,17 +93,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def counted(number: int, what: str) -> str:
-    """Return a number with its noun, in the singular or the plural.
-
-    Examples
-    --------
-    >>> counted(1, "key"), counted(2, "key")
-    ('1 key', '2 keys')
-    """
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
 class Counting:
     """Shows on stderr how far something is: one line of a terminal, else a line every 5 s.
 

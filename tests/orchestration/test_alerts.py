@@ -54,7 +54,7 @@ def test_the_recipe_tells_the_failed_keys_with_their_errors(
     (request,) = sent
     assert request.full_url == "https://hooks.lab.org/1"
     first, second, link = json.loads(request.data)["text"].split("\n")
-    assert first == "1 keys failed"
+    assert first == "Failed keys: 1"
     assert second.startswith("lab.RawData ")
     assert "session_id=1" in second
     assert link == f"https://dagster.lab.org/runs/{run.run_id}"

@@ -19,7 +19,7 @@ from dagster import DagsterInstance
 from packaging.requirements import Requirement
 
 from dj_dagster.default_connection import config, conn
-from dj_dagster.errors import DataJointError, named_text
+from dj_dagster.errors import DataJointError, counted, named_text
 from dj_dagster.model.heading import Default
 from dj_dagster.model.types import parse_type
 from dj_dagster.orchestration.inspection import project
@@ -249,7 +249,7 @@ def _location(
     graphs.append(graph)
     schemas = sorted({node.name.schema for node in graph.nodes})
     filled = len(graph.populated)
-    found = f"{len(graph.nodes)} tables in {', '.join(schemas)}; make fills {filled}"
+    found = f"{counted(len(graph.nodes), 'table')} in {', '.join(schemas)}; make fills {filled}"
     if filled:
         yield Diagnosis("code location", "fine", found)
         return

@@ -24,7 +24,13 @@ from dagster import (
 )
 from dagster import job as dagster_job
 
-from dj_dagster.errors import AccessError, DataJointError, DuplicateError, InvalidValueError
+from dj_dagster.errors import (
+    AccessError,
+    DataJointError,
+    DuplicateError,
+    InvalidValueError,
+    counted,
+)
 from dj_dagster.model.heading import Attribute, Heading, Row, Value
 from dj_dagster.model.names import Tier
 from dj_dagster.model.types import Family
@@ -306,9 +312,7 @@ def _template(node: TableNode) -> str:
         for name, attribute in node.table.heading.attributes.items()
     ]
     row = "\n          ".join(lines)
-    return (
-        f"ops:\n  {entry_job_name(node.key)}__rows:\n    config:\n      rows:\n        - {row}"
-    )
+    return f"ops:\n  {entry_job_name(node.key)}__rows:\n    config:\n      rows:\n        - {row}"
 
 
 def _config(node: TableNode, parts: Mapping[str, TableNode]) -> dict[str, Field]:
@@ -367,7 +371,7 @@ def _insert(
             if each:
                 parts[name].table.insert(each, **options)
     count = len(node.table)
-    context.log.info(f"{count - before} rows inserted into {node.title}")
+    context.log.info(f"{counted(count - before, 'row')} inserted into {node.title}")
     context.add_output_metadata({"rows_inserted": count - before, ROWS: count})
     origin = Step.of(context, graph, []).origin
     _mark(context.instance, origin, node, rows)

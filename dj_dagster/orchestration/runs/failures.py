@@ -18,6 +18,7 @@ from dagster import (
     RunsFilter,
 )
 
+from dj_dagster.errors import counted
 from dj_dagster.model.heading import Row, Value
 from dj_dagster.orchestration._dagster import make_new_run_id
 from dj_dagster.orchestration.runs.event_log import write_marks
@@ -161,7 +162,7 @@ def _messages(
 
 def _together(jobs: Sequence[tuple[Row, str, Value]], failed: int) -> str:
     texts = "; ".join(f"{key}: {message}" for key, message, _ in jobs)
-    return f"{failed} keys failed: {texts}{', ...' if failed > len(jobs) else ''}"
+    return f"{counted(failed, 'key')} failed: {texts}{', ...' if failed > len(jobs) else ''}"
 
 
 def _outside(instance: DagsterInstance, node: TableNode, keys: Sequence[AssetKey]) -> Origin:

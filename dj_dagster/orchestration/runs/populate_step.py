@@ -18,7 +18,7 @@ from dagster import (
     OpExecutionContext,
 )
 
-from dj_dagster.errors import DataJointError, named_text
+from dj_dagster.errors import DataJointError, counted, named_text
 from dj_dagster.model.heading import Key
 from dj_dagster.orchestration._dagster import (
     AUTO_MATERIALIZE_TAG,
@@ -102,7 +102,8 @@ def populate_table(
     parts = [part.key for part in graph.parts(node)]
     progress = Progress(node.title, total=None if keys is None else len(keys))
     shown = Shown(step, node, progress, graph.described.get(node.key))
-    step.log.info(f"{node.title}: {'all' if keys is None else len(keys)} keys are to be made")
+    asked = "all keys" if keys is None else counted(len(keys), "key")
+    step.log.info(f"{node.title}: {asked} to be made")
     aging = Aging(step.instance, graph, node)
     provenance = Provenance(step.instance, graph, node, step.origin.run_id)
     marks = Marks(step, provenance, shown.with_rows)
@@ -183,7 +184,7 @@ def raise_if_failed(*all_progress: Progress) -> None:
     if len(errors) > len(named):
         named.append(f"and {len(errors) - len(named)} more")
     raise Failure(
-        description=f"{len(errors)} keys failed: {'; '.join(named)}",
+        description=f"{counted(len(errors), 'key')} failed: {'; '.join(named)}",
         metadata={
             "failed": len(errors),
             "failed_keys": MetadataValue.json(dict(list(errors.items())[:ERRORS_LISTED])),

@@ -21,7 +21,7 @@ from dagster import (
     sensor,
 )
 
-from dj_dagster.errors import DataJointError, named_text
+from dj_dagster.errors import DataJointError, counted, named_text
 from dj_dagster.orchestration.checks import CheckWatch, check_watch, code_watch
 from dj_dagster.orchestration.merge import renamable
 from dj_dagster.orchestration.pipeline import Pipeline
@@ -272,7 +272,7 @@ def _exhausted_text(batch: Batch) -> str:
     tables = ", ".join(node.title for node in batch.nodes)
     first = batch.partitions[0] if batch.partitions else "its row"
     return (
-        f"{tables}: {len(batch.partitions) or 1} keys, the first {first}, were run without an "
-        "error and are pending still. A make that inserts nothing for a key leaves it pending: "
+        f"{tables}: a run without an error has left {counted(len(batch.partitions) or 1, 'key')} "
+        f"pending, the first {first}. A make that inserts nothing for a key leaves it pending: "
         "let key_source leave such keys out."
     )

@@ -20,7 +20,7 @@ from uuid import UUID
 
 from dagster import DynamicPartitionsDefinition
 
-from dj_dagster.errors import InvalidValueError, PopulateError
+from dj_dagster.errors import InvalidValueError, PopulateError, counted
 from dj_dagster.model.heading import Attribute, Key, Value
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.backends.common import as_time, date_or_zero, datetime_or_zero, time_text
@@ -384,4 +384,4 @@ def merged(outcomes: Sequence[KeyOutcome], names: Sequence[str]) -> KeyOutcome:
 def _error(tried: int, failed: Sequence[KeyOutcome], told: Sequence[KeyOutcome]) -> PopulateError:
     texts = "; ".join(f"{outcome.key}: {outcome.message}" for outcome in told)
     more = ", ..." if len(failed) > len(told) else ""
-    return PopulateError(f"{len(failed)} of {tried} keys failed: {texts}{more}")
+    return PopulateError(f"{len(failed)} of {counted(tried, 'key')} failed: {texts}{more}")

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from dagster import DagsterInstance
 
-from dj_dagster.errors import InvalidValueError
+from dj_dagster.errors import InvalidValueError, counted
 from dj_dagster.model.heading import Key, Values
 from dj_dagster.orchestration._dagster import DynamicPartitionsTable, SqlEventLogStorage
 from dj_dagster.orchestration.tables.grains import Grain
@@ -298,7 +298,8 @@ class Changes:
         )
 
     def __str__(self) -> str:
-        return f"{self.added} partitions added, {self.removed} removed, {self.marked} marked"
+        added = counted(self.added, "partition")
+        return f"{added} added, {self.removed} removed, {self.marked} marked"
 
 
 def register(instance: DagsterInstance, grain: Grain, partitions: Sequence[str]) -> None:
