@@ -32,6 +32,7 @@ from dj_dagster.commands.project import dev, init
 from dj_dagster.defaults import Schema, config, conn
 from dj_dagster.errors import DataJointError, counted
 from dj_dagster.local_files import embedded_folder
+from dj_dagster.new_project import DAGSTER_YAML, write_settings
 from dj_dagster.relational.backup.backup import ALL_SCHEMAS, make_backup, restore_backup
 from dj_dagster.relational.backup.contents import open_backup
 from dj_dagster.relational.garbage.collector import ALL_STORES, GarbageCollector, garbage_collectors
@@ -68,7 +69,8 @@ def demo(which: str, headless: bool, sessions: int) -> None:
     """Run a demo pipeline: in the Dagster UI, or here with --headless.
 
     `pulse` takes heart rates from recordings of people's pulses; `ephys` sorts spikes of simulated
-    Neuropixels recordings, and needs the extra of that name.
+    Neuropixels recordings, and needs the extra of that name. Rows, objects and Dagster's history
+    stay in the folder in which it is started.
     """
     place, (package, extra) = _demo_folder(), DEMOS[which]
     sys.path.insert(0, str(place))
@@ -79,6 +81,8 @@ def demo(which: str, headless: bool, sessions: int) -> None:
         raise DataJointError(
             f"The demo needs {error.name}: pip install 'dj-dagster[{extra}]'"
         ) from error
+    if not os.environ.get("DAGSTER_HOME") and write_settings(Path.cwd()):
+        tell(f"Dagster's history is kept in this folder, by its new file {DAGSTER_YAML}.")
     if headless:
         sys.exit(0 if program.run_headless(sessions) else 1)
     if which == "ephys":

@@ -46,6 +46,17 @@ def write_project(folder: Path, schema: str = "lab") -> list[str]:
     return sorted(PROJECT)
 
 
+def write_settings(folder: Path) -> bool:
+    """Write the settings of Dagster into a folder without them; return whether they were written.
+
+    With them Dagster keeps its history in the folder.
+    """
+    if (folder / DAGSTER_YAML).exists():
+        return False
+    (folder / DAGSTER_YAML).write_text(_filled(DAGSTER_YAML, {}), encoding="utf-8")
+    return True
+
+
 def write_files(folder: Path, files: Mapping[str, str], words: Mapping[str, str]) -> None:
     """Write files that are made from templates, or none of them.
 

@@ -40,7 +40,8 @@ def _print_progress() -> int:
             pending += progress[2]
             done, failed, _ = progress
             tier = table.tier.name.lower()
-            click.echo(f"{table.class_name:<22}{tier:<10}{len(table):>6}  {done:>11}  {failed:>6}")
+            line = f"{table.class_name:<22}{tier:<10}{len(table):>6}  {done:>11}  {failed:>6}"
+            click.echo(line.rstrip())
     return pending
 
 

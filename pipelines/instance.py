@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from dagster import DagsterInstance
-from dagster._core.instance import InstanceRef
+
+from dj_dagster.orchestration.inspection.project import dagster_instance
 
 
 def history() -> DagsterInstance:
     """Return the instance that `dagster dev` uses in this folder, so that its UI shows the runs.
 
-    In a folder without ``dagster.yaml``, it is a temporary instance.
+    In a folder without ``dagster.yaml``, and without DAGSTER_HOME, it is a temporary instance.
     """
-    if Path("dagster.yaml").is_file():
-        return DagsterInstance.from_ref(InstanceRef.from_dir(str(Path.cwd())))
-    return DagsterInstance.ephemeral()
+    return dagster_instance(ephemeral=True)

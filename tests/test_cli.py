@@ -49,8 +49,10 @@ def line(output: str, table: str) -> list[str]:
 
 
 def test_the_headless_demo_makes_everything_and_tells_of_it(folder: Path) -> None:
+    (folder / "dagster.yaml").unlink()
     done = run(folder, "demo", "--headless", "--sessions", "3")
     assert done.returncode == 0, done.stderr
+    assert "by its new file dagster.yaml" in done.stderr
     assert line(done.stdout, "Session") == ["Session", "manual", "3"]
     assert line(done.stdout, "Processed") == ["Processed", "computed", "3", "3", "of", "3", "0"]
     assert line(done.stdout, "HeartRate") == ["HeartRate", "computed", "6", "6", "of", "6", "0"]
