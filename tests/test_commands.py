@@ -228,6 +228,9 @@ def test_a_wrong_command_line_says_what_is_wrong(command: Command, tmp_path: Pat
     lost = command("status")
     assert lost.exit_code == 2
     assert "does not say where its tables are" in " ".join(lost.stderr.split())
+    diagnosis = command("doctor").stdout
+    assert "does not say where its tables are" in diagnosis
+    assert "Correct the module" not in diagnosis
     unknown = command("status", "-m", "scale")
     assert "no Python module 'scale'" in " ".join(unknown.stderr.split())
     (tmp_path / "pyproject.toml").write_text('[tool.dagster]\nmodule_name = "src.scales"\n')

@@ -140,6 +140,8 @@ def test_dev_needs_a_project(inside: Command) -> None:
     refused = inside("dev")
     assert refused.exit_code == 2
     assert "does not say where its tables are" in refused.stderr
+    Path("definitions.py").touch()
+    assert inside("dev").stderr.endswith("name a Python module: -m definitions\n")
 
 
 def test_pytest_without_a_lab_does_not_import_dagster(tmp_path: Path) -> None:

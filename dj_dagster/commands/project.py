@@ -40,7 +40,9 @@ def init(folder: Path, schema: str) -> None:
     if folder.resolve() != Path.cwd():
         click.echo(f"  cd {folder}")
     click.echo("  dj-dagster dev   # the UI, at http://127.0.0.1:3000")
-    click.echo("  pytest           # the pipeline's tests")
+    if find_spec("pytest") is None:
+        click.echo("  pip install pytest")
+    click.echo("  python -m pytest # the pipeline's tests")
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})

@@ -19,7 +19,7 @@ from dagster import DagsterInstance
 from packaging.requirements import Requirement
 
 from dj_dagster.default_connection import config, conn
-from dj_dagster.errors import DataJointError, counted, named_text
+from dj_dagster.errors import ConfigurationError, DataJointError, counted, named_text, text_of
 from dj_dagster.model.heading import Default
 from dj_dagster.model.types import parse_type
 from dj_dagster.orchestration.inspection import project
@@ -245,7 +245,12 @@ def _store(connection: Connection, name: str) -> Iterator[Diagnosis]:
 def _location(
     modules: Sequence[str], folder: Path | None, graphs: list[TableGraph]
 ) -> Iterator[Diagnosis]:
-    graph = graph_of_modules(project.modules(modules, folder))
+    try:
+        graph = graph_of_modules(project.modules(modules, folder))
+    except ConfigurationError as error:
+        # It says by itself what to do.
+        yield Diagnosis("code location", "wrong", text_of(error))
+        return
     graphs.append(graph)
     schemas = sorted({node.name.schema for node in graph.nodes})
     filled = len(graph.populated)

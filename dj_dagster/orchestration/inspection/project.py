@@ -97,9 +97,10 @@ def places(folder: Path) -> list[Place]:
     """
     found = _named(folder)
     if not found:
+        name = "definitions" if (folder / "definitions.py").is_file() else "MODULE"
         raise ConfigurationError(
             f"{folder} does not say where its tables are: run this in the folder of a project, "
-            "which has a workspace.yaml, or name a Python module by --module."
+            f"which has a workspace.yaml, or name a Python module: -m {name}"
         )
     return found
 
