@@ -23,12 +23,7 @@ from tests.services.process import PATIENCE, eventually
 from tests.ui.pages import launch, write
 
 PAGE = DOCS / "start" / "first-pipeline.md"
-BOB = """ops:
-  insert__pulse__recording__rows:
-    config:
-      rows:
-        - {person: bob, day: 2026-11-30, file: bob.txt, rate: 100}
-"""
+BOB = next(block.text for block in blocks(PAGE) if block.kind == "yaml" and not block.file)
 
 
 @pytest.fixture(scope="module")
