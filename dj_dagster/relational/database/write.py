@@ -242,7 +242,7 @@ def _run(
         if statement is not None and isinstance(error, DuplicateError | IntegrityError):
             tried = range(done, done + statement.count)
             row = refused_row(connection, rows, error, tried, whole=statement.is_atomic)
-        raise _retold(error, rows, row) from error
+        raise _retold(error, rows, row) from _reason(error)
 
 
 @contextmanager
@@ -251,7 +251,12 @@ def explained(rows: EncodedRows) -> Generator[None]:
     try:
         yield
     except (QueryError, LostConnectionError) as error:
-        raise _retold(error, rows) from error
+        raise _retold(error, rows) from _reason(error)
+
+
+def _reason(error: DataJointError) -> BaseException:
+    """Return the driver's error: the text of ours is told again, and tracebacks are long enough."""
+    return error.__cause__ or error
 
 
 def _retold(error: DataJointError, rows: EncodedRows, row: int | None = None) -> DataJointError:
