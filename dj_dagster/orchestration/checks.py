@@ -302,10 +302,12 @@ def _intact(node: TableNode, *, read_data: bool) -> tuple[bool, Numbers]:
 
 def _complete(node: TableNode) -> tuple[bool, Numbers]:
     remaining, total = node.populator.progress()
+    failed = node.populator.failed()
+    # As `dj-dagster status` counts them: a failed key does not wait to be made.
     numbers = {
-        "pending": remaining,
-        "failed": node.populator.failed(),
-        "done": total - remaining,
+        "pending": max(0, remaining - failed),
+        "failed": failed,
+        "made": total - remaining,
         "keys": total,
     }
     return remaining == 0, numbers
