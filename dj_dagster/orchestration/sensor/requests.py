@@ -117,8 +117,8 @@ QUEUE = 2
 """Runs of a table that may wait to begin before its new keys are gathered into larger batches.
 
 Otherwise a full queue grows by a small run with each tick. With twenty faults on a Slurm of two
-nodes and a tick each second, all keys were shown 204 to 254 seconds after the last fault, and 63
-with this limit.
+nodes and a tick each second, all keys were shown 204 to 254 seconds after the last fault, and 10 to
+121 with this limit.
 """
 
 PATIENCE = 30.0
