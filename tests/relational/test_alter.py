@@ -346,3 +346,19 @@ def test_rows_are_found_by_what_a_wider_type_holds(
     (found,) = (Value & {"value": value}).to_dicts()
     assert found["value"] in (value, datetime(2026, 1, 2))
     assert (Value & found).fetch1("number") == 1
+
+
+def test_words_in_braces_that_do_not_rename_stay_in_comments(schema: dj.Schema) -> None:
+    @schema
+    class Point(dj.Manual):
+        definition = "number : int32\n---\nvalue : float64  # of the axis"
+
+    wanted = Point.definition.replace("of the axis", "{x} of the rig") + "\nother = 1 : int8  # {y}"
+    Point.definition = wanted
+    assert Point.alter(prompt=False)
+    assert Point.heading["value"].comment == "{x} of the rig"
+    assert Point.heading["other"].comment == "{y}"
+    Point.definition = wanted.replace("value : float64  # {x}", "place : float64  # {value}")
+    assert Point.alter(prompt=False)
+    assert Point.heading["place"].comment == "of the rig"
+    assert not Point.alter(prompt=False)

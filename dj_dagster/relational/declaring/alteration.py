@@ -180,7 +180,10 @@ def alteration(
 
 
 def _renames(present: Present, plan: PlannedTable) -> tuple[dict[str, str], PlannedTable]:
-    """Parse ``{old_name}`` at the beginning of comments, and remove it from them."""
+    """Parse ``{old_name}`` at the beginning of comments, and remove it from them.
+
+    Other words in braces are a part of the comment, as they are where a table is declared.
+    """
     there = {column.name: column for column in present.raw.columns}
     planned = {column.name for column in plan.columns}
     renamed: dict[str, str] = {}
@@ -189,13 +192,17 @@ def _renames(present: Present, plan: PlannedTable) -> tuple[dict[str, str], Plan
         comment = split_comment(column.comment)[1] if column.declared else ""
         match = _RENAMES.match(comment)
         if match and column.declared and column.name not in plan.key:
-            literal = column.name in there and split_comment(there[column.name].comment)[1]
+            without = comment[match.end() :]
+            # A definition may keep the name after the renaming.
+            is_renamed = column.name in there and (
+                split_comment(there[column.name].comment)[1] == without
+            )
             if column.name not in there and match[1] in there and match[1] not in planned:
-                renamed[column.name] = match[1]
-            if literal != comment:
+                renamed[column.name], is_renamed = match[1], True
+            if is_renamed:
                 # A schema of DataJoint 0.14 lacks types before comments.
                 before = column.comment.removesuffix(comment)
-                column = replace(column, comment=before + comment[match.end() :])
+                column = replace(column, comment=before + without)
         columns.append(column)
     return renamed, replace(plan, columns=tuple(columns))
 
