@@ -182,6 +182,34 @@ def test_rows_are_found_by_what_is_computed(schema: dj.Schema, kind: str, value:
     assert len(greatest & {"greatest": value}) == 1
 
 
+@pytest.mark.parametrize(
+    ("expression", "values"),
+    [
+        ("coalesce(gain, gain)", [0.1, 16777216.0]),
+        ("case when number < 9 then gain end", [0.1, 16777216.0]),
+        ("nullif(gain, 5)", [0.1, 16777216.0]),
+        ("-gain", [-0.1, -16777216.0]),
+        # Servers write six digits.
+        ("concat(gain)", ["0.1", "16777200"]),
+        # They calculate with 64 bits.
+        ("gain + 1", [1.1000000014901161, 16777217.0]),
+        ("abs(gain)", [0.10000000149011612, 16777216.0]),
+        ("coalesce(gain, 1.5e0)", [0.10000000149011612, 16777216.0]),
+    ],
+)
+def test_floats_of_32_bits_in_expressions(
+    schema: dj.Schema, expression: str, values: list[Any]
+) -> None:
+    @schema
+    class Channel(dj.Manual):
+        definition = "number : int32\n---\ngain = null : float32"
+
+    Channel.insert([(1, 0.1), (2, 16777216.0)])
+    computed = Channel.proj(found=expression)
+    assert computed.to_arrays("found", order_by="KEY").tolist() == values
+    assert (computed & {"found": values[1]}).fetch1("number") == 2
+
+
 def test_bytes_that_are_no_text_are_told_on_sqlite(tmp_path: Path) -> None:
     with dj.Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}") as opened:
 

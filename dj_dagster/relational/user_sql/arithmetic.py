@@ -360,7 +360,7 @@ def _round_kind(kinds: Sequence[Kind], literals: Arguments) -> Kind:
         return decimal_kind(kind.scale if places is None else max(0, min(places, MAX_SCALE)))
     if kind.family == "int":
         return kind
-    return kinds[0] if places is None else fixed(max(0, places))
+    return _same_number(kinds, literals) if places is None else fixed(max(0, places))
 
 
 def _same_number(kinds: Sequence[Kind], literals: Arguments) -> Kind:

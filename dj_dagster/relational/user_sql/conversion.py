@@ -15,6 +15,7 @@ from dj_dagster.relational.user_sql.kinds import (
     FLOAT,
     INT,
     NULL,
+    SINGLE,
     TEXT,
     UNSIGNED,
     Kind,
@@ -89,6 +90,8 @@ def common(kinds: Iterable[Kind]) -> Kind | None:
         return known[0] if len(tags) == 1 and "unsigned" in tags else _integers(tags)
     if families <= {"int", "decimal"}:
         return decimal_kind(scale)
+    if all(kind.single for kind in known):
+        return SINGLE
     if families <= {"int", "decimal", "float"}:
         return FLOAT if FLOAT in known else fixed(scale)
     if families <= {"date", "datetime"}:

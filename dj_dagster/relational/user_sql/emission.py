@@ -23,6 +23,7 @@ from dj_dagster.relational.user_sql.kinds import (
     FLOAT,
     INT,
     JSON,
+    SINGLE,
     TEXT,
     Kind,
     Number,
@@ -86,7 +87,8 @@ def kind_of(kind: AttributeType | None) -> Kind:
         return ANY
     scale = kind.size or 0
     found = {
-        Family.INTEGER: INT, Family.BOOL: INT, Family.FLOAT: FLOAT, Family.STRING: TEXT,
+        Family.INTEGER: INT, Family.BOOL: INT, Family.STRING: TEXT,
+        Family.FLOAT: SINGLE if kind.size == 32 else FLOAT,
         Family.ENUM: Kind("text", 0, kind.values), Family.DATE: Kind("date"),
         Family.DATETIME: Kind("datetime", scale), Family.TIME: Kind("time", scale),
         Family.DECIMAL: decimal_kind(kind.scale or 0), Family.JSON: JSON,

@@ -7,7 +7,7 @@ datetime, a time a timedelta; null is None.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Context, Decimal
 from typing import Literal
@@ -52,12 +52,15 @@ class Kind:
         digits of their scale. For texts: ``"moment"`` if the server treats them as dates,
         ``"binary"`` if case counts, ``"mixed"`` if it counts on some servers, ``"unclear"`` if
         servers read different numbers in them, ``"whole"`` if they read whole numbers.
+    single
+        Whether these are values of 32-bit floats, of which servers write six digits.
     """
 
     family: Family
     scale: int = 0
     choices: tuple[str, ...] = ()
     tag: str = ""
+    single: bool = field(default=False, compare=False)
 
     @property
     def is_temporal(self) -> bool:
@@ -82,6 +85,7 @@ class Kind:
 
 UNSIGNED = Kind("int", tag="unsigned")
 INT, FLOAT, TEXT = Kind("int"), Kind("float"), Kind("text")
+SINGLE = Kind("float", single=True)
 NULL, ANY, JSON, BYTES = Kind("null"), Kind("any"), Kind("json"), Kind("bytes")
 DATE, BINARY = Kind("date"), Kind("text", tag="binary")
 
@@ -201,7 +205,9 @@ def text(value: SqlValue, kind: Kind = ANY) -> str:
         case bool():
             return str(int(value))
         case float():
-            return _fixed_text(value, kind.scale) if kind.tag == "fixed" else _float_text(value)
+            if kind.tag == "fixed":
+                return _fixed_text(value, kind.scale)
+            return _float_text(float(f"{value:.6g}") if kind.single else value)
         case Decimal():
             return f"{value:f}"
         case date() | timedelta():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -229,7 +229,7 @@ def _window(translator: Translator, node: Expr) -> Emitted:
     elif kind is None and name in ("SUM", "AVG"):
         kind = translator.value(given[0]).kind
         scale = kind.scale + (4 if name == "AVG" else 0)
-        kind = decimal_kind(scale) if kind.is_exact else kind
+        kind = decimal_kind(scale) if kind.is_exact else replace(kind, single=False)
     elif kind is None and name == "COUNT":
         kind = INT
     if kind is None or (given and type(given[0]).__name__ == "Distinct"):
@@ -372,18 +372,28 @@ def evaluate(source: str, types: str, place: int, *values: SQLiteValue) -> SQLit
 
 
 def inferred_type(source: str, types: Mapping[str, AttributeType | None]) -> AttributeType | None:
-    """Return the type of a user's expression if it is a date or a time, else None."""
+    """Return the type of a user's expression if it is a date, a time or a 32-bit float, else None.
+
+    Servers would write six digits of such a float, and SQLite those of 64 bits.
+    """
     named = [kind for name, kind in types.items() if name in source]
-    if not _TEMPORAL.search(source) and not any(kind and kind.family in _TIMES for kind in named):
+    if not _TEMPORAL.search(source) and not any(map(_is_inferred, named)):
         return None
     known = {name: types[name] for name in types if name in parse(source).words}
     try:
         kind = translate(source, types_text(known)).kind
     except QueryError:
         return None
+    if kind.single:
+        return parse_type("float32")
     if not kind.is_temporal:
         return None
     return parse_type(f"{kind.family}({kind.scale})" if kind.scale else kind.family)
+
+
+def _is_inferred(kind: AttributeType | None) -> bool:
+    is_single = kind is not None and kind.family is Family.FLOAT and kind.size == 32
+    return is_single or (kind is not None and kind.family in _TIMES)
 
 
 def _simple(source: str, kinds: Mapping[str, str | None]) -> tuple[Piece, ...] | None:
@@ -545,8 +555,9 @@ def _aggregate(translator: Translator, name: str, given: Sequence[Expr]) -> Emit
     function = "dj_exact_sum" if is_made and name == "SUM" else function
     if exactly:
         kind = decimal_kind(scale)
-    elif kind.tag == "fixed":
-        kind = fixed(scale)
+    else:
+        # A sum of 32-bit floats has 64 bits.
+        kind = fixed(scale) if kind.tag == "fixed" else replace(kind, single=False)
     pieces = (f"{function}({distinct}", *value.pieces, ")")
     has_more = is_made or (exactly and name == "AVG")
     return with_more(pieces, kind) if has_more else Emitted(pieces, kind)
