@@ -198,6 +198,11 @@ def test_both_eras_work_at_once(lab: Eras, tmp_path: Path) -> None:
     """)
     assert message == r"ValueError: Nothing in s\xe9ance 7 \u2192 \u2603"
 
+    # Of the rows before, those of one of them may all have been deleted.
+    subject.insert1(("ours é", ""))
+    session.insert1(("ours é", 1, np.ones(2), np.arange(3), str(lab.stores / "file.txt")))
+    analysis.populate({"subject": "ours é"}, reserve_jobs=True)
+
     # What became an error because a row was deleted meanwhile, or locked, is tried again.
     schema.jobs.delete()
     analysis.populate(reserve_jobs=True, suppress_errors=True, max_calls=20)
@@ -205,7 +210,7 @@ def test_both_eras_work_at_once(lab: Eras, tmp_path: Path) -> None:
     whole = session & "session % 7 <> 0"
     assert len(whole - analysis.proj()) == 0
     assert len(analysis) == len(whole)
-    assert set(analysis.fetch("who")) == {"old", "new"}
+    assert {"new"} <= set(analysis.fetch("who")) <= {"old", "new"}
     assert len(analysis.Frame) == 3 * len(whole)
     failed = schema.jobs.fetch("key")
     assert sorted(key["subject"] for key in failed) == sorted(

@@ -38,6 +38,9 @@ def _kept(create_engine: Callable[..., Any]) -> Callable[..., Any]:
 
     def engine(url: str, **options: Any) -> Any:
         found = made.pop(url, None)
+        if found is not None and not Path(found.url.database).exists():
+            # Its connections would still be to the file that was removed.
+            found = found.disposed()
         if found is None:
             given = {**options.pop("connect_args", {}), "check_same_thread": False}
             found = create_engine(url, **{**options, "poolclass": QueuePool}, connect_args=given)
