@@ -182,6 +182,18 @@ def test_rows_are_found_by_what_is_computed(schema: dj.Schema, kind: str, value:
     assert len(greatest & {"greatest": value}) == 1
 
 
+@pytest.mark.parametrize("kind", ["decimal(5,2)", "decimal(30,10)"])
+def test_a_decimal_beyond_64_bits_finds_no_row(schema: dj.Schema, kind: str) -> None:
+    @schema
+    class Value(dj.Manual):
+        definition = f"number : int32\n---\nvalue = null : {kind}"
+
+    Value.insert1((1, Decimal("1.50")))
+    for far in (Decimal("1e30"), Decimal("-1e30"), Decimal(2**63)):
+        assert len(Value & {"value": far}) == 0
+        assert len(Value.proj(same="coalesce(value, value)") & {"same": far}) == 0
+
+
 @pytest.mark.parametrize(
     ("expression", "values"),
     [

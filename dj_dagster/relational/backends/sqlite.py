@@ -470,7 +470,8 @@ def decoder(attribute_type: AttributeType) -> Convert | None:
 
 
 def _number(value: Decimal) -> int | float:
-    return int(value) if value == value.to_integral_value() else float(value)
+    is_whole = abs(value) < 2**63 and value == value.to_integral_value()
+    return int(value) if is_whole else float(value)
 
 
 def _int64(value: int) -> int:
