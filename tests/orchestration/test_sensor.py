@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import dagster as dg
 import pytest
 
 from dj_dagster.errors import DataJointError
 from dj_dagster.orchestration import SensorSettings, TableSettings, build_definitions
+from dj_dagster.orchestration.runs.run_records import RunBook
 from dj_dagster.orchestration.sensor import requests
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
@@ -123,6 +126,11 @@ def test_keys_are_gathered_for_a_while_only(
         launch(instance, submit(defs, instance, request))
     lab.add_sessions([2])
     assert requested(tick(defs, instance)) == []
+    with monkeypatch.context() as patch:
+        # A queue of as many runs as a million keys take, and more.
+        patch.setattr(RunBook, "not_begun", lambda *_: Counter({key_of("lab/raw_data"): 5000}))
+        result = tick(defs, instance)
+        assert "gathered" in str(result.skip_reason)
     monkeypatch.setattr(requests, "PATIENCE", 0.0)
     (late,) = requested(tick(defs, instance))
     assert keys_in(late)["lab__raw_data"] == [partition(2)]

@@ -244,7 +244,9 @@ class RunRequester:
         keys, now = [node.key for node in batch.nodes], time.monotonic()
         queued = max(self._not_begun[key] for key in keys)
         since = min(self._gathered.setdefault(key, now) for key in keys)
-        if queued >= QUEUE and now - since < PATIENCE * 2 ** (queued - QUEUE):
+        # A day and a half at most, which a float holds.
+        longest = PATIENCE * 2 ** min(queued - QUEUE, 12)
+        if queued >= QUEUE and now - since < longest:
             return True
         for key in keys:
             del self._gathered[key]
