@@ -115,6 +115,11 @@ class AttributeType(str):
         del facts, named
         return str.__new__(cls, text)
 
+    @property
+    def is_single(self) -> bool:
+        """Whether values are floats of 32 bits, of which servers write six digits."""
+        return self.family is Family.FLOAT and self.size == 32
+
 
 _CORE = {
     **{f"int{bits}": (Family.INTEGER, bits) for bits in (8, 16, 32, 64)},

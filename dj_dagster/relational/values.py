@@ -120,8 +120,7 @@ def as_fetched(value: Value, attribute: Attribute) -> Value:
     0.33333334
     """
     found, kind = comparable(value, attribute), attribute.type
-    is_single = kind is not None and kind.family is Family.FLOAT and kind.size == 32
-    return shortest_single(found) if is_single else found
+    return shortest_single(found) if kind is not None and kind.is_single else found
 
 
 def without_zone(value: Value) -> Value:
@@ -136,7 +135,7 @@ def _stored(value: Value, kind: AttributeType) -> Value:
     """Return a value as it is read back from its column."""
     coerced = _COERCE[kind.family](value)
     match kind.family:
-        case Family.FLOAT if kind.size == 32:
+        case Family.FLOAT if kind.is_single:
             return single(coerced)
         case Family.DECIMAL:
             return with_scale(coerced, kind.scale or 0)

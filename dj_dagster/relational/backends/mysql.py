@@ -181,8 +181,7 @@ class MySQLBackend(Backend):
 
         A difference is used, since a sum would lose the sign of -0.
         """
-        single = kind.family is Family.FLOAT and kind.size == 32
-        return column - sa.literal_column("0e0") if single else column
+        return column - sa.literal_column("0e0") if kind.is_single else column
 
     def decoder(self, attribute_type: AttributeType) -> Convert | None:
         """Undo `encoder`; times come as durations."""
@@ -195,7 +194,7 @@ class MySQLBackend(Backend):
                 return bool
             case Family.TIME:
                 return common.as_time
-            case Family.FLOAT if attribute_type.size == 32:
+            case Family.FLOAT if attribute_type.is_single:
                 return shortest_single
             case _:
                 return None

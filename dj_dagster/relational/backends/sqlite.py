@@ -128,7 +128,7 @@ class SQLiteBackend(Backend):
         A float of 32 bits is written as such a value is stored.
         """
         if not default.is_expression:
-            if attribute_type.family is Family.FLOAT and attribute_type.size == 32:
+            if attribute_type.is_single:
                 default = replace(default, value=repr(single(float(default.value))))
             return super().default_sql(default, attribute_type)
         digits = attribute_type.size or 0
@@ -459,7 +459,7 @@ def decoder(attribute_type: AttributeType) -> Convert | None:
             return common.datetime_or_zero
         case Family.TIME:
             return common.as_time
-        case Family.FLOAT if attribute_type.size == 32:
+        case Family.FLOAT if attribute_type.is_single:
             return shortest_single
         case Family.JSON:
             return json.loads

@@ -234,8 +234,8 @@ def _floats(present: Present, changes: Alteration) -> Iterator[str]:
     for name in changes.modified:
         old = changes.renamed.get(name, name)
         kind, new = present.stored.heading.all_attributes[old].type, changes.attributes[name].type
-        is_single = kind is not None and kind.family is Family.FLOAT and kind.size == 32
-        if is_single and kind != new and new is not None and new.family in _FRACTIONS:
+        grows = new is not None and new != kind and new.family in (Family.FLOAT, Family.DECIMAL)
+        if grows and kind is not None and kind.is_single:
             yield old
 
 
@@ -379,7 +379,6 @@ def _check_references(remaking: Remaking, name: TableName) -> None:
 
 
 _NUMBERS = (Family.INTEGER, Family.BOOL, Family.FLOAT, Family.DECIMAL)
-_FRACTIONS = (Family.FLOAT, Family.DECIMAL)
 _TEXTS = (Family.STRING, Family.ENUM)
 _MOMENTS = (Family.DATE, Family.DATETIME)
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")

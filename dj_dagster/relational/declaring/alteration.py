@@ -344,8 +344,7 @@ def same_default(old: Default | None, new: Default | None, kind: AttributeType |
         except InvalidOperation:
             return False
         # Servers show six digits of a float of 32 bits.
-        single = kind.family is Family.FLOAT and kind.size == 32
-        return one == other or (single and f"{one:.6g}" == f"{other:.6g}")
+        return one == other or (kind.is_single and f"{one:.6g}" == f"{other:.6g}")
     if kind.family is Family.DATETIME:
         return _whole(old.value) == _whole(new.value)
     return False

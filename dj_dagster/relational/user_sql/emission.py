@@ -88,7 +88,7 @@ def kind_of(kind: AttributeType | None) -> Kind:
     scale = kind.size or 0
     found = {
         Family.INTEGER: INT, Family.BOOL: INT, Family.STRING: TEXT,
-        Family.FLOAT: SINGLE if kind.size == 32 else FLOAT,
+        Family.FLOAT: SINGLE if kind.is_single else FLOAT,
         Family.ENUM: Kind("text", 0, kind.values), Family.DATE: Kind("date"),
         Family.DATETIME: Kind("datetime", scale), Family.TIME: Kind("time", scale),
         Family.DECIMAL: decimal_kind(kind.scale or 0), Family.JSON: JSON,

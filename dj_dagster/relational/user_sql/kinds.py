@@ -53,7 +53,8 @@ class Kind:
         ``"binary"`` if case counts, ``"mixed"`` if it counts on some servers, ``"unclear"`` if
         servers read different numbers in them, ``"whole"`` if they read whole numbers.
     single
-        Whether these are values of 32-bit floats, of which servers write six digits.
+        Whether these are values of 32-bit floats, of which servers write six digits. Kinds are
+        compared without it, because servers calculate with 64 bits.
     """
 
     family: Family

@@ -377,7 +377,8 @@ def inferred_type(source: str, types: Mapping[str, AttributeType | None]) -> Att
     Servers would write six digits of such a float, and SQLite those of 64 bits.
     """
     named = [kind for name, kind in types.items() if name in source]
-    if not _TEMPORAL.search(source) and not any(map(_is_inferred, named)):
+    tells = any(kind and (kind.is_single or kind.family in _TIMES) for kind in named)
+    if not tells and not _TEMPORAL.search(source):
         return None
     known = {name: types[name] for name in types if name in parse(source).words}
     try:
@@ -389,11 +390,6 @@ def inferred_type(source: str, types: Mapping[str, AttributeType | None]) -> Att
     if not kind.is_temporal:
         return None
     return parse_type(f"{kind.family}({kind.scale})" if kind.scale else kind.family)
-
-
-def _is_inferred(kind: AttributeType | None) -> bool:
-    is_single = kind is not None and kind.family is Family.FLOAT and kind.size == 32
-    return is_single or (kind is not None and kind.family in _TIMES)
 
 
 def _simple(source: str, kinds: Mapping[str, str | None]) -> tuple[Piece, ...] | None:
