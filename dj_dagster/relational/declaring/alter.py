@@ -351,13 +351,15 @@ def _conversion(
     old: Attribute,
     new: Attribute,
 ) -> list[tuple[Value, Value]] | None:
-    """Return the new value of each value of a column, None if values do not change.
+    """Return the new value of each value of a column, None if what is stored does not change.
 
     Values are converted before they are written, since a column may change them itself: 1 becomes
     '1' in a column for text.
     """
     column = source.c[old.name]
-    if old.type is None or new.type is None or not changes_values(old.type, new.type):
+    if old.type is None or new.type is None or old.type == new.type:
+        return None
+    if old.type.family not in _IN_DIGITS and not changes_values(old.type, new.type):
         return None
     if Family.CODEC in (old.type.family, new.type.family):
         return None
@@ -379,6 +381,12 @@ def _check_references(remaking: Remaking, name: TableName) -> None:
 
 
 _NUMBERS = (Family.INTEGER, Family.BOOL, Family.FLOAT, Family.DECIMAL)
+_IN_DIGITS = (Family.FLOAT, Family.DECIMAL, Family.DATETIME, Family.TIME)
+"""Types whose equal values are stored differently for another number of digits.
+
+0.1 has other bits as a longer float; SQLite stores digits of moments and decimals as text.
+"""
+
 _TEXTS = (Family.STRING, Family.ENUM)
 _MOMENTS = (Family.DATE, Family.DATETIME)
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
@@ -387,21 +395,24 @@ Convert = Callable[[Value], Value]
 
 
 def changes_values(old: AttributeType | None, new: AttributeType | None) -> bool:
-    """Return whether some value of the old type is not, or not stored as, one of the new type."""
+    """Return whether some value of the old type is not a value of the new type unchanged."""
     if old is None or new is None or old == new:
         return False
     if old.family is not new.family:
         return True
+    sizes = (old.size or 0, old.scale or 0), (new.size or 0, new.scale or 0)
     match old.family:
-        case Family.INTEGER:
-            wider = (old.size or 0) <= (new.size or 0) and not (new.unsigned and not old.unsigned)
-            same = (old.size or 0) >= (new.size or 0)
-            return not wider or (old.unsigned and not new.unsigned and same)
+        case Family.INTEGER | Family.FLOAT:
+            wider = sizes[0] <= sizes[1] and not (new.unsigned and not old.unsigned)
+            return not wider or (old.unsigned and not new.unsigned and sizes[0] >= sizes[1])
+        case Family.DECIMAL:
+            whole = [size - scale for size, scale in sizes]
+            return whole[0] > whole[1] or sizes[0][1] > sizes[1][1] or new.unsigned
         case Family.ENUM:
             return not set(old.values) <= set(new.values)
-        case Family.STRING | Family.FLOAT | Family.DECIMAL | Family.DATETIME | Family.TIME:
-            # 0.1 has other bits as a longer float, and SQLite stores the digits of moments and
-            # decimals as text, by which they are found.
+        case Family.DATETIME | Family.TIME:
+            return sizes[0] > sizes[1] or old.text.split("(")[0] != new.text.split("(")[0]
+        case Family.STRING:
             return True
         case _:
             return False
