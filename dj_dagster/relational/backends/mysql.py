@@ -51,7 +51,7 @@ from dj_dagster.relational.stored import (
     RawTable,
     TableChanges,
 )
-from dj_dagster.relational.values import shortest_single, single
+from dj_dagster.relational.values import shortest_single
 
 _CORE_TYPES = {
     "int8": "tinyint",
@@ -457,30 +457,29 @@ class MySQLBackend(Backend):
             killer.exec_driver_sql(f"KILL QUERY {number}")
 
 
-_LARGEST_SINGLE = 3.4028234663852886e38
-
-
 def _widen_floats(session: SAConnection, table: sa.TableClause) -> None:
     """Give a table's only column here 64 bits, and its values the digits that they were read with.
 
     Ended between its statements, it leaves a column that a further `alter` completes.
     """
     (column,) = table.c
-    quoted = session.dialect.identifier_preparer.format_column(column).replace("%", "%%")
-    name = session.dialect.identifier_preparer.format_table(table).replace("%", "%%")
-    session.exec_driver_sql(f"ALTER TABLE {name} MODIFY COLUMN {quoted} double")
-    # Larger ones, and those with more bits, were written since.
-    found = sa.select(column).distinct().where(sa.func.abs(column) <= _LARGEST_SINGLE)
-    values = [value for value in session.execute(found).scalars() if value == single(value)]
+    names = session.dialect.identifier_preparer
+    wide = sa.select(column - sa.literal_column("0e0")).distinct().where(column.is_not(None))
+    values = session.execute(wide).scalars().all()
     pairs = [(value, short) for value in values if (short := shortest_single(value)) != value]
-    if not pairs:
-        return
     floats = sa.table("dj_floats", sa.column("old"), sa.column("new"), schema=table.schema)
-    made = session.dialect.identifier_preparer.format_table(floats).replace("%", "%%")
+    made = names.format_table(floats).replace("%", "%%")
+    # Before the table is changed, for users may not be allowed to do this. One of these may be left
+    # in the session where the change failed.
+    session.exec_driver_sql(f"DROP TEMPORARY TABLE IF EXISTS {made}")
     session.exec_driver_sql(
         f"CREATE TEMPORARY TABLE {made} (old double PRIMARY KEY, new double NOT NULL)"
     )
-    session.execute(sa.insert(floats), [{"old": old, "new": new} for old, new in pairs])
+    if pairs:
+        session.execute(sa.insert(floats), [{"old": old, "new": new} for old, new in pairs])
+    name = names.format_table(table).replace("%", "%%")
+    quoted = names.format_column(column).replace("%", "%%")
+    session.exec_driver_sql(f"ALTER TABLE {name} MODIFY COLUMN {quoted} double")
     session.execute(
         sa.update(table).where(column == floats.c.old).values({column.name: floats.c.new})
     )
