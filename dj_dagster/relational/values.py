@@ -201,6 +201,9 @@ def _float(value: Value) -> float:
 
 def _decimal(value: Value) -> Decimal:
     try:
+        if isinstance(value, bool | np.bool_):
+            # As for all other numbers, and as servers take it.
+            value = int(value)
         number = value if isinstance(value, Decimal) else Decimal(_number_text(str(value)))
     except InvalidOperation:
         raise ValueError(_NO_NUMBER) from None
@@ -486,8 +489,9 @@ def shortest_single(value: Value) -> Value:
 
 
 def with_scale(value: Decimal, scale: int) -> Decimal:
-    """Return a decimal rounded to a number of digits after the point."""
-    return _DECIMALS.quantize(value, Decimal(1).scaleb(-scale))
+    """Return a decimal rounded to a number of digits after the point; zero is without a sign."""
+    found = _DECIMALS.quantize(value, Decimal(1).scaleb(-scale))
+    return found if found else abs(found)
 
 
 def is_data_frame(value: object) -> TypeGuard[pd.DataFrame]:

@@ -46,6 +46,7 @@ ROUND_TRIPS: list[tuple[str, list[Any]]] = [
             (2, Decimal(2)),
         ],
     ),
+    ("decimal(4, 1)", [(True, "1.0"), (np.bool_(False), "0.0")]),
     ("decimal(30, 5)", [("1234567890123456789012345.12345",) * 2]),
     ("decimal(40, 30)", [(f"-{'9' * 10}.{'9' * 30}",) * 2, (f"0.{'1' * 30}",) * 2]),
     ("decimal(30, 30)", [(f"0.{'9' * 30}",) * 2]),
@@ -242,6 +243,18 @@ def test_an_update_drops_the_sign_of_zero_as_an_insert_does(schema: Any) -> None
     table.insert([{"id": 1, "x": -0.0}, {"id": 2, "x": 1.0}])
     table.update1({"id": 2, "x": -0.0})
     assert [math.copysign(1, x) for x in table.to_arrays("x")] == [1, 1]
+
+
+@pytest.mark.parametrize("kind", ["decimal(6,2)", "decimal(20,0)", "decimal(30,2)"])
+def test_zero_of_a_decimal_has_one_form(schema: Any, kind: str) -> None:
+    zero = schema(type("Zero", (dj.Manual,), {"definition": f"n : {kind}\n---\nx : {kind}"}))
+    for value in ("-0", -0.0, Decimal("-0.004")):
+        zero.insert1({"n": value, "x": value})
+        assert [each.is_signed() for each in zero.fetch1("n", "x")] == [False, False]
+        with pytest.raises(dj.DuplicateError):
+            zero.insert1({"n": 0, "x": 1})
+        assert len(zero & {"n": value, "x": 0}) == 1
+        zero.delete_quick()
 
 
 def test_blanks_at_the_end_of_an_enums_value_do_not_count(schema: Any) -> None:
