@@ -96,10 +96,9 @@ def test_each_partition_of_a_run_shows_its_first_rows(
     # A key's plain values are to be read without a click.
     filtered = shown_of(instance, any_lab.asset("filtered"))
     assert len(filtered) == 64
-    assert {str(metadata["values"].value) for metadata in filtered.values()} == {
-        "result = 1.0",
-        "result = 2.0",
-    }
+    lines = [metadata["preview"] for metadata in filtered.values()]
+    assert all(isinstance(line, dg.TextMetadataValue) for line in lines)
+    assert {str(line.value) for line in lines} == {"result = 1.0", "result = 2.0"}
 
 
 def shown_of(

@@ -485,8 +485,11 @@ class Shown:
             if first := found.get(tuple(key.values())):
                 # The UI shows a line of text at once, and Markdown only after a click.
                 line, is_all = plain_values(heading, first[0], LINE)
-                shown[partition] = {"values": MetadataValue.text(line)} if line else {}
-                if not (is_whole_key and is_all):
-                    text = markdown_table(heading.names, first)
-                    shown[partition]["preview"] = MetadataValue.md(text)
+                says_all = is_whole_key and is_all
+                own: dict[str, object] = {}
+                if line:
+                    own["preview" if says_all else "values"] = MetadataValue.text(line)
+                if not says_all:
+                    own["preview"] = MetadataValue.md(markdown_table(heading.names, first))
+                shown[partition] = own
         return shown
