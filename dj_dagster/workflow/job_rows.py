@@ -13,17 +13,18 @@ import sqlalchemy as sa
 
 from dj_dagster.definition import parse_definition
 from dj_dagster.errors import InvalidValueError, PopulateError
-from dj_dagster.model.heading import Default, Heading, Row, Value, Values
+from dj_dagster.model.heading import Heading, Row, Value, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import Family, parse_type
 from dj_dagster.relational.algebra.nodes import (
     All,
     AnyOf,
+    Between,
     Condition,
     In,
     Negated,
     Node,
-    SQLText,
+    Now,
 )
 from dj_dagster.relational.algebra.operators import all_rows, restrict
 from dj_dagster.relational.backends.common import as_datetime
@@ -50,9 +51,9 @@ MESSAGE_LENGTH = 2047
 CHUNK = 1000
 """Rows of one statement, at most."""
 
-DUE = SQLText("scheduled_time <= NOW(3)")
-LATER = SQLText("status = 'pending' AND scheduled_time > NOW(3)")
-"""Conditions on jobs that wait, by the database's time, which is never null."""
+DUE = Between("scheduled_time", None, Now())
+LATER = All((In(("status",), (("pending",),)), Negated(DUE)))
+"""Conditions on jobs that wait, by the database's time."""
 
 FREE: Row = {
     "reserved_time": None,
@@ -424,11 +425,7 @@ class JobRows:
         return tuple(d(v) if d else v for v, d in zip(row, decoders, strict=True))
 
     def _now(self) -> sa.ColumnElement[datetime]:
-        return sa.literal_column(self._now_sql())
-
-    def _now_sql(self) -> str:
-        now = Default("CURRENT_TIMESTAMP(3)", is_expression=True)
-        return self.connection.backend.default_sql(now, parse_type("datetime(3)"))
+        return self.connection.backend.now(parse_type("datetime(3)"))
 
 
 def _storable(text: str) -> str:

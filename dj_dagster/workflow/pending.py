@@ -25,12 +25,12 @@ from dj_dagster.relational.algebra.nodes import (
     All,
     AnyOf,
     Base,
+    Between,
     Condition,
     Equals,
     Matches,
     Negated,
     Node,
-    SQLText,
 )
 from dj_dagster.relational.algebra.operators import all_rows, restrict
 from dj_dagster.relational.backends.common import Element
@@ -395,8 +395,7 @@ def compare(connection: Connection, keys: Node, made: Node) -> Compared:
     if len(numbers) == len(wanted):
         return Compared(None, count)
     bounds = _merged([ranges.bounds(number) for number in numbers])
-    texts = (SQLText(f"`{first}` BETWEEN {a} AND {b}") for a, b in bounds)
-    return Compared(AnyOf(tuple(texts)), count)
+    return Compared(AnyOf(tuple(Between(first, low, high) for low, high in bounds)), count)
 
 
 def _merged(ranges: list[Range]) -> list[Range]:

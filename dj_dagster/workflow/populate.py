@@ -12,7 +12,7 @@ from typing import assert_never
 
 from dj_dagster.errors import PopulateError
 from dj_dagster.model.heading import Key, Values
-from dj_dagster.relational.algebra.nodes import Matches, SQLText
+from dj_dagster.relational.algebra.nodes import Between, Matches
 from dj_dagster.relational.algebra.operators import restrict
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.sql.select import make_window
@@ -132,7 +132,7 @@ def _due_keys(source: KeySource, queue: JobQueue, options: PopulateOptions) -> l
     jobs, most = queue.rows, options.priority
     node = restrict(jobs.node("pending"), DUE)
     if most is not None:
-        node = restrict(node, SQLText(f"priority <= {int(most)}"))
+        node = restrict(node, Between("priority", None, int(most)))
     if options.restrictions:
         node = restrict(node, Matches(tuple(jobs.key), source.restricted(*options.restrictions)))
     window = make_window(["priority", "scheduled_time", "KEY"], None, None, node.heading)

@@ -20,7 +20,6 @@ from packaging.requirements import Requirement
 
 from dj_dagster.default_connection import config, conn
 from dj_dagster.errors import ConfigurationError, DataJointError, counted, named_text, text_of
-from dj_dagster.model.heading import Default
 from dj_dagster.model.types import parse_type
 from dj_dagster.orchestration.inspection import project
 from dj_dagster.orchestration.inspection.location import graph_of_modules
@@ -181,10 +180,9 @@ def _database() -> Iterator[Diagnosis]:
 
 def _clock() -> Iterator[Diagnosis]:
     connection = conn()
-    now = Default("CURRENT_TIMESTAMP(3)", is_expression=True)
-    sql = sa.literal_column(connection.backend.default_sql(now, parse_type("datetime(3)")))
+    now = connection.backend.now(parse_type("datetime(3)"))
     before = datetime.now(UTC).replace(tzinfo=None)
-    theirs = as_datetime(connection.rows(sa.select(sql))[0][0])
+    theirs = as_datetime(connection.rows(sa.select(now))[0][0])
     after = datetime.now(UTC).replace(tzinfo=None)
     off = (theirs - before - (after - before) / 2).total_seconds()
     # The database may tell the time of its own zone.

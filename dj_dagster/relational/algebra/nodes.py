@@ -202,6 +202,20 @@ class Equals:
 
 
 @dataclass(frozen=True, slots=True)
+class Now:
+    """The database's time, which all its clients share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """The value of an attribute lies between two bounds, which belong to it; None is no bound."""
+
+    name: str
+    low: Value | Now
+    high: Value | Now
+
+
+@dataclass(frozen=True, slots=True)
 class JSONEquals:
     """A value inside an attribute of JSON equals a value; None means "is null or missing"."""
 
@@ -262,7 +276,9 @@ class Negated:
     condition: Condition
 
 
-Condition = SQLText | Equals | JSONEquals | In | Matches | PassedOver | All | AnyOf | Negated
+Condition = (
+    SQLText | Equals | Between | JSONEquals | In | Matches | PassedOver | All | AnyOf | Negated
+)
 ALWAYS = All(())
 NEVER = AnyOf(())
 

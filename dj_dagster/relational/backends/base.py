@@ -172,6 +172,12 @@ class Backend(ABC):
             return default.value
         return "'" + default.value.replace("'", "''") + "'"
 
+    def now(self, attribute_type: AttributeType) -> Element:
+        """Return the database's time with the digits of a type."""
+        text = f"CURRENT_TIMESTAMP({attribute_type.size or 0})"
+        default = Default(text, is_expression=True)
+        return sa.literal_column(self.default_sql(default, attribute_type))
+
     def default_element(self, default: Default, attribute_type: AttributeType) -> Element:
         """Return what an UPDATE gives an attribute for its default."""
         del default, attribute_type

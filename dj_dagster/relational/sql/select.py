@@ -27,6 +27,7 @@ from dj_dagster.relational.algebra.condition import Order, order_terms
 from dj_dagster.relational.algebra.nodes import (
     All,
     AnyOf,
+    Between,
     Condition,
     Equals,
     In,
@@ -35,6 +36,7 @@ from dj_dagster.relational.algebra.nodes import (
     Matches,
     Negated,
     Node,
+    Now,
     PassedOver,
     SQLText,
 )
@@ -227,6 +229,8 @@ class Conditions:
                 return self.text(text, over, heading, "condition")
             case Equals(name, value):
                 return self._equals(over.columns[name], value, heading[name])
+            case Between(name, low, high):
+                return self._between(over.columns[name], low, high, heading[name])
             case JSONEquals(path, value):
                 return self._json_equals(path, value, over)
             case In():
@@ -275,7 +279,7 @@ class Conditions:
         match condition:
             case SQLText(text):
                 return parse(text).words
-            case Equals(name, _):
+            case Equals(name) | Between(name):
                 return frozenset((name,))
             case JSONEquals(path, _):
                 return frozenset((path.name,))
@@ -304,6 +308,20 @@ class Conditions:
         if value is None:
             return column.is_(None)
         return column == self._bound([value], attribute)[0]
+
+    def _between(
+        self, column: Element, low: Value | Now, high: Value | Now, attribute: Attribute
+    ) -> Element:
+        bounds = [self._bound_of(value, attribute) for value in (low, high)]
+        if None not in (low, high):
+            return column.between(*bounds)
+        above = sa.true() if low is None else column >= bounds[0]
+        return above if high is None else sa.and_(above, column <= bounds[1])
+
+    def _bound_of(self, value: Value | Now, attribute: Attribute) -> Value:
+        if value is None or attribute.type is None or not isinstance(value, Now):
+            return None if value is None else self._bound([value], attribute)[0]
+        return self._backend.now(attribute.type)
 
     def _json_equals(self, path: JSONPath, value: Value, over: Lowered) -> Element:
         if path.returning is None:
