@@ -117,7 +117,7 @@ def test_gc_lists_and_deletes_garbage(folder: Path) -> None:
     assert "moved 1 (8 B) to the trash" in deleted.stdout, deleted.stderr
     assert not store.exists(reference["path"])
     restored = run(folder, "gc", "lab", "--restore", **settings)
-    assert "restored 1 files (8 B)" in restored.stdout, restored.stderr
+    assert "restored 1 file (8 B)" in restored.stdout, restored.stderr
     assert store.get(reference["path"]) == b"nobody's"
     os.utime(store.full_path(reference["path"]), (0, 0))
     emptied = run(folder, "gc", "lab", "--delete", "--keep", "0", **settings)
@@ -186,13 +186,13 @@ def test_what_was_backed_up_is_restored_after_all_is_lost(inside: Command, tmp_p
     assert "Name schemas, or give --all" in refused.output
     done = inside("backup", "copies")
     assert done.exit_code == 0, done.output
-    assert "1 files of stores" in done.output
+    assert "1 file of stores" in done.output
     dj.conn().close()
     shutil.rmtree(tmp_path / ".dj")
     dj.conn(reset=True)
     done = inside("restore", "copies")
     assert done.exit_code == 0, done.output
-    assert "rig restored; 1 files of stores written" in done.output
+    assert "rig restored; 1 file of stores written" in done.output
     for arguments in (("check",), ("gc",), ("backup", "more"), ("migrate",)):
         refused = inside(*arguments, "rigg")
         assert refused.exit_code == 2

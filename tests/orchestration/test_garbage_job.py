@@ -66,7 +66,7 @@ def test_lost_objects_fail_the_job(schema: dj.Schema, instance: dg.DagsterInstan
     result = run(schema, instance)
     assert not result.success
     failure = result.failure_data_for_node("collect_garbage_of_stores")
-    assert "1 objects that rows refer to are gone" in str(failure)
+    assert "1 object that rows refer to cannot be found" in str(failure)
 
 
 def test_a_schedule_runs_it(schema: dj.Schema) -> None:

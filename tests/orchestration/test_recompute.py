@@ -98,7 +98,7 @@ def test_rows_that_a_person_entered_are_not_deleted(
         instance.get_runs(limit=1)[0].run_id, of_type=dg.DagsterEventType.STEP_FAILURE
     )
     event: Any = failure.get_dagster_event()
-    assert "1 rows of" in event.step_failure_data.error.to_string()
+    assert "1 row of" in event.step_failure_data.error.to_string()
     assert "Verdict" in event.step_failure_data.error.to_string()
     assert recompute(any_lab, defs, instance, "raw_data", 2, 2)
     # Unless it is told to.

@@ -147,7 +147,7 @@ def test_values_take_their_new_type(pair: Pair) -> None:
         ("subject : int32 ", "subject : int64 ", "primary key"),
         ("subject : int32 ", "subject : int32\n extra : int32 ", "primary key"),
         ("subject : int32 ", "-> Lab\n subject : int32 ", "primary key"),
-        ("weight = null : float64", "weight : float64", "null in 1 rows"),
+        ("weight = null : float64", "weight : float64", "null in 1 row"),
         ("---", "---\n added : int32", "'added'"),
         ("---", "---\n -> Lab", "'lab'"),
         ("name : varchar(20)", "name : <blob>", "into <blob>"),

@@ -51,7 +51,7 @@ def test_text(item: Any) -> None:
     assert repr(item()) == item.preview()
     assert "6ba7b810-9dad-11d1-80b4…" in item.preview()
     assert "6ba7b810-9dad-11d1-80b4-00c04fd430c8" in item.preview(width=40)
-    assert "(1 rows)" in repr(item & {"id": 1})
+    assert "(1 row)" in repr(item & {"id": 1})
 
 
 def test_html_is_escaped(item: Any) -> None:

@@ -16,6 +16,7 @@ from dagster import (
 )
 from dagster import job as dagster_job
 
+from dj_dagster.errors import counted
 from dj_dagster.orchestration.merge import renamable
 from dj_dagster.relational.garbage.collector import (
     ALL_STORES,
@@ -220,7 +221,8 @@ def _garbage_job(
         lost = [path for report in reports for path in report.missing]
         if lost:
             listed = ", ".join(lost[:LISTED])
-            raise Failure(f"{len(lost)} objects that rows refer to are gone: {listed}", figures)
+            gone = counted(len(lost), "object")
+            raise Failure(f"{gone} that rows refer to cannot be found: {listed}", figures)
         return Output(None, metadata=figures)
 
     @dagster_job(

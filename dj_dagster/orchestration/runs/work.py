@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from dagster import Enum, EnumValue, Field
 
-from dj_dagster.errors import ConfigurationError, PopulateError
+from dj_dagster.errors import ConfigurationError, PopulateError, counted
 from dj_dagster.model.heading import Key, Value, Values
 from dj_dagster.model.names import TableName, class_path
 from dj_dagster.orchestration.runs.stale_marks import Aging
@@ -348,10 +348,10 @@ class KeyDeletion:
             return {}
         if len(keys) == 1:
             found = ", ".join(
-                f"{count} rows of {name.schema}.{class_path(name.table)}"
+                f"{counted(count, 'row')} of {name.schema}.{class_path(name.table)}"
                 for name, count in entered.items()
             )
-            reason = f"{found} depend on it, and no make brings them back: delete them first"
+            reason = f"{found} below it would go, and no make brings them back: delete them first"
             return {tuple(keys[0].values()): reason}
         half = len(keys) // 2
         return self.kept(keys[:half]) | self.kept(keys[half:])

@@ -27,6 +27,7 @@ from dj_dagster.errors import (
     QueryError,
     TransientError,
     UnknownAttributeError,
+    counted,
 )
 from dj_dagster.objects.collection import backing_up, registrations
 from dj_dagster.objects.copies import (
@@ -87,8 +88,9 @@ class BackupReport:
         backup = self.backup
         lost = f"; {len(backup.problems)} PROBLEMS" if backup.problems else ""
         return (
-            f"{backup.place}: {', '.join(backup.schemas)}; {self.objects} files of stores "
-            f"({self.size} bytes), {self.copied} of them new ({self.copied_size} bytes){lost}"
+            f"{backup.place}: {', '.join(backup.schemas)}; {counted(self.objects, 'file')} of "
+            f"stores ({counted(self.size, 'byte')}), {self.copied} of them new "
+            f"({counted(self.copied_size, 'byte')}){lost}"
         )
 
 
@@ -151,7 +153,8 @@ def make_backup(
             shutil.rmtree(temporary, ignore_errors=True)
         if keep is not None:
             freed = contents.keep_latest(place, keep)
-            say(f"the latest {keep} backups stay; {freed} bytes of copies were removed")
+            latest, gone = counted(keep, "backup"), counted(freed, "byte")
+            say(f"the latest {latest} at most stay; {gone} of copies were removed")
     except OSError as error:
         raise ObjectError(f"The backup in {place} could not be made: {error}.") from error
     return made
@@ -169,7 +172,7 @@ def _made(
     before = _known(folder, say)
     say(f"tables of {', '.join(schemas)}")
     found, tables = _dumped(connection, temporary, schemas)
-    say(f"{len(found.objects)} objects")
+    say(counted(len(found.objects), "object"))
     copies = Copies(folder / "objects")
     files, new = list[CopiedFile](), list[CopiedFile]()
     for one in _copied(connection, copies, found, before, read=read_data):
@@ -434,8 +437,8 @@ class RestoreReport:
         kept = f", {self.kept} were there" if self.kept else ""
         lost = f"; {len(self.damaged)} DAMAGED were left out" if self.damaged else ""
         return (
-            f"{self.backup.name}: {', '.join(self.backup.schemas)} restored; {self.objects} files "
-            f"of stores written{kept}{lost}"
+            f"{self.backup.name}: {', '.join(self.backup.schemas)} restored; "
+            f"{counted(self.objects, 'file')} of stores written{kept}{lost}"
         )
 
 

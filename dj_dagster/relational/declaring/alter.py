@@ -24,6 +24,7 @@ from dj_dagster.errors import (
     InvalidValueError,
     MissingTableError,
     QueryError,
+    counted,
 )
 from dj_dagster.model.heading import Attribute, IndexDeclaration, Value
 from dj_dagster.model.names import TableName
@@ -197,8 +198,8 @@ def _check_values(
         query = sa.select(sa.func.count()).select_from(table).where(column.is_(None))
         if found := connection.rows(query)[0][0]:
             raise DefinitionError(
-                f"{stored.name}.{old.name} is null in {found} rows: give them values with update1 "
-                "before the attribute is made to be required."
+                f"{stored.name}.{old.name} is null in {counted(found, 'row')}: give them values "
+                "with update1 before the attribute is made to be required."
             )
 
 
@@ -375,8 +376,8 @@ def _conversion(
 def _check_references(remaking: Remaking, name: TableName) -> None:
     if lost := remaking.unmatched(name):
         raise IntegrityError(
-            f"{len(lost)} rows of {name} refer to rows of {lost[0]} that do not exist. "
-            "Insert those first, or correct the rows."
+            f"{counted(len(lost), 'row')} of {name} would refer to rows of {lost[0]} that do not "
+            "exist. Insert those first, or correct the rows."
         )
 
 

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 import sqlalchemy as sa
 
-from dj_dagster.errors import DataJointError, IntegrityError, QueryError
+from dj_dagster.errors import DataJointError, IntegrityError, QueryError, counted
 from dj_dagster.model.graph import DependencyGraph
 from dj_dagster.model.heading import Heading
 from dj_dagster.model.names import TableName, parse_table_name
@@ -118,9 +118,10 @@ def check_parts(found: Mapping[TableName, int]) -> None:
         master = master_of(name)
         if count and master is not None and not found.get(master):
             raise DataJointError(
-                f"The delete would take {count} rows of the part {name} but none of its master "
-                f"{master}. Delete from {master} first, or pass part_integrity='cascade' to take "
-                "the masters along, or 'ignore' to leave them without their parts."
+                f"The delete would take {counted(count, 'row')} of the part {name} but none of "
+                f"its master {master}. Delete from {master} first, or pass "
+                "part_integrity='cascade' to take the masters along, or 'ignore' to leave "
+                "them without their parts."
             )
 
 

@@ -8,7 +8,7 @@ from html import escape
 
 import sqlalchemy as sa
 
-from dj_dagster.errors import DataJointError, InvalidValueError, ObjectError
+from dj_dagster.errors import DataJointError, InvalidValueError, ObjectError, counted
 from dj_dagster.model.heading import Attribute, Heading, Row, Value, Values
 from dj_dagster.model.types import Family
 from dj_dagster.objects.blob.reader import unpacked_size
@@ -326,7 +326,7 @@ def text_preview(
     ]
     head = [f"# {heading.comment}"] if heading.comment else []
     more = ["..."] if shown.more else []
-    count = [] if shown.total is None else [f"({shown.total} rows)"]
+    count = [] if shown.total is None else [f"({counted(shown.total, 'row')})"]
     return "\n".join([*head, *text, *more, *count])
 
 
@@ -344,7 +344,7 @@ def html_preview(connection: Connection, node: Node) -> str:
         for row in shown.rows
     )
     more = "<p>...</p>" if shown.more else ""
-    count = "" if shown.total is None else f"<p>{shown.total} rows</p>"
+    count = "" if shown.total is None else f"<p>{counted(shown.total, 'row')}</p>"
     return (
         f'{_STYLE}<div style="max-width: 100%; overflow: auto"><table class="dj-table">{caption}'
         f"<thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>{more}{count}</div>"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dj_dagster.errors import ConfigurationError, ObjectError
+from dj_dagster.errors import ConfigurationError, ObjectError, counted
 from dj_dagster.objects.collection import (
     Registration,
     Trash,
@@ -417,16 +417,16 @@ class GarbageReport:
             else "nothing removed in this dry run"
         )
         back = (
-            f"; restored {self.restored} files ({_bytes(self.restored_bytes)})"
+            f"; restored {counted(self.restored, 'file')} ({_bytes(self.restored_bytes)})"
             if self.restored
             else ""
         )
         lost = f"; {len(self.missing)} MISSING: {self.missing[0]} …" if self.missing else ""
         return (
-            f"store {self.store}, {', '.join(self.schemas)}: {self.kept} objects in use "
+            f"store {self.store}, {', '.join(self.schemas)}: {counted(self.kept, 'object')} in use "
             f"({_bytes(self.kept_bytes)}), {self.young} young ({_bytes(self.young_bytes)}), "
             f"{len(self.garbage)} garbage ({_bytes(self.garbage_bytes)}); {done}{back}; "
-            f"{self.trash} files in the trash ({_bytes(self.trash_bytes)}), "
+            f"{counted(self.trash, 'file')} in the trash ({_bytes(self.trash_bytes)}), "
             f"{_bytes(self.freed_bytes)} freed{lost}"
         )
 

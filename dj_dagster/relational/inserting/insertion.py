@@ -20,6 +20,7 @@ from dj_dagster.errors import (
     MissingAttributeError,
     QueryError,
     UnknownAttributeError,
+    counted,
 )
 from dj_dagster.lazy import LateModule
 from dj_dagster.model.heading import Attribute, Heading, Key, Row, Value
@@ -156,7 +157,7 @@ def _write_chunks(
         if not done or connection.in_transaction or connection.write_buffer:
             raise
         raise type(error)(
-            f"{error} The {done} rows of the chunks before are in the table."
+            f"{error} Of the chunks before, {counted(done, 'row')} are in the table."
         ) from error
 
 
@@ -458,8 +459,9 @@ class ValidationResult:
     def summary(self) -> str:
         """Return the number of rows and errors, and the first errors."""
         if self.is_valid:
-            return f"Validation passed: {self.rows_checked} rows checked."
-        lines = [f"Validation failed: {len(self.errors)} error(s) in {self.rows_checked} rows:"]
+            return f"Validation passed: {counted(self.rows_checked, 'row')} checked."
+        errors, rows = counted(len(self.errors), "error"), counted(self.rows_checked, "row")
+        lines = [f"Validation failed: {errors} in {rows}:"]
         for row, name, message in self.errors[:SHOWN]:
             lines.append(f"  Row {row}{f', {name}' if name else ''}: {message}")
         if len(self.errors) > SHOWN:

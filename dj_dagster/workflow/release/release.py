@@ -29,7 +29,7 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
-from dj_dagster.errors import ChecksumError, ConfigurationError, ObjectError, QueryError
+from dj_dagster.errors import ChecksumError, ConfigurationError, ObjectError, QueryError, counted
 from dj_dagster.model.names import TableName
 from dj_dagster.model.selection import Candidate, schemas_of, single
 from dj_dagster.objects.copies import Copies, copied, files_of
@@ -204,7 +204,7 @@ class Verification:
     def __str__(self) -> str:
         if self.problems:
             return f"{self.folder}: {len(self.problems)} PROBLEMS"
-        return f"{self.folder} is whole: {self.files} files, sha256 {self.digest}"
+        return f"{self.folder} is whole: {counted(self.files, 'file')}, sha256 {self.digest}"
 
 
 def verify_release(folder: str | Path) -> Verification:
@@ -297,10 +297,11 @@ class ReleaseReport:
     digest: str
 
     def __str__(self) -> str:
-        left = f"; {self.left_out} objects of inputs are named only" if self.left_out else ""
+        left = f"; {counted(self.left_out, 'object')} of inputs only named" if self.left_out else ""
         return (
-            f"{self.folder}: {sum(self.tables.values())} rows of {len(self.tables)} tables, "
-            f"{self.objects} files ({self.size} bytes){left}; sha256 {self.digest}"
+            f"{self.folder}: {counted(sum(self.tables.values()), 'row')} of "
+            f"{counted(len(self.tables), 'table')}, {counted(self.objects, 'file')} "
+            f"({counted(self.size, 'byte')}){left}; sha256 {self.digest}"
         )
 
 
@@ -465,7 +466,7 @@ def _written(
         more = f" And {len(released.problems) - 1} more." if len(released.problems) > 1 else ""
         raise ObjectError(f"{released.problems[0]}{more}")
     descriptions = dict(_write_tables(connection, released, folder))
-    say(f"{sum(len(table.rows) for table in released.tables)} rows")
+    say(counted(sum(len(table.rows) for table in released.tables), "row"))
     sizes = _copy_objects(connection, released, folder, inputs, say)
     left = [] if inputs else _left_out(released)
     document = ProvenanceDocument(connection, metadata.version("dj-dagster"))
@@ -493,7 +494,7 @@ def _write_tables(
         spelled = describe(connection, table.name, Spelling(table.name, {}))
         with (folder / definition).open("x", encoding="utf-8", newline="\n") as file:
             file.write(spelled)
-        yield rows, f"{len(table.rows)} rows of {table.title} ({table.role})"
+        yield rows, f"{counted(len(table.rows), 'row')} of {table.title} ({table.role})"
         yield definition, f"The definition of {table.title}"
 
 

@@ -20,7 +20,7 @@ from uuid import UUID
 
 import numpy as np
 
-from dj_dagster.errors import ChecksumError, ConfigurationError, MissingExternalFile
+from dj_dagster.errors import ChecksumError, ConfigurationError, MissingExternalFile, counted
 from dj_dagster.model.heading import Attribute, Row, Value, Values
 from dj_dagster.model.names import TableName, Tier, parse_table_name
 from dj_dagster.model.types import AttributeType, Family
@@ -82,8 +82,10 @@ class RerunReport:
 
     def __str__(self) -> str:
         if self.differences:
-            return f"{self.folder}: {len(self.differences)} DIFFERENCES in {self.rows} rows"
-        return f"{self.folder}: equal, {self.rows} rows were made again"
+            return (
+                f"{self.folder}: {len(self.differences)} DIFFERENCES in {counted(self.rows, 'row')}"
+            )
+        return f"{self.folder}: equal, {counted(self.rows, 'row')} made again"
 
 
 def rerun_release(
