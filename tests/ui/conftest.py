@@ -1,4 +1,8 @@
-"""The demo in a real `dagster dev`, started once for the tests of this folder."""
+"""The demo in a real `dagster dev`, and pictures of pages.
+
+Each lab that several modules look at has a folder of its own here, so that it ends with them: while
+it runs, its sensors take a tenth of a core.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +23,6 @@ from playwright.sync_api import Page
 from tests.services.dagster_dev import DagsterDev, dagster_dev
 from tests.services.dagster_runs import STATISTICS
 from tests.services.process import PATIENCE, eventually
-from tests.ui.institute import Institute, running_institute
-from tests.ui.rig import Rig, running_rig
-
-# Code locations, which make their databases where they are loaded.
-collect_ignore = ["rig_pipeline.py", "institute_tables.py"]
 
 REPOSITORY = Path(__file__).parents[2]
 Keep = Callable[[str], None]
@@ -98,20 +97,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     # The demo is on its own defaults, whatever the developer's settings are.
     with dagster_dev(folder, without=[n for n in os.environ if n.startswith("DJ_")]) as dev:
         yield Demo(dev, folder)
-
-
-@pytest.fixture(scope="package")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """A lab of two grains in `dagster dev`, shared by the tests of failures and of partitions."""
-    with running_rig(tmp_path_factory.mktemp("rig")) as running:
-        yield running
-
-
-@pytest.fixture(scope="package")
-def institute(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Institute]:
-    """300 tables in a running `dagster dev`, one for all modules that ask for it."""
-    with running_institute(tmp_path_factory.mktemp("institute")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import re
 from playwright.sync_api import Page, expect
 
 from tests.ui.conftest import Keep
-from tests.ui.institute import Institute
+from tests.ui.institute.institute import Institute
 from tests.ui.pages import launch, write
 
 LAUNCHPAD = "/locations/institute/jobs/insert__lab__animal/playground"

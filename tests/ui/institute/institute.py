@@ -17,7 +17,7 @@ from playwright.sync_api import Page
 from tests.services.dagster_dev import DagsterDev, dagster_dev
 from tests.services.process import PATIENCE
 
-UI = Path(__file__).parent
+HERE = Path(__file__).parent
 
 WORKSPACE = """
 load_from:
@@ -46,26 +46,13 @@ class Institute:
         with closing(sqlite3.connect(file, timeout=PATIENCE)) as database, database:
             return database.execute(statement, values).fetchall()
 
-    def edit(self, old: str, new: str) -> None:
-        """Change what is written in the file that declares the tables."""
-        path = self.folder / "institute_tables.py"
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new))
-
-    def expected(self, *animals: int) -> list[float]:
-        """Return what `Growth` has for some animals."""
-        marks = ", ".join("?" * len(animals))
-        statement = f'SELECT expected FROM "lab.__growth" WHERE animal_id IN ({marks})'
-        return [value for (value,) in self.query(statement, *animals)]
-
 
 @contextlib.contextmanager
 def running_institute(folder: Path) -> Generator[Institute]:
     """Start it in an empty folder."""
     (folder / "workspace.yaml").write_text(WORKSPACE)
-    shutil.copy(UI / "institute_tables.py", folder)
-    shutil.copy(UI.parents[1] / "dagster.yaml", folder)
+    shutil.copy(HERE / "institute_tables.py", folder)
+    shutil.copy(HERE.parents[2] / "dagster.yaml", folder)
     # It is on its own settings, whatever the developer's are.
     without = [name for name in os.environ if name.startswith("DJ_")]
     with dagster_dev(folder, without=without) as dev:

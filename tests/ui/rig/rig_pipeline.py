@@ -91,13 +91,17 @@ class Sorting(Made, dj.Computed):
 
 
 @schema
-class Quality(Made, dj.Computed):
+class Quality(dj.Computed):
     definition = """
     # how well they are apart
     -> Sorting
     ---
     value : int32
     """
+
+    def make(self, key: dict[str, Any]) -> None:
+        called(self, key)
+        self.insert1({**key, "value": 2 * (Sorting & key).fetch1("value")})
 
 
 @schema

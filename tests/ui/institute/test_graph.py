@@ -8,7 +8,7 @@ import time
 from playwright.sync_api import Page, expect
 
 from tests.ui.conftest import Keep
-from tests.ui.institute import Institute
+from tests.ui.institute.institute import Institute
 from tests.ui.pages import node
 
 SCHEMAS = ("lab", "behavior", "ephys", "imaging", "histology", "analysis")

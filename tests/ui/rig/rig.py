@@ -18,7 +18,7 @@ from tests.services.dagster_dev import DagsterDev, dagster_dev
 from tests.services.dagster_runs import STATISTICS
 from tests.services.process import PATIENCE, eventually
 
-UI = Path(__file__).parent
+HERE = Path(__file__).parent
 
 SESSIONS = {1: range(1, 6), 2: range(1, 4), 3: range(1, 5)}
 """The sessions of each animal at the start."""
@@ -33,7 +33,7 @@ BROKEN = {
 
 WORKSPACE = """
 load_from:
-  - python_file: {{relative_path: {pipeline}, working_directory: ., location_name: rig}}
+  - python_file: {relative_path: rig_pipeline.py, working_directory: ., location_name: rig}
 """
 FAILURES = """
 query ($run: ID!) {
@@ -83,6 +83,19 @@ class Rig:
             rows: list[Any] = database.execute(f'SELECT * FROM "rig.{table}"').fetchall()
         return sorted(row if table == "session" else row[:-1] for row in rows)
 
+    def values(self, table: str) -> dict[tuple[int, ...], int]:
+        """Return what a table has made of its keys."""
+        with closing(sqlite3.connect(self.folder / "rig.sqlite", timeout=PATIENCE)) as database:
+            rows: list[Any] = database.execute(f'SELECT * FROM "rig.{table}"').fetchall()
+        return {row[:-1]: row[-1] for row in rows}
+
+    def edit(self, old: str, new: str) -> None:
+        """Change what is written in the file that declares the tables."""
+        path = self.folder / "rig_pipeline.py"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
     def counts(self, table: str) -> tuple[int, int, int]:
         """Return how many partitions a table has, and how many are materialised and failed."""
         answer = self.dev.graphql(STATISTICS, key={"path": ["rig", table]})
@@ -109,9 +122,10 @@ class Rig:
 @contextlib.contextmanager
 def running_rig(folder: Path) -> Generator[Rig]:
     """Start the lab in an empty folder, and wait until all is made that can be."""
-    (folder / "workspace.yaml").write_text(WORKSPACE.format(pipeline=UI / "rig_pipeline.py"))
+    (folder / "workspace.yaml").write_text(WORKSPACE)
+    shutil.copy(HERE / "rig_pipeline.py", folder)
     (folder / "broken").write_text("".join(f"{name}: {e}\n" for name, e in BROKEN.items()))
-    shutil.copy(UI.parents[1] / "dagster.yaml", folder)
+    shutil.copy(HERE.parents[2] / "dagster.yaml", folder)
     # It is on its own settings, whatever the developer's are.
     with dagster_dev(folder, without=[n for n in os.environ if n.startswith("DJ_")]) as dev:
         rig = Rig(dev, folder)

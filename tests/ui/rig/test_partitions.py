@@ -15,7 +15,7 @@ from typing import Any
 from playwright.sync_api import Locator, Page, Response, expect
 
 from tests.services.process import eventually
-from tests.ui.rig import Rig
+from tests.ui.rig.rig import Rig
 
 CHOSEN = [(3, 2), (3, 4)]
 RECOMPUTE = (

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from playwright.sync_api import Page, Response, expect
 
-from tests.ui.rig import BROKEN, Rig
+from tests.ui.rig.rig import BROKEN, Rig
 
 SORTINGS = {
     "animal=1/session=2/detector=2": BROKEN["Sorting 1 2 2"],

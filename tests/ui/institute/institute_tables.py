@@ -1,7 +1,7 @@
 """A code location of 300 tables in six schemas, for the browser; `institute` runs it in a folder.
 
-A few tables of `lab` are written out, so that they can be filled, and edited while it runs. The
-others are what a big institute has: a branch of four steps for each measure, in each schema.
+A few tables of `lab` are written out, so that they can be filled. The others are what a big
+institute has: a branch of four steps for each measure, in each schema.
 """
 
 from __future__ import annotations
