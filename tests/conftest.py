@@ -9,6 +9,7 @@ is not installed skips its tests with the line that installs it, and fails them 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import os
 import shutil
@@ -86,6 +87,17 @@ def _use_memory() -> None:
 
 _keep_bytecode()
 _use_memory()
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector look less often, and never at what stays until the end.
+
+    It took an eighth of the time of tests that tick.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+
 
 # Type checkers, and processes of tests, alone see them: their code writes into the database that
 # is configured.
