@@ -307,7 +307,7 @@ def _complete(node: TableNode) -> tuple[bool, Numbers]:
     numbers = {
         "pending": max(0, remaining - failed),
         "failed": failed,
-        "made": total - remaining,
+        "done": total - remaining,
         "keys": total,
     }
     return remaining == 0, numbers

@@ -43,19 +43,19 @@ def test_a_table_is_complete_once_nothing_is_pending(
     name = any_lab.asset("raw_data")
     assert evaluate(defs, instance, name, "complete")["complete"] == (
         False,
-        {"pending": 3, "failed": 0, "made": 0, "keys": 3},
+        {"pending": 3, "failed": 0, "done": 0, "keys": 3},
     )
     any_lab.RawData.populate(reserve_jobs=True, suppress_errors=True)
     assert evaluate(defs, instance, name, "complete")["complete"] == (
         False,
-        {"pending": 0, "failed": 1, "made": 2, "keys": 3},
+        {"pending": 0, "failed": 1, "done": 2, "keys": 3},
     )
     any_lab.broken = set()
     any_lab.RawData.jobs.delete()
     any_lab.RawData.populate()
     passed, numbers = evaluate(defs, instance, name, "complete")["complete"]
     assert passed
-    assert numbers["made"] == 3
+    assert numbers["done"] == 3
 
 
 def test_parts_are_counted_with_their_masters(lab: Lab, instance: dg.DagsterInstance) -> None:

@@ -327,7 +327,7 @@ def test_the_checks_are_evaluated_once_the_sensors_runs_have_ended(
     any_lab.broken = {1}
     any_lab.add_sessions([1, 2, 3])
     run_until_quiet(defs, instance)
-    wanted = {"passed": False, "pending": 0, "failed": 1, "made": 2, "keys": 3}
+    wanted = {"passed": False, "pending": 0, "failed": 1, "done": 2, "keys": 3}
     assert numbers(instance, raw, "complete") == wanted
     assert numbers(instance, any_lab.asset("processed"), "parts") == {
         "passed": True,
@@ -345,7 +345,7 @@ def test_the_checks_are_evaluated_once_the_sensors_runs_have_ended(
         "passed": True,
         "pending": 0,
         "failed": 0,
-        "made": 3,
+        "done": 3,
         "keys": 3,
     }
 
