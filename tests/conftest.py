@@ -96,7 +96,7 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
+    gc.set_threshold(10_000, 10, 10)
 
 
 # Type checkers, and processes of tests, alone see them: their code writes into the database that
