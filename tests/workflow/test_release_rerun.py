@@ -163,7 +163,7 @@ def rerun(released: Path, name: str, *more: str, **settings: str) -> Any:
 def test_a_rerun_in_an_empty_database_is_equal(released: Path) -> None:
     done = rerun(released, "clone")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "equal, 7 rows were made again" in done.stdout
+    assert "equal, 7 rows made again" in done.stdout
     connection = connect(f"sqlite:///{released.parent / 'clone' / '.dj' / 'lab.sqlite'}", released)
     (subject,) = dj.FreeTable(connection, "lab.subject").proj("price", "info", "token").to_dicts()
     assert (subject["subject_id"], str(subject["price"]), subject["info"]) == (
@@ -191,7 +191,7 @@ def test_classes_are_found_without_a_schema_in_the_module(released: Path) -> Non
     command = [COMMAND, "release", "--rerun", str(released), "-m"]
     done = run(place, *command, "scores")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "equal, 7 rows were made again" in done.stdout
+    assert "equal, 7 rows made again" in done.stdout
     (place / "bare.py").write_text("A = 1")
     done = run(place, *command, "bare")
     assert done.returncode == 2
