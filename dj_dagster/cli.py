@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from gc import freeze
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -51,8 +52,11 @@ from dj_dagster.workflow.release.release import (
 )
 from dj_dagster.workflow.release.rerun import rerun_release
 
-DEMOS = {"pulse": ("pipelines", "demo"), "ephys": ("pipelines.ephys", "ephys")}
-"""The package of each demo, and the extra that installs its requirements."""
+DEMOS = {
+    "pulse": ("pipelines", "demo", "heartpy"),
+    "ephys": ("pipelines.ephys", "ephys", "spikeinterface"),
+}
+"""The package of each demo, the extra that installs its requirements, and one of these."""
 
 
 @click.group()
@@ -74,15 +78,9 @@ def demo(which: str, headless: bool, sessions: int) -> None:
     Neuropixels recordings, and needs the extra of that name. Rows, objects and Dagster's history
     stay in the folder in which it is started.
     """
-    place, (package, extra) = _demo_folder(), DEMOS[which]
+    place, package = _demo_folder(), DEMOS[which][0]
     sys.path.insert(0, str(place))
-    # The demo's packages are an extra, which other commands do not need.
-    try:
-        program = import_module(f"{package}.demo")
-    except ModuleNotFoundError as error:
-        raise DataJointError(
-            f"The demo needs {error.name}: pip install 'dj-dagster[{extra}]'"
-        ) from error
+    program = _demo_program(which)
     if not os.environ.get("DAGSTER_HOME") and write_settings(Path.cwd()):
         tell(f"Dagster's history is kept in this folder, by its new file {DAGSTER_YAML}.")
     if headless:
@@ -411,6 +409,19 @@ for command in (init, dev, status_command, errors_command, plan_command, populat
     cli.add_command(command)
 for command in (recompute, sync, doctor, compact_command):
     cli.add_command(command)
+
+
+def _demo_program(which: str) -> ModuleType:
+    """Import a demo, whose packages are an extra that other commands do not need."""
+    package, extra, required = DEMOS[which]
+    advice = f"pip install 'dj-dagster[{extra}]'"
+    # The import of the tables makes a database before it comes to what may be missing.
+    if find_spec(required) is None:
+        raise DataJointError(f"The demo needs {required}: {advice}")
+    try:
+        return import_module(f"{package}.demo")
+    except ModuleNotFoundError as error:
+        raise DataJointError(f"The demo needs {error.name}: {advice}") from error
 
 
 def _demo_folder() -> Path:

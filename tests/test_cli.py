@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import dj_dagster as dj
+from dj_dagster.cli import cli
 from dj_dagster.objects.codecs.bytes import put_content
 from tests.command_line import Command, inside
 from tests.services.process import PATIENCE
@@ -68,6 +69,17 @@ def test_the_headless_demo_makes_everything_and_tells_of_it(folder: Path) -> Non
     assert line(done.stdout, "RawData") == ["RawData", "imported", "4", "4", "of", "5", "1"]
     assert line(done.stdout, "HeartRate")[2:6] == ["8", "8", "of", "8"]
     assert "failed: RawData {'subject_id': 1, 'session_id': 150}: FileNotFoundError" in done.stdout
+
+
+@pytest.mark.parametrize(("demo", "package"), [("pulse", "heartpy"), ("ephys", "spikeinterface")])
+def test_a_demo_without_its_extra_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(dj.DataJointError, match=f"The demo needs {package}: pip install"):
+        cli.main(["demo", demo, "--headless"], standalone_mode=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unreachable_database_is_one_clear_line_without_the_password(folder: Path) -> None:
