@@ -185,7 +185,7 @@ def test_validate_finds_every_error(reading: Any) -> None:
         (3, None),
         (4, "x"),
     ]
-    assert "4 errors in 5 rows" in result.summary()
+    assert "4 error(s) in 5 rows" in result.summary()
     with pytest.raises(dj.DataJointError, match=r"Row 1, n: .*int32"):
         result.raise_if_invalid()
     assert len(reading) == 0
@@ -197,7 +197,7 @@ def test_validate_of_good_rows(reading: Any) -> None:
     assert result.is_valid
     assert result.errors == []
     result.raise_if_invalid()
-    assert "1 row checked" in result.summary()
+    assert "1 rows checked" in result.summary()
     assert not reading.validate([(1, 2)])
     assert not reading.validate([5])
 

@@ -459,9 +459,8 @@ class ValidationResult:
     def summary(self) -> str:
         """Return the number of rows and errors, and the first errors."""
         if self.is_valid:
-            return f"Validation passed: {counted(self.rows_checked, 'row')} checked."
-        errors, rows = counted(len(self.errors), "error"), counted(self.rows_checked, "row")
-        lines = [f"Validation failed: {errors} in {rows}:"]
+            return f"Validation passed: {self.rows_checked} rows checked."
+        lines = [f"Validation failed: {len(self.errors)} error(s) in {self.rows_checked} rows:"]
         for row, name, message in self.errors[:SHOWN]:
             lines.append(f"  Row {row}{f', {name}' if name else ''}: {message}")
         if len(self.errors) > SHOWN:
