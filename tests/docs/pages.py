@@ -6,10 +6,12 @@ bottom:
 - a block with a caption is written to the file that the caption names;
 - other blocks of ``python`` are run one after another, with the names of those before;
 - a block of ``pycon`` is a session, whose output must be the one that is shown;
-- a block of ``console`` has commands after ``$``, and the output that they must print.
+- a block of ``console`` has commands after ``$``, and the output that they must print;
+- a block of ``yaml`` is a config for the launchpad, of the job that enters the rows of a table.
 
 An ellipsis stands for any text in an output. Blocks of other kinds are not run. A comment
-``% not run: why`` stands before a block that needs more than a test has, for example a network.
+``% not run: why`` stands before a block that needs more than a test has, for example a network. A
+config is checked nonetheless: after the last block, its job must take it.
 
 ``% run: command`` is a command that readers do not see, where what they do is done in a browser.
 ``dagster dev`` stands for its daemon: the sensor is evaluated in this process, and the
@@ -33,12 +35,13 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import dagster as dg
+import yaml
 
 from dj_dagster import default_connection
 from dj_dagster.cli import cli
@@ -98,7 +101,7 @@ def blocks(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
     found = list[Block]()
     for match in _FENCE.finditer(text):
-        if match["not_run"]:
+        if match["not_run"] and match["kind"] != "yaml":
             continue
         if hidden := match["hidden"]:
             line = text.count("\n", 0, match.start()) + 1
@@ -114,6 +117,8 @@ def blocks(page: Path) -> list[Block]:
             head = re.match(r"(?::[^\n]*\n)*\n?", body)
             skipped = head[0] if head else ""
             body, line = body[len(skipped) :], line + skipped.count("\n")
+        if match["not_run"]:
+            kind = "config"
         found.append(Block(kind, body, line, file))
     return found
 
@@ -136,7 +141,9 @@ class Reader:
         """
         sys.modules["__main__"] = self.names
         sys.path.insert(0, "")
-        for block in blocks(self.page):
+        found = blocks(self.page)
+        configs = [replace(block, kind="checked") for block in found if block.kind == "config"]
+        for block in (*found, *configs):
             try:
                 self._do(block)
             except BaseException as error:
@@ -155,6 +162,23 @@ class Reader:
             self._session(block)
         elif block.kind == "console":
             self._console(block)
+        elif block.kind == "yaml":
+            job, config = self._entry_job(block)
+            self.instance = self.instance or dg.DagsterInstance.ephemeral()
+            job.execute_in_process(run_config=config, instance=self.instance)
+        elif block.kind == "checked":
+            dg.validate_run_config(*self._entry_job(block))
+
+    def _entry_job(self, block: Block) -> tuple[dg.JobDefinition, dict[str, Any]]:
+        """Return the job that a config for the launchpad is for, and the config."""
+        config = yaml.load(block.text, _Launchpad)
+        if Path("definitions.py").exists():
+            _forget_modules()
+            defs = importlib.import_module("definitions").defs
+        else:
+            defs = vars(self.names)["defs"]
+        (op,) = config["ops"]
+        return defs.resolve_job_def(op.removesuffix("__rows")), config
 
     def _compiled(self, block: Block) -> Any:
         name = f"{self.page.name}:{block.line}"
@@ -226,6 +250,15 @@ class Reader:
     def _loaded(self, words: list[str]) -> tuple[dg.Definitions, dg.DagsterInstance]:
         self.instance = self.instance or dg.DagsterInstance.ephemeral()
         return importlib.import_module(Path(words[words.index("-f") + 1]).stem).defs, self.instance
+
+
+class _Launchpad(yaml.SafeLoader):
+    """Reads configs as the launchpad does, where a date is a text."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [each for each in found if each[0] != "tag:yaml.org,2002:timestamp"]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 def _watch(defs: dg.Definitions, instance: dg.DagsterInstance) -> None:

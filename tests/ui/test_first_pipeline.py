@@ -23,7 +23,7 @@ from tests.services.process import PATIENCE, eventually
 from tests.ui.pages import launch, write
 
 PAGE = DOCS / "start" / "first-pipeline.md"
-BOB = next(block.text for block in blocks(PAGE) if block.kind == "yaml" and not block.file)
+BOB = next(block.text for block in blocks(PAGE) if block.kind == "config")
 
 
 @pytest.fixture(scope="module")
