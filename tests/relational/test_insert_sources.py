@@ -151,7 +151,7 @@ def test_missing_or_binary_csv(session: Any, tmp_path: Path) -> None:
 def test_chunks_are_written_one_by_one(session: Any) -> None:
     given = [{"subject": "a", "number": n} for n in range(25)]
     given[21]["number"] = "x"
-    with pytest.raises(dj.InvalidValueError, match="The 20 rows of the chunks before are in"):
+    with pytest.raises(dj.InvalidValueError, match="Of the chunks before, 20 rows are in"):
         session.insert(iter(given), chunk_size=10)
     assert len(session) == 20
     with pytest.raises(dj.QueryError, match="chunk_size=0"):
