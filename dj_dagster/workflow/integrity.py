@@ -17,7 +17,6 @@ from dj_dagster.errors import (
     DataJointError,
     ObjectError,
     TransientError,
-    counted,
 )
 from dj_dagster.local_files import make_folder
 from dj_dagster.model.heading import Attribute, Key, Value, Values
@@ -135,8 +134,7 @@ def check_table(
     mark = mark or Bookmark()
     if mark.begins(str(table.name)):
         if found := orphans(table):
-            text = f"{counted(found, 'row')} without the row that they refer to."
-            yield Finding(str(table.name), text)
+            yield Finding(str(table.name), f"Rows without the row that they refer to: {found}.")
         for first, second in colliding_keys(table):
             text = f"({_shown(first)}) and ({_shown(second)}) are one key to a server's collation."
             yield Finding(str(table.name), text)

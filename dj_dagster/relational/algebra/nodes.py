@@ -208,7 +208,7 @@ class Now:
 
 @dataclass(frozen=True, slots=True)
 class Between:
-    """The value of an attribute lies between two bounds, which belong to it; None is no bound."""
+    """The value of an attribute lies between two bounds, ends included; None leaves a side open."""
 
     name: str
     low: Value | Now

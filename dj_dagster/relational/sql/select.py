@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from dj_dagster.errors import InvalidValueError, QueryError, UnknownAttributeError
 from dj_dagster.model.heading import Attribute, Heading, Value
-from dj_dagster.model.types import AttributeType, Family
+from dj_dagster.model.types import AttributeType, Family, parse_type
 from dj_dagster.relational.algebra.condition import Order, order_terms
 from dj_dagster.relational.algebra.nodes import (
     All,
@@ -205,6 +205,7 @@ def _whole(name: str, value: SupportsIndex) -> int:
 
 
 _TEXTS = (Family.STRING, Family.ENUM)
+_MOMENT = parse_type("datetime(6)")
 
 
 class Conditions:
@@ -312,16 +313,17 @@ class Conditions:
     def _between(
         self, column: Element, low: Value | Now, high: Value | Now, attribute: Attribute
     ) -> Element:
-        bounds = [self._bound_of(value, attribute) for value in (low, high)]
-        if None not in (low, high):
-            return column.between(*bounds)
-        above = sa.true() if low is None else column >= bounds[0]
-        return above if high is None else sa.and_(above, column <= bounds[1])
+        bounds: list[Element] = []
+        if low is not None:
+            bounds.append(column >= self._end(low, attribute))
+        if high is not None:
+            bounds.append(column <= self._end(high, attribute))
+        return sa.and_(sa.true(), *bounds)
 
-    def _bound_of(self, value: Value | Now, attribute: Attribute) -> Value:
-        if value is None or attribute.type is None or not isinstance(value, Now):
-            return None if value is None else self._bound([value], attribute)[0]
-        return self._backend.now(attribute.type)
+    def _end(self, value: Value | Now, attribute: Attribute) -> Value:
+        if isinstance(value, Now):
+            return self._backend.now(attribute.type or _MOMENT)
+        return self._bound([value], attribute)[0]
 
     def _json_equals(self, path: JSONPath, value: Value, over: Lowered) -> Element:
         if path.returning is None:
