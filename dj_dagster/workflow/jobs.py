@@ -461,6 +461,7 @@ class Claims:
         self._lease = settings.lease
         self._lock = threading.Lock()
         self._letting_go = threading.Lock()
+        self._asked: list[Values] = []
         self._waiting: deque[Values] = deque()
         self._done: dict[Values, float | None] = {}
         self._running: Values | None = None
@@ -474,9 +475,11 @@ class Claims:
     def claim(self, rows: Sequence[Values]) -> list[Values]:
         """Claim those of some keys that are free, for `take`, and return them."""
         self._settle()
+        self._asked = list(rows)
         got = self._queue.claim(rows, self._statuses, self._version)
         with self._lock:
             self._waiting.extend(got)
+            self._asked = []
             self._renewed = elapsed()
         self._watch()
         return got
@@ -538,6 +541,11 @@ class Claims:
         retried(self._settle, (ConnectionFailedError,))
         if left:
             retried(lambda: self._queue.rows.give_back(left), (ConnectionFailedError,))
+        if self._asked:
+            # The server may commit a claim that was interrupted, after the process is gone: its
+            # locks are waited for here.
+            with contextlib.suppress(DataJointError):
+                self._queue.rows.give_back(self._asked)
 
     def _settle(self) -> None:
         with self._lock:

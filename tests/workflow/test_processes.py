@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import dj_dagster as dj
+from dj_dagster.workflow.job_rows import JobRows
 from tests.services.process import PATIENCE
 from tests.workflow.test_job_queue import Pipeline
 
@@ -157,6 +158,22 @@ def test_interrupt_stops_the_workers(lab: Pipeline, calls: Calls) -> None:
     assert not multiprocessing.active_children()
     assert set(lab.statuses().values()) == {"pending"}
     assert len(lab.square) == 0
+
+
+def test_an_interrupted_claim_is_given_back(lab: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = JobRows.claim
+
+    def interrupted(self: JobRows, *args: Any) -> None:
+        assert claim(self, *args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JobRows, "claim", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            lab.square.populate(reserve_jobs=True)
+    statuses = lab.statuses()
+    assert set(statuses.values()) == {"pending"}
+    assert lab.square.populate(reserve_jobs=True)["success_count"] == len(statuses)
 
 
 def test_database_in_memory_stays_in_its_process() -> None:
