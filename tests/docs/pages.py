@@ -34,8 +34,8 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -142,14 +142,23 @@ class Reader:
         sys.modules["__main__"] = self.names
         sys.path.insert(0, "")
         found = blocks(self.page)
-        configs = [replace(block, kind="checked") for block in found if block.kind == "config"]
-        for block in (*found, *configs):
-            try:
+        for block in found:
+            with self._named(block):
                 self._do(block)
-            except BaseException as error:
-                what = f"{self.page.name}, line {block.line}"
-                told = str(error) if isinstance(error, SnippetError) else traceback.format_exc()
-                raise SnippetError(f"{what}: {told}") from error
+        for block in found:
+            if block.kind == "config":
+                with self._named(block):
+                    dg.validate_run_config(*self._entry_job(block))
+
+    @contextlib.contextmanager
+    def _named(self, block: Block) -> Generator[None]:
+        """Add the line of a block to its errors."""
+        try:
+            yield
+        except BaseException as error:
+            what = f"{self.page.name}, line {block.line}"
+            told = str(error) if isinstance(error, SnippetError) else traceback.format_exc()
+            raise SnippetError(f"{what}: {told}") from error
 
     def _do(self, block: Block) -> None:
         if block.file:
@@ -166,8 +175,6 @@ class Reader:
             job, config = self._entry_job(block)
             self.instance = self.instance or dg.DagsterInstance.ephemeral()
             job.execute_in_process(run_config=config, instance=self.instance)
-        elif block.kind == "checked":
-            dg.validate_run_config(*self._entry_job(block))
 
     def _entry_job(self, block: Block) -> tuple[dg.JobDefinition, dict[str, Any]]:
         """Return the job that a config for the launchpad is for, and the config."""

@@ -291,6 +291,7 @@ def test_a_mark_tells_rows_and_seconds_and_shows_the_first_rows(
     assert len(lines) == 7
     # The line says all that a table would, and the UI shows it without a click.
     assert all(isinstance(line, dg.TextMetadataValue) for line in lines)
+    assert [m for m in metadata if "values" in m] == []
     assert all(re.fullmatch(r"size = \d+, name = a\|b", str(line.value)) for line in lines)
 
 

@@ -12,7 +12,6 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page
 
-from tests.services.dagster_dev import DagsterDev, dagster_dev
+from tests.services.dagster_dev import dagster_dev
 from tests.services.dagster_runs import STATISTICS
 from tests.services.process import PATIENCE, eventually
+from tests.ui.pages import RunningLab
 
 REPOSITORY = Path(__file__).parents[2]
 Keep = Callable[[str], None]
@@ -40,12 +40,8 @@ mutation ($job: String!, $config: RunConfigData) {
 """
 
 
-@dataclass(frozen=True)
-class Demo:
+class Demo(RunningLab):
     """A running demo: its UI and its folder."""
-
-    dev: DagsterDev
-    folder: Path
 
     def record(self, sessions: int) -> None:
         """Launch the acquisition job."""
@@ -80,11 +76,6 @@ class Demo:
             connection.execute("BEGIN IMMEDIATE")
             yield
             connection.rollback()
-
-    def open(self, page: Page, path: str) -> Page:
-        """Open a page of the UI."""
-        page.goto(self.dev.url + path)
-        return page
 
 
 @pytest.fixture(scope="module")

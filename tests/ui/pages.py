@@ -1,8 +1,26 @@
-"""What a person does on Dagster's pages, in a few words."""
+"""A lab in the browser, and what a person does on Dagster's pages, in a few words."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 from playwright.sync_api import Locator, Page, Response
+
+from tests.services.dagster_dev import DagsterDev
+
+
+@dataclass(frozen=True)
+class RunningLab:
+    """A lab in `dagster dev`: its UI, and the folder in which it runs."""
+
+    dev: DagsterDev
+    folder: Path
+
+    def open(self, page: Page, path: str) -> Page:
+        """Open a page of the UI."""
+        page.goto(self.dev.url + path)
+        return page
 
 
 def node(page: Page, name: str) -> Locator:

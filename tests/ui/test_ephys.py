@@ -13,8 +13,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,11 +20,11 @@ from playwright.sync_api import Page, Response, expect
 
 from pipelines.ephys.acquisition import demo_session, record
 from tests.ephys.recordings import CUT, STATIC
-from tests.services.dagster_dev import DagsterDev, dagster_dev
+from tests.services.dagster_dev import dagster_dev
 from tests.services.dagster_runs import STATISTICS
 from tests.services.process import PATIENCE, eventually
 from tests.ui.conftest import REPOSITORY, Keep
-from tests.ui.pages import launch, node, write
+from tests.ui.pages import RunningLab, launch, node, write
 
 pytestmark = pytest.mark.ephys
 
@@ -65,17 +63,8 @@ TABLES = {
 }
 
 
-@dataclass(frozen=True)
-class EphysLab:
+class EphysLab(RunningLab):
     """The running pipeline: its UI, and its folder with a copy of its modules."""
-
-    dev: DagsterDev
-    folder: Path
-
-    def open(self, page: Page, path: str) -> Page:
-        """Open a page of the UI."""
-        page.goto(self.dev.url + path)
-        return page
 
     def counts(self, table: str) -> tuple[int, int, int]:
         """Return how many partitions a table has, and how many are materialised and failed."""

@@ -8,14 +8,12 @@ import shutil
 import sqlite3
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page
-
-from tests.services.dagster_dev import DagsterDev, dagster_dev
+from tests.services.dagster_dev import dagster_dev
 from tests.services.process import PATIENCE
+from tests.ui.pages import RunningLab
 
 HERE = Path(__file__).parent
 
@@ -28,17 +26,8 @@ load_from:
 """
 
 
-@dataclass(frozen=True)
-class Institute:
+class Institute(RunningLab):
     """The running code location: its UI and its folder, with the file that declares the tables."""
-
-    dev: DagsterDev
-    folder: Path
-
-    def open(self, page: Page, path: str) -> Page:
-        """Open a page of the UI."""
-        page.goto(self.dev.url + path)
-        return page
 
     def query(self, statement: str, *values: Any) -> Sequence[tuple[Any, ...]]:
         """Return the rows of a statement on the database, as a client that knows nothing of us."""

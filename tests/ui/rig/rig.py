@@ -10,13 +10,13 @@ import sqlite3
 from collections import Counter
 from collections.abc import Generator, Iterable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.services.dagster_dev import DagsterDev, dagster_dev
+from tests.services.dagster_dev import dagster_dev
 from tests.services.dagster_runs import STATISTICS
 from tests.services.process import PATIENCE, eventually
+from tests.ui.pages import RunningLab
 
 HERE = Path(__file__).parent
 
@@ -50,12 +50,8 @@ query ($run: ID!) {
 """
 
 
-@dataclass(frozen=True)
-class Rig:
+class Rig(RunningLab):
     """A running lab: its UI and its folder."""
-
-    dev: DagsterDev
-    folder: Path
 
     def add_sessions(self, animal: int, sessions: Iterable[int]) -> None:
         """Insert sessions, as a client that knows nothing of us."""
@@ -79,15 +75,15 @@ class Rig:
 
     def keys(self, table: str) -> list[tuple[int, ...]]:
         """Return the keys that are in a table, in their order."""
-        with closing(sqlite3.connect(self.folder / "rig.sqlite", timeout=PATIENCE)) as database:
-            rows: list[Any] = database.execute(f'SELECT * FROM "rig.{table}"').fetchall()
-        return sorted(row if table == "session" else row[:-1] for row in rows)
+        return sorted(row if table == "session" else row[:-1] for row in self._rows(table))
 
     def values(self, table: str) -> dict[tuple[int, ...], int]:
         """Return what a table has made of its keys."""
+        return {row[:-1]: row[-1] for row in self._rows(table)}
+
+    def _rows(self, table: str) -> list[Any]:
         with closing(sqlite3.connect(self.folder / "rig.sqlite", timeout=PATIENCE)) as database:
-            rows: list[Any] = database.execute(f'SELECT * FROM "rig.{table}"').fetchall()
-        return {row[:-1]: row[-1] for row in rows}
+            return database.execute(f'SELECT * FROM "rig.{table}"').fetchall()
 
     def edit(self, old: str, new: str) -> None:
         """Change what is written in the file that declares the tables."""

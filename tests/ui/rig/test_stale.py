@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from playwright.sync_api import Page, expect
 
 from tests.services.process import eventually
+from tests.ui.conftest import Keep
 from tests.ui.pages import launch, node, write
 from tests.ui.rig.rig import Rig
 
@@ -18,33 +17,31 @@ AGAIN = """ops:
 """
 
 
-def test_a_changed_make_shows_and_its_rows_are_made_again(
-    rig: Rig, page: Page, keep: Callable[[str], None]
-) -> None:
+def test_a_changed_make_shows_and_its_rows_are_made_again(rig: Rig, page: Page, keep: Keep) -> None:
     before = rig.values("__quality")
     rig.edit("2 * (Sorting", "4 * (Sorting")
-    page.goto(f"{rig.dev.url}/assets")
+    rig.open(page, "/assets")
     page.get_by_role("button", name="Reload definitions").click()
     _await_check(rig, "FAILED")
 
-    page.goto(f"{rig.dev.url}/assets/rig/quality?view=lineage")
+    rig.open(page, "/assets/rig/quality?view=lineage")
     warning = node(page, "quality").get_by_role("img", name="warning_outline")
     expect(warning.first).to_be_visible()
-    page.goto(f"{rig.dev.url}/assets/rig/quality?view=partitions")
+    rig.open(page, "/assets/rig/quality?view=partitions")
     page.get_by_text("animal=2/session=2/detector=1", exact=True).first.click()
     expect(page.get_by_text("Unsynced")).to_be_visible()
-    page.goto(f"{rig.dev.url}/assets/rig/quality?view=checks&checkDetail=current")
+    rig.open(page, "/assets/rig/quality?view=checks&checkDetail=current")
     expect(page.get_by_text("Failed", exact=True).first).to_be_visible()
     expect(page.get_by_text("made by make as it is now").first).to_be_visible()
     expect(page.get_by_role("row").filter(has_text="stale").first).to_be_visible()
     keep("stale")
 
-    page.goto(f"{rig.dev.url}/locations/rig/jobs/populate/playground")
+    rig.open(page, "/locations/rig/jobs/populate/playground")
     write(page, AGAIN)
     launch(page)
     _await_check(rig, "SUCCEEDED")
     assert rig.values("__quality") == {key: 2 * value for key, value in before.items()}
-    page.goto(f"{rig.dev.url}/assets/rig/quality?view=checks&checkDetail=current")
+    rig.open(page, "/assets/rig/quality?view=checks&checkDetail=current")
     expect(page.get_by_text("Passed", exact=True).first).to_be_visible()
 
 

@@ -1,0 +1,113 @@
+"""Types of computed values: their digits and bytes, and whether rows are found by them."""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dj_dagster as dj
+
+
+def test_uuids_are_bytes_in_sql(schema: dj.Schema) -> None:
+    """Their texts equal nothing on servers, so that SQLite does not compare them."""
+
+    @schema
+    class Probe(dj.Manual):
+        definition = """
+        serial : uuid
+        """
+
+    serial, other = uuid.UUID(int=1), uuid.UUID(int=2)
+    Probe.insert([{"serial": serial}, {"serial": other}])
+    assert (Probe & f"serial = unhex('{serial.hex}')").to_dicts() == [{"serial": serial}]
+    for text in (f"in (0x{serial.hex}, 0x00)", f"= x'{serial.hex}'", f"< X'{other.hex}'"):
+        assert (Probe & f"serial {text}").to_dicts() == [{"serial": serial}]
+    found = Probe.proj(found="concat(length(serial), lower(hex(serial)))").to_arrays("found")
+    assert sorted(found) == [f"16{serial.hex}", f"16{other.hex}"]
+    text = Probe & f"serial = '{serial}'"
+    if schema.connection.backend.name == "sqlite":
+        with pytest.raises(dj.errors.QueryError, match="UUID with a text"):
+            text.to_dicts()
+    else:
+        assert text.to_dicts() == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("decimal(5,2)", Decimal("1.50")),
+        ("decimal(5,2)", Decimal("0.10")),
+        ("decimal(30,10)", Decimal("0.1")),
+        ("uuid", uuid.UUID(int=7)),
+        ("datetime(3)", datetime.datetime(2026, 1, 2, 3, 4, 5, 600_000)),
+    ],
+)
+def test_rows_are_found_by_what_is_computed(schema: dj.Schema, kind: str, value: Any) -> None:
+    @schema
+    class Value(dj.Manual):
+        definition = f"number : int32\n---\nvalue = null : {kind}"
+
+    Value.insert([(1, value), (2, None)])
+    same = Value.proj(same="coalesce(value, value)")
+    greatest = dj.U().aggr(Value, greatest="max(value)")
+    for query in (same & {"same": value}, same & [{"same": value}], same - {"same": value}):
+        assert len(query) == 1
+    assert len(greatest & {"greatest": value}) == 1
+
+
+@pytest.mark.parametrize("kind", ["decimal(5,2)", "decimal(30,10)"])
+def test_a_decimal_beyond_64_bits_finds_no_row(schema: dj.Schema, kind: str) -> None:
+    @schema
+    class Value(dj.Manual):
+        definition = f"number : int32\n---\nvalue = null : {kind}"
+
+    Value.insert1((1, Decimal("1.50")))
+    for far in (Decimal("1e30"), Decimal("-1e30"), Decimal(2**63)):
+        assert len(Value & {"value": far}) == 0
+        assert len(Value.proj(same="coalesce(value, value)") & {"same": far}) == 0
+
+
+@pytest.mark.parametrize(
+    ("expression", "values"),
+    [
+        ("coalesce(gain, gain)", [0.1, 16777216.0]),
+        ("case when number < 9 then gain end", [0.1, 16777216.0]),
+        ("nullif(gain, 5)", [0.1, 16777216.0]),
+        ("-gain", [-0.1, -16777216.0]),
+        # Servers write six digits.
+        ("concat(gain)", ["0.1", "16777200"]),
+        # They calculate with 64 bits.
+        ("gain + 1", [1.1000000014901161, 16777217.0]),
+        ("abs(gain)", [0.10000000149011612, 16777216.0]),
+        ("coalesce(gain, 1.5e0)", [0.10000000149011612, 16777216.0]),
+    ],
+)
+def test_floats_of_32_bits_in_expressions(
+    schema: dj.Schema, expression: str, values: list[Any]
+) -> None:
+    @schema
+    class Channel(dj.Manual):
+        definition = "number : int32\n---\ngain = null : float32"
+
+    Channel.insert([(1, 0.1), (2, 16777216.0)])
+    computed = Channel.proj(found=expression)
+    assert computed.to_arrays("found", order_by="KEY").tolist() == values
+    assert (computed & {"found": values[1]}).fetch1("number") == 2
+
+
+def test_bytes_that_are_no_text_are_told_on_sqlite(tmp_path: Path) -> None:
+    with dj.Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}") as opened:
+
+        @dj.Schema("lab", connection=opened)
+        class Raw(dj.Manual):
+            definition = "number : int32\n---\nraw : bytes"
+
+        Raw.insert([(1, b"abc"), (2, b"\xff")])
+        assert (Raw & "number = 1").proj(text="cast(raw as char)").fetch1("text") == "abc"
+        with pytest.raises(dj.QueryError, match="UTF-8"):
+            Raw.proj(text="cast(raw as char)").to_dicts()
