@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import uuid
 from pathlib import Path
@@ -52,6 +53,18 @@ def test_the_s3_server_refuses_a_wrong_secret(s3_store_settings: dict[str, Any])
 def test_the_browser_runs_scripts(page: Page) -> None:
     page.set_content("<p id=a>raw</p><script>a.textContent = 'processed'</script>")
     assert page.inner_text("#a") == "processed"
+
+
+def test_each_process_has_ports_of_its_own() -> None:
+    """A server that was killed starts again on its port, which nothing else was given."""
+    other = "from tests.services.process import free_port; print(*(free_port() for _ in range(99)))"
+    ours = {free_port() for _ in range(99)}
+    told = subprocess.run([sys.executable, "-c", other], stdout=subprocess.PIPE, check=True)
+    theirs = {int(port) for port in told.stdout.split()}
+    assert len(ours) == len(theirs) == 99
+    assert ours.isdisjoint(theirs)
+    # Linux gives ports from 32768 on to connections, others from 49152 on.
+    assert max(ours | theirs) < 32768
 
 
 def test_a_server_that_ends_is_reported_with_its_last_words(tmp_path: Path) -> None:

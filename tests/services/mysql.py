@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import platform
 import shutil
 import subprocess
@@ -20,10 +19,9 @@ from collections.abc import Generator
 from pathlib import Path
 
 from tests.services.database_server import DatabaseServer, database_server
-from tests.services.process import ServiceMissingError
+from tests.services.process import CACHE, ServiceMissingError
 
 INSTALL = "uv run python -m tests.services.mysql"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dj-dagster-tests"
 PLACE = CACHE / "mysql"
 PACKAGE = "mysql-server-core"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 T = TypeVar("T")
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dj-dagster-tests"
+"""What runs of the tests leave for the next, and share."""
 
 PATIENCE: float = 300
 """Seconds that a condition may take; beside other work all may be ten times as slow."""
@@ -22,11 +28,31 @@ class ServiceMissingError(Exception):
     """A service is not installed; the message is the line that installs it."""
 
 
+# Below those that systems give to connections, which a server that starts again would find taken.
+_PORTS = list(range(20_000, 32_000))
+random.SystemRandom().shuffle(_PORTS)
+
+
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Return a TCP port of 127.0.0.1 for a server, which is this process's own until it ends.
+
+    Nobody listens on it, and a server that has left it finds it free when it starts again. Other
+    processes of these tests are given others: a byte of a file is locked for each.
+    """
+    while True:
+        port = _PORTS.pop()
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            fcntl.lockf(_lock_file(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+@functools.cache
+def _lock_file() -> BinaryIO:
+    # It stays open: locks of a file end with the first descriptor of it that a process closes.
+    CACHE.mkdir(parents=True, exist_ok=True)
+    return (CACHE / "ports").open("ab")
 
 
 def accepts(port: int) -> bool:
