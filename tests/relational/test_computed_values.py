@@ -85,6 +85,15 @@ def test_a_decimal_beyond_64_bits_finds_no_row(schema: dj.Schema, kind: str) -> 
         ("gain + 1", [1.1000000014901161, 16777217.0]),
         ("abs(gain)", [0.10000000149011612, 16777216.0]),
         ("coalesce(gain, 1.5e0)", [0.10000000149011612, 16777216.0]),
+        # MySQL has 32 bits of some of these.
+        ("ifnull(gain, 0)", [0.10000000149011612, 16777216.0]),
+        ("ifnull(gain, tries)", [0.10000000149011612, 16777216.0]),
+        ("coalesce(gain, 0, tries)", [0.10000000149011612, 16777216.0]),
+        ("if(number < 9, gain, 0)", [0.10000000149011612, 16777216.0]),
+        ("case when number < 9 then gain else 0 end", [0.10000000149011612, 16777216.0]),
+        ("greatest(gain, 0)", [0.10000000149011612, 16777216.0]),
+        ("greatest(gain, gain)", [0.1, 16777216.0]),
+        ("ifnull(gain, null)", [0.1, 16777216.0]),
     ],
 )
 def test_floats_of_32_bits_in_expressions(
@@ -92,9 +101,9 @@ def test_floats_of_32_bits_in_expressions(
 ) -> None:
     @schema
     class Channel(dj.Manual):
-        definition = "number : int32\n---\ngain = null : float32"
+        definition = "number : int32\n---\ngain = null : float32\ntries = 1 : int8"
 
-    Channel.insert([(1, 0.1), (2, 16777216.0)])
+    Channel.insert([(1, 0.1, 1), (2, 16777216.0, 1)])
     computed = Channel.proj(found=expression)
     assert computed.to_arrays("found", order_by="KEY").tolist() == values
     assert (computed & {"found": values[1]}).fetch1("number") == 2

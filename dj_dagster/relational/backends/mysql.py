@@ -177,11 +177,13 @@ class MySQLBackend(Backend):
                 return None
 
     def fetched(self, column: Element, kind: AttributeType) -> Element:
-        """Widen float columns, which the server would print with only six digits.
+        """Widen floats: the server would print only six digits of those of 32 bits.
 
-        A difference is used, since a sum would lose the sign of -0.
+        Computed ones of 64 bits can have 32 on one of the servers. A difference is used, since a
+        sum would lose the sign of -0.
         """
-        return column - sa.literal_column("0e0") if kind.is_single else column
+        is_float = kind.family is Family.FLOAT
+        return column - sa.literal_column("0e0") if is_float else column
 
     def decoder(self, attribute_type: AttributeType) -> Convert | None:
         """Undo `encoder`; times come as durations."""

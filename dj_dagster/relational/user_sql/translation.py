@@ -372,13 +372,15 @@ def evaluate(source: str, types: str, place: int, *values: SQLiteValue) -> SQLit
 
 
 def inferred_type(source: str, types: Mapping[str, AttributeType | None]) -> AttributeType | None:
-    """Return the type of a user's expression if it is a date, a time or a 32-bit float, else None.
+    """Return the type of a user's expression if it is a date, a time or a float, else None.
 
-    Servers would write six digits of such a float, and SQLite those of 64 bits.
+    Floats are told where attributes are 32-bit floats: servers would write six digits, and SQLite
+    those of 64 bits. MySQL has 32-bit floats also of these and small integers, as in
+    ``ifnull(gain, 0)``; MariaDB and SQLite have 64 bits, which are returned everywhere.
     """
-    named = [kind for name, kind in types.items() if name in source]
-    tells = any(kind and (kind.is_single or kind.family in _TIMES) for kind in named)
-    if not tells and not _TEMPORAL.search(source):
+    named = [kind for name, kind in types.items() if kind and name in source]
+    single = any(kind.is_single for kind in named)
+    if not (single or any(kind.family in _TIMES for kind in named) or _TEMPORAL.search(source)):
         return None
     known = {name: types[name] for name in types if name in parse(source).words}
     try:
@@ -387,6 +389,8 @@ def inferred_type(source: str, types: Mapping[str, AttributeType | None]) -> Att
         return None
     if kind.single:
         return parse_type("float32")
+    if kind.family == "float" and single:
+        return parse_type("float64")
     if not kind.is_temporal:
         return None
     return parse_type(f"{kind.family}({kind.scale})" if kind.scale else kind.family)
