@@ -357,6 +357,14 @@ def test_rows_are_ordered_by_expressions(visit: Any) -> None:
         "rand(3)",
         "1e400",
         "visit < 1e400",
+        *(f"json_{name}(visit)" for name in ("keys", "length", "quote", "type", "valid")),
+        "json_quote(at)",
+        "json_quote(json_array(1))",
+        "json_value(visit, '$')",
+        "json_contains('[1]', visit)",
+        "at + interval elt(1, dose, visit) day",
+        "at + interval if(visit, dose, dose) day",
+        "sec_to_time(least(visit, 2.5) * 10000000)",
     ],
 )
 def test_what_sqlite_cannot_do_is_refused_by_name(tmp_path: Path, text: str) -> None:
@@ -392,9 +400,16 @@ def test_an_attribute_outside_the_aggregates_is_named(visit: Any) -> None:
 def _visit_on_sqlite(tmp_path: Path) -> Any:
     @dj.Schema("lab", connection=dj.Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}"))
     class Visit(dj.Manual):
-        definition = "visit : int32\n---\nname : varchar(9)\nborn : date\nat : datetime"
+        definition = """
+        visit : int32
+        ---
+        name : varchar(9)
+        born : date
+        at : datetime
+        dose = 'low' : enum('low', 'high')
+        """
 
-    Visit.insert1((1, "x", "2024-01-01", "2024-01-01"))
+    Visit.insert1({"visit": 1, "name": "x", "born": "2024-01-01", "at": "2024-01-01"})
     return Visit
 
 

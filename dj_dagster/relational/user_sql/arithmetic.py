@@ -215,8 +215,7 @@ def rounding(program: Program) -> Program:
     """Return a program whose texts are read as whole numbers, truncated at the point."""
     if not program.kind.is_text or program.kind.choices:
         return program
-    if program.kind.tag == "moment":
-        check_number(program.kind)
+    check_truth(program.kind)
     return mapped(program, _whole_of_text, INT)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -193,11 +193,19 @@ def _position(program_of: ProgramOf, node: Expr) -> Program:
     return _called(program_of, "LOCATE", [node.args["substr"], node.this])
 
 
+def _check_json(name: str, values: Iterable[Program]) -> None:
+    """Raise `Untranslatable` for numbers and moments, which MySQL refuses and MariaDB may not."""
+    texts = {"any", "bytes", "null", "text"} | ({"json"} if name != "JSON_QUOTE" else set())
+    if any(value.kind.family not in texts for value in values):
+        raise Untranslatable(f"{name}() of other values than texts: use CAST(... AS CHAR)")
+
+
 def _json_arrow(program_of: ProgramOf, node: Expr) -> Program:
     from sqlglot import exp
 
-    one, other = both(program_of, node)
-    found = strict([argument(v, "t") for v in (one, other)], json_functions.extract, JSON)
+    values = both(program_of, node)
+    _check_json("JSON_EXTRACT", values)
+    found = strict([argument(value, "t") for value in values], json_functions.extract, JSON)
     unquotes = isinstance(node, exp.JSONExtractScalar)
     return mapped(found, json_functions.unquote, BINARY) if unquotes else found
 
@@ -205,8 +213,9 @@ def _json_arrow(program_of: ProgramOf, node: Expr) -> Program:
 def _json_value(program_of: ProgramOf, node: Expr) -> Program:
     if node.args.get("on_condition"):
         raise Untranslatable("JSON_VALUE with ON EMPTY or ON ERROR")
-    paths = [argument(program_of(v), "t") for v in (node.this, node.args["path"])]
-    found = strict(paths, json_functions.value, BINARY)
+    values = [program_of(part) for part in (node.this, node.args["path"])]
+    _check_json("JSON_VALUE", values)
+    found = strict([argument(value, "t") for value in values], json_functions.value, BINARY)
     returning = node.args.get("returning")
     if not returning:
         return found
@@ -321,8 +330,13 @@ def _kind_given(name: str, function: Function, values: Sequence[Program], each: 
         raise Untranslatable("DATE_FORMAT() of a time: use TIME_FORMAT()")
     if name in _ROUNDING and values[0].kind.is_temporal:
         raise Untranslatable(f"{name}() of a date or time")
+    if name in _JSON:
+        _check_json(name, values)
     if name == "ELT" and any(value.kind.is_temporal for value in values):
         return Kind("text", tag="moment")
+    if name == "ELT" and any(value.kind.choices for value in values):
+        # In some places servers use the number of the choice.
+        return Kind("text", tag="unclear")
     if isinstance(function.gives, Kind):
         kept = collation(values) if name in KEEPING else ""
         return replace(function.gives, tag=kept) if kept else function.gives

@@ -121,6 +121,8 @@ def conform(value: SqlValue, kind: Kind, target: Kind) -> SqlValue | None:
             return text(value, kind)
         case "float":
             return float(number(value, kind))
+        case "decimal":
+            return Decimal(value) if isinstance(value, int) else value
         case "datetime":
             return moment(value)
         case _:

@@ -204,6 +204,8 @@ def _moved(program_of: ProgramOf, value: Program, amount: Expr, unit: str, sign:
         raise Untranslatable("INTERVAL added to a number that is computed")
     if by.kind.family == "bytes":
         raise Untranslatable("INTERVAL of bytes")
+    if by.kind.tag == "unclear":
+        raise Untranslatable("INTERVAL of a text whose number differs between servers")
     if call_name(amount.unnest()) in ("GREATEST", "LEAST") and by.kind.family != "int":
         # For these, servers round either one argument before the comparison or the result.
         raise Untranslatable("INTERVAL of GREATEST() or LEAST() of fractions: use ROUND()")
