@@ -8,6 +8,7 @@ any worker has a row, and is left alone until the row is gone.
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -175,10 +176,12 @@ class SharedJobs:
     ) -> int:
         """Insert jobs; `change` also changes those that are there."""
         values: list[object] = []
+        # The word that tells workers of equal names apart matters while a key is reserved.
+        host, pid = _worker() if status == "reserved" else (platform.node()[:255], os.getpid())
         for row in rows:
             key = dict(zip(self._key, row, strict=True))
             values += [self._table.table, key_hash(key), status, _packed(key), *error]
-            values += [self._user[:255], *_worker()]
+            values += [self._user[:255], host, pid]
         marks = ", ".join(["(%s, %s, %s, %s, %s, %s, %s, %s, %s, connection_id())"] * len(rows))
         statement = (
             f"{verb} {self._name} (table_name, key_hash, status, `key`, error_message, error_stack,"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import pytest
@@ -71,7 +72,7 @@ def made(eras: Eras) -> Any:
 
 def old_jobs(eras: Eras) -> list[dict[str, Any]]:
     return eras.old.run(
-        "result = [{k: r[k] for k in ('key', 'status', 'error_message', 'error_stack')}"
+        "result = [{k: r[k] for k in ('key', 'status', 'error_message', 'error_stack', 'host')}"
         " for r in schema.jobs.fetch(as_dict=True, order_by='status, error_message')]"
     )
 
@@ -111,6 +112,8 @@ def test_each_leaves_the_jobs_of_the_other_alone(eras: Eras, made: Any) -> None:
     assert [key for key, _ in result["error_list"]] == [{"n": 5}]
     found = {job["key"]["n"]: job["status"] for job in old_jobs(eras)}
     assert found == {0: "reserved", 1: "ignore", 2: "error", 3: "reserved", 5: "error"}
+    # A word after the name identifies our process while it holds a key.
+    assert {job["host"] for job in old_jobs(eras) if job["key"]["n"] != 3} == {platform.node()}
     eras.old.run("Made.populate(reserve_jobs=True, suppress_errors=True)")
     assert made.fetch("n", order_by="KEY").tolist() == [4]
     jobs.release({"n": 3})
@@ -166,9 +169,10 @@ def test_jobs_of_an_old_schema_are_its_table(eras: Eras, made: Any) -> None:
     jobs.error("__made", {"n": 1}, "no", "stack")
     jobs.ignore("__made", {"n": 2})
     jobs.complete("__made", {"n": 0})
-    assert old_jobs(eras) == [
-        {"key": {"n": 1}, "status": "error", "error_message": "no", "error_stack": "stack"},
-        {"key": {"n": 2}, "status": "ignore", "error_message": "", "error_stack": None},
+    host = platform.node()
+    assert [tuple(job.values()) for job in old_jobs(eras)] == [
+        ({"n": 1}, "error", "no", "stack", host),
+        ({"n": 2}, "ignore", "", None, host),
     ]
     failed = jobs & {"table_name": "__made", "status": "error"}
     assert failed.fetch1("key", "error_stack") == ({"n": 1}, "stack")
