@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 # It is installed only on other systems than Linux, and takes 55 ms to import.
 psutil: Any = LateModule("psutil")
 
-CLOSING_TIME = 0.2
-"""Seconds that a server may take to notice that a process is gone."""
+CLOSING_TIME = 1.0
+"""Seconds that a server may take to notice that a process is gone, beside other work."""
 
 RENEWAL = 15.0
 """Seconds after which a worker renews its leases, at most."""
