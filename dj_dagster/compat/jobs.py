@@ -16,6 +16,7 @@ from dj_dagster.objects.codecs.chain import Codec
 from dj_dagster.relational.algebra.condition import refuse_oversights
 from dj_dagster.relational.algebra.nodes import Listed, Node
 from dj_dagster.relational.algebra.operators import project
+from dj_dagster.relational.caller import refuse_arguments
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.fetching import fetch
@@ -130,7 +131,8 @@ class SchemaJobs(QueryExpression):
 
     def delete(self, *args: object, **options: object) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Forget these jobs, without asking, so that their keys are pending again."""
-        del args, options
+        del options
+        refuse_arguments("delete", *args)
         refuse_oversights(self.node, "delete jobs")
         keys: dict[str, list[Key]] = {}
         for row in self.proj("key").to_dicts():
@@ -140,8 +142,7 @@ class SchemaJobs(QueryExpression):
     @on_class
     def delete_quick(self, get_count: bool = False) -> int:
         """Do the same as `delete`."""
-        del get_count
-        return self.delete()
+        return self.delete(get_count)
 
     def ignore(self, table_name: str, key: Mapping[str, Value]) -> None:
         """Leave a key of a table out from now on."""

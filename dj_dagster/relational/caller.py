@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import inspect
+import reprlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from types import BuiltinFunctionType, FrameType
 from typing import Any
 
-from dj_dagster.errors import DataJointError
+from dj_dagster.errors import DataJointError, QueryError
 from dj_dagster.model.names import TableName
 
 _PACKAGE = __name__.partition(".")[0]
@@ -120,6 +121,22 @@ def ask_on_terminal(summary: str) -> bool:
 def question(prompt: bool | None, confirm: Confirm | None, safemode: bool) -> Confirm | None:
     """Return the function that asks, or None to proceed; `safemode` counts if `prompt` is None."""
     return (confirm or ask_on_terminal) if (safemode if prompt is None else prompt) else None
+
+
+def refuse_arguments(method: str, *arguments: object) -> None:
+    """Refuse a restriction that is given to a method such as `delete`, which takes only options.
+
+    Raises
+    ------
+    QueryError
+        If one of the arguments is neither a bool nor None.
+    """
+    for argument in arguments:
+        if argument is not None and not isinstance(argument, bool):
+            raise QueryError(
+                f"{method}({reprlib.repr(argument)}): restrict the table first, as in "
+                f"(table & restriction).{method}()."
+            )
 
 
 def _can_ask() -> bool:

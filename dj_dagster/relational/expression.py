@@ -26,7 +26,7 @@ from dj_dagster.relational.algebra.condition import (
     topped,
 )
 from dj_dagster.relational.algebra.nodes import Node
-from dj_dagster.relational.caller import Confirm, question
+from dj_dagster.relational.caller import Confirm, question, refuse_arguments
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.deleting import delete as deletion
@@ -573,7 +573,7 @@ class QueryExpression:
             If the query is more than rows of one table, or a restriction does not name an
             attribute.
         """
-        del transaction
+        refuse_arguments("delete", transaction, prompt)
         table = self._losing_rows()
         if dry_run:
             found = deletion.dry_run(self.connection, self.node, table, part_integrity)
@@ -593,7 +593,7 @@ class QueryExpression:
             If the query is more than rows of one table, or a restriction does not name an
             attribute.
         """
-        del get_count
+        refuse_arguments("delete_quick", get_count)
         table = self._losing_rows()
         return write.change(
             self.connection, lambda: deletion.delete_rows(self.connection, self.node, table)

@@ -11,6 +11,7 @@ from dj_dagster.class_access import on_class
 from dj_dagster.lazy import LateModule
 from dj_dagster.model.heading import Key
 from dj_dagster.model.names import Tier
+from dj_dagster.relational.algebra.condition import repeatable
 from dj_dagster.workflow.attempt import KeyOutcome, exit_on_sigterm
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import KeySource, PopulatedTable
@@ -115,6 +116,7 @@ class AutoPopulate(PopulatedTable):
             The error of a `make`, unless `suppress_errors`; a note names table and key.
         """
         check_populable(self)
+        restrictions = repeatable(restrictions)
         options = PopulateOptions(
             restrictions,
             keys,

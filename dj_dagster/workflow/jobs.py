@@ -19,8 +19,10 @@ from typing import Any, Self
 from dj_dagster.class_access import on_class, property_on_class
 from dj_dagster.errors import ConnectionFailedError, DataJointError, PopulateError
 from dj_dagster.model.heading import Key, Values
+from dj_dagster.relational.algebra.condition import repeatable
 from dj_dagster.relational.algebra.nodes import In, Node
 from dj_dagster.relational.algebra.operators import restrict
+from dj_dagster.relational.caller import refuse_arguments
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.sessions import retried
 from dj_dagster.relational.database.write import job_version
@@ -168,7 +170,7 @@ class JobQueue(FreeTable):
         dict
             The numbers of jobs that were ``added``, ``removed``, ``orphaned`` and ``re_pended``.
         """
-        source = self._source()
+        source, restrictions = self._source(), repeatable(restrictions)
         source.check(*restrictions)
         self.check(source)
         return self.refresh_from(
@@ -270,7 +272,8 @@ class JobQueue(FreeTable):
 
     def delete(self, *args: object, **options: object) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Forget these jobs without a prompt, because other rows do not depend on them."""
-        del args, options
+        del options
+        refuse_arguments("delete", *args)
         return self.delete_quick()
 
     @on_class
@@ -287,7 +290,8 @@ class JobQueue(FreeTable):
     @on_class
     def drop(self, *args: Any, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Drop the queue without a prompt; it is created again when it is used."""
-        del args, options
+        del options
+        refuse_arguments("drop", *args)
         self.connection.catalog.forget(self.database)
         if self.connection.catalog.find(self.name) is not None:
             self.drop_quick()

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from dj_dagster.errors import PopulateError
 from dj_dagster.model.heading import Attribute, Heading, Key, Value, Values
 from dj_dagster.model.types import Family
-from dj_dagster.relational.algebra.condition import make_condition
+from dj_dagster.relational.algebra.condition import make_condition, refuse_oversights
 from dj_dagster.relational.algebra.nodes import (
     NEVER,
     All,
@@ -35,6 +35,7 @@ from dj_dagster.relational.algebra.nodes import (
 from dj_dagster.relational.algebra.operators import all_rows, restrict
 from dj_dagster.relational.backends.common import Element
 from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.table import Table
@@ -306,8 +307,12 @@ def typed(source: KeySource, keys: Iterable[Mapping[str, Value]]) -> list[Key]:
     ------
     PopulateError
         If a key lacks one of them, or is not a mapping.
+    QueryError
+        If the keys are a query that a restriction does not restrict; see `refuse_oversights`.
     """
     table, heading = source.table, source.keys.heading
+    if isinstance(keys, QueryExpression):
+        refuse_oversights(keys.node, f"populate {table.name}")
     result: list[Key] = []
     each: Iterable[Any] = [keys] if isinstance(keys, str | Mapping) else keys
     for key in each:

@@ -8,7 +8,7 @@ import pytest
 
 import dj_dagster as dj
 from dj_dagster.errors import ConfigurationError, DataJointError
-from dj_dagster.orchestration import PlannedTable, plan, plan_deletion, populate
+from dj_dagster.orchestration import PlannedTable, plan, plan_deletion, populate, recompute
 
 
 @pytest.fixture
@@ -66,6 +66,9 @@ def test_all_rows_of_a_key_are_made_again_together(schema: dj.Schema) -> None:
     planned = numbers(plan(schema, stale=False))
     assert planned == {"Mean": (1, 1, 0), "Visit": (9, 3, 0), "Visit.Trial": (9, 0, 0)}
     assert numbers(plan(schema)) == {}
+    for call in (plan, recompute):
+        with pytest.raises(ConfigurationError, match="stale is None: write True"):
+            call(schema, stale=None)  # pyright: ignore[reportArgumentType]
     whole = numbers(plan_deletion(schema, "Visit", {"subject_id": 1}))
     assert whole == {"Visit": (3, 1, 0), "Visit.Trial": (3, 0, 0)}
 

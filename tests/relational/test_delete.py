@@ -110,6 +110,16 @@ def test_cascade(lab: dict[str, Any], restriction: Any) -> None:
     assert counts(lab) == ONE_LESS
 
 
+def test_a_restriction_is_not_an_option(lab: dict[str, Any]) -> None:
+    subject: Any = lab["Subject"]
+    for given in ({"subject": 1}, "subject = 1", [], subject):
+        for call in ("delete", "delete_quick"):
+            for table in (subject, subject(), subject & "subject > 0"):
+                with pytest.raises(dj.QueryError, match=rf"restrict the table first.*\.{call}\(\)"):
+                    getattr(table, call)(given)
+    assert len(subject()) == 3
+
+
 def test_null_reference_is_no_dependence(lab: dict[str, Any]) -> None:
     lab["Session"].delete()
     assert (len(lab["Note"]), len(lab["OfNote"]), len(lab["Subject"])) == (1, 1, 3)

@@ -460,6 +460,30 @@ def test_restrictions_hold_for_given_keys_too(
     assert 0 < len(wanted) < 3
 
 
+@pytest.mark.parametrize("options", [{}, {"reserve_jobs": True}])
+def test_populate_reads_iterators_of_restrictions_as_lists(
+    schema: Any, recording: Any, options: dict[str, Any]
+) -> None:
+    table = computed(schema, make, Recording=recording)
+    days = [{"day": date(2026, 1, n)} for n in (1, 2)]
+    assert table.jobs.refresh(iter(days))["added"] == 2
+    assert len(pending_keys(table(), iter(days), ignore_jobs=True)) == 2
+    assert table.populate((day for day in days), **options)["success_count"] == 2
+    assert table.populate(iter([]), **options)["success_count"] == 0
+    assert len(table()) == 2
+
+
+@pytest.mark.parametrize("reserve", [False, True])
+def test_a_query_of_keys_restricts(schema: Any, recording: Any, reserve: bool) -> None:
+    table = computed(schema, make, Recording=recording)
+    for accident in ({"levl": 1}, {}):
+        with pytest.raises(QueryError, match=r"populate .*result"):
+            table.populate(keys=recording & accident, reserve_jobs=reserve)
+    assert len(table()) == 0
+    found = table.populate(keys=recording & "level < 3", reserve_jobs=reserve)
+    assert found["success_count"] == 2
+
+
 @pytest.mark.parametrize("nothing", [[], (), False, dj.Not(True), [[]]])
 @pytest.mark.parametrize("reserve", [False, True])
 def test_populate_by_an_empty_list_makes_nothing(
@@ -481,6 +505,9 @@ def test_jobs_are_deleted_by_an_attribute_alone(schema: Any, recording: Any) -> 
     with pytest.raises(QueryError, match="'tablename'"):
         (schema.jobs & {"tablename": "__result"}).delete()
     assert (table.jobs & []).delete() == 0
+    for call in ("delete", "delete_quick", "drop"):
+        with pytest.raises(QueryError, match=r"restrict the table first, as in \(table & "):
+            getattr(table.jobs, call)({"subject": "a"})
     assert len(table.jobs) == 5
     assert (table.jobs & {"day": date(2026, 1, 2), "elsewhere": 1}).delete() == 1
     table.jobs.delete()

@@ -16,7 +16,7 @@ from dj_dagster.errors import ConfigurationError
 from dj_dagster.model.heading import Key, Values
 from dj_dagster.model.names import TableName, Tier, parse_table_name, title
 from dj_dagster.orchestration.inspection.location import Given, graph_of
-from dj_dagster.orchestration.jobs.populate_job import chosen_tables
+from dj_dagster.orchestration.jobs.populate_job import check_stale, chosen_tables
 from dj_dagster.orchestration.runs.run_records import ALL
 from dj_dagster.orchestration.runs.stale_marks import Aging
 from dj_dagster.orchestration.runs.work import RECOMPUTE, OnExisting, deletion_of, ungiven
@@ -96,6 +96,7 @@ def plan(
     ConfigurationError
         When `tables` is empty, or has a name that is not the name of a table that `make` fills.
     """
+    check_stale(stale)
     graph = graph_of(given, connection=connection)
     where = instance or DagsterInstance.ephemeral()
     wanted = {node.key for node in chosen_tables(graph, tables)}

@@ -11,6 +11,7 @@ from dj_dagster.orchestration.inspection.status import failed_keys
 from dj_dagster.orchestration.jobs.populate_job import (
     check_limit,
     check_restriction,
+    check_stale,
     chosen_tables,
     keys_to_make_again,
 )
@@ -28,6 +29,7 @@ from dj_dagster.orchestration.runs.work import (
 )
 from dj_dagster.orchestration.tables.table_graph import Tables
 from dj_dagster.orchestration.tables.table_node import TableNode
+from dj_dagster.relational.algebra.condition import repeatable
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.workflow.populate import Key, KeyOutcome
 
@@ -84,6 +86,7 @@ def populate(
     nodes = chosen_tables(graph_of(given, connection=connection), tables)
     work = Work(processes)
     check_limit(limit)
+    restrictions = repeatable(restrictions)
     for restriction in restrictions:
         check_restriction(nodes, restriction)
     found: list[Progress] = []
@@ -165,6 +168,7 @@ def recompute(
     DataJointError
         When the database cannot be used.
     """
+    check_stale(stale)
     graph = graph_of(given, connection=connection)
     where = instance or DagsterInstance.ephemeral()
     existing = OnExisting(STALE if stale else RECOMPUTE, delete_entered, {})

@@ -138,6 +138,20 @@ def table_names(given: Tables, place: str = "tables") -> str | list[str]:
     return found
 
 
+def check_stale(stale: object) -> None:
+    """Refuse other values than True for stale keys and False for all.
+
+    Raises
+    ------
+    ConfigurationError
+        When `stale` is not a bool.
+    """
+    if not isinstance(stale, bool):
+        raise ConfigurationError(
+            f"stale is {stale!r}: write True for the stale keys, or False for all keys."
+        )
+
+
 def check_limit(limit: int | None) -> None:
     """Refuse a limit of less than one key.
 

@@ -299,6 +299,11 @@ def _key_names(item: object, heading: Heading) -> tuple[str, ...]:
     return () if any(is_null(item[name]) for name in names) else names
 
 
+def repeatable(restrictions: Iterable[object]) -> tuple[object, ...]:
+    """Return restrictions that can be read more than once: iterators as lists."""
+    return tuple([*one] if isinstance(one, Iterator) else one for one in restrictions)
+
+
 def refuse_oversights(node: Node, doing: str, above: Node | None = None) -> None:
     """Refuse a query with a restriction that does not name an attribute and holds for every row.
 

@@ -18,6 +18,7 @@ from dj_dagster.model.names import (
     parse_table_name,
     snake_case,
 )
+from dj_dagster.relational.caller import refuse_arguments
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.stored import StoredTable
 from dj_dagster.relational.table import Binding, Lookup, Manual, Part, Table, TableMeta
@@ -93,13 +94,15 @@ class HiddenTable(FreeTable):
 
     def delete(self, *args: object, **options: object) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Forget these records, without asking."""
-        del args, options
+        del options
+        refuse_arguments("delete", *args)
         return self.delete_quick()
 
     @on_class
     def drop(self, *args: Any, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Drop the table, without asking; it is created again when it is used."""
-        del args, options
+        del options
+        refuse_arguments("drop", *args)
         self.drop_quick()
 
 
