@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from dj_dagster.definition import parse_definition
 from dj_dagster.errors import InvalidValueError, PopulateError
 from dj_dagster.model.heading import Heading, Row, Value, Values
-from dj_dagster.model.names import TableName
+from dj_dagster.model.names import TableName, Tier
 from dj_dagster.model.types import Family, parse_type
 from dj_dagster.relational.algebra.nodes import (
     All,
@@ -68,6 +68,8 @@ FREE: Row = {
     "version": "",
 }
 """The columns of a job without a worker."""
+
+_COLUMNS = {*FREE, "status", "priority", "created_time", "scheduled_time"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -489,15 +491,49 @@ def planned_key(table: Table) -> list[str]:
     return derived
 
 
+def obstacle(table: Table, key: Iterable[str]) -> str:
+    """Return why a queue cannot hold keys of a table, an empty text if it can.
+
+    Parameters
+    ----------
+    key
+        The attributes of the keys.
+    """
+    if taken := [name for name in key if name in _COLUMNS]:
+        return f"the attribute {taken[0]} of its key has the name of a column of job queues"
+    own, base = table.name, table.name.table.lstrip("_")
+    for tier in (Tier.IMPORTED, Tier.COMPUTED):
+        other = TableName(own.schema, f"{tier.prefix}{base}")
+        if other != own and table.connection.catalog.raw(other) is not None:
+            return f"{other} would have the same queue, {queue_name(own)}"
+    return ""
+
+
+def check_reservable(table: Table, key: Iterable[str]) -> None:
+    """Refuse keys that a queue cannot hold.
+
+    Raises
+    ------
+    PopulateError
+        See `obstacle`.
+    """
+    if why := obstacle(table, key):
+        raise PopulateError(
+            f"{table.name} cannot reserve jobs: {why}. Rename it, or populate without reserve_jobs."
+        )
+
+
 def create_queue(table: Table) -> StoredTable:
     """Create a table's job queue, unless another process has.
 
     Raises
     ------
     PopulateError
-        If the table's keys are not those of other tables, so that they cannot be reserved.
+        If the table's keys are not those of other tables, so that they cannot be reserved, or see
+        `obstacle`.
     """
     name, key = queue_name(table.name), planned_key(table)
+    check_reservable(table, key)
     if not key:
         raise PopulateError(
             f"{table.name} cannot reserve jobs: no attribute of its primary key comes from a "

@@ -34,7 +34,9 @@ from dj_dagster.workflow.job_rows import (
     FREE,
     JobRows,
     Worker,
+    check_reservable,
     create_queue,
+    obstacle,
     planned_key,
     queue_name,
 )
@@ -338,6 +340,7 @@ class JobQueue(FreeTable):
                 f"{table.name} cannot reserve jobs: its keys have no attribute. Populate it "
                 "without reserve_jobs."
             )
+        check_reservable(table, names)
         if not self.holds(names):
             raise PopulateError(
                 f"The job queue of {table.name} has the key {', '.join(self.key) or 'none'}, its "
@@ -347,7 +350,8 @@ class JobQueue(FreeTable):
 
     def holds(self, names: Sequence[str]) -> bool:
         """Whether the queue has the key with these attributes."""
-        return bool(names) and set(names) == set(self.key)
+        fits = bool(names) and not obstacle(self._target, names)
+        return fits and set(names) == set(self.key)
 
     def _source(self) -> KeySource:
         if isinstance(self._target, PopulatedTable):

@@ -243,6 +243,35 @@ def test_two_tiers_of_one_name_are_told_apart_or_named(schema: Schema) -> None:
     assert [spec.metadata["dagster/table_name"] for spec in specs] == [f"{schema.name}.__foo"]
 
 
+def test_keys_that_a_queue_cannot_hold_are_made_without_one(
+    schema: Schema, instance: dg.DagsterInstance
+) -> None:
+    @schema
+    class Phase(Manual):
+        definition = "status : varchar(8)\nversion : int32"
+
+    @schema
+    class Graded(Computed):
+        definition = "-> Phase"
+
+        def make(self, key: dict[str, Any]) -> None:
+            self.insert1(key)
+
+    phase: Any = Phase
+    phase.insert([("a", 1), ("b", 1)])
+    for call in (
+        lambda: Graded.populate(reserve_jobs=True),
+        lambda: Graded().jobs.refresh(),
+        lambda: len(Graded().jobs),
+    ):
+        with pytest.raises(
+            PopulateError, match=r"graded cannot reserve jobs: the attribute status"
+        ):
+            call()
+    run_until_quiet(build_definitions(schema, select="Phase+"), instance)
+    assert len(Graded()) == 2
+
+
 def test_a_cycle_of_foreign_keys_leaves_the_location_up(
     database_url: str, schema_prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:

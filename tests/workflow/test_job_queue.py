@@ -341,3 +341,14 @@ def test_settings_reach_the_default_connection(tmp_path: Path) -> None:
         assert connection.job_settings.default_priority == 3
     assert not connection.job_settings.keep_completed
     assert connect("sqlite:///:memory:", tmp_path).job_settings == JobSettings()
+
+
+def test_tables_of_one_name_in_two_tiers_reserve_nothing(lab: Pipeline) -> None:
+    """Their queues would have one name, and the failures of one would hold the other's keys."""
+    twin = type("Square", (dj.Imported,), {"definition": "-> Number", "make": Pipeline.make})
+    other = dj.Schema(lab.schema.name, connection=lab.schema.connection)
+    imported: Any = other(twin, context={"Number": lab.number})
+    for table in (imported, lab.square):
+        with pytest.raises(dj.PopulateError, match=r"square would have the same queue, .*~~square"):
+            table.populate(reserve_jobs=True)
+    assert lab.square.populate()["success_count"] == 4

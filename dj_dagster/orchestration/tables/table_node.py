@@ -41,6 +41,7 @@ from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Table
 from dj_dagster.relational.values import is_only_found
 from dj_dagster.workflow.collation import keys_respelled, origins
+from dj_dagster.workflow.job_rows import obstacle
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import (
     KeySource,
@@ -344,10 +345,11 @@ class OwnPopulator:
 
     @property
     def reservable(self) -> bool:
-        """Whether a foreign key is part of the primary key."""
+        """Whether a foreign key is part of the primary key, and a queue can hold the keys."""
         # Jobs do not have hidden attributes, such as that of a table with one row.
-        names = set(self._table.primary_key)
-        return any(key.primary and names & set(key.attributes) for key in self._table.foreign_keys)
+        names, keys = set(self._table.primary_key), self._table.foreign_keys
+        inherited = any(key.primary and names & set(key.attributes) for key in keys)
+        return inherited and not obstacle(self._table, names)
 
     def keys(self) -> list[Key]:
         """Return the keys of the key source."""
