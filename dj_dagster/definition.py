@@ -259,7 +259,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _ATTRIBUTE_FORM = (
     "write 'name : type', 'name = default : type', '-> Table', '---' or 'index(attribute)'"
 )
-_NOW = re.compile(r"CURRENT_TIMESTAMP(?:\s*\(\s*([0-6]?)\s*\))?", re.IGNORECASE)
+_NOW = re.compile(r"CURRENT_TIMESTAMP(?:\s*\(\s*[0-6]?\s*\))?", re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 _BOOLS = {"true": "1", "false": "0", "1": "1", "0": "0"}
 _NUMERIC = (Family.INTEGER, Family.FLOAT, Family.DECIMAL)
@@ -364,9 +364,11 @@ def _default(
     if kind.family in _OPAQUE:
         problem = f"{kind.text} can have no default but null"
         raise line.error(problem, start, "write '= null', or leave the default out")
-    if now := _NOW.fullmatch(text):
+    if _NOW.fullmatch(text):
+        # With the digits of the type: MySQL refuses others.
+        digits = kind.size if kind.family is Family.DATETIME else None
         return Default(
-            f"CURRENT_TIMESTAMP({now[1]})" if now[1] else "CURRENT_TIMESTAMP", True
+            f"CURRENT_TIMESTAMP({digits})" if digits else "CURRENT_TIMESTAMP", True
         ), False
     return Default(_literal(line, start, text, kind)), False
 

@@ -143,6 +143,8 @@ def test_the_divider_of_underscores_is_an_old_spelling():
         ("a = 2020-01-31 : date", Default("2020-01-31")),
         ("a = CURRENT_TIMESTAMP : datetime", Default("CURRENT_TIMESTAMP", True)),
         ("a = current_timestamp(3) : datetime(3)", Default("CURRENT_TIMESTAMP(3)", True)),
+        ("a = CURRENT_TIMESTAMP : timestamp(6)", Default("CURRENT_TIMESTAMP(6)", True)),
+        ("a = CURRENT_TIMESTAMP(6) : datetime", Default("CURRENT_TIMESTAMP", True)),
         ("a = 'CURRENT_TIMESTAMP' : varchar(20)", Default("CURRENT_TIMESTAMP")),
     ],
 )

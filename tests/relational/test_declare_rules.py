@@ -49,7 +49,14 @@ def test_who_refers_to_a_counter_does_not_count(lab: Any) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["g = 300 : int8", "f = 1e400 : float32", "d = 1000 : decimal(4,2)", "v = 'abc' : char(2)"],
+    [
+        "c = CURRENT_TIMESTAMP : char(50)",
+        "n = CURRENT_TIMESTAMP(3) : int32",
+        "g = 300 : int8",
+        "f = 1e400 : float32",
+        "d = 1000 : decimal(4,2)",
+        "v = 'abc' : char(2)",
+    ],
 )
 def test_a_default_that_does_not_fit_is_refused(lab: Any, line: str) -> None:
     with pytest.raises(dj.DefinitionError, match=rf"line 3, table Wide.*\.wide\.{line[0]} : "):

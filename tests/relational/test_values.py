@@ -184,7 +184,7 @@ def test_defaults_and_missing_values(schema: Any) -> None:
         "f = True : bool",
         "d = '2026-01-02' : date",
         "t = CURRENT_TIMESTAMP : datetime",
-        "t3 = CURRENT_TIMESTAMP(3) : datetime(3)",
+        "t3 = CURRENT_TIMESTAMP : datetime(3)",
         "t6 = CURRENT_TIMESTAMP(6) : datetime(6)",
     )
     before = datetime.now() - timedelta(seconds=2)
@@ -195,6 +195,7 @@ def test_defaults_and_missing_values(schema: Any) -> None:
         assert all(before < row[name] < after for name in ("t", "t3", "t6"))
         assert (row["x"], row["s"], row["f"], row["d"]) == (None, "a'b", True, date(2026, 1, 2))
         assert row["n"] == (1 if row["id"] == 3 else 5)
+    assert not table.alter(prompt=False)
 
 
 DEFAULTS: dict[str, tuple[str, Any]] = {

@@ -272,6 +272,11 @@ def _checked_default(table: TableName, item: AttributeDeclaration) -> Default | 
     although SQLite would accept it.
     """
     family, default = item.type.family, item.default
+    if default is not None and default.is_expression and family is not Family.DATETIME:
+        raise DefinitionError(
+            f"{table}.{item.name} : {item.type.text} cannot have the current time as its default: "
+            "declare it as datetime or timestamp, or leave the default out."
+        )
     if default is None or default.is_expression or family not in _CHECKED_DEFAULTS:
         return default
     number = family in (Family.INTEGER, Family.FLOAT, Family.DECIMAL)
