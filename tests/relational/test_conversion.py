@@ -67,6 +67,8 @@ def altered(schema: Any) -> Alter:
         ("varchar(20)", "int32", ["0"], "007"),
         ("varchar(20)", "decimal(5,2)", ["1.5"], "1.555"),
         ("varchar(20)", "varchar(4)", ["four"], "fives"),
+        ("tinyint unsigned", "year", [], 70),
+        ("smallint unsigned", "year", [2000], 3000),
         ("varchar(20)", "char(9)", ["x"], "x "),
         ("varchar(20)", "enum('a', 'b')", ["a"], "A"),
         ("varchar(20)", "date", ["2026-02-03"], "2026-2-3"),

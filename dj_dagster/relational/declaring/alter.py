@@ -54,7 +54,7 @@ from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.old_layout import ensure_external_tables
 from dj_dagster.relational.old_log import log_change
 from dj_dagster.relational.stored import ColumnChange, Remaking, StoredTable, TableChanges
-from dj_dagster.relational.values import checked
+from dj_dagster.relational.values import checked, integer_range
 
 
 def alter_table(connection: Connection, plan: PlannedTable, confirm: Confirm | None) -> bool:
@@ -403,9 +403,11 @@ def changes_values(old: AttributeType | None, new: AttributeType | None) -> bool
         return True
     sizes = (old.size or 0, old.scale or 0), (new.size or 0, new.scale or 0)
     match old.family:
-        case Family.INTEGER | Family.FLOAT:
-            wider = sizes[0] <= sizes[1] and not (new.unsigned and not old.unsigned)
-            return not wider or (old.unsigned and not new.unsigned and sizes[0] >= sizes[1])
+        case Family.INTEGER:
+            (low, high), (least, most) = integer_range(old), integer_range(new)
+            return low < least or high > most
+        case Family.FLOAT:
+            return sizes[0] > sizes[1] or (new.unsigned and not old.unsigned)
         case Family.DECIMAL:
             whole = [size - scale for size, scale in sizes]
             return whole[0] > whole[1] or sizes[0][1] > sizes[1][1] or new.unsigned
