@@ -79,7 +79,8 @@ class AttributeType(str):
         ``datetime(n)``/``time(n)``/``timestamp(n)``, precision of ``decimal(p, s)``; None where
         the type has none.
     scale
-        Scale of ``decimal(p, s)``.
+        Scale of ``decimal(p, s)``, and digits after the point of ``double(m, d)``; None for floats
+        that are not rounded.
     unsigned
         Whether an integer is unsigned (native types only).
     values
@@ -94,6 +95,8 @@ class AttributeType(str):
         them off.
     native
         The MySQL type that a blob was written as, ``"mediumblob"``; empty for ``<blob>``.
+    digits
+        All digits of ``float(m, d)`` and ``double(m, d)``, before and after the point.
     """
 
     text: str
@@ -108,6 +111,7 @@ class AttributeType(str):
     auto_increment: bool = False
     rounds: bool = field(default=False, repr=False)
     native: str = field(default="", repr=False)
+    digits: int | None = field(default=None, repr=False)
 
     def __new__(cls, text: str, *facts: Any, **named: Any) -> Self:
         """Make the string; the rest are fields."""
@@ -162,7 +166,9 @@ _DECIMAL = re.compile(
 _INTEGER = re.compile(
     rf"({'|'.join(_INTEGERS)})(?: ?\( ?[0-9]+ ?\))?( unsigned)?(?: ?(auto_increment))?"
 )
-_REAL = re.compile(rf"({'|'.join(_REALS)})( ?\( ?[0-9]+ ?(?:, ?[0-9]+ ?)?\))?( unsigned)?")
+_REAL = re.compile(
+    rf"({'|'.join(_REALS)})(?: ?\( ?([0-9]{{1,3}}) ?(?:, ?([0-9]{{1,3}}) ?)?\))?( unsigned)?"
+)
 _ENUM = re.compile(rf"enum\(\s*((?:{STRING})(?:\s*,\s*(?:{STRING}))*)\s*\)", re.DOTALL)
 
 
@@ -326,10 +332,29 @@ def _real(text: str) -> AttributeType | None:
     match = _REAL.fullmatch(text)
     if match is None:
         return None
-    kind, digits, unsigned = match.groups()
-    spelled = f"{kind}{(digits or '').replace(' ', '')}{unsigned or ''}"
-    size = _REALS[kind]
-    return AttributeType(spelled, Family.FLOAT, core=False, size=size, unsigned=bool(unsigned))
+    kind, digits, places, unsigned = match.groups()
+    if places is None:
+        # The digits alone say only how many bits a float has.
+        kind = "double" if kind == "float" and int(digits or 0) > 24 else kind
+        return AttributeType(
+            f"{kind}{unsigned or ''}",
+            Family.FLOAT,
+            core=False,
+            size=_REALS[kind],
+            unsigned=bool(unsigned),
+        )
+    if not int(places) <= int(digits) <= 255 or int(places) > 30:
+        instead = f"{kind}(m,d) with m from 1 to 255 digits, d of them (at most 30) after the point"
+        raise _refuse(text, "has an impossible precision", instead)
+    return AttributeType(
+        f"{kind}({int(digits)},{int(places)}){unsigned or ''}",
+        Family.FLOAT,
+        core=False,
+        size=_REALS[kind],
+        scale=int(places),
+        unsigned=bool(unsigned),
+        digits=int(digits),
+    )
 
 
 _PARSERS = (_plain, _codec, _sized_string, _fractional, _decimal, _enum, _integer, _real)

@@ -135,8 +135,9 @@ def _stored(value: Value, kind: AttributeType) -> Value:
     """Return a value as it is read back from its column."""
     coerced = _COERCE[kind.family](value)
     match kind.family:
-        case Family.FLOAT if kind.is_single:
-            return single(coerced)
+        case Family.FLOAT:
+            found = coerced if kind.scale is None else in_places(coerced, kind.scale)
+            return single(found) if kind.is_single else found
         case Family.DECIMAL:
             return with_scale(coerced, kind.scale or 0)
         case Family.DATETIME:
@@ -374,6 +375,8 @@ def bounded(value: Value, kind: AttributeType) -> Value:
     match kind.family:
         case Family.FLOAT if kind.unsigned and value < 0:
             raise ValueError("it must not be negative")
+        case Family.FLOAT if kind.digits is not None:
+            return _in_digits_of(value, kind, kind.digits)
         case Family.INTEGER:
             return _in_range(value, kind)
         case Family.STRING if kind.size is None and len(value.encode()) > byte_limit(kind):
@@ -441,6 +444,24 @@ def _fitting_decimal(value: Decimal, kind: AttributeType) -> Decimal:
     if kind.unsigned and value < 0:
         raise ValueError("it must not be negative")
     return value
+
+
+def _in_digits_of(value: float, kind: AttributeType, digits: int) -> float:
+    scale = kind.scale or 0
+    largest = float(f"1e{digits - scale}") - float(f"1e-{scale}")
+    if abs(in_places(value, scale)) > largest:
+        raise ValueError(f"it must lie between {-largest} and {largest}")
+    return value
+
+
+def in_places(value: float, scale: int) -> float:
+    """Return a float rounded to a number of digits after the point, as a server rounds it.
+
+    >>> in_places(1.005, 2), in_places(-1.225, 2)
+    (1.0, -1.23)
+    """
+    whole, power = float(math.floor(value)), float(f"1e{scale}")
+    return whole + round((value - whole) * power) / power
 
 
 def _timestamp(value: datetime) -> datetime:

@@ -59,6 +59,17 @@ def test_native_types_pass_through(text, family, size):
     same(parse_type(text), AttributeType(text, family, core=False, size=size))
 
 
+def test_digits_of_floats():
+    kinds = [parse_type(text) for text in ("float(24)", "FLOAT(25) unsigned", "double ( 5, 02 )")]
+    assert [kind.text for kind in kinds] == ["float", "double unsigned", "double(5,2)"]
+    assert [(kind.size, kind.digits, kind.scale) for kind in kinds] == [
+        (32, None, None), (64, None, None), (64, 5, 2),
+    ]  # fmt: skip
+    for text in ("double(2,3)", "real(256,2)", "float(60,31)"):
+        with pytest.raises(DefinitionError, match="impossible precision"):
+            parse_type(text)
+
+
 def test_year_and_serial_are_unsigned_integers():
     assert parse_type("year").family is Family.INTEGER
     serial = parse_type("serial")

@@ -407,7 +407,8 @@ def changes_values(old: AttributeType | None, new: AttributeType | None) -> bool
             (low, high), (least, most) = integer_range(old), integer_range(new)
             return low < least or high > most
         case Family.FLOAT:
-            return sizes[0] > sizes[1] or (new.unsigned and not old.unsigned)
+            smaller = sizes[0][0] > sizes[1][0] or (new.unsigned and not old.unsigned)
+            return smaller or not _holds_digits(new, old)
         case Family.DECIMAL:
             whole = [size - scale for size, scale in sizes]
             return whole[0] > whole[1] or sizes[0][1] > sizes[1][1] or new.unsigned
@@ -419,6 +420,14 @@ def changes_values(old: AttributeType | None, new: AttributeType | None) -> bool
             return True
         case _:
             return False
+
+
+def _holds_digits(new: AttributeType, old: AttributeType) -> bool:
+    """Whether a float is not rounded more than another one, nor bounded more closely."""
+    if new.digits is None or old.digits is None:
+        return new.digits is None
+    scales = new.scale or 0, old.scale or 0
+    return scales[0] >= scales[1] and new.digits - scales[0] >= old.digits - scales[1]
 
 
 def converted(values: Iterator[Value], old: Attribute, new: Attribute) -> Mapping[Value, Value]:

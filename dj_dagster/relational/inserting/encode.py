@@ -520,8 +520,10 @@ def _integers(kind: AttributeType) -> Check:
 
 
 def _floats(kind: AttributeType) -> Check:
-    if kind.size == 32 or kind.unsigned:
-        return _singles if not kind.unsigned else _unchecked
+    if _is_bounded(kind):
+        return _unchecked
+    if kind.size == 32:
+        return _singles
 
     def check(values: Column, kinds: Kinds) -> Column | None:
         if kinds == {float}:
@@ -529,6 +531,11 @@ def _floats(kind: AttributeType) -> Check:
         return list(map(float, values)) if kinds <= {float, int} and _exact(values) else None
 
     return check
+
+
+def _is_bounded(kind: AttributeType) -> bool:
+    """Whether a float type refuses or rounds numbers beyond what its bits do."""
+    return kind.unsigned or kind.scale is not None
 
 
 def _finite(values: Column) -> bool:
@@ -636,7 +643,7 @@ def fits_of(attribute: Attribute) -> Fits | None:
     if kind.family is Family.INTEGER:
         low, high = integer_range(kind)
         return lambda value: type(value) is int and low <= value <= high
-    if kind.family is Family.FLOAT and kind.size == 64 and not kind.unsigned:
+    if kind.family is Family.FLOAT and kind.size == 64 and not _is_bounded(kind):
         return lambda value: type(value) is float and math.isfinite(value)
     if kind.family is Family.STRING:
         limit = kind.size if kind.size is not None else byte_limit(kind)

@@ -323,7 +323,8 @@ def _is_wider(mine: AttributeType, theirs: AttributeType) -> bool:
         return low <= least and largest <= high
     if mine.family is Family.STRING and mine.size is not None:
         return theirs.size is not None and theirs.size <= mine.size
-    return mine.family is Family.FLOAT and mine.size == theirs.size == 64 and not mine.unsigned
+    bounded = mine.unsigned or mine.scale is not None
+    return mine.family is Family.FLOAT and mine.size == theirs.size == 64 and not bounded
 
 
 def insert_select(

@@ -30,6 +30,7 @@ from dj_dagster.relational.user_sql.kinds import (
     SqlValue,
     decimal_kind,
     exact,
+    fixed,
     floating,
     number,
     rounded,
@@ -86,6 +87,8 @@ def kind_of(kind: AttributeType | None) -> Kind:
     if kind is None:
         return ANY
     scale = kind.size or 0
+    if kind.digits is not None and kind.digits <= EXACT_DIGITS and not kind.is_single:
+        return fixed(kind.scale or 0)
     found = {
         Family.INTEGER: INT, Family.BOOL: INT, Family.STRING: TEXT,
         Family.FLOAT: SINGLE if kind.is_single else FLOAT,
