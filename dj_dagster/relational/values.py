@@ -191,6 +191,9 @@ def _number_text(text: str) -> str:
 
 
 def _float(value: Value) -> float:
+    if isinstance(value, np.complexfloating):
+        # float() would take the real part.
+        raise TypeError(_NO_NUMBER)
     try:
         number = float(_number_text(value) if isinstance(value, str) else value)
     except (TypeError, ValueError):

@@ -132,6 +132,8 @@ def test_values_round_trip(schema: Any, kind: str, values: list[tuple[Any, Any]]
         ("float64", math.inf),
         ("float64", "nan"),
         ("float64", "x"),
+        ("float64", np.complex128(1 + 2j)),
+        ("float32", np.complex64(1)),
         ("float32", 1e39),
         ("double(5,2)", 999.995),
         ("float(5,2)", -1000),
