@@ -54,7 +54,7 @@ def is_missing(value: Value, attribute: Attribute) -> bool:
     return family is not Family.CODEC and _is_nan(value)
 
 
-_LONGEST_TIME = timedelta(hours=839)
+_LONGEST_TIME = timedelta(hours=838, minutes=59, seconds=59)
 
 
 def checked(value: Value, attribute: Attribute) -> Value:
@@ -180,6 +180,7 @@ def _integer(value: Value) -> int:
     return number
 
 
+_TOO_LONG = "it must not be longer than 838:59:59"
 _NOT_WHOLE, _NO_NUMBER = "it is not a whole number", "it is not a number"
 
 
@@ -288,8 +289,8 @@ def _time(value: Value) -> timedelta:
         value = value.astype("timedelta64[us]").item()
     is_read = isinstance(value, time | timedelta)
     moment = as_time(value) if is_read else _read(as_time, value, "12:30:00")
-    if abs(moment) >= _LONGEST_TIME:
-        raise ValueError("it must be less than 839 hours")
+    if abs(moment) >= _LONGEST_TIME + timedelta(seconds=1):
+        raise ValueError(_TOO_LONG)
     return moment
 
 
@@ -390,6 +391,8 @@ def bounded(value: Value, kind: AttributeType) -> Value:
             raise ValueError(f"write one of {', '.join(map(repr, kind.values))}")
         case Family.DECIMAL:
             return _fitting_decimal(value, kind)
+        case Family.TIME if abs(value) > _LONGEST_TIME:
+            raise ValueError(_TOO_LONG)
         case Family.DATETIME if is_timestamp(kind):
             return _timestamp(value)
         case _:

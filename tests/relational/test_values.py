@@ -157,6 +157,7 @@ def test_values_round_trip(schema: Any, kind: str, values: list[tuple[Any, Any]]
         ("datetime", pd.Timestamp("2026-01-01", tz="UTC")),
         ("datetime", "2026-01-01 25:00:00"),
         ("time", timedelta(hours=839)),
+        ("time(6)", "-838:59:59.000001"),
         ("time", "25:00"),
         ("uuid", "no uuid"),
         ("uuid", 5),
