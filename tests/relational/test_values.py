@@ -243,6 +243,10 @@ def test_a_default_beyond_the_integers_of_sqlite(connection: dj.Connection, sche
     if connection.backend.name == "sqlite":
         with pytest.raises(dj.DefinitionError, match=r"value\.n .*64 bits"):
             table_of(schema, line)
+        table = table_of(schema, "n : bigint unsigned")
+        for rows in ([{"id": 1, "n": 2**63}], [{"id": 0, "n": 5}, {"id": 1, "n": 2**63}]):
+            with pytest.raises(dj.InvalidValueError, match=r"value\.n : .*64 bits.*'id': 1"):
+                table.insert(rows)
     else:
         table = table_of(schema, line)
         table.insert1({"id": 1})

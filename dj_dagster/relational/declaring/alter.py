@@ -367,10 +367,8 @@ def _conversion(
     decode, encode = connection.backend.decoder(old.type), connection.backend.encoder(new.type)
     found = session.execute(sa.select(column).distinct().where(column.is_not(None)))
     decoded = [(stored, decode(stored) if decode else stored) for (stored,) in found.fetchall()]
-    wanted = converted((value for _, value in decoded), old, new)
-    return [
-        (stored, encode(wanted[value]) if encode else wanted[value]) for stored, value in decoded
-    ]
+    wanted = converted((value for _, value in decoded), old, new, encode)
+    return [(stored, wanted[value]) for stored, value in decoded]
 
 
 def _check_references(remaking: Remaking, name: TableName) -> None:
@@ -430,13 +428,17 @@ def _holds_digits(new: AttributeType, old: AttributeType) -> bool:
     return scales[0] >= scales[1] and new.digits - scales[0] >= old.digits - scales[1]
 
 
-def converted(values: Iterator[Value], old: Attribute, new: Attribute) -> Mapping[Value, Value]:
+def converted(
+    values: Iterator[Value], old: Attribute, new: Attribute, encode: Convert | None = None
+) -> Mapping[Value, Value]:
     """Return the new value of each value, by the old one.
 
     Parameters
     ----------
     values
         Values of the old attribute, without nulls.
+    encode
+        Converts a new value for the driver.
 
     Raises
     ------
@@ -452,7 +454,7 @@ def converted(values: Iterator[Value], old: Attribute, new: Attribute) -> Mappin
             continue
         try:
             convert = convert or _converter(old, new)
-            found[value] = convert(value)
+            found[value] = encode(convert(value)) if encode else convert(value)
         except (InvalidValueError, ValueError) as error:
             raise DefinitionError(
                 f"The values of {old.table}.{old.name} cannot be turned from {type_text(old)} into "
