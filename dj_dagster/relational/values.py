@@ -73,7 +73,7 @@ def checked(value: Value, attribute: Attribute) -> Value:
     except _MISFITS as error:
         raise InvalidValueError(
             f"{attribute.table}.{attribute.name} : {kind.text} cannot hold "
-            f"{_shown(value)} ({type(value).__name__}): {error}"
+            f"{shown(value)} ({type(value).__name__}): {error}"
         ) from error
 
 
@@ -108,7 +108,7 @@ def comparable(value: Value, attribute: Attribute) -> Value:
     except _MISFITS as error:
         raise InvalidValueError(
             f"{attribute.table}.{attribute.name} : {attribute.type.text} cannot be compared with "
-            f"{_shown(value)} ({type(value).__name__}): {error}"
+            f"{shown(value)} ({type(value).__name__}): {error}"
         ) from error
 
 
@@ -162,7 +162,8 @@ def _is_nan(value: Value) -> bool:
     return isinstance(value, numbers.Real) and bool(value != value)
 
 
-def _shown(value: Value) -> str:
+def shown(value: Value) -> str:
+    """Return a value as Python writes it, shortened, for messages."""
     try:
         text = repr(value)
     except RecursionError:
@@ -314,12 +315,30 @@ def _json(value: Value) -> Value:
     return value
 
 
-def _check_keys(pairs: list[tuple[str, Value]]) -> None:
+def _check_keys(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
     """Refuse keys that are one text in JSON, such as 1 and "1", of which one would be lost."""
-    names = [name for name, _ in pairs]
-    if len(set(names)) != len(names):
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"several of its keys are the text {twice!r} in JSON")
+    return found
+
+
+def read_json(text: str) -> Value:
+    """Return the value of a text in JSON.
+
+    Raises
+    ------
+    ValueError
+        If it is not JSON, repeats a key in an object, or has too many levels to be read.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_check_keys)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON: {error}") from None
+    except RecursionError:
+        raise ValueError("it has too many levels") from None
 
 
 def _check_integers(value: Value) -> None:

@@ -121,6 +121,8 @@ def test_csv(session: Any, tmp_path: Path) -> None:
         (["subject,number", "a,1", "b,two"], [r"a\.csv, line 3", "number", "int32", "'two'"]),
         (["subject,number,day", "a,1,2026-02-30"], [r"a\.csv, line 2", "day", "2026-02-30"]),
         (["subject,number,info", "a,1,{"], [r"a\.csv, line 2", "info", "JSON"]),
+        (["subject,number,info", 'a,1,"{""k"": 1, ""k"": 2}"'], [r"line 2", "info", "text 'k'"]),
+        (["subject,number,info", "a,1," + "[" * 9999], [r"line 2", "info", "too many levels"]),
         (["subject,number,good", "a,1,maybe"], [r"a\.csv, line 2", "good", "maybe"]),
         (["subject,number", "a,1", "b"], [r"a\.csv, line 3", "1 values for 2 names"]),
         (["subject,number", "a,1", ",2", "c,"], [r"a\.csv, line 4", "number"]),

@@ -7,7 +7,6 @@ the bytes of a UUID for text, and it rounds. Such a change is refused if there a
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import ExitStack
@@ -54,7 +53,7 @@ from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.old_layout import ensure_external_tables
 from dj_dagster.relational.old_log import log_change
 from dj_dagster.relational.stored import ColumnChange, Remaking, StoredTable, TableChanges
-from dj_dagster.relational.values import checked, integer_range
+from dj_dagster.relational.values import checked, integer_range, read_json, shown
 
 
 def alter_table(connection: Connection, plan: PlannedTable, confirm: Confirm | None) -> bool:
@@ -458,9 +457,9 @@ def converted(
         except (InvalidValueError, ValueError) as error:
             raise DefinitionError(
                 f"The values of {old.table}.{old.name} cannot be turned from {type_text(old)} into "
-                f"{type_text(new)} without loss, such as {value!r}: {_reason(error)}. Nothing was "
-                "changed. Correct the values, or add a second attribute, fill it from the first "
-                "and drop that one."
+                f"{type_text(new)} without loss, such as {shown(value)}: {_reason(error)}. Nothing "
+                "was changed. Correct the values, or add a second attribute, fill it from the "
+                "first and drop that one."
             ) from None
     return found
 
@@ -486,7 +485,7 @@ def _converter(old: Attribute, new: Attribute) -> Convert:
         case (Family.STRING, Family.DATE | Family.DATETIME | Family.TIME):
             return lambda value: _read_moment(value, checked(value, new), other)
         case (Family.STRING, Family.JSON):
-            return _read_json
+            return lambda value: checked(read_json(value), new)
         case (a, b) if a is b:
             return lambda value: _same(value, checked(value, new))
         case _:
@@ -542,16 +541,6 @@ def _read_moment(text: str, found: Value, kind: AttributeType) -> Value:
     if moment_text(found, kind) != text:
         raise ValueError(f"it is not written as {moment_text(found, kind)}")
     return found
-
-
-def _read_json(text: str) -> Value:
-    def refuse(name: str) -> None:
-        raise ValueError(f"{name} is not JSON")
-
-    try:
-        return json.loads(text, parse_constant=refuse)
-    except ValueError:
-        raise ValueError("it is not JSON") from None
 
 
 def _kind(attribute: Attribute) -> AttributeType:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 import sys
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from dj_dagster.model.heading import Attribute, Heading, Row, Value
 from dj_dagster.model.types import Family
 from dj_dagster.relational.algebra.condition import as_mapping
 from dj_dagster.relational.caller import warn_caller
-from dj_dagster.relational.values import is_data_frame, is_series
+from dj_dagster.relational.values import is_data_frame, is_series, read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -358,10 +357,11 @@ def _parsed(text: str, attribute: Attribute, file: str, line: int) -> Value:
         return _BOOLS.get(text.strip().lower(), text)
     if family is Family.JSON:
         try:
-            return json.loads(text)
+            return read_json(text)
         except ValueError as error:
             raise InvalidValueError(
-                f"{file}, line {line}: {attribute.table}.{attribute.name} is no JSON: {error}."
+                f"{file}, line {line}: {attribute.table}.{attribute.name} : json cannot hold what "
+                f"is written there: {error}."
             ) from error
     return text if family in _TEXTS or family is Family.CODEC else text.strip()
 
