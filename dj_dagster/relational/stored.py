@@ -154,8 +154,8 @@ class Remaking(ABC):
         """Give a temporary table of pairs of values, with the columns `old` and `new`."""
 
     @abstractmethod
-    def rename(self, made: TableName, name: TableName) -> None:
-        """Rename a new table to its final name."""
+    def replace(self, name: TableName, made: TableName) -> None:
+        """Drop a table and give its name and triggers to a new one."""
 
     @abstractmethod
     def unmatched(self, name: TableName) -> Sequence[str]:

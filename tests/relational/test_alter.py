@@ -116,6 +116,19 @@ def test_foreign_keys_and_indexes_come_and_go(pair: Pair) -> None:
     assert pair.Lab.delete() == 2
 
 
+def test_triggers_stay(pair: Pair, connection: dj.Connection) -> None:
+    place = connection.backend.full_name(pair.Subject().name)
+    quote = "`{}`" if connection.backend.name == "sqlite" else f"`{pair.schema.name}`.`{{}}`"
+    connection.query(
+        f"CREATE TRIGGER {quote.format('sexed')} AFTER INSERT ON {place} FOR EACH ROW "
+        f"BEGIN DELETE FROM {connection.backend.full_name(pair.Session().name)}; END"
+    )
+    assert pair.alter("subject : int32\n---\nname : varchar(40)\nsex = 'U' : enum('F', 'M', 'U')")
+    assert len(pair.Session()) == 2
+    pair.Subject.insert1((3, "z", "F"))
+    assert not pair.Session()
+
+
 def test_an_attribute_becomes_a_foreign_key(pair: Pair) -> None:
     plain = pair.Subject.definition
     pair.alter(plain + "\nlab = null : varchar(8)")

@@ -56,6 +56,9 @@ SELECT m.name, c.name, c.type, c."notnull", c.dflt_value, c.pk, m.sql
 FROM sqlite_master m JOIN pragma_table_info(m.name) c
 WHERE m.type = 'table' AND m.name > ? AND m.name < ? ORDER BY m.rowid, c.cid
 """
+_TRIGGERS = """
+SELECT sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? ORDER BY rowid
+"""
 _VIEWS = """
 SELECT name, sql FROM sqlite_master WHERE type = 'view' AND name > ? AND name < ? ORDER BY rowid
 """
@@ -472,9 +475,14 @@ class FileRemaking(Remaking):
         yield table
         self._session.exec_driver_sql(f'DROP TABLE temp."{table.name}"')
 
-    def rename(self, made: TableName, name: TableName) -> None:
-        """Rename the table with its indexes."""
+    def replace(self, name: TableName, made: TableName) -> None:
+        """Make the triggers anew, which go with their table; they have not fired meanwhile."""
+        triggers = self._session.exec_driver_sql(_TRIGGERS, (str(name),)).scalars().all()
+        self._session.exec_driver_sql(f'DROP TABLE "{name}"')
+        remove_comments(self._session, name)
         self._session.exec_driver_sql(f'ALTER TABLE "{made}" RENAME TO "{name}"')
+        for statement in triggers:
+            self._session.exec_driver_sql(statement)
 
     def unmatched(self, name: TableName) -> Sequence[str]:
         """Check all foreign keys of the table, which were not enforced meanwhile."""

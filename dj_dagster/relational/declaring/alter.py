@@ -318,8 +318,7 @@ def _rebuild(
                 column = sa.select(table.c.new).where(table.c.old == column).scalar_subquery()
             values.append(column)
         session.execute(sa.insert(target).from_select(kept, sa.select(*values)))
-    backend.drop_tables(session, [plan.name])
-    remaking.rename(made, plan.name)
+    remaking.replace(plan.name, made)
     for statement in indexes:
         session.execute(statement)
     comments = {column.name: column.full_comment for column in plan.columns}
