@@ -154,6 +154,28 @@ def test_values_take_their_new_type(pair: Pair) -> None:
     assert pair.Subject.to_arrays("name", order_by="KEY").tolist() == ["x", "y"]
 
 
+def test_values_that_a_unique_index_refuses_are_named(pair: Pair) -> None:
+    plain = pair.Subject.definition
+    before = facts(pair.schema, "subject")
+    pair.Subject.insert1((3, "x", 1.5, "M"))
+    for index, shared in (("weight", "weight = 1.5"), ("weight, name", "weight = 1.5, name = 'x'")):
+        with pytest.raises(dj.DuplicateError) as caught:
+            pair.alter(f"{plain}\nunique index({index})")
+        assert f"subject cannot have unique index({index})" in str(caught.value)
+        assert shared in str(caught.value)
+    with pytest.raises(dj.DuplicateError, match=r"subject cannot have unique index\(born\)"):
+        pair.alter(f"{plain}\nborn = '2020-01-02' : date\nunique index(born)")
+    assert facts(pair.schema, "subject") == before
+
+
+def test_an_index_that_is_there_twice_is_no_change(pair: Pair) -> None:
+    twice = f"{pair.Subject.definition}\nindex(name)\nindex(name)"
+    assert pair.alter(twice)
+    assert not pair.alter(twice)
+    again = pair.schema(type("Again", (dj.Manual,), {"definition": twice}))
+    assert not again.alter(prompt=False)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

@@ -234,3 +234,10 @@ def test_constraints_of_long_names(server: dj.Connection, tables: dict[str, Any]
     )
     assert len(set(found)) == 4
     assert all(len(name) <= 64 for (name,) in found)
+
+
+def test_the_servers_refusal_names_the_table(server: dj.Connection) -> None:
+    schema: Any = dj.Schema("layout_refused", connection=server)
+    wrong = {"definition": "id : int32\n---\nsex : enum('f', 'F')"}
+    with pytest.raises(dj.QueryError, match=r"layout_refused\.wrong cannot be declared: .*'sex'"):
+        schema(type("Wrong", (dj.Manual,), wrong))

@@ -8,7 +8,8 @@ the bytes of a UUID for text, and it rounds. Such a change is refused if there a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date, datetime, time
@@ -19,6 +20,7 @@ from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.errors import (
     DefinitionError,
+    DuplicateError,
     IntegrityError,
     InvalidValueError,
     MissingTableError,
@@ -40,7 +42,8 @@ from dj_dagster.relational.declaring.alteration import (
     alteration,
     altered_meanwhile,
 )
-from dj_dagster.relational.declaring.declare import reported
+from dj_dagster.relational.declaring.declare import refused, reported
+from dj_dagster.relational.declaring.describe import index_line
 from dj_dagster.relational.declaring.plan import (
     PlannedColumn,
     PlannedTable,
@@ -97,10 +100,7 @@ def alter_table(connection: Connection, plan: PlannedTable, confirm: Confirm | N
         _check_rows(connection, now.stored, changes)
     try:
         ensure_external_tables(connection, plan)
-        if connection.backend.alters_tables:
-            alter(connection, present, changes)
-        else:
-            rebuild(connection, present, changes)
+        _apply(connection, present, changes)
         if connection.backend.keeps_lineage and not plan.old:
             declare.write(connection, plan.name, plan.lineage)
     finally:
@@ -109,6 +109,57 @@ def alter_table(connection: Connection, plan: PlannedTable, confirm: Confirm | N
             connection.catalog.forget(schema)
     log_change(connection, "Altered", plan.name)
     return True
+
+
+def _apply(connection: Connection, present: Present, changes: Alteration) -> None:
+    with refused(changes.plan.name, "altered"):
+        try:
+            if connection.backend.alters_tables:
+                alter(connection, present, changes)
+            else:
+                rebuild(connection, present, changes)
+        except DuplicateError as error:
+            raise _duplicates(connection, present, changes, error) from error.__cause__
+
+
+def _duplicates(
+    connection: Connection, present: Present, changes: Alteration, error: DuplicateError
+) -> DuplicateError:
+    """Return the error for rows that a unique index of the changed table refuses."""
+    unique = [index for index in changes.plan.indexes if index.unique]
+    for index in unique:
+        shared = _shared(connection, present.stored, changes, index.parts)
+        if shared:
+            return DuplicateError(
+                f"{changes.plan.name} cannot have {index_line(index)}, because several rows would "
+                f"have {shared}. Correct the rows, or leave the index out."
+            )
+    lines = ", ".join(map(index_line, unique)) or "its primary key"
+    return DuplicateError(f"{changes.plan.name} cannot have {lines}: {error}")
+
+
+def _shared(
+    connection: Connection, stored: StoredTable, changes: Alteration, parts: Sequence[str]
+) -> str:
+    """Return the values that several rows would have for the parts of an index, or ""."""
+    before = [stored.heading.all_attributes.get(changes.renamed.get(p, p)) for p in parts]
+    pairs = [(old, changes.attributes[p]) for p, old in zip(parts, before, strict=True) if old]
+    families = {_kind(old).family for old, _ in pairs}
+    if len(pairs) < len(parts) or families & {Family.JSON, Family.CODEC}:
+        # A part of a text, an expression, a new attribute, or values without a hash.
+        return ""
+    maps = [conversions(connection, stored, old, new) for old, new in pairs]
+    rows = fetch.rows(
+        connection, all_rows(stored.name, stored.heading), [old.name for old, _ in pairs]
+    )
+    seen = Counter(
+        tuple(new.get(value, value) for new, value in zip(maps, row, strict=True))
+        for row in rows
+        if None not in row
+    )
+    [(values, count)] = seen.most_common(1) or [((), 0)]
+    shared = (f"{part} = {shown(value)}" for part, value in zip(parts, values, strict=False))
+    return ", ".join(shared) if count > 1 else ""
 
 
 def find_changes(connection: Connection, present: Present, plan: PlannedTable) -> Alteration:

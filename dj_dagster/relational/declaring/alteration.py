@@ -296,14 +296,15 @@ def _difference(
     kept: Sequence[IndexDeclaration],
     wanted: Sequence[IndexDeclaration],
 ) -> tuple[dict[str, IndexDeclaration], list[IndexDeclaration]]:
-    """Return the names of superfluous indexes, and the missing indexes."""
-    missing = {index_key(index): index for index in wanted}
-    extra = {
-        name: index
-        for name, index in found.items()
-        if index in kept and missing.pop(index_key(index), None) is None
-    }
-    return extra, list(missing.values())
+    """Return the names of superfluous indexes, and the missing indexes.
+
+    A definition may have an index twice, and so may the database.
+    """
+    here = {name: index for name, index in found.items() if index in kept}
+    by_key = {index_key(index): index for index in wanted}
+    extra = {name: index for name, index in here.items() if index_key(index) not in by_key}
+    present = set(map(index_key, here.values()))
+    return extra, [index for key, index in by_key.items() if key not in present]
 
 
 _NUMERIC = (Family.INTEGER, Family.FLOAT, Family.DECIMAL, Family.BOOL)
@@ -360,10 +361,16 @@ def same_foreign_key(one: ForeignKey, other: ForeignKey) -> bool:
     return (one.parent, one.attributes) == (other.parent, other.attributes)
 
 
+# MariaDB indexes so many characters of a text, or bytes, where it is indexed as a whole.
+_LONGEST_PREFIX = re.compile(r"\((?:768|3072)\)$")
+
+
 def index_key(index: IndexDeclaration) -> tuple[bool, tuple[str, ...]]:
     """Return a key that identifies an index; servers may write its expressions differently."""
     parts = [
-        re.sub(r"[`()\s]|_utf8mb4", "", part).lower() if part.startswith("(") else part
+        re.sub(r"[`()\s]|_utf8mb4", "", part).lower()
+        if part.startswith("(")
+        else _LONGEST_PREFIX.sub("", part)
         for part in index.parts
     ]
     return index.unique, tuple(parts)

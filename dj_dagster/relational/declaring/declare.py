@@ -271,7 +271,7 @@ def create_table(connection: Connection, plan: PlannedTable) -> None:
         ensure(connection, plan.name.schema)
     if plan.old:
         ensure_external_tables(connection, plan)
-    with ddl_block(connection) as session:
+    with refused(plan.name, "declared"), ddl_block(connection) as session:
         statements = create_statements(in_server_words(plan, backend), backend)
         created = backend.create_table(session, plan.name, list(statements))
         if created:
@@ -323,6 +323,18 @@ def ddl_block(connection: Connection) -> Generator[SAConnection]:
         if connection.backend.rolls_back_ddl:
             stack.enter_context(connection.transaction())
         yield stack.enter_context(connection.cursor())
+
+
+@contextmanager
+def refused(name: TableName, what: str) -> Generator[None]:
+    """Name the table in errors of the database, which name an attribute at most."""
+    try:
+        yield
+    except QueryError as error:
+        text = str(error)
+        if str(name) in text:
+            raise
+        raise type(error)(f"{name} cannot be {what}: {text}") from error.__cause__
 
 
 def reported(plan: PlannedTable, backend: Backend) -> RawTable:
