@@ -10,7 +10,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import IO
 
 from dj_dagster.errors import ChecksumError, MissingExternalFile, ObjectError
-from dj_dagster.objects.checksums import manifest_path
+from dj_dagster.objects.checksums import manifest_path, told
 from dj_dagster.objects.collection import is_managed, trash_folder
-from dj_dagster.objects.stores.store import Stat, Store, checked_path, sync_folder
+from dj_dagster.objects.expected import Digests, Expected
+from dj_dagster.objects.stores.store import Stat, Store, Take, checked_path, ignore, sync_folder
 
 _AT_ONCE = 2**24
 _PIECE = 2**22
@@ -34,13 +35,23 @@ _TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class CopiedFile:
-    """A file of a store and the checksum of its copy."""
+    """A file of a store and the checksums of its copy.
+
+    Attributes
+    ----------
+    crc32
+        The CRC-32 of the copy, "" if an earlier version made it.
+    damaged
+        Whether the file was not as its row says when it was copied; it is then copied again.
+    """
 
     store: str
     path: str
     size: int
     modified: float
     sha256: str
+    crc32: str = ""
+    damaged: bool = False
 
 
 class Copies:
@@ -53,8 +64,13 @@ class Copies:
         """Return the path of the copy with a checksum."""
         return self._folder / sha256[:2] / sha256
 
-    def add(self, store: Store, path: str) -> tuple[int, str]:
+    def add(self, store: Store, path: str, take: Take = ignore) -> tuple[int, str]:
         """Copy an object and return its size and checksum.
+
+        Parameters
+        ----------
+        take
+            A function that is called with the bytes in order, for other checksums.
 
         Raises
         ------
@@ -68,6 +84,7 @@ class Copies:
             with _opened(store, path) as source, temporary.open("xb") as target:
                 while piece := source.read(_PIECE):
                     digest.update(piece)
+                    take(memoryview(piece))
                     size += target.write(piece)
                 target.flush()
                 os.fsync(target.fileno())
@@ -184,12 +201,13 @@ def copied(
     found: Stat,
     schema: str,
     known: CopiedFile | None,
+    expected: Callable[[], Collection[Expected]],
     *,
     read: bool,
-) -> tuple[CopiedFile, bool]:
+) -> tuple[CopiedFile, bool, tuple[str, ...]]:
     """Copy a file of a store unless it was copied before.
 
-    Returns the facts of the copy, and whether it was made now.
+    Returns the facts of the copy, whether it was made now, and how it differs from what rows say.
 
     Parameters
     ----------
@@ -197,23 +215,39 @@ def copied(
         The file's present path and facts, as `files_of` gives them.
     known
         The copy that an earlier backup has of this path.
+    expected
+        Returns what rows say of the file, if it is read.
     read
         Whether an earlier copy is read, to copy the file again if the copy is damaged.
     """
     if (
         known is not None
+        and not known.damaged
         and _is_same(store, path, known, found)
         and not copies.damage(known.sha256, known.size, read=read)
+        and not (read and _differs(copies.place(known.sha256), expected()))
     ):
-        return known, False
+        return known, False, ()
     for _ in range(_TRIES):
         with suppress(MissingExternalFile):
-            size, sha256 = copies.add(store, found.path)
+            digests = Digests(expected())
+            size, sha256 = copies.add(store, found.path, digests.take)
             if size == found.size:
-                return CopiedFile(store.name, path, size, found.modified, sha256), True
+                problems = tuple(digests.problems(told(store, path)))
+                facts = (size, found.modified, sha256, digests.crc32, bool(problems))
+                return CopiedFile(store.name, path, *facts), True, problems
         # A collector has just moved the file, or its user has written it anew.
         found = dict(files_of(store, path, schema))[path]
     raise ChecksumError(f"{store.url(path)} in store '{store.name}' changes while it is read.")
+
+
+def _differs(copy: Path, expected: Collection[Expected]) -> bool:
+    """Whether a copy is not what rows say, which an earlier version did not compare."""
+    digests = Digests(expected)
+    with copy.open("rb") as stream:
+        while piece := stream.read(_PIECE):
+            digests.take(piece)
+    return any(digests.problems(""))
 
 
 def _is_same(store: Store, path: str, known: CopiedFile, found: Stat) -> bool:

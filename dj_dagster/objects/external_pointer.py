@@ -23,8 +23,10 @@ from dj_dagster.errors import ChecksumError, InvalidValueError, MissingExternalF
 from dj_dagster.model.heading import Value
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.objects.blob.writer import pack
+from dj_dagster.objects.checksums import Written
 from dj_dagster.objects.codecs.bytes import AttachCodec, BlobCodec
 from dj_dagster.objects.codecs.codec import Codec, GivenKey, ObjectContext
+from dj_dagster.objects.expected import Expected
 from dj_dagster.objects.stores.store import FileStore, Store, checked_path
 
 KINDS = ("blob", "attach", "filepath")
@@ -150,6 +152,16 @@ def external_path(store: Store, schema: str, found: ExternalObject) -> str:
         start += length
     suffix = f".{found.attachment_name}" if found.attachment_name is not None else ""
     return "/".join([schema, *folds, digest + suffix])
+
+
+def external_expected(place: str, found: ExternalObject) -> Expected:
+    """Return what a row of ``~external_<store>`` says of the bytes in the store."""
+    digest, before = found.hash, b""
+    if found.filepath is not None:
+        digest = found.contents_hash
+    elif found.attachment_name is not None:
+        before = found.attachment_name.encode() + b"\0"
+    return Expected(place, Written(found.size), digest.bytes if digest else None, before)
 
 
 def _file_data(file: Path) -> bytes:

@@ -287,6 +287,43 @@ def test_what_is_missing_in_a_store_is_told(
         dj.backup(tmp_path, [schema.name], connection=schema.connection)
 
 
+def flip(file: Path) -> bytes:
+    """Flip a bit of the last byte and return the bytes that were there."""
+    good = file.read_bytes()
+    file.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    return good
+
+
+def test_damaged_objects_are_told_and_copied_again_once_they_are_mended(
+    schema: Any, scan: Any, tmp_path: Path, backup_folder: Path
+) -> None:
+    def backup(*, read_data: bool = False) -> Any:
+        return dj.backup(
+            backup_folder, [schema.name], read_data=read_data, connection=schema.connection
+        )
+
+    store = tmp_path / "store"
+    (store / "raw" / "day").mkdir()
+    (store / "raw" / "day" / "a").write_text("a")
+    scan.insert1({"own": "raw/day"})
+    # An array, a folder's file, a chunk, a blob named by its hash, and a file of the user's.
+    patterns = ("*.npy", "film*/a.bin", "c/0", "_hash/**/?" + "?" * 25, "raw/own.txt", "raw/day/a")
+    files = [file for one in patterns for file in store.rglob(one) if file.is_file()]
+    good = {file: flip(file) for file in files}
+    for read_data in (False, True):
+        problems = backup(read_data=read_data).backup.problems
+        assert len(problems) == len(files) == len(patterns)
+        assert all("changed" in one and f"{schema.name}.scan." in one for one in problems)
+    for file, data in good.items():
+        file.write_bytes(data)
+    mended = backup()
+    assert (mended.backup.problems, mended.copied) == ((), len(files))
+    assert backup().copied == 0
+    next(store.rglob("film*/a.bin")).unlink()
+    (problem,) = backup().backup.problems
+    assert "has 0 files, 1 were written" in problem
+
+
 def test_the_latest_backups_stay_with_what_they_need(tmp_path: Path, backup_folder: Path) -> None:
     connection = connect(f"sqlite:///{tmp_path / 'lab.sqlite'}", tmp_path)
     schema = dj.Schema("lab", connection=connection)

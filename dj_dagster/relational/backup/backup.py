@@ -13,7 +13,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import chain
+from functools import partial
+from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path
 
 from sqlalchemy.engine import Connection as SAConnection
@@ -38,7 +40,8 @@ from dj_dagster.objects.copies import (
     give_back,
     remove_abandoned,
 )
-from dj_dagster.objects.external_pointer import external_path
+from dj_dagster.objects.expected import Expected, FoundFiles
+from dj_dagster.objects.external_pointer import external_expected, external_path
 from dj_dagster.objects.layout import object_root, schema_objects
 from dj_dagster.objects.stores.store import Stat, Store, checked_path, in_flight, sync_folder
 from dj_dagster.relational.backup import contents
@@ -62,8 +65,14 @@ ALL_SCHEMAS = "all"
 _TRIES = 5
 
 Say = Callable[[str], object]
-Source = tuple[str, str, str, Stat]
-"""The store, path and schema of a file, and its location."""
+Found = tuple[tuple[str, str, str], frozenset[Expected]]
+"""The store, path and schema of an object, and what rows say of it."""
+
+Source = tuple[FoundFiles, tuple[str, str, str], Stat]
+"""The object of a file, the file's store, path and schema, and its location."""
+
+Taken = tuple[CopiedFile, bool, tuple[str, ...]]
+"""A copy, whether it was made now, and its problems."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +188,8 @@ def _made(
         if isinstance(one, str):
             found.problems[one] = None
             continue
-        file, is_new = one
+        file, is_new, problems = one
+        found.problems |= dict.fromkeys(problems)
         files.append(file)
         new += [file] if is_new else []
         if len(files) % 1000 == 0:
@@ -302,30 +312,50 @@ def _copied(
     before: Mapping[tuple[str, str], CopiedFile],
     *,
     read: bool,
-) -> Iterator[tuple[CopiedFile, bool] | str]:
-    """Copy new files and yield each file, or its error."""
+) -> Iterator[Taken | str]:
+    """Copy new files and yield each file with its problems, or its error."""
 
-    def located(one: tuple[str, str, str]) -> list[Source | str]:
-        name, path, schema = one
+    def located(one: Found) -> list[Source | str]:
+        (name, path, schema), expected = one
+        store = connection.stores.get(name)
         try:
-            files = files_of(connection.stores.get(name), path, schema)
+            files = dict(files_of(store, path, schema))
         except ObjectError as error:
             return [str(error)]
-        return [(name, file, schema, stat) for file, stat in files]
+        whole = FoundFiles(store, path, files, expected)
+        sources = [(whole, (name, file, schema), stat) for file, stat in files.items()]
+        return [*whole.problems(), *sources]
 
-    def taken(source: Source | str) -> tuple[CopiedFile, bool] | str:
+    def taken(source: Source | str) -> tuple[FoundFiles | None, Taken | str]:
         if isinstance(source, str):
-            return source
-        name, path, schema, stat = source
+            return None, source
+        whole, (name, path, schema), stat = source
         store: Store = connection.stores.get(name)
-        known = before.get((name, path))
+        known, expected = before.get((name, path)), partial(whole.expected_of, path)
         try:
-            return copied(copies, store, path, stat, schema, known, read=read)
+            return whole, copied(copies, store, path, stat, schema, known, expected, read=read)
         except ObjectError as error:
-            return str(error)
+            return whole, str(error)
 
-    sources = chain.from_iterable(in_flight(located, sorted(found.objects)))
-    return in_flight(taken, sources)
+    sources = chain.from_iterable(in_flight(located, sorted(found.expected(), key=itemgetter(0))))
+    for _, group in groupby(in_flight(taken, sources), itemgetter(0)):
+        yield from _together(list(group))
+
+
+def _together(files: Sequence[tuple[FoundFiles | None, Taken | str]]) -> Iterator[Taken | str]:
+    """Yield the files of an object, marked if they differ together from what rows say."""
+    whole = files[0][0]
+    copies = [one[0] for _, one in files if not isinstance(one, str)]
+    problems = list[str]()
+    if whole is not None and len(copies) == len(files):
+        problems += whole.differing((file.path, file.size, file.crc32) for file in copies)
+    yield from problems
+    for _, one in files:
+        if problems and not isinstance(one, str):
+            file, is_new, own = one
+            yield replace(file, damaged=True), is_new, own
+        else:
+            yield one
 
 
 def _free_name(folder: Path) -> str:
@@ -344,15 +374,24 @@ class Referenced:
     Attributes
     ----------
     objects
-        Store, path and schema of each object.
+        Store, path and schema of each object, and what the rows say of it.
     problems
         References that cannot be followed.
     """
 
-    objects: set[tuple[str, str, str]] = field(default_factory=set[tuple[str, str, str]])
+    objects: dict[tuple[str, str, str], set[Expected]] = field(
+        default_factory=dict[tuple[str, str, str], set[Expected]]
+    )
     problems: dict[str, None] = field(default_factory=dict[str, None])
 
-    def add(self, connection: Connection, schema: str, place: str, found: Reference) -> None:
+    def add(
+        self,
+        connection: Connection,
+        schema: str,
+        place: str,
+        found: Reference,
+        expected: Expected | None = None,
+    ) -> None:
         """Add a reference under its store's own name."""
         path, name = found
         name = name or connection.stores.default
@@ -361,7 +400,13 @@ class Referenced:
             return
         settings = connection.stores.get(name).settings
         root = object_root(checked_path(path), schema, settings)
-        self.objects.add((name, root or path, schema))
+        known = self.objects.setdefault((name, root or path, schema), set())
+        if expected is not None:
+            known.add(expected)
+
+    def expected(self) -> Iterator[Found]:
+        """Yield each object with what the rows say of it."""
+        return ((one, frozenset(expected)) for one, expected in self.objects.items())
 
 
 def referenced(
@@ -378,20 +423,21 @@ def referenced(
         for value in column_values(session, connection, column.table, column.name):
             try:
                 for reference in column.read(value):
-                    found.add(connection, column.table.schema, column.place, reference)
+                    expected = column.describe(reference[0], value)
+                    found.add(connection, column.table.schema, column.place, reference, expected)
             except Exception as error:
                 # A third party's codec may raise any error.
                 problem = f"{column.place} holds what cannot be followed: {value!r:.100} ({error})"
                 found.problems[problem] = None
     for schema in schemas:
-        for place, reference in _old_references(session, connection, schema):
-            found.add(connection, schema, place, reference)
+        for place, reference, expected in _old_references(session, connection, schema):
+            found.add(connection, schema, place, reference, expected)
     return found
 
 
 def _old_references(
     session: SAConnection, connection: Connection, schema: str
-) -> Iterator[tuple[str, Reference]]:
+) -> Iterator[tuple[str, Reference, Expected | None]]:
     """Yield the references in hidden tables of DataJoint 0.14, each with its table."""
     for raw in connection.backend.reflect(session, schema):
         if not raw.name.table.startswith(EXTERNAL_PREFIX):
@@ -399,11 +445,12 @@ def _old_references(
         name = raw.name.table.removeprefix(EXTERNAL_PREFIX)
         place = str(raw.name)
         if name not in connection.stores:
-            yield place, ("", name)
+            yield place, ("", name), None
             continue
         store = connection.stores.get(name)
         for one in all_external_objects(session, connection, schema, name):
-            yield place, (one.filepath or external_path(store, schema, one), name)
+            path = one.filepath or external_path(store, schema, one)
+            yield place, (path, name), external_expected(place, one)
 
 
 _SHOWN = 20

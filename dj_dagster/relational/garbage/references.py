@@ -31,9 +31,12 @@ from dj_dagster.errors import (
 from dj_dagster.model.heading import Attribute, Value
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
+from dj_dagster.objects.codecs.bytes import HashCodec
 from dj_dagster.objects.codecs.chain import CodecChain
+from dj_dagster.objects.codecs.codec import read_reference
 from dj_dagster.objects.codecs.files import FilepathCodec
 from dj_dagster.objects.collection import Registration, claim, register, registrations
+from dj_dagster.objects.expected import Expected
 from dj_dagster.objects.external_pointer import ExternalPointerCodec, ExternalPointerType
 from dj_dagster.objects.stores.store import OWN_FOLDER, Store, checked_path
 from dj_dagster.objects.stores.stores import Stores
@@ -156,6 +159,7 @@ Reference = tuple[str, str | None]
 """The path of an object and the name of its store, None for the default one."""
 
 Read = Callable[[Value], Iterable[Reference]]
+Describe = Callable[[str, Value], Expected | None]
 Belongs = Callable[[str | None], bool]
 
 
@@ -172,6 +176,8 @@ class ReferenceColumn:
     declared
         Whether the database marks it as holding references. A column that is not marked holds them
         only if a client has copied or altered a table without its comments.
+    describe
+        Returns what a value says of the object at a path, None for values of other shapes.
     """
 
     table: TableName
@@ -179,6 +185,7 @@ class ReferenceColumn:
     read: Read
     store: str | None
     declared: bool = True
+    describe: Describe = lambda _path, _value: None
 
     @property
     def place(self) -> str:
@@ -312,7 +319,16 @@ def _column(
         return None
     decode = connection.backend.decoder(inner) or (lambda value: value)
     read = _required(lambda value: _paths(chain, decode(value)), chain.store)
-    return ReferenceColumn(table, attribute.name, read, chain.store)
+    is_hashed = isinstance(chain.codecs[-1], HashCodec)
+
+    def describe(path: str, value: Value) -> Expected | None:
+        with suppress(ObjectError):
+            fields = read_reference(decode(value))
+            if fields["path"] == path:
+                return Expected.of(f"{table}.{attribute.name}", fields, is_hashed=is_hashed)
+        return None
+
+    return ReferenceColumn(table, attribute.name, read, chain.store, describe=describe)
 
 
 def _may_be_json(kind: AttributeType) -> bool:
