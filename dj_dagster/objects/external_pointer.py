@@ -193,9 +193,17 @@ def _placed(
 ) -> ExternalObject:
     found = ExternalObject(store.name, bytes_hash(hashed), len(data), name)
     path = external_path(store, schema, found)
-    if not store.exists(path) or store.size(path) != len(data):
+    if not _holds(store, path, data):
         store.put(path, data)
     return found
+
+
+def _holds(store: Store, path: str, data: bytes) -> bool:
+    """Whether an object is there with all its bytes; a damaged one is written anew."""
+    try:
+        return store.size(path) == len(data) and store.get(path) == data
+    except ObjectError:
+        return False
 
 
 def placed_file(store: Store, given: str) -> ExternalObject:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,10 +64,27 @@ def test_changed_content_is_detected(stores: Stores, store: Store, found: bytes)
         get_content(stores, reference)
 
 
-def test_a_half_written_object_is_replaced(stores: Stores, store: Store):
-    digest = content_hash(b"hello")
-    store.put(content_path(digest, "lab", store.settings), b"hel")
-    assert get_content(stores, put_content(store, "lab", b"hello")) == b"hello"
+@pytest.mark.parametrize("found", [b"hel", b"hallo", b"Hello"])
+def test_a_half_written_or_damaged_object_is_replaced(stores: Stores, store: Store, found: bytes):
+    path = content_path(content_hash(b"hello"), "lab", store.settings)
+    for _ in range(2):
+        store.put(path, found)
+        assert get_content(stores, put_content(store, "lab", b"hello")) == b"hello"
+
+
+def test_content_that_was_verified_is_not_read_again(tmp_path: Path):
+    settings = {"protocol": "file", "location": str(tmp_path)}
+    store = Stores({"main": settings}).get("main")
+    path = put_content(store, "lab", b"hello")["path"]
+    past = time.time() - 60
+    for verified, found in ((None, b"hello"), (past, b"hello"), (past, b"hallo")):
+        # The time of the last write tells whether it has changed.
+        os.utime(tmp_path / path, (past, past))
+        assert store.verified.get(path) == verified
+        put_content(store, "lab", b"hello")
+        (tmp_path / path).write_bytes(found)
+    put_content(store, "lab", b"hello")
+    assert store.get(path) == b"hello"
 
 
 def test_a_lost_object_is_named(stores: Stores, store: Store):

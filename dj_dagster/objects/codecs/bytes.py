@@ -38,12 +38,18 @@ from dj_dagster.objects.codecs.codec import (
     reference_text,
 )
 from dj_dagster.objects.previews import byte_text
-from dj_dagster.objects.stores.store import Store
+from dj_dagster.objects.stores.store import Stat, Store
 from dj_dagster.objects.stores.store_settings import StoreSettings
 from dj_dagster.objects.stores.stores import Stores
 
 RENEW_AFTER = 900.0
 """Seconds for which an object counts as young; collectors spare objects for far longer."""
+
+_REMEMBERED = 10_000
+"""Number of verified objects of a store that a process remembers."""
+
+_TOLD_APART = 5.0
+"""Seconds after which a new write has a new time in any store: S3 gives whole seconds."""
 
 
 def content_hash(data: bytes) -> str:
@@ -81,11 +87,13 @@ def put_content(store: Store, schema: str, data: bytes) -> Reference:
     digest = content_hash(data)
     size = len(data)
     path = content_path(digest, schema, store.settings)
-    age = _age(store, path, size)
-    if age is None:
+    found = _whole(store, path, size)
+    if found is None:
         store.put(path, data)
     else:
-        if abs(age) > RENEW_AFTER:
+        if not _is_intact(store, found, data):
+            store.put(path, data)
+        elif abs(time.time() - found.modified) > RENEW_AFTER:
             store.renew(path, data)
         path = _spared(store, schema, path, data)
     return {"hash": digest, "path": path, "schema": schema, "store": store.name, "size": size}
@@ -133,18 +141,37 @@ def _spared(store: Store, schema: str, path: str, data: bytes) -> str:
     if store.exists(collecting_path(schema, store.settings)):
         path = f"{path}.{secrets.token_hex(4)}"
         store.put(path, data)
-    elif _age(store, path, len(data)) is None:
+    elif _whole(store, path, len(data)) is None:
         store.put(path, data)
     return path
 
 
-def _age(store: Store, path: str, size: int) -> float | None:
-    """Return the seconds since content was stored; None if it is missing or incomplete."""
+def _whole(store: Store, path: str, size: int) -> Stat | None:
+    """Return size and age of stored content; None if it is missing or incomplete."""
     try:
         found = store.stat(path)
     except MissingExternalFile:
         return None
-    return time.time() - found.modified if found.size == size else None
+    return found if found.size == size else None
+
+
+def _is_intact(store: Store, found: Stat, data: bytes) -> bool:
+    """Whether content that is to be used again is as it was written, and not damaged since.
+
+    It is read once; later rows with the same content read nothing until its time changes.
+    """
+    if store.verified.get(found.path) == found.modified:
+        return True
+    try:
+        same = store.get(found.path) == data
+    except ObjectError:
+        # Missing by now, or on a place of the disk that cannot be read.
+        return False
+    if same and abs(time.time() - found.modified) > _TOLD_APART:
+        if len(store.verified) >= _REMEMBERED:
+            store.verified.clear()
+        store.verified[found.path] = found.modified
+    return same
 
 
 class BlobCodec(Codec, register=False):

@@ -93,11 +93,18 @@ class Store(ABC):
     ----------
     name
         The name that definitions use for the store, as in ``<blob@name>``.
+
+    Attributes
+    ----------
+    verified
+        The time of the last write of objects whose content was compared, by their path; see
+        `dj_dagster.objects.codecs.bytes`.
     """
 
     def __init__(self, name: str, settings: StoreSettings) -> None:
         self.name = name
         self.settings = settings
+        self.verified: dict[str, float] = {}
 
     @abstractmethod
     def put(self, path: str, data: bytes) -> None:
