@@ -23,14 +23,14 @@ from dj_dagster.model.heading import Attribute, Key, Value, Values
 from dj_dagster.model.types import Family
 from dj_dagster.objects.checksums import Written, told
 from dj_dagster.objects.codecs.arrays import NpyRef
-from dj_dagster.objects.codecs.bytes import AttachCodec
+from dj_dagster.objects.codecs.bytes import AttachCodec, named_content
 from dj_dagster.objects.codecs.chain import CodecChain, ObjectContext
 from dj_dagster.objects.codecs.codec import read_reference
 from dj_dagster.objects.codecs.object_ref import ObjectRef
 from dj_dagster.objects.external_pointer import ExternalPointerType
 from dj_dagster.objects.stores.store import in_flight
 from dj_dagster.relational.fetching import fetch
-from dj_dagster.relational.fetching.decode import Convert
+from dj_dagster.relational.fetching.decode import Convert, stored_check
 from dj_dagster.relational.fetching.fetch import RawRow, can_go_on, raw_rows
 from dj_dagster.relational.garbage.collector import garbage_collectors
 from dj_dagster.relational.schemas.free_table import FreeTable
@@ -184,9 +184,12 @@ def _values(
             if decode is None:
                 return
         goes_on = can_go_on(table.heading)
+        check = stored_check(attribute, connection) if read_data and not followed else None
 
         def looked(row: RawRow) -> tuple[RawRow, Finding | None]:
             try:
+                if check is not None:
+                    check(row.stored)
                 if decode is None:
                     if read_data or not followed:
                         row.decode()
@@ -233,7 +236,8 @@ def _look(
     chain: CodecChain, *, read_data: bool
 ) -> Callable[[object, ObjectContext], object] | None:
     """Return a function that checks a value, None if the value would have to be read."""
-    if isinstance(chain.codecs[0], AttachCodec):
+    attached = isinstance(chain.codecs[0], AttachCodec)
+    if attached:
         # Fetching an attachment writes a file.
         chain = replace(chain, codecs=chain.codecs[1:])
     if chain.store is None and not read_data:
@@ -244,7 +248,9 @@ def _look(
             _look_for(stored, context)
             return
         value = chain.decode(stored, context)
-        if isinstance(value, ObjectRef):
+        if attached:
+            named_content(value)
+        elif isinstance(value, ObjectRef):
             value.verify(read=read_data)
         elif isinstance(value, NpyRef) and read_data:
             value.load()

@@ -8,6 +8,7 @@ import random
 import threading
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from dj_dagster.objects.checksums import manifest_path
 from dj_dagster.objects.stores.store import Store
 from dj_dagster.workflow import integrity
 from dj_dagster.workflow.integrity import check_schema
+from tests.lab import connect
 from tests.services.process import PATIENCE
 
 DAMAGES = int(os.environ.get("DJ_TEST_DAMAGES", "0"))
@@ -160,6 +162,63 @@ def test_values_in_rows_and_orphans_are_found(schema: Any, film: Any) -> None:
     (found,) = check_schema(schema, read_data=True)
     assert "film.inline" in str(found)
     assert "film_id=3" in str(found)
+
+
+def test_values_of_other_types_in_a_file_are_found(tmp_path: Path) -> None:
+    """SQLite stores any value in any column."""
+    connection = connect(f"sqlite:///{tmp_path / 'lab.sqlite'}", tmp_path)
+    schema = dj.Schema("lab", connection=connection)
+
+    @schema
+    class Odd(dj.Manual):
+        definition = """
+        odd_id : int32
+        ---
+        whole = null : int8
+        real = null : float64
+        flag = null : bool
+        price = null : decimal(6,2)
+        long = null : decimal(40,2)
+        title = null : varchar(5)
+        side = null : enum("left", "right")
+        year = null : year
+        clock = null : time
+        day = null : date
+        who = null : uuid
+        options = null : json
+        raw = null : bytes
+        packed = null : <blob>
+        file = null : <attach>
+        """
+
+    (tmp_path / "a.txt").write_text("")
+    row = {"options": {"a": 1}, "raw": b"", "packed": 1, "file": tmp_path / "a.txt"}
+    Odd.insert([{"odd_id": 1, "who": uuid.uuid4(), **row}, {"odd_id": 2}])
+    assert list(check_schema(schema, read_data=True)) == []
+    odd = {
+        **{name: ["x'ff'"] for name in Odd.heading.secondary_attributes},
+        "whole": ["x'ff'", "'abc'", "1.5", "300"],
+        "real": ["'abc'"],
+        "flag": ["'abc'", "5"],
+        "price": ["'nan'", "9e999", "12345"],
+        "long": ["'nan'"],
+        "title": ["x'ff'", "'abcdef'"],
+        "side": ["'zzz'"],
+        "year": ["'abc'", "5"],
+        "raw": ["'abc'", "5"],
+        "packed": ["'abc'", "5"],
+        "file": ["'abc'", "5", "x'ff'", "x'00ff'"],
+    }
+    for name, values in odd.items():
+        for value in values:
+            connection.query(f'UPDATE "lab.odd" SET "{name}" = {value} WHERE odd_id = 2')
+            (found,) = check_schema(schema, read_data=True)
+            assert (found.place, "odd_id=2" in found.text) == (f"lab.odd.{name}", True)
+            with suppress(dj.DataJointError):
+                Odd.to_dicts()
+        connection.query(f'UPDATE "lab.odd" SET "{name}" = NULL WHERE odd_id = 2')
+    assert Odd.to_dicts()
+    connection.close()
 
 
 def test_keys_that_a_server_would_take_for_one_are_named(schema: Any) -> None:

@@ -288,18 +288,32 @@ class AttachCodec(Codec, register=False):
 
         If a file of that name has other content, it stays, and the new one is ``name_1.ext``.
         """
-        name, zero, content = bytes(stored).partition(b"\0")
-        # The last part only: a forged name must not reach another folder.
-        safe = PurePath(name.decode(errors="replace").replace("\\", "/")).name
-        if not zero or safe in ("", ".", ".."):
-            raise ObjectError("The bytes are not an attachment, which starts with a file name.")
-        return str(_saved(known(context).download_path, safe, content))
+        name, content = named_content(stored)
+        return str(_saved(known(context).download_path, name, content))
 
     def describe(self, stored: Value, size: int | None = None) -> str | None:
         """Return the file's name and bytes."""
         name, zero, content = bytes(stored).partition(b"\0")
         length = len(content) if size is None else size - len(name) - 1
         return f"{name.decode(errors='replace')}, {byte_text(length)}" if zero else None
+
+
+def named_content(stored: object) -> tuple[str, bytes]:
+    """Return the name and the bytes of the file in an attachment.
+
+    Raises
+    ------
+    ObjectError
+        If the bytes are not an attachment.
+    """
+    # Not bytes(5), which are five zeros.
+    data = bytes(stored) if isinstance(stored, bytes | bytearray | memoryview) else b""
+    name, zero, content = data.partition(b"\0")
+    # The last part only: a forged name must not reach another folder.
+    safe = PurePath(name.decode(errors="replace").replace("\\", "/")).name
+    if not zero or safe in ("", ".", ".."):
+        raise ObjectError("The bytes are not an attachment, which starts with a file name.")
+    return safe, content
 
 
 def _saved(folder: Path, name: str, content: bytes) -> Path:

@@ -250,13 +250,15 @@ def date_or_zero(value: str | date) -> date | str:
     return value if _HAS_ZERO(value) else date.fromisoformat(value)
 
 
-def as_time(value: str | time | timedelta) -> timedelta:
+def as_time(value: Value) -> timedelta:
     """Return the value of an attribute of type time: a time of day, or a duration of either sign.
 
     Raises
     ------
     ValueError
         For a text that is neither, and for a time with a time zone.
+    TypeError
+        For any other value.
     """
     if isinstance(value, timedelta):
         return value
@@ -267,6 +269,8 @@ def as_time(value: str | time | timedelta) -> timedelta:
         found = timedelta(0, int(seconds), micros, 0, int(minutes), int(hours))
         return -found if sign else found
     clock = time.fromisoformat(value) if isinstance(value, str) else value
+    if not isinstance(clock, time):
+        raise TypeError(f"{value!r:.80} is not a time")
     if clock.tzinfo is not None:
         raise ValueError("the database keeps no time zone")
     return datetime.combine(date.min, clock) - datetime.min

@@ -450,7 +450,8 @@ def decoder(attribute_type: AttributeType) -> Convert | None:
     """Return the inverse of the function that `encoder` returns."""
     match attribute_type.family:
         case Family.DECIMAL:
-            return lambda value: with_scale(Decimal(str(value)), attribute_type.scale or 0)
+            scale = attribute_type.scale or 0
+            return lambda value: with_scale(_finite(Decimal(str(value))), scale)
         case Family.UUID:
             return UUID
         case Family.DATE:
@@ -467,6 +468,12 @@ def decoder(attribute_type: AttributeType) -> Convert | None:
             return bool
         case _:
             return None
+
+
+def _finite(value: Decimal) -> Decimal:
+    if value.is_finite():
+        return value
+    raise ValueError(f"{value} is not a finite number")
 
 
 def _number(value: Decimal) -> int | float:

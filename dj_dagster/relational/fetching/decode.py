@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from decimal import Decimal
 from functools import cached_property, partial
 from operator import itemgetter
@@ -26,6 +27,7 @@ from dj_dagster.objects.stores.store import in_flight
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.old_layout import followed
+from dj_dagster.relational.values import checked, is_only_found
 
 Convert = Callable[[Value], Value]
 
@@ -257,6 +259,48 @@ def decoder_of(
     if attribute.type is None:
         return connection.backend.computed_decoder()
     return connection.backend.decoder(chain.column_type if chain else attribute.type)
+
+
+def stored_check(attribute: Attribute, connection: Connection) -> Callable[[Value], None] | None:
+    """Return a function that refuses what another program stored, None if the database refuses it.
+
+    It raises `InvalidValueError` for a driver's value that is not one of the attribute's type.
+    Fetching does not ask this of each value, and returns a text in a column of integers as it is.
+    """
+    chain = _chain(attribute, connection)
+    kind = chain.column_type if chain else attribute.type
+    if kind is None or connection.backend.checks_values:
+        return None
+    plain = replace(attribute, type=kind)
+    types = _STORED.get(kind.family, (str,))
+    decode = connection.backend.decoder(kind) or (lambda value: value)
+
+    def check(stored: Value) -> None:
+        if stored is None:
+            return
+        misfit = f"{attribute.table}.{attribute.name} : {kind.text} holds {stored!r:.80}, which is"
+        if type(stored) not in types or (kind.family is Family.BOOL and stored not in (0, 1)):
+            raise InvalidValueError(
+                f"{misfit} not a value of that type: another program has put it there. Correct the "
+                "row."
+            )
+        if kind.family in (Family.JSON, Family.BYTES):
+            return
+        (value,) = decoded([stored], plain, decode)
+        if not is_only_found(value, kind.family):
+            checked(value, plain)
+
+    return check
+
+
+_STORED: dict[Family, tuple[type, ...]] = {
+    Family.INTEGER: (int,),
+    Family.BOOL: (int,),
+    Family.FLOAT: (float, int),
+    Family.DECIMAL: (int, float, str),
+    Family.BYTES: (bytes,),
+}
+"""The types of stored values; those of other families are texts."""
 
 
 GivenRow = Sequence[Value]

@@ -168,6 +168,8 @@ class RawRow:
 
     Attributes
     ----------
+    stored
+        The value as the driver gives it.
     place
         The key as the driver gives it.
     decode
@@ -175,6 +177,7 @@ class RawRow:
     """
 
     value: Value
+    stored: Value
     key: Row
     place: Values
     decode: Callable[[], object]
@@ -207,7 +210,7 @@ def raw_rows(
                     key = place
                 known = dict(zip(heading.primary_key, key, strict=True))
                 decode = partial(decoder.rows, [row])
-                yield RawRow(_inner(row[0], inner), known, place, decode)
+                yield RawRow(_inner(row[0], inner), row[0], known, place, decode)
     except InvalidValueError as error:
         raise _in_row(error, connection, node, names) from error.__cause__
 
