@@ -175,6 +175,9 @@ def test_objects_are_not_opened_for_writing(stores: Stores) -> None:
         np.array(["2024-01-01"], dtype="M8[D]"),
         np.array([(1, 2.5)], dtype=[("a", "i4"), ("b", "f8")]),
         np.array(["ü", "abc"]),
+        np.zeros(2, [("p", [("x", "f4"), ("y", "f4", 3)], 2), ("q", "U3")]),
+        np.zeros(2, [(("a title", "x"), "f4"), ("y", "i1")]),
+        np.zeros(2, np.dtype([("a", "i1"), ("b", "f8")], align=True)),
     ],
 )
 def test_arrays_are_loaded_late(stores: Stores, array: np.ndarray[Any, Any]) -> None:
@@ -272,6 +275,7 @@ def test_a_forged_length_of_an_array_is_told(stores: Stores, store: Store, lengt
         ("x", "<npy@> requires numpy.ndarray, not str"),
         (np.array([object()]), "object dtype"),
         (np.ma.masked_array([1, 2], [0, 1]), "mask would be lost"),
+        (np.zeros(2, [("a", "i4"), ("b", "i2")])[["b", "a"]], "repack_fields"),
     ],
 )
 def test_what_is_no_array_is_refused(stores: Stores, value: object, message: str) -> None:

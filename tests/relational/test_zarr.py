@@ -14,6 +14,10 @@ import zarr
 
 import dj_dagster as dj
 
+FORMAT_3 = pytest.mark.skipif(
+    zarr.__version__.startswith("2."),
+    reason="format 2 has no shards and no names of dimensions, and takes fields of any shape",
+)
 VALUES = np.arange(1000.0).reshape(10, 100)
 
 
@@ -119,9 +123,7 @@ def test_a_format_that_cannot_be_read_is_named(scan: Any) -> None:
         scan.fetch1("cube")
 
 
-@pytest.mark.skipif(
-    zarr.__version__.startswith("2."), reason="format 2 has no shards and no names of dimensions"
-)
+@FORMAT_3
 def test_a_zarr_array_keeps_what_describes_it(scan: Any) -> None:
     source = zarr.create_array(
         {}, shape=(8, 8), chunks=(2, 2), shards=(4, 4), dtype="f8", fill_value=3,
@@ -143,6 +145,8 @@ def test_a_zarr_array_keeps_what_describes_it(scan: Any) -> None:
         (da.from_array(np.array(["a", {}], dtype=object), chunks=1), "no Python objects"),
         (np.array([{}]), "no Python objects"),
         (np.ma.masked_array([1, 2], [0, 1]), "mask would be lost"),
+        pytest.param(np.zeros(2, [("x", "f4", 3)]), "cannot be written as Zarr", marks=FORMAT_3),
+        (np.array("NaT", "M8"), r"M8\[s\]"),
         (xr.DataArray(np.array([{}, 2], dtype=object), dims="t"), "cannot be written as Zarr"),
         (xr.DataArray([1], dims="t", attrs={"x": object()}), "cannot be written as Zarr"),
         (xr.Dataset({"a/b": ("t", [1])}), "'a/b'"),
@@ -153,6 +157,7 @@ def test_what_cannot_be_kept_is_refused(scan: Any, value: Any, message: str) -> 
     with pytest.raises(dj.InvalidValueError, match=rf"lab\.scan\.cube \(scan_id=0\).*{message}"):
         kept(scan, value)
     assert len(scan) == 0
+    assert list(scan.connection.stores.get().list("_schema")) == []
 
 
 def test_what_fails_while_it_is_computed_leaves_no_row(scan: Any) -> None:
@@ -162,3 +167,4 @@ def test_what_fails_while_it_is_computed_leaves_no_row(scan: Any) -> None:
     with pytest.raises(RuntimeError, match="the camera stopped"):
         kept(scan, da.zeros(4, chunks=2).map_blocks(fail, meta=np.zeros(0)))
     assert len(scan) == 0
+    assert list(scan.connection.stores.get().list("_schema")) == []

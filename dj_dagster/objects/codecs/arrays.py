@@ -8,7 +8,9 @@ reads format 2.
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from math import prod
 from operator import index
@@ -207,6 +209,11 @@ class NpyCodec(SchemaCodec, register=False):
             raise InvalidValueError("the mask would be lost: store value.filled(...)")
         if value.dtype.hasobject:
             raise InvalidValueError("<npy@> takes no arrays of object dtype; use <blob@> for them")
+        if not _is_kept(value.dtype):
+            raise InvalidValueError(
+                f"<npy@> cannot hold the dtype {value.dtype}, whose fields overlap or are not in "
+                "order: store numpy.lib.recfunctions.repack_fields(value)"
+            )
 
     def encode(
         self,
@@ -267,9 +274,30 @@ def _spelled(dtype: DType) -> str | Sequence[object]:
 
 
 def _dtype(spelled: Value) -> DType:
+    return np.lib.format.descr_to_dtype(_described(spelled))
+
+
+def _described(spelled: Value) -> Any:
+    """Return a type's description as numpy writes it into files, where JSON has lists only.
+
+    A field is its name, or title and name, its type, which may have fields, and perhaps its shape.
+    """
     if isinstance(spelled, str):
-        return np.dtype(spelled)
-    return np.dtype([(name, kind, *map(tuple, shape)) for name, kind, *shape in spelled])
+        return spelled
+    return [
+        (tuple(name) if isinstance(name, list) else name, _described(kind), *map(tuple, shape))
+        for name, kind, *shape in spelled
+    ]
+
+
+def _is_kept(dtype: DType) -> bool:
+    """Whether a type with fields can be read back from its description, in row and file."""
+    if dtype.names is None:
+        return True
+    try:
+        return _dtype(json.loads(json.dumps(_spelled(dtype)))) == dtype
+    except (ValueError, TypeError):
+        return False
 
 
 def _read(source: Path | memoryview, mode: Mode | None, path: str) -> Array:
@@ -341,10 +369,13 @@ class ZarrCodec(ObjectCodec, register=False):
             return value.to_json()
         store, path = self.new_object(context, store_name, _EXT)
         kind = _kind(value)
-        if kind == "array":
-            _write_array(_zarr_store(store, path), value)
-        else:
-            _write_labelled(_zarr_store(store, path), value)
+        try:
+            _written(_zarr_store(store, path), value, kind)
+        except BaseException:
+            with suppress(ObjectError):
+                store.delete_many(list(store.list(path)))
+                store.tidy(path)
+            raise
         return {**published(store, path, _EXT).to_json(), "kind": kind}
 
     def decode(
@@ -395,6 +426,9 @@ def _check_array(value: Value) -> None:
         raise TypeError("the mask would be lost: store value.filled(...)")
     if _package(value) != "zarr" and value.dtype.hasobject:
         raise TypeError("<zarr@> holds no Python objects; use <blob@> for object arrays")
+    if value.dtype == np.dtype("M8"):
+        # Zarr writes it, and cannot read it.
+        raise TypeError("its times have no unit: store value.astype('M8[s]')")
     # An unknown size is not a number.
     if any(size != size for size in value.shape):
         raise ValueError("a dask array has chunks of unknown size: call its compute_chunk_sizes()")
@@ -403,6 +437,14 @@ def _check_array(value: Value) -> None:
 def _names(value: xr.Dataset | xr.DataArray) -> list[Hashable]:
     names = list(value.coords)
     return [*names, *value.data_vars] if hasattr(value, "data_vars") else [*names, value.name]
+
+
+def _written(target: object, value: Value, kind: str) -> None:
+    try:
+        write = _write_array if kind == "array" else _write_labelled
+        write(target, value)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise InvalidValueError(f"the value cannot be written as Zarr: {error}") from error
 
 
 def _write_array(target: object, value: Value) -> None:
@@ -429,12 +471,9 @@ def _write_array(target: object, value: Value) -> None:
 
 def _write_labelled(target: object, value: xr.Dataset | xr.DataArray) -> None:
     """Write an xarray object with its dimensions, coordinates and attributes."""
-    try:
-        evenly = _evenly_chunked(value)
-        version = 2 if _is_zarr_2() else 3
-        evenly.to_zarr(target, mode="w", consolidated=False, zarr_format=version)
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise InvalidValueError(f"the value cannot be written as Zarr: {error}") from error
+    evenly = _evenly_chunked(value)
+    version = 2 if _is_zarr_2() else 3
+    evenly.to_zarr(target, mode="w", consolidated=False, zarr_format=version)
 
 
 def _evenly_chunked(value: xr.Dataset | xr.DataArray) -> xr.Dataset | xr.DataArray:
