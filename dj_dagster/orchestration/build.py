@@ -11,7 +11,7 @@ from dagster import AssetChecksDefinition, Definitions, ExecutorDefinition, in_p
 
 from dj_dagster.orchestration.checks import TableChecks
 from dj_dagster.orchestration.io_manager import table_resources
-from dj_dagster.orchestration.jobs.entry_jobs import entry_jobs
+from dj_dagster.orchestration.jobs.entry_jobs import Folders, entry_jobs
 from dj_dagster.orchestration.jobs.populate_job import populate_job, recompute_job, table_schedules
 from dj_dagster.orchestration.jobs.trace_job import trace_job
 from dj_dagster.orchestration.merge import belonging
@@ -57,7 +57,7 @@ def build_definitions(
     executor: ExecutorDefinition | None = None,
     sensor_settings: SensorSettings | None = None,
     state_path: Path | None = None,
-    entry_folders: Sequence[str | Path] = (),
+    entry_folders: Folders = (),
 ) -> Definitions:
     """Return assets, sensor, populate job and IO manager for all tables of some schemas.
 

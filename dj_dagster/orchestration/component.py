@@ -113,7 +113,7 @@ class PipelineComponent(Component, Resolvable):
     assets: Names = field(default_factory=list[str])
     batch_size: int | None = None
     interval: int | None = None
-    entry_folders: Sequence[str] = field(default_factory=list[str])
+    entry_folders: Names = field(default_factory=list[str])
     schedule: str | None = None
 
     def build_defs(self, context: ComponentLoadContext) -> Definitions:

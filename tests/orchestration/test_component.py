@@ -117,6 +117,15 @@ def test_modules_are_filled_and_patterns_looked_at(
     assert list((tmp_path / "dj_dagster").glob("tables-*.json"))
 
 
+def test_one_name_is_not_a_list_of_letters(tmp_path: Path) -> None:
+    said = f"modules: lab\nschemas: l*\nentry_folders: {tmp_path}\nassets: lab.things"
+    found = PipelineComponent.resolve_from_yaml(said)
+    assert found.modules == ["lab"]
+    assert found.schemas == ["l*"]
+    assert found.entry_folders == [str(tmp_path)]
+    assert found.assets == ["lab.things"]
+
+
 def test_assets_stand_for_manual_tables(module: str) -> None:
     specs = load({"modules": [module], "assets": [f"{module}.things"]})
     assert set(specs) == {"lab/thing", "lab/result"}

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
+from dj_dagster.errors import ConfigurationError
 from dj_dagster.objects.stores.stores import Stores
 from dj_dagster.orchestration import build_definitions
 from dj_dagster.relational.database.connection import Connection
@@ -255,6 +256,8 @@ def test_files_are_taken_from_allowed_folders_alone(
 
     for folders, file in [
         ((), allowed / "taken.csv"),
+        # One folder, not each letter of it, such as the root.
+        (str(allowed), other / "taken.csv"),
         ([allowed], other / "taken.csv"),
         ([allowed], allowed / ".." / "other" / "taken.csv"),
         ([allowed], allowed / "link.csv"),
@@ -265,8 +268,14 @@ def test_files_are_taken_from_allowed_folders_alone(
         assert "entry_folders" in said
         assert SECRET not in said
         assert len(table) == 0
-    assert entered(filed, instance, [allowed], **config(allowed / "taken.csv"))[0]
+    assert entered(filed, instance, str(allowed), **config(allowed / "taken.csv"))[0]
     assert len(table) == 1
+
+
+@pytest.mark.parametrize("folders", ["", [" "], [None], 3])
+def test_an_empty_folder_is_not_the_current_one(lab: Lab, folders: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"entry_folders has .*: write the path"):
+        build_definitions(lab.schema, entry_folders=folders)
 
 
 def test_a_csv_file_cannot_bring_files_of_other_folders(

@@ -26,6 +26,7 @@ from dagster import job as dagster_job
 
 from dj_dagster.errors import (
     AccessError,
+    ConfigurationError,
     DataJointError,
     DuplicateError,
     InvalidValueError,
@@ -53,6 +54,9 @@ ERRORS_SHOWN = 5
 
 CHUNK = 10_000
 
+Folders = str | Path | Iterable[str | Path]
+"""A folder, or several."""
+
 
 class EntryFiles:
     """The files that people may name in the launchpad.
@@ -63,11 +67,19 @@ class EntryFiles:
     Parameters
     ----------
     folders
-        The folders of allowed files, subfolders included; links are resolved first.
+        The folder of allowed files, or several, subfolders included; links are resolved first.
+
+    Raises
+    ------
+    ConfigurationError
+        If one of them is not a path, or is empty, which Python would take for the current folder.
     """
 
-    def __init__(self, folders: Iterable[str | Path]) -> None:
-        self._folders = [Path(folder).expanduser().resolve() for folder in folders]
+    def __init__(self, folders: Folders) -> None:
+        given: Any = folders
+        # A text has letters, one of which may be the root of all folders.
+        several = isinstance(given, Iterable) and not isinstance(given, str)
+        self._folders = [_folder(each) for each in (given if several else [given])]
 
     def check(self, node: TableNode, rows: Iterable[Mapping[str, Value]]) -> None:
         """Refuse rows with a value that is the path of a file outside the folders.
@@ -143,6 +155,14 @@ class EntryFiles:
             "Allow a folder with build_definitions(entry_folders=[...]), or insert the row in "
             "Python."
         )
+
+
+def _folder(given: object) -> Path:
+    if isinstance(given, Path) or (isinstance(given, str) and given.strip()):
+        return Path(given).expanduser().resolve()
+    raise ConfigurationError(
+        f"entry_folders has {given!r}: write the path of a folder, or of several in a list."
+    )
 
 
 def _path_attributes(node: TableNode) -> Sequence[str]:
@@ -260,7 +280,7 @@ def _description(attribute: Attribute) -> str:
     return "; ".join(filter(None, said))
 
 
-def entry_jobs(pipeline: Pipeline, folders: Sequence[str | Path] = ()) -> list[JobDefinition]:
+def entry_jobs(pipeline: Pipeline, folders: Folders = ()) -> list[JobDefinition]:
     """Return a job for each Manual table: ``insert__lab__session`` for ``lab.Session``.
 
     Its config has a field for each attribute. Rows of parts are entered with their masters', or
