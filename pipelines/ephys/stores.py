@@ -12,17 +12,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import dj_dagster as dj
-from dj_dagster.local_files import embedded_folder
+from dj_dagster.local_files import embedded_folder, make_folder
 
 RAW, SORTINGS, DELIVERIES = "raw", "sortings", "deliveries"
+
+_FOLDERS = {RAW: "recordings", SORTINGS: "sortings", DELIVERIES: "deliveries"}
 
 
 def use_default_stores() -> None:
     """Add the stores that are missing from the settings, as folders."""
-    folders = {RAW: "recordings", SORTINGS: "sortings", DELIVERIES: "deliveries"}
     ours = {
         name: {"protocol": "file", "location": str(embedded_folder() / folder)}
-        for name, folder in folders.items()
+        for name, folder in _FOLDERS.items()
     }
     dj.config["stores"] = {**ours, **dj.config["stores"]}
 
@@ -42,6 +43,9 @@ def raw_folder(stores: dj.Stores) -> Path:
             f"The store '{RAW}' at {store.url()} is not a local folder: recordings cannot be "
             "watched for there. Insert the rows of EphysSession and ProbeInsertion yourself."
         )
+    if folder.parent == embedded_folder() / _FOLDERS[RAW]:
+        # The settings' folder is not made: it may be a share that is not mounted.
+        make_folder(folder.parent)
     return folder.parent
 
 

@@ -83,7 +83,9 @@ def test_a_renamed_run_is_named_and_can_be_followed(lab: Any) -> None:
     file = (lab.session.ProbeInsertion & key).fetch1("ap_file")
     assert file.startswith("x1/new_g0/")
     assert (lab.folder / file).is_file()
-    assert "Entered: x1/new_g0" in look(lab)
+    said = look(lab)
+    assert "There already, left as they are: x1/new_g0" in said
+    assert "new_g0" not in said.partition("Not readable")[2]
 
 
 def test_a_damaged_recording_is_one_failed_key_with_its_reason(lab: Any) -> None:

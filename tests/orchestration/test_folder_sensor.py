@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 import dj_dagster as dj
-from dj_dagster.errors import ConnectionFailedError
+from dj_dagster.errors import ConfigurationError, ConnectionFailedError
 from dj_dagster.orchestration import build_definitions, folder_sensor
 from tests.lab import connect
 
@@ -36,6 +36,7 @@ class Watched:
 
         self.schema, self.instance, self.folder = schema, instance, folder
         self.Subject, self.Scan = Subject, Scan
+        self.folder.mkdir()
         self.cursor: str | None = None
         self.reads: list[str] = []
 
@@ -188,6 +189,51 @@ def test_entries_that_are_gone_are_forgotten(watched: Watched) -> None:
     assert "Changing still: m1/a.txt" in watched.look()
 
 
+def test_a_folder_that_is_away_is_an_error_and_forgets_nothing(watched: Watched) -> None:
+    watched.put("m1/a.txt")
+    watched.look()
+    watched.look()
+    watched.Scan.delete()
+    away = watched.folder.rename(watched.folder.with_name("away"))
+    with pytest.raises(Exception, match=r"incoming cannot be read: No such file.*mount it"):
+        watched.look()
+    # A share that is not mounted may be an empty folder.
+    watched.folder.mkdir()
+    assert watched.look() == f"0 entries of */* in {watched.folder}."
+    watched.folder.rmdir()
+    watched.folder.write_text("")
+    with pytest.raises(Exception, match="incoming cannot be read: Not a directory"):
+        watched.look()
+    watched.folder.unlink()
+    away.rename(watched.folder)
+    for _ in range(2):
+        assert watched.look() == f"1 entries of */* in {watched.folder}."
+    assert watched.scans == []
+
+
+def test_links_are_followed_and_named_where_they_lead_to_nothing(
+    watched: Watched, tmp_path: Path
+) -> None:
+    far = tmp_path / "far"
+    far.mkdir()
+    entry = watched.put("m1/a/frames.txt").parent
+    (entry / "far").symlink_to(far)
+    (entry / "loop").symlink_to(entry)
+    (watched.folder / "m1" / "b").symlink_to(tmp_path / "nothing")
+    for size in range(3):
+        (far / "grows").write_text("1" * size)
+        said = watched.look()
+        assert "Changing still: m1/a" in said
+        assert "Not readable: m1/b (InvalidValueError: " in said
+        assert "nothing, which is not there" in said
+    assert "Entered: m1/a" in watched.look()
+    # A file that cannot be looked at any more has not changed.
+    far.rename(tmp_path / "gone")
+    assert "Not readable: m1/a (InvalidValueError" in watched.look()
+    (tmp_path / "gone").rename(far)
+    assert watched.look().startswith("Not readable: m1/b")
+
+
 def test_a_tick_that_has_no_time_left_leaves_the_rest_to_the_next(watched: Watched) -> None:
     for name in "abc":
         watched.put(f"m1/{name}.txt")
@@ -195,6 +241,53 @@ def test_a_tick_that_has_no_time_left_leaves_the_rest_to_the_next(watched: Watch
     assert "were left to the next tick" in said[0]
     assert [scan for scan, _ in watched.scans] == ["a", "b", "c"]
     assert watched.reads == ["a.txt", "b.txt", "c.txt"]
+
+
+def test_each_entry_has_its_turn_whatever_its_name(watched: Watched) -> None:
+    looked: list[str] = []
+    for name in ("a/x.txt", "a-b/y.txt"):
+        watched.put(name)
+    watched.look()
+    for _ in range(4):
+        watched.look(seconds=0, complete=lambda path: looked.append(path.stem))
+    assert looked == ["y", "x", "y", "x"]
+
+
+def test_rows_that_were_all_there_are_not_said_to_be_entered(watched: Watched) -> None:
+    watched.put("m1/a.txt")
+    watched.look()
+    watched.look()
+    path = watched.put("m1/a.txt", "55")
+    watched.look()
+
+    def grows(found: Path) -> Any:
+        path.write_text("777")
+        return watched.rows(found)
+
+    assert watched.look(grows).startswith("Changing still: m1/a.txt")
+    assert watched.look().startswith("There already, left as they are: m1/a.txt; 1 entries")
+    assert watched.look() == f"1 entries of */* in {watched.folder}."
+    assert watched.scans == [("a", 3)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"pattern": ""},
+        {"pattern": "/abs/*"},
+        {"pattern": "../*"},
+        {"settle": float("nan")},
+        {"settle": "30"},
+        {"settle": -1},
+        {"retry": None},
+        {"interval": -5},
+        {"interval": 2.5},
+    ],
+)
+def test_what_makes_no_sense_is_refused_when_it_is_defined(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(ConfigurationError, match=rf"folder_sensor\({name}=.*: write "):
+        folder_sensor("incoming", lambda path: {}, **wrong)
 
 
 def test_a_database_that_is_away_says_nothing_of_the_entries(watched: Watched) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,16 @@ from dagster import (
 )
 
 from dj_dagster.errors import (
+    ConfigurationError,
     ConnectionFailedError,
     InvalidValueError,
+    QueryError,
     TransientError,
     named_text,
 )
 from dj_dagster.model.heading import Value
+from dj_dagster.orchestration.arguments import check_number
+from dj_dagster.orchestration.sensor.entry_signature import signature
 from dj_dagster.orchestration.sensor.sensor_settings import Budget
 from dj_dagster.relational.table import Table
 
@@ -52,13 +56,15 @@ def folder_sensor(
 ) -> SensorDefinition:
     """Return a sensor that enters files or folders as rows of Manual tables; it is on at once.
 
-    An entry is a file that `pattern` finds in the folder, or a folder with all its files. It is
-    read when its files have not changed for a while. Its rows are inserted in one transaction. Rows
-    whose key is there already are left as they are, so that an entry may be looked at often, and
-    may also be entered by others. Files are never moved or changed.
+    An entry is a file that `pattern` finds in the folder, or a folder with all its files, those
+    behind links included. It is read when its files have not changed for a while. Its rows are
+    inserted in one transaction. Rows whose key is there already are left as they are, so that an
+    entry may be looked at often, and may also be entered by others. Files are never moved or
+    changed.
 
     An entry that cannot be read is named with the reason in the tick and in its log; the other
-    entries are entered all the same.
+    entries are entered all the same. While the folder itself cannot be read, the ticks fail with
+    the reason.
 
     Parameters
     ----------
@@ -85,11 +91,17 @@ def folder_sensor(
         The time after which a tick leaves the other entries to the next one. Dagster stops a tick
         after 60 seconds.
 
+    Raises
+    ------
+    ConfigurationError
+        If the pattern does not name entries in the folder, or a number of seconds is below 0.
+
     Notes
     -----
     The cursor keeps the state of the entries. After a reset of the cursor all entries are read once
     more, which inserts only rows that are missing. An entry whose rows were deleted is entered
-    again after such a reset, or when one of its files changes.
+    again after such a reset, or when one of its files changes, or when it comes back after it was
+    away while others were there.
 
     Examples
     --------
@@ -107,6 +119,10 @@ def folder_sensor(
 
     It goes to ``build_definitions(..., sensors=[watch])``.
     """
+    _check_pattern(pattern)
+    for said, value in (("settle", settle), ("retry", retry), ("seconds", seconds)):
+        check_number("folder_sensor", said, value, 0, "seconds, 0 or more")
+    check_number("folder_sensor", "interval", interval, 0, "whole seconds, 0 or more", whole=True)
 
     @sensor(
         name=name,
@@ -123,6 +139,8 @@ def folder_sensor(
             context.log.error(f"{entry} cannot be entered: {reason}")
         for entry in look.entered:
             context.log.info(f"{entry} was entered")
+        for entry in look.present:
+            context.log.info(f"{entry} has rows already, which were left as they are")
         return SensorResult(skip_reason=look.told(), cursor=look.cursor)
 
     return evaluate
@@ -158,8 +176,10 @@ class _Look:
     ----------
     seen
         The state of each entry, by its path in the folder.
-    entered, refused
-        The entries that were entered or refused in this look.
+    entered, present, refused
+        The entries that were entered in this look, whose rows were all there, or that were refused.
+    away
+        The states of entries while there are none at all, as of a share that is not mounted.
     later
         The number of entries that were left to the next look.
     last
@@ -174,14 +194,17 @@ class _Look:
     retry: float
     seen: dict[str, _Seen] = field(default_factory=dict[str, _Seen])
     entered: list[str] = field(default_factory=list[str])
+    present: list[str] = field(default_factory=list[str])
     refused: dict[str, str] = field(default_factory=dict[str, str])
+    away: dict[str, _Seen] = field(default_factory=dict[str, _Seen])
     later: int = 0
     last: str = ""
 
     @property
     def cursor(self) -> str:
         """The states of the entries as text, for the next look."""
-        seen = {e: [s.signature, s.since, s.status, s.reason] for e, s in self.seen.items()}
+        known = {**self.away, **self.seen}
+        seen = {e: [s.signature, s.since, s.status, s.reason] for e, s in known.items()}
         return json.dumps({"last": self.last, "seen": seen})
 
     def recall(self, cursor: str | None) -> None:
@@ -195,38 +218,44 @@ class _Look:
 
     def evaluate(self, budget: Budget) -> None:
         """Look at each entry, and enter those that are ready."""
-        found = sorted(self.folder.glob(self.pattern))
+        _check_folder(self.folder)
+        found = {self._name(path): path for path in self.folder.glob(self.pattern)}
+        names = sorted(found)
         # This look goes on where the last one had to stop.
-        found.sort(key=lambda path: self._name(path) <= self.last)
+        first = bisect_right(names, self.last)
+        names = [*names[first:], *names[:first]]
         before, self.seen, self.last = self.seen, {}, ""
-        for number, path in enumerate(found):
-            entry, now = self._name(path), time.time()
-            known = before.get(entry)
+        if not found:
+            self.away = before
+        for number, entry in enumerate(names):
+            known, now = before.get(entry), time.time()
             if budget.spent and number:
-                self.last = self.last or self._name(found[number - 1])
+                self.last = self.last or names[number - 1]
                 self.later += 1
                 if known is not None:
                     self.seen[entry] = known
                 continue
             try:
-                self.seen[entry] = self._looked(path, known, now)
+                self.seen[entry] = self._looked(found[entry], known, now)
             except FileNotFoundError:
                 # It changes while it is looked at.
-                self.seen[entry] = _Seen("", now)
-            except OSError as error:
-                self.seen[entry] = self._refuse(entry, "", now, error)
+                self.seen[entry] = _entered(known) or _Seen("", now)
+            except (OSError, InvalidValueError) as error:
+                self.seen[entry] = _entered(known) or _Seen("", now, _REFUSED, named_text(error))
+                self.refused[entry] = named_text(error)
 
     def told(self) -> str:
         """Return the message of a tick on all entries."""
         status = {entry: seen.status for entry, seen in self.seen.items()}
+        reasons = {e: seen.reason for e, seen in self.seen.items() if seen.status == _REFUSED}
         groups = {
             "Entered": self.entered,
+            "There already, left as they are": self.present,
             "Changing still": [entry for entry in status if status[entry] == _CHANGING],
             "Quiet, not complete": [entry for entry in status if status[entry] == _QUIET],
             "Not readable": [
-                f"{entry} ({seen.reason})"
-                for entry, seen in self.seen.items()
-                if seen.status == _REFUSED
+                f"{entry} ({reason})"
+                for entry, reason in sorted({**reasons, **self.refused}.items())
             ],
         }
         parts = [f"{title}: {_named(names)}" for title, names in groups.items() if names]
@@ -236,9 +265,9 @@ class _Look:
         return "; ".join(parts) + "."
 
     def _looked(self, path: Path, known: _Seen | None, now: float) -> _Seen:
-        signature = _signature(path)
-        if known is None or known.signature != signature:
-            return _Seen(signature, now)
+        found = signature(path)
+        if known is None or known.signature != found:
+            return _Seen(found, now)
         if known.status == _ENTERED:
             return known
         if now - known.since < (self.retry if known.status == _REFUSED else self.settle):
@@ -250,39 +279,90 @@ class _Look:
         try:
             if self.complete is not None and not self.complete(path):
                 return replace(known, status=_QUIET, reason="")
-            enter(self.read(path))
+            rows = {table: list(each) for table, each in self.read(path).items()}
+            found = signature(path)
+            if found != known.signature:
+                # It was written while it was read.
+                return _Seen(found, now)
+            added = enter(rows)
         except (ConnectionFailedError, TransientError):
             # The error does not concern the entry: the next tick tries again.
             raise
         except Exception as error:
-            return self._refuse(entry, known.signature, now, error)
-        self.entered.append(entry)
+            self.refused[entry] = named_text(error)
+            return _Seen(known.signature, now, _REFUSED, named_text(error))
+        (self.entered if added else self.present).append(entry)
         return _Seen(known.signature, now, _ENTERED)
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
 
-    def _refuse(self, entry: str, signature: str, now: float, error: Exception) -> _Seen:
-        self.refused[entry] = named_text(error)
-        return _Seen(signature, now, _REFUSED, named_text(error))
+
+def _entered(known: _Seen | None) -> _Seen | None:
+    # Rows that people deleted must not come back because a file could not be looked at.
+    return known if known is not None and known.status == _ENTERED else None
 
 
-def enter(rows: RowsByTable) -> None:
+def _check_pattern(pattern: str) -> None:
+    try:
+        # A look for it in what is not a folder finds nothing.
+        wrong = ".." in Path(pattern).parts or any(Path(os.devnull).glob(pattern))
+    except (TypeError, ValueError, NotImplementedError, IndexError):
+        wrong = True
+    if wrong:
+        raise ConfigurationError(
+            f"folder_sensor(pattern={pattern!r}): write a pattern for paths in the folder, such as "
+            "'*' or '*/*.csv'."
+        )
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        with os.scandir(folder) as found:
+            next(found, None)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The watched folder {folder} cannot be read: {error.strerror}. Make it or mount it; "
+            "until then nothing is entered."
+        ) from None
+
+
+def enter(rows: Mapping[Any, Sequence[Mapping[str, Value]]]) -> bool:
     """Insert the rows of one entry in one transaction; those that are there are left as they are.
+
+    Returns
+    -------
+    bool
+        Whether there was a new one.
 
     Raises
     ------
     InvalidValueError
         If `rows` is empty: the entry would be left out for good without a message.
     """
-    lists = {table: list(each) for table, each in rows.items()}
-    if not any(lists.values()):
+    if not any(rows.values()):
         raise InvalidValueError("It gave no rows: raise an error that says why, or return some.")
-    (connection, *_) = [_instance(table).connection for table in lists]
-    with connection.transaction:
-        for table, each in lists.items():
-            if each:
-                _instance(table).insert(each, skip_duplicates=True)
+    tables = [(_instance(table), each) for table, each in rows.items() if each]
+    added = 0
+    with tables[0][0].connection.transaction:
+        for table, each in tables:
+            before = _count(table, each)
+            table.insert(each, skip_duplicates=True)
+            added += _count(table, each) - before
+    return added > 0
+
+
+def _count(table: Table, rows: Sequence[Mapping[str, Value]]) -> int:
+    """Return how many of the rows are there."""
+    names = table.primary_key
+    try:
+        return len(table & [{name: row[name] for name in names} for row in rows])
+    except KeyError:
+        # The database gives some of the key.
+        return len(table)
+    except QueryError:
+        # A value does not fit, which the insert says.
+        return 0
 
 
 def _instance(table: type[Table] | Table) -> Table:
@@ -292,22 +372,3 @@ def _instance(table: type[Table] | Table) -> Table:
 def _named(names: list[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
-
-
-def _signature(path: Path) -> str:
-    """Return a hash that changes whenever a file of an entry is written, appears or goes."""
-    files = sorted(_files(path)) if path.is_dir() else [path]
-    found = 0
-    for file in files:
-        stat = file.stat()
-        said = f"{file.relative_to(path)} {stat.st_size} {stat.st_mtime_ns}\n"
-        found = zlib.crc32(said.encode(errors="surrogateescape"), found)
-    return f"{len(files)}-{found:08x}"
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    def refuse(error: OSError) -> None:
-        raise error
-
-    for place, _, names in os.walk(folder, onerror=refuse):
-        yield from (Path(place, name) for name in names)
