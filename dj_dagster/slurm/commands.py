@@ -28,6 +28,7 @@ _AWAY = re.compile(
     r"|temporarily|try again|standby mode|communication|protocol authentication error",
     re.IGNORECASE,
 )
+_NUMBER = re.compile(r"\d")
 _UNKNOWN = re.compile(r"invalid job id", re.IGNORECASE)
 
 _PATIENCE = 120
@@ -194,9 +195,8 @@ def _run(command: Sequence[str], text: str = "") -> str:
     try:
         done = subprocess.run(
             command,
-            input=text,
+            input=os.fsencode(text),
             capture_output=True,
-            text=True,
             timeout=_PATIENCE,
             # Words by which failures are told apart, and numbers, are not translated.
             env={**os.environ, "LC_ALL": "C"},
@@ -209,9 +209,11 @@ def _run(command: Sequence[str], text: str = "") -> str:
     except subprocess.TimeoutExpired:
         message = f"{command[0]} did not answer in {_PATIENCE} seconds."
         raise SlurmError(message, transient=True) from None
+    # Other jobs may have any bytes in their names.
+    printed, errors = (each.decode(errors="replace") for each in (done.stdout, done.stderr))
     if done.returncode == 0:
-        return done.stdout
-    words = done.stderr.strip() or f"{command[0]} ended with code {done.returncode}."
+        return printed
+    words = errors.strip() or f"{command[0]} ended with code {done.returncode}."
     raise SlurmError(words, transient=bool(_AWAY.search(words)))
 
 
@@ -221,5 +223,7 @@ def _number(printed: str) -> str:
 
 
 def _jobs(printed: str) -> Mapping[str, Job]:
-    rows = (line.split("|", 6) for line in printed.splitlines())
-    return {row[0]: Job(*row) for row in rows}
+    # A name or a reason may have ends of lines: what follows them is left out, as are such jobs of
+    # others. Ours have names without.
+    rows = (line.split("|", 6) for line in printed.split("\n"))
+    return {row[0]: Job(*row) for row in rows if len(row) == 7 and _NUMBER.match(row[0])}

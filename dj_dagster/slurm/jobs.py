@@ -61,7 +61,8 @@ class RunJobs:
         tags = {ATTEMPT_TAG: f"{run.run_id}/{number}", JOB_TAG: ""}
         tags |= {HELPERS_TAG: f"{run.run_id} {helpers}"} if helpers else {}
         self.instance.add_run_tags(run.run_id, tags)
-        job = self._send(run, job_name(run.run_id, number), _WORKER, order, output, options(asked))
+        name, asked_options = job_name(run.run_id, number), options(asked)
+        job = self._send(run, name, _WORKER, order, _literal(output), asked_options)
         self.instance.add_run_tags(run.run_id, {JOB_TAG: job})
         wishes = ", ".join(f"{name} {value}" for name, value in asked.items())
         self.instance.report_engine_event(
@@ -70,12 +71,12 @@ class RunJobs:
             run,
         )
         if helpers:
-            self._submit_helpers(run, number, job, [f"--array=1-{helpers}", *options(asked)])
+            self._submit_helpers(run, number, job, [f"--array=1-{helpers}", *asked_options])
 
     def _submit_helpers(self, run: DagsterRun, number: int, job: str, asked: list[str]) -> None:
         """Submit the jobs that help with a run, which works alone if they are refused."""
         folder = self.settings.folder / run.run_id
-        order, output = folder / f"{number}.helpers.json", folder / f"{number}.%a.out"
+        order, output = folder / f"{number}.helpers.json", f"{_literal(folder)}/{number}.%a.out"
         name = f"{job_name(run.run_id, number)}{_HELPERS}"
         try:
             # They begin once the run's own job has: until then it may be cancelled.
@@ -93,7 +94,7 @@ class RunJobs:
         name: str,
         module: str,
         order: Path,
-        output: Path,
+        output: str,
         asked: list[str],
     ) -> str:
         """Submit a job that does what a file says, and return its number."""
@@ -175,6 +176,11 @@ class RunJobs:
         path.unlink(missing_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump(order, file)
+
+
+def _literal(output: Path) -> str:
+    """Return a path for ``sbatch --output``, which replaces ``%j`` and the like."""
+    return str(output).replace("%", "%%")
 
 
 def attempt_of(run: DagsterRun) -> int:

@@ -120,15 +120,21 @@ def options(asked: Mapping[str, str]) -> list[str]:
 
 
 def seconds(limit: str) -> float:
-    """Return the seconds of a time as Slurm writes it.
+    """Return the seconds of a time as Slurm writes it; 0 stands for a job without a limit.
+
+    Words of Slurm for a limit that is not a time, such as ``Partition_Limit``, are 0 seconds.
 
     Examples
     --------
     >>> seconds("90"), seconds("1:30"), seconds("1:30:00"), seconds("1-12"), seconds("1-0:30")
     (5400, 90, 5400, 129600, 88200)
+    >>> seconds("0"), seconds("Partition_Limit")
+    (inf, 0.0)
     """
     if limit == "UNLIMITED":
         return float("inf")
+    if not re.fullmatch(RESOURCES["time"].form, limit, re.ASCII):
+        return 0.0
     days, dash, rest = limit.rpartition("-")
     parts = [int(part) for part in rest.split(":")]
     if dash:
@@ -138,7 +144,7 @@ def seconds(limit: str) -> float:
     else:
         # Without days, one number is minutes and two are minutes and seconds.
         hours, minutes, over = 0, parts[0], (*parts, 0)[1]
-    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + over
+    return (((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + over) or float("inf")
 
 
 def megabytes(memory: str) -> float:
@@ -157,7 +163,7 @@ def megabytes(memory: str) -> float:
 
 
 def grown(name: str, value: str, factor: float) -> str | None:
-    """Return more of a time or of a memory, None where there is no limit to raise.
+    """Return more of a time or of a memory, None where Slurm does not tell a limit to raise.
 
     Examples
     --------

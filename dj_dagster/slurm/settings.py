@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from dagster import Array, Enum, EnumValue, Field, IntSource, StringSource
 
+from dj_dagster.errors import ConfigurationError
 from dj_dagster.slurm.commands import ENDED
+from dj_dagster.slurm.resources import SlurmRequestError, requested
 
 RESUMABLE = ("NODE_FAIL", "PREEMPTED")
 """States after which a run is resumed unless the settings say otherwise."""
@@ -102,11 +105,23 @@ def config_type() -> dict[str, Any]:
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
-    """Return the settings that Dagster has read."""
+    """Return the settings that Dagster has read.
+
+    Raises
+    ------
+    ConfigurationError
+        If a setting has a value with which runs could not be submitted or watched.
+    """
+    _check(config)
     names = ("partition", "account", "qos", "time", "cpus", "memory", "gres")
+    defaults = {name: str(config[name]) for name in names if name in config}
+    try:
+        requested(defaults, {}, {})
+    except SlurmRequestError as error:
+        raise ConfigurationError(str(error)) from None
     return Settings(
         folder=Path(config["folder"]).expanduser().absolute(),
-        defaults={name: str(config[name]) for name in names if name in config},
+        defaults=defaults,
         options=tuple(config["options"]),
         setup=config["setup"],
         python=config.get("python"),
@@ -116,3 +131,17 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         retries=config["retries"],
         poll_seconds=config["poll_seconds"],
     )
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    wrong = {
+        "folder": (not config["folder"].strip(), "the path of a folder that all nodes have"),
+        "growth": (not 1 <= config["growth"] < inf, "a number such as 2, 1 or more"),
+        "retries": (config["retries"] < 0, "0 or more"),
+        "poll_seconds": (config["poll_seconds"] < 1, "seconds, 1 or more"),
+    }
+    for name, (is_wrong, words) in wrong.items():
+        if is_wrong:
+            raise ConfigurationError(
+                f"The setting {name} of the run launcher is {config[name]!r}: write {words}."
+            )

@@ -37,7 +37,7 @@ run_launcher:
   module: dj_dagster.slurm
   class: SlurmRunLauncher
   config:
-    folder: {folder}/jobs
+    folder: {folder}/jobs%j
     time: "10"
     retries: 1
     poll_seconds: 2

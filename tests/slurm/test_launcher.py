@@ -67,7 +67,7 @@ def test_a_project_without_tables_runs(deployment: Deployment) -> None:
     )
     assert f"Slurm job {job} runs on node" in log
     # What the job was told, passwords perhaps, is gone; its output is left.
-    assert [path.name for path in (deployment.folder / "jobs" / run).iterdir()] == ["1.out"]
+    assert [path.name for path in (deployment.folder / "jobs%j" / run).iterdir()] == ["1.out"]
 
 
 def test_a_value_that_slurm_would_not_understand_is_an_error_that_names_its_tag(
@@ -82,7 +82,7 @@ def test_a_run_that_slurm_refuses_fails_with_its_words(deployment: Deployment) -
     run = deployment.launch("plain", tags={"dj-slurm/partition": "nowhere"})
     deployment.until(run, "FAILURE")
     assert "invalid partition specified: nowhere" in deployment.log(run)
-    assert not list((deployment.folder / "jobs" / run).iterdir())
+    assert not list((deployment.folder / "jobs%j" / run).iterdir())
 
 
 def test_a_run_that_waits_is_cancelled_in_dagster_or_in_slurm(deployment: Deployment) -> None:
@@ -240,7 +240,7 @@ def test_the_demo_goes_from_a_row_to_marks(deployment: Deployment) -> None:
     deployment.until(run, "SUCCESS")
     eventually(lambda: deployment.counts("lab", "heart_rate") == (2, 2, 0), every=1)
     assert deployment.counts("lab", "processed") == (1, 1, 0)
-    assert len(list((deployment.folder / "jobs").glob("*/1.out"))) > 1
+    assert len(list((deployment.folder / "jobs%j").glob("*/1.out"))) > 1
 
 
 def test_the_doctor_says_what_is_wrong_on_a_node(deployment: Deployment) -> None:
