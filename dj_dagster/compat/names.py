@@ -23,6 +23,7 @@ from dj_dagster.objects.codecs.chain import Codec, CodecChain, CodecRegistry
 from dj_dagster.objects.layout import key_text
 from dj_dagster.relational.algebra import nodes
 from dj_dagster.relational.algebra.condition import make_condition as condition_of
+from dj_dagster.relational.algebra.matching import Matching
 from dj_dagster.relational.declaring.describe import Spelling
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.schemas.free_table import FreeTable, table_name
@@ -247,7 +248,7 @@ def make_condition(
         make_condition(Session, {"session": 1, "rig": "a"}, set())  # (`session`=1)AND(`rig`="a")
     """
     heading, connection = query_expression.heading, query_expression.connection
-    made = condition_of(condition, heading, semantic_check)
+    made = condition_of(condition, heading, Matching(semantic_check, connection.matching.is_old))
     columns.update(names_in(connection, made) & set(heading.names))
     return condition_text(connection, made, heading)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, Literal, ParamSpec, Self, TypeVar, overload
@@ -25,6 +26,7 @@ from dj_dagster.relational.algebra.condition import (
     refuse_oversights,
     topped,
 )
+from dj_dagster.relational.algebra.matching import AS_BEFORE, Matching
 from dj_dagster.relational.algebra.nodes import Node
 from dj_dagster.relational.caller import Confirm, question, refuse_arguments
 from dj_dagster.relational.database import write
@@ -130,7 +132,7 @@ class QueryExpression:
             for part in restriction:
                 query = query.restrict(part, **_given(semantic_check))
             return query
-        condition = make_condition(restriction, self.heading, self._checks(semantic_check))
+        condition = make_condition(restriction, self.heading, self._matching(semantic_check))
         return self._derive(operators.restrict(self.node, condition))
 
     def __and__(self, restriction: object) -> Self:
@@ -140,10 +142,6 @@ class QueryExpression:
         return self.restrict(Not(restriction))
 
     def __mul__(self, other: object) -> QueryExpression:
-        if isinstance(other, Universal) and self.connection.era == "0.14":
-            return QueryExpression(
-                self.connection, operators.with_key(self.node, other.primary_key)
-            )
         return self.join(other)
 
     @on_class
@@ -164,9 +162,11 @@ class QueryExpression:
         QueryError
             If shared names mean different things.
         """
-        node = operators.join(
-            self.node, _query(other, "joined with"), self._checks(semantic_check), left
-        )
+        if isinstance(other, Universal) and self.connection.era == "0.14":
+            node = operators.with_key(self.node, other.primary_key)
+        else:
+            matching = self._matching(semantic_check)
+            node = operators.join(self.node, _query(other, "joined with"), matching, left)
         return QueryExpression(self.connection, node)
 
     @on_class
@@ -182,7 +182,7 @@ class QueryExpression:
         return self.join(other, left=True, **_given(semantic_check))
 
     def __add__(self, other: object) -> QueryExpression:
-        node = operators.unite(self.node, _query(other, "united with"), False)
+        node = operators.unite(self.node, _query(other, "united with"), Matching(is_checked=False))
         return QueryExpression(self.connection, node)
 
     @on_class
@@ -221,7 +221,7 @@ class QueryExpression:
         Parameters
         ----------
         group
-            A query with all of this query's primary key.
+            A query with all of this query's primary key; for code of DataJoint 0.14 any.
         *attributes
             This query's own attributes to keep, as for `proj`.
         exclude_nonmatching
@@ -250,7 +250,7 @@ class QueryExpression:
             attributes,
             computed,
             exclude_nonmatching=exclude_nonmatching,
-            semantic_check=self._checks(),
+            matching=self._matching(),
         )
         return QueryExpression(self.connection, node)
 
@@ -608,8 +608,9 @@ class QueryExpression:
         refuse_oversights(self.node, f"delete from {table}")
         return table
 
-    def _checks(self, semantic_check: bool | None = None) -> bool:
-        return self.connection.semantic_check if semantic_check is None else semantic_check
+    def _matching(self, semantic_check: bool | None = None) -> Matching:
+        rules = self.connection.matching
+        return rules if semantic_check is None else replace(rules, is_checked=semantic_check)
 
     def _derive(self, node: Node) -> Self:
         # The same as copy.copy, in a third of its time.
@@ -643,7 +644,7 @@ def _query(other: object, use: str) -> Node:
             f"A query cannot be {use} {other!r}, which has no rows of its own: that is no longer "
             "supported. "
             f"For distinct values write {other!r} & query, for groups {other!r}.aggr(query, ...). "
-            f"{operators.AS_BEFORE}"
+            f"{AS_BEFORE}"
         )
     if not isinstance(other, HasNode):
         raise QueryError(f"A query can be {use} a query, not with {other!r}.")

@@ -6,7 +6,8 @@ from typing import NoReturn
 
 from dj_dagster.errors import QueryError
 from dj_dagster.relational.algebra.condition import HasNode, Universal, query_node
-from dj_dagster.relational.algebra.operators import AS_BEFORE, aggregate_by, distinct, with_key
+from dj_dagster.relational.algebra.matching import AS_BEFORE
+from dj_dagster.relational.algebra.operators import aggregate_by, distinct, with_key
 from dj_dagster.relational.expression import QueryExpression
 
 
@@ -61,7 +62,17 @@ class U(Universal):
 
     aggregate = aggr
 
-    def __mul__(self, other: object) -> QueryExpression:
+    def join(self, other: object, left: bool = False) -> QueryExpression:
+        """Return the query with the attributes in its key too, for code of DataJoint 0.14.
+
+        `left` has no effect.
+
+        Raises
+        ------
+        QueryError
+            In code of DataJoint 2.x.
+        """
+        del left
         if isinstance(other, HasNode):
             found = self._query(other)
             if found.connection.era == "0.14":
@@ -70,6 +81,9 @@ class U(Universal):
             f"{self!r} has no rows to join: * is no longer supported. Write {self!r} & query for "
             f"distinct combinations; the query alone, or with proj, for its rows. {AS_BEFORE}"
         )
+
+    def __mul__(self, other: object) -> QueryExpression:
+        return self.join(other)
 
     def __sub__(self, other: object) -> NoReturn:
         raise QueryError(

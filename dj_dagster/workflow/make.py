@@ -221,8 +221,8 @@ def _with_attributes(table: Table) -> Node:
 
 
 def _joined(table: Table, parents: Iterable[Node]) -> Node:
-    check = table.connection.semantic_check
-    return reduce(lambda one, other: join(one, other, check), parents)
+    matching = table.connection.matching
+    return reduce(lambda one, other: join(one, other, matching), parents)
 
 
 @contextmanager
@@ -524,11 +524,11 @@ class KeySource:
             for restriction in restrictions:
                 query = query.restrict(restriction)
             return query.node
-        node, check = self._wide, self.table.connection.semantic_check
+        node, matching = self._wide, self.table.connection.matching
         for restriction in restrictions:
             # Queries match by the key alone, not by the parents' other attributes.
             heading = self._wide.heading if _is_plain(restriction) else query.heading
-            node = restrict(node, make_condition(restriction, heading, check))
+            node = restrict(node, make_condition(restriction, heading, matching))
         return node
 
     @cached_property

@@ -69,6 +69,108 @@ def test_the_old_meaning(old_connection: dj.Connection, schema_prefix: str) -> N
     assert list(dj.Schema(f"{schema_prefix}old", connection=old_connection).jobs) == []
 
 
+def related(schema: Any) -> tuple[Any, Any, Any]:
+    """Tables of which two share an attribute beside their key, and one refers beside its key."""
+
+    @schema
+    class Animal(dj.Lookup):
+        definition = """
+        animal : int
+        ---
+        x : int
+        notes = '' : varchar(20)
+        """
+        contents: ClassVar[Any] = [(1, 10, "x"), (2, 20, ""), (3, 30, "")]
+
+    @schema
+    class Scan(dj.Lookup):
+        definition = """
+        -> Animal
+        scan : int
+        ---
+        y : int
+        notes = '' : varchar(20)
+        """
+        contents: ClassVar[Any] = [(1, 1, 5, ""), (1, 2, 6, ""), (2, 1, 7, "")]
+
+    @schema
+    class Dose(dj.Lookup):
+        definition = """
+        dose : int
+        ---
+        -> Animal
+        """
+        contents: ClassVar[Any] = [(7, 1), (8, 2), (9, 2)]
+
+    return Animal, Scan, Dose
+
+
+def test_a_shared_name_is_in_the_key_of_one_side(
+    old_connection: dj.Connection, schema_prefix: str
+) -> None:
+    animal, scan, dose = related(dj.Schema(f"{schema_prefix}shared", connection=old_connection))
+    for query in (
+        lambda: animal & scan,
+        lambda: (animal - scan).delete(),
+        lambda: animal & [scan],
+        lambda: animal & dj.AndList([dj.Not(scan)]),
+        lambda: animal * scan,
+        lambda: animal.join(scan, left=True),
+        lambda: animal.aggr(scan, n="count(*)"),
+        lambda: animal & animal,
+    ):
+        with pytest.raises(dj.DataJointError, match=r"dependent attribute `(notes|x)`"):
+            query()
+    assert len(animal()) == 3
+    assert len(animal @ scan) == len(animal ^ scan) == 1
+    assert len(dj.U("notes") * animal * scan) == 1
+    assert (animal & dose).fetch("animal", order_by="KEY").tolist() == [1, 2]
+    assert len(animal.proj() & scan) == 2
+
+
+def test_joins_have_the_keys_of_both_sides(
+    old_connection: dj.Connection, schema_prefix: str
+) -> None:
+    animal, scan, dose = related(dj.Schema(f"{schema_prefix}joined", connection=old_connection))
+    assert (animal * dose).primary_key == ["animal", "dose"]
+    assert (dose @ animal).primary_key == ["dose", "animal"]
+    assert dose.join(animal, left=True).primary_key == ["dose", "animal"]
+    assert (animal * dose).fetch("KEY", order_by="KEY")[0] == {"animal": 1, "dose": 7}
+    assert (animal.proj("x") * scan).heading.names == ["animal", "scan", "x", "y", "notes"]
+    assert (scan * animal.proj("x")).heading.names == ["animal", "scan", "y", "notes", "x"]
+    assert (dj.U("y", "animal") * scan).heading.names == ["animal", "scan", "y", "notes"]
+    wider = animal.join(dose, left=True).fetch("dose", order_by="KEY").tolist()
+    assert wider == [7, 8, 9, None]
+    for joined in (dj.U("y").join(scan), scan.join(dj.U("y"))):
+        assert joined.primary_key == ["animal", "scan", "y"]
+    # The right side lacks a part of the left key.
+    assert scan.aggr(dose, n="count(*)").fetch("n", order_by="KEY").tolist() == [1, 1, 2]
+    assert dose.aggr(scan, n="count(*)").fetch("n", order_by="KEY").tolist() == [2, 1, 1]
+    both = (animal * dose).aggr(scan.proj(), n="count(*)", keep_all_rows=True)
+    assert both.fetch("n", order_by="KEY").tolist() == [2, 1, 1]
+
+
+def test_a_key_source_has_the_keys_of_both_sides(
+    old_connection: dj.Connection, schema_prefix: str
+) -> None:
+    schema = dj.Schema(f"{schema_prefix}source", connection=old_connection)
+    animal, _, dose = related(schema)
+
+    @schema
+    class Effect(dj.Computed):
+        definition = """
+        -> Animal
+        dose : int
+        """
+        key_source = animal * dose
+
+        def make(self, key: Any) -> None:
+            self.insert1(key)
+
+    Effect.populate()
+    assert Effect.fetch("animal", "dose", order_by="KEY")[0].tolist() == [1, 2, 2]
+
+
 def test_names_of_tables_are_in_two_parts_on_every_database(
     old_connection: dj.Connection, schema_prefix: str
 ) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from dj_dagster.errors import QueryError, UnknownAttributeError
 from dj_dagster.model.heading import Heading, Row, Value
 from dj_dagster.model.types import Family
+from dj_dagster.relational.algebra.matching import BY_LINEAGE, Matching, shared_names
 from dj_dagster.relational.algebra.nodes import (
     ALWAYS,
     NEVER,
@@ -40,7 +41,6 @@ from dj_dagster.relational.algebra.nodes import (
     United,
     parse_json_path,
 )
-from dj_dagster.relational.algebra.operators import shared_names
 from dj_dagster.relational.user_sql.parsing import SIMPLE, parse, split
 from dj_dagster.relational.values import is_data_frame, is_null, is_series
 
@@ -99,7 +99,7 @@ _NEVER_NULL = {int, str, bool, bytes, np.int64, np.int32, np.str_}
 """Types of most keys, which need not be checked one by one."""
 
 
-def make_condition(operand: object, heading: Heading, semantic_check: bool = True) -> Condition:
+def make_condition(operand: object, heading: Heading, matching: Matching = BY_LINEAGE) -> Condition:
     """Return the condition that a restriction expresses for a heading.
 
     Parameters
@@ -109,8 +109,8 @@ def make_condition(operand: object, heading: Heading, semantic_check: bool = Tru
         string of SQL, a query or table (agreement on all shared names), a list, tuple, set,
         generator or data frame (any of them), an `AndList` (all of them), a `Not`, a boolean, or
         `U` (no restriction).
-    semantic_check
-        False to match shared names of queries regardless of their meaning.
+    matching
+        The rules for names that are shared with another query.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def make_condition(operand: object, heading: Heading, semantic_check: bool = Tru
     """
 
     def condition(item: object) -> Condition:
-        return make_condition(item, heading, semantic_check)
+        return make_condition(item, heading, matching)
 
     match operand:
         case bool() | np.bool_():
@@ -142,7 +142,7 @@ def make_condition(operand: object, heading: Heading, semantic_check: bool = Tru
             return PassedOver((repr(operand),), tuple(heading.names))
         case HasNode():
             other = query_node(operand)
-            return Matches(shared_names(heading, other.heading, semantic_check), other)
+            return Matches(shared_names(heading, other.heading, matching), other)
         case Top():
             raise QueryError(
                 f"{operand!r} chooses among the rows that are left, and cannot be negated or be "

@@ -10,6 +10,12 @@ from dj_dagster.errors import QueryError, UnknownAttributeError
 from dj_dagster.model.heading import Attribute, Heading
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family, parse_type
+from dj_dagster.relational.algebra.matching import (
+    BY_LINEAGE,
+    Matching,
+    joined_heading,
+    shared_names,
+)
 from dj_dagster.relational.algebra.nodes import (
     Aggregated,
     All,
@@ -80,10 +86,6 @@ def restrictions(query: Node | Condition) -> list[str]:
             return []
 
 
-AS_BEFORE = "For code written for DataJoint 0.14 call dj.replace_datajoint(era='0.14') first."
-"""The remedy if an error is due to the era that code was written for."""
-
-
 def with_key(query: Node, names: Iterable[str]) -> Projected:
     """Return the same rows with more attributes in their key, like ``U * query`` in DataJoint 0.14.
 
@@ -96,47 +98,21 @@ def with_key(query: Node, names: Iterable[str]) -> Projected:
     for name in names:
         if name not in heading:
             raise unknown(name, heading)
-    key = [*heading.primary_key, *names]
-    attributes = [replace(a, in_key=a.name in key) for a in heading.attributes.values()]
-    attributes.sort(key=lambda attribute: not attribute.in_key)
+    key = dict.fromkeys([*heading.primary_key, *names])
+    order = dict.fromkeys([*key, *heading.names])
+    attributes = [replace(heading[name], in_key=name in key) for name in order]
     columns: dict[str, Computed] = {attribute.name: attribute.name for attribute in attributes}
     return Projected(Heading(attributes, heading.comment), query.tables, query, columns)
 
 
-def shared_names(left: Heading, right: Heading, semantic_check: bool = True) -> tuple[str, ...]:
-    """Return the names that two headings share, refusing those that mean different things.
-
-    Parameters
-    ----------
-    semantic_check
-        False to compare names only.
-
-    Raises
-    ------
-    QueryError
-        If a shared name has different lineages or lacks one: two attributes of one name that are
-        not related by a foreign key.
-    """
-    shared = tuple(name for name in left.names if name in right.attributes)
-    for name in shared if semantic_check else ():
-        ours, theirs = left[name].lineage, right[name].lineage
-        if ours is None or ours != theirs:
-            raise QueryError(
-                f"The attribute {name!r} is not the same thing on both sides, by its lineage: "
-                f"{_origin(left[name])} and {_origin(right[name])}. Rename or leave out one of "
-                f"them, for example with .proj(other_{name}='{name}'). Where names alone are to "
-                f"decide: dj.config['semantic_check'] = False. {AS_BEFORE}"
-            )
-    return shared
-
-
-def join(left: Node, right: Node, semantic_check: bool = True, outer: bool = False) -> Joined:
+def join(left: Node, right: Node, matching: Matching = BY_LINEAGE, outer: bool = False) -> Joined:
     """Return the pairs of rows that agree on all shared names.
 
     Parameters
     ----------
     outer
-        Whether to keep rows of `left` without a partner; each may have one partner at most.
+        Whether to keep rows of `left` without a partner; each may have one partner at most, except
+        in the era of DataJoint 0.14.
 
     Raises
     ------
@@ -144,47 +120,9 @@ def join(left: Node, right: Node, semantic_check: bool = True, outer: bool = Fal
         If shared names mean different things, or an outer join could leave nulls in the primary
         key.
     """
-    shared = shared_names(left.heading, right.heading, semantic_check)
-    if outer:
-        _check_determined(left.heading, right.heading)
-    key = _joined_key(left.heading, right.heading)
-    attributes = _merged(left.heading, right.heading, key, outer)
-    return Joined(Heading(attributes), left.tables | right.tables, left, right, shared, outer)
-
-
-def _merged(left: Heading, right: Heading, key: list[str], outer: bool) -> list[Attribute]:
-    theirs = {
-        name: replace(attribute, nullable=attribute.nullable or outer)
-        for name, attribute in right.attributes.items()
-    }
-    # The side that determines the key comes first, as in DataJoint.
-    first = left.attributes if key == left.primary_key else theirs
-    merged = {**first, **theirs, **left.attributes}
-    rest = [name for name in merged if name not in key]
-    return [replace(merged[name], in_key=name in key) for name in [*key, *rest]]
-
-
-def _check_determined(left: Heading, right: Heading) -> None:
-    missing = [name for name in right.primary_key if name not in left.attributes]
-    if missing:
-        raise QueryError(
-            "This needs the left operand to determine the right one. It lacks "
-            f"{', '.join(missing)} of that one's primary key, so that one row could have many "
-            "partners, or none and a null in its key. Swap the sides, use * for pairs, or aggr for "
-            "one row each."
-        )
-
-
-def _joined_key(left: Heading, right: Heading) -> list[str]:
-    if left.determines(right):
-        return left.primary_key
-    if right.determines(left):
-        return right.primary_key
-    return list(dict.fromkeys([*left.primary_key, *right.primary_key]))
-
-
-def _origin(attribute: Attribute) -> str:
-    return attribute.lineage or f"{attribute.table or 'a computed'}.{attribute.name}"
+    shared = shared_names(left.heading, right.heading, matching)
+    heading = joined_heading(left.heading, right.heading, matching, outer)
+    return Joined(heading, left.tables | right.tables, left, right, shared, outer)
 
 
 _AGGREGATE = re.compile(
@@ -331,23 +269,23 @@ def aggregate(
     computed: Mapping[str, str],
     *,
     exclude_nonmatching: bool,
-    semantic_check: bool = True,
+    matching: Matching = BY_LINEAGE,
 ) -> Aggregated:
     """Return the rows of a query with values computed from the rows of another.
 
     Raises
     ------
     QueryError
-        If `group` lacks attributes of the primary key of `source`, or computed attributes name an
-        attribute of `group` outside an aggregate.
+        If `group` lacks attributes of the primary key of `source`, which it may in the era of
+        DataJoint 0.14, or computed attributes name an attribute of `group` outside an aggregate.
     """
     missing = [name for name in source.heading.primary_key if name not in group.heading.attributes]
-    if missing:
+    if missing and not matching.is_old:
         raise QueryError(
             f"aggr needs the whole primary key of the left side in the right side, which lacks "
             f"{', '.join(missing)}. Aggregate by fewer attributes: dj.U(...).aggr(...)."
         )
-    shared = shared_names(source.heading, group.heading, semantic_check)
+    shared = shared_names(source.heading, group.heading, matching)
     columns = chosen_columns(source.heading, names, computed)
     _check_aggregates(columns, group.heading, source.heading, source.heading.primary_key)
     # SQL may name attributes of both sides; the left side is used for shared ones.
@@ -420,7 +358,7 @@ def _check_no_aggregates(columns: Mapping[str, Computed]) -> None:
             )
 
 
-def unite(left: Node, right: Node, semantic_check: bool = True) -> United:
+def unite(left: Node, right: Node, matching: Matching = BY_LINEAGE) -> United:
     """Return the rows of both queries, one for each key, with the attributes of both.
 
     Raises
@@ -442,7 +380,7 @@ def unite(left: Node, right: Node, semantic_check: bool = True) -> United:
             f"Both sides of a union have {', '.join(both)}, and a row can have only one value of "
             f"it. Leave it out of one side, .proj() for the key alone, or rename it."
         )
-    shared_names(ours, theirs, semantic_check)
+    shared_names(ours, theirs, matching)
     rest = {**ours.attributes, **theirs.attributes}
     key = [ours[name] for name in ours.primary_key]
     secondary = [

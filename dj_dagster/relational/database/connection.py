@@ -28,6 +28,7 @@ from dj_dagster.model.names import TableName
 from dj_dagster.objects.blob.format import DEFAULT_LIMITS, ReadLimits
 from dj_dagster.objects.codecs.chain import CodecRegistry
 from dj_dagster.objects.stores.stores import Stores
+from dj_dagster.relational.algebra.matching import Matching
 from dj_dagster.relational.backends import Backend, backend_for
 from dj_dagster.relational.backends.common import NO_TLS, demands_tls, parsed_url, shown_url
 from dj_dagster.relational.database.catalog import Catalog, Era
@@ -202,6 +203,12 @@ class Connection:
     def semantic_check(self) -> bool:
         """Whether attributes of one name match only if foreign keys relate them."""
         return self.era != "0.14" and _now(self._preferences.semantic_check)
+
+    @property
+    def matching(self) -> Matching:
+        """The rules by which rows of two queries agree, of the era of the calling code."""
+        is_old = self.era == "0.14"
+        return Matching(is_old or _now(self._preferences.semantic_check), is_old)
 
     @property
     def era(self) -> Era:
