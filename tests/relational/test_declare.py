@@ -312,6 +312,19 @@ def test_indexes(schema: Any, connection: dj.Connection) -> None:
     assert len(Indexed & {"a": 1}) == 1
 
 
+def test_parts_have_contents_too(schema: Any) -> None:
+    @schema
+    class Probe(dj.Lookup):
+        definition = "probe : int32"
+        contents = ((1,), (2,))
+
+        class Site(dj.Part, dj.Lookup):
+            definition = "-> master\nsite : int32"
+            contents = ((1, 1), (2, 5))
+
+    assert Probe.Site.keys(order_by="KEY") == [{"probe": 1, "site": 1}, {"probe": 2, "site": 5}]
+
+
 def test_lookup_contents_are_inserted_once(schema: Any) -> None:
     def declare(rows: Any) -> Any:
         class Kind(dj.Lookup):

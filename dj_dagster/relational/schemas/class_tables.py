@@ -60,8 +60,9 @@ class Declaring:
         plans = [None if self._is_as_stored(table) else self._read(table) for table in family]
         for table, definition in zip(family, plans, strict=True):
             self._declare(table, definition)
-        if issubclass(cls, Lookup):
-            _fill(cls)
+        for table in family:
+            if issubclass(table, Lookup):
+                _fill(table)
 
     def find_parent(self, cls: type[Table], item: ForeignKeyDeclaration) -> StoredTable:
         """Return the table that a line of a class's definition refers to.
