@@ -196,7 +196,7 @@ class QueryExpression:
             Names to keep; ``...`` keeps all, ``"-name"`` leaves one out.
         **computed
             ``new="old"`` renames, ``new="(old)"`` duplicates, ``new="old.path[0]:type"`` takes a
-            value out of JSON, other text is an SQL expression.
+            value out of JSON, other text is an SQL expression, in which ``%%`` is ``%``.
 
         Raises
         ------

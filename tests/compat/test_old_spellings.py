@@ -124,6 +124,15 @@ def test_algebra(session: Any) -> None:
     assert {"subject": "b"} in session()
 
 
+def test_a_doubled_percent_sign_is_one(session: Any) -> None:
+    computed = session.proj(month="date_format('2021-01-02', '%%Y-%%m')", odd="session %% 2")
+    assert set(computed.fetch("month")) == {"2021-01"}
+    assert {row["odd"] for row in computed} == {n % 2 for n in session.fetch("session")}
+    total = dj.U("subject").aggr(session, odd="sum(session %% 2)")
+    assert set(total.fetch("odd")) <= {0, 1, 2}
+    assert len(session & "subject like '%%'") == len(session.fetch(order_by="session %% 2"))
+
+
 def test_queries_as_sql(session: Any) -> None:
     query = (session & {"subject": "a"} & "session > 1") * session.proj(other="rate")
     assert session.is_declared

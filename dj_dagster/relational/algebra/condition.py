@@ -480,7 +480,7 @@ def order_terms(order_by: Order, heading: Heading) -> tuple[str, ...]:
 
 
 def _terms(text: str, heading: Heading) -> list[str]:
-    text = text.strip()
+    text = text.strip().replace("%%", "%")  # as in `proj`
     match = _DIRECTION.search(text)
     end = " DESC" if match is not None and match[1].upper() == "DESC" else ""
     what = (text if match is None else text[: match.start()]).strip()

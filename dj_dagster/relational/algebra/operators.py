@@ -223,7 +223,8 @@ def _computed(heading: Heading, new: str, text: object) -> Computed:
     path = parse_json_path(old)
     if path is not None and path.name in heading and _is_json(heading[path.name]):
         return path
-    return SQLText(text)
+    # DataJoint formats this text with %, so that programs double the sign.
+    return SQLText(text.replace("%%", "%"))
 
 
 def _is_json(attribute: Attribute) -> bool:
