@@ -42,8 +42,10 @@ class Schema(RelationalSchema):
         Names that definitions may refer to, besides those that the class can see.
     connection
         The connection; the default connection if omitted.
-    create_schema, create_tables
-        Whether a missing schema or table is created; otherwise it is an error. For tables the
+    create_schema
+        Whether a missing schema is created; otherwise it is an error.
+    create_tables
+        Whether missing tables are created; otherwise the use of their classes is an error. The
         default is the setting ``database.create_tables``.
     add_objects
         Further names, which come before those of the context.

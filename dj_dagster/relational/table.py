@@ -198,13 +198,13 @@ class Table(QueryExpression, metaclass=TableMeta):
         Raises
         ------
         MissingTableError
-            If the table has been dropped.
+            If the table has been dropped, or was not created because of ``create_tables=False``.
         """
         found = self.connection.catalog.find(self.name)
         if found is None:
             raise MissingTableError(
                 f"The table {self.name} is not in {self.connection.url}. "
-                "Import its module again to declare it."
+                "Import its module again to declare it, without create_tables=False."
             )
         return found
 

@@ -127,8 +127,11 @@ def test_schema_that_must_exist(connection: dj.Connection, schema_prefix: str) -
     with pytest.raises(dj.DataJointError, match="create_schema=True"):
         dj.Schema(f"{schema_prefix}no", connection=connection, create_schema=False)
     schema: Any = dj.Schema(f"{schema_prefix}yes", connection=connection, create_tables=False)
-    with pytest.raises(dj.MissingTableError, match="create_tables is False"):
-        item(schema)
+    missing = item(schema)
+    assert not missing.is_declared
+    for use in (len, lambda table: table.insert1((1, "a")), lambda table: table.fetch()):
+        with pytest.raises(dj.MissingTableError, match="create_tables=False"):
+            use(missing())
 
 
 def test_connection_killed_by_the_server(server_url: str, tmp_path: Path) -> None:

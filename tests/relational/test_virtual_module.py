@@ -156,8 +156,10 @@ def test_a_virtual_schema_takes_new_tables_only_when_told(
         """
 
     closed: Any = dj.virtual_schema(lab.name, connection=elsewhere)
-    with pytest.raises(dj.MissingTableError, match="create_tables is False"):
-        closed.schema(Extra)
+    closed.schema(Extra)
+    assert not Extra().is_declared
+    with pytest.raises(dj.MissingTableError, match="create_tables=False"):
+        Extra().keys()
     opened: Any = dj.VirtualModule(
         "opened", lab.name, connection=elsewhere, create_tables=True, add_objects={"answer": 42}
     )

@@ -17,7 +17,6 @@ from dj_dagster.errors import (
     DataJointError,
     DefinitionError,
     IntegrityError,
-    MissingTableError,
     QueryError,
 )
 from dj_dagster.model.heading import Attribute, ForeignKeyDeclaration, Heading, TableDefinition
@@ -202,7 +201,7 @@ def ensure_table(
     create: bool = True,
     place: Place = nowhere,
 ) -> None:
-    """Create a table unless it exists; an existing table is not changed.
+    """Create a table unless it exists or must not be created; one that exists is not changed.
 
     A `UserWarning` reports differences of an existing table from the definition and, unlike in
     DataJoint, attributes of a new table whose store is not configured.
@@ -218,8 +217,6 @@ def ensure_table(
     ------
     DefinitionError
         If the definition refers to a missing table or attribute.
-    MissingTableError
-        If the table does not exist and must not be created.
     QueryError
         Inside a transaction, which MySQL would commit.
     """
@@ -230,9 +227,7 @@ def ensure_table(
                 _warn_of_differences(stored, planned(connection, name, definition, find, place))
         return
     if not create:
-        raise MissingTableError(
-            f"The table {name} is not in {connection.url}, and create_tables is False."
-        )
+        return
     if connection.in_transaction:
         raise QueryError(f"The table {name} cannot be declared inside a transaction.")
     plan = planned(connection, name, definition, find, place)

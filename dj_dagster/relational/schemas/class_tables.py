@@ -39,7 +39,7 @@ class Declaring:
     scope
         The names that definitions may use, besides those of the class's own module and family.
     create
-        Whether a table that does not exist is created; otherwise it is an error.
+        Whether a table that does not exist is created; otherwise the use of its class is an error.
     """
 
     connection: Connection
@@ -61,7 +61,7 @@ class Declaring:
         for table, definition in zip(family, plans, strict=True):
             self._declare(table, definition)
         for table in family:
-            if issubclass(table, Lookup):
+            if issubclass(table, Lookup) and table().is_declared:
                 _fill(table)
 
     def find_parent(self, cls: type[Table], item: ForeignKeyDeclaration) -> StoredTable:

@@ -340,8 +340,11 @@ class Schema(Activation):
     context
         Further names that definitions may refer to; they take precedence over those mentioned
         above.
-    create_schema, create_tables
-        Whether a missing schema or table is created; otherwise it is an error.
+    create_schema
+        Whether a missing schema is created; otherwise it is an error.
+    create_tables
+        Whether missing tables are created; otherwise the use of their classes is an error, so that
+        modules can be imported where a part of their tables is there.
     add_objects
         Further names, which take precedence over those of the context.
     era
