@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from enum import Enum
@@ -149,6 +150,37 @@ class Blob:
 
 default = {name: SettingsMapping()[name] for name in setting_names()}
 """The default of each setting by its dotted name."""
+
+
+def _switch_adapted_types(on: bool) -> None:  # pyright: ignore[reportUnusedFunction]
+    """Set the variable for DataJoint's adapted types, which are always understood here."""
+    _switch(ADAPTED_TYPE_SWITCH, on)
+
+
+def _support_adapted_types() -> bool:  # pyright: ignore[reportUnusedFunction]
+    """Whether the variable for DataJoint's adapted types is set."""
+    return _is_on(ADAPTED_TYPE_SWITCH)
+
+
+def _switch_filepath_types(on: bool) -> None:  # pyright: ignore[reportUnusedFunction]
+    """Set the variable for DataJoint's type ``filepath``, which is always understood here."""
+    _switch(FILEPATH_FEATURE_SWITCH, on)
+
+
+def _support_filepath_types() -> bool:  # pyright: ignore[reportUnusedFunction]
+    """Whether the variable for DataJoint's type ``filepath`` is set."""
+    return _is_on(FILEPATH_FEATURE_SWITCH)
+
+
+def _switch(variable: str, on: bool) -> None:
+    if on:
+        os.environ[variable] = "TRUE"
+    else:
+        os.environ.pop(variable, None)
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable, "").upper() == "TRUE"
 
 
 def user_choice(

@@ -11,6 +11,8 @@ from datajoint.declare import compile_foreign_key
 from datajoint.dependencies import extract_master, topo_sort, unite_master_parts
 from datajoint.diagram import Diagram
 from datajoint.errors import BucketInaccessible, DataJointError, DuplicateError, IntegrityError
+from datajoint.errors import _switch_adapted_types, _switch_filepath_types
+from datajoint.errors import _support_adapted_types, _support_filepath_types
 from datajoint.expression import Aggregation, AndList, Not, QueryExpression, U, Union
 from datajoint.external import ExternalMapping, ExternalTable
 from datajoint.fetch import is_key, key

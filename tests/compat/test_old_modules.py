@@ -42,6 +42,19 @@ def test_names_that_are_nowhere_are_errors() -> None:
         dj.declare.declare("`lab`.`session`", "session : int", {})
 
 
+def test_switches_of_0_14(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("filepath_types", "adapted_types"):
+        switch = getattr(dj.errors, f"_switch_{name}")
+        support = getattr(dj.errors, f"_support_{name}")
+        monkeypatch.delenv(dj.errors.ADAPTED_TYPE_SWITCH, raising=False)
+        monkeypatch.delenv(dj.errors.FILEPATH_FEATURE_SWITCH, raising=False)
+        assert not support()
+        switch(True)
+        assert support()
+        switch(False)
+        assert not support()
+
+
 def test_functions_of_utils_and_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert dj.utils.get_master("`lab`.`__sort__unit`") == "`lab`.`__sort`"
     assert dj.utils.get_master("`lab`.`__sort`") == ""
