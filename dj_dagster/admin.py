@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from getpass import getpass
 
 from dj_dagster.defaults import config, conn
@@ -47,6 +48,39 @@ def kill(
         if answer.isdecimal():
             with chosen.cursor() as session:
                 chosen.backend.end_process(session, int(answer))
+
+
+def kill_quick(restriction: str | None = None, connection: Connection | None = None) -> int:
+    """End the chosen processes of a server without asking, and return their number.
+
+    Parameters
+    ----------
+    restriction
+        A restriction of the processes, as SQL; see `kill`. It must be given, unlike in DataJoint,
+        where all processes end without it.
+
+    Raises
+    ------
+    QueryError
+        Without a restriction, or if the database does not have a server, as with SQLite.
+    """
+    chosen = _server(connection)
+    if not restriction:
+        raise QueryError(
+            "Say which processes are to end: kill_quick(\"user = 'alice'\"). "
+            "kill_quick('1 = 1') ends all but the one that asks."
+        )
+    with chosen.cursor() as session:
+        table = chosen.backend.processes(session)
+    own = chosen.backend.session_id
+    found = chosen.query(_PROCESSES.format(table, own, restriction, "id")).fetchall()
+    ended = 0
+    for number, *_ in found:
+        # One that has ended by itself meanwhile is an error of the server.
+        with suppress(QueryError), chosen.cursor() as session:
+            chosen.backend.end_process(session, number)
+            ended += 1
+    return ended
 
 
 def set_password(

@@ -106,7 +106,7 @@ class Schema(RelationalSchema):
             else free_table.FreeTable(self.connection, TableName(self.name, name))
             for name in names
         ]
-        return SchemaJobs(self.connection, self.name, queues(self.connection, tables))
+        return SchemaJobs(self.connection, self.name, queues(self.connection, tables), tables)
 
     @property
     def external(self) -> ExternalMapping:

@@ -61,6 +61,10 @@ class DataJointError(Exception):
         error.add_note(f"Help: {_PAGE}#{ours.__name__.lower()}")
         return error
 
+    def suggest(self, *args: object) -> Self:
+        """Return an error of the same kind with further arguments."""
+        return type(self)(*self.args, *args)
+
 
 class DefinitionError(DataJointError):
     """A table definition that does not parse, or that refers to something unknown.

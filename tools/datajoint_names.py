@@ -21,18 +21,12 @@ INTERNAL = "a piece of how DataJoint makes SQL; ours are in `dj_dagster.relation
 
 WITHOUT = {
     "__author__": "in the metadata of the distribution",
-    "QueryExpression.cursor": INTERNAL,
-    "QueryExpression.from_clause": INTERNAL,
     "QueryExpression.make_subquery": INTERNAL,
     "QueryExpression.original_heading": INTERNAL,
     "QueryExpression.restrict_in_place": "expressions are immutable",
-    "QueryExpression.restriction_attributes": INTERNAL,
     "QueryExpression.sorting_clauses": INTERNAL,
-    "QueryExpression.support": INTERNAL,
-    "QueryExpression.where_clause": INTERNAL,
     "QueryExpression.join.allow_nullable_pk": INTERNAL,
     "Table.declaration_context": "definitions are read when classes are decorated",
-    "Table.declare": "a schema declares: `@schema`",
     "Table.get_select_fields": INTERNAL,
     "Connection.connect": "connections open when they are used",
 }

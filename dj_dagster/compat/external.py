@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b32decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import UUID
@@ -75,9 +75,12 @@ class ExternalTable(FreeTable):
     @property
     def references(self) -> Iterator[dict[str, str]]:
         """The columns that point here, as ``referencing_table`` and ``column_name``."""
-        for table, column in self._pointers():
-            full = self.connection.full_name(table)
-            yield {"referencing_table": full, "column_name": column}
+        return _columns(self.connection, self._pointers())
+
+    @property
+    def spec(self) -> dict[str, Value]:
+        """The settings of the store; its secrets are masked."""
+        return _spec(self._store)
 
     def unused(self) -> QueryExpression:
         """Return the objects that rows do not point to."""
@@ -242,6 +245,17 @@ class ExternalTable(FreeTable):
         ]
 
 
+def _columns(
+    connection: Connection, columns: Iterable[tuple[TableName, str]]
+) -> Iterator[dict[str, str]]:
+    for table, column in columns:
+        yield {"referencing_table": connection.full_name(table), "column_name": column}
+
+
+def _spec(store: Store) -> dict[str, Value]:
+    return store.settings.model_dump(exclude_none=True)
+
+
 def _undecided() -> DataJointError:
     return DataJointError(
         "Say whether the objects themselves are deleted as well: "
@@ -273,6 +287,28 @@ class StoredObjects(QueryExpression):
         rows = [_row(path, fields, self._store) for path, fields in used.items()]
         rows += [_row(path, {"size": one.size}, self._store) for path, one in unused.items()]
         super().__init__(connection, Written(heading, frozenset(), tuple(rows)))
+
+    @property
+    def full_table_name(self) -> str:
+        """The name that the table of these objects has on servers; SQLite lacks the table."""
+        name = TableName(self._schema, f"{EXTERNAL_PREFIX}{self._store.name}")
+        return self.connection.full_name(name)
+
+    @property
+    def references(self) -> Iterator[dict[str, str]]:
+        """The columns that refer to the store, as ``referencing_table`` and ``column_name``."""
+        belongs = belonging(self.connection.stores, self._store)
+        found = [
+            (column.table, column.name)
+            for column in reference_columns(self.connection)
+            if column.table.schema == self._schema and column.concerns(belongs)
+        ]
+        return _columns(self.connection, found)
+
+    @property
+    def spec(self) -> dict[str, Value]:
+        """The settings of the store; its secrets are masked."""
+        return _spec(self._store)
 
     def unused(self) -> QueryExpression:
         """Return the objects that rows do not point to."""

@@ -21,6 +21,7 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.schemas.free_table import HiddenTable
+from dj_dagster.relational.table import Table
 from dj_dagster.relational.values import comparable
 from dj_dagster.workflow.job_rows import shortened
 from dj_dagster.workflow.jobs import JobQueue
@@ -103,6 +104,8 @@ class SchemaJobs(QueryExpression):
         The name of the schema.
     queues
         The queues of the computed tables that have one.
+    tables
+        All computed tables, whose queues are created when they get a job here.
 
     Examples
     --------
@@ -114,13 +117,20 @@ class SchemaJobs(QueryExpression):
             print(queue.target, queue.progress())
     """
 
-    def __init__(self, connection: Connection, schema: str, queues: Sequence[JobQueue]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        schema: str,
+        queues: Sequence[JobQueue],
+        tables: Sequence[Table] = (),
+    ) -> None:
         connection.codecs.register(JobKeyCodec)
         parts = tuple(map(_named, queues))
-        tables = frozenset[TableName]().union(*(part.tables for part in parts))
-        self._all = Listed(_heading(schema), tables, parts)
+        read = frozenset[TableName]().union(*(part.tables for part in parts))
+        self._all = Listed(_heading(schema), read, parts)
         super().__init__(connection, self._all)
         self._queues = list(queues)
+        self._tables = list(tables)
 
     def __iter__(self) -> Iterator[Value]:
         old = self.connection.era == "0.14"
@@ -144,6 +154,18 @@ class SchemaJobs(QueryExpression):
         """Do the same as `delete`."""
         return self.delete(get_count)
 
+    def drop(self, *args: object, **options: object) -> None:
+        """Drop the queues of all tables, which forgets all jobs."""
+        for queue in self._queues:
+            queue.drop(*args, **options)
+
+    def reserve(self, table_name: str, key: Mapping[str, Value]) -> bool:
+        """Claim a key of a table; False if the key has a job already that is not pending."""
+        queue = self._queue(table_name)
+        row, priority = queue.row(key), self.connection.job_settings.default_priority
+        queue.rows.add([row], priority=priority)
+        return bool(queue.claim([row], ("pending",)))
+
     def ignore(self, table_name: str, key: Mapping[str, Value]) -> None:
         """Leave a key of a table out from now on."""
         self._queue(table_name).ignore(key)
@@ -166,7 +188,11 @@ class SchemaJobs(QueryExpression):
         for queue in self._queues:
             if queue.target.table_name == table_name:
                 return queue
-        known = ", ".join(queue.target.table_name for queue in self._queues) or "none"
+        for table in self._tables:
+            if table.table_name == table_name:
+                return JobQueue(table)
+        queued = [queue.target for queue in self._queues]
+        known = ", ".join(table.table_name for table in self._tables or queued) or "none"
         raise PopulateError(f"No table {table_name!r} has jobs here; those that have: {known}.")
 
 

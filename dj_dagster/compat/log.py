@@ -16,6 +16,8 @@ class LogTable(HiddenTable):
         The connection of the schema.
     database
         The schema's name; its log is created if it is missing.
+    skip_logging
+        Whether events are not recorded.
 
     Examples
     --------
@@ -25,10 +27,11 @@ class LogTable(HiddenTable):
         schema.log("moved to the new server")
     """
 
-    def __init__(self, connection: Connection, database: str) -> None:
+    def __init__(self, connection: Connection, database: str, skip_logging: bool = False) -> None:
         super().__init__(connection, ensure_log(connection, database))
+        self.skip_logging = skip_logging
 
     def __call__(self, event: str, skip_logging: bool | None = None) -> None:
         """Record an event, of which 255 characters are kept."""
-        if not skip_logging:
+        if not (self.skip_logging if skip_logging is None else skip_logging):
             log_event(self.connection, self.name.schema, event)

@@ -12,6 +12,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, NoReturn
 
+from dj_dagster.compat.exports import PUBLIC_NAMES
 from dj_dagster.default_connection import config
 from dj_dagster.errors import DataJointError
 from dj_dagster.relational.database.catalog import checked_era
@@ -24,7 +25,7 @@ _CODEC_MODULES = ("attach", "blob", "filepath", "hash", "npy", "object", "schema
 
 _SOURCES: dict[str, tuple[str, ...]] = {
     "admin": (),
-    "attribute_adapter": (_COMPAT,),
+    "attribute_adapter": (_COMPAT, _NAMES),
     "autopopulate": ("dj_dagster.workflow.computed",),
     "blob": (f"{_BLOB}.writer", f"{_BLOB}.reader", f"{_BLOB}.format", _NAMES),
     "builtin_codecs": ("dj_dagster.objects.codecs.chain",),
@@ -55,6 +56,7 @@ _SOURCES: dict[str, tuple[str, ...]] = {
     "objectref": (),
     "preview": (_NAMES,),
     "provenance": (_NAMES,),
+    "s3": (),
     "schemas": (),
     "settings": (_NAMES, "dj_dagster.settings_model", "dj_dagster.settings_mapping"),
     "spark": (),
@@ -82,6 +84,7 @@ _INSIDE: dict[str, frozenset[str]] = {
         }
     ),
     "hash_registry": frozenset({"delete_path", "get_hash", "get_store_backend", "put_hash"}),
+    "s3": frozenset({"Folder"}),
     "storage": frozenset({"StorageBackend", "build_object_path", "generate_token"}),
 }
 """Internal names of DataJoint: they can be imported, and raise an error when called."""
@@ -113,10 +116,16 @@ class OldModule(ModuleType):
         super().__init__(f"{_PACKAGE}.{name}", f"The names of DataJoint's module {name}.")
         self._sources = (*_SOURCES[name], _PACKAGE)
         self._inside = _INSIDE.get(name, frozenset[str]())
+        self._public = PUBLIC_NAMES.get(name, ())
         if name == "builtin_codecs":
             vars(self)["__path__"] = []
 
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._public})
+
     def __getattr__(self, name: str) -> Any:
+        if name == "__all__" and self._public:
+            return list(self._public)
         if name in self._inside:
             return partial(_refuse, f"{self.__name__}.{name}")
         return _found(self.__name__, self._sources, name)

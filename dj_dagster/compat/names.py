@@ -5,17 +5,28 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from io import BytesIO
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import BinaryIO
+from types import FunctionType
+from typing import BinaryIO, Generic, TypeVar
 from uuid import UUID
 
-from dj_dagster.compat.spellings import key
+from dj_dagster.compat.log import LogTable as Log
+from dj_dagster.compat.parsers import (
+    attribute_parser,
+    extract_column_names,
+    foreign_key_parser,
+    is_foreign_key,
+    parse_sql,
+)
+from dj_dagster.compat.spellings import AttributeAdapter, key
 from dj_dagster.dependencies import extract_master
-from dj_dagster.errors import DataJointError
-from dj_dagster.model.heading import Value
+from dj_dagster.errors import DataJointError, DefinitionError
+from dj_dagster.model.heading import Row, Value
 from dj_dagster.model.job_settings import PROVENANCE
 from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
 from dj_dagster.model.types import parse_type
@@ -30,6 +41,7 @@ from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.schemas.free_table import FreeTable, table_name
 from dj_dagster.relational.sql.lowering import condition_text, names_in
 from dj_dagster.relational.table import Lookup, Manual, Part, Table, TableMeta
+from dj_dagster.relational.universal import U
 from dj_dagster.settings_mapping import (
     ENVIRONMENT,
     FILE_NAMES,
@@ -40,6 +52,18 @@ from dj_dagster.settings_mapping import (
 )
 from dj_dagster.settings_model import setting_names
 from dj_dagster.workflow.computed import Computed, Imported
+
+__all__ = [
+    "Log",
+    "attribute_parser",
+    "extract_column_names",
+    "foreign_key_parser",
+    "is_foreign_key",
+    "parse_sql",
+]
+"""Names from elsewhere that belong to DataJoint's modules; those below do, too."""
+
+T = TypeVar("T")
 
 encode_pk_value = key_text
 CONFIG_FILENAME = FILE_NAMES[0]
@@ -75,6 +99,8 @@ role_to_prefix = {
 }
 prefix_to_role = {prefix: role for role, prefix in role_to_prefix.items()}
 
+user_table_classes = (Manual, Lookup, Computed, Imported, Part)
+
 foreign_key_error_regexp = re.compile(
     r"[\w\s:]*\((?P<child>`[^`]+`.`[^`]+`), "
     r"CONSTRAINT (?P<name>`[^`]+`) "
@@ -82,6 +108,14 @@ foreign_key_error_regexp = re.compile(
     r"REFERENCES (?P<parent>`[^`]+`(\.`[^`]+`)?) \((?P<pk_attrs>[^)]+)\)[\s\w]+\))?"
 )
 """A regular expression of MySQL's message about a foreign key that would be violated."""
+
+
+supported_class_attrs = {
+    name
+    for name, value in (*vars(QueryExpression).items(), *vars(Table).items())
+    if not name.startswith("_") and isinstance(value, FunctionType | property)
+} | {"key_source", "populate", "progress"}
+"""Names that can be asked of a table's class; methods of one's own need not be added."""
 
 
 class BucketInaccessible(DataJointError):
@@ -148,6 +182,41 @@ class Blob:
         return reader.unpack(blob_bytes, squeeze=self._squeeze)
 
 
+class Fetch:
+    """The fetch of a query, as a class: ``Fetch(query)("session", order_by="KEY")``.
+
+    Parameters
+    ----------
+    expression
+        The query.
+    """
+
+    def __init__(self, expression: QueryExpression) -> None:
+        self._expression = expression
+
+    def __call__(self, *attrs: str, **options: Value) -> Value:
+        """Return rows as the query's `fetch` does."""
+        return self._expression.fetch(*attrs, **options)
+
+
+class Fetch1(Fetch):
+    """The fetch of a query's only row, as a class; see `QueryExpression.fetch1`."""
+
+    def __call__(self, *attrs: str, **options: Value) -> Value:
+        """Return the row, or values of it, as the query's `fetch1` does."""
+        return self._expression.fetch1(*attrs, **options)
+
+
+class ClassProperty(Generic[T]):
+    """A property of a class, as a decorator."""
+
+    def __init__(self, f: Callable[..., T]) -> None:
+        self.f = f
+
+    def __get__(self, obj: object, owner: type | None = None) -> T:
+        return self.f(owner)
+
+
 default = {name: SettingsMapping()[name] for name in setting_names()}
 """The default of each setting by its dotted name."""
 
@@ -209,6 +278,68 @@ def get_master(full_table_name: str) -> str:
 def is_camel_case(s: str) -> bool:
     """Whether a name is in camel case: ``"SpikeSort"``."""
     return re.fullmatch(r"[A-Z][A-Za-z0-9]*", s) is not None
+
+
+def safe_write(filepath: str | Path, blob: bytes) -> None:
+    """Write a new file, whose name appears when it is whole; a file that exists is left alone."""
+    path = Path(filepath)
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"{path.name}.saving")
+        unfinished.write_bytes(blob)
+        unfinished.replace(path)
+
+
+def safe_copy(src: str | Path, dest: str | Path, overwrite: bool = False) -> None:
+    """Copy a file under another name, which appears when the copy is whole.
+
+    Parameters
+    ----------
+    overwrite
+        Whether a file of that name is replaced; it is left alone otherwise.
+    """
+    path = Path(dest)
+    if path.exists() and (path.samefile(src) or not overwrite):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.copying")
+    shutil.copyfile(src, unfinished)
+    unfinished.replace(path)
+
+
+def get_adapter(context: Mapping[str, object], adapter_name: str) -> AttributeAdapter:
+    """Return the adapter that a context has under a name, which may be written in ``<>``.
+
+    Raises
+    ------
+    DefinitionError
+        If the context lacks it, or has something else under the name.
+    """
+    name = adapter_name.strip("<>")
+    adapter = context.get(name)
+    if not isinstance(adapter, AttributeAdapter):
+        raise DefinitionError(
+            f"The attribute type <{name}> needs an instance of dj.AttributeAdapter in a variable "
+            f"{name}; there is {adapter!r}."
+        )
+    return adapter
+
+
+def assert_join_compatibility(
+    expr1: object, expr2: object, semantic_check: bool | None = None
+) -> None:
+    """Raise the error of the join of two queries, if there is one.
+
+    Raises
+    ------
+    QueryError
+        If they cannot be joined.
+    """
+    if isinstance(expr1, U) or isinstance(expr2, U):
+        return
+    if not isinstance(expr1, QueryExpression):
+        raise DataJointError(f"{expr1!r} is not a query, and cannot be joined.")
+    expr1.join(expr2, semantic_check=semantic_check)
 
 
 def uuid_from_stream(stream: BinaryIO, *, init_string: str = "") -> UUID:
@@ -289,6 +420,29 @@ def _get_tier(name: str) -> type[Table] | None:  # pyright: ignore[reportUnusedF
     """Return the class of a table's tier by its full name, None for hidden tables."""
     parsed = parse_table_name(name.strip("`").rpartition(".")[2].strip("`"))
     return None if parsed is None else TIERS[parsed.tier]
+
+
+def is_tier(table_name: str, tier: type[Table]) -> bool:
+    """Whether a table's name without its schema, ``"__processed"``, is of a tier's class."""
+    return re.fullmatch(tier.tier_regexp, table_name) is not None
+
+
+def subfold(name: str, folds: Sequence[int]) -> tuple[str, ...]:
+    """Return the folders that DataJoint 0.14 puts an object into, cut from its name.
+
+    Examples
+    --------
+    >>> subfold("ABCDEF", (2, 2))
+    ('ab', 'cd')
+    """
+    ends = list(accumulate(folds, initial=0))
+    return tuple(name[start:end].lower() for start, end in pairwise(ends))
+
+
+def to_dicts(recarray: Iterable[Value]) -> Iterator[Row]:
+    """Yield the records of an array as dicts."""
+    for record in recarray:
+        yield dict(zip(record.dtype.names, record.tolist(), strict=True))
 
 
 def is_codec_registered(name: str) -> bool:

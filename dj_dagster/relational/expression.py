@@ -37,6 +37,7 @@ from dj_dagster.relational.deleting.delete import PartIntegrity
 from dj_dagster.relational.fetching import fetch, frames
 from dj_dagster.relational.fetching.preview import html_preview, text_preview
 from dj_dagster.relational.sql.lowering import restriction_texts
+from dj_dagster.relational.sql.parts import SQLParts
 from dj_dagster.relational.sql.select import FIRST_TWO, make_window
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def looks_again(method: Callable[Concatenate[Q, P], R]) -> Callable[Concatenate[
     return looking
 
 
-class QueryExpression:
+class QueryExpression(SQLParts):
     """A query that runs when its rows are fetched.
 
     Expressions are immutable: each operator returns a new one. ``&`` restricts, ``-`` restricts by
@@ -203,9 +204,8 @@ class QueryExpression:
         UnknownAttributeError
             If a name is not in the heading.
         """
-        return QueryExpression(
-            self.connection, operators.project(self.node, *attributes, **computed)
-        )
+        node = operators.project(self.node, *attributes, **computed)
+        return QueryExpression(self.connection, node)
 
     @on_class
     @spellings.old_aggr

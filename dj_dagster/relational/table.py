@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property, wraps
-from types import FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any, ClassVar
 
 from dj_dagster.class_access import on_class, property_on_class
 from dj_dagster.compat import spellings
 from dj_dagster.compat.spellings import Adapter
 from dj_dagster.errors import DataJointError, MissingTableError, QueryError
-from dj_dagster.model.heading import Heading, Row, Value
+from dj_dagster.model.heading import Heading, Value
 from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
 from dj_dagster.relational import relatives
 from dj_dagster.relational.algebra.nodes import Node
@@ -30,121 +28,10 @@ from dj_dagster.relational.expression import QueryExpression, looks_again
 from dj_dagster.relational.inserting import insertion
 from dj_dagster.relational.inserting.insertion import StagedInsert
 from dj_dagster.relational.stored import ForeignKey, StoredTable
-
-if TYPE_CHECKING:
-
-    def _of_instance(cls: object) -> Any: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """The link to a schema that a table class gets when the schema decorates it.
-
-    Attributes
-    ----------
-    class_name
-        The name as users write it in the schema's module: ``"Session"``, ``"Session.Trial"``.
-    plan
-        Returns the table that the definition asks for, given names that take precedence over the
-        schema's; None without a definition.
-    """
-
-    connection: Connection
-    name: TableName
-    class_name: str
-    plan: Callable[[Mapping[str, object] | None], PlannedTable] | None = None
-
-
-T = TypeVar("T", bound=QueryExpression)
+from dj_dagster.relational.table_class import Binding, TableMeta, undeclared
 
 Related = Any
 """A table's full name, or the table itself, or a pair of either with a `ForeignKeyInfo`."""
-
-_PACKAGE = __name__.partition(".")[0]
-
-
-class TableMeta(type):
-    """Lets a table class stand for the query over all its rows: ``Session & {"subject_id": 1}``."""
-
-    if TYPE_CHECKING:
-        # Defined anew by classes, or returning the class itself; for others see `class_access`.
-        _binding: Binding | None
-        delete = restrict = make = key_source = upstream = property(_of_instance)
-
-    else:
-
-        def __getattribute__(cls, name: str) -> Any:
-            """Give methods and properties of a declared table already bound to an instance.
-
-            On a class that is not yet declared by a schema, they raise an error when called without
-            an instance.
-            """
-            value = super().__getattribute__(name)
-            if isinstance(value, FunctionType | property) and not name.startswith("_"):
-                if super().__getattribute__("_binding") is None:
-                    return _refusing(cls, value)
-                return getattr(cls(), name)
-            return value
-
-    def __and__(cls: type[T], restriction: object) -> T:  # pyright: ignore[reportGeneralTypeIssues]
-        return cls() & restriction  # pyright: ignore[reportCallIssue]
-
-    def __sub__(cls: type[T], restriction: object) -> T:  # pyright: ignore[reportGeneralTypeIssues]
-        return cls() - restriction  # pyright: ignore[reportCallIssue]
-
-    def __mul__(cls, other: object) -> QueryExpression:
-        return cls() * other
-
-    def __add__(cls, other: object) -> QueryExpression:
-        return cls() + other
-
-    def __xor__(cls, other: object) -> QueryExpression:
-        return cls() ^ other
-
-    def __matmul__(cls, other: object) -> QueryExpression:
-        return cls() @ other
-
-    def __len__(cls) -> int:
-        return len(cls())
-
-    def __bool__(cls) -> bool:
-        # An undeclared class must stay true: base classes and tools ask `if cls`.
-        return cls._binding is None or bool(cls())
-
-    def __iter__(cls) -> Iterator[Row]:
-        return iter(cls())
-
-    def __contains__(cls, row: object) -> bool:
-        return row in cls()
-
-    def __repr__(cls) -> str:
-        return type.__repr__(cls) if cls._binding is None else f"<table {cls._binding.name}>"
-
-
-def undeclared(cls: type) -> DataJointError:
-    """Return the error for the use of a class that no schema has declared."""
-    return DataJointError(
-        f"The table {cls.__name__} belongs to no schema yet: it is not properly configured. "
-        "Decorate it: @schema above the class, with schema = dj.Schema('my_schema'); "
-        "if the schema was given no name, activate it first."
-    )
-
-
-def _refusing(cls: TableMeta, value: object) -> object:
-    """Return a method of this package, wrapped to raise an error when called without an instance.
-
-    Functions of users are returned as they are: they may be meant to be called on the class.
-    """
-    if not isinstance(value, FunctionType) or not value.__module__.startswith(f"{_PACKAGE}."):
-        return value
-
-    @wraps(value)
-    def method(*args: object, **options: object) -> object:
-        if not args or not isinstance(type(args[0]), TableMeta):
-            raise undeclared(cls)
-        return value(*args, **options)
-
-    return method
 
 
 class Table(QueryExpression, metaclass=TableMeta):
@@ -513,12 +400,27 @@ class Table(QueryExpression, metaclass=TableMeta):
             If the primary key would change, or the rows cannot follow. Nothing is changed then.
         """
         self._check_whole("alter")
+        asking = question(prompt, confirm, safemode=True)
+        return alteration.alter_table(self.connection, self._planned(context), asking)
+
+    @on_class
+    def declare(self, context: Mapping[str, object] | None = None) -> None:
+        """Create the table again if it has been dropped; decorating its class has declared it.
+
+        Parameters
+        ----------
+        context
+            Names that the definition's foreign keys may refer to, besides the schema's.
+        """
+        if not self.is_declared:
+            declare.create_table(self.connection, self._planned(context))
+
+    def _planned(self, context: Mapping[str, object] | None) -> PlannedTable:
         if self._bound.plan is None:
             raise DataJointError(
-                f"{self.name} has no definition to follow: only decorated classes can be altered."
+                f"{self.name} has no definition to follow: only a decorated class has one."
             )
-        asking = question(prompt, confirm, safemode=True)
-        return alteration.alter_table(self.connection, self._bound.plan(context), asking)
+        return self._bound.plan(context)
 
     @on_class
     def describe(self, context: Mapping[str, object] | None = None, printout: bool = False) -> str:

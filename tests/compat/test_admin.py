@@ -50,6 +50,17 @@ def test_kill(
         connection.close()
 
 
+def test_kill_quick(server_url: str) -> None:
+    victim, admin = dj.Connection(server_url), dj.Connection(server_url)
+    number = victim.connection_id
+    with pytest.raises(dj.DataJointError, match="Say which processes"):
+        dj.admin.kill_quick(connection=admin)
+    assert dj.admin.kill_quick(f"id = {number}", admin) == 1
+    assert dj.admin.kill_quick(f"id = {number}", admin) == 0
+    for connection in (victim, admin):
+        connection.close()
+
+
 def test_listing_beside_a_statement_with_bytes(
     server_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

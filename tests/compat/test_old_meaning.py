@@ -323,6 +323,10 @@ def test_external_objects_on_sqlite_are_those_that_rows_refer_to(tmp_path: Path)
     Movie.insert1({"movie": 4, "file": str(tmp_path / "raw" / "own" / "a.nwb")})
     external = schema.external["raw"]
     assert list(schema.external) == ["raw"]
+    assert external.full_table_name == "`lab`.`~external_raw`"
+    assert external.spec["location"] == stores["raw"]["location"]
+    columns = [(each["referencing_table"], each["column_name"]) for each in external.references]
+    assert columns == [(Movie.full_table_name, "frames"), (Movie.full_table_name, "file")]
     assert (len(external), len(external.used()), len(external.unused())) == (3, 3, 0)
     file = (external & "filepath LIKE '%.nwb'" & {"size": 7}).fetch1()
     key = uuid.UUID(hashlib.md5(b"own/a.nwb").hexdigest())

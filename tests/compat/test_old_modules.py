@@ -14,6 +14,8 @@ import pytest
 import sqlalchemy as sa
 
 import dj_dagster as dj
+from dj_dagster.compat.exports import PUBLIC_NAMES
+from dj_dagster.compat.modules import old_module
 from dj_dagster.dependencies import Dependencies, topo_sort, unite_master_parts
 from tests.compat.public_imports import LINES
 
@@ -31,6 +33,13 @@ def test_a_module_is_one_object(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(module, "chosen", 1, raising=False)
     assert getattr(dj, name) is module
     assert getattr(dj, name).chosen == 1
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC_NAMES))
+def test_a_module_lists_its_names(name: str) -> None:
+    module = old_module(name)
+    assert {*PUBLIC_NAMES[name]} <= {*dir(module)}
+    assert [each for each in PUBLIC_NAMES[name] if not hasattr(module, each)] == []
 
 
 def test_names_that_are_nowhere_are_errors() -> None:
@@ -75,6 +84,93 @@ def test_tables_in_a_graph_come_parents_first_and_parts_behind_masters() -> None
     assert topo_sort(graph) == ["`a`.`a`", "`a`.`z`", "`a`.`m`", "`a`.`m__p`"]
     names = ["`a`.`a`", "`a`.`m`", "`a`.`z`", "`a`.`m__p`"]
     assert unite_master_parts(names) == ["`a`.`a`", "`a`.`m`", "`a`.`m__p`", "`a`.`z`"]
+
+
+def test_files_of_utils(tmp_path: Path) -> None:
+    first, second = tmp_path / "a" / "first.bin", tmp_path / "b" / "second.bin"
+    dj.utils.safe_write(first, b"one")
+    dj.utils.safe_write(first, b"two")
+    dj.utils.safe_copy(first, second)
+    first.write_bytes(b"two")
+    dj.utils.safe_copy(first, second)
+    assert second.read_bytes() == b"one"
+    dj.utils.safe_copy(first, second, overwrite=True)
+    dj.utils.safe_copy(second, second, overwrite=True)
+    assert second.read_bytes() == b"two"
+    script = tmp_path / "tables.sql"
+    script.write_text("-- two\nSELECT 1,\n  2;\ndelimiter //\nSELECT 3; SELECT 4//\nSELECT 5\n")
+    statements = ["SELECT 1, 2;", "SELECT 3; SELECT 4//", "SELECT 5"]
+    assert list(dj.utils.parse_sql(script)) == statements
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ("a : int # hi", {"name": "a", "type": "int ", "comment": " hi#"}),
+        ("a=null:varchar(3)", {"name": "a", "default": "null", "type": "varchar(3)"}),
+        ("a = ':x' : enum('a#','b')", {"default": "':x' ", "type": "enum('a#','b')"}),
+        ("x_1 : <blob@store> # z", {"name": "x_1", "comment": " z#"}),
+    ],
+)
+def test_lines_of_attributes_as_datajoint_takes_them_apart(
+    line: str, parts: dict[str, str]
+) -> None:
+    found = dj.declare.attribute_parser.parseString(f"{line}#", parseAll=True)
+    assert {name: found[name] for name in parts} == parts
+    assert found.default == parts.get("default", "")
+    assert not dj.declare.is_foreign_key(line)
+
+
+def test_lines_of_foreign_keys_as_datajoint_takes_them_apart() -> None:
+    parse = dj.declare.foreign_key_parser.parseString
+    assert parse("-> [nullable, unique] Session").options == ["nullable", "unique"]
+    assert parse("-> Session.proj(a='b')").as_dict() == {"ref_table": "Session.proj(a='b')"}
+    assert dj.declare.is_foreign_key("-> Session")
+    with pytest.raises(dj.DataJointError, match="not a line with a foreign key"):
+        parse("session : int")
+
+
+def test_the_sql_of_a_query_in_parts(tables: dict[str, Any], schema: dj.Schema) -> None:
+    cell, query = tables["cell"], schema.connection.query
+    listed = cell.proj() & [{"cell": 1}, {"cell": 2}]
+    for chosen in (cell & "cell > 0", listed, cell.proj(n="cell") & "n > 0"):
+        sql = f"SELECT count(*) FROM {chosen.from_clause()}{chosen.where_clause()}"
+        assert query(sql).fetchone() == (2,)
+        assert sorted(chosen.cursor()) == [(1,), (2,)]
+    assert cell.support == (cell & "cell > 0").support == [cell.full_table_name]
+    assert (cell & "cell > 0").restriction_attributes == {"cell"}
+    assert cell.cursor(as_dict=True).fetchone() == {"cell": 0}
+    assert dj.condition.extract_column_names("`a` > 3 and b in (c, 'd')") == {"a", "b", "c"}
+    dj.condition.assert_join_compatibility(cell(), tables["synapse"])
+    with pytest.raises(dj.DataJointError, match="not a query"):
+        dj.condition.assert_join_compatibility(1, cell)
+
+
+def test_a_dropped_table_is_declared_again(tables: dict[str, Any]) -> None:
+    spine = tables["synapse"].Spine
+    spine.drop_quick()
+    spine.declare()
+    spine.declare()
+    assert (len(spine), spine.heading.primary_key) == (0, ["pre", "post", "spine"])
+
+
+def test_fetches_as_classes(tables: dict[str, Any]) -> None:
+    cell = tables["cell"]
+    assert dj.fetch.Fetch(cell())("cell", order_by="cell").tolist() == [0, 1, 2]
+    assert dj.fetch.Fetch1(cell & "cell = 2")("cell") == 2
+    assert list(dj.fetch.to_dicts(cell.fetch(limit=1, order_by="cell"))) == [{"cell": 0}]
+
+
+def test_errors_with_further_arguments() -> None:
+    error = dj.errors.DuplicateError("one").suggest("two")
+    assert (type(error), error.args) == (dj.errors.DuplicateError, ("one", "two"))
+
+
+def test_an_adapter_in_a_context() -> None:
+    adapter = dj.AttributeAdapter()
+    assert dj.attribute_adapter.get_adapter({"graph": adapter}, "<graph>") is adapter
+    with pytest.raises(dj.DataJointError, match=r"<graph> needs an instance of dj\.AttributeA"):
+        dj.attribute_adapter.get_adapter({}, "graph")
 
 
 @pytest.fixture
@@ -163,6 +259,7 @@ def test_a_connection_to_a_server_by_host_and_account(server_url: str) -> None:
         assert connection.adapter.backend == "mysql"
         assert connection.adapter.quote_identifier("key") == "`key`"
         assert connection.connection_id > 0
+        assert connection.conn_info["passwd"] == (url.password or "")
     assert not connection.is_connected
     with dj.config.override(database__port=url.port):
         again = dj.Connection(url.host, url.username, url.password or "")
@@ -175,6 +272,12 @@ def test_a_connection_to_a_server_by_host_and_account(server_url: str) -> None:
     assert connection.is_connected
     connection.close()
     other.close()
+
+
+def test_a_password_is_not_shown() -> None:
+    info = dj.Connection("mysql+pymysql://alice:secret@localhost/").conn_info
+    assert info["passwd"] == "secret"
+    assert "secret" not in repr(info)
 
 
 def test_per_cent_signs_of_a_statement_may_be_doubled(schema: dj.Schema) -> None:

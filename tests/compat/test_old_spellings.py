@@ -250,6 +250,11 @@ def test_jobs_of_a_schema(schema: Any, session: Any) -> None:
     assert len(schema.jobs.fetch()) == 2
     assert (schema.jobs - "status = 'error'").fetch(format="frame")["status"].tolist() == ["ignore"]
     assert schema.jobs.delete() == 2
+    schema.jobs.drop()
+    key = {"subject": "b", "session": 1}
+    assert schema.jobs.reserve(Mean.table_name, key)
+    assert not schema.jobs.reserve(Mean.table_name, key)
+    assert (schema.jobs & "status = 'reserved'").delete() == 1
     assert Mean.jobs.progress()["total"] == 0
     with pytest.raises(dj.PopulateError, match=r"__maen.*__mean"):
         schema.jobs.ignore("__maen", key)

@@ -341,6 +341,13 @@ def parsed_url(text: str | sa.URL, name: str = "This") -> sa.URL:
         ) from None
 
 
+class Secret(str):
+    """A text that is not shown where its `repr` is, as in a dict that is printed."""
+
+    def __repr__(self) -> str:
+        return repr(MASK)
+
+
 def shown_url(url: sa.URL) -> str:
     """Return a URL for people to read: its password is masked, in its query as well.
 

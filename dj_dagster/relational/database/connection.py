@@ -30,7 +30,13 @@ from dj_dagster.objects.codecs.chain import CodecRegistry
 from dj_dagster.objects.stores.stores import Stores
 from dj_dagster.relational.algebra.matching import Matching
 from dj_dagster.relational.backends import Backend, backend_for
-from dj_dagster.relational.backends.common import NO_TLS, demands_tls, parsed_url, shown_url
+from dj_dagster.relational.backends.common import (
+    NO_TLS,
+    Secret,
+    demands_tls,
+    parsed_url,
+    shown_url,
+)
 from dj_dagster.relational.database.catalog import Catalog, Era
 from dj_dagster.relational.database.sessions import (
     PATIENCE,
@@ -465,7 +471,8 @@ class Connection:
         """The place of the database, the user and the state of encryption.
 
         ``host`` and ``port`` are None for a file; ``ssl_input`` is True where encryption is
-        demanded, False where it is off, None where the server decides.
+        demanded, False where it is off, None where the server decides. ``passwd`` is masked where
+        the dict is printed.
         """
         user = self._url.username or self.get_user().partition("@")[0]
         demanded = True if demands_tls(self._url) else None
@@ -473,6 +480,7 @@ class Connection:
             "host": self._url.host,
             "port": self._url.port,
             "user": user,
+            "passwd": None if self._url.password is None else Secret(self._url.password),
             "ssl_input": False if NO_TLS in self._url.query else demanded,
         }
 

@@ -1,0 +1,92 @@
+"""A query's SQL in parts, under DataJoint's names, for programs that put statements together."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from dj_dagster.relational.algebra.nodes import Base, Node, Projected, Restricted
+from dj_dagster.relational.database.connection import Connection, QueryResult
+from dj_dagster.relational.fetching.fetch import sql_text
+from dj_dagster.relational.sql.lowering import names_in, restriction_texts
+
+
+class HasNode(Protocol):
+    """A query."""
+
+    @property
+    def connection(self: HasNode) -> Connection:
+        """The connection that it runs on."""
+        ...
+
+    @property
+    def node(self: HasNode) -> Node:
+        """The query as plain data."""
+        ...
+
+
+class SQLParts:
+    """The members of query expressions with parts of their SQL.
+
+    Examples
+    --------
+    ::
+
+        query = Session & "duration > 60"
+        sql = f"SELECT count(*) FROM {query.from_clause()}{query.where_clause()}"
+        query.connection.query(sql.replace("%", "%%"))
+    """
+
+    def cursor(self: HasNode, as_dict: bool = False) -> QueryResult:
+        """Run the query, and return its rows as the database has them, without decoding.
+
+        Parameters
+        ----------
+        as_dict
+            Whether rows come as dicts instead of tuples.
+        """
+        sql = sql_text(self.connection, self.node, self.node.heading.names)
+        return self.connection.query(sql.replace("%", "%%"), as_dict=as_dict)
+
+    @property
+    def support(self: HasNode) -> list[str]:
+        """What the query selects from: its table's full name, or SQL in parentheses."""
+        return [_support(self)]
+
+    def from_clause(self: HasNode) -> str:
+        """Return what follows ``FROM`` in the query's SQL."""
+        source = _support(self)
+        return f"{source} AS `$0`" if source.startswith("(") else source
+
+    def where_clause(self: HasNode) -> str:
+        """Return the restrictions as ``" WHERE (...)"``; an empty text without restrictions."""
+        texts = restriction_texts(self.connection, self.node)
+        return f" WHERE ({')AND('.join(texts)})" if texts else ""
+
+    @property
+    def restriction_attributes(self: HasNode) -> set[str]:
+        """The names of the attributes in the restrictions."""
+        node, names = self.node, set[str]()
+        while isinstance(node, Restricted):
+            names |= names_in(self.connection, node.condition) & set(node.heading.names)
+            node = node.source
+        return names
+
+
+def _support(query: HasNode) -> str:
+    source = _unrestricted(query.node)
+    if isinstance(source, Base):
+        return query.connection.full_name(source.name)
+    return f"({sql_text(query.connection, source, source.heading.names)})"
+
+
+def _unrestricted(node: Node) -> Node:
+    """Return what a query's restrictions choose from; a table also where some names are left out.
+
+    Those of a table behind such a choice of names would be lost.
+    """
+    while isinstance(node, Restricted):
+        node = node.source
+    if isinstance(node, Projected) and isinstance(node.source, Base):
+        kept: dict[str, Any] = {**node.columns}
+        return node.source if all(name == kept[name] for name in kept) else node
+    return node
