@@ -6,6 +6,7 @@ Each is one object, known as ``dj_dagster.hash`` and, after `replace_datajoint`,
 
 from __future__ import annotations
 
+import logging
 import sys
 from functools import partial
 from importlib import import_module
@@ -197,8 +198,22 @@ def replace_datajoint(*, era: str | None = None) -> None:
         )
     for name in OLD_MODULES:
         sys.modules.setdefault(f"datajoint.{name}", old_module(name))
+    _share_logger()
     # In this package, the name belongs to the command ``dj-dagster``.
     sys.modules.setdefault("datajoint.cli", import_module(f"{_PACKAGE}.compat.cli"))
+
+
+def _share_logger() -> None:
+    """Let ``logging.getLogger("datajoint")`` be this package's logger, with what was set before."""
+    ours = logging.getLogger(_PACKAGE)
+    known = logging.Logger.manager.loggerDict
+    before = known.get("datajoint")
+    if isinstance(before, logging.Logger) and before is not ours:
+        if before.level:
+            ours.setLevel(before.level)
+        for handler in before.handlers:
+            ours.addHandler(handler)
+    known["datajoint"] = ours
 
 
 def _refuse(name: str, *arguments: object, **options: object) -> NoReturn:

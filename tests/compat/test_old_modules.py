@@ -19,10 +19,17 @@ from dj_dagster.compat.modules import old_module
 from dj_dagster.dependencies import Dependencies, topo_sort, unite_master_parts
 from tests.compat.public_imports import LINES
 
+LOGGING = """
+import logging
+logging.getLogger("datajoint").setLevel(logging.CRITICAL)
+assert logger.level == logging.CRITICAL
+assert logging.getLogger("datajoint.populate").parent is logger
+""".strip().splitlines()
+
 
 def test_lines_that_public_packages_import() -> None:
     # In a process of its own: here DataJoint itself is imported by other tests.
-    script = "\n".join(["import dj_dagster", "dj_dagster.replace_datajoint()", *LINES])
+    script = "\n".join(["import dj_dagster", "dj_dagster.replace_datajoint()", *LINES, *LOGGING])
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
