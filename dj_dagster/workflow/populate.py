@@ -261,7 +261,7 @@ def chosen(
         reserve=queue is not None,
         given=True,
         statuses=("pending", "success", "error") if retry_errors else ("pending", "success"),
-        must_insert=queue is not None,
+        must_insert=True,
         make_kwargs=dict(make_kwargs or {}),
     )
     return wanted, options

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from dj_dagster.errors import DataJointError
+from dj_dagster.model.heading import Key
 from dj_dagster.orchestration import SensorSettings, TableSettings, build_definitions
 from dj_dagster.orchestration.runs.run_records import RunBook
 from dj_dagster.orchestration.sensor import requests
@@ -220,6 +222,55 @@ def test_a_failed_key_waits_for_a_person(lab: Lab, instance: dg.DagsterInstance)
     lab.broken = set()
     assert requested(tick(defs, instance)) == []
     assert lab.calls.count(("RawData", 1)) == 1
+
+
+@pytest.mark.parametrize("says", [True, False])
+@pytest.mark.parametrize(
+    ("definition", "partition"),
+    [("run : int32", "run=1"), ("-> Conf", None), ("-> Piece", "item=1")],
+)
+def test_a_failure_that_no_job_queue_keeps_is_tried_a_few_times(
+    lab: Lab, instance: dg.DagsterInstance, definition: str, partition: str | None, says: bool
+) -> None:
+    schema = Schema("odd", connection=lab.schema.connection)
+    calls, broken = list[Key](), [True]
+
+    @schema
+    class Item(Manual):
+        definition = "item : int32"
+
+    @schema
+    class Piece(Manual):
+        definition = "-> Item\npiece : int32"
+
+    @schema
+    class Conf(Manual):
+        definition = "---\nx : int32"
+
+    def make(self: Any, key: Key) -> None:
+        calls.append(key)
+        if not broken[0]:
+            self.insert1(key if partition != "item=1" else {**key, "piece": 1})
+        elif says:
+            raise ValueError("no signal")
+
+    sources = {"run=1": Item.proj(run="item"), None: Conf(), "item=1": Piece()}
+    members = {"definition": definition, "key_source": sources[partition], "make": make}
+    table = schema(type("Run", (Computed,), members))
+    if partition == "item=1":
+        # The queue has another key than the key source has from now on.
+        table.jobs.refresh()
+        table.key_source = Item()
+    Item.insert1({"item": 1})
+    Piece.insert1({"item": 1, "piece": 1})
+    Conf.insert1({"x": 1})
+    defs = build_definitions(schema)
+    assert run_until_quiet(defs, instance) == [False] * 3
+    assert len(calls) == 3
+    assert partition is None or statuses(defs, instance, "odd/run") == {"FAILED": {partition}}
+    broken[0] = False
+    assert materialize(defs, instance, "odd/run", partition=partition)
+    assert len(table()) == 1
 
 
 def test_deleted_rows_lose_their_partitions(lab: Lab, instance: dg.DagsterInstance) -> None:

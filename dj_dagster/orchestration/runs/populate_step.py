@@ -30,7 +30,12 @@ from dj_dagster.orchestration.runs.failures import failure_marks
 from dj_dagster.orchestration.runs.helping import has_helpers, with_helpers
 from dj_dagster.orchestration.runs.marks import Mark, Origin
 from dj_dagster.orchestration.runs.node_code import compare_code, versions_text
-from dj_dagster.orchestration.runs.run_records import BATCH_TAG, FAILED_TAG, note_process
+from dj_dagster.orchestration.runs.run_records import (
+    BATCH_TAG,
+    FAILED_TAG,
+    UNQUEUED_TAG,
+    note_process,
+)
 from dj_dagster.orchestration.runs.shown_marks import Provenance, repeated, unmarked
 from dj_dagster.orchestration.runs.stale_marks import Aging
 from dj_dagster.orchestration.runs.work import HERE, OnExisting, Work, made_again
@@ -141,7 +146,7 @@ def populate_table(
     if step.in_backfill:
         _repeat_marks(step, graph, node, there)
     if progress.failed:
-        step.tell_failed(len(progress.failed))
+        step.tell_failed(len(progress.failed), queued=node.reservable)
     step.log.info(str(progress))
     return progress
 
@@ -301,11 +306,19 @@ class Step:
         helped = has_helpers(context.run)
         return cls(context.instance, context.log, origin, again, by_person, in_backfill, helped)
 
-    def tell_failed(self, keys: int) -> None:
-        """Add to the number of failed keys in the run's tags, which all its steps share."""
+    def tell_failed(self, keys: int, *, queued: bool) -> None:
+        """Add to the number of failed keys in the run's tags, which all its steps share.
+
+        Parameters
+        ----------
+        queued
+            Whether a job queue keeps the failures.
+        """
         run = self.instance.get_run_by_id(self.origin.run_id)
-        before = int(run.tags.get(FAILED_TAG, "0")) if run is not None else 0
-        self.instance.add_run_tags(self.origin.run_id, {FAILED_TAG: str(before + keys)})
+        before = run.tags if run is not None else {}
+        tags = [FAILED_TAG] if queued else [FAILED_TAG, UNQUEUED_TAG]
+        told = {tag: str(int(before.get(tag, "0")) + keys) for tag in tags}
+        self.instance.add_run_tags(self.origin.run_id, told)
 
 
 class Marks:

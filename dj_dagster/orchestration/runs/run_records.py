@@ -232,6 +232,9 @@ BATCH_TAG = "dj_dagster/batch"
 FAILED_TAG = "dj_dagster/failed"
 """The tag with the number of keys that the run has reported as failed."""
 
+UNQUEUED_TAG = "dj_dagster/failed_without_queue"
+"""The tag with the number of those that stay pending, because their table has no job queue."""
+
 PAUSE = 15.0
 """Seconds from a run that could not start to the next one, doubled after each further such run."""
 
@@ -269,7 +272,8 @@ class Attempts:
     @property
     def has_died(self) -> bool:
         """Whether a run has failed midway without reporting failed keys."""
-        return any(r.dagster_run.status is DagsterRunStatus.FAILURE for r in self._silent)
+        silent = (record.dagster_run for record in self._vain if not _failed(record, FAILED_TAG))
+        return any(run.status is DagsterRunStatus.FAILURE for run in silent)
 
     def refusal(self, limit: int) -> Refusal | None:
         """Return the reason against a run of the batch now, None to run it.
@@ -277,22 +281,23 @@ class Attempts:
         Parameters
         ----------
         limit
-            The number of runs in a row that may end without making keys or reporting failed ones.
-            Runs that could not start are not counted: they are repeated without end, but ever less
-            often.
+            The number of runs in a row that may end without making keys or having a job queue keep
+            their failures. Runs that could not start are not counted: they are repeated without
+            end, but ever less often.
         """
         if any(not record.dagster_run.is_finished for record in self.records):
             return Refusal.LATER
-        if len(self._silent) >= limit:
+        if len(self._vain) >= limit:
             return Refusal.EXHAUSTED
         return None if time.time() >= self._due else Refusal.LATER
 
     @cached_property
-    def _silent(self) -> list[RunRecord]:
-        """The started runs since the last progress that left the keys pending without a report."""
-        # A run that reported failed keys has done its work; their next attempt does not count.
-        silent = (record for record in self.records if not _has_told(record))
-        began = (record for record in silent if not _could_not_start(record))
+    def _vain(self) -> list[RunRecord]:
+        """The started runs since the last progress that left the keys pending."""
+        # A run whose failures are in a job queue has done its work; the next attempt at those keys,
+        # which somebody has made pending again, does not count.
+        vain = (record for record in self.records if not _has_settled(record))
+        began = (record for record in vain if not _could_not_start(record))
         return list(takewhile(lambda record: not self._has_made(record), began))
 
     def _has_made(self, record: RunRecord) -> bool:
@@ -317,8 +322,13 @@ def _number(record: RunRecord) -> int:
     return int(number) if number.isdecimal() else 0
 
 
-def _has_told(record: RunRecord) -> bool:
-    return record.dagster_run.tags.get(FAILED_TAG, "0") != "0"
+def _has_settled(record: RunRecord) -> bool:
+    """Whether a run has reported failed keys, and job queues keep all of the failures."""
+    return _failed(record, FAILED_TAG) and not _failed(record, UNQUEUED_TAG)
+
+
+def _failed(record: RunRecord, tag: str) -> bool:
+    return record.dagster_run.tags.get(tag, "0") != "0"
 
 
 def _could_not_start(record: RunRecord) -> bool:
@@ -489,7 +499,7 @@ AT_WORK = (DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING)
 def note_process(instance: DagsterInstance, run: DagsterRun, versions: str) -> None:
     """Note the process of a run in its tags, so that its end can be seen, and its versions.
 
-    A run that is executed again also loses the tag with the failed keys of the run before.
+    A run that is executed again also loses the tags with the failed keys of the run before.
     """
     again = run.parent_run_id is not None
     # The step knows the tags as they were when its process began.
@@ -505,7 +515,7 @@ def note_process(instance: DagsterInstance, run: DagsterRun, versions: str) -> N
     told = {VERSIONS_TAG: versions}
     if again or mark:
         told[PROCESS_TAG] = f"{run.run_id} {mark}"
-        told |= {FAILED_TAG: "0"} if FAILED_TAG in now.tags else {}
+        told |= {tag: "0" for tag in (FAILED_TAG, UNQUEUED_TAG) if tag in now.tags}
     instance.add_run_tags(run.run_id, told)
 
 

@@ -284,7 +284,7 @@ def _exhausted_text(batch: Batch) -> str:
     tables = ", ".join(node.title for node in batch.nodes)
     first = batch.partitions[0] if batch.partitions else "its row"
     return (
-        f"{tables}: a run without an error has left {counted(len(batch.partitions) or 1, 'key')} "
-        f"pending, the first {first}. A make that inserts nothing for a key leaves it pending: "
-        "let key_source leave such keys out."
+        f"{tables}: its runs have left {counted(len(batch.partitions) or 1, 'key')} pending, "
+        f"the first {first}, and the sensor asks for no more. See the error on its page; once it "
+        "is mended, materialise the key. Let key_source leave keys out that cannot be made."
     )

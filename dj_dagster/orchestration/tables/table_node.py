@@ -10,7 +10,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from inspect import cleandoc
@@ -41,7 +41,6 @@ from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Table
 from dj_dagster.relational.values import is_only_found
 from dj_dagster.workflow.collation import keys_respelled, origins
-from dj_dagster.workflow.job_rows import obstacle
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import (
     KeySource,
@@ -53,7 +52,7 @@ from dj_dagster.workflow.make import (
 )
 from dj_dagster.workflow.notes import Staleness
 from dj_dagster.workflow.pending import progress
-from dj_dagster.workflow.populate import KeyOutcome, pending_keys, populate_keys
+from dj_dagster.workflow.populate import KeyOutcome, pending_keys, populate_keys, queue_of
 
 
 def asset_key(table: TableName | Table | type[Table]) -> AssetKey:
@@ -283,7 +282,7 @@ class Populator(Protocol):
 
     @property
     def reservable(self) -> bool:
-        """Whether the table has a job queue: its keys are those of other tables."""
+        """Whether the table has a job queue that holds its keys and keeps their failures."""
         ...
 
     def keys(self) -> list[Key]:
@@ -345,11 +344,15 @@ class OwnPopulator:
 
     @property
     def reservable(self) -> bool:
-        """Whether a foreign key is part of the primary key, and a queue can hold the keys."""
+        """Whether the job queue can hold the keys, which are those of other tables."""
         # Jobs do not have hidden attributes, such as that of a table with one row.
-        names, keys = set(self._table.primary_key), self._table.foreign_keys
-        inherited = any(key.primary and names & set(key.attributes) for key in keys)
-        return inherited and not obstacle(self._table, names)
+        names = set(self._table.primary_key)
+        if not any(k.primary and names & set(k.attributes) for k in self._table.foreign_keys):
+            return False
+        # The error of a key source comes when keys are asked for.
+        with suppress(Exception):
+            return queue_of(KeySource(self._table)) is not None
+        return True
 
     def keys(self) -> list[Key]:
         """Return the keys of the key source."""
