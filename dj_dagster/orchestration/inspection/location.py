@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from dj_dagster.orchestration._dagster import (
 )
 from dj_dagster.orchestration.merge import pipelines_of
 from dj_dagster.orchestration.tables.collection import SchemaLike, collect
-from dj_dagster.orchestration.tables.table_graph import TableGraph, table_graph
+from dj_dagster.orchestration.tables.table_graph import TableGraph, joined, table_graph
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.module_classes import own_classes
 from dj_dagster.relational.schemas.schema import Schema
@@ -58,7 +58,11 @@ def graph_of(given: Given | Iterable[Given], *, connection: Connection | None = 
     schemas = [each for each in listed if not isinstance(each, known)]
     if schemas:
         graphs.append(table_graph(collect(schemas, connection=connection)))
-    return _joined(graphs)
+    if not graphs:
+        raise ConfigurationError(
+            "The definitions have no tables: give what build_definitions returned."
+        )
+    return graphs[0] if len(graphs) == 1 else joined(graphs)
 
 
 def repositories_of(module: ModuleType) -> list[RepositoryDefinition]:
@@ -102,19 +106,3 @@ def _given(module: ModuleType) -> list[Any]:
 
 def _graphs(repository: RepositoryDefinition) -> list[TableGraph]:
     return [pipeline.graph for pipeline in pipelines_of(repository.sensor_defs)]
-
-
-def _joined(graphs: Sequence[TableGraph]) -> TableGraph:
-    if not graphs:
-        raise ConfigurationError(
-            "The definitions have no tables: give what build_definitions returned."
-        )
-    if len(graphs) == 1:
-        return graphs[0]
-    nodes = {node.key: node for graph in graphs for node in graph.nodes}
-    return TableGraph(
-        tuple(nodes.values()),
-        frozenset(key for graph in graphs for key in graph.blocking),
-        {key: version for graph in graphs for key, version in graph.versions.items()},
-        {key: each for graph in graphs for key, each in graph.described.items()},
-    )

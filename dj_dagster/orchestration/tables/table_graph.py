@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
@@ -207,7 +207,7 @@ def table_graph(
         When the attributes in `partition_by` are not the first ones of a table's key.
     """
     found = {source.name: source for source in sources}
-    order, ignored = _topological_order(found)
+    order, ignored = _topological_order({name: source.table for name, source in found.items()})
     coarser, book = partition_by or {}, GrainBook()
     grains = {name: book.grain(title(name), _key(found, name, coarser)) for name in order}
     shared = _shared_grains(found, grains)
@@ -218,8 +218,41 @@ def table_graph(
     return TableGraph(tuple(nodes))
 
 
+def joined(graphs: Sequence[TableGraph]) -> TableGraph:
+    """Return the tables of several graphs together, parents first.
+
+    Of the graphs that have the same table, that one counts whose `make` fills it: the others only
+    show it. Of several such graphs the first counts.
+    """
+    owners, filled = dict[AssetKey, TableGraph](), dict[AssetKey, TableGraph]()
+    for graph in reversed(graphs):
+        for node in graph.nodes:
+            owners[node.key] = graph
+            if graph.by_key[node.master or node.key].populated:
+                filled[node.key] = graph
+    owners |= filled
+    nodes = {
+        node.name: node for graph in graphs for node in graph.nodes if owners[node.key] is graph
+    }
+    order, ignored = _topological_order({name: node.table for name, node in nodes.items()})
+    closing = {(asset_key(parent), asset_key(child)) for parent, child in ignored}
+    return TableGraph(
+        tuple(_without_parents(nodes[name], closing) for name in order),
+        frozenset(check for graph in graphs for check in graph.blocking),
+        {key: graph.versions[key] for key, graph in owners.items() if key in graph.versions},
+        {key: graph.described[key] for key, graph in owners.items() if key in graph.described},
+        {key: graph.places[key] for key, graph in owners.items() if key in graph.places},
+    )
+
+
+def _without_parents(node: TableNode, left_out: Collection[tuple[AssetKey, AssetKey]]) -> TableNode:
+    """Return a node without the parents of some edges, each a (parent, child)."""
+    parents = tuple(key for key in node.parents if (key, node.key) not in left_out)
+    return node if parents == node.parents else replace(node, parents=parents)
+
+
 def _topological_order(
-    sources: Mapping[TableName, TableSource],
+    tables: Mapping[TableName, Table],
 ) -> tuple[list[TableName], set[Edge]]:
     """Return the tables, parents first, and the ignored foreign keys, each a (parent, child).
 
@@ -227,18 +260,18 @@ def _topological_order(
     """
     edges = {
         (foreign_key.parent, name): foreign_key.primary
-        for name, source in sources.items()
-        for foreign_key in source.table.foreign_keys
+        for name, table in tables.items()
+        for foreign_key in table.foreign_keys
         if foreign_key.parent != name
     }
     ignored: set[Edge] = set()
     while True:
         # `DependencyGraph` would import networkx each time that a code location loads.
-        order = TopologicalSorter[TableName](dict.fromkeys(sources, ()))
+        order = TopologicalSorter[TableName](dict.fromkeys(tables, ()))
         for parent, child in (edge for edge in edges if edge not in ignored):
             order.add(child, parent)
         try:
-            found = [name for name in order.static_order() if name in sources]
+            found = [name for name in order.static_order() if name in tables]
         except CycleError as error:
             # A list of tables, each the parent of the next; the first is also the last.
             cycle: list[TableName] = error.args[1]
