@@ -338,7 +338,8 @@ def recompute(
     """Make keys of TABLES again, with all that depends on them; the word all is for all tables.
 
     Tables are written as Result, lab.Result, lab.*, Session+ (with all below) or tier:computed. The
-    command `plan` says before what this would do. The exit code is 1 if a key failed or was left.
+    command `plan` says before what this would do. The rows of a key are deleted before its make is
+    called: if that fails, they stay deleted. The exit code is 1 if a key failed or was left.
     """
     if which is None:
         raise click.UsageError("Say which keys to make again: --stale, or --all.")

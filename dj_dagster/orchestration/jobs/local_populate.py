@@ -141,7 +141,8 @@ def recompute(
 ) -> list[Progress]:
     """Make stale keys again, with all that depends on them, in this process.
 
-    The other keys are made although one fails. Dagster need not run; its sensor shows the outcome
+    The rows of a key are deleted before its `make` is called: if that fails, they stay deleted. The
+    other keys are made although one fails. Dagster need not run; its sensor shows the outcome
     when it evaluates the tables.
 
     Parameters
