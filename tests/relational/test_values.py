@@ -317,6 +317,9 @@ def test_auto_increment_numbers_rows(schema: Any) -> None:
     Counted.insert1({"id": 9, "name": "c"})
     Counted.insert1({"name": "d"})
     assert Counted.to_arrays("id", order_by="KEY").tolist() == [1, 2, 9, 10]
+    Counted.insert1({"id": 0, "name": "e"})
+    Counted.insert([(0, "f"), ("0", "g"), (20, "h"), (np.int8(0), "i")])
+    assert (Counted & "id > 10").to_arrays("id", order_by="KEY").tolist() == [11, 12, 13, 20, 21]
 
 
 def test_default_in_the_key_is_no_row_number(schema: Any) -> None:

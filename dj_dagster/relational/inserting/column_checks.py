@@ -232,7 +232,7 @@ def fits_of(attribute: Attribute) -> Fits | None:
     It is used for single rows, for which the handling of columns would take most of the time.
     """
     kind = attribute.type
-    if kind is None:
+    if kind is None or kind.auto_increment:
         return None
     if kind.family is Family.INTEGER:
         low, high = integer_range(kind)

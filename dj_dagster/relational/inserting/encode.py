@@ -140,7 +140,13 @@ class RowEncoder:
 
     def _encoded(self, columns: Iterable[InsertColumn], batch: Batch) -> dict[str, Sequence[Value]]:
         given = [column for column in columns if column.attribute.name in batch.columns]
-        return {column.attribute.name: self._column(column, batch) for column in given}
+        found = {column.attribute.name: self._column(column, batch) for column in given}
+        for column in given:
+            if column.counts and not self._partial:
+                # Servers give the next number for 0, and so must SQLite.
+                name = column.attribute.name
+                found[name] = [value or DEFAULT for value in found[name]]
+        return found
 
     def _rows(self, batch: Batch, found: dict[str, Sequence[Value]]) -> EncodedRows:
         found |= self._encoded(self._in_stores, batch)
@@ -377,10 +383,14 @@ class InsertColumn:
             ) from error
 
     @property
+    def counts(self) -> bool:
+        """Whether the database numbers the rows that lack the attribute."""
+        return self.attribute.type is not None and self.attribute.type.auto_increment
+
+    @property
     def has_default(self) -> bool:
         """Whether the database fills the attribute in if a row lacks it."""
-        kind = self.attribute.type
-        return self.attribute.default is not None or bool(kind and kind.auto_increment)
+        return self.attribute.default is not None or self.counts
 
     @property
     def has_store(self) -> bool:
