@@ -352,6 +352,8 @@ OBJECT = np.dtype(object)
 def numpy_type(kind: AttributeType) -> np.dtype[np.generic]:
     """Return the numpy type of an array of values that are not null.
 
+    Integers have a sign, also of unsigned attributes, so that their differences have one.
+
     Examples
     --------
     >>> from dj_dagster.model.types import parse_type
@@ -360,7 +362,7 @@ def numpy_type(kind: AttributeType) -> np.dtype[np.generic]:
     """
     match kind.family:
         case Family.INTEGER:
-            return np.dtype(np.uint64 if kind.unsigned and kind.size == 64 else np.int64)
+            return np.dtype(np.int64)
         case Family.FLOAT:
             return np.dtype(np.float64)
         case Family.BOOL:

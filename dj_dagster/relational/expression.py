@@ -381,9 +381,10 @@ class QueryExpression(SQLParts):
     ) -> Value:
         """Return the named attributes as arrays; without names a record array of all.
 
-        Integers come as int64, floats as float64, booleans as bool. Nullable integers and booleans,
-        text, dates, decimals and unpacked objects come in arrays of objects; but a nullable
-        attribute that is named here comes in an array of its own type if it is without nulls.
+        Integers come as int64 (as uint64 if one is beyond it), floats as float64, booleans as bool.
+        Nullable integers and booleans, text, dates, decimals and unpacked objects come in arrays of
+        objects; but a nullable attribute that is named here comes in an array of its own type if it
+        is without nulls.
         ``"KEY"`` among the names gives the primary keys as dicts.
 
         Parameters

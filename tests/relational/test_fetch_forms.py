@@ -110,6 +110,23 @@ def test_extras_that_are_not_installed(thing: Any, monkeypatch: pytest.MonkeyPat
         thing.to_arrow()
 
 
+def test_unsigned_integers_are_signed_where_they_fit(schema: Any) -> None:
+    @schema
+    class Pulse(dj.Manual):
+        definition = """
+        pulse : bigint unsigned
+        ---
+        at = null : bigint unsigned
+        """
+
+    assert Pulse().heading["pulse"].dtype == Pulse.to_arrays("pulse").dtype == np.int64
+    Pulse.insert([(4, 7), (2, 9)])
+    pulses, times = Pulse.to_arrays("pulse", "at", order_by="at")
+    assert np.diff(pulses).tolist() == [-2]
+    assert times.dtype == Pulse.to_pandas(order_by="at").index.dtype == np.int64
+    assert Pulse.to_arrays().dtype["pulse"] == np.int64
+
+
 def test_dtypes_of_arrays(thing: Any) -> None:
     none = thing & "id > 9"
     names = ("id", "n", "x", "price", "name", "flag", "day")

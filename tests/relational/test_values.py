@@ -251,6 +251,8 @@ def test_a_default_beyond_the_integers_of_sqlite(connection: dj.Connection, sche
         table = table_of(schema, line)
         table.insert1({"id": 1})
         assert table.fetch1("n") == 2**64 - 1
+        numbers = table.to_arrays("n")
+        assert (numbers.dtype, numbers.tolist()) == (np.uint64, [2**64 - 1])
 
 
 def test_an_update_drops_the_sign_of_zero_as_an_insert_does(schema: Any) -> None:

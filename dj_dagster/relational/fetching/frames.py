@@ -237,7 +237,7 @@ _MISFITS = (TypeError, ValueError, OverflowError)
 def array(values: Sequence[Value], attribute: Attribute) -> Array:
     """Return an attribute's values as an array.
 
-    Integers come as int64 (uint64 for unsigned 64 bits), floats as float64 with NaN for null,
+    Integers come as int64 (uint64 if one does not fit), floats as float64 with NaN for null,
     booleans as bool, all other values as objects. Integers and booleans beside nulls, which numpy
     cannot hold, also come as objects, and so does an empty array of a nullable attribute. For an
     attribute computed by the query, the values determine the type.
@@ -249,11 +249,14 @@ def array(values: Sequence[Value], attribute: Attribute) -> Array:
         return np.array(values, dtype)
     if dtype == OBJECT or None in values or (attribute.nullable and not values):
         return objects(values)
-    try:
-        return np.array(values, dtype)
-    except _MISFITS:
-        # SQLite keeps any value that other programs wrote, even text in a column of numbers.
-        return objects(values)
+    kind = attribute.type
+    for fitting in (dtype, np.dtype(np.uint64)) if kind is not None and kind.unsigned else (dtype,):
+        try:
+            return np.array(values, fitting)
+        except _MISFITS:
+            pass
+    # SQLite keeps any value that other programs wrote, even text in a column of numbers.
+    return objects(values)
 
 
 def objects(values: Sequence[Value]) -> Array:
