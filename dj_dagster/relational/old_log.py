@@ -92,7 +92,7 @@ def log_event(connection: Connection, schema: str, event: str) -> None:
     """
     if not keeps_log(connection, schema):
         return
-    inside = connection.in_transaction or connection.write_buffer is not None
+    inside = connection.holds_transaction or connection.write_buffer is not None
     if inside and connection.catalog.raw(TableName(schema, LOG)) is None:
         return
     values: dict[str, Value] = {

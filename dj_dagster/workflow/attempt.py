@@ -160,8 +160,10 @@ class KeyRunner:
             if self._three_parts is not None:
                 self._in_three_parts(self._three_parts, key, buffer)
             else:
+                buffer.is_transaction = True
                 started = self._make(dict(key), **self._kwargs)
                 if isinstance(started, Generator):
+                    buffer.is_transaction = False
                     self._as_generator(started, key, buffer)
             if self._must_insert and not buffer.written.get(table.name):
                 raise PopulateError(
@@ -253,7 +255,7 @@ class KeyRunner:
 
     def _begin(self, buffer: WriteBuffer) -> None:
         """Open the transaction in which inputs are read again and rows are written."""
-        if not self._table.connection.in_transaction:
+        if not self._table.connection.holds_transaction:
             buffer.transaction.enter_context(self._table.connection.open_transaction())
 
     def _compare(self, before: bytes, again: object, key: Mapping[str, object]) -> None:

@@ -548,7 +548,7 @@ def create_queue(table: Table) -> StoredTable:
     def no_parents(item: object) -> StoredTable:
         raise PopulateError(f"A job queue has no foreign keys: {item!r}")
 
-    if table.connection.in_transaction:
+    if table.connection.holds_transaction:
         # Another process may have created it. Elsewhere the creation notices, without reading the
         # whole schema anew for each queue: 3 s for the queues of 300 tables on SQLite.
         table.connection.catalog.forget(schema)

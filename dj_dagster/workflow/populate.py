@@ -280,7 +280,7 @@ def check_populable(table: PopulatedTable) -> None:
             f"{table.name} is restricted: call populate on the table itself and pass the "
             "restriction as an argument."
         )
-    if table.connection.in_transaction or table.connection.write_buffer is not None:
+    if table.connection.holds_transaction or table.connection.write_buffer is not None:
         raise PopulateError(f"{table.name} cannot be populated inside a transaction or a make.")
 
 

@@ -109,12 +109,35 @@ def test_no_transaction_is_open_while_make_computes(
         level = (recording & key).fetch1("level")
         self.insert1({**key, "mean": level, "data": [1] * level})
         stored = [path for path in (tmp_path / "store" / "_hash").rglob("*") if path.is_file()]
-        seen.append((self.connection.in_transaction, len(stored)))
+        assert self.connection.in_transaction
+        seen.append((self.connection.holds_transaction, len(stored)))
 
     table = computed(schema, spying)
     table.populate()
     # Objects are in the store already, rows are not in the database yet.
     assert seen == [(False, n) for n in range(1, 6)]
+
+
+def test_statements_of_ones_own_are_a_part_of_make(schema: Any, recording: Any) -> None:
+    fails = True
+
+    def asking(self: Any, key: dict[str, Any]) -> None:
+        query = self.connection.query
+        name = recording.full_table_name
+        query(f"UPDATE {name} SET level = 100")
+        self.insert1({**key, "mean": 1})
+        rows = query(f"SELECT mean FROM {self.full_table_name} WHERE mean = %s", (1,)).fetchall()
+        assert rows == [(1.0,)]
+        if fails:
+            raise OSError("no file")
+
+    table = computed(schema, asking)
+    with pytest.raises(OSError, match="no file"):
+        table.populate(max_calls=1)
+    assert (len(table), 100 in recording.to_arrays("level")) == (0, False)
+    fails = False
+    table.populate(max_calls=1)
+    assert (len(table), set(recording.to_arrays("level"))) == (1, {100})
 
 
 def test_wrong_value_is_refused_at_the_line_that_inserts_it(schema: Any, recording: Any) -> None:

@@ -145,7 +145,7 @@ def make_backup(
     ChecksumError
         If the written files cannot be read back.
     """
-    if connection.in_transaction:
+    if connection.holds_transaction:
         raise QueryError("A backup is made outside of transactions: leave this one first.")
     place = Path(folder).expanduser().absolute()
     chosen = _chosen(connection, schemas)
@@ -522,7 +522,7 @@ def restore_backup(
     ChecksumError
         If the backup is damaged; the message names the damages. Nothing has been written.
     """
-    if connection.in_transaction:
+    if connection.holds_transaction:
         raise QueryError("A backup is restored outside of transactions: leave this one first.")
     backup = open_backup(Path(folder).expanduser().absolute(), name)
     _check_target(connection, backup, keep_objects=keep_objects)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ from dj_dagster.relational.database.sessions import (
 T = TypeVar("T")
 P = ParamSpec("P")
 FetchFormat = Literal["array", "frame"]
+_CHANGE = re.compile(r"\s*(insert|update|delete|replace)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +266,16 @@ class Connection:
 
     @property
     def in_transaction(self) -> bool:
-        """Whether this thread has a transaction open."""
+        """Whether changes of this thread are committed together: in a transaction, or in a `make`.
+
+        The parts of a `make` in three parts that fetch and compute are outside.
+        """
+        buffer = self.write_buffer
+        return self.holds_transaction or (buffer is not None and buffer.is_transaction)
+
+    @property
+    def holds_transaction(self) -> bool:
+        """Whether the database has a transaction of this thread open; a `make` opens it late."""
         return self._sessions.in_transaction
 
     @property
@@ -316,7 +327,7 @@ class Connection:
     @contextmanager
     def joined_transaction(self) -> Generator[Connection]:
         """Take part in this thread's transaction, or open one when there is none."""
-        if self.in_transaction:
+        if self.holds_transaction:
             yield self
         else:
             with self.transaction():
@@ -339,7 +350,7 @@ class Connection:
         lost
             Whether it may be repeated after a lost connection, which can hide its success.
         """
-        if self.in_transaction:
+        if self.holds_transaction:
             return work()
         passing = (TransientError, LostConnectionError) if lost else (TransientError,)
         return retried(work, passing, self._sessions.state.patience or PATIENCE)
@@ -382,7 +393,7 @@ class Connection:
         """
         retries = Retries(self._sessions.state.patience or PATIENCE)
         while True:
-            joined = self.in_transaction
+            joined = self.holds_transaction
             try:
                 with self.cursor() as session:
                     return query(session, *args, **options)
@@ -405,6 +416,8 @@ class Connection:
     ) -> QueryResult:
         """Run a statement of your own, in this thread's transaction if one is open.
 
+        In a `make`, the rows inserted before are written first, and changes are committed with it.
+
         Parameters
         ----------
         args
@@ -421,6 +434,9 @@ class Connection:
             # DataJoint's driver takes per cent signs for placeholders, so callers double them.
             query = query.replace("%%", "%")
         sql = self.backend.own_statement(query, filled=bool(args), is_table=self._is_table)
+        buffer = self.write_buffer
+        if buffer is not None and (buffer.pending or _CHANGE.match(query)):
+            buffer.flush(buffer)
         with self.cursor() as session:
             result = session.exec_driver_sql(sql, tuple(args))
             if not result.returns_rows:

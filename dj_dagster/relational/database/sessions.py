@@ -136,15 +136,22 @@ class WriteBuffer:
         The error for which collected rows could not be written, after which the unit of work fails.
     transaction
         The transaction once one had to be opened; its owner commits or rolls back.
+    flush
+        Writes the pending rows of a buffer, in a transaction that is open to the end of its unit of
+        work.
+    is_transaction
+        Whether the code that runs is told to be in a transaction.
     """
 
-    allowed: frozenset[TableName] = frozenset()
+    allowed: frozenset[TableName]
+    flush: Callable[[WriteBuffer], None]
     pending: list[EncodedRows] = field(default_factory=list[EncodedRows])
     written: dict[TableName, int] = field(default_factory=dict[TableName, int])
     bytes: int = 0
     failed: DataJointError | None = None
     transaction: ExitStack = field(default_factory=ExitStack)
     call: MakeCall | None = None
+    is_transaction: bool = False
 
     def add(self, encoded: EncodedRows) -> None:
         """Collect rows."""

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, time
+from functools import partial
 from getpass import getuser
 from itertools import islice
 from typing import TypeVar
@@ -107,17 +108,18 @@ def unit_of_work(
     QueryError
         If this thread is in a unit of work or a transaction already.
     """
-    if connection.write_buffer is not None or connection.in_transaction:
+    if connection.write_buffer is not None or connection.holds_transaction:
         raise QueryError("A make cannot run inside another one, nor inside a transaction.")
     with ExitStack() as transaction:
-        buffer = WriteBuffer(allowed, transaction=transaction, call=call)
+        flush = partial(_flush, connection)
+        buffer = WriteBuffer(allowed, flush, transaction=transaction, call=call)
         connection.write_buffer = buffer
         try:
             yield buffer
             if buffer.failed is not None:
                 # The `make` caught the error, but rows are missing.
                 raise buffer.failed
-            if buffer.pending and connection.in_transaction:
+            if buffer.pending and connection.holds_transaction:
                 _flush(connection, buffer)
         finally:
             connection.write_buffer = None
@@ -157,7 +159,7 @@ def check_writable(connection: Connection, table: TableName) -> None:
 
 def _flush(connection: Connection, buffer: WriteBuffer) -> None:
     """Write the collected rows, in a transaction that the unit of work then holds to its end."""
-    if not connection.in_transaction:
+    if not connection.holds_transaction:
         buffer.transaction.enter_context(connection.open_transaction())
     with _noted(buffer):
         _write(connection, buffer.take())
@@ -167,7 +169,7 @@ def _write_whole(
     connection: Connection, encoded: Sequence[EncodedRows], written: Written | None = None
 ) -> None:
     """Write rows in this thread's transaction, or in one that is repeated after a deadlock."""
-    alone = None if connection.in_transaction else _only_statement(connection, encoded)
+    alone = None if connection.holds_transaction else _only_statement(connection, encoded)
     if alone is not None:
         # A single statement is a transaction of its own, which saves two round trips. When the
         # connection is lost, it is not known whether the statement took effect.

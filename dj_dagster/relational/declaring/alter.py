@@ -82,7 +82,7 @@ def alter_table(connection: Connection, plan: PlannedTable, confirm: Confirm | N
     QueryError
         Inside a transaction, which MySQL would commit.
     """
-    if connection.in_transaction or connection.write_buffer is not None:
+    if connection.holds_transaction or connection.write_buffer is not None:
         raise QueryError(f"{plan.name} cannot be altered inside a transaction or a make.")
     present = _present(connection, plan)
     changes = find_changes(connection, present, plan)

@@ -173,7 +173,7 @@ def drop_schema(connection: Connection, schema: str) -> None:
     QueryError
         If tables of other schemas refer to them, or inside a transaction, which MySQL would commit.
     """
-    if connection.in_transaction:
+    if connection.holds_transaction:
         raise QueryError(f"The schema {schema} cannot be dropped inside a transaction.")
     with connection.cursor() as session:
         edges = connection.backend.schema_edges(session)
@@ -228,7 +228,7 @@ def ensure_table(
         return
     if not create:
         return
-    if connection.in_transaction:
+    if connection.holds_transaction:
         raise QueryError(f"The table {name} cannot be declared inside a transaction.")
     plan = planned(connection, name, definition, find, place)
     create_table(connection, plan)
@@ -564,5 +564,5 @@ def _summary(connection: Connection, tables: Iterable[TableName]) -> str:
 
 
 def _refuse_in_transaction(connection: Connection, name: TableName) -> None:
-    if connection.in_transaction or connection.write_buffer is not None:
+    if connection.holds_transaction or connection.write_buffer is not None:
         raise QueryError(f"{name} cannot be dropped inside a transaction or a make.")

@@ -372,7 +372,7 @@ def delete_cascade(
         Number of rows deleted from `table` itself; 0 if the user declined.
     """
     _check_request(table, part_integrity)
-    inside = connection.in_transaction or connection.write_buffer is not None
+    inside = connection.holds_transaction or connection.write_buffer is not None
     if confirm is not None and inside:
         raise QueryError("delete cannot ask inside a transaction or make: pass prompt=False.")
     asked: set[str] = set()

@@ -259,7 +259,7 @@ def _pages(
 
 
 def _streamed(connection: Connection, node: Node, names: Sequence[str]) -> Generator[Values]:
-    if connection.in_transaction or connection.is_in_memory:
+    if connection.holds_transaction or connection.is_in_memory:
         fetched, decoder = _fetched(connection, node, names, ALL_ROWS, squeeze=False)
         step = 1 if decoder.unpacks else CHUNK_ROWS
         for start in range(0, len(fetched), step):

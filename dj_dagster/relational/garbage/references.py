@@ -224,7 +224,7 @@ def marks(connection: Connection, store: Store) -> Marks:
     TransientError
         If tables are declared or dropped during each attempt.
     """
-    if connection.in_transaction:
+    if connection.holds_transaction:
         raise QueryError("Garbage is collected outside of transactions: leave this one first.")
     belongs = belonging(connection.stores, store)
     columns = _all_columns(connection)

@@ -154,7 +154,7 @@ def _write_chunks(
         for batch in batches(rows, heading, size):
             done += _write(connection, encoder, iter([batch]), progress)
     except DataJointError as error:
-        if not done or connection.in_transaction or connection.write_buffer:
+        if not done or connection.holds_transaction or connection.write_buffer:
             raise
         raise type(error)(
             f"{error} Of the chunks before, {counted(done, 'row')} are in the table."

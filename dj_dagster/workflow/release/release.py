@@ -444,7 +444,7 @@ def _check(chosen: object, *, everything: bool) -> None:
         )
     name = title(chosen.name)
     chosen.stored.check_table("release")
-    if chosen.connection.in_transaction:
+    if chosen.connection.holds_transaction:
         raise QueryError("A release is made outside of transactions: leave this one first.")
     # A table that was restricted by True is not restricted either.
     if not everything and isinstance(chosen.node, Base):
