@@ -543,7 +543,7 @@ def _copy_objects(
             if target.exists():
                 # A reference to a file inside an object that another row has.
                 continue
-            one, _ = copied(copies, store, file, stat, schema, None, read=False)
+            one, _, _ = copied(copies, store, file, stat, schema, None, tuple, read=False)
             target.parent.mkdir(parents=True, exist_ok=True)
             copies.place(one.sha256).rename(target)
             sizes.append(one.size)
