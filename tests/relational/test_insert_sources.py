@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,24 @@ def test_a_quote_inside_a_value_opens_none(schema: Any, tmp_path: Path, more: st
     sizes = Pipe.to_arrays("size", order_by="pipe").tolist()
     assert sizes == ['5" wide', '6"', '7" and\n"8",']
     assert set(Pipe.to_arrays("note")) == {more}
+
+
+def test_csv_does_not_depend_on_a_setting_of_the_process(session: Any, tmp_path: Path) -> None:
+    before = csv.field_size_limit(5)
+    try:
+        session.insert(write(tmp_path / "a.csv", "subject,number,note", 'a,1,"longer, ""much"""'))
+    finally:
+        csv.field_size_limit(before)
+    assert session.fetch1("note") == 'longer, "much"'
+
+
+def test_an_arrow_table_that_has_a_name_twice_is_refused(session: Any) -> None:
+    twice = pa.Table.from_arrays(
+        [pa.array(["a"]), *[pa.array([1])] * 2], ["subject", *["number"] * 2]
+    )
+    for rows in (twice, twice.to_batches()[0]):
+        with pytest.raises(dj.QueryError, match="the name 'number' twice"):
+            session.insert(rows)
 
 
 def test_records_of_numpy(schema: Any) -> None:

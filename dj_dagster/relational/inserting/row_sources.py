@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 import sys
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -81,6 +80,9 @@ def _columns_of(rows: Any) -> Columns | None:
     if polars is not None and isinstance(rows, polars.DataFrame):
         return rows.to_dict(as_series=False)
     if arrow is not None and isinstance(rows, arrow.Table | arrow.RecordBatch):
+        for name in rows.column_names:
+            if rows.column_names.count(name) > 1:
+                raise QueryError(f"The Arrow table has the name {name!r} twice.")
         return rows.to_pydict()
     return None
 
@@ -202,8 +204,6 @@ _TEXTS = (Family.STRING, Family.ENUM)
 LONG = 131_072
 """The most characters of a record that is parsed with the module `csv`."""
 
-_VALUE = re.compile(r'"((?:[^"]|"")*)"|([^,]*)')
-
 
 def csv_batches(path: str | PathLike[str], heading: Heading, size: int) -> Iterator[Batch]:
     """Read a file of comma-separated values in UTF-8.
@@ -256,7 +256,7 @@ def _records(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         if is_open:
             continue
         record, open_lines = "".join(open_lines), []
-        if len(record) > LONG:
+        if len(record) > min(LONG, csv.field_size_limit()):
             yield number, _long_values(record)
         else:
             # An empty line gives a record without values.
@@ -293,15 +293,27 @@ def _ends_in_quotes(line: str, *, is_open: bool) -> bool:
 def _long_values(record: str) -> list[str]:
     record = record.rstrip("\r\n")
     values: list[str] = []
-    end = -1
-    while end < len(record):
-        found = _VALUE.match(record, end + 1)
-        if found is None or record[found.end() : found.end() + 1] not in ("", ","):
+    at = 0
+    while True:
+        if record.startswith('"', at):
+            end = _closing_quote(record, at + 1)
+            values.append(record[at + 1 : end].replace('""', '"'))
+            end += 1
+        else:
+            comma = record.find(",", at)
+            end = len(record) if comma < 0 else comma
+            values.append(record[at:end])
+        if end == len(record):
+            return values
+        if record[end] != ",":
             raise csv.Error("',' expected after '\"'")
-        quoted, plain = found.groups()
-        values.append(plain if quoted is None else quoted.replace('""', '"'))
-        end = found.end()
-    return values
+        at = end + 1
+
+
+def _closing_quote(record: str, at: int) -> int:
+    while record.startswith('""', at := record.index('"', at)):
+        at += 2
+    return at
 
 
 def _header(file: str, records: Iterator[tuple[int, list[str]]]) -> list[str]:
