@@ -21,6 +21,12 @@ def store_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 @pytest.fixture
+def folders(file_store_settings: dict[str, Any]) -> Stores:
+    """A store that is a folder."""
+    return Stores({"default": "main", "main": file_store_settings})
+
+
+@pytest.fixture
 def stores(store_settings: dict[str, Any]) -> Stores:
     """Two stores, of which `main` is the default."""
     other = {**store_settings, "location": f"{store_settings['location']}/other"}

@@ -200,11 +200,13 @@ def test_a_folder_keeps_empty_folders_and_links_inside_it(
     stores: Stores, folder: Path, tmp_path: Path
 ) -> None:
     (folder / "none" / "inside").mkdir(parents=True)
+    (folder / "deep" / ".writing-notes").write_text("mine")
     (folder / "latest").symlink_to("deep", target_is_directory=True)
     ref = fetched("<object@>", stored("<object@>", folder, stores), stores)
     copy = ref.download(tmp_path / "copies")
     assert (copy / "latest" / "b.bin").read_bytes() == (folder / "deep" / "b.bin").read_bytes()
     assert list((copy / "none" / "inside").iterdir()) == []
+    assert (copy / "deep" / ".writing-notes").read_text() == "mine"
     assert ref.listdir() == ["a.bin", "deep", "latest", "none"]
     assert ref.listdir("none") == ["inside"]
     assert ("none/inside", [], []) in list(ref.walk())
@@ -252,6 +254,7 @@ ODD: dict[str, Callable[[Path], object]] = {
     "endless": lambda place: place.symlink_to(place),
     "pipe": os.mkfifo,
     "socket": _socket,
+    ".writing-0123456789abcdef": Path.touch,
 }
 
 
@@ -264,6 +267,34 @@ def test_what_a_store_cannot_keep_is_refused_by_name(
     with pytest.raises(InvalidValueError, match=rf"{ROW}: .*/{name}\b"):
         stored("<object@>", folder, stores)
     assert list(store.list()) == []
+
+
+LINKED: dict[str, Callable[[Path], object]] = {
+    "linked": lambda place: place.symlink_to("deep", target_is_directory=True),
+    **{name: ODD[name] for name in ("broken", "endless", "pipe", ".writing-0123456789abcdef")},
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes are those of POSIX")
+@pytest.mark.parametrize("name", LINKED)
+def test_what_a_users_folder_would_lose_is_refused_by_name(name: str, folders: Stores) -> None:
+    store = folders.get("main")
+    store.put("own/day/deep/a.bin", b"a")
+    LINKED[name](Path(store.url("own/day"), name))
+    with pytest.raises(InvalidValueError, match=rf"{ROW}: .*/{name}\b"):
+        stored("<filepath@>", "own/day", folders)
+
+
+def test_a_users_folder_keeps_its_empty_folders(folders: Stores, tmp_path: Path) -> None:
+    store = folders.get("main")
+    store.put("own/day/deep/a.bin", b"a")
+    Path(store.url("own/day/none/inside")).mkdir(parents=True)
+    ref = fetched("<filepath@>", stored("<filepath@>", "own/day", folders), folders)
+    assert ref.listdir() == ["deep", "none"]
+    assert ref.listdir("none/inside") == []
+    assert ref.verify()
+    assert list((ref.download(tmp_path / "copies") / "none" / "inside").iterdir()) == []
+    assert ref.to_json()["folders"] == ["none/inside"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes are those of POSIX")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,41 @@ def test_a_failure_leaves_neither_row_nor_object(scan: Any) -> None:
         staged.store("movie")["a"] = b"x"
     assert len(scan) == 0
     assert paths(scan) == []
+
+
+STRAY: dict[str, Callable[[Path], object]] = {
+    "linked": lambda place: place.symlink_to("deep", target_is_directory=True),
+    "leaving": lambda place: place.symlink_to(__file__),
+    "broken": lambda place: place.symlink_to("nowhere"),
+    "pipe": os.mkfifo,
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes are those of POSIX")
+@pytest.mark.parametrize("name", STRAY)
+@pytest.mark.parametrize("scan", ["folder"], indirect=True)
+def test_what_could_not_be_given_back_is_named_and_stays(scan: Any, name: str) -> None:
+    with pytest.raises(dj.InvalidValueError, match=rf"lab\.scan\.movie.*/{name}\b.*stays at"):  # noqa: PT012, SIM117
+        with scan.staged_insert1 as staged:
+            staged.rec["scan_id"] = 1
+            mapping = staged.store("movie")
+            mapping["deep/a"] = b"a"
+            STRAY[name](Path(mapping.root, name))
+    assert len(scan) == 0
+    assert Path(mapping.root, "deep", "a").read_bytes() == b"a"
+
+
+@pytest.mark.parametrize("scan", ["folder"], indirect=True)
+def test_a_staged_folder_keeps_its_empty_folders(scan: Any, tmp_path: Path) -> None:
+    with scan.staged_insert1 as staged:
+        staged.rec["scan_id"] = 1
+        mapping = staged.store("movie")
+        mapping["deep/.writing-notes"] = b"a"
+        Path(mapping.root, "none").mkdir()
+        Path(mapping.root, "same").symlink_to("deep/.writing-notes")
+    copy = scan.fetch1("movie").download(tmp_path / "copies")
+    assert list((copy / "none").iterdir()) == []
+    assert (copy / "deep" / ".writing-notes").read_bytes() == (copy / "same").read_bytes() == b"a"
 
 
 def test_what_is_asked_for_wrongly_is_told(scan: Any) -> None:

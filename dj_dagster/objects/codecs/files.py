@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
@@ -20,7 +19,13 @@ from dj_dagster.objects.codecs.codec import (
     now,
 )
 from dj_dagster.objects.codecs.object_ref import ObjectRef, StagedObject
-from dj_dagster.objects.stores.store import OWN_FOLDER, Store, checked_path, in_flight
+from dj_dagster.objects.stores.store import (
+    OWN_FOLDER,
+    Store,
+    checked_path,
+    in_flight,
+    is_unfinished,
+)
 
 
 class FilepathCodec(SchemaCodec, register=False):
@@ -44,10 +49,18 @@ class FilepathCodec(SchemaCodec, register=False):
         store_name: str | None = None,
         context: ObjectContext | None = None,
     ) -> Reference:
-        """Return the reference of a file or folder, which is read in full for its checksum."""
+        """Return the reference of a file or folder, which is read in full for its checksum.
+
+        Raises
+        ------
+        InvalidValueError
+            If the file or folder is not in the store, lies where managed objects do, or has an
+            entry that could not be given back; see `empty_folders`.
+        """
         store = known(context).stores.get(store_name, self.default_store)
         path = _managed_by_users(store, _relative(store, os.fspath(value)))
         files = [path] if store.exists(path) else list(store.list(path))
+        empty = [] if files == [path] else empty_folders(store, path)
         if not files:
             raise InvalidValueError(
                 f"There is no file {store.url(path)} in store '{store.name}': put it there first."
@@ -65,6 +78,7 @@ class FilepathCodec(SchemaCodec, register=False):
             "is_dir": True,
             "item_count": len(files),
             "files_crc32": files_crc32(names),
+            **({"folders": empty} if empty else {}),
         }
 
     def decode(
@@ -187,7 +201,10 @@ def published(store: Store, path: str, ext: str | None) -> StagedObject:
     ------
     MissingExternalFile
         If nothing was written.
+    InvalidValueError
+        If a folder has an entry that could not be given back; see `empty_folders`.
     """
+    empty = empty_folders(store, path, whole=True)
     store.settle(path)
     if store.exists(path):
         written = Written.from_store(store, path)
@@ -199,7 +216,7 @@ def published(store: Store, path: str, ext: str | None) -> StagedObject:
     files = {
         file.removeprefix(f"{path}/"): written for file, written in zip(paths, found, strict=True)
     }
-    return StagedObject(**_listed(store, path, ext, Manifest(files)))
+    return StagedObject(**_listed(store, path, ext, Manifest(files, tuple(empty))))
 
 
 def _put_file(store: Store, path: str, file: Path) -> Written:
@@ -258,6 +275,63 @@ def folder_content(folder: Path) -> tuple[list[str], list[str]]:
     return files, empty
 
 
+def empty_folders(store: Store, path: str, *, whole: bool = False) -> list[str]:
+    """Return the paths in a folder of a store of its empty folders, none for a store without any.
+
+    Parameters
+    ----------
+    whole
+        Whether links that lead out of the folder are refused as well.
+
+    Raises
+    ------
+    InvalidValueError
+        Naming the entry that the store would not list: a link to a folder, a broken link, a socket,
+        a pipe or a device, or a file with the name of one that is being written.
+    """
+    root = store.local_path(path)
+    if root is None or not root.is_dir():
+        return []
+    empty: list[str] = []
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        entries = list(os.scandir(folder))
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(Path(entry.path))
+            else:
+                _check_entry(entry, root if whole else None)
+        if not entries and folder != root:
+            empty.append(folder.relative_to(root).as_posix())
+    return sorted(empty)
+
+
+def _check_entry(entry: os.DirEntry[str], root: Path | None) -> None:
+    path = Path(entry.path)
+    if entry.is_symlink():
+        if path.is_dir():
+            raise InvalidValueError(
+                f"{path} is a link to a folder, whose files would be left out: put the folder "
+                "itself in its place."
+            )
+        _target(path, root.resolve() if root is not None else Path(path.anchor), ())
+    _check_file(path, is_file=entry.is_file())
+
+
+def _check_file(path: Path, *, is_file: bool) -> None:
+    if not is_file:
+        raise InvalidValueError(
+            f"{path} is no file but a pipe, a socket or a device, which a store cannot keep: "
+            "remove it from the folder first."
+        )
+    if is_unfinished(path.name):
+        raise InvalidValueError(
+            f"{path} has the name of a file that is being written, which readers do not see: "
+            "rename or remove it first."
+        )
+
+
 def _visited(folder: Path, root: Path, above: tuple[Path, ...]) -> Iterator[Path]:
     """Yield files and empty folders, sorted."""
     for path in sorted(folder.iterdir()):
@@ -266,13 +340,9 @@ def _visited(folder: Path, root: Path, above: tuple[Path, ...]) -> Iterator[Path
             if not any(os.scandir(target)):
                 yield path
             yield from _visited(path, root, (*above, target))
-        elif stat.S_ISREG(target.stat().st_mode):
-            yield path
         else:
-            raise InvalidValueError(
-                f"{path} is no file but a pipe, a socket or a device, which a store cannot keep: "
-                "remove it from the folder first."
-            )
+            _check_file(path, is_file=target.is_file())
+            yield path
 
 
 def _target(path: Path, root: Path, above: tuple[Path, ...]) -> Path:

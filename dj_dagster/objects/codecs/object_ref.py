@@ -46,6 +46,8 @@ class ObjectRef:
         Table, attribute and key of the row, for errors.
     hash
         A hash of the content, if the program that wrote it recorded one.
+    folders
+        The paths of the empty folders in a folder without a manifest.
     """
 
     path: str
@@ -60,6 +62,7 @@ class ObjectRef:
     listed: bool = True
     place: str = ""
     hash: str | None = None
+    folders: tuple[str, ...] = ()
 
     @classmethod
     def from_json(
@@ -97,6 +100,7 @@ class ObjectRef:
             listed,
             place,
             fields.get("hash"),
+            tuple(map(checked_path, fields.get("folders") or ())),
         )
 
     @property
@@ -279,7 +283,12 @@ class ObjectRef:
 
     def to_json(self) -> Reference:
         """Return the reference that a row holds."""
-        others = {"crc32": self.crc32, "files_crc32": self.files_crc32, "hash": self.hash}
+        others = {
+            "crc32": self.crc32,
+            "files_crc32": self.files_crc32,
+            "hash": self.hash,
+            "folders": list(self.folders),
+        }
         written = self.timestamp
         return {
             "path": self.path,
@@ -356,13 +365,14 @@ class ObjectRef:
             found &= written
             if not (found or folder == self.path or self._empty_folders(folder)):
                 raise self._at.missing(folder)
-        elif not found and self.item_count != 0:
+        elif not found and self.item_count != 0 and not self._empty_folders(folder):
             raise self._at.missing(folder)
         return sorted(found)
 
     def _empty_folders(self, folder: str) -> list[str]:
         known = self._manifest
-        inside = [f"{self.path}/{path}" for path in known.folders] if known is not None else []
+        names = known.folders if known is not None else self.folders
+        inside = [f"{self.path}/{path}" for path in names]
         return [path for path in inside if path == folder or path.startswith(f"{folder}/")]
 
     def _check_whole(self, found: Mapping[str, Written]) -> None:

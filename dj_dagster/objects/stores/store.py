@@ -296,9 +296,15 @@ def in_flight(work: Callable[[T], R], items: Iterable[T], at_once: int = IN_FLIG
 
 
 _TEMPORARY = ".writing-"
+_IS_TEMPORARY = re.compile(r"\.writing-[0-9a-f]{16}").fullmatch
 _TRIES = 20
 _PIECE = 2**21
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file of a folder's store has the name of one that is being written."""
+    return _IS_TEMPORARY(name) is not None
 
 
 class FileStore(Store):
@@ -340,8 +346,10 @@ class FileStore(Store):
         place = self._file(path)
         with self._translated(path):
             for folder, _, files in os.walk(place):
-                for name in files:
-                    _sync(Path(folder) / name)
+                for file in (Path(folder) / name for name in files):
+                    # Opening a pipe would wait for its other end.
+                    if file.is_file():
+                        _sync(file)
                 sync_folder(Path(folder))
             if place.is_file():
                 _sync(place)
@@ -407,11 +415,11 @@ class FileStore(Store):
 
     def scan(self, prefix: str = "") -> Iterator[Stat]:
         """Yield size and age of all files in a folder and below."""
-        return (found for name, found in self._walk(prefix) if not name.startswith(_TEMPORARY))
+        return (found for name, found in self._walk(prefix) if not is_unfinished(name))
 
     def unfinished(self, prefix: str = "") -> Iterator[Stat]:
         """Yield the temporary files of writers, killed ones and those at work."""
-        return (found for name, found in self._walk(prefix) if name.startswith(_TEMPORARY))
+        return (found for name, found in self._walk(prefix) if is_unfinished(name))
 
     def folders(self, prefix: str = "") -> list[str]:
         """Return the names of the folders directly in a folder."""
@@ -453,8 +461,14 @@ class FileStore(Store):
                 folders.remove(OWN_FOLDER)
             for name in files:
                 file = Path(directory) / name
-                with suppress(FileNotFoundError):
+                try:
                     found = file.stat()
+                except OSError as error:
+                    # Gone, or a link that leads nowhere.
+                    if error.errno not in (errno.ENOENT, errno.ELOOP):
+                        raise
+                    continue
+                if stat.S_ISREG(found.st_mode):
                     path = file.relative_to(self.root).as_posix()
                     yield name, Stat(path, found.st_size, found.st_mtime)
 

@@ -580,7 +580,15 @@ class StagedInsert(AbstractContextManager["StagedInsert"]):
 
     def _insert(self) -> None:
         for name, (store, path, ext) in self._staged.items():
-            self.rec[name] = published(store, path, ext or None)
+            try:
+                self.rec[name] = published(store, path, ext or None)
+            except InvalidValueError as error:
+                # Such as a link, for which a whole recording is not deleted.
+                self._staged = {}
+                raise InvalidValueError(
+                    f"{self._table.name}.{name} : {error} What was written stays at "
+                    f"{store.url(path)} until garbage is collected."
+                ) from error
         self._table.insert1(self.rec)
 
     def _clean_up(self) -> None:
