@@ -130,6 +130,10 @@ _TOKEN_LETTERS = f"{string.ascii_letters}{string.digits}-_"
 _SPECIAL = re.compile(r'[/\\:*?"<>|]')
 _LONGEST = 100
 _KEPT = 50
+_MOST_BYTES = 180
+"""Bytes of a value in a folder's name, which has at most 255 with the name of the attribute."""
+
+_KEPT_BYTES = 150
 
 
 def object_path(
@@ -187,9 +191,11 @@ def key_text(value: object) -> str:
             text = str(value)
     if _SPECIAL.search(text):
         text = quote(text, safe="")
-    if len(text) > _LONGEST:
-        digest = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-        text = f"{text[:_KEPT]}_{digest[:8]}"
+    data = text.encode()
+    if len(text) > _LONGEST or len(data) > _MOST_BYTES:
+        digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        kept = text[:_KEPT].encode()[:_KEPT_BYTES].decode(errors="ignore")
+        text = f"{kept}_{digest[:8]}"
     return text
 
 

@@ -76,6 +76,10 @@ def test_long_key_text_is_cut_and_stays_distinct() -> None:
     one, other = key_text("x" * 200), key_text("x" * 201)
     assert one != other
     assert {len(one), len(other)} == {59}
+    # A name on a disk has 255 bytes, 65 of them for the attribute.
+    texts = {key_text(letter * count) for letter in "日😀é" for count in (60, 90, 95, 120)}
+    assert len(texts) == 12
+    assert max(len(text.encode()) for text in texts) <= 180
 
 
 def test_partition_attributes_come_first() -> None:
