@@ -24,7 +24,7 @@ from dj_dagster.model.heading import Value
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.objects.blob.writer import pack
 from dj_dagster.objects.checksums import Written
-from dj_dagster.objects.codecs.bytes import AttachCodec, BlobCodec
+from dj_dagster.objects.codecs.bytes import AttachCodec, BlobCodec, check_attached_name
 from dj_dagster.objects.codecs.codec import Codec, GivenKey, ObjectContext
 from dj_dagster.objects.expected import Expected
 from dj_dagster.objects.stores.store import FileStore, Store, checked_path
@@ -87,6 +87,8 @@ class ExternalPointerCodec(Codec, register=False):
         """Accept paths for files, and any value for a blob."""
         if self._kind != "blob" and not isinstance(value, str | os.PathLike):
             raise TypeError(f"<{self._kind}@> takes the path of a file, not {type(value).__name__}")
+        if self._kind == "attach":
+            check_attached_name(Path(value).name)
 
     def encode(
         self,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,38 @@ def test_an_attachment_keeps_its_name(
     assert chain.decode(chain.encode(str(file), context), context) == str(downloads / "notes_1.txt")
     assert (downloads / "notes.txt").read_bytes() == b"first"
     assert (downloads / "notes_1.txt").read_bytes() == b"second"
+
+
+@pytest.mark.parametrize(
+    ("name", "second"),
+    [
+        ("notes.txt", "notes_1.txt"),
+        ("é" * 127, "é" * 126 + "_1"),
+        ("a." + "b" * 253, "_1." + "b" * 252),
+    ],
+)
+def test_an_attachment_is_written_beside_what_has_its_name(
+    registry: CodecRegistry, context: ObjectContext, tmp_path: Path, name: str, second: str
+):
+    (context.download_path / name).mkdir(parents=True)
+    (tmp_path / "given").mkdir()
+    file = tmp_path / "given" / name
+    file.write_bytes(b"x")
+    chain = resolve(registry, "<attach>")
+    for _ in range(2):
+        written = Path(chain.decode(chain.encode(file, context), context))
+        assert (written, written.read_bytes()) == (context.download_path / second, b"x")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such names")
+@pytest.mark.parametrize(("name", "message"), [(b"a\\b.txt", "backslash"), (b"\xff.txt", "UTF-8")])
+def test_an_attachment_whose_name_would_be_lost_is_refused(
+    registry: CodecRegistry, context: ObjectContext, tmp_path: Path, name: bytes, message: str
+):
+    file = tmp_path / os.fsdecode(name)
+    file.write_bytes(b"x")
+    with pytest.raises(InvalidValueError, match=rf"lab\.session\.data.*{message}"):
+        resolve(registry, "<attach>").encode(file, context)
 
 
 def test_an_attachment_is_laid_out_as_datajoint_does(

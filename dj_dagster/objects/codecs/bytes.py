@@ -275,6 +275,7 @@ class AttachCodec(Codec, register=False):
             )
         if not Path(value).is_file():
             raise ValueError(f"there is no file {str(value)!r} to attach")
+        check_attached_name(Path(value).name)
 
     def encode(self, value: Value, *, key: GivenKey = None, store_name: str | None = None) -> bytes:
         """Return the file's name, a zero byte, and the file's bytes."""
@@ -298,6 +299,18 @@ class AttachCodec(Codec, register=False):
         return f"{name.decode(errors='replace')}, {byte_text(length)}" if zero else None
 
 
+def check_attached_name(name: str) -> None:
+    """Raise `ValueError` for the name of a file that could not be given back."""
+    if "\\" in name:
+        raise ValueError(
+            f"{name!r} has a backslash, which separates folders on Windows: rename the file"
+        )
+    try:
+        name.encode()
+    except UnicodeError:
+        raise ValueError(f"the name {name!r} is not in UTF-8: rename the file") from None
+
+
 def named_content(stored: object) -> tuple[str, bytes]:
     """Return the name and the bytes of the file in an attachment.
 
@@ -319,12 +332,33 @@ def named_content(stored: object) -> tuple[str, bytes]:
 def _saved(folder: Path, name: str, content: bytes) -> Path:
     """Write a file under the first free variant of its name, unless it is already there."""
     make_folder(folder)
-    stem, suffix = PurePath(name).stem, PurePath(name).suffix
-    file, number = folder / name, 0
-    while not _write_new(file, content) and file.read_bytes() != content:
+    number = 0
+    file = folder / _variant(name, number)
+    while not _write_new(file, content) and not _holds(file, content):
         number += 1
-        file = folder / f"{stem}_{number}{suffix}"
+        file = folder / _variant(name, number)
     return file
+
+
+_LONGEST_NAME = 255
+"""Bytes of a file's name on most disks."""
+
+
+def _variant(name: str, number: int) -> str:
+    """Return the name ``name_1.ext`` for 1, cut so that a disk takes it."""
+    suffix = PurePath(name).suffix
+    stem = name.removesuffix(suffix) if suffix else name
+    end = f"_{number}{suffix}" if number else suffix
+    room = max(_LONGEST_NAME - len(end.encode()), 0)
+    whole = stem.encode()[:room].decode(errors="ignore") + end
+    # The suffix may be long too.
+    return whole.encode()[:_LONGEST_NAME].decode(errors="ignore")
+
+
+def _holds(file: Path, content: bytes) -> bool:
+    # A folder may have the name, or a link that leads nowhere.
+    is_same_size = file.is_file() and file.stat().st_size == len(content)
+    return is_same_size and file.read_bytes() == content
 
 
 def _write_new(file: Path, content: bytes) -> bool:
