@@ -349,6 +349,16 @@ def test_a_folder_that_holds_something_is_left_alone(released: Path, score: Any)
     assert contents(released) == before
 
 
+@pytest.mark.parametrize("pattern", ["*.npy", "ü 1%.txt", "1.bin"])
+def test_a_damaged_object_leaves_no_release(score: Any, tmp_path: Path, pattern: str) -> None:
+    for file in (tmp_path / "store").rglob(pattern):
+        data = file.read_bytes()
+        file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(dj.ObjectError, match=r"lab\..* has changed since it was written"):
+        dj.make_release(score & {"subject_id": 1}, tmp_path / "release", inputs=True)
+    assert not (tmp_path / "release").exists()
+
+
 def test_a_missing_object_leaves_no_release(score: Any, tmp_path: Path) -> None:
     for lost in (tmp_path / "store").rglob("*.npy"):
         lost.unlink()

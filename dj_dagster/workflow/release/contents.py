@@ -33,7 +33,12 @@ from dj_dagster.lazy import LateModule
 from dj_dagster.model.heading import Attribute, Heading, Row, Values
 from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
 from dj_dagster.model.types import Family
-from dj_dagster.objects.external_pointer import ExternalPointerType, external_path
+from dj_dagster.objects.expected import Expected
+from dj_dagster.objects.external_pointer import (
+    ExternalPointerType,
+    external_expected,
+    external_path,
+)
 from dj_dagster.relational.algebra.nodes import In, Node
 from dj_dagster.relational.algebra.operators import all_rows, restrict
 from dj_dagster.relational.backup.backup import Referenced
@@ -79,6 +84,8 @@ class ReleasedTable:
         With hidden attributes.
     objects
         What each row refers to in stores, by the row's place in `rows`.
+    expected
+        What the rows say of these objects.
     """
 
     name: TableName
@@ -88,6 +95,7 @@ class ReleasedTable:
     heading: Heading
     rows: list[Row] = field(default_factory=list[Row])
     objects: dict[int, list[Located]] = field(default_factory=dict[int, list[Located]])
+    expected: dict[Located, set[Expected]] = field(default_factory=dict[Located, set[Expected]])
 
     @property
     def title(self) -> str:
@@ -290,6 +298,8 @@ def _fill(
         problems |= referenced.problems
         if referenced.objects:
             table.objects[place] = sorted(referenced.objects)
+        for located, expected in referenced.objects.items():
+            table.expected.setdefault(located, set()).update(expected)
     return problems
 
 
@@ -323,7 +333,8 @@ def _referenced(
         elif column := columns.get((table.name, name)):
             try:
                 for reference in column.read(raw[name]):
-                    found.add(connection, table.name.schema, place, reference)
+                    expected = column.describe(reference[0], raw[name])
+                    found.add(connection, table.name.schema, place, reference, expected)
             except Exception as error:
                 # A codec of somebody else's may fail in any way.
                 found.problems[f"{place} holds what cannot be followed: {error}"] = None
@@ -344,7 +355,8 @@ def _add_pointer(
         found.problems[f"{table.name} refers to {value}, of which {store} has no record."] = None
         return
     path = one.filepath or external_path(connection.stores.get(store), schema, one)
-    found.add(connection, schema, str(table.name), (path, store))
+    place = str(table.name)
+    found.add(connection, schema, place, (path, store), external_expected(place, one))
 
 
 def _inputs_first(tables: Sequence[ReleasedTable]) -> list[ReleasedTable]:

@@ -22,10 +22,12 @@ import platform
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from importlib import metadata
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
@@ -33,6 +35,7 @@ from dj_dagster.errors import ChecksumError, ConfigurationError, ObjectError, Qu
 from dj_dagster.model.names import TableName
 from dj_dagster.model.selection import Candidate, schemas_of, single
 from dj_dagster.objects.copies import Copies, copied, files_of
+from dj_dagster.objects.expected import Expected, FoundFiles
 from dj_dagster.relational.algebra.condition import refuse_oversights
 from dj_dagster.relational.algebra.nodes import Base
 from dj_dagster.relational.database.connection import Connection
@@ -42,6 +45,7 @@ from dj_dagster.relational.schemas.free_table import FreeTable
 from dj_dagster.relational.table import Table
 from dj_dagster.workflow.release.contents import (
     INPUT,
+    Located,
     ProvenanceDocument,
     ReleasedRows,
     ReleasedTable,
@@ -359,7 +363,8 @@ def make_release(
     QueryError
         If no row was chosen, or all were without `everything`.
     ObjectError
-        If an object cannot be read: nothing is left in the folder then.
+        If an object cannot be read, or is not what its row says: nothing is left in the folder
+        then.
     ConfigurationError
         If the folder holds something, or the extra ``release`` is not installed.
 
@@ -526,31 +531,43 @@ def _copy_objects(
     connection: Connection, released: ReleasedRows, folder: Path, inputs: bool, say: Say
 ) -> list[int]:
     """Copy what the rows refer to, and return the sizes of the files."""
-    wanted = {
-        located
-        for table in released.tables
-        if inputs or table.role != INPUT
-        for objects in table.objects.values()
-        for located in objects
-    }
+    wanted: dict[Located, set[Expected]] = {}
+    for table in released.tables:
+        if inputs or table.role != INPUT:
+            for located, expected in table.expected.items():
+                wanted.setdefault(located, set()).update(expected)
     sizes: list[int] = []
     aside = folder / ".objects"
     copies = Copies(aside)
-    for name, path, schema in sorted(wanted):
+    for (name, path, schema), expected in sorted(wanted.items(), key=itemgetter(0)):
         store = connection.stores.get(name)
-        for file, stat in sorted(files_of(store, path, schema), key=lambda each: each[0]):
+        files = dict(files_of(store, path, schema))
+        whole = FoundFiles(store, path, files, expected)
+        _refuse(whole.problems())
+        crc32s: list[tuple[str, int, str]] = []
+        for file, stat in sorted(files.items()):
             target = folder / FILES / name / file
             if target.exists():
                 # A reference to a file inside an object that another row has.
+                crc32s.append((file, stat.size, ""))
                 continue
-            one, _, _ = copied(copies, store, file, stat, schema, None, tuple, read=False)
+            known = partial(whole.expected_of, file)
+            one, _, problems = copied(copies, store, file, stat, schema, None, known, read=False)
+            _refuse(problems)
+            crc32s.append((file, one.size, one.crc32))
             target.parent.mkdir(parents=True, exist_ok=True)
             copies.place(one.sha256).rename(target)
             sizes.append(one.size)
             if len(sizes) % 1000 == 0:
                 say(f"{len(sizes)} files")
+        _refuse(whole.differing(crc32s))
     shutil.rmtree(aside, ignore_errors=True)
     return sizes
+
+
+def _refuse(problems: Iterable[str]) -> None:
+    if problem := next(iter(problems), ""):
+        raise ChecksumError(problem)
 
 
 def _left_out(released: ReleasedRows) -> list[dict[str, str]]:
