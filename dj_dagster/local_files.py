@@ -1,4 +1,4 @@
-"""Files of the user's own machine: the folder ``.dj``, and the trust in files of other users.
+"""Files of the user's own machine: the folder ``.dj``, trust in others' files, unreadable files.
 
 A folder that everyone may write into, such as ``/tmp``, may hold a file of settings, or a folder
 ``.dj``, that another user has put there for others to find. Such files are skipped with a warning.
@@ -9,8 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from dj_dagster.errors import ConfigurationError
 
 FOLDER = ".dj"
 """Name of the folder of the embedded database, its objects and downloaded files."""
@@ -51,6 +54,33 @@ def is_trusted(place: Path) -> bool:
             place,
         )
     return False
+
+
+@contextmanager
+def reading(file: Path, *wrong: type[Exception]) -> Generator[None]:
+    """Name a file of settings in the errors of reading it.
+
+    Parameters
+    ----------
+    wrong
+        Errors of the parser, besides OSError and ValueError.
+
+    Raises
+    ------
+    ConfigurationError
+        Instead of these errors.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"{file} cannot be read: {error.strerror or error}. Give this user the right to read "
+            "it, or move it away."
+        ) from error
+    except (ValueError, *wrong) as error:
+        # Parsers show the place in further lines.
+        said = " ".join(str(error).split())
+        raise ConfigurationError(f"{file} cannot be read: {said}. Correct the file.") from error
 
 
 def embedded_folder() -> Path:

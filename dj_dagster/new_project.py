@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.local_files import and_above
+from dj_dagster.model.names import MAX_NAME
 
 TEMPLATE = Path(__file__).parent / "template"
 
@@ -38,8 +42,8 @@ def write_project(folder: Path, schema: str = "lab") -> list[str]:
     Raises
     ------
     ConfigurationError
-        When the folder has files of these names already, or the schema's name is not a word in
-        lower case. Nothing is written then.
+        When the folder has files of these names already, or cannot be written, or the schema's
+        name is not a word in lower case. Nothing is written then.
     """
     name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or "lab"
     write_files(folder, PROJECT, {"schema": schema, "name": name, "module": "definitions"})
@@ -72,25 +76,58 @@ def write_files(folder: Path, files: Mapping[str, str], words: Mapping[str, str]
     Raises
     ------
     ConfigurationError
-        When the folder has files of these names already, or the schema's name is not a word in
-        lower case.
+        When the folder has files of these names already, or cannot be written, or the schema's
+        name is not a word in lower case.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", words["schema"]):
+    schema = words["schema"]
+    if not re.fullmatch(rf"(?!sqlite_)[a-z][a-z0-9_]{{0,{MAX_NAME - 1}}}", schema):
         raise ConfigurationError(
-            f"{words['schema']!r} cannot be the name of a schema: write lower-case letters, digits "
-            "and _."
+            f"{schema!r} cannot be the name of a schema: write up to {MAX_NAME} lower-case "
+            "letters, digits and _, which do not begin with sqlite_."
         )
     texts = {file: _filled(source, words) for file, source in files.items()}
-    there = [file for file in texts if (folder / file).exists()]
+    # A link is there although what it leads to may not be.
+    there = [file for file in texts if os.path.lexists(folder / file)]
     if there:
         raise ConfigurationError(
             f"{folder} has {', '.join(there)} already, and nothing was written: name a new folder, "
             "or move these away."
         )
-    for file, text in texts.items():
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        with (folder / file).open("x", encoding="utf-8") as stream:
-            stream.write(text)
+    for place in dict.fromkeys(_nearest((folder / file).parent) for file in texts):
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            raise ConfigurationError(
+                f"{place} is not a folder that this user may write, and nothing was written: name "
+                "another folder, or move it away."
+            )
+    made: list[Path] = []
+    try:
+        for file, text in texts.items():
+            _make_folders((folder / file).parent, made)
+            with (folder / file).open("x", encoding="utf-8") as stream:
+                made.append(folder / file)
+                stream.write(text)
+    except OSError as error:
+        # The disk may be full, for instance.
+        for place in reversed(made):
+            with suppress(OSError):
+                place.rmdir() if place.is_dir() else place.unlink()
+        raise ConfigurationError(
+            f"{error.filename or folder} cannot be written, and nothing was: {error.strerror}. "
+            "Name another folder."
+        ) from error
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder or, where it is not there, the nearest above it that is."""
+    return next(each for each in and_above(folder.absolute()) if os.path.lexists(each))
+
+
+def _make_folders(folder: Path, made: list[Path]) -> None:
+    """Make a folder with those above it, and add the new ones to a list."""
+    if not folder.is_dir():
+        _make_folders(folder.parent, made)
+        folder.mkdir()
+        made.append(folder)
 
 
 def _filled(template: str, words: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Self
 from pydantic import SecretStr, ValidationError
 
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.local_files import and_above, is_trusted
+from dj_dagster.local_files import and_above, is_trusted, reading
 from dj_dagster.objects.stores.store_settings import SecretText, with_hidden_secrets
 from dj_dagster.settings_model import (
     JobsSettings,
@@ -174,11 +174,18 @@ def find_secrets_dir(config_path: Path | None = None) -> Path | None:
 
 
 def read_secret_file(secrets_dir: Path | None, name: str) -> str | None:
-    """Return a secret from its file in a folder, None if the file is missing or empty."""
+    """Return a secret from its file in a folder, None if the file is missing or empty.
+
+    Raises
+    ------
+    ConfigurationError
+        If it cannot be read.
+    """
     file = None if secrets_dir is None else secrets_dir / name
     if file is None or not file.is_file() or not is_trusted(file):
         return None
-    return file.read_text(encoding="utf-8").strip() or None
+    with reading(file):
+        return file.read_text(encoding="utf-8").strip() or None
 
 
 def _environment() -> dict[str, Any]:
@@ -201,7 +208,9 @@ def _environment() -> dict[str, Any]:
 def _add_secrets(settings: dict[str, Any], file: Path | None) -> None:
     """Add missing settings from files of secrets, such as one named ``database.password``."""
     folder = find_secrets_dir(file)
-    for secret in sorted(folder.iterdir()) if folder else ():
+    with reading(folder or Path()):
+        secrets = sorted(folder.iterdir()) if folder else []
+    for secret in secrets:
         # Empty files, as of a template, are not filled in yet.
         text = None if secret.name.startswith(".") else read_secret_file(folder, secret.name)
         if text is not None:

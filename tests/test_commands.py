@@ -231,8 +231,9 @@ def test_a_wrong_command_line_says_what_is_wrong(command: Command, tmp_path: Pat
     diagnosis = command("doctor").stdout
     assert "does not say where its tables are" in diagnosis
     assert "Correct the module" not in diagnosis
-    unknown = command("status", "-m", "scale")
-    assert "no Python module 'scale'" in " ".join(unknown.stderr.split())
+    for name, said in (("scale", "no Python module 'scale'"), (".", "'.' is not the name of a")):
+        unknown = command("status", "-m", name)
+        assert said in " ".join(unknown.stderr.split())
     (tmp_path / "pyproject.toml").write_text('[tool.dagster]\nmodule_name = "src.scales"\n')
     assert list(listed(command, "status", "Plot")) == ["Plot"]
 

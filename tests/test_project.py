@@ -113,8 +113,72 @@ def test_init_does_not_write_over_files(inside: Command, tmp_path: Path) -> None
     assert inside("init", "mine", "--schema", "plants").exit_code == 0
     assert 'dj.Schema("plants")' in (tmp_path / "mine" / "definitions.py").read_text()
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
-    assert inside("init", "other", "--schema", "My Lab").exit_code == 2
+    for schema in ("My Lab", "sqlite_lab", "a" * 65):
+        assert inside("init", "other", "--schema", schema).exit_code == 2
     assert not (tmp_path / "other").exists()
+
+
+def test_init_writes_nothing_where_it_cannot_write_all(inside: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "tests").touch()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "workspace.yaml").symlink_to("nowhere")
+    for folder, said in (
+        ("file/sub", "file is not a folder that this user may write"),
+        ("one", "tests is not a folder that this user may write"),
+        ("two", "has workspace.yaml already"),
+        ("/proc/none/sub", "nothing was"),
+    ):
+        refused = inside("init", folder)
+        assert refused.exit_code == 2
+        assert said in " ".join(refused.stderr.split())
+    assert len(list(tmp_path.rglob("*"))) == 5
+    assert "  cd 'my lab'\n" in inside("init", "my lab").stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("pyproject.toml", b"a = =", "pyproject.toml cannot be read: Invalid value"),
+        ("pyproject.toml", b'[tool]\ndagster = "x"', "tool.dagster: Input should be a valid dict"),
+        ("pyproject.toml", b"tool.dagster.module_name = 3", "module_name: Input should be"),
+        ("pyproject.toml", b'tool.dagster.module_name = ""', "module_name: String should have"),
+        ("pyproject.toml", b"tool.dg.project.x = 1", "project.root_module: Field required"),
+        ("workspace.yaml", b"a: b: c", "workspace.yaml cannot be read: mapping values"),
+        ("workspace.yaml", b"\xff\xfe", "workspace.yaml cannot be read: 'utf-8'"),
+        ("workspace.yaml", None, "workspace.yaml cannot be read: Input/output error"),
+        ("workspace.yaml", b"- definitions", "workspace.yaml does not say where"),
+        ("workspace.yaml", b"load_from:", "load_from: Input should be a valid list"),
+        ("workspace.yaml", b"load_from: [{python_file: {}}]", "relative_path: Field required"),
+        ("workspace.yaml", b"load_from: [{python_file: [x]}]", "0.python_file: Input should"),
+        (".env", b"\xff\xfe", ".env cannot be read: 'utf-8'"),
+        (".env", None, ".env cannot be read: Input/output error"),
+        (".secrets/database.password", b"\xff", "database.password cannot be read: 'utf-8'"),
+        ("dagster.yaml", b"storage: {sqlite: {base_dir: /proc/none}}", "dagster.yaml cannot be"),
+        ("dagster.yaml", b"- storage", "dagster.yaml cannot be opened"),
+    ],
+)
+def test_a_file_of_the_project_that_cannot_be_read_is_named(
+    inside: Command, tmp_path: Path, file: str, content: bytes | None, said: str
+) -> None:
+    place = tmp_path / file
+    place.parent.mkdir(exist_ok=True)
+    if content is None:
+        place.symlink_to("/proc/self/mem")
+    else:
+        place.write_bytes(content)
+    (tmp_path / "lab.py").write_text(
+        "import dj_dagster as dj\n"
+        "@dj.Schema('lab')\nclass Item(dj.Manual):\n    definition = 'item : int32'\n"
+    )
+    named = [] if place.suffix in (".toml", ".yaml") and file != "dagster.yaml" else ["-m", "lab"]
+    refused = inside("status", *named)
+    if isinstance(refused.exception, ConfigurationError):
+        assert said in str(refused.exception)
+    else:
+        assert refused.exit_code == 2
+        assert said in " ".join(refused.stderr.split())
 
 
 def test_what_the_readme_of_a_new_project_names_is_there(

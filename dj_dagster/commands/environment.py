@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dj_dagster.lazy import LateModule
-from dj_dagster.local_files import is_trusted
+from dj_dagster.local_files import is_trusted, reading
 
 dotenv = LateModule("dotenv")
 
@@ -19,12 +19,19 @@ def project_environment() -> Generator[None]:
 
     As with `dagster dev`, they win over variables that are set already. Otherwise a command would
     look into another database than the UI.
+
+    Raises
+    ------
+    ConfigurationError
+        When the file cannot be read.
     """
     file = Path.cwd() / ".env"
     if not file.is_file() or not is_trusted(file):
         yield
         return
-    given = {name: text for name, text in dotenv.dotenv_values(file).items() if text is not None}
+    with reading(file):
+        found = dotenv.dotenv_values(file)
+    given = {name: text for name, text in found.items() if text is not None}
     before = {name: os.environ.get(name) for name in given}
     os.environ.update(given)
     try:

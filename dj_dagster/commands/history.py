@@ -46,11 +46,11 @@ class Moment(_Type):
         """Return the time or the age that a text stands for."""
         if isinstance(value, datetime | timedelta):
             return value
-        if age := re.fullmatch(r"(\d+)([hdw])", value):
-            return timedelta(**{UNITS[age[2]]: int(age[1])})
         try:
+            if age := re.fullmatch(r"(\d+)([hdw])", value):
+                return timedelta(**{UNITS[age[2]]: int(age[1])})
             return datetime.fromisoformat(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             self.fail(f"{value!r} is not a time. Write 90d, 12h, 4w or 2026-01-31.", param, ctx)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,8 +30,8 @@ CHOOSE = {"-m", "--module-name", "-f", "--python-file", "-w", "--workspace", "--
 def init(folder: Path, schema: str) -> None:
     """Make a project of your own in FOLDER: two tables, their test, and settings of Dagster.
 
-    Files that are there are not overwritten: if FOLDER has one of these names, nothing is written,
-    and the exit code is 2.
+    Files that are there are not overwritten: if FOLDER has one of these names, or cannot be
+    written, nothing is written, and the exit code is 2.
     """
     try:
         written = write_project(folder, schema)
@@ -38,7 +39,7 @@ def init(folder: Path, schema: str) -> None:
         raise click.UsageError(str(error)) from error
     click.echo(f"{folder} has {', '.join(written)} now. Next:")
     if folder.resolve() != Path.cwd():
-        click.echo(f"  cd {folder}")
+        click.echo(f"  cd {shlex.quote(str(folder))}")
     click.echo("  dj-dagster dev   # the UI, at http://127.0.0.1:3000")
     if find_spec("pytest") is None:
         click.echo("  pip install pytest")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -109,8 +110,9 @@ def compact_events(
     Raises
     ------
     ConfigurationError
-        When `tables` is empty or has a name that is not the name of a table; if `keep` is below 1;
-        when a Dagster instance is not found, or keeps its events elsewhere than in SQL.
+        When `tables` is empty or has a name that is not the name of a table; if `keep` is below 1,
+        or `before` outside of the years 1 to 9999; when a Dagster instance is not found, or keeps
+        its events elsewhere than in SQL.
     """
     if keep < 1:
         raise ConfigurationError(f"keep={keep} would delete the state of keys. Keep 1 at least.")
@@ -123,7 +125,9 @@ def compact_events(
             f"{type(storage).__name__} does not keep its events in SQL, where they could be "
             "compacted. Use Dagster's SQLite or PostgreSQL storage."
         )
-    work = _Compaction(instance, storage, _utc(before), keep, dry_run=dry_run)
+    # A greater number than storages know keeps all, as the greatest does.
+    kept = min(keep, sys.maxsize)
+    work = _Compaction(instance, storage, _utc(before), kept, dry_run=dry_run)
     done = [work.compact(node, progress) for node in nodes]
     work.shrink()
     return done
@@ -131,9 +135,14 @@ def compact_events(
 
 def _utc(before: datetime | timedelta) -> datetime:
     """Return a time as Dagster stores it, in UTC without a time zone."""
-    if isinstance(before, timedelta):
-        before = datetime.now(UTC) - before
-    return before.astimezone(UTC).replace(tzinfo=None)
+    try:
+        moment = datetime.now(UTC) - before if isinstance(before, timedelta) else before
+        return moment.astimezone(UTC).replace(tzinfo=None)
+    except (OverflowError, ValueError) as error:
+        raise ConfigurationError(
+            f"before={before} is outside of the years 1 to 9999. Write an age such as 90 days, or "
+            "a date."
+        ) from error
 
 
 class _Compaction:

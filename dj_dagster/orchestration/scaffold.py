@@ -32,8 +32,8 @@ class NewPipelineScaffolder(Scaffolder[NewPipelineParams]):
         Raises
         ------
         click.ClickException
-            When the project has the test already, or the schema's name is not a word in lower
-            case. Nothing is written then.
+            When the project has the test already, or cannot be written, or the schema's name is
+            not a word in lower case. Nothing is written then.
         """
         root, place = request.project_root or Path.cwd(), request.target_path
         definitions, test = place / "definitions.py", root / "tests" / f"test_{_word(place)}.py"

@@ -377,6 +377,9 @@ def test_the_command_is_told_what_may_go(
         (["all"], "Say which events may go"),
         (["--before", "90d"], "Missing argument"),
         (["all", "--before", "soon"], "'soon' is not a time"),
+        (["all", "--before", "99999999999d"], "is not a time"),
+        (["all", "--before", "9999999d"], "outside of the years 1 to 9999"),
+        (["all", "--before", "0001-01-01"], "outside of the years 1 to 9999"),
         (["all", "--keep", "0"], "0 is not in the range"),
         (["Unknown", "--keep", "1"], "Unknown"),
     ):
@@ -387,7 +390,7 @@ def test_the_command_is_told_what_may_go(
     assert (code, output.splitlines()[-1]) == (0, "2 events would be deleted.")
     code, output = run("Item", "--before", "90d", "--json")
     assert (code, json.loads(output)[0]["marks"]) == (0, 1)
-    code, output = run("all", "--keep", "1", "--before", "2000-01-31")
+    code, output = run("all", "--keep", str(2**80), "--before", "2000-01-31")
     assert output.splitlines()[-1] == "0 events were deleted."
     code, output = run("all", "--keep", "1")
     assert output.splitlines()[-1] == "1 event was deleted."

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, TypeVar
 
 import yaml
-from dagster import DagsterError, DagsterInstance
+from dagster import DagsterInstance
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 from yaml import YAMLError
 
 from dj_dagster.errors import ConfigurationError
+from dj_dagster.local_files import reading
 from dj_dagster.new_project import DAGSTER_YAML
 from dj_dagster.orchestration._dagster import InstanceRef
 from dj_dagster.orchestration.tables.collection import module_named
@@ -77,7 +79,8 @@ def dagster_instance(*, ephemeral: bool = False) -> DagsterInstance:
             if home
             else DagsterInstance.from_ref(InstanceRef.from_dir(str(Path.cwd())))
         )
-    except (DagsterError, YAMLError) as error:
+    except Exception as error:
+        # The file may name any class, and Dagster has errors of several kinds for it.
         raise ConfigurationError(
             f"The Dagster instance of {home or Path.cwd() / DAGSTER_YAML} cannot be opened: {error}"
         ) from error
@@ -106,39 +109,119 @@ def places(folder: Path) -> list[Place]:
 
 
 def _named(folder: Path) -> list[Place]:
-    project = folder / "pyproject.toml"
-    tool: Any = {}
-    if project.is_file():
-        tool = tomllib.loads(project.read_text(encoding="utf-8")).get("tool", {})
-    name = tool.get("dagster", {}).get("module_name")
-    if name is None and "project" in tool.get("dg", {}):
-        of_dg = tool["dg"]["project"]
-        name = of_dg.get("code_location_target_module", f"{of_dg['root_module']}.definitions")
+    tool = _read(folder / "pyproject.toml", tomllib.loads, _PyProject).tool
+    of_dg = tool.dg.project
+    name = tool.dagster.module_name
+    if name is None and of_dg is not None:
+        name = of_dg.code_location_target_module or f"{of_dg.root_module}.definitions"
     if name is not None:
         return [("module", name, ".")]
-    workspace = folder / "workspace.yaml"
-    if not workspace.is_file():
-        return []
-    listed: Any = yaml.safe_load(workspace.read_text(encoding="utf-8")) or {}
-    return [place for each in listed.get("load_from", ()) for place in _places(each)]
+    entries = _read(folder / "workspace.yaml", yaml.safe_load, _Workspace).load_from
+    return [place for entry in entries for place in entry.places()]
 
 
-_KINDS = {
-    "python_module": ("module", "module_name"),
-    "python_package": ("module", "package_name"),
-    "python_file": ("file", "relative_path"),
-}
-"""What an entry of ``workspace.yaml`` is called, what it names, and the field that has the name."""
+S = TypeVar("S", bound=BaseModel)
 
 
-def _places(entry: Mapping[str, Any]) -> list[Place]:
-    found: list[Place] = []
-    for key, (kind, name) in _KINDS.items():
-        given = entry.get(key)
-        if given is not None:
-            said: Any = given if isinstance(given, dict) else {name: given}
-            found.append((kind, said[name], said.get("working_directory", ".")))
-    return found
+def _read(file: Path, parse: Callable[[str], object], kind: type[S]) -> S:
+    """Return the settings in a file of the project; the defaults if it is not there or empty.
+
+    Raises
+    ------
+    ConfigurationError
+        If they cannot be read, or are not as Dagster needs them.
+    """
+    if not file.is_file():
+        return kind()
+    with reading(file, YAMLError):
+        content = parse(file.read_text(encoding="utf-8"))
+    try:
+        return kind.model_validate({} if content is None else content)
+    except ValidationError as error:
+        said = "; ".join(_problem(each["loc"], each["msg"]) for each in error.errors())
+        raise ConfigurationError(
+            f"{file} does not say where the definitions are: {said}. Correct the file."
+        ) from None
+
+
+def _problem(place: Sequence[int | str], text: str) -> str:
+    # The classes of this module mean nothing to its users.
+    said, _, _ = text.partition(" or instance of ")
+    return f"{'.'.join(map(str, place))}: {said}" if place else said
+
+
+Name = Annotated[str, StringConstraints(min_length=1)]
+
+
+class _Settings(BaseModel):
+    """A part of a project's file; what Dagster alone reads is left out."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _OfDagster(_Settings):
+    module_name: Name | None = None
+
+
+class _DgProject(_Settings):
+    root_module: Name
+    code_location_target_module: Name | None = None
+
+
+class _OfDg(_Settings):
+    project: _DgProject | None = None
+
+
+class _Tool(_Settings):
+    dagster: _OfDagster = _OfDagster()
+    dg: _OfDg = _OfDg()
+
+
+class _PyProject(_Settings):
+    tool: _Tool = _Tool()
+
+
+class _Location(_Settings):
+    """A code location in ``workspace.yaml``: its fields, or the text of the first one alone."""
+
+    working_directory: str = "."
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_full(cls, given: object) -> object:
+        first = next(name for name in cls.model_fields if name != "working_directory")
+        return {first: given} if isinstance(given, str) else given
+
+
+class _Module(_Location):
+    module_name: Name
+
+
+class _Package(_Location):
+    package_name: Name
+
+
+class _File(_Location):
+    relative_path: Name
+
+
+class _Entry(_Settings):
+    python_module: _Module | None = None
+    python_package: _Package | None = None
+    python_file: _File | None = None
+
+    def places(self) -> Iterator[Place]:
+        """Yield the code locations that the entry names; Dagster allows one."""
+        if self.python_module is not None:
+            yield "module", self.python_module.module_name, self.python_module.working_directory
+        if self.python_package is not None:
+            yield "module", self.python_package.package_name, self.python_package.working_directory
+        if self.python_file is not None:
+            yield "file", self.python_file.relative_path, self.python_file.working_directory
+
+
+class _Workspace(_Settings):
+    load_from: list[_Entry] = []
 
 
 def _loaded(place: Place, folder: Path) -> ModuleType:

@@ -164,6 +164,11 @@ def module_named(name: str) -> ModuleType:
     ConfigurationError
         If the module does not exist; errors inside it are raised as they are.
     """
+    if not all(name.split(".")):
+        raise ConfigurationError(
+            f"{name!r} is not the name of a Python module: write my_lab.tables for the file "
+            "my_lab/tables.py."
+        )
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
