@@ -251,9 +251,24 @@ class Config(SettingsMapping):
         return self._settings.database.chosen_url()
 
     def _prepared_url(self) -> sa.URL:
-        """Return the database URL; make a missing file of an embedded database, and log that."""
+        """Return the database URL; make a missing file of an embedded database, and log that.
+
+        Raises
+        ------
+        ConfigurationError
+            If the file cannot be made.
+        """
         url = self.url()
-        if self._settings.database.is_embedded and make_private_file(Path(str(url.database))):
+        if not self._settings.database.is_embedded:
+            return url
+        try:
+            is_new = make_private_file(Path(str(url.database)))
+        except OSError as error:
+            raise ConfigurationError(
+                f"The embedded database {url.database} cannot be made: {error}. Call this in a "
+                "folder that this user may write, or name a database by DJ_DATABASE_URL."
+            ) from error
+        if is_new:
             _logger.warning(
                 "A new database was made: %s. It is used wherever settings name no other, from "
                 "this folder and those below it.",

@@ -52,8 +52,10 @@ def test_wrong_password_is_not_shown(server_url: str) -> None:
 def test_file_that_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "text.sqlite").write_text("no database" * 200)
     for place in (tmp_path, tmp_path / "text.sqlite"):
-        with pytest.raises(dj.ConnectionFailedError, match=str(place)):
+        with pytest.raises(dj.ConnectionFailedError, match=f"{place}.*may write the file"):
             dj.Schema("lab", connection=dj.Connection(f"sqlite:///{place}"))
+    with pytest.raises(dj.ConnectionFailedError, match="cannot be made"):
+        dj.Connection(f"sqlite:///{tmp_path / 'text.sqlite' / 'sub' / 'lab.sqlite'}")
 
 
 @pytest.mark.parametrize(

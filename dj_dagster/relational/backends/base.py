@@ -101,6 +101,9 @@ class Backend(ABC):
     has_server: bool = True
     """Whether it is reached over a network, with accounts and numbered sessions."""
 
+    unreached: str = "Check that it runs and that DJ_DATABASE_URL names it."
+    """What to do where it cannot be reached."""
+
     session_id: str | None = None
     """The SQL of the server's number for the session, None without a server."""
 

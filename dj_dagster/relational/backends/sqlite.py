@@ -86,6 +86,10 @@ class SQLiteBackend(Backend):
     rolls_back_ddl = True
     checks_values = False
     has_server = False
+    unreached = (
+        "Check that DJ_DATABASE_URL names its file, and that this user may write the file and its "
+        "folder: SQLite needs files beside it, even for reading."
+    )
     dumps_everything = True
     uuid_is_text = True
     tells_text_apart = True
@@ -524,11 +528,23 @@ def translate(error: DBAPIError) -> DataJointError | None:
 
 
 def create(url: sa.URL) -> sa.Engine:
-    """Return an engine in autocommit mode, and create the folder of the database file."""
+    """Return an engine in autocommit mode, and create the folder of the database file.
+
+    Raises
+    ------
+    ConnectionFailedError
+        If the folder cannot be created.
+    """
     in_memory = url.database in (None, "", ":memory:")
     if url.database and not in_memory:
         file = Path(url.database).resolve()
-        make_folder(file.parent)
+        try:
+            make_folder(file.parent)
+        except OSError as error:
+            raise ConnectionFailedError(
+                f"The folder of the database {file} cannot be made: {error}. Check that "
+                "DJ_DATABASE_URL names a file in a folder that this user may write."
+            ) from error
         # Absolute, so that a later change of the working directory does not matter.
         url = url.set(database=str(file))
     pool = {} if in_memory else {"max_overflow": -1}

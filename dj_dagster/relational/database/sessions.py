@@ -530,8 +530,7 @@ class Sessions:
         ours = self._backend.translate(error) or QueryError(str(error.orig))
         if isinstance(ours, ConnectionFailedError):
             return type(ours)(
-                f"The database {self._place} cannot be reached: {ours}. "
-                "Check that it runs and that DJ_DATABASE_URL names it."
+                f"The database {self._place} cannot be reached: {ours}. {self._backend.unreached}"
             )
         if isinstance(ours, MissingTableError | UnknownAttributeError):
             # Another process may have altered or dropped a table that was read before.
