@@ -20,6 +20,7 @@ from dj_dagster.commands.environment import project_environment
 from dj_dagster.commands.health import doctor
 from dj_dagster.commands.history import compact_command
 from dj_dagster.commands.keys import (
+    FiniteRange,
     errors_command,
     graph_of_named,
     modules_named,
@@ -33,7 +34,7 @@ from dj_dagster.commands.keys import (
 from dj_dagster.commands.output import counting, tell
 from dj_dagster.commands.project import dev, init
 from dj_dagster.defaults import Schema, config, conn
-from dj_dagster.errors import DataJointError, counted
+from dj_dagster.errors import DataJointError, QueryError, counted
 from dj_dagster.local_files import embedded_folder
 from dj_dagster.new_project import DAGSTER_YAML, write_settings
 from dj_dagster.relational.backup.backup import ALL_SCHEMAS, make_backup, restore_backup
@@ -108,12 +109,12 @@ def demo(which: str, headless: bool, sessions: int) -> None:
 )
 @click.option(
     "--grace",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     help="Hours for which objects without a row stay; the setting gc.grace by default.",
 )
 @click.option(
     "--keep",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     help="Hours for which objects stay in the trash; the setting gc.keep by default.",
 )
 @click.option(
@@ -137,8 +138,10 @@ def gc(
     """
     if delete + restore + claim > 1:
         raise click.UsageError("Give one of --delete, --restore and --claim.")
+    with usage():
+        collectors = garbage_collectors(*_schemas(schemas), stores=stores)
     lost = False
-    for collector in garbage_collectors(*_schemas(schemas), stores=stores):
+    for collector in collectors:
         if claim:
             _claim(collector, schemas)
             continue
@@ -285,7 +288,7 @@ def restore(
 @click.option(
     "--tolerance",
     default=0.0,
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     help="For --rerun, by how much numbers may differ; by default not at all.",
 )
 def release(
@@ -325,8 +328,10 @@ def release(
     if modules:
         modules_named(modules)
     connection = conn()
-    with usage():
+    with usage(QueryError):
         rows = named_rows(connection, what[0], where, everything=everything)
+        # The database reads the conditions.
+        bool(rows)
     text = ReleaseText(name, description, licence)
     report = make_release(rows, what[1], everything=everything, inputs=inputs, text=text, say=tell)
     click.echo(str(report))

@@ -208,7 +208,10 @@ def test_keys_are_counted_listed_planned_and_made(far: Command, schema_prefix: s
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_wrong_command_line_says_what_is_wrong(command: Command, tmp_path: Path) -> None:
+def test_a_wrong_command_line_says_what_is_wrong(
+    command: Command, tmp_path: Path, schema_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = f"{schema_prefix}lab"
     for arguments, said in (
         (("status", "Dosis"), "which names no table; there are"),
         (("errors", "Dosis"), "which names no table; there are"),
@@ -220,10 +223,27 @@ def test_a_wrong_command_line_says_what_is_wrong(command: Command, tmp_path: Pat
         (("recompute", "Subject", "--stale"), "names no table that make fills"),
         (("populate", "Subject"), "names no table that make fills"),
         (("populate", "all", "--limit", "0"), "0 is not in the range"),
+        (("populate", "all", "--where", "subject_id = "), "There is a syntax error"),
+        (("populate", "all", "--where", "nosuch = 1"), "no attribute 'nosuch'"),
+        (("release", "Dose", "out", "--where", ""), "a condition that is not empty"),
+        (("release", "Dose", "out", "--where", "subject_id = "), "There is a syntax error"),
+        (("gc", lab, "--store", "nosuch"), "there is no store 'nosuch'"),
+        (("gc", lab, "--grace", "nan"), "nan is not a finite number"),
+        (("gc", lab, "--keep", "inf"), "inf is not a finite number"),
+        (("doctor", "--tag", "slow"), "write NAME=VALUE"),
     ):
         refused = command(*arguments)
         assert refused.exit_code == 2, arguments
         assert said in " ".join(refused.stderr.split()), arguments
+    for name in ("status", "errors", "plan"):
+        assert command(name, "all").stdout == command(name).stdout != ""
+    assert command("gc", lab, lab).stdout == command("gc", lab).stdout
+    # Where Dagster's instance is missing, the command line is right.
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    for arguments in (("sync",), ("compact-events", "all", "--keep", "1")):
+        failed = command(*arguments)
+        assert failed.exit_code == 1
+        assert "There is no Dagster instance" in str(failed.exception)
     (tmp_path / "workspace.yaml").unlink()
     lost = command("status")
     assert lost.exit_code == 2

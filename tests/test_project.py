@@ -200,12 +200,18 @@ def test_what_the_readme_of_a_new_project_names_is_there(
     assert {"dev", "status", "doctor"} <= commands <= set(cli.commands)
 
 
-def test_dev_needs_a_project(inside: Command) -> None:
+def test_dev_needs_a_project(inside: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = inside("dev")
     assert refused.exit_code == 2
     assert "does not say where its tables are" in refused.stderr
     Path("definitions.py").touch()
     assert inside("dev").stderr.endswith("name a Python module: -m definitions\n")
+    started: list[list[str]] = []
+    monkeypatch.setattr("os.execv", lambda _, command: started.append(command[4:]))
+    for chosen in (["-mdefinitions"], ["--grpc-port", "4000"], ["--module-name=definitions"]):
+        assert inside("dev", *chosen).exit_code == 0
+        assert started.pop() == chosen
+    assert inside("dev", "--port", "4000").exit_code == 2
 
 
 def test_pytest_without_a_lab_does_not_import_dagster(tmp_path: Path) -> None:

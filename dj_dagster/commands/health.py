@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dj_dagster.commands.keys import modules_option
+from dj_dagster.commands.keys import FiniteRange, modules_option
 from dj_dagster.commands.output import as_json, show_json
 from dj_dagster.lazy import LateModule
 
@@ -29,7 +29,13 @@ COLOURS = {"fine": "green", "hint": "yellow", "wrong": "red"}
     is_flag=True,
     help="Look from where runs run too, by a small run through Dagster's run launcher.",
 )
-@click.option("--timeout", default=300.0, show_default=True, help="Seconds that this run may take.")
+@click.option(
+    "--timeout",
+    default=300.0,
+    type=FiniteRange(min=0),
+    show_default=True,
+    help="Seconds that this run may take.",
+)
 @click.option(
     "--tag",
     "tags",
@@ -47,6 +53,9 @@ def doctor(
     code location, and Dagster's instance with its launcher and daemon. One small object is written
     into each store and removed again. The exit code is 1 if something is wrong; hints do not count.
     """
+    for tag in tags:
+        if tag.find("=") < 1:
+            raise click.UsageError(f"--tag {tag}: write NAME=VALUE, as dj-slurm/partition=gpu.")
     found = looks.diagnose(modules)
     if launcher:
         pairs = {name: value for name, _, value in (tag.partition("=") for tag in tags)}

@@ -84,9 +84,8 @@ def compact_command(
     """
     if before is None and keep is None:
         raise click.UsageError("Say which events may go: --before 90d, --keep 5, or both.")
-    chosen = chosen_names(tables)
-    graph = graph_named(modules, () if chosen == "all" else tables)
-    with usage(), project.dagster_instance() as instance:
+    graph, chosen = graph_named(modules, tables), chosen_names(tables)
+    with project.dagster_instance() as instance, usage():
         done = dagster_side.compact_events(
             graph,
             chosen,

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from math import isfinite
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,7 +19,14 @@ from dj_dagster.commands.output import (
     show_json,
     show_table,
 )
-from dj_dagster.errors import ConfigurationError, UnknownAttributeError, counted
+from dj_dagster.errors import (
+    ConfigurationError,
+    DataJointError,
+    QueryError,
+    QuerySyntaxError,
+    UnknownAttributeError,
+    counted,
+)
 from dj_dagster.lazy import LateModule
 
 if TYPE_CHECKING:
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
     from dj_dagster.orchestration import synchronization
     from dj_dagster.orchestration.inspection import location, plan, project, status
     from dj_dagster.orchestration.inspection.plan import PlannedTable
+    from dj_dagster.orchestration.jobs import populate_job
     from dj_dagster.orchestration.runs.populate_step import Progress
     from dj_dagster.orchestration.tables.table_graph import TableGraph
 else:
@@ -35,6 +44,7 @@ else:
     status = LateModule("dj_dagster.orchestration.inspection.status")
     plan = LateModule("dj_dagster.orchestration.inspection.plan")
     project = LateModule("dj_dagster.orchestration.inspection.project")
+    populate_job = LateModule("dj_dagster.orchestration.jobs.populate_job")
     synchronization = LateModule("dj_dagster.orchestration.synchronization")
 
 C = TypeVar("C", bound=Callable[..., None])
@@ -59,18 +69,37 @@ progress_option = click.option(
 )
 
 
+class FiniteRange(click.FloatRange):
+    """A number in a range, which is neither infinite nor ``nan``: that is in no range."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number that a text stands for."""
+        found = float(super().convert(value, param, ctx))
+        if not isfinite(found):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return found
+
+
 @contextmanager
-def usage() -> Generator[None]:
-    """Turn the error of a wrong name into one of a wrong command line, with exit code 2.
+def usage(*wrong: type[DataJointError]) -> Generator[None]:
+    """Turn the error of a wrong name or of wrong SQL into that of a wrong command line, code 2.
+
+    Parameters
+    ----------
+    wrong
+        More errors that what stands on the command line is the reason for.
 
     Raises
     ------
     click.UsageError
-        Instead of a ConfigurationError, or of an error that names an attribute which is not there.
+        Instead of these, of a ConfigurationError, of SQL that does not parse, and of an error that
+        names an attribute which is not there.
     """
     try:
         yield
-    except (ConfigurationError, UnknownAttributeError) as error:
+    except (ConfigurationError, UnknownAttributeError, QuerySyntaxError, *wrong) as error:
         raise click.UsageError(str(error)) from error
 
 
@@ -96,7 +125,7 @@ def graph_named(modules: Sequence[str], tables: Sequence[str]) -> TableGraph:
     """
     graph = graph_of_named(modules_named(modules))
     with usage():
-        status.named(graph, list(tables) or "all")
+        status.named(graph, chosen_names(tables))
     return graph
 
 
@@ -113,8 +142,11 @@ def graph_of_named(modules: Sequence[ModuleType]) -> TableGraph:
 
 
 def chosen_names(tables: Sequence[str]) -> str | list[str]:
-    """Return what the arguments of a command stand for: names of tables, or the word all."""
-    return "all" if list(tables) == ["all"] else list(tables)
+    """Return what the arguments of a command stand for: names of tables, or the word all.
+
+    Commands that take no arguments as well mean all tables by it.
+    """
+    return "all" if list(tables) in ([], ["all"]) else list(tables)
 
 
 @click.command("status")
@@ -130,9 +162,9 @@ def status_command(
     Tables are written as Result, lab.Result, lab.*, Session+ (with all below) or tier:computed.
     Nothing is changed. The exit code is 1 if a key has failed or a table cannot be read.
     """
-    graph = graph_named(modules, tables)
+    graph, chosen = graph_named(modules, tables), chosen_names(tables)
     with project.dagster_instance(ephemeral=True) as instance:
-        found = status.status(graph, list(tables) or "all", stale=not no_stale, instance=instance)
+        found = status.status(graph, chosen, stale=not no_stale, instance=instance)
     if as_json:
         show_json(found)
     else:
@@ -162,7 +194,7 @@ def errors_command(
 
     The exit code is 1 if there are failed keys.
     """
-    graph, chosen = graph_named(modules, tables), list(tables) or "all"
+    graph, chosen = graph_named(modules, tables), chosen_names(tables)
     if retry:
         with usage():
             done = dagster_side.retry_failed(graph, chosen, progress=counting(None, "keys"))
@@ -213,7 +245,7 @@ def plan_command(
     if where and (which or delete_entered or len(tables) != 1):
         raise click.UsageError("Give --where with one table, without --stale and --all.")
     if which == "all" and not tables:
-        raise click.UsageError("Name the tables whose make changes, or write: plan 'tier:*' --all")
+        raise click.UsageError("Name the tables whose make changes, or write: plan all --all")
     graph = graph_named(modules, tables)
     with project.dagster_instance(ephemeral=True) as instance, usage():
         found = (
@@ -221,7 +253,7 @@ def plan_command(
             if where
             else plan.plan(
                 graph,
-                list(tables) or "all",
+                chosen_names(tables),
                 stale=which != "all",
                 delete_entered=delete_entered,
                 instance=instance,
@@ -294,8 +326,11 @@ def populate_command(
     Any number of these commands, on any number of machines, share the keys among themselves and
     with Dagster's runs. The exit code is 1 if a key failed.
     """
-    chosen = chosen_names(tables)
-    graph = graph_named(modules, () if chosen == "all" else tables)
+    graph, chosen = graph_named(modules, tables), chosen_names(tables)
+    with usage(QueryError):
+        nodes = populate_job.chosen_tables(graph, chosen)
+        for text in where:
+            populate_job.check_restriction(nodes, text)
     with usage():
         done = dagster_side.populate(
             graph,
@@ -343,8 +378,7 @@ def recompute(
     """
     if which is None:
         raise click.UsageError("Say which keys to make again: --stale, or --all.")
-    chosen = chosen_names(tables)
-    graph = graph_named(modules, () if chosen == "all" else tables)
+    graph, chosen = graph_named(modules, tables), chosen_names(tables)
     with project.dagster_instance(ephemeral=True) as instance, usage():
         done = dagster_side.recompute(
             graph,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from importlib.util import find_spec
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 else:
     of_dagster = LateModule("dj_dagster.orchestration.inspection.project")
 
-CHOOSE = {"-m", "--module-name", "-f", "--python-file", "-w", "--workspace", "--package-name"}
+CHOOSE = re.compile(
+    r"-[mfw]|--(module-name|python-file|workspace|package-name|autoload-defs-module-name|grpc-port"
+    r"|grpc-socket)(=|$)"
+)
 """Options of ``dagster dev`` that say where the definitions are."""
 
 
@@ -55,7 +59,7 @@ def dev(arguments: tuple[str, ...]) -> None:
     """
     if find_spec("dagster_webserver") is None:
         raise DataJointError("The UI is not installed: pip install 'dj-dagster[ui]'")
-    if not CHOOSE & {each.partition("=")[0] for each in arguments}:
+    if not any(map(CHOOSE.match, arguments)):
         try:
             of_dagster.places(Path.cwd())
         except ConfigurationError as error:

@@ -346,6 +346,8 @@ def test_a_folder_that_holds_something_is_left_alone(released: Path, score: Any)
     before = contents(released)
     with pytest.raises(dj.ConfigurationError, match="not empty"):
         dj.make_release(score & {"subject_id": 2}, released)
+    with pytest.raises(dj.ConfigurationError, match="is inside the release"):
+        dj.make_release(score & {"subject_id": 2}, released / "rows" / "more")
     assert contents(released) == before
 
 

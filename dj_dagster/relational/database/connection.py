@@ -515,14 +515,14 @@ class Connection:
             return self.backend.schema_names(session)
 
     def checked_schemas(self, names: Iterable[str]) -> list[str]:
-        """Return the names of schemas after a check that all of them exist.
+        """Return the names of schemas, each once, after a check that all of them exist.
 
         Raises
         ------
         ConfigurationError
             If one does not exist; the message names those that do.
         """
-        wanted, known = list(names), self.schema_names()
+        wanted, known = list(dict.fromkeys(names)), self.schema_names()
         for name in wanted:
             if name not in known:
                 raise ConfigurationError(

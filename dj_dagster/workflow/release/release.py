@@ -366,7 +366,8 @@ def make_release(
         If an object cannot be read, or is not what its row says: nothing is left in the folder
         then.
     ConfigurationError
-        If the folder holds something, or the extra ``release`` is not installed.
+        If the folder holds something or is inside another release, or the extra ``release`` is not
+        installed.
 
     Examples
     --------
@@ -381,6 +382,13 @@ def make_release(
     place = Path(folder).expanduser().absolute()
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise ConfigurationError(f"{place} is not empty: name a folder that is not there yet.")
+    lists = (each for each in place.parents if (each / HEAD).is_file())
+    around = next((each for each in lists if (each / MANIFEST).is_file()), None)
+    if around is not None:
+        raise ConfigurationError(
+            f"{place} is inside the release {around}, which its list of files would no longer "
+            "describe: name a folder outside of it."
+        )
     temporary = place.parent / f".writing-{secrets.token_hex(8)}"
     try:
         temporary.mkdir(parents=True)
