@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -285,6 +287,36 @@ def test_a_module_may_have_classes_alone(inside: Command, tmp_path: Path) -> Non
     refused = inside("status", "-m", "bare")
     assert refused.exit_code == 2
     assert "nor table classes" in " ".join(refused.stderr.split())
+
+
+def test_two_code_locations_may_have_files_of_one_name(inside: Command, tmp_path: Path) -> None:
+    for name in ("a", "b", ""):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "definitions.py").write_text(
+            f"import dj_dagster as dj\n{'import tools' if name == 'a' else ''}\n"
+            f"schema = dj.Schema('rig_{name}')\n"
+            f"@schema\nclass Item{name}(dj.Manual):\n    definition = 'item : int32'\n"
+        )
+        (folder / "tools.py").touch()
+    entries = [
+        f"python_file: {{relative_path: {n}/definitions.py, working_directory: {n}}}" for n in "ab"
+    ]
+    entries.append("python_module: definitions")
+    workspace = tmp_path / "workspace.yaml"
+    for named in (entries, entries[::-1]):
+        workspace.write_text(f"load_from: [{', '.join(f'{{{each}}}' for each in named)}]\n")
+        assert sorted(listed(inside, "status")) == ["Item", "Itema", "Itemb"]
+    # A module that they import can have one place alone.
+    with (tmp_path / "b" / "definitions.py").open("a") as file:
+        file.write("import tools\n")
+    for name in ("definitions", "a_definitions", "b_definitions", "tools"):
+        sys.modules.pop(name, None)
+    refused = inside("status")
+    assert refused.exit_code == 2
+    said = " ".join(refused.stderr.split())
+    assert "Two code locations have modules of one name" in said
+    assert {f"{tmp_path / name / 'tools.py'}" for name in "ab"} <= {*re.split(r"\.? ", said)}
 
 
 def diagnosed(command: Command, *, code: int) -> dict[str, tuple[str, str]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -39,14 +40,15 @@ def modules(names: Sequence[str] = (), folder: Path | None = None) -> list[Modul
     Raises
     ------
     ConfigurationError
-        When a module is not there, or the folder does not name one.
+        When a module is not there, the folder does not name one, or two of its code locations
+        have different modules of one name.
     """
     place = Path.cwd() if folder is None else folder
     if str(place) not in sys.path:
         sys.path.insert(0, str(place))
     if names:
         return list(map(module_named, names))
-    return [_loaded(each, place) for each in places(place)]
+    return _all_loaded(places(place), place)
 
 
 def dagster_instance(*, ephemeral: bool = False) -> DagsterInstance:
@@ -224,18 +226,84 @@ class _Workspace(_Settings):
     load_from: list[_Entry] = []
 
 
-def _loaded(place: Place, folder: Path) -> ModuleType:
-    kind, name, working_directory = place
-    within = str((folder / working_directory).resolve())
-    if within not in sys.path:
-        sys.path.insert(0, within)
-    if kind == "module":
-        return module_named(name)
-    path = folder / name
-    spec = spec_from_file_location(path.stem, path)
+def _all_loaded(named: Sequence[Place], folder: Path) -> list[ModuleType]:
+    """Import the modules of code locations, each of which is a process of its own in Dagster."""
+    found, earlier = dict[Place, ModuleType](), list[Path]()
+    # A file's module can be given any name, so that the others come first.
+    for place in sorted(named, key=lambda place: place[0], reverse=True):
+        kind, name, working_directory = place
+        within = (folder / working_directory).resolve()
+        with _apart(within, earlier) as hidden:
+            found[place] = (
+                module_named(name)
+                if kind == "module"
+                else _loaded((folder / name).resolve(), {*sys.modules, *hidden})
+            )
+        earlier.append(within)
+    return [found[place] for place in named]
+
+
+def _loaded(path: Path, taken: Collection[str]) -> ModuleType:
+    """Import a file by its name, as Dagster does, or with those of its folders where it is taken.
+
+    Each of two projects may have a file ``definitions.py``.
+    """
+    parts = path.with_suffix("").parts[1:]
+    names = ["_".join(parts[-n:]) for n in range(1, len(parts) + 1)]
+    for name in names:
+        known = sys.modules.get(name)
+        if known is not None and _file(known) == path:
+            return known
+    own_name = next((name for name in names if name not in taken), str(path))
+    spec = spec_from_file_location(own_name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ConfigurationError(f"workspace.yaml names {path}, which is not a Python file.")
     module = module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)
-    spec.loader.exec_module(module)
+    sys.modules[own_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[own_name]
+        raise
     return module
+
+
+def _file(module: ModuleType | None) -> Path | None:
+    name = getattr(module, "__file__", None)
+    return None if name is None else Path(name).resolve()
+
+
+@contextmanager
+def _apart(within: Path, earlier: Sequence[Path]) -> Generator[Mapping[str, ModuleType]]:
+    """Let a block import from a folder first, without the modules of others; yield these by name.
+
+    Raises
+    ------
+    ConfigurationError
+        When the block imports a module that has the name of another folder's.
+    """
+    sys.path[:] = [str(within), *(each for each in sys.path if each != str(within))]
+    hidden = {name: sys.modules[name] for name in [*sys.modules] if _hides(name, within, earlier)}
+    for name in hidden:
+        del sys.modules[name]
+    try:
+        yield hidden
+        twice = [(hidden[name], sys.modules[name]) for name in hidden if name in sys.modules]
+    finally:
+        sys.modules.update(hidden)
+    for one, other in twice:
+        raise ConfigurationError(
+            f"Two code locations have modules of one name: {_file(one)} and {_file(other)}. "
+            "Commands load all code locations in one process: rename one of these, or call this "
+            "in the folder of each project."
+        )
+
+
+def _hides(name: str, within: Path, earlier: Sequence[Path]) -> bool:
+    """Return whether a module of another code location has the name of one in this folder."""
+    top = name.partition(".")[0]
+    file = _file(sys.modules.get(top))
+    if file is None or not any(map(file.is_relative_to, earlier)):
+        return False
+    own = (within / f"{top}.py", within / top / "__init__.py")
+    return file not in own and any(each.is_file() for each in own)
