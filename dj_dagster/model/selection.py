@@ -168,7 +168,9 @@ def texts(given: object, place: str) -> list[str]:
     ConfigurationError
         When one of them does not stand for a table.
     """
-    if _text(given) is not None or not isinstance(given, Iterable):
+    # A record, as Dagster's own selections are, is not several names.
+    record = isinstance(given, tuple) and type(given) is not tuple
+    if _text(given) is not None or record or not isinstance(given, Iterable):
         return [text_of(given, place)]
     return [text_of(each, place) for each in cast("Iterable[object]", given)]
 

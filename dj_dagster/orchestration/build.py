@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from dagster import AssetChecksDefinition, Definitions, ExecutorDefinition, in_process_executor
 
+from dj_dagster.orchestration.arguments import check_kind, listed
 from dj_dagster.orchestration.checks import TableChecks
 from dj_dagster.orchestration.io_manager import table_resources
 from dj_dagster.orchestration.jobs.entry_jobs import Folders, entry_jobs
@@ -119,8 +121,8 @@ def build_definitions(
     ------
     ConfigurationError
         When an asset of yours has the key of a table that `make` fills, a schema comes twice, a
-        name does not fit any table, `partition_by` does not name the first attributes of a key, or
-        the translator does not return a spec.
+        name does not fit any table, `partition_by` does not name the first attributes of a key, the
+        translator returns something else than it should, or an argument is of another kind.
     DataJointError
         When the database cannot be reached.
 
@@ -136,6 +138,14 @@ def build_definitions(
     >>> [spec.key.path for spec in defs.resolve_all_asset_specs()]
     [['lab', 'subject']]
     """
+    words = "a mapping of names to resources"
+    check_kind("The argument resources", resources, (Mapping, NoneType), words)
+    kinds = (ExecutorDefinition, NoneType)
+    check_kind("The argument executor", executor, kinds, "an executor of Dagster")
+    asset_checks = listed("The argument asset_checks", asset_checks, "asset checks")
+    jobs = listed("The argument jobs", jobs, "jobs")
+    schedules = listed("The argument schedules", schedules, "schedules")
+    sensors = listed("The argument sensors", sensors, "sensors")
     pipeline = read_pipeline(
         schemas,
         connection=connection,

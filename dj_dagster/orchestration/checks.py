@@ -21,8 +21,10 @@ from dagster import (
     multi_asset_check,
 )
 
+from dj_dagster.errors import ConfigurationError
 from dj_dagster.model.selection import texts
 from dj_dagster.model.types import Family
+from dj_dagster.orchestration.arguments import check_kind
 from dj_dagster.orchestration.runs.shown_marks import checked_marks
 from dj_dagster.orchestration.runs.stale_marks import CURRENT, CodeWatch, ages
 from dj_dagster.orchestration.sensor.sensor_settings import DueTables
@@ -70,6 +72,11 @@ class TableChecks:
         name, class or asset key here; see `dj_dagster.model.selection` for the names.
     blocking
         Tables whose checks must pass before the same run fills the tables below them.
+
+    Raises
+    ------
+    ConfigurationError
+        When one of them has a value that it cannot have.
     """
 
     complete: bool = True
@@ -80,6 +87,19 @@ class TableChecks:
     intact: Literal["sizes", "data"] | None = None
     freshness: Mapping[Any, timedelta] = field(default_factory=dict[Any, timedelta])
     blocking: Tables = ()
+
+    def __post_init__(self) -> None:
+        for name in ("complete", "current", "parts", "parents", "readable"):
+            check_kind(f"TableChecks({name})", vars(self)[name], bool, "True or False")
+        if self.intact not in (None, "sizes", "data"):
+            raise ConfigurationError(
+                f"TableChecks(intact) is {self.intact!r}: give 'sizes', 'data' or None."
+            )
+        words = "a mapping such as {'lab.Session': timedelta(days=1)}"
+        check_kind("TableChecks(freshness)", self.freshness, Mapping, words)
+        for table, window in self.freshness.items():
+            place = f"TableChecks(freshness) of {table!r}"
+            check_kind(place, window, timedelta, "a timedelta, such as timedelta(days=1)")
 
 
 def checks_of(graph: TableGraph, wanted: TableChecks) -> list[AssetChecksDefinition]:

@@ -2,7 +2,7 @@
 
 # Dagster reads the annotations of the fields as objects: no postponed annotations here.
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from dagster import (
@@ -128,6 +128,13 @@ class PipelineComponent(Component, Resolvable):
             When the database cannot be reached.
         """
         del context
+        # A variable of the environment that is not set, for example.
+        for name in ("database_url", "schedule"):
+            if (value := vars(self)[name]) is not None and not value.strip():
+                raise ConfigurationError(
+                    f"The component has {name}: {value!r}, which is empty: write one, or leave "
+                    "the line out."
+                )
         if not self.modules and not self.schemas:
             raise ConfigurationError(
                 "The component names no schemas: write modules, for Python modules that have "
@@ -135,7 +142,7 @@ class PipelineComponent(Component, Resolvable):
             )
         return build_definitions(
             [*map(module_named, self.modules), *self.schemas],
-            connection=Connection(self.database_url) if self.database_url else None,
+            connection=Connection(self.database_url) if self.database_url is not None else None,
             select=self.select,
             exclude=self.exclude,
             partition_by=self.partition_by,
@@ -143,7 +150,7 @@ class PipelineComponent(Component, Resolvable):
             assets=[_asset(name) for name in self.assets],
             sensor_settings=self._settings(),
             entry_folders=self.entry_folders,
-            schedules=[populate_schedule(self.schedule)] if self.schedule else [],
+            schedules=[populate_schedule(self.schedule)] if self.schedule is not None else [],
         )
 
     def get_translator(self) -> TableTranslator:
@@ -158,12 +165,8 @@ class PipelineComponent(Component, Resolvable):
         return found()
 
     def _settings(self) -> SensorSettings:
-        settings = SensorSettings()
-        return replace(
-            settings,
-            batch_size=self.batch_size or settings.batch_size,
-            interval=self.interval or settings.interval,
-        )
+        given: dict[str, Any] = {"batch_size": self.batch_size, "interval": self.interval}
+        return SensorSettings(**{k: value for k, value in given.items() if value is not None})
 
 
 def _asset(path: str) -> AssetsDefinition | AssetSpec:

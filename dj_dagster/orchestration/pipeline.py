@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from dagster import AssetChecksDefinition, AssetKey, AssetsDefinition, AssetSpec
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.model.names import TableName, title
-from dj_dagster.model.selection import by_table
+from dj_dagster.model.selection import by_table, matched
+from dj_dagster.orchestration.arguments import check_kind, listed
 from dj_dagster.orchestration.checks import TableChecks, blocking_keys, checks_of
 from dj_dagster.orchestration.runs.work import Work
 from dj_dagster.orchestration.sensor.sensor_settings import SensorSettings
@@ -38,6 +40,24 @@ PartitionsWanted = Mapping[Any, str | Sequence[str]]
 
 Asset = AssetsDefinition | AssetSpec
 
+_TAKEN: Mapping[str, tuple[type, str]] = {
+    "connection": (Connection, "a Connection"),
+    "translator": (TableTranslator, "a TableTranslator, such as LabTranslator()"),
+    "partition_by": (Mapping, "a mapping such as {'lab.Spikes': 'subject_id'}"),
+    "checks": (TableChecks, "a TableChecks, such as TableChecks(complete=False)"),
+    "sensor_settings": (SensorSettings, "a SensorSettings, such as SensorSettings(batch_size=20)"),
+    "state_path": (Path, "the Path of a file"),
+}
+"""What arguments take beside None."""
+
+_RETURNED: Mapping[str, tuple[Any, str]] = {
+    "get_op_tags": ((Mapping,), "a mapping of tags, {} without any"),
+    "get_pool": ((str, NoneType), "the name of a pool, or None"),
+    "get_work": ((Work,), "a Work, such as Work(processes=8)"),
+    "get_key_metadata": ((Callable, NoneType), "a function of a key, or None"),
+}
+"""What methods of a translator return."""
+
 
 @dataclass(frozen=True, eq=False)
 class Pipeline:
@@ -47,8 +67,9 @@ class Pipeline:
     ----------
     specs, props
         The asset spec of each table, and what the translator was told of it.
-    works
-        How a run makes the keys of each table that `make` fills.
+    works, op_tags, pools
+        How a run makes the keys of each table that `make` fills, and the tags and the concurrency
+        pool of its step.
     checks
         The checks that the tables have.
     asset_checks
@@ -64,6 +85,8 @@ class Pipeline:
     specs: Mapping[AssetKey, AssetSpec]
     props: Mapping[AssetKey, TableProps]
     works: Mapping[AssetKey, Work]
+    op_tags: Mapping[AssetKey, Mapping[str, object]]
+    pools: Mapping[AssetKey, str | None]
     settings: SensorSettings
     checks: TableChecks
     asset_checks: Sequence[AssetChecksDefinition] = ()
@@ -133,6 +156,17 @@ sensor_settings, state_path
     >>> [sensor.name for sensor in defs.sensors]
     ['populate_sensor']
     """
+    given = {
+        "connection": connection,
+        "translator": translator,
+        "partition_by": partition_by,
+        "checks": checks,
+        "sensor_settings": sensor_settings,
+        "state_path": state_path,
+    }
+    for name, (kind, words) in _TAKEN.items():
+        check_kind(f"The argument {name}", given[name], (kind, NoneType), words)
+    assets = _own_assets(assets)
     chosen, wanted = translator or TableTranslator(), checks or TableChecks()
     found = collect(schemas, connection=connection, state_path=state_path)
     sources = apart(selected(found, select, exclude))
@@ -147,14 +181,16 @@ sensor_settings, state_path
     partitions |= {key: spec.partitions_def for key, spec in own.items()}
     props = {node.key: table_props(node, graph, partitions) for node in graph.nodes}
     specs = {key: table_spec(each, chosen) for key, each in props.items()}
-    described = {node.key: chosen.get_key_metadata(props[node.key]) for node in graph.populated}
+    filled = {node.key: props[node.key] for node in graph.populated}
+    said = {
+        name: {key: _returned(chosen, name, each) for key, each in filled.items()}
+        for name in _RETURNED
+    }
     graph = replace(
         graph,
         versions={key: spec.code_version for key, spec in specs.items()},
-        described={key: each for key, each in described.items() if each is not None},
-        places={
-            node.key: place_of(chosen.get_op_tags(props[node.key])) for node in graph.populated
-        },
+        described={k: each for k, each in said["get_key_metadata"].items() if each is not None},
+        places={key: place_of(tags) for key, tags in said["get_op_tags"].items()},
     )
     asset_checks = checks_of(graph, wanted)
     return Pipeline(
@@ -162,7 +198,9 @@ sensor_settings, state_path
         chosen,
         specs,
         props,
-        {node.key: chosen.get_work(props[node.key]) for node in graph.populated},
+        said["get_work"],
+        said["get_op_tags"],
+        said["get_pool"],
         settings,
         wanted,
         asset_checks,
@@ -177,6 +215,23 @@ def table_checks(pipeline: Pipeline) -> list[AssetChecksDefinition]:
     The sensor evaluates them too: definitions without them should have no checks in the pipeline.
     """
     return list(pipeline.asset_checks)
+
+
+def _returned(translator: TableTranslator, method: str, props: TableProps) -> Any:
+    """Return what a translator says of a table: a wrong thing is refused before a run meets it."""
+    kinds, words = _RETURNED[method]
+    found = getattr(translator, method)(props)
+    check_kind(f"{type(translator).__name__}.{method} of {props.title}", found, kinds, words)
+    return found
+
+
+def _own_assets(given: Any) -> list[Asset]:
+    assets = listed("The argument assets", given, "assets")
+    for each in assets:
+        kinds = (AssetsDefinition, AssetSpec)
+        words = "assets and specs of assets; other things go beside them, to Definitions.merge"
+        check_kind("One of the argument assets", each, kinds, words)
+    return assets
 
 
 def _own_specs(graph: TableGraph, assets: Sequence[Asset]) -> dict[AssetKey, AssetSpec]:
@@ -205,17 +260,34 @@ def _coarser(
     """Return the attributes of coarser partitions, by table; `given` overrides the translator."""
     found: dict[TableName, Sequence[str]] = {}
     for source in sources:
-        if source.master is None and (names := translator.get_partition_by(source.table)):
-            found[source.name] = names
+        if source.master is None:
+            names: Any = translator.get_partition_by(source.table)
+            if names is not None:
+                place = f"{type(translator).__name__}.get_partition_by"
+                found[source.name] = _attribute_names(place, source.name, names)
     tables = [source.candidate for source in sources]
-    masters = {source.name for source in sources if source.master is None}
-    for table, wanted in by_table(given, tables, "partition_by").items():
-        names: Any = [wanted] if isinstance(wanted, str) else wanted
-        if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
+    masters = {source.name: source.master or source.name for source in sources}
+    for each in given:
+        named = matched(each, tables, "partition_by")
+        if all(masters[name] != name for name in named):
+            titles = ", ".join(sorted({title(masters[name]) for name in named}))
             raise ConfigurationError(
-                f"partition_by has {wanted!r} for {title(table)}: write the names of the "
-                "first attributes of its key."
+                f"partition_by has {each!r}, which names parts alone; they have the partitions of "
+                f"their masters: write one of {titles}."
             )
-        if table in masters:
+    for table, wanted in by_table(given, tables, "partition_by").items():
+        names = _attribute_names("partition_by", table, wanted)
+        if masters[table] == table:
             found[table] = names
     return found
+
+
+def _attribute_names(place: str, table: TableName, wanted: Any) -> list[str]:
+    names = [wanted] if isinstance(wanted, str) else wanted
+    known = isinstance(names, list | tuple) and all(isinstance(n, str) for n in names)
+    if not known or not names:
+        raise ConfigurationError(
+            f"{place} has {wanted!r} for {title(table)}: write the names of the first attributes "
+            "of its key."
+        )
+    return list(names)

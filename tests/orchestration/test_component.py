@@ -145,6 +145,9 @@ def test_everything_in_an_empty_database_is_nothing(tmp_path: Path) -> None:
         ({"modules": ["json"]}, "is no schema: give a dj.Schema"),
         ({"modules": ["json"], "translator": "json.dumps"}, "is no TableTranslator"),
         ({"modules": ["json"], "assets": ["json.dumps"]}, "'json.dumps' is no asset"),
+        ({"schemas": ["*"], "batch_size": 0}, r"SensorSettings\(batch_size=0\): write 1 or more"),
+        ({"schemas": ["*"], "schedule": ""}, "has schedule: '', which is empty"),
+        ({"schemas": ["*"], "database_url": " "}, "has database_url: ' ', which is empty"),
     ],
 )
 def test_what_is_wrong_is_said(attributes: dict[str, Any], message: str) -> None:

@@ -70,7 +70,7 @@ def table_assets(pipeline: Pipeline) -> list[Asset]:
     fills it and its parts. An asset of the user's that stands for a table shows what the table's
     own asset would show.
     """
-    graph, specs, translator = pipeline.graph, pipeline.specs, pipeline.translator
+    graph, specs = pipeline.graph, pipeline.specs
     return [
         *_external(graph, specs, pipeline.managed),
         *(
@@ -79,8 +79,8 @@ def table_assets(pipeline: Pipeline) -> list[Asset]:
                 graph,
                 specs,
                 backfill_batch=pipeline.settings.batch_size,
-                op_tags=translator.get_op_tags(pipeline.props[node.key]),
-                pool=translator.get_pool(pipeline.props[node.key]),
+                op_tags=pipeline.op_tags[node.key],
+                pool=pipeline.pools[node.key],
                 work=pipeline.works[node.key],
             )
             for node in graph.populated

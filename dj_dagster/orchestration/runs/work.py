@@ -5,6 +5,7 @@ A `make` does not bring back rows that people entered, so keys with such depende
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -12,9 +13,10 @@ from dataclasses import dataclass, field, replace
 
 from dagster import Enum, EnumValue, Field
 
-from dj_dagster.errors import ConfigurationError, PopulateError, counted
+from dj_dagster.errors import PopulateError, counted
 from dj_dagster.model.heading import Key, Value, Values
 from dj_dagster.model.names import TableName, class_path
+from dj_dagster.orchestration.arguments import check_number
 from dj_dagster.orchestration.runs.stale_marks import Aging
 from dj_dagster.orchestration.tables.partitions import own_table
 from dj_dagster.orchestration.tables.table_graph import TableGraph
@@ -58,10 +60,10 @@ class Work:
     isolate: bool = False
 
     def __post_init__(self) -> None:
-        if self.processes < 1:
-            raise ConfigurationError(f"Work(processes={self.processes}): write 1 or more")
-        if self.timeout is not None and self.timeout <= 0:
-            raise ConfigurationError(f"Work(timeout={self.timeout}): write seconds, or None")
+        check_number("Work", "processes", self.processes, 1, "1 or more", whole=True)
+        if self.timeout is not None:
+            words = "seconds, or None"
+            check_number("Work", "timeout", self.timeout, sys.float_info.min, words)
 
     @property
     def apart(self) -> bool:

@@ -11,8 +11,9 @@ from typing import Any, Generic, TypeVar
 
 from dagster import AssetKey, DagsterInstance
 
-from dj_dagster.errors import ConfigurationError, ConnectionFailedError
+from dj_dagster.errors import ConnectionFailedError
 from dj_dagster.model.selection import Candidate, by_table
+from dj_dagster.orchestration.arguments import check_kind, check_number, listed
 from dj_dagster.orchestration.runs.run_records import HeldKeys
 from dj_dagster.orchestration.tables.partitions import Changes
 from dj_dagster.orchestration.tables.table_graph import TableGraph
@@ -51,6 +52,11 @@ class RetryPolicy:
     errors
         Names of the exceptions after which a key is tried again.
 
+    Raises
+    ------
+    ConfigurationError
+        When `attempts` is below 1, a time is below 0, or `errors` has something else than names.
+
     Examples
     --------
     >>> [RetryPolicy(delay=10).wait(failures) for failures in (1, 2, 3)]
@@ -61,6 +67,15 @@ class RetryPolicy:
     delay: float = 15.0
     backoff: float = 2.0
     errors: Sequence[str] = TRANSIENT
+
+    def __post_init__(self) -> None:
+        place = "RetryPolicy"
+        check_number(place, "attempts", self.attempts, 1, "1 or more", whole=True)
+        check_number(place, "delay", self.delay, 0, "seconds, 0 or more")
+        check_number(place, "backoff", self.backoff, 0, "a factor such as 2")
+        words = "names of exceptions, such as ['TimeoutError'],"
+        for name in listed(f"{place}(errors)", self.errors, words):
+            check_kind(f"One of {place}(errors)", name, str, "its name")
 
     def covers(self, message: str) -> bool:
         """Whether the policy has an error, given as the job queue keeps it."""
@@ -93,6 +108,15 @@ class TableSettings:
     batch_size: int = 0
     priority: int = 0
     retries: RetryPolicy | None = None
+
+    def __post_init__(self) -> None:
+        place = "TableSettings"
+        words = "1 or more, or 0 for that of the sensor"
+        check_number(place, "batch_size", self.batch_size, 0, words, whole=True)
+        check_number(place, "priority", self.priority, -inf, "a whole number", whole=True)
+        check_kind(f"{place}(automatic)", self.automatic, bool, "True or False")
+        kinds = (RetryPolicy, type(None))
+        check_kind(f"{place}(retries)", self.retries, kinds, "a RetryPolicy")
 
 
 @dataclass(frozen=True)
@@ -131,7 +155,7 @@ class SensorSettings:
     Raises
     ------
     ConfigurationError
-        When a number is below 1, or a time is below 0.
+        When a number is below 1, a time is below 0, or another setting is of another kind.
     """
 
     interval: int = 3
@@ -145,16 +169,18 @@ class SensorSettings:
     tables: Mapping[Any, TableSettings] = field(default_factory=dict[Any, TableSettings])
 
     def __post_init__(self) -> None:
+        place, own = "SensorSettings", vars(self)
         for name in ("batch_size", "max_batches", "max_marks", "attempts"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(
-                    f"SensorSettings({name}={getattr(self, name)}): write 1 or more"
-                )
-        for name in ("interval", "tick_seconds", "sweep"):
-            if getattr(self, name) < 0:
-                raise ConfigurationError(
-                    f"SensorSettings({name}={getattr(self, name)}): write seconds, 0 or more"
-                )
+            check_number(place, name, own[name], 1, "1 or more", whole=True)
+        check_number(place, "interval", self.interval, 0, "whole seconds, 0 or more", whole=True)
+        for name in ("tick_seconds", "sweep"):
+            check_number(place, name, own[name], 0, "seconds, 0 or more")
+        check_kind(f"{place}(retries)", self.retries, RetryPolicy, "a RetryPolicy")
+        example = "{'Spikes': TableSettings(batch_size=20)}"
+        check_kind(f"{place}(tables)", self.tables, Mapping, f"a mapping such as {example}")
+        for table, settings in self.tables.items():
+            words = "a TableSettings"
+            check_kind(f"{place}(tables) of {table!r}", settings, TableSettings, words)
 
     def of(self, node: TableNode) -> TableSettings:
         """Return the settings of a table, completed by those of the sensor.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from inspect import cleandoc
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol
 
 from dagster import (
     AssetKey,
@@ -61,6 +61,11 @@ def asset_key(table: TableName | Table | type[Table]) -> AssetKey:
     The names are those of the classes in snake case. Assets and checks of your own name a table by
     it: ``@asset(deps=[asset_key(Session)])``.
 
+    Raises
+    ------
+    ConfigurationError
+        When `table` is something else.
+
     Examples
     --------
     >>> asset_key(TableName("lab", "__processed")).path
@@ -71,7 +76,12 @@ def asset_key(table: TableName | Table | type[Table]) -> AssetKey:
     if isinstance(table, TableName):
         name = table
     else:
-        name = (table() if isinstance(table, type) else table).name
+        given: Any = table
+        if isinstance(given, type) and issubclass(given, Table):
+            given = given()
+        name = getattr(given, "name", None)
+        if not isinstance(name, TableName):
+            raise ConfigurationError(f"asset_key has {table!r}: give a table or its class.")
     return AssetKey([name.schema, *map(snake_case, class_names(name))])
 
 
