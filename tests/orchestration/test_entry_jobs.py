@@ -278,6 +278,29 @@ def test_an_empty_folder_is_not_the_current_one(lab: Lab, folders: Any) -> None:
         build_definitions(lab.schema, entry_folders=folders)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none.csv", "none.csv is not there"),
+        ("", "is a folder"),
+        ("empty.csv", "empty.csv is empty: its first line must name the attributes"),
+        ("a\0b.csv", "lab.Subject: csv is not the path of a file"),
+        ("~nobody-of-that-name/x.csv", "lab.Subject: csv is not the path of a file"),
+    ],
+)
+def test_a_csv_file_that_cannot_be_read_is_named(
+    lab: Lab, instance: dg.DagsterInstance, tmp_path: Path, name: str, message: str
+) -> None:
+    (tmp_path / "empty.csv").touch()
+    file = name if name.startswith("~") else f"{tmp_path}/{name}"
+    defs = build_definitions(lab.schema, entry_folders=tmp_path)
+    result = launch(defs, instance, "insert__lab__subject", csv=file)
+    said = "\n".join(map(str, instance.all_logs(result.run_id)))
+    assert not result.success
+    assert message in said
+    assert "do not fit" not in said
+
+
 def test_a_csv_file_cannot_bring_files_of_other_folders(
     filed: Schema, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:

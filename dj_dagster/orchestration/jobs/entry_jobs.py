@@ -93,7 +93,7 @@ class EntryFiles:
         for row in rows:
             for name in names:
                 if isinstance(row.get(name), str):
-                    self._refuse(row[name], f"{node.title}.{name}")
+                    self._allowed(row[name], f"{node.title}.{name}")
 
     def insert(self, node: TableNode, file: str, **options: Any) -> None:
         """Insert the rows of a CSV file, all or none.
@@ -103,14 +103,20 @@ class EntryFiles:
         AccessError
             If the file, or a file that it names, is outside the folders.
         InvalidValueError
-            If its rows do not fit the table; the error has their places without their values.
+            If it is not there, not a file, or empty, or if its rows do not fit the table; the error
+            has their places without their values.
         DataJointError
             If the insert fails, without the values of the original error.
         """
-        self._refuse(file, f"{node.title}: csv")
+        found = self._allowed(file, f"{node.title}: csv")
+        if reason := _unreadable(found):
+            raise InvalidValueError(
+                f"No row was inserted into {node.title}: the csv {file} {reason}."
+            )
+        place = str(found)
         try:
-            self._check_csv(node, file)
-            errors = node.table.validate(file).errors
+            self._check_csv(node, place)
+            errors = node.table.validate(place).errors
         except AccessError:
             raise
         except DataJointError:
@@ -129,7 +135,7 @@ class EntryFiles:
                 "not shown here; table.validate(file) tells them in Python."
             )
         try:
-            node.table.insert(file, **options)
+            node.table.insert(place, **options)
         except DataJointError as error:
             reason = "a key is there already" if isinstance(error, DuplicateError) else "it refused"
             raise type(error)(
@@ -143,12 +149,19 @@ class EntryFiles:
             for name in names:
                 for value in batch.columns.get(name, ()):
                     if value:
-                        self._refuse(value, f"{node.title}.{name}")
+                        self._allowed(value, f"{node.title}.{name}")
 
-    def _refuse(self, file: str, where: str) -> None:
-        found = Path(file).expanduser().resolve()
+    def _allowed(self, file: str, where: str) -> Path:
+        """Return a file of the folders; the error for another one does not quote its path."""
+        try:
+            found = Path(file).expanduser().resolve()
+        except (OSError, RuntimeError, ValueError):
+            raise AccessError(
+                f"{where} is not the path of a file: it has a character that paths cannot have, "
+                "the home of nobody, or links in a loop."
+            ) from None
         if any(found.is_relative_to(folder) for folder in self._folders):
-            return
+            return found
         allowed = ", ".join(map(str, self._folders)) or "no folder"
         raise AccessError(
             f"{where} names a file that may not be read: the launchpad takes files from {allowed}. "
@@ -163,6 +176,17 @@ def _folder(given: object) -> Path:
     raise ConfigurationError(
         f"entry_folders has {given!r}: write the path of a folder, or of several in a list."
     )
+
+
+def _unreadable(file: Path) -> str:
+    """Return why a CSV file cannot be read, empty if it can."""
+    try:
+        if not file.is_file():
+            return "is a folder" if file.is_dir() else "is not there"
+        with file.open("rb") as data:
+            return "" if data.read(1) else "is empty: its first line must name the attributes"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 def _path_attributes(node: TableNode) -> Sequence[str]:
