@@ -42,6 +42,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "dj_database" not in metafunc.fixturenames:
         return
     chosen = metafunc.config.getoption("dj_database") or metafunc.config.getini("dj_databases")
+    if not chosen:
+        raise pytest.UsageError(f"dj_databases is empty: write {' or '.join(DATABASES)}.")
     unknown = [name for name in chosen if name not in DATABASES]
     if unknown:
         raise pytest.UsageError(
@@ -67,10 +69,16 @@ def dj_mariadb_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def dj_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def _dj_folder(tmp_path: Path) -> Path:
+    """Folder of the lab, with a name that no test gives to one of its own."""
+    return Path(tempfile.mkdtemp(prefix="dj_lab_", dir=tmp_path))
+
+
+@pytest.fixture
+def dj_database(request: pytest.FixtureRequest, _dj_folder: Path) -> Iterator[str]:
     """URL of an empty database: a SQLite file, or a private MariaDB server."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'lab' / 'lab.sqlite'}"
+        yield f"sqlite:///{_dj_folder / 'lab.sqlite'}"
         return
     from dj_dagster.temporary import mariadb
 
@@ -80,16 +88,14 @@ def dj_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]
 
 
 @pytest.fixture
-def dj_lab(dj_database: str, tmp_path: Path) -> Iterator[TemporaryLab]:
+def dj_lab(dj_database: str, _dj_folder: Path) -> Iterator[TemporaryLab]:
     """Open a temporary lab: the default connection goes to an empty database, stores are folders.
 
     Import the modules of the pipeline by ``dj_lab.load("definitions")``.
     """
     from dj_dagster.temporary.lab import TemporaryLab
 
-    folder = tmp_path / "lab"
-    folder.mkdir()
-    lab = TemporaryLab(dj_database, folder)
+    lab = TemporaryLab(dj_database, _dj_folder)
     yield lab
     lab.close()
 

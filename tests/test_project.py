@@ -21,6 +21,8 @@ from tests.services.process import PATIENCE
 
 __all__ = ["inside"]
 
+pytest_plugins = ["pytester"]
+
 REPOSITORY = Path(__file__).parents[1]
 
 NAMES = {
@@ -219,6 +221,21 @@ def test_pytest_without_a_lab_does_not_import_dagster(tmp_path: Path) -> None:
     loaded = {name.split(".")[0] for name in _run(tmp_path, sys.executable, "-c", script).split()}
     assert "dj_dagster" in loaded
     assert not loaded & {"dagster", "pandas"}
+
+
+def test_a_lab_leaves_the_folder_of_a_test_to_it(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        "def test_lab(dj_lab, tmp_path):\n"
+        "    (tmp_path / 'lab').mkdir()\n"
+        "    assert dj_lab.connection.schema_names() == []\n"
+        "    assert dj_lab.folder.is_dir()\n"
+    )
+    pytester.runpytest("--dj-database", "sqlite").assert_outcomes(passed=1)
+    refused = pytester.runpytest("-o", "dj_databases=")
+    assert refused.ret != 0
+    assert "dj_databases is empty: write sqlite or mariadb" in "\n".join(
+        [*refused.outlines, *refused.errlines]
+    )
 
 
 def test_a_lab_has_its_own_database_and_stores(

@@ -77,6 +77,13 @@ class TableIOManager(IOManager):
     connection
         The connection to use without a graph; the default connection if None.
 
+    Notes
+    -----
+    Dagster takes the last part of an input's asset key for the name of an output, and an asset's
+    own output is called ``result``. An asset with other partitions that reads a table ``Result`` by
+    one of these two mappings therefore fails: "Partition range … is not a valid range". Give its
+    output another name, as in ``@dg.multi_asset(outs={"report": dg.AssetOut()}, ...)``.
+
     Examples
     --------
     >>> import dagster as dg
