@@ -225,6 +225,8 @@ def _bool(value: Value) -> int:
 
 
 def _string(value: Value) -> str:
+    if isinstance(value, bool | np.bool_):
+        value = int(value)  # the database's text for it, which DataJoint has too
     if not isinstance(value, str | numbers.Number | PurePath | UUID | date | time):
         raise TypeError("it is not text")
     # str() of a text enum's member would be the member's name.
