@@ -24,7 +24,7 @@ external: ExternalMapping ExternalTable subfold
 fetch: Fetch Fetch1 is_key key to_dicts
 gc: GarbageCollector
 hash: key_hash uuid_from_buffer uuid_from_file uuid_from_stream
-heading: Attribute Heading
+heading: Attribute Heading default_attribute_properties
 jobs: ERROR_MESSAGE_LENGTH Job JobTable TRUNCATION_APPENDIX
 logging: logger
 objectref: IntegrityError ObjectRef

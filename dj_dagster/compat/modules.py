@@ -48,7 +48,7 @@ _SOURCES: dict[str, tuple[str, ...]] = {
     "gc": (),
     "hash": (_COMPAT, _NAMES),
     "hash_registry": (),
-    "heading": ("dj_dagster.model.heading",),
+    "heading": ("dj_dagster.model.heading", _NAMES),
     "instance": (),
     "jobs": ("dj_dagster.compat.jobs", _NAMES),
     "lineage": (),

@@ -26,7 +26,7 @@ from dj_dagster.compat.parsers import (
 from dj_dagster.compat.spellings import AttributeAdapter, key
 from dj_dagster.dependencies import extract_master
 from dj_dagster.errors import DataJointError, DefinitionError
-from dj_dagster.model.heading import Row, Value
+from dj_dagster.model.heading import Attribute, Row, Value
 from dj_dagster.model.job_settings import PROVENANCE
 from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
 from dj_dagster.model.types import parse_type
@@ -116,6 +116,14 @@ supported_class_attrs = {
     if not name.startswith("_") and isinstance(value, FunctionType | property)
 } | {"key_source", "populate", "progress"}
 """Names that can be asked of a table's class; methods of one's own need not be added."""
+
+
+default_attribute_properties = {
+    **Attribute("", None, nullable=True).todict(),
+    **{"name": None, "type": "expression", "nullable": False, "default": None},
+    "comment": "calculated attribute",
+}
+"""What is known of an attribute that a query computes."""
 
 
 class BucketInaccessible(DataJointError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -24,9 +24,9 @@ Values = tuple[Value, ...]
 """The values of some attributes of a row, in their order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Default:
-    """The default of an attribute.
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Default(str):
+    """The default of an attribute, which is also a string: the text that DataJoint has for it.
 
     Attributes
     ----------
@@ -34,13 +34,28 @@ class Default:
         The literal's text without quotes, or the SQL expression.
     is_expression
         Whether it is ``CURRENT_TIMESTAMP``, with or without a precision, and is not quoted in SQL.
+    quoted
+        Whether the string has quotes, as in DataJoint's headings: ``'"abc"'``.
     """
 
     value: str
     is_expression: bool = False
+    quoted: bool = False
 
-    def __str__(self) -> str:
-        return self.value
+    def __new__(cls, value: str, is_expression: bool = False, quoted: bool = False) -> Self:
+        """Make the string; the rest are fields."""
+        # Not super(): with slots the class is made twice, and it would mean the first.
+        return str.__new__(cls, f'"{value}"' if quoted and not is_expression else value)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Default):
+            return (self.value, self.is_expression) == (other.value, other.is_expression)
+        return str.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +140,17 @@ class TableDefinition:
 
 
 _NUMBERS = (Family.INTEGER, Family.FLOAT, Family.DECIMAL, Family.BOOL)
-_TEXTS = (Family.STRING, Family.ENUM, Family.DATE, Family.DATETIME, Family.TIME)
+TEXTS = (Family.STRING, Family.ENUM, Family.DATE, Family.DATETIME, Family.TIME)
+"""Families of values that SQL writes in quotes."""
+
+
+_OWN_CODECS = (None, "blob", "attach", "filepath", "hash", "object", "npy")
+_PROPERTIES = (
+    *("name", "type", "original_type", "in_key", "nullable", "default", "comment"),
+    *("autoincrement", "numeric", "string", "uuid", "json", "is_blob", "is_attachment"),
+    *("is_filepath", "is_external", "is_hidden", "adapter", "codec", "store", "unsupported"),
+    *("database", "dtype", "lineage"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +200,7 @@ class Attribute:
     @property
     def string(self) -> bool:
         """Whether SQL writes values in quotes: texts, choices, dates and times."""
-        return self.family in _TEXTS
+        return self.family in TEXTS
 
     @property
     def uuid(self) -> bool:
@@ -189,18 +214,69 @@ class Attribute:
 
     @property
     def is_blob(self) -> bool:
-        """Whether values are bytes or stored by a codec, in the table or elsewhere."""
-        return self.family in (Family.BYTES, Family.CODEC)
+        """Whether values are bytes or stored by a codec that is not one of files."""
+        return self.family in (Family.BYTES, Family.CODEC) and not self._is_file
 
     @property
     def holds_bytes(self) -> bool:
         """Whether the column itself holds bytes or an encoded value, not a reference."""
-        return self.is_blob and not self.is_external
+        return self.family in (Family.BYTES, Family.CODEC) and not self.is_external
 
     @property
     def is_attachment(self) -> bool:
         """Whether values are files that a row carries, in the table or in a store."""
         return self.codec == "attach"
+
+    @property
+    def is_filepath(self) -> bool:
+        """Whether values are users' own files in a store."""
+        return self.codec == "filepath"
+
+    @property
+    def _is_file(self) -> bool:
+        return self.is_attachment or self.is_filepath
+
+    @property
+    def is_hidden(self) -> bool:
+        """The same as `hidden`."""
+        return self.hidden
+
+    @property
+    def unsupported(self) -> bool:
+        """False: what DataJoint has for columns that it cannot read."""
+        return False
+
+    @property
+    def database(self) -> str | None:
+        """The schema of the table that holds the column."""
+        return self.table.partition(".")[0] or None
+
+    @property
+    def adapter(self) -> str | None:
+        """The name of a codec of one's own, where DataJoint 0.14 has the adapter itself."""
+        return None if self.codec in _OWN_CODECS else self.codec
+
+    @property
+    def sql_type(self) -> str:
+        """The type of the column, for attributes without a codec."""
+        return "binary(16)" if self.uuid else str(self.type or "expression")
+
+    @property
+    def sql_comment(self) -> str:
+        """The comment of the column, with the marker by which uuids are known."""
+        return f":uuid:{self.comment}" if self.uuid else self.comment
+
+    @property
+    def sql(self) -> str:
+        """The SQL that declares a column like this one that must not be null."""
+        return f'`{self.name}` {self.sql_type} NOT NULL COMMENT "{self.sql_comment}"'
+
+    def todict(self) -> dict[str, Value]:
+        """Return what is known of the attribute by DataJoint's names; a null default is "null"."""
+        found = {name: getattr(self, name) for name in _PROPERTIES}
+        return {**found, "default": "null" if self.nullable else self.default}
+
+    _asdict = todict
 
     @property
     def codec(self) -> str | None:
@@ -224,8 +300,9 @@ class Attribute:
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
-        """The numpy type of fetched values: object if they may be null."""
-        return OBJECT if self.type is None or self.nullable else numpy_type(self.type)
+        """The numpy type of fetched values: object if they may be null, but for floats."""
+        found = OBJECT if self.type is None else numpy_type(self.type)
+        return found if found == np.float64 or not self.nullable else OBJECT
 
 
 class Heading:
@@ -262,13 +339,19 @@ class Heading:
 
     @cached_property
     def blobs(self) -> list[str]:
-        """Visible names whose values are bytes or stored by a codec."""
+        """Visible names whose values are bytes or stored by a codec that is not one of files."""
         return [name for name, attr in self.attributes.items() if attr.is_blob]
 
     @cached_property
     def non_blobs(self) -> list[str]:
         """Visible names whose values are plain: neither bytes, nor stored by a codec, nor JSON."""
-        return [n for n, attr in self.attributes.items() if not (attr.is_blob or attr.json)]
+        plain = (n for n, attr in self.attributes.items() if not (attr.is_blob or attr.json))
+        return [name for name in plain if self._all[name].family is not Family.CODEC]
+
+    @property
+    def new_attributes(self) -> list[str]:
+        """Visible names that the query computes."""
+        return [name for name, attr in self.attributes.items() if not attr.table]
 
     @property
     def has_autoincrement(self) -> bool:

@@ -57,12 +57,17 @@ class Family(Enum):
     CODEC = "codec"
 
 
+_BETWEEN = re.compile(rf"({STRING}), ")
+_OLD_BLOBS = {"<blob>": "longblob"}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class AttributeType(str):
-    """A parsed attribute type, which is also a string: the text of the type.
+    """A parsed attribute type, which is also a string: the type as DataJoint's headings have it.
 
-    Programs written for DataJoint compare ``heading["name"].type == "varchar(20)"``. Types are
-    equal when their texts are.
+    Programs written for DataJoint compare ``heading["name"].type == "varchar(20)"``. The string is
+    the text without ``auto_increment`` and without blanks between the values of an enum. It is
+    equal to old spellings too: ``"<blob>"`` to ``"longblob"``, ``"<blob@raw>"`` to ``"blob@raw"``.
 
     Attributes
     ----------
@@ -117,7 +122,19 @@ class AttributeType(str):
         """Make the string; the rest are fields."""
         # Not super(): with slots the class is made twice, and it would mean the first.
         del facts, named
-        return str.__new__(cls, text)
+        if text.startswith("enum("):
+            text = _BETWEEN.sub(r"\1,", text)
+        return str.__new__(cls, text.removesuffix(" auto_increment"))
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is str and self.codec is not None:
+            return other in (self.text, self.text[1:-1], self.native or _OLD_BLOBS.get(self.text))
+        return str.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
 
     @property
     def is_single(self) -> bool:

@@ -33,7 +33,8 @@ HEADING = Heading(
         ("string", ["subject", "side", "born"]),
         ("uuid", ["uid"]),
         ("json", ["settings"]),
-        ("is_blob", ["raw", "trace", "notes"]),
+        ("is_blob", ["raw", "trace"]),
+        ("holds_bytes", ["raw", "notes"]),
         ("is_attachment", ["notes"]),
         ("is_external", ["trace"]),
         ("autoincrement", ["number"]),
@@ -47,7 +48,7 @@ def test_kinds_of_attributes(asked, names):
 
 def test_names():
     assert HEADING.primary_key == ["subject", "number"]
-    assert HEADING.blobs == ["raw", "trace", "notes"]
+    assert HEADING.blobs == ["raw", "trace"]
     others = ["subject", "number", "weight", "side", "age", "born", "uid", "total"]
     assert HEADING.non_blobs == others
     assert HEADING.has_autoincrement
@@ -62,6 +63,34 @@ def test_numpy_type():
     assert fields["number"] == np.int64
     assert fields["weight"] == np.float64
     assert fields["age"] == fields["subject"] == fields["total"] == np.dtype(object)
+
+
+@pytest.mark.parametrize(
+    ("written", "spellings", "others"),
+    [
+        ("int auto_increment", ["int"], ["int unsigned"]),
+        ("enum('x', 'y')", ["enum('x','y')"], ["enum('x', 'y')"]),
+        ("enum('a'', ''b', 'c')", ["enum('a'', ''b','c')"], []),
+        ("longblob", ["longblob", "<blob>"], ["mediumblob"]),
+        ("blob@raw", ["blob@raw", "<blob@raw>"], ["longblob", "blob@main"]),
+        ("attach", ["attach", "<attach>"], ["longblob"]),
+    ],
+)
+def test_types_compare_as_texts_of_datajoint(written, spellings, others):
+    kind = parse_type(written)
+    assert [text for text in spellings if kind != text] == []
+    assert [text for text in others if kind == text] == []
+
+
+def test_attributes_as_dicts():
+    weight = Attribute("weight", parse_type("float64"), nullable=True, table="lab.mouse")
+    found = weight.todict()
+    assert (found["name"], found["default"], found["database"]) == ("weight", "null", "lab")
+    assert found["dtype"] == weight._asdict()["dtype"] == np.float64
+    assert HEADING["uid"].sql == '`uid` binary(16) NOT NULL COMMENT ":uuid:"'
+    side = Default("abc", quoted=True)
+    assert (side, side.value, side == Default("abc")) == ('"abc"', "abc", True)
+    assert Heading([weight, HEADING["total"]]).new_attributes == ["total"]
 
 
 def test_one_heading_determines_another():

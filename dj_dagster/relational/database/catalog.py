@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.errors import ConfigurationError, ConnectionFailedError, DefinitionError
 from dj_dagster.model.graph import DependencyGraph
-from dj_dagster.model.heading import Attribute, Default, Heading
+from dj_dagster.model.heading import TEXTS, Attribute, Default, Heading
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family, parse_type, without_counter
 from dj_dagster.objects.external_pointer import pointer_type
@@ -329,7 +329,11 @@ def _attribute(
 
 def _default(default: Default | None, kind: AttributeType | None) -> Default | None:
     """Return a default as values are fetched: SQLite has all digits of a float."""
-    if default is None or kind is None or kind.family is not Family.FLOAT or kind.size != 32:
+    if default is None or kind is None:
+        return default
+    if kind.family in TEXTS:
+        return replace(default, quoted=True)
+    if kind.family is not Family.FLOAT or kind.size != 32:
         return default
     try:
         shown = shortest_single(float(default.value))
