@@ -166,6 +166,8 @@ class Attribute:
         attributes and for computed ones. Attributes with equal lineages mean the same.
     table
         ``schema.table`` that holds the column, for messages about its values.
+    computation
+        The SQL that computes the attribute and what it is computed from, None for others.
     """
 
     name: str
@@ -176,6 +178,7 @@ class Attribute:
     comment: str = ""
     lineage: str | None = None
     table: str = ""
+    computation: Computation | None = field(default=None, repr=False, compare=False)
 
     @property
     def hidden(self) -> bool:
@@ -303,6 +306,14 @@ class Attribute:
         """The numpy type of fetched values: object if they may be null, but for floats."""
         found = OBJECT if self.type is None else numpy_type(self.type)
         return found if found == np.float64 or not self.nullable else OBJECT
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Computation:
+    """SQL of a user over the attributes of a heading."""
+
+    text: str
+    over: Heading
 
 
 class Heading:

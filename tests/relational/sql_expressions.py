@@ -14,7 +14,9 @@ import re
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,41 @@ def aggregates(seed: int) -> Iterator[str]:
             yield _made(source, "G", source.choice((1, 2, 2, 3)))
 
 
+@dataclass(frozen=True)
+class Steps:
+    """An expression over attributes that others compute, perhaps in a subquery."""
+
+    before: Mapping[str, str]
+    text: str
+    apart: bool
+
+    def __str__(self) -> str:
+        """Return all that is asked."""
+        named = [f"{name} is {text}" for name, text in self.before.items()]
+        return "; ".join([self.text, *named, *(["in a subquery"] if self.apart else [])])
+
+
+_COMPUTED = {"n": "N", "price": "N", "x": "N", "name": "S", "day": "D", "at": "A", "clock": "H"}
+"""Attributes that a first step replaces by what it computes, and of which kind that is."""
+
+_NAMED = re.compile(rf"'[^']*'|\b({'|'.join(_COMPUTED)})\b")
+
+
+def steps(seed: int) -> Iterator[Steps]:
+    """Yield random expressions over what other random expressions give, without end."""
+    source = random.Random(seed)
+    while True:
+        text = _made(source, source.choice("NNSSDAHB"), source.choice((1, 1, 2)))
+        text = _NAMED.sub(lambda match: f"c_{match[1]}" if match[1] else match[0], text)
+        before = {
+            f"c_{name}": _made(source, kind, 1)
+            for name, kind in _COMPUTED.items()
+            if f"c_{name}" in text
+        }
+        if before:
+            yield Steps(before, text, source.random() < 0.3)
+
+
 def _made(source: random.Random, kind: str, depth: int) -> str:
     if kind == "V":
         kind = source.choice("NSDAHB")
@@ -125,6 +162,13 @@ class Pair:
         """
         here, there = (_answers(table, texts, grouped) for table in self._tables)
         return _compared_answers(texts, here, there)
+
+    def of_steps(self, given: Sequence[Steps]) -> tuple[list[str], int]:
+        """Return the same of expressions over computed attributes."""
+        here, there = (
+            {str(each): _after_steps(table, each) for each in given} for table in self._tables
+        )
+        return _compared_answers(list(here), here, there)
 
     def selections(self, texts: Sequence[str]) -> tuple[list[str], int]:
         """Return the same of the rows that expressions select."""
@@ -187,6 +231,16 @@ def _selected(table: Any, text: str) -> list[Any] | str:
         return str(error)
 
 
+def _after_steps(table: Any, given: Steps) -> list[Any] | str:
+    try:
+        query = table.proj(..., **given.before)
+        if given.apart:
+            query = (query & dj.Top(9)) & "probe > 0"
+        return [row["found"] for row in query.proj(found=given.text).to_dicts(order_by="KEY")]
+    except dj.DataJointError as error:
+        return str(error)
+
+
 def _answers(table: Any, texts: Sequence[str], grouped: bool) -> Answers:
     """Return the values of each expression in all rows or groups, or why there are none."""
     named = {f"v{number}": text for number, text in enumerate(texts)}
@@ -216,9 +270,14 @@ def main() -> int:
             groups = aggregates(options.seed)
             differences, refused = _compared(pair, made, groups, options.expressions)
             differences += windows(pair)
+            over = list(islice(steps(options.seed), options.expressions // 4))
+            further, more = pair.of_steps(over)
+            print("\n".join(further))
+            differences += further
         finally:
             drop_databases(url, schema)
     print(f"{len(differences)} differ, {refused} refused by SQLite of {options.expressions}")
+    print(f"{more} refused of {len(over)} over computed attributes")
     return 1 if differences else 0
 
 

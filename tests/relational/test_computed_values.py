@@ -109,6 +109,67 @@ def test_floats_of_32_bits_in_expressions(
     assert (computed & {"found": values[1]}).fetch1("number") == 2
 
 
+@pytest.fixture
+def dose(schema: dj.Schema) -> Any:
+    @schema
+    class Dose(dj.Manual):
+        definition = """
+        dose : int32
+        ---
+        amount : decimal(8,2)
+        many : decimal(30,2)
+        info : json
+        """
+
+    digits = Decimal("12345678901234567890.10")
+    Dose.insert([(1, "10.25", digits, {"s": "a"}), (2, "9.5", -digits, {"s": 5})])
+    return Dose
+
+
+def test_what_is_computed_keeps_its_kind_in_the_next_step(dose: Any) -> None:
+    for before, text, value in [
+        ("amount * 1", "round(c, 1)", 10.3),
+        ("amount * 2", "concat(c)", "20.50"),
+        ("amount * 4", "hex(c)", "29"),
+        ("amount * 4", "c like '%.00'", 1),
+        ("dose / 2", "c / 3", 0.16666667),
+        ("many * 1", "concat(c)", "12345678901234567890.10"),
+        ("json_extract(info, '$.s')", "c = 'a'", 1),
+        ("info.s", "length(c)", 1),
+    ]:
+        query = (dose & "dose = 1").proj(made=before).proj(c="made")
+        assert query.proj(found=text).fetch1("found") == value, text
+        assert (dose.proj() * query).proj(found=text).fetch1("found") == value, text
+
+
+def test_it_keeps_its_kind_out_of_subqueries(dose: Any) -> None:
+    made = dose.proj(c="amount * 2")
+    groups = dj.U("dose").aggr(dose, c="avg(amount)")
+    for query, text, value in [
+        (made & dj.Top(1) & "c > 0", "concat(c)", "20.50"),
+        (dose.proj().extend(made & dj.Top(2)) & "dose = 1", "concat(c)", "20.50"),
+        (dj.U("c") & made & "c > 20", "concat(c + 0)", "20.50"),
+        (groups & "c like '%0000'" & "dose = 1", "concat(c + 0.05)", "10.300000"),
+        (dj.U().aggr(groups, c="max(c)"), "concat(c)", "10.250000"),
+        (dj.U().aggr(made, c="group_concat(c order by dose)"), "c", "20.50,19.00"),
+        (dj.U().aggr(groups, c="sum(c)"), "concat(c)", "19.750000"),
+    ]:
+        assert query.proj(found=text).fetch1("found") == value, text
+
+
+def test_digits_that_sqlite_loses_in_a_subquery_are_told(tmp_path: Path) -> None:
+    with dj.Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}") as opened:
+
+        @dj.Schema("lab", connection=opened)
+        class Dose(dj.Manual):
+            definition = "dose : int32\n---\nmany : decimal(30,2)"
+
+        Dose.insert1((1, "12345678901234567890.10"))
+        made = Dose.proj(c="many * 1") & dj.Top(1) & "dose = 1"
+        with pytest.raises(dj.QueryError, match="'c' may have more digits"):
+            made.proj(found="concat(c)").to_dicts()
+
+
 def test_bytes_that_are_no_text_are_told_on_sqlite(tmp_path: Path) -> None:
     with dj.Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}") as opened:
 

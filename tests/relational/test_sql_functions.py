@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import dj_dagster as dj
-from tests.relational.sql_expressions import Pair, aggregates, expressions, windows
+from tests.relational.sql_expressions import Pair, aggregates, expressions, steps, windows
 from tests.services.database_server import drop_databases
 
 
@@ -422,6 +422,7 @@ def test_random_expressions_are_equal_or_refused(tmp_path: Path, mariadb_url: st
         differences, refused = pair.differences(texts)
         groups = list(dict.fromkeys(islice(aggregates(seed), 20)))
         differences += pair.differences(groups, grouped=True)[0]
+        differences += pair.of_steps(list(islice(steps(seed), 15)))[0]
     finally:
         drop_databases(mariadb_url, schema)
     assert not differences, f"seed {seed}"

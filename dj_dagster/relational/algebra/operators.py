@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 
 from dj_dagster.errors import QueryError, UnknownAttributeError
-from dj_dagster.model.heading import Attribute, Heading
+from dj_dagster.model.heading import Attribute, Computation, Heading
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family, parse_type
 from dj_dagster.relational.algebra.matching import (
@@ -234,7 +234,8 @@ def _is_json(attribute: Attribute) -> bool:
 def _projected(heading: Heading, new: str, old: Computed) -> Attribute:
     match old:
         case SQLText(text):
-            return Attribute(new, _inferred(text, heading), nullable=True)
+            kind = _inferred(text, heading)
+            return Attribute(new, kind, nullable=True, computation=Computation(text, heading))
         case JSONPath():
             return Attribute(new, None, nullable=True)
         case _:
@@ -249,7 +250,7 @@ def _inferred(text: str, heading: Heading) -> AttributeType | None:
     """
     match = _AGGREGATE.fullmatch(text)
     if match is None:
-        return inferred_type(text, {name: heading[name].type for name in heading.all_attributes})
+        return inferred_type(text, heading)
     function, name = match[1].lower(), match[2]
     if function == "count":
         return _COUNT

@@ -29,7 +29,9 @@ from dj_dagster.relational.stored import (
     WriteMarks,
     statements_of,
 )
+from dj_dagster.relational.user_sql.attributes import Known
 from dj_dagster.relational.user_sql.emission import Piece
+from dj_dagster.relational.user_sql.kinds import Kind
 
 Convert = Callable[[Value], Value]
 Purpose = Literal["value", "order", "condition"]
@@ -280,14 +282,15 @@ class Backend(ABC):
         return sa.tuple_(*columns) > sa.tuple_(*last) if len(columns) > 1 else columns[0] > last[0]
 
     def translated(
-        self, text: str, types: Mapping[str, AttributeType | None], purpose: Purpose
+        self, text: str, types: Mapping[str, Known], purpose: Purpose
     ) -> Sequence[Piece] | None:
         """Translate a user's SQL, which is MySQL's, to the database's own.
 
         Parameters
         ----------
         types
-            The types of the attributes that the text names, by name.
+            What is known of the attributes that the text names, by name: their types, or of
+            computed ones what `kind` returned.
         purpose
             The role of the text in the query.
 
@@ -298,6 +301,11 @@ class Backend(ABC):
             understands as it is.
         """
         del text, types, purpose
+        return None
+
+    def kind(self, text: str, types: Mapping[str, Known]) -> Kind | None:
+        """Return the kind of a user's SQL if `translated` needs it for SQL with its values."""
+        del text, types
         return None
 
     def sorts(self, kind: AttributeType) -> bool:

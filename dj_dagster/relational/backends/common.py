@@ -133,6 +133,19 @@ _SPELLINGS = {
 }
 
 
+MYSQL_CASTS = {
+    "signed": "signed",
+    "unsigned": "unsigned",
+    "decimal": "decimal",
+    "float": "double",
+    "char": "char",
+    "date": "date",
+    "datetime": "datetime",
+    "time": "time",
+}
+"""Names of types in MySQL's CAST, for `cast_type`."""
+
+
 def cast_type(text: str, known: Mapping[str, str]) -> str:
     """Return the name of a type for CAST, with its size.
 

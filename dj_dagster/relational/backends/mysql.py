@@ -31,6 +31,7 @@ from dj_dagster.relational.algebra.nodes import parse_json_path
 from dj_dagster.relational.backends import common, mysql_server, mysql_statements
 from dj_dagster.relational.backends.base import Backend, Convert, Hinted
 from dj_dagster.relational.backends.common import (
+    MYSQL_CASTS,
     Element,
     LongPieces,
     Pieces,
@@ -64,16 +65,6 @@ _CORE_TYPES = {
     "uuid": "binary(16)",
     "bytes": "longblob",
     "json": "json",
-}
-_CASTS = {
-    "signed": "signed",
-    "unsigned": "unsigned",
-    "decimal": "decimal",
-    "float": "double",
-    "char": "char",
-    "date": "date",
-    "datetime": "datetime",
-    "time": "time",
 }
 _SERVER_SCHEMAS = {"information_schema", "mysql", "performance_schema", "sys"}
 
@@ -153,7 +144,7 @@ class MySQLBackend(Backend):
         path = parse_json_path(part)
         if path is None:
             return part
-        kind = f" returning {cast_type(path.returning, _CASTS)}" if path.returning else ""
+        kind = f" returning {cast_type(path.returning, MYSQL_CASTS)}" if path.returning else ""
         quoted = path.path.replace("\\", "\\\\").replace("'", "''")
         return f"(json_value(`{path.name}`, _utf8mb4'{quoted}'{kind}))"
 
@@ -221,7 +212,7 @@ class MySQLBackend(Backend):
         value = json_at("json_value", column, path)
         if returning is None:
             return value
-        kind = sa.literal_column(cast_type(returning, _CASTS))
+        kind = sa.literal_column(cast_type(returning, MYSQL_CASTS))
         return Pieces(["CAST", Pieces([value, " AS ", kind])])
 
     def json_is(self, column: Element, path: str, value: str) -> Element:

@@ -51,8 +51,9 @@ from dj_dagster.relational.backends.base import Backend, Convert, Purpose
 from dj_dagster.relational.backends.common import Element, Pieces, Select, cast_type
 from dj_dagster.relational.stored import DumpedTable, InsertMode, RawTable
 from dj_dagster.relational.user_sql import translation
+from dj_dagster.relational.user_sql.attributes import Known, types_text
 from dj_dagster.relational.user_sql.emission import EXACT_DIGITS, Piece, in_order, is_long
-from dj_dagster.relational.user_sql.translation import types_text
+from dj_dagster.relational.user_sql.kinds import Kind
 from dj_dagster.relational.values import shortest_single, single, with_scale
 
 WAITING = 30.0
@@ -205,7 +206,7 @@ class SQLiteBackend(Backend):
         return side.in_(sa.select(*values).correlate(None))
 
     def translated(
-        self, text: str, types: Mapping[str, AttributeType | None], purpose: Purpose
+        self, text: str, types: Mapping[str, Known], purpose: Purpose
     ) -> Sequence[Piece]:
         """Use own functions where SQLite's results differ from MySQL's; see `user_sql`."""
         known = types_text(types)
@@ -214,6 +215,10 @@ class SQLiteBackend(Backend):
             end = "\n" if "--" in text or "#" in text else ""  # of a comment
             found = translation.translate(f"({text}{end}) IS TRUE", known)
         return in_order(found.pieces, found.order if purpose == "order" else "")
+
+    def kind(self, text: str, types: Mapping[str, Known]) -> Kind:
+        """Return the kind that the translation finds."""
+        return translation.translate(text, types_text(types)).kind
 
     def sorts(self, kind: AttributeType) -> bool:
         """Exclude enums, times and long decimals, which are stored as texts."""

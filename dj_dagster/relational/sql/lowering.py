@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import cache
@@ -41,7 +41,7 @@ from dj_dagster.relational.algebra.nodes import (
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.common import Element
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.sql.select import Conditions, Lowered, bound
+from dj_dagster.relational.sql.select import Conditions, Lowered, Origin, bound, in_all, json_sql
 from dj_dagster.relational.user_sql.parsing import parse
 
 
@@ -135,6 +135,7 @@ class Lowering:
         return replace(
             over,
             columns=self._columns(node.columns, over, heading),
+            origins=self._origins(node.columns, over, heading),
             opaque=self._opaque(node.columns) | {new for new in same if same[new] in over.opaque},
             constant=frozenset(new for new in same if same[new] in over.constant),
             plain=over.plain and all(new == old for new, old in node.columns.items()),
@@ -153,6 +154,10 @@ class Lowering:
             {**theirs.columns, **ours.columns},
             ours.where if outer else (*ours.where, *theirs.where),
             plain=False,
+            origins={
+                **{n: theirs.origins[n] for n in theirs.origins if n not in ours.columns},
+                **ours.origins,
+            },
         )
 
     def _aggregated(self, node: Aggregated) -> Lowered:
@@ -168,7 +173,12 @@ class Lowering:
         if node.whole:
             heading = node.source.heading
             over = self._ready(over, node.columns, heading)
-            return replace(over, columns=self._columns(node.columns, over, heading), group=())
+            return replace(
+                over,
+                columns=self._columns(node.columns, over, heading),
+                origins=self._origins(node.columns, over, heading),
+                group=(),
+            )
         return self._in_groups(over, node.names, node.columns, node.source.heading)
 
     def _in_groups(
@@ -187,6 +197,7 @@ class Lowering:
         return replace(
             over,
             columns=found,
+            origins=self._origins(columns, over, heading),
             group=tuple(by or [sa.null()]),
             constant=frozenset(new for new in kept if isinstance(columns[new], str)),
             plain=False,
@@ -197,21 +208,25 @@ class Lowering:
         left, right = node.left.heading, node.right.heading
         key, names = tuple(node.heading.primary_key), node.heading.names
         if len(key) == len(names):
-            both = [self._side(side).select(*key) for side in (node.left, node.right)]
-            return _from(sa.union(*both))
+            sides = [self._side(side) for side in (node.left, node.right)]
+            return _from(sides, sa.union(*(side.select(*key) for side in sides)))
         first = self._joined(node.left, node.right, key, outer=True)
         rest = self._side(node.right)
         missing = self.where(Negated(Matches(key, node.left)), rest, right)
         nulls = {name: sa.null() for name in left.names if name not in key}
         rest = replace(rest, columns={**rest.columns, **nulls}, where=(*rest.where, missing))
-        return _from(sa.union_all(first.select(*names), rest.select(*names)))
+        rows = sa.union_all(first.select(*names), rest.select(*names))
+        return _from(
+            [first, replace(rest, columns={n: rest.columns[n] for n in right.names})], rows
+        )
 
     def _listed(self, node: Listed) -> Lowered:
         names = node.heading.names
         if not node.parts:
             source = sa.select(*(sa.null().label(name) for name in names)).subquery()
             return Lowered(source, dict(source.c), (sa.false(),))
-        return _from(sa.union_all(*(self._side(part).select(*names) for part in node.parts)))
+        sides = list(map(self._side, node.parts))
+        return _from(sides, sa.union_all(*(side.select(*names) for side in sides)))
 
     def _written(self, node: Written) -> Lowered:
         given = sa.func.json_each(json.dumps(node.rows)).table_valued("value")
@@ -233,7 +248,8 @@ class Lowering:
         texts = [name for name in names if name not in heading]
         words = frozenset[str]().union(*(parse(text).words for text in texts))
         nested = any(parse(text).nested for text in texts)
-        if over.opaque & words.union(names) or (nested and not over.plain):
+        is_used = over.opaque & words.union(names) or _keys(over) & words
+        if is_used or (nested and not over.plain):
             over = over.wrapped(heading.all_attributes)
         columns = [self._conditions.order(name, over, heading) for name in names]
         order = [
@@ -254,13 +270,29 @@ class Lowering:
         if self._has_select(columns) and not over.plain:
             return over.wrapped(heading.all_attributes)
         texts = [what.text for what in columns.values() if isinstance(what, SQLText)]
-        again = any(parse(text).words & over.opaque for text in texts)
+        words = frozenset[str]().union(*(parse(text).words for text in texts))
+        again = words & (over.opaque | _keys(over))
         return over.wrapped(heading.all_attributes) if again else over
 
     def _columns(
         self, columns: Mapping[str, Computed], over: Lowered, heading: Heading
     ) -> dict[str, Element]:
         return {new: self._column(what, over, heading) for new, what in columns.items()}
+
+    def _origins(
+        self, columns: Mapping[str, Computed], over: Lowered, heading: Heading
+    ) -> dict[str, Origin]:
+        found = {new: self._origin(what, over, heading) for new, what in columns.items()}
+        return {name: origin for name, origin in found.items() if origin is not None}
+
+    def _origin(self, what: Computed, over: Lowered, heading: Heading) -> Origin | None:
+        match what:
+            case SQLText(text):
+                return self._conditions.origin(text, over, heading)
+            case JSONPath():
+                return self._conditions.origin(json_sql(what), over, heading)
+            case _:
+                return over.origins.get(what)
 
     def _column(self, what: Computed, over: Lowered, heading: Heading) -> Element:
         match what:
@@ -286,13 +318,18 @@ class Lowering:
         )
 
 
+def _keys(over: Lowered) -> frozenset[str]:
+    """Return computed attributes that rows are grouped by: servers know them only as a whole."""
+    return frozenset(name for name in over.constant if not _is_column(over.columns[name]))
+
+
 def _is_column(element: Element) -> bool:
     return isinstance(element, sa.ColumnClause) and not element.is_literal
 
 
-def _from(rows: sa.CompoundSelect[Any]) -> Lowered:
+def _from(sides: Sequence[Lowered], rows: sa.CompoundSelect[Any]) -> Lowered:
     source = rows.subquery()
-    return Lowered(source, dict(source.c))
+    return Lowered(source, dict(source.c), origins=in_all(sides))
 
 
 def with_literals(sql: sa.ClauseElement, dialect: sa.Dialect) -> str:

@@ -11,7 +11,7 @@ import json
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import NamedTuple, SupportsIndex
@@ -43,12 +43,45 @@ from dj_dagster.relational.algebra.nodes import (
 from dj_dagster.relational.algebra.operators import unknown
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.base import Purpose
-from dj_dagster.relational.backends.common import Element, Pieces, Select
+from dj_dagster.relational.backends.common import (
+    MYSQL_CASTS,
+    Element,
+    Pieces,
+    Select,
+    cast_type,
+)
+from dj_dagster.relational.user_sql.attributes import Known, Made
+from dj_dagster.relational.user_sql.conversion import common
+from dj_dagster.relational.user_sql.kinds import ANY, BYTES, NULL, Kind
 from dj_dagster.relational.user_sql.parsing import Name, Parsed, parse
 from dj_dagster.relational.values import comparable, cuts_blanks, declared_spelling
 
 EVERYTHING = 2**63 - 1
 """The limit that stands for "all rows": MySQL does not take OFFSET without LIMIT."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The source of a computed attribute, for SQL over it.
+
+    Attributes
+    ----------
+    known
+        The SQL that computes it, or the kind of its values where it comes out of a subquery.
+    columns
+        The columns that the SQL names, those of a computed attribute ``c`` in it as ``c.a``.
+    """
+
+    known: Made | Kind
+    columns: Mapping[str, Element] = field(default_factory=dict[str, Element])
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of its values."""
+        return self.known.kind if isinstance(self.known, Made) else self.known
+
+
+Origins = Mapping[str, Origin]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +106,8 @@ class Lowered:
     nested
         Whether such SQL is already part of the query. Beside other tables its names would be
         ambiguous, and in a subquery its missing names would be found in the query around it.
+    origins
+        The sources of computed attributes, where the backend asks for them.
     """
 
     source: sa.FromClause
@@ -87,6 +122,7 @@ class Lowered:
     offset: int = 0
     plain: bool = True
     nested: bool = False
+    origins: Origins = field(default_factory=dict[str, Origin])
 
     @property
     def is_cut(self) -> bool:
@@ -136,12 +172,26 @@ class Lowered:
         """Return a SELECT from this one as a subquery."""
         inner = self if self.is_cut else replace(self, order=())
         source = inner.select(*[name for name in names if name in self.columns]).subquery()
-        return Lowered(source, {name: source.c[name] for name in names if name in self.columns})
+        columns: dict[str, Element] = {n: source.c[n] for n in names if n in self.columns}
+        return Lowered(source, columns, origins=in_all([self]))
 
     def _anything(self) -> Element:
         # For one group of all rows, a literal would give one row for each row of the source.
         literal = sa.literal_column("1")
         return (sa.func.count() if self.group == () else literal).label("n")
+
+
+def in_all(sides: Sequence[Lowered]) -> Origins:
+    """Return the sources of attributes of rows that come from several SELECTs."""
+    found: dict[str, Origin] = {}
+    for name in frozenset[str]().union(*(side.origins for side in sides)):
+        origins = [side.origins.get(name) for side in sides if name in side.columns]
+        kinds = [origin.kind for origin in origins if origin is not None]
+        kind = common(kinds) if len(kinds) == len(origins) else None
+        if kind is not None:
+            # Servers have a column of bytes for nulls alone.
+            found[name] = Origin(BYTES if kind == NULL else kind)
+    return found
 
 
 NOT_COMPARABLE = (Family.ENUM, Family.FLOAT)
@@ -263,13 +313,43 @@ class Conditions:
         self, text: str, over: Lowered, heading: Heading, purpose: Purpose = "value"
     ) -> Element:
         """Return SQL of the user over the columns of `over`."""
+        known, found = self._named(text, over, heading)
+        pieces = self._backend.translated(text, known.types, purpose)
+        if pieces is None:
+            return Pieces(_spelled(parse(text), over.columns, found))
+        return Pieces([p if isinstance(p, str) else known.columns[p.name] for p in pieces])
+
+    def origin(self, text: str, over: Lowered, heading: Heading) -> Origin | None:
+        """Return the source of an attribute that SQL of the user computes, if it is asked for."""
+        known, _ = self._named(text, over, heading)
+        kind = self._backend.kind(text, known.types)
+        if kind is None or kind == ANY:
+            return None
+        made = Made(text, known.types, kind)
+        return (
+            Origin(made, known.columns)
+            if made.is_short and parse(text).repeatable
+            else Origin(kind)
+        )
+
+    def _named(self, text: str, over: Lowered, heading: Heading) -> tuple[_Named, dict[Name, str]]:
+        """Return what is known of the attributes that a text names."""
 
         def missing(name: str) -> UnknownAttributeError:
             return UnknownAttributeError(f"{unknown(name, heading)} It was asked for in {text!r}.")
 
-        known = {name: over.columns[name] for name in over.columns if name in heading}
-        types = {name: heading[name].type for name in known}
-        return written(text, known, types, missing, self._backend, purpose=purpose)
+        parsed = parse(text)
+        within = {name: over.columns[name] for name in over.columns if name in heading}
+        found = {} if parsed.nested else _found(parsed, within, missing)
+        types: dict[str, Known] = {}
+        columns: dict[str, Element] = {}
+        for name in found.values():
+            origin = over.origins.get(name)
+            types[name] = known = _known(heading[name].type, origin)
+            columns[name] = within[name]
+            if origin is not None and isinstance(known, Made):
+                columns |= {f"{name}.{inner}": c for inner, c in origin.columns.items()}
+        return _Named(types, columns), found
 
     def json_value(self, path: JSONPath, over: Lowered) -> Element:
         """Return a value inside JSON, as text unless the path names a type."""
@@ -398,6 +478,15 @@ def bound(values: Sequence[Value], attribute: Attribute, backend: Backend) -> Se
         return [encode(value) if abs(value) < 2**63 else far[value > 0] for value in values]
 
 
+def json_sql(path: JSONPath) -> str:
+    """Return a value inside JSON as a user's SQL."""
+    quoted = path.path.replace("\\", "\\\\").replace("'", "''")
+    value = f"json_value(`{path.name}`, '{quoted}')"
+    if path.returning is None:
+        return value
+    return f"cast({value} as {cast_type(path.returning, MYSQL_CASTS)})"
+
+
 def _json_text(path: JSONPath, value: Value) -> str:
     """Return a value as JSON.
 
@@ -454,31 +543,24 @@ def _check_text(values: Sequence[str], attribute: Attribute) -> None:
         ) from error
 
 
-def written(
-    text: str,
-    columns: Mapping[str, Element],
-    types: Mapping[str, AttributeType | None],
-    missing: Callable[[str], UnknownAttributeError],
-    backend: Backend,
-    *,
-    purpose: Purpose,
-) -> Element:
-    """Return a text as SQL with its attributes replaced by their columns.
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What is known of the attributes that a text names, and their columns."""
 
-    Parameters
-    ----------
-    missing
-        Returns the error for a name that is not among the columns.
-    purpose
-        The role of the text in the query.
-    """
-    parsed = parse(text)
-    found = {} if parsed.nested else _found(parsed, columns, missing)
-    named = {name: types[name] for name in found.values()}
-    pieces = backend.translated(text, named, purpose)
-    if pieces is None:
-        return Pieces(_spelled(parsed, columns, found))
-    return Pieces([piece if isinstance(piece, str) else columns[piece.name] for piece in pieces])
+    types: Mapping[str, Known]
+    columns: Mapping[str, Element]
+
+
+_AS_DECLARED = (Family.UUID, Family.BYTES, Family.CODEC)
+"""Types whose values SQL cannot tell from texts or bytes."""
+
+
+def _known(declared: AttributeType | None, origin: Origin | None) -> Known:
+    if origin is None or (declared is not None and declared.family in _AS_DECLARED):
+        return declared
+    if declared is None or declared.family is Family.ENUM or isinstance(origin.known, Made):
+        return origin.known
+    return declared
 
 
 def _found(
@@ -526,6 +608,6 @@ def user_texts(node: Node) -> list[str]:
         elif isinstance(part, tuple):
             waiting += part
         elif is_dataclass(part):
-            names = [field.name for field in fields(part)]
+            names = [each.name for each in fields(part)]
             waiting += [getattr(part, name) for name in names if name not in ("heading", "tables")]
     return list(texts)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from dj_dagster.errors import QueryError
-from dj_dagster.model.types import AttributeType, Family, parse_type
+from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.user_sql import temporal
 from dj_dagster.relational.user_sql.arithmetic import check_truth
+from dj_dagster.relational.user_sql.attributes import Plain
 from dj_dagster.relational.user_sql.compiler import FUNCTIONS, SPELLINGS, compiled, is_known
 from dj_dagster.relational.user_sql.kinds import (
     ANY,
@@ -82,10 +83,12 @@ def temporal_literal(found: datetime | timedelta, kind: Kind) -> str | None:
     return quoted(temporal.text(found, kind.scale)) if fits else None
 
 
-def kind_of(kind: AttributeType | None) -> Kind:
+def kind_of(kind: Plain) -> Kind:
     """Return the kind of an attribute's values from its type."""
     if kind is None:
         return ANY
+    if isinstance(kind, Kind):
+        return kind
     scale = kind.size or 0
     if kind.digits is not None and kind.digits <= EXACT_DIGITS and not kind.is_single:
         return fixed(kind.scale or 0)
@@ -114,6 +117,22 @@ def decoder(of: Kind) -> Call:
             return temporal.duration
         case _:
             return lambda value: value
+
+
+def _kept_digits(name: str, kind: Kind) -> Call:
+    """Return the decoder of decimals that a subquery computes, which SQLite holds as numbers."""
+    decode = decoder(kind)
+
+    def run(value: SqlValue) -> SqlValue | None:
+        if isinstance(value, float) and abs(value) * 10.0**kind.scale >= 10.0**EXACT_DIGITS:
+            raise QueryError(
+                f"SQL on SQLite: {value} of the computed attribute {name!r} may have more digits "
+                f"than the {EXACT_DIGITS} that SQLite keeps in a number. Compute from it in the "
+                f"same step, or CAST it AS DOUBLE."
+            )
+        return decode(value)
+
+    return run
 
 
 def _uuid_bytes(value: str) -> bytes:
@@ -229,8 +248,10 @@ class Translator:
 
     Parameters
     ----------
+    written
+        What is known of its attributes, as `types_text` writes it.
     types
-        The types of its attributes, as `types_text` writes them; `kinds` is the parsed form.
+        What is known of the attributes in the tree that is translated.
     programs
         Collects the programs that the function runs.
     emitters
@@ -241,18 +262,16 @@ class Translator:
     def __init__(
         self,
         source: str,
-        types: str,
-        kinds: Mapping[str, str | None],
+        written: str,
+        types: Mapping[str, Plain],
         programs: list[SQLiteRun],
         emitters: Mapping[str, Emitter],
     ) -> None:
-        self._call = f"({quoted(source)}, {quoted(types)}, "
-        self.types = {
-            name: None if kind is None else _parsed_type(kind) for name, kind in kinds.items()
-        }
+        self._call = f"({quoted(source)}, {quoted(written)}, "
+        self.types = types
         self._programs = programs
         self._emitters = emitters
-        self._folded = {name.lower(): name for name in kinds}
+        self._folded = {name.lower(): name for name in types}
 
     def value(self, node: Expr) -> Emitted:
         """Return an expression as SQL."""
@@ -272,19 +291,23 @@ class Translator:
 
     def is_short(self, node: Expr) -> bool:
         """Whether SQLite holds a column's values in their own type."""
-        from sqlglot import exp
+        known = self._known(node)
+        # What a subquery sums may be text.
+        is_open = isinstance(known, Kind) and known.family == "decimal"
+        return not is_open and not self.is_text(node)
 
-        if not isinstance(node, exp.Column):
-            return True
-        kind = self.types[self.name(node)]
-        return kind is None or not is_long(kind)
+    def is_text(self, node: Expr) -> bool:
+        """Whether a node is a column of decimals that SQLite holds as text."""
+        known = self._known(node)
+        return isinstance(known, AttributeType) and is_long(known)
 
     def is_uuid(self, node: Expr) -> bool:
         """Whether a node is a column whose values are UUIDs."""
-        if type(node).__name__ != "Column":
-            return False
-        kind = self.types[self.name(node)]
-        return kind is not None and kind.family is Family.UUID
+        known = self._known(node)
+        return isinstance(known, AttributeType) and known.family is Family.UUID
+
+    def _known(self, node: Expr) -> Plain:
+        return self.types[self.name(node)] if type(node).__name__ == "Column" else None
 
     def plain(self, node: Expr) -> tuple[Piece, ...]:
         """Return an argument of a function that SQLite has too."""
@@ -313,8 +336,7 @@ class Translator:
             emitted = Emitted(emitted.exact or emitted.pieces, emitted.kind)
             if emitted.pieces not in given:
                 given[emitted.pieces] = len(given)
-                is_uuid = self.is_uuid(leaf)
-                decoders.append(_uuid_bytes if is_uuid else decoder(emitted.kind))
+                decoders.append(self._decoder(leaf, emitted.kind))
             places[id(leaf)] = (given[emitted.pieces], emitted.kind)
         program = compiled(node, places)
         encode, kind = encoder(program, mode)
@@ -325,6 +347,12 @@ class Translator:
         for leaf in given:
             pieces += [", ", *leaf]
         return Emitted((*pieces, ")"), kind)
+
+    def _decoder(self, leaf: Expr, kind: Kind) -> Call:
+        if self.is_uuid(leaf):
+            return _uuid_bytes
+        is_computed = isinstance(self._known(leaf), Kind) and kind.family == "decimal"
+        return _kept_digits(leaf.name, kind) if is_computed else decoder(kind)
 
     def _leaves(self, node: Expr) -> Iterator[Expr]:
         if is_leaf(node):
@@ -456,7 +484,3 @@ def literal_of(node: Expr) -> str | Decimal | float | None:
     if node.is_string:
         return node.this
     return floating(float(node.this)) if "e" in node.this.lower() else Decimal(node.this)
-
-
-def _parsed_type(written: str) -> AttributeType:
-    return parse_type("bytes" if written == "<codec>" else written)

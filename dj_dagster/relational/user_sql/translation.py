@@ -11,13 +11,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from dj_dagster.errors import QueryError, QuerySyntaxError
+from dj_dagster.model.heading import Heading
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family, parse_type
 from dj_dagster.relational.user_sql import temporal
+from dj_dagster.relational.user_sql.attributes import known_of, types_text, with_made
 from dj_dagster.relational.user_sql.emission import (
     AGGREGATES,
     BITS,
@@ -299,16 +301,6 @@ class Translation:
     programs: list[SQLiteRun] = field(default_factory=list[SQLiteRun])
 
 
-def types_text(types: Mapping[str, AttributeType | None]) -> str:
-    """Return the types of attributes as one text."""
-    found = {name: kind and _type_text(kind) for name, kind in sorted(types.items())}
-    return json.dumps(found, ensure_ascii=False, separators=(",", ":"))
-
-
-def _type_text(kind: AttributeType) -> str:
-    return "<codec>" if kind.family is Family.CODEC else kind.text
-
-
 @lru_cache(maxsize=5000)
 def translate(source: str, types: str) -> Translation:
     """Return a user's text as SQL of SQLite.
@@ -316,7 +308,7 @@ def translate(source: str, types: str) -> Translation:
     Parameters
     ----------
     types
-        The types of the attributes that it names; see `types_text`.
+        What is known of the attributes that it names; see `types_text`.
 
     Raises
     ------
@@ -337,8 +329,8 @@ def translate(source: str, types: str) -> Translation:
 
 
 def _fill(found: Translation, source: str, types: str) -> None:
-    kinds: dict[str, str | None] = json.loads(types)
-    simple = _simple(source, kinds)
+    known: dict[str, Any] = json.loads(types)
+    simple = _simple(source, known)
     if simple is not None:
         found.pieces, found.kind = simple, INT
         return
@@ -352,10 +344,11 @@ def _fill(found: Translation, source: str, types: str) -> None:
         raise Untranslatable("a list of expressions")
     tree = by_values(next(iter(parsed.trees)))
     check_precedence(tree)
-    translator = Translator(source, types, kinds, found.programs, _EMITTERS)
+    tree, plain = with_made(tree, known)
+    translator = Translator(source, types, plain, found.programs, _EMITTERS)
     whole = translator.value(tree)
     pieces = whole.pieces
-    is_sum = call_name(tree) == "SUM" and translator.is_short(tree.expressions[0])
+    is_sum = call_name(tree) == "SUM" and not translator.is_text(tree.expressions[0])
     if whole.exact or is_sum:
         # Otherwise its many digits would be a text, which the type of an attribute does not turn
         # into a number again. A mean is not an integer, even if its value is whole.
@@ -371,18 +364,20 @@ def evaluate(source: str, types: str, place: int, *values: SQLiteValue) -> SQLit
     return translate(source, types).programs[place](values)
 
 
-def inferred_type(source: str, types: Mapping[str, AttributeType | None]) -> AttributeType | None:
+def inferred_type(source: str, over: Heading) -> AttributeType | None:
     """Return the type of a user's expression if it is a date, a time or a float, else None.
 
     Floats are told where attributes are 32-bit floats: servers would write six digits, and SQLite
     those of 64 bits. MySQL has 32-bit floats also of these and small integers, as in
     ``ifnull(gain, 0)``; MariaDB and SQLite have 64 bits, which are returned everywhere.
     """
-    named = [kind for name, kind in types.items() if kind and name in source]
+    attributes = over.all_attributes
+    named = [attr.type for name, attr in attributes.items() if attr.type and name in source]
     single = any(kind.is_single for kind in named)
     if not (single or any(kind.family in _TIMES for kind in named) or _TEMPORAL.search(source)):
         return None
-    known = {name: types[name] for name in types if name in parse(source).words}
+    words = parse(source).words
+    known = {name: known_of(attr) for name, attr in attributes.items() if name in words}
     try:
         kind = translate(source, types_text(known)).kind
     except QueryError:
@@ -396,12 +391,12 @@ def inferred_type(source: str, types: Mapping[str, AttributeType | None]) -> Att
     return parse_type(f"{kind.family}({kind.scale})" if kind.scale else kind.family)
 
 
-def _simple(source: str, kinds: Mapping[str, str | None]) -> tuple[Piece, ...] | None:
+def _simple(source: str, types: Mapping[str, Any]) -> tuple[Piece, ...] | None:
     """Return a comparison of an integer with integers, None if it is not one."""
     match = SIMPLE.fullmatch(source)
-    name = next(iter(kinds), None)
-    kind = kinds[name] if name is not None else None
-    if match is None or name is None or kind is None:
+    name = next(iter(types), "")
+    kind = types.get(name)
+    if match is None or not isinstance(kind, str):
         return None
     if parse_type(kind).family is not Family.INTEGER:
         return None
