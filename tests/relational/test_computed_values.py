@@ -157,7 +157,33 @@ def test_it_keeps_its_kind_out_of_subqueries(dose: Any) -> None:
         assert query.proj(found=text).fetch1("found") == value, text
 
 
-def test_digits_that_sqlite_loses_in_a_subquery_are_told(tmp_path: Path) -> None:
+def test_values_are_compared_with_what_is_computed_as_on_servers(dose: Any) -> None:
+    for text, value, numbers in [
+        ("dose + 1", "2", [1]),
+        ("amount * 2", "20.50 mg", [1]),
+        ("dose = 1", "1", [1]),
+        ("concat(dose)", 1, [1]),
+        ("concat(dose)", "1", [1]),
+        ("concat(amount)", 9.5, [2]),
+        ("concat(amount)", Decimal("9.50"), [2]),
+        ("dose / 8", "0.1250", [1]),
+        ("concat('d', dose)", b"d2", [2]),
+        ("unhex(dose * 61)", "a", [1]),
+        ("info.s", 5, [2]),
+        ("json_extract(info, '$.s')", "a", [1]),
+        ("json_extract(info, '$.s')", 5, [2]),
+        ("json_extract(info, '$.s')", 6, []),
+    ]:
+        made = dose.proj(made=text)
+        for query in (made & {"made": value}, made & [{"made": value}]):
+            assert query.to_arrays("dose").tolist() == numbers, (text, value)
+        rest = [number for number in (1, 2) if number not in numbers]
+        assert (made - {"made": value}).to_arrays("dose").tolist() == rest, (text, value)
+    many = [{"made": number} for number in range(30)]
+    assert len(dose.proj(made="concat(dose)") & many) == 2
+
+
+def test_what_sqlite_cannot_do_with_computed_attributes_is_told(tmp_path: Path) -> None:
     with dj.Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}") as opened:
 
         @dj.Schema("lab", connection=opened)
@@ -168,6 +194,8 @@ def test_digits_that_sqlite_loses_in_a_subquery_are_told(tmp_path: Path) -> None
         made = Dose.proj(c="many * 1") & dj.Top(1) & "dose = 1"
         with pytest.raises(dj.QueryError, match="'c' may have more digits"):
             made.proj(found="concat(c)").to_dicts()
+        with pytest.raises(dj.QueryError, match="'made' with texts and numbers"):
+            (Dose.proj(made="concat(dose)") & [{"made": 1}, {"made": "2"}]).to_dicts()
 
 
 def test_bytes_that_are_no_text_are_told_on_sqlite(tmp_path: Path) -> None:

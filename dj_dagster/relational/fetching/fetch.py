@@ -550,6 +550,9 @@ def _condition(
     if isinstance(condition, Equals):
         if condition.value is None:
             return (condition.name, None)
+        if heading[condition.name].type is None:
+            # How it is compared depends on the value.
+            return None
         values += bound([condition.value], heading[condition.name], backend)
         return condition.name
     if isinstance(condition, SQLText):

@@ -50,6 +50,7 @@ from dj_dagster.relational.backends.common import (
     Select,
     cast_type,
 )
+from dj_dagster.relational.sql.computed_values import compared
 from dj_dagster.relational.user_sql.attributes import Known, Made
 from dj_dagster.relational.user_sql.conversion import common
 from dj_dagster.relational.user_sql.kinds import ANY, BYTES, NULL, Kind
@@ -279,7 +280,7 @@ class Conditions:
             case SQLText(text):
                 return self.text(text, over, heading, "condition")
             case Equals(name, value):
-                return self._equals(over.columns[name], value, heading[name])
+                return self._equals(name, value, over, heading)
             case Between(name, low, high):
                 return self._between(over.columns[name], low, high, heading[name])
             case JSONEquals(path, value):
@@ -385,10 +386,22 @@ class Conditions:
             case _:
                 return False
 
-    def _equals(self, column: Element, value: Value, attribute: Attribute) -> Element:
+    def _equals(self, name: str, value: Value, over: Lowered, heading: Heading) -> Element:
         if value is None:
-            return column.is_(None)
-        return column == self._bound([value], attribute)[0]
+            return over.columns[name].is_(None)
+        column, values = self._compared(name, [value], over, heading)
+        return column == values[0]
+
+    def _compared(
+        self, name: str, values: Sequence[Value], over: Lowered, heading: Heading
+    ) -> tuple[Element, Sequence[Value]]:
+        """Return an attribute and values in the forms in which the database compares them."""
+        given = bound(values, heading[name], self._backend)
+        origin = over.origins.get(name)
+        if origin is None or heading[name].type is not None:
+            return over.columns[name], given
+        text, given = compared(name, given, origin.kind)
+        return self.text(text, over, heading) if text else over.columns[name], given
 
     def _between(
         self, column: Element, low: Value | Now, high: Value | Now, attribute: Attribute
@@ -414,12 +427,12 @@ class Conditions:
         return found.is_(None) if value is None else found == _plain(value)
 
     def _in(self, condition: In, over: Lowered, heading: Heading) -> Element:
-        columns = [
-            self._bound([row[place] for row in condition.values], heading[name])
+        pairs = [
+            self._compared(name, [row[place] for row in condition.values], over, heading)
             for place, name in enumerate(condition.names)
         ]
-        rows = list(zip(*columns, strict=True))
-        return self._backend.is_among([over.columns[name] for name in condition.names], rows)
+        rows = list(zip(*(values for _, values in pairs), strict=True))
+        return self._backend.is_among([column for column, _ in pairs], rows)
 
     def _bound(self, values: Sequence[Value], attribute: Attribute) -> Sequence[Value]:
         return bound(values, attribute, self._backend)
