@@ -216,6 +216,8 @@ def rounding(program: Program) -> Program:
     if not program.kind.is_text or program.kind.choices:
         return program
     check_truth(program.kind)
+    if program.kind.family == "json":
+        return mapped(program, lambda value: number(value, program.kind), FLOAT)
     return mapped(program, _whole_of_text, INT)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dj_dagster.relational.user_sql import conversion, temporal
@@ -48,12 +49,13 @@ def tested(order: int | None, test: Callable[[int, int], bool]) -> int | None:
 def _comparison(program_of: ProgramOf, node: Expr) -> Program:
     one, other = both(program_of, node)
     test = _TESTS[type(node).__name__]
-    order = order_of(one, other, nearly=True)
+    by_order = type(node).__name__ not in ("EQ", "NEQ")
+    order = order_of(one, other, nearly=True, by_order=by_order)
     return pair(one, other, lambda a, b: tested(order(a, b), test), INT)
 
 
 def order_of(
-    one: Program, other: Program, *, nearly: bool = False
+    one: Program, other: Program, *, nearly: bool = False, by_order: bool = False
 ) -> Callable[[SqlValue, SqlValue], int | None]:
     """Return the function that compares values of two programs, giving null if one does not fit.
 
@@ -61,6 +63,8 @@ def order_of(
     ----------
     nearly
         Whether numbers of known digits are equal if their shown digits are equal.
+    by_order
+        Whether the order counts, not only equality.
     """
     families = {one.kind.family, other.kind.family}
     texts = [p for p in (one, other) if p.kind.is_text and p.literal is None]
@@ -96,7 +100,15 @@ def order_of(
         if program.literal is not None and convert(program.literal) is None:
             raise Untranslatable(f"{program.literal!r} as a date or time")
 
+    numbers = {"int", "decimal", "float"}
+    is_truth = isinstance(one.literal, bool) or isinstance(other.literal, bool)
+    told = partial(conversion.json_number, is_truth=is_truth, by_order=by_order)
+
     def order(a: SqlValue, b: SqlValue) -> int | None:
+        if one.kind.family == "json" and other.kind.family in numbers:
+            return conversion.compare(float(told(a, b)), second(b), precision)
+        if other.kind.family == "json" and one.kind.family in numbers:
+            return conversion.compare(first(a), float(told(b, a)), precision)
         left, right = first(a), second(b)
         return None if left is None or right is None else conversion.compare(left, right, precision)
 
@@ -218,7 +230,7 @@ def _between(program_of: ProgramOf, node: Expr) -> Program:
     bounds = [bound.kind.is_text for bound in (low, high) if bound.kind.family != "null"]
     if value.kind.is_text and any(bounds) and not all(bounds):
         raise Untranslatable("a text BETWEEN a text and what is none")
-    above, below = order_of(value, low), order_of(value, high)
+    above, below = order_of(value, low, by_order=True), order_of(value, high, by_order=True)
 
     def run(row: Arguments) -> int | None:
         given, first, last = value.run(row), low.run(row), high.run(row)
@@ -266,7 +278,7 @@ def _case(program_of: ProgramOf, node: Expr) -> Program:
 def _chosen(branches: list[tuple[Program, Program]], default: Program | None) -> Program:
     last = default or Program(lambda row: None, NULL)
     values, kind = alike([value for _, value in branches] + [last])
-    tests = [truth(test) for test, _ in branches]
+    tests = [_held(test) for test, _ in branches]
 
     def run(row: Arguments) -> SqlValue | None:
         for holds, value in zip(tests, values, strict=False):
@@ -275,6 +287,12 @@ def _chosen(branches: list[tuple[Program, Program]], default: Program | None) ->
         return values[-1](row)
 
     return Program(run, kind)
+
+
+def _held(program: Program) -> Callable[[Arguments], bool | None]:
+    """Return the test of a condition in IF or CASE, where servers take the number of JSON."""
+    as_number = program.kind.family == "json"
+    return truth(argument(program, "f") if as_number else program)
 
 
 def _coalesce(program_of: ProgramOf, given: Sequence[Expr]) -> Program:

@@ -411,7 +411,8 @@ def _null(program_of: ProgramOf, node: Expr) -> Program:
 
 
 def _boolean(program_of: ProgramOf, node: Expr) -> Program:
-    return constant(int(node.this), INT)
+    # Beside JSON, unlike 1, it is true.
+    return constant(bool(node.this), INT)
 
 
 def _adjacent(program_of: ProgramOf, node: Expr) -> Program:

@@ -14,6 +14,7 @@ from dj_dagster.relational.user_sql.kinds import (
     DATE,
     FLOAT,
     INT,
+    JSON,
     NULL,
     SINGLE,
     TEXT,
@@ -25,6 +26,7 @@ from dj_dagster.relational.user_sql.kinds import (
     decimal_kind,
     exact,
     fixed,
+    json_value,
     leading_integer,
     number,
     rounded,
@@ -203,6 +205,32 @@ def compare(one: SqlValue, other: SqlValue, nearly: float = 0.0) -> int:
         one, other = float(number(one)), float(number(other))
     # They are of types that can be compared, see `converters`.
     return (one > other) - (one < other)  # pyright: ignore[reportOperatorIssue]
+
+
+def json_number(value: SqlValue, other: SqlValue, *, is_truth: bool, by_order: bool) -> Number:
+    """Return the number of a JSON value that is compared with a number.
+
+    Parameters
+    ----------
+    is_truth
+        Whether the other is written as true or false.
+    by_order
+        Whether the order counts, not only equality.
+
+    Raises
+    ------
+    QueryError
+        If servers differ: MySQL compares values of JSON, in which true is not 1.
+    """
+    found = json_value(text(value))
+    shown = number(value, JSON)
+    is_alike = isinstance(found, int | float) and isinstance(found, bool) is is_truth
+    if not is_alike and (by_order or shown == number(other)):
+        raise QueryError(
+            f"SQL on SQLite: servers differ in how the JSON value {value!s:.60} compares with "
+            f"{'true or false' if is_truth else 'a number'}. Use JSON_VALUE()."
+        )
+    return shown
 
 
 def _same(value: SqlValue) -> SqlValue:

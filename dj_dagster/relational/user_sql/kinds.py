@@ -6,11 +6,12 @@ datetime, a time a timedelta; null is None.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Context, Decimal
-from typing import Literal
+from typing import Any, Literal
 
 from dj_dagster.errors import QueryError
 from dj_dagster.relational.user_sql import temporal
@@ -109,7 +110,7 @@ def number(value: SqlValue, kind: Kind = ANY) -> Number:
         case str():
             if kind.choices:
                 return kind.choices.index(value) + 1 if value in kind.choices else 0
-            match = _NUMBER.match(value)
+            match = _NUMBER.match(_json_digits(value) if kind.family == "json" else value)
             return float(match[1]) if match else 0.0
         case Hexadecimal():
             return int.from_bytes(value) & (2**64 - 1)
@@ -129,7 +130,7 @@ def number(value: SqlValue, kind: Kind = ANY) -> Number:
 def exact(value: SqlValue, kind: Kind = ANY) -> int | Decimal:
     """Return a value as an exact number, texts by their digits."""
     if isinstance(value, str) and not kind.choices:
-        match = _NUMBER.match(value)
+        match = _NUMBER.match(_json_digits(value) if kind.family == "json" else value)
         found = Decimal(match[1]) if match else Decimal(0)
         if abs(found.adjusted()) > _LARGEST_EXPONENT:
             # An example is 9e99999999, whose digits would take too long.
@@ -137,6 +138,19 @@ def exact(value: SqlValue, kind: Kind = ANY) -> int | Decimal:
         return found if match else 0
     found = number(value, kind)
     return Decimal(repr(found)) if isinstance(found, float) else found
+
+
+def _json_digits(value: str) -> str:
+    """Return the text in which servers read the number of a JSON value."""
+    return json.loads(value) if value.startswith('"') else {"true": "1"}.get(value, value)
+
+
+def json_value(written: str) -> Any:
+    """Return a JSON value, a text in itself if it cannot be read."""
+    try:
+        return json.loads(written)
+    except ValueError:
+        return written
 
 
 def leading_integer(value: str) -> int:
@@ -190,6 +204,14 @@ def true(value: SqlValue | None, kind: Kind = ANY) -> bool | None:
         return None
     if kind.choices and isinstance(value, str):
         return number(value, kind) != 0
+    if kind.family == "json" and isinstance(value, str):
+        found = json_value(value)
+        if found is not True and (isinstance(found, bool) or not isinstance(found, int | float)):
+            raise QueryError(
+                f"SQL on SQLite: servers differ in whether the JSON value {value:.60} is true. "
+                f"Compare it, as in: = true."
+            )
+        return bool(found)
     return value != timedelta(0) if isinstance(value, timedelta) else number(value) != 0
 
 
