@@ -298,7 +298,7 @@ def _show_plan(found: Sequence[PlannedTable]) -> None:
     left = sum(each.left for each in found)
     if left:
         click.echo(
-            f"{counted(left, 'key')} would be left: people entered rows below, or the key source "
+            f"{counted(left, 'key')} would be left: rows below would be lost, or the key source "
             "does not have them any more."
         )
 
@@ -360,7 +360,7 @@ def _show_progress(done: Sequence[Progress], *, errors: bool = True) -> None:
 @click.option(
     "--delete-entered",
     is_flag=True,
-    help="Delete rows too that people entered below; otherwise such keys are left.",
+    help="Delete rows below too that no make brings back; otherwise such keys are left.",
 )
 @progress_option
 def recompute(

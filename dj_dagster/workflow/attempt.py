@@ -60,7 +60,7 @@ class KeyOutcome:
         ``made`` now; ``present`` already; ``missing`` from the key source, for example because a
         parent's row is not there (yet), or was deleted meanwhile; ``reserved`` by another worker,
         not due yet, failed before or to be ignored; ``failed`` now; ``left`` as it was, because
-        rows that people entered depend on it.
+        rows depend on it that no `make` brings back.
     seconds
         Wall time of `make` and its commit.
     rows, bytes

@@ -7,6 +7,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from dj_dagster.orchestration import plan
+from dj_dagster.orchestration import recompute as recompute_here
 from dj_dagster.orchestration.headless import run_job
 from dj_dagster.relational.table import Manual
 from dj_dagster.workflow.computed import Computed, Imported
@@ -152,6 +154,37 @@ def test_rows_that_the_key_source_has_no_more_are_left(
     assert any_lab.calls == [("Quiet", 0), ("Quiet", 2)]
     assert len(Quiet()) == 3
     assert statuses(defs, instance, name) == {"MATERIALIZED": partitions([0, 1, 2])}
+
+
+def test_a_key_is_left_above_rows_that_the_key_source_has_no_more(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    @lab.schema
+    class Quiet(Computed):
+        definition = "-> RawData"
+        key_source = lab.RawData & (lab.Session & "note IS NULL")
+
+        def make(self, key: dict[str, Any]) -> None:
+            self.insert1(key)
+
+    lab.add_sessions(range(3))
+    defs = lab.definitions()
+    run_until_quiet(defs, instance)
+    lab.Session.update1({"subject_id": 1, "session_id": 1, "note": "noise"})
+    lab.calls.clear()
+    # The key is stale.
+    assert not materialize(defs, instance, "lab/raw_data", partition=partition(1))
+    assert not recompute(lab, defs, instance, "raw_data", 0, 2)
+    assert lab.calls == [("RawData", 0), ("RawData", 2)]
+    (planned,) = plan(lab.schema, ["RawData"], instance=instance)
+    assert (planned.left, planned.lost) == (1, 0)
+    (told,) = recompute_here(lab.schema, ["RawData"], instance=instance)
+    assert "1 row of lab.Quiet below it would go" in told.failed[partition(1)]
+    run_until_quiet(defs, instance)
+    assert len(Quiet()) == 3
+    assert recompute(lab, defs, instance, "raw_data", 1, 1, delete_entered=True)
+    run_until_quiet(defs, instance)
+    assert Quiet.to_arrays("session_id").tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("on_existing", ["skip", "recompute"])

@@ -52,8 +52,8 @@ class PlannedTable:
     keys
         The number of keys that `make` would be given again.
     left
-        The number of keys to make again that would be left as they are: people entered rows below
-        them, or they are not in the key source any more.
+        The number of keys to make again that would be left as they are: rows below them would be
+        lost, or they are not in the key source any more.
     lost
         The number of rows that would be deleted, and that no `make` brings back.
     seconds

@@ -152,8 +152,8 @@ def recompute(
     stale
         Whether only stale keys are made again; otherwise all keys of the tables are.
     delete_entered
-        Whether rows that people entered are deleted where they depend on keys to make again.
-        Otherwise such keys are left.
+        Whether dependent rows that no `make` brings back are deleted: rows that people entered, and
+        rows whose key is not in the key source any more. Otherwise such keys are left.
     instance
         The Dagster instance that knows the code versions of keys without a note in the database.
 

@@ -435,8 +435,8 @@ def recompute_schedule(
     Parameters
     ----------
     delete_entered
-        Whether rows that people entered are deleted where they depend on stale keys. Otherwise such
-        keys are left.
+        Whether dependent rows that no `make` brings back are deleted, see `recompute`. Otherwise
+        such keys are left.
     cron, tables, name, timezone, running
         See `populate_schedule`.
 

@@ -1,6 +1,7 @@
 """Keys made in a step: in its process, in worker processes, or again where rows are there.
 
-A `make` does not bring back rows that people entered, so keys with such dependent rows are left.
+A `make` does not bring back rows that people entered, nor those whose key its key source has not
+any more, so keys with such dependent rows are left.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dj_dagster.orchestration.runs.stale_marks import Aging
 from dj_dagster.orchestration.tables.partitions import own_table
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import OwnPopulator, TableNode
+from dj_dagster.relational.algebra.nodes import Node
 from dj_dagster.relational.deleting import hierarchy
 from dj_dagster.relational.deleting.delete import Doomed, doomed_rows, row_counts
 from dj_dagster.relational.expression import QueryExpression
@@ -28,7 +30,7 @@ from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.table import Table
 from dj_dagster.workflow.attempt import KeyOutcome
 from dj_dagster.workflow.jobs import JobQueue
-from dj_dagster.workflow.make import KeySource, PopulatedTable
+from dj_dagster.workflow.make import KeySource, PopulatedTable, has_own_key_source
 from dj_dagster.workflow.notes import Notes, is_entered, spelled_otherwise
 from dj_dagster.workflow.pending import given
 from dj_dagster.workflow.populate import PopulateOptions, check_populable, chosen
@@ -175,8 +177,9 @@ def on_existing(default: str) -> Field:
 DELETE_ENTERED = Field(
     bool,
     default_value=False,
-    description="Whether rows that people entered, and that depend on rows which are made again, "
-    "are deleted. Otherwise such keys are left as they are.",
+    description="Whether dependent rows that no make brings back are deleted: rows that people "
+    "entered, and rows whose key is not in the key source any more. Otherwise such keys are left "
+    "as they are.",
 )
 
 
@@ -189,7 +192,7 @@ class OnExisting:
     choice
         ``"skip"``, ``"stale"`` or ``"recompute"``.
     delete_entered
-        Whether dependent rows that people entered are deleted too.
+        Whether dependent rows that no `make` brings back are deleted too.
     gone
         A mapping to which the keys are added, by table, that are deleted with keys of parents.
     """
@@ -214,8 +217,8 @@ def made_again(
     Yields
     ------
     KeyOutcome
-        One a key. The status is ``left`` for keys with dependent rows that people entered, and for
-        keys that are no longer in the key source, because neither could be brought back.
+        One a key. The status is ``left`` for keys that are no longer in the key source, and for
+        keys with dependent rows that no `make` brings back.
     """
     doomed = _doomed(aging, node, keys, existing)
     rows = {_partition(node, key) for key in doomed}
@@ -236,7 +239,11 @@ def made_again(
 def deletion_of(graph: TableGraph, node: TableNode, existing: OnExisting) -> KeyDeletion:
     """Return the deletion of keys of a table that are to be made again."""
     deletion = KeyDeletion(
-        node.table, node.populator.key_names, _Filled(graph), with_entered=existing.delete_entered
+        node.table,
+        node.populator.key_names,
+        _Filled(graph),
+        {each.name: each for each in graph.populated if _leaves_out(each)},
+        with_entered=existing.delete_entered,
     )
     if existing.gone is None:
         return deletion
@@ -268,15 +275,24 @@ def ungiven(node: TableNode, keys: Sequence[Key]) -> dict[Values, str]:
     return {row: "its key is not in the key source any more" for row in rows if row not in known}
 
 
+def _leaves_out(node: TableNode) -> bool:
+    """Whether the key source may lack keys that are in the table: that of the parents has all."""
+    table = own_table(node)
+    return table is None or has_own_key_source(table)
+
+
 def _partition(node: TableNode, key: Key) -> str:
     return node.grain.encode(key) if node.grain is not None else ""
 
 
 def _left(node: TableNode, left: dict[Values, str]) -> Iterator[KeyOutcome]:
-    names = node.populator.key_names
-    for row, reason in left.items():
+    for key, reason in zip(_keys(node, left), left.values(), strict=True):
         error = PopulateError(f"It is left as it is: {reason}.")
-        yield KeyOutcome(dict(zip(names, row, strict=True)), "left", error=error)
+        yield KeyOutcome(key, "left", error=error)
+
+
+def _keys(node: TableNode, rows: Iterable[Values]) -> list[Key]:
+    return [dict(zip(node.populator.key_names, row, strict=True)) for row in rows]
 
 
 class _Filled:
@@ -307,8 +323,10 @@ class KeyDeletion:
         The attributes of the keys that its `make` is given.
     is_filled
         A function that tells whether a `make` fills a table.
+    leaving_out
+        The tables whose key source may lack keys that are in them.
     with_entered
-        Whether rows that people entered are deleted too.
+        Whether rows that no `make` brings back are deleted too.
     below
         The attributes of the keys of `make`, for each dependent table.
     gone
@@ -318,6 +336,7 @@ class KeyDeletion:
     table: Table
     names: Sequence[str]
     is_filled: Callable[[TableName], bool] = field(default=lambda name: not is_entered(name))
+    leaving_out: Mapping[TableName, TableNode] = field(default_factory=dict[TableName, TableNode])
     with_entered: bool = False
     below: Mapping[TableName, Sequence[str]] = field(default_factory=dict[TableName, Sequence[str]])
     gone: dict[TableName, list[Key]] = field(default_factory=dict[TableName, list[Key]])
@@ -343,15 +362,15 @@ class KeyDeletion:
     def kept(self, keys: Sequence[Key]) -> dict[Values, str]:
         """Return the keys that `clear` would leave, by their values, each with the reason.
 
-        They have dependent rows that people entered, and are found by halving `keys`.
+        They have dependent rows that no `make` brings back, and are found by halving `keys`.
         """
-        entered = self._entered(keys) if keys and not self.with_entered else {}
-        if not entered:
+        lost = self._lost(keys) if keys and not self.with_entered else {}
+        if not lost:
             return {}
         if len(keys) == 1:
             found = ", ".join(
                 f"{counted(count, 'row')} of {name.schema}.{class_path(name.table)}"
-                for name, count in entered.items()
+                for name, count in lost.items()
             )
             reason = f"{found} below it would go, and no make brings them back: delete them first"
             return {tuple(keys[0].values()): reason}
@@ -362,11 +381,26 @@ class KeyDeletion:
         # A key without attributes stands for all rows.
         return self.table & list(keys) if self.names else self.table
 
-    def _entered(self, keys: Sequence[Key]) -> Mapping[TableName, int]:
+    def _lost(self, keys: Sequence[Key]) -> Mapping[TableName, int]:
+        """Return the numbers of rows that would go with keys for good, by table."""
         doomed = self.doomed(keys)
         unfilled = {name: rows for name, rows in doomed.items() if not self.is_filled(name)}
         found = row_counts(self.table.connection, unfilled)
+        for name in self.leaving_out.keys() & doomed.keys():
+            found[name] = self._left_out(self.leaving_out[name], doomed[name])
         return {name: count for name, count in found.items() if count}
+
+    def _left_out(self, node: TableNode, layers: Sequence[Node]) -> int:
+        """Return the number of rows of a table whose key is not in its key source any more."""
+        try:
+            names = node.populator.key_names
+            rows = [each for r in layers for each in fetch.rows(self.table.connection, r, names)]
+            keys = [dict(zip(names, row, strict=True)) for row in dict.fromkeys(rows)]
+            lost = ungiven(node, keys) if keys else {}
+        except PopulateError:
+            # Nothing can be made for as long as the key source fails.
+            return row_counts(self.table.connection, {node.name: layers})[node.name]
+        return sum(row in lost for row in rows)
 
     def doomed(self, keys: Sequence[Key]) -> Doomed:
         """Return the rows of keys with all that depends on them, by table."""
