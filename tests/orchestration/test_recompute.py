@@ -187,6 +187,28 @@ def test_a_key_is_left_above_rows_that_the_key_source_has_no_more(
     assert Quiet.to_arrays("session_id").tolist() == [0, 2]
 
 
+def test_a_key_that_is_left_does_not_keep_others_of_its_partition_from_being_made(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    @lab.schema
+    class Verdict(Manual):
+        definition = "-> RawData"
+
+    lab.add_sessions([1])
+    lab.broken = {2}
+    defs = lab.definitions(partition_by={"RawData": ["subject_id"]})
+    run_until_quiet(defs, instance)
+    Verdict.insert1({"subject_id": 1, "session_id": 1})
+    lab.Session.update1({"subject_id": 1, "session_id": 1, "note": "noise"})
+    lab.add_sessions([2])
+    run_until_quiet(defs, instance)
+    assert statuses(defs, instance, "lab/raw_data") == {"FAILED": {"subject_id=1"}}
+    lab.broken, lab.calls[:] = set(), []
+    assert not materialize(defs, instance, "lab/raw_data", partition="subject_id=1")
+    assert lab.calls == [("RawData", 2)]
+    assert statuses(defs, instance, "lab/raw_data") == {"MATERIALIZED": {"subject_id=1"}}
+
+
 @pytest.mark.parametrize("on_existing", ["skip", "recompute"])
 def test_the_populate_job_makes_a_restriction_again(
     lab: Lab, instance: dg.DagsterInstance, on_existing: str

@@ -114,7 +114,7 @@ def populate_table(
     marks = Marks(step, provenance, shown.with_rows)
     run_id = step.origin.run_id
     notes = NoteTaker(node.table, node.populator.key_names, node.staleness.code, run_id)
-    there, withdrawn = list[str](), list[Mark]()
+    there, tried, withdrawn = list[str](), set[str | None](), list[Mark]()
     outcomes = made_again(graph, aging, node, keys, existing, retry_errors=retry_errors, work=work)
     if step.has_helpers:
         outcomes = with_helpers(node, outcomes, work)
@@ -127,7 +127,10 @@ def populate_table(
                     _log_error(step, progress, partition, outcome)
                 if outcome.status == "present" and partition is not None:
                     there.append(partition)
-                if outcome.status in UNTRIED and partition in planned:
+                if outcome.status not in UNTRIED:
+                    # Other keys of a partition may be left after that.
+                    tried.add(partition)
+                elif partition in planned and partition not in tried:
                     withdrawn += [Mark(key, partition, planned=True) for key in (node.key, *parts)]
                 if own_table(node) is None and outcome.status == "made":
                     # DataJoint has made the key, and does not take notes.
@@ -398,7 +401,7 @@ class Progress:
     def add(self, partition: str, outcome: KeyOutcome) -> None:
         """Count a key."""
         self.counts[outcome.status] = self.counts.get(outcome.status, 0) + 1
-        if outcome.error is not None:
+        if outcome.status == "failed" or (outcome.error and partition not in self.failed):
             self.failed[partition] = outcome.message
 
     def __str__(self) -> str:

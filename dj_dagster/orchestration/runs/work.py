@@ -233,6 +233,7 @@ def made_again(
         free = [key for key in chunk if tuple(key.values()) not in left]
         if free:
             yield from outcomes(node, free, retry_errors=True, work=work)
+        yield from _beside(node, free, left, retry_errors=retry_errors, work=work)
         yield from _left(node, left)
 
 
@@ -283,6 +284,27 @@ def _leaves_out(node: TableNode) -> bool:
 
 def _partition(node: TableNode, key: Key) -> str:
     return node.grain.encode(key) if node.grain is not None else ""
+
+
+def _beside(
+    node: TableNode,
+    free: Sequence[Key],
+    left: dict[Values, str],
+    *,
+    retry_errors: bool,
+    work: Work,
+) -> Iterator[KeyOutcome]:
+    """Make the pending keys of partitions of many keys, of which no key is free to be made again.
+
+    Where one is, the others of its partition have been made with it.
+    """
+    if not node.coarse:
+        return
+    done = {_partition(node, key) for key in free}
+    keys = [key for key in _keys(node, left) if _partition(node, key) not in done]
+    if keys:
+        made = outcomes(node, keys, retry_errors=retry_errors, work=work)
+        yield from (each for each in made if each.status not in ("present", "missing"))
 
 
 def _left(node: TableNode, left: dict[Values, str]) -> Iterator[KeyOutcome]:
