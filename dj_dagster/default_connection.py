@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -37,7 +36,7 @@ class Connection(database.Connection):
         The account and port of a server, as in ``config["database.user"]`` and so on; the port is
         that of the settings by default.
     init_fun
-        Has no effect; in DataJoint, an SQL statement to begin connections with.
+        An SQL statement that new connections to a server run first.
     backend
         Has no effect, and is accepted as DataJoint does; the URL names the kind of database.
     config_override
@@ -84,7 +83,7 @@ class Connection(database.Connection):
             )
             super().__init__(given.chosen_url(), **{**settings.connection_options(), **options})
             self.display = settings.display
-        self.init_fun = init_fun
+        self.begin_with(init_fun)
 
 
 class NoConfig:
@@ -139,7 +138,7 @@ def conn(
     user: str | None = None,
     password: str | None = None,
     *,
-    init_fun: Callable[..., object] | None = None,
+    init_fun: str | None = None,
     reset: bool = False,
     use_tls: bool | dict[str, Any] | None = None,
 ) -> database.Connection:
@@ -152,7 +151,8 @@ def conn(
     host, user, password, use_tls
         Settings to change first. A connection that is open stays as it is, unless `reset`.
     init_fun
-        Has no effect; in DataJoint, an SQL statement to begin connections with.
+        An SQL statement that new connections to a server run first; by default the setting
+        ``connection.init_function``.
     reset
         Whether to close the connection, read environment and files anew, and make another.
         Settings that were set in Python stay.
@@ -165,7 +165,6 @@ def conn(
     global _connection
     given = {"host": host, "user": user, "password": password, "use_tls": use_tls}
     changes = {f"database.{name}": value for name, value in given.items() if value is not None}
-    del init_fun
     settings = config()
     with _lock:
         if reset and _connection is not None:
@@ -175,7 +174,7 @@ def conn(
             settings.reread()
         if _connection is None or (changes and _connection.is_lost):
             settings.update(changes)
-            _connection = settings.connect(Connection)
+            _connection = settings.connect(Connection, init_fun)
             vars(conn)["connection"] = _connection
         elif any(settings[name] != value for name, value in changes.items()):
             warnings.warn(

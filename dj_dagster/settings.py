@@ -276,14 +276,18 @@ class Config(SettingsMapping):
             )
         return url
 
-    def connect(self, kind: type[Connection] = Connection) -> Connection:
+    def connect(
+        self, kind: type[Connection] = Connection, init_fun: str | None = None
+    ) -> Connection:
         """Return a new connection to the configured database, without connecting yet.
 
-        It follows later changes of the settings, except of the database's address.
+        It follows later changes of the settings, except of the database's address. `init_fun` takes
+        precedence over the setting ``connection.init_function``.
         """
         connection = kind(self._prepared_url(), **self.connection_options())
         # The section itself, so that changes are seen.
         connection.display = cast(Display, self._settings.display)
+        connection.begin_with(init_fun or self._settings.connection.init_function)
         return connection
 
     def connection_options(self) -> dict[str, Any]:

@@ -189,9 +189,13 @@ class ConnectionSettings(Section):
     ----------
     charset
         Kept for programs that read it.
+    init_function
+        An SQL statement that each new connection to a server runs first, such as ``set time_zone =
+        '+00:00'``. An embedded database does not run it.
     """
 
     charset: str = ""
+    init_function: str | None = None
 
 
 class DisplaySettings(Section):

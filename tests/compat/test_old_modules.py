@@ -281,6 +281,23 @@ def test_a_connection_to_a_server_by_host_and_account(server_url: str) -> None:
     other.close()
 
 
+def test_a_first_statement_of_connections(server_url: str, tmp_path: Path) -> None:
+    url, statement = sa.make_url(server_url), "SET @chosen = 7"
+    account = (f"{url.host}:{url.port}", url.username, url.password or "")
+    made = [dj.Connection(*account, init_fun=statement)]
+    lab = dj.Instance(database__url=server_url, connection__init_function=statement)
+    made.append(lab.connection)
+    for connection in made:
+        assert connection.query("SELECT @chosen").fetchone() == (7,)
+        with connection.session_apart() as session:
+            assert session.exec_driver_sql("SELECT @chosen").scalar() == 7
+        connection.close()
+    with pytest.raises(dj.ConfigurationError, match=r"'SET nothing', was refused.*init_function"):
+        dj.Connection(*account, init_fun="SET nothing").ping()
+    with dj.Connection(f"sqlite:///{tmp_path}/lab", init_fun=statement) as connection:
+        assert connection.query("SELECT 1").fetchone() == (1,)
+
+
 def test_a_password_is_not_shown() -> None:
     info = dj.Connection("mysql+pymysql://alice:secret@localhost/").conn_info
     assert info["passwd"] == "secret"

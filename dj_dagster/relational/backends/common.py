@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -352,6 +354,29 @@ def parsed_url(text: str | sa.URL, name: str = "This") -> sa.URL:
             f"{name} is not a database URL. Write sqlite:///path/to/file.sqlite or "
             "mysql+pymysql://user:password@host:port/."
         ) from None
+
+
+def begin_with(engine: sa.Engine, statement: str) -> None:
+    """Run a statement on each new connection to a server before it is used.
+
+    Raises
+    ------
+    ConfigurationError
+        When a connection is made, if the server refuses the statement.
+    """
+
+    def begin(connection: DBAPIConnection, record: object) -> None:
+        del record
+        with closing(connection.cursor()) as cursor:
+            try:
+                cursor.execute(statement)
+            except Exception as error:
+                raise ConfigurationError(
+                    f"The first statement of a connection, {statement!r}, was refused: {error}. "
+                    "Correct the setting connection.init_function, or the argument init_fun."
+                ) from error
+
+    sa.event.listen(engine, "connect", begin)
 
 
 class Secret(str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,10 +34,12 @@ from dj_dagster.relational.backends import Backend, backend_for
 from dj_dagster.relational.backends.common import (
     NO_TLS,
     Secret,
+    begin_with,
     demands_tls,
     parsed_url,
     shown_url,
 )
+from dj_dagster.relational.database.cache import StatementCache
 from dj_dagster.relational.database.catalog import Catalog, Era
 from dj_dagster.relational.database.sessions import (
     PATIENCE,
@@ -128,8 +130,10 @@ class Connection:
     ----------
     schemas
         The schemas that are activated on this connection, by name.
-    init_fun, charset
-        Have no effect. In DataJoint they are a first statement and the character set.
+    init_fun
+        The statement that new connections to a server run first; see `begin_with`.
+    charset
+        Has no effect. In DataJoint it is the character set.
 
     Examples
     --------
@@ -184,6 +188,12 @@ class Connection:
     def url(self) -> str:
         """The URL with its password masked, also one in its query."""
         return shown_url(self._url)
+
+    def begin_with(self, statement: str | None) -> None:
+        """Have new connections to a server run a statement first; a file does not run it."""
+        self.init_fun = statement
+        if statement and self.backend.has_server:
+            begin_with(self.engine, statement)
 
     def full_name(self, name: TableName) -> str:
         """Return a table's name with its schema's, quoted as one writes it into `query`.
@@ -647,23 +657,3 @@ class QueryResult:
 
     def __iter__(self) -> Iterator[Any]:
         return self._rows
-
-
-CAPACITY = 1000
-
-
-class StatementCache(Generic[T]):
-    """A bounded mapping that threads may share; it is emptied when it is full."""
-
-    def __init__(self) -> None:
-        self._kept: dict[Hashable, T] = {}
-
-    def get(self, shape: Hashable) -> T | None:
-        """Return the statement that is kept for a shape, None if it is not kept."""
-        return self._kept.get(shape)
-
-    def put(self, shape: Hashable, statement: T) -> None:
-        """Keep a statement."""
-        if len(self._kept) >= CAPACITY:
-            self._kept.clear()
-        self._kept[shape] = statement
