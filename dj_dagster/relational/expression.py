@@ -204,8 +204,7 @@ class QueryExpression(SQLParts):
         UnknownAttributeError
             If a name is not in the heading.
         """
-        node = operators.project(self.node, *attributes, **computed)
-        return QueryExpression(self.connection, node)
+        return self._derive(operators.project(self.node, *attributes, **computed))
 
     @on_class
     @spellings.old_aggr
@@ -332,7 +331,7 @@ class QueryExpression(SQLParts):
     ) -> pl.DataFrame:
         """Return the rows as a polars data frame, its schema given by the heading.
 
-        Uuids and JSON come as text, values unpacked by codecs as objects.
+        Numbers have 64 bits. Uuids and JSON come as text, values unpacked by codecs as objects.
 
         Raises
         ------
@@ -354,7 +353,7 @@ class QueryExpression(SQLParts):
     ) -> pa.Table:
         """Return the rows as an Arrow table, its schema given by the heading.
 
-        Uuids and JSON come as text.
+        Numbers have 64 bits. Uuids and JSON come as text.
 
         Raises
         ------

@@ -14,7 +14,7 @@ from dj_dagster.errors import DataJointError, MissingTableError, QueryError
 from dj_dagster.model.heading import Heading, Value
 from dj_dagster.model.names import TableName, Tier, class_path, parse_table_name
 from dj_dagster.relational import relatives
-from dj_dagster.relational.algebra.nodes import Node
+from dj_dagster.relational.algebra.nodes import Base, Node, Restricted, Topped
 from dj_dagster.relational.algebra.operators import all_rows
 from dj_dagster.relational.caller import Confirm, calling_names, question
 from dj_dagster.relational.database import write
@@ -102,8 +102,8 @@ class Table(QueryExpression, metaclass=TableMeta):
 
     @property_on_class
     def heading(self) -> Heading:
-        """The attributes of the table."""
-        return self.stored.heading
+        """The attributes of the table, or of a projection of it."""
+        return self.stored.heading if self._node is None else self._node.heading
 
     @property_on_class
     def name(self) -> TableName:
@@ -155,8 +155,16 @@ class Table(QueryExpression, metaclass=TableMeta):
 
     @property_on_class
     def is_restricted(self) -> bool:
-        """Whether the query leaves out rows of the table."""
+        """Whether the query leaves out rows of the table, or has other attributes."""
         return self._node is not None
+
+    @property
+    def is_projection(self) -> bool:
+        """Whether the query has other attributes than the table."""
+        node = self._node
+        while isinstance(node, Restricted | Topped):
+            node = node.source
+        return node is not None and not isinstance(node, Base)
 
     @classmethod
     def part_classes(cls) -> list[type[Part]]:
@@ -178,6 +186,7 @@ class Table(QueryExpression, metaclass=TableMeta):
         allow_direct_insert: bool | None = None,
     ) -> None:
         """Insert one row; see `insert`, which may be a method of the class's own."""
+        self._check_insertable()
         own = type.__getattribute__(type(self), "insert") is not _INSERT
         if type(row) is dict and not ignore_extra_fields and not own:
             if not allow_direct_insert:
@@ -245,6 +254,7 @@ class Table(QueryExpression, metaclass=TableMeta):
             Subject.insert([{"subject_id": 1, "sex": "F"}, (2, "M")])
             Subject.insert("subjects.csv", skip_duplicates=True)
         """
+        self._check_insertable()
         if not allow_direct_insert:
             self._check_direct_insert()
         insertion.insert_rows(
@@ -442,6 +452,13 @@ class Table(QueryExpression, metaclass=TableMeta):
         if printout:
             print(text)
         return text
+
+    def _check_insertable(self) -> None:
+        if self._node is not None and self.is_projection:
+            raise QueryError(
+                f"This is a projection of {self.name}, whose attributes can have other names: "
+                "insert into the table itself."
+            )
 
     def _check_direct_insert(self) -> None:
         insertion.check_direct_insert(self.connection, self.name, self.tier)

@@ -230,3 +230,48 @@ def test_a_folder_is_not_attached(schema: Any, tmp_path: Path) -> None:
     probe = table(schema, "probe : int32\n---\nx : <attach>")
     with pytest.raises(dj.DataJointError, match="is a folder"):
         probe.insert1((1, tmp_path))
+
+
+def test_a_projection_has_the_members_of_its_table(schema: Any) -> None:
+    @schema
+    class Animal(dj.Manual):
+        definition = """
+        animal : int
+        ---
+        born : date
+        weight = null : float
+        """
+
+        limit = 5
+
+        def days(self, day: dt.date) -> list[int]:
+            return [(day - born).days for born in self.to_arrays("born", order_by="KEY")]
+
+    @schema
+    class Visit(dj.Manual):
+        definition = """
+        -> Animal
+        """
+
+    day = dt.date(2024, 5, 1)
+    Animal.insert([{"animal": number, "born": day} for number in range(3)])
+    born = Animal.proj("born", heavy="weight > 5")
+    assert isinstance(born, Animal)
+    assert born.heading.names == ["animal", "born", "heavy"]
+    assert born.full_table_name == Animal.full_table_name
+    assert born.children() == [Visit.full_table_name]
+    assert (born.limit, born.describe()) == (5, Animal.describe())
+    assert (born & "animal > 1").days(dt.date(2024, 5, 3)) == [2]
+    assert len(Visit & born) == 0
+    assert (born & "animal = 2").delete() == 1
+    row = {"animal": 7, "born": day}
+    for insert in (born.insert1, (born & "animal = 1").insert1, lambda one: born.insert([one])):
+        with pytest.raises(dj.DataJointError, match=r"projection of .*animal.*the table itself"):
+            insert(row)
+    with pytest.raises(dj.DataJointError, match="without restriction"):
+        born.update1(row)
+    for method in (born.drop, born.alter):
+        with pytest.raises(dj.DataJointError, match="takes the whole table"):
+            method()
+    (Animal & "animal = 7").insert1(row)
+    assert len(Animal) == 3

@@ -391,7 +391,7 @@ def _table_of(query: object) -> Table:
     """Return rows of one table."""
     if isinstance(query, TableMeta):
         return query()
-    if isinstance(query, Table):
+    if isinstance(query, Table) and not query.is_projection:
         return query
     raise DataJointError(f"Rows of one table are meant, such as Session & key, not {query!r}.")
 

@@ -450,7 +450,7 @@ def named_rows(
 
 
 def _check(chosen: object, *, everything: bool) -> None:
-    if not isinstance(chosen, Table):
+    if not isinstance(chosen, Table) or chosen.is_projection:
         raise QueryError(
             f"Rows of one table are released, with all of its attributes, not {chosen!r:.100}: "
             "restrict a table by the query instead."
