@@ -74,7 +74,7 @@ def test_polars_has_the_headings_schema(thing: Any) -> None:
     frame = thing.to_polars(order_by="KEY")
     assert frame.schema == (thing & "id > 9").to_polars().schema
     assert dict(frame.schema) == {
-        "id": pl.Int16, "n": pl.Int64, "x": pl.Float32, "price": pl.Decimal(6, 2),
+        "id": pl.Int64, "n": pl.Int64, "x": pl.Float64, "price": pl.Decimal(6, 2),
         "name": pl.String, "side": pl.String, "flag": pl.Boolean, "day": pl.Date,
         "moment": pl.Datetime("us"), "who": pl.String, "extra": pl.String, "raw": pl.Binary,
         "b": pl.Object,
@@ -92,13 +92,28 @@ def test_arrow_has_the_headings_schema(thing: Any) -> None:
     assert table.schema == (plain & "id > 9").to_arrow().schema
     fields = {field.name: field.type for field in table.schema}
     assert [fields[name] for name in ("id", "n", "x", "price", "flag", "day", "moment")] == [
-        pa.int16(), pa.int64(), pa.float32(), pa.decimal128(6, 2), pa.bool_(), pa.date32(),
+        pa.int64(), pa.int64(), pa.float64(), pa.decimal128(6, 2), pa.bool_(), pa.date32(),
         pa.timestamp("us"),
     ]  # fmt: skip
     assert table.to_pylist()[0]["moment"] == WHEN
     assert thing.to_arrow(squeeze=True, order_by="KEY")["b"].to_pylist() == [[1.0, 1.0], None]
     with pytest.raises(dj.QueryError, match=r"b : <blob>.*proj\(\.\.\., '-b'\)"):
         thing.to_arrow()
+
+
+def test_numbers_of_frames_can_be_computed_with(schema: Any) -> None:
+    @schema
+    class Narrow(dj.Manual):
+        definition = """
+        n : tinyint unsigned
+        ---
+        gain : float
+        """
+
+    Narrow.insert1({"n": 200, "gain": 0.1})
+    frame = Narrow.to_polars()
+    assert ((frame["n"] + frame["n"]).item(), frame["gain"].item()) == (400, 0.1)
+    assert Narrow.to_arrow().to_pylist() == [{"n": 200, "gain": 0.1}]
 
 
 def test_extras_that_are_not_installed(thing: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -64,11 +64,17 @@ def polars_frame(columns: Columns, heading: Heading) -> pl.DataFrame:
     )
 
 
-def arrow_table(columns: Columns, heading: Heading) -> pa.Table:
+def arrow_table(columns: Columns, heading: Heading, *, as_declared: bool = False) -> pa.Table:
     """Return an Arrow table with the heading's types, the key's columns first.
 
     For values unpacked by codecs Arrow infers the type: lists of numbers fit, most objects do not.
     Uuids and JSON are text.
+
+    Parameters
+    ----------
+    as_declared
+        Whether numbers have the size of the attribute, as files need it, instead of 64 bits, with
+        which they can be computed with.
 
     Raises
     ------
@@ -78,11 +84,9 @@ def arrow_table(columns: Columns, heading: Heading) -> pa.Table:
         If Arrow cannot hold a value.
     """
     arrow = optional_package("pyarrow", "arrow")
+    build = partial(_arrow_array, number=_declared_number if as_declared else _number)
     return arrow.table(
-        {
-            name: _fitting(_arrow_array, arrow, values, heading[name])
-            for name, values in columns.items()
-        }
+        {name: _fitting(build, arrow, values, heading[name]) for name, values in columns.items()}
     )
 
 
@@ -155,11 +159,16 @@ def _polars_series(polars: ModuleType, values: Sequence[Value], attribute: Attri
     return polars.Series(attribute.name, _portable(values, kind), dtype, strict=True)
 
 
-def _arrow_array(arrow: ModuleType, values: Sequence[Value], attribute: Attribute) -> object:
+def _arrow_array(
+    arrow: ModuleType,
+    values: Sequence[Value],
+    attribute: Attribute,
+    number: Callable[[AttributeType], str],
+) -> object:
     kind = attribute.type
     if kind is None or kind.family is Family.CODEC:
         return arrow.array(values)
-    return arrow.array(_portable(values, kind), _arrow_type(arrow, kind))
+    return arrow.array(_portable(values, kind), _arrow_type(arrow, kind, number))
 
 
 def _portable(values: Sequence[Value], kind: AttributeType) -> Sequence[Value]:
@@ -195,10 +204,12 @@ def _polars_type(polars: ModuleType, kind: AttributeType) -> object:
             return polars.String
 
 
-def _arrow_type(arrow: ModuleType, kind: AttributeType) -> object:
+def _arrow_type(
+    arrow: ModuleType, kind: AttributeType, number: Callable[[AttributeType], str]
+) -> object:
     match kind.family:
         case Family.INTEGER | Family.FLOAT:
-            return getattr(arrow, _number(kind))()
+            return getattr(arrow, number(kind))()
         case Family.DECIMAL if not _is_long_decimal(kind):
             return arrow.decimal128(kind.size, kind.scale or 0)
         case Family.BOOL:
@@ -216,7 +227,15 @@ def _arrow_type(arrow: ModuleType, kind: AttributeType) -> object:
 
 
 def _number(kind: AttributeType) -> str:
-    """Return the name that polars and Arrow have for a number's type: ``uint32``, ``float64``."""
+    """Return the name that polars and Arrow have for a number's type of 64 bits: ``int64``.
+
+    In narrower types sums of a column's values with each other overflow without an error.
+    """
+    return str(numpy_type(kind))
+
+
+def _declared_number(kind: AttributeType) -> str:
+    """Return the name of a number's type with the attribute's own size: ``uint32``."""
     if kind.family is Family.FLOAT:
         return f"float{kind.size}"
     bits = next(bits for bits in (8, 16, 32, 64) if bits >= (kind.size or 64))

@@ -518,7 +518,7 @@ def _row_file(table: ReleasedTable) -> str:
 def _write_rows(table: ReleasedTable, file: Path) -> None:
     names = table.heading.names
     columns = {name: [row[name] for row in table.rows] for name in names}
-    found = arrow_table(columns, table.heading)
+    found = arrow_table(columns, table.heading, as_declared=True)
     described = table.stored.heading
     fields = [
         found.schema.field(name).with_metadata(

@@ -182,7 +182,7 @@ class _Rerun:
         table = all_of(self._connection, name)
         before = {_key(table, row): row for row in self._released(table, file)}
         columns = {each: [row[each] for row in table.rows] for each in table.heading.names}
-        made = _rows(table, arrow_table(columns, table.heading))
+        made = _rows(table, arrow_table(columns, table.heading, as_declared=True))
         after = {_key(table, row): row for row in made}
         found: list[str] = []
         for key in sorted(before.keys() | after.keys(), key=str):
