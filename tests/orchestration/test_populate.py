@@ -137,6 +137,38 @@ def test_a_run_of_the_sensor_that_a_person_executes_again_makes_what_failed_in_i
     assert set(statuses(defs, instance, "lab/raw_data")) == {"MATERIALIZED"}
 
 
+@pytest.mark.parametrize("options", [{}, {"partition_by": {"RawData": ["subject_id"]}}])
+def test_a_key_whose_job_is_held_is_made_or_says_why_not(
+    lab: Lab, instance: dg.DagsterInstance, options: dict[str, Any]
+) -> None:
+    own = not options
+    lab.add_sessions([0])
+    lab.add_sessions([1], subject=2)
+    lab.RawData.jobs.refresh(delay=3600)
+    lab.RawData.jobs.ignore({"subject_id": 1, "session_id": 0})
+    defs = lab.definitions(**options)
+    assert run_until_quiet(defs, instance) == []
+    name = "lab/raw_data"
+    held, later = (
+        partition(number, subject=subject) if own else f"subject_id={subject}"
+        for subject, number in ((1, 0), (2, 1))
+    )
+    assert materialize(defs, instance, name, partition=later)
+    assert materialize(defs, instance, name, partition=held)
+    # What a person materialises is not put off any more.
+    assert lab.calls == [("RawData", 1)]
+    (note,) = instance.fetch_observations(key_of(name), limit=5).records
+    told = note.asset_observation
+    assert told is not None
+    assert told.partition == held
+    assert "its job is to be ignored" in str(note.event_log_entry.dagster_event)
+    # Nor is a key deleted that would not be made again.
+    lab.RawData.jobs.ignore({"subject_id": 2, "session_id": 1})
+    lab.Session.update1({"subject_id": 2, "session_id": 1, "note": "noise"})
+    assert not materialize(defs, instance, name, partition=later)
+    assert len(lab.RawData()) == 1
+
+
 def test_a_retry_of_a_range_leaves_what_is_done_alone(
     lab: Lab, instance: dg.DagsterInstance
 ) -> None:

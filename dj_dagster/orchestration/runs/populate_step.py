@@ -27,6 +27,7 @@ from dj_dagster.orchestration._dagster import (
 )
 from dj_dagster.orchestration.runs.event_log import observe, write_marks
 from dj_dagster.orchestration.runs.failures import failure_marks
+from dj_dagster.orchestration.runs.held_keys import reasons
 from dj_dagster.orchestration.runs.helping import has_helpers, with_helpers
 from dj_dagster.orchestration.runs.marks import Mark, Origin
 from dj_dagster.orchestration.runs.node_code import compare_code, versions_text
@@ -63,6 +64,12 @@ PRESENT = "Its rows are there already, and current as far as is known: nothing w
 
 UNTRIED = ("missing", "present", "left")
 """Statuses of keys that were neither made nor have failed."""
+
+IDLE = ("missing", "reserved")
+"""Statuses of keys that a job may have kept from being made."""
+
+IDLE_NAMED = 1000
+"""Such keys of a step that are looked up and get a note, at most."""
 
 SKIP_EXISTING = OnExisting()
 
@@ -115,6 +122,7 @@ def populate_table(
     run_id = step.origin.run_id
     notes = NoteTaker(node.table, node.populator.key_names, node.staleness.code, run_id)
     there, tried, withdrawn = list[str](), set[str | None](), list[Mark]()
+    idle = list[Key]()
     outcomes = made_again(graph, aging, node, keys, existing, retry_errors=retry_errors, work=work)
     if step.has_helpers:
         outcomes = with_helpers(node, outcomes, work)
@@ -127,6 +135,8 @@ def populate_table(
                     _log_error(step, progress, partition, outcome)
                 if outcome.status == "present" and partition is not None:
                     there.append(partition)
+                if outcome.status in IDLE and len(idle) < IDLE_NAMED:
+                    idle.append(outcome.key)
                 if outcome.status not in UNTRIED:
                     # Other keys of a partition may be left after that.
                     tried.add(partition)
@@ -145,6 +155,8 @@ def populate_table(
         # A later plan without a run takes their plan back; like all plans it comes before marks.
         write_marks(step.instance, withdrawn)
         marks.write()
+    if step.by_person and node.grain is not None:
+        _note_idle(step, node, idle)
     _mark_unmarked(step, graph, node, aging, there)
     if step.in_backfill:
         _repeat_marks(step, graph, node, there)
@@ -152,6 +164,15 @@ def populate_table(
         step.tell_failed(len(progress.failed), queued=node.reservable)
     step.log.info(str(progress))
     return progress
+
+
+def _note_idle(step: Step, node: TableNode, keys: Sequence[Key]) -> None:
+    """Note on the pages of keys, and in the log, why jobs have kept them from being made."""
+    found = reasons(node, keys)
+    notes = [Mark(node.key, each, note=f"Not made: {why}.") for each, why in found.items()]
+    write_marks(step.instance, notes, step.origin)
+    for partition, why in list(found.items())[:ERRORS_NAMED]:
+        step.log.warning(f"{node.title} {partition} is not made: {why}.")
 
 
 def _mark_unmarked(

@@ -18,6 +18,7 @@ from dj_dagster.errors import PopulateError, counted
 from dj_dagster.model.heading import Key, Value, Values
 from dj_dagster.model.names import TableName, class_path
 from dj_dagster.orchestration.arguments import check_number
+from dj_dagster.orchestration.runs.held_keys import IGNORED, bring_forward, ignored
 from dj_dagster.orchestration.runs.stale_marks import Aging
 from dj_dagster.orchestration.tables.partitions import own_table
 from dj_dagster.orchestration.tables.table_graph import TableGraph
@@ -214,12 +215,16 @@ def made_again(
 ) -> Iterator[KeyOutcome]:
     """Make keys, including present ones that are to be made again.
 
+    Keys whose jobs were put off are made now where failed ones are tried again.
+
     Yields
     ------
     KeyOutcome
-        One a key. The status is ``left`` for keys that are no longer in the key source, and for
-        keys with dependent rows that no `make` brings back.
+        One a key. The status is ``left`` for keys that `make` would not be given, and for keys with
+        dependent rows that no `make` brings back.
     """
+    if keys is not None and retry_errors:
+        bring_forward(node, keys)
     doomed = _doomed(aging, node, keys, existing)
     rows = {_partition(node, key) for key in doomed}
     others = None if keys is None else [key for key in keys if _partition(node, key) not in rows]
@@ -265,7 +270,7 @@ def _doomed(
 
 
 def ungiven(node: TableNode, keys: Sequence[Key]) -> dict[Values, str]:
-    """Return the keys that are not in the key source, by their values, each with the reason."""
+    """Return the keys that `make` would not be given, by their values, each with the reason."""
     table, names = own_table(node), node.populator.key_names
     if table is None:
         every = node.respelled(node.populator.keys())
@@ -273,7 +278,8 @@ def ungiven(node: TableNode, keys: Sequence[Key]) -> dict[Values, str]:
     else:
         known = given(KeySource(table), list(keys))
     rows = (tuple(key.values()) for key in keys)
-    return {row: "its key is not in the key source any more" for row in rows if row not in known}
+    gone = {row: "its key is not in the key source any more" for row in rows if row not in known}
+    return gone | dict.fromkeys(ignored(node, keys), IGNORED)
 
 
 def _leaves_out(node: TableNode) -> bool:
@@ -412,7 +418,7 @@ class KeyDeletion:
             found[name] = self._left_out(self.leaving_out[name], doomed[name])
         return {name: count for name, count in found.items() if count}
 
-    def _left_out(self, node: TableNode, layers: Sequence[Node]) -> int:
+    def _left_out(self, node: TableNode, layers: list[Node]) -> int:
         """Return the number of rows of a table whose key is not in its key source any more."""
         try:
             names = node.populator.key_names
