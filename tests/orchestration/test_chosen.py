@@ -222,6 +222,11 @@ def keys_of(lab: Lab, request: dg.RunRequest) -> list[str]:
     [
         ({PARTITION: partition(1)}, {"keys": []}, "has an empty list of keys, which is none"),
         ({PARTITION: partition(1)}, {"keys": "All"}, "has keys: All. Write a list"),
+        (
+            {PARTITION: partition(1)},
+            {"keys": [partition(1), partition(99)]},
+            f"has the keys {partition(99)}, which are neither in lab.RawData nor in its key source",
+        ),
         ({}, {}, "non-partitioned run"),  # Dagster's own words
     ],
 )

@@ -10,12 +10,14 @@ from dagster import (
     AssetsDefinition,
     AssetSpec,
     BackfillPolicy,
+    DagsterInstance,
     Field,
     MaterializeResult,
     ScalarUnion,
     multi_asset,
 )
 
+from dj_dagster.errors import ConfigurationError
 from dj_dagster.launcher_tags import HERE_ONLY_TAG
 from dj_dagster.model.heading import Key
 from dj_dagster.orchestration._dagster import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
@@ -35,6 +37,7 @@ from dj_dagster.orchestration.runs.work import (
     on_existing,
 )
 from dj_dagster.orchestration.sharing import refuse_unshared, unshared
+from dj_dagster.orchestration.tables.partitions import possible_among
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode, op_name
 from dj_dagster.relational.backends.common import sortable
@@ -61,6 +64,10 @@ CONFIG = {
         description="Whether make runs in a process of its own, which may die alone.",
     ),
 }
+
+
+UNKNOWN_NAMED = 20
+"""Keys that the error on unknown ones names, at most."""
 
 
 def table_assets(pipeline: Pipeline) -> list[Asset]:
@@ -165,6 +172,9 @@ def _populated(
         choice = RunChoice(context.instance, context.run)
         partitions = choice.partitions(node, config.get("keys"))
         step = Step.of(context, graph, [node])
+        # The keys in the config of a sensor, or of a run before, may be gone since.
+        if step.by_person and not step.again and config.get("keys") is not None:
+            _refuse_unknown(context.instance, node, partitions)
         choice.tell(graph, node, partitions)
         planned = _planned(context, choice.covered(node))
         chosen = context.selected_asset_keys
@@ -201,6 +211,33 @@ def _keys(node: TableNode, partitions: Sequence[str] | None) -> list[Key] | None
     return sorted(
         map(node.grain.decode, partitions), key=lambda key: [*map(sortable, key.values())]
     )
+
+
+def _refuse_unknown(
+    instance: DagsterInstance, node: TableNode, partitions: Sequence[str] | None
+) -> None:
+    """Refuse keys in a run's config that are not there, such as one with a slip of the pen.
+
+    Raises
+    ------
+    ConfigurationError
+        Before anything is made.
+    """
+    keys = _keys(node, partitions)
+    if node.grain is None or not keys:
+        return
+    named = [node.grain.encode(key) for key in node.respelled(keys)]
+    known = possible_among(node, named)
+    if not known.issuperset(named):
+        # Keys whose parents have failed in this run have their partition.
+        known |= set(instance.get_dynamic_partitions(node.grain.name))
+    if unknown := [partition for partition in named if partition not in known]:
+        more = f" and {len(unknown) - UNKNOWN_NAMED} more" if unknown[UNKNOWN_NAMED:] else ""
+        raise ConfigurationError(
+            f"The config of {op_name(node.key)} has the keys {', '.join(unknown[:UNKNOWN_NAMED])}"
+            f"{more}, which are neither in {node.title} nor in its key source: correct them, or "
+            "leave them out."
+        )
 
 
 def _planned(context: AssetExecutionContext, covered: Sequence[str]) -> set[str]:
