@@ -8,9 +8,16 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from dagster import Array, Enum, EnumValue, Field, IntSource, StringSource
+from dagster import (
+    Array,
+    DagsterInvalidConfigError,
+    Enum,
+    EnumValue,
+    Field,
+    IntSource,
+    StringSource,
+)
 
-from dj_dagster.errors import ConfigurationError
 from dj_dagster.slurm.commands import ENDED
 from dj_dagster.slurm.resources import SlurmRequestError, requested
 
@@ -109,7 +116,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
 
     Raises
     ------
-    ConfigurationError
+    DagsterInvalidConfigError
         If a setting has a value with which runs could not be submitted or watched.
     """
     _check(config)
@@ -118,7 +125,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     try:
         requested(defaults, {}, {})
     except SlurmRequestError as error:
-        raise ConfigurationError(str(error)) from None
+        raise DagsterInvalidConfigError(str(error), [], config) from None
     return Settings(
         folder=Path(config["folder"]).expanduser().absolute(),
         defaults=defaults,
@@ -142,6 +149,5 @@ def _check(config: Mapping[str, Any]) -> None:
     }
     for name, (is_wrong, words) in wrong.items():
         if is_wrong:
-            raise ConfigurationError(
-                f"The setting {name} of the run launcher is {config[name]!r}: write {words}."
-            )
+            said = f"The setting {name} of the run launcher is {config[name]!r}: write {words}."
+            raise DagsterInvalidConfigError(said, [], config)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dagster import DagsterInvalidConfigError
 
-from dj_dagster.errors import ConfigurationError
 from dj_dagster.slurm.commands import Job, Slurm
 from dj_dagster.slurm.health import Fate, judge
 from dj_dagster.slurm.resources import requested
@@ -106,5 +106,7 @@ def test_settings_that_make_no_sense_are_refused_when_they_are_read(wrong: dict[
     config = {"folder": "/shared", **plain}
     assert read_settings(config).growth == 2
     (name,) = wrong
-    with pytest.raises(ConfigurationError, match=rf"{name} of the run launcher is .*: write "):
+    with pytest.raises(
+        DagsterInvalidConfigError, match=rf"{name} of the run launcher is .*: write "
+    ):
         read_settings({**config, **wrong})
