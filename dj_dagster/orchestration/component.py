@@ -116,6 +116,12 @@ class PipelineComponent(Component, Resolvable):
     entry_folders: Names = field(default_factory=list[str])
     schedule: str | None = None
 
+    def __post_init__(self) -> None:
+        # In Python a text is a sequence of its letters, such as the pattern `*` of "lab_*".
+        for name in ("modules", "schemas", "exclude", "assets", "entry_folders"):
+            if isinstance(value := vars(self)[name], str):
+                setattr(self, name, [value])
+
     def build_defs(self, context: ComponentLoadContext) -> Definitions:
         """Return the definitions that the component describes.
 

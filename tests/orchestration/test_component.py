@@ -124,6 +124,7 @@ def test_one_name_is_not_a_list_of_letters(tmp_path: Path) -> None:
     assert found.schemas == ["l*"]
     assert found.entry_folders == [str(tmp_path)]
     assert found.assets == ["lab.things"]
+    assert PipelineComponent(schemas="lab_*").schemas == ["lab_*"]
 
 
 def test_assets_stand_for_manual_tables(module: str) -> None:
