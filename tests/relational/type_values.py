@@ -81,6 +81,14 @@ def _float32(source: Random) -> Pair:
     return source.choice((number, kept, repr(number))), shortest
 
 
+def _rounded_float(source: Random) -> Pair:
+    if source.random() < 0.1:
+        return source.choice((1000, -999.996, math.inf, "x")), REFUSED
+    kept = source.randint(-99_999, 99_999) / 100
+    number = kept + source.choice((0, source.uniform(-0.0049, 0.0049)))
+    return source.choice((number, repr(number), np.float64(number))), kept
+
+
 def _bool(source: Random) -> Pair:
     if source.random() < 0.2:
         return source.choice((2, -1, "yes", 0.5, [True])), REFUSED
@@ -281,6 +289,8 @@ _MAKERS: dict[str, Maker] = {
     "int unsigned": _integers(0, 2**32 - 1),
     "float32": _float32,
     "float64": _float64,
+    "double(5,2)": _rounded_float,
+    "float(5,2)": _rounded_float,
     "bool": _bool,
     "decimal(12,3)": _decimals(12, 3),
     "decimal(40,9)": _decimals(40, 9),
