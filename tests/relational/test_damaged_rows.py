@@ -26,6 +26,7 @@ ONLY_SQLITE = [
     ("who", "nobody"),
     ("price", "dear"),
     ("array", 17),
+    ("given", 10**13),
 ]
 
 
@@ -41,6 +42,7 @@ def item(schema: Any) -> Any:
         file = null : <object@>
         kept = null : <blob@>
         packed = null : <blob>
+        given = null : <attach>
         options = null : json
         note = null : varchar(30)
         born = null : date

@@ -294,7 +294,8 @@ class AttachCodec(Codec, register=False):
 
     def describe(self, stored: Value, size: int | None = None) -> str | None:
         """Return the file's name and bytes."""
-        name, zero, content = bytes(stored).partition(b"\0")
+        # Not bytes(5), which are five zeros: another program may have stored a number.
+        name, zero, content = bytes(memoryview(stored)).partition(b"\0")
         length = len(content) if size is None else size - len(name) - 1
         return f"{name.decode(errors='replace')}, {byte_text(length)}" if zero else None
 
@@ -319,7 +320,6 @@ def named_content(stored: object) -> tuple[str, bytes]:
     ObjectError
         If the bytes are not an attachment.
     """
-    # Not bytes(5), which are five zeros.
     data = bytes(stored) if isinstance(stored, bytes | bytearray | memoryview) else b""
     name, zero, content = data.partition(b"\0")
     # The last part only: a forged name must not reach another folder.
