@@ -21,7 +21,7 @@ from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Lookup, Manual, Part
 from dj_dagster.workflow.computed import Computed
 from tests.orchestration.lab import Lab
-from tests.orchestration.running import key_of
+from tests.orchestration.running import key_of, run_until_quiet, statuses
 
 
 def specs_of(defs: dg.Definitions) -> dict[str, dg.AssetSpec]:
@@ -261,6 +261,41 @@ def test_everything_else_of_the_users_is_joined(lab: Lab) -> None:
 def test_a_schema_given_twice_is_refused(lab: Lab) -> None:
     with pytest.raises(ConfigurationError, match="lab is given more than once"):
         build_definitions([lab.schema, lab.schema])
+
+
+def odd_schema(lab: Lab, name: str) -> Schema:
+    schema = Schema(name, connection=lab.schema.connection)
+
+    @schema
+    class Item(Manual):
+        definition = "item : int32"
+
+    @schema
+    class Made(Computed):
+        definition = "-> Item"
+
+        def make(self, key: dict[str, Any]) -> None:
+            self.insert1(key)
+
+    Item.insert1({"item": 1})
+    return schema
+
+
+def test_a_schema_may_have_any_name(lab: Lab, instance: dg.DagsterInstance) -> None:
+    names = {"lab 1": "lab_x20_1", "l\xe4b": "l_xe4_b", "my-lab": "my-lab"}
+    schemas = [odd_schema(lab, name) for name in names]
+    defs = build_definitions(schemas)
+    defs.get_repository_def().load_all_definitions()
+    assert all(run_until_quiet(defs, instance))
+    for schema in schemas:
+        assert len(schema.tables["Made"]()) == 1
+        name = f"{names[schema.name]}/made"
+        assert statuses(defs, instance, name) == {"MATERIALIZED": {"item=1"}}
+
+
+def test_schemas_that_dagster_cannot_tell_apart_are_refused(lab: Lab) -> None:
+    with pytest.raises(ConfigurationError, match=r"'my-lab' and 'my_lab' have the same name"):
+        build_definitions([odd_schema(lab, name) for name in ("my-lab", "my_lab")])
 
 
 @pytest.mark.parametrize("given", [3, None, Lab, [3]])

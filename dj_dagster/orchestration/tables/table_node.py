@@ -54,12 +54,16 @@ from dj_dagster.workflow.notes import Staleness
 from dj_dagster.workflow.pending import progress
 from dj_dagster.workflow.populate import KeyOutcome, pending_keys, populate_keys, queue_of
 
+# Dagster makes names of ops' inputs from keys, and replaces these two signs itself.
+_OUTSIDE_KEYS = re.compile(r"[^A-Za-z0-9_.-]")
+
 
 def asset_key(table: TableName | Table | type[Table]) -> AssetKey:
     """Return the key of a table's asset: ``[schema, table]``, or ``[schema, master, part]``.
 
     The names are those of the classes in snake case. Assets and checks of your own name a table by
-    it: ``@asset(deps=[asset_key(Session)])``.
+    it: ``@asset(deps=[asset_key(Session)])``. Characters of a schema's name that Dagster does not
+    take are written as their code: that of ``lab 1`` is ``lab_x20_1``.
 
     Raises
     ------
@@ -82,7 +86,8 @@ def asset_key(table: TableName | Table | type[Table]) -> AssetKey:
         name = getattr(given, "name", None)
         if not isinstance(name, TableName):
             raise ConfigurationError(f"asset_key has {table!r}: give a table or its class.")
-    return AssetKey([name.schema, *map(snake_case, class_names(name))])
+    schema = _OUTSIDE_KEYS.sub(lambda found: f"_x{ord(found[0]):x}_", name.schema)
+    return AssetKey([schema, *map(snake_case, class_names(name))])
 
 
 def op_name(key: AssetKey) -> str:
@@ -530,10 +535,17 @@ def distinct(sources: Iterable[TableSource]) -> list[TableSource]:
     Raises
     ------
     ConfigurationError
-        When a table comes twice.
+        When a table comes twice, or Dagster cannot tell two schemas apart.
     """
     found: dict[TableName, TableSource] = {}
+    schemas: dict[str, str] = {}
     for source in sources:
+        name = dagster_name(asset_key(source.name).path[0])
+        if (other := schemas.setdefault(name, source.name.schema)) != source.name.schema:
+            raise ConfigurationError(
+                f"the schemas {other!r} and {source.name.schema!r} have the same name in Dagster's "
+                f"jobs and runs, {name}: give each to a code location of its own"
+            )
         if source.name in found:
             raise ConfigurationError(f"schema {source.name.schema} is given more than once")
         found[source.name] = source
