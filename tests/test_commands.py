@@ -381,6 +381,43 @@ def test_the_doctor_finds_what_is_wrong(
     assert "stores.raw" in command("doctor").stdout
 
 
+def test_the_doctor_looks_at_the_stores_of_the_tables(
+    inside: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scans.py").write_text(
+        "import dj_dagster as dj\nschema = dj.Schema('rig')\n@schema\nclass Scan(dj.Manual):\n"
+        "    definition = 'scan : int32\\n---\\nraw = null : <blob@ext>'\n"
+    )
+    stores = {"ext": {"protocol": "file", "location": str(tmp_path / "share")}}
+    monkeypatch.setenv("DJ_STORES", json.dumps(stores))
+
+    def found(store: str) -> tuple[str, str]:
+        monkeypatch.setattr("dj_dagster.default_connection._config", None)
+        dj.conn(reset=True)
+        sys.modules.pop("scans", None)
+        listed = json.loads(inside("doctor", "-m", "scans", "--json").stdout)
+        return next((e["state"], e["found"]) for e in listed if e["what"] == f"store {store}")
+
+    assert found("ext") == ("hint", f"{tmp_path / 'share'} is not there")
+    dj.virtual_schema("rig").Scan.insert1({"scan": 1, "raw": [1, 2]})
+    assert found("ext")[0] == "fine"
+    (tmp_path / "share").rename(tmp_path / "unmounted")
+    values = f"{tmp_path / 'share'} is not there, and values of rig.Scan.raw are in it"
+    assert found("ext") == ("wrong", values)
+    assert not (tmp_path / "share").exists()
+    monkeypatch.delenv("DJ_STORES")
+    state, said = found("ext")
+    assert state == "wrong"
+    assert "there is no store 'ext'" in said
+    assert said.endswith("Values of rig.Scan.raw are in it.")
+    assert diagnosed(inside, code=1).get("database file") is None
+    with dj.conn().cursor() as session:
+        session.exec_driver_sql("PRAGMA query_only = ON")
+    state, said = diagnosed(inside, code=1)["database file"]
+    assert (state, said) == ("wrong", f"{dj.conn().url} can be read, and not written")
+    dj.conn().close()
+
+
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_the_doctor_tells_why_a_database_is_not_reached(
     command: Command, monkeypatch: pytest.MonkeyPatch

@@ -15,6 +15,7 @@ from dagster import DagsterInstance
 
 from dj_dagster.errors import ConfigurationError, DefinitionError
 from dj_dagster.model.types import Family
+from dj_dagster.objects.codecs.chain import CodecChain
 from dj_dagster.objects.stores.store_settings import FileStoreSettings
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
@@ -121,12 +122,17 @@ def _store(name: str, settings: FileStoreSettings) -> Unshared:
 
 def _stores(node: TableNode) -> Iterator[str]:
     """Yield the stores of a table's attributes; one that is not configured fails by itself."""
-    connection, found = node.table.connection, list[str]()
-    for attribute in node.table.heading.attributes.values():
+    stores = node.table.connection.stores
+    for _, chain in stored_attributes(node):
+        with suppress(ConfigurationError):
+            yield stores.resolve(chain.store, chain.codecs[-1].default_store)
+
+
+def stored_attributes(node: TableNode) -> Iterator[tuple[str, CodecChain]]:
+    """Yield the attributes of a table whose values are in stores, with their codecs."""
+    for name, attribute in node.table.heading.attributes.items():
         if attribute.type is not None and attribute.type.family is Family.CODEC:
             with suppress(DefinitionError, ConfigurationError):
-                chain = connection.codecs.resolve(attribute.type)
+                chain = node.table.connection.codecs.resolve(attribute.type)
                 if chain.store is not None:
-                    default = chain.codecs[-1].default_store
-                    found.append(connection.stores.resolve(chain.store, default))
-    yield from found
+                    yield name, chain

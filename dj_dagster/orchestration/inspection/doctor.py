@@ -7,6 +7,7 @@ import platform
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -21,15 +22,18 @@ from packaging.requirements import Requirement
 from dj_dagster.default_connection import config, conn
 from dj_dagster.errors import ConfigurationError, DataJointError, counted, named_text, text_of
 from dj_dagster.model.types import parse_type
+from dj_dagster.objects.stores.store_settings import FileStoreSettings
 from dj_dagster.orchestration.inspection import project
 from dj_dagster.orchestration.inspection.location import graph_of_modules
 from dj_dagster.orchestration.sharing import (
     launcher_name,
     launches_elsewhere,
+    stored_attributes,
     unshared,
     unshared_database,
 )
 from dj_dagster.orchestration.tables.table_graph import TableGraph
+from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.relational.backends.common import as_datetime
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.settings_mapping import CONFIG_FILE, find_config_file
@@ -77,7 +81,8 @@ class Diagnosis:
 def diagnose(modules: Sequence[str] = (), folder: Path | None = None) -> list[Diagnosis]:
     """Look at packages, settings, database, clock, stores, code location and Dagster's instance.
 
-    One small object is written into each store and removed again; nothing else is changed.
+    One small object is written into each store and removed again; nothing else is changed. A
+    configured store whose folder is not there is left so.
 
     Parameters
     ----------
@@ -101,8 +106,10 @@ def diagnose_machine(
     found = [*_versions(), *looked("settings", _settings)]
     found += looked("database", _database)
     if all(each.state != "wrong" for each in found if each.what == "database"):
-        found += [*looked("clock", _clock), *_stores(conn())]
-        found += looked("code location", lambda: _location(modules, folder, graphs))
+        # The stores are those of the tables.
+        location = [*looked("code location", lambda: _location(modules, folder, graphs))]
+        nodes = graphs[0].nodes if graphs else ()
+        found += [*looked("clock", _clock), *_stores(conn(), nodes), *location]
     return found, graphs[0] if graphs else TableGraph(())
 
 
@@ -176,6 +183,11 @@ def _database() -> Iterator[Diagnosis]:
     took = 1000 * (time.perf_counter() - began)
     found = f"{connection.url} answers in {took:.0f} ms; schemas: {len(schemas)}"
     yield Diagnosis("database", "fine", found)
+    with connection.cursor() as session:
+        if not connection.backend.is_writable(session):
+            found = f"{connection.url} can be read, and not written"
+            advice = "Give this user the right to write the file and its folder."
+            yield Diagnosis("database file", "wrong", found, advice)
 
 
 def _clock() -> Iterator[Diagnosis]:
@@ -205,13 +217,60 @@ def used_stores(connection: Connection) -> list[str]:
     return [name for name in connection.stores.names if name in given or name == default]
 
 
-def _stores(connection: Connection) -> Iterator[Diagnosis]:
+def _stores(connection: Connection, nodes: Sequence[TableNode]) -> Iterator[Diagnosis]:
     # The folder of the embedded store may be one that a server's user may not write.
     for name in used_stores(connection):
-        yield from looked(f"store {name}", lambda name=name: _store(connection, name))
+        yield from looked(f"store {name}", lambda name=name: _store(connection, name, nodes))
+    lacking = dict[tuple[str, str], list[str]]()
+    for node in nodes:
+        stores = node.table.connection.stores
+        for attribute, chain in stored_attributes(node):
+            try:
+                stores.resolve(chain.store, chain.codecs[-1].default_store)
+            except ConfigurationError as error:
+                problem = chain.store or "default", text_of(error)
+                lacking.setdefault(problem, []).append(f"{node.title}.{attribute}")
+    for (name, problem), attributes in lacking.items():
+        # The error says by itself what to do.
+        what = f"{problem} Values of {', '.join(attributes)} are in it."
+        yield Diagnosis(f"store {name}", "wrong", what)
 
 
-def _store(connection: Connection, name: str) -> Iterator[Diagnosis]:
+def missing_folder(connection: Connection, name: str) -> Path | None:
+    """Return the folder of a configured store if it is not there, as a share that is not mounted.
+
+    A write would make it, and hide that it is missing.
+    """
+    settings = connection.stores.settings(name)
+    if name not in config()["stores"] or not isinstance(settings, FileStoreSettings):
+        return None
+    folder = Path(settings.location)
+    return None if os.path.lexists(folder) else folder
+
+
+def _referring(connection: Connection, name: str, nodes: Iterable[TableNode]) -> Iterator[str]:
+    """Yield the attributes of tables that have values in a store."""
+    for node in nodes:
+        table = node.table
+        for attribute, chain in stored_attributes(node) if table.connection is connection else ():
+            with suppress(DataJointError):
+                of = connection.stores.resolve(chain.store, chain.codecs[-1].default_store)
+                if of == name and table & f"`{attribute}` IS NOT NULL":
+                    yield f"{node.title}.{attribute}"
+
+
+def _store(connection: Connection, name: str, nodes: Sequence[TableNode]) -> Iterator[Diagnosis]:
+    folder = missing_folder(connection, name)
+    if folder is not None:
+        referring = list(_referring(connection, name, nodes))
+        found = f"{folder} is not there"
+        yield Diagnosis(
+            f"store {name}",
+            "wrong" if referring else "hint",
+            f"{found}, and values of {', '.join(referring)} are in it" if referring else found,
+            "Mount it if it is a share, or bring it back; a new one is made at the first write.",
+        )
+        return
     store, what = connection.stores.get(name), f"store {name}"
     path, data = f"doctor-{uuid.uuid4().hex}", b"dj-dagster doctor"
     advice = "Give this user the right to write, read and delete there, or correct the settings "

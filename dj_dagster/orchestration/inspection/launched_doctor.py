@@ -46,6 +46,7 @@ from dj_dagster.orchestration.inspection.doctor import (
     Diagnosis,
     diagnose_machine,
     looked,
+    missing_folder,
     used_stores,
 )
 from dj_dagster.orchestration.inspection.location import graph_of_modules
@@ -183,6 +184,8 @@ def _expected(modules: Sequence[str], folder: Path) -> Generator[dict[str, Any]]
     probes: dict[str, str] = {}
     try:
         for name in used_stores(connection):
+            if missing_folder(connection, name) is not None:
+                continue
             path = f"doctor-{uuid.uuid4().hex}"
             # What is wrong with it from here, `diagnose` says.
             with suppress(DataJointError):

@@ -363,6 +363,11 @@ class Backend(ABC):
         del connection
         return False
 
+    def is_writable(self, session: SAConnection) -> bool:
+        """Return whether the database takes writes; a server refuses each by the user's rights."""
+        del session
+        return True
+
     @abstractmethod
     def schema_names(self, connection: SAConnection) -> list[str]:
         """Return the schemas that exist."""

@@ -241,6 +241,10 @@ class SQLiteBackend(Backend):
         del schema
         return catalog.identity(connection, create=create)
 
+    def is_writable(self, session: SAConnection) -> bool:
+        """Return whether the file can be written."""
+        return sqlite_file.is_writable(session)
+
     def schema_names(self, connection: SAConnection) -> list[str]:
         """Return the schemas in the catalog."""
         return catalog.schema_names(connection)

@@ -87,6 +87,19 @@ FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f WHERE m.type = 'tabl
 """
 
 
+def is_writable(session: SAConnection) -> bool:
+    """Return whether the file can be written, by a write that changes nothing."""
+    version = session.exec_driver_sql("PRAGMA user_version").scalar_one()
+    try:
+        # With a write-ahead log SQLite begins to write also where it cannot.
+        session.exec_driver_sql(f"PRAGMA user_version = {version}")
+    except DBAPIError as error:
+        if "readonly" not in str(error.orig):
+            raise
+        return False
+    return True
+
+
 def schema_names(connection: SAConnection) -> list[str]:
     """Return the schemas, sorted."""
     if not _exists(connection):
