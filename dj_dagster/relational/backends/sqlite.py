@@ -41,7 +41,6 @@ from dj_dagster.errors import (
     TransientError,
     UnknownAttributeError,
 )
-from dj_dagster.local_files import make_folder
 from dj_dagster.model.heading import Attribute, Default, IndexDeclaration, Value, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
@@ -547,13 +546,7 @@ def create(url: sa.URL) -> sa.Engine:
     in_memory = url.database in (None, "", ":memory:")
     if url.database and not in_memory:
         file = Path(url.database).resolve()
-        try:
-            make_folder(file.parent)
-        except OSError as error:
-            raise ConnectionFailedError(
-                f"The folder of the database {file} cannot be made: {error}. Check that "
-                "DJ_DATABASE_URL names a file in a folder that this user may write."
-            ) from error
+        sqlite_file.make_place(file)
         # Absolute, so that a later change of the working directory does not matter.
         url = url.set(database=str(file))
     pool = {} if in_memory else {"max_overflow": -1}

@@ -24,7 +24,8 @@ from sqlalchemy.engine import Connection as SAConnection
 from sqlalchemy.exc import DBAPIError
 
 from dj_dagster.definition import SourceLine
-from dj_dagster.errors import DataJointError, QueryError
+from dj_dagster.errors import ConnectionFailedError, DataJointError, QueryError
+from dj_dagster.local_files import make_folder
 from dj_dagster.model.heading import Default, IndexDeclaration, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.relational.backends.common import Reference, Reported, grouped, raw_table
@@ -85,6 +86,23 @@ _EDGES = """
 SELECT DISTINCT m.name, f."table"
 FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f WHERE m.type = 'table'
 """
+
+
+def make_place(file: Path) -> None:
+    """Make the folder of a database.
+
+    Raises
+    ------
+    ConnectionFailedError
+        If it cannot be made.
+    """
+    try:
+        make_folder(file.parent)
+    except OSError as error:
+        raise ConnectionFailedError(
+            f"The folder of the database {file} cannot be made: {error}. Check that "
+            "DJ_DATABASE_URL names a file in a folder that this user may write."
+        ) from error
 
 
 def is_writable(session: SAConnection) -> bool:
