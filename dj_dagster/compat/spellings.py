@@ -11,6 +11,7 @@ Calls with the same spelling but a changed meaning depend on the `era` of the co
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
@@ -24,7 +25,7 @@ import numpy as np
 
 from dj_dagster.errors import DataJointError, QueryError
 from dj_dagster.lazy import LateModule
-from dj_dagster.model.heading import Row, Value
+from dj_dagster.model.heading import Heading, Row, Value
 from dj_dagster.model.names import TableName, camel_case, snake_case, underscore_warning
 from dj_dagster.model.types import parse_type
 from dj_dagster.objects.codecs.chain import CodecRegistry
@@ -100,6 +101,9 @@ class OldQuery(Protocol):
     def connection(self) -> OldConnection: ...
 
     @property
+    def heading(self) -> Heading: ...
+
+    @property
     def primary_key(self) -> list[str]: ...
 
     def some_dicts(self, names: Iterable[str], **options: Unpack[FetchOptions]) -> list[Row]: ...
@@ -143,7 +147,7 @@ def fetch(
     Returns
     -------
     numpy.ndarray, list or pandas.DataFrame
-        For several attributes a list of arrays.
+        For several attributes a tuple of arrays; a list for code of DataJoint 0.14.
 
     Raises
     ------
@@ -162,14 +166,44 @@ def fetch(
             return fetch(self, *attrs, format=format, as_dict=as_dict, **options)
     if attrs and as_dict:
         names = [n for attr in attrs for n in (self.primary_key if attr == key else [attr])]
-        return self.some_dicts(dict.fromkeys(names), **options)
+        rows = self.some_dicts(dict.fromkeys(names), **options)
+        return [_as_before(self, row) for row in rows] if self.connection.era == "0.14" else rows
     if attrs:
         columns = self.to_arrays(*attrs, **options)
-        return list(columns) if len(attrs) > 1 else columns
+        old = self.connection.era == "0.14" and len(attrs) > 1
+        return list(columns) if old else columns
     if as_dict:
         return self.to_dicts(**options)
     frame = (format or self.connection.fetch_format) == "frame"
     return self.to_pandas(**options) if frame else self.to_arrays(**options)
+
+
+def old_fetch1(fetch1: F) -> F:
+    """Give code of DataJoint 0.14 NaN for a null of a float that it names, as its arrays have."""
+
+    @wraps(fetch1)
+    def spelled(query: Any, *attributes: str, **options: Any) -> Value:
+        found = fetch1(query, *attributes, **options)
+        if not attributes or query.connection.era != "0.14":
+            return found
+        values = found if len(attributes) > 1 else (found,)
+        given = _as_before(query, dict(zip(attributes, values, strict=True)))
+        changed = tuple(given[name] for name in attributes)
+        return changed if len(attributes) > 1 else changed[0]
+
+    return cast(F, spelled)
+
+
+def _as_before(query: OldQuery, row: Row) -> Row:
+    """Return a row with NaN for the nulls of floats."""
+    return {
+        name: math.nan if value is None and _is_float(query, name) else value
+        for name, value in row.items()
+    }
+
+
+def _is_float(query: OldQuery, name: str) -> bool:
+    return name in query.heading and query.heading[name].dtype == np.float64
 
 
 class OldTable(Protocol):
@@ -334,6 +368,7 @@ __all__ = [
     "old_aggr",
     "old_delete",
     "old_end",
+    "old_fetch1",
     "register_adapters",
     "restrict_by_names",
     "spawn_missing_classes",

@@ -313,13 +313,13 @@ class QueryExpression(SQLParts):
     ) -> pd.DataFrame:
         """Return the rows as a data frame indexed by the primary key.
 
-        The columns have the heading's types, also without rows: int64 (object beside nulls),
-        float64, bool, ``datetime64[us]``, pandas' own text; all others are objects.
+        The columns have the heading's types, also without rows: int64, float64, bool,
+        ``datetime64[us]``, pandas' own text, or objects. Integers beside nulls are float64.
         """
         node = self.node
         window = make_window(order_by, limit, offset, node.heading)
         columns = fetch.columns(self.connection, node, node.heading.names, window, squeeze=squeeze)
-        return frames.pandas_frame(columns, node.heading)
+        return frames.pandas_frame(columns, node.heading, self.connection.era)
 
     @on_class
     def to_polars(
@@ -412,6 +412,7 @@ class QueryExpression(SQLParts):
         return result if include_key or len(names) > 1 else result[0]
 
     @on_class
+    @spellings.old_fetch1
     @looks_again
     def fetch1(
         self,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
 import dj_dagster as dj
@@ -308,3 +309,25 @@ assert dj.conn.connection is connection
 assert dj.conn(reset=True) is dj.conn.connection is not connection
 """
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+def test_nulls_of_named_floats_are_nan(old_schema: Any) -> None:
+    @old_schema
+    class Mouse(dj.Manual):
+        definition = """
+        mouse : int
+        ---
+        weight = null : float
+        litter = null : int
+        """
+
+    Mouse.insert1({"mouse": 1})
+    assert np.isnan(Mouse.fetch1("weight"))
+    weight, litter = Mouse.fetch1("weight", "litter")
+    assert np.isnan(weight)
+    assert litter is None
+    (row,) = Mouse.fetch("KEY", "weight", as_dict=True)
+    assert (row["mouse"], np.isnan(row["weight"])) == (1, True)
+    assert Mouse.fetch1() == {"mouse": 1, "weight": None, "litter": None}
+    assert isinstance(Mouse.fetch("mouse", "weight"), list)
+    assert Mouse.fetch(format="frame")["litter"].tolist() == [None]

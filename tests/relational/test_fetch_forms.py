@@ -70,6 +70,26 @@ def test_pandas_dtypes(thing: Any) -> None:
     assert (computed["twice"].dtype, computed["twice"].tolist()) == (np.int64, [4, 2])
 
 
+def test_small_integers_beside_nulls_in_frames(schema: Any) -> None:
+    @schema
+    class Count(dj.Manual):
+        definition = """
+        id : int
+        ---
+        n = null : int
+        flag = null : bool
+        """
+
+    Count.insert([{"id": 1, "n": 3, "flag": True}, {"id": 2}, {"id": 3, "n": 5, "flag": False}])
+    frame = Count.to_pandas(order_by="KEY")
+    assert (frame["n"].dtype, frame["flag"].dtype) == (np.float64, np.float64)
+    assert (frame["n"].sum(), frame["flag"].sum(), frame["n"].isna().sum()) == (8, 1, 1)
+    Count.delete()
+    Count.insert(frame)
+    assert Count.to_arrays("n", order_by="KEY").tolist() == [3, None, 5]
+    assert isinstance(Count.fetch("id", "n"), tuple)
+
+
 def test_polars_has_the_headings_schema(thing: Any) -> None:
     frame = thing.to_polars(order_by="KEY")
     assert frame.schema == (thing & "id > 9").to_polars().schema

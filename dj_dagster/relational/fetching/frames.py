@@ -32,13 +32,13 @@ _LONGEST_DECIMAL = 38
 """Digits that a decimal of 128 bits holds, the only size in polars."""
 
 
-def pandas_frame(columns: Columns, heading: Heading) -> pd.DataFrame:
+def pandas_frame(columns: Columns, heading: Heading, era: str = "2.3") -> pd.DataFrame:
     """Return a pandas frame indexed by the primary key, with columns even when it is empty.
 
-    Integers beside nulls stay objects, since floats could lose digits; datetimes are
-    ``datetime64[us]``.
+    Datetimes are ``datetime64[us]``. Integers and booleans beside nulls are floats, with NaN for
+    null. They stay objects if floats would lose digits, and for code of DataJoint 0.14.
     """
-    series = {name: _pandas_series(values, heading[name]) for name, values in columns.items()}
+    series = {name: _pandas_series(values, heading[name], era) for name, values in columns.items()}
     frame = pd.DataFrame(series, copy=False)
     return frame.set_index(heading.primary_key) if heading.primary_key else frame
 
@@ -126,7 +126,7 @@ def _pandas_text() -> np.dtype[np.generic] | pd.api.extensions.ExtensionDtype:
     return pd.Series(["text"]).dtype
 
 
-def _pandas_series(values: Sequence[Value], attribute: Attribute) -> object:
+def _pandas_series(values: Sequence[Value], attribute: Attribute, era: str) -> object:
     kind = attribute.type
     if kind is None:
         found = array(values, attribute)
@@ -136,6 +136,8 @@ def _pandas_series(values: Sequence[Value], attribute: Attribute) -> object:
         match kind.family:
             case Family.FLOAT:
                 return np.array(values, np.float64)
+            case Family.INTEGER | Family.BOOL if None in values and era != "0.14":
+                return _floats(values)
             case Family.DATETIME:
                 return pd.Series(values, dtype="datetime64[us]")
             case Family.STRING | Family.ENUM:
@@ -145,6 +147,13 @@ def _pandas_series(values: Sequence[Value], attribute: Attribute) -> object:
     except (TypeError, ValueError):
         # MySQL's date of zeros, for example, comes as text.
         return objects(values)
+
+
+def _floats(values: Sequence[Value]) -> Array:
+    """Return integers beside nulls as floats, or as objects if one has more than 53 bits."""
+    if any(value is not None and abs(value) > 2**53 for value in values):
+        return objects(values)
+    return np.array([NAN if value is None else value for value in values], FLOAT)
 
 
 def _has_integers(values: Sequence[Value]) -> bool:
