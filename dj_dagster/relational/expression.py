@@ -36,8 +36,8 @@ from dj_dagster.relational.deleting import hierarchy
 from dj_dagster.relational.deleting.delete import PartIntegrity
 from dj_dagster.relational.fetching import fetch, frames
 from dj_dagster.relational.fetching.preview import html_preview, text_preview
+from dj_dagster.relational.sql import parts
 from dj_dagster.relational.sql.lowering import restriction_texts
-from dj_dagster.relational.sql.parts import SQLParts
 from dj_dagster.relational.sql.select import FIRST_TWO, make_window
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def looks_again(method: Callable[Concatenate[Q, P], R]) -> Callable[Concatenate[
     return looking
 
 
-class QueryExpression(SQLParts):
+class QueryExpression:
     """A query that runs when its rows are fetched.
 
     Expressions are immutable: each operator returns a new one. ``&`` restricts, ``-`` restricts by
@@ -254,7 +254,6 @@ class QueryExpression(SQLParts):
         return QueryExpression(self.connection, node)
 
     aggregate = aggr
-
     __xor__ = spellings.restrict_by_names
     __matmul__ = spellings.join_by_names
 
@@ -269,10 +268,7 @@ class QueryExpression(SQLParts):
         offset: int | None = None,
         squeeze: bool = False,
     ) -> list[Row]:
-        """Return the rows as dicts.
-
-        Booleans are of type bool; DataJoint gives 0 and 1, which compare equal to them.
-        """
+        """Return the rows as dicts."""
         node = self.node
         names = node.heading.names
         window = make_window(order_by, limit, offset, node.heading)
@@ -469,6 +465,8 @@ class QueryExpression(SQLParts):
         return self.to_dicts(order_by=f"{KEY} DESC", limit=limit)[::-1]
 
     fetch = on_class(spellings.fetch)
+    cursor, from_clause, where_clause = parts.cursor, parts.from_clause, parts.where_clause
+    support, restriction_attributes = parts.support, parts.restriction_attributes
 
     def __iter__(self) -> Iterator[Row]:
         """Yield the rows as dicts, without holding all of them: see `fetch.stream`."""
@@ -635,7 +633,7 @@ class QueryExpression(SQLParts):
 
 
 def _given(semantic_check: bool | None) -> dict[str, bool]:
-    """Return the option if it was given, since a method of a class's own may lack it."""
+    # A method of a class's own may lack the option.
     return {} if semantic_check is None else {"semantic_check": semantic_check}
 
 

@@ -14,18 +14,36 @@ class HasNode(Protocol):
     """A query."""
 
     @property
-    def connection(self: HasNode) -> Connection:
+    def connection(self) -> Connection:
         """The connection that it runs on."""
         ...
 
     @property
-    def node(self: HasNode) -> Node:
+    def node(self) -> Node:
         """The query as plain data."""
         ...
 
 
-class SQLParts:
-    """The members of query expressions with parts of their SQL.
+def cursor(query: HasNode, as_dict: bool = False) -> QueryResult:
+    """Run the query, and return its rows as the database has them, without decoding.
+
+    Parameters
+    ----------
+    as_dict
+        Whether rows come as dicts instead of tuples.
+    """
+    sql = sql_text(query.connection, query.node, query.node.heading.names)
+    return query.connection.query(sql.replace("%", "%%"), as_dict=as_dict)
+
+
+@property
+def support(query: HasNode) -> list[str]:
+    """What the query selects from: its table's full name, or SQL in parentheses."""
+    return [_support(query)]
+
+
+def from_clause(query: HasNode) -> str:
+    """Return what follows ``FROM`` in the query's SQL.
 
     Examples
     --------
@@ -35,41 +53,24 @@ class SQLParts:
         sql = f"SELECT count(*) FROM {query.from_clause()}{query.where_clause()}"
         query.connection.query(sql.replace("%", "%%"))
     """
+    source = _support(query)
+    return f"{source} AS `$0`" if source.startswith("(") else source
 
-    def cursor(self: HasNode, as_dict: bool = False) -> QueryResult:
-        """Run the query, and return its rows as the database has them, without decoding.
 
-        Parameters
-        ----------
-        as_dict
-            Whether rows come as dicts instead of tuples.
-        """
-        sql = sql_text(self.connection, self.node, self.node.heading.names)
-        return self.connection.query(sql.replace("%", "%%"), as_dict=as_dict)
+def where_clause(query: HasNode) -> str:
+    """Return the restrictions as ``" WHERE (...)"``; an empty text without restrictions."""
+    texts = restriction_texts(query.connection, query.node)
+    return f" WHERE ({')AND('.join(texts)})" if texts else ""
 
-    @property
-    def support(self: HasNode) -> list[str]:
-        """What the query selects from: its table's full name, or SQL in parentheses."""
-        return [_support(self)]
 
-    def from_clause(self: HasNode) -> str:
-        """Return what follows ``FROM`` in the query's SQL."""
-        source = _support(self)
-        return f"{source} AS `$0`" if source.startswith("(") else source
-
-    def where_clause(self: HasNode) -> str:
-        """Return the restrictions as ``" WHERE (...)"``; an empty text without restrictions."""
-        texts = restriction_texts(self.connection, self.node)
-        return f" WHERE ({')AND('.join(texts)})" if texts else ""
-
-    @property
-    def restriction_attributes(self: HasNode) -> set[str]:
-        """The names of the attributes in the restrictions."""
-        node, names = self.node, set[str]()
-        while isinstance(node, Restricted):
-            names |= names_in(self.connection, node.condition) & set(node.heading.names)
-            node = node.source
-        return names
+@property
+def restriction_attributes(query: HasNode) -> set[str]:
+    """The names of the attributes in the restrictions."""
+    node, names = query.node, set[str]()
+    while isinstance(node, Restricted):
+        names |= names_in(query.connection, node.condition) & set(node.heading.names)
+        node = node.source
+    return names
 
 
 def _support(query: HasNode) -> str:
