@@ -25,6 +25,7 @@
     │   ├── MissingExternalFile     the row names an object that its store does not have
     │   └── ChecksumError           the object's bytes are not those that were written
     ├── PopulateError               populate was asked for something it must not do
+    ├── MissingMakeError            a class of a computed table lacks `make`
     └── ThreadSafetyError           the default connection was used where DJ_THREAD_SAFE forbids it
 
 Names that DataJoint 2.3 has keep its spelling. The attribute `transient` is true if trying again
@@ -250,6 +251,13 @@ class PopulateError(DataJointError):
 
     The message names the table and the reason: a `key_source` that fails, a key that is not one
     of the table's, or a call inside a transaction or a `make`.
+    """
+
+
+class MissingMakeError(DataJointError, NotImplementedError):
+    """A computed table whose class lacks `make`, so that it cannot be populated.
+
+    Write the method in the class, or populate the table in the program that has it.
     """
 
 

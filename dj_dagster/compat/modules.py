@@ -28,7 +28,7 @@ _SOURCES: dict[str, tuple[str, ...]] = {
     "admin": (),
     "attribute_adapter": (_COMPAT, _NAMES),
     "autopopulate": ("dj_dagster.workflow.computed",),
-    "blob": (f"{_BLOB}.writer", f"{_BLOB}.reader", f"{_BLOB}.format", _NAMES),
+    "blob": (_NAMES, f"{_BLOB}.writer", f"{_BLOB}.reader", f"{_BLOB}.format"),
     "builtin_codecs": ("dj_dagster.objects.codecs.chain",),
     **dict.fromkeys(
         (f"builtin_codecs.{name}" for name in _CODEC_MODULES),

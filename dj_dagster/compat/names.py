@@ -187,7 +187,18 @@ class Blob:
 
     def unpack(self, blob_bytes: bytes) -> Value:
         """Read the value of a blob."""
-        return reader.unpack(blob_bytes, squeeze=self._squeeze)
+        return unpack(blob_bytes, squeeze=self._squeeze)
+
+
+def unpack(blob: bytes | None, squeeze: bool = False) -> Value:
+    """Read the value of a blob; null is None.
+
+    Parameters
+    ----------
+    squeeze
+        Whether arrays lose their dimensions of length 1.
+    """
+    return None if blob is None else reader.unpack(blob, squeeze=squeeze)
 
 
 class Fetch:

@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 from dj_dagster.errors import (
     ConnectionFailedError,
     DataJointError,
+    MissingMakeError,
     PopulateError,
     TransientError,
     named_text,
@@ -431,10 +432,10 @@ class PopulatedTable(Table):
 
         Raises
         ------
-        DataJointError
+        MissingMakeError
             Here, because the class does not define it.
         """
-        raise DataJointError(
+        raise MissingMakeError(
             f"{self.class_name} has no make: write def make(self, key) in its class, "
             f"which inserts the rows of {key}, or {', '.join(STEPS)}."
         )

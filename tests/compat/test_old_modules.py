@@ -168,6 +168,11 @@ def test_fetches_as_classes(tables: dict[str, Any]) -> None:
     assert list(dj.fetch.to_dicts(cell.fetch(limit=1, order_by="cell"))) == [{"cell": 0}]
 
 
+def test_blobs_of_nulls() -> None:
+    assert dj.blob.unpack(None) is None
+    assert dj.blob.unpack(dj.blob.pack([1])) == dj.blob.Blob().unpack(dj.blob.pack([1])) == [1]
+
+
 def test_errors_with_further_arguments() -> None:
     error = dj.errors.DuplicateError("one").suggest("two")
     assert (type(error), error.args) == (dj.errors.DuplicateError, ("one", "two"))

@@ -252,7 +252,7 @@ def test_missing_make_says_so(schema: Any, recording: Any) -> None:
         -> Recording
         """
 
-    with pytest.raises(dj.DataJointError, match="Unmade has no make"):
+    with pytest.raises(NotImplementedError, match="Unmade has no make"):
         Unmade.populate()
 
 
