@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -41,6 +41,7 @@ from dj_dagster.relational.backends.common import (
 )
 from dj_dagster.relational.database.cache import StatementCache
 from dj_dagster.relational.database.catalog import Catalog, Era
+from dj_dagster.relational.database.results import QueryResult
 from dj_dagster.relational.database.sessions import (
     PATIENCE,
     Retries,
@@ -629,31 +630,3 @@ class HasDatabase(Protocol):
     @property
     def external(self) -> object:
         """DataJoint 0.14's objects of the schema, by store."""
-
-
-class QueryResult:
-    """All rows of a statement, read as from a driver's cursor.
-
-    Parameters
-    ----------
-    rows
-        Tuples, or dicts where these were asked for.
-    rowcount
-        Number of rows changed by a statement that does not return rows, -1 if the driver does not
-        report it.
-    """
-
-    def __init__(self, rows: Sequence[Any], rowcount: int) -> None:
-        self.rowcount = rowcount
-        self._rows = iter(rows)
-
-    def fetchone(self) -> Any:
-        """Return the next row, None after the last."""
-        return next(self._rows, None)
-
-    def fetchall(self) -> list[Any]:
-        """Return all rows that are left."""
-        return list(self._rows)
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._rows

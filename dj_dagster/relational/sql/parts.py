@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from dj_dagster.relational.algebra.nodes import Base, Node, Projected, Restricted
-from dj_dagster.relational.database.connection import Connection, QueryResult
+from dj_dagster.relational.database.connection import Connection
+from dj_dagster.relational.database.results import QueryResult
 from dj_dagster.relational.fetching.fetch import sql_text
 from dj_dagster.relational.sql.lowering import names_in, restriction_texts
 
