@@ -242,12 +242,68 @@ def test_an_order_of_several_in_one_text(visit: Any) -> None:
         ("0x41 and visit", 1),
         ("cast(0x0100 as signed)", 256),
         ("concat(pi() * 2, '')", "6.283185"),
+        ("time_format(time '100:30:00', '%T')", "100:30:00"),
+        ("time_format(time '-03:05:59', '%T %k %i')", "-03:05:59 3 05"),
+        ("date_format(at, '')", None),
+        ("time_format(time(at), '')", None),
+        ("str_to_date('am', '%p')", None),
+        ("makedate(23, 1)", datetime.date(2023, 1, 1)),
+        ("makedate(0, 1)", datetime.date(2000, 1, 1)),
+        ("from_base64('%%')", None),
+        ("from_base64('YQ==YQ')", None),
+        ("from_base64('YQ = =')", b"a"),
     ],
 )
 def test_meaning_is_the_same_everywhere(visit: Any, expression: str, value: Any) -> None:
     found = (visit & "visit = 1").proj(found=expression).fetch1("found")
     assert found == value
     assert isinstance(found, type(value))
+
+
+def test_years_and_unsigned_numbers(schema: dj.Schema) -> None:
+    @schema
+    class Count(dj.Manual):
+        definition = """
+        n : int32
+        ---
+        y : year
+        u : int unsigned
+        """
+
+    rows = [(1, 2024, 5), (2, 1999, 9), (3, 1970, 0)]
+    Count.insert({"n": n, "y": y, "u": u} for n, y, u in rows)
+    for text, numbers in [
+        ("y = 24", [1]), ("y <> '24'", [2, 3]), ("y < 50", [1, 2, 3]), ("y > 69", []),
+        ("y between '0' and '50'", [1]), ("nullif(y, 24) is null", [1]), ("70 <=> y", [3]),
+        ("y in (99)", [2]), ("y in (2024, 1970)", [1, 3]), ("y + 0 = 24", []), ("y = 124", []),
+        ("u + n > 5", [1, 2]), ("u * 1.0 - 8 < 0", [1, 3]), ("-u + 8 < 0", [2]),
+        ({"y": 24}, [1]), ([{"y": 24}, {"y": 70}], [1, 3]),
+    ]:  # fmt: skip
+        assert (Count & text).to_arrays("n", order_by="KEY").tolist() == numbers, text
+    for text in ("u - 8", "n - u", "u * -1", "u div -1", "y - 2025", "nullif(u, 1) - 8"):
+        with pytest.raises(dj.DataJointError, match="out of range"):
+            Count.proj(found=text).to_dicts()
+
+
+def test_sums_of_integers(schema: dj.Schema) -> None:
+    @schema
+    class Big(dj.Manual):
+        definition = "n : int32\n---\nsmall : int32\nbig : bigint"
+
+    rows = [(1, 4, -(2**62)), (2, -2, -(2**62) - 3 * 2**60)]
+    Big.insert({"n": n, "small": small, "big": big} for n, small, big in rows)
+    over = Big.proj(found="sum(small) over ()").to_arrays("found")
+    assert over.tolist() == [2, 2]
+    assert str(over[0]) == "2"
+    assert dj.U().aggr(Big, low="sum(big) < 5", half="sum(big) / 4 < 5").fetch1() == {
+        "low": 1, "half": 1
+    }  # fmt: skip
+    total = dj.U().aggr(Big, total="sum(big)")
+    if schema.connection.backend.name == "sqlite":
+        with pytest.raises(dj.DataJointError, match="64 bits"):
+            total.to_dicts()
+    else:
+        assert total.fetch1("total") == -(2**63) - 3 * 2**60
 
 
 def test_aggregates_are_exact_and_ordered(visit: Any) -> None:
@@ -368,6 +424,9 @@ def test_rows_are_ordered_by_expressions(visit: Any) -> None:
         "visit < 1e400",
         *(f"json_{name}(visit)" for name in ("keys", "length", "quote", "type", "valid")),
         "json_quote(at)",
+        "period_add(0, 1)",
+        "period_diff(202413, 202401)",
+        "period_add(202401, -24288)",
         *(f"not json_extract('[{value}]', '$[0]')" for value in ("false", '"x"', "null")),
         "json_extract('[true]', '$[0]') = 1",
         "json_extract('[true]', '$[0]') > 0",

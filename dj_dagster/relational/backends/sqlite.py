@@ -526,8 +526,8 @@ def translate(error: DBAPIError) -> DataJointError | None:
     if "string or blob too big" in text:
         # SQLite gives this message also for a number that a function has returned.
         return InvalidValueError(
-            "SQLite holds no integer of more than 64 bits, unsigned ones of bit_and, bit_or and "
-            "bit_xor among them, and no text or bytes of more than 1 GB."
+            "SQLite holds no integer of more than 64 bits, sums and unsigned ones of bit_and, "
+            "bit_or and bit_xor among them, and no text or bytes of more than 1 GB."
         )
     for phrase, kind in _ERRORS.items():
         if phrase in text:

@@ -55,6 +55,7 @@ def register_functions(connection: Registry) -> None:
     # With two arguments, instead of SQLAlchemy's function, which is case-sensitive.
     connection.create_function("regexp", 2, _regexp, deterministic=True)
     connection.create_function("dj_shown", 2, shown, deterministic=True)
+    connection.create_function("dj_whole", 1, _whole, deterministic=True)
     connection.create_function("dj_order", 2, placed, deterministic=True)
     connection.create_function("dj_ordered_time", 2, ordered_time, deterministic=True)
     connection.create_function("dj_json_value", 2, _json_value, deterministic=True)
@@ -205,6 +206,13 @@ def shown(value: float | str | None, scale: int) -> SQLiteValue:
         return None
     found = rounded(Decimal(str(value)), scale)
     return _number(found if scale else int(found))
+
+
+def _whole(value: float | str | None) -> SQLiteValue:
+    """Return a sum of integers, which is text where SQLite lacks the number."""
+    if isinstance(value, str):
+        raise OverflowError("SQLite holds no integer of more than 64 bits")
+    return value
 
 
 class _Least:

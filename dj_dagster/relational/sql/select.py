@@ -53,7 +53,7 @@ from dj_dagster.relational.backends.common import (
 from dj_dagster.relational.sql.computed_values import compared
 from dj_dagster.relational.user_sql.attributes import Known, Made
 from dj_dagster.relational.user_sql.conversion import common
-from dj_dagster.relational.user_sql.kinds import ANY, BYTES, NULL, Kind
+from dj_dagster.relational.user_sql.kinds import ANY, BYTES, NULL, Kind, as_year
 from dj_dagster.relational.user_sql.parsing import Name, Parsed, parse
 from dj_dagster.relational.values import comparable, cuts_blanks, declared_spelling
 
@@ -480,6 +480,9 @@ def bound(values: Sequence[Value], attribute: Attribute, backend: Backend) -> Se
         values = [comparable(value, attribute) for value in values]
     if family is Family.FLOAT and not backend.has_infinity:
         _check_finite(values, attribute)
+    if attribute.type and attribute.type.text == "year":
+        # Servers take two digits for those of a year, but not always in lists.
+        values = [value if value is None else as_year(value) for value in values]
     encode = backend.encoder(attribute.type) if attribute.type else backend.untyped
     if encode is None:
         return values

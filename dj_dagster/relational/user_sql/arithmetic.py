@@ -8,6 +8,7 @@ import random
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from decimal import ROUND_DOWN, Decimal
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from dj_dagster.relational.user_sql.kinds import (
     MAX_SCALE,
     TEXT,
     UNSIGNED,
+    YEAR,
     Kind,
     Number,
     SqlValue,
@@ -154,6 +156,8 @@ _OPERATIONS: dict[str, Operation] = {
 
 def number_kind(kind: Kind) -> Kind:
     """Return the kind of the number that a value counts as."""
+    if kind == YEAR:
+        return UNSIGNED
     if kind.is_exact or kind.family in ("any", "float"):
         return kind
     if kind.family == "null":
@@ -232,7 +236,7 @@ def _whole_of_text(value: SqlValue) -> int:
 
 def _negative(program_of: ProgramOf, node: Expr) -> Program:
     value = program_of(node.this)
-    kind = value.kind if value.kind.is_exact else FLOAT
+    kind = replace(value.kind, tag="") if value.kind.is_exact else FLOAT
     if value.literal is not None and not value.kind.is_text:
         found = number(value.literal)
         return constant(EXACT.minus(found) if isinstance(found, Decimal) else -found, kind)
@@ -269,7 +273,7 @@ def _whole_division(program_of: ProgramOf, node: Expr) -> Program:
         with_point = EXACT.divide(Decimal(a), Decimal(b))
         return signed(int(with_point.to_integral_value(ROUND_DOWN)))
 
-    if "unsigned" in (one.kind.tag, other.kind.tag):
+    if UNSIGNED in (number_kind(one.kind), number_kind(other.kind)):
         return pair(one, other, without_sign(run), UNSIGNED)
     return pair(one, other, run, INT)
 

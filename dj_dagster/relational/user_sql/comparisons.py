@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 
 from dj_dagster.relational.user_sql import conversion, temporal
 from dj_dagster.relational.user_sql.arithmetic import check_number, check_truth
-from dj_dagster.relational.user_sql.kinds import INT, NULL, SqlValue, fixed, number, true
+from dj_dagster.relational.user_sql.kinds import (
+    INT,
+    NULL,
+    UNSIGNED,
+    YEAR,
+    SqlValue,
+    as_year,
+    fixed,
+    number,
+    true,
+)
 from dj_dagster.relational.user_sql.parsing import call_name
 from dj_dagster.relational.user_sql.programs import (
     Arguments,
@@ -50,12 +60,17 @@ def _comparison(program_of: ProgramOf, node: Expr) -> Program:
     one, other = both(program_of, node)
     test = _TESTS[type(node).__name__]
     by_order = type(node).__name__ not in ("EQ", "NEQ")
-    order = order_of(one, other, nearly=True, by_order=by_order)
+    order = order_of(one, other, nearly=True, by_order=by_order, is_plain=True)
     return pair(one, other, lambda a, b: tested(order(a, b), test), INT)
 
 
 def order_of(
-    one: Program, other: Program, *, nearly: bool = False, by_order: bool = False
+    one: Program,
+    other: Program,
+    *,
+    nearly: bool = False,
+    by_order: bool = False,
+    is_plain: bool = False,
 ) -> Callable[[SqlValue, SqlValue], int | None]:
     """Return the function that compares values of two programs, giving null if one does not fit.
 
@@ -65,6 +80,8 @@ def order_of(
         Whether numbers of known digits are equal if their shown digits are equal.
     by_order
         Whether the order counts, not only equality.
+    is_plain
+        Whether a literal beside a column of years may have the two digits of one.
     """
     families = {one.kind.family, other.kind.family}
     texts = [p for p in (one, other) if p.kind.is_text and p.literal is None]
@@ -96,6 +113,10 @@ def order_of(
     if nearly:
         first = conversion.as_shown(first, one.kind, other.kind, other.literal)
         second = conversion.as_shown(second, other.kind, one.kind, one.literal)
+    if is_plain and one.kind == YEAR and other.literal is not None:
+        first, second = number, as_year
+    if is_plain and other.kind == YEAR and one.literal is not None:
+        first, second = as_year, number
     for program, convert in ((one, first), (other, second)):
         if program.literal is not None and convert(program.literal) is None:
             raise Untranslatable(f"{program.literal!r} as a date or time")
@@ -117,7 +138,7 @@ def order_of(
 
 def _null_safe(program_of: ProgramOf, node: Expr) -> Program:
     one, other = both(program_of, node)
-    order = order_of(one, other, nearly=True)
+    order = order_of(one, other, nearly=True, is_plain=True)
 
     def run(row: Arguments) -> int:
         a, b = one.run(row), other.run(row)
@@ -196,7 +217,10 @@ def _in(program_of: ProgramOf, node: Expr) -> Program:
         _check_extremes(program_of, part)
     value = program_of(node.this)
     others = [program_of(other) for other in node.expressions]
-    orders = [order_of(value, other) for other in others]
+    literals = [other.literal for other in others if other.literal is not None]
+    if value.kind == YEAR and len(others) > 1 and any(as_year(v) != number(v) for v in literals):
+        raise Untranslatable("IN of a year and years of two digits, which servers differ in")
+    orders = [order_of(value, other, is_plain=True) for other in others]
 
     def run(row: Arguments) -> int | None:
         wanted = value.run(row)
@@ -230,7 +254,8 @@ def _between(program_of: ProgramOf, node: Expr) -> Program:
     bounds = [bound.kind.is_text for bound in (low, high) if bound.kind.family != "null"]
     if value.kind.is_text and any(bounds) and not all(bounds):
         raise Untranslatable("a text BETWEEN a text and what is none")
-    above, below = order_of(value, low, by_order=True), order_of(value, high, by_order=True)
+    above = order_of(value, low, by_order=True, is_plain=True)
+    below = order_of(value, high, by_order=True, is_plain=True)
 
     def run(row: Arguments) -> int | None:
         given, first, last = value.run(row), low.run(row), high.run(row)
@@ -306,13 +331,13 @@ def _coalesce(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
 
 def _nullif(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
     one, other = (program_of(part) for part in given)
-    order = order_of(one, other, nearly=True)
+    order = order_of(one, other, nearly=True, is_plain=True)
 
     def run(row: Arguments) -> SqlValue | None:
         a, b = one.run(row), other.run(row)
         return None if a is not None and b is not None and order(a, b) == 0 else a
 
-    return Program(run, replace(one.kind, choices=()))
+    return Program(run, UNSIGNED if one.kind == YEAR else replace(one.kind, choices=()))
 
 
 def _isnull(program_of: ProgramOf, given: Sequence[Expr]) -> Program:

@@ -26,6 +26,8 @@ from dj_dagster.relational.user_sql.kinds import (
     JSON,
     SINGLE,
     TEXT,
+    UNSIGNED,
+    YEAR,
     Kind,
     Number,
     SqlValue,
@@ -92,6 +94,8 @@ def kind_of(kind: Plain) -> Kind:
     scale = kind.size or 0
     if kind.digits is not None and kind.digits <= EXACT_DIGITS and not kind.is_single:
         return fixed(kind.scale or 0)
+    if kind.unsigned and kind.family is Family.INTEGER:
+        return YEAR if kind.text == "year" else UNSIGNED
     found = {
         Family.INTEGER: INT, Family.BOOL: INT, Family.STRING: TEXT,
         Family.FLOAT: SINGLE if kind.is_single else FLOAT,

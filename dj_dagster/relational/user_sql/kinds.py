@@ -49,10 +49,11 @@ class Kind:
     choices
         The permitted values of an enum.
     tag
-        ``"unsigned"`` for unsigned integers. ``"fixed"`` for floats that are written with all
-        digits of their scale. For texts: ``"moment"`` if the server treats them as dates,
-        ``"binary"`` if case counts, ``"mixed"`` if it counts on some servers, ``"unclear"`` if
-        servers read different numbers in them, ``"whole"`` if they read whole numbers.
+        ``"unsigned"`` for unsigned integers, ``"year"`` for columns of years. ``"fixed"`` for
+        floats that are written with all digits of their scale. For texts: ``"moment"`` if the
+        server treats them as dates, ``"binary"`` if case counts, ``"mixed"`` if it counts on some
+        servers, ``"unclear"`` if servers read different numbers in them, ``"whole"`` if they read
+        whole numbers.
     single
         Whether these are values of 32-bit floats, of which servers write six digits. Kinds are
         compared without it, because servers calculate with 64 bits.
@@ -85,7 +86,7 @@ class Kind:
         return self.family in ("text", "json", "bytes")
 
 
-UNSIGNED = Kind("int", tag="unsigned")
+UNSIGNED, YEAR = Kind("int", tag="unsigned"), Kind("int", tag="year")
 INT, FLOAT, TEXT = Kind("int"), Kind("float"), Kind("text")
 SINGLE = Kind("float", single=True)
 NULL, ANY, JSON, BYTES = Kind("null"), Kind("any"), Kind("json"), Kind("bytes")
@@ -125,6 +126,22 @@ def number(value: SqlValue, kind: Kind = ANY) -> Number:
             return temporal.digits(value, kind.scale)
         case _:
             return value
+
+
+def as_year(value: SqlValue) -> Number:
+    """Return the number for a literal beside a column of years: two digits are those of a year.
+
+    >>> as_year(24), as_year("99"), as_year(0), as_year("0")
+    (2024, 1999, 0, 2000)
+    """
+    found = number(value)
+    is_short = 0 < found < 100 or (found == 0 and str(value)[:1] == "0" and isinstance(value, str))
+    return full_year(whole(found)) if is_short else found
+
+
+def full_year(year: int) -> int:
+    """Return the year for its last two digits, other years as they are."""
+    return year + (2000 if year < 70 else 1900) if 0 <= year < 100 else year
 
 
 def exact(value: SqlValue, kind: Kind = ANY) -> int | Decimal:

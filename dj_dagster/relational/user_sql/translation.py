@@ -49,8 +49,10 @@ from dj_dagster.relational.user_sql.kinds import (
     INT,
     TEXT,
     UNSIGNED,
+    YEAR,
     Kind,
     Number,
+    as_year,
     decimal_kind,
     exact,
     fixed,
@@ -64,6 +66,7 @@ from dj_dagster.relational.user_sql.parsing import (
     qualified_tables,
 )
 from dj_dagster.relational.user_sql.programs import SPREADS, Untranslatable, check_null, node_name
+from dj_dagster.relational.user_sql.windows import window
 
 if TYPE_CHECKING:
     from sqlglot.expressions.core import Expr
@@ -115,7 +118,14 @@ def _pair(
     if not is_simple(one):
         return None
     left = translator.value(one)
-    if left.exact or left.kind.tag == "fixed" or (by_order and left.kind.family == "time"):
+    # A sum of many digits is text.
+    is_sum = call_name(one) == "SUM" and left.kind.family == "decimal"
+    if (
+        is_sum
+        or left.exact
+        or left.kind.tag == "fixed"
+        or (by_order and left.kind.family == "time")
+    ):
         return None
     if is_simple(other):
         right = translator.value(other)
@@ -142,6 +152,7 @@ def _literal_for(
     if family in ("int", "float", "decimal"):
         if not translator.is_short(node):
             return None
+        literal = as_year(literal) if kind == YEAR else literal
         return number_text(exact(literal) if isinstance(literal, str) else literal)
     if not isinstance(literal, str):
         return None
@@ -181,6 +192,8 @@ def _in(translator: Translator, node: Expr) -> Emitted | None:
     this = bare(node.this)
     if node.args.get("query") or not node.expressions:
         return None
+    if is_simple(this) and translator.value(this).kind == YEAR and len(node.expressions) > 1:
+        return None
     pairs = [_pair(translator, this, bare(other)) for other in node.expressions]
     pieces: list[Piece] = []
     for pair in pairs:
@@ -209,56 +222,6 @@ COMPARISON_EMITTERS: Mapping[str, Emitter] = {
     "And": _logic, "Or": _logic, "Not": _not, "Is": _is, **dict.fromkeys(_SIGNS, _comparison),
     "Between": _between, "In": _in, "Like": _like,
 }  # fmt: skip
-
-_RANKS = {
-    **dict.fromkeys(("ROW_NUMBER", "RANK", "DENSE_RANK", "NTILE"), INT),
-    **dict.fromkeys(("PERCENT_RANK", "CUME_DIST"), FLOAT),
-}
-_NEIGHBOURS = ("LAG", "LEAD", "FIRST_VALUE", "LAST_VALUE", "NTH_VALUE")
-
-
-def _window(translator: Translator, node: Expr) -> Emitted:
-    name = call_name(node.this)
-    given = node.this.expressions
-    pieces: list[Piece] = [", ", "*"] if name == "COUNT" and _has_star(given) else []
-    for argument in [] if pieces else given:
-        pieces += [", ", *translator.plain(argument)]
-    kind = _RANKS.get(name)
-    if kind is None and (name in _NEIGHBOURS or name in ("MIN", "MAX")):
-        kind = translator.value(given[0]).kind
-        if name in ("MIN", "MAX") and (kind.choices or translator.order(given[0], kind)):
-            raise Untranslatable(f"{name} OVER of times, enums or decimals of many digits")
-    elif kind is None and name in ("SUM", "AVG"):
-        kind = translator.value(given[0]).kind
-        scale = kind.scale + (4 if name == "AVG" else 0)
-        kind = decimal_kind(scale) if kind.is_exact else replace(kind, single=False)
-    elif kind is None and name == "COUNT":
-        kind = INT
-    if kind is None or (given and type(given[0]).__name__ == "Distinct"):
-        raise Untranslatable(f"{name or node_name(node.this)} OVER")
-    if node.args.get("spec") or node.args.get("alias"):
-        raise Untranslatable("frames of windows (ROWS, RANGE)")
-    over: list[Piece] = []
-    for part in node.args.get("partition_by") or []:
-        over += [", ", *translator.value(part).pieces]
-    over = [" PARTITION BY ", *over[1:]] if over else []
-    order = node.args.get("order")
-    terms: list[Piece] = []
-    for part in order.expressions if order else []:
-        word = " DESC" if part.args.get("desc") else ""
-        terms += [", ", *translator.ordered(part.this), word]
-    over += [" ORDER BY ", *terms[1:]] if terms else []
-    call = (f"{name.lower()}(", *pieces[1:], ") OVER (", *over, ")")
-    if kind.family == "decimal":
-        call = (f"round(", *call, f", {kind.scale})")  # noqa: F541
-    return Emitted(call, kind)
-
-
-def _has_star(given: Sequence[Expr]) -> bool:
-    return len(given) == 1 and type(given[0]).__name__ == "Star"
-
-
-WINDOW_EMITTERS: Mapping[str, Emitter] = {"Window": _window}
 
 _PLAIN_NODES = frozenset((
     "Select", "From", "Where", "Group", "Having", "Order", "Ordered", "Limit", "Offset",
@@ -353,6 +316,8 @@ def _fill(found: Translation, source: str, types: str) -> None:
         # Otherwise its many digits would be a text, which the type of an attribute does not turn
         # into a number again. A mean is not an integer, even if its value is whole.
         pieces = ("CAST(", *pieces, " AS REAL)" if call_name(tree) == "AVG" else " AS NUMERIC)")
+    if (whole.exact or is_sum) and whole.kind.family == "decimal" and not whole.kind.scale:
+        pieces = ("dj_whole(", *whole.pieces, ")")
     if whole.kind.tag == "fixed":
         pieces = ("round(", *pieces, f", {whole.kind.scale})")
     found.pieces, found.kind = ("(", *pieces, ")"), whole.kind
@@ -398,7 +363,7 @@ def _simple(source: str, types: Mapping[str, Any]) -> tuple[Piece, ...] | None:
     kind = types.get(name)
     if match is None or not isinstance(kind, str):
         return None
-    if parse_type(kind).family is not Family.INTEGER:
+    if parse_type(kind).family is not Family.INTEGER or kind == "year":
         return None
     if (match[3].lower() == "between") is not (" and " in " ".join(match[4].lower().split())):
         return None
@@ -565,7 +530,7 @@ def _is_made(translator: Translator, node: Expr, kind: Kind) -> bool:
 
 def _extreme(translator: Translator, name: str, node: Expr, value: Emitted) -> Emitted:
     """Return the least or greatest value of a group; enums are compared as texts."""
-    kind = value.kind
+    kind = UNSIGNED if value.kind == YEAR else value.kind
     if kind.family == "null":
         raise Untranslatable(f"{name}() of NULL")
     order = "" if kind.choices else translator.order(node, kind)
@@ -636,5 +601,5 @@ def _group_concat(translator: Translator, node: Expr) -> Emitted:
 
 _EMITTERS: Mapping[str, Emitter] = {
     "Column": _column, "Paren": _paren,
-    "Anonymous": _called, "GroupConcat": _group_concat, **COMPARISON_EMITTERS, **WINDOW_EMITTERS,
+    "Anonymous": _called, "GroupConcat": _group_concat, **COMPARISON_EMITTERS, "Window": window,
 }  # fmt: skip
