@@ -22,6 +22,7 @@ from dj_dagster.relational.user_sql.kinds import (
     SqlValue,
     decimal_kind,
     exact,
+    full_year,
     leading_integer,
     text,
     whole,
@@ -272,10 +273,10 @@ _CODES: dict[str, Callable[[datetime], str]] = {
     "M": lambda at: month_name[at.month],
     "m": lambda at: f"{at.month:02d}",
     "p": lambda at: "PM" if at.hour >= 12 else "AM",
-    "r": lambda at: formatted(at, "%I:%i:%S %p"),
+    "r": lambda at: _filled(at, "%I:%i:%S %p"),
     "S": lambda at: f"{at.second:02d}",
     "s": lambda at: f"{at.second:02d}",
-    "T": lambda at: formatted(at, "%H:%i:%S"),
+    "T": lambda at: _filled(at, "%H:%i:%S"),
     "U": lambda at: f"{temporal.week(at, 0)[1]:02d}",
     "u": lambda at: f"{temporal.week(at, 1)[1]:02d}",
     "V": lambda at: f"{temporal.week(at, 2)[1]:02d}",
@@ -289,12 +290,16 @@ _CODES: dict[str, Callable[[datetime], str]] = {
 }
 
 
-def formatted(at: datetime, form: str) -> str:
-    """Return a moment by a pattern of DATE_FORMAT.
+def formatted(at: datetime, form: str) -> str | None:
+    """Return a moment by a pattern of DATE_FORMAT, None for an empty one.
 
     >>> formatted(datetime(2024, 2, 29, 13, 5), "%c/%d/%y %h:%i %p")
     '2/29/24 01:05 PM'
     """
+    return _filled(at, form) if form else None
+
+
+def _filled(at: datetime, form: str) -> str:
     return re.sub("%(.)", lambda code: _coded(at, code[1]), form, flags=re.DOTALL)
 
 
@@ -310,8 +315,10 @@ def formatted_time(at: timedelta, form: str) -> str | None:
     codes = set(re.findall("%(.)", form))
     if codes & _DATE_CODES:
         return None
-    form = form.replace("%H", f"{sign}{hours:02d}").replace("%k", f"{sign}{hours}")
-    return formatted(within, form)
+    form = form.replace("%T", "%H:%i:%S")
+    form = form.replace("%H", f"{hours:02d}").replace("%k", f"{hours}")
+    # Servers write the sign before all else.
+    return f"{sign}{_filled(within, form)}" if form else None
 
 
 def parts_of(form: str) -> tuple[bool, bool, bool]:
@@ -392,6 +399,8 @@ def _take(fields: dict[str, int], code: str, found: str) -> None:
 
 
 def _built(fields: dict[str, int], has_date: bool, has_time: bool) -> temporal.Temporal | None:
+    if not fields.keys() - {"pm"}:
+        return None
     hour = fields.get("hour", 0)
     if "half" in fields:
         if not 1 <= fields["half"] <= 12:
@@ -416,7 +425,7 @@ _UNLIKE = Kind("null", -1)
 
 def _makedate(year: int, day: int) -> date | None:
     try:
-        return date(year, 1, 1) + timedelta(days=day - 1) if day > 0 else None
+        return date(full_year(year), 1, 1) + timedelta(days=day - 1) if day > 0 else None
     except (ValueError, OverflowError):
         return None
 
@@ -568,12 +577,15 @@ def _last_day(at: datetime) -> date:
 
 def _period(value: int) -> int:
     year, month = divmod(value, 100)
-    year += (2000 if year < 70 else 1900) if year < 100 else 0
-    return year * 12 + month - 1
+    if value < 0 or not 1 <= month <= 12:
+        raise QueryError(f"SQL on SQLite: servers differ in the period {value}: write YYYYMM.")
+    return full_year(year) * 12 + month - 1
 
 
 def _period_add(value: int, months: int) -> int:
     year, month = divmod(_period(value) + months, 12)
+    if year < 100:
+        raise QueryError(f"SQL on SQLite: servers differ in periods of the year {year}.")
     return year * 100 + month + 1
 
 

@@ -315,11 +315,12 @@ def _base64(value: bytes) -> str:
     return "\n".join(wrap(b64encode(value).decode(), 76))
 
 
+_BASE64 = re.compile("(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+
+
 def _unbase64(value: str) -> bytes | None:
-    try:
-        return b64decode(value)
-    except ValueError:
-        return None
+    packed = "".join(value.split())
+    return b64decode(packed) if _BASE64.fullmatch(packed) else None
 
 
 def _sha2(value: bytes, bits: int) -> str | None:
