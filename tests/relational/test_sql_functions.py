@@ -465,6 +465,8 @@ def test_an_attribute_outside_the_aggregates_is_named(visit: Any) -> None:
         dj.U("born").aggr(visit, found="concat(max(visit), name)")
     for text in ("concat(max(visit), born)", "max(concat(visit, name))", "count(*) + year(born)"):
         assert len(dj.U("born").aggr(visit, found=text)) == 1
+    by_visit = visit.aggr(visit.proj(), found="count(*) + score")
+    assert by_visit.to_arrays("found", order_by="KEY").tolist() == [3, 5, None]
     # Each group has one row.
     assert len(dj.U("visit").aggr(visit, found="count(*)", letters="1 + 1")) == 3
 

@@ -42,6 +42,7 @@ from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.common import Element
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.sql.select import Conditions, Lowered, Origin, bound, in_all, json_sql
+from dj_dagster.relational.user_sql.emission import outside_aggregates
 from dj_dagster.relational.user_sql.parsing import parse
 
 
@@ -192,8 +193,11 @@ class Lowering:
         found = self._columns(columns, over, heading)
         kept = [new for new, old in columns.items() if not isinstance(old, SQLText)]
         by = [over.columns[name] for name in key]
-        # Kept attributes depend on the key, but MariaDB requires them in GROUP BY.
+        # Attributes that depend on the key are required too, by MariaDB.
         by += [found[new] for new in kept if columns[new] not in key]
+        texts = [what.text for what in columns.values() if isinstance(what, SQLText)]
+        loose = dict.fromkeys(name for text in texts for name in outside_aggregates(text))
+        by += [over.columns[name] for name in loose if name in over.columns and name not in key]
         return replace(
             over,
             columns=found,
