@@ -186,7 +186,7 @@ def old_fetch1(fetch1: F) -> F:
         found = fetch1(query, *attributes, **options)
         if not attributes or query.connection.era != "0.14":
             return found
-        values = found if len(attributes) > 1 else (found,)
+        values: Any = found if len(attributes) > 1 else (found,)
         given = _as_before(query, dict(zip(attributes, values, strict=True)))
         changed = tuple(given[name] for name in attributes)
         return changed if len(attributes) > 1 else changed[0]

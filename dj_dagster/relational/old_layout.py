@@ -30,7 +30,7 @@ from dj_dagster.objects.codecs.chain import CodecChain
 from dj_dagster.objects.external_pointer import KINDS, ExternalObject
 from dj_dagster.relational.database.catalog import EXTERNAL_PREFIX, split_comment
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.sessions import EncodedRows
+from dj_dagster.relational.database.write_buffer import EncodedRows
 from dj_dagster.relational.declaring.plan import PlannedColumn, PlannedTable
 from dj_dagster.relational.stored import ForeignKey, RawTable
 

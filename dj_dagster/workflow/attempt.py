@@ -28,8 +28,8 @@ from dj_dagster.errors import DataJointError, DuplicateError, PopulateError, nam
 from dj_dagster.model.heading import Key, Values
 from dj_dagster.objects.blob.format import Array
 from dj_dagster.relational.algebra.condition import make_condition
-from dj_dagster.relational.database.sessions import MakeCall, WriteBuffer
 from dj_dagster.relational.database.write import job_version, unit_of_work
+from dj_dagster.relational.database.write_buffer import MakeCall, WriteBuffer
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.inserting.encode import RowEncoder
 from dj_dagster.relational.inserting.row_sources import Batch

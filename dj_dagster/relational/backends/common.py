@@ -11,6 +11,7 @@ from datetime import date, datetime, time, timedelta
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.compiler import compiles
@@ -376,7 +377,7 @@ def begin_with(engine: sa.Engine, statement: str) -> None:
                     "Correct the setting connection.init_function, or the argument init_fun."
                 ) from error
 
-    sa.event.listen(engine, "connect", begin)
+    event.listen(engine, "connect", begin)
 
 
 class Secret(str):

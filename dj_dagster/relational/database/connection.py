@@ -46,9 +46,9 @@ from dj_dagster.relational.database.sessions import (
     PATIENCE,
     Retries,
     Sessions,
-    WriteBuffer,
     retried,
 )
+from dj_dagster.relational.database.write_buffer import WriteBuffer
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -33,7 +33,8 @@ from dj_dagster.model.heading import Value, Values
 from dj_dagster.model.job_settings import PROVENANCE, JobSettings
 from dj_dagster.model.names import TableName
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.sessions import EncodedRows, MakeCall, WriteBuffer, run_sql
+from dj_dagster.relational.database.sessions import run_sql
+from dj_dagster.relational.database.write_buffer import EncodedRows, MakeCall, WriteBuffer
 from dj_dagster.relational.stored import InsertStatement, StoredTable
 
 T = TypeVar("T")

@@ -26,8 +26,8 @@ from dj_dagster.objects.stores.store import in_flight
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.base import Convert
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.sessions import EncodedRows
 from dj_dagster.relational.database.write import provenance_text
+from dj_dagster.relational.database.write_buffer import EncodedRows
 from dj_dagster.relational.garbage.references import register_writer
 from dj_dagster.relational.inserting.column_checks import (
     Check,

@@ -38,7 +38,7 @@ from dj_dagster.relational.algebra.operators import all_rows, restrict
 from dj_dagster.relational.backends.common import Element
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.sessions import EncodedRows
+from dj_dagster.relational.database.write_buffer import EncodedRows
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.relational.garbage.references import register_writer
 from dj_dagster.relational.inserting.encode import RowEncoder, required_names

@@ -126,11 +126,11 @@ def order_of(
     told = partial(conversion.json_number, is_truth=is_truth, by_order=by_order)
 
     def order(a: SqlValue, b: SqlValue) -> int | None:
-        if one.kind.family == "json" and other.kind.family in numbers:
-            return conversion.compare(float(told(a, b)), second(b), precision)
-        if other.kind.family == "json" and one.kind.family in numbers:
-            return conversion.compare(first(a), float(told(b, a)), precision)
         left, right = first(a), second(b)
+        if one.kind.family == "json" and other.kind.family in numbers:
+            left = float(told(a, b))
+        elif other.kind.family == "json" and one.kind.family in numbers:
+            right = float(told(b, a))
         return None if left is None or right is None else conversion.compare(left, right, precision)
 
     return order
