@@ -167,7 +167,7 @@ def fetch(
     if attrs and as_dict:
         names = [n for attr in attrs for n in (self.primary_key if attr == key else [attr])]
         rows = self.some_dicts(dict.fromkeys(names), **options)
-        return [_as_before(self, row) for row in rows] if self.connection.era == "0.14" else rows
+        return [as_before(self, row) for row in rows] if self.connection.era == "0.14" else rows
     if attrs:
         columns = self.to_arrays(*attrs, **options)
         old = self.connection.era == "0.14" and len(attrs) > 1
@@ -178,31 +178,17 @@ def fetch(
     return self.to_pandas(**options) if frame else self.to_arrays(**options)
 
 
-def old_fetch1(fetch1: F) -> F:
-    """Give code of DataJoint 0.14 NaN for a null of a float that it names, as its arrays have."""
-
-    @wraps(fetch1)
-    def spelled(query: Any, *attributes: str, **options: Any) -> Value:
-        found = fetch1(query, *attributes, **options)
-        if not attributes or query.connection.era != "0.14":
-            return found
-        values: Any = found if len(attributes) > 1 else (found,)
-        given = _as_before(query, dict(zip(attributes, values, strict=True)))
-        changed = tuple(given[name] for name in attributes)
-        return changed if len(attributes) > 1 else changed[0]
-
-    return cast(F, spelled)
-
-
-def _as_before(query: OldQuery, row: Row) -> Row:
-    """Return a row with NaN for the nulls of floats."""
+def as_before(query: Any, row: Row) -> Row:
+    """Return a row of named attributes; for code of DataJoint 0.14 with NaN for nulls of floats."""
+    if query.connection.era != "0.14":
+        return row
     return {
         name: math.nan if value is None and _is_float(query, name) else value
         for name, value in row.items()
     }
 
 
-def _is_float(query: OldQuery, name: str) -> bool:
+def _is_float(query: Any, name: str) -> bool:
     return name in query.heading and query.heading[name].dtype == np.float64
 
 
@@ -359,6 +345,7 @@ def _check_format(format: str | None, attrs: tuple[str, ...], as_dict: bool | No
 __all__ = [
     "AdapterCodec",
     "AttributeAdapter",
+    "as_before",
     "external",
     "fetch",
     "from_camel_case",
@@ -368,7 +355,6 @@ __all__ = [
     "old_aggr",
     "old_delete",
     "old_end",
-    "old_fetch1",
     "register_adapters",
     "restrict_by_names",
     "spawn_missing_classes",

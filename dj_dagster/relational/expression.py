@@ -408,7 +408,6 @@ class QueryExpression:
         return result if include_key or len(names) > 1 else result[0]
 
     @on_class
-    @spellings.old_fetch1
     @looks_again
     def fetch1(
         self,
@@ -446,6 +445,7 @@ class QueryExpression:
         row = dict(zip(names, rows[0], strict=True))
         if not attributes:
             return row
+        row = spellings.as_before(self, row)
         values = tuple(
             {key: row[key] for key in self.primary_key} if self._is_key(name) else row[name]
             for name in attributes

@@ -45,6 +45,7 @@ def test_a_server_is_named_as_in_datajoint(server_url: str) -> None:
         "host": url.host,
         "port": url.port,
         "user": url.username,
+        "passwd": url.password,
         "ssl_input": None,
     }
     assert str(url.port) in repr(lab)

@@ -25,7 +25,7 @@ class HasNode(Protocol):
         ...
 
 
-def cursor(query: HasNode, as_dict: bool = False) -> QueryResult:
+def cursor(self: HasNode, as_dict: bool = False) -> QueryResult:
     """Run the query, and return its rows as the database has them, without decoding.
 
     Parameters
@@ -33,17 +33,17 @@ def cursor(query: HasNode, as_dict: bool = False) -> QueryResult:
     as_dict
         Whether rows come as dicts instead of tuples.
     """
-    sql = sql_text(query.connection, query.node, query.node.heading.names)
-    return query.connection.query(sql.replace("%", "%%"), as_dict=as_dict)
+    sql = sql_text(self.connection, self.node, self.node.heading.names)
+    return self.connection.query(sql.replace("%", "%%"), as_dict=as_dict)
 
 
 @property
-def support(query: HasNode) -> list[str]:
+def support(self: HasNode) -> list[str]:
     """What the query selects from: its table's full name, or SQL in parentheses."""
-    return [_support(query)]
+    return [_support(self)]
 
 
-def from_clause(query: HasNode) -> str:
+def from_clause(self: HasNode) -> str:
     """Return what follows ``FROM`` in the query's SQL.
 
     Examples
@@ -54,22 +54,22 @@ def from_clause(query: HasNode) -> str:
         sql = f"SELECT count(*) FROM {query.from_clause()}{query.where_clause()}"
         query.connection.query(sql.replace("%", "%%"))
     """
-    source = _support(query)
+    source = _support(self)
     return f"{source} AS `$0`" if source.startswith("(") else source
 
 
-def where_clause(query: HasNode) -> str:
+def where_clause(self: HasNode) -> str:
     """Return the restrictions as ``" WHERE (...)"``; an empty text without restrictions."""
-    texts = restriction_texts(query.connection, query.node)
+    texts = restriction_texts(self.connection, self.node)
     return f" WHERE ({')AND('.join(texts)})" if texts else ""
 
 
 @property
-def restriction_attributes(query: HasNode) -> set[str]:
+def restriction_attributes(self: HasNode) -> set[str]:
     """The names of the attributes in the restrictions."""
-    node, names = query.node, set[str]()
+    node, names = self.node, set[str]()
     while isinstance(node, Restricted):
-        names |= names_in(query.connection, node.condition) & set(node.heading.names)
+        names |= names_in(self.connection, node.condition) & set(node.heading.names)
         node = node.source
     return names
 
