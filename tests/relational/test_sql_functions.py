@@ -435,6 +435,7 @@ def test_rows_are_ordered_by_expressions(visit: Any) -> None:
         "json_value(visit, '$')",
         "json_contains('[1]', visit)",
         "at + interval elt(1, dose, visit) day",
+        "'2024-02-29 13:05:59' - interval 1e2 second",
         "at + interval if(visit, dose, dose) day",
         "sec_to_time(least(visit, 2.5) * 10000000)",
     ],

@@ -215,8 +215,9 @@ def _moved(program_of: ProgramOf, value: Program, amount: Expr, unit: str, sign:
     if any(call_name(part) == "CONV" for part in amount.walk()):
         # For negative numbers of these, MariaDB returns null in all rows but the first.
         raise Untranslatable("INTERVAL of CONV(): use CAST(... AS SIGNED)")
-    if kind.family == "text" and unit == "SECOND" and by.kind.is_text:
-        raise Untranslatable("a text moved by a text of seconds: use CAST(... AS DATETIME)")
+    is_open = by.kind.is_text or (by.kind.family == "float" and by.kind.tag != "fixed")
+    if kind.family == "text" and unit == "SECOND" and is_open:
+        raise Untranslatable("a text moved by seconds of any digits: use CAST(... AS DATETIME)")
 
     def run(at: SqlValue, much: SqlValue) -> temporal.Temporal | None:
         by_ = step(much, by.kind, unit)
