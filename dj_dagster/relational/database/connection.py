@@ -39,13 +39,13 @@ from dj_dagster.relational.backends.common import (
     parsed_url,
     shown_url,
 )
-from dj_dagster.relational.database.cache import StatementCache
 from dj_dagster.relational.database.catalog import Catalog, Era
-from dj_dagster.relational.database.results import QueryResult
 from dj_dagster.relational.database.sessions import (
     PATIENCE,
+    QueryResult,
     Retries,
     Sessions,
+    StatementCache,
     retried,
 )
 from dj_dagster.relational.database.write_buffer import WriteBuffer

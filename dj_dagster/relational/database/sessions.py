@@ -1,4 +1,4 @@
-"""Sessions of a connection's threads, and statements run by the driver's own cursor, as tuples."""
+"""Sessions of a connection's threads, statements run by the driver's own cursor, and their rows."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
@@ -509,3 +509,51 @@ def _wrapped(
     return DBAPIError.instance(
         sql, None, error, driver.Error, connection_invalidated=lost, dialect=dialect
     )
+
+
+class QueryResult:
+    """All rows of a statement, read as from a driver's cursor.
+
+    Parameters
+    ----------
+    rows
+        Tuples, or dicts where these were asked for.
+    rowcount
+        Number of rows changed by a statement that does not return rows, -1 if the driver does not
+        report it.
+    """
+
+    def __init__(self, rows: Sequence[Any], rowcount: int) -> None:
+        self.rowcount = rowcount
+        self._rows = iter(rows)
+
+    def fetchone(self) -> Any:
+        """Return the next row, None after the last."""
+        return next(self._rows, None)
+
+    def fetchall(self) -> list[Any]:
+        """Return all rows that are left."""
+        return list(self._rows)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._rows
+
+
+CAPACITY = 1000
+
+
+class StatementCache(Generic[T]):
+    """A bounded mapping that threads may share; it is emptied when it is full."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, T] = {}
+
+    def get(self, shape: Hashable) -> T | None:
+        """Return the statement that is kept for a shape, None if it is not kept."""
+        return self._kept.get(shape)
+
+    def put(self, shape: Hashable, statement: T) -> None:
+        """Keep a statement."""
+        if len(self._kept) >= CAPACITY:
+            self._kept.clear()
+        self._kept[shape] = statement

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from dj_dagster.relational.algebra.nodes import Base, Node, Projected, Restricted
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.database.results import QueryResult
+from dj_dagster.relational.database.sessions import QueryResult
 from dj_dagster.relational.fetching.fetch import sql_text
 from dj_dagster.relational.sql.lowering import names_in, restriction_texts
 
