@@ -35,7 +35,7 @@ from dj_dagster.objects.codecs.chain import Codec, CodecChain, CodecRegistry
 from dj_dagster.objects.layout import key_text
 from dj_dagster.relational.algebra import nodes
 from dj_dagster.relational.algebra.condition import make_condition as condition_of
-from dj_dagster.relational.algebra.matching import Matching
+from dj_dagster.relational.algebra.operators import Matching
 from dj_dagster.relational.declaring.describe import Spelling
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.schemas.free_table import FreeTable, table_name

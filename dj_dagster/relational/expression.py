@@ -26,8 +26,8 @@ from dj_dagster.relational.algebra.condition import (
     refuse_oversights,
     topped,
 )
-from dj_dagster.relational.algebra.matching import AS_BEFORE, Matching
 from dj_dagster.relational.algebra.nodes import Node
+from dj_dagster.relational.algebra.operators import AS_BEFORE, Matching
 from dj_dagster.relational.caller import Confirm, question, refuse_arguments
 from dj_dagster.relational.database import write
 from dj_dagster.relational.database.connection import Connection

@@ -6,8 +6,7 @@ from typing import NoReturn
 
 from dj_dagster.errors import QueryError
 from dj_dagster.relational.algebra.condition import HasNode, Universal, query_node
-from dj_dagster.relational.algebra.matching import AS_BEFORE
-from dj_dagster.relational.algebra.operators import aggregate_by, distinct, with_key
+from dj_dagster.relational.algebra.operators import AS_BEFORE, aggregate_by, distinct, with_key
 from dj_dagster.relational.expression import QueryExpression
 
 

@@ -16,7 +16,6 @@ import numpy as np
 from dj_dagster.errors import QueryError, UnknownAttributeError
 from dj_dagster.model.heading import Heading, Row, Value
 from dj_dagster.model.types import Family
-from dj_dagster.relational.algebra.matching import BY_LINEAGE, Matching, shared_names
 from dj_dagster.relational.algebra.nodes import (
     ALWAYS,
     NEVER,
@@ -41,6 +40,7 @@ from dj_dagster.relational.algebra.nodes import (
     United,
     parse_json_path,
 )
+from dj_dagster.relational.algebra.operators import BY_LINEAGE, Matching, shared_names
 from dj_dagster.relational.user_sql.parsing import SIMPLE, parse, split
 from dj_dagster.relational.values import is_data_frame, is_null, is_series
 

@@ -29,7 +29,7 @@ from dj_dagster.model.names import TableName
 from dj_dagster.objects.blob.format import DEFAULT_LIMITS, ReadLimits
 from dj_dagster.objects.codecs.chain import CodecRegistry
 from dj_dagster.objects.stores.stores import Stores
-from dj_dagster.relational.algebra.matching import Matching
+from dj_dagster.relational.algebra.operators import Matching
 from dj_dagster.relational.backends import Backend, backend_for
 from dj_dagster.relational.backends.common import (
     NO_TLS,
