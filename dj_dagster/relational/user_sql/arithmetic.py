@@ -21,7 +21,6 @@ from dj_dagster.relational.user_sql.kinds import (
     MAX_SCALE,
     TEXT,
     UNSIGNED,
-    YEAR,
     Kind,
     Number,
     SqlValue,
@@ -36,6 +35,7 @@ from dj_dagster.relational.user_sql.kinds import (
     rounded,
     text,
     unsigned_zero,
+    value_kind,
     whole,
 )
 from dj_dagster.relational.user_sql.programs import (
@@ -156,8 +156,7 @@ _OPERATIONS: dict[str, Operation] = {
 
 def number_kind(kind: Kind) -> Kind:
     """Return the kind of the number that a value counts as."""
-    if kind == YEAR:
-        return UNSIGNED
+    kind = value_kind(kind)
     if kind.is_exact or kind.family in ("any", "float"):
         return kind
     if kind.family == "null":

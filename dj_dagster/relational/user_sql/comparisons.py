@@ -13,13 +13,13 @@ from dj_dagster.relational.user_sql.arithmetic import check_number, check_truth
 from dj_dagster.relational.user_sql.kinds import (
     INT,
     NULL,
-    UNSIGNED,
     YEAR,
     SqlValue,
     as_year,
     fixed,
     number,
     true,
+    value_kind,
 )
 from dj_dagster.relational.user_sql.parsing import call_name
 from dj_dagster.relational.user_sql.programs import (
@@ -337,7 +337,7 @@ def _nullif(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
         a, b = one.run(row), other.run(row)
         return None if a is not None and b is not None and order(a, b) == 0 else a
 
-    return Program(run, UNSIGNED if one.kind == YEAR else replace(one.kind, choices=()))
+    return Program(run, replace(value_kind(one.kind), choices=()))
 
 
 def _isnull(program_of: ProgramOf, given: Sequence[Expr]) -> Program:

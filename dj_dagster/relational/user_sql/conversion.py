@@ -19,7 +19,6 @@ from dj_dagster.relational.user_sql.kinds import (
     SINGLE,
     TEXT,
     UNSIGNED,
-    YEAR,
     Kind,
     Number,
     SqlValue,
@@ -32,6 +31,7 @@ from dj_dagster.relational.user_sql.kinds import (
     number,
     rounded,
     text,
+    value_kind,
     whole,
 )
 
@@ -83,7 +83,7 @@ def duration(value: SqlValue) -> timedelta | None:
 
 def common(kinds: Iterable[Kind]) -> Kind | None:
     """Return the kind that holds values of several kinds, None if they cannot be combined."""
-    known = [UNSIGNED if kind == YEAR else kind for kind in kinds if kind.family != "null"]
+    known = [value_kind(kind) for kind in kinds if kind.family != "null"]
     families = {kind.family for kind in known}
     scale = max((kind.scale for kind in known), default=0)
     if not families:

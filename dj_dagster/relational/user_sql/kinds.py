@@ -93,6 +93,11 @@ NULL, ANY, JSON, BYTES = Kind("null"), Kind("any"), Kind("json"), Kind("bytes")
 DATE, BINARY = Kind("date"), Kind("text", tag="binary")
 
 
+def value_kind(kind: Kind) -> Kind:
+    """Return the kind of values that are no column's any more: years are plain numbers then."""
+    return UNSIGNED if kind == YEAR else kind
+
+
 def decimal_kind(scale: int) -> Kind:
     """Return the kind of exact numbers with a number of digits after the point."""
     return Kind("decimal", min(scale, MAX_SCALE))

@@ -56,6 +56,7 @@ from dj_dagster.relational.user_sql.kinds import (
     decimal_kind,
     exact,
     fixed,
+    value_kind,
 )
 from dj_dagster.relational.user_sql.parsing import (
     SIMPLE,
@@ -530,7 +531,7 @@ def _is_made(translator: Translator, node: Expr, kind: Kind) -> bool:
 
 def _extreme(translator: Translator, name: str, node: Expr, value: Emitted) -> Emitted:
     """Return the least or greatest value of a group; enums are compared as texts."""
-    kind = UNSIGNED if value.kind == YEAR else value.kind
+    kind = value_kind(value.kind)
     if kind.family == "null":
         raise Untranslatable(f"{name}() of NULL")
     order = "" if kind.choices else translator.order(node, kind)

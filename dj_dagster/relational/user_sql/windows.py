@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dj_dagster.relational.user_sql.emission import Emitted, Piece, Translator
-from dj_dagster.relational.user_sql.kinds import FLOAT, INT, UNSIGNED, YEAR, decimal_kind
+from dj_dagster.relational.user_sql.kinds import FLOAT, INT, decimal_kind, value_kind
 from dj_dagster.relational.user_sql.parsing import call_name
 from dj_dagster.relational.user_sql.programs import Untranslatable, node_name
 
@@ -30,8 +30,7 @@ def window(translator: Translator, node: Expr) -> Emitted:
         pieces += [", ", *translator.plain(argument)]
     kind = _RANKS.get(name)
     if kind is None and (name in _NEIGHBOURS or name in ("MIN", "MAX")):
-        kind = translator.value(given[0]).kind
-        kind = UNSIGNED if kind == YEAR else kind
+        kind = value_kind(translator.value(given[0]).kind)
         if name in ("MIN", "MAX") and (kind.choices or translator.order(given[0], kind)):
             raise Untranslatable(f"{name} OVER of times, enums or decimals of many digits")
     elif kind is None and name in ("SUM", "AVG"):
