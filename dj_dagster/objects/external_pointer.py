@@ -24,7 +24,12 @@ from dj_dagster.model.heading import Value
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.objects.blob.writer import pack
 from dj_dagster.objects.checksums import Written
-from dj_dagster.objects.codecs.bytes import AttachCodec, BlobCodec, check_attached_name
+from dj_dagster.objects.codecs.bytes import (
+    AttachCodec,
+    BlobCodec,
+    check_attached_name,
+    is_stored,
+)
 from dj_dagster.objects.codecs.codec import Codec, GivenKey, ObjectContext
 from dj_dagster.objects.expected import Expected
 from dj_dagster.objects.stores.store import FileStore, Store, checked_path
@@ -195,17 +200,9 @@ def _placed(
 ) -> ExternalObject:
     found = ExternalObject(store.name, bytes_hash(hashed), len(data), name)
     path = external_path(store, schema, found)
-    if not _holds(store, path, data):
+    if not is_stored(store, path, data):
         store.put(path, data)
     return found
-
-
-def _holds(store: Store, path: str, data: bytes) -> bool:
-    """Whether an object is there with all its bytes; a damaged one is written anew."""
-    try:
-        return store.size(path) == len(data) and store.get(path) == data
-    except ObjectError:
-        return False
 
 
 def placed_file(store: Store, given: str) -> ExternalObject:

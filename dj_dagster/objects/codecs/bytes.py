@@ -155,6 +155,12 @@ def _whole(store: Store, path: str, size: int) -> Stat | None:
     return found if found.size == size else None
 
 
+def is_stored(store: Store, path: str, data: bytes) -> bool:
+    """Whether a store has these bytes at a path; a damaged object is to be written anew."""
+    found = _whole(store, path, len(data))
+    return found is not None and _is_intact(store, found, data)
+
+
 def _is_intact(store: Store, found: Stat, data: bytes) -> bool:
     """Whether content that is to be used again is as it was written, and not damaged since.
 
