@@ -481,6 +481,11 @@ def _in_digits_of(value: float, kind: AttributeType, digits: int) -> float:
     return value
 
 
+def is_bounded(kind: AttributeType) -> bool:
+    """Whether a float type refuses or rounds numbers beyond what its bits do."""
+    return kind.unsigned or kind.scale is not None
+
+
 def in_places(value: float, scale: int) -> float:
     """Return a float rounded to a number of digits after the point, as a server rounds it.
 

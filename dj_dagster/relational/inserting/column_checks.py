@@ -23,6 +23,7 @@ from dj_dagster.relational.values import (
     cuts_blanks,
     in_timestamps,
     integer_range,
+    is_bounded,
     is_timestamp,
 )
 
@@ -114,7 +115,7 @@ def _integers(kind: AttributeType) -> Check:
 
 
 def _floats(kind: AttributeType) -> Check:
-    if _is_bounded(kind):
+    if is_bounded(kind):
         return _unchecked
     if kind.size == 32:
         return _singles
@@ -125,11 +126,6 @@ def _floats(kind: AttributeType) -> Check:
         return list(map(float, values)) if kinds <= {float, int} and _exact(values) else None
 
     return check
-
-
-def _is_bounded(kind: AttributeType) -> bool:
-    """Whether a float type refuses or rounds numbers beyond what its bits do."""
-    return kind.unsigned or kind.scale is not None
 
 
 def _finite(values: Column) -> bool:
@@ -237,7 +233,7 @@ def fits_of(attribute: Attribute) -> Fits | None:
     if kind.family is Family.INTEGER:
         low, high = integer_range(kind)
         return lambda value: type(value) is int and low <= value <= high
-    if kind.family is Family.FLOAT and kind.size == 64 and not _is_bounded(kind):
+    if kind.family is Family.FLOAT and kind.size == 64 and not is_bounded(kind):
         return lambda value: type(value) is float and math.isfinite(value)
     if kind.family is Family.STRING:
         limit = kind.size if kind.size is not None else byte_limit(kind)

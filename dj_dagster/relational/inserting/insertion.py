@@ -45,7 +45,7 @@ from dj_dagster.relational.inserting.encode import RowEncoder, required_names
 from dj_dagster.relational.inserting.row_sources import Batch, batches
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.stored import DEFAULT, InsertMode, StoredTable
-from dj_dagster.relational.values import byte_limit, integer_range, is_data_frame
+from dj_dagster.relational.values import byte_limit, integer_range, is_bounded, is_data_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -323,8 +323,7 @@ def _is_wider(mine: AttributeType, theirs: AttributeType) -> bool:
         return low <= least and largest <= high
     if mine.family is Family.STRING and mine.size is not None:
         return theirs.size is not None and theirs.size <= mine.size
-    bounded = mine.unsigned or mine.scale is not None
-    return mine.family is Family.FLOAT and mine.size == theirs.size == 64 and not bounded
+    return mine.family is Family.FLOAT and mine.size == theirs.size == 64 and not is_bounded(mine)
 
 
 def insert_select(
