@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from getpass import getpass
+from typing import Any
 
 from dj_dagster.defaults import config, conn
 from dj_dagster.errors import QueryError
@@ -35,12 +37,8 @@ def kill(
         If the database does not have a server, as with SQLite.
     """
     chosen = _server(connection)
-    with chosen.cursor() as session:
-        table = chosen.backend.processes(session)
     while True:
-        own, where = chosen.backend.session_id, restriction or "1 = 1"
-        listing = chosen.query(_PROCESSES.format(table, own, where, order_by or "id"))
-        for row in listing:
+        for row in _processes(chosen, restriction or "1 = 1", order_by or "id"):
             print(*row, sep="\t")
         answer = input("Process to end, q to quit, Enter to list again: ").strip()
         if answer.lower() == "q":
@@ -70,17 +68,21 @@ def kill_quick(restriction: str | None = None, connection: Connection | None = N
             "Say which processes are to end: kill_quick(\"user = 'alice'\"). "
             "kill_quick('1 = 1') ends all but the one that asks."
         )
-    with chosen.cursor() as session:
-        table = chosen.backend.processes(session)
-    own = chosen.backend.session_id
-    found = chosen.query(_PROCESSES.format(table, own, restriction, "id")).fetchall()
     ended = 0
-    for number, *_ in found:
+    for number, *_ in _processes(chosen, restriction, "id"):
         # One that has ended by itself meanwhile is an error of the server.
         with suppress(QueryError), chosen.cursor() as session:
             chosen.backend.end_process(session, number)
             ended += 1
     return ended
+
+
+def _processes(connection: Connection, where: str, order_by: str) -> list[Sequence[Any]]:
+    """Return the server's processes but the one that asks, the number of each first."""
+    with connection.cursor() as session:
+        table = connection.backend.processes(session)
+    own = connection.backend.session_id
+    return connection.query(_PROCESSES.format(table, own, where, order_by)).fetchall()
 
 
 def set_password(
