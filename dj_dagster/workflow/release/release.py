@@ -382,8 +382,7 @@ def make_release(
     place = Path(folder).expanduser().absolute()
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise ConfigurationError(f"{place} is not empty: name a folder that is not there yet.")
-    lists = (each for each in place.parents if (each / HEAD).is_file())
-    around = next((each for each in lists if (each / MANIFEST).is_file()), None)
+    around = next((each for each in place.parents if _is_release(each)), None)
     if around is not None:
         raise ConfigurationError(
             f"{place} is inside the release {around}, which its list of files would no longer "
@@ -571,6 +570,10 @@ def _copy_objects(
         _refuse(whole.differing(crc32s))
     shutil.rmtree(aside, ignore_errors=True)
     return sizes
+
+
+def _is_release(folder: Path) -> bool:
+    return (folder / HEAD).is_file() and (folder / MANIFEST).is_file()
 
 
 def _refuse(problems: Iterable[str]) -> None:
