@@ -20,7 +20,7 @@ from typing import IO
 from dj_dagster.errors import ChecksumError, MissingExternalFile, ObjectError
 from dj_dagster.objects.checksums import manifest_path, told
 from dj_dagster.objects.collection import is_managed, trash_folder
-from dj_dagster.objects.expected import Digests, Expected
+from dj_dagster.objects.expected import Expected, FileDigests
 from dj_dagster.objects.stores.store import Stat, Store, Take, checked_path, ignore, sync_folder
 
 _AT_ONCE = 2**24
@@ -230,7 +230,7 @@ def copied(
         return known, False, ()
     for _ in range(_TRIES):
         with suppress(MissingExternalFile):
-            digests = Digests(expected())
+            digests = FileDigests(expected())
             size, sha256 = copies.add(store, found.path, digests.take)
             if size == found.size:
                 problems = tuple(digests.problems(told(store, path)))
@@ -243,7 +243,7 @@ def copied(
 
 def _differs(copy: Path, expected: Collection[Expected]) -> bool:
     """Whether a copy is not what rows say, which an earlier version did not compare."""
-    digests = Digests(expected)
+    digests = FileDigests(expected)
     with copy.open("rb") as stream:
         while piece := stream.read(_PIECE):
             digests.take(piece)

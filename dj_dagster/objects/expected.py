@@ -79,7 +79,7 @@ def _unspelled(digest: object) -> bytes | None:
         return None
 
 
-class Digests:
+class FileDigests:
     """Checksums of a file, taken piece by piece as its row's reference needs them."""
 
     def __init__(self, expected: Collection[Expected] = ()) -> None:

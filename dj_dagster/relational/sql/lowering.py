@@ -41,7 +41,14 @@ from dj_dagster.relational.algebra.nodes import (
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.backends.common import Element
 from dj_dagster.relational.database.connection import Connection
-from dj_dagster.relational.sql.select import Conditions, Lowered, Origin, bound, in_all, json_sql
+from dj_dagster.relational.sql.select import (
+    AttributeOrigin,
+    Conditions,
+    Lowered,
+    bound,
+    in_all,
+    json_sql,
+)
 from dj_dagster.relational.user_sql.emission import outside_aggregates
 from dj_dagster.relational.user_sql.parsing import parse
 
@@ -285,11 +292,11 @@ class Lowering:
 
     def _origins(
         self, columns: Mapping[str, Computed], over: Lowered, heading: Heading
-    ) -> dict[str, Origin]:
+    ) -> dict[str, AttributeOrigin]:
         found = {new: self._origin(what, over, heading) for new, what in columns.items()}
         return {name: origin for name, origin in found.items() if origin is not None}
 
-    def _origin(self, what: Computed, over: Lowered, heading: Heading) -> Origin | None:
+    def _origin(self, what: Computed, over: Lowered, heading: Heading) -> AttributeOrigin | None:
         match what:
             case SQLText(text):
                 return self._conditions.origin(text, over, heading)

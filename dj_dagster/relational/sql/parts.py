@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from dj_dagster.relational.algebra.nodes import Base, Node, Projected, Restricted
 from dj_dagster.relational.database.connection import Connection
@@ -11,12 +11,12 @@ from dj_dagster.relational.fetching.fetch import sql_text
 from dj_dagster.relational.sql.lowering import names_in, restriction_texts
 
 
-class HasNode(Protocol):
-    """A query."""
+class Runnable(Protocol):
+    """A query with the connection that it runs on."""
 
     @property
     def connection(self) -> Connection:
-        """The connection that it runs on."""
+        """The connection."""
         ...
 
     @property
@@ -25,7 +25,7 @@ class HasNode(Protocol):
         ...
 
 
-def cursor(self: HasNode, as_dict: bool = False) -> QueryResult:
+def cursor(self: Runnable, as_dict: bool = False) -> QueryResult:
     """Run the query, and return its rows as the database has them, without decoding.
 
     Parameters
@@ -38,12 +38,12 @@ def cursor(self: HasNode, as_dict: bool = False) -> QueryResult:
 
 
 @property
-def support(self: HasNode) -> list[str]:
+def support(self: Runnable) -> list[str]:
     """What the query selects from: its table's full name, or SQL in parentheses."""
     return [_support(self)]
 
 
-def from_clause(self: HasNode) -> str:
+def from_clause(self: Runnable) -> str:
     """Return what follows ``FROM`` in the query's SQL.
 
     Examples
@@ -58,14 +58,14 @@ def from_clause(self: HasNode) -> str:
     return f"{source} AS `$0`" if source.startswith("(") else source
 
 
-def where_clause(self: HasNode) -> str:
+def where_clause(self: Runnable) -> str:
     """Return the restrictions as ``" WHERE (...)"``; an empty text without restrictions."""
     texts = restriction_texts(self.connection, self.node)
     return f" WHERE ({')AND('.join(texts)})" if texts else ""
 
 
 @property
-def restriction_attributes(self: HasNode) -> set[str]:
+def restriction_attributes(self: Runnable) -> set[str]:
     """The names of the attributes in the restrictions."""
     node, names = self.node, set[str]()
     while isinstance(node, Restricted):
@@ -74,7 +74,7 @@ def restriction_attributes(self: HasNode) -> set[str]:
     return names
 
 
-def _support(query: HasNode) -> str:
+def _support(query: Runnable) -> str:
     source = _unrestricted(query.node)
     if isinstance(source, Base):
         return query.connection.full_name(source.name)
@@ -89,6 +89,5 @@ def _unrestricted(node: Node) -> Node:
     while isinstance(node, Restricted):
         node = node.source
     if isinstance(node, Projected) and isinstance(node.source, Base):
-        kept: dict[str, Any] = {**node.columns}
-        return node.source if all(name == kept[name] for name in kept) else node
+        return node.source if all(new == old for new, old in node.columns.items()) else node
     return node

@@ -62,7 +62,7 @@ EVERYTHING = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class AttributeOrigin:
     """The source of a computed attribute, for SQL over it.
 
     Attributes
@@ -82,7 +82,7 @@ class Origin:
         return self.known.kind if isinstance(self.known, Made) else self.known
 
 
-Origins = Mapping[str, Origin]
+Origins = Mapping[str, AttributeOrigin]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class Lowered:
     offset: int = 0
     plain: bool = True
     nested: bool = False
-    origins: Origins = field(default_factory=dict[str, Origin])
+    origins: Origins = field(default_factory=dict[str, AttributeOrigin])
 
     @property
     def is_cut(self) -> bool:
@@ -184,14 +184,14 @@ class Lowered:
 
 def in_all(sides: Sequence[Lowered]) -> Origins:
     """Return the sources of attributes of rows that come from several SELECTs."""
-    found: dict[str, Origin] = {}
+    found: dict[str, AttributeOrigin] = {}
     for name in frozenset[str]().union(*(side.origins for side in sides)):
         origins = [side.origins.get(name) for side in sides if name in side.columns]
         kinds = [origin.kind for origin in origins if origin is not None]
         kind = common(kinds) if len(kinds) == len(origins) else None
         if kind is not None:
             # Servers have a column of bytes for nulls alone.
-            found[name] = Origin(BYTES if kind == NULL else kind)
+            found[name] = AttributeOrigin(BYTES if kind == NULL else kind)
     return found
 
 
@@ -320,7 +320,7 @@ class Conditions:
             return Pieces(_spelled(parse(text), over.columns, found))
         return Pieces([p if isinstance(p, str) else known.columns[p.name] for p in pieces])
 
-    def origin(self, text: str, over: Lowered, heading: Heading) -> Origin | None:
+    def origin(self, text: str, over: Lowered, heading: Heading) -> AttributeOrigin | None:
         """Return the source of an attribute that SQL of the user computes, if it is asked for."""
         known, _ = self._named(text, over, heading)
         kind = self._backend.kind(text, known.types)
@@ -328,9 +328,9 @@ class Conditions:
             return None
         made = Made(text, known.types, kind)
         return (
-            Origin(made, known.columns)
+            AttributeOrigin(made, known.columns)
             if made.is_short and parse(text).repeatable
-            else Origin(kind)
+            else AttributeOrigin(kind)
         )
 
     def _named(self, text: str, over: Lowered, heading: Heading) -> tuple[_Named, dict[Name, str]]:
@@ -571,7 +571,7 @@ _AS_DECLARED = (Family.UUID, Family.BYTES, Family.CODEC)
 """Types whose values SQL cannot tell from texts or bytes."""
 
 
-def _known(declared: AttributeType | None, origin: Origin | None) -> Known:
+def _known(declared: AttributeType | None, origin: AttributeOrigin | None) -> Known:
     if origin is None or (declared is not None and declared.family in _AS_DECLARED):
         return declared
     if declared is None or declared.family is Family.ENUM or isinstance(origin.known, Made):
