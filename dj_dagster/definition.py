@@ -228,7 +228,7 @@ class _Reading:
         if earlier is None:
             self._take(attribute)
             self._deprecate(line, old)
-        elif earlier.type.text != attribute.type.text:
+        elif earlier.type != attribute.type:
             was = f"as {earlier.type.text} on line {earlier.line}"
             self._deprecate(line, f"{attribute.name!r} is already declared, {was}, which holds")
 

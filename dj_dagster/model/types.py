@@ -68,6 +68,7 @@ class AttributeType(str):
     Programs written for DataJoint compare ``heading["name"].type == "varchar(20)"``. The string is
     the text without ``auto_increment`` and without blanks between the values of an enum. It is
     equal to old spellings too: ``"<blob>"`` to ``"longblob"``, ``"<blob@raw>"`` to ``"blob@raw"``.
+    Two types are equal when their texts are.
 
     Attributes
     ----------
@@ -127,6 +128,8 @@ class AttributeType(str):
         return str.__new__(cls, text.removesuffix(" auto_increment"))
 
     def __eq__(self, other: object) -> bool:
+        if isinstance(other, AttributeType):
+            return self.text == other.text
         if type(other) is str and self.codec is not None:
             return other in (self.text, self.text[1:-1], self.native or _OLD_BLOBS.get(self.text))
         return str.__eq__(self, other)

@@ -197,6 +197,18 @@ def test_what_is_refused_changes_nothing(pair: Pair, old: str, new: str, words: 
     assert len(pair.Subject) == 2
 
 
+@pytest.mark.parametrize(("before", "after"), [(" auto_increment", ""), ("", " auto_increment")])
+def test_a_counter_is_a_difference(schema: Any, before: str, after: str) -> None:
+    """Headings have the type without it, as in DataJoint, which types are not compared by."""
+    for counter in (before, after):
+        definition = f"number : int{counter}\n---\nvalue : int32"
+        again = dj.Schema(schema.name, connection=schema.connection)
+        table: Any = again(type("Item", (dj.Manual,), {"definition": definition}))
+        assert table().heading["number"].type == "int"
+    with pytest.raises(dj.DefinitionError, match=r"primary key of .*item cannot be altered"):
+        table.alter(prompt=False)
+
+
 def test_an_empty_table_takes_required_attributes(pair: Pair) -> None:
     pair.Subject.delete()
     definition = pair.Subject.definition + "\n-> Lab\nadded : int32"
