@@ -353,27 +353,26 @@ def _real(text: str) -> AttributeType | None:
     if match is None:
         return None
     kind, digits, places, unsigned = match.groups()
-    if places is None:
+    width = scale = None
+    if places is not None:
+        width, scale = int(digits), int(places)
+        if not scale <= width <= 255 or scale > 30:
+            instead = (
+                f"{kind}(m,d) with m from 1 to 255 digits, d of them (at most 30) after the point"
+            )
+            raise _refuse(text, "has an impossible precision", instead)
+    elif kind == "float" and int(digits or 0) > 24:
         # The digits alone say only how many bits a float has.
-        kind = "double" if kind == "float" and int(digits or 0) > 24 else kind
-        return AttributeType(
-            f"{kind}{unsigned or ''}",
-            Family.FLOAT,
-            core=False,
-            size=_REALS[kind],
-            unsigned=bool(unsigned),
-        )
-    if not int(places) <= int(digits) <= 255 or int(places) > 30:
-        instead = f"{kind}(m,d) with m from 1 to 255 digits, d of them (at most 30) after the point"
-        raise _refuse(text, "has an impossible precision", instead)
+        kind = "double"
+    rounded = "" if width is None else f"({width},{scale})"
     return AttributeType(
-        f"{kind}({int(digits)},{int(places)}){unsigned or ''}",
+        f"{kind}{rounded}{unsigned or ''}",
         Family.FLOAT,
         core=False,
         size=_REALS[kind],
-        scale=int(places),
+        scale=scale,
         unsigned=bool(unsigned),
-        digits=int(digits),
+        digits=width,
     )
 
 
