@@ -256,8 +256,16 @@ def test_a_wrong_command_line_says_what_is_wrong(
     for name, said in (("scale", "no Python module 'scale'"), (".", "'.' is not the name of a")):
         unknown = command("status", "-m", name)
         assert said in " ".join(unknown.stderr.split())
-    (tmp_path / "pyproject.toml").write_text('[tool.dagster]\nmodule_name = "src.scales"\n')
-    assert list(listed(command, "status", "Plot")) == ["Plot"]
+    dg = 'root_module = "src"\ncode_location_target_module = "src.scales"\n'
+    for file, text in (
+        ("pyproject.toml", '[tool.dagster]\nmodule_name = "src.scales"\n'),
+        ("pyproject.toml", '[[tool.dagster.modules]]\ntype = "module"\nname = "src.scales"\n'),
+        ("pyproject.toml", f"[tool.dg.project]\n{dg}"),
+        ("dg.toml", f"[project]\n{dg}"),
+    ):
+        (tmp_path / file).write_text(text)
+        assert list(listed(command, "status", "Plot")) == ["Plot"]
+        (tmp_path / file).unlink()
 
 
 def test_a_module_may_have_classes_alone(inside: Command, tmp_path: Path) -> None:

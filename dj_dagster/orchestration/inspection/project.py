@@ -27,8 +27,8 @@ from dj_dagster.orchestration.tables.collection import module_named
 def modules(names: Sequence[str] = (), folder: Path | None = None) -> list[ModuleType]:
     """Import Python modules by name, or those that a folder names for Dagster.
 
-    Without names these are ``[tool.dagster]`` or ``[tool.dg.project]`` in ``pyproject.toml``, or
-    else the entries of ``workspace.yaml``.
+    Without names these are ``[tool.dagster]`` in ``pyproject.toml``, the project of ``dg`` in
+    ``dg.toml`` or ``pyproject.toml``, or else the entries of ``workspace.yaml``.
 
     Parameters
     ----------
@@ -112,11 +112,11 @@ def places(folder: Path) -> list[Place]:
 
 def _named(folder: Path) -> list[Place]:
     tool = _read(folder / "pyproject.toml", tomllib.loads, _PyProject).tool
-    of_dg = tool.dg.project
-    name = tool.dagster.module_name
-    if name is None and of_dg is not None:
+    if names := tool.dagster.names():
+        return [("module", name, ".") for name in names]
+    of_dg = _read(folder / "dg.toml", tomllib.loads, _OfDg).project or tool.dg.project
+    if of_dg is not None:
         name = of_dg.code_location_target_module or f"{of_dg.root_module}.definitions"
-    if name is not None:
         return [("module", name, ".")]
     entries = _read(folder / "workspace.yaml", yaml.safe_load, _Workspace).load_from
     return [place for entry in entries for place in entry.places()]
@@ -161,8 +161,19 @@ class _Settings(BaseModel):
     model_config = ConfigDict(strict=True)
 
 
+class _NamedModule(_Settings):
+    type: str
+    name: Name
+
+
 class _OfDagster(_Settings):
     module_name: Name | None = None
+    modules: list[_NamedModule] = []
+
+    def names(self) -> list[str]:
+        """Return the modules: Dagster reads one or a list, and of the list those of this type."""
+        listed = [each.name for each in self.modules if each.type == "module"]
+        return listed if self.module_name is None else [self.module_name]
 
 
 class _DgProject(_Settings):
