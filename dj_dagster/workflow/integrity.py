@@ -87,7 +87,8 @@ def check_schema(
     bookmark
         A file that is there while the check runs. After an interruption, the next check with this
         file yields the findings again and goes on from there; later changes of rows that were
-        checked are not seen.
+        checked are not seen. Where the file cannot be written, the check says so, and does
+        without.
 
     Examples
     --------
@@ -102,6 +103,11 @@ def check_schema(
         at = f" at {mark.step}, after {mark.rows} rows" if mark.step else ""
         say(f"going on{at}, with the check that began at {mark.begun} ({bookmark})")
         yield from (Finding(place, text) for place, text in mark.findings)
+    try:
+        mark.save()
+    except OSError as error:
+        say(f"an interruption begins the check anew: {bookmark} cannot be written ({error})")
+        mark = Bookmark()
     try:
         for finding in _findings(schema, mark, say, progress, read_data=read_data):
             mark.findings.append((finding.place, finding.text))

@@ -311,6 +311,13 @@ def test_an_interrupted_check_goes_on_where_it_was(
         list(check_schema(schema, progress=interrupted, bookmark=file))
     monkeypatch.setattr(integrity, "SECONDS", 0.0)
     assert list(check_schema(schema, read_data=True, bookmark=file)) == whole
+    # A file that cannot be written costs the going on alone.
+    said.clear()
+    unwritable = tmp_path / "file" / "check.json"
+    unwritable.parent.touch()
+    again = check_schema(schema, read_data=True, say=said.append, bookmark=unwritable)
+    assert list(again) == whole
+    assert f"{unwritable} cannot be written" in said[0]
 
 
 @pytest.mark.parametrize("key", ["kind : enum('b', 'a')", "number : float32", ""])
