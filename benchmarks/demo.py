@@ -23,7 +23,7 @@ import time
 from pipelines.acquisition import record_sessions
 from pipelines.lab import HeartRate, Processed, RawData
 record_sessions({sessions})
-import heartpy  # its import is no part of the work
+import heartpy  # its import does not count
 started = time.perf_counter()
 for table in (RawData, Processed):
     table.populate(reserve_jobs=True)

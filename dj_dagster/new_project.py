@@ -71,7 +71,7 @@ def write_files(folder: Path, files: Mapping[str, str], words: Mapping[str, str]
     files
         The names of the files in the folder, and of the templates.
     words
-        What stands in the files for ``{schema}`` and the other words in braces.
+        The texts that replace ``{schema}`` and the other words in braces.
 
     Raises
     ------

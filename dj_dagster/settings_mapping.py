@@ -112,7 +112,7 @@ def read_file(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigurationError(f"{file} is no valid JSON: {error}") from error
+        raise ConfigurationError(f"{file} is not valid JSON: {error}") from error
     except FileNotFoundError as error:
         raise MissingSettingsError(f"There are no settings {file}: {error.strerror}.") from error
     except OSError as error:

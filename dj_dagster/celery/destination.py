@@ -1,4 +1,4 @@
-"""Where a run goes: the tags of the run and of its steps, over the launcher's default."""
+"""The queue of a run: the tags of the run and of its steps, over the launcher's default."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DestinationError(ValueError):
 
 @dataclass(frozen=True)
 class Destination:
-    """Where a run goes.
+    """The queue and priority of a run.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What became of a run's task, told from Celery's records and from the worker that has it."""
+"""The health of a run's task, by Celery's records and by the worker that has it."""
 
 from __future__ import annotations
 

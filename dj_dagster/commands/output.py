@@ -99,7 +99,7 @@ class Counting:
     Parameters
     ----------
     unit
-        What is counted.
+        The name of the things counted.
     """
 
     def __init__(self, unit: str) -> None:

@@ -152,7 +152,7 @@ class ExternalTable(FreeTable):
         """
         found = self._known(filepath_hash)
         if found.filepath is None or found.contents_hash is None:
-            raise MissingExternalFile(f"The object {filepath_hash} is no file with a path.")
+            raise MissingExternalFile(f"The object {filepath_hash} is not a file with a path.")
         folder = self.connection.download_path
         return str(local_file(self._store, found, found.filepath, folder)), found.contents_hash
 

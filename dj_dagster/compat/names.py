@@ -123,7 +123,7 @@ default_attribute_properties = {
     **{"name": None, "type": "expression", "nullable": False, "default": None},
     "comment": "calculated attribute",
 }
-"""What is known of an attribute that a query computes."""
+"""The attribute of a query that an expression computes."""
 
 
 class BucketInaccessible(DataJointError):

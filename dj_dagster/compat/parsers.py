@@ -44,7 +44,7 @@ class LineParser:
     pattern
         The pattern of a line, with a group for each part.
     kind
-        What a line is called in errors.
+        The name of a line in errors.
     """
 
     def __init__(self, pattern: re.Pattern[str], kind: str) -> None:

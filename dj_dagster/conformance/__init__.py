@@ -1,1 +1,1 @@
-"""What codecs, stores and backends must do, as tests that their authors run."""
+"""The requirements of codecs, stores and backends, as tests that their authors run."""

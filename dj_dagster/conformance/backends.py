@@ -76,7 +76,7 @@ _DEFAULTS = {
 
 
 class BackendConformance:
-    """What every backend must do; subclass it and connect to a database for trials.
+    """The requirements of a backend; subclass it and connect to a database for trials.
 
     Each check makes schemas of its own and drops them.
 
@@ -89,7 +89,7 @@ class BackendConformance:
     Attributes
     ----------
     prefix
-        How the names of schemas begin.
+        The beginning of the names of schemas.
     """
 
     prefix: str = "conformance_"
@@ -219,7 +219,7 @@ class BackendConformance:
             assert len(parent()) == 3002
 
     def test_transactions_are_whole(self) -> None:
-        """What is cancelled has not happened, and nobody else sees what is not committed."""
+        """A cancelled write has not happened, and others do not see one that is not committed."""
         with self._schema() as schema, self._connected() as other:
             table = _declare(schema, "Whole", "number : int32")
             seen, shared = FreeTable(other, table().name), not schema.connection.is_in_memory
@@ -324,7 +324,7 @@ class BackendConformance:
                 assert list(table().to_arrays("value", order_by="value DESC")) == values[::-1]
 
     def test_sql_of_users_means_the_same(self) -> None:
-        """What people write in restrictions and projections is MySQL's SQL."""
+        """SQL in restrictions and projections is MySQL's."""
         cases = {
             "name LIKE 'A%'": [1],
             'name = "bob"': [2],
@@ -439,7 +439,7 @@ class BackendConformance:
                     assert ask(session, schema.name, create=True) == first
 
     def test_dumps_are_loaded(self) -> None:
-        """What `dump` writes `load` brings back, wherever `occupied` finds nothing."""
+        """`load` brings back a `dump`, wherever `occupied` finds nothing."""
         with self._schema() as schema, tempfile.TemporaryDirectory() as name:
             connection, folder = schema.connection, Path(name)
             backend, schemas = connection.backend, [schema.name]

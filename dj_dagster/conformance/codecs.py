@@ -58,7 +58,7 @@ class _Bench:
 
 
 class CodecConformance:
-    """What every codec must do; subclass it with the codec and some of its values.
+    """The requirements of a codec; subclass it with the codec and some of its values.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class CodecConformance:
     wrong
         Values that `validate` must refuse.
     types
-        How definitions may spell it, by default ``<name>`` and ``<name@>``, or what of these the
+        The spellings in definitions, by default ``<name>`` and ``<name@>``, or what of these the
         codec allows.
     deterministic
         Whether equal values are stored as equal bytes or references, which lets them share an
@@ -94,7 +94,7 @@ class CodecConformance:
         assert self.values, "give some values to try"
 
     def test_values_come_back(self) -> None:
-        """What is decoded is what was encoded."""
+        """The decoded value is the encoded one."""
         for bench in self._benches():
             for value in self.values:
                 back = bench.fetched(bench.stored(value))
@@ -147,7 +147,7 @@ class CodecConformance:
                 assert below, f"{file} is named by no referenced_paths(): it would be deleted"
 
     def test_damaged_values_raise_our_errors(self) -> None:
-        """What a forger or a broken disk left in the database does no harm."""
+        """A forged or damaged value in the database does no harm."""
         for bench in self._benches():
             stored = [bench.stored(value) for value in self.values]
             for bad in (*_FORGED, *_damaged(stored)):

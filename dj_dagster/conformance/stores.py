@@ -24,7 +24,7 @@ _CLOCKS = 120.0
 
 
 class StoreConformance:
-    """What every store must do; subclass it and open stores in a place for trials.
+    """The requirements of a store; subclass it and open stores in a place for trials.
 
     ::
 
@@ -74,7 +74,7 @@ class StoreConformance:
         assert list(store.list()) == ["a/object"]
 
     def test_readers_see_whole_objects(self) -> None:
-        """Who reads while others write the same path finds one of the objects, never a mixture."""
+        """A reader beside writers of the same path finds one of the objects, never a mixture."""
         store = self.fresh()
         values = {bytes([number]) * 300_000 for number in range(4)}
         store.put("shared", bytes(300_000))
@@ -89,7 +89,7 @@ class StoreConformance:
         assert list(store.list()) == ["shared"], "put() must leave nothing but the object"
 
     def test_a_failed_write_leaves_nothing(self) -> None:
-        """A file that cannot be read is no object, and leaves none that readers see."""
+        """A file that cannot be read is not an object, and leaves none that readers see."""
         store = self.fresh()
         with tempfile.TemporaryDirectory() as folder, suppress(Exception):
             store.put_file("folder/object", Path(folder, "absent"))
@@ -133,7 +133,7 @@ class StoreConformance:
         assert store.folders("absent") == []
 
     def test_its_own_folder_counts_for_no_object(self) -> None:
-        """What the store holds beside objects is found when it is asked for, and else left out."""
+        """Files beside objects are listed when they are asked for, and else left out."""
         store = self.fresh()
         store.put(f"{OWN_FOLDER}/trash/object", b"x")
         store.put("object", b"x")
@@ -229,7 +229,7 @@ class StoreConformance:
         assert sorted(store.list()) == sorted(f"a/{n}" for n in range(20))
 
     def test_databases_register_at_once_and_one_may_claim(self) -> None:
-        """What belongs to whom is settled by objects alone: no lock is asked of a store."""
+        """Ownership is settled by objects alone: a store needs no lock."""
         store = self.fresh()
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda n: register(store, "lab", f"id{n % 4}", "here"), range(16)))

@@ -1,6 +1,6 @@
 """The selection of tables by what users write for them: one reading of names for all settings.
 
-What stands for tables, for example in a schema ``lab``:
+Spellings that select tables, for example in a schema ``lab``:
 
 ========================== ======================================================================
 ``lab.Session.Trial``      schema and class, a part after its master

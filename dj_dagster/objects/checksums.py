@@ -196,7 +196,7 @@ def get_manifest(store: Store, folder: str, crc32: str | None) -> Manifest:
         return Manifest(files, tuple(map(checked_path, fields.get("folders", ()))))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ChecksumError(
-            f"{told(store, path)} is no list of a folder's files: {error!r}."
+            f"{told(store, path)} is not a list of a folder's files: {error!r}."
         ) from error
 
 

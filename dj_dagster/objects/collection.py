@@ -131,8 +131,8 @@ def _read(store: Store, path: str) -> Registration:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ObjectError(
-            f"{store.url(path)} in store '{store.name}' is no record of a database that uses it. "
-            "Nothing is collected until it is mended or deleted."
+            f"{store.url(path)} in store '{store.name}' is not a record of a database that uses "
+            "it. Nothing is collected until it is mended or deleted."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What the references in rows say of an object, compared with the bytes that a backup copies."""
+"""Sizes and checksums in the references of rows, compared with the bytes that a backup copies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dj_dagster.objects.stores.store import Stat, Store
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the reference of a row says of its object.
+    """The size and checksum that the reference of a row has for its object.
 
     Attributes
     ----------

@@ -19,7 +19,7 @@ def check_number(
     place
         The class or function that has the argument, for errors.
     words
-        What to write instead.
+        The argument to write instead.
     whole
         Whether it must be an integer.
 
@@ -49,7 +49,7 @@ def check_kind(place: str, value: object, kinds: type | tuple[type, ...], words:
     place
         The argument, or the setting, as an error is to name it.
     words
-        What to give instead.
+        The value to give instead.
 
     Raises
     ------

@@ -166,7 +166,8 @@ class PipelineComponent(Component, Resolvable):
         found = _attribute(self.translator)
         if not (isinstance(found, type) and issubclass(found, TableTranslator)):
             raise ConfigurationError(
-                f"{self.translator!r} is no TableTranslator: write my_project.module.LabTranslator"
+                f"{self.translator!r} is not a TableTranslator: write "
+                "my_project.module.LabTranslator"
             )
         return found()
 
@@ -179,7 +180,7 @@ def _asset(path: str) -> AssetsDefinition | AssetSpec:
     found = _attribute(path)
     if isinstance(found, AssetsDefinition | AssetSpec):
         return found
-    raise ConfigurationError(f"{path!r} is no asset: write my_project.module.name")
+    raise ConfigurationError(f"{path!r} is not an asset: write my_project.module.name")
 
 
 def _attribute(path: str) -> object:

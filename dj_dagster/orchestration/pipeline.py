@@ -48,7 +48,7 @@ _TAKEN: Mapping[str, tuple[type, str]] = {
     "sensor_settings": (SensorSettings, "a SensorSettings, such as SensorSettings(batch_size=20)"),
     "state_path": (Path, "the Path of a file"),
 }
-"""What arguments take beside None."""
+"""The types that arguments take beside None, and an example of each."""
 
 _RETURNED: Mapping[str, tuple[Any, str]] = {
     "get_op_tags": ((Mapping,), "a mapping of tags, {} without any"),
@@ -56,7 +56,7 @@ _RETURNED: Mapping[str, tuple[Any, str]] = {
     "get_work": ((Work,), "a Work, such as Work(processes=8)"),
     "get_key_metadata": ((Callable, NoneType), "a function of a key, or None"),
 }
-"""What methods of a translator return."""
+"""The types that methods of a translator return."""
 
 
 @dataclass(frozen=True, eq=False)

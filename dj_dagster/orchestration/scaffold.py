@@ -13,7 +13,7 @@ from dj_dagster.new_project import DAGSTER_YAML, PROJECT, write_files
 
 
 class NewPipelineParams(BaseModel):
-    """What ``dg scaffold defs`` asks for."""
+    """The parameters of ``dg scaffold defs``."""
 
     schema_name: str = Field(default="lab", description="Name of the schema; lab by default.")
 

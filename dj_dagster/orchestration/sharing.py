@@ -57,9 +57,9 @@ class Unshared:
     Attributes
     ----------
     what
-        What it is and where, as the beginning of a sentence goes on.
+        The file or database and its place, as the subject of a sentence.
     advice
-        What to do.
+        The advice.
     """
 
     what: str

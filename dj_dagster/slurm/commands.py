@@ -62,7 +62,7 @@ class Job:
     nodes
         Where it runs, or ran; empty if it never began.
     time_limit, memory
-        What it may use, as Slurm writes it.
+        The resources that it may use, as Slurm writes them.
     reason
         Why it waits or has ended, as Slurm says it.
     """
@@ -93,8 +93,8 @@ class Slurm:
     Attributes
     ----------
     retries, delay
-        How often a submission is repeated if the controller is away, and the seconds before the
-        first repetition, which double each time.
+        The number of times that a submission is repeated if the controller is away, and the
+        seconds before the first repetition, which double each time.
     fresh
         Seconds for which what `squeue` said of all jobs counts. Sites with many runs do not ask
         the controller for each.

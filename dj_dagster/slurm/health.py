@@ -1,4 +1,4 @@
-"""What became of a run's job, told from what Slurm says of it."""
+"""The health of a run's job, as Slurm reports it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GROWS = {"TIMEOUT": "time", "OUT_OF_MEMORY": "memory"}
 
 
 class Fate(Enum):
-    """What is to be done about a run."""
+    """The measure that a run needs."""
 
     ALIVE = "its job waits or works"
     LOST = "its job has ended before it, and another one may go on"
@@ -28,12 +28,12 @@ class Fate(Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a job.
+    """The outcome of a job.
 
     Attributes
     ----------
     message
-        What Slurm says, and the end of the job's output if it went wrong.
+        The words of Slurm, and the end of the job's output if it went wrong.
     more
         Tags of the run by which its next job gets more time or memory.
     """

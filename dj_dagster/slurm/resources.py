@@ -1,4 +1,4 @@
-"""What a run asks Slurm for: the tags of the run and of its steps, over the launcher's defaults."""
+"""Resources that a run asks Slurm for: the tags of the run and of its steps, over defaults."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Resource:
     flag
         The option of ``sbatch``; empty for what is not an option of the run's own job.
     form
-        What a value looks like, as a regular expression.
+        A regular expression that values match.
     example
-        What to write instead of a wrong value.
+        Advice: what to write instead of a wrong value.
     """
 
     flag: str
@@ -177,7 +177,7 @@ def grown(name: str, value: str, factor: float) -> str | None:
 
 
 _SIZES = {"time": seconds, "memory": megabytes, "cpus": int, ARRAY: int}
-"""How values of what there can be more of are compared."""
+"""Comparable values of the resources that can be raised."""
 
 
 def _own(tags: Mapping[str, str]) -> dict[str, str]:

@@ -34,7 +34,7 @@ class Settings:
     Attributes
     ----------
     defaults
-        What a run asks for where its tags do not say, by the names of `resources.RESOURCES`.
+        The resources of a run whose tags do not say, by the names of `resources.RESOURCES`.
     """
 
     folder: Path

@@ -356,7 +356,7 @@ class JobQueue(FreeTable):
     def _source(self) -> KeySource:
         if isinstance(self._target, PopulatedTable):
             return KeySource(self._target)
-        raise PopulateError(f"{self._target.name} is no table that can be populated.")
+        raise PopulateError(f"{self._target.name} is not a table that can be populated.")
 
     @cached_property
     def _user(self) -> str:

@@ -183,7 +183,7 @@ class Upstream:
 
     def _no_ancestor(self, name: object) -> DataJointError:
         return DataJointError(
-            f"{name} is not in this trace: it is no ancestor of {self._table.name}, by foreign "
+            f"{name} is not in this trace: it is not an ancestor of {self._table.name}, by foreign "
             f"keys: {', '.join(self) or 'there is none'}. Add a foreign key to it, or query it "
             "itself."
         )

@@ -214,7 +214,7 @@ def orphans(table: Table) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What a look at some keys has found, by the values of the keys.
+    """The result of a look at some keys, by the values of the keys.
 
     Attributes
     ----------

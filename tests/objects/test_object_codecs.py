@@ -249,7 +249,7 @@ def test_an_array_that_changed_is_refused(stores: Stores, store: Store) -> None:
     header = other.getvalue()[:10]
     for damaged in (b"no array" * 10, header + b"{'descr': (" + bytes(100)):
         store.put(ref.path, damaged)
-        with pytest.raises(ObjectError, match=r"no \.npy file"):
+        with pytest.raises(ObjectError, match=r"not a \.npy file"):
             ref.load()
 
 

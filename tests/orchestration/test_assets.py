@@ -300,13 +300,13 @@ def test_schemas_that_dagster_cannot_tell_apart_are_refused(lab: Lab) -> None:
 
 @pytest.mark.parametrize("given", [3, None, Lab, [3]])
 def test_what_is_no_schema_is_refused(given: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"is no schema: give a dj\.Schema, a module"):
+    with pytest.raises(ConfigurationError, match=r"is not a schema: give a dj\.Schema, a module"):
         build_definitions(given)
 
 
 def test_a_table_in_place_of_its_schema_is_refused(lab: Lab) -> None:
     for given in (lab.Session, lab.Session()):
-        with pytest.raises(ConfigurationError, match="is no schema"):
+        with pytest.raises(ConfigurationError, match="is not a schema"):
             build_definitions(given)
 
 

@@ -143,9 +143,9 @@ def test_everything_in_an_empty_database_is_nothing(tmp_path: Path) -> None:
     [
         ({}, "names no schemas: write modules"),
         ({"modules": ["no_such_lab"]}, "no Python module 'no_such_lab'"),
-        ({"modules": ["json"]}, "is no schema: give a dj.Schema"),
-        ({"modules": ["json"], "translator": "json.dumps"}, "is no TableTranslator"),
-        ({"modules": ["json"], "assets": ["json.dumps"]}, "'json.dumps' is no asset"),
+        ({"modules": ["json"]}, "is not a schema: give a dj.Schema"),
+        ({"modules": ["json"], "translator": "json.dumps"}, "is not a TableTranslator"),
+        ({"modules": ["json"], "assets": ["json.dumps"]}, "'json.dumps' is not an asset"),
         ({"schemas": ["*"], "batch_size": 0}, r"SensorSettings\(batch_size=0\): write 1 or more"),
         ({"schemas": ["*"], "schedule": ""}, "has schedule: '', which is empty"),
         ({"schemas": ["*"], "database_url": " "}, "has database_url: ' ', which is empty"),

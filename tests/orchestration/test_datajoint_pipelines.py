@@ -100,7 +100,7 @@ def test_its_tables_are_assets_like_ours(pipeline: Pipeline) -> None:
 
 def test_a_table_in_place_of_its_schema_is_refused(pipeline: Pipeline) -> None:
     for given in (pipeline.tables["Session"], pipeline.tables["Session"]()):
-        with pytest.raises(ConfigurationError, match="is no schema: give"):
+        with pytest.raises(ConfigurationError, match="is not a schema: give"):
             build_definitions(given)
 
 

@@ -124,12 +124,12 @@ def test_a_part_of_the_key_is_read_for_another_table() -> None:
 @pytest.mark.parametrize("text", ["", "a=1", "b=1/a=2", "a=1/b=2/c=3", "a=x/b=2"])
 def test_a_text_that_is_no_key_says_what_to_write(text: str) -> None:
     heading = [Attribute("a", parse_type("int32")), Attribute("b", parse_type("int32"))]
-    with pytest.raises(InvalidValueError, match=r"a=\.\.\./b=\.\.\.|no int32 value"):
+    with pytest.raises(InvalidValueError, match=r"a=\.\.\./b=\.\.\.|not a value of int32"):
         decode_key(heading, text)
 
 
 @pytest.mark.parametrize(
-    ("key", "message"), [({}, "lacks a"), ({"a": "x"}, "a = 'x' is no int32 value")]
+    ("key", "message"), [({}, "lacks a"), ({"a": "x"}, "a = 'x' is not a value of int32")]
 )
 def test_a_key_that_does_not_fit_names_the_attribute(key: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidValueError, match=message):

@@ -113,7 +113,7 @@ class Walk:
             if not isinstance(found, Exception):
                 yield f"{where} is taken, as {_shown(found)}"
             elif not isinstance(found, dj.DataJointError):
-                yield f"{where} is no error of ours: {found!r:.200}"
+                yield f"{where} is not an error of ours: {found!r:.200}"
             elif COLUMNS[kind] not in str(found):
                 yield f"{where} is refused without a name: {found}"
 

@@ -283,7 +283,7 @@ def test_what_is_missing_in_a_store_is_told(
         dj.backup(backup_folder, "nosuch", connection=schema.connection)
     with pytest.raises(dj.ConfigurationError, match="No schema to back up"):
         dj.backup(backup_folder, [], connection=schema.connection)
-    with pytest.raises(dj.ConfigurationError, match="no folder of backups"):
+    with pytest.raises(dj.ConfigurationError, match="not a folder of backups"):
         dj.backup(tmp_path, [schema.name], connection=schema.connection)
 
 

@@ -196,6 +196,6 @@ def test_a_table_that_is_there_may_refer_to_others_that_are_there(
     other: Any = dj.Schema(lab.name, connection=connection, context={})
     session = declare(other, "Session", "-> Subject\nsession : int32")
     assert session.foreign_keys[0].parent.table == "subject"
-    with pytest.raises(dj.DefinitionError, match="no table known here"):
+    with pytest.raises(dj.DefinitionError, match="not a table known here"):
         declare(other, "Later", "-> Subject\nlater : int32")
     connection.close()

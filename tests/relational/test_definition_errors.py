@@ -108,7 +108,7 @@ class PartOfNothing(dj.Manual):
         (Unparsable, "value : imt32", "int32"),
         (UnknownParent, "-> Sesion", "Did you mean Session"),
         (ParentUndeclared, "-> Undeclared", "not declared yet"),
-        (ParentIsNoTable, "-> NOT_A_TABLE", "no table but a int"),
+        (ParentIsNoTable, "-> NOT_A_TABLE", "not a table but a int"),
         (BadRename, "-> Session.proj(x='nosuch')", "Its primary key is session"),
         (UnknownCodec, "b : <nosuch>", "no codec <nosuch>"),
         (BadIndex, "index(a, nosuch)", "The index names 'nosuch'"),

@@ -165,8 +165,8 @@ def test_extra_field_in_a_late_row_writes_nothing(item: Any) -> None:
         ({"name": "a"}, dj.MissingAttributeError, "needs a value for 'id'"),
         ({"id": 1, "nmae": "a"}, dj.UnknownAttributeError, "nmae"),
         ((1, "a"), dj.QueryError, "3 attributes of .*: id, name, score"),
-        ("abc", dj.QueryError, "'abc' is no row"),
-        (5, dj.QueryError, "5 is no row"),
+        ("abc", dj.QueryError, "'abc' is not a row"),
+        (5, dj.QueryError, "5 is not a row"),
     ],
 )
 def test_bad_rows(item: Any, row: Any, error: type[Exception], words: str) -> None:

@@ -142,7 +142,7 @@ def test_random_damage_is_found_and_refused_and_nothing_else(
         return keys
 
     assert found(read_data=True) == damaged
-    # What is no list of files, or no array's description, is found without reading all as well.
+    # What is not a list of files, or no array's description, is found without reading all as well.
     assert sizes <= found(read_data=False) <= damaged
     folder = tmp_path / "out"
     for name, read in READ.items():

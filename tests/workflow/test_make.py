@@ -201,7 +201,7 @@ def test_upstream(schema: Any) -> None:
                     up[f"{schema.name}.lab"].fetch1("lab"),
                 )
             )
-            with pytest.raises(dj.DataJointError, match="no ancestor"):
+            with pytest.raises(dj.DataJointError, match="not an ancestor"):
                 up[Other]
             assert Other not in up
             assert Lab in up

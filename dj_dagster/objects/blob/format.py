@@ -40,7 +40,7 @@ class ReadLimits:
     unpacked_bytes
         Bytes that a blob may have once decompressed; it may be packed in a thousandth of them.
     depth
-        How deep values may be nested.
+        The depth to which values may be nested.
     equal_hashes
         Keys of one dict or set that may have the same hash: each is compared with all before it.
     """

@@ -170,7 +170,7 @@ class BlobReader:
         code = bytes(self.take(1))
         reader = _READERS.get(code)
         if reader is None:
-            raise BlobError(f"Damaged blob: {code!r} is no type code (byte {self._position}).")
+            raise BlobError(f"Damaged blob: {code!r} is not a type code (byte {self._position}).")
         if self._depth > self._deepest:
             raise BlobError(
                 f"The blob is nested deeper than read_limits.depth = {self._deepest} levels."

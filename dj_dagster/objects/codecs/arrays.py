@@ -259,7 +259,7 @@ class NpyCodec(SchemaCodec, register=False):
 def _length(value: Value) -> int:
     """Return a dimension of a shape that a row holds, which may be damaged."""
     if (length := index(value)) < 0:
-        raise ValueError(f"{value!r} is no length")
+        raise ValueError(f"{value!r} is not a length")
     return length
 
 
@@ -307,7 +307,7 @@ def _read(source: Path | memoryview, mode: Mode | None, path: str) -> Array:
         return _in_place(source)
     except Exception as error:
         # numpy reads the header as Python text: damaged, it fails in any way.
-        raise ObjectError(f"{path} is no .npy file: {error}.") from error
+        raise ObjectError(f"{path} is not a .npy file: {error}.") from error
 
 
 def _in_place(data: memoryview) -> Array:

@@ -322,7 +322,7 @@ def _check_entry(entry: os.DirEntry[str], root: Path | None) -> None:
 def _check_file(path: Path, *, is_file: bool) -> None:
     if not is_file:
         raise InvalidValueError(
-            f"{path} is no file but a pipe, a socket or a device, which a store cannot keep: "
+            f"{path} is not a file but a pipe, a socket or a device, which a store cannot keep: "
             "remove it from the folder first."
         )
     if is_unfinished(path.name):

@@ -305,7 +305,7 @@ class ObjectRef:
         if local := self._at.local_path(self.path):
             return str(local)
         raise ObjectError(
-            f"{self._at.url(self.path)} is no local file: use open(), read() or download()."
+            f"{self._at.url(self.path)} is not a local file: use open(), read() or download()."
         )
 
     def __str__(self) -> str:

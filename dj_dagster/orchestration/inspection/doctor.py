@@ -58,18 +58,18 @@ QUEUE = "QueuedRunCoordinator"
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What one look has found.
+    """One finding of the doctor.
 
     Attributes
     ----------
     what
-        What was looked at: ``"database"``, ``"store raw"``.
+        The part that was looked at: ``"database"``, ``"store raw"``.
     state
         ``"fine"``, ``"hint"`` for what may be meant so, or ``"wrong"``.
     found
-        What was found.
+        The finding in words.
     advice
-        What to do; empty if it is fine.
+        The advice; empty if the part is fine.
     """
 
     what: str

@@ -25,7 +25,7 @@ from dj_dagster.relational.schemas.module_classes import own_classes
 from dj_dagster.relational.schemas.schema import Schema
 
 Given = Definitions | RepositoryDefinition | TableGraph | SchemaLike
-"""What has tables: definitions, or what `build_definitions` takes."""
+"""A source of tables: definitions, or an argument that `build_definitions` takes."""
 
 
 def graph_of(given: Given | Iterable[Given], *, connection: Connection | None = None) -> TableGraph:

@@ -41,7 +41,7 @@ SAMPLES = 500
 
 @dataclass(frozen=True)
 class PlannedTable:
-    """What would become of one table.
+    """The effect of a plan on one table.
 
     Attributes
     ----------

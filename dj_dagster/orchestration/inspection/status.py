@@ -251,7 +251,7 @@ def failed_in_run(context: RunFailureSensorContext) -> dict[str, str]:
     Parameters
     ----------
     context
-        What a function with `dagster.run_failure_sensor` is given.
+        The context that a function with `dagster.run_failure_sensor` is given.
 
     Returns
     -------

@@ -151,8 +151,8 @@ def _of(given: object) -> list[TableSource]:
     if classes:
         return of_classes(classes)
     raise ConfigurationError(
-        f"{given!r} is no schema: give a dj.Schema, a module that has one called 'schema' or has "
-        "table classes, or a pattern of schema names such as 'lab_*'"
+        f"{given!r} is not a schema: give a dj.Schema, a module that has one called 'schema' or "
+        "has table classes, or a pattern of schema names such as 'lab_*'"
     )
 
 

@@ -106,7 +106,7 @@ def decode_key(attributes: Iterable[Attribute], text: str) -> Key:
     pairs = [part.partition("=") for part in text.split("/")] if text else []
     if [name for name, _, _ in pairs] != list(expected):
         form = "/".join(f"{name}=..." for name in expected)
-        raise InvalidValueError(f"{text!r} is no partition key here; write {form!r}")
+        raise InvalidValueError(f"{text!r} is not a partition key here; write {form!r}")
     return {name: _decode(expected[name], value) for name, _, value in pairs}
 
 
@@ -144,7 +144,7 @@ def _spelling(attribute: Attribute) -> Callable[[Value], str]:
             text = write(value, kind)
         except (TypeError, ValueError, ArithmeticError) as error:
             raise InvalidValueError(
-                f"{attribute.name} = {value!r} is no {_type_text(attribute)} value: {error}"
+                f"{attribute.name} = {value!r} is not a value of {_type_text(attribute)}: {error}"
             ) from error
         return prefix + (_quoted(text) if has_text else text)
 
@@ -166,7 +166,7 @@ def _decode(attribute: Attribute, text: str) -> Value:
         return _READERS[_family(attribute.type)](value)
     except (TypeError, ValueError, ArithmeticError) as error:
         raise InvalidValueError(
-            f"{attribute.name} = {value!r} is no {_type_text(attribute)} value: {error}"
+            f"{attribute.name} = {value!r} is not a value of {_type_text(attribute)}: {error}"
         ) from error
 
 

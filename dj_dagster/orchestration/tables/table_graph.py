@@ -37,7 +37,7 @@ CodeVersions = Mapping[AssetKey, str | None]
 """The version of the code that fills an asset, by asset."""
 
 Place = tuple[tuple[str, str], ...]
-"""Where launchers execute a step: tags with their values."""
+"""Tags, with their values, by which launchers choose the place of a step."""
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class TableGraph:
     described
         The functions that give more metadata of a made key, by table.
     places
-        What the steps of one run must agree on, by table: queue, partition and so on, in order.
+        The tags on which the steps of one run must agree, by table: queue, partition and so on.
     """
 
     nodes: tuple[TableNode, ...]

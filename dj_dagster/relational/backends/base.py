@@ -104,7 +104,7 @@ class Backend(ABC):
     """Whether it is reached over a network, with accounts and numbered sessions."""
 
     unreached: str = "Check that it runs and that DJ_DATABASE_URL names it."
-    """What to do where it cannot be reached."""
+    """Advice in the error of a database that cannot be reached."""
 
     session_id: str | None = None
     """The SQL of the server's number for the session, None without a server."""
@@ -289,8 +289,8 @@ class Backend(ABC):
         Parameters
         ----------
         types
-            What is known of the attributes that the text names, by name: their types, or of
-            computed ones what `kind` returned.
+            The types of the attributes that the text names, by name; for a computed one that is
+            what `kind` returned.
         purpose
             The role of the text in the query.
 

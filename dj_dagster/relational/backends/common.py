@@ -436,8 +436,8 @@ def reported_default(text: str | None, kind: str, extra: str) -> Default | None:
     kind
         The type of the column.
     extra
-        What the server says besides. It has the word ``quoted`` where the server reports SQL, as
-        MariaDB does; MySQL reports texts themselves.
+        The rest of the server's message. It has the word ``quoted`` where the server reports SQL,
+        as MariaDB does; MySQL reports texts themselves.
     """
     if text is None:
         return None

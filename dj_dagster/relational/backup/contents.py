@@ -174,7 +174,9 @@ def check_folder(folder: Path) -> None:
     try:
         said = json.loads((folder / HEAD).read_text())["format"]
     except FileNotFoundError:
-        raise ConfigurationError(f"{folder} is no folder of backups: it has no {HEAD}.") from None
+        raise ConfigurationError(
+            f"{folder} is not a folder of backups: it has no {HEAD}."
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(f"{folder / HEAD} cannot be read: {error}.") from error
     if said != FORMAT:

@@ -106,7 +106,7 @@ class Connection:
         Whether `delete` and `drop` ask before they act, unless a call overrides it; a function is
         called each time.
     jobs
-        How computed tables keep their jobs; a function is called each time.
+        Settings of the job queues of computed tables; a function is called each time.
     download_path
         Folder where attachments are written to when they are fetched, never the working directory
         unless it is named; a function is called each time.

@@ -148,7 +148,7 @@ def _write_chunks(
     progress: InsertProgress,
 ) -> None:
     if size < 1:
-        raise QueryError(f"chunk_size={size!r} is no number of rows: write 1 or more.")
+        raise QueryError(f"chunk_size={size!r} is not a number of rows: write 1 or more.")
     done = 0
     try:
         for batch in batches(rows, heading, size):

@@ -189,8 +189,8 @@ def _as_mapping(row: object, heading: Heading) -> Mapping[Any, Value]:
             )
         return dict(zip(heading.names, row, strict=True))
     raise QueryError(
-        f"{row!r} is no row of {_table(heading)}: write a dict, a sequence such as ({row!r},), or "
-        "a numpy record."
+        f"{row!r} is not a row of {_table(heading)}: write a dict, a sequence such as ({row!r},), "
+        "or a numpy record."
     )
 
 

@@ -231,7 +231,7 @@ def checked_class(cls: type[Table]) -> None:
     """Raise `DataJointError` unless a class can be declared on its own; link its parts to it."""
     if not is_table(cls) or not hasattr(cls, "tier"):
         raise DataJointError(
-            f"{cls!r} is no table: derive it from Manual, Lookup, Imported or Computed."
+            f"{cls!r} is not a table: derive it from Manual, Lookup, Imported or Computed."
         )
     if issubclass(cls, Part):
         raise DataJointError(
@@ -388,7 +388,7 @@ def find_class(target: str, cls: type[Table], scope: Scope) -> type[Table]:
         others.append(found)
     if others:
         raise DefinitionError(
-            f"{cls.__qualname__} refers to {target}, which is no table but "
+            f"{cls.__qualname__} refers to {target}, which is not a table but "
             f"a {type(others[0]).__name__}."
         )
     raise DefinitionError(_unknown(target, cls, scope))
@@ -436,7 +436,7 @@ def _unknown(target: str, cls: type[Table], scope: Scope) -> str:
     close = get_close_matches(target, known, n=1)
     hint = f"Did you mean {close[0]}? " if close else ""
     return (
-        f"{cls.__qualname__} refers to {target}, which is no table known here. {hint}"
+        f"{cls.__qualname__} refers to {target}, which is not a table known here. {hint}"
         "Declare it before this class, import it into the module, or pass it in the schema's "
         f"context. Known tables: {', '.join(known) or 'none'}."
     )

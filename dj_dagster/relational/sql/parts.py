@@ -39,7 +39,7 @@ def cursor(self: Runnable, as_dict: bool = False) -> QueryResult:
 
 @property
 def support(self: Runnable) -> list[str]:
-    """What the query selects from: its table's full name, or SQL in parentheses."""
+    """The source of the rows: its table's full name, or SQL in parentheses."""
     return [_support(self)]
 
 

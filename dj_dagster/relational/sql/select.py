@@ -561,7 +561,7 @@ def _check_text(values: Sequence[str], attribute: Attribute) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """What is known of the attributes that a text names, and their columns."""
+    """The types of the attributes that a text names, and their columns."""
 
     types: Mapping[str, Known]
     columns: Mapping[str, Element]

@@ -33,7 +33,7 @@ class Made:
     Attributes
     ----------
     types
-        What is known of the attributes that the SQL names.
+        The types of the attributes that the SQL names.
     kind
         The kind of its values.
     """
@@ -100,14 +100,14 @@ def with_made(tree: Expr, types: Mapping[str, Any]) -> tuple[Expr, dict[str, Pla
     Parameters
     ----------
     types
-        What is known of its attributes, as in `types_text`.
+        The types of its attributes, as in `types_text`.
 
     Returns
     -------
     tree
         Attributes of a computed attribute ``c`` are named ``c.a`` in it.
     types
-        What is known of its attributes.
+        The types of its attributes.
     """
     found: dict[str, Plain] = {}
     return _with_made(tree, types, "", found), found

@@ -226,7 +226,7 @@ def _json_value(program_of: ProgramOf, node: Expr) -> Program:
 
 
 _MADE_JSON = Kind("json", tag="mixed")
-"""JSON that is no attribute's: case counts on MySQL only."""
+"""JSON that is not an attribute's: case counts on MySQL only."""
 
 
 def _json_array(program_of: ProgramOf, given: Sequence[Expr]) -> Program:

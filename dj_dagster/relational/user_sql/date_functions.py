@@ -140,7 +140,7 @@ def _sub_time(program_of: ProgramOf, given: Sequence[Expr]) -> Program:
 def _time_sum(program_of: ProgramOf, given: Sequence[Expr], sign: int) -> Program:
     one, other = (program_of(part) for part in given)
     if one.kind.family not in ("datetime", "time"):
-        raise Untranslatable("ADDTIME() or SUBTIME() of what is no time by its type")
+        raise Untranslatable("ADDTIME() or SUBTIME() of what is not a time by its type")
     if other.kind.family in ("date", "datetime"):
         raise Untranslatable("ADDTIME() or SUBTIME() of a date")
     kind = replace(one.kind, scale=max(one.kind.scale, digits(other)))

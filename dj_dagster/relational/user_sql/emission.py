@@ -253,9 +253,9 @@ class Translator:
     Parameters
     ----------
     written
-        What is known of its attributes, as `types_text` writes it.
+        The types of its attributes, as `types_text` writes them.
     types
-        What is known of the attributes in the tree that is translated.
+        The types of the attributes in the tree that is translated.
     programs
         Collects the programs that the function runs.
     emitters

@@ -94,7 +94,7 @@ DATE, BINARY = Kind("date"), Kind("text", tag="binary")
 
 
 def value_kind(kind: Kind) -> Kind:
-    """Return the kind of values that are no column's any more: years are plain numbers then."""
+    """Return the kind of computed values: a year outside a column is a plain number."""
     return UNSIGNED if kind == YEAR else kind
 
 

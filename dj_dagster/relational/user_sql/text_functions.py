@@ -69,7 +69,9 @@ def _search(pattern: str, value: str, *, heeds_case: bool) -> re.Match[str] | No
     try:
         return re.search(pattern, value, 0 if heeds_case else re.IGNORECASE)
     except re.error as error:
-        raise QueryError(f"SQL on SQLite: {pattern!r} is no regular expression: {error}") from error
+        raise QueryError(
+            f"SQL on SQLite: {pattern!r} is not a regular expression: {error}"
+        ) from error
 
 
 _CLASSES = {"alpha": "a-zA-Z", "digit": "0-9", "alnum": "a-zA-Z0-9", "space": r"\s",

@@ -272,7 +272,7 @@ def translate(source: str, types: str) -> Translation:
     Parameters
     ----------
     types
-        What is known of the attributes that it names; see `types_text`.
+        The types of the attributes that it names; see `types_text`.
 
     Raises
     ------

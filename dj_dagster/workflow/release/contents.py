@@ -1,4 +1,4 @@
-"""What is in a release: rows with their objects, and where the rows come from, as W3C PROV.
+"""The contents of a release: rows with their objects, and their provenance as W3C PROV.
 
 They are read in one snapshot, each value as its column holds it: a blob is the packed bytes, an
 object in a store is the reference to it. So equal rows give equal files.
@@ -83,9 +83,9 @@ class ReleasedTable:
     rows
         With hidden attributes.
     objects
-        What each row refers to in stores, by the row's place in `rows`.
+        The references of each row to objects in stores, by the row's place in `rows`.
     expected
-        What the rows say of these objects.
+        Sizes and checksums of these objects, as the rows have them.
     """
 
     name: TableName
@@ -288,7 +288,7 @@ def _fill(
     Returns
     -------
     dict
-        What cannot be followed.
+        The references that cannot be followed.
     """
     problems: dict[str, None] = {}
     for place, key in enumerate(sorted(found)):
@@ -383,7 +383,7 @@ class Activity:
     Attributes
     ----------
     key
-        What it was given.
+        Its arguments.
     code
         The version of its code, "" if unknown.
     run

@@ -123,7 +123,7 @@ def write_crate(folder: Path, root: Mapping[str, object], descriptions: Mapping[
     root
         Name, description, date and licence of the whole.
     descriptions
-        What some of the files are, by path.
+        Descriptions of some of the files, by path.
     """
     names = [name for name in files_in(folder) if name not in (CRATE, MANIFEST)]
     ids = {name: reference(name) for name in names}
@@ -188,16 +188,16 @@ def _plain(name: str) -> str:
 
 @dataclass(frozen=True)
 class Verification:
-    """What a check of a release found.
+    """The findings of a check of a release.
 
     Attributes
     ----------
     files
-        How many files the release lists.
+        The number of files that the release lists.
     digest
         The checksum of the list of checksums, which stands for the whole release.
     problems
-        What is missing, changed or too many.
+        The files that are missing, changed or too many.
     """
 
     folder: Path
@@ -279,7 +279,7 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class ReleaseReport:
-    """What a release holds.
+    """The contents of a release.
 
     Attributes
     ----------
@@ -311,7 +311,7 @@ class ReleaseReport:
 
 @dataclass(frozen=True)
 class ReleaseText:
-    """What people write about a release.
+    """The description that people give a release.
 
     Attributes
     ----------

@@ -66,14 +66,14 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class RerunReport:
-    """How results that were made again compare with those of a release.
+    """The comparison of results that were made again with those of a release.
 
     Attributes
     ----------
     rows
-        How many rows were compared.
+        The number of rows that were compared.
     differences
-        What is not equal.
+        The rows and values that are not equal.
     """
 
     folder: Path
