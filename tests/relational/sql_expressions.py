@@ -72,11 +72,23 @@ ROWS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
+_ROWS = re.compile(r"\) (?:=|<>|<|>=) \(|in \(\(")
+"""Where rows may be compared, such as ``(n, null) = (1, 2)``."""
+
+
+def _is_of_a_row_with_null(text: str) -> bool:
+    """Whether it may count that the comparison of a row is null, which it never is for MariaDB."""
+    rest = text.replace(" is null", "")
+    return bool((rest != text or "count(" in text) and "null" in rest and _ROWS.search(text))
+
+
 def expressions(seed: int) -> Iterator[str]:
     """Yield random expressions without end."""
     source = random.Random(seed)
     while True:
-        yield _made(source, source.choice("NNSSDAHB"), source.choice((1, 2, 2, 3)))
+        text = _made(source, source.choice("NNSSDAHB"), source.choice((1, 2, 2, 3)))
+        if not _is_of_a_row_with_null(text):
+            yield text
 
 
 def aggregates(seed: int) -> Iterator[str]:
@@ -84,9 +96,11 @@ def aggregates(seed: int) -> Iterator[str]:
     source = random.Random(seed)
     while True:
         if source.random() < 0.3:
-            yield _filled(source, source.choice(LONE_AGGREGATES), 2)
+            text = _filled(source, source.choice(LONE_AGGREGATES), 2)
         else:
-            yield _made(source, "G", source.choice((1, 2, 2, 3)))
+            text = _made(source, "G", source.choice((1, 2, 2, 3)))
+        if not _is_of_a_row_with_null(text):
+            yield text
 
 
 @dataclass(frozen=True)
