@@ -438,6 +438,9 @@ def test_rows_are_ordered_by_expressions(visit: Any) -> None:
         "'2024-02-29 13:05:59' - interval 1e2 second",
         "at + interval if(visit, dose, dose) day",
         "sec_to_time(least(visit, 2.5) * 10000000)",
+        "week(at, nullif(visit, visit))",
+        "yearweek(at, nullif(visit, visit))",
+        "from_days(visit)",
     ],
 )
 def test_what_sqlite_cannot_do_is_refused_by_name(tmp_path: Path, text: str) -> None:

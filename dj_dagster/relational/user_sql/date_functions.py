@@ -449,10 +449,6 @@ def _maketime_kind(kinds: Sequence[Kind], literals: Arguments) -> Kind:
     return Kind("time", seconds.scale) if seconds.is_exact and seconds.scale <= 6 else _UNLIKE
 
 
-def _from_days(days: int) -> date | None:
-    return date.fromordinal(days - 365) if 366 <= days <= 3652424 else None
-
-
 def _sec_to_time(seconds: Number) -> timedelta:
     longest = timedelta(hours=838, minutes=59, seconds=59)
     try:
@@ -567,9 +563,13 @@ def _timestamp(at: datetime, extra: timedelta | None = None) -> datetime | None:
     return temporal.moved(at, 0, extra or timedelta())
 
 
-def _yearweek(at: datetime, mode: int = 0) -> int:
-    year, week = temporal.week(at, mode | 2)
-    return year * 100 + week
+def _week(at: datetime | None, mode: int | None = 0) -> int | None:
+    return None if at is None else temporal.week(at, temporal.week_mode(mode))[1]
+
+
+def _yearweek(at: datetime | None, mode: int | None = 0) -> int | None:
+    year, week = (0, 0) if at is None else temporal.week(at, temporal.week_mode(mode) | 2)
+    return year * 100 + week or None
 
 
 def _last_day(at: datetime) -> date:
@@ -614,9 +614,9 @@ DATE_FUNCTIONS: Mapping[str, Function] = {
     "DAYOFWEEK": Function(lambda at: at.isoweekday() % 7 + 1, "d", INT),
     "DAYNAME": Function(lambda at: formatted(at, "%W"), "d", Kind("text", tag="whole")),
     "WEEKDAY": Function(lambda at: at.weekday(), "d", INT),
-    "WEEK": Function(lambda at, mode=0: temporal.week(at, mode)[1], "d|i", INT),
+    "WEEK": Function(_week, "d|i", INT, nulls=True),
     "WEEKOFYEAR": Function(lambda at: temporal.week(at, 3)[1], "d", INT),
-    "YEARWEEK": Function(_yearweek, "d|i", INT),
+    "YEARWEEK": Function(_yearweek, "d|i", INT, nulls=True),
     "HOUR": Function(lambda at: _part(at, _TIME(hours=1), None), "h", INT),
     "MINUTE": Function(lambda at: _part(at, _TIME(minutes=1), 60), "h", INT),
     "SECOND": Function(lambda at: _part(at, _TIME(seconds=1), 60), "h", INT),
@@ -629,7 +629,7 @@ DATE_FUNCTIONS: Mapping[str, Function] = {
     "MAKEDATE": Function(_makedate, "ii", DATE),
     "MAKETIME": Function(_maketime, "iin", _maketime_kind),
     "TO_DAYS": Function(lambda at: at.toordinal() + 365, "d", INT),
-    "FROM_DAYS": Function(_from_days, "i", DATE),
+    "FROM_DAYS": Function(temporal.from_days, "i", DATE),
     "TO_SECONDS": Function(lambda at: (at.toordinal() + 365) * 86400
                      + int(temporal.time_of(at).total_seconds()), "d", INT),
     "TIME_TO_SEC": Function(lambda at: int(at.total_seconds()), "h",

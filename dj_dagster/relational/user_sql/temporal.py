@@ -330,6 +330,32 @@ def between(unit: str, first: datetime, second: datetime) -> int:
     return months // _MONTHS[unit]
 
 
+def from_days(days: int) -> date | None:
+    """Return the date of a day's number since year 0, None beyond the dates that servers have.
+
+    Raises
+    ------
+    QueryError
+        If it is in year 0, which only MySQL tells from none.
+    """
+    if 0 < days < 366:
+        raise QueryError(f"SQL on SQLite: the day {days} is before all dates in FROM_DAYS().")
+    return date.fromordinal(days - 365) if 366 <= days <= 3652424 else None
+
+
+def week_mode(mode: int | None) -> int:
+    """Return the mode of a week's number.
+
+    Raises
+    ------
+    QueryError
+        If it is null, of which each server makes something else.
+    """
+    if mode is None:
+        raise QueryError("SQL on SQLite: the mode of a week is null. Write one of 0 to 7.")
+    return mode
+
+
 def week(value: date, mode: int) -> tuple[int, int]:
     """Return the year and the number of a date's week, by one of MySQL's eight modes."""
     monday, wide = bool(mode & 1), bool(mode & 2)
