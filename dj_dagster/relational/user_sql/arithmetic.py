@@ -420,9 +420,13 @@ def _conv(value: str, old: int, new: int) -> str | None:
     digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     known = digits[: abs(old)]
     match = re.match(rf"\s*([+-]?)([{known}]+)", value, re.IGNORECASE)
-    left = int(match[2], abs(old)) if match else 0
+    left, is_minus = (int(match[2], abs(old)), match[1] == "-") if match else (0, False)
+    if is_minus and left >= 2**64:
+        raise QueryError(
+            f"SQL on SQLite: servers differ in CONV() of {value}, which is below 64 bits."
+        )
     left = min(left, 2**64 - 1)
-    left = (-left if match and match[1] == "-" else left) & (2**64 - 1)
+    left = (-left if is_minus else left) & (2**64 - 1)
     negative = new < 0 and left >= 2**63
     left = 2**64 - left if negative else left
     shown = ""
