@@ -18,14 +18,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.engines.faults import CeleryFaults, SlurmFaults, sequence
+from tests.engines.faults import CeleryFaults, Faults, SlurmFaults, sequence
 from tests.engines.keys import Entry, check_commits, check_makes, keep_commits
 from tests.engines.lab import celery_engine, engine_lab, slurm_engine
 from tests.orchestration.fault_lab import fault_lab
 from tests.services.database_server import DatabaseServer, database_server
 from tests.services.mariadb import MariaDBServer
 from tests.services.mysql import MySQLServer
-from tests.services.postgres import postgres
+from tests.services.postgres import postgres_server
 from tests.services.process import eventually
 
 SERVERS: dict[str, type[DatabaseServer]] = {"mariadb": MariaDBServer, "mysql": MySQLServer}
@@ -66,43 +66,53 @@ def faults(keys: int, kills: int, seed: int, kind: type[DatabaseServer]) -> None
     )
 
 
-def engine_faults(kind: str, count: int, seed: int, rate: float) -> None:
+def engine_faults(
+    name: str, count: int, seed: int, rate: float, kind: type[DatabaseServer], array: int
+) -> None:
     """Break parts of an engine and of a lab while keys are entered; print what became of all."""
     chosen = random.Random(seed)
     with (
         tempfile.TemporaryDirectory() as folder,
-        postgres() as storage,
-        slurm_engine() if kind == "slurm" else celery_engine() as engine,
-        engine_lab(engine, Path(folder), chosen, batch=100, storage=storage) as lab,
+        postgres_server(durable=True) as history,
+        slurm_engine(array) if name == "slurm" else celery_engine() as engine,
     ):
-        faults = (SlurmFaults if kind == "slurm" else CeleryFaults)(lab, chosen)
-        keep_commits(lab.lab)
-        entry = Entry(lab.lab, rate)
-        entry.start()
-        began = time.monotonic()
-        print(f"{'at':>8}  {'took':>7}  {'fault':<26}{'of':<34}entered, made, analysed")
-        for name in sequence(faults.all(), count, chosen):
-            time.sleep(chosen.uniform(0, 5))
-            at, fault = time.monotonic(), faults.all()[name]
-            hit = eventually(fault, timeout=SHOWN_WITHIN, every=0.02)
-            took, rows = time.monotonic() - at, lab.lab.counts()
-            print(
-                f"{at - began:6.0f} s  {took:5.1f} s  {name:<26}{hit:<34}"
-                f"{', '.join(map(str, rows.values()))}"
-            )
-            sys.stdout.flush()
-        ended, keys = time.monotonic(), entry.stop()
-        lab.lab.await_all(keys, timeout=SHOWN_WITHIN)
-        shown = time.monotonic() - ended
-        eventually(lambda: not lab.unfinished() and not lab.engine.left(), timeout=SHOWN_WITHIN)
-        over = time.monotonic() - ended
-        check_commits(lab.lab, keys)
-        repeated = check_makes(lab.lab, faults.stopped)
+        history.start()
+        place = Path(folder)
+        with engine_lab(engine, place, chosen, batch=100, storage=history.url, kind=kind) as lab:
+            faults = (SlurmFaults if name == "slurm" else CeleryFaults)(lab, chosen, history)
+            said = _survived(faults, count, rate)
+    print(f"{name}, seed {seed}: {count} faults, {said}")
+
+
+def _survived(faults: Faults, count: int, rate: float) -> str:
+    """Break parts so many times, wait until all is well, and return what it took."""
+    lab, chosen = faults.lab, faults.chosen
+    keep_commits(lab.lab)
+    entry = Entry(lab.lab, rate)
+    entry.start()
+    began = time.monotonic()
+    print(f"{'at':>8}  {'took':>7}  {'fault':<26}{'of':<34}entered, made, analysed")
+    for name in sequence(faults.all(), count, chosen):
+        time.sleep(chosen.uniform(0, 5))
+        at, fault = time.monotonic(), faults.all()[name]
+        hit = eventually(fault, timeout=SHOWN_WITHIN, every=0.02)
+        took, rows = time.monotonic() - at, lab.lab.counts()
+        print(
+            f"{at - began:6.0f} s  {took:5.1f} s  {name:<26}{hit:<34}"
+            f"{', '.join(map(str, rows.values()))}"
+        )
+        sys.stdout.flush()
+    ended, keys = time.monotonic(), entry.stop()
+    lab.lab.await_all(keys, timeout=SHOWN_WITHIN)
+    shown = time.monotonic() - ended
+    eventually(lambda: not lab.unfinished() and not lab.engine.left(), timeout=SHOWN_WITHIN)
+    over = time.monotonic() - ended
+    check_commits(lab.lab, keys)
+    repeated = check_makes(lab.lab, faults.stopped)
     assert over < SHOWN_WITHIN, f"shown after {shown:.0f} s, and all runs ended after {over:.0f} s"
-    print(
-        f"{kind}, seed {seed}: {count} faults, {keys} keys in two tables: each committed once, "
-        f"none lost; {repeated} calls of make repeated; all shown {shown:.0f} s after the last "
-        f"fault, all runs ended after {over:.0f} s"
+    return (
+        f"{keys} keys in two tables: each committed once, none lost; {repeated} calls of make "
+        f"repeated; all shown {shown:.0f} s after the last fault, all runs ended after {over:.0f} s"
     )
 
 
@@ -115,10 +125,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.randrange(1000))
     parser.add_argument("--engine", choices=["slurm", "celery"])
     parser.add_argument("--rate", type=float, default=1, help="keys a second, with --engine")
+    parser.add_argument("--array", type=int, default=1, help="jobs of a run, with Slurm")
     chosen = parser.parse_args()
     print(f"seed {chosen.seed}")
     if chosen.engine:
-        engine_faults(chosen.engine, chosen.kills, chosen.seed, chosen.rate)
+        server = SERVERS[chosen.server]
+        engine_faults(chosen.engine, chosen.kills, chosen.seed, chosen.rate, server, chosen.array)
         return
     faults(chosen.keys, chosen.kills, chosen.seed, SERVERS[chosen.server])
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from tests.engines.lab import LEASE, LOST_AFTER, CeleryEngine, EngineLab, SlurmEngine
+from tests.services.postgres import PostgresServer
 
 Fault = Callable[[], str]
 
@@ -26,12 +27,15 @@ class Faults:
 
     Attributes
     ----------
+    history
+        The server of Dagster's history, if that can be killed.
     stopped
         Processes that were stopped for longer than their leases, and went on.
     """
 
     lab: EngineLab
     chosen: random.Random
+    history: PostgresServer | None = None
     stopped: set[int] = field(default_factory=set[int])
 
     def all(self) -> Mapping[str, Fault]:
@@ -47,6 +51,7 @@ class Faults:
             "node killed": self.kill_node,
             "node stopped": self.stop_node,
             "node works unheard": self.unheard,
+            **({"history killed": self.kill_history} if self.history else {}),
         }
 
     def kill_run(self) -> str:
@@ -64,6 +69,17 @@ class Faults:
         """End a part of the lab, while a key is being made."""
         at_work = self._at_work()
         return at_work if at_work and self.lab.lab.kill(what) else ""
+
+    def kill_history(self) -> str:
+        """End the server of Dagster's history, and start it after a while."""
+        assert self.history is not None
+        at_work = self._at_work()
+        if not at_work:
+            return ""
+        self.history.kill()
+        seconds = self._wait(0, LOST_AFTER)
+        self.history.start()
+        return f"{at_work}, for {seconds:.0f} s"
 
     def withdraw(self) -> str:
         """End a run that has begun, in the engine."""

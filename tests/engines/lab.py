@@ -1,7 +1,7 @@
 """Labs whose runs are on two machines, by Slurm or by Celery, all of whose parts can be broken.
 
-Dagster's history is in PostgreSQL and the tables are in MariaDB. Each node has a name of its own
-where that is possible, so that only leases tell whether a worker lives.
+Dagster's history is in PostgreSQL and the tables are in MariaDB or MySQL. Each node has a name of
+its own where that is possible, so that only leases tell whether a worker lives.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import yaml
 from celery import Celery
 
 from tests.orchestration.fault_lab import FaultLab, fault_lab
-from tests.services.database_server import database_server
+from tests.services.database_server import DatabaseServer, database_server
 from tests.services.hosts import hosts_are_possible
 from tests.services.mariadb import MariaDBServer
 from tests.services.redis import CeleryWorker, RedisServer, redis
@@ -106,17 +106,25 @@ class Engine(ABC):
 
 
 class SlurmEngine(Engine):
-    """Two nodes of a Slurm cluster."""
+    """Two nodes of a Slurm cluster.
+
+    Parameters
+    ----------
+    array
+        The number of jobs that work on each run.
+    """
 
     name = "slurm"
     nodes = ("node1", "node2")
 
-    def __init__(self, cluster: SlurmCluster) -> None:
+    def __init__(self, cluster: SlurmCluster, array: int = 1) -> None:
         self.cluster = cluster
+        self._array = array
 
     @property
     def env(self) -> Mapping[str, str]:
-        return self.cluster.env
+        array = {"FAULT_ARRAY": str(self._array)} if self._array > 1 else {}
+        return {**self.cluster.env, **array}
 
     def settings(self, folder: Path) -> str:
         launcher = {
@@ -275,10 +283,10 @@ def _unfinished(instance: dg.DagsterInstance) -> Iterator[dg.DagsterRun]:
 
 
 @contextlib.contextmanager
-def slurm_engine() -> Generator[SlurmEngine]:
+def slurm_engine(array: int = 1) -> Generator[SlurmEngine]:
     """Run a cluster until the block ends."""
     with slurm(timeout=LOST_AFTER, named=hosts_are_possible()) as cluster, _resuming(cluster):
-        yield SlurmEngine(cluster)
+        yield SlurmEngine(cluster, array)
 
 
 @contextlib.contextmanager
@@ -310,7 +318,13 @@ def celery_engine() -> Generator[CeleryEngine]:
 
 @contextlib.contextmanager
 def engine_lab(
-    engine: Engine, folder: Path, chosen: random.Random, *, batch: int, storage: str | None = None
+    engine: Engine,
+    folder: Path,
+    chosen: random.Random,
+    *,
+    batch: int,
+    storage: str | None = None,
+    kind: type[DatabaseServer] = MariaDBServer,
 ) -> Generator[EngineLab]:
     """Start a database, a code server and a daemon, in an empty folder; see `fault_lab`."""
     env = {
@@ -320,7 +334,7 @@ def engine_lab(
     }
     with (
         _environment(engine.env),
-        database_server(MariaDBServer, durable=True) as database,
+        database_server(kind, durable=True) as database,
         fault_lab(
             folder,
             database,

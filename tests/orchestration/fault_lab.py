@@ -79,7 +79,14 @@ settings = SensorSettings(
 
 DEFINITIONS = """
 from pipeline import *
-defs = build_definitions(schema, sensor_settings=settings)
+from dj_dagster.orchestration import TableTranslator
+
+class Translator(TableTranslator):
+    def get_op_tags(self, table):
+        jobs = os.environ.get("FAULT_ARRAY")
+        return {"dj-slurm/array": jobs} if jobs else {}
+
+defs = build_definitions(schema, translator=Translator(), sensor_settings=settings)
 """
 
 POPULATE = """
