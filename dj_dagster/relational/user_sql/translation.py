@@ -19,7 +19,13 @@ from dj_dagster.model.heading import Heading
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family, parse_type
 from dj_dagster.relational.user_sql import temporal
-from dj_dagster.relational.user_sql.attributes import known_of, types_text, with_made
+from dj_dagster.relational.user_sql.attributes import (
+    Known,
+    Made,
+    known_of,
+    types_text,
+    with_made,
+)
 from dj_dagster.relational.user_sql.emission import (
     AGGREGATES,
     BITS,
@@ -347,7 +353,12 @@ def inferred_type(source: str, over: Heading) -> AttributeType | None:
     try:
         kind = translate(source, types_text(known)).kind
     except QueryError:
-        return None
+        # It may be done all the same where a subquery computes its attributes.
+        try:
+            apart = {name: _kind_apart(each) for name, each in known.items()}
+            kind = translate(source, types_text(apart)).kind
+        except QueryError:
+            return None
     if kind.single:
         return parse_type("float32")
     if kind.family == "float" and single:
@@ -355,6 +366,13 @@ def inferred_type(source: str, over: Heading) -> AttributeType | None:
     if not kind.is_temporal:
         return None
     return parse_type(f"{kind.family}({kind.scale})" if kind.scale else kind.family)
+
+
+def _kind_apart(known: Known) -> Known:
+    """Return the kind of a computed attribute, whose SQL is then not in the place of its name."""
+    if not isinstance(known, Made):
+        return known
+    return translate(known.text, types_text(known.types)).kind
 
 
 def _simple(source: str, types: Mapping[str, Any]) -> tuple[Piece, ...] | None:
