@@ -120,4 +120,15 @@ CASES: dict[str, list[Act]] = {
         ("outside_delete", "Fine", (1, 1, 1)),
         ("populate", "Fine", True),
     ],
+    "the age of a row is not that of one which had its key before": [
+        session(3),
+        session(5),
+        QUIET,
+        ("rename", "Session", (1, 5), (1, 6)),
+        QUIET,
+        ("change", "Below"),
+        ("rename", "Session", (1, 3), (1, 5)),
+        QUIET,
+        ("launch", ("Below",), shown(5), shown(5), False),
+    ],
 }

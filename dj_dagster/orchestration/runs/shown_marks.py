@@ -13,6 +13,7 @@ Dagster itself compares the inputs of single partitions only within a grain, and
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -28,6 +29,7 @@ from dagster import (
     RunsFilter,
 )
 
+from dj_dagster.errors import AccessError
 from dj_dagster.orchestration._dagster import (
     CODE_VERSION_TAG,
     DATA_VERSION_TAG,
@@ -53,6 +55,7 @@ from dj_dagster.orchestration.tables.partitions import (
 )
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
+from dj_dagster.workflow.notes import Notes
 
 Tags = Mapping[str, str]
 
@@ -447,7 +450,18 @@ def vanished_pages(
         chunk = sorted(set(chunk) - present_among(node, chunk))
         for key in keys:
             _take_back(storage, key, [each for each in chunk if each in marked[key]], last)
+        _forget_notes(node, chunk)
         yield chunk
+
+
+def _forget_notes(node: TableNode, partitions: Sequence[str]) -> None:
+    """Remove the notes on keys without rows, which another row may get when it is renamed."""
+    if node.grain is None or not node.populated or node.coarse:
+        return
+    notes = Notes(node.table, node.populator.key_names)
+    # The sensor's user may lack the right to delete them.
+    with suppress(AccessError):
+        notes.forget([node.grain.decode(partition) for partition in partitions])
 
 
 def _take_back(
