@@ -53,6 +53,16 @@ from dj_dagster.workflow.release.release import (
 )
 from dj_dagster.workflow.release.rerun import rerun_release
 
+_import_first = click.option(
+    "-m",
+    "--module",
+    multiple=True,
+    expose_value=False,
+    callback=lambda context, option, names: names and modules_named(names),
+    help="A Python module to import first, where stores or codecs are set up in code. May be given "
+    "repeatedly.",
+)
+
 DEMOS = {
     "pulse": ("pipelines", "demo", "heartpy"),
     "ephys": ("pipelines.ephys", "ephys", "spikeinterface"),
@@ -121,6 +131,7 @@ def demo(which: str, headless: bool, sessions: int) -> None:
     "--ignore-unreadable", is_flag=True, help="Go on although not all that may refer can be read."
 )
 @click.option("--paths", is_flag=True, help="Name each object without a row.")
+@_import_first
 def gc(
     schemas: tuple[str, ...],
     delete: bool,
@@ -171,6 +182,7 @@ def gc(
     "--progress/--no-progress", default=None, help="Count rows; by default on a terminal."
 )
 @click.option("--restart", is_flag=True, help="Begin anew, after a check that was interrupted.")
+@_import_first
 def check(schemas: tuple[str, ...], read_data: bool, progress: bool | None, restart: bool) -> None:
     """Find missing, damaged, orphaned and unreferenced data in SCHEMAS and their stores.
 
@@ -209,6 +221,7 @@ def _bookmark(schema: Schema, *, read_data: bool) -> Path:
 @click.option("--all", "everything", is_flag=True, help="All schemas of the database.")
 @click.option("--read-data", is_flag=True, help="Read the copies of earlier backups as well.")
 @click.option("--keep", type=click.IntRange(min=1), help="Remove all but the latest so many.")
+@_import_first
 def backup(
     folder: Path, schemas: tuple[str, ...], everything: bool, read_data: bool, keep: int | None
 ) -> None:
@@ -237,6 +250,7 @@ def backup(
 )
 @click.option("--ignore-damaged", is_flag=True, help="Leave out objects whose copy is damaged.")
 @click.option("--dry-run", is_flag=True, help="Read the backup, name what is damaged, and stop.")
+@_import_first
 def restore(
     folder: Path, name: str | None, keep_objects: bool, ignore_damaged: bool, dry_run: bool
 ) -> None:

@@ -169,6 +169,7 @@ def test_sync_shows_keys_without_a_daemon(folder: Path) -> None:
         ("sync",),
         ("status",),
         ("compact-events", "all", "--keep", "1"),
+        ("check", "lab"),
     ],
 )
 def test_a_module_that_is_not_there_is_named(folder: Path, arguments: tuple[str, ...]) -> None:

@@ -247,6 +247,18 @@ def test_what_rows_lost_is_told(filled: Any, schema: dj.Schema) -> None:
     assert dj.GarbageCollector(schema).scan().missing == (lost,)
 
 
+def test_objects_of_a_store_that_is_not_set_up_are_not_lost(
+    filled: Any, schema: dj.Schema, tmp_path: Path
+) -> None:
+    raw = {"protocol": "file", "location": str(tmp_path / "store")}
+    there = schema.connection
+    connection = dj.Connection(there.url, stores=dj.Stores({"default": "raw", "raw": raw}))
+    report = dj.GarbageCollector(dj.Schema(schema.name, connection=connection)).scan()
+    assert (report.missing, report.elsewhere) == ((), ("cold",))
+    assert "objects in cold, not set up here" in str(report)
+    connection.close()
+
+
 def test_what_killed_writers_left_goes(filled: Any, schema: dj.Schema) -> None:
     store = schema.connection.stores.get()
     place = store.local_path(f"_hash/{schema.name}/.writing-0123456789abcdef")

@@ -36,12 +36,13 @@ ALL_STORES = "all"
 
 @dataclass
 class _Sorted:
-    """The objects of one schema."""
+    """The objects of one schema; `elsewhere` has stores that are not set up here, by path."""
 
     kept: list[FoundObject] = field(default_factory=list[FoundObject])
     young: list[FoundObject] = field(default_factory=list[FoundObject])
     garbage: list[FoundObject] = field(default_factory=list[FoundObject])
     missing: list[str] = field(default_factory=list[str])
+    elsewhere: dict[str, str] = field(default_factory=dict[str, str])
     deleted: list[FoundObject] = field(default_factory=list[FoundObject])
     restored: list[Stat] = field(default_factory=list[Stat])
     trash: list[Stat] = field(default_factory=list[Stat])
@@ -226,6 +227,8 @@ class GarbageCollector:
                 found.garbage.append(one)
         there = {one.path for one in objects}
         found.missing = self._missing(schema, roots - there)
+        for path, name in rows.elsewhere.items():
+            found.elsewhere[object_root(path, schema, self.store.settings)] = name
         return found
 
     def _missing(self, schema: str, paths: Iterable[str]) -> list[str]:
@@ -251,6 +254,12 @@ class GarbageCollector:
         deleted = [one for found in done for one in found.deleted]
         restored = [file for found in done for file in found.restored]
         trash = [file for found in done for file in found.trash]
+        elsewhere = {
+            found.elsewhere[path]
+            for found in done
+            for path in found.missing
+            if path in found.elsewhere
+        }
         return GarbageReport(
             store=self.store.name,
             schemas=self._schemas,
@@ -262,7 +271,8 @@ class GarbageCollector:
             garbage=tuple(one for found in done for one in found.garbage),
             deleted=len(deleted),
             deleted_bytes=sum(one.size for one in deleted),
-            missing=tuple(path for found in done for path in found.missing),
+            missing=tuple(p for found in done for p in found.missing if p not in found.elsewhere),
+            elsewhere=tuple(sorted(elsewhere)),
             restored=len(restored),
             restored_bytes=sum(file.size for file in restored),
             trash=len(trash),
@@ -379,6 +389,8 @@ class GarbageReport:
         Number and bytes of those that were moved to the trash.
     missing
         Paths that rows refer to but the store lacks: data were lost.
+    elsewhere
+        Stores that are not set up here, and have, by their rows, objects that are not in this one.
     restored, restored_bytes
         Number and bytes of files that came back out of the trash, including those of missing
         objects.
@@ -399,6 +411,7 @@ class GarbageReport:
     deleted: int = 0
     deleted_bytes: int = 0
     missing: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
     restored: int = 0
     restored_bytes: int = 0
     trash: int = 0
@@ -422,6 +435,10 @@ class GarbageReport:
             else ""
         )
         lost = f"; {len(self.missing)} MISSING: {self.missing[0]} …" if self.missing else ""
+        if self.elsewhere:
+            lost += (
+                f"; objects in {', '.join(self.elsewhere)}, not set up here, were not looked for"
+            )
         return (
             f"store {self.store}, {', '.join(self.schemas)}: {counted(self.kept, 'object')} in use "
             f"({_bytes(self.kept_bytes)}), {self.young} young ({_bytes(self.young_bytes)}), "

@@ -203,6 +203,8 @@ class Marks:
 
     Attributes
     ----------
+    elsewhere
+        Those of the paths that rows refer to only in stores that are not set up here, and these.
     unreadable
         Columns with values whose references are unknown, each with one such value and its error.
     unseen
@@ -210,6 +212,7 @@ class Marks:
     """
 
     paths: set[str] = field(default_factory=set[str])
+    elsewhere: dict[str, str] = field(default_factory=dict[str, str])
     unreadable: dict[str, str] = field(default_factory=dict[str, str])
     unseen: list[str] = field(default_factory=list[str])
 
@@ -251,13 +254,15 @@ def _marks(connection: Connection, columns: Iterable[ReferenceColumn], belongs: 
         for column in columns:
             if rights.reads(column.table):
                 for value in _values(session, connection, column):
-                    _mark(found, column, value, belongs)
+                    _mark(found, column, value, belongs, connection.stores)
             elif column.concerns(belongs) and str(column.table) not in found.unseen:
                 found.unseen.append(str(column.table))
     return found
 
 
-def _mark(found: Marks, column: ReferenceColumn, value: Value, belongs: Belongs) -> None:
+def _mark(
+    found: Marks, column: ReferenceColumn, value: Value, belongs: Belongs, stores: Stores
+) -> None:
     try:
         references = [(checked_path(path), name) for path, name in column.read(value)]
     except Exception as error:
@@ -266,7 +271,14 @@ def _mark(found: Marks, column: ReferenceColumn, value: Value, belongs: Belongs)
             found.unreadable.setdefault(column.place, f"{value!r:.100} ({error})")
         return
     # The declared store is not used: it may have changed since the row was inserted.
-    found.paths.update(path for path, name in references if belongs(name))
+    for path, name in references:
+        if not belongs(name):
+            continue
+        if name is None or name in stores:
+            found.elsewhere.pop(path, None)
+        elif path not in found.paths:
+            found.elsewhere[path] = name
+        found.paths.add(path)
 
 
 def _hidden(connection: Connection) -> Iterator[str]:
