@@ -255,7 +255,17 @@ def test_nothing_is_inserted_from_sources_without_rows(schema: Any, tmp_path: Pa
     for rows in (tmp_path / "empty.csv", pd.DataFrame({"number": [], "label": []}), [], iter(())):
         Empty.insert(rows)
         Empty.insert(rows, skip_duplicates=True)
+    Empty.insert(pd.DataFrame())
     assert len(Empty()) == 0
+    # The names count all the same.
+    wrong = pd.DataFrame({"number": [], "lable": []})
+    records = np.zeros(0, dtype=[("number", "i4"), ("lable", "i4")])
+    for rows in (wrong, pl.from_pandas(wrong), pa.Table.from_pandas(wrong), records):
+        with pytest.raises(dj.QueryError, match="lable"):
+            Empty.insert(rows)
+    for rows in (wrong[[]].assign(label=[]), write(tmp_path / "keyless.csv", "label")):
+        with pytest.raises(dj.MissingAttributeError, match="'number'"):
+            Empty.insert(rows)
 
 
 @pytest.mark.parametrize("more", ["", "x" * 140_000])

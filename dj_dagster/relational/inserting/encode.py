@@ -293,6 +293,8 @@ class RowEncoder:
     def _missing(self, column: InsertColumn, batch: Batch, position: int) -> None:
         attribute = column.attribute
         message = f"{self._table.name} needs a value for {attribute.name!r}, which has no default"
+        if not batch.size:
+            self._fail(batch, position, attribute, MissingAttributeError(message))
         given = batch.columns.get(attribute.name, (None,) * batch.size)[position]
         if given is not None:
             message += f" ({given!r} counts as none: declare it = null, or as <blob> to keep it)"

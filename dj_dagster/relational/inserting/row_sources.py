@@ -97,7 +97,7 @@ def frame_columns(frame: pd.DataFrame) -> Columns:
         if name in columns:
             raise QueryError(f"The data frame has the name {name!r} twice, maybe in its index.")
         columns[name] = _series_values(frame.iloc[:, position])
-    return columns or {"": [None] * len(frame)}
+    return columns or ({"": [None] * len(frame)} if len(frame) else {})
 
 
 def record_columns(records: np.ndarray) -> Columns:
@@ -128,7 +128,8 @@ def _series_values(series: pd.Series) -> list[Value]:
 
 def _cut(columns: Columns, heading: Heading, size: int) -> Iterator[Batch]:
     total = len(next(iter(columns.values()), ()))
-    for start in range(0, total, size):
+    # The names of columns are checked even without rows.
+    for start in range(0, total or min(len(columns), 1), size):
         end = min(start + size, total)
         part = columns if total <= size else {k: v[start:end] for k, v in columns.items()}
         yield batch_of(part, end - start, heading.attributes, start)
