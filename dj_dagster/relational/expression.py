@@ -394,7 +394,7 @@ class QueryExpression:
         """
         names = [*((KEY,) if include_key and attributes else ()), *attributes]
         node = self.node
-        needed = self._needed(names) if names else node.heading.names
+        needed = self._needed("to_arrays", names) if names else node.heading.names
         window = make_window(order_by, limit, offset, node.heading)
         columns = fetch.columns(self.connection, node, needed, window, squeeze=squeeze)
         if not names:
@@ -432,13 +432,8 @@ class QueryExpression:
         if download_path is not None:
             with self.connection.downloading_to(Path(download_path)):
                 return self.fetch1(*attributes, squeeze=squeeze)
-        for name in attributes:
-            if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise QueryError(
-                    f"fetch1 takes names one by one, as in fetch1('a', 'b'), not {name!r}."
-                )
         node = self.node
-        names = self._needed(attributes) if attributes else node.heading.names
+        names = self._needed("fetch1", attributes) if attributes else node.heading.names
         rows = fetch.rows(self.connection, node, names, FIRST_TWO, squeeze=squeeze)
         if len(rows) != 1:
             raise fetch.not_one(self.connection, node, bool(rows))
@@ -621,8 +616,13 @@ class QueryExpression:
     def _is_key(self, name: str) -> bool:
         return name == KEY and name not in self.heading
 
-    def _needed(self, names: Sequence[str]) -> list[str]:
-        """Return the attributes that names stand for, each once."""
+    def _needed(self, method: str, names: Sequence[str]) -> list[str]:
+        """Return the attributes that names given to a method stand for, each once."""
+        for name in names:
+            if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise QueryError(
+                    f"{method} takes names one by one, as in {method}('a', 'b'), not {name!r}."
+                )
         needed = [[*self.primary_key] if self._is_key(name) else [name] for name in names]
         return list(dict.fromkeys(name for group in needed for name in group))
 

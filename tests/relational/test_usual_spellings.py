@@ -206,6 +206,8 @@ def test_fetch1_of_a_list_says_how(schema: Any) -> None:
     probe.insert1((1, 5))
     with pytest.raises(dj.QueryError, match="one by one"):
         probe.fetch1(["x"])
+    with pytest.raises(dj.QueryError, match="to_arrays takes names one by one"):
+        probe.fetch(["x"])
 
 
 def test_bytes_with_an_extension_are_an_object(

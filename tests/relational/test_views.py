@@ -100,6 +100,7 @@ def test_a_virtual_module_has_the_views(lab: Any) -> None:
     "write",
     [
         lambda view: view.insert1({"probe": 3, "uses": 1, "hours": 1}),
+        lambda view: view.insert1({"probe": 3}, replace=True),
         lambda view: view.insert([], skip_duplicates=True),
         lambda view: view.insert(view),
         lambda view: view.update1({"probe": 1, "uses": 5}),

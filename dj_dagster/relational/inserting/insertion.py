@@ -58,6 +58,7 @@ else:
 
 def insert_plain(connection: Connection, table: StoredTable, row: Row, mode: InsertMode) -> bool:
     """Insert a row of plain values; return False for others, which `insert_rows` encodes."""
+    table.check_table("insert into")
     encoded = RowEncoder(connection, table, mode=mode).encode_plain(row)
     if encoded is None:
         return False
