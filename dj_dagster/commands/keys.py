@@ -16,6 +16,7 @@ from dj_dagster.commands.output import (
     as_json,
     counting,
     duration,
+    printable,
     show_json,
     show_table,
 )
@@ -349,7 +350,7 @@ def _show_progress(done: Sequence[Progress], *, errors: bool = True) -> None:
     for each in done:
         click.echo(str(each))
         for partition, error in each.failed.items() if errors else ():
-            click.echo(f"  {partition}: {error}")
+            click.echo(printable(f"  {partition}: {error}"))
 
 
 @click.command()

@@ -7,13 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import date
+from datetime import date, timedelta
 from datetime import time as time_of_day
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dj_dagster.lazy import LateModule
+from dj_dagster.relational.backends.common import time_text
 
 if TYPE_CHECKING:
     import rich.box as box
@@ -30,7 +31,12 @@ Cell = str | int | None
 
 def tell(text: str) -> None:
     """Print a message about the progress of a command to stderr."""
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
+
+
+def printable(text: str) -> str:
+    """Return a text with half surrogate pairs escaped, which errors of a `make` may have."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def show_json(found: Iterable[Any]) -> None:
@@ -39,6 +45,8 @@ def show_json(found: Iterable[Any]) -> None:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, timedelta):
+        return time_text(value, 6 if value.microseconds else 0)
     return value.isoformat() if isinstance(value, date | time_of_day) else str(value)
 
 
