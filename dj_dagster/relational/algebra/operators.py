@@ -123,11 +123,14 @@ def _check_lineage(left: Heading, right: Heading, shared: Iterable[str]) -> None
     for name in shared:
         ours, theirs = left[name].lineage, right[name].lineage
         if ours is None or ours != theirs:
+            mine, other = _origin(left[name]), _origin(right[name])
+            reason = f"by its lineage: {mine} and {other}"
+            if mine == other:
+                reason = f"as far as is known: {mine} is in no key, and has no lineage"
             raise QueryError(
-                f"The attribute {name!r} is not the same thing on both sides, by its lineage: "
-                f"{_origin(left[name])} and {_origin(right[name])}. Rename or leave out one of "
-                f"them, for example with .proj(other_{name}='{name}'). Where names alone are to "
-                f"decide: dj.config['semantic_check'] = False. {AS_BEFORE}"
+                f"The attribute {name!r} is not the same thing on both sides, {reason}. Rename or "
+                f"leave out one of them, for example with .proj(other_{name}='{name}'). Where "
+                f"names alone are to decide: dj.config['semantic_check'] = False. {AS_BEFORE}"
             )
 
 
