@@ -120,6 +120,8 @@ def as_fetched(value: Value, attribute: Attribute) -> Value:
     0.33333334
     """
     found, kind = comparable(value, attribute), attribute.type
+    if kind is not None and kind.family is Family.BOOL:
+        return found if found is None else bool(found)
     return shortest_single(found) if kind is not None and kind.is_single else found
 
 

@@ -206,8 +206,10 @@ def test_keys_are_those_of_rows_as_entered_and_as_fetched(
         "success_count": len(values) - 1,
         "error_list": [],
     }
-    outcomes = populate_keys(table(), [*entered, *Session.keys()])
+    keys = Session.keys()
+    outcomes = list(populate_keys(table(), [*entered, *keys]))
     assert [outcome.status for outcome in outcomes] == ["present"] * 2 * len(values)
+    assert {repr(outcome.key) for outcome in outcomes} == set(map(repr, keys))
 
 
 @pytest.mark.parametrize("first", [-2500, 7])
