@@ -61,6 +61,18 @@ def test_any_key_can_be_in_a_path(notes: Any, key: str) -> None:
     assert found(notes()) == [1, 3]
 
 
+def test_mariadb_refuses_keys_that_it_does_not_find(notes: Any) -> None:
+    notes.insert([(1, {"-x": 1}), (2, {"a": {"-1": 1}}), (3, {})])
+    with notes.connection.cursor() as session:
+        is_mariadb = getattr(session.dialect, "is_mariadb", False)
+    for path, note in (("info.-x", 1), ("info.a.-1", 2)):
+        if is_mariadb:
+            with pytest.raises(QueryError, match="begin with '-'"):
+                (notes - {path: 1}).delete()
+        else:
+            assert found(notes & {path: 1}) == [note]
+
+
 @pytest.mark.parametrize("key", PLAIN_KEYS)
 def test_a_key_without_signs_of_paths_needs_no_quotes(notes: Any, key: str) -> None:
     notes.insert([(1, {key: {key: 1}}), (2, {key: {key: 2}})])

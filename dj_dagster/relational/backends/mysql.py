@@ -23,11 +23,11 @@ from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
 
-from dj_dagster.errors import ConfigurationError, DataJointError, DefinitionError
+from dj_dagster.errors import ConfigurationError, DataJointError, DefinitionError, QueryError
 from dj_dagster.model.heading import Attribute, Default, IndexDeclaration, Value, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
-from dj_dagster.relational.algebra.nodes import parse_json_path
+from dj_dagster.relational.algebra.nodes import json_steps, parse_json_path
 from dj_dagster.relational.backends import common, mysql_server, mysql_statements
 from dj_dagster.relational.backends.base import Backend, Convert, Hinted
 from dj_dagster.relational.backends.common import (
@@ -589,9 +589,22 @@ def _compiled(element: _EachInItsWords, compiler: SQLCompiler, **options: object
     return f"({compiler.process(element.mariadb if is_mariadb else element.mysql, **options)})"
 
 
+class _NotInMariaDB(Element):
+    inherit_cache = False
+
+
+@compiles(_NotInMariaDB)
+def _refused(*_: object, **options: object) -> str:
+    raise QueryError(
+        "MariaDB does not find keys of JSON that begin with '-': give the key another name."
+    )
+
+
 def json_at(function: str, column: Element, path: str) -> Element:
     """Return the result of a function such as ``json_extract`` for a path."""
     call = getattr(sa.func, function)
+    if any(str(step).startswith("-") for step in json_steps(path) if step != -1):
+        return _EachInItsWords(call(column, path), _NotInMariaDB())
     # MariaDB compares keys as they are written, possibly with escapes.
     spellings = dict.fromkeys((path, _escaped(path)))
     if len(spellings) == 1 and "[last]" not in path:
