@@ -87,7 +87,7 @@ class Table(QueryExpression, metaclass=TableMeta):
         MissingTableError
             If the table has been dropped, or was not created because of ``create_tables=False``.
         """
-        found = self.connection.catalog.find(self.name)
+        found = self.connection.catalog.find_anew(self.name)
         if found is None:
             raise MissingTableError(
                 f"The table {self.name} is not in {self.connection.url}. "

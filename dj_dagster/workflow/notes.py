@@ -171,13 +171,7 @@ class Notes:
             self._connection.execute(sa.delete(target).where(where))
 
     def _found(self) -> StoredTable | None:
-        name = TableName(self._table.schema, NOTES_TABLE)
-        stored = self._connection.catalog.find(name)
-        if stored is None:
-            # Another process may have created it since the schema was read.
-            self._connection.catalog.forget(self._table.schema)
-            stored = self._connection.catalog.find(name)
-        return stored
+        return self._connection.catalog.find_anew(TableName(self._table.schema, NOTES_TABLE))
 
     def _read(self, stored: StoredTable, hashes: Sequence[UUID]) -> Sequence[Values]:
         node = restrict(all_rows(stored.name, stored.heading), self._of(hashes))

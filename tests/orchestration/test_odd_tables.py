@@ -105,6 +105,24 @@ def test_a_dropped_table_stops_itself_alone(schema: Schema, instance: dg.Dagster
         assert len(tables["Made"]()) == item
 
 
+@pytest.mark.parametrize("name", ["below", "item"])
+def test_a_table_that_is_away_for_a_while_is_worked_on_again(
+    schema: Schema, instance: dg.DagsterInstance, name: str
+) -> None:
+    defs, tables = build_definitions(schema), schema.tables
+    tables["Item"].insert1((1,))
+    assert told_by(defs, instance) == ""
+    table = "computed_below" if name == "below" else "item"
+    outside(schema, f"alter table {{{table}}} rename to {{computed_away}}")
+    if name == "below":
+        tables["Item"].insert1((2,))
+    assert f"{name} is gone" in told_by(defs, instance)
+    outside(schema, f"alter table {{computed_away}} rename to {{{table}}}")
+    if name == "item":
+        outside(schema, "insert into {item} values (2)")
+    run_until(defs, instance, lambda: len(tables["Below"]()) == 2)
+
+
 def test_a_locked_table_stops_itself_alone(
     server_url: str, server_prefix: str, instance: dg.DagsterInstance
 ) -> None:

@@ -219,7 +219,7 @@ class KeyWatch:
         return Difference(region, keys)
 
     def _heading(self) -> Heading:
-        stored = self._connection.catalog.find(self._name)
+        stored = self._connection.catalog.find_anew(self._name)
         if stored is None:
             raise LookupError(f"The table {self._name} is gone.")
         return stored.heading

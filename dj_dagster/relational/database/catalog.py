@@ -82,6 +82,17 @@ class Catalog:
             raw = self.raw(name)
             return self._resolved(raw) if raw else None
 
+    def find_anew(self, name: TableName) -> StoredTable | None:
+        """Do the same as `find`, but read the schema anew where it lacks the table.
+
+        Another process may have created it meanwhile.
+        """
+        found = self.find(name)
+        if found is None:
+            self.forget(name.schema)
+            found = self.find(name)
+        return found
+
     def have_changed(self, names: Collection[TableName]) -> bool:
         """Read tables anew, and return whether one has other attributes than before."""
         before = [self._attributes(name) for name in names]

@@ -72,12 +72,7 @@ class FreeTable(Table):
         MissingTableError
             If the table does not exist.
         """
-        catalog = self.connection.catalog
-        found = catalog.find(self.name)
-        if found is None:
-            # Another process may have made it since.
-            catalog.forget(self.name.schema)
-            found = catalog.find(self.name)
+        found = self.connection.catalog.find_anew(self.name)
         if found is None:
             raise MissingTableError(f"There is no table {self.name} in {self.connection.url}.")
         return found
