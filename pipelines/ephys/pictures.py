@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 from dj_dagster.orchestration import TableProps, TableTranslator, Work, figure_metadata
 from pipelines.ephys.delivery import NWBFile
 from pipelines.ephys.quality import GOOD_ACCURACY, GroundTruthComparison, QualityMetrics
-from pipelines.ephys.recording import RawEphys, preprocessed, read_ap
+from pipelines.ephys.recording import RawEphys, preprocessed, raw_recording
 from pipelines.ephys.sorting import SpikeSorting, electrodes_of
-from pipelines.ephys.stores import local_copies
 from pipelines.ephys.summaries import accuracy_by_sorter, verdicts
 
 Key = dict[str, Any]
@@ -50,11 +49,8 @@ def of_recording(key: Key) -> dict[str, Any]:
     """Return the noise, a snippet of the traces, and the depths of peaks over time."""
     row = (RawEphys & key).fetch1()
     depths = np.array([electrode["y_um"] for electrode in electrodes_of(key)])
-    with local_copies(RawEphys().connection.stores, row["ap_meta"].path, row["ap_bin"].path) as (
-        _,
-        binary,
-    ):
-        recording = preprocessed(read_ap(binary))
+    with raw_recording(key) as raw:
+        recording = preprocessed(raw)
         snippet = recording.get_traces(end_frame=int(SNIPPET_S * row["sampling_rate"]))
         times, places = peaks(recording, depths, row["noise_uv"])
     return {

@@ -132,10 +132,7 @@ def unit_metrics(key: dict[str, Any]) -> dict[int, dict[str, float | None]]:
 def true_spikes(key: dict[str, Any]) -> dict[int, NDArray[np.int64]]:
     """Return the samples at which each true neuron of a simulated recording fired."""
     file = (GroundTruth & key).fetch1("spikes")
-    with (
-        local_copies(GroundTruth().connection.stores, file.path) as (path,),
-        np.load(path) as arrays,
-    ):
+    with local_copies(file) as (path,), np.load(path) as arrays:
         return {int(name.removeprefix("neuron_")): arrays[name] for name in arrays.files}
 
 

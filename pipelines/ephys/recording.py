@@ -14,7 +14,7 @@ import numpy as np
 import dj_dagster as dj
 from pipelines.ephys.session import ProbeInsertion
 from pipelines.ephys.spikeglx import read_meta, verify
-from pipelines.ephys.stores import local_copies
+from pipelines.ephys.stores import RAW, local_copies
 from pipelines.ephys.toolbox import repeatable, spikeinterface
 
 schema = dj.Schema("ephys_recording")
@@ -38,7 +38,9 @@ class RawEphys(dj.Imported):
     def make(self, key: dict[str, Any]) -> None:
         binary = (ProbeInsertion & key).fetch1("ap_file")
         meta = binary.removesuffix(".bin") + ".meta"
-        with local_copies(self.connection.stores, meta, binary) as (meta_file, binary_file):
+        store = self.connection.stores.get(RAW)
+        files = [dj.ObjectRef(path, store) for path in (meta, binary)]
+        with local_copies(*files) as (meta_file, binary_file):
             said = read_meta(meta_file)
             verify(binary_file, said)
             recording = read_ap(binary_file)
@@ -57,18 +59,27 @@ class RawEphys(dj.Imported):
 
 
 @contextmanager
+def raw_recording(key: dict[str, Any]) -> Generator[Any]:
+    """Yield the recording of a key of RawEphys, for SpikeInterface.
+
+    Raises
+    ------
+    MissingExternalFile, ChecksumError
+        If its files are missing, or are not those that were verified when the key was made.
+    """
+    meta, binary = (RawEphys & key).fetch1("ap_meta", "ap_bin")
+    with local_copies(meta, binary) as (_, binary_file):
+        yield read_ap(binary_file)
+
+
+@contextmanager
 def recording_of(key: dict[str, Any]) -> Generator[Any]:
     """Yield the filtered recording of a key of RawEphys, for SpikeInterface.
 
     It is filtered once, into a file, as sorters and metrics read it several times.
     """
-    binary, meta = (RawEphys & key).fetch1("ap_bin", "ap_meta")
-    stores = RawEphys().connection.stores
-    with (
-        local_copies(stores, meta.path, binary.path) as (_, binary_file),
-        TemporaryDirectory() as folder,
-    ):
-        yield preprocessed(read_ap(binary_file)).save(folder=Path(folder) / "filtered")
+    with raw_recording(key) as recording, TemporaryDirectory() as folder:
+        yield preprocessed(recording).save(folder=Path(folder) / "filtered")
 
 
 def read_ap(binary: Path) -> Any:

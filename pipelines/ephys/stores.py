@@ -50,14 +50,13 @@ def raw_folder(stores: dj.Stores) -> Path:
 
 
 @contextmanager
-def local_copies(stores: dj.Stores, *paths: str) -> Generator[list[Path]]:
-    """Yield local paths of files of the store `raw`, copied only from a store that is not local.
+def local_copies(*files: dj.ObjectRef) -> Generator[list[Path]]:
+    """Yield local paths of files, verified; they are copied only from a store that is not local.
 
     Raises
     ------
-    MissingExternalFile
-        If a file is missing; the message names it.
+    MissingExternalFile, ChecksumError
+        If a file is missing, or is not the one that its row refers to; the message names it.
     """
-    store = stores.get(RAW)
     with TemporaryDirectory() as folder:
-        yield [dj.ObjectRef(path, store).verified_path(Path(folder)) for path in paths]
+        yield [file.verified_path(Path(folder)) for file in files]

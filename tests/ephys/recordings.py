@@ -34,6 +34,24 @@ def noise_key(day: int) -> dict[str, Any]:
     return {"subject": "x1", "session_datetime": day_of(day), "insertion_number": 0}
 
 
+def insert_raw(lab: Any, day: int, binary: Path) -> None:
+    """Insert the row that RawEphys would have of a run of noise."""
+    path = binary.relative_to(lab.folder).as_posix()
+    lab.recording.RawEphys.insert1(
+        {
+            **noise_key(day),
+            "recording_datetime": day_of(day),
+            "recording_duration": 0.1,
+            "sampling_rate": 30000.0,
+            "channel_count": 16,
+            "noise_uv": 10.0,
+            "ap_bin": path,
+            "ap_meta": path.replace(".bin", ".meta"),
+        },
+        allow_direct_insert=True,
+    )
+
+
 def demo_key(lab: Any, number: int) -> dict[str, Any]:
     """Return the key of the probe of one of the demo's sessions."""
     session = lab.acquisition.demo_session(number)

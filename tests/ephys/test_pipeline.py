@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import ExitStack
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -15,10 +16,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dj_dagster.errors import ConfigurationError
+from dj_dagster.errors import ChecksumError, ConfigurationError
 from pipelines.ephys.spikeglx import DamagedRecordingError
 from pipelines.ephys.toolbox import needed
-from tests.ephys.recordings import CUT, LOST, STATIC, demo_key, look, noise_key, write_run
+from tests.ephys.recordings import (
+    CUT,
+    LOST,
+    STATIC,
+    demo_key,
+    insert_raw,
+    look,
+    noise_key,
+    write_run,
+)
 
 
 def test_a_run_is_entered_with_its_probe_and_channels(lab: Any) -> None:
@@ -96,6 +106,24 @@ def test_a_damaged_recording_is_one_failed_key_with_its_reason(lab: Any) -> None
     with pytest.raises(DamagedRecordingError, match=r"has 1000 bytes; its \.meta says 102000"):
         lab.recording.RawEphys().make(key)
     assert not lab.recording.RawEphys & key
+
+
+@pytest.mark.parametrize("name", ["ap.bin", "ap.meta", "ground_truth.npz"])
+def test_a_file_that_was_exchanged_after_it_was_verified_is_not_read(lab: Any, name: str) -> None:
+    day = 110 + len(name)
+    binary = write_run(lab.folder, day)
+    np.savez(binary.parents[1] / "ground_truth.npz", neuron_0=np.array([3, 5]))
+    look(lab)
+    insert_raw(lab, day, binary)
+    key = noise_key(day)
+    assert lab.quality.true_spikes(key)[0].tolist() == [3, 5]
+    (file,) = binary.parents[1].rglob(f"*{name}")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    read = lab.quality.true_spikes if name.endswith("npz") else lab.recording.recording_of
+    with pytest.raises(ChecksumError, match=file.name), ExitStack() as stack:
+        stack.enter_context(read(key))
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra() -> None:

@@ -13,7 +13,14 @@ import pytest
 
 from dj_dagster.errors import DataJointError, InvalidValueError
 from dj_dagster.orchestration.headless import run_job
-from tests.ephys.recordings import STATIC, demo_key, look, noise_key, write_run
+from tests.ephys.recordings import (
+    STATIC,
+    demo_key,
+    insert_raw,
+    look,
+    noise_key,
+    write_run,
+)
 
 Trains = Sequence[Sequence[int]]
 
@@ -62,20 +69,7 @@ def key(lab: Any, tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, A
         day += 1
     binary = write_run(lab.folder, day)
     look(lab)
-    path = binary.relative_to(lab.folder).as_posix()
-    lab.recording.RawEphys.insert1(
-        {
-            **noise_key(day),
-            "recording_datetime": datetime(2025, 1, day, 9),
-            "recording_duration": 0.1,
-            "sampling_rate": 30000.0,
-            "channel_count": 16,
-            "noise_uv": 10.0,
-            "ap_bin": path,
-            "ap_meta": path.replace(".bin", ".meta"),
-        },
-        allow_direct_insert=True,
-    )
+    insert_raw(lab, day, binary)
     key = {**noise_key(day), "paramset_idx": 1}
     insert_sorting(lab, key, tmp_path)
     return key
