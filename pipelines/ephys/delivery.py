@@ -143,19 +143,24 @@ def _finding(importance: str, check: str, message: str) -> dict[str, str]:
 
 
 def _add_electrodes(content: Any, key: dict[str, Any], insertion: dict[str, Any]) -> None:
+    name = f"imec{insertion['insertion_number']}"
     device = content.create_device(
-        name=f"imec{insertion['insertion_number']}",
+        name=name,
         description=f"{insertion['probe_type']}, serial number {insertion['probe_serial']}",
     )
-    group = content.create_electrode_group(
-        name=f"shank0_of_imec{insertion['insertion_number']}",
-        description="the electrodes that were recorded, counted from the tip",
-        location="unknown",
-        device=device,
-    )
-    for electrode in electrodes_of(key):
+    electrodes = electrodes_of(key)
+    groups = {
+        shank: content.create_electrode_group(
+            name=f"shank{shank}_of_{name}",
+            description="the electrodes that were recorded, counted from the tip",
+            location="unknown",
+            device=device,
+        )
+        for shank in sorted({electrode["shank"] for electrode in electrodes})
+    }
+    for electrode in electrodes:
         content.add_electrode(
-            group=group,
+            group=groups[electrode["shank"]],
             location="unknown",
             rel_x=electrode["x_um"],
             rel_y=electrode["y_um"],

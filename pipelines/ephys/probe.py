@@ -29,7 +29,7 @@ class Probe(dj.Lookup):
         definition = """
         # where its electrodes are
         -> master
-        electrode : int16           # counted from the tip
+        electrode : int16           # counted from the tip, first shank first
         ---
         shank : int16
         shank_col : int16

@@ -13,7 +13,7 @@ import numpy as np
 
 import dj_dagster as dj
 from pipelines.ephys.session import ProbeInsertion
-from pipelines.ephys.spikeglx import read_meta, verify
+from pipelines.ephys.spikeglx import meta_text, read_meta, verify
 from pipelines.ephys.stores import RAW, local_copies
 from pipelines.ephys.toolbox import repeatable, spikeinterface
 
@@ -43,19 +43,15 @@ class RawEphys(dj.Imported):
         with local_copies(*files) as (meta_file, binary_file):
             said = read_meta(meta_file)
             verify(binary_file, said)
-            recording = read_ap(binary_file)
-            self.insert1(
-                {
-                    **key,
+            with read_ap(binary_file) as recording:
+                row = {
                     "recording_datetime": datetime.fromisoformat(said["fileCreateTime"]),
                     "recording_duration": recording.get_total_duration(),
                     "sampling_rate": recording.get_sampling_frequency(),
                     "channel_count": recording.get_num_channels(),
                     "noise_uv": _noise(recording),
-                    "ap_bin": binary,
-                    "ap_meta": meta,
                 }
-            )
+            self.insert1({**key, **row, "ap_bin": binary, "ap_meta": meta})
 
 
 @contextmanager
@@ -68,8 +64,8 @@ def raw_recording(key: dict[str, Any]) -> Generator[Any]:
         If its files are missing, or are not those that were verified when the key was made.
     """
     meta, binary = (RawEphys & key).fetch1("ap_meta", "ap_bin")
-    with local_copies(meta, binary) as (_, binary_file):
-        yield read_ap(binary_file)
+    with local_copies(meta, binary) as (_, binary_file), read_ap(binary_file) as recording:
+        yield recording
 
 
 @contextmanager
@@ -82,16 +78,23 @@ def recording_of(key: dict[str, Any]) -> Generator[Any]:
         yield preprocessed(recording).save(folder=Path(folder) / "filtered")
 
 
-def read_ap(binary: Path) -> Any:
-    """Return the recording of an ``.ap.bin`` file, whose ``.meta`` is beside it.
+@contextmanager
+def read_ap(binary: Path) -> Generator[Any]:
+    """Yield the recording of an ``.ap.bin`` file, whose ``.meta`` is beside it.
 
     Raises
     ------
     ValueError
-        If the folder has the recordings of several probes, or is not one of SpikeGLX.
+        If these are not files of SpikeGLX.
     """
     stream = ".".join(binary.name.removesuffix(".bin").split(".")[-2:])
-    return spikeinterface().read_spikeglx(binary.parent, stream_id=stream)
+    with TemporaryDirectory() as folder:
+        # SpikeInterface reads all recordings of a folder, and takes each .meta for UTF-8.
+        alone = Path(folder) / binary.name
+        alone.symlink_to(binary.absolute())
+        meta = meta_text(binary.with_suffix(".meta"))
+        alone.with_suffix(".meta").write_text(meta, encoding="utf-8")
+        yield spikeinterface().read_spikeglx(folder, stream_id=stream)
 
 
 def preprocessed(recording: Any) -> Any:

@@ -29,7 +29,7 @@ class EphysSession(dj.Manual):
     session_datetime : datetime
     ---
     run_name : varchar(64)
-    session_notes="" : varchar(255)
+    session_notes="" : varchar(4000)
     """
 
     class Channel(dj.Part):

@@ -22,6 +22,9 @@ LEVELS = 512
 """Steps of the converter from zero to the end of its range."""
 
 ALL_CHANNELS = 384
+SHANK_ELECTRODES = 1280
+"""Electrodes of each shank of the probes that have several."""
+
 SYNC = 64
 """Value of the synchronisation pulse: bit 6 of its column."""
 
@@ -134,6 +137,15 @@ def write_recording(
     return path
 
 
+def meta_text(path: Path) -> str:
+    """Return the text of a ``.meta`` file, in which old versions write notes as Windows does."""
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace")
+
+
 def read_meta(path: Path) -> dict[str, str]:
     """Return the values of a ``.meta`` file by key; a ``~`` before a key is left out.
 
@@ -143,7 +155,9 @@ def read_meta(path: Path) -> dict[str, str]:
         If a line is not ``key=value``, or a key is missing that every recording has.
     """
     found: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(meta_text(path).splitlines(), start=1):
+        if not line:
+            continue
         key, equals, value = line.partition("=")
         if not equals:
             raise DamagedRecordingError(
@@ -188,21 +202,56 @@ def verify(binary: Path, meta: Mapping[str, str]) -> None:
 def channel_electrodes(meta: Mapping[str, str]) -> list[int]:
     """Return the number of the electrode of each saved channel of an ``.ap`` recording.
 
+    Electrodes are counted from the tip; with several shanks, those of the first shank come first.
+
     Raises
     ------
     DamagedRecordingError
-        If the ``.meta`` lacks them.
+        If the ``.meta`` lacks them, or has a table of electrodes in a form that is unknown here.
     """
     try:
-        chosen = _numbers(meta["snsSaveChanSubset"])
-        banks = {int(c): int(bank) for c, bank, *_ in _entries(meta["imroTbl"])[1:]}
-        return [
-            banks[channel] * ALL_CHANNELS + channel for channel in chosen if channel < ALL_CHANNELS
-        ]
-    except (KeyError, ValueError) as error:
+        header, *entries = _entries(meta["imroTbl"])
+        part = meta.get("imDatPrb_pn")
+        electrodes = {int(entry[0]): _electrode(header, entry, part) for entry in entries}
+        chosen = _numbers(meta["snsSaveChanSubset"], all_of=electrodes)
+        found = [electrodes[channel] for channel in chosen if channel < int(header[1])]
+        saved = int(meta.get("snsApLfSy", str(len(found))).partition(",")[0])
+    except (KeyError, ValueError, IndexError) as error:
         raise DamagedRecordingError(
             f"The .meta does not say which electrodes were recorded: {error!r}."
         ) from error
+    if len(found) != saved:
+        raise DamagedRecordingError(
+            f"The .meta names {len(found)} channels in snsSaveChanSubset, and {saved} in snsApLfSy."
+        )
+    return found
+
+
+_FORMS = {
+    6: ("0", "1020", "1030", "1100", "1120", "1121", "1122", "1123", "1200", "1300"),
+    4: ("21", "2003", "3010"),
+    5: ("24", "2013", "2020", "3020", "3022"),
+}
+"""Types of tables of electrodes, which their headers begin with, by the length of their entries."""
+
+
+def _electrode(header: Sequence[str], entry: Sequence[str], part: str | None) -> int:
+    """Return the electrode that an entry of ``~imroTbl`` is of.
+
+    Since 2026, SpikeGLX writes the part number of the probe into the header, not a type.
+    """
+    if len(header) == 2 and header[0] in (*_FORMS.get(len(entry), ()), part):
+        match [int(value) for value in entry]:
+            case [channel, bank, _, _, _, _]:
+                return bank * ALL_CHANNELS + channel
+            case [_, _, _, electrode]:
+                return electrode
+            case [_, shank, _, _, electrode]:
+                return shank * SHANK_ELECTRODES + electrode
+            case _:
+                pass
+    form = f"({','.join(header)})({' '.join(entry)})"
+    raise ValueError(f"~imroTbl={form} has a form that is unknown here")
 
 
 def _counts(block: NDArray[np.floating], band: Band, first: int) -> NDArray[np.int16]:
@@ -286,8 +335,10 @@ def _entries(table: str) -> list[list[str]]:
     return [item.replace(",", " ").split() for item in table.strip("()").split(")(")]
 
 
-def _numbers(ranges: str) -> list[int]:
-    """Return the numbers of a text such as ``0:15,768``."""
+def _numbers(ranges: str, *, all_of: Iterable[int]) -> list[int]:
+    """Return the numbers of a text such as ``0:15,768``, or ``all``."""
+    if ranges == "all":
+        return list(all_of)
     found: list[int] = []
     for piece in ranges.split(","):
         first, _, last = piece.partition(":")

@@ -57,9 +57,10 @@ def test_a_run_without_its_meta_is_not_complete(lab: Any) -> None:
     said = look(lab)
     assert "Not readable: x1/x1_2_g0" in said
     assert "'NP9999' is not in the table Probe" in said
-    meta.write_text(text)
+    meta.write_text(text.replace("userNotes=", f"userNotes={300 * 'n'}"))
     look(lab)
-    assert len(lab.session.EphysSession & {"run_name": "x1_2_g0"}) == 1
+    session = lab.session.EphysSession & {"run_name": "x1_2_g0"}
+    assert session.fetch1("session_notes") == 300 * "n"
 
 
 def test_a_meta_without_its_bin_is_waited_for(lab: Any) -> None:
@@ -253,7 +254,16 @@ def test_a_cut_file_is_repaired_and_its_key_made(sorted_lab: Any) -> None:
     assert job["error_message"].startswith("DamagedRecordingError: m2_20260307_g0_t0.imec0.ap.bin")
     assert [s.number for s in sorted_lab.acquisition.repair(sorted_lab.folder)] == [CUT]
     assert list(sorted_lab.acquisition.repair(sorted_lab.folder)) == []
+    (folder,) = sorted_lab.acquisition.demo_session(CUT).folder(sorted_lab.folder).glob("*_imec0")
+    (meta,) = folder.glob("*.ap.meta")
+    # As Windows writes it; and beside it a recording that cannot be read.
+    meta.write_bytes(meta.read_bytes().replace(b"userNotes=", b"userNotes=\xb5m "))
+    others = [folder / f"other_g0_t0.imec1.ap.{end}" for end in ("bin", "meta")]
+    for other in others:
+        other.write_text("")
     raw.populate(key)
+    for other in others:
+        other.unlink()
     row = (raw & key).fetch1()
     assert (row["recording_duration"], row["channel_count"]) == (20.0, 16)
     assert 2 < row["noise_uv"] < 8

@@ -56,10 +56,44 @@ def test_each_channel_is_at_its_electrode(tmp_path: Path) -> None:
     meta = read_meta(write(tmp_path).with_suffix(".meta"))
     assert channel_electrodes(meta) == list(range(8))
     banks = "".join(f"({channel} 1 0 500 250 1)" for channel in range(384))
-    second = {**meta, "snsSaveChanSubset": "2:3,5,768", "imroTbl": f"(0,384){banks}"}
+    saved = {"snsSaveChanSubset": "2:3,5,768", "snsApLfSy": "3,0,1"}
+    second = {**meta, **saved, "imroTbl": f"(0,384){banks}"}
     assert channel_electrodes(second) == [386, 387, 389]
     with pytest.raises(DamagedRecordingError, match="which electrodes"):
         channel_electrodes({**meta, "imroTbl": "(0,384)(x)"})
+
+
+@pytest.mark.parametrize(
+    ("table", "electrodes"),
+    [
+        ("(0,3)(0 2 0 500 250 1)(1 0 0 500 250 1)(2 1 0 500 250 1)", [768, 1, 386]),
+        ("(NP2014,3)(0 0 1 0 384)(1 3 0 0 1)(2 1 3 0 1279)", [384, 3841, 2559]),
+        ("(24,3)(0 0 0 0 0)(1 1 0 0 1)(2 3 0 0 5)", [0, 1281, 3845]),
+        ("(2003,3)(0 1 0 0)(1 2 0 511)(2 4 0 900)", [0, 511, 900]),
+    ],
+)
+def test_the_electrodes_of_other_probes_are_read(table: str, electrodes: list[int]) -> None:
+    meta = {"imDatPrb_pn": "NP2014", "snsApLfSy": "3,0,1", "imroTbl": table}
+    for subset in ("all", "0:2,3"):
+        assert channel_electrodes({**meta, "snsSaveChanSubset": subset}) == electrodes
+    with pytest.raises(DamagedRecordingError, match="2 channels in snsSaveChanSubset, and 3 in"):
+        channel_electrodes({**meta, "snsSaveChanSubset": "0:1,3"})
+
+
+@pytest.mark.parametrize(
+    "table",
+    ["(9999,3)(0 0 0 0 0)", "(NP9,3)(0 0 0 0 0)", "(1110,2,0,500,250,1)(0 0 0)", "(24,3)(0 0)"],
+)
+def test_an_unknown_table_of_electrodes_is_refused(table: str) -> None:
+    meta = {"imDatPrb_pn": "NP1110", "snsSaveChanSubset": "all", "imroTbl": table}
+    with pytest.raises(DamagedRecordingError, match=r"~imroTbl=.* has a form that is unknown"):
+        channel_electrodes(meta)
+
+
+def test_notes_that_windows_wrote_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path).with_suffix(".meta")
+    path.write_bytes(path.read_bytes().replace(b"userNotes=", b"userNotes=5 \xb5m") + b"\r\n")
+    assert read_meta(path)["userNotes"] == "5 µm"
 
 
 def test_writing_again_gives_the_same_bytes(tmp_path: Path) -> None:
