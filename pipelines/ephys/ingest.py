@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ def session_rows(run: Path) -> dict[Any, list[dict[str, Any]]]:
     DamagedRecordingError
         If a ``.meta`` is incomplete, or the probe is not one of those in `Probe`.
     InvalidValueError
-        If the session was entered from other files, as of a run that has another name now.
+        If the session was entered from other files, as of a run that has another name now, or the
+        files belong to another session.
     """
     rows = _rows(run)
     for row in rows[ProbeInsertion]:
@@ -53,15 +54,38 @@ def session_rows(run: Path) -> dict[Any, list[dict[str, Any]]]:
     return rows
 
 
-def relocate(run: Path) -> None:
+def relocate(run: Path | str) -> None:
     """Let the rows of a session refer to the files of its run where these are now.
 
     What was made of the files becomes stale, and is the same when it is made again.
+
+    Parameters
+    ----------
+    run
+        The run's folder, by its path in the folder of recordings, such as ``m1/run_g0``, or by
+        another one.
+
+    Raises
+    ------
+    InvalidValueError
+        If it is not a folder in the folder of recordings, or a probe was not entered.
     """
-    rows = _rows(run)
+    recordings = raw_folder(EphysSession().connection.stores)
+    inside = recordings / run
+    if not inside.is_relative_to(recordings) or not inside.is_dir():
+        place, root = Path(run).resolve(), recordings.resolve()
+        if not place.is_relative_to(root) or not place.is_dir():
+            raise InvalidValueError(
+                f"There is no folder {run} in {recordings}, where recordings are: name it by its "
+                "path there, such as m1/run_g0."
+            )
+        inside = recordings / place.relative_to(root)
+    rows = _rows(inside)
     with ProbeInsertion.connection.transaction:
         for row in rows[ProbeInsertion]:
             key = {name: row[name] for name in ProbeInsertion.primary_key}
+            if not ProbeInsertion & key:
+                raise InvalidValueError(f"{run} was not entered: there is no ProbeInsertion {key}.")
             ProbeInsertion.update1({**key, "ap_file": row["ap_file"]})
         for row in rows[GroundTruth]:
             GroundTruth.update1(row)
@@ -72,9 +96,10 @@ def _rows(run: Path) -> dict[Any, list[dict[str, Any]]]:
     if not binaries:
         raise DamagedRecordingError(f"{run.name} has no .ap.bin file.")
     metas = [read_meta(binary.with_suffix(".meta")) for binary in binaries]
+    folder = raw_folder(EphysSession().connection.stores)
+    files = [binary.relative_to(folder).as_posix() for binary in binaries]
     subject = {"subject": run.parent.name}
-    started = min(datetime.fromisoformat(meta["fileCreateTime"]) for meta in metas)
-    session = {**subject, "session_datetime": started}
+    session = {**subject, "session_datetime": _started(run.parent.name, files, metas)}
     rows: dict[Any, list[dict[str, Any]]] = {
         Subject: [subject],
         EphysSession: [
@@ -84,8 +109,7 @@ def _rows(run: Path) -> dict[Any, list[dict[str, Any]]]:
         ProbeInsertion: [],
         GroundTruth: [],
     }
-    folder = raw_folder(EphysSession().connection.stores)
-    for binary, meta in zip(binaries, metas, strict=True):
+    for binary, file, meta in zip(binaries, files, metas, strict=True):
         number = _probe_number(binary)
         insertion = {**session, "insertion_number": number}
         if insertion in ({k: row[k] for k in insertion} for row in rows[ProbeInsertion]):
@@ -99,7 +123,7 @@ def _rows(run: Path) -> dict[Any, list[dict[str, Any]]]:
                 **insertion,
                 "probe_type": _probe_type(meta),
                 "probe_serial": meta["imDatPrb_sn"],
-                "ap_file": binary.relative_to(folder).as_posix(),
+                "ap_file": file,
             }
         )
         truth = run / GROUND_TRUTH
@@ -107,6 +131,37 @@ def _rows(run: Path) -> dict[Any, list[dict[str, Any]]]:
             path = truth.relative_to(folder).as_posix()
             rows[GroundTruth].append({**insertion, "spikes": path})
     return rows
+
+
+def _started(subject: str, files: Sequence[str], metas: Sequence[Mapping[str, str]]) -> datetime:
+    """Return the time of a run's session: of the one that has some of its probes, or a new one.
+
+    SpikeGLX starts one probe after the other, and of a run that is copied probe by probe, the first
+    to come may have started last.
+    """
+    times = [datetime.fromisoformat(meta["fileCreateTime"]) for meta in metas]
+    same = [{"ap_file": file} for file in files]
+    same += [
+        {"probe_serial": meta["imDatPrb_sn"], "session_datetime": time}
+        for meta, time in zip(metas, times, strict=True)
+    ]
+    found = min(times)
+    for row in (ProbeInsertion & same).to_dicts(order_by="KEY"):
+        place = f"the session of {row['subject']} at {row['session_datetime']}"
+        if row["subject"] != subject:
+            raise InvalidValueError(
+                f"It has the recording of probe {row['probe_serial']} that is in {place}, entered "
+                f"from {row['ap_file']}. If its folder was moved, move it back, or delete that "
+                "session."
+            )
+        if row["session_datetime"] not in times:
+            raise InvalidValueError(
+                f"{row['ap_file']} was entered in {place}; the files of its run began at "
+                f"{min(times)}. Give another recording a folder of another name, or delete that "
+                "session."
+            )
+        found = row["session_datetime"]
+    return found
 
 
 def _channels(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dj_dagster.errors import ChecksumError, ConfigurationError
+from dj_dagster.errors import ChecksumError, ConfigurationError, InvalidValueError
 from pipelines.ephys.spikeglx import DamagedRecordingError
 from pipelines.ephys.toolbox import needed
 from tests.ephys.recordings import (
@@ -82,21 +82,74 @@ def test_two_files_of_a_probe_are_refused(lab: Any) -> None:
     assert not lab.session.EphysSession & {"run_name": "x1_102_g0"}
 
 
-def test_a_renamed_run_is_named_and_can_be_followed(lab: Any) -> None:
-    run = write_run(lab.folder, 103).parents[1]
+@pytest.mark.parametrize(
+    ("day", "give"),
+    [
+        (103, lambda run: run),
+        (107, lambda run: f"{run.parent.name}/{run.name}"),
+        (108, os.path.relpath),
+    ],
+)
+def test_a_renamed_run_is_named_and_can_be_followed(lab: Any, day: int, give: Any) -> None:
+    run = write_run(lab.folder, day).parents[1]
     look(lab)
-    key = noise_key(103)
-    renamed = run.rename(run.with_name("new_g0"))
+    key = noise_key(day)
+    renamed = run.rename(run.with_name(f"new{day}_g0"))
     said = look(lab)
-    assert "Not readable: x1/new_g0" in said
-    assert "entered from x1/x1_103_g0/" in said
-    lab.ingest.relocate(renamed)
+    assert f"x1/new{day}_g0 (" in said.partition("Not readable")[2]
+    assert f"entered from x1/x1_{day}_g0/" in said
+    with pytest.raises(InvalidValueError, match=r"There is no folder new_g0 in .*recordings"):
+        lab.ingest.relocate("new_g0")
+    lab.ingest.relocate(give(renamed))
     file = (lab.session.ProbeInsertion & key).fetch1("ap_file")
-    assert file.startswith("x1/new_g0/")
+    assert file.startswith(f"x1/new{day}_g0/")
     assert (lab.folder / file).is_file()
     said = look(lab)
-    assert "There already, left as they are: x1/new_g0" in said
-    assert "new_g0" not in said.partition("Not readable")[2]
+    assert f"x1/new{day}_g0" in said.partition("There already, left as they are:")[2]
+    assert f"new{day}_g0" not in said.partition("Not readable")[2]
+
+
+def test_a_probe_that_comes_later_joins_the_session(lab: Any) -> None:
+    """The run is complete with one probe; the other one started a second before it."""
+    binary = write_run(lab.folder, 104)
+    look(lab)
+    other = binary.with_name(binary.name.replace("imec0", "imec1"))
+    shutil.copy(binary, other)
+    meta = binary.with_suffix(".meta").read_text()
+    started = noise_key(104)["session_datetime"]
+    earlier = (started - timedelta(seconds=1)).isoformat()
+    meta = meta.replace(started.isoformat(), earlier).replace("imDatPrb_sn=7", "imDatPrb_sn=8")
+    other.with_suffix(".meta").write_text(meta)
+    for state in ("Entered: ", "There already, "):
+        assert "x1/x1_104_g0" in look(lab).partition(state)[2].partition(";")[0]
+    rows = (lab.session.ProbeInsertion & 'ap_file LIKE "x1/x1_104_g0/%"').to_dicts(order_by="KEY")
+    assert [(row["probe_serial"], row["session_datetime"]) for row in rows] == [
+        ("7", started),
+        ("8", started),
+    ]
+    assert len(lab.session.EphysSession & {"run_name": "x1_104_g0"}) == 1
+
+
+def test_a_run_that_was_moved_or_replaced_is_not_another_session(lab: Any) -> None:
+    run = write_run(lab.folder, 105).parents[1]
+    look(lab)
+    moved = run.rename(lab.folder / "x1" / run.name.replace("x1", "x2"))
+    (lab.folder / "x2").mkdir()
+    moved = moved.rename(lab.folder / "x2" / moved.name)
+    said = look(lab)
+    assert "x2/x2_105_g0 (" in said.partition("Not readable")[2]
+    assert "probe 7 that is in the session of x1" in said
+    with pytest.raises(InvalidValueError, match="move it back"):
+        lab.ingest.relocate(moved)
+    shutil.rmtree(lab.folder / "x2")
+    write_run(lab.folder, 106).parents[1].rename(run)
+    (folder,) = run.iterdir()
+    folder = folder.rename(folder.with_name(folder.name.replace("_106_", "_105_")))
+    for file in folder.iterdir():
+        file.rename(file.with_name(file.name.replace("_106_", "_105_")))
+    said = look(lab)
+    assert "the files of its run began at 2025-04-16" in said
+    assert not lab.session.EphysSession & {"subject": "x2"}
 
 
 def test_a_damaged_recording_is_one_failed_key_with_its_reason(lab: Any) -> None:
