@@ -33,7 +33,7 @@ class JudgeConfig(dg.Config):
     where
         A restriction in SQL, instead of partitions: ``paramset_idx = 2``.
     refused_units, accepted_units
-        Units whose verdict differs from that of their sorting.
+        Units with a verdict of their own; none of a rejected sorting can be accepted.
     """
 
     by: str

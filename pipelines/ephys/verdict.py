@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import dj_dagster as dj
-from dj_dagster.errors import InvalidValueError
+from dj_dagster.class_access import on_class
+from dj_dagster.errors import InvalidValueError, QueryError
+from dj_dagster.model.heading import Value
 from dj_dagster.relational.algebra.condition import refuse_oversights
 from pipelines.ephys.paramset import ParamSet as ParamSet  # definitions name it
 from pipelines.ephys.session import ProbeInsertion as ProbeInsertion  # definitions name it
@@ -38,6 +41,21 @@ class Verdict(dj.Manual):
         unit_reason="" : varchar(255)
         """
 
+        def _check_direct_insert(self) -> None:
+            """Refuse rows of others than `judge`, which files of the verdict would not follow."""
+            raise InvalidValueError(_BY_JUDGE)
+
+        @on_class
+        def update1(self, row: Mapping[str, Value]) -> None:
+            """Refuse a change, for the same reason."""
+            raise InvalidValueError(_BY_JUDGE)
+
+
+_BY_JUDGE = (
+    "Verdicts on units are entered with that on their sorting, so that files of an earlier verdict "
+    "are made anew: call pipelines.ephys.verdict.judge(key, accepted=True, by=..., units={3: "
+    "False}), or run the job judge_sortings."
+)
 
 # It refers to the recording and parameters, not to the rows of the sorting, which are deleted when
 # it is computed again. The digest shows whether the new units are those that were judged.
@@ -75,14 +93,22 @@ def judge(
     Raises
     ------
     InvalidValueError
-        If no sorting matches, a sorting lacks one of the units, or nobody is named.
+        If no sorting matches, a sorting lacks one of the units, nobody is named, or units of a
+        rejected sorting are accepted.
     QueryError
-        If the restriction names no attribute of a sorting, and so holds for all of them.
+        If the restriction compares no attribute of a sorting, and so holds for all of them.
     """
     if not by.strip():
         raise InvalidValueError("A verdict is somebody's: say by whom it is.")
+    kept = sorted(unit for unit, each in (units or {}).items() if each)
+    if kept and not accepted:
+        raise InvalidValueError(
+            f"Units {kept} would not be delivered, as their sorting is rejected: accept it, and "
+            "refuse its other units."
+        )
     rows: list[dict[str, Any]] = []
     if sortings:
+        _check_condition(sortings)
         chosen = SpikeSorting & sortings
         refuse_oversights(chosen.node, "judge sortings")
         rows = chosen.to_dicts(order_by="KEY")
@@ -105,6 +131,23 @@ def judge(
                 }
             )
             Verdict.Unit.insert(
-                {**key, "unit": unit, "unit_accepted": each} for unit, each in (units or {}).items()
+                (
+                    {**key, "unit": unit, "unit_accepted": each}
+                    for unit, each in (units or {}).items()
+                ),
+                allow_direct_insert=True,
             )
     return len(rows)
+
+
+def _check_condition(sortings: Any) -> None:
+    """Refuse a condition without a comparison, such as an attribute whose value was forgotten."""
+    if sortings is not True and not isinstance(sortings, str):
+        return
+    words = re.findall(r"\w+", str(sortings).casefold())
+    names = SpikeSorting().heading.names
+    if len(words) < 2 or not {*words} & {*names}:
+        raise QueryError(
+            f"The condition {sortings!r} compares no attribute of a sorting with a value, and "
+            f"would hold for all of them. The attributes are {', '.join(names)}."
+        )

@@ -144,6 +144,10 @@ def test_a_verdict_on_nothing_is_refused(lab: Any, key: dict[str, Any], sortings
     ("sortings", "by", "message"),
     [
         ({"subjct": "x1"}, "ada", "subjct"),
+        ("paramset_idx", "ada", "'paramset_idx' compares no attribute of a sorting"),
+        ("1", "ada", "'1' compares no attribute of a sorting"),
+        ("1 = 1", "ada", "'1 = 1' compares no attribute of a sorting"),
+        (True, "ada", "True compares no attribute of a sorting"),
         ({"subject": "x1"}, " ", "say by whom"),
     ],
 )
@@ -156,10 +160,10 @@ def test_a_verdict_of_nobody_or_on_all_by_mistake_is_refused(
 
 
 def test_a_verdict_may_be_changed_back(lab: Any, key: dict[str, Any]) -> None:
-    for accepted in (True, False, True):
-        lab.verdict.judge([key, key], accepted=accepted, by="ada", units={1: not accepted})
+    for accepted, unit in ((True, 1), (False, 0), (True, 1)):
+        lab.verdict.judge([key, key], accepted=accepted, by="ada", units={unit: False})
         assert goes_on(lab, key) is accepted
-        assert (lab.verdict.Verdict.Unit & key).fetch1("unit_accepted") is not accepted
+        assert (lab.verdict.Verdict.Unit & key).fetch1("unit", "unit_accepted") == (unit, False)
     assert [unit["unit"] for unit in lab.delivery.accepted_units(key)] == [0]
 
 
@@ -170,6 +174,18 @@ def test_a_verdict_on_a_unit_that_is_not_there_changes_nothing(
     with pytest.raises(InvalidValueError, match="has no unit 7"):
         lab.verdict.judge(key, accepted=True, by="bob", units={7: False})
     assert (lab.verdict.Verdict & key).fetch1("judged_by") == "ada"
+
+
+def test_a_unit_cannot_be_judged_apart_from_its_sorting(lab: Any, key: dict[str, Any]) -> None:
+    """The file of the verdict on the sorting would not follow."""
+    lab.verdict.judge(key, accepted=True, by="ada", units={1: False})
+    units = lab.verdict.Verdict.Unit
+    for change, row in ((units.insert1, {"unit": 0}), (units.update1, {"unit": 1})):
+        with pytest.raises(InvalidValueError, match="entered with that on their sorting"):
+            change({**key, **row, "unit_accepted": True})
+    with pytest.raises(InvalidValueError, match=r"Units \[0\] would not be delivered"):
+        lab.verdict.judge(key, accepted=False, by="ada", units={0: True, 1: False})
+    assert [unit["unit"] for unit in lab.delivery.accepted_units(key)] == [0]
 
 
 def test_a_verdict_is_entered_by_a_job(lab: Any, key: dict[str, Any]) -> None:
@@ -189,6 +205,7 @@ def test_a_verdict_is_entered_by_a_job(lab: Any, key: dict[str, Any]) -> None:
             (verdict, False),
             ({**verdict, "partitions": [partition], "accepted_units": [1]}, False),
             ({**verdict, "where": "subject = 'nobody'"}, False),
+            ({**verdict, "where": "paramset_idx"}, False),
         ):
             ops = {"ops": {"enter_verdict": {"config": config}}}
             run = run_job(defs, "judge_sortings", instance=instance, run_config=ops)
