@@ -17,6 +17,7 @@ from tests.orchestration.running import (
     key_of,
     materialize,
     requested,
+    run_until,
     run_until_quiet,
     statuses,
     tick,
@@ -86,6 +87,23 @@ def test_a_failed_key_fails_its_partition_and_names_itself(
         "subject_id=1",
         "subject_id=2",
     }
+
+
+def test_a_failed_key_that_people_delete_no_longer_fails_its_partition(
+    any_lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    """The entered table is in the same partitions, which are there through the other keys."""
+    any_lab.add_sessions(range(2))
+    any_lab.broken = {1}
+    by_subject = dict.fromkeys(("Session", "RawData"), "subject_id")
+    defs = any_lab.definitions(partition_by=by_subject, select=list(by_subject))
+    run_until_quiet(defs, instance)
+    asset = any_lab.asset("raw_data")
+    assert statuses(defs, instance, asset) == {"FAILED": {"subject_id=1"}}
+    (any_lab.Session & "session_id = 1").delete()
+    shown = {"MATERIALIZED": {"subject_id=1"}}
+    run_until(defs, instance, lambda: statuses(defs, instance, asset) == shown)
+    assert len(any_lab.RawData.jobs.errors) == 0
 
 
 class BySubject(TableTranslator):

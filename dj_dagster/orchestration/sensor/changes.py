@@ -32,7 +32,6 @@ from dj_dagster.orchestration.tables.partitions import (
     Key,
     Region,
     own_table,
-    present_among,
 )
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
@@ -52,6 +51,7 @@ from dj_dagster.workflow.pending import (
     digests,
     extent,
     is_integer,
+    present,
     whole,
 )
 
@@ -454,9 +454,9 @@ class JobWatch:
         gone = queue.vanished() if failed and self._entered[name] else []
         found: dict[Values, None] = {}
         for node in self._entered[name] if gone else ():
-            rows = _by_partition(node, queue, gone)
-            for partition in rows.keys() - present_among(node, list(rows)):
-                found.update(dict.fromkeys(row for row in rows[partition] if row in failed))
+            rows = _by_key(node, queue, gone)
+            for key in rows.keys() - present(node.table, _key_names(node, queue), list(rows)):
+                found.update(dict.fromkeys(row for row in rows[key] if row in failed))
         if found:
             queue.rows.delete(found, ("error",))
         return found
@@ -480,6 +480,22 @@ def _held(queue: JobQueue) -> dict[Values, Job]:
 
 def _failed(jobs: Mapping[Values, Job]) -> dict[Values, datetime | None]:
     return {row: job.ended for row, job in jobs.items() if job.status == "error"}
+
+
+def _key_names(node: TableNode, queue: JobQueue) -> list[str]:
+    """Return the key of an entered table, or of its grain where the queue's key lacks that."""
+    names, known = node.table.primary_key, set(queue.rows.key)
+    coarse = list(node.grain.names) if node.grain is not None else []
+    return next((each for each in (names, coarse) if each and set(each) <= known), [])
+
+
+def _by_key(node: TableNode, queue: JobQueue, rows: Iterable[Values]) -> dict[Values, list[Values]]:
+    """Return rows of a queue by the key of an entered table, empty if they do not have it."""
+    found: dict[Values, list[Values]] = {}
+    places = [queue.rows.key.index(name) for name in _key_names(node, queue)]
+    for row in rows if places else ():
+        found.setdefault(tuple(row[place] for place in places), []).append(row)
+    return found
 
 
 def _by_partition(node: TableNode, queue: JobQueue, rows: Collection[Values]) -> Errors:
