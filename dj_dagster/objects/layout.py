@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from urllib.parse import quote
 
+from dj_dagster.errors import InvalidValueError
 from dj_dagster.model.heading import Value
 from dj_dagster.objects.checksums import manifest_path
 from dj_dagster.objects.stores.store import Stat, Store
@@ -153,6 +154,11 @@ def object_path(
     extension
         The extension with its dot: ``".npy"``.
 
+    Raises
+    ------
+    InvalidValueError
+        If the extension would put the object into a folder, where it is not found.
+
     Examples
     --------
     >>> from dj_dagster.objects.stores.store_settings import FileStoreSettings
@@ -160,6 +166,11 @@ def object_path(
     >>> object_path(settings, "lab", "__scan", "movie", {"subject": "a/b", "scan": 1}, ".tif")[:-8]
     '_schema/lab/__scan/subject=a%2Fb/scan=1/movie_'
     """
+    if set(extension) & set("/\\\0"):
+        raise InvalidValueError(
+            f"{schema}.{table}.{attribute} : the extension {extension!r} separates folders, which "
+            "the name of an object cannot: write one such as '.bin', or rename the file."
+        )
     first = [name for name in _pattern_names(settings.partition_pattern) if name in key]
     token = "".join(secrets.choice(_TOKEN_LETTERS) for _ in range(settings.token_length))
     return "/".join(

@@ -341,6 +341,30 @@ def test_a_stream_is_written_with_an_extension(stores: Stores) -> None:
             stored("<object@>", wrong, stores)
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("", "working directory"),
+        (".", "working directory"),
+        (Path(), "working directory"),
+        ("..", "its copy would lie"),
+        (("bin", b""), "extension.* not 'bin'"),
+        (("", b""), "extension.* not ''"),
+        ((".a/b", b""), "extension.* not '.a/b'"),
+    ],
+)
+def test_what_names_no_file_or_too_many_is_refused(
+    folders: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: Any, message: str
+) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / ".secrets").write_text("hunter2")
+    monkeypatch.chdir(tmp_path / "work")
+    with pytest.raises(InvalidValueError, match=message):
+        stored("<object@>", value, folders)
+    assert list(folders.get("main").list()) == []
+    assert stored("<object@>", tmp_path / "work", folders)["item_count"] == 1
+
+
 def test_a_handle_without_a_store_knows_what_its_reference_says() -> None:
     fields = {
         "path": "a/b.dat",

@@ -117,6 +117,10 @@ def test_what_is_asked_for_wrongly_is_told(scan: Any) -> None:
         with pytest.raises(dj.QueryError, match=f"'{name}'"), scan.staged_insert1 as staged:  # noqa: PT012
             staged.rec["scan_id"] = 1
             staged.open(name)
+    with pytest.raises(dj.InvalidValueError, match=r"lab\.scan\.movie .*'a/b'"):  # noqa: PT012, SIM117
+        with scan.staged_insert1 as staged:
+            staged.rec["scan_id"] = 1
+            staged.open("movie", "a/b")
     with pytest.raises(dj.MissingExternalFile), scan.staged_insert1 as staged:  # noqa: PT012
         staged.rec["scan_id"] = 1
         staged.store("movie")

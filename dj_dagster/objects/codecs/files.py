@@ -135,12 +135,20 @@ class ObjectCodec(SchemaCodec, register=False):
 
     def validate(self, value: Value) -> None:
         """Accept bytes, and the path of a file or folder that exists."""
-        if isinstance(value, bytes | bytearray | memoryview | StagedObject) or _is_named(value):
+        if isinstance(value, bytes | bytearray | memoryview | StagedObject):
+            return
+        if _is_named(value):
+            _check_extension(value[0])
             return
         if not isinstance(value, str | os.PathLike):
             raise TypeError(
                 f"<object@> holds the path of a file or folder, or bytes, not "
                 f"{type(value).__name__}"
+            )
+        if not Path(value).parts:
+            raise ValueError(
+                f"{os.fspath(value)!r} names the whole working directory: if that is meant, give "
+                "its full path"
             )
         if not Path(value).exists():
             raise ValueError(f"the file or folder {os.fspath(value)!r} was not found")
@@ -169,6 +177,7 @@ class ObjectCodec(SchemaCodec, register=False):
         source = Path(value)
         store, path = self.new_object(context, store_name, source.suffix)
         if source.is_dir():
+            _check_outside(source, store, path)
             return _put_folder(store, path, source).to_json()
         return _file_ref(store, path, source.suffix, _put_file(store, path, source)).to_json()
 
@@ -183,13 +192,30 @@ class ObjectCodec(SchemaCodec, register=False):
 def _is_named(value: Value) -> bool:
     """Return whether a value is a pair of an extension and bytes, or a stream of bytes."""
     match value:
-        case (str(ext), bytes() | bytearray() | memoryview()):
-            pass
-        case (str(ext), stream) if isinstance(stream, _STREAMS):
-            pass
+        case (str(), bytes() | bytearray() | memoryview()):
+            return True
+        case (str(), stream):
+            return isinstance(stream, _STREAMS)
         case _:
             return False
-    return ext.startswith(".") and not set(ext) & set("/\\\0")
+
+
+def _check_extension(ext: str) -> None:
+    if not ext.startswith(".") or set(ext) & set("/\\\0"):
+        raise ValueError(
+            f"<object@> holds bytes with an extension of one part that begins with a dot, such as "
+            f"'.bin', not {ext!r}"
+        )
+
+
+def _check_outside(folder: Path, store: Store, path: str) -> None:
+    """Refuse a folder that the copy of it would lie in."""
+    copy = store.local_path(path)
+    if copy is not None and copy.resolve().is_relative_to(folder.resolve()):
+        raise InvalidValueError(
+            f"the folder {folder} holds store '{store.name}' or a part of it, where its copy would "
+            "lie: give a folder within it, or one that lies elsewhere"
+        )
 
 
 def published(store: Store, path: str, ext: str | None) -> StagedObject:
