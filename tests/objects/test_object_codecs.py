@@ -122,6 +122,37 @@ def test_a_file_is_opened_in_place(stores: Stores, store: Store, tmp_path: Path)
             call()
 
 
+def test_a_file_that_is_read_to_its_end_is_verified(
+    stores: Stores, store: Store, recording: Path
+) -> None:
+    text = b"one\ntwo\nthree"
+    (recording / "a.txt").write_bytes(text)
+    folder = fetched("<object@>", stored("<object@>", recording, stores), stores)
+    file = fetched("<object@>", stored("<object@>", (".txt", text), stores), stores)
+    for ref, name in ((file, None), (folder, "a.txt")):
+
+        def lines(mode: str, ref: Any = ref, name: str | None = name) -> list[Any]:
+            with ref.open(name, mode) as stream:
+                # Formats look at the beginning first.
+                stream.read(2)
+                stream.seek(0)
+                return list(stream)
+
+        assert lines("rb") == [b"one\n", b"two\n", b"three"]
+        assert lines("r") == ["one\n", "two\n", "three"]
+        assert ref.open(name).readline(2) == b"on"
+        path = ref.path if name is None else f"{ref.path}/{name}"
+        store.put(path, text.replace(b"w", b"W"))
+        with pytest.raises(ChecksumError, match=r"lab\.__scan\.movie.*has changed"):
+            ref.open(name).read()
+        for mode in ("rb", "r"):
+            with pytest.raises(ChecksumError, match="has changed"):
+                lines(mode)
+        with ref.open(name) as stream:
+            stream.seek(8)
+            assert stream.read() == b"three"
+
+
 def test_bytes_become_a_file(stores: Stores) -> None:
     reference = stored("<object@other>", b"frames", stores)
     assert fetched("<object@other>", reference, stores).read() == b"frames"

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from fsspec import AbstractFileSystem, FSMap
 
 from dj_dagster.errors import ChecksumError, MissingExternalFile, ObjectError
 from dj_dagster.objects.checksums import Manifest, Written, files_crc32, get_manifest, placed, told
 from dj_dagster.objects.codecs.codec import Reference, read_reference
+from dj_dagster.objects.codecs.verified_file import VerifiedFile
 from dj_dagster.objects.stores.store import Store, checked_path, in_flight
 
 
@@ -148,20 +150,30 @@ class ObjectRef:
             return data
 
     def open(self, subpath: str | None = None, mode: str = "rb") -> IO[Any]:
-        """Open a file for reading, in place; its size is verified.
+        """Open a file for reading, in place.
+
+        Its size is verified, and its checksum by the read that reaches the end of the file, if it
+        is read from its beginning. Parts that are read after a jump, by `seek`, are not verified.
 
         Parameters
         ----------
         subpath
             The path of a file in the folder.
+
+        Raises
+        ------
+        MissingExternalFile, ChecksumError
+            If the file is missing, or is not as it was written.
         """
         if set(mode) - set("rbt"):
             raise ObjectError(f"Objects are never changed: open {self.path} for reading, 'rb'.")
         with placed(self.place):
             path = self._file(subpath)
-            found = Written(self._at.size(path))
-            self._written(path).check(found, told(self._at, path))
-        return self._at.filesystem.open(self._at.full_path(path), mode)
+            written, url = self._written(path), told(self._at, path)
+            written.check(Written(self._at.size(path)), url)
+        source = self._at.filesystem.open(self._at.full_path(path), "rb")
+        file = cast("IO[Any]", VerifiedFile(source, written, url, self.place))
+        return file if "b" in mode else io.TextIOWrapper(file)
 
     def listdir(self, subpath: str = "") -> list[str]:
         """Return the names in the folder, sorted.
