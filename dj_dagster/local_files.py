@@ -50,7 +50,7 @@ def is_trusted(place: Path) -> bool:
         _told.add(place)
         _logger.warning(
             "%s is not read: it belongs to another user, in a folder that others may write. "
-            "Name it in DJ_CONFIG_FILE if it is a file of settings that you want.",
+            "If you want it, name it: settings in DJ_CONFIG_FILE, a database in DJ_DATABASE_URL.",
             place,
         )
     return False
@@ -87,7 +87,7 @@ def embedded_folder() -> Path:
     """Return the folder of the embedded database: the nearest ``.dj`` that has one, or a new one.
 
     The search goes from the working directory upwards, as for files of settings. If it finds none,
-    the result is ``.dj`` in the working directory, which need not exist.
+    the result is ``.dj`` in the working directory, which need not exist; see `is_usable`.
     """
     here = Path.cwd()
     for folder in and_above(here):
@@ -95,6 +95,11 @@ def embedded_folder() -> Path:
         if any((found / name).exists() for name in (DATABASE, STORE)) and is_trusted(found):
             return found
     return here / FOLDER
+
+
+def is_usable(folder: Path) -> bool:
+    """Return whether the folder of an embedded database is not there yet, or is trusted."""
+    return not os.path.lexists(folder) or is_trusted(folder)
 
 
 def make_folder(folder: Path) -> None:

@@ -28,7 +28,7 @@ import copy
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -36,7 +36,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.local_files import STORE, embedded_folder, make_private_file
+from dj_dagster.local_files import STORE, embedded_folder, is_usable, make_private_file
 from dj_dagster.model.job_settings import JobSettings, Provenance
 from dj_dagster.objects.blob.format import ReadLimits
 from dj_dagster.objects.stores.store_settings import StoreSettings, with_hidden_secrets
@@ -57,7 +57,12 @@ from dj_dagster.settings_model import Settings
 
 
 def embedded_store(folder: Path) -> dict[str, Any]:
-    """Return the settings of the default store, in the folder of the embedded database."""
+    """Return the settings of the default store, in the folder of the embedded database.
+
+    The folder of another user has none.
+    """
+    if not is_usable(folder):
+        return {}
     return {"default": "local", "local": {"protocol": "file", "location": str(folder / STORE)}}
 
 
@@ -206,7 +211,7 @@ class Config(SettingsMapping):
             raise FileExistsError(f"{path} already exists: move it away, or give another name.")
         content: dict[str, object] = {"database": {"host": "localhost", "port": 3306}}
         if not minimal:
-            store = embedded_store(embedded_folder())["local"]
+            store = {"protocol": "file", "location": str(embedded_folder() / STORE)}
             content |= {"stores": {"default": "main", "main": store}}
             content |= Settings().model_dump(
                 include={"connection", "display", "jobs", "loglevel", "safemode"}
@@ -237,7 +242,7 @@ class Config(SettingsMapping):
             If the store is unknown, or if a default is requested and not configured: the embedded
             store that is then in use is returned only by its name.
         """
-        stores = self._stores(embedded_folder())
+        stores = self._stores(embedded_store(embedded_folder()))
         default = "filepath_default" if use_filepath_default else "default"
         if store is None and default not in self._settings.stores:
             raise ConfigurationError(
@@ -293,9 +298,9 @@ class Config(SettingsMapping):
     def connection_options(self) -> dict[str, Any]:
         """Return the options of connections that follow these settings."""
         # Looked for once: a program that changes its directory later keeps its store.
-        folder = embedded_folder()
+        embedded = embedded_store(embedded_folder())
         return {
-            "stores": FollowingStores(lambda: self._stores(folder)),
+            "stores": FollowingStores(lambda: self._stores(embedded)),
             "shared": lambda: self._settings.database.shared,
             "safemode": partial(getattr, self._settings, "safemode"),
             "jobs": self._jobs,
@@ -316,8 +321,8 @@ class Config(SettingsMapping):
         said = self._settings.provenance
         return Provenance(said.capture, said.source, self._settings.strict_provenance)
 
-    def _stores(self, folder: Path) -> dict[str, Any]:
-        stores = embedded_store(folder) | self._settings.stores
+    def _stores(self, embedded: Mapping[str, Any]) -> dict[str, Any]:
+        stores = {**embedded, **self._settings.stores}
         if self._settings.era == "0.14":
             # DataJoint 0.14 reached servers without encryption by default, and took a missing
             # location for the working directory.

@@ -98,6 +98,21 @@ def test_files_of_other_users_in_shared_folders_are_left_out(tmp_path: Path, nam
 
 
 @as_root
+def test_a_database_of_another_user_in_the_working_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".dj").mkdir()
+    tmp_path.chmod(0o1777)
+    os.chown(tmp_path / ".dj", NOBODY, NOBODY)
+    refused = python(ENTER, tmp_path)
+    assert f"{tmp_path / '.dj'} belongs to another user" in refused.stderr
+    refused = python(ENTER, tmp_path, DJ_DATABASE_URL="sqlite:///own.sqlite")
+    assert "stores.default" in refused.stderr
+    assert list((tmp_path / ".dj").iterdir()) == []
+    assert python("import dj_dagster as dj; dj.list_schemas()", tmp_path).returncode == 1
+    tmp_path.chmod(0o755)
+    assert python(ENTER, tmp_path).returncode == 0
+
+
+@as_root
 def test_a_link_of_another_user_is_not_followed(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()
