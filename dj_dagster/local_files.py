@@ -103,9 +103,12 @@ def is_usable(folder: Path) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and the missing ones above it; only its owner may read a new ``.dj``."""
+    """Make a folder and the missing ones above it.
+
+    Only its owner may read a new ``.dj``, and new folders in one that somebody else has made.
+    """
     for missing in reversed([each for each in and_above(folder) if not each.exists()]):
-        missing.mkdir(mode=0o700 if missing.name == FOLDER else 0o777, exist_ok=True)
+        missing.mkdir(mode=0o700 if FOLDER in missing.parts else 0o777, exist_ok=True)
 
 
 def make_private_file(file: Path) -> bool:

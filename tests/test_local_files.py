@@ -54,6 +54,18 @@ ENTER = TABLE + "Note.insert1({'note': 1, 'text': 'kept'})"
 READ = TABLE + "print(Note.fetch1('text'))"
 
 
+def test_a_folder_that_was_unpacked_does_not_show_what_is_put_into_it(tmp_path: Path) -> None:
+    (tmp_path / ".dj").mkdir(mode=0o755)
+    (tmp_path / "copies").mkdir(mode=0o755)
+    made = python(f"import os; os.umask(0o022)\n{ENTER}; dj.backup('copies', 'lab')", tmp_path)
+    assert made.returncode == 0, made.stderr
+    within = [*(tmp_path / ".dj").iterdir(), *(tmp_path / "copies").iterdir()]
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in within}
+    assert {"lab.sqlite", "store", "objects"} <= modes.keys()
+    open_ones = {name for name, mode in modes.items() if mode & 0o077}
+    assert open_ones == {"backup.json"}
+
+
 def test_the_embedded_database_is_private_announced_and_found_from_below(tmp_path: Path) -> None:
     made = python(f"import os; os.umask(0o022)\n{ENTER}", tmp_path)
     place = tmp_path / ".dj" / "lab.sqlite"

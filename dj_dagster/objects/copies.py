@@ -77,7 +77,7 @@ class Copies:
         MissingExternalFile
             If the store lacks the object.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = self._folder / f"{_UNFINISHED}{secrets.token_hex(8)}"
         digest, size = hashlib.sha256(), 0
         try:

@@ -154,7 +154,7 @@ def make_backup(
     try:
         _prepare(place)
         temporary = place / f".writing-{secrets.token_hex(8)}"
-        temporary.mkdir()
+        temporary.mkdir(mode=0o700)
         try:
             with backing_up(map(connection.stores.get, connection.stores.names)):
                 made = _made(connection, place, temporary, chosen, read_data=read_data, say=say)
