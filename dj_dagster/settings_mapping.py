@@ -225,7 +225,7 @@ def _set_default(settings: dict[str, Any], name: str, value: str) -> None:
         if isinstance(named, dict):
             named.setdefault(key, value)
     else:
-        settings.setdefault(name, value)
+        settings.setdefault(name, value if name in _NAMES else SecretText(value))
 
 
 _NAMES = frozenset(setting_names())
@@ -263,7 +263,8 @@ class SettingsMapping(MutableMapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if name in self._others:
-            return with_hidden_secrets(name, self._others[name])
+            # In a section it may be a secret whose name is misspelt.
+            return with_hidden_secrets(name, self._others[name], in_store="." in name)
         value: Any = self._settings
         for part in name.split("."):
             inner = value if isinstance(value, Mapping) else _fields(value)

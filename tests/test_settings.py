@@ -420,6 +420,20 @@ def test_secrets_are_not_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "sekret" not in shown
 
 
+def test_secrets_with_a_misspelt_name_are_not_shown(folder: Path) -> None:
+    (folder / ".secrets").mkdir()
+    for name in ("database.pasword", "pasword"):
+        (folder / ".secrets" / name).write_text("sekret")
+    write(folder, {"database": {"pasw": "sekret"}, "mine": "shown"})
+    with pytest.warns(UserWarning, match=r"database\.pasword"):
+        names = list(dj.config)
+    assert "database.pasw" in names
+    config = dj.config
+    assert "sekret" not in f"{config!r} {config} {[config['database.pasw']]} {config.changes()}"
+    assert (config["database.pasword"], config["pasword"]) == ("sekret", "sekret")
+    assert "shown" in repr(config)
+
+
 def test_secrets_are_not_shown_in_what_settings_give(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
