@@ -490,6 +490,8 @@ def test_stores_remain_the_dict_that_was_given() -> None:
         ("DJ_STORES", "{sekret", "stores.*valid JSON"),
         ("DJ_DATABASE_URL", "mysql//bob:sekret@h", "not a database URL"),
         ("DJ_DATABASE_URL", "mysql://bob:sekret@h:port/", "not a database URL"),
+        ("DJ_DATABASE_URL", "mysql+pymysql://bob:a@sekret@h/", "DJ_DATABASE_URL.*%40 for @"),
+        ("DJ_DATABASE_URL", "mysql+pymysql://bob:a@b/sekret@h/", "%2F"),
         ("DJ_DATABASE_URL", "oracle://bob:sekret@h/", "unsupported database"),
     ],
 )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from dagster import ConfigurableResource, EnvVar
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.objects.stores.store import without_account
@@ -46,6 +46,8 @@ class DatabaseResource(ConfigurableResource[Any]):
     ... def subjects(database: DatabaseResource) -> int:
     ...     return len(database.open_schema("lab")["Subject"])
     """
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     url: str = Field(description="A SQLAlchemy URL, such as mysql+pymysql://me:secret@host/")
     stores: dict[str, Any] = Field(
@@ -93,6 +95,8 @@ def _shown(value: object, name: str = "url") -> object:
     if isinstance(value, Mapping):
         fields = cast("Mapping[str, object]", value)
         return {str(key): _shown(each, str(key)) for key, each in fields.items()}
+    if isinstance(value, list):
+        return [_shown(each, name) for each in cast("list[object]", value)]
     if not isinstance(value, str):
         return value
     if name == "url":

@@ -87,11 +87,21 @@ def test_missing_variables_and_secrets(
     assert "topsecret" not in repr(database) + repr(database.connect())
 
 
+@pytest.mark.parametrize("given", [{"url": ["my://me:sekret@h"]}, {"stores": "s3://me:sekret@h"}])
+def test_errors_do_not_quote_secrets(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(given))) as caught:
+        DatabaseResource(**{"url": "sqlite://", **given})
+    assert "sekret" not in str(caught.value)
+
+
 def test_displays_mask_secrets() -> None:
     store = {"protocol": "s3", "endpoint": "http://me:sekret@s3.example", "bucket": "lab"}
     resource = DatabaseResource(
         url="mysql+pymysql://bob:sekret@db.example/?passwd=sekret",
-        stores={"default": "raw", "raw": {**store, "location": "", "secret_key": "sekret"}},
+        stores={
+            "default": "raw",
+            "raw": {**store, "location": "", "secret_key": "sekret", "keys": ["sekret"]},
+        },
     )
     for shown in (repr(resource), str(resource), f"{[resource]}"):
         assert "sekret" not in shown

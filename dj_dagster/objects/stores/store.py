@@ -25,7 +25,7 @@ from dj_dagster.errors import MissingExternalFile, ObjectError
 from dj_dagster.local_files import make_folder
 from dj_dagster.objects.stores.store_settings import FileStoreSettings, StoreSettings
 
-_ACCOUNT = re.compile(r"(?<=://)[^/\s@]+(?=@)")
+_ACCOUNT = re.compile(r"(?<=://)[^/\s]+(?=@)")
 OWN_FOLDER = ".dj_dagster"
 """The folder for a store's own files, which are not objects."""
 
@@ -255,6 +255,8 @@ def without_account(text: str) -> str:
     --------
     >>> without_account("GET http://me:secret@proxy:8080/lab failed")
     'GET http://***@proxy:8080/lab failed'
+    >>> without_account("http://me:se@cret@proxy")
+    'http://***@proxy'
     """
     return _ACCOUNT.sub("***", text)
 

@@ -346,15 +346,22 @@ def parsed_url(text: str | sa.URL, name: str = "This") -> sa.URL:
     Raises
     ------
     ConfigurationError
-        If it is not a URL. The text is not shown, for it may hold a password.
+        If it is not a URL, or not clear. The text is not shown, for it may hold a password.
     """
     try:
-        return sa.make_url(text)
+        url = sa.make_url(text)
     except (ArgumentError, ValueError):
         raise ConfigurationError(
             f"{name} is not a database URL. Write sqlite:///path/to/file.sqlite or "
             "mysql+pymysql://user:password@host:port/."
         ) from None
+    # The rest of a password would be shown, and sent to a name server.
+    if url.host and "@" in f"{url.host}{url.database}":
+        raise ConfigurationError(
+            f"{name} is a database URL with an @ too many. In a password, write %40 for @, %2F "
+            "for / and %25 for %."
+        )
+    return url
 
 
 def begin_with(engine: sa.Engine, statement: str) -> None:
