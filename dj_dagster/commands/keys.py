@@ -16,7 +16,6 @@ from dj_dagster.commands.output import (
     as_json,
     counting,
     duration,
-    printable,
     show_json,
     show_table,
 )
@@ -29,6 +28,7 @@ from dj_dagster.errors import (
     counted,
 )
 from dj_dagster.lazy import LateModule
+from dj_dagster.objects.previews import printable
 
 if TYPE_CHECKING:
     import dj_dagster.orchestration as dagster_side
@@ -176,7 +176,7 @@ def status_command(
         show_table(columns, [[each[name] for name in columns] for each in listed])
         for each in found:
             if each.error:
-                click.echo(f"{each.table} cannot be read: {each.error}")
+                click.echo(f"{each.table} cannot be read: {printable(str(each.error))}")
     sys.exit(1 if any(each.failed or each.error for each in found) else 0)
 
 
@@ -206,9 +206,10 @@ def errors_command(
         show_json(found)
     else:
         for each in found:
-            click.echo(f"{each.table} {each.partition}: {each.error}")
+            click.echo(f"{each.table} {each.partition}: {printable(str(each.error))}")
             if traceback and each.traceback:
-                click.echo("".join(f"  {line}\n" for line in each.traceback.splitlines()), nl=False)
+                lines = printable(each.traceback).splitlines()
+                click.echo("".join(f"  {line}\n" for line in lines), nl=False)
         click.echo(_failed(len(found)))
     sys.exit(1 if found else 0)
 

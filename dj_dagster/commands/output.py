@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dj_dagster.lazy import LateModule
+from dj_dagster.objects.previews import printable
 from dj_dagster.relational.backends.common import time_text
 
 if TYPE_CHECKING:
@@ -34,11 +35,6 @@ def tell(text: str) -> None:
     click.echo(printable(text), err=True)
 
 
-def printable(text: str) -> str:
-    """Return a text with half surrogate pairs escaped, which errors of a `make` may have."""
-    return text.encode(errors="backslashreplace").decode()
-
-
 def show_json(found: Iterable[Any]) -> None:
     """Print dataclasses as a JSON list; values that JSON lacks are texts, and times ISO 8601."""
     click.echo(json.dumps([asdict(each) for each in found], indent=2, default=_text))
@@ -55,7 +51,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
 
     Numbers are aligned to the right; an empty cell stands for None.
     """
-    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    texts = [["" if cell is None else printable(str(cell)) for cell in row] for row in rows]
     right = [any(isinstance(row[n], int) for row in rows) for n in range(len(columns))]
     if sys.stdout.isatty():
         drawn = table.Table(box=box.SIMPLE_HEAD)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import struct
 import zlib
 from collections.abc import Mapping, Sized
@@ -100,6 +101,24 @@ def byte_text(number: int) -> str:
             break
         size, unit = size / 1000, larger
     return f"{size:.3g} {unit}"
+
+
+_CONTROLS = re.compile("[\0-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    r"""Return a text for terminals, on which somebody else's may move the cursor or hide words.
+
+    All control characters but the new line are escaped, those of the direction of text as well, and
+    halves of surrogate pairs, which cannot be printed.
+
+    Examples
+    --------
+    >>> print(printable("\x1b[31mred"))
+    \x1b[31mred
+    """
+    escaped = _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+    return escaped.encode(errors="backslashreplace").decode()
 
 
 def thumbnail(array: Array) -> bytes | None:

@@ -54,6 +54,14 @@ def test_text(item: Any) -> None:
     assert "(1 row)" in repr(item & {"id": 1})
 
 
+def test_what_moves_the_cursor_is_escaped_in_text(item: Any) -> None:
+    note = "\x1b]0;title\x07\x9b1A\r\t\u202eabc"
+    item.update1({"id": 2, "side": "left", "note": note})
+    assert r"\x1b]0;title\x07\x9b1A\r\t\u202eabc" in item.preview(width=80)
+    assert not set(note[:1] + note[-4] + "\x07\x9b\r\t") & set(repr(item()))
+    assert note[:12] in item()._repr_html_()
+
+
 def test_html_is_escaped(item: Any) -> None:
     html = item()._repr_html_()
     assert "&lt;i&gt;&amp;&#x27;&quot;" in html

@@ -16,7 +16,7 @@ from dj_dagster.objects.codecs.arrays import NpyRef
 from dj_dagster.objects.codecs.chain import CodecChain, ObjectContext
 from dj_dagster.objects.codecs.codec import read_reference
 from dj_dagster.objects.external_pointer import ExternalPointerType
-from dj_dagster.objects.previews import ValuePreview, byte_text, preview
+from dj_dagster.objects.previews import ValuePreview, byte_text, preview, printable
 from dj_dagster.relational.algebra.condition import Order
 from dj_dagster.relational.algebra.nodes import Base, In, Node, Projected, Restricted
 from dj_dagster.relational.algebra.operators import restrict
@@ -324,7 +324,7 @@ def text_preview(
         "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in [titles, ["-" * width for width in widths], *lines]
     ]
-    head = [f"# {heading.comment}"] if heading.comment else []
+    head = [f"# {_one_line(heading.comment)}"] if heading.comment else []
     more = ["..."] if shown.more else []
     count = [] if shown.total is None else [f"({counted(shown.total, 'row')})"]
     return "\n".join([*head, *text, *more, *count])
@@ -483,7 +483,7 @@ def _title(attribute: Attribute) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split("\n"))
+    return printable(" ".join(text.split("\n")))
 
 
 def _cut(text: str, width: int) -> str:
