@@ -121,3 +121,5 @@ def test_half_a_character_can_be_shown_and_is_kept(item: Any) -> None:
     for shown in (repr(item()), item()._repr_html_()):
         assert rb"half \udc80" in shown.encode()
     assert (item & {"item_id": 2}).fetch1("options") == "half \udc80"
+    texts = (item & {"item_id": 2}).to_pandas()["options"]
+    assert texts.tolist() == ["half \udc80"]

@@ -140,6 +140,9 @@ def _pandas_series(values: Sequence[Value], attribute: Attribute, era: str) -> o
                 return _floats(values)
             case Family.DATETIME:
                 return pd.Series(values, dtype="datetime64[us]")
+            case Family.JSON | Family.CODEC:
+                # Texts alone would become pandas' own, which have no halves of surrogate pairs.
+                return pd.Series(objects(values), dtype=object)
             case Family.STRING | Family.ENUM:
                 return pd.Series(values, dtype=_pandas_text())
             case _:
