@@ -247,6 +247,7 @@ def csv_file(walk: Walk, kind: str, values: Values) -> Values:
 
 def polars(walk: Walk, kind: str, values: Values) -> Values:
     """Insert a polars frame; read one."""
+    values = [json.dumps(value) for value in values] if kind == "json" else values
     given = pl.DataFrame({"id": range(len(values)), COLUMNS[kind]: values}, strict=False)
     walk.table.insert(given)
     return walk.read(kind)
@@ -254,6 +255,7 @@ def polars(walk: Walk, kind: str, values: Values) -> Values:
 
 def arrow(walk: Walk, kind: str, values: Values) -> Values:
     """Insert an arrow table; read one."""
+    values = [json.dumps(value) for value in values] if kind == "json" else values
     walk.table.insert(pa.table({"id": list(range(len(values))), COLUMNS[kind]: pa.array(values)}))
     return walk.read(kind)
 
@@ -322,8 +324,8 @@ KEPT: dict[Way, Sequence[str]] = {
     typed_frame: ("json", *_PACKED, *_DURATIONS),
     copied: (),
     csv_file: ("bytes", *_PACKED),
-    polars: ("json", "uuid", "decimal(40,9)", *_PACKED, *_DURATIONS),
-    arrow: ("json", "uuid", "decimal(40,9)", *_PACKED, *_DURATIONS),
+    polars: ("uuid", "decimal(40,9)", *_PACKED, *_DURATIONS),
+    arrow: ("uuid", "decimal(40,9)", *_PACKED, *_DURATIONS),
 }
 """Ways for values as they come back, and the types that have no such way."""
 

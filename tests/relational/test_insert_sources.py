@@ -74,6 +74,23 @@ def test_frames(session: Any, make: Any) -> None:
     ]
 
 
+def test_json_comes_back_from_frames(schema: Any) -> None:
+    @schema
+    class Note(dj.Manual):
+        definition = "n : int32\n---\nj = null : json"
+
+    given = [{"a": ["x", None]}, "5", 5, '"', True, [], None]
+    for read in (Note.to_polars, Note.to_arrow, Note.to_pandas):
+        Note.insert(enumerate(given))
+        frame = read(order_by="KEY")
+        Note.delete_quick()
+        Note.insert(frame)
+        assert Note.to_arrays("j", order_by="KEY").tolist() == given
+        Note.delete_quick()
+    with pytest.raises(dj.InvalidValueError, match=r"'n': 3.*\.note\.j : json.* not JSON"):
+        Note.insert(pl.DataFrame({"n": [3], "j": ["left"]}))
+
+
 def test_insert_dataframe_round_trips(session: Any) -> None:
     session.insert(FRAME)
     frame = session.to_pandas()

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from operator import itemgetter
 from os import PathLike, fspath
@@ -62,7 +63,7 @@ def batches(rows: object, heading: Heading, size: int = BATCH) -> Iterator[Batch
         return csv_batches(rows, heading, size)
     if isinstance(rows, Mapping):
         raise QueryError("insert takes many rows: write insert1(row), or insert([row]).")
-    columns = _columns_of(rows)
+    columns = _columns_of(rows, heading)
     if columns is not None:
         return _cut(columns, heading, size)
     if not isinstance(rows, Iterable):
@@ -70,7 +71,7 @@ def batches(rows: object, heading: Heading, size: int = BATCH) -> Iterator[Batch
     return _from_rows(rows, heading, size)
 
 
-def _columns_of(rows: Any) -> Columns | None:
+def _columns_of(rows: Any, heading: Heading) -> Columns | None:
     if is_data_frame(rows):
         return frame_columns(rows)
     if isinstance(rows, np.ndarray):
@@ -78,13 +79,32 @@ def _columns_of(rows: Any) -> Columns | None:
     # A polars frame or an arrow table can exist only if its package has been imported.
     polars, arrow = sys.modules.get("polars"), sys.modules.get("pyarrow")
     if polars is not None and isinstance(rows, polars.DataFrame):
-        return rows.to_dict(as_series=False)
+        texts = [name for name, kind in rows.schema.items() if kind != polars.Object]
+        return _with_json(rows.to_dict(as_series=False), texts, heading)
     if arrow is not None and isinstance(rows, arrow.Table | arrow.RecordBatch):
         for name in rows.column_names:
             if rows.column_names.count(name) > 1:
                 raise QueryError(f"The Arrow table has the name {name!r} twice.")
-        return rows.to_pydict()
+        return _with_json(rows.to_pydict(), rows.column_names, heading)
     return None
+
+
+def _with_json(columns: Columns, names: Sequence[str], heading: Heading) -> Columns:
+    """Read texts as JSON, as which polars and Arrow have it, in columns of attributes for JSON."""
+
+    def place(position: int) -> str:
+        key = {part: columns[part][position] for part in heading.primary_key if part in columns}
+        return f"The row with the key {key}"
+
+    for name in names:
+        attribute = heading.attributes.get(name)
+        if attribute is None or attribute.type is None or attribute.type.family is not Family.JSON:
+            continue
+        columns[name] = [
+            _json(value, attribute, partial(place, position)) if isinstance(value, str) else value
+            for position, value in enumerate(columns[name])
+        ]
+    return columns
 
 
 def frame_columns(frame: pd.DataFrame) -> Columns:
@@ -369,14 +389,18 @@ def _parsed(text: str, attribute: Attribute, file: str, line: int) -> Value:
     if family is Family.BOOL:
         return _BOOLS.get(text.strip().lower(), text)
     if family is Family.JSON:
-        try:
-            return read_json(text)
-        except ValueError as error:
-            raise InvalidValueError(
-                f"{file}, line {line}: {attribute.table}.{attribute.name} : json cannot hold what "
-                f"is written there: {error}."
-            ) from error
+        return _json(text, attribute, lambda: f"{file}, line {line}")
     return text if family in _TEXTS or family is Family.CODEC else text.strip()
+
+
+def _json(text: str, attribute: Attribute, place: Callable[[], str]) -> Value:
+    try:
+        return read_json(text)
+    except ValueError as error:
+        raise InvalidValueError(
+            f"{place()}: {attribute.table}.{attribute.name} : json cannot hold what is written "
+            f"there: {error}."
+        ) from error
 
 
 def _nowhere(position: int) -> str:
