@@ -154,6 +154,8 @@ def test_a_corrupted_compressed_blob_is_refused():
     packed[len(packed) // 2] ^= 0xFF
     with pytest.raises(BlobError):
         unpack(bytes(packed))
+    with pytest.raises(BlobError, match="bytes behind its end"):
+        unpack(pack(np.arange(1000)) + b"x")
 
 
 def test_keys_of_equal_hashes_are_refused_at_once() -> None:
@@ -171,6 +173,14 @@ def test_sizes_of_32_bits_are_read() -> None:
     assert np.array_equal(unpack(head + array.tobytes("F")), array)
     with pytest.raises(BlobError):
         unpack(head + array.tobytes("F")[:-1])
+    fields = struct.pack("<I", 2) + b"gain\0a_longer_name\0"
+    ends = {b"A": struct.pack("<II", 6, 0), b"C": b"", b"S": fields}
+    shapes = [(code, shape) for code in ends for shape in ((0, 0), (3, 0), (1, 0, 2))]
+    for code, shape in [*shapes, (b"A", (0, 3))]:
+        sizes, end = struct.pack(f"<{1 + len(shape)}I", len(shape), *shape), ends[code]
+        assert unpack(b"mYm\0" + code + sizes + end).shape == shape
+        with pytest.raises(BlobError):
+            unpack(b"mYm\0" + code + sizes + end + b"\0")
 
 
 @pytest.mark.parametrize("wrap", [lambda array: array, lambda array: {"names": array}])

@@ -11,7 +11,7 @@ import math
 import struct
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any, NoReturn
 
@@ -43,6 +43,8 @@ from dj_dagster.objects.previews import array_text, byte_text
 _MISALIGNMENT = 3
 
 _PIECE = 2**20
+
+_BEHIND = "A compressed blob has bytes behind its end."
 
 # zlib decompresses one byte to at most 1032; a blob that declares more is damaged.
 _MOST_INFLATION = 1032
@@ -86,9 +88,13 @@ def inflated(view: memoryview, most: int) -> memoryview:
             data += piece
     except isal_zlib.error as error:  # pyright: ignore[reportGeneralTypeIssues]
         raise BlobError(f"A compressed blob is damaged: {error}.") from error
+    if inflater.unused_data:
+        raise BlobError(_BEHIND)
     filled = len(data) - _MISALIGNMENT
-    if filled != size or not inflater.eof or inflater.unused_data:
+    if filled != size:
         raise BlobError(f"A compressed blob should hold {size} bytes, it holds {filled}.")
+    if not inflater.eof:
+        raise BlobError("A compressed blob ends before its data do.")
     return memoryview(data)[_MISALIGNMENT:]
 
 
@@ -98,7 +104,7 @@ def _inflated_pieces(
     """Yield decompressed bytes in pieces, `most` bytes at most: few bytes can become many."""
     for start in range(0, len(packed), _PIECE):
         if inflater.eof:
-            raise BlobError("A compressed blob has bytes behind its end.")
+            raise BlobError(_BEHIND)
         rest: bytes | memoryview = packed[start : start + _PIECE]
         full = True
         while most and (len(rest) or full):
@@ -117,15 +123,16 @@ _DAMAGE = (
 )
 
 
-def has_wide_sizes(data: memoryview) -> bool:
-    """Return whether a blob of MATLAB's has sizes of 64 bits, as all but very old ones do.
+def _widths(data: memoryview) -> Sequence[bool]:
+    """Return whether a blob of MATLAB's may have sizes of 64 bits, as all but very old ones do.
 
     Old builds of mYm wrote 32 bits, which the blob does not record. Read as 64 bits, its first
-    size, the number of dimensions, is then larger than that of any array.
+    size, the number of dimensions, is then larger than that of any array, unless the next size is
+    0: an empty value, which is too short to be read so.
     """
     if bytes(data[:1]) not in (Code.ARRAY, Code.CELL, Code.STRUCT) or len(data) < 9:
-        return True
-    return struct.unpack("<Q", data[1:9])[0] <= MAX_NDIM
+        return (True,)
+    return (True, False) if struct.unpack("<Q", data[1:9])[0] <= MAX_NDIM else (False,)
 
 
 class BlobReader:
@@ -448,9 +455,30 @@ def unpack(
             f"Not a packed blob: it starts with {header!r}, not with one of "
             f"{', '.join(map(repr, HEADERS))}."
         )
-    wide = header != MATLAB_HEADER or has_wide_sizes(view[4:])
-    value = BlobReader(view[4:], wide=wide, limits=limits).read_all()
+    wide, *narrow = _widths(view[4:]) if header == MATLAB_HEADER else (True,)
+    try:
+        value = BlobReader(view[4:], wide=wide, limits=limits).read_all()
+    except BlobError:
+        if not narrow:
+            raise
+        value = _read_narrow(view[4:], limits)
+        if value is None:
+            raise
     return squeezed(value) if squeeze else value
+
+
+def _read_narrow(data: memoryview, limits: ReadLimits) -> Array | None:
+    """Return an empty value with sizes of 32 bits, None if the blob is not clearly one.
+
+    The beginning of a blob with sizes of 64 bits, of which the rest is lost, may look like an empty
+    array of 1 or 3 dimensions, or like cells or structs of 0 × 5.
+    """
+    try:
+        value: Any = BlobReader(data, wide=False, limits=limits).read_all()
+    except BlobError:
+        return None
+    is_clear = value.ndim == 2 and (type(value) is np.ndarray or value.shape == (0, 0))
+    return value if is_clear else None
 
 
 def squeezed(value: Any) -> Any:
