@@ -29,6 +29,10 @@ from dj_dagster.objects.stores.store_settings import FileStoreSettings
 from dj_dagster.objects.stores.stores import Store, Stores
 from tests.services.process import PATIENCE
 
+# Before numpy 2 such texts are objects.
+TEXTS: Any = np.array(["a", "bcd"], getattr(np.dtypes, "StringDType", lambda: object)())
+TEXTS_REFUSED = r"StringDType.*astype|object dtype"
+
 KEY = {"subject": "a/b", "day": date(2024, 2, 29)}
 FOLDER = "_schema/lab/__scan/subject=a%2Fb/day=2024-02-29"
 
@@ -309,6 +313,7 @@ def test_a_forged_length_of_an_array_is_told(stores: Stores, store: Store, lengt
         ([1, 2], "<npy@> requires numpy.ndarray, not list"),
         ("x", "<npy@> requires numpy.ndarray, not str"),
         (np.array([object()]), "object dtype"),
+        (TEXTS, TEXTS_REFUSED),
         (np.ma.masked_array([1, 2], [0, 1]), "mask would be lost"),
         (np.zeros(2, [("a", "i4"), ("b", "i2")])[["b", "a"]], "repack_fields"),
     ],

@@ -207,6 +207,7 @@ class NpyCodec(SchemaCodec, register=False):
             raise InvalidValueError(f"<npy@> requires numpy.ndarray, not {type(value).__name__}")
         if isinstance(value, np.ma.MaskedArray):
             raise InvalidValueError("the mask would be lost: store value.filled(...)")
+        _check_texts(value.dtype)
         if value.dtype.hasobject:
             raise InvalidValueError("<npy@> takes no arrays of object dtype; use <blob@> for them")
         if not _is_kept(value.dtype):
@@ -254,6 +255,15 @@ class NpyCodec(SchemaCodec, register=False):
         fields = read_reference(stored)
         dtype, shape = _dtype(fields["dtype"]), tuple(fields["shape"])
         return array_text(dtype, shape, prod(shape) * dtype.itemsize)
+
+
+def _check_texts(dtype: DType) -> None:
+    """Refuse numpy's texts of variable width, which are no Python objects but count as such."""
+    if dtype.kind == "T":
+        raise InvalidValueError(
+            "texts of numpy's StringDType are not written: store value.astype(object).astype(str), "
+            "or use <blob@>"
+        )
 
 
 def _length(value: Value) -> int:
@@ -424,8 +434,10 @@ def _check_array(value: Value) -> None:
     """Refuse arrays that could not be written, or would be read back as something else."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError("the mask would be lost: store value.filled(...)")
-    if _package(value) != "zarr" and value.dtype.hasobject:
-        raise TypeError("<zarr@> holds no Python objects; use <blob@> for object arrays")
+    if _package(value) != "zarr":
+        _check_texts(value.dtype)
+        if value.dtype.hasobject:
+            raise TypeError("<zarr@> holds no Python objects; use <blob@> for object arrays")
     if value.dtype == np.dtype("M8"):
         # Zarr writes it, and cannot read it.
         raise TypeError("its times have no unit: store value.astype('M8[s]')")
