@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from isal import isal_zlib
 
-from dj_dagster.errors import ChecksumError, ObjectError
+from dj_dagster.errors import ChecksumError, DataJointError, ObjectError
 from dj_dagster.objects.stores.store import Store, checked_path
 
 _PIECE = 2**22
@@ -125,11 +125,17 @@ def told(store: Store, path: str) -> str:
 
 
 @contextmanager
-def placed(place: str) -> Generator[None]:
-    """Name the row that an object belongs to in the errors of the block."""
+def placed(place: str, *others: type[DataJointError]) -> Generator[None]:
+    """Name the row that an object belongs to in the errors of the block, once.
+
+    Parameters
+    ----------
+    others
+        Kinds of errors besides `ObjectError`.
+    """
     try:
         yield
-    except ObjectError as error:
+    except (ObjectError, *others) as error:
         if not place or str(error).startswith(place):
             raise
         raise type(error)(f"{place}: {error}") from error

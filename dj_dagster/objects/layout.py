@@ -168,8 +168,8 @@ def object_path(
     """
     if set(extension) & set("/\\\0"):
         raise InvalidValueError(
-            f"{schema}.{table}.{attribute} : the extension {extension!r} separates folders, which "
-            "the name of an object cannot: write one such as '.bin', or rename the file."
+            f"the extension {extension!r} separates folders, which the name of an object cannot: "
+            "write one such as '.bin', or rename the file."
         )
     first = [name for name in _pattern_names(settings.partition_pattern) if name in key]
     token = "".join(secrets.choice(_TOKEN_LETTERS) for _ in range(settings.token_length))

@@ -15,13 +15,12 @@ from pathlib import Path
 from dj_dagster.errors import (
     ConnectionFailedError,
     DataJointError,
-    ObjectError,
     TransientError,
 )
 from dj_dagster.local_files import make_folder
 from dj_dagster.model.heading import Attribute, Key, Value, Values
 from dj_dagster.model.types import Family
-from dj_dagster.objects.checksums import Written, told
+from dj_dagster.objects.checksums import Written, placed, told
 from dj_dagster.objects.codecs.arrays import NpyRef
 from dj_dagster.objects.codecs.bytes import AttachCodec, named_content
 from dj_dagster.objects.codecs.chain import CodecChain, ObjectContext
@@ -277,11 +276,9 @@ def _look_for(stored: object, context: ObjectContext) -> None:
     if fields.get("is_dir"):
         ObjectRef.of(fields, store, context.place).verify(read=False)
         return
-    try:
+    with placed(context.place):
         found = Written(store.size(str(fields["path"])))
         Written.of(fields).check(found, told(store, str(fields["path"])))
-    except ObjectError as error:
-        raise type(error)(f"{context.place}: {error}") from error
 
 
 SECONDS = 5.0

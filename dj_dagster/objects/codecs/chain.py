@@ -24,6 +24,7 @@ from dj_dagster.errors import (
 )
 from dj_dagster.model.heading import Value
 from dj_dagster.model.types import AttributeType, Family, parse_type
+from dj_dagster.objects.checksums import placed
 from dj_dagster.objects.codecs.arrays import NpyCodec, ZarrCodec
 from dj_dagster.objects.codecs.bytes import AttachCodec, BlobCodec, HashCodec
 from dj_dagster.objects.codecs.codec import Codec, ObjectContext
@@ -291,9 +292,10 @@ def _decoding(codec: Codec) -> Generator[None]:
 def _located(codec: Codec, context: ObjectContext) -> Generator[None]:
     """Name in errors the codec that failed and the place of the value."""
     try:
-        yield
-    except (InvalidValueError, ObjectError, ConfigurationError) as error:
-        raise type(error)(f"{context.place}: {error}") from error
+        with placed(context.place, InvalidValueError, ConfigurationError):
+            yield
+    except (InvalidValueError, ObjectError, ConfigurationError):
+        raise
     except Exception as error:
         error.add_note(f"In codec {codec} of {context.place}.")
         raise

@@ -27,7 +27,7 @@ from dj_dagster.model.heading import Attribute, Heading, Key, Row, Value
 from dj_dagster.model.job_settings import PROVENANCE
 from dj_dagster.model.names import TableName, Tier
 from dj_dagster.model.types import AttributeType, Family
-from dj_dagster.objects.checksums import manifest_path
+from dj_dagster.objects.checksums import manifest_path, placed
 from dj_dagster.objects.codecs.files import ObjectCodec, published
 from dj_dagster.objects.external_pointer import ExternalPointerType
 from dj_dagster.objects.layout import object_path
@@ -602,7 +602,8 @@ class StagedInsert(AbstractContextManager["StagedInsert"]):
         if field not in self._staged:
             store = self._store_of(field)
             name, key = self._table.name, self._key()
-            path = object_path(store.settings, name.schema, name.table, field, key, ext)
+            with placed(f"{name}.{field}", InvalidValueError):
+                path = object_path(store.settings, name.schema, name.table, field, key, ext)
             self._staged[field] = (store, path, ext)
         store, path, _ = self._staged[field]
         return store, path
