@@ -26,6 +26,7 @@ from dj_dagster.relational.backends.common import as_time, is_odd
 if TYPE_CHECKING:
     import pandas as pd
 
+_MASKED: object = np.ma.masked
 _LONG_NUMBER = re.compile(r"[0-9]{19}")
 
 T = TypeVar("T")
@@ -40,13 +41,13 @@ _MOMENT = re.compile(
 
 
 def is_null(value: Value) -> bool:
-    """Return whether a value stands for null: None, NaN, NaT, or one of pandas' nulls."""
-    return value is None or is_pandas_null(value) or _is_nan(value)
+    """Return whether a value stands for null: None, NaN, or a mark for a missing value."""
+    return value is None or is_mark(value) or _is_nan(value)
 
 
 def is_missing(value: Value, attribute: Attribute) -> bool:
-    """Whether a value stands for "not given": None, one of pandas' nulls, "" for a number."""
-    if value is None or is_pandas_null(value):
+    """Whether a value stands for "not given": None, a mark for a missing value, "" for a number."""
+    if value is None or is_mark(value):
         return True
     family = attribute.type.family if attribute.type else None
     if isinstance(value, str):
@@ -561,7 +562,9 @@ def is_series(value: object) -> TypeGuard[pd.Series]:
     return pandas is not None and isinstance(value, pandas.Series)
 
 
-def is_pandas_null(value: object) -> bool:
-    """Whether a value is ``NA`` or ``NaT``, pandas' marks for a missing value."""
+def is_mark(value: object) -> bool:
+    """Whether a value is a mark for a missing one: pandas' ``NA`` and ``NaT``, numpy's masked."""
+    if value is _MASKED:
+        return True
     pandas = sys.modules.get("pandas")
     return pandas is not None and (value is pandas.NA or value is pandas.NaT)

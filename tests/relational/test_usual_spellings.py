@@ -168,6 +168,7 @@ def test_two_classes_of_one_table_are_told(schema: Any) -> None:
         ({"number": np.float64("nan")}, [2]),
         ({"label": pd.NA}, [2]),
         ({"seen": pd.NaT}, [2]),
+        ({"number": np.ma.masked}, [2]),
         (pd.Series({"probe": 2, "weight": NAN}), [2]),
         ([{"probe": 2, "number": NAN}, {"probe": 1, "number": 1}], [1, 2]),
         ([{"weight": NAN}, {"weight": 1.0}], [1, 2]),

@@ -201,6 +201,7 @@ def test_defaults_and_missing_values(schema: Any) -> None:
     )
     before = datetime.now() - timedelta(seconds=2)
     table.insert([{"id": 1}, {"id": 2, "n": math.nan, "x": "", "s": None, "f": pd.NA, "d": pd.NaT}])
+    table.insert1({"id": 4, "n": np.ma.masked, "x": np.ma.masked, "d": np.ma.masked})
     table.insert1({"id": 3, "n": 1, "x": np.float64("nan"), "t": np.datetime64("NaT")})
     after = datetime.now() + timedelta(seconds=2)
     for row in table.to_dicts(order_by="KEY"):
