@@ -35,7 +35,7 @@ from dj_dagster.commands.output import counting, tell
 from dj_dagster.commands.project import dev, init
 from dj_dagster.defaults import Schema, config, conn
 from dj_dagster.errors import DataJointError, QueryError, counted
-from dj_dagster.local_files import embedded_folder
+from dj_dagster.local_files import embedded_folder, is_usable
 from dj_dagster.new_project import DAGSTER_YAML, write_settings
 from dj_dagster.relational.backup.backup import ALL_SCHEMAS, make_backup, restore_backup
 from dj_dagster.relational.backup.contents import open_backup
@@ -193,7 +193,7 @@ def check(schemas: tuple[str, ...], read_data: bool, progress: bool | None, rest
     shown = counting(progress, "rows")
     for schema in _schemas(schemas):
         bookmark = _bookmark(schema, read_data=read_data)
-        if restart:
+        if restart and bookmark is not None:
             bookmark.unlink(missing_ok=True)
         found = check_schema(
             schema,
@@ -209,10 +209,12 @@ def check(schemas: tuple[str, ...], read_data: bool, progress: bool | None, rest
     sys.exit(1 if count else 0)
 
 
-def _bookmark(schema: Schema, *, read_data: bool) -> Path:
-    """Return the file that keeps the place of a schema's check."""
-    of = f"{schema.connection.url} {read_data}"
-    return embedded_folder() / "checks" / f"{schema.name}-{zlib.crc32(of.encode()):08x}.json"
+def _bookmark(schema: Schema, *, read_data: bool) -> Path | None:
+    """Return the file that keeps the place of a schema's check, None in another user's folder."""
+    of, folder = f"{schema.connection.url} {read_data}", embedded_folder()
+    if not is_usable(folder):
+        return None
+    return folder / "checks" / f"{schema.name}-{zlib.crc32(of.encode()):08x}.json"
 
 
 @cli.command()

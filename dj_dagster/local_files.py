@@ -102,6 +102,26 @@ def is_usable(folder: Path) -> bool:
     return not os.path.lexists(folder) or is_trusted(folder)
 
 
+def check_usable(folder: Path, instead: str) -> None:
+    """Refuse the folder ``.dj`` of another user.
+
+    Parameters
+    ----------
+    instead
+        The end of the error: what to do in place of leaving the working directory.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is not usable.
+    """
+    if not is_usable(folder):
+        raise ConfigurationError(
+            f"{folder} belongs to another user, in a folder that others may write, and is not "
+            f"used: work in a folder of your own, or {instead}."
+        )
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and the missing ones above it.
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SecretStr, field_validator
 
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.local_files import DATABASE, DOWNLOADS, FOLDER, embedded_folder, is_usable
+from dj_dagster.local_files import DATABASE, DOWNLOADS, FOLDER, check_usable, embedded_folder
 from dj_dagster.objects.blob.format import DEFAULT_LIMITS
 from dj_dagster.objects.stores.store_settings import with_hidden_secrets
 from dj_dagster.relational.backends import USUAL_SERVER, backend_for, embedded_url, server_url
@@ -106,11 +106,7 @@ class DatabaseSettings(Section):
         if self.host is None:
             self._refuse_lone_account()
             folder = embedded_folder()
-            if not is_usable(folder):
-                raise ConfigurationError(
-                    f"{folder} belongs to another user, in a folder that others may write, and is "
-                    "not used: work in a folder of your own, or name a database by DJ_DATABASE_URL."
-                )
+            check_usable(folder, "name a database by DJ_DATABASE_URL")
             return embedded_url(folder / DATABASE)
         host, _, port = self.host.partition(":")
         given = int(port) if port.isdecimal() else self.port

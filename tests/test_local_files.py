@@ -118,6 +118,11 @@ def test_a_database_of_another_user_in_the_working_directory_is_refused(tmp_path
     assert f"{tmp_path / '.dj'} belongs to another user" in refused.stderr
     refused = python(ENTER, tmp_path, DJ_DATABASE_URL="sqlite:///own.sqlite")
     assert "stores.default" in refused.stderr
+    code = TABLE.replace("<blob@>", "<blob>") + (
+        "Note.insert1({'note': 1, 'text': 0, 'file': 'own.sqlite'})\nNote.fetch1('file')"
+    )
+    refused = python(code, tmp_path, DJ_DATABASE_URL="sqlite:///second.sqlite")
+    assert "set download_path" in refused.stderr
     assert list((tmp_path / ".dj").iterdir()) == []
     assert python("import dj_dagster as dj; dj.list_schemas()", tmp_path).returncode == 1
     tmp_path.chmod(0o755)

@@ -24,7 +24,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from dj_dagster.errors import ChecksumError, DefinitionError, MissingExternalFile, ObjectError
-from dj_dagster.local_files import make_folder
+from dj_dagster.local_files import FOLDER, check_usable, make_folder
 from dj_dagster.model.heading import Value
 from dj_dagster.objects.blob.reader import blob_summary, is_packed, unpack
 from dj_dagster.objects.blob.writer import pack
@@ -337,6 +337,8 @@ def named_content(stored: object) -> tuple[str, bytes]:
 
 def _saved(folder: Path, name: str, content: bytes) -> Path:
     """Write a file under the first free variant of its name, unless it is already there."""
+    if folder.parts[:1] == (FOLDER,):
+        check_usable(Path.cwd() / FOLDER, "set download_path")
     make_folder(folder)
     number = 0
     file = folder / _variant(name, number)
