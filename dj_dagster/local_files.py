@@ -92,7 +92,9 @@ def embedded_folder() -> Path:
     here = Path.cwd()
     for folder in and_above(here):
         found = folder / FOLDER
-        if any((found / name).exists() for name in (DATABASE, STORE)) and is_trusted(found):
+        # A folder that is closed to this user has none, for which `Path.exists` raises an error.
+        there = any(os.path.exists(found / name) for name in (DATABASE, STORE))  # noqa: PTH110
+        if there and is_trusted(found):
             return found
     return here / FOLDER
 

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,21 @@ def test_a_database_of_another_user_in_the_working_directory_is_refused(tmp_path
     assert python("import dj_dagster as dj; dj.list_schemas()", tmp_path).returncode == 1
     tmp_path.chmod(0o755)
     assert python(ENTER, tmp_path).returncode == 0
+
+
+@as_root
+def test_a_closed_folder_of_another_user_is_passed_over() -> None:
+    # Pytest's own folders are closed to others as well.
+    with tempfile.TemporaryDirectory() as place:
+        closed, mine = Path(place) / ".dj", Path(place) / "mine"
+        closed.mkdir(mode=0o700)
+        (closed / "lab.sqlite").touch()
+        mine.mkdir()
+        closed.parent.chmod(0o755)
+        os.chown(mine, NOBODY, NOBODY)
+        code = f"import dj_dagster as dj, os; os.setuid({NOBODY}); print(dj.config.url())"
+        found = python(code, mine)
+    assert found.stdout == f"sqlite:///{mine / '.dj' / 'lab.sqlite'}\n", found.stderr
 
 
 @as_root
