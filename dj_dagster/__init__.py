@@ -69,7 +69,8 @@ from dj_dagster.relational.universal import U
 from dj_dagster.workflow.computed import AutoPopulate, Computed, Imported
 from dj_dagster.workflow.integrity import Finding, check_schema
 from dj_dagster.workflow.jobs import JobQueue as Job
-from dj_dagster.workflow.release.release import ReleaseText, make_release, verify_release
+from dj_dagster.workflow.release.crate import verify_release
+from dj_dagster.workflow.release.release import ReleaseText, make_release
 from dj_dagster.workflow.release.rerun import rerun_release
 
 __version__ = _metadata.version("dj-dagster")

@@ -45,12 +45,8 @@ from dj_dagster.workflow.computed import AutoPopulate
 from dj_dagster.workflow.integrity import check_schema
 from dj_dagster.workflow.make import can_make
 from dj_dagster.workflow.migration import Migration
-from dj_dagster.workflow.release.release import (
-    ReleaseText,
-    make_release,
-    named_rows,
-    verify_release,
-)
+from dj_dagster.workflow.release.crate import verify_release
+from dj_dagster.workflow.release.release import ReleaseText, make_release, named_rows
 from dj_dagster.workflow.release.rerun import rerun_release
 
 _import_first = click.option(

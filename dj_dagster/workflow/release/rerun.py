@@ -45,7 +45,6 @@ from dj_dagster.relational.inserting.encode import encode_rows
 from dj_dagster.relational.relatives import graph_above
 from dj_dagster.relational.schemas.free_table import FreeTable, table_name
 from dj_dagster.workflow.computed import AutoPopulate
-from dj_dagster.workflow.release import release
 from dj_dagster.workflow.release.contents import (
     COMPUTED_TIERS,
     ReleasedTable,
@@ -53,7 +52,8 @@ from dj_dagster.workflow.release.contents import (
     make_names,
     title,
 )
-from dj_dagster.workflow.release.release import EXTRA, verify_release
+from dj_dagster.workflow.release.crate import HEAD, verify_release
+from dj_dagster.workflow.release.release import EXTRA, FILES
 
 if TYPE_CHECKING:
     import pyarrow
@@ -121,7 +121,7 @@ def rerun_release(
     if problems := verify_release(place).problems:
         raise ChecksumError(f"The release is not whole: {problems[0]}.")
     optional_package("pyarrow", EXTRA)
-    head = json.loads((place / release.HEAD).read_text(encoding="utf-8"))
+    head = json.loads((place / HEAD).read_text(encoding="utf-8"))
     if head["left_out"]:
         raise ConfigurationError(
             f"{place} lacks files of its inputs, such as {head['left_out'][0]['path']}: make the "
@@ -224,7 +224,7 @@ class _Rerun:
     def _place(self, reference: Reference) -> tuple[str, Path]:
         path, store = reference
         name = store or str(self._connection.stores.default)
-        return name, self._folder / release.FILES / name / checked_path(path)
+        return name, self._folder / FILES / name / checked_path(path)
 
     def _stored_columns(self, table: ReleasedTable) -> Iterator[tuple[ReferenceColumn, CodecChain]]:
         for attribute in table.stored.heading.attributes.values():
@@ -244,7 +244,7 @@ class _Rerun:
         manifest = Path(manifest_path(str(root)))
         files = [root] if root.is_file() else [p for p in sorted(root.rglob("*")) if p.is_file()]
         for file in [*files, *([manifest] if manifest.is_file() else [])]:
-            path = file.relative_to(self._folder / release.FILES / name).as_posix()
+            path = file.relative_to(self._folder / FILES / name).as_posix()
             try:
                 there = store.get(path)
             except MissingExternalFile:
