@@ -219,6 +219,27 @@ def test_a_trace_follows_secondary_and_renamed_foreign_keys(filled):
     assert len(Diagram.trace(filled.Session & "session = 7")[filled.Subject]) == 0
 
 
+def test_a_trace_follows_references_of_a_table_to_itself(schema):
+    @schema
+    class Person(dj.Manual):
+        definition = "person : int32\n---\n-> [nullable] self.proj(boss='person')"
+
+    @schema
+    class Greeting(dj.Manual):
+        definition = "-> Person"
+
+    Person.insert([(5, None), (3, 5), (1, 3), (2, 5)])
+    Greeting.insert1((1,))
+    for rows in (Person & "person = 1", Person & dj.Top(1), Greeting):
+        assert {row["person"] for row in Diagram.trace(rows)[Person].to_dicts()} == {1, 3, 5}
+    assert Diagram.trace(Person & "person = 5").counts() == {Person.full_table_name: 1}
+    # Circles are possible, and so are rows that refer to themselves.
+    Person.update1({"person": 5, "boss": 1})
+    assert len(Diagram.trace(Person & "person = 3")[Person]) == 3
+    Person.update1({"person": 5, "boss": 5})
+    assert len(Diagram.trace(Person & "person = 5")[Person]) == 1
+
+
 def test_only_rows_of_one_table_cascade(filled):
     with pytest.raises(dj.DataJointError, match="one table"):
         Diagram.cascade(filled.Subject * filled.Session)

@@ -369,6 +369,26 @@ def test_a_missing_object_leaves_no_release(score: Any, tmp_path: Path) -> None:
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_rows_that_refer_to_rows_of_their_own_table(lab: Any, tmp_path: Path) -> None:
+    @lab
+    class Person(dj.Manual):
+        definition = "person : int32\n---\n-> [nullable] self.proj(boss='person')"
+
+    @lab
+    class Greeting(dj.Manual):
+        definition = "-> Person"
+
+    Person.insert([(5, None), (3, 5), (1, 3), (2, 5)])
+    Greeting.insert([(1,), (2,)])
+    for number, chosen in enumerate((Greeting & "person = 1", Person & "person = 1")):
+        report = dj.make_release(chosen, tmp_path / str(number))
+        assert report.tables["lab.Person"] == 3
+        told = json.loads((report.folder / "prov.json").read_text())
+        derived = {each["prov:usedEntity"] for each in told["wasDerivedFrom"].values()}
+        assert {"row:lab.Person/person=3", "row:lab.Person/person=5"} <= derived
+        assert derived <= told["entity"].keys()
+
+
 def test_part_rows_can_be_chosen(score: Any, tmp_path: Path) -> None:
     folder = tmp_path / "release"
     chosen = score.Peak & {"subject_id": 1, "method": "loud", "peak": 2}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +233,70 @@ def test_a_store_of_another_database_is_left_alone(released: Path) -> None:
     done = rerun(released, "lab")
     assert done.returncode == 1
     assert "set up an empty store" in done.stderr
+
+
+class Labs:
+    """Databases of one process, each with a store: rows of one are made again in the last."""
+
+    def __init__(self, folder: Path) -> None:
+        self.release = folder / "release"
+        self.connections: list[Any] = []
+        self._folder = folder
+
+    def schema(self, name: str) -> Any:
+        place = self._folder / name
+        place.mkdir()
+        self.connections.append(connect(f"sqlite:///{place / 'lab.sqlite'}", place))
+        return dj.Schema("lab", connection=self.connections[-1])
+
+    def rerun(self, rows: Any, *classes: Any, **settings: Any) -> Any:
+        if not self.release.exists():
+            dj.make_release(rows, self.release, inputs=True, everything=True)
+        return dj.rerun_release(self.release, classes, self.connections[-1], **settings)
+
+
+@pytest.fixture
+def labs(tmp_path: Path) -> Iterator[Labs]:
+    labs = Labs(tmp_path)
+    yield labs
+    for connection in labs.connections:
+        connection.close()
+
+
+def people(schema: Any) -> Any:
+    @schema
+    class Person(dj.Manual):
+        definition = "person : int32\n---\n-> [nullable] self.proj(boss='person')"
+
+    @schema
+    class Greeting(dj.Computed):
+        definition = "-> Person"
+
+        def make(self, key: dict[str, Any]) -> None:
+            self.insert1(key)
+
+    return Person, Greeting
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_rows_that_refer_to_rows_of_their_own_table(labs: Labs, everything: bool) -> None:
+    person, greeting = people(labs.schema("a"))
+    person.insert([(5, None), (3, 5), (1, 3), (7, 7), (8, None)])
+    greeting.populate()
+    there, made = people(labs.schema("b"))
+    report = labs.rerun(greeting if everything else greeting & "person = 1", made)
+    assert not report.differences
+    assert {1: 3, 3: 5, 5: None}.items() <= dict(
+        zip(*there.to_arrays("person", "boss"), strict=True)
+    ).items()
+    assert len(there) == (5 if everything else 3)
+
+
+def test_a_circle_of_rows_cannot_be_entered(labs: Labs) -> None:
+    person, greeting = people(labs.schema("a"))
+    person.insert([(5, None), (3, 5)])
+    person.update1({"person": 5, "boss": 3})
+    greeting.populate()
+    _, made = people(labs.schema("b"))
+    with pytest.raises(dj.ConfigurationError, match=r"lab\.Person refer to each other in a circle"):
+        labs.rerun(greeting, made)

@@ -1,4 +1,4 @@
-"""Deletion order of rows that refer to other rows of their own table, from the leaves up."""
+"""Rows that refer to other rows of their own table: their order of deletion, and those above."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dj_dagster.model.heading import Heading, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.relational.algebra.nodes import (
     Aggregated,
+    All,
     AnyOf,
     Base,
     Condition,
@@ -151,6 +152,28 @@ def layers(connection: Connection, node: Node, own: Sequence[ForeignKey]) -> lis
     for key, level in depth.items():
         by_depth.setdefault(level, []).append(key)
     return [_with_keys(table, by_depth[level]) for level in sorted(by_depth, reverse=True)]
+
+
+def with_referred(connection: Connection, node: Node, own: Sequence[ForeignKey]) -> Node:
+    """Return rows with all rows of their table that they refer to, directly or not.
+
+    Parameters
+    ----------
+    own
+        The foreign keys of the table to itself.
+    """
+    table, conditions = base_of(node)
+    found: dict[Values, None] = {}
+    rows = node
+    while own:
+        above = AnyOf(tuple(reference(rows, foreign_key) for foreign_key in own))
+        new = [key for key in _keys(connection, restrict(table, above)) if key not in found]
+        if not new:
+            break
+        found |= dict.fromkeys(new)
+        rows = _with_keys(table, new)
+    referred = In(tuple(key_names(table)), tuple(found))
+    return restrict(table, AnyOf((All(conditions), referred))) if found else node
 
 
 def together(rows: Sequence[Node]) -> Node:

@@ -409,24 +409,25 @@ def rows_below(
 
 
 def rows_above(connection: Connection, node: Node, root: TableName) -> NodesByTable:
-    """Return a query's rows with all rows that they refer to, directly or not.
-
-    A table's foreign keys to itself are not followed.
-    """
+    """Return a query's rows with all rows that they refer to, directly or not."""
     graph = graph_above(connection, [root])
-    found: NodesByTable = {root: [hierarchy.of_table(connection, node)]}
+    found: NodesByTable = {}
     conditions: dict[TableName, list[Condition]] = {}
     for name in [root, *reversed(graph.ancestors(root))]:
         stored = connection.catalog.find(name)
         if stored is None:
             continue
-        if name != root:
-            restricted = restrict(all_rows(name, stored.heading), AnyOf(tuple(conditions[name])))
-            found[name] = [restricted]
-        for key in parent_keys(connection, name):
+        if name == root:
+            rows = hierarchy.of_table(connection, node)
+        else:
+            rows = restrict(all_rows(name, stored.heading), AnyOf(tuple(conditions[name])))
+        keys = parent_keys(connection, name)
+        own = [key for key in keys if key.parent == name]
+        rows = hierarchy.with_referred(connection, rows, own)
+        found[name] = [rows]
+        for key in keys:
             if key.parent != name:
-                condition = hierarchy.reference(found[name][0], key)
-                conditions.setdefault(key.parent, []).append(condition)
+                conditions.setdefault(key.parent, []).append(hierarchy.reference(rows, key))
     return dict(reversed(found.items()))
 
 

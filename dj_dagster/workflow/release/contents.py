@@ -207,8 +207,7 @@ class _Gathering:
             new = {key: rows for key, rows in read.items() if key not in known}
             known |= new
             for foreign_key in stored.foreign_keys:
-                if foreign_key.parent != name:
-                    waiting += self._nodes(foreign_key.parent, foreign_key.attributes, new)
+                waiting += self._nodes(foreign_key.parent, foreign_key.attributes, new)
             for part in self._further_parts(name):
                 for foreign_key in parent_keys(self._connection, part):
                     if foreign_key.parent == name:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from graphlib import CycleError, TopologicalSorter
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -155,7 +156,7 @@ class _Rerun:
     def enter(self, name: TableName, file: str) -> None:
         """Enter rows with their objects as they were released."""
         table = all_of(self._connection, name)
-        rows = self._released(table, file)
+        rows = [*_referred_first(table, self._released(table, file)).values()]
         for column, chain in self._stored_columns(table):
             register_writer(self._connection, name.schema, chain)
             self._bring_back_all(column, rows)
@@ -325,6 +326,33 @@ def _rows(table: ReleasedTable, found: pyarrow.Table) -> list[Row]:
         {name: _python(value, kinds[name]) for name, value in row.items()}
         for row in found.to_pylist()
     ]
+
+
+def _referred_first(table: ReleasedTable, rows: Iterable[Row]) -> dict[Values, Row]:
+    """Return rows by key in an order in which they can be entered: each after those it refers to.
+
+    Raises
+    ------
+    ConfigurationError
+        If rows refer to each other in a circle.
+    """
+    by_key = {_key(table, row): row for row in rows}
+    order = TopologicalSorter[Values](dict.fromkeys(by_key, ()))
+    for foreign_key in table.references():
+        if foreign_key.parent == table.name:
+            own = {theirs: mine for mine, theirs in foreign_key.attributes.items()}
+            for key, row in by_key.items():
+                referred = tuple(row[own[name]] for name in table.key)
+                # A row may refer to itself.
+                if referred != key and referred in by_key:
+                    order.add(key, referred)
+    try:
+        return {key: by_key[key] for key in order.static_order()}
+    except CycleError as error:
+        raise ConfigurationError(
+            f"Rows of {table.title} refer to each other in a circle, so that none can be entered "
+            f"first: {', '.join(map(str, error.args[1]))}."
+        ) from None
 
 
 def _key(table: ReleasedTable, row: Row) -> Values:
