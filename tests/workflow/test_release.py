@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -20,6 +23,7 @@ from dj_dagster.cli import cli
 from dj_dagster.objects.blob.reader import unpack
 from dj_dagster.workflow.notes import noted_run
 from tests.lab import connect
+from tests.test_local_files import NOBODY
 
 pytestmark = pytest.mark.release
 
@@ -257,6 +261,72 @@ def test_a_file_too_many_is_found(released: Path, name: str) -> None:
     assert problems(released) == [f"{name} is not part of the release"]
 
 
+def test_an_empty_folder_too_many_is_found(released: Path) -> None:
+    (released / "more" / "and more").mkdir(parents=True)
+    assert problems(released) == [
+        "The empty folder more/and more is not part of the release",
+    ]
+
+
+def test_the_list_of_checksums_is_read_by_sha256sum(lab: Any, tmp_path: Path) -> None:
+    @lab
+    class Note(dj.Manual):
+        definition = "k : varchar(32)\n---\nfile : <object@>\nvalue : <npy@>"
+
+    folder = tmp_path / "note"
+    folder.mkdir()
+    for name in ("50%.txt", "a\nb", "a\rb"):
+        (folder / name).write_text(name)
+    Note.insert([{"k": key, "file": folder, "value": np.ones(2)} for key in ("a b/c", "ü%25")])
+    release = dj.make_release(Note, tmp_path / "release", everything=True).folder
+    assert not problems(release)
+    command = ["sha256sum", "--check", "--strict", "manifest-sha256.txt"]
+    done = subprocess.run(command, cwd=release, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    manifest = release / "manifest-sha256.txt"
+    manifest.write_bytes(manifest.read_bytes().replace(b"\n", b"\r\n"))
+    (problem,) = problems(release)
+    assert "manifest-sha256.txt, line 1, is damaged" in problem
+
+
+def test_what_cannot_be_read_is_a_problem(released: Path, tmp_path: Path) -> None:
+    (released / "ro-crate-metadata.json").write_text("[" * 100_000)
+    (released / os.fsdecode(b"\xff")).write_bytes(b"")
+    found = problems(released)
+    assert "\\udcff is not part of the release" in found
+    assert "ro-crate-metadata.json has changed since it was written" in found
+    assert any("ro-crate-metadata.json cannot be read: RecursionError" in each for each in found)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of POSIX")
+def test_what_this_user_may_not_read_is_a_problem(released: Path) -> None:
+    user = os.geteuid()
+    # Root may read all, and nobody else may read the tests' own folders.
+    with tempfile.TemporaryDirectory() as shared:
+        Path(shared).chmod(0o755)
+        place = Path(shutil.copytree(released, Path(shared) / "release"))
+        (place / "release.json").chmod(0)
+        (place / "definitions").chmod(0)
+        os.seteuid(user or NOBODY)
+        try:
+            found = problems(place)
+        finally:
+            os.seteuid(user)
+        (place / "definitions").chmod(0o755)
+    assert found == [
+        "The folder definitions cannot be read: Permission denied",
+        "release.json cannot be read: Permission denied",
+    ]
+
+
+@pytest.mark.parametrize("folder", ["n" * 300, "~nouser/release", "a\0b"])
+def test_what_is_not_the_name_of_a_folder_is_refused(score: Any, folder: str) -> None:
+    with pytest.raises(dj.ConfigurationError, match=r"is not a path|null byte"):
+        dj.verify_release(folder)
+    with pytest.raises(dj.ConfigurationError, match="is not a path"):
+        dj.make_release(score & {"subject_id": 1}, folder)
+
+
 def test_a_link_is_not_the_file(released: Path) -> None:
     victim = released / "prov.json"
     victim.rename(released.parent / "elsewhere.json")
@@ -367,6 +437,31 @@ def test_a_missing_object_leaves_no_release(score: Any, tmp_path: Path) -> None:
     with pytest.raises(dj.ObjectError):
         dj.make_release(score & {"subject_id": 1}, tmp_path / "out" / "release")
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_file_whose_name_is_not_utf_8_is_named(lab: Any, tmp_path: Path) -> None:
+    @lab
+    class Note(dj.Manual):
+        definition = "k : int32\n---\nfile : <object@>"
+
+    folder = tmp_path / "note"
+    folder.mkdir()
+    (folder / os.fsdecode(b"\xff")).write_bytes(b"")
+    Note.insert1((1, folder))
+    with pytest.raises(dj.ObjectError, match=r"udcff' in store 'local' has a name that is not"):
+        dj.make_release(Note, tmp_path / "release", everything=True)
+
+
+def test_a_schema_may_have_a_name_that_is_no_file_name(lab: Any, tmp_path: Path) -> None:
+    @dj.Schema("a/b", connection=lab.connection)
+    class Note(dj.Manual):
+        definition = "k : int32"
+
+    Note.insert1((1,))
+    report = dj.make_release(Note, tmp_path / "release", everything=True)
+    assert report.tables == {"a/b.Note": 1}
+    assert not problems(report.folder)
+    assert len(rows(report.folder, "a%2Fb.Note")) == 1
 
 
 def test_rows_that_refer_to_rows_of_their_own_table(lab: Any, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from functools import partial
 from importlib import metadata
 from operator import itemgetter
 from pathlib import Path
+from urllib.parse import quote
 
 from dj_dagster.errors import ChecksumError, ConfigurationError, ObjectError, QueryError, counted
 from dj_dagster.model.names import TableName
@@ -53,6 +54,7 @@ from dj_dagster.workflow.release.crate import (
     HEAD,
     MANIFEST,
     PROV,
+    place_of,
     write_crate,
     write_json,
     write_manifest,
@@ -167,17 +169,10 @@ def make_release(
     for package in ("pyarrow", "prov"):
         optional_package(package, EXTRA)
     _check(chosen, everything=everything)
-    place = Path(folder).expanduser().absolute()
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise ConfigurationError(f"{place} is not empty: name a folder that is not there yet.")
-    around = next((each for each in place.parents if _is_release(each)), None)
-    if around is not None:
-        raise ConfigurationError(
-            f"{place} is inside the release {around}, which its list of files would no longer "
-            "describe: name a folder outside of it."
-        )
+    place = place_of(folder)
     temporary = place.parent / f".writing-{secrets.token_hex(8)}"
     try:
+        _check_place(place)
         temporary.mkdir(parents=True)
         try:
             report = _written(chosen, temporary, place, inputs, text or ReleaseText(), say)
@@ -257,6 +252,17 @@ def _check(chosen: object, *, everything: bool) -> None:
         raise QueryError(f"{name} has no such row: there is nothing to release.")
 
 
+def _check_place(place: Path) -> None:
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise ConfigurationError(f"{place} is not empty: name a folder that is not there yet.")
+    around = next((each for each in place.parents if _is_release(each)), None)
+    if around is not None:
+        raise ConfigurationError(
+            f"{place} is inside the release {around}, which its list of files would no longer "
+            "describe: name a folder outside of it."
+        )
+
+
 def _written(
     chosen: Table, folder: Path, place: Path, inputs: bool, text: ReleaseText, say: Say
 ) -> ReleaseReport:
@@ -289,7 +295,7 @@ def _write_tables(
     (folder / ROWS).mkdir()
     (folder / DEFINITIONS).mkdir()
     for table in released.tables:
-        rows, definition = _row_file(table), f"{DEFINITIONS}/{table.title}.txt"
+        rows, definition = _row_file(table), f"{DEFINITIONS}/{_file_name(table)}.txt"
         _write_rows(table, folder / rows)
         spelled = describe(connection, table.name, Spelling(table.name, {}))
         with (folder / definition).open("x", encoding="utf-8", newline="\n") as file:
@@ -299,7 +305,12 @@ def _write_tables(
 
 
 def _row_file(table: ReleasedTable) -> str:
-    return f"{ROWS}/{table.title}.parquet"
+    return f"{ROWS}/{_file_name(table)}.parquet"
+
+
+def _file_name(table: ReleasedTable) -> str:
+    """Return a table's name for files: a schema may have a name that leads into a folder."""
+    return re.sub(r"[/\\%]", lambda found: quote(found[0], safe=""), table.title)
 
 
 def _write_rows(table: ReleasedTable, file: Path) -> None:
@@ -341,6 +352,7 @@ def _copy_objects(
         _refuse(whole.problems())
         crc32s: list[tuple[str, int, str]] = []
         for file, stat in sorted(files.items()):
+            _check_name(name, file)
             target = folder / FILES / name / file
             if target.exists():
                 # A reference to a file inside an object that another row has.
@@ -367,6 +379,16 @@ def _is_release(folder: Path) -> bool:
 def _refuse(problems: Iterable[str]) -> None:
     if problem := next(iter(problems), ""):
         raise ChecksumError(problem)
+
+
+def _check_name(store: str, file: str) -> None:
+    try:
+        file.encode()
+    except UnicodeEncodeError as error:
+        raise ObjectError(
+            f"{file!r} in store '{store}' has a name that is not UTF-8, which the release's list "
+            "of files cannot hold: enter the object again with another name."
+        ) from error
 
 
 def _left_out(released: ReleasedRows) -> list[dict[str, str]]:

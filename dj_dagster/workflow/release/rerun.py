@@ -53,7 +53,7 @@ from dj_dagster.workflow.release.contents import (
     make_names,
     title,
 )
-from dj_dagster.workflow.release.crate import HEAD, verify_release
+from dj_dagster.workflow.release.crate import HEAD, place_of, verify_release
 from dj_dagster.workflow.release.release import EXTRA, FILES
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def rerun_release(
     ConfigurationError
         If it lacks files, a class is not given, or database or stores are not empty.
     """
-    place = Path(folder).expanduser().absolute()
+    place = place_of(folder)
     if problems := verify_release(place).problems:
         raise ChecksumError(f"The release is not whole: {problems[0]}.")
     optional_package("pyarrow", EXTRA)
