@@ -300,3 +300,35 @@ def test_a_circle_of_rows_cannot_be_entered(labs: Labs) -> None:
     _, made = people(labs.schema("b"))
     with pytest.raises(dj.ConfigurationError, match=r"lab\.Person refer to each other in a circle"):
         labs.rerun(greeting, made)
+
+
+def scaled(schema: Any, factor: float, sign: float = 1.0, fails: int = -1) -> Any:
+    @schema
+    class Factor(dj.Lookup):
+        definition = "p : int32\n---\nfactor : float64"
+        contents = ((1, factor), (2, 1.0))
+
+    @schema
+    class Scaled(dj.Computed):
+        definition = "-> Factor\n---\nvalue : float64\nzero : json\nfar : <blob@>"
+
+        def make(self, key: dict[str, Any]) -> None:
+            if key["p"] == fails:
+                raise ValueError("not today")
+            value = (Factor & key).fetch1("factor") * 0.1
+            zero = {"zero": [sign * 0.0]}
+            self.insert1({**key, "value": value, "zero": zero, "far": [sign * 1e-13, value]})
+
+    return Factor, Scaled
+
+
+def test_the_sign_of_zero_counts_without_a_tolerance(labs: Labs) -> None:
+    _, made = scaled(labs.schema("a"), 1.0)
+    made.populate()
+    _, again = scaled(labs.schema("b"), 1.0, -1.0)
+    report = labs.rerun(made & "p = 1", again)
+    where = "lab.Scaled {'p': 1}"
+    assert report.differences == (f"{where}: zero differs", f"{where}: far differs")
+    _, again = scaled(labs.schema("c"), 1.0, -1.0)
+    report = labs.rerun(made & "p = 1", again, tolerance=1e-9)
+    assert not report.differences

@@ -9,23 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from graphlib import CycleError, TopologicalSorter
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
-
-import numpy as np
 
 from dj_dagster.errors import ChecksumError, ConfigurationError, MissingExternalFile, counted
 from dj_dagster.model.heading import Attribute, Row, Value, Values
 from dj_dagster.model.names import TableName, Tier, parse_table_name
 from dj_dagster.model.types import AttributeType, Family
-from dj_dagster.objects.blob.reader import unpack
 from dj_dagster.objects.checksums import manifest_path
 from dj_dagster.objects.codecs.chain import CodecChain
 from dj_dagster.objects.codecs.files import FilepathCodec
@@ -46,6 +41,7 @@ from dj_dagster.relational.inserting.encode import encode_rows
 from dj_dagster.relational.relatives import graph_above
 from dj_dagster.relational.schemas.free_table import FreeTable, table_name
 from dj_dagster.workflow.computed import AutoPopulate
+from dj_dagster.workflow.release.comparison import close, contents_close
 from dj_dagster.workflow.release.contents import (
     COMPUTED_TIERS,
     ReleasedTable,
@@ -215,11 +211,11 @@ class _Rerun:
             after = [self._new_files(each, table) for each in _references(column, other)]
             return len(before) == len(after) and all(
                 old.keys() == new.keys()
-                and all(_same_file(old[path], new[path], self._tolerance) for path in old)
+                and all(contents_close(old[path], new[path], self._tolerance) for path in old)
                 for old, new in zip(before, after, strict=True)
             )
-        if isinstance(one, bytes) and one != other and attribute.codec == "blob":
-            return self._tolerance > 0 and close(unpack(one), unpack(other), self._tolerance)
+        if isinstance(one, bytes) and isinstance(other, bytes):
+            return contents_close(one, other, self._tolerance)
         return close(one, other, self._tolerance)
 
     def _place(self, reference: Reference) -> tuple[str, Path]:
@@ -271,47 +267,6 @@ class _Rerun:
             for file, _ in files_of(store, path, table.name.schema)
             if file != lists
         }
-
-
-def close(one: object, other: object, tolerance: float) -> bool:
-    """Whether two values are equal, numbers within a tolerance; NaN equals NaN.
-
-    Examples
-    --------
-    >>> close([1.0, {"a": float("nan")}], [1.0, {"a": float("nan")}], 0.0)
-    True
-    >>> close(1.0, 1.001, 0.01), close(1.0, 1.001, 0.0001)
-    (True, False)
-    """
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        if one.shape != other.shape or one.dtype != other.dtype:
-            return False
-        if one.dtype.kind in "fc":
-            return bool(np.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True))
-        if one.dtype.kind != "O":
-            return bool(np.array_equal(one, other))
-        return close(one.tolist(), other.tolist(), tolerance)
-    if isinstance(one, float) and isinstance(other, float):
-        both_nan = math.isnan(one) and math.isnan(other)
-        return both_nan or math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(
-            close(one[name], other[name], tolerance) for name in one
-        )
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(
-            close(a, b, tolerance) for a, b in zip(one, other, strict=True)
-        )
-    return type(one) is type(other) and bool(one == other)
-
-
-def _same_file(one: bytes, other: bytes, tolerance: float) -> bool:
-    if one == other:
-        return True
-    if not tolerance or not (one.startswith(b"\x93NUMPY") and other.startswith(b"\x93NUMPY")):
-        return False
-    first, second = (np.load(BytesIO(data), allow_pickle=False) for data in (one, other))
-    return close(first, second, tolerance)
 
 
 def _references(column: ReferenceColumn, value: object) -> list[Reference]:
