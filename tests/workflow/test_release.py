@@ -490,6 +490,9 @@ def test_part_rows_can_be_chosen(score: Any, tmp_path: Path) -> None:
     report = dj.make_release(chosen, folder)
     assert report.tables["lab.Score.Peak"] == 1
     assert report.tables["lab.Score"] == 1
+    tables = json.loads((folder / "release.json").read_text())["tables"]
+    (table,) = (each for each in tables if each["role"] == "result")
+    assert (table["rows"], table["made"]) == (1, 2)
     told = json.loads((folder / "prov.json").read_text())
     assert "row:lab.Score.Peak/method=loud/peak=2/subject_id=1" in told["entity"]
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import dj_dagster as dj
@@ -302,6 +306,56 @@ def test_a_circle_of_rows_cannot_be_entered(labs: Labs) -> None:
         labs.rerun(greeting, made)
 
 
+def several(schema: Any, count: int = 3) -> Any:
+    @schema
+    class Start(dj.Manual):
+        definition = "start : int32"
+
+    @schema
+    class Many(dj.Computed):
+        definition = "-> Start\nn : int32"
+
+        class Item(dj.Part):
+            definition = "-> master\nitem : int32"
+
+        def make(self, key: dict[str, Any]) -> None:
+            self.insert({**key, "n": n} for n in range(count))
+            self.Item.insert({**key, "n": n, "item": i} for n in range(count) for i in (0, 1))
+
+    @schema
+    class Below(dj.Computed):
+        definition = "-> Many"
+
+        def make(self, key: dict[str, Any]) -> None:
+            self.insert1(key)
+
+    return Start, Many, Below
+
+
+CHOSEN = {
+    "a row of several": lambda many, below: many & "n = 1",
+    "a part": lambda many, below: many.Item & "n = 1 AND item = 1",
+    "below a row": lambda many, below: below & "n = 2",
+    "all": lambda many, below: many,
+}
+
+
+@pytest.mark.parametrize("chosen", CHOSEN)
+def test_rows_that_were_not_released_are_made_all_the_same(labs: Labs, chosen: str) -> None:
+    start, many, below = several(labs.schema("a"))
+    start.insert([(1,), (2,)])
+    many.populate()
+    below.populate()
+    rows = CHOSEN[chosen](many, below)
+    _, *classes = several(labs.schema("b"))
+    report = labs.rerun(rows, *classes)
+    assert not report.differences
+    # Another number of them is a difference.
+    _, *classes = several(labs.schema("c"), 4)
+    report = labs.rerun(rows, *classes)
+    assert any("lab.Many" in each for each in report.differences)
+
+
 def scaled(schema: Any, factor: float, sign: float = 1.0, fails: int = -1) -> Any:
     @schema
     class Factor(dj.Lookup):
@@ -332,3 +386,55 @@ def test_the_sign_of_zero_counts_without_a_tolerance(labs: Labs) -> None:
     _, again = scaled(labs.schema("c"), 1.0, -1.0)
     report = labs.rerun(made & "p = 1", again, tolerance=1e-9)
     assert not report.differences
+
+
+def test_a_make_that_fails_is_named_and_the_others_are_compared(labs: Labs) -> None:
+    _, made = scaled(labs.schema("a"), 1.0)
+    made.populate()
+    _, again = scaled(labs.schema("b"), 1.0, fails=1)
+    report = labs.rerun(made, again)
+    (difference,) = report.differences
+    assert difference == "lab.Scaled {'p': 1} was not made: ValueError: not today"
+    assert report.rows == 1
+
+
+def replace_file(release: Path, name: str, data: bytes) -> None:
+    """Change a file together with its checksums, as somebody does who means to."""
+    before = (release / name).read_bytes()
+    (release / name).write_bytes(data)
+    old, new = (hashlib.sha256(each).hexdigest().encode() for each in (before, data))
+    if name != "manifest-sha256.txt":
+        for listing in ("ro-crate-metadata.json", "manifest-sha256.txt"):
+            there = (release / listing).read_bytes()
+            if listing != name and old in there:
+                replace_file(release, listing, there.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("release.json", lambda _: b"[" * 100_000, "release.json is not as a release has it"),
+        ("release.json", lambda _: b'{"format": 1}', "release.json is not as a release has it"),
+        ("release.json", lambda _: b'{"format": 99}', "is of format 99"),
+        ("release.json", lambda d: d.replace(b"rows/lab.S", b"rows/lab.T"), "is not as a release"),
+        ("rows/lab.Scaled.parquet", lambda _: b"PAR1", "parquet is not as a release has it"),
+        ("rows/lab.Scaled.parquet", lambda _: renamed(), "has the attributes p, value, zero, far"),
+    ],
+)
+def test_files_that_were_changed_with_their_checksums(
+    labs: Labs, name: str, change: Any, said: str
+) -> None:
+    _, made = scaled(labs.schema("a"), 1.0)
+    made.populate()
+    _, again = scaled(labs.schema("b"), 1.0)
+    dj.make_release(made, labs.release, inputs=True, everything=True)
+    replace_file(labs.release, name, change((labs.release / name).read_bytes()))
+    assert not dj.verify_release(labs.release).problems
+    with pytest.raises(dj.ConfigurationError, match=said):
+        labs.rerun(made, again)
+
+
+def renamed() -> bytes:
+    found = BytesIO()
+    pq.write_table(pa.table({"p": [1], "valeu": [1.0]}), found)
+    return found.getvalue()

@@ -45,6 +45,7 @@ from dj_dagster.relational.backup.backup import Referenced
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.database.sessions import fetch_select
 from dj_dagster.relational.deleting import hierarchy
+from dj_dagster.relational.deleting.delete import master_of
 from dj_dagster.relational.fetching.decode import column_decoder
 from dj_dagster.relational.garbage.references import ReferenceColumn, reference_columns, snapshot
 from dj_dagster.relational.old_layout import external_objects
@@ -57,6 +58,7 @@ from dj_dagster.relational.values import is_null
 from dj_dagster.workflow.notes import Notes
 
 RESULT, PART, INPUT = "result", "part", "input"
+COMPUTED_TIERS = (Tier.COMPUTED, Tier.IMPORTED)
 
 AT_ONCE = 1000
 """Rows that are looked up together, at most."""
@@ -86,6 +88,9 @@ class ReleasedTable:
         The references of each row to objects in stores, by the row's place in `rows`.
     expected
         Sizes and checksums of these objects, as the rows have them.
+    made
+        The number of all rows, released or not, that the calls of `make` which made these rows
+        have made; 0 for what was entered.
     """
 
     name: TableName
@@ -96,6 +101,7 @@ class ReleasedTable:
     rows: list[Row] = field(default_factory=list[Row])
     objects: dict[int, list[Located]] = field(default_factory=dict[int, list[Located]])
     expected: dict[Located, set[Expected]] = field(default_factory=dict[Located, set[Expected]])
+    made: int = 0
 
     @property
     def title(self) -> str:
@@ -105,10 +111,7 @@ class ReleasedTable:
     @property
     def tier(self) -> Tier:
         """The tier, of a part that of its master."""
-        parsed = parse_table_name(self.name.table)
-        if parsed is not None and parsed.master is not None:
-            parsed = parse_table_name(parsed.master)
-        return parsed.tier if parsed is not None else Tier.MANUAL
+        return tier_of(self.name)
 
     @property
     def key(self) -> list[str]:
@@ -146,6 +149,19 @@ def title(name: TableName) -> str:
     return f"{name.schema}.{class_path(name.table)}"
 
 
+def maker_of(name: TableName) -> TableName:
+    """Return the table whose `make` makes the rows of a table: for a part its master."""
+    while (master := master_of(name)) is not None:
+        name = master
+    return name
+
+
+def tier_of(name: TableName) -> Tier:
+    """Return the tier of a table, of a part that of its master."""
+    parsed = parse_table_name(maker_of(name).table)
+    return parsed.tier if parsed is not None else Tier.MANUAL
+
+
 def gather(chosen: Table) -> ReleasedRows:
     """Return the chosen rows with their parts and all that they were made from."""
     connection = chosen.connection
@@ -153,12 +169,14 @@ def gather(chosen: Table) -> ReleasedRows:
     with snapshot(connection) as session:
         gathering = _Gathering(connection, session, chosen.name)
         gathering.add(start)
+        made = {name: gathering.made(name) for name in gathering.found}
     tables: list[ReleasedTable] = []
     problems: dict[str, None] = {}
     columns = {(c.table, c.name): c for c in reference_columns(connection)}
     for name in sorted(gathering.found):
         role, traced = _role(name, chosen.name), name in gathering.traced
         table = _empty(connection, _stored(connection, name), role, traced=traced)
+        table.made = made[name]
         problems |= _fill(table, connection, gathering.found[name], columns)
         tables.append(table)
     return ReleasedRows(_inputs_first(tables), list(problems))
@@ -214,6 +232,24 @@ class _Gathering:
                         there = {theirs: own for own, theirs in foreign_key.attributes.items()}
                         waiting += self._nodes(part, there, new)
                         break
+
+    def made(self, name: TableName) -> int:
+        """Return how many rows the calls of `make` have made that made the rows found."""
+        master = maker_of(name)
+        if tier_of(master) not in COMPUTED_TIERS:
+            return 0
+        names = make_names(self._connection, master)
+        rows = [row for row, _ in self.found.get(master, {}).values()]
+        calls = tuple({tuple(row[each] for each in names): None for row in rows})
+        own = tuple(make_names(self._connection, name))
+        base = all_rows(name, _stored(self._connection, name).heading)
+        count = 0
+        for start in range(0, len(calls), AT_ONCE):
+            node = restrict(base, In(own, calls[start : start + AT_ONCE])) if own else base
+            lowered = Lowering(self._connection.backend).lower(node)
+            query = sa.select(sa.func.count()).select_from(lowered.source).where(*lowered.where)
+            count += sum(number for (number,) in fetch_select(self._session, query))
+        return count
 
     def _further_parts(self, name: TableName) -> list[TableName]:
         """Return the parts of a table whose rows belong to it, not to what was chosen alone."""
@@ -369,8 +405,6 @@ else:
     # Of an extra.
     prov = LateModule("prov.model")
 
-COMPUTED_TIERS = (Tier.COMPUTED, Tier.IMPORTED)
-
 _NAMESPACES = ("row", "make", "code", "object", "software", "run", "dj")
 _URN = "urn:dj-dagster"
 
@@ -512,7 +546,7 @@ class ProvenanceDocument:
 
 def activities_of(connection: Connection, table: ReleasedTable) -> list[Activity]:
     """Return for each row of a table the call of `make` that made it."""
-    names = make_names(table)
+    names = make_names(connection, table.name)
     keys = [{name: row[name] for name in names} for row in table.rows]
     notes = Notes(FreeTable(connection, table.name), names).read(keys)
     found: list[Activity] = []
@@ -523,10 +557,18 @@ def activities_of(connection: Connection, table: ReleasedTable) -> list[Activity
     return found
 
 
-def make_names(table: ReleasedTable) -> list[str]:
-    """Return the attributes of the keys that a table's `make` is given."""
-    given = {own for key in table.references() if key.primary for own in key.attributes}
-    return [name for name in table.key if name in given]
+def make_names(connection: Connection, name: TableName) -> list[str]:
+    """Return the attributes that have the key which `make` was given, for a part its master's."""
+    stored, master = _stored(connection, name), master_of(name)
+    if master is None:
+        given = {own for key in stored.foreign_keys if key.primary for own in key.attributes}
+        return [each for each in stored.heading.primary_key if each in given]
+    # A part may refer to its master by way of another part.
+    for key in sorted(stored.foreign_keys, key=lambda key: key.parent != master):
+        if key.parent != name and master in (key.parent, master_of(key.parent)):
+            own = {theirs: mine for mine, theirs in key.attributes.items()}
+            return [own[each] for each in make_names(connection, key.parent)]
+    return []
 
 
 def _part_counts(master: ReleasedTable, tables: Sequence[ReleasedTable]) -> dict[Values, int]:

@@ -425,6 +425,7 @@ def _head(
                 "tier": table.tier.value,
                 "key": table.key,
                 "rows": len(table.rows),
+                **({"made": table.made} if table.made else {}),
                 "file": _row_file(table),
             }
             for table in released.tables

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from graphlib import CycleError, TopologicalSorter
@@ -17,8 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from dj_dagster.errors import ChecksumError, ConfigurationError, MissingExternalFile, counted
-from dj_dagster.model.heading import Attribute, Row, Value, Values
+from dj_dagster.errors import (
+    ChecksumError,
+    ConfigurationError,
+    MissingExternalFile,
+    counted,
+)
+from dj_dagster.model.heading import Row, Value, Values
 from dj_dagster.model.names import TableName, Tier, parse_table_name
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.objects.checksums import manifest_path
@@ -34,6 +40,7 @@ from dj_dagster.relational.fetching.frames import arrow_table, optional_package
 from dj_dagster.relational.garbage.references import (
     Reference,
     ReferenceColumn,
+    identity_of,
     reference_columns,
     register_writer,
 )
@@ -47,10 +54,12 @@ from dj_dagster.workflow.release.contents import (
     ReleasedTable,
     all_of,
     make_names,
+    maker_of,
+    tier_of,
     title,
 )
-from dj_dagster.workflow.release.crate import HEAD, place_of, verify_release
-from dj_dagster.workflow.release.release import EXTRA, FILES
+from dj_dagster.workflow.release.crate import HEAD, UNREADABLE, place_of, verify_release
+from dj_dagster.workflow.release.release import EXTRA, FILES, FORMAT
 
 if TYPE_CHECKING:
     import pyarrow
@@ -118,41 +127,96 @@ def rerun_release(
     if problems := verify_release(place).problems:
         raise ChecksumError(f"The release is not whole: {problems[0]}.")
     optional_package("pyarrow", EXTRA)
-    head = json.loads((place / HEAD).read_text(encoding="utf-8"))
-    if head["left_out"]:
-        raise ConfigurationError(
-            f"{place} lacks files of its inputs, such as {head['left_out'][0]['path']}: make the "
-            "release with --inputs."
-        )
-    names = {table_name(each["table"]): each["file"] for each in head["tables"]}
+    listed = _listed(place)
     classes = {table().name: table for table in tables}
-    _check(connection, names, classes)
-    rerun = _Rerun(place, connection, tolerance)
-    made = [name for name in names if _tier(name) in COMPUTED_TIERS]
-    for name in made:
-        rerun.bring_files(name, names[name])
-    for name in graph_above(connection, names).topological_order():
-        if name in names and _tier(name) not in COMPUTED_TIERS:
-            rerun.enter(name, names[name])
-        elif name in names and name in classes:
-            say(f"{title(name)}")
-            rerun.make(classes[name], name, names[name])
-    differences = [text for name in made for text in rerun.differences(name, names[name])]
+    _check(connection, listed, classes)
+    rerun = _Rerun(place, connection, tolerance, listed, say)
+    made = [name for name in listed if tier_of(name) in COMPUTED_TIERS]
+    for name in listed:
+        rerun.bring_files(name)
+    for name in graph_above(connection, listed).topological_order():
+        if name in listed and name not in made:
+            rerun.enter(name)
+        elif name in listed and name in classes:
+            say(title(name))
+            rerun.make(classes[name], name)
+    differences = [text for name in made for text in rerun.differences(name)]
     return RerunReport(place, rerun.compared, tuple(differences))
 
 
+@dataclass(frozen=True)
+class _Listed:
+    """A table of a release.
+
+    Attributes
+    ----------
+    file
+        The file of its rows.
+    left_out
+        The number of other rows that the same calls of `make` had made.
+    """
+
+    file: str
+    left_out: int
+
+
+def _listed(folder: Path) -> dict[TableName, _Listed]:
+    """Return the tables of a release that can be made again."""
+    place = folder / HEAD
+    with _as_released(place):
+        head = json.loads(place.read_text(encoding="utf-8"))
+        if head["format"] != FORMAT:
+            raise ConfigurationError(
+                f"{place} is of format {head['format']!r}, and this version of dj_dagster reads "
+                f"{FORMAT}: install the version that has made the release."
+            )
+        if head["left_out"]:
+            raise ConfigurationError(
+                f"{folder} lacks files of its inputs, such as {head['left_out'][0]['path']}: make "
+                "the release with --inputs."
+            )
+        return {
+            table_name(each["table"]): _Listed(
+                str(checked_path(each["file"])), each.get("made", each["rows"]) - each["rows"]
+            )
+            for each in head["tables"]
+        }
+
+
+@contextmanager
+def _as_released(file: Path) -> Generator[None]:
+    """Name a file that somebody has changed, together with its checksum."""
+    try:
+        yield
+    except (*UNREADABLE, ArithmeticError) as error:
+        raise ConfigurationError(
+            f"{file} is not as a release has it: {error!r}. Ask for the release again."
+        ) from error
+
+
 class _Rerun:
-    def __init__(self, folder: Path, connection: Connection, tolerance: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        connection: Connection,
+        tolerance: float,
+        listed: Mapping[TableName, _Listed],
+        say: Say,
+    ) -> None:
         self.compared = 0
         self._folder = folder
         self._connection = connection
         self._columns = {(c.table, c.name): c for c in reference_columns(connection)}
         self._tolerance = tolerance
+        self._listed = listed
+        self._say = say
+        self._asked: dict[TableName, set[Values]] = {}
+        self._errors: dict[TableName, dict[Values, str]] = {}
 
-    def enter(self, name: TableName, file: str) -> None:
+    def enter(self, name: TableName) -> None:
         """Enter rows with their objects as they were released."""
         table = all_of(self._connection, name)
-        rows = [*_referred_first(table, self._released(table, file)).values()]
+        rows = [*_referred_first(table, self._released(table)).values()]
         for column, chain in self._stored_columns(table):
             register_writer(self._connection, name.schema, chain)
             self._bring_back_all(column, rows)
@@ -160,63 +224,96 @@ class _Rerun:
         encoded = encode_rows(self._connection, as_stored, rows, mode="skip")
         write.submit(self._connection, encoded)
 
-    def bring_files(self, name: TableName, file: str) -> None:
-        """Write the files of others that rows of a computed table name, which its `make` reads."""
+    def bring_files(self, name: TableName) -> None:
+        """Write the files of others that rows name, which a `make` reads."""
         table = all_of(self._connection, name)
         for column, chain in self._stored_columns(table):
             if isinstance(chain.codecs[-1], FilepathCodec):
-                self._bring_back_all(column, self._released(table, file))
+                self._bring_back_all(column, self._released(table))
 
-    def make(self, cls: type[AutoPopulate], name: TableName, file: str) -> None:
+    def make(self, cls: type[AutoPopulate], name: TableName) -> None:
         """Make the released keys of a table."""
-        table = all_of(self._connection, name)
-        names = make_names(table)
-        keys = [{each: row[each] for each in names} for row in self._released(table, file)]
-        cls().populate(keys) if names else cls().populate()
+        names = make_names(self._connection, name)
+        rows = self._released(all_of(self._connection, name))
+        keys = [{each: row[each] for each in names} for row in rows]
+        self._asked[name] = {tuple(key.values()) for key in keys}
+        done = cls().populate(*[keys] if names else [], suppress_errors=True)
+        self._errors[name] = {
+            tuple(key.get(each) for each in names): str(error) for key, error in done["error_list"]
+        }
 
-    def differences(self, name: TableName, file: str) -> Iterator[str]:
+    def differences(self, name: TableName) -> Iterator[str]:
         """Yield what rows are missing, too many or not equal."""
-        table = all_of(self._connection, name)
-        before = {_key(table, row): row for row in self._released(table, file)}
-        columns = {each: [row[each] for row in table.rows] for each in table.heading.names}
-        made = _rows(table, arrow_table(columns, table.heading, as_declared=True))
-        after = {_key(table, row): row for row in made}
+        table, maker = all_of(self._connection, name), maker_of(name)
+        names = make_names(self._connection, name)
+        before = {_key(table, row): row for row in self._released(table)}
+        after = {
+            _key(table, row): row
+            for row in _made(table)
+            if tuple(row[each] for each in names) in self._asked.get(maker, ())
+        }
         found: list[str] = []
-        for key in sorted(before.keys() | after.keys(), key=str):
-            where = f"{table.title} {dict(zip(table.key, key, strict=True))}"
-            if key not in after:
-                found.append(f"{where} was not made")
-            elif key not in before:
-                found.append(f"{where} is not in the release")
-            else:
-                self.compared += 1
-                for attribute in table.stored.heading.attributes.values():
-                    one, other = before[key][attribute.name], after[key][attribute.name]
-                    if not self._equal(table, attribute, one, other):
-                        found.append(f"{where}: {attribute.name} differs")
+        for key in sorted(before.keys() - after.keys(), key=str):
+            call = tuple(before[key][each] for each in names)
+            why = self._errors.get(maker, {}).get(call, "")
+            found.append(f"{_shown(table, key)} was not made{why and f': {why}'}")
+        for key in sorted(before.keys() & after.keys(), key=str):
+            self.compared += 1
+            unequal = self._unequal(table, before[key], after[key], self._tolerance)
+            found += [f"{_shown(table, key)}: {each} differs" for each in unequal]
+        more, left_out = after.keys() - before.keys(), self._listed[name].left_out
+        if not left_out:
+            found += [
+                f"{_shown(table, key)} is not in the release" for key in sorted(more, key=str)
+            ]
+        elif len(more) != left_out:
+            found.append(
+                f"{table.title}: {counted(len(more), 'row')} made beside those of the release, "
+                f"and there were {left_out}"
+            )
         yield from found[:_SHOWN]
         if len(found) > _SHOWN:
             yield f"{table.title}: {len(found) - _SHOWN} more differences"
 
-    def _released(self, table: ReleasedTable, file: str) -> list[Row]:
-        read = optional_package("pyarrow.parquet", EXTRA).read_table(self._folder / file)
-        return _rows(table, read)
+    def _released(self, table: ReleasedTable) -> list[Row]:
+        file, names = self._folder / self._listed[table.name].file, table.heading.names
+        with _as_released(file):
+            read = optional_package("pyarrow.parquet", EXTRA).read_table(file)
+            if {*read.column_names} == {*names}:
+                return _rows(table, read)
+        raise ConfigurationError(
+            f"{table.title} has the attributes {', '.join(names)} now, and "
+            f"{', '.join(read.column_names)} in the release: check out the code that it is of."
+        )
 
-    def _equal(self, table: ReleasedTable, attribute: Attribute, one: Value, other: Value) -> bool:
-        if one is None or other is None:
-            return one is other
-        column = self._columns.get((table.name, attribute.name))
-        if column is not None:
-            before = [self._old_files(each) for each in _references(column, one)]
-            after = [self._new_files(each, table) for each in _references(column, other)]
-            return len(before) == len(after) and all(
-                old.keys() == new.keys()
-                and all(contents_close(old[path], new[path], self._tolerance) for path in old)
-                for old, new in zip(before, after, strict=True)
-            )
-        if isinstance(one, bytes) and isinstance(other, bytes):
-            return contents_close(one, other, self._tolerance)
-        return close(one, other, self._tolerance)
+    def _unequal(
+        self, table: ReleasedTable, before: Row, after: Row, tolerance: float
+    ) -> Iterator[str]:
+        """Yield the attributes whose values or objects differ."""
+        for name in table.stored.heading.attributes:
+            one, other = before[name], after[name]
+            column = self._columns.get((table.name, name))
+            if one is None or other is None:
+                equal = one is other
+            elif column is not None:
+                equal = self._objects_equal(column, one, other, tolerance)
+            elif isinstance(one, bytes) and isinstance(other, bytes):
+                equal = contents_close(one, other, tolerance)
+            else:
+                equal = close(one, other, tolerance)
+            if not equal:
+                yield name
+
+    def _objects_equal(
+        self, column: ReferenceColumn, one: Value, other: Value, tolerance: float
+    ) -> bool:
+        before = [self._old_files(each) for each in _references(column, one)]
+        after = [self._new_files(each, column.table.schema) for each in _references(column, other)]
+        return len(before) == len(after) and all(
+            old.keys() == new.keys()
+            and all(contents_close(old[path], new[path], tolerance) for path in old)
+            for old, new in zip(before, after, strict=True)
+        )
 
     def _place(self, reference: Reference) -> tuple[str, Path]:
         path, store = reference
@@ -258,13 +355,13 @@ class _Rerun:
         files = [root] if root.is_file() else [p for p in root.rglob("*") if p.is_file()]
         return {str(file.relative_to(root).as_posix()): file.read_bytes() for file in files}
 
-    def _new_files(self, reference: Reference, table: ReleasedTable) -> dict[str, bytes]:
+    def _new_files(self, reference: Reference, schema: str) -> dict[str, bytes]:
         path, name = reference
         store = self._connection.stores.get(name or str(self._connection.stores.default))
         lists = manifest_path(path)
         return {
             file.removeprefix(path).lstrip("/") or ".": store.get(file)
-            for file, _ in files_of(store, path, table.name.schema)
+            for file, _ in files_of(store, path, schema)
             if file != lists
         }
 
@@ -272,7 +369,12 @@ class _Rerun:
 def _references(column: ReferenceColumn, value: object) -> list[Reference]:
     if value is None:
         return []
-    return list(column.read(json.dumps(value)))
+    try:
+        return list(column.read(json.dumps(value)))
+    except UNREADABLE as error:
+        raise ConfigurationError(
+            f"{column.table}.{column.name} holds what cannot be followed: {error!r}."
+        ) from error
 
 
 def _rows(table: ReleasedTable, found: pyarrow.Table) -> list[Row]:
@@ -314,11 +416,14 @@ def _key(table: ReleasedTable, row: Row) -> Values:
     return tuple(row[name] for name in table.key)
 
 
-def _tier(name: TableName) -> Tier:
-    parsed = parse_table_name(name.table)
-    while parsed is not None and parsed.master is not None:
-        parsed = parse_table_name(parsed.master)
-    return parsed.tier if parsed is not None else Tier.MANUAL
+def _made(table: ReleasedTable) -> list[Row]:
+    """Return the rows of a table of the database as they would be read from a release."""
+    columns = {each: [row[each] for row in table.rows] for each in table.heading.names}
+    return _rows(table, arrow_table(columns, table.heading, as_declared=True))
+
+
+def _shown(table: ReleasedTable, key: Values) -> str:
+    return f"{table.title} {dict(zip(table.key, key, strict=True))}"
 
 
 def _python(value: Value, kind: AttributeType | None) -> Value:
@@ -338,29 +443,32 @@ def _python(value: Value, kind: AttributeType | None) -> Value:
 
 def _check(
     connection: Connection,
-    names: Mapping[TableName, str],
+    names: Iterable[TableName],
     classes: Mapping[TableName, type[AutoPopulate]],
 ) -> None:
     for name in names:
         table = FreeTable(connection, name)
         parsed = parse_table_name(name.table)
         is_part = parsed is not None and parsed.master is not None
-        if _tier(name) in COMPUTED_TIERS and not is_part and name not in classes:
+        if tier_of(name) in COMPUTED_TIERS and not is_part and name not in classes:
             raise ConfigurationError(
                 f"The class of {title(name)} is not known: name the module that declares it."
             )
         kinds = [each.type for each in table.heading.attributes.values()]
         if any(isinstance(kind, ExternalPointerType) for kind in kinds):
             raise ConfigurationError(f"{title(name)} has the layout of DataJoint 0.14: migrate it.")
-        if _tier(name) is not Tier.LOOKUP and table:
+        if tier_of(name) is not Tier.LOOKUP and table:
             raise ConfigurationError(f"{title(name)} has rows: make them in an empty database.")
     _check_stores(connection, sorted({name.schema for name in names}))
 
 
 def _check_stores(connection: Connection, schemas: Sequence[str]) -> None:
-    for name in connection.stores.names:
-        for schema in schemas:
-            if registrations(connection.stores.get(name), schema):
+    for schema in schemas:
+        mine = identity_of(connection, schema, create=False)
+        for name in connection.stores.names:
+            found = registrations(connection.stores.get(name), schema)
+            # The contents of a Lookup have objects, too.
+            if any(each.identity != mine or each.found_objects for each in found):
                 raise ConfigurationError(
                     f"Store '{name}' has objects of {schema}, of another database perhaps: set up "
                     "an empty store."
