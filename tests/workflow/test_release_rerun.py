@@ -11,6 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -359,8 +360,8 @@ def test_rows_that_were_not_released_are_made_all_the_same(labs: Labs, chosen: s
 def scaled(schema: Any, factor: float, sign: float = 1.0, fails: int = -1) -> Any:
     @schema
     class Factor(dj.Lookup):
-        definition = "p : int32\n---\nfactor : float64"
-        contents = ((1, factor), (2, 1.0))
+        definition = "p : int32\n---\nfactor : float64\nshape : <npy@>"
+        contents = ((1, factor, np.ones(2)), (2, 1.0, np.ones(3)))
 
     @schema
     class Scaled(dj.Computed):
@@ -374,6 +375,19 @@ def scaled(schema: Any, factor: float, sign: float = 1.0, fails: int = -1) -> An
             self.insert1({**key, "value": value, "zero": zero, "far": [sign * 1e-13, value]})
 
     return Factor, Scaled
+
+
+def test_rows_of_a_lookup_are_those_of_the_release(labs: Labs) -> None:
+    _, made = scaled(labs.schema("a"), 2.0)
+    made.populate()
+    factor, again = scaled(labs.schema("b"), 3.0)
+    said: list[str] = []
+    report = labs.rerun(made, again, say=said.append)
+    assert not report.differences
+    assert dict(zip(*factor.to_arrays("p", "factor"), strict=True)) == {1: 2.0, 2: 1.0}
+    assert [text for text in said if "Factor" in text] == [
+        "lab.Factor {'p': 1} is another one in today's code: that of the release is used"
+    ]
 
 
 def test_the_sign_of_zero_counts_without_a_tolerance(labs: Labs) -> None:

@@ -45,6 +45,7 @@ from dj_dagster.relational.garbage.references import (
     register_writer,
 )
 from dj_dagster.relational.inserting.encode import encode_rows
+from dj_dagster.relational.inserting.insertion import update_row
 from dj_dagster.relational.relatives import graph_above
 from dj_dagster.relational.schemas.free_table import FreeTable, table_name
 from dj_dagster.workflow.computed import AutoPopulate
@@ -216,13 +217,25 @@ class _Rerun:
     def enter(self, name: TableName) -> None:
         """Enter rows with their objects as they were released."""
         table = all_of(self._connection, name)
-        rows = [*_referred_first(table, self._released(table)).values()]
+        rows = _referred_first(table, self._released(table))
+        # A Lookup has the contents of today's code.
+        there = {_key(table, row): row for row in _made(table)}
+        new = {key: row for key, row in rows.items() if key not in there}
+        changed = {
+            key: row
+            for key, row in rows.items()
+            if key in there and any(self._unequal(table, row, there[key], 0))
+        }
         for column, chain in self._stored_columns(table):
             register_writer(self._connection, name.schema, chain)
-            self._bring_back_all(column, rows)
+            self._bring_back_all(column, (new | changed).values())
         as_stored = replace(table.stored, heading=table.heading)
-        encoded = encode_rows(self._connection, as_stored, rows, mode="skip")
-        write.submit(self._connection, encoded)
+        write.submit(self._connection, encode_rows(self._connection, as_stored, [*new.values()]))
+        for key, row in changed.items():
+            update_row(self._connection, as_stored, row)
+            self._say(
+                f"{_shown(table, key)} is another one in today's code: that of the release is used"
+            )
 
     def bring_files(self, name: TableName) -> None:
         """Write the files of others that rows name, which a `make` reads."""
