@@ -44,7 +44,6 @@ from dj_dagster.relational.table import Table
 from dj_dagster.workflow.release.contents import (
     INPUT,
     Located,
-    ProvenanceDocument,
     ReleasedRows,
     ReleasedTable,
     gather,
@@ -59,6 +58,7 @@ from dj_dagster.workflow.release.crate import (
     write_json,
     write_manifest,
 )
+from dj_dagster.workflow.release.provenance import ProvenanceDocument
 
 FORMAT = 1
 ENVIRONMENT, DEFINITIONS, ROWS, FILES = "environment.json", "definitions", "rows", "files"
