@@ -494,7 +494,13 @@ def test_part_rows_can_be_chosen(score: Any, tmp_path: Path) -> None:
     (table,) = (each for each in tables if each["role"] == "result")
     assert (table["rows"], table["made"]) == (1, 2)
     told = json.loads((folder / "prov.json").read_text())
-    assert "row:lab.Score.Peak/method=loud/peak=2/subject_id=1" in told["entity"]
+    part = "row:lab.Score.Peak/method=loud/peak=2/subject_id=1"
+    assert part in told["entity"]
+    # A part is made by its master's make.
+    made = {each["prov:entity"]: each["prov:activity"] for each in told["wasGeneratedBy"].values()}
+    assert set(made.values()) == {"make:lab.Score/method=loud/subject_id=1"}
+    assert part in made
+    assert len(told["wasAssociatedWith"]) == 1
 
 
 def test_an_absent_extra_is_named(

@@ -34,6 +34,7 @@ from dj_dagster.workflow.release.contents import (
     ReleasedRows,
     ReleasedTable,
     make_names,
+    maker_of,
     title,
 )
 
@@ -53,6 +54,8 @@ class Activity:
 
     Attributes
     ----------
+    title
+        The table that has the `make`: for a part its master.
     key
         Its arguments.
     code
@@ -61,6 +64,7 @@ class Activity:
         The run of Dagster in which it was called, "" if it was not or that is unknown.
     """
 
+    title: str
     key: Row
     code: str
     run: str = ""
@@ -126,7 +130,7 @@ class ProvenanceDocument:
             for parent in parents:
                 self._document.wasDerivedFrom(entity, parent)
             if activities:
-                activity = self._activity(table, row, activities[place], parents)
+                activity = self._activity(row, activities[place], parents)
                 self._document.wasGeneratedBy(entity, activity)
 
     def _row(self, table: ReleasedTable, row: Row) -> prov.QualifiedName:
@@ -142,17 +146,17 @@ class ProvenanceDocument:
         return identifier
 
     def _activity(
-        self, table: ReleasedTable, row: Row, call: Activity, parents: Sequence[prov.QualifiedName]
+        self, row: Row, call: Activity, parents: Sequence[prov.QualifiedName]
     ) -> prov.ProvActivity:
-        name = _spelled(table.title, call.key)
+        name = _spelled(call.title, call.key)
         found = self._activities.get(name)
         if found is None:
             began, ended = _times(row)
             identifier = self._spaces["make"][name]
-            label = {prov.PROV_LABEL: f"{table.title}.make"}
+            label = {prov.PROV_LABEL: f"{call.title}.make"}
             found = self._document.activity(identifier, began, ended, label)
             self._activities[name] = found
-            plan = self._plan(table, call.code) if call.code else None
+            plan = self._plan(call) if call.code else None
             self._document.wasAssociatedWith(found, self._agent, plan)
             for parent in parents:
                 self._document.used(found, parent)
@@ -170,13 +174,13 @@ class ProvenanceDocument:
             self._runs[run_id] = self._document.activity(identifier, other_attributes=about)
         return self._runs[run_id]
 
-    def _plan(self, table: ReleasedTable, code: str) -> prov.ProvEntity:
-        name = quote(f"{table.title}@{code}", safe="@")
+    def _plan(self, call: Activity) -> prov.ProvEntity:
+        name = quote(f"{call.title}@{call.code}", safe="@")
         if name not in self._plans:
             about: dict[prov.QualifiedName, str | int | prov.QualifiedName] = {
                 prov.PROV_TYPE: prov.PROV["Plan"],
-                prov.PROV_LABEL: f"{table.title}.make",
-                self._spaces["dj"]["version"]: code,
+                prov.PROV_LABEL: f"{call.title}.make",
+                self._spaces["dj"]["version"]: call.code,
             }
             self._plans[name] = self._document.entity(self._spaces["code"][name], about)
         return self._plans[name]
@@ -184,14 +188,16 @@ class ProvenanceDocument:
 
 def activities_of(connection: Connection, table: ReleasedTable) -> list[Activity]:
     """Return for each row of a table the call of `make` that made it."""
-    names = make_names(connection, table.name)
-    keys = [{name: row[name] for name in names} for row in table.rows]
-    notes = Notes(FreeTable(connection, table.name), names).read(keys)
+    maker = maker_of(table.name)
+    names, own = make_names(connection, maker), make_names(connection, table.name)
+    keys = [dict(zip(names, (row[name] for name in own), strict=False)) for row in table.rows]
+    notes = Notes(FreeTable(connection, maker), names).read(keys)
     found: list[Activity] = []
     for row, key in zip(table.rows, keys, strict=True):
         note = notes.get(tuple(key.values()))
         code = note.code if note is not None and note.code else row.get("_job_version")
-        found.append(Activity(key, str(code or ""), note.run if note is not None else ""))
+        run = note.run if note is not None else ""
+        found.append(Activity(title(maker), key, str(code or ""), run))
     return found
 
 
