@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,14 @@ from tests.lab import connect
 class Watched:
     """A folder, the tables for what appears there, and a sensor that is evaluated by hand."""
 
-    def __init__(self, connection: dj.Connection, instance: dg.DagsterInstance, folder: Path):
-        schema = dj.Schema("rig", connection=connection)
+    def __init__(
+        self,
+        connection: dj.Connection,
+        instance: dg.DagsterInstance,
+        folder: Path,
+        prefix: str = "",
+    ):
+        schema = dj.Schema(f"{prefix}rig", connection=connection)
 
         @schema
         class Subject(dj.Manual):
@@ -34,8 +41,25 @@ class Watched:
             frames : int32
             """
 
+        @schema
+        class Note(dj.Manual):
+            definition = """
+            note : varchar(16)
+            ---
+            text : varchar(16)
+            unique index (text)
+            """
+
+        @schema
+        class Counted(dj.Manual):
+            definition = """
+            id : int auto_increment
+            ---
+            text : varchar(16)
+            """
+
         self.schema, self.instance, self.folder = schema, instance, folder
-        self.Subject, self.Scan = Subject, Scan
+        self.Subject, self.Scan, self.Note, self.Counted = Subject, Scan, Note, Counted
         self.folder.mkdir()
         self.cursor: str | None = None
         self.reads: list[str] = []
@@ -134,12 +158,21 @@ def test_what_cannot_be_read_is_named_and_holds_up_nothing(watched: Watched) -> 
     assert watched.scans == [("a", 7), ("b", 3)]
 
 
+def _notes(*texts: str) -> list[dict[str, Any]]:
+    return [{"note": "m1", "text": text} for text in texts]
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         (lambda one: {}, "It gave no rows"),
         (lambda one: {one.Subject: []}, "It gave no rows"),
         (lambda one: {one.Subject: [{"subject": "m1"}], one.Scan: [{"subject": "m1"}]}, "scan"),
+        # One of two rows, or a row that an index forbids, would be missing without a word.
+        (lambda one: {one.Note: _notes("a", "b")}, r"Two rows of rig.note have the key .*'m1'"),
+        (lambda one: {one.Note: [{"note": n, "text": "a"} for n in "cd"]}, "text"),
+        (lambda one: {one.Counted: [{"text": "a"}]}, "rig.counted lacks id"),
+        (lambda one: {one.Counted: [{"id": 0, "text": "a"}]}, "rig.counted lacks id"),
     ],
 )
 def test_an_entry_is_entered_whole_or_not_at_all(
@@ -149,8 +182,8 @@ def test_an_entry_is_entered_whole_or_not_at_all(
     watched.look()
     said = watched.look(lambda path: rows(watched))
     assert "Not readable: m1/a.txt" in said
-    assert message in said
-    assert len(watched.Subject()) == 0
+    assert re.search(message, said)
+    assert [len(table()) for table in (watched.Subject, watched.Note, watched.Counted)] == [0, 0, 0]
 
 
 def test_rows_that_are_there_are_left_as_they_are(watched: Watched) -> None:
@@ -268,6 +301,21 @@ def test_rows_that_were_all_there_are_not_said_to_be_entered(watched: Watched) -
     assert watched.look().startswith("There already, left as they are: m1/a.txt; 1 entries")
     assert watched.look() == f"1 entries of */* in {watched.folder}."
     assert watched.scans == [("a", 3)]
+
+
+def test_a_name_that_a_server_takes_for_another_is_not_said_to_be_there(
+    server_url: str, server_prefix: str, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    connection = connect(server_url, tmp_path)
+    watched = Watched(connection, instance, tmp_path / "incoming", server_prefix)
+    for name in ("m1/Abc.txt", "m1/abc.txt", "M1/b.txt"):
+        watched.put(name)
+    watched.look()
+    said = watched.look()
+    connection.close()
+    # The subject is that of the other folder, and its scan is a new one.
+    assert said.startswith("Entered: M1/b.txt, m1/Abc.txt; Not readable: m1/abc.txt (Dupl")
+    assert re.search(r"has a row \('m1', 'Abc'\).*takes for \('m1', 'abc'\)", said)
 
 
 @pytest.mark.parametrize(

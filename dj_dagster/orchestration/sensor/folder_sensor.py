@@ -22,16 +22,20 @@ from dagster import (
 from dj_dagster.errors import (
     ConfigurationError,
     ConnectionFailedError,
+    DuplicateError,
     InvalidValueError,
-    QueryError,
+    MissingAttributeError,
     TransientError,
     named_text,
 )
-from dj_dagster.model.heading import Value
+from dj_dagster.model.heading import Value, Values
 from dj_dagster.orchestration.arguments import check_number
 from dj_dagster.orchestration.sensor.entry_signature import signature
 from dj_dagster.orchestration.sensor.sensor_settings import Budget
 from dj_dagster.relational.table import Table
+from dj_dagster.relational.values import as_fetched, is_missing
+from dj_dagster.workflow.collation import matched
+from dj_dagster.workflow.pending import rows_of
 
 RowsByTable = Mapping[Any, Iterable[Mapping[str, Value]]]
 """Rows by table, which may be a class: parents first."""
@@ -59,8 +63,9 @@ def folder_sensor(
     An entry is a file that `pattern` finds in the folder, or a folder with all its files, those
     behind links included. It is read when its files have not changed for a while. Its rows are
     inserted in one transaction. Rows whose key is there already are left as they are, so that an
-    entry may be looked at often, and may also be entered by others. Files are never moved or
-    changed.
+    entry may be looked at often, and may also be entered by others; `read` therefore gives each row
+    its key, and a key that the database counts (``auto_increment``) is refused. Files are never
+    moved or changed.
 
     An entry that cannot be read is named with the reason in the tick and in its log; the other
     entries are entered all the same. While the folder itself cannot be read, the ticks fail with
@@ -337,32 +342,69 @@ def enter(rows: Mapping[Any, Sequence[Mapping[str, Value]]]) -> bool:
 
     Raises
     ------
+    QueryError
+        If a row cannot be inserted, as for a unique index or a parent that is not there; if it
+        lacks a part of its key, by which it would be found again; if two rows have one key; or if
+        the server takes the key of the last table's row for another one that is there.
     InvalidValueError
         If `rows` is empty: the entry would be left out for good without a message.
     """
     if not any(rows.values()):
         raise InvalidValueError("It gave no rows: raise an error that says why, or return some.")
     tables = [(_instance(table), each) for table, each in rows.items() if each]
-    added = 0
+    try:
+        return _inserted(tables)
+    except DuplicateError:
+        # Another process may have entered one of them since the look for them.
+        return _inserted(tables)
+
+
+def _inserted(tables: Sequence[tuple[Table, Sequence[Mapping[str, Value]]]]) -> bool:
+    added, known = 0, dict[Values, Values]()
     with tables[0][0].connection.transaction:
-        for table, each in tables:
-            before = _count(table, each)
-            table.insert(each, skip_duplicates=True)
-            added += _count(table, each) - before
+        for table, rows in tables:
+            keyed = _by_key(table, rows)
+            known = matched(table.connection, rows_of(table), table.primary_key, keyed)
+            new = [row for key, row in keyed.items() if key not in known]
+            table.insert(new)
+            added += len(new)
+        # A parent's row may be spelled in another way, but the entry itself is not there then.
+        for key, there in known.items():
+            if key != there:
+                raise DuplicateError(
+                    f"{tables[-1][0].name} has a row {there}, which the server takes for {key}: "
+                    "give the entry another name."
+                )
     return added > 0
 
 
-def _count(table: Table, rows: Sequence[Mapping[str, Value]]) -> int:
-    """Return how many of the rows are there."""
-    names = table.primary_key
+def _by_key(table: Table, rows: Sequence[Mapping[str, Value]]) -> dict[Values, Mapping[str, Value]]:
+    """Return rows by their keys as they are fetched later."""
+    found: dict[Values, Mapping[str, Value]] = {}
+    attributes = [table.heading[name] for name in table.primary_key]
+    for row in rows:
+        for each in attributes:
+            given = row.get(each.name)
+            if is_missing(given, each) or (each.autoincrement and not given):
+                raise MissingAttributeError(
+                    f"A row of {table.name} lacks {each.name}, a part of its key, by which it is "
+                    f"known whether the row is there already: give it in {dict(row)}."
+                )
+        key = tuple(as_fetched(row[each.name], each) for each in attributes)
+        if not _is_same(found.setdefault(key, row), row):
+            raise DuplicateError(
+                f"Two rows of {table.name} have the key "
+                f"{dict(zip(table.primary_key, key, strict=True))} and other values."
+            )
+    return found
+
+
+def _is_same(one: Mapping[str, Value], other: Mapping[str, Value]) -> bool:
     try:
-        return len(table & [{name: row[name] for name in names} for row in rows])
-    except KeyError:
-        # The database gives some of the key.
-        return len(table)
-    except QueryError:
-        # A value does not fit, which the insert says.
-        return 0
+        return one is other or bool(dict(one) == dict(other))
+    except ValueError:
+        # Arrays are not compared by ==.
+        return False
 
 
 def _instance(table: type[Table] | Table) -> Table:
