@@ -83,6 +83,27 @@ def reading(file: Path, *wrong: type[Exception]) -> Generator[None]:
         raise ConfigurationError(f"{file} cannot be read: {said}. Correct the file.") from error
 
 
+def at_home(path: str | Path, what: str) -> Path:
+    """Return a path whose ``~`` or ``~user`` is written out.
+
+    Parameters
+    ----------
+    what
+        The thing that the path is of, for the error.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigurationError(
+            f"{what} is {str(path)!r}, in the home of a user who is not there: write its path."
+        ) from None
+
+
 def embedded_folder() -> Path:
     """Return the folder of the embedded database: the nearest ``.dj`` that has one, or a new one.
 

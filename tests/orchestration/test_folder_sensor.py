@@ -244,6 +244,47 @@ def test_a_folder_that_is_away_is_an_error_and_forgets_nothing(watched: Watched)
     assert watched.scans == []
 
 
+def test_a_folder_on_the_way_that_cannot_be_read_is_named_and_forgets_nothing(
+    watched: Watched, tmp_path: Path
+) -> None:
+    # This user may be root, who may read all, so that the disk of the link's folder is away.
+    far = tmp_path / "far"
+    (far / "m1").mkdir(parents=True)
+    (watched.folder / "m1").symlink_to(far / "m1")
+    watched.put("m1/a.txt")
+    watched.put("m2/b.txt")
+    watched.put("notes.txt")
+    watched.look()
+    watched.look()
+    watched.Scan.delete()
+    far.rename(tmp_path / "away")
+    said = watched.look()
+    assert said.startswith("Not readable: m1 (FileNotFoundError: ")
+    assert said.endswith(f"2 entries of */* in {watched.folder}.")
+    (tmp_path / "away").rename(far)
+    for _ in range(2):
+        assert watched.look() == f"2 entries of */* in {watched.folder}."
+    assert watched.scans == []
+
+
+def test_a_clock_that_is_set_back_does_not_hold_up_an_entry(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched.put("m1/a.txt")
+    with monkeypatch.context() as patch:
+        patch.setattr("time.time", lambda: 4e9)
+        watched.look()
+    watched.look()
+    assert watched.look().startswith("Entered: m1/a.txt")
+
+
+def test_a_long_reason_is_kept_short(watched: Watched) -> None:
+    watched.put("m1/a.txt", "x" * 100_000)
+    watched.look()
+    assert len(watched.look()) < 2000
+    assert len(watched.cursor or "") < 2000
+
+
 def test_links_are_followed_and_named_where_they_lead_to_nothing(
     watched: Watched, tmp_path: Path
 ) -> None:
@@ -324,6 +365,7 @@ def test_a_name_that_a_server_takes_for_another_is_not_said_to_be_there(
         {"pattern": ""},
         {"pattern": "/abs/*"},
         {"pattern": "../*"},
+        {"pattern": "./"},
         {"settle": float("nan")},
         {"settle": "30"},
         {"settle": -1},

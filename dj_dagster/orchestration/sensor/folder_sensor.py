@@ -6,7 +6,7 @@ import json
 import os
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from dj_dagster.errors import (
     TransientError,
     named_text,
 )
+from dj_dagster.local_files import at_home
 from dj_dagster.model.heading import Value, Values
 from dj_dagster.orchestration.arguments import check_number
 from dj_dagster.orchestration.sensor.entry_signature import signature
@@ -42,6 +43,9 @@ RowsByTable = Mapping[Any, Iterable[Mapping[str, Value]]]
 
 NAMED = 20
 """Entries of one status that a tick names, at most; the others are counted."""
+
+LONGEST = 1000
+"""Characters of a reason that are told and kept, at most."""
 
 _CHANGING, _QUIET, _ENTERED, _REFUSED = "changing", "quiet", "entered", "refused"
 
@@ -67,9 +71,9 @@ def folder_sensor(
     its key, and a key that the database counts (``auto_increment``) is refused. Files are never
     moved or changed.
 
-    An entry that cannot be read is named with the reason in the tick and in its log; the other
-    entries are entered all the same. While the folder itself cannot be read, the ticks fail with
-    the reason.
+    An entry that cannot be read, or a folder in which the pattern looks for entries, is named with
+    the reason in the tick and in its log; the other entries are entered all the same. While the
+    folder itself cannot be read, the ticks fail with the reason.
 
     Parameters
     ----------
@@ -136,7 +140,7 @@ def folder_sensor(
         description=f"Enters what appears in a folder ({pattern}) as rows, once it is complete.",
     )
     def evaluate(context: SensorEvaluationContext) -> SensorResult:
-        place = Path(folder() if callable(folder) else folder).expanduser()
+        place = at_home(folder() if callable(folder) else folder, "The watched folder")
         look = _Look(place, pattern, read, complete, settle, retry)
         look.recall(context.cursor)
         look.evaluate(Budget(seconds))
@@ -225,6 +229,7 @@ class _Look:
         """Look at each entry, and enter those that are ready."""
         _check_folder(self.folder)
         found = {self._name(path): path for path in self.folder.glob(self.pattern)}
+        closed = dict(self._closed())
         names = sorted(found)
         # This look goes on where the last one had to stop.
         first = bisect_right(names, self.last)
@@ -232,6 +237,10 @@ class _Look:
         before, self.seen, self.last = self.seen, {}, ""
         if not found:
             self.away = before
+        for place, error in closed.items():
+            self.refused[place] = _said(error)
+            # What was entered from there must not be forgotten.
+            self.seen |= {e: seen for e, seen in before.items() if e.startswith(f"{place}/")}
         for number, entry in enumerate(names):
             known, now = before.get(entry), time.time()
             if budget.spent and number:
@@ -246,8 +255,8 @@ class _Look:
                 # It changes while it is looked at.
                 self.seen[entry] = _entered(known) or _Seen("", now)
             except (OSError, InvalidValueError) as error:
-                self.seen[entry] = _entered(known) or _Seen("", now, _REFUSED, named_text(error))
-                self.refused[entry] = named_text(error)
+                self.seen[entry] = _entered(known) or _Seen("", now, _REFUSED, _said(error))
+                self.refused[entry] = _said(error)
 
     def told(self) -> str:
         """Return the message of a tick on all entries."""
@@ -275,6 +284,9 @@ class _Look:
             return _Seen(found, now)
         if known.status == _ENTERED:
             return known
+        if now < known.since:
+            # The clock was set back.
+            return replace(known, since=now)
         if now - known.since < (self.retry if known.status == _REFUSED else self.settle):
             return known
         return self._tried(path, known, now)
@@ -294,13 +306,32 @@ class _Look:
             # The error does not concern the entry: the next tick tries again.
             raise
         except Exception as error:
-            self.refused[entry] = named_text(error)
-            return _Seen(known.signature, now, _REFUSED, named_text(error))
+            self.refused[entry] = _said(error)
+            return _Seen(known.signature, now, _REFUSED, _said(error))
         (self.entered if added else self.present).append(entry)
         return _Seen(known.signature, now, _ENTERED)
 
+    def _closed(self) -> Iterator[tuple[str, OSError]]:
+        """Yield the folders on the way to entries that cannot be read, which `glob` passes over."""
+        parts = Path(self.pattern).parts
+        for count in range(1, len(parts)):
+            for place in self.folder.glob(str(Path(*parts[:count]))):
+                try:
+                    _check_readable(place)
+                except NotADirectoryError:
+                    continue
+                except OSError as error:
+                    # A folder may go in the meantime, but a link that is there leads to nothing.
+                    if not isinstance(error, FileNotFoundError) or place.is_symlink():
+                        yield self._name(place), error
+
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
+
+
+def _said(error: Exception) -> str:
+    text = named_text(error)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _entered(known: _Seen | None) -> _Seen | None:
@@ -311,7 +342,8 @@ def _entered(known: _Seen | None) -> _Seen | None:
 def _check_pattern(pattern: str) -> None:
     try:
         # A look for it in what is not a folder finds nothing.
-        wrong = ".." in Path(pattern).parts or any(Path(os.devnull).glob(pattern))
+        parts = Path(pattern).parts
+        wrong = not parts or ".." in parts or any(Path(os.devnull).glob(pattern))
     except (TypeError, ValueError, NotImplementedError, IndexError):
         wrong = True
     if wrong:
@@ -323,13 +355,17 @@ def _check_pattern(pattern: str) -> None:
 
 def _check_folder(folder: Path) -> None:
     try:
-        with os.scandir(folder) as found:
-            next(found, None)
+        _check_readable(folder)
     except OSError as error:
         raise ConfigurationError(
             f"The watched folder {folder} cannot be read: {error.strerror}. Make it or mount it; "
             "until then nothing is entered."
         ) from None
+
+
+def _check_readable(folder: Path) -> None:
+    with os.scandir(folder) as found:
+        next(found, None)
 
 
 def enter(rows: Mapping[Any, Sequence[Mapping[str, Value]]]) -> bool:
