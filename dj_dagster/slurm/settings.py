@@ -127,7 +127,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     except SlurmRequestError as error:
         raise DagsterInvalidConfigError(str(error), [], config) from None
     return Settings(
-        folder=Path(config["folder"]).expanduser().absolute(),
+        folder=Path(config["folder"]).expanduser(),
         defaults=defaults,
         options=tuple(config["options"]),
         setup=config["setup"],
@@ -140,9 +140,21 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     )
 
 
+def _is_whole(folder: str) -> bool:
+    try:
+        return Path(folder).expanduser().is_absolute()
+    except RuntimeError:
+        # It is in the home of a user who is not there.
+        return False
+
+
 def _check(config: Mapping[str, Any]) -> None:
     wrong = {
-        "folder": (not config["folder"].strip(), "the path of a folder that all nodes have"),
+        # Each process would take a relative path for another folder.
+        "folder": (
+            not _is_whole(config["folder"]),
+            "the whole path of a folder that all nodes have",
+        ),
         "growth": (not 1 <= config["growth"] < inf, "a number such as 2, 1 or more"),
         "retries": (config["retries"] < 0, "0 or more"),
         "poll_seconds": (config["poll_seconds"] < 1, "seconds, 1 or more"),

@@ -359,6 +359,12 @@ def test_a_name_that_a_server_takes_for_another_is_not_said_to_be_there(
     assert re.search(r"has a row \('m1', 'Abc'\).*takes for \('m1', 'abc'\)", said)
 
 
+def test_a_folder_in_the_home_of_nobody_is_refused() -> None:
+    sensor = folder_sensor("~nobody-of-that-name/scans", lambda path: {})
+    with dg.build_sensor_context() as context, pytest.raises(Exception, match="watched folder is"):
+        sensor(context)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -90,6 +90,8 @@ def test_odd_jobs_of_the_same_user_are_left_out(
     "wrong",
     [
         {"folder": " "},
+        {"folder": "jobs"},
+        {"folder": "~nobody-of-that-name/jobs"},
         {"growth": 0.0},
         {"growth": -1.0},
         {"growth": float("nan")},

@@ -31,6 +31,7 @@ from dj_dagster.errors import (
     UnknownAttributeError,
     counted,
 )
+from dj_dagster.local_files import at_home
 from dj_dagster.objects.collection import backing_up, registrations
 from dj_dagster.objects.copies import (
     CopiedFile,
@@ -147,7 +148,7 @@ def make_backup(
     """
     if connection.holds_transaction:
         raise QueryError("A backup is made outside of transactions: leave this one first.")
-    place = Path(folder).expanduser().absolute()
+    place = at_home(folder, "The folder of backups").absolute()
     chosen = _chosen(connection, schemas)
     if keep is not None and keep < 1:
         raise ConfigurationError(f"Keep at least one backup, not {keep}.")
@@ -524,7 +525,7 @@ def restore_backup(
     """
     if connection.holds_transaction:
         raise QueryError("A backup is restored outside of transactions: leave this one first.")
-    backup = open_backup(Path(folder).expanduser().absolute(), name)
+    backup = open_backup(at_home(folder, "The folder of backups").absolute(), name)
     _check_target(connection, backup, keep_objects=keep_objects)
     say(f"reading {backup.place}")
     _refuse(backup, backup.damaged_files())
