@@ -10,7 +10,10 @@ import dagster
 
 try:
     from celery import Celery
-    from celery.exceptions import BackendError
+    from celery.app.backends import by_url as backend_by_url
+    from celery.backends.base import DisabledBackend
+    from celery.backends.rpc import RPCBackend
+    from celery.exceptions import BackendError, ImproperlyConfigured
     from celery.signals import worker_process_init
     from dagster._config import UserConfigSchema
     from dagster._core.launcher import CheckRunHealthResult, ResumeRunContext, WorkerStatus
@@ -25,6 +28,7 @@ try:
         DAGSTER_CELERY_TASK_ID_TAG,
     )
     from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
+    from kombu.connection import Connection as BrokerConnection
     from kombu.exceptions import OperationalError
 except ImportError as error:
     raise ImportError(
@@ -38,14 +42,19 @@ __all__ = [
     "DAGSTER_CELERY_STEP_PRIORITY_TAG",
     "DAGSTER_CELERY_TASK_ID_TAG",
     "TASK_RESUME_JOB_NAME",
+    "BrokerConnection",
     "Celery",
     "CheckRunHealthResult",
     "ConfigurableClassData",
     "DagstersLauncher",
+    "DisabledBackend",
+    "ImproperlyConfigured",
+    "RPCBackend",
     "ResumeRunArgs",
     "ResumeRunContext",
     "UserConfigSchema",
     "WorkerStatus",
+    "backend_by_url",
     "create_execute_job_task",
     "create_resume_job_task",
     "pack_value",

@@ -8,15 +8,7 @@ from contextlib import suppress
 from typing import Any, Self
 from uuid import uuid4
 
-from dagster import (
-    DagsterInstance,
-    DagsterRun,
-    DagsterRunStatus,
-    Field,
-    IntSource,
-    Permissive,
-    StringSource,
-)
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 
 from dj_dagster.celery._dagster import (
     DAGSTER_CELERY_TASK_ID_TAG,
@@ -35,24 +27,9 @@ from dj_dagster.celery._dagster import (
 )
 from dj_dagster.celery.destination import GREATEST, Destination, DestinationError, destination
 from dj_dagster.celery.health import SENT, Health
+from dj_dagster.celery.settings import check_settings, completed, config_type
 from dj_dagster.celery.watch import Watch, task_of
 from dj_dagster.launcher_tags import step_tags
-
-SETTINGS: Mapping[str, Any] = {
-    # A worker takes a run from the queue when one of its processes is free, and not before.
-    "worker_disable_prefetch": True,
-    # Long runs would be forgotten: a record is written when a run begins and when it ends.
-    "result_expires": 30 * 24 * 3600,
-    "broker_connection_retry_on_startup": True,
-    "broker_transport_options": {
-        "priority_steps": list(range(GREATEST + 1)),
-        # Of a message whose worker died before it began.
-        "visibility_timeout": 300,
-        "socket_connect_timeout": 5,
-    },
-    "result_backend_transport_options": {"retry_policy": {"max_retries": 5}},
-}
-"""Celery's settings where `config_source` has none of its own."""
 
 WORKER = "DJ_CELERY_WORKER"
 """Environment variable of workers and of all that they start."""
@@ -91,7 +68,7 @@ class CeleryRunLauncher(DagstersLauncher):
             broker=broker,
             backend=backend,
             include=include,
-            config_source=_completed(config_source or {}),
+            config_source=completed(config_source or {}),
             inst_data=inst_data,
         )
         self._lost_after = lost_after
@@ -113,34 +90,20 @@ class CeleryRunLauncher(DagstersLauncher):
     @classmethod
     def config_type(cls) -> UserConfigSchema:
         """Return the schema of the settings."""
-        return {
-            "broker": Field(StringSource, description="The broker's URL, such as redis://…/0."),
-            "backend": Field(
-                StringSource,
-                description="The URL of the records of tasks, such as redis://…/1. It must not be "
-                "rpc://, which can't be read twice.",
-            ),
-            "default_queue": Field(
-                StringSource,
-                default_value="dagster",
-                description="The queue of runs without the tag dagster-celery/queue.",
-            ),
-            "include": Field([str], is_required=False, description="Modules that workers import."),
-            "config_source": Field(
-                Permissive(), is_required=False, description="More settings of Celery."
-            ),
-            "lost_after": Field(
-                IntSource,
-                default_value=60,
-                description="Seconds without an answer after which a worker is taken to be gone.",
-            ),
-        }
+        return config_type()
 
     @classmethod
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> Self:
-        """Return a launcher with the settings that Dagster has read."""
+        """Return a launcher with the settings that Dagster has read.
+
+        Raises
+        ------
+        DagsterInvalidConfigError
+            If a setting has a value with which runs could not be sent or watched.
+        """
+        check_settings(config_value)
         return cls(inst_data=inst_data, **config_value)
 
     def resume_run(self, context: ResumeRunContext) -> None:
@@ -241,15 +204,6 @@ class CeleryRunLauncher(DagstersLauncher):
     def _newest(self, run: DagsterRun) -> DagsterRun:
         """Return a run as it is now: the daemon's may be older than its tags."""
         return self._instance.get_run_by_id(run.run_id) or run
-
-
-def _completed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a lab's settings of Celery with ours where it has none."""
-    both = {**SETTINGS, **settings}
-    for name, ours in SETTINGS.items():
-        if isinstance(ours, Mapping) and isinstance(both[name], Mapping):
-            both[name] = {**ours, **both[name]}
-    return both
 
 
 def _spelled(app: Celery, priority: int) -> int:
