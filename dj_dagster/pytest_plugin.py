@@ -39,9 +39,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests of temporary labs once on each chosen database."""
-    if "dj_database" not in metafunc.fixturenames:
-        return
-    chosen = metafunc.config.getoption("dj_database") or metafunc.config.getini("dj_databases")
+    if "dj_database" in metafunc.fixturenames:
+        metafunc.parametrize("dj_database", _chosen(metafunc.config), indirect=True)
+
+
+def _chosen(config: pytest.Config) -> list[str]:
+    chosen = config.getoption("dj_database") or config.getini("dj_databases")
     if not chosen:
         raise pytest.UsageError(f"dj_databases is empty: write {' or '.join(DATABASES)}.")
     unknown = [name for name in chosen if name not in DATABASES]
@@ -49,7 +52,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         raise pytest.UsageError(
             f"dj_databases has {', '.join(unknown)}: write {' or '.join(DATABASES)}."
         )
-    metafunc.parametrize("dj_database", list(dict.fromkeys(chosen)), indirect=True)
+    return list(dict.fromkeys(chosen))
 
 
 @pytest.fixture(scope="session")
@@ -76,8 +79,11 @@ def _dj_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dj_database(request: pytest.FixtureRequest, _dj_folder: Path) -> Iterator[str]:
-    """URL of an empty database: a SQLite file, or a private MariaDB server."""
-    if request.param == "sqlite":
+    """URL of an empty database: a SQLite file, or a private MariaDB server.
+
+    A test that asks for it by name as it runs, or in a unittest.TestCase, has the first one chosen.
+    """
+    if getattr(request, "param", _chosen(request.config)[0]) == "sqlite":
         yield f"sqlite:///{_dj_folder / 'lab.sqlite'}"
         return
     from dj_dagster.temporary import mariadb

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -238,6 +239,26 @@ def test_a_lab_leaves_the_folder_of_a_test_to_it(pytester: pytest.Pytester) -> N
     )
 
 
+def test_a_lab_can_be_asked_for_as_a_test_runs(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import unittest, pytest
+
+        class TestLab(unittest.TestCase):
+            @pytest.fixture(autouse=True)
+            def lab(self, request, dj_lab):
+                self.lab = dj_lab
+
+            def test_lab(self):
+                assert self.lab.connection.schema_names() == []
+
+        def test_by_name(request):
+            assert request.getfixturevalue("dj_lab").url.startswith("sqlite:")
+        """
+    )
+    pytester.runpytest("--dj-database", "sqlite").assert_outcomes(passed=2)
+
+
 def test_a_lab_has_its_own_database_and_stores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,18 +313,32 @@ def test_a_lab_has_its_own_database_and_stores(
     del sys.modules["traces"]
 
 
-def test_a_lab_forgets_folders_without_an_init_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("place", ["project", "dj_dagster", "site-packages"])
+def test_a_lab_forgets_the_modules_of_a_project_wherever_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    inner = tmp_path / "rigs" / "inner"
+    inner = tmp_path / place / "rigs" / "inner"
     inner.mkdir(parents=True)
-    (tmp_path / "rigs" / "__init__.py").touch()
-    (inner / "tables.py").write_text('import dj_dagster as dj\nschema = dj.Schema("lab")\n')
-    for number in range(2):
+    monkeypatch.syspath_prepend(tmp_path / place)
+    for name in ("kept", "rigs"):
+        (tmp_path / place / name).mkdir(exist_ok=True)
+        (tmp_path / place / name / "__init__.py").touch()
+    tables = 'import dj_dagster as dj\nschema = dj.Schema("lab")\n'
+    # A folder without an __init__.py, and a package that is imported before the lab.
+    for file in (inner / "tables.py", tmp_path / place / "kept" / "more.py"):
+        file.write_text(tables)
+    (inner / "defs.py").write_text("from kept import more\nfrom rigs.inner import tables\n")
+    (inner / "fails.py").write_text("from rigs.inner import tables\n1 / 0\n")
+    import_module("kept")
+    for number, load in enumerate(["fails", "defs", "defs"]):
         folder = tmp_path / f"lab{number}"
         folder.mkdir()
         lab = TemporaryLab(f"sqlite:///{folder / 'lab.sqlite'}", folder)
-        assert lab.load("rigs.inner.tables").schema.connection is lab.connection
+        if load == "fails":
+            with pytest.raises(ZeroDivisionError):
+                lab.load("rigs.inner.fails")
+        else:
+            assert lab.load("rigs.inner.defs").more.schema.connection is lab.connection
         lab.close()
         assert not [name for name in sys.modules if name.startswith("rigs")]
+    del sys.modules["kept"]

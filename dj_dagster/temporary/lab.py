@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+import sysconfig
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -76,9 +77,12 @@ class TemporaryLab:
             another database.
         """
         before = set(sys.modules)
-        loaded = import_module(module)
-        new = set(sys.modules) - before
-        self._modules |= {name for name in new if not _is_installed(sys.modules[name])}
+        try:
+            loaded = import_module(module)
+        finally:
+            # Those that a module has imported stay when it fails.
+            new = {name: sys.modules[name] for name in set(sys.modules) - before}
+            self._modules |= _of_project(module, new)
         for schema, name in _schemas(loaded):
             if schema.connection is not self.connection:
                 raise ConfigurationError(
@@ -93,7 +97,7 @@ class TemporaryLab:
         if default_connection._connection is not None:
             default_connection._connection.close()
         for name in self._modules:
-            sys.modules.pop(name, None)
+            _forget(name)
         sys.path[:] = self._path
         os.environ.clear()
         os.environ.update(self._environment)
@@ -124,15 +128,47 @@ class TemporaryLab:
         return {"protocol": "file", "location": str(self.folder / "stores" / name)}
 
 
+def _of_project(loaded: str, new: Mapping[str, ModuleType]) -> set[str]:
+    """Return the names of those of some modules that belong to a project and not to a library.
+
+    A project may be installed, too: all of the package that is loaded belongs to it, and all of a
+    package that has a schema.
+    """
+    own = {_top(loaded), *(_top(name) for name, module in new.items() if _has_schema(module))}
+    return {
+        name
+        for name, module in new.items()
+        if _top(name) != _top(__name__) and (_top(name) in own or not _is_installed(module))
+    }
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _has_schema(module: ModuleType) -> bool:
+    # Libraries put objects of any kind there, which may do anything when isinstance asks for their
+    # class.
+    values = [*getattr(module, "__dict__", {}).values()]
+    return any(issubclass(type(value), Schema) for value in values)
+
+
 def _is_installed(module: ModuleType) -> bool:
-    """Whether a module comes from a package, not from a project's own folder."""
+    """Whether a module comes from a package or from Python, not from a project's own folder."""
     # A folder without an __init__.py has a path alone.
     places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
     file = next(filter(None, places), None)
-    if file is None:
+    if file is None or {"site-packages", "dist-packages"} & set(Path(file).parts):
         return True
-    inside = {"site-packages", "dist-packages", "dj_dagster"}
-    return bool(inside & set(Path(file).parts)) or file.startswith(sys.base_prefix + os.sep)
+    return Path(file).is_relative_to(sysconfig.get_path("stdlib"))
+
+
+def _forget(name: str) -> None:
+    """Let a module be imported anew, also from a package that stays."""
+    module = sys.modules.pop(name, None)
+    package, _, own = name.rpartition(".")
+    if package in sys.modules and vars(sys.modules[package]).get(own) is module:
+        delattr(sys.modules[package], own)
 
 
 def _schemas(module: ModuleType) -> Iterator[tuple[Schema, str]]:
