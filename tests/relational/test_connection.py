@@ -5,7 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import sqlite3
+import subprocess
+import sys
+import tempfile
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -373,6 +377,91 @@ def test_tls_is_used_declined_and_demanded(mysql_url: str, mariadb_url: str) -> 
 def test_commits_of_sqlite_wait_for_the_disk(tmp_path: Path) -> None:
     connection = dj.Connection(f"sqlite:///{tmp_path / 'lab.sqlite'}")
     assert connection.query("PRAGMA synchronous").fetchone()[0] == 2
+
+
+READER = """
+import os, sys
+import dj_dagster as dj
+
+
+def step(action):
+    try:
+        print(action(), flush=True)
+    except dj.DataJointError as error:
+        print(type(error).__name__, error, flush=True)
+    sys.stdin.readline()
+
+
+def counted_twice():
+    with connection.cursor():
+        step(lambda: len(table))
+
+
+# All that is imported late is imported while this may be root, whose files others cannot read.
+warm = dj.Schema("warm", connection=dj.Connection("sqlite:///:memory:"))
+warm(type("Item", (dj.Manual,), {"definition": "item : int32"}))
+table = dj.FreeTable(warm.connection, "`warm`.`item`")
+for _ in range(2):
+    step(lambda: table.insert1({"item": 1}))
+if os.geteuid() == 0:
+    os.setuid(65534)
+connection = dj.Connection(sys.argv[1])
+table = dj.FreeTable(connection, "`lab`.`item`")
+step(lambda: len(table))
+step(lambda: table.insert1({"id": 9, "name": "x"}))
+step(lambda: len(table))
+step(counted_twice)
+step(lambda: len(table))
+step(lambda: len(table))
+"""
+
+
+def test_a_user_who_may_not_write_a_sqlite_file_reads_it_beside_writers(tmp_path: Path) -> None:
+    # The folders of pytest are closed for other users.
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / "lab.sqlite"
+        owner = dj.Connection(f"sqlite:///{file}")
+        table = item(dj.Schema("lab", connection=owner))
+
+        def write(number: int, *, close: bool = False) -> None:
+            for place, mode in ((Path(name), 0o755), (file, 0o644)):
+                place.chmod(mode)
+            table.insert1((number, "x"))
+            if close:
+                owner.close()
+            for place, mode in ((Path(name), 0o555), (file, 0o444)):
+                place.chmod(mode)
+
+        write(0, close=True)
+        command = [sys.executable, "-c", READER, f"sqlite:///{file}"]
+        with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, cwd=tmp_path) as reader:
+            told, tell = reader.stdout, reader.stdin
+            assert told is not None
+            assert tell is not None
+
+            def said(action: Callable[[], None] = lambda: None) -> str:
+                """Return what the reader says, and do something before it goes on."""
+                line = told.readline().strip()
+                action()
+                tell.write("\n")
+                tell.flush()
+                return line
+
+            assert [said(), said()][0] == "None"
+            assert said() == "1"
+            refused = said(lambda: write(1, close=True))
+            assert refused.startswith("AccessError The rows for lab.item were refused: The data")
+            assert "cannot be written by this user" in refused
+            assert f"{file}" in refused
+            assert said() == "2"
+            # The file is written while a block reads it, which another client keeps open.
+            assert said(lambda: write(2)) == "2"
+            assert said().startswith("TransientError The database")
+            assert said(lambda: write(3)) == "3"
+            assert said() == "4"
+        assert reader.returncode == 0
+        owner.close()
+        Path(name).chmod(0o755)
 
 
 def test_a_sqlite_file_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:

@@ -154,6 +154,11 @@ class Backend(ABC):
         del session
         return False
 
+    def is_mixed(self, session: SAConnection) -> bool:
+        """Whether what a session has read may be of two states of the database."""
+        del session
+        return False
+
     @abstractmethod
     def sql_table(self, name: TableName, *columns: sa.ColumnClause[Any]) -> sa.TableClause:
         """Return a table as an element of SQL."""

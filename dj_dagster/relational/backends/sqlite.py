@@ -6,7 +6,6 @@ import json
 import platform
 import re
 import sqlite3
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -14,16 +13,13 @@ from decimal import Decimal
 from functools import lru_cache
 from getpass import getuser
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import event
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Connection as SAConnection
-from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
-from sqlalchemy.exc import DBAPIError, DisconnectionError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import ExecutableDDLElement
 
 import dj_dagster.relational.backends.sqlite_file as catalog
@@ -45,7 +41,12 @@ from dj_dagster.model.heading import Attribute, Default, IndexDeclaration, Value
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.nodes import parse_json_path
-from dj_dagster.relational.backends import common, sqlite_file, sqlite_functions
+from dj_dagster.relational.backends import (
+    common,
+    sqlite_engine,
+    sqlite_file,
+    sqlite_functions,
+)
 from dj_dagster.relational.backends.base import Backend, Convert, Purpose
 from dj_dagster.relational.backends.common import Element, Pieces, Select, cast_type
 from dj_dagster.relational.stored import DumpedTable, InsertMode, RawTable
@@ -54,9 +55,6 @@ from dj_dagster.relational.user_sql.attributes import Known, types_text
 from dj_dagster.relational.user_sql.emission import EXACT_DIGITS, Piece, in_order, is_long
 from dj_dagster.relational.user_sql.kinds import Kind
 from dj_dagster.relational.values import shortest_single, single, with_scale
-
-WAITING = 30.0
-"""Seconds for which a connection waits until another lets go of the file."""
 
 FEW = 20
 """Number of rows to compare with up to which they are passed as parameters."""
@@ -87,8 +85,8 @@ class SQLiteBackend(Backend):
     checks_values = False
     has_server = False
     unreached = (
-        "Check that DJ_DATABASE_URL names its file, and that this user may write the file and its "
-        "folder: SQLite needs files beside it, even for reading."
+        "Check that DJ_DATABASE_URL names its file, that this user may read it and, to change it, "
+        "may write the file and its folder: SQLite needs files beside it."
     )
     dumps_everything = True
     uuid_is_text = True
@@ -101,11 +99,15 @@ class SQLiteBackend(Backend):
 
     def create_engine(self, url: sa.URL) -> sa.Engine:
         """Return an engine, and create the folder of the database file."""
-        return create(url)
+        return sqlite_engine.create(url)
 
     def is_closed(self, session: SAConnection) -> bool:
         """Check whether the session's file has been replaced by another."""
-        return is_replaced(session)
+        return sqlite_engine.is_replaced(session)
+
+    def is_mixed(self, session: SAConnection) -> bool:
+        """Check whether a file that is read without locks has been written meanwhile."""
+        return sqlite_engine.is_written(session)
 
     def full_name(self, name: TableName) -> str:
         """Quote the whole name with backticks, which SQLite accepts too.
@@ -401,7 +403,7 @@ def _insert_sql(name: TableName, columns: tuple[str, ...], mode: InsertMode) -> 
     elif mode == "replace":
         statement = statement.prefix_with("OR REPLACE")
     dialect = sqlite.dialect()
-    reserve_words(dialect)
+    sqlite_engine.reserve_words(dialect)
     return str(statement.compile(dialect=dialect, column_keys=list(columns)))
 
 
@@ -533,116 +535,3 @@ def translate(error: DBAPIError) -> DataJointError | None:
         if phrase in text:
             return kind(text)
     return QueryError(text)
-
-
-def create(url: sa.URL) -> sa.Engine:
-    """Return an engine in autocommit mode, and create the folder of the database file.
-
-    Raises
-    ------
-    ConnectionFailedError
-        If the folder cannot be created.
-    """
-    in_memory = url.database in (None, "", ":memory:")
-    if url.database and not in_memory:
-        file = Path(url.database).resolve()
-        sqlite_file.make_place(file)
-        # Absolute, so that a later change of the working directory does not matter.
-        url = url.set(database=str(file))
-    pool = {} if in_memory else {"max_overflow": -1}
-    engine = sa.create_engine(
-        url,
-        isolation_level="AUTOCOMMIT",
-        skip_autocommit_rollback=True,
-        enable_from_linting=False,
-        # Values may be private.
-        hide_parameters=True,
-        **pool,
-    )
-    event.listen(engine, "connect", _configure)
-    if not in_memory and url.database:
-        _follow(engine, Path(url.database))
-    reserve_words(engine.dialect)
-    return engine
-
-
-def is_replaced(session: SAConnection) -> bool:
-    """Whether the file that a session has open has been replaced by another.
-
-    If a copy was moved there, for example, the session would continue with a file that is not
-    visible to others, and its writes would be lost. A missing file does not count, since it may
-    come back.
-    """
-    return _is_replaced(session.info)
-
-
-def reserve_words(dialect: sa.Dialect) -> None:
-    """Quote two reserved words that SQLAlchemy does not know."""
-    preparer = dialect.identifier_preparer
-    preparer.reserved_words = {*preparer.reserved_words, "nothing", "returning"}
-
-
-_OPENED = "file"
-
-
-def _follow(engine: sa.Engine, file: Path) -> None:
-    """Replace connections to a file that was replaced."""
-
-    def opened(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        del connection
-        record.info[_OPENED] = file, _identity(file)
-
-    def taken(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: object) -> None:
-        del connection, proxy
-        if _is_replaced(record.info):
-            raise DisconnectionError(f"{file} was replaced")
-
-    event.listen(engine, "connect", opened)
-    event.listen(engine, "checkout", taken)
-
-
-def _is_replaced(info: dict[Any, Any]) -> bool:
-    file, known = info.get(_OPENED, (None, None))
-    now = _identity(file) if known else None
-    return now is not None and now != known
-
-
-def _identity(file: Path) -> tuple[int, int] | None:
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _use_write_ahead_log(cursor: DBAPICursor) -> None:
-    """Switch a file to the write-ahead log, which it then keeps.
-
-    Of several processes that switch a new file at once, SQLite refuses all but one, without the
-    wait that the timeout asks for.
-    """
-    end = time.monotonic() + WAITING
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
-                raise
-            time.sleep(0.01)
-        else:
-            return
-
-
-def _configure(connection: DBAPIConnection, record: object) -> None:
-    del record
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {round(1000 * WAITING)}")
-    _use_write_ahead_log(cursor)
-    # With NORMAL a power cut may undo the last commits, whose objects have already been written or
-    # collected. FULL waits for the disk at each commit.
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
-    registry = cast(sqlite_functions.Registry, connection)
-    sqlite_functions.register_functions(registry)
-    sqlite_functions.register_digests(registry)

@@ -19,12 +19,14 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import PoolProxiedConnection
 
 from dj_dagster.errors import (
+    AccessError,
     ConnectionFailedError,
     DataJointError,
     LostCommitError,
     LostConnectionError,
     MissingTableError,
     QueryError,
+    TransientError,
     UnknownAttributeError,
 )
 from dj_dagster.model.heading import Value, Values
@@ -256,6 +258,7 @@ class Sessions:
                 if session.info.get(_PATIENCE) != self.state.patience:
                     self._limit_waiting(session)
                 yield session
+                self._refuse_if_mixed(session)
             except BaseException as error:
                 # An interrupted thread may leave half an answer unread. A process that is forked
                 # meanwhile forgets this block, and must leave the session to its parent.
@@ -283,6 +286,7 @@ class Sessions:
             with self.engine.connect() as session:
                 self.is_reached, self.is_closed = True, False
                 yield session
+                self._refuse_if_mixed(session)
         except SQLAlchemyError as error:
             raise self._translated(error) from error
 
@@ -361,6 +365,13 @@ class Sessions:
                 "Let the error leave the transaction's block, then run the block again."
             ) from self.state.broken
 
+    def _refuse_if_mixed(self, session: SAConnection) -> None:
+        if self._backend.is_mixed(session):
+            raise TransientError(
+                f"The database {self._place} was written while it was read, by a user who may only "
+                "read it: try again."
+            )
+
     def leave_to_parent(self) -> None:
         """Give up, after a fork, the connections that this process shares with its parent."""
         # References prevent the connections from being closed, which would disturb the parent.
@@ -387,6 +398,11 @@ class Sessions:
         if isinstance(ours, ConnectionFailedError):
             return type(ours)(
                 f"The database {self._place} cannot be reached: {ours}. {self._backend.unreached}"
+            )
+        if isinstance(ours, AccessError) and not self._backend.has_server:
+            return AccessError(
+                f"The database {self._place} cannot be written by this user: {ours}. Let its owner "
+                "do this, or give this user the right to write the file and its folder."
             )
         if isinstance(ours, MissingTableError | UnknownAttributeError):
             # Another process may have altered or dropped a table that was read before.

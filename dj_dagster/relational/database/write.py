@@ -280,7 +280,7 @@ def _explained(error: DataJointError, rows: EncodedRows, row: int | None) -> str
         case LostConnectionError():
             return str(error)
         case _:
-            return f"The rows for {rows.table} were refused: {error}."
+            return f"The rows for {rows.table} were refused: {str(error).rstrip('.')}."
 
 
 def _key(rows: EncodedRows, row: int | None) -> str:
