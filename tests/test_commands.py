@@ -327,6 +327,34 @@ def test_two_code_locations_may_have_files_of_one_name(inside: Command, tmp_path
     assert {f"{tmp_path / name / 'tools.py'}" for name in "ab"} <= {*re.split(r"\.? ", said)}
 
 
+def test_definitions_of_a_module_with_several_are_named(inside: Command, tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(
+        "import dj_dagster as dj\nfrom dj_dagster.orchestration import build_definitions\n"
+        + "".join(
+            f"{name} = dj.Schema('{name}')\n"
+            f"@{name}\nclass Item{name.upper()}(dj.Manual):\n    definition = 'item : int32'\n"
+            for name in "ab"
+        )
+        + "one = build_definitions(a)\ndef other():\n    return build_definitions(b)\n"
+        "last = build_definitions(b)\n"
+    )
+    workspace = tmp_path / "workspace.yaml"
+    entries = {
+        "python_module: {module_name: two, attribute: one}": ["ItemA"],
+        "python_package: {package_name: two, attribute: other}": ["ItemB"],
+        "python_file: {relative_path: two.py, attribute: last}": ["ItemB"],
+    }
+    for entry, tables in entries.items():
+        workspace.write_text(f"load_from: [{{{entry}}}]\n")
+        assert list(listed(inside, "status")) == tables
+    assert list(listed(inside, "status", "-m", "two:one")) == ["ItemA"]
+    workspace.write_text(f"load_from: [{', '.join(f'{{{each}}}' for each in list(entries)[:2])}]\n")
+    assert list(listed(inside, "status")) == ["ItemA", "ItemB"]
+    refused = inside("status", "-m", "two:none")
+    assert refused.exit_code == 2
+    assert "The module two has no 'none'" in refused.stderr
+
+
 def diagnosed(command: Command, *, code: int) -> dict[str, tuple[str, str]]:
     done = command("doctor", "--json")
     assert done.exit_code == code, done.output

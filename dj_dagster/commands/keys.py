@@ -58,9 +58,9 @@ def modules_option(function: C) -> C:
         "--module",
         "modules",
         multiple=True,
-        help="Python module that has the definitions, a schema, or table classes; may be given "
-        "repeatedly. By default what the project in this folder names, in workspace.yaml or "
-        "pyproject.toml.",
+        help="Python module that has the definitions, a schema, or table classes; lab:defs is one "
+        "of several definitions in it. May be given repeatedly. By default what the project in "
+        "this folder names, in workspace.yaml or pyproject.toml.",
     )(function)
 
 

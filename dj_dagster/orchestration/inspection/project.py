@@ -8,9 +8,10 @@ import tomllib
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import module_from_spec, spec_from_file_location
+from inspect import isfunction
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import yaml
 from dagster import DagsterInstance
@@ -33,7 +34,8 @@ def modules(names: Sequence[str] = (), folder: Path | None = None) -> list[Modul
     Parameters
     ----------
     names
-        The modules; by default those of the folder.
+        The modules; by default those of the folder. ``lab.two:defs`` is one thing of a module that
+        has several definitions.
     folder
         The project's folder, by default the working directory. Modules are looked for there first.
 
@@ -47,7 +49,7 @@ def modules(names: Sequence[str] = (), folder: Path | None = None) -> list[Modul
     if str(place) not in sys.path:
         sys.path.insert(0, str(place))
     if names:
-        return list(map(module_named, names))
+        return [_part(module_named(name), of) for name, _, of in (n.partition(":") for n in names)]
     return _all_loaded(places(place), place)
 
 
@@ -88,8 +90,23 @@ def dagster_instance(*, ephemeral: bool = False) -> DagsterInstance:
         ) from error
 
 
-Place = tuple[str, str, str]
-"""The kind of a code location, ``module`` or ``file``; its name; and the folder it is in."""
+class Place(NamedTuple):
+    """A code location.
+
+    Attributes
+    ----------
+    kind, name
+        ``module`` or ``file``, and its name.
+    folder
+        The folder that it is in.
+    attribute
+        The definitions in it, empty where it has one.
+    """
+
+    kind: str
+    name: str
+    folder: str = "."
+    attribute: str = ""
 
 
 def places(folder: Path) -> list[Place]:
@@ -113,11 +130,11 @@ def places(folder: Path) -> list[Place]:
 def _named(folder: Path) -> list[Place]:
     tool = _read(folder / "pyproject.toml", tomllib.loads, _PyProject).tool
     if names := tool.dagster.names():
-        return [("module", name, ".") for name in names]
+        return [Place("module", name) for name in names]
     of_dg = _read(folder / "dg.toml", tomllib.loads, _OfDg).project or tool.dg.project
     if of_dg is not None:
         name = of_dg.code_location_target_module or f"{of_dg.root_module}.definitions"
-        return [("module", name, ".")]
+        return [Place("module", name)]
     entries = _read(folder / "workspace.yaml", yaml.safe_load, _Workspace).load_from
     return [place for entry in entries for place in entry.places()]
 
@@ -198,11 +215,12 @@ class _Location(_Settings):
     """A code location in ``workspace.yaml``: its fields, or the text of the first one alone."""
 
     working_directory: str = "."
+    attribute: str = ""
 
     @model_validator(mode="before")
     @classmethod
     def _in_full(cls, given: object) -> object:
-        first = next(name for name in cls.model_fields if name != "working_directory")
+        first = next(name for name in cls.model_fields if name not in _Location.model_fields)
         return {first: given} if isinstance(given, str) else given
 
 
@@ -225,12 +243,14 @@ class _Entry(_Settings):
 
     def places(self) -> Iterator[Place]:
         """Yield the code locations that the entry names; Dagster allows one."""
-        if self.python_module is not None:
-            yield "module", self.python_module.module_name, self.python_module.working_directory
-        if self.python_package is not None:
-            yield "module", self.python_package.package_name, self.python_package.working_directory
-        if self.python_file is not None:
-            yield "file", self.python_file.relative_path, self.python_file.working_directory
+        if (module := self.python_module) is not None:
+            yield Place("module", module.module_name, module.working_directory, module.attribute)
+        if (package := self.python_package) is not None:
+            yield Place(
+                "module", package.package_name, package.working_directory, package.attribute
+            )
+        if (file := self.python_file) is not None:
+            yield Place("file", file.relative_path, file.working_directory, file.attribute)
 
 
 class _Workspace(_Settings):
@@ -241,17 +261,33 @@ def _all_loaded(named: Sequence[Place], folder: Path) -> list[ModuleType]:
     """Import the modules of code locations, each of which is a process of its own in Dagster."""
     found, earlier = dict[Place, ModuleType](), list[Path]()
     # A file's module can be given any name, so that the others come first.
-    for place in sorted(named, key=lambda place: place[0], reverse=True):
-        kind, name, working_directory = place
-        within = (folder / working_directory).resolve()
+    for place in sorted(named, key=lambda place: place.kind, reverse=True):
+        within = (folder / place.folder).resolve()
         with _apart(within, earlier) as hidden:
-            found[place] = (
-                module_named(name)
-                if kind == "module"
-                else _loaded((folder / name).resolve(), {*sys.modules, *hidden})
+            module = (
+                module_named(place.name)
+                if place.kind == "module"
+                else _loaded((folder / place.name).resolve(), {*sys.modules, *hidden})
             )
+            found[place] = _part(module, place.attribute)
         earlier.append(within)
     return [found[place] for place in named]
+
+
+def _part(module: ModuleType, attribute: str) -> ModuleType:
+    """Return a module that has one thing of another, or without a name the module itself."""
+    if not attribute:
+        return module
+    if not hasattr(module, attribute):
+        raise ConfigurationError(
+            f"The module {module.__name__} has no {attribute!r}: correct the name of its "
+            "definitions."
+        )
+    given = getattr(module, attribute)
+    part = ModuleType(f"{module.__name__}:{attribute}")
+    # As for Dagster, it may be a function; the other things of the module stay within reach.
+    vars(part).update(module=module, defs=given() if isfunction(given) else given)
+    return part
 
 
 def _loaded(path: Path, taken: Collection[str]) -> ModuleType:
