@@ -21,11 +21,13 @@ from dj_dagster.commands.health import doctor
 from dj_dagster.commands.history import compact_command
 from dj_dagster.commands.keys import (
     FiniteRange,
+    check_place,
     errors_command,
     graph_of_named,
     modules_named,
     plan_command,
     populate_command,
+    reading,
     recompute,
     status_command,
     sync,
@@ -49,12 +51,22 @@ from dj_dagster.workflow.release.crate import verify_release
 from dj_dagster.workflow.release.release import ReleaseText, make_release, named_rows
 from dj_dagster.workflow.release.rerun import rerun_release
 
+
+def _imported(context: click.Context, option: click.Parameter, names: tuple[str, ...]) -> None:
+    del option
+    if names:
+        # A module may connect, which makes the folder of a database; a restore needs it.
+        if context.info_name != "restore":
+            check_place()
+        modules_named(names)
+
+
 _import_first = click.option(
     "-m",
     "--module",
     multiple=True,
     expose_value=False,
-    callback=lambda context, option, names: names and modules_named(names),
+    callback=_imported,
     help="A Python module to import first, where stores or codecs are set up in code. May be given "
     "repeatedly.",
 )
@@ -77,7 +89,13 @@ def cli(context: click.Context) -> None:
 @cli.command()
 @click.argument("which", type=click.Choice(list(DEMOS)), default="pulse")
 @click.option("--headless", is_flag=True, help="Run it here, without the UI, and say how it went.")
-@click.option("--sessions", default=5, show_default=True, help="How many sessions to record.")
+@click.option(
+    "--sessions",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="How many sessions to record.",
+)
 def demo(which: str, headless: bool, sessions: int) -> None:
     """Run a demo pipeline: in the Dagster UI, or here with --headless.
 
@@ -127,6 +145,7 @@ def demo(which: str, headless: bool, sessions: int) -> None:
     "--ignore-unreadable", is_flag=True, help="Go on although not all that may refer can be read."
 )
 @click.option("--paths", is_flag=True, help="Name each object without a row.")
+@reading
 @_import_first
 def gc(
     schemas: tuple[str, ...],
@@ -178,6 +197,7 @@ def gc(
     "--progress/--no-progress", default=None, help="Count rows; by default on a terminal."
 )
 @click.option("--restart", is_flag=True, help="Begin anew, after a check that was interrupted.")
+@reading
 @_import_first
 def check(schemas: tuple[str, ...], read_data: bool, progress: bool | None, restart: bool) -> None:
     """Find missing, damaged, orphaned and unreferenced data in SCHEMAS and their stores.
@@ -219,6 +239,7 @@ def _bookmark(schema: Schema, *, read_data: bool) -> Path | None:
 @click.option("--all", "everything", is_flag=True, help="All schemas of the database.")
 @click.option("--read-data", is_flag=True, help="Read the copies of earlier backups as well.")
 @click.option("--keep", type=click.IntRange(min=1), help="Remove all but the latest so many.")
+@reading
 @_import_first
 def backup(
     folder: Path, schemas: tuple[str, ...], everything: bool, read_data: bool, keep: int | None
@@ -337,6 +358,7 @@ def release(
         raise click.UsageError("Name a table, as lab.Result, and a folder.")
     if everything == bool(where):
         raise click.UsageError("Say which rows by --where, or give --all.")
+    check_place()
     if modules:
         modules_named(modules)
     connection = conn()

@@ -41,6 +41,8 @@ from dj_dagster.model.job_settings import JobSettings, Provenance
 from dj_dagster.objects.blob.format import ReadLimits
 from dj_dagster.objects.stores.store_settings import StoreSettings, with_hidden_secrets
 from dj_dagster.objects.stores.stores import Stores
+from dj_dagster.relational.backends import embedded_file
+from dj_dagster.relational.backends.common import shown_url
 from dj_dagster.relational.database.connection import Connection, Display
 from dj_dagster.settings_mapping import (
     FILE_NAMES,
@@ -254,6 +256,24 @@ class Config(SettingsMapping):
     def url(self) -> sa.URL:
         """Return the database URL, including the password."""
         return self._settings.database.chosen_url()
+
+    def check_place(self) -> None:
+        """Refuse a database in a file whose folder is not there, such as a share's mount point.
+
+        A connection would make the folder, and an empty database in it.
+
+        Raises
+        ------
+        ConfigurationError
+            If the settings name such a database.
+        """
+        url = self.url()
+        file = None if self._settings.database.is_embedded else embedded_file(url)
+        if file is not None and not file.parent.is_dir():
+            raise ConfigurationError(
+                f"The folder of the database {shown_url(url)} is not there. Make it or mount it, "
+                "or correct DJ_DATABASE_URL."
+            )
 
     def _prepared_url(self) -> sa.URL:
         """Return the database URL; make a missing file of an embedded database, and log that.

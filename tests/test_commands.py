@@ -233,6 +233,10 @@ def test_a_wrong_command_line_says_what_is_wrong(
         (("gc", lab, "--grace", "nan"), "nan is not a finite number"),
         (("gc", lab, "--keep", "inf"), "inf is not a finite number"),
         (("doctor", "--tag", "slow"), "write NAME=VALUE"),
+        (("recompute", "Dose", "--all", "--stale"), "--stale, or --all"),
+        (("plan", "Dose", "--stale", "--all"), "Give one of --stale and --all"),
+        (("demo", "--headless", "--sessions", "0"), "0 is not in the range"),
+        (("sync", "-m", "click"), "The module click has no definitions with tables"),
     ):
         refused = command(*arguments)
         assert refused.exit_code == 2, arguments
@@ -240,6 +244,17 @@ def test_a_wrong_command_line_says_what_is_wrong(
     for name in ("status", "errors", "plan"):
         assert command(name, "all").stdout == command(name).stdout != ""
     assert command("gc", lab, lab).stdout == command("gc", lab).stdout
+    # A connection would make the folder of a share that is not mounted.
+    with monkeypatch.context() as unmounted:
+        unmounted.setenv("DJ_DATABASE_URL", f"sqlite:///{tmp_path}/share/lab.sqlite")
+        unmounted.setattr("dj_dagster.default_connection._config", None)
+        unmounted.setattr("dj_dagster.default_connection._connection", None)
+        for arguments in (("status",), ("errors",), ("plan",), ("check", lab), ("gc", lab)):
+            refused = command(*arguments)
+            assert refused.exit_code == 2
+            assert "share/lab.sqlite is not there. Make it or mount it" in refused.stderr
+        assert "is not there. Make it or mount it" in command("doctor").stdout
+        assert not (tmp_path / "share").exists()
     # Where Dagster's instance is missing, the command line is right.
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     for arguments in (("sync",), ("compact-events", "all", "--keep", "1")):
@@ -394,7 +409,7 @@ def test_the_doctor_finds_what_is_wrong(
         "run_launcher:\n"
         "  module: dj_dagster.slurm\n"
         "  class: SlurmRunLauncher\n"
-        "  config: {folder: jobs}\n"
+        "  config: {folder: /jobs}\n"
         "telemetry: {enabled: false}\n"
         "run_coordinator:\n"
         "  module: dagster._core.run_coordinator\n"

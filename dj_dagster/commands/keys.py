@@ -6,9 +6,10 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import wraps
 from math import isfinite
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
@@ -19,6 +20,7 @@ from dj_dagster.commands.output import (
     show_json,
     show_table,
 )
+from dj_dagster.defaults import config
 from dj_dagster.errors import (
     ConfigurationError,
     DataJointError,
@@ -49,6 +51,8 @@ else:
     synchronization = LateModule("dj_dagster.orchestration.synchronization")
 
 C = TypeVar("C", bound=Callable[..., None])
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def modules_option(function: C) -> C:
@@ -104,6 +108,24 @@ def usage(*wrong: type[DataJointError]) -> Generator[None]:
         raise click.UsageError(str(error)) from error
 
 
+def reading(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a command that only reads refuse a database in a folder that is not there."""
+
+    @wraps(function)
+    def checked(*args: P.args, **options: P.kwargs) -> T:
+        check_place()
+        return function(*args, **options)
+
+    return checked
+
+
+def check_place() -> None:
+    """Refuse a database in a folder that is not there, with code 2."""
+    settings = config()
+    with usage():
+        settings.check_place()
+
+
 def modules_named(modules: Sequence[str]) -> list[ModuleType]:
     """Return Python modules by name, or without names those of the project in this folder.
 
@@ -155,6 +177,7 @@ def chosen_names(tables: Sequence[str]) -> str | list[str]:
 @modules_option
 @click.option("--no-stale", is_flag=True, help="Do not look for stale keys, which takes longest.")
 @as_json
+@reading
 def status_command(
     tables: tuple[str, ...], modules: tuple[str, ...], no_stale: bool, as_json: bool
 ) -> None:
@@ -186,6 +209,7 @@ def status_command(
 @click.option("--retry", is_flag=True, help="Make the failed keys once more, here and now.")
 @click.option("--traceback", is_flag=True, help="Show where each error was raised.")
 @as_json
+@reading
 def errors_command(
     tables: tuple[str, ...], modules: tuple[str, ...], retry: bool, traceback: bool, as_json: bool
 ) -> None:
@@ -223,15 +247,17 @@ def _failed(count: int) -> str:
 @click.command("plan")
 @tables_argument
 @modules_option
-@click.option("--stale", "which", flag_value="stale", help="What is stale; the default.")
-@click.option("--all", "which", flag_value="all", help="All keys, as after a change of make.")
+@click.option("--stale", is_flag=True, help="What is stale; the default.")
+@click.option("--all", "everything", is_flag=True, help="All keys, as after a change of make.")
 @click.option("--where", multiple=True, help="Rows of TABLE, by SQL, that are to be deleted.")
 @click.option("--delete-entered", is_flag=True, help="As for recompute.")
 @as_json
+@reading
 def plan_command(
     tables: tuple[str, ...],
     modules: tuple[str, ...],
-    which: str | None,
+    stale: bool,
+    everything: bool,
     where: tuple[str, ...],
     delete_entered: bool,
     as_json: bool,
@@ -244,9 +270,11 @@ def plan_command(
 
     Times are those that the make of the keys took before, as far as they are recorded.
     """
-    if where and (which or delete_entered or len(tables) != 1):
+    if where and (stale or everything or delete_entered or len(tables) != 1):
         raise click.UsageError("Give --where with one table, without --stale and --all.")
-    if which == "all" and not tables:
+    if stale and everything:
+        raise click.UsageError("Give one of --stale and --all.")
+    if everything and not tables:
         raise click.UsageError("Name the tables whose make changes, or write: plan all --all")
     graph = graph_named(modules, tables)
     with project.dagster_instance(ephemeral=True) as instance, usage():
@@ -256,7 +284,7 @@ def plan_command(
             else plan.plan(
                 graph,
                 chosen_names(tables),
-                stale=which != "all",
+                stale=not everything,
                 delete_entered=delete_entered,
                 instance=instance,
             )
@@ -357,8 +385,8 @@ def _show_progress(done: Sequence[Progress], *, errors: bool = True) -> None:
 @click.command()
 @click.argument("tables", nargs=-1, required=True)
 @modules_option
-@click.option("--stale", "which", flag_value="stale", help="What is stale.")
-@click.option("--all", "which", flag_value="all", help="All keys that are there.")
+@click.option("--stale", is_flag=True, help="What is stale.")
+@click.option("--all", "everything", is_flag=True, help="All keys that are there.")
 @click.option(
     "--delete-entered",
     is_flag=True,
@@ -368,7 +396,8 @@ def _show_progress(done: Sequence[Progress], *, errors: bool = True) -> None:
 def recompute(
     tables: tuple[str, ...],
     modules: tuple[str, ...],
-    which: str | None,
+    stale: bool,
+    everything: bool,
     delete_entered: bool,
     progress: bool | None,
 ) -> None:
@@ -378,21 +407,21 @@ def recompute(
     command `plan` says before what this would do. The rows of a key are deleted before its make is
     called: if that fails, they stay deleted. The exit code is 1 if a key failed or was left.
     """
-    if which is None:
+    if stale == everything:
         raise click.UsageError("Say which keys to make again: --stale, or --all.")
     graph, chosen = graph_named(modules, tables), chosen_names(tables)
     with project.dagster_instance(ephemeral=True) as instance, usage():
         done = dagster_side.recompute(
             graph,
             chosen,
-            stale=which == "stale",
+            stale=stale,
             delete_entered=delete_entered,
             progress=counting(progress, "keys"),
             instance=instance,
         )
     _show_progress(done)
     if not done:
-        click.echo("Nothing is stale." if which == "stale" else "There are no keys.")
+        click.echo("Nothing is stale." if stale else "There are no keys.")
     sys.exit(1 if any(each.failed for each in done) else 0)
 
 
@@ -400,5 +429,11 @@ def recompute(
 @modules_option
 def sync(modules: tuple[str, ...]) -> None:
     """Show the keys and rows of all tables in Dagster, once, without a daemon; make nothing."""
-    for module in modules_named(modules):
-        click.echo(f"{module.__name__}: {synchronization.sync_module(module)}.")
+    with usage():
+        found = [
+            (module.__name__, repository)
+            for module in project.modules(modules)
+            for repository in location.code_locations(module)
+        ]
+    for name, repository in found:
+        click.echo(f"{name}: {synchronization.sync(repository)}.")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
 
 from dagster import DagsterInstance, Definitions, RepositoryDefinition
 
 from dj_dagster.errors import ConfigurationError, PopulateError, named_text
-from dj_dagster.orchestration.inspection.location import repositories_of
 from dj_dagster.orchestration.inspection.project import dagster_instance
 from dj_dagster.orchestration.merge import pipelines_of
 from dj_dagster.orchestration.pipeline import Pipeline
@@ -85,22 +83,6 @@ def sync(
         told = "\n".join(f"{what}: {named_text(error)}" for what, error in guard.errors.items())
         raise PopulateError(f"{done.changes}, but these could not be read:\n{told}")
     return done.changes
-
-
-def sync_module(module: ModuleType) -> Changes:
-    """Synchronize the code locations of a Python module, in any form that Dagster loads.
-
-    Raises
-    ------
-    ConfigurationError
-        See `sync`.
-    PopulateError
-        See `sync`.
-    """
-    changes = Changes()
-    for repository in repositories_of(module):
-        changes += sync(repository)
-    return changes
 
 
 class _Sync:

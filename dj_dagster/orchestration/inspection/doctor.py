@@ -177,6 +177,7 @@ def _settings() -> Iterator[Diagnosis]:
 
 
 def _database() -> Iterator[Diagnosis]:
+    config().check_place()
     connection = conn()
     began = time.perf_counter()
     schemas = connection.schema_names()

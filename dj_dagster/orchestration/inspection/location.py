@@ -72,6 +72,27 @@ def repositories_of(module: ModuleType) -> list[RepositoryDefinition]:
     return [repository for repository in found if repository is not None]
 
 
+def code_locations(module: ModuleType) -> list[RepositoryDefinition]:
+    """Return those of `repositories_of` that have tables.
+
+    Raises
+    ------
+    ConfigurationError
+        When there is none.
+    """
+    why = ""
+    try:
+        found = [each for each in repositories_of(module) if _graphs(each)]
+    except DagsterInvariantViolationError as error:
+        found, why = [], f" {error}"
+    if not found:
+        raise ConfigurationError(
+            f"The module {module.__name__} has no definitions with tables for Dagster: give it "
+            f"what build_definitions returned.{why}"
+        )
+    return found
+
+
 def graph_of_modules(modules: Iterable[ModuleType]) -> TableGraph:
     """Return the tables of Python modules, which have definitions, a ``schema`` or classes.
 

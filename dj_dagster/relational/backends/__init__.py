@@ -50,6 +50,13 @@ def embedded_url(file: Path) -> URL:
     return URL.create("sqlite", database=str(file))
 
 
+def embedded_file(url: URL) -> Path | None:
+    """Return the file of a database without a server, None if it is in memory or on a server."""
+    if backend_for(url).has_server or url.database in (None, "", ":memory:"):
+        return None
+    return Path(url.database)
+
+
 def backend_for(url: URL) -> Backend:
     """Return the backend that serves a database URL.
 
@@ -67,4 +74,4 @@ def backend_for(url: URL) -> Backend:
     return make()
 
 
-__all__ = ["USUAL_SERVER", "Backend", "backend_for", "embedded_url", "server_url"]
+__all__ = ["USUAL_SERVER", "Backend", "backend_for", "embedded_file", "embedded_url", "server_url"]
