@@ -173,10 +173,14 @@ def test_aggregates_have_one_type_on_every_database(lab: dict[str, Any]) -> None
         mean="avg(n)",
         score="avg(score)",
         last="max(day)",
+        next="max(day + interval 1 day)",
+        good="min(case when score > 1 then day end)",
         half="sum(n) / 2.0",
     )
     (row,) = found.to_dicts()
     assert row["last"] == datetime.date(2026, 1, 3)
+    assert row["next"] == datetime.date(2026, 1, 4)
+    assert isinstance(row["good"], datetime.date)
     numbers = (row["count"], row["total"], row["mean"], row["score"], row["half"])
     assert numbers == (3, 12, 4.0, 2.0, 6.0)
     assert [type(number) for number in numbers] == [int, int, float, float, float]

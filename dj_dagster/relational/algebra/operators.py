@@ -358,7 +358,9 @@ def _inferred(text: str, heading: Heading) -> AttributeType | None:
     function, name = match[1].lower(), match[2]
     if function == "count":
         return _COUNT
-    kind = heading[name].type if name in heading else None
+    if name not in heading:
+        return inferred_type(text, heading)
+    kind = heading[name].type
     if kind is None or kind.family is Family.CODEC:
         return None
     if function != "sum":
