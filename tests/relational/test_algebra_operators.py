@@ -232,6 +232,9 @@ def test_one_group_of_everything(lab: dict[str, Any]) -> None:
     assert rows(dj.U().aggr(session, k="count(*)") & "k > 5") == []
     assert rows(dj.U() & session) == [()]
     assert rows(dj.U() & (session & "n > 9")) == []
+    if not getattr(session.connection.engine.dialect, "is_mariadb", False):
+        assert rows(dj.U().aggr(session, day="any_value(n > 0)")) == [(1,)]
+        assert rows(dj.U().aggr(session & "n > 9", day="any_value(n)")) == [(None,)]
 
 
 def test_u_restricts_nothing(lab: dict[str, Any]) -> None:

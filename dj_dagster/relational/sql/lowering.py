@@ -49,7 +49,7 @@ from dj_dagster.relational.sql.select import (
     in_all,
     json_sql,
 )
-from dj_dagster.relational.user_sql.emission import outside_aggregates
+from dj_dagster.relational.user_sql.emission import lone_aggregate, outside_aggregates
 from dj_dagster.relational.user_sql.parsing import parse
 
 
@@ -181,11 +181,15 @@ class Lowering:
         if node.whole:
             heading = node.source.heading
             over = self._ready(over, node.columns, heading)
+            texts = [what.text for what in node.columns.values() if isinstance(what, SQLText)]
+            # MySQL does not count ANY_VALUE() as an aggregate; one in HAVING makes one row of all.
+            is_many = "ANY_VALUE" in map(lone_aggregate, texts)
             return replace(
                 over,
                 columns=self._columns(node.columns, over, heading),
                 origins=self._origins(node.columns, over, heading),
                 group=(),
+                having=(sa.func.count() >= 0,) if is_many else (),
             )
         return self._in_groups(over, node.names, node.columns, node.source.heading)
 
