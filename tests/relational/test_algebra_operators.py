@@ -476,5 +476,5 @@ def test_senseless_operations(lab: dict[str, Any], use: Any, words: str) -> None
 
 @pytest.mark.parametrize("given", [{"limit": -1}, {"limit": "3"}, {"offset": -1}, {"order_by": 5}])
 def test_senseless_tops(given: dict[str, Any]) -> None:
-    with pytest.raises(TypeError, match=r"Top|iterable"):
+    with pytest.raises(TypeError, match=r"Top\("):
         dj.Top(**given)

@@ -138,10 +138,12 @@ def test_proj_refuses_aggregates(visit: Any, text: str) -> None:
     assert visit.proj(found="'max(1)'").to_arrays("found").tolist() == ["max(1)"] * 3
 
 
-@pytest.mark.parametrize("text", ["visit == 1", "visit in ()"])
+@pytest.mark.parametrize("text", ["visit == 1", "visit in ()", "visit in (1,)", "visit = 1;"])
 def test_spellings_of_sqlite_alone_are_refused(visit: Any, text: str) -> None:
     with pytest.raises(dj.errors.QuerySyntaxError):
         (visit & text).to_dicts()
+    with pytest.raises(dj.errors.QuerySyntaxError):
+        dj.U().aggr(visit, found="count()").fetch1()
 
 
 def test_restrictions(visit: Any) -> None:

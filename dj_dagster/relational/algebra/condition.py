@@ -419,12 +419,13 @@ class Top:
     def __post_init__(self) -> None:
         for name in ("limit", "offset"):
             object.__setattr__(self, name, _whole(name, getattr(self, name)))
-        terms: Sequence[object] | None = (
-            [self.order_by] if isinstance(self.order_by, str) else self.order_by
-        )
-        if terms is not None and not all(isinstance(term, str) for term in list[object](terms)):
-            raise TypeError(f"Top(order_by={self.order_by!r}): write names of attributes or SQL.")
-        object.__setattr__(self, "order_by", terms if terms is None else list(terms))
+        given: object = self.order_by
+        terms = [given] if isinstance(given, str) else given
+        if terms is not None:
+            if not isinstance(terms, Iterable) or not all(isinstance(t, str) for t in terms):
+                raise TypeError(f"Top(order_by={given!r}): write names of attributes or SQL.")
+            terms = list(terms)
+        object.__setattr__(self, "order_by", terms)
         object.__setattr__(self, "offset", self.offset or 0)
 
     def merge(self, other: Top) -> Top:

@@ -32,7 +32,7 @@ SIMPLE = re.compile(
 )
 """The most frequent comparisons of integers, which are recognised without the parser."""
 
-_FOREIGN = re.compile(r"==|\bin\s*\(\s*\)", re.IGNORECASE)
+_FOREIGN = re.compile(r"==|;|,\s*\)|\b(?:in|count)\s*\(\s*\)", re.IGNORECASE)
 """Spellings that the parser and SQLite accept, and servers do not."""
 
 _WRITTEN = "written"
