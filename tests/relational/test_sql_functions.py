@@ -254,6 +254,11 @@ def test_an_order_of_several_in_one_text(visit: Any) -> None:
         ("from_base64('%%')", None),
         ("from_base64('YQ==YQ')", None),
         ("from_base64('YQ = =')", b"a"),
+        ("name regexp '[^[:digit:]]'", 1),
+        ("name regexp '^[,[:alpha:]]+ [[:alpha:]]+$'", 1),
+        ("'7٣é' regexp '^[[:digit:]]{2}[^[:digit:][:space:]]$'", 1),
+        ("regexp_replace('a_1-b', '[_[:digit:]]+', '')", "a-b"),
+        (r"'x\n' regexp 'x\\Z' and 'x\n' not regexp 'x\\z'", 1),
     ],
 )
 def test_meaning_is_the_same_everywhere(visit: Any, expression: str, value: Any) -> None:
@@ -398,6 +403,11 @@ def test_rows_are_ordered_by_expressions(visit: Any) -> None:
         "name between 'a' and visit",
         "visit between '2000-1-1' and born",
         "'ß' regexp '^[[:alpha:]]'",
+        "name regexp '[[:upper:]]'",
+        "name regexp 'a{,2}'",
+        "name regexp '[a&&b]'",
+        "name regexp '[:alpha:]'",
+        "'kapı' regexp 'i'",
         "json_extract('{\"n\": 5}', '$.n') = '5'",
         "concat(binary name, '')",
         "lpad(name, 9, '')",

@@ -9,7 +9,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from functools import partial
+from functools import lru_cache, partial
 from textwrap import wrap
 from typing import TYPE_CHECKING, TypeVar
 
@@ -61,21 +61,87 @@ def matches(pattern: str, value: str, *, heeds_case: bool = False) -> bool:
 
 
 def _search(pattern: str, value: str, *, heeds_case: bool) -> re.Match[str] | None:
-    if "[[" in pattern or "(?" in pattern or "\\" in pattern.replace("\\.", ""):
-        has_classes = "[:" in pattern
-        pattern = re.sub(r"\[:(\w+):\]", lambda m: _CLASSES.get(m[1], m[0]), pattern)
-        if "[:" in pattern or "[[" in pattern or (has_classes and not value.isascii()):
-            raise QueryError(f"SQL on SQLite: the regular expression {pattern!r} is not supported.")
+    compiled, doubtful = _compiled(pattern, heeds_case)
+    dotless = not heeds_case and ("İ" in value or "ı" in value)
+    if (doubtful and doubtful.search(value)) or (dotless and _takes_dotless(compiled, value)):
+        raise QueryError(
+            f"SQL on SQLite: servers and SQLite may differ in what REGEXP {pattern!r} finds in "
+            f"{value!r:.60}. Use LIKE, or restrict in Python."
+        )
+    return compiled.search(value)
+
+
+@lru_cache(maxsize=1000)
+def _compiled(pattern: str, heeds_case: bool) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
+    """Return a regular expression in Python's form, and one of the values that it cannot judge.
+
+    Raises
+    ------
+    QueryError
+        If servers and Python may read it differently, or it is not valid.
+    """
+    pieces = [found[0] for found in _PATTERN_PIECE.finditer(pattern)]
+    classes = {name for piece in pieces if piece[0] == "[" for name in _CLASS.findall(piece)}
+    unlike = any(map(_is_unlike, pieces)) or not classes <= _CLASSES.keys()
+    # Servers differ in whether [:upper:] heeds case where nothing else does.
+    if unlike or (not heeds_case and classes & {"upper", "lower"}):
+        raise QueryError(
+            f"SQL on SQLite: servers and SQLite may read the regular expression {pattern!r} "
+            "differently. Write it without nested brackets, other classes than [:digit:] and "
+            "[:alpha:], and { } that are not a number of repetitions."
+        )
     try:
-        return re.search(pattern, value, 0 if heeds_case else re.IGNORECASE)
+        found = re.compile("".join(map(_in_python, pieces)), 0 if heeds_case else re.IGNORECASE)
     except re.error as error:
         raise QueryError(
             f"SQL on SQLite: {pattern!r} is not a regular expression: {error}"
         ) from error
+    doubtful = "|".join(sorted({_CLASSES[name][1] for name in classes} - {""}))
+    return found, re.compile(doubtful) if doubtful else None
 
 
-_CLASSES = {"alpha": "a-zA-Z", "digit": "0-9", "alnum": "a-zA-Z0-9", "space": r"\s",
-            "upper": "A-Z", "lower": "a-z", "xdigit": "0-9a-fA-F"}  # fmt: skip
+_PATTERN_PIECE = re.compile(
+    r"\\.|\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]|\{[0-9]+(?:,[0-9]*)?\}|.", re.DOTALL
+)
+_CLASS = re.compile(r"\[:(\^?\w+):\]")
+_NOT_ASCII = r"[^\x00-\x7f]"
+_CLASSES = {
+    "digit": (r"\d", ""),
+    "space": (r" \t-\r\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000", ""),
+    "blank": (r" \t", _NOT_ASCII),
+    "alpha": ("a-zA-Z", _NOT_ASCII),
+    "alnum": ("a-zA-Z0-9", _NOT_ASCII),
+    "upper": ("A-Z", _NOT_ASCII),
+    "lower": ("a-z", _NOT_ASCII),
+    "xdigit": ("0-9a-fA-F", _NOT_ASCII),
+    "punct": (r"!-#%-*,-/:;?@\[-\]_{}", _NOT_ASCII + r"|[$+<=>^`|~]"),
+}
+"""Classes of characters in Python's form, and the values in which servers may see others."""
+
+
+def _is_unlike(piece: str) -> bool:
+    """Whether servers read a part of a regular expression in different ways."""
+    if piece[0] != "[":
+        return piece in ("{", "}")
+    inside = re.sub(r"\\.", "x", piece[1:])
+    if re.search(r"&&|--|-\[:|:\]-(?!\])", inside) or re.fullmatch(r":.*:\]", inside, re.DOTALL):
+        return True
+    return "[" in _CLASS.sub("", inside)
+
+
+def _in_python(piece: str) -> str:
+    if piece in ("\\Z", "\\z"):
+        return r"(?=\n?\Z)" if piece == "\\Z" else r"\Z"
+    return _CLASS.sub(lambda found: _CLASSES[found[1]][0], piece) if piece[0] == "[" else piece
+
+
+def _takes_dotless(compiled: re.Pattern[str], value: str) -> bool:
+    """Whether a match depends on Python's taking İ and ı for i, which servers do not."""
+    others = str.maketrans("İı", "ªº")
+    apart = re.compile(compiled.pattern.translate(others), compiled.flags)
+    return [found.span() for found in compiled.finditer(value)] != [
+        found.span() for found in apart.finditer(value.translate(others))
+    ]
 
 
 def like_pattern(pattern: str, escape: str, *, heeds_case: bool = False) -> re.Pattern[str]:
