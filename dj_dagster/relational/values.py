@@ -89,28 +89,17 @@ def is_only_found(value: Value, family: Family) -> bool:
 
 
 def comparable(value: Value, attribute: Attribute) -> Value:
-    """Return a value to compare an attribute with, rounded as it would be stored.
+    """Return a value to compare an attribute with: moments, times and 32-bit floats as stored.
 
-    A value of the right kind that is too long or too large is not an error; it finds no row.
+    A value of the right kind that is too long or too large is not an error, nor is a number of more
+    digits than a decimal keeps; it finds no row.
 
     Raises
     ------
     InvalidValueError
         For a value of another kind.
     """
-    if attribute.type is None:
-        return value.item() if isinstance(value, np.generic) else value
-    try:
-        if attribute.type.family in (Family.CODEC, Family.JSON):
-            raise TypeError("rows cannot be found by such a value; leave it out")
-        if is_only_found(value, attribute.type.family):
-            return value
-        return _stored(value, attribute.type)
-    except _MISFITS as error:
-        raise InvalidValueError(
-            f"{attribute.table}.{attribute.name} : {attribute.type.text} cannot be compared with "
-            f"{shown(value)} ({type(value).__name__}): {error}"
-        ) from error
+    return _compared(value, attribute, _sought)
 
 
 def as_fetched(value: Value, attribute: Attribute) -> Value:
@@ -120,10 +109,28 @@ def as_fetched(value: Value, attribute: Attribute) -> Value:
     >>> as_fetched(1 / 3, Attribute("gain", parse_type("float32")))
     0.33333334
     """
-    found, kind = comparable(value, attribute), attribute.type
+    found, kind = _compared(value, attribute, _stored), attribute.type
     if kind is not None and kind.family is Family.BOOL:
         return found if found is None else bool(found)
     return shortest_single(found) if kind is not None and kind.is_single else found
+
+
+def _compared(
+    value: Value, attribute: Attribute, convert: Callable[[Value, AttributeType], Value]
+) -> Value:
+    if attribute.type is None:
+        return value.item() if isinstance(value, np.generic) else value
+    try:
+        if attribute.type.family in (Family.CODEC, Family.JSON):
+            raise TypeError("rows cannot be found by such a value; leave it out")
+        if is_only_found(value, attribute.type.family):
+            return value
+        return convert(value, attribute.type)
+    except _MISFITS as error:
+        raise InvalidValueError(
+            f"{attribute.table}.{attribute.name} : {attribute.type.text} cannot be compared with "
+            f"{shown(value)} ({type(value).__name__}): {error}"
+        ) from error
 
 
 def without_zone(value: Value) -> Value:
@@ -155,6 +162,19 @@ def _stored(value: Value, kind: AttributeType) -> Value:
             return declared_spelling(coerced, kind)
         case _:
             return coerced
+
+
+def _sought(value: Value, kind: AttributeType) -> Value:
+    """Return a value as it is found in its column; a number of too many digits equals none."""
+    match kind.family:
+        case Family.DECIMAL:
+            number, found = _decimal(value), _stored(value, kind)
+            beyond = Decimal(10) ** ((kind.size or 10) - (kind.scale or 0))
+            return found if found == number else beyond
+        case Family.FLOAT if kind.scale is not None:
+            return single(_float(value)) if kind.is_single else _float(value)
+        case _:
+            return _stored(value, kind)
 
 
 def _is_nan(value: Value) -> bool:
