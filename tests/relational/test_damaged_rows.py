@@ -27,6 +27,10 @@ ONLY_SQLITE = [
     ("price", "dear"),
     ("array", 17),
     ("given", 10**13),
+    *((name, "zzz") for name in ("count", "gain", "short", "taken", "good", "side")),
+    *((name, b"\1") for name in ("count", "gain", "good", "side")),
+    ("count", 1.5),
+    ("good", 7),
 ]
 
 
@@ -48,6 +52,12 @@ def item(schema: Any) -> Any:
         born = null : date
         who = null : uuid
         price = null : decimal(9,2)
+        count = null : int32
+        gain = null : float64
+        short = null : float32
+        taken = null : year
+        good = null : bool
+        side = null : enum('left', 'right')
         """
 
     Item.insert(
@@ -62,6 +72,12 @@ def item(schema: Any) -> Any:
             "born": "2024-01-31",
             "who": "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
             "price": 3,
+            "count": n,
+            "gain": n,
+            "short": n,
+            "taken": 2026,
+            "good": True,
+            "side": "left",
         }
         for n in (1, 2, 3)
     )

@@ -475,11 +475,11 @@ def decoder(attribute_type: AttributeType) -> Convert | None:
         case Family.TIME:
             return common.as_time
         case Family.FLOAT if attribute_type.is_single:
-            return shortest_single
+            return lambda value: shortest_single(float(value))
         case Family.JSON:
             return json.loads
         case Family.BOOL:
-            return bool
+            return common.as_bool
         case _:
             return None
 

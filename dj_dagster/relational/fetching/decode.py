@@ -1,19 +1,20 @@
 """Decoding of fetched values: from the driver's values to Python's, with blobs unpacked.
 
-A program that writes into SQLite may write a date as ``20260105``, or 1.5 into a column of
-integers. Such a value decodes to the same value as the usual form, but a query for it does not find
-its row.
+A program that writes into SQLite may write a date as ``20260105``. Such a value decodes to the same
+value as the usual form, but a query for it does not find its row. A text in a column of integers is
+an error that names its row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from functools import cached_property, partial
 from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from dj_dagster.errors import DefinitionError, InvalidValueError
 from dj_dagster.model.heading import Attribute, Heading, Value, Values
@@ -27,7 +28,7 @@ from dj_dagster.objects.stores.store import in_flight
 from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.old_layout import followed
-from dj_dagster.relational.values import checked, is_only_found
+from dj_dagster.relational.values import checked, declared_spelling, is_only_found
 
 Convert = Callable[[Value], Value]
 
@@ -79,6 +80,11 @@ class RowDecoder:
             for position, name in enumerate(wanted)
             if (chain := chains[name]) is not None
         ]
+        self._undecoded = [
+            (position, found)
+            for position, name in enumerate(self.names)
+            if (found := undecoded(heading[name], connection)) is not None
+        ]
 
     @property
     def unpacks(self) -> bool:
@@ -97,7 +103,8 @@ class RowDecoder:
         """
         if not self._width:
             return [()] * len(fetched)
-        if not self._decoders and not self._codecs:
+        is_plain = not self._decoders and not self._codecs
+        if is_plain and not self._unsound(lambda position: map(itemgetter(position), fetched)):
             return fetched
         return list(zip(*self.columns(fetched), strict=True))
 
@@ -140,7 +147,7 @@ class RowDecoder:
         columns: list[Sequence[Value]] = [
             list(map(itemgetter(position), fetched)) for position in range(len(self.names))
         ]
-        for position, attribute, decoder in self._decoders:
+        for position, attribute, decoder in [*self._decoders, *self._unsound(columns.__getitem__)]:
             try:
                 columns[position] = decoded(columns[position], attribute, decoder)
             except InvalidValueError as error:
@@ -155,6 +162,16 @@ class RowDecoder:
             at_once = chain.decodes_concurrently and len(fetched) > 1
             columns[position] = list((in_flight if at_once else map)(unpack, rows))
         return columns[: self._width]
+
+    def _unsound(
+        self, values_of: Callable[[int], Iterable[Value]]
+    ) -> list[tuple[int, Attribute, Convert]]:
+        """Return the columns that hold something else, with what finds it."""
+        return [
+            (position, kind.attribute, kind.checked)
+            for position, kind in self._undecoded
+            if not (kind.adds_up(values_of(position)) or kind.holds(values_of(position)))
+        ]
 
     def _located(
         self,
@@ -261,11 +278,68 @@ def decoder_of(
     return connection.backend.decoder(chain.column_type if chain else attribute.type)
 
 
+class Undecoded(NamedTuple):
+    """A number or enum whose values come as the driver gives them, from a database that takes any.
+
+    Attributes
+    ----------
+    known
+        The types of its values, None's among them; for an enum, the values themselves.
+    """
+
+    attribute: Attribute
+    known: frozenset[object]
+
+    def adds_up(self, values: Iterable[Value]) -> bool:
+        """Whether values are certainly numbers of the type; it takes a fifth of the time."""
+        try:
+            return not self._is_enum and type(sum(values)) in self.known
+        except TypeError:
+            # There is a null, or a text.
+            return False
+
+    def holds(self, values: Iterable[Value]) -> bool:
+        """Whether values are all of the type."""
+        return self.known.issuperset(values if self._is_enum else map(type, values))
+
+    def checked(self, value: Value) -> Value:
+        """Return a value.
+
+        Raises
+        ------
+        ValueError
+            If it is not one of the type.
+        """
+        kind = self.attribute.type
+        spelled = self._is_enum and kind is not None and isinstance(value, str)
+        if not self.holds([declared_spelling(value, kind) if spelled and kind else value]):
+            raise ValueError(f"{value!r:.80}")
+        return value
+
+    @property
+    def _is_enum(self) -> bool:
+        return self.attribute.family is Family.ENUM
+
+
+def undecoded(attribute: Attribute, connection: Connection) -> Undecoded | None:
+    """Return what a number or enum may hold, None if it is decoded or the database checks it."""
+    kind, backend = attribute.type, connection.backend
+    if kind is None or backend.checks_values or backend.decoder(kind) is not None:
+        return None
+    match kind.family:
+        case Family.ENUM:
+            return Undecoded(attribute, frozenset((None, *kind.values)))
+        case Family.INTEGER | Family.FLOAT:
+            return Undecoded(attribute, frozenset((type(None), *_STORED[kind.family])))
+        case _:
+            return None
+
+
 def stored_check(attribute: Attribute, connection: Connection) -> Callable[[Value], None] | None:
     """Return a function that refuses what another program stored, None if the database refuses it.
 
-    It raises `InvalidValueError` for a driver's value that is not one of the attribute's type.
-    Fetching does not ask this of each value, and returns a text in a column of integers as it is.
+    It raises `InvalidValueError` for a driver's value that is not one of the attribute's type, and
+    is stricter than fetching, which returns a number out of its type's range.
     """
     chain = _chain(attribute, connection)
     kind = chain.column_type if chain else attribute.type

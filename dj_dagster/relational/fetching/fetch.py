@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, S
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import repeat
 
 from sqlalchemy.exc import CompileError
 
@@ -137,7 +138,8 @@ def columns(
 
 def as_dicts(names: Sequence[str], rows: Iterable[Values]) -> list[Row]:
     """Return rows of the named attributes as dicts."""
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    # Without `strict`, which rows of a SELECT of these names do not need: it takes a third longer.
+    return list(map(dict, map(zip, repeat(names), rows)))
 
 
 def not_one(connection: Connection, node: Node, several: bool) -> QueryError:

@@ -23,7 +23,7 @@ from dj_dagster.relational.algebra.operators import restrict
 from dj_dagster.relational.backends.common import Element, Select
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.fetching import fetch
-from dj_dagster.relational.fetching.decode import RowDecoder, decoder_of
+from dj_dagster.relational.fetching.decode import RowDecoder, decoder_of, undecoded
 from dj_dagster.relational.fetching.fetch import Reading, read
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.sql.select import Window, make_window
@@ -196,7 +196,8 @@ class _Light:
 
     def __init__(self, connection: Connection, attribute: Attribute) -> None:
         self.name = attribute.name
-        self._decode = decoder_of(attribute, connection)
+        kind = undecoded(attribute, connection)
+        self._decode = decoder_of(attribute, connection) if kind is None else kind.checked
 
     def shown(self, stored: Value, *, careful: bool = False) -> Value:
         """Return a value, or an error's preview for one that is not of its type."""
