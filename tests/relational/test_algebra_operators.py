@@ -434,6 +434,9 @@ def test_sql_words_are_no_attributes(lab: dict[str, Any]) -> None:
     nested = f"subject in (select s.subject from {_spelled(session)} as s where s.n > 4)"
     assert rows((lab["Subject"] & nested).proj()) == [(2,)]
     assert rows(((lab["Subject"] & nested) * session).proj()) == [(2, 1)]
+    # SQLite has words of its own.
+    odd = session.proj(nothing="n") & "nothing in (select 3 as isnull)"
+    assert len(odd) == len(session & "n = 3")
 
 
 def _spelled(table: Any) -> str:

@@ -144,6 +144,16 @@ def qualified_tables(parsed: Parsed) -> Iterator[tuple[Name, Name]]:
                 yield _name(schema), _name(table)
 
 
+def unquoted(parsed: Parsed) -> Iterator[Name]:
+    """Yield the names in a text that are written without quotes: of attributes, tables, aliases."""
+    from sqlglot import exp
+
+    for tree in parsed.trees:
+        for node in tree.find_all(exp.Identifier):
+            if not node.quoted and "start" in node.meta:
+                yield _name(node)
+
+
 def split(text: str) -> list[str]:
     """Return the parts of a text between commas outside of brackets and strings.
 

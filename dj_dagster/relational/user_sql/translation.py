@@ -71,6 +71,7 @@ from dj_dagster.relational.user_sql.parsing import (
     call_name,
     parse,
     qualified_tables,
+    unquoted,
 )
 from dj_dagster.relational.user_sql.programs import SPREADS, Untranslatable, check_null, node_name
 from dj_dagster.relational.user_sql.windows import window
@@ -404,11 +405,15 @@ def _passed(parsed: Parsed) -> str:
         inside = re.sub(r"\\(.)|''|\"\"", lambda m: m[1] or m[0][0], match[0][1:-1])
         return quoted(inside)
 
-    text = parsed.source
-    for schema, table in sorted(qualified_tables(parsed), key=lambda pair: -pair[0].start):
+    # Quoted, since SQLite has words of its own, such as NOTHING and ISNULL.
+    names = {name.start: (name.end, f"`{name.text}`") for name in unquoted(parsed)}
+    for schema, table in qualified_tables(parsed):
         if schema.text not in _DATABASES:
-            name = joined_name(TableName(schema.text, table.text))
-            text = text[: schema.start] + name + text[table.end :]
+            names.pop(table.start, None)
+            names[schema.start] = table.end, joined_name(TableName(schema.text, table.text))
+    text = parsed.source
+    for start, (end, name) in sorted(names.items(), reverse=True):
+        text = text[:start] + name + text[end:]
     return f"({_STRING.sub(unescaped, text)})"
 
 
