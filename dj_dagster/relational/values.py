@@ -262,7 +262,7 @@ def _date(value: Value) -> date:
     if isinstance(value, np.datetime64):
         value = value.astype("datetime64[us]").item()
     if isinstance(value, datetime):
-        return value.date()
+        return _zoneless(value).date()
     return value if isinstance(value, date) else _read(date.fromisoformat, value, "2026-01-31")
 
 
@@ -304,6 +304,10 @@ def _datetime(value: Value) -> datetime:
     moment = value
     if not isinstance(moment, datetime):
         moment = _read(datetime.fromisoformat, value, "2026-01-31 12:30:00")
+    return _zoneless(moment)
+
+
+def _zoneless(moment: datetime) -> datetime:
     if moment.tzinfo is not None:
         raise ValueError("the database keeps no time zone; convert it and drop tzinfo")
     return moment

@@ -176,6 +176,8 @@ def test_a_decimal_with_more_digits_finds_no_row(schema: Any, kind: str) -> None
         ("date", "yesterday"),
         ("datetime", datetime(2026, 1, 1, tzinfo=UTC)),
         ("datetime", pd.Timestamp("2026-01-01", tz="UTC")),
+        ("date", datetime(2026, 1, 1, tzinfo=UTC)),
+        ("date", pd.Timestamp("2026-01-01", tz="UTC")),
         ("datetime", "2026-01-01 25:00:00"),
         ("time", timedelta(hours=839)),
         ("time(6)", "-838:59:59.000001"),
