@@ -255,6 +255,7 @@ def test_an_order_of_several_in_one_text(visit: Any) -> None:
         ("from_base64('YQ==YQ')", None),
         ("from_base64('YQ = =')", b"a"),
         ("name regexp '[^[:digit:]]'", 1),
+        ("concat(convert('é🧠' using utf8mb4), convert('é🧠' using utf8))", "é🧠é?"),
         ("name regexp '^[,[:alpha:]]+ [[:alpha:]]+$'", 1),
         ("'7٣é' regexp '^[[:digit:]]{2}[^[:digit:][:space:]]$'", 1),
         ("regexp_replace('a_1-b', '[_[:digit:]]+', '')", "a-b"),
@@ -377,6 +378,8 @@ def test_rows_are_ordered_by_expressions(visit: Any) -> None:
     "text",
     [
         "soundex(name)",
+        "convert(name using ascii)",
+        "cast(name as char(3) character set latin1)",
         "name collate utf8mb4_german2_ci = 'x'",
         "visit | 1 & 2",
         "convert_tz(at, '+00:00', 'MET')",

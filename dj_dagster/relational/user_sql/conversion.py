@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -310,9 +311,7 @@ def cast_to(target: Expr, kind: Kind) -> tuple[Convert | None, Kind]:
     if name in ("DOUBLE",):
         return (lambda value: float(number(value, kind))), FLOAT
     if name in ("CHAR", "CHARACTER_SET", "VARCHAR", "NCHAR", "TEXT"):
-        size = sizes[0] if sizes else None
-        # In a numeric context MariaDB takes whole numbers.
-        return (lambda value: text(value, kind)[:size]), Kind("text", tag="unclear")
+        return _text_of(target, name, kind, sizes[0] if sizes else None)
     if name in ("BINARY", "VARBINARY"):
         size = sizes[0] if sizes else None
         return (lambda value: _cast_bytes(value, kind)[:size]), BYTES
@@ -325,6 +324,23 @@ def cast_to(target: Expr, kind: Kind) -> tuple[Convert | None, Kind]:
         places = sizes[0] if sizes else 0
         return (lambda value: _rounded(duration(value), places)), Kind("time", places)
     return None, TEXT
+
+
+_BEYOND_THREE_BYTES = re.compile("[\U00010000-\U0010ffff]")
+
+
+def _text_of(target: Expr, name: str, kind: Kind, size: int | None) -> tuple[Convert | None, Kind]:
+    letters = "utf8" if name == "NCHAR" else "utf8mb4"
+    if name == "CHARACTER_SET":
+        letters = target.args["kind"].name.lower()
+    # In a numeric context MariaDB takes whole numbers.
+    made = Kind("text", tag="unclear")
+    if letters == "utf8mb4":
+        return (lambda value: text(value, kind)[:size]), made
+    if letters in ("utf8", "utf8mb3"):
+        return (lambda value: _BEYOND_THREE_BYTES.sub("?", text(value, kind))[:size]), made
+    # Servers put question marks for the characters that other sets lack.
+    return None, made
 
 
 def _cast_bytes(value: SqlValue, kind: Kind) -> bytes:
