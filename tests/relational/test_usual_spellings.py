@@ -144,6 +144,21 @@ def test_an_attribute_of_another_type_than_its_foreign_key_is_refused(
     assert schema.list_tables() == ["subject"]
 
 
+@pytest.mark.parametrize(
+    ("parent", "child"),
+    [("datetime", "timestamp"), ("varchar(8)", "char(8)"), ("smallint unsigned", "year")],
+)
+def test_types_of_one_kind_that_no_foreign_key_relates(
+    schema: Any, parent: str, child: str
+) -> None:
+    """Servers find no parent for a timestamp in a datetime."""
+    table(schema, f"subject : {parent}", "Subject")
+    table(schema, f"subject : {child}", "Other")
+    for lines in (f"subject : {child}\n-> Subject", "-> Other\n-> Subject"):
+        with pytest.raises(dj.DefinitionError, match="two types"):
+            table(schema, lines, "Visit")
+
+
 def test_an_attribute_of_the_same_type_as_its_foreign_key_is_one(schema: Any) -> None:
     table(schema, "subject : int32\nsite : varchar(8)", "Subject")
     visit = table(schema, "site : varchar(20)\nsubject : int32\n-> Subject", "Visit")

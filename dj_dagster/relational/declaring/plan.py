@@ -33,7 +33,7 @@ from dj_dagster.relational.backends import Backend
 from dj_dagster.relational.database.catalog import marker
 from dj_dagster.relational.stored import ForeignKey, StoredTable
 from dj_dagster.relational.user_sql import temporal
-from dj_dagster.relational.values import checked, shortest_single
+from dj_dagster.relational.values import checked, cuts_blanks, is_timestamp, shortest_single
 
 FindParent = Callable[[ForeignKeyDeclaration], StoredTable]
 Place = Callable[[int], AbstractContextManager[None]]
@@ -255,14 +255,15 @@ class _Plan:
 
 def _agree(one: AttributeType, other: AttributeType) -> bool:
     """Return whether a foreign key can relate two types; texts may differ in length."""
-    if one.family is not other.family or one.family is Family.STRING:
-        return one.family is other.family
-    return (one.size, one.scale, one.unsigned, one.values) == (
-        other.size,
-        other.scale,
-        other.unsigned,
-        other.values,
-    )
+    return _relatable(one) == _relatable(other)
+
+
+def _relatable(kind: AttributeType) -> tuple[object, ...]:
+    # Servers find no parent for a timestamp in a datetime, nor, mostly, for a char in a varchar.
+    kept_as = is_timestamp(kind), cuts_blanks(kind), kind.text == "year"
+    if kind.family is Family.STRING:
+        return kind.family, kept_as
+    return kind.family, kept_as, kind.size, kind.scale, kind.unsigned, kind.values
 
 
 def _checked_default(table: TableName, item: AttributeDeclaration) -> Default | None:
