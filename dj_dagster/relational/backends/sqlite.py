@@ -146,12 +146,12 @@ class SQLiteBackend(Backend):
         return sa.literal_column(self.default_sql(default, attribute_type))
 
     def index_part(self, part: str) -> str:
-        """Index the whole value, since SQLite lacks prefixes, or the value at a path in JSON."""
+        """Index a path into JSON by its value."""
         path = parse_json_path(part)
         if path is not None:
             quoted = path.path.replace("'", "''")
             return f"(json_extract(\"{path.name}\", '{quoted}'))"
-        return re.sub(r"^(\w+)\s*\([0-9]+\)$", r"\1", part)
+        return part
 
     def encoder(self, attribute_type: AttributeType) -> Convert | None:
         """Return the conversion to text for temporal, uuid, json and decimal values."""

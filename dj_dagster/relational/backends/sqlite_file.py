@@ -274,14 +274,18 @@ def _table(
     return raw_table(name, comment, stored, key, references, indexes)
 
 
+_PREFIX = re.compile(r'substr\("(\w+)", 1, ([0-9]+)\)|"(\w+)" /\*\(([0-9]+)\)\*/')
+
+
 def _index(rows: Reported) -> IndexDeclaration:
     unique, _, sql = rows[0]
     parts = tuple(column for _, column, _ in rows)
-    if None in parts:
-        # For an index of an expression SQLite keeps only the statement.
+    if None in parts or "/*(" in (sql or ""):
+        # Of an index of an expression SQLite keeps only the statement.
         line = SourceLine(sql, 0)
         opening = line.find("(")
-        parts = tuple(text for _, text in line.arguments(opening, line.closing(opening)))
+        arguments = line.arguments(opening, line.closing(opening))
+        parts = tuple(_PREFIX.sub(r"\1\3(\2\4)", text) for _, text in arguments)
     return IndexDeclaration(parts, unique=bool(unique))
 
 

@@ -370,7 +370,7 @@ def index_key(index: IndexDeclaration) -> tuple[bool, tuple[str, ...]]:
     parts = [
         re.sub(r"[`()\s]|_utf8mb4", "", part).lower()
         if part.startswith("(")
-        else _LONGEST_PREFIX.sub("", part)
+        else _LONGEST_PREFIX.sub("", "".join(part.split()))
         for part in index.parts
     ]
     return index.unique, tuple(parts)

@@ -559,12 +559,21 @@ def _constraint_name(table: TableName, number: int) -> str | None:
 def _index(
     index: IndexDeclaration, number: int, plan: PlannedTable, table: sa.Table, backend: Backend
 ) -> sa.Index:
-    parts = [
-        table.c[part] if part in table.c else sa.literal_column(part)
-        for part in map(backend.index_part, index.parts)
-    ]
+    parts = [_indexed(backend.index_part(part), table, index.unique) for part in index.parts]
     # Names of indexes are unique in an SQLite file, so they contain the table's name.
     return sa.Index(f"{plan.name}.{number}", *parts, unique=index.unique, _table=table)
+
+
+def _indexed(part: str, table: sa.Table, unique: bool) -> sa.ColumnElement[Any]:
+    """Return what an index outside of its table holds, where a database lacks prefixes."""
+    if part in table.c:
+        return table.c[part]
+    prefix = _PREFIX.fullmatch(part)
+    if prefix is None or prefix[1] not in table.c:
+        return sa.literal_column(part)
+    # An index of whole values finds them as well; the comment keeps the length.
+    name, length = f'"{prefix[1]}"', prefix[2]
+    return sa.literal_column(f"substr({name}, 1, {length})" if unique else f"{name} /*({length})*/")
 
 
 def moment_text(value: Value, kind: AttributeType) -> str:
