@@ -16,6 +16,7 @@ from dj_dagster.relational.user_sql.kinds import (
     YEAR,
     SqlValue,
     as_year,
+    exact,
     fixed,
     number,
     true,
@@ -93,7 +94,10 @@ def order_of(
         if "time" in families and is_number:
             if written is None:
                 raise Untranslatable("comparing a time with a number that is computed")
-            if temporal.duration_of_number(number(written)) is None:
+            places = (other if program is one else one).kind.scale
+            # MySQL rounds the number to the digits of the time, and that of a moment may be one's.
+            is_unlike = exact(written) * 10**places % 1 != 0 or number(written) >= 10**10
+            if is_unlike or temporal.duration_of_number(number(written)) is None:
                 raise Untranslatable(f"comparing a time with {written}")
         if "time" in families and isinstance(written, str) and not temporal.is_clock(written):
             raise Untranslatable(f"comparing a time with {written!r}")

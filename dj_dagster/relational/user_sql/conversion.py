@@ -146,7 +146,8 @@ def converters(one: Kind, other: Kind) -> tuple[Convert, Convert] | None:
         return _read(moment), _read(moment)
     if "time" in families:
         if families & {"int", "decimal", "float"}:
-            return _digits_of(one), _digits_of(other)
+            first, second = (_digits_of(k) if k.family == "time" else exact for k in (one, other))
+            return first, second
         return _read(duration), _read(duration)
     if "moment" in (one.tag, other.tag) and not (one.is_text and other.is_text):
         return None
