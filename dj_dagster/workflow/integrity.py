@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -409,19 +410,42 @@ _TEXTS = (Family.STRING, Family.ENUM)
 
 
 def folded(text: str) -> str:
-    """Return a text as a server's usual collation compares it.
+    r"""Return a text as one of the usual collations of MariaDB and MySQL may compare it.
 
-    Case, accents and trailing blanks are removed.
+    Case, accents, trailing blanks and characters without a shape are removed; kana are of one kind,
+    and emoji all one character.
 
     Examples
     --------
     >>> folded("Straße ") == folded("STRASSE")
     True
-    >>> folded("é") == folded("e")
-    True
+    >>> folded("é") == folded("e"), folded("カ") == folded("か"), folded("a") == folded("a\0")
+    (True, True, True)
     """
-    letters = unicodedata.normalize("NFKD", text.rstrip(" ").casefold())
-    return "".join(letter for letter in letters if not unicodedata.combining(letter))
+    if text.isascii() and text.isprintable():
+        return text.rstrip(" ").casefold()
+    letters = unicodedata.normalize("NFKD", text.rstrip(" ")).casefold().translate(_LETTERS)
+    return "".join(map(_weight, letters))
+
+
+_LETTERS: Mapping[int, str] = str.maketrans(
+    {"æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ł": "l", "ħ": "h", "ı": "i", "\u0640": ""}
+    | {chr(number): chr(number - 0x60) for number in range(0x30A1, 0x30F7)}
+    | dict(zip("ぁぃぅぇぉっゃゅょゎ", "あいうえおつやゆよわ", strict=True))
+    | dict(zip("ァィゥェォッャュョヮヵヶ", "あいうえおつやゆよわかけ", strict=True))
+)
+
+
+def _weight(letter: str) -> str:
+    if letter > "\uffff":
+        # For MariaDB's general_ci.
+        return "\ufffd"
+    kind = unicodedata.category(letter)
+    if unicodedata.combining(letter) or kind == "Cf":
+        return ""
+    if kind == "Cc":
+        return letter if letter in "\t\n\v\f\r\x85" else ""
+    return str(unicodedata.decimal(letter)) if kind == "Nd" else letter
 
 
 def colliding_keys(table: Table) -> Iterator[KeyPair]:
@@ -435,19 +459,29 @@ def colliding_keys(table: Table) -> Iterator[KeyPair]:
     with table.connection.cursor() as session:
         indexes = backend.indexes(session, name.schema, name.table).get(name.table, {})
     keys = [index.parts for index in indexes.values() if index.unique]
-    for names in dict.fromkeys((tuple(table.primary_key), *keys)):
+    for parts in dict.fromkeys((tuple(table.primary_key), *keys)):
+        # An index may be of the beginning of a text.
+        names, lengths = zip(*map(_part, parts), strict=True) if parts else ((), ())
         texts = [_is_text(table, name) for name in names]
         if any(texts) and set(names) <= set(table.heading.names):
-            yield from _among(table, names, texts)
+            yield from _among(table, names, texts, lengths)
 
 
-def _among(table: Table, names: Sequence[str], texts: Sequence[bool]) -> Iterator[KeyPair]:
+def _part(part: str) -> tuple[str, int | None]:
+    prefix = re.fullmatch(r"(\w+)\(([0-9]+)\)", part)
+    return (prefix[1], int(prefix[2])) if prefix else (part, None)
+
+
+def _among(
+    table: Table, names: Sequence[str], texts: Sequence[bool], lengths: Sequence[int | None]
+) -> Iterator[KeyPair]:
     seen: dict[Values, Sequence[object]] = {}
     for row in fetch.keys(table.connection, table.node, names, names):
         if None in row:
             continue
         same = tuple(
-            folded(value) if is_text else value for value, is_text in zip(row, texts, strict=True)
+            folded(value[:length]) if is_text else value
+            for value, is_text, length in zip(row, texts, lengths, strict=True)
         )
         first = seen.setdefault(same, row)
         if first is not row:

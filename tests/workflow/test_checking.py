@@ -229,17 +229,22 @@ def test_keys_that_a_server_would_take_for_one_are_named(schema: Any) -> None:
         number : int32
         ---
         label : varchar(20)
-        unique index (label)
+        unique index (label(6))
         """
 
     apart = schema.connection.backend.tells_text_apart
     Cell.insert([("Zelle", 1, "a"), ("zelle", 2, "b"), ("e", 1, "c")])
     assert list(check_schema(schema)) == []
     if apart:
-        Cell.insert([("zelle", 1, "B"), ("é", 1, "d ")])
+        Cell.insert([("zelle", 1, "B"), ("é", 1, "abcdee"), ("か", 1, "d"), ("カ", 1, "f")])
+        Cell.insert([("ø", 5, "ABCDEÉx"), ("o\0", 5, "g"), ("😀", 1, "h"), ("😁", 1, "i")])
     pairs = [
         ("cell='Zelle', number=1", "cell='zelle', number=1"),
         ("cell='e', number=1", "cell='é', number=1"),
+        ("cell='o\\x00', number=5", "cell='ø', number=5"),
+        ("cell='か', number=1", "cell='カ', number=1"),
+        ("cell='😀', number=1", "cell='😁', number=1"),
+        ("label='ABCDEÉx'", "label='abcdee'"),
         ("label='B'", "label='b'"),
     ]
     expected = [f"({a}) and ({b}) are one key to a server's collation." for a, b in pairs]
