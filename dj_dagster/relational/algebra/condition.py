@@ -419,12 +419,13 @@ class Top:
     def __post_init__(self) -> None:
         for name in ("limit", "offset"):
             object.__setattr__(self, name, _whole(name, getattr(self, name)))
-        given: object = self.order_by
-        terms = [given] if isinstance(given, str) else given
-        if terms is not None:
-            if not isinstance(terms, Iterable) or not all(isinstance(t, str) for t in terms):
+        given = self.order_by
+        terms: list[object] | None = None
+        if given is not None:
+            is_many = not isinstance(given, str) and hasattr(given, "__iter__")
+            terms = list[object](given) if is_many else [given]
+            if not all(isinstance(term, str) for term in terms):
                 raise TypeError(f"Top(order_by={given!r}): write names of attributes or SQL.")
-            terms = list(terms)
         object.__setattr__(self, "order_by", terms)
         object.__setattr__(self, "offset", self.offset or 0)
 
