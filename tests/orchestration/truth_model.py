@@ -69,6 +69,10 @@ class Truth:
         Keys whose `make` raises.
     calls
         How often each `make` was called for a key, since this was emptied.
+    noted
+        Keys that were made, until their rows are seen to be gone by their marks.
+    unmarked
+        Tables whose marks are gone since everybody waited.
     """
 
     enforced: bool
@@ -81,6 +85,8 @@ class Truth:
     )
     broken: set[tuple[str, Key]] = field(default_factory=set)
     calls: Counter[tuple[str, Key]] = field(default_factory=Counter)
+    noted: set[tuple[str, Key]] = field(default_factory=set)
+    unmarked: set[str] = field(default_factory=set)
 
     # --- what is asked of it
 
@@ -118,6 +124,14 @@ class Truth:
         if row.code != self.codes[table]:
             return True
         return None if None in now.values() else now != row.inputs
+
+    def is_unclear(self, table: str, key: Key) -> bool:
+        """Whether a row may count as stale by the note on another that had its key before.
+
+        A run may then make it again, or leave it.
+        """
+        row = self.rows[table].get(key)
+        return row is not None and row.code is None and (table, key) in self.noted
 
     def pieces(self) -> dict[Key, int]:
         """The rows of the part, with their heights."""
@@ -216,6 +230,9 @@ class Truth:
                 done = key in self.rows[table] or key in self.failed[table]
                 if not done and self._has_partition(table, key):
                     self._make(table, key)
+        gone = {(table, key) for table, key in self.noted if key not in self.rows[table]}
+        self.noted -= {each for each in gone if each[0] not in self.unmarked}
+        self.unmarked.clear()
         for table, failed in self.failed.items():
             possible = {*self.source(table)}
             failed -= {k for k in failed if k not in possible and self._is_taken_back(table, k)}
@@ -243,6 +260,7 @@ class Truth:
         if noted:
             self.failed[table].discard(key)
         inputs = {parent: self._input(table, key, parent) for parent in PARENTS[table]}
+        self.noted.add((table, key))
         self.rows[table][key] = Row(self._values(table, key), self.codes[table], inputs)
 
     def _values(self, table: str, key: Key) -> tuple[Any, ...]:

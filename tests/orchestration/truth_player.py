@@ -198,6 +198,7 @@ class Player:
 
     def lose_instance(self) -> None:
         self._late.clear()
+        self.truth.unmarked.update(COMPUTED)
         self.world.begin_instance()
 
     # --- the UI
@@ -217,7 +218,7 @@ class Player:
         if start not in registered or end not in registered:
             return False
         chosen = registered[registered.index(start) : registered.index(end) + 1]
-        if not chosen:
+        if not chosen or self._is_unclear(tables, list(map(read, chosen))):
             return False
         run = self.world.create(tables, start, end, recompute=recompute)
         self._late.append(Created(run, tables, list(map(read, chosen)), recompute))
@@ -228,11 +229,16 @@ class Player:
         if not self._late:
             return False
         created, before = self._late.pop(0), RIG.calls.total()
+        if self._is_unclear(created.tables, created.keys):
+            return True
         done = self.world.execute(created.run)
         # What was chosen may be gone, or have another place: then a run may say so and do nothing.
         if done or RIG.calls.total() > before:
             self._has_run(created)
         return True
+
+    def _is_unclear(self, tables: Sequence[str], keys: Sequence[Key]) -> bool:
+        return any(self.truth.is_unclear(table, key) for table in tables for key in keys)
 
     def die(self, tables: Sequence[str], start: str, end: str, begun: bool) -> bool:
         """Have a run end before it has done anything, or even begun."""
@@ -243,6 +249,7 @@ class Player:
         return True
 
     def wipe(self, asset: str) -> None:
+        self.truth.unmarked.add(asset)
         self.world.instance.wipe_assets([self.world.asset(asset)])
 
     def remove_partition(self, grain: str, partition: str) -> bool:
