@@ -73,6 +73,8 @@ class Truth:
         Keys that were made, until their rows are seen to be gone by their marks.
     unmarked
         Tables whose marks are gone since everybody waited.
+    lasting
+        Keys whose rows were gone before they were marked again.
     """
 
     enforced: bool
@@ -87,6 +89,7 @@ class Truth:
     calls: Counter[tuple[str, Key]] = field(default_factory=Counter)
     noted: set[tuple[str, Key]] = field(default_factory=set)
     unmarked: set[str] = field(default_factory=set)
+    lasting: set[tuple[str, Key]] = field(default_factory=set)
 
     # --- what is asked of it
 
@@ -231,7 +234,8 @@ class Truth:
                 if not done and self._has_partition(table, key):
                     self._make(table, key)
         gone = {(table, key) for table, key in self.noted if key not in self.rows[table]}
-        self.noted -= {each for each in gone if each[0] not in self.unmarked}
+        self.lasting |= {each for each in gone if each[0] in self.unmarked}
+        self.noted -= gone - self.lasting
         self.unmarked.clear()
         for table, failed in self.failed.items():
             possible = {*self.source(table)}
