@@ -247,6 +247,12 @@ def test_what_rows_lost_is_told(filled: Any, schema: dj.Schema) -> None:
     assert dj.GarbageCollector(schema).scan().missing == (lost,)
 
 
+def test_a_table_of_a_schema_that_was_dropped_is_missing(connection: dj.Connection) -> None:
+    """The collector begins anew after this error: another user may drop a schema meanwhile."""
+    with pytest.raises(dj.MissingTableError):
+        connection.query("SELECT note FROM no_such_schema.note")
+
+
 def test_objects_of_a_store_that_is_not_set_up_are_not_lost(
     filled: Any, schema: dj.Schema, tmp_path: Path
 ) -> None:

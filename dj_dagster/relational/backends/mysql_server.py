@@ -157,6 +157,7 @@ _ERRORS: dict[int, type[DataJointError]] = {
     1054: UnknownAttributeError,
     1062: DuplicateError,
     1064: QuerySyntaxError,
+    1049: MissingTableError,
     1146: MissingTableError,
     1205: TransientError,
     1213: TransientError,
