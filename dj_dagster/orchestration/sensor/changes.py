@@ -454,8 +454,9 @@ class JobWatch:
         gone = queue.vanished() if failed and self._entered[name] else []
         found: dict[Values, None] = {}
         for node in self._entered[name] if gone else ():
-            rows = _by_key(node, queue, gone)
-            for key in rows.keys() - present(node.table, _key_names(node, queue), list(rows)):
+            names = _key_names(node, queue)
+            rows = _by_key(names, queue, gone)
+            for key in rows.keys() - present(node.table, names, list(rows)):
                 found.update(dict.fromkeys(row for row in rows[key] if row in failed))
         if found:
             queue.rows.delete(found, ("error",))
@@ -489,10 +490,12 @@ def _key_names(node: TableNode, queue: JobQueue) -> list[str]:
     return next((each for each in (names, coarse) if each and set(each) <= known), [])
 
 
-def _by_key(node: TableNode, queue: JobQueue, rows: Iterable[Values]) -> dict[Values, list[Values]]:
-    """Return rows of a queue by the key of an entered table, empty if they do not have it."""
+def _by_key(
+    names: Sequence[str], queue: JobQueue, rows: Iterable[Values]
+) -> dict[Values, list[Values]]:
+    """Return rows of a queue by the key of an entered table, empty without its names."""
     found: dict[Values, list[Values]] = {}
-    places = [queue.rows.key.index(name) for name in _key_names(node, queue)]
+    places = list(map(queue.rows.key.index, names))
     for row in rows if places else ():
         found.setdefault(tuple(row[place] for place in places), []).append(row)
     return found
