@@ -16,7 +16,7 @@ from typing import Any, Self
 from pydantic import SecretStr, ValidationError
 
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.local_files import and_above, is_trusted, reading
+from dj_dagster.local_files import and_above, at_home, is_trusted, reading
 from dj_dagster.objects.stores.store_settings import SecretText, with_hidden_secrets
 from dj_dagster.settings_model import (
     JobsSettings,
@@ -93,7 +93,7 @@ def found_settings() -> dict[str, Any]:
     if os.environ.get(_IGNORE_FILES, "").lower() in ("1", "true", "yes"):
         return _environment()
     named = os.environ.get(CONFIG_FILE)
-    file = Path(named).expanduser() if named else find_config_file()
+    file = at_home(named, CONFIG_FILE) if named else find_config_file()
     settings = read_file(file) if file else {}
     _add_secrets(settings, file)
     return _over(settings, _environment())

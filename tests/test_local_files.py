@@ -164,6 +164,8 @@ def test_a_named_file_of_settings_is_read_and_must_be_there(tmp_path: Path) -> N
     code = "import dj_dagster as dj; print(dj.config['database.host'])"
     assert python(code, tmp_path, DJ_CONFIG_FILE="lab.json").stdout == "named\n"
     assert "none.json" in python(code, tmp_path, DJ_CONFIG_FILE="none.json").stderr
+    refused = python(code, tmp_path, DJ_CONFIG_FILE="~nobody_here/lab.json")
+    assert "DJ_CONFIG_FILE is '~nobody_here/lab.json', in the home of a user" in refused.stderr
 
 
 @pytest.mark.parametrize("variable", ["DJ_USER", "DJ_PASS"])

@@ -335,3 +335,8 @@ def test_errors_of_a_csv_file_do_not_quote_it(
     assert "Paper" in said
     assert SECRET not in said
     assert len(filed["Paper"]) == 0
+
+
+def test_a_folder_of_nobody_is_named(lab: Lab) -> None:
+    with pytest.raises(ConfigurationError, match=r"'~nobody_here/in', in the home of a user"):
+        build_definitions([lab.schema], entry_folders=["~nobody_here/in"])

@@ -32,6 +32,7 @@ from dj_dagster.errors import (
     InvalidValueError,
     counted,
 )
+from dj_dagster.local_files import at_home
 from dj_dagster.model.heading import Attribute, Heading, Row, Value
 from dj_dagster.model.names import Tier
 from dj_dagster.model.types import Family
@@ -172,7 +173,7 @@ class EntryFiles:
 
 def _folder(given: object) -> Path:
     if isinstance(given, Path) or (isinstance(given, str) and given.strip()):
-        return Path(given).expanduser().resolve()
+        return at_home(given, "A folder of entry_folders").resolve()
     raise ConfigurationError(
         f"entry_folders has {given!r}: write the path of a folder, or of several in a list."
     )
