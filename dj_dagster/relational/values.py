@@ -514,10 +514,21 @@ def is_bounded(kind: AttributeType) -> bool:
 
 
 def in_places(value: float, scale: int) -> float:
-    """Return a float rounded to a number of digits after the point, as a server rounds it.
+    """Return the float nearest to the decimal to which a server rounds a value.
 
-    >>> in_places(1.005, 2), in_places(-1.225, 2)
-    (1.0, -1.23)
+    >>> in_places(1.005, 2), in_places(-1.225, 2), in_places(1.93, 2)
+    (1.0, -1.23, 1.93)
+    """
+    return round(in_column(value, scale), scale)
+
+
+def in_column(value: float, scale: int) -> float:
+    """Return a float as a server keeps it in ``double(m, d)``: its fraction is rounded alone.
+
+    The server shows it with `scale` digits, so that it is not always what a client reads.
+
+    >>> in_column(1.93, 2)
+    1.9300000000000002
     """
     whole, power = float(math.floor(value)), float(f"1e{scale}")
     return whole + round((value - whole) * power) / power

@@ -12,22 +12,19 @@ from contextlib import suppress
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import ExecutableDDLElement
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.visitors import InternalTraversal
 
-from dj_dagster.errors import ConfigurationError, DataJointError, DefinitionError, QueryError
+from dj_dagster.errors import ConfigurationError, DataJointError, DefinitionError
 from dj_dagster.model.heading import Attribute, Default, IndexDeclaration, Value, Values
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
-from dj_dagster.relational.algebra.nodes import json_steps, parse_json_path
+from dj_dagster.relational.algebra.nodes import parse_json_path
 from dj_dagster.relational.backends import common, mysql_server, mysql_statements
 from dj_dagster.relational.backends.base import Backend, Convert, Hinted
 from dj_dagster.relational.backends.common import (
@@ -43,6 +40,7 @@ from dj_dagster.relational.backends.common import (
     shown_url,
     without_secrets,
 )
+from dj_dagster.relational.backends.mysql_json import json_at, json_is
 from dj_dagster.relational.backends.mysql_server import ServerMarks
 from dj_dagster.relational.stored import (
     ColumnChange,
@@ -52,7 +50,7 @@ from dj_dagster.relational.stored import (
     RawTable,
     TableChanges,
 )
-from dj_dagster.relational.values import shortest_single
+from dj_dagster.relational.values import in_column, shortest_single
 
 _CORE_TYPES = {
     "int8": "tinyint",
@@ -164,6 +162,8 @@ class MySQLBackend(Backend):
                 return lambda value: value.bytes
             case Family.JSON:
                 return json.dumps
+            case Family.FLOAT if (places := attribute_type.scale) is not None:
+                return lambda v: in_column(v, places) if v == round(v, places) else v
             case _:
                 return None
 
@@ -189,6 +189,8 @@ class MySQLBackend(Backend):
                 return common.as_time
             case Family.FLOAT if attribute_type.is_single:
                 return shortest_single
+            case Family.FLOAT if (places := attribute_type.scale) is not None:
+                return lambda value: round(value, places)
             case _:
                 return None
 
@@ -566,85 +568,3 @@ def _text(column: Element, attribute: Attribute) -> Element:
     else:
         value = column
     return sa.func.ifnull(value, "-") if attribute.nullable else value
-
-
-class _EachInItsWords(Element):
-    """SQL that MySQL and MariaDB write differently; the connection determines the form."""
-
-    inherit_cache = True
-    _traverse_internals: ClassVar[Any] = [
-        ("mysql", InternalTraversal.dp_clauseelement),
-        ("mariadb", InternalTraversal.dp_clauseelement),
-    ]
-
-    def __init__(self, mysql: Element, mariadb: Element) -> None:
-        self.mysql = mysql
-        self.mariadb = mariadb
-
-
-@compiles(_EachInItsWords)
-def _compiled(element: _EachInItsWords, compiler: SQLCompiler, **options: object) -> str:
-    options.pop("add_to_result_map", None)
-    is_mariadb = getattr(compiler.dialect, "is_mariadb", False)
-    return f"({compiler.process(element.mariadb if is_mariadb else element.mysql, **options)})"
-
-
-class _NotInMariaDB(Element):
-    inherit_cache = False
-
-
-@compiles(_NotInMariaDB)
-def _refused(*_: object, **options: object) -> str:
-    raise QueryError(
-        "MariaDB does not find keys of JSON that begin with '-': give the key another name."
-    )
-
-
-def json_at(function: str, column: Element, path: str) -> Element:
-    """Return the result of a function such as ``json_extract`` for a path."""
-    call = getattr(sa.func, function)
-    if any(str(step).startswith("-") for step in json_steps(path) if step != -1):
-        return _EachInItsWords(call(column, path), _NotInMariaDB())
-    # MariaDB compares keys as they are written, possibly with escapes.
-    spellings = dict.fromkeys((path, _escaped(path)))
-    if len(spellings) == 1 and "[last]" not in path:
-        return call(column, path)
-    found = [call(column, _read_anew(column, spelling)) for spelling in spellings]
-    return _EachInItsWords(call(column, path), sa.func.coalesce(*found, sa.null()))
-
-
-def _read_anew(column: Element, path: str) -> Element:
-    """Return a path that MariaDB takes to be different for each row.
-
-    Otherwise it uses the position of ``[last]`` in the first row for all rows.
-    """
-    given = sa.literal(path)
-    return sa.func.concat(given, sa.func.left(column, 0)) if "[last]" in path else given
-
-
-def json_is(column: Element, path: str, value: str) -> Element:
-    """Return the condition that the value at a path is the given one."""
-    found, wanted = json_at("json_extract", column, path), json.loads(value)
-    if wanted is None:
-        return sa.or_(found.is_(None), sa.func.json_type(found) == "NULL")
-    as_json = Pieces(["CAST", Pieces([sa.literal(value), " AS JSON"])])
-    return _EachInItsWords(found == as_json, _is_in_mariadb(column, path, value, wanted))
-
-
-def _is_in_mariadb(column: Element, path: str, value: str, wanted: Value) -> Element:
-    found = json_at("json_extract", column, path)
-    if isinstance(wanted, str):
-        # Compared after decoding, since a text can be written in several ways.
-        text = _binary(json_at("json_value", column, path)) == _binary(sa.literal(wanted))
-        return sa.and_(sa.func.json_type(found) == "STRING", text)
-    ways = dict.fromkeys((value, _escaped(value)))
-    return sa.or_(*[sa.func.json_equals(found, way) == 1 for way in ways])
-
-
-def _binary(text: Element) -> Element:
-    return Pieces(["CAST", Pieces([text, " AS BINARY"])])
-
-
-def _escaped(text: str) -> str:
-    """Return JSON or a path with all characters beyond ASCII as escapes, as Python writes them."""
-    return "".join(c if c.isascii() else json.dumps(c)[1:-1] for c in text)
