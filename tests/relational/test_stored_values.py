@@ -8,6 +8,9 @@ from pathlib import Path
 from tests.relational.stored_values import COLUMNS, launchpad, walking
 from tests.relational.type_values import documented_types, makers
 
+SEED = 20_261
+"""The same values in each run: a long run by hand draws others."""
+
 
 def test_the_documentation_tells_of_each_type() -> None:
     assert documented_types() == set(makers(rounds=False))
@@ -16,9 +19,8 @@ def test_the_documentation_tells_of_each_type() -> None:
 def test_values_come_back_equal_or_are_refused(
     database_url: str, schema_prefix: str, tmp_path: Path
 ) -> None:
-    seed = random.randrange(2**32)
     with walking(database_url, f"{schema_prefix}lab", tmp_path) as walk:
-        found = list(walk.differences(random.Random(seed), 6))
+        found = list(walk.differences(random.Random(SEED), 6))
         (row,) = launchpad(walk, [("bytes", "h\u00e9llo")])
         assert row[COLUMNS["bytes"]] == "h\u00e9llo".encode()
-    assert not found, f"seed {seed}"
+    assert not found
