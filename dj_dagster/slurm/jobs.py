@@ -56,6 +56,7 @@ class RunJobs:
         asked = requested(self.settings.defaults, step_tags(self.instance, run), run.tags)
         order, output = self.files(run.run_id, number)
         helpers = int(asked.get(ARRAY, 1)) - 1
+        self.drop_orders(run.run_id)
         self._write_order(run, number, order)
         # From now on no earlier job works on the run.
         tags = {ATTEMPT_TAG: f"{run.run_id}/{number}", JOB_TAG: ""}
@@ -133,11 +134,22 @@ class RunJobs:
         if verdict.fate is Fate.CANCELED:
             if run.status != DagsterRunStatus.CANCELING:
                 self.instance.report_run_canceling(run, verdict.message)
-            self.instance.report_run_canceled(run, verdict.message)
+            self.end_canceled(run, verdict.message)
         elif verdict.fate is Fate.FAILED:
+            self.drop_orders(run.run_id)
             self.instance.report_run_failed(run, verdict.message)
         elif verdict.more:
             self.instance.add_run_tags(run.run_id, verdict.more)
+
+    def end_canceled(self, run: DagsterRun, message: str) -> None:
+        """Record that a run has been cancelled, whose job has ended or had not begun."""
+        self.drop_orders(run.run_id)
+        self.instance.report_run_canceled(run, message)
+
+    def drop_orders(self, run_id: str) -> None:
+        """Remove the files of jobs that have not begun; they may hold passwords."""
+        for order in (self.settings.folder / run_id).glob("*.json"):
+            order.unlink(missing_ok=True)
 
     def files(self, run_id: str, attempt: int) -> tuple[Path, Path]:
         """Return the files of a job: what it has to do, and its output."""

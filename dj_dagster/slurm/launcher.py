@@ -116,7 +116,7 @@ class SlurmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         job = self._slurm.job(number, now=True) if number else None
         if job is not None and job.ended and not job.nodes:
             # One that has begun ends its run itself, in order.
-            self._instance.report_run_canceled(run, f"{job}. It had not begun.")
+            self._jobs.end_canceled(run, f"{job}. It had not begun.")
         return True
 
     @property

@@ -24,6 +24,23 @@ from dj_dagster.slurm.resources import SlurmRequestError, requested
 RESUMABLE = ("NODE_FAIL", "PREEMPTED")
 """States after which a run is resumed unless the settings say otherwise."""
 
+_OWN_OPTIONS = {
+    "--array": "the tag dj-slurm/array lets several jobs work on a run",
+    "--chdir": "write working_directory",
+    "--dependency": "the launcher lets helpers wait for their run",
+    "--job-name": "the launcher finds jobs by the names that it gives",
+    "--output": "outputs are in folder",
+    "--parsable": "the launcher sets it",
+    "--requeue": "write resume_after",
+    "--test-only": "jobs would never run",
+    "--wait": "the daemon would stand still",
+    "--wrap": "the launcher brings the script; write setup",
+}
+"""Options of ``sbatch`` that `options` may not have, with what to do instead."""
+
+_SHORT = {"a": "--array", "D": "--chdir", "d": "--dependency", "J": "--job-name", "o": "--output"}
+_SHORT |= {"W": "--wait"}
+
 _STATES = Enum("SlurmState", [EnumValue(state) for state in sorted(ENDED - {"CANCELLED"})])
 
 
@@ -140,6 +157,14 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     )
 
 
+def _own_option(option: str) -> str | None:
+    """Return the option of the launcher's own that a text sets; ``sbatch`` takes beginnings."""
+    if not option.startswith("--"):
+        return _SHORT.get(option[1:2]) if option.startswith("-") else None
+    name = option.partition("=")[0]
+    return next((own for own in _OWN_OPTIONS if len(name) > 3 and own.startswith(name)), None)
+
+
 def _is_whole(folder: str) -> bool:
     try:
         return Path(folder).expanduser().is_absolute()
@@ -163,3 +188,11 @@ def _check(config: Mapping[str, Any]) -> None:
         if is_wrong:
             said = f"The setting {name} of the run launcher is {config[name]!r}: write {words}."
             raise DagsterInvalidConfigError(said, [], config)
+    for option in config["options"]:
+        if own := _own_option(option):
+            raise DagsterInvalidConfigError(
+                f"The setting options of the run launcher has {option!r}: leave it out, for "
+                f"{_OWN_OPTIONS[own]}.",
+                [],
+                config,
+            )

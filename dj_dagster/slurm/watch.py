@@ -98,6 +98,7 @@ def drop_jobs_without_run(jobs: RunJobs) -> None:
     for number, run_id in _waiting(jobs, now=True).items():
         if run_id in over:
             jobs.slurm.cancel(number)
+            jobs.drop_orders(run_id)
 
 
 def _waiting(jobs: RunJobs, *, now: bool = False) -> dict[str, str]:
@@ -124,7 +125,7 @@ def look_after(jobs: RunJobs, run: DagsterRun, waited: float) -> None:
         return
     if run.status == DagsterRunStatus.CANCELING:
         if verdict.fate is not Fate.ALIVE:
-            jobs.instance.report_run_canceled(run, verdict.message)
+            jobs.end_canceled(run, verdict.message)
         elif (job := jobs.slurm.job(number, now=True)) is not None and not job.nodes:
             # The first time may have been before there was a job. One that works is told once only,
             # for a second signal would interrupt its tidying up.

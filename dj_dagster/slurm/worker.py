@@ -24,7 +24,11 @@ _OVER = {DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED}
 
 def main(path: Path) -> None:
     """Do what the file says, unless another job of the run was submitted since."""
-    order = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        order = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        print(f"{path} is gone: the run is over, or another job has it.", flush=True)
+        return
     # It may hold passwords, and a job runs once.
     path.unlink()
     args: Any = deserialize_value(order["arguments"])

@@ -112,3 +112,17 @@ def test_settings_that_make_no_sense_are_refused_when_they_are_read(wrong: dict[
         DagsterInvalidConfigError, match=rf"{name} of the run launcher is .*: write "
     ):
         read_settings({**config, **wrong})
+
+
+@pytest.mark.parametrize(
+    "option", ["--array=1-3", "--arr", "-a", "-o/tmp/out", "--chdir=/tmp", "--wait", "-Jmine"]
+)
+def test_options_that_the_launcher_sets_itself_are_refused(option: str) -> None:
+    plain = {
+        name: field.default_value for name, field in config_type().items() if field.default_provided
+    }
+    config = {"folder": "/shared", **plain}
+    kept = ["--constraint=avx2", "-x", "node1", "--wait-all-nodes=1"]
+    assert read_settings({**config, "options": kept}).options == tuple(kept)
+    with pytest.raises(DagsterInvalidConfigError, match=f"'{option}': leave it out"):
+        read_settings({**config, "options": [*kept, option]})

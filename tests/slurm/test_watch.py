@@ -42,6 +42,11 @@ def test_a_job_of_a_run_that_is_over_is_cancelled_while_it_waits(
 ) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         run = nothing.execute_in_process(instance=instance).run_id
+        order = tmp_path / run / "1.json"
+        order.parent.mkdir()
+        order.touch()
         queue = Queue(job_name(run, 1), nodes_now)
         drop_jobs_without_run(RunJobs(instance, queue, Settings(tmp_path, {})))
     assert queue.cancelled == cancelled
+    # It may hold passwords.
+    assert order.exists() == (not cancelled)
