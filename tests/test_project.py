@@ -259,6 +259,31 @@ def test_a_lab_can_be_asked_for_as_a_test_runs(pytester: pytest.Pytester) -> Non
     pytester.runpytest("--dj-database", "sqlite").assert_outcomes(passed=2)
 
 
+def test_a_lab_ends_the_transactions_that_a_test_left(
+    pytester: pytest.Pytester, mariadb_url: str
+) -> None:
+    # With that fixture, a machine without MariaDB has been told of.
+    del mariadb_url
+    pytester.makepyfile(
+        """
+        import dj_dagster as dj
+
+        LEFT = []
+
+        def test_leaves_a_transaction(dj_lab, dj_database):
+            schema = dj.Schema("lab", connection=dj_lab.connection)
+            schema(type("Leaf", (dj.Manual,), {"definition": "n : int"}))
+            LEFT.append(dj.Connection(dj_database))
+            LEFT[0].start_transaction()
+            LEFT[0].query("SELECT * FROM lab.leaf")
+
+        def test_finds_nothing(dj_lab):
+            assert dj_lab.connection.schema_names() == []
+        """
+    )
+    pytester.runpytest_subprocess("--dj-database", "mariadb").assert_outcomes(passed=2)
+
+
 def test_a_lab_has_its_own_database_and_stores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

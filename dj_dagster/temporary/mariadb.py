@@ -11,7 +11,7 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
-from dj_dagster.errors import ConfigurationError, ConnectionFailedError
+from dj_dagster.errors import ConfigurationError, ConnectionFailedError, QueryError
 from dj_dagster.relational.database.connection import Connection
 
 INSTALL = "apt-get install -y --no-install-recommends mariadb-server-core"
@@ -28,6 +28,11 @@ PATIENCE = 120.0
 
 # These two make the system tables' script create root without a password.
 _PRELUDE = "use mysql;\nset @auth_root_socket=NULL;\nset @skip_auth_anonymous=1;\n"
+
+# The server ends with this process even where that is killed, which closes the pipe.
+_WITH_US = """exec 3<&0; "$@" </dev/null & server=$!
+(cat <&3 >/dev/null; kill -9 $server) & watch=$!
+wait $server; kill $watch 2>/dev/null"""
 
 _OWN = {"mysql", "information_schema", "performance_schema", "sys"}
 
@@ -89,8 +94,8 @@ def server(place: Path) -> Generator[str]:
     log = place / "log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            list(map(str, start)),
-            stdin=subprocess.DEVNULL,
+            ["/bin/sh", "-c", _WITH_US, *map(str, start[:1]), *map(str, start)],
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -99,13 +104,20 @@ def server(place: Path) -> Generator[str]:
         _await(process, port, log)
         yield f"mysql+pymysql://root@127.0.0.1:{port}/"
     finally:
-        process.kill()
-        process.wait()
+        process.communicate()
 
 
 def drop_all(url: str) -> None:
-    """Drop all databases of a private server but its own."""
+    """Drop all databases of a private server but its own, and end transactions that use them."""
     with Connection(url) as connection:
+        busy = connection.query(
+            "SELECT trx_mysql_thread_id FROM information_schema.innodb_trx "
+            "WHERE trx_mysql_thread_id NOT IN (0, CONNECTION_ID())"
+        )
+        for (number,) in busy.fetchall():
+            # It may have ended since.
+            with contextlib.suppress(QueryError):
+                connection.query(f"KILL {number}")
         connection.query("SET foreign_key_checks = 0")
         names = [name for (name,) in connection.query("SHOW DATABASES").fetchall()]
         for name in names:
