@@ -38,8 +38,14 @@ _OWN_OPTIONS = {
 }
 """Options of ``sbatch`` that `options` may not have, with what to do instead."""
 
-_SHORT = {"a": "--array", "D": "--chdir", "d": "--dependency", "J": "--job-name", "o": "--output"}
-_SHORT |= {"W": "--wait"}
+_SHORT = {
+    "a": "--array",
+    "D": "--chdir",
+    "d": "--dependency",
+    "J": "--job-name",
+    "o": "--output",
+    "W": "--wait",
+}
 
 _STATES = Enum("SlurmState", [EnumValue(state) for state in sorted(ENDED - {"CANCELLED"})])
 

@@ -1,5 +1,6 @@
 """The table of sessions as a Parquet file, with what was sorted and delivered of each."""
 
+import hashlib
 from io import BytesIO
 from typing import Any
 
@@ -39,7 +40,6 @@ def session_rows() -> Any:
 @dg.asset(
     key=["ephys_delivery", "sessions"],
     deps=[asset_key(EphysSession), asset_key(NWBFile)],
-    automation_condition=dg.AutomationCondition.eager(),
     group_name="ephys_delivery",
     description="All sessions as a Parquet file, with what was delivered of each.",
     kinds={"parquet"},
@@ -62,9 +62,16 @@ def sessions() -> dg.MaterializeResult[Any]:
     )
 
 
-deliver_sessions = dg.AutomationConditionSensorDefinition(
-    "deliver_sessions",
+@dg.sensor(
     target=[sessions],
+    minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Writes the table of sessions anew once sessions or files have been added.",
+    description="Writes the table of sessions anew once its rows have changed.",
 )
+def deliver_sessions(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Request a run once the rows are not those of the last one: files go, too."""
+    rows = session_rows().to_dicts(order_by="KEY")
+    digest = hashlib.sha256(repr(rows).encode()).hexdigest()
+    if digest == context.cursor:
+        return dg.SkipReason("The table of sessions has its rows.")
+    return dg.SensorResult([dg.RunRequest()], cursor=digest)

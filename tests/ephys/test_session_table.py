@@ -30,6 +30,22 @@ def test_the_sessions_are_a_parquet_file(lab: Any) -> None:
     }
 
 
+def test_the_table_follows_what_goes(lab: Any) -> None:
+    write_run(lab.folder, 28)
+    look(lab)
+
+    def asked(cursor: str | None) -> str | None:
+        """Return the sensor's cursor if it requests a run."""
+        found = lab.session_table.deliver_sessions(dg.build_sensor_context(cursor=cursor))
+        return found.cursor if isinstance(found, dg.SensorResult) and found.run_requests else None
+
+    before = asked(None)
+    assert before is not None
+    assert asked(before) is None
+    (lab.session.EphysSession & {"run_name": "x1_28_g0"}).delete(prompt=False)
+    assert asked(before) not in (None, before)
+
+
 def test_own_assets_and_checks_are_on_tables_that_there_are(lab: Any) -> None:
     defs = lab.definitions.defs
     graph = defs.resolve_asset_graph()
