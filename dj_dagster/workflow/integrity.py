@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 from dj_dagster.errors import (
@@ -424,12 +425,23 @@ def folded(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text.rstrip(" ").casefold()
-    letters = unicodedata.normalize("NFKD", text.rstrip(" ")).casefold().translate(_LETTERS)
-    return "".join(map(_weight, letters))
+    composed = unicodedata.normalize("NFKC", text.rstrip(" "))
+    parts = "".join(c if c in _LETTERS_OF_THEIR_OWN else _NFKD(c) for c in composed)
+    # An iota below a letter would be a letter of its own after the next step.
+    without_marks = "".join(letter for letter in parts if not unicodedata.combining(letter))
+    return "".join(map(_weight, without_marks.casefold().translate(_LETTERS)))
+
+
+_NFKD = partial(unicodedata.normalize, "NFKD")
+
+_LETTERS_OF_THEIR_OWN = "\u0419\u0439\u0622\u0623\u0624\u0625\u0626"
+"""Letters that are not others with a mark: й, and Arabic ones with a hamza or a madda."""
 
 
 _LETTERS: Mapping[int, str] = str.maketrans(
-    {"æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ł": "l", "ħ": "h", "ı": "i", "\u0640": ""}
+    {"æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ł": "l", "ħ": "h", "ı": "i", "ð": "d"}
+    | {"\u0491": "\u0433", "\u0640": ""}
+    | dict(zip("ךםןףץゕゖ", "כמנפצかけ", strict=True))
     | {chr(number): chr(number - 0x60) for number in range(0x30A1, 0x30F7)}
     | dict(zip("ぁぃぅぇぉっゃゅょゎ", "あいうえおつやゆよわ", strict=True))
     | dict(zip("ァィゥェォッャュョヮヵヶ", "あいうえおつやゆよわかけ", strict=True))
@@ -441,7 +453,7 @@ def _weight(letter: str) -> str:
         # For MariaDB's general_ci.
         return "\ufffd"
     kind = unicodedata.category(letter)
-    if unicodedata.combining(letter) or kind == "Cf":
+    if kind == "Cf":
         return ""
     if kind == "Cc":
         return letter if letter in "\t\n\v\f\r\x85" else ""

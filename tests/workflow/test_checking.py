@@ -238,10 +238,12 @@ def test_keys_that_a_server_would_take_for_one_are_named(schema: Any) -> None:
     if apart:
         Cell.insert([("zelle", 1, "B"), ("é", 1, "abcdee"), ("か", 1, "d"), ("カ", 1, "f")])
         Cell.insert([("ø", 5, "ABCDEÉx"), ("o\0", 5, "g"), ("😀", 1, "h"), ("😁", 1, "i")])
+        Cell.insert([("й", 1, "j"), ("и", 1, "k"), ("ᾳ", 1, "l"), ("α", 1, "m")])
     pairs = [
         ("cell='Zelle', number=1", "cell='zelle', number=1"),
         ("cell='e', number=1", "cell='é', number=1"),
         ("cell='o\\x00', number=5", "cell='ø', number=5"),
+        ("cell='α', number=1", "cell='ᾳ', number=1"),
         ("cell='か', number=1", "cell='カ', number=1"),
         ("cell='😀', number=1", "cell='😁', number=1"),
         ("label='ABCDEÉx'", "label='abcdee'"),
