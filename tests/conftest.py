@@ -13,6 +13,7 @@ import gc
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import uuid
@@ -256,6 +257,15 @@ def _prefix(url: str) -> Iterator[str]:
     yield prefix
     if not url.startswith("sqlite"):
         drop_databases(url, prefix)
+
+
+@pytest.fixture(scope="session")
+def seed_of_commit() -> int:
+    """Seed for random values: another for each commit, and the same when a commit runs again."""
+    command = ["git", "rev-parse", "--short=8", "HEAD"]
+    found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    # A release's archive is not a clone.
+    return int(found.stdout, 16) if found.returncode == 0 else 1
 
 
 @pytest.fixture(scope="session")

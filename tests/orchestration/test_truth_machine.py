@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
@@ -22,9 +21,9 @@ def bench(database_url: str, dagster_home: Path, tmp_path: Path) -> Bench:
     return Bench(None if on_file else database_url, dagster_home, tmp_path)
 
 
-def test_new_histories(bench: Bench) -> None:
+def test_new_histories(bench: Bench, seed_of_commit: int) -> None:
     # The failure names the history: it is to be added to the cases.
-    done = run_machine(bench, random.randrange(1_000_000), HISTORIES, STEPS)
+    done = run_machine(bench, seed_of_commit, HISTORIES, STEPS)
     assert done["quiet"]
 
 
