@@ -214,7 +214,7 @@ def placed_file(store: Store, given: str) -> ExternalObject:
         If the file lies in neither, or the store has another file of that path.
     """
     stage = store.settings.stage
-    folders = [Path(stage).expanduser()] if stage else []
+    folders = [Path(stage)] if stage else []
     local = store.local_path("x")
     folders += [local.parent] if local is not None else []
     path = _path_below(folders, given)
@@ -222,7 +222,7 @@ def placed_file(store: Store, given: str) -> ExternalObject:
         places = " nor ".join(map(str, folders)) or "a stage, which its settings do not name"
         raise InvalidValueError(f"{given} lies in neither {places} of store '{store.name}'.")
     path = checked_path(path)
-    staged = Path(stage).expanduser() / path if stage else None
+    staged = Path(stage) / path if stage else None
     there = store.exists(path)
     if staged is not None and staged.is_file():
         size, contents = staged.stat().st_size, _file_hash(staged)
@@ -283,7 +283,7 @@ def local_file(store: Store, found: ExternalObject, path: str, folder: Path) -> 
             raise store.missing(path)
         _check(store, path, _file_hash(file), found.contents_hash)
         return file
-    copy = (Path(stage).expanduser() if stage else folder) / checked_path(path)
+    copy = (Path(stage) if stage else folder) / checked_path(path)
     if not copy.is_file() or _file_hash(copy) != found.contents_hash:
         data = store.get(path)
         digest = bytes_hash(data)

@@ -51,9 +51,11 @@ def test_a_relative_location_stays_where_it_was(tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "here" / "a").exists()
 
 
-def test_a_location_in_the_home_of_nobody_is_refused():
-    with pytest.raises(ConfigurationError, match=r"Store 'main'.*location.*~nobody-here"):
-        Stores({"main": {"protocol": "file", "location": "~nobody-here/data"}})
+@pytest.mark.parametrize("setting", ["location", "stage"])
+def test_a_folder_in_the_home_of_nobody_is_refused(setting: str):
+    settings = {"protocol": "file", "location": "/data", setting: "~nobody-here/data"}
+    with pytest.raises(ConfigurationError, match=rf"Store 'main'.*{setting}.*~nobody-here.*write"):
+        Stores({"main": settings})
 
 
 def test_readers_never_see_half_an_object(store):

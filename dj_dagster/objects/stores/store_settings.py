@@ -85,6 +85,15 @@ def with_hidden_secrets(name: str, value: T, *, in_store: bool = False) -> T:
     return value
 
 
+def _at_home(folder: str) -> Path:
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"{folder!r} is in the home of a user who is not there: write its path"
+        ) from None
+
+
 class StoreSettings(BaseModel):
     """The settings that all stores have.
 
@@ -105,7 +114,8 @@ class StoreSettings(BaseModel):
         Folders below `location` for objects named by their content, objects named by their row,
         and files that users put there themselves. They must not overlap.
     stage
-        A local folder for work in progress; kept for DataJoint, not used.
+        A local folder from which files of ``<filepath@>`` go into the store and into which they are
+        copied, where a schema has the layout of DataJoint 0.14.
     """
 
     model_config = ConfigDict(
@@ -120,6 +130,11 @@ class StoreSettings(BaseModel):
     schema_prefix: str = "_schema"
     filepath_prefix: str | None = None
     stage: str | None = None
+
+    @field_validator("stage")
+    @classmethod
+    def _stage_at_home(cls, stage: str | None) -> str | None:
+        return str(_at_home(stage)) if stage else None
 
     @model_validator(mode="after")
     def _prefixes_apart(self) -> Self:
@@ -154,10 +169,7 @@ class FileStoreSettings(StoreSettings):
     @field_validator("location")
     @classmethod
     def _absolute(cls, location: str) -> str:
-        try:
-            return str(Path(location).expanduser().absolute())
-        except RuntimeError as error:
-            raise ValueError(f"{location!r} cannot be found: {error}") from None
+        return str(_at_home(location).absolute())
 
 
 class S3StoreSettings(StoreSettings):
