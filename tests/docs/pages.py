@@ -51,7 +51,10 @@ from dj_dagster.orchestration.headless import run_assets, run_until_idle
 REPOSITORY = Path(__file__).parents[2]
 DOCS = REPOSITORY / "docs"
 FOLDERS = ("start", "tutorials", "how-to")
-"""The parts of the documentation whose snippets are run; reference and explanation are not."""
+"""The parts of the documentation whose snippets are run."""
+
+PAGES = ("reference/queries.md",)
+"""Pages of other parts whose snippets are run, too."""
 
 NEEDY = {"move-014"}
 """Pages that need what a test of their own prepares."""
@@ -93,7 +96,7 @@ class Block:
 def pages() -> list[Path]:
     """Return the pages whose snippets are run."""
     found = [page for folder in FOLDERS for page in sorted((DOCS / folder).glob("*.md"))]
-    return [REPOSITORY / "README.md", *found]
+    return [REPOSITORY / "README.md", *found, *(DOCS / page for page in PAGES)]
 
 
 def blocks(page: Path) -> list[Block]:
