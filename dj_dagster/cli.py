@@ -134,12 +134,12 @@ def demo(which: str, headless: bool, sessions: int) -> None:
 @click.option(
     "--grace",
     type=FiniteRange(min=0),
-    help="Hours for which objects without a row stay; the setting gc.grace by default.",
+    help="Hours for which objects without a row stay; by default gc.grace, a setting in seconds.",
 )
 @click.option(
     "--keep",
     type=FiniteRange(min=0),
-    help="Hours for which objects stay in the trash; the setting gc.keep by default.",
+    help="Hours for which objects stay in the trash; by default gc.keep, a setting in seconds.",
 )
 @click.option(
     "--ignore-unreadable", is_flag=True, help="Go on although not all that may refer can be read."

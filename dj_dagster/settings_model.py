@@ -40,18 +40,22 @@ class Section(BaseModel):
 class DatabaseSettings(Section):
     """The address of the database: a `url`, or else a MySQL server by its `host`.
 
-    If both are set, the `url` is used. Assigning a `host` afterwards removes the URL, and assigning
-    `user`, `password`, `port` or `use_tls` changes that part of the URL. If a URL lacks the user
-    and password, or the port, they are taken from these settings too.
+    If one source sets both, the `url` is used. Assigning a `host` afterwards removes the URL, and
+    assigning `user`, `password`, `port` or `use_tls` changes that part of the URL. If a URL lacks
+    the user and password, or the port, they are taken from these settings too.
 
     Attributes
     ----------
     url
         A SQLAlchemy URL, such as ``mysql+pymysql://me:secret@db.lab.org:3306/``.
-    host, port
-        The address of a MySQL or MariaDB server; the port may also follow the host, after a colon.
-    user, password
-        The account there.
+    host
+        The name or address of a MySQL or MariaDB server; the port may follow it after a colon.
+    port
+        The server's port; its kind's own by default, such as 3306.
+    user
+        The account on the server.
+    password
+        The password of that account.
     use_tls
         True demands encryption, which is checked once connected; False switches it off. A mapping
         demands it too, and may name `ca`, `cert`, `key` and so on: ``{"verify_cert": True}`` checks
@@ -254,9 +258,9 @@ class GarbageSettings(Section):
     Attributes
     ----------
     grace
-        The age up to which objects without a row are left alone.
+        The age in seconds up to which objects without a row are left alone.
     keep
-        The time for which removed objects stay in the trash.
+        The seconds for which removed objects stay in the trash.
     """
 
     grace: float = Field(default=86_400, ge=0)

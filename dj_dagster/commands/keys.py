@@ -184,7 +184,8 @@ def status_command(
     """Count the keys of TABLES, or of all: made, pending, running, failed and stale.
 
     Tables are written as Result, lab.Result, lab.*, Session+ (with all below) or tier:computed.
-    Nothing is changed. The exit code is 1 if a key has failed or a table cannot be read.
+    Keys and rows stay as they are. The exit code is 1 if a key has failed or a table cannot be
+    read.
     """
     graph, chosen = graph_named(modules, tables), chosen_names(tables)
     with project.dagster_instance(ephemeral=True) as instance:

@@ -21,7 +21,8 @@ class JobSettings:
     keep_completed
         Whether finished jobs stay in the queue as `success`, with their durations.
     stale_timeout
-        Age from which a job is removed once its key is no longer in the key source; 0 for never.
+        Age in seconds from which a job is removed once its key is not in the key source any more; 0
+        for never.
     default_priority
         The priority of new jobs; a lower number is sooner.
     version_method
@@ -29,13 +30,13 @@ class JobSettings:
     add_job_metadata
         Whether computed tables that are declared from now on get `JOB_METADATA`.
     lease
-        How long a claimed key stays claimed without being renewed. A living worker renews its
-        claim after a quarter of this time, and at least every 15 seconds.
+        Seconds for which a claimed key stays claimed without being renewed. A living worker renews
+        its claim after a quarter of this time, and at least every 15 seconds.
     packages
         Packages whose versions are noted with each run of Dagster, besides the main ones.
     on_other_code
-        What a run of Dagster does whose process has another version of a `make` than the code
-        location that planned it: ``"warn"`` says so and goes on, ``"refuse"`` fails the run.
+        The action of a run whose process has another version of a `make` than the code location
+        that planned it: ``"warn"`` says so and goes on, ``"refuse"`` fails the run.
     """
 
     auto_refresh: bool = True

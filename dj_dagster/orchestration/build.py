@@ -61,7 +61,7 @@ def build_definitions(
     state_path: Path | None = None,
     entry_folders: Folders = (),
 ) -> Definitions:
-    """Return assets, sensor, populate job and IO manager for all tables of some schemas.
+    """Return the assets, checks, jobs, sensor and IO manager for all tables of some schemas.
 
     Parameters
     ----------

@@ -44,8 +44,8 @@ Numbers = Mapping[str, int | float | str]
 class TableChecks:
     """The checks that tables have.
 
-    The sensor evaluates the checks of a table itself after the table has changed, once runs have
-    left it. The runs that the sensor starts evaluate only the blocking checks.
+    The sensor evaluates the checks of a table itself after the table has changed, once its runs
+    have ended. The runs that the sensor starts evaluate only the blocking checks.
 
     Attributes
     ----------

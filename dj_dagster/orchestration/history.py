@@ -91,7 +91,7 @@ def compact_events(
     tables
         Tables by name, class or asset key; ``"all"`` for all of them.
     before
-        The time before which an event was written that may go, or the age that it has at least.
+        Only events that are older than this time, or of at least this age, are deleted.
     keep
         The number of events of each kind that stay for each partition, at least.
     dry_run

@@ -68,5 +68,5 @@ def new_pipeline() -> None:
     """Write a pipeline of your own: a Manual and a Computed table, their test, and dagster.yaml.
 
     This is a name for ``dg scaffold defs dj_dagster.orchestration.new_pipeline PATH``, which writes
-    what `dj-dagster init` does into a project of ``dg``; it is not called.
+    what `dj-dagster init` does into a project of ``dg``; do not call it.
     """

@@ -229,7 +229,7 @@ class JobQueue(FreeTable):
         self.rows.fail(self.row(key), error_message, error_stack)
 
     def ignore(self, key: Mapping[str, object]) -> None:
-        """Leave a key out from now on."""
+        """Leave a key out from now on, in Dagster and where workers reserve keys."""
         row = self.row(key)
         self.rows.add([row], priority=self.connection.job_settings.default_priority)
         if self.rows.shared is not None:

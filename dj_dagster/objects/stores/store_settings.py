@@ -110,9 +110,13 @@ class StoreSettings(BaseModel):
     token_length
         Random characters that end the name of an object named by its row; less than 4 means 4,
         more than 16 means 16.
-    hash_prefix, schema_prefix, filepath_prefix
-        Folders below `location` for objects named by their content, objects named by their row,
-        and files that users put there themselves. They must not overlap.
+    hash_prefix
+        Folder below `location` for objects named by their content.
+    schema_prefix
+        Folder below `location` for objects named by their row.
+    filepath_prefix
+        Folder below `location` for files that users put there themselves. The three folders must
+        not overlap.
     stage
         A local folder from which files of ``<filepath@>`` go into the store and into which they are
         copied, where a schema has the layout of DataJoint 0.14.
@@ -179,9 +183,11 @@ class S3StoreSettings(StoreSettings):
     ----------
     endpoint
         Host and port, ``"s3.amazonaws.com"`` or ``"localhost:9000"``, or a whole URL.
-    access_key, secret_key
-        The credentials; without them the client looks where Amazon's tools do: environment,
+    access_key
+        The name of the key; without it the client looks where Amazon's tools do: environment,
         profile, machine role.
+    secret_key
+        The secret part of the key.
     secure
         Whether an `endpoint` without ``http://`` or ``https://`` is reached by https.
     proxy_server
@@ -227,10 +233,12 @@ class AzureStoreSettings(StoreSettings):
 
     Attributes
     ----------
-    account_name, account_key
-        The credentials; without a key the client looks where Azure's tools do.
+    account_name
+        The storage account.
+    account_key
+        Its key; without one the client looks where Azure's tools do.
     connection_string
-        A text that replaces both.
+        A text that replaces both name and key.
     """
 
     protocol: Literal["azure"]

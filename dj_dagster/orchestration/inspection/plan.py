@@ -127,8 +127,8 @@ def plan_deletion(
 ) -> list[PlannedTable]:
     """Return what deleting rows of a table would delete with them, and what would be made again.
 
-    Keys are made again that lose all of their rows and stay in their key source: those of a
-    computed table, but not what is computed from a row that a person entered, once that is deleted.
+    A key is made again if it loses all its rows and stays in its key source: a key of a computed
+    table, but not one that is computed from a row that a person entered, once that is deleted.
 
     Parameters
     ----------

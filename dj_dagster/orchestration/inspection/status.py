@@ -197,7 +197,7 @@ def failed_keys(
 ) -> list[FailedKey]:
     """Return the failed keys of tables with their errors, parents first; nothing is changed.
 
-    Tables whose keys are not those of other tables do not have a job queue, which keeps the errors.
+    Errors are kept in job queues, which only tables with foreign keys in their primary key have.
 
     Parameters
     ----------

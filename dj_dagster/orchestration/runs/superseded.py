@@ -57,7 +57,7 @@ def superseded(
     Parameters
     ----------
     before
-        The time before which events are written that may go, in UTC without a time zone.
+        Only events that are older than this time, in UTC without a time zone, are deleted.
     keep
         The number of events of each kind and partition that stay, at least.
     busy

@@ -140,8 +140,8 @@ class SensorSettings:
     max_marks
         Marks that one tick writes for rows it finds, at most, in each table.
     attempts
-        The number of times that a batch is run while its keys stay pending: without an error, or
-        with one that no job queue keeps, as of a table whose key is its own.
+        The number of times that a batch is run while its keys stay pending, without an error, or
+        fail in a table without a job queue.
     retries
         The policy for automatic retries.
     tables

@@ -76,7 +76,7 @@ class Not:
     Parameters
     ----------
     restriction
-        Each operand of ``&``.
+        Any operand of ``&``.
     """
 
     def __init__(self, restriction: object) -> None:

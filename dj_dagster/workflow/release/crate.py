@@ -233,7 +233,7 @@ class Verification:
 def verify_release(folder: str | Path) -> Verification:
     """Compare all files of a release with their checksums.
 
-    That nobody changed both is told by the digest, which the release was announced with.
+    Compare the digest with the published one to see that the checksums were not changed either.
 
     Raises
     ------
