@@ -69,7 +69,7 @@ def initialise(place: Path, *options: str) -> None:
 def server(place: Path) -> Generator[str]:
     """Run a server in an empty folder, and give its URL without a database.
 
-    What is written need not survive the process, so that nothing waits for the disk.
+    Its data need not survive the process, so that nothing waits for the disk.
 
     Parameters
     ----------

@@ -209,7 +209,7 @@ class _Found:
     def lost(self, name: TableName) -> set[Values]:
         """Return the deleted rows of a table that no `make` brings back; a part has its master's.
 
-        What fills a table of another code location is judged by its tier.
+        Whether `make` fills a table of another code location is judged by its tier.
         """
         rows, node = self.rows.get(name, set[Values]()), self.graph.by_name.get(name)
         if node is None:
