@@ -31,7 +31,12 @@ from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.runs.shown_marks import ROWS
 from dj_dagster.orchestration.tables.collection import of_database
 from dj_dagster.orchestration.tables.grains import Grain, decode_shared, encode_key
-from dj_dagster.orchestration.tables.partitions import register
+from dj_dagster.orchestration.tables.partitions import (
+    keys_there,
+    partitions_of_keys,
+    register,
+    stored_keys,
+)
 from dj_dagster.orchestration.tables.table_graph import TableGraph, table_graph
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.orchestration.translator import IO_MANAGER_KEY
@@ -39,7 +44,6 @@ from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.inserting.row_sources import frame_columns, record_columns
 from dj_dagster.relational.values import is_data_frame
-from dj_dagster.workflow.pending import present
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +71,9 @@ class TableIOManager(IOManager):
     An output takes the same forms, and is inserted as a whole or not at all, blobs through their
     codecs. In an asset with a partition, rows get the attributes of the partition that they leave
     out. Rows whose key is in the table already are left as they are, so that an asset can run
-    again; their number is in the metadata. To change rows, use `update1`.
+    again; their number is in the metadata. To change rows, use `update1`. Rows that leave their key
+    to the database, by `auto_increment` or a default, are inserted by each run, and the sensor adds
+    their partitions.
 
     Parameters
     ----------
@@ -151,21 +157,26 @@ class TableIOManager(IOManager):
                 "Manual table, or give the asset another io_manager_key."
             )
         rows = _in_partition(node, context, as_rows(obj, node))
-        new = _new_rows(node, rows)
+        keys = stored_keys(node.table, rows)
+        there = keys_there(node.table, keys)
+        new = [row for row, key in zip(rows, keys, strict=True) if key not in there]
+        # The database is asked before the insert, since a run that fails after it would be repeated
+        # and would insert rows again whose key is a number of the database.
+        known = [there.get(key, key) for key in keys if key is not None]
+        partitions = partitions_of_keys(node, known)
+        count = len(node.table) + len(new)
         if new:
             node.table.insert(new, allow_direct_insert=True)
         step = _given(context, "step_context")
         if node.grain is not None and step is not None:
-            register(step.instance, node.grain, list(dict.fromkeys(node.partitions_of(rows))))
+            register(step.instance, node.grain, partitions)
         left = len(rows) - len(new)
         if left:
             context.log.warning(
                 f"{left} of {len(rows)} rows have keys that are in {node.title} already; they were "
                 "left as they are."
             )
-        context.add_output_metadata(
-            {"rows_inserted": len(new), "rows_left": left, ROWS: len(node.table)}
-        )
+        context.add_output_metadata({"rows_inserted": len(new), "rows_left": left, ROWS: count})
 
     def _node(self, key: AssetKey) -> TableNode:
         graph = self._graph
@@ -280,18 +291,6 @@ def _in_partition(node: TableNode, context: OutputContext, rows: list[GivenRow])
                 f"{', '.join(sorted(wanted)[:5])}. Return the rows of its own partitions."
             )
     return list(completed)
-
-
-def _new_rows(node: TableNode, rows: list[GivenRow]) -> list[GivenRow]:
-    """Return the rows whose key is not in the table; all of them where a key is incomplete."""
-    names = node.table.primary_key
-    if not rows or any(name not in row for row in rows for name in names):
-        # The insert names the missing attributes.
-        return rows
-    grain = Grain(node.title, tuple(node.table.heading[name] for name in names))
-    keys = [tuple(grain.decode(grain.encode(row)).values()) for row in rows]
-    known = present(node.table, names, keys)
-    return [row for row, key in zip(rows, keys, strict=True) if key not in known]
 
 
 GivenRow = Mapping[str, Value]

@@ -109,10 +109,18 @@ def as_fetched(value: Value, attribute: Attribute) -> Value:
     >>> as_fetched(1 / 3, Attribute("gain", parse_type("float32")))
     0.33333334
     """
-    found, kind = _compared(value, attribute, _stored), attribute.type
+    return _fetched(_compared(value, attribute, _stored), attribute.type)
+
+
+def as_inserted(value: Value, attribute: Attribute) -> Value:
+    """Return a value to be inserted as it is fetched afterwards; errors are those of `checked`."""
+    return _fetched(checked(value, attribute), attribute.type)
+
+
+def _fetched(value: Value, kind: AttributeType | None) -> Value:
     if kind is not None and kind.family is Family.BOOL:
-        return found if found is None else bool(found)
-    return shortest_single(found) if kind is not None and kind.is_single else found
+        return value if value is None else bool(value)
+    return shortest_single(value) if kind is not None and kind.is_single else value
 
 
 def _compared(

@@ -63,6 +63,33 @@ def test_a_row_is_inserted_shown_and_processed(any_lab: Lab, instance: dg.Dagste
     assert key_of(any_lab.asset("raw_data")) in (request.asset_selection or ())
 
 
+def test_the_partitions_of_new_rows_alone_are_marked_and_spelled_as_stored(
+    database_url: str, schema_prefix: str, instance: dg.DagsterInstance
+) -> None:
+    schema = Schema(f"{schema_prefix}days", connection=Connection(database_url))
+
+    @schema
+    class Day(Manual):
+        definition = """
+        day : date
+        at : datetime
+        who : char(9)
+        """
+
+    name = schema.database
+    defs, job = build_definitions(schema), f"insert__{name}__day"
+    rows = [{"day": "2026-1-5", "at": "2026-1-5 10:00:00.7", "who": "a "}]
+    assert launch(defs, instance, job, rows=rows).success
+    (first,) = instance.get_dynamic_partitions(f"{name}.Day")
+    rows += [{**rows[0], "who": "b"}]
+    assert launch(defs, instance, job, rows=rows, skip_duplicates=True).success
+    marked = instance.fetch_materializations(dg.AssetKey([name, "day"]), limit=9).records
+    assert [mark.partition_key for mark in marked] == [first.replace("who=a", "who=b"), first]
+    shown = instance.get_dynamic_partitions(f"{name}.Day")
+    tick(defs, instance)
+    assert instance.get_dynamic_partitions(f"{name}.Day") == shown
+
+
 def test_rows_of_parts_come_with_their_master(lab: Lab, instance: dg.DagsterInstance) -> None:
     lab.add_sessions([])
     lab.Subject.insert1({"subject_id": 1, "sex": "F"}, skip_duplicates=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +14,9 @@ import pyarrow as pa
 import pytest
 
 from dj_dagster.orchestration import build_definitions
+from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.schemas.schema import Schema
-from dj_dagster.relational.table import Table
+from dj_dagster.relational.table import Manual, Table
 from dj_dagster.workflow.computed import Imported
 from tests.orchestration.lab import Lab, partition, partitions
 from tests.orchestration.running import key_of, materialize, tick
@@ -325,3 +327,70 @@ def test_rows_of_another_partition_are_refused(
     assert len(scans.tables["Scan"]()) == 0
     assert materialize(defs, instance, "scans/scan", partition=partition(0), through=partition(2))
     assert len(scans.tables["Scan"]()) == 2
+
+
+def test_partitions_are_spelled_as_the_keys_that_are_stored(
+    database_url: str, schema_prefix: str, instance: dg.DagsterInstance
+) -> None:
+    """Rows are left by the next run, in whatever way it gives their keys."""
+    connection = Connection(database_url, safemode=False)
+    schema = Schema(f"{schema_prefix}odd", connection=connection)
+
+    @schema
+    class Event(Manual):
+        definition = """
+        at : datetime
+        clock : time
+        day : date
+        code : char(6)
+        side : enum('left', 'right')
+        number : varchar(9)
+        word : varchar(9)
+        price : decimal(5, 2)
+        gain : float32
+        """
+
+    row: dict[str, Any] = {
+        "at": dt.datetime(2026, 1, 5, 10, 0, 0, 700_000),
+        "clock": np.timedelta64(62, "s"),
+        "day": "2026-1-5",
+        "code": "ab  ",
+        "side": "LEFT",
+        "number": True,
+        "word": "ab",
+        "price": "1.005",
+        "gain": 1 / 3,
+    }
+
+    @dg.asset(key=[schema.database, "event"], io_manager_key="table_io_manager")
+    def event() -> list[dict[str, Any]]:
+        return [row]
+
+    defs = build_definitions(schema, assets=[event])
+    for _ in range(2):
+        assert materialize(defs, instance, f"{schema.database}/event")
+        assert len(Event()) == 1
+        if not connection.backend.tells_text_apart:
+            row["word"] = "AB"
+    registered = instance.get_dynamic_partitions(f"{schema.database}.Event")
+    assert len(registered) == 1
+    tick(defs, instance)
+    assert instance.get_dynamic_partitions(f"{schema.database}.Event") == registered
+
+
+@pytest.mark.parametrize("key", ["id : int auto_increment", "id = 7 : int32"])
+def test_a_key_of_the_database_is_a_partition_with_the_next_tick(
+    lab: Lab, instance: dg.DagsterInstance, key: str
+) -> None:
+    schema = Schema("numbered", connection=lab.schema.connection)
+    schema(type("Event", (Manual,), {"definition": f"{key}\n---\nx : int32"}))
+
+    @dg.asset(key=["numbered", "event"], io_manager_key="table_io_manager")
+    def event() -> list[dict[str, Any]]:
+        return [{"x": 1}]
+
+    defs = build_definitions(schema, assets=[event])
+    assert materialize(defs, instance, "numbered/event")
+    (row,) = schema["Event"].keys()
+    tick(defs, instance)
+    assert instance.get_dynamic_partitions("numbered.Event") == [f"id={row['id']}"]

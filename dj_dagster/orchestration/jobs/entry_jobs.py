@@ -1,6 +1,6 @@
 """Jobs that enter rows from the launchpad, with a typed field for each attribute."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from dj_dagster.errors import (
     counted,
 )
 from dj_dagster.local_files import at_home
-from dj_dagster.model.heading import Attribute, Heading, Row, Value
+from dj_dagster.model.heading import Attribute, Heading, Row, Value, Values
 from dj_dagster.model.names import Tier
 from dj_dagster.model.types import Family
 from dj_dagster.orchestration.pipeline import Pipeline
@@ -42,7 +42,12 @@ from dj_dagster.orchestration.runs.marks import Mark, Origin
 from dj_dagster.orchestration.runs.populate_step import Step
 from dj_dagster.orchestration.runs.shown_marks import ROWS
 from dj_dagster.orchestration.sharing import refuse_unshared
-from dj_dagster.orchestration.tables.partitions import register
+from dj_dagster.orchestration.tables.partitions import (
+    keys_there,
+    partitions_of_keys,
+    register,
+    stored_keys,
+)
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode, entry_job_name, op_name
 from dj_dagster.relational.inserting.row_sources import csv_batches
@@ -406,22 +411,36 @@ def _insert(
     for name, each in of_parts.items():
         files.check(parts[name], each)
     options = {"skip_duplicates": config["skip_duplicates"]}
-    before = len(node.table)
+    given = {node: rows, **{parts[name]: each for name, each in of_parts.items()}}
+    origin = Step.of(context, graph, []).origin
     with node.table.connection.transaction:
+        before = len(node.table)
+        keys = {each: stored_keys(each.table, its) for each, its in given.items()}
+        # Without duplicates, which fail, no key can be there.
+        skipped = options["skip_duplicates"]
+        old = {each: keys_there(each.table, its) if skipped else {} for each, its in keys.items()}
         if file:
             files.insert(node, file, **options)
-        if rows:
-            node.table.insert(rows, **options)
-        for name, each in of_parts.items():
-            if each:
-                parts[name].table.insert(each, **options)
-    count = len(node.table)
+        for each, its in given.items():
+            if its:
+                each.table.insert(its, **options)
+        count = len(node.table)
+        entered = {each: _entered(each, its, old[each]) for each, its in keys.items()}
     context.log.info(f"{counted(count - before, 'row')} inserted into {node.title}")
     context.add_output_metadata({"rows_inserted": count - before, ROWS: count})
-    origin = Step.of(context, graph, []).origin
-    _mark(context.instance, origin, node, rows)
-    for name, each in of_parts.items():
-        _mark(context.instance, origin, parts[name], each)
+    for each, partitions in entered.items():
+        _mark(context.instance, origin, each, partitions)
+
+
+def _entered(
+    node: TableNode, keys: Iterable[Values | None], old: Container[Values | None]
+) -> list[str]:
+    """Return the partitions of the rows that have been inserted, and were not there before.
+
+    The sensor finds the rows whose key the server or a file gave.
+    """
+    there = keys_there(node.table, [key for key in keys if key not in old])
+    return partitions_of_keys(node, there.values())
 
 
 def _rows(node: TableNode, rows: Sequence[Mapping[str, Value]]) -> list[Row]:
@@ -442,16 +461,9 @@ def _rows(node: TableNode, rows: Sequence[Mapping[str, Value]]) -> list[Row]:
 
 
 def _mark(
-    instance: DagsterInstance,
-    origin: Origin,
-    node: TableNode,
-    rows: Sequence[Mapping[str, Value]],
+    instance: DagsterInstance, origin: Origin, node: TableNode, partitions: Sequence[str]
 ) -> None:
-    """Show rows at once; the sensor finds the rows whose key the server or a file gave."""
-    grain = node.grain
-    if grain is None or any(name not in row for row in rows for name in grain.names):
-        return
-    partitions = list(dict.fromkeys(node.partitions_of(rows)))
-    register(instance, grain, partitions)
-    marks = (Mark(node.key, partition) for partition in partitions)
-    write_marks(instance, marks, origin)
+    """Show the partitions of new rows at once."""
+    if node.grain is not None and partitions:
+        register(instance, node.grain, partitions)
+        write_marks(instance, (Mark(node.key, partition) for partition in partitions), origin)

@@ -7,7 +7,7 @@ or go in earlier pages are not seen; callers that need them must also look at ch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from dagster import DagsterInstance
 
 from dj_dagster.errors import InvalidValueError, counted
-from dj_dagster.model.heading import Key, Values
+from dj_dagster.model.heading import Attribute, Key, Value, Values
 from dj_dagster.orchestration._dagster import DynamicPartitionsTable, SqlEventLogStorage
 from dj_dagster.orchestration.tables.grains import Grain
 from dj_dagster.orchestration.tables.table_graph import TableGraph
@@ -26,7 +26,10 @@ from dj_dagster.relational.fetching.decode import RowDecoder
 from dj_dagster.relational.sql.lowering import Lowering
 from dj_dagster.relational.sql.select import NOT_COMPARABLE
 from dj_dagster.relational.table import Table
+from dj_dagster.relational.values import as_inserted, is_missing, without_zone
+from dj_dagster.workflow.collation import matched
 from dj_dagster.workflow.make import KeySource, PopulatedTable
+from dj_dagster.workflow.pending import rows_of
 
 ENCODED_AT_ONCE = 20_000
 """Keys that are encoded as partitions at once."""
@@ -124,6 +127,47 @@ def decoded(grain: Grain | None, partitions: Sequence[str]) -> list[Key]:
         except InvalidValueError:
             continue
     return found
+
+
+def stored_keys(table: Table, rows: Iterable[Mapping[str, Value]]) -> list[Values | None]:
+    """Return the primary keys of rows to be inserted, as they are fetched afterwards.
+
+    None for a row whose key the database completes, by its number or a default, or refuses.
+    """
+    attributes = [table.heading[name] for name in table.primary_key]
+    drops_zones = table.connection.era == "0.14"
+
+    def key(row: Mapping[str, Value]) -> Values | None:
+        given = [row.get(attribute.name) for attribute in attributes]
+        if drops_zones:
+            given = list(map(without_zone, given))
+        try:
+            return tuple(map(_stored, given, attributes))
+        except InvalidValueError:
+            return None
+
+    return list(map(key, rows))
+
+
+def _stored(value: Value, attribute: Attribute) -> Value:
+    found = None if is_missing(value, attribute) else as_inserted(value, attribute)
+    numbered = attribute.type is not None and attribute.type.auto_increment
+    if found is None or (numbered and not found):
+        raise InvalidValueError("The database completes the key.")
+    return found
+
+
+def keys_there(table: Table, keys: Iterable[Values | None]) -> dict[Values, Values]:
+    """Return those of some primary keys that a table has, each with its spelling there."""
+    known = [key for key in keys if key is not None]
+    return matched(table.connection, rows_of(table), table.primary_key, known)
+
+
+def partitions_of_keys(node: TableNode, keys: Iterable[Values]) -> list[str]:
+    """Return the partitions of primary keys as a table has them, each once."""
+    names = node.table.primary_key
+    rows = (dict(zip(names, key, strict=True)) for key in keys)
+    return list(dict.fromkeys(node.partitions_of(rows)))
 
 
 MANY = 10_000
