@@ -42,7 +42,8 @@ from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.orchestration.translator import IO_MANAGER_KEY
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
-from dj_dagster.relational.inserting.row_sources import frame_columns, record_columns
+from dj_dagster.relational.inserting.encode import RowEncoder
+from dj_dagster.relational.inserting.row_sources import batches, frame_columns, record_columns
 from dj_dagster.relational.values import is_data_frame
 
 if TYPE_CHECKING:
@@ -156,10 +157,16 @@ class TableIOManager(IOManager):
                 f"{node.title} is {node.tier.value}: its rows come from make. Return rows of a "
                 "Manual table, or give the asset another io_manager_key."
             )
+        if type(obj).__name__ == "LazyFrame":
+            obj = obj.collect()
         rows = _in_partition(node, context, as_rows(obj, node))
         keys = stored_keys(node.table, rows)
         there = keys_there(node.table, keys)
         new = [row for row, key in zip(rows, keys, strict=True) if key not in there]
+        left = [row for row, key in zip(rows, keys, strict=True) if key in there]
+        _check(node, left)
+        if not rows:
+            _check(node, _frame(obj) if isinstance(obj, QueryExpression) else obj, partial=True)
         # The database is asked before the insert, since a run that fails after it would be repeated
         # and would insert rows again whose key is a number of the database.
         known = [there.get(key, key) for key in keys if key is not None]
@@ -170,13 +177,14 @@ class TableIOManager(IOManager):
         step = _given(context, "step_context")
         if node.grain is not None and step is not None:
             register(step.instance, node.grain, partitions)
-        left = len(rows) - len(new)
         if left:
             context.log.warning(
-                f"{left} of {len(rows)} rows have keys that are in {node.title} already; they were "
-                "left as they are."
+                f"{len(left)} of {len(rows)} rows have keys that are in {node.title} already; they "
+                "were left as they are."
             )
-        context.add_output_metadata({"rows_inserted": len(new), "rows_left": left, ROWS: count})
+        context.add_output_metadata(
+            {"rows_inserted": len(new), "rows_left": len(left), ROWS: count}
+        )
 
     def _node(self, key: AssetKey) -> TableNode:
         graph = self._graph
@@ -293,6 +301,13 @@ def _in_partition(node: TableNode, context: OutputContext, rows: list[GivenRow])
     return list(completed)
 
 
+def _check(node: TableNode, rows: Any, *, partial: bool = False) -> None:
+    """Refuse rows that would not fit, and names of a frame without rows that the table lacks."""
+    encoder = RowEncoder(node.table.connection, node.table.stored, partial=partial)
+    for batch in batches(() if rows is None else rows, node.table.heading):
+        encoder.check(batch)
+
+
 GivenRow = Mapping[str, Value]
 
 FORMS = (
@@ -386,8 +401,6 @@ def _records(value: Value) -> list[Any]:
     match type(value).__module__.split(".")[0], type(value).__name__:
         case "polars", "DataFrame":
             return value.to_dicts()
-        case "polars", "LazyFrame":
-            return value.collect().to_dicts()
         case "pyarrow", "Table" | "RecordBatch":
             return value.to_pylist()
         case "numpy", "ndarray":

@@ -232,6 +232,29 @@ def test_rows_that_do_not_fit_are_refused_all_together(
     assert all(word in text for word in words), text
 
 
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        ([{**ROWS[0], "age": 3}], "age"),
+        ([{"subject_id": 1, "sex": "X"}], "'X'"),
+        ([{"subject_id": 1}], "sex"),
+        (pd.DataFrame(columns=["age"]), "age"),
+        (pl.LazyFrame({"age": []}), "age"),
+        ("a query", "session_id"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_though_none_is_new(
+    lab: Lab, instance: dg.DagsterInstance, returned: Any, words: str
+) -> None:
+    lab.Subject.insert1(ROWS[0])
+    defs = lab.definitions(
+        assets=[writer(lambda: lab.Session() if isinstance(returned, str) else returned)]
+    )
+    assert not materialize(defs, instance, "lab/subject")
+    assert words in error_text(instance)
+    assert "lab.subject" in error_text(instance)
+
+
 def test_rows_come_down_through_two_tables_in_one_run(
     lab: Lab, instance: dg.DagsterInstance
 ) -> None:
