@@ -12,10 +12,13 @@ from dagster import (
     AllPartitionMapping,
     AssetKey,
     DagsterInvariantViolationError,
+    DynamicPartitionsDefinition,
     InputContext,
     IOManager,
+    MultiPartitionsDefinition,
     OutputContext,
     PartitionMapping,
+    PartitionsDefinition,
     SpecificPartitionsPartitionMapping,
     partition_loading_context,
 )
@@ -23,7 +26,7 @@ from dagster import (
 from dj_dagster.default_connection import conn
 from dj_dagster.errors import ConfigurationError, InvalidValueError
 from dj_dagster.lazy import LateModule
-from dj_dagster.model.heading import Row, Value
+from dj_dagster.model.heading import Attribute, Key, Row, Value
 from dj_dagster.model.names import Tier
 from dj_dagster.model.selection import schemas_of
 from dj_dagster.model.types import Family
@@ -40,17 +43,20 @@ from dj_dagster.orchestration.tables.partitions import (
 from dj_dagster.orchestration.tables.table_graph import TableGraph, table_graph
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.orchestration.translator import IO_MANAGER_KEY
+from dj_dagster.relational.algebra.operators import BY_LINEAGE
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.inserting.encode import RowEncoder
 from dj_dagster.relational.inserting.row_sources import batches, frame_columns, record_columns
-from dj_dagster.relational.values import is_data_frame
+from dj_dagster.relational.values import as_fetched, is_data_frame, is_missing
 
 if TYPE_CHECKING:
     import pandas as pd
 else:
     pd = LateModule("pandas")
 
+
+PARTITION_ROWS = "dagster/partition_row_count"
 
 WRITABLE = (Tier.MANUAL, Tier.LOOKUP, Tier.IMPORTED)
 
@@ -132,8 +138,8 @@ class TableIOManager(IOManager):
         InvalidValueError
             When a dict is asked for and not exactly one row agrees with the partition.
         """
-        node = self._node(context.asset_key)
-        query = node.table & _restriction(node, context)
+        graph, node = self._table(context.asset_key)
+        query = node.table & _restriction(graph, node, context)
         annotated = _given(context, "dagster_type")
         return as_type(node, query, annotated.typing_type if annotated else None)
 
@@ -151,7 +157,7 @@ class TableIOManager(IOManager):
         DataJointError
             One of its kinds, naming table and column, when the rows do not fit.
         """
-        node = self._node(context.asset_key)
+        graph, node = self._table(context.asset_key)
         if node.tier not in WRITABLE or node.populated:
             raise ConfigurationError(
                 f"{node.title} is {node.tier.value}: its rows come from make. Return rows of a "
@@ -159,7 +165,11 @@ class TableIOManager(IOManager):
             )
         if type(obj).__name__ == "LazyFrame":
             obj = obj.collect()
-        rows = _in_partition(node, context, as_rows(obj, node))
+        partitions = _partitions(_given(context, "step_context"), context)
+        own = _own_keys(graph, node, context, partitions or ())
+        rows = as_rows(obj, node)
+        if own:
+            rows = _in_partition(node, own, rows)
         keys = stored_keys(node.table, rows)
         there = keys_there(node.table, keys)
         new = [row for row, key in zip(rows, keys, strict=True) if key not in there]
@@ -170,30 +180,32 @@ class TableIOManager(IOManager):
         # The database is asked before the insert, since a run that fails after it would be repeated
         # and would insert rows again whose key is a number of the database.
         known = [there.get(key, key) for key in keys if key is not None]
-        partitions = partitions_of_keys(node, known)
-        count = len(node.table) + len(new)
+        written = partitions_of_keys(node, known)
+        counted: dict[str, int] = {}
+        if partitions is None:
+            counted[ROWS] = len(node.table) + len(new)
+        elif len(own) == 1:
+            counted[PARTITION_ROWS] = len(node.table & own[0]) + len(new)
         if new:
             node.table.insert(new, allow_direct_insert=True)
         step = _given(context, "step_context")
         if node.grain is not None and step is not None:
-            register(step.instance, node.grain, partitions)
+            register(step.instance, node.grain, written)
         if left:
             context.log.warning(
                 f"{len(left)} of {len(rows)} rows have keys that are in {node.title} already; they "
                 "were left as they are."
             )
-        context.add_output_metadata(
-            {"rows_inserted": len(new), "rows_left": len(left), ROWS: count}
-        )
+        context.add_output_metadata({"rows_inserted": len(new), "rows_left": len(left), **counted})
 
-    def _node(self, key: AssetKey) -> TableNode:
+    def _table(self, key: AssetKey) -> tuple[TableGraph, TableNode]:
         graph = self._graph
         if graph is None:
             connection = self._connection or conn()
             named = schemas_of(key, connection.schema_names())
             graph = table_graph([one for name in named for one in of_database(connection, name)])
         # Other spellings of a table are for tests of single assets, which lack Dagster's lineage.
-        return graph.by_key.get(key) or graph.single(key, "An input or output")
+        return graph, graph.by_key.get(key) or graph.single(key, "An input or output")
 
 
 def table_resources(pipeline: Pipeline) -> dict[str, TableIOManager]:
@@ -209,7 +221,9 @@ def _given(context: InputContext | OutputContext, name: str) -> Any:
         return None
 
 
-def _restriction(node: TableNode, context: InputContext) -> list[Row] | Literal[True]:
+def _restriction(
+    graph: TableGraph, node: TableNode, context: InputContext
+) -> list[Row] | Literal[True]:
     """Return the restriction of the table to the rows of an input."""
     step = _given(context, "step_context")
     mapping = _mapping(step, context.asset_key)
@@ -217,9 +231,10 @@ def _restriction(node: TableNode, context: InputContext) -> list[Row] | Literal[
         whole = mapping is None and step is not None and step.entity_partitions_def is None
         if whole or isinstance(mapping, AllPartitionMapping):
             return True
-        return _decoded(node, context)
+        return _decoded(graph, node, context)
     partitions = _partitions(step, context)
-    return True if partitions is None else _agreeing(node, partitions)
+    own = None if step is None else step.entity_partitions_def
+    return True if partitions is None else _agreeing(node, _same(graph, node, own), partitions)
 
 
 def _mapping(step: Any, table: AssetKey) -> PartitionMapping | None:
@@ -237,19 +252,45 @@ def _agrees(step: Any, mapping: PartitionMapping | None, context: InputContext) 
     return own is not None and own != _given(context, "asset_partitions_def")
 
 
-def _decoded(node: TableNode, context: InputContext) -> list[Row] | Literal[True]:
+def _decoded(
+    graph: TableGraph, node: TableNode, context: InputContext
+) -> list[Row] | Literal[True]:
     """Return the keys of the partitions that the mapping names."""
     partitions = context.asset_partition_keys
     own = _given(context, "asset_partitions_def")
     if node.grain is not None and own in (None, node.grain.partitions_def):
         return list(map(node.grain.decode, partitions))
     # A translator has given the table other partitions.
-    return _agreeing(node, partitions)
+    return _agreeing(node, _same(graph, node, own), partitions)
 
 
-def _agreeing(node: TableNode, partitions: Sequence[str]) -> list[Row] | Literal[True]:
+def _same(
+    graph: TableGraph, node: TableNode, partitions_def: PartitionsDefinition | None
+) -> dict[str, Attribute]:
+    """Return the attributes of a table that partitions of some definition may name.
+
+    Attributes of one name and of another lineage are those of other entities.
+    """
+    kinds = [partitions_def]
+    if isinstance(partitions_def, MultiPartitionsDefinition):
+        kinds = [each.partitions_def for each in partitions_def.partitions_defs]
+    named = {kind.name for kind in kinds if isinstance(kind, DynamicPartitionsDefinition)}
+    if node.table.connection.matching != BY_LINEAGE:
+        named = set[str | None]()
+    grains = [grain for grain in graph.grains if grain.name in named]
+    lineages = {each.name: each.lineage for grain in grains for each in grain.attributes}
+    return {
+        name: attribute
+        for name, attribute in node.table.heading.attributes.items()
+        if lineages.get(name) in (None, attribute.lineage)
+        and attribute.family not in (Family.CODEC, Family.JSON)
+    }
+
+
+def _agreeing(
+    node: TableNode, attributes: Mapping[str, Attribute], partitions: Sequence[str]
+) -> list[Row] | Literal[True]:
     """Return a restriction of the table by the attributes that partitions of any kind name."""
-    attributes = node.table.heading.attributes
     shared = [decode_shared(attributes, partition) for partition in partitions]
     if all(shared):
         return shared
@@ -276,28 +317,38 @@ def _partitions(step: Any, context: InputContext | OutputContext) -> Sequence[st
         return partitions_def.get_partition_keys_in_range(chosen)
 
 
-def _in_partition(node: TableNode, context: OutputContext, rows: list[GivenRow]) -> list[GivenRow]:
-    """Fill in the attributes of the asset's partition, and check that all rows belong to it."""
-    partitions = _partitions(_given(context, "step_context"), context)
-    if not partitions:
-        return rows
-    attributes = {name: node.table.heading[name] for name in node.table.primary_key}
+def _own_keys(
+    graph: TableGraph, node: TableNode, context: OutputContext, partitions: Sequence[str]
+) -> list[Key]:
+    """Return the attributes of a table that the asset's partitions name, empty if none."""
+    step = _given(context, "step_context")
+    attributes = _same(graph, node, None if step is None else step.entity_partitions_def)
     keys = [decode_shared(attributes, partition) for partition in partitions]
-    if not all(keys):
-        return rows
-    known = keys[0] if len(keys) == 1 else {}
-    completed = [{**known, **row} for row in rows]
-    names = tuple(attributes[name] for name in keys[0])
-    own = replace(node, grain=Grain(node.title, names))
-    wanted = [encode_key(names, key) for key in keys]
-    told = [row for row in completed if all(name in row for name in keys[0])]
+    return keys if all(keys) else []
+
+
+def _in_partition(node: TableNode, keys: Sequence[Key], rows: list[GivenRow]) -> list[GivenRow]:
+    """Fill in the attributes of the asset's partition, and check that all rows belong to it."""
+    attributes = tuple(node.table.heading[name] for name in keys[0])
+    own = replace(node, grain=Grain(node.title, attributes))
+    wanted = [encode_key(attributes, key) for key in keys]
     known = {*wanted, *own.partitions_of(keys)}
-    for row, partition in zip(told, own.partitions_of(told), strict=True):
+    filled = keys[0] if len(keys) == 1 else {}
+    completed = [{**filled, **row} for row in rows]
+    ran = (
+        f"the asset ran for {', '.join(sorted(wanted)[:5])}. Return the rows of its own partitions."
+    )
+    for row in completed:
+        for attribute in attributes:
+            if is_missing(row.get(attribute.name), attribute):
+                raise InvalidValueError(f"A row of {node.title} has no {attribute.name}; {ran}")
+    told = [
+        {each.name: as_fetched(row[each.name], each) for each in attributes} for row in completed
+    ]
+    for key, partition in zip(told, own.partitions_of(told), strict=True):
         if partition not in known:
-            raise InvalidValueError(
-                f"A row of {node.title} is of {encode_key(names, row)}; the asset ran for "
-                f"{', '.join(sorted(wanted)[:5])}. Return the rows of its own partitions."
-            )
+            text = encode_key(attributes, key)
+            raise InvalidValueError(f"A row of {node.title} is of {text}; {ran}")
     return list(completed)
 
 

@@ -417,3 +417,75 @@ def test_a_key_of_the_database_is_a_partition_with_the_next_tick(
     (row,) = schema["Event"].keys()
     tick(defs, instance)
     assert instance.get_dynamic_partitions("numbered.Event") == [f"id={row['id']}"]
+
+
+@pytest.fixture
+def entities(lab: Lab) -> Schema:
+    """Notes of subjects, and people whose attribute has the name of the subjects'."""
+    schema = Schema("others", connection=lab.schema.connection, context=lab.schema.tables)
+    for name, definition in {
+        "Note": "note_id : int32\n---\n-> [nullable] Subject",
+        "Person": "subject_id : int32\n---\nname : varchar(9)",
+    }.items():
+        schema(type(name, (Manual,), {"definition": definition}))
+    lab.Subject.insert(ROWS)
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "words"),
+    [
+        ("note", {"note_id": 3}, None),
+        ("note", {"note_id": 3, "subject_id": 1}, None),
+        ("note", {"note_id": 3, "subject_id": 2}, "is of subject_id=2; the asset ran for"),
+        ("note", {"note_id": 3, "subject_id": None}, "has no subject_id; the asset ran for"),
+        ("person", {"name": "new"}, "needs a value for 'subject_id'"),
+    ],
+)
+def test_attributes_beside_the_key_are_of_the_partition_by_their_lineage(
+    lab: Lab,
+    entities: Schema,
+    instance: dg.DagsterInstance,
+    table: str,
+    row: dict[str, Any],
+    words: str | None,
+) -> None:
+    @dg.asset(
+        key=["others", table],
+        io_manager_key="table_io_manager",
+        **with_partitions_of(lab, "subject"),
+    )
+    def writes() -> list[dict[str, Any]]:
+        return [row]
+
+    entities["Note"].insert([(n, n) for n in (1, 2)])
+    defs = build_definitions([lab.schema, entities], assets=[writes])
+    tick(defs, instance)
+    done = materialize(defs, instance, f"others/{table}", partition="subject_id=1")
+    assert done is (words is None)
+    if words:
+        assert words in error_text(instance)
+        return
+    assert (entities["Note"] & "note_id = 3").fetch1("subject_id") == 1
+    event = instance.get_latest_materialization_event(key_of(f"others/{table}"))
+    metadata = event.asset_materialization.metadata  # type: ignore[union-attr]
+    assert metadata["dagster/partition_row_count"].value == 2
+    assert "dagster/row_count" not in metadata
+
+
+def test_an_input_is_not_restricted_by_another_entity_of_the_same_name(
+    lab: Lab, entities: Schema, instance: dg.DagsterInstance
+) -> None:
+    entities["Person"].insert([(1, "Ann"), (2, "Bob")])
+    people = dg.AssetIn(
+        ["others", "person"], partition_mapping=dg.SpecificPartitionsPartitionMapping([])
+    )
+
+    @dg.asset(ins={"people": people}, **with_partitions_of(lab, "subject"))
+    def report(people: list[dict[str, Any]]) -> None:
+        assert people
+
+    defs = build_definitions([lab.schema, entities], assets=[report])
+    tick(defs, instance)
+    assert not materialize(defs, instance, "report", partition="subject_id=1")
+    assert "shares no attribute with others.Person" in error_text(instance)
