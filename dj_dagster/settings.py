@@ -53,6 +53,7 @@ from dj_dagster.settings_mapping import (
     UnknownSettingError,
     found_settings,
     read_file,
+    with_paths_in,
     without_environment,
 )
 from dj_dagster.settings_model import Settings
@@ -170,10 +171,13 @@ class Config(SettingsMapping):
     def save(self, filename: str | Path, verbose: bool = False) -> None:
         """Write the settings that differ from the defaults to a JSON file, private to its owner.
 
-        The password is written too, as DataJoint 0.14 does.
+        The password is written too, as DataJoint 0.14 does. Relative paths are written whole in
+        a file outside of the working directory, since those in a file are below its folder.
         """
         plain = Config()
         values = {n: v for n, v in self.items() if n in self._others or v != plain[n]}
+        if Path(filename).absolute().parent != Path.cwd():
+            values = with_paths_in(Path.cwd(), values)
         # Opened for its owner only before anything is written.
         descriptor = os.open(filename, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

@@ -8,7 +8,7 @@ import logging
 import os
 import pprint
 import warnings
-from collections.abc import Generator, Iterator, Mapping, MutableMapping
+from collections.abc import Collection, Generator, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +18,8 @@ from pydantic import SecretStr, ValidationError
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.local_files import and_above, at_home, is_trusted, reading
 from dj_dagster.objects.stores.store_settings import SecretText, with_hidden_secrets
+from dj_dagster.relational.backends import embedded_file
+from dj_dagster.relational.backends.common import TLS_FILES, parsed_url
 from dj_dagster.settings_model import (
     JobsSettings,
     ReadLimitSettings,
@@ -102,6 +104,8 @@ def found_settings() -> dict[str, Any]:
 def read_file(file: Path) -> dict[str, Any]:
     """Return the settings of a JSON file, in sections or with dotted names, without the nulls.
 
+    Relative paths of data are taken from the folder of the file; see `with_paths_in`.
+
     Raises
     ------
     MissingSettingsError
@@ -128,7 +132,51 @@ def read_file(file: Path) -> dict[str, Any]:
     for name, value in content.items():
         inner = {f"{name}.{key}": item for key, item in value.items()} if name in sections else {}
         settings |= inner if name in sections else {name: value}
-    return {name: value for name, value in settings.items() if value is not None}
+    given = {name: value for name, value in settings.items() if value is not None}
+    return with_paths_in(file.absolute().parent, given)
+
+
+def with_paths_in(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings whose relative paths of data are below a folder.
+
+    These are the folders of stores, the file of a SQLite URL, and those of certificates. Programs
+    with another working directory would look for them elsewhere.
+    """
+    changed = dict(settings)
+    if isinstance(stores := settings.get("stores"), Mapping):
+        changed["stores"] = {
+            name: _with_paths_in(folder, store, _folders(store)) for name, store in stores.items()
+        }
+    if isinstance(url := settings.get(_URL), str):
+        changed[_URL] = _url_in(folder, url)
+    tls = settings.get("database.use_tls")
+    changed |= {"database.use_tls": _with_paths_in(folder, tls, TLS_FILES)} if tls else {}
+    return changed
+
+
+def _url_in(folder: Path, text: str) -> str:
+    try:
+        url = parsed_url(text)
+        file = embedded_file(url)
+    except ConfigurationError:
+        # It is refused where it is used, unless another source sets one.
+        return text
+    query = _with_paths_in(folder, url.query, [f"ssl_{name}" for name in TLS_FILES])
+    placed = url.set(query=query, **({"database": str(folder / file)} if file else {}))
+    return text if placed == url else placed.render_as_string(hide_password=False)
+
+
+def _folders(store: Any) -> tuple[str, ...]:
+    is_local = isinstance(store, Mapping) and store.get("protocol") == "file"
+    return ("location", "stage") if is_local else ("stage",)
+
+
+def _with_paths_in(folder: Path, values: Any, names: Collection[str]) -> Any:
+    if not isinstance(values, Mapping):
+        return values
+    paths = {n: str(values[n]) for n in names if isinstance(values.get(n), str | Path)}
+    placed = {n: str(folder / path) for n, path in paths.items() if path and path[0] != "~"}
+    return {**values, **placed}
 
 
 def without_environment(settings: dict[str, Any]) -> dict[str, Any]:

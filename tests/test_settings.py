@@ -106,6 +106,57 @@ def test_file_is_found_above_the_working_directory(
     assert dj.conn().stores.names == ["local", "raw"]
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_relative_paths_of_a_file_are_below_its_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    (folder / "deep").mkdir()
+    elsewhere = folder / "deep"
+    if named:
+        elsewhere = folder.parent
+        monkeypatch.setenv("DJ_CONFIG_FILE", os.path.relpath(folder / "datajoint.json", elsewhere))
+    tls = {"ca": "lab.pem", "key": "/etc/lab.key", "cert": "~/lab.pem", "verify_cert": True}
+    raw = {"protocol": "file", "location": "raw", "stage": "stage"}
+    others = {
+        "home": {"protocol": "file", "location": "~/raw"},
+        "s3": {"protocol": "s3", "endpoint": "e", "bucket": "bucket", "location": "dj"},
+    }
+    url = "sqlite:///own.sqlite"
+    write(
+        folder,
+        {
+            "database": {"url": url, "use_tls": tls},
+            "stores": {"default": "raw", "raw": raw, **others},
+        },
+    )
+    monkeypatch.chdir(elsewhere)
+    assert dj.conn().url == f"sqlite:///{folder / 'own.sqlite'}"
+    assert dj.config.get_store_spec("raw")["location"] == str(folder / "raw")
+    assert dj.config.stores["raw"]["stage"] == str(folder / "stage")
+    assert {name: dj.config.stores[name] for name in others} == others
+    assert dj.config["database.use_tls"] == {**tls, "ca": str(folder / "lab.pem")}
+    server = "mysql+pymysql://ada:sesame@db.example/?ssl_ca=lab.pem"
+    write(folder, {"database": {"url": server}})
+    assert dj.conn(reset=True)._url.query["ssl_ca"] == str(folder / "lab.pem")
+    monkeypatch.setenv("DJ_STORES", json.dumps({"raw": raw}))
+    monkeypatch.setenv("DJ_DATABASE_URL", url)
+    assert dj.conn(reset=True).url == url
+    assert dj.config.stores["raw"]["location"] == "raw"
+
+
+def test_paths_that_are_saved_elsewhere_stay_where_they_are(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dj.config["stores"] = {"raw": {"protocol": "file", "location": "raw"}}
+    (folder / "home").mkdir()
+    dj.config.save_global()
+    dj.config.save_local()
+    local = json.loads((folder / "dj_local_conf.json").read_text())
+    assert local["stores"]["raw"]["location"] == "raw"
+    (folder / "dj_local_conf.json").unlink()
+    assert dj.config.found().stores["raw"]["location"] == str(folder / "raw")
+
+
 def test_environment_wins(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(folder, FILE)
     monkeypatch.setenv("DJ_HOST", "other.example")

@@ -160,8 +160,9 @@ class FileStoreSettings(StoreSettings):
     Attributes
     ----------
     location
-        The folder, absolute: a relative one is below the working directory of the moment at which
-        the settings are read, and stays there when a program changes its directory later.
+        The folder. A relative one in a file of settings is below the folder of that file; any other
+        is below the working directory of the moment at which the settings are read, and stays there
+        when a program changes its directory later.
     shared
         Whether all machines that work with the store have the folder under this path.
     """

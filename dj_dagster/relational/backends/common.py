@@ -344,6 +344,9 @@ NO_TLS = "ssl_disabled"
 
 _TLS = "ssl_"
 
+TLS_FILES = ("ca", "capath", "cert", "key")
+"""Options of TLS that are paths; in the query of a URL they follow ``ssl_``."""
+
 
 def parsed_url(text: str | sa.URL, name: str = "This") -> sa.URL:
     """Parse the text of a URL.
