@@ -67,6 +67,8 @@ class KeyOutcome:
         Rows written, parts included, and the size of their packed blobs.
     error, traceback
         The reason of a failure.
+    is_empty
+        Whether `make` inserted no row of the table itself.
     """
 
     key: Key
@@ -76,6 +78,7 @@ class KeyOutcome:
     bytes: int = 0
     error: BaseException | None = None
     traceback: str = ""
+    is_empty: bool = False
 
     @property
     def message(self) -> str:
@@ -142,7 +145,8 @@ class KeyRunner:
             if self._has_metadata:
                 self._note(key, began, seconds)
             rows = sum(written.written.values())
-            outcome = KeyOutcome(key, "made", seconds, rows, written.bytes)
+            is_empty = not written.written.get(self._table.name)
+            outcome = KeyOutcome(key, "made", seconds, rows, written.bytes, is_empty=is_empty)
         if is_logged and outcome.status == "made":
             logger.debug("Success %s", what)
         elif is_logged and outcome.status == "failed":

@@ -12,6 +12,7 @@ from dj_dagster.lazy import LateModule
 from dj_dagster.model.heading import Key
 from dj_dagster.model.names import Tier
 from dj_dagster.relational.algebra.condition import repeatable
+from dj_dagster.relational.caller import warn_caller
 from dj_dagster.workflow.attempt import KeyOutcome, exit_on_sigterm
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import KeySource, PopulatedTable
@@ -103,7 +104,8 @@ class AutoPopulate(PopulatedTable):
         Returns
         -------
         dict
-            ``success_count``, and ``error_list`` of (key, error).
+            ``success_count``, and ``error_list`` of (key, error). As in DataJoint, a key whose
+            `make` inserted no row counts as made; a warning tells the number of these.
 
         Raises
         ------
@@ -144,6 +146,13 @@ class AutoPopulate(PopulatedTable):
                     for outcome in outcomes:
                         bar.advance(task)
                         tally.add(outcome)
+        if tally.empty:
+            warn_caller(
+                f"make() of {self.name} inserted no row for {len(tally.empty)} "
+                f"key{'s' * (len(tally.empty) > 1)}, such as {tally.empty[0]}. Insert one, or "
+                "leave such keys out by defining key_source: Dagster reports them as failed.",
+                UserWarning,
+            )
         return {"success_count": tally.made, "error_list": tally.errors}
 
     @on_class
@@ -187,12 +196,16 @@ class _Tally:
         default_factory=list[tuple[Key, str | BaseException]]
     )
 
+    empty: list[Key] = field(default_factory=list[Key])
+
     @property
     def calls(self) -> int:
         return self.made + len(self.errors)
 
     def add(self, outcome: KeyOutcome) -> None:
         self.made += outcome.status == "made"
+        if outcome.is_empty:
+            self.empty.append(outcome.key)
         if outcome.error is not None:
             if not self.suppress:
                 # The exception's own notes may have any type.

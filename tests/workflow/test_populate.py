@@ -238,7 +238,10 @@ def test_make_that_inserts_nothing(schema: Any, recording: Any) -> None:
         self.Peak.insert([])
 
     table = computed(schema, nothing)
-    assert table.populate()["success_count"] == 5
+    for processes in (1, 2):
+        with pytest.warns(UserWarning, match=r"inserted no row for 5 keys, such as \{") as noted:
+            assert table.populate(processes=processes)["success_count"] == 5
+        assert [Path(each.filename).name for each in noted] == [Path(__file__).name]
     assert table.progress() == (5, 5)
     outcomes = list(populate_keys(table()))
     assert {outcome.status for outcome in outcomes} == {"failed"}
