@@ -135,7 +135,12 @@ _HEADER = re.compile(r"[\w.`]+\s*\((?:manual|lookup|imported|computed)\)\s*(?:#.
 
 
 def parse_definition(
-    text: str, *, table: str = "", file: str | None = None, first_line: int = 1
+    text: str,
+    *,
+    table: str = "",
+    file: str | None = None,
+    first_line: int = 1,
+    repeats: bool = False,
 ) -> TableDefinition:
     r"""Parse a definition, without looking up classes or asking a database.
 
@@ -147,6 +152,9 @@ def parse_definition(
         The table's name and the file of the text, for error messages.
     first_line
         Number of the text's first line in `file`.
+    repeats
+        Whether an attribute may be declared again with another type or default, with a note among
+        the deprecations; the first line holds.
 
     Raises
     ------
@@ -160,7 +168,7 @@ def parse_definition(
     >>> parsed.comment, [attribute.name for attribute in parsed.attributes]
     ('people', ['id', 'name'])
     """
-    reading = _Reading()
+    reading = _Reading(repeats=repeats)
     for position, line in enumerate(_lines(text, table, file, first_line)):
         if position == 0 and _HEADER.fullmatch(line.text):
             reading.header(line)
@@ -187,6 +195,7 @@ class _Reading:
     indexes: list[IndexDeclaration] = field(default_factory=list[IndexDeclaration])
     deprecations: list[str] = field(default_factory=list[str])
     in_key: bool = True
+    repeats: bool = False
 
     def header(self, line: SourceLine) -> None:
         """Take in a first line that repeats the table's name and tier."""
@@ -228,9 +237,13 @@ class _Reading:
         if earlier is None:
             self._take(attribute)
             self._deprecate(line, old)
-        elif earlier.type != attribute.type:
-            was = f"as {earlier.type.text} on line {earlier.line}"
-            self._deprecate(line, f"{attribute.name!r} is already declared, {was}, which holds")
+        elif _as_declared(earlier) != _as_declared(attribute):
+            default = "null" if earlier.nullable else earlier.default
+            form = earlier.type.text if default is None else f"{default} : {earlier.type.text}"
+            problem = f"{attribute.name!r} is already declared, as {form} on line {earlier.line}"
+            if not self.repeats:
+                raise line.error(problem, 0, "leave one of the two lines out")
+            self._deprecate(line, f"{problem}, which holds")
 
     def _declared(self, name: str) -> AttributeDeclaration | None:
         for item in (*self.key, *self.secondary):
@@ -253,6 +266,10 @@ class _Reading:
             tuple(self.indexes),
             tuple(self.deprecations),
         )
+
+
+def _as_declared(attribute: AttributeDeclaration) -> tuple[object, ...]:
+    return attribute.type, attribute.default, attribute.nullable
 
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")

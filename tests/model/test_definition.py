@@ -262,8 +262,8 @@ def test_indexes():
     )
 
 
-def test_a_repeated_attribute_of_the_same_type_keeps_its_first_line():
-    definition = parse_definition("a : int8 # first\n---\na = 1 : int8 # second")
+def test_a_repeated_attribute_that_is_the_same_keeps_its_first_line():
+    definition = parse_definition("a : int8 # first\n---\na : int8 # second")
     assert [attribute.comment for attribute in definition.attributes] == ["first"]
 
 
@@ -353,8 +353,10 @@ def test_a_table_comment_may_not_look_like_a_type():
     assert "may not begin with ':'" in refusal("# :int8: people")
 
 
-def test_a_repeated_attribute_of_another_type_keeps_its_first_line_with_a_note():
-    definition = parse_definition("a : int8\n---\na : int16")
+@pytest.mark.parametrize("again", ["a : int16", "a = 1 : int8", "a = null : int8"])
+def test_a_repeated_attribute_has_to_be_the_same(again):
+    assert "already declared, as int8 on line 1" in refusal(f"a : int8\n---\n{again}")
+    definition = parse_definition(f"a : int8\n---\n{again}", repeats=True)
     assert [attribute.type.text for attribute in definition.attributes] == ["int8"]
     (note,) = definition.deprecations
     assert note.startswith("line 3: 'a' is already declared, as int8 on line 1")

@@ -90,6 +90,15 @@ class SelfInKey(dj.Manual):
     """
 
 
+class Twice(dj.Manual):
+    definition = """
+    id : int32
+    ---
+    b : int32
+    b : varchar(9)
+    """
+
+
 class PartOfNothing(dj.Manual):
     definition = """
     id : int32
@@ -113,6 +122,7 @@ class PartOfNothing(dj.Manual):
         (UnknownCodec, "b : <nosuch>", "no codec <nosuch>"),
         (BadIndex, "index(a, nosuch)", "The index names 'nosuch'"),
         (SelfInKey, "-> self.proj(parent='id')", "cannot be part of the primary key"),
+        (Twice, "b : varchar(9)", "already declared, as int32 on line"),
         (PartOfNothing, "-> Nothing", "PartOfNothing.Piece"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -133,6 +143,13 @@ def test_place_of_a_mistake(schema: Any, cls: Any, line: str, words: str) -> Non
     assert words in message
     assert schema.list_tables() == ["session"]
     assert list(schema.tables) == ["Session"]
+
+
+def test_an_attribute_declared_twice_in_the_old_era() -> None:
+    connection = dj.Connection("sqlite:///:memory:", era="0.14")
+    with pytest.warns(DeprecationWarning, match="'b' is already declared.*which holds"):
+        table = dj.Schema("lab", connection=connection)(type("Twice", (Twice,), dict(vars(Twice))))
+    assert str(table.heading["b"].type) == "int32"
 
 
 def test_classes_that_are_no_tables(schema: Any) -> None:

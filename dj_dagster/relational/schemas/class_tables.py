@@ -84,7 +84,8 @@ class Declaring:
         """Return a class's definition after a check of the tables that it refers to."""
         self._check_name(cls, self._name(cls))  # raises before anything is declared
         with self._named(cls):
-            definition = read_definition(cls, class_name(cls))
+            repeats = self.connection.era == "0.14"
+            definition = read_definition(cls, class_name(cls), repeats=repeats)
         if definition.deprecations:
             warn_caller("\n".join(definition.deprecations), DeprecationWarning)
         scope, family = self._scope(cls), family_of(cls)
@@ -296,8 +297,8 @@ def _named(row: object, names: list[str]) -> object:
     return row
 
 
-def read_definition(cls: type[Table], class_name: str) -> TableDefinition:
-    """Parse the ``definition`` of a class.
+def read_definition(cls: type[Table], class_name: str, *, repeats: bool = False) -> TableDefinition:
+    """Parse the ``definition`` of a class; see `parse_definition` for `repeats`.
 
     Raises
     ------
@@ -312,11 +313,13 @@ def read_definition(cls: type[Table], class_name: str) -> TableDefinition:
             f"The table {class_name} has no definition: write definition = '''...''' in its class."
         )
     try:
-        return parse_definition(text, table=class_name)
+        return parse_definition(text, table=class_name, repeats=repeats)
     except DefinitionError:
         # Source files are read only for error messages, because that takes a while.
         file, first_line = _place(cls)
-        return parse_definition(text, table=class_name, file=file, first_line=first_line)
+        return parse_definition(
+            text, table=class_name, file=file, first_line=first_line, repeats=repeats
+        )
 
 
 def definition_text(cls: type[Table]) -> str:
