@@ -19,7 +19,7 @@ from dj_dagster.errors import ConfigurationError
 from dj_dagster.local_files import and_above, at_home, is_trusted, reading
 from dj_dagster.objects.stores.store_settings import SecretText, with_hidden_secrets
 from dj_dagster.relational.backends import embedded_file
-from dj_dagster.relational.backends.common import TLS_FILES, parsed_url
+from dj_dagster.relational.backends.common import TLS_FILES, TLS_OPTIONS, parsed_url
 from dj_dagster.settings_model import (
     JobsSettings,
     ReadLimitSettings,
@@ -161,7 +161,7 @@ def _url_in(folder: Path, text: str) -> str:
     except ConfigurationError:
         # It is refused where it is used, unless another source sets one.
         return text
-    query = _with_paths_in(folder, url.query, [f"ssl_{name}" for name in TLS_FILES])
+    query = _with_paths_in(folder, url.query, TLS_OPTIONS)
     placed = url.set(query=query, **({"database": str(folder / file)} if file else {}))
     return text if placed == url else placed.render_as_string(hide_password=False)
 

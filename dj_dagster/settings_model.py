@@ -12,14 +12,33 @@ import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SecretStr, field_validator
 
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.local_files import DATABASE, DOWNLOADS, FOLDER, check_usable, embedded_folder
+from dj_dagster.local_files import (
+    DATABASE,
+    DOWNLOADS,
+    FOLDER,
+    at_home,
+    check_usable,
+    embedded_folder,
+)
 from dj_dagster.objects.blob.format import DEFAULT_LIMITS
 from dj_dagster.objects.stores.store_settings import with_hidden_secrets
 from dj_dagster.relational.backends import USUAL_SERVER, backend_for, embedded_url, server_url
-from dj_dagster.relational.backends.common import NO_TLS, demands_tls, parsed_url, shown_url
+from dj_dagster.relational.backends.common import (
+    NO_TLS,
+    TLS_FILES,
+    demands_tls,
+    parsed_url,
+    shown_url,
+)
 from dj_dagster.relational.database.catalog import Era
 
 _logger = logging.getLogger(__package__)
+
+
+_TLS_NAMES = (
+    *TLS_FILES,
+    *("key_password", "cipher", "check_hostname", "verify_cert", "verify_identity"),
+)
 
 
 class Section(BaseModel):
@@ -84,7 +103,10 @@ class DatabaseSettings(Section):
 
     @field_validator("use_tls")
     @classmethod
-    def _hides_password(cls, value: Any) -> Any:
+    def _is_known(cls, value: Any) -> Any:
+        unknown = set(value) - {*_TLS_NAMES} if isinstance(value, dict) else None
+        if unknown:
+            raise ValueError(f"{min(unknown)!r} is not known: write {', '.join(_TLS_NAMES)}")
         return with_hidden_secrets("use_tls", value)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -178,10 +200,14 @@ def _tls(use_tls: bool | Mapping[str, Any]) -> dict[str, str]:
         return {NO_TLS: "true"}
     options = {} if use_tls is True else use_tls
     texts = {
-        f"ssl_{name}": str(value).lower() if isinstance(value, bool) else str(value)
+        f"ssl_{name}": str(value).lower() if isinstance(value, bool) else _at_home(name, value)
         for name, value in options.items()
     }
     return texts or {"ssl_check_hostname": "false"}
+
+
+def _at_home(name: str, value: object) -> str:
+    return str(at_home(str(value), f"use_tls.{name}") if name in TLS_FILES else value)
 
 
 def _parsed_url(text: str) -> sa.URL:

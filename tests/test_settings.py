@@ -144,6 +144,29 @@ def test_relative_paths_of_a_file_are_below_its_folder(
     assert dj.config.stores["raw"]["location"] == "raw"
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"url": "sqlite://lab.sqlite"}, "DJ_DATABASE_URL is not .*sqlite:///lab.sqlite"),
+        ({"url": "sqlite+aiosqlite:///lab.sqlite"}, "DJ_DATABASE_URL is not .* SQLite file"),
+        ({"url": "sqlite:///~nobody-here/lab.sqlite"}, "in the home of a user who is not there"),
+        ({"url": "mysql+pymysql://db.example/?foo=1"}, "unexpected .*'foo'.*DJ_DATABASE_URL"),
+        ({"url": "mysql+pymysql://db.example/?read_timeout=a"}, "wrong option.*'a'"),
+        ({"host": "db.example", "use_tls": {"ca": "lab.pem"}}, r"no file .*lab\.pem.*use_tls"),
+        ({"host": "db.example", "use_tls": {"caa": "lab.pem"}}, "use_tls.*'caa' is not known"),
+    ],
+)
+def test_database_that_cannot_be_opened(folder: Path, settings: dict[str, Any], words: str) -> None:
+    write(folder, {"database": settings})
+    with pytest.raises(dj.ConfigurationError, match=words):
+        dj.conn().schema_names()
+
+
+def test_home_in_a_url(folder: Path) -> None:
+    dj.Connection("sqlite:///~/lab.sqlite").schema_names()
+    assert (folder / "home" / "lab.sqlite").exists()
+
+
 def test_paths_that_are_saved_elsewhere_stay_where_they_are(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

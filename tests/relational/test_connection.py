@@ -53,6 +53,13 @@ def test_wrong_password_is_not_shown(server_url: str) -> None:
     assert "sekret" not in str(caught.value)
 
 
+def test_a_url_that_names_a_database_which_is_not_there(server_url: str) -> None:
+    connection = dj.Connection(f"{server_url.rstrip('/')}/not_there")
+    for _ in range(2):
+        with pytest.raises(dj.ConfigurationError, match=r"not_there.*Leave the name .* out"):
+            connection.schema_names()
+
+
 def test_file_that_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "text.sqlite").write_text("no database" * 200)
     for place in (tmp_path, tmp_path / "text.sqlite"):

@@ -19,6 +19,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from dj_dagster.errors import ConfigurationError, QueryError
+from dj_dagster.local_files import at_home
 from dj_dagster.model.heading import Default, Value
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import Family, unquote
@@ -345,11 +346,14 @@ NO_TLS = "ssl_disabled"
 _TLS = "ssl_"
 
 TLS_FILES = ("ca", "capath", "cert", "key")
-"""Options of TLS that are paths; in the query of a URL they follow ``ssl_``."""
+"""The parts of the setting ``use_tls`` that are paths."""
+
+TLS_OPTIONS = tuple(f"{_TLS}{name}" for name in TLS_FILES)
+"""The same in the query of a URL."""
 
 
 def parsed_url(text: str | sa.URL, name: str = "This") -> sa.URL:
-    """Parse the text of a URL.
+    """Parse the text of a URL, and write out the ``~`` of a file.
 
     Parameters
     ----------
@@ -374,6 +378,21 @@ def parsed_url(text: str | sa.URL, name: str = "This") -> sa.URL:
             f"{name} is a database URL with an @ too many. In a password, write %40 for @, %2F "
             "for / and %25 for %."
         )
+    return _of_file(url, name) if url.drivername.startswith("sqlite") else url
+
+
+def _of_file(url: sa.URL, name: str) -> sa.URL:
+    """Return the URL of a SQLite file for the driver that is used."""
+    if url.host or url.drivername not in ("sqlite", "sqlite+pysqlite"):
+        file = (
+            (url.host or "") if not url.database else f"{url.host or ''}/{url.database}".lstrip("/")
+        )
+        raise ConfigurationError(
+            f"{name} is not the URL of a SQLite file. Write sqlite:/// and its path: "
+            f"sqlite:///{file or 'lab.sqlite'}, or sqlite:////data/lab.sqlite for /data/lab.sqlite."
+        )
+    if url.database and url.database.startswith("~"):
+        return url.set(database=str(at_home(url.database, f"The file of {name}")))
     return url
 
 

@@ -164,7 +164,12 @@ class Connection:
     ) -> None:
         self._url = parsed_url(url)
         self.backend: Backend = backend_for(self._url)
-        self.engine = self.backend.create_engine(self._url)
+        try:
+            self.engine = self.backend.create_engine(self._url)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"The database URL {self.url} has a wrong option: {error}. Correct it."
+            ) from error
         self.stores = stores if isinstance(stores, Stores) else Stores(stores)
         self.codecs = codecs if codecs is not None else CodecRegistry()
         self._preferences = Preferences(

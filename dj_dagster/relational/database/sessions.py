@@ -15,11 +15,12 @@ from typing import Any, Generic, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 from sqlalchemy.engine import Dialect
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import PoolProxiedConnection
 
 from dj_dagster.errors import (
     AccessError,
+    ConfigurationError,
     ConnectionFailedError,
     DataJointError,
     LostCommitError,
@@ -31,6 +32,7 @@ from dj_dagster.errors import (
 )
 from dj_dagster.model.heading import Value, Values
 from dj_dagster.relational.backends.base import Backend
+from dj_dagster.relational.backends.common import TLS_OPTIONS
 from dj_dagster.relational.database.write_buffer import WriteBuffer
 
 IDLE_SECONDS = 5.0
@@ -227,7 +229,7 @@ class Sessions:
         self._backend = backend
         self._place = place
         self._changed = changed
-        self._kept = KeptSessions(engine.connect, backend.is_closed)
+        self._kept = KeptSessions(self._connect, backend.is_closed)
         self._parents: tuple[object, ...] = ()
         self.is_reached: bool | None = None
         self.is_closed = False
@@ -279,11 +281,27 @@ class Sessions:
         self._backend.limit_waiting(session, self.state.patience)
         session.info[_PATIENCE] = self.state.patience
 
+    def _connect(self) -> SAConnection:
+        try:
+            return self.engine.connect()
+        except (ArgumentError, OSError, TypeError, ValueError) as error:
+            # The driver, before it asks the server.
+            raise self._wrong_options(error) from error
+
+    def _wrong_options(self, error: Exception) -> ConfigurationError:
+        files = [str(value) for name, value in self.engine.url.query.items() if name in TLS_OPTIONS]
+        lacking = [file for file in files if not Path(file).exists()]
+        said = f"there is no file {lacking[0]}" if lacking else str(error)
+        return ConfigurationError(
+            f"The database {self._place} cannot be opened: {said}. Correct its URL "
+            "(DJ_DATABASE_URL), or the setting database.use_tls."
+        )
+
     @contextmanager
     def apart(self) -> Generator[SAConnection]:
         """Give a session from the pool, whatever transaction this thread has open."""
         try:
-            with self.engine.connect() as session:
+            with self._connect() as session:
                 self.is_reached, self.is_closed = True, False
                 yield session
                 self._refuse_if_mixed(session)
@@ -378,7 +396,7 @@ class Sessions:
         self._parents = (self.engine.pool, self.state, self._kept, self._parents)
         self.engine.dispose(close=False)
         self.state = ThreadState()
-        self._kept = KeptSessions(self.engine.connect, self._backend.is_closed)
+        self._kept = KeptSessions(self._connect, self._backend.is_closed)
 
     @contextmanager
     def _our_errors(self) -> Generator[None]:
@@ -403,6 +421,11 @@ class Sessions:
             return AccessError(
                 f"The database {self._place} cannot be written by this user: {ours}. Let its owner "
                 "do this, or give this user the right to write the file and its folder."
+            )
+        if isinstance(ours, MissingTableError) and self.is_reached is False:
+            return ConfigurationError(
+                f"The database {self._place} cannot be opened: {ours}. Leave the name after the "
+                "last / out of the URL: each schema is a database of its own on this server."
             )
         if isinstance(ours, MissingTableError | UnknownAttributeError):
             # Another process may have altered or dropped a table that was read before.
