@@ -241,11 +241,11 @@ def _run(
                 if written is not None:
                     written(statement.count)
     except (QueryError, LostConnectionError) as error:
-        row = None
+        row, lacking = None, ""
         if statement is not None and isinstance(error, DuplicateError | IntegrityError):
             tried = range(done, done + statement.count)
-            row = refused_row(connection, rows, error, tried, whole=statement.is_atomic)
-        raise _retold(error, rows, row) from _reason(error)
+            row, lacking = _refused_row(connection, rows, error, tried, whole=statement.is_atomic)
+        raise _retold(error, rows, row, lacking) from _reason(error)
 
 
 @contextmanager
@@ -262,11 +262,13 @@ def _reason(error: DataJointError) -> BaseException:
     return error.__cause__ or error
 
 
-def _retold(error: DataJointError, rows: EncodedRows, row: int | None = None) -> DataJointError:
-    return type(error)(f"{_explained(error, rows, row)} {_advice(error, rows)}".strip())
+def _retold(
+    error: DataJointError, rows: EncodedRows, row: int | None = None, lacking: str = ""
+) -> DataJointError:
+    return type(error)(f"{_explained(error, rows, row, lacking)} {_advice(error, rows)}".strip())
 
 
-def _explained(error: DataJointError, rows: EncodedRows, row: int | None) -> str:
+def _explained(error: DataJointError, rows: EncodedRows, row: int | None, lacking: str) -> str:
     match error:
         case DuplicateError():
             return f"{rows.table} has this row already: {error}.{_key(rows, row)}"
@@ -274,7 +276,7 @@ def _explained(error: DataJointError, rows: EncodedRows, row: int | None) -> str
             return f"A row of {rows.table} cannot be replaced, others refer to it: {error}."
         case IntegrityError():
             return (
-                f"A row for {rows.table} refers to a row that does not exist: {error}."
+                f"A row for {rows.table} refers to a row that does not exist{lacking}: {error}."
                 f"{_key(rows, row)}"
             )
         case LostConnectionError():
@@ -317,10 +319,12 @@ def _size(value: object) -> int:
     return len(value) if isinstance(value, bytes | str) else 0
 
 
-def refused_row(
+def _refused_row(
     connection: Connection, rows: EncodedRows, error: DataJointError, tried: range, *, whole: bool
-) -> int | None:
-    """Return the position of a row that was refused, None where it cannot be determined.
+) -> tuple[int | None, str]:
+    """Return the position of a row that was refused, and the parent's row that it lacks, if any.
+
+    The position is None where it cannot be determined.
 
     Parameters
     ----------
@@ -331,13 +335,12 @@ def refused_row(
     whole
         Whether nothing of that statement was written.
     """
-    found: int | None = None
+    nothing: tuple[int | None, str] = None, ""
     with contextlib.suppress(DataJointError):
         if isinstance(error, DuplicateError):
-            found = next(_doubles(connection, rows, error, tried, whole), None)
-        else:
-            found = next(_orphans(connection, rows, tried), None)
-    return found
+            return next(_doubles(connection, rows, error, tried, whole), None), ""
+        return next(_orphans(connection, rows, tried), nothing)
+    return nothing
 
 
 def _doubles(
@@ -371,13 +374,17 @@ def _doubles(
             yield last
 
 
-def _orphans(connection: Connection, rows: EncodedRows, tried: range) -> Iterator[int]:
+def _orphans(connection: Connection, rows: EncodedRows, tried: range) -> Iterator[tuple[int, str]]:
+    """Yield rows whose parent is not there, each with the parent as the end of a sentence."""
     stored = connection.catalog.find(rows.table)
     for foreign_key in stored.foreign_keys if stored else ():
         given = _given(rows, tuple(foreign_key.attributes), tried)
         parents = tuple(foreign_key.attributes.values())
         there = _there(connection, foreign_key.parent, parents, given)
-        yield from (row for row, values in given.items() if _plain(values) not in there)
+        for row, values in given.items():
+            if _plain(values) not in there:
+                wanted = dict(zip(foreign_key.attributes, values, strict=True))
+                yield row, f", {foreign_key.parent} with {wanted}"
 
 
 def _given(rows: EncodedRows, names: Sequence[str], tried: range) -> dict[int, Values]:
