@@ -36,6 +36,14 @@ def test_a_failed_write_leaves_nothing(store, folder: Path):
     assert [path.name for path in folder.rglob("*")] == ["a", "object"]
 
 
+def test_a_folder_that_cannot_be_made_is_not_a_missing_object(store, folder: Path):
+    folder.write_text("a file")
+    for write in (lambda: store.put("a/b", b"x"), lambda: store.put_file("a/b", folder)):
+        with pytest.raises(ObjectError, match=rf"'main'.*Not a directory: {folder}") as raised:
+            write()
+        assert not isinstance(raised.value, MissingExternalFile)
+
+
 def test_what_a_crash_left_behind_is_not_listed(store, folder: Path):
     store.put("a/object", b"x")
     (folder / "a" / ".writing-0123456789abcdef").write_bytes(b"ha")

@@ -318,13 +318,13 @@ class FileStore(Store):
 
     def put(self, path: str, data: bytes) -> None:
         """Write a file beside its place and move it there once it is on the disk."""
-        with self._translated(path), self._replacing(path) as stream:
+        with self._translated(path, writes=True), self._replacing(path) as stream:
             stream.write(data)
 
     def put_file(self, path: str, file: Path) -> None:
         """Copy a file beside its place and move it there once it is on the disk."""
         with (
-            self._translated(path),
+            self._translated(path, writes=True),
             self._replacing(path) as stream,
             file.open("rb") as source,
         ):
@@ -475,14 +475,18 @@ class FileStore(Store):
                     yield name, Stat(path, found.st_size, found.st_mtime)
 
     @contextmanager
-    def _translated(self, path: str) -> Generator[None]:
+    def _translated(self, path: str, *, writes: bool = False) -> Generator[None]:
         try:
             yield
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise self.missing(path) from error
         except OSError as error:
+            absent = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+            if absent and not writes:
+                raise self.missing(path) from error
+            # A folder on the way may be a file, or may not be made.
+            place = f": {error.filename}" if writes and error.filename else ""
             raise ObjectError(
-                f"Store '{self.name}' could not read or write {self.url(path)}: {error.strerror}."
+                f"Store '{self.name}' could not read or write {self.url(path)}: "
+                f"{error.strerror}{place}."
             ) from error
 
 
