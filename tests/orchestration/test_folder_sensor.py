@@ -240,7 +240,7 @@ def test_a_folder_that_is_away_is_an_error_and_forgets_nothing(watched: Watched)
     watched.folder.unlink()
     away.rename(watched.folder)
     for _ in range(2):
-        assert watched.look() == f"1 entries of */* in {watched.folder}."
+        assert watched.look() == f"1 entry of */* in {watched.folder}."
     assert watched.scans == []
 
 
@@ -339,8 +339,8 @@ def test_rows_that_were_all_there_are_not_said_to_be_entered(watched: Watched) -
         return watched.rows(found)
 
     assert watched.look(grows).startswith("Changing still: m1/a.txt")
-    assert watched.look().startswith("There already, left as they are: m1/a.txt; 1 entries")
-    assert watched.look() == f"1 entries of */* in {watched.folder}."
+    assert watched.look().startswith("There already, left as they are: m1/a.txt; 1 entry ")
+    assert watched.look() == f"1 entry of */* in {watched.folder}."
     assert watched.scans == [("a", 3)]
 
 
@@ -378,12 +378,33 @@ def test_a_folder_in_the_home_of_nobody_is_refused() -> None:
         {"retry": None},
         {"interval": -5},
         {"interval": 2.5},
+        {"read": "y"},
+        {"complete": "y"},
     ],
 )
 def test_what_makes_no_sense_is_refused_when_it_is_defined(wrong: dict[str, Any]) -> None:
     (name,) = wrong
     with pytest.raises(ConfigurationError, match=rf"folder_sensor\({name}=.*: write "):
-        folder_sensor("incoming", lambda path: {}, **wrong)
+        folder_sensor("incoming", **{"read": lambda path: {}, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (lambda scan: None, "read returned None"),
+        (lambda scan: [{scan: []}], r"read returned \[\{"),
+        (lambda scan: {"rig.Scan": [{"scan": "a"}]}, "rows for 'rig.Scan', not a table"),
+        (lambda scan: {scan: {"scan": "a"}}, r"rig\.scan, not a list of dicts"),
+        (lambda scan: {scan: ["a"]}, r"rig\.scan, not a list of dicts"),
+    ],
+)
+def test_a_read_that_gives_no_rows_by_table_is_told_what_to_return(
+    watched: Watched, given: Callable[[Any], Any], words: str
+) -> None:
+    watched.put("m1/a.txt")
+    watched.look()
+    said = watched.look(lambda path: given(watched.Scan))
+    assert re.search(f"m1/a.txt .*{words}.* Return rows by table", said)
 
 
 def test_a_database_that_is_away_says_nothing_of_the_entries(watched: Watched) -> None:

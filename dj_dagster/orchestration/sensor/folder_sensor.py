@@ -103,7 +103,8 @@ def folder_sensor(
     Raises
     ------
     ConfigurationError
-        If the pattern does not name entries in the folder, or a number of seconds is below 0.
+        If the pattern does not name entries in the folder, a number of seconds is below 0, or
+        `read` or `complete` is not a function.
 
     Notes
     -----
@@ -128,6 +129,11 @@ def folder_sensor(
 
     It goes to ``build_definitions(..., sensors=[watch])``.
     """
+    for said, function in (("read", read), ("complete", complete)):
+        if not callable(function) and (said == "read" or function is not None):
+            raise ConfigurationError(
+                f"folder_sensor({said}={function!r}): write a function of an entry's path."
+            )
     _check_pattern(pattern)
     for said, value in (("settle", settle), ("retry", retry), ("seconds", seconds)):
         check_number("folder_sensor", said, value, 0, "seconds, 0 or more")
@@ -273,7 +279,10 @@ class _Look:
             ],
         }
         parts = [f"{title}: {_named(names)}" for title, names in groups.items() if names]
-        parts.append(f"{len(self.seen)} entries of {self.pattern} in {self.folder}")
+        count = len(self.seen)
+        parts.append(
+            f"{count} entr{'y' if count == 1 else 'ies'} of {self.pattern} in {self.folder}"
+        )
         if self.later:
             parts.append(f"{self.later} were left to the next tick")
         return "; ".join(parts) + "."
@@ -296,7 +305,7 @@ class _Look:
         try:
             if self.complete is not None and not self.complete(path):
                 return replace(known, status=_QUIET, reason="")
-            rows = {table: list(each) for table, each in self.read(path).items()}
+            rows = _rows_by_table(self.read(path))
             found = signature(path)
             if found != known.signature:
                 # It was written while it was read.
@@ -351,6 +360,31 @@ def _check_pattern(pattern: str) -> None:
             f"folder_sensor(pattern={pattern!r}): write a pattern for paths in the folder, such as "
             "'*' or '*/*.csv'."
         )
+
+
+def _rows_by_table(given: Any) -> dict[Any, list[Mapping[str, Value]]]:
+    """Return what `read` gave, with lists of rows.
+
+    Raises
+    ------
+    InvalidValueError
+        If it is something else than rows by table.
+    """
+    wanted = "Return rows by table, {Scan: [row]}, or raise an error that says why there are none."
+    if not isinstance(given, Mapping):
+        raise InvalidValueError(f"read returned {given!r:.80}. {wanted}")
+    found: dict[Any, list[Mapping[str, Value]]] = {}
+    for table, rows in given.items():
+        if not (isinstance(table, Table) or (isinstance(table, type) and issubclass(table, Table))):
+            raise InvalidValueError(f"read returned rows for {table!r}, not a table. {wanted}")
+        listed = isinstance(rows, Iterable) and not isinstance(rows, str | Mapping)
+        found[table] = list(rows) if listed else []
+        if not listed or not all(isinstance(row, Mapping) for row in found[table]):
+            raise InvalidValueError(
+                f"read returned {rows!r:.80} for {_instance(table).name}, not a list of dicts. "
+                f"{wanted}"
+            )
+    return found
 
 
 def _check_folder(folder: Path) -> None:
