@@ -34,7 +34,7 @@ from dj_dagster.commands.keys import (
     usage,
 )
 from dj_dagster.commands.output import counting, tell
-from dj_dagster.commands.project import dev, init
+from dj_dagster.commands.project import FolderPath, dev, init
 from dj_dagster.defaults import Schema, config, conn
 from dj_dagster.errors import DataJointError, QueryError, counted
 from dj_dagster.local_files import embedded_folder, is_usable
@@ -234,7 +234,7 @@ def _bookmark(schema: Schema, *, read_data: bool) -> Path | None:
 
 
 @cli.command()
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("folder", type=FolderPath())
 @click.argument("schemas", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All schemas of the database.")
 @click.option("--read-data", is_flag=True, help="Read the copies of earlier backups as well.")
@@ -277,8 +277,9 @@ def restore(
 
     The exit code is 1 if a part of the backup is damaged.
     """
+    # Before the connection, which may make a new database.
+    found = open_backup(folder, name)
     if dry_run:
-        found = open_backup(folder, name)
         damages = 0
         for damage in found.damages():
             click.echo(damage)

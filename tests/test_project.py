@@ -119,6 +119,9 @@ def test_init_does_not_write_over_files(inside: Command, tmp_path: Path) -> None
     for schema in ("My Lab", "sqlite_lab", "a" * 65):
         assert inside("init", "other", "--schema", schema).exit_code == 2
     assert not (tmp_path / "other").exists()
+    for arguments in (("init", ""), ("backup", "", "--all")):
+        refused = inside(*arguments)
+        assert (refused.exit_code, "the name is empty" in refused.stderr) == (2, True)
 
 
 def test_init_writes_nothing_where_it_cannot_write_all(inside: Command, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import shlex
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,8 +28,21 @@ CHOOSE = re.compile(
 """Options of ``dagster dev`` that say where the definitions are."""
 
 
+class FolderPath(click.Path):
+    """A folder, which need not exist; an empty text, as of a variable that is not set, is none."""
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        if value == "":
+            self.fail("the name is empty. Write '.' for the working directory.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @click.command()
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("folder", type=FolderPath())
 @click.option("--schema", default="lab", show_default=True, help="Name of the schema.")
 def init(folder: Path, schema: str) -> None:
     """Make a project of your own in FOLDER: two tables, their test, and settings of Dagster.

@@ -117,7 +117,7 @@ class AutoPopulate(PopulatedTable):
         Exception
             The error of a `make`, unless `suppress_errors`; a note names table and key.
         """
-        check_populable(self)
+        check_populable(self, processes)
         restrictions = repeatable(restrictions)
         options = PopulateOptions(
             restrictions,

@@ -267,14 +267,19 @@ def chosen(
     return wanted, options
 
 
-def check_populable(table: PopulatedTable) -> None:
+def check_populable(table: PopulatedTable, processes: int | None = 1) -> None:
     """Refuse to populate where the result would be unclear.
 
     Raises
     ------
     PopulateError
-        If the table is restricted, or this thread is in a transaction or a make.
+        If the table is restricted, this thread is in a transaction or a make, or the number of
+        processes is less than 1.
     """
+    if processes is not None and processes < 1:
+        raise PopulateError(
+            f"populate(processes={processes}): write 1 or more, or None for one a core."
+        )
     if table.is_restricted:
         raise PopulateError(
             f"{table.name} is restricted: call populate on the table itself and pass the "

@@ -446,6 +446,8 @@ def test_what_is_not_a_name_is_refused(rig: Rig, place: str, tmp_path: Path) -> 
 
 
 def test_nothing_is_not_everything(rig: Rig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="schemas is empty: give a schema"):
+        build_definitions([])
     with pytest.raises(ConfigurationError, match="select is empty: name tables, or leave it out"):
         rig.build(select=[])
     with pytest.raises(ConfigurationError, match="An empty list of tables is none"):

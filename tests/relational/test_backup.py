@@ -150,6 +150,8 @@ def test_a_second_backup_copies_what_is_new(
     assert (more.objects, more.copied) == (first.objects + 1, 2)
     assert backups(backup_folder) == [each.backup.name for each in (first, same, more)]
     fresh = lose_everything(schema, tmp_path)
+    with pytest.raises(dj.ConfigurationError, match=f"name that folder.*{first.backup.name}"):
+        dj.restore(first.backup.place, connection=fresh)
     dj.restore(backup_folder, first.backup.name, connection=fresh)
     again = dj.VirtualModule("again", schema.name, connection=fresh)
     assert again.Scan.fetch1("own").read() == b"mine"

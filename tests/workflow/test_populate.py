@@ -213,6 +213,9 @@ def test_make_takes_no_transaction_and_no_other_populate(schema: Any, recording:
     assert table.populate()["success_count"] == 5
     with table.connection.transaction(), pytest.raises(dj.PopulateError, match="transaction"):
         table.populate()
+    for processes in (0, -1):
+        with pytest.raises(dj.PopulateError, match=rf"processes={processes}\): write 1 or more"):
+            table.populate(processes=processes)
     with pytest.raises(dj.PopulateError, match="is restricted"):
         (table & "mean > 1").populate()
 

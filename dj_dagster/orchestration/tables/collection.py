@@ -77,13 +77,17 @@ def collect(
     Raises
     ------
     ConfigurationError
-        When a schema is given twice, a pattern does not fit any schema, or something else was
-        given.
+        When no schema is given, one is given twice, a pattern does not fit any schema, or something
+        else was given.
     ConnectionFailedError
         When the database cannot be reached, and the file does not have its tables either.
     """
     given: Any = schemas
     listed: list[SchemaLike] = [given] if _is_single(given) else list(given)
+    if not listed:
+        raise ConfigurationError(
+            "The argument schemas is empty: give a schema, its name, or several in a list."
+        )
     patterns = [each for each in listed if isinstance(each, str)]
     others = [each for each in listed if not isinstance(each, str)]
     sources = distinct(source for each in others for source in _of(each))

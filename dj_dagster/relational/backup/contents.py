@@ -171,6 +171,11 @@ def keep_latest(folder: Path, count: int) -> int:
 
 def check_folder(folder: Path) -> None:
     """Raise `ConfigurationError` unless a folder is one of backups."""
+    if _NAME.fullmatch(folder.name) and (folder.parent / HEAD).exists():
+        raise ConfigurationError(
+            f"{folder} is one backup of the folder {folder.parent}: name that folder, and the "
+            f"backup by --name {folder.name}, or by the argument name."
+        )
     try:
         said = json.loads((folder / HEAD).read_text())["format"]
     except FileNotFoundError:
