@@ -10,6 +10,8 @@ import pprint
 import warnings
 from collections.abc import Collection, Generator, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -76,6 +78,10 @@ CONFIG_FILE = "DJ_CONFIG_FILE"
 
 _IGNORE_FILES = "DJ_IGNORE_CONFIG_FILE"
 
+_OTHER_VARIABLES = (CONFIG_FILE, _IGNORE_FILES, "DJ_THREAD_SAFE")
+
+_logger = logging.getLogger(__package__)
+
 
 class MissingSettingsError(ConfigurationError, FileNotFoundError):
     """A file of settings that was named does not exist.
@@ -92,6 +98,7 @@ def found_settings() -> dict[str, Any]:
     ConfigurationError
         If a file or a variable is not valid JSON, or the file of ``DJ_CONFIG_FILE`` is not there.
     """
+    _warn_of_names()
     if os.environ.get(_IGNORE_FILES, "").lower() in ("1", "true", "yes"):
         return _environment()
     named = os.environ.get(CONFIG_FILE)
@@ -114,11 +121,15 @@ def read_file(file: Path) -> dict[str, Any]:
         If it holds something else.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        # Windows' editors begin a file with a mark.
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ConfigurationError(f"{file} is not valid JSON: {error}") from error
     except FileNotFoundError as error:
-        raise MissingSettingsError(f"There are no settings {file}: {error.strerror}.") from error
+        raise MissingSettingsError(
+            f"There are no settings {file}: {error.strerror}. Correct the path, which "
+            "DJ_CONFIG_FILE or the call gives."
+        ) from error
     except OSError as error:
         raise ConfigurationError(f"The settings {file} cannot be read: {error}") from error
     sections = section_names()
@@ -234,6 +245,28 @@ def read_secret_file(secrets_dir: Path | None, name: str) -> str | None:
         return None
     with reading(file):
         return file.read_text(encoding="utf-8").strip() or None
+
+
+@cache
+def _warn_once(message: str) -> None:
+    _logger.warning(message)
+
+
+def _warn_of_names() -> None:
+    """Warn of variables that look like misspelt settings, and of empty addresses of the database.
+
+    Work would go on in another database than the one that was meant.
+    """
+    known = [*ENVIRONMENT.values(), *_OTHER_VARIABLES]
+    for name in os.environ:
+        close = get_close_matches(name, known, n=1, cutoff=0.85) if name.startswith("DJ_") else []
+        if close and name not in known:
+            _warn_once(f"Nothing here reads the variable {name}. Is {close[0]} meant?")
+    addresses = {name: os.environ.get(name) for name in ("DJ_DATABASE_URL", "DJ_HOST")}
+    if not any(addresses.values()):
+        for name, value in addresses.items():
+            if value is not None:
+                _warn_once(f"The variable {name} is set and empty: it does not name a database.")
 
 
 def _environment() -> dict[str, Any]:

@@ -268,7 +268,12 @@ def test_a_wrong_command_line_says_what_is_wrong(
     diagnosis = command("doctor").stdout
     assert "does not say where its tables are" in diagnosis
     assert "Correct the module" not in diagnosis
-    for name, said in (("scale", "no Python module 'scale'"), (".", "'.' is not the name of a")):
+    for name, said in (
+        ("scale", "no Python module 'scale'"),
+        (".", "'.' is not the name of a"),
+        ("scale.py", "Write the name without .py: scale."),
+        ("scale/tables.py", "is not the name of a Python module"),
+    ):
         unknown = command("status", "-m", name)
         assert said in " ".join(unknown.stderr.split())
     dg = 'root_module = "src"\ncode_location_target_module = "src.scales"\n'

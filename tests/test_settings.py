@@ -578,6 +578,24 @@ def test_values_that_cannot_be_used(
     assert "sekret" not in "".join(traceback.format_exception(caught.value))
 
 
+def test_variables_that_are_misspelt_or_empty_are_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("DJ_DATABSE_URL", "sqlite:///meant.sqlite")
+    monkeypatch.setenv("DJ_OF_MY_OWN", "mine")
+    monkeypatch.setenv("DJ_HOST", "")
+    dj.conn()
+    dj.conn(reset=True)
+    assert caplog.text.count("reads the variable DJ_DATABSE_URL. Is DJ_DATABASE_URL meant?") == 1
+    assert caplog.text.count("The variable DJ_HOST is set and empty") == 1
+    assert "DJ_OF_MY_OWN" not in caplog.text
+
+
+def test_file_with_the_mark_of_windows(folder: Path) -> None:
+    (folder / "datajoint.json").write_text('{"display": {"limit": 3}}', encoding="utf-8-sig")
+    assert dj.config["display.limit"] == 3
+
+
 def test_assigned_value_that_cannot_be_used() -> None:
     with pytest.raises(dj.ConfigurationError, match="port") as caught:
         dj.config["database.port"] = "sekret"

@@ -31,6 +31,8 @@ def test_the_default_store_is_meant_by_none_and_by_no_name():
 def test_no_settings_are_no_stores():
     with pytest.raises(ConfigurationError, match="known are none at all"):
         Stores().get("main")
+    with pytest.raises(ConfigurationError, match="There is no store: set one in the settings"):
+        Stores().get()
 
 
 def test_an_unknown_store_names_the_known():

@@ -90,6 +90,12 @@ class SelfInKey(dj.Manual):
     """
 
 
+class MasterOfNone(dj.Manual):
+    definition = """
+    -> master        # of nothing
+    """
+
+
 class Twice(dj.Manual):
     definition = """
     id : int32
@@ -116,6 +122,8 @@ class PartOfNothing(dj.Manual):
     [
         (Unparsable, "value : imt32", "int32"),
         (UnknownParent, "-> Sesion", "Did you mean Session"),
+        (UnknownParent, "-> Sesion", "Known tables: Session."),
+        (MasterOfNone, "-> master        # of nothing", "which only a part has"),
         (ParentUndeclared, "-> Undeclared", "not declared yet"),
         (ParentIsNoTable, "-> NOT_A_TABLE", "not a table but a int"),
         (BadRename, "-> Session.proj(x='nosuch')", "Its primary key is session"),

@@ -143,6 +143,7 @@ def test_csv(session: Any, tmp_path: Path) -> None:
         (["subject,number,info", "a,1," + "[" * 9999], [r"line 2", "info", "too many levels"]),
         (["subject,number,good", "a,1,maybe"], [r"a\.csv, line 2", "good", "maybe"]),
         (["subject,number", "a,1", "b"], [r"a\.csv, line 3", "1 values for 2 names"]),
+        (["subject;number", "a,1"], [r"session", "by commas"]),
         (["subject,number", "a,1", ",2", "c,"], [r"a\.csv, line 4", "number"]),
         (["subject,number,colour", "a,1,red"], ["colour", "ignore_extra_fields"]),
         (["subject,number,number", "a,1,1"], [r"a\.csv, line 1", "twice"]),

@@ -282,6 +282,11 @@ class Stores:
         """
         filepaths = self.filepath_default if default == "filepath_default" else None
         chosen = name or filepaths or self.default
+        if not chosen and not self._settings:
+            raise ConfigurationError(
+                "There is no store: set one in the settings, as stores.default and its name, or "
+                "give the connection stores={...}."
+            )
         if not chosen:
             raise ConfigurationError(
                 f"No default store is set, and none was named: write <codec@name> with one of "

@@ -168,7 +168,7 @@ def module_named(name: str) -> ModuleType:
     ConfigurationError
         If the module does not exist; errors inside it are raised as they are.
     """
-    if not all(name.split(".")):
+    if not all(name.split(".")) or "/" in name:
         raise ConfigurationError(
             f"{name!r} is not the name of a Python module: write my_lab.tables for the file "
             "my_lab/tables.py."
@@ -178,7 +178,9 @@ def module_named(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        raise ConfigurationError(f"There is no Python module {name!r}: {error}") from None
+        stem = name.removesuffix(".py")
+        advice = f" Write the name without .py: {stem}." if stem != name else ""
+        raise ConfigurationError(f"There is no Python module {name!r}: {error}.{advice}") from None
 
 
 def _is_datajoint(given: object) -> bool:

@@ -103,7 +103,7 @@ class Backend(ABC):
     has_server: bool = True
     """Whether it is reached over a network, with accounts and numbered sessions."""
 
-    unreached: str = "Check that it runs and that DJ_DATABASE_URL names it."
+    unreached: str = "Check that it runs and that DJ_DATABASE_URL, or DJ_HOST, names it."
     """Advice in the error of a database that cannot be reached."""
 
     session_id: str | None = None

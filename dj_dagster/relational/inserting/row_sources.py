@@ -203,6 +203,11 @@ def _as_mapping(row: object, heading: Heading) -> Mapping[Any, Value]:
     if is_series(row):
         return row.to_dict()
     if isinstance(row, Sequence | np.ndarray) and not isinstance(row, str | bytes):
+        if len(row) != len(heading) and any(isinstance(each, Mapping) for each in row):
+            raise QueryError(
+                f"A list is not a row of {_table(heading)}: insert1 takes one row, insert the rows "
+                "of one list."
+            )
         if len(row) != len(heading):
             raise QueryError(
                 f"Incorrect number of attributes: a row of {len(row)} values for the "
@@ -361,7 +366,8 @@ def _next_batch(
     for number, row in islice((record for record in records if record[1]), size):
         if len(row) != len(names):
             raise QueryError(
-                f"{file}, line {number}: there are {len(row)} values for {len(names)} names."
+                f"{file}, line {number}: there are {len(row)} values for {len(names)} names of "
+                f"{_table(heading)}. Separate names and values by commas."
             )
         rows.append(row)
         lines.append(number)

@@ -432,8 +432,10 @@ def _unknown(target: str, cls: type[Table], scope: Scope) -> str:
     known = sorted(
         name
         for name in scope.names() - {"self"}
-        if any(is_table(found) and hasattr(found, "tier") for found in scope.found(name))
+        if any(is_table(found) and found._binding is not None for found in scope.found(name))
     )
+    if target == "master":
+        return f"{cls.__qualname__} refers to master, which only a part has: write a table's name."
     if target in (cls.__name__, cls.__qualname__):
         return _to_itself(cls)
     close = get_close_matches(target, known, n=1)
