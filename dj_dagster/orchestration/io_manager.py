@@ -399,7 +399,7 @@ def as_type(node: TableNode, query: QueryExpression, wanted: object) -> Value:
     if kind in (list, Any, None, type(None)):
         return query.to_dicts(order_by="KEY")
     raise ConfigurationError(
-        f"rows of {node.title} cannot be given as {wanted}; annotate the input as {FORMS}"
+        f"Rows of {node.title} cannot be given as {wanted}: annotate the input as {FORMS}."
     )
 
 

@@ -242,8 +242,8 @@ def _own_specs(graph: TableGraph, assets: Sequence[Asset]) -> dict[AssetKey, Ass
         node = graph.by_key[key]
         if node.populated or node.master is not None:
             raise ConfigurationError(
-                f"the asset {key.to_user_string()} has the key of {node.title}, whose rows come "
-                "from make; give it another key"
+                f"The asset {key.to_user_string()} has the key of {node.title}, whose rows come "
+                "from make: give it another key."
             )
     return own
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dagster import DagsterInstance, Definitions, RepositoryDefinition
 
 from dj_dagster.errors import ConfigurationError, PopulateError, named_text
+from dj_dagster.orchestration.arguments import check_kind
 from dj_dagster.orchestration.inspection.project import dagster_instance
 from dj_dagster.orchestration.merge import pipelines_of
 from dj_dagster.orchestration.pipeline import Pipeline
@@ -63,6 +64,8 @@ def sync(
     ...     print(sync(build_definitions(schema), instance=instance))
     2 partitions added, 0 removed, 2 marked
     """
+    kinds = (Definitions, RepositoryDefinition)
+    check_kind("The argument definitions", definitions, kinds, "what build_definitions returned")
     repository = (
         definitions.get_repository_def() if isinstance(definitions, Definitions) else definitions
     )

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from dj_dagster.errors import (
+    ConfigurationError,
     ConnectionFailedError,
     DataJointError,
     TransientError,
@@ -98,6 +99,10 @@ def check_schema(
         for finding in dj.check_schema(schema, read_data=True):
             print(finding)
     """
+    if not isinstance(schema, Schema):
+        raise ConfigurationError(
+            f"check_schema({schema!r}): give a schema, as dj.Schema returns it."
+        )
     of = {"url": schema.connection.url, "schema": schema.name, "read_data": read_data}
     mark = Bookmark(bookmark, of)
     if mark.is_resumed:

@@ -269,6 +269,8 @@ def test_arrays_are_loaded_at_once(
 
     monkeypatch.setattr(store, "get", meet)
     assert len(list(load_arrays(refs))) == 4
+    with pytest.raises(InvalidValueError, match="not an array in a store: write load_arrays"):
+        list(load_arrays([{"trace": 1}]))
 
 
 def test_an_array_that_changed_is_refused(stores: Stores, store: Store) -> None:

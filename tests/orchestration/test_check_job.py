@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 import dj_dagster as dj
-from dj_dagster.orchestration import TableChecks, build_definitions, check_job, check_schedule
+from dj_dagster.orchestration import (
+    TableChecks,
+    build_definitions,
+    check_job,
+    check_schedule,
+    sync,
+    trace,
+)
 from dj_dagster.orchestration.headless import run_assets
 from tests.lab import connect
 from tests.orchestration.running import tick
@@ -95,3 +102,22 @@ def test_the_check_of_a_table_runs_when_it_is_asked_for(
 
 def check_keys(defs: dg.Definitions) -> set[dg.AssetCheckKey]:
     return {key for each in defs.asset_checks or () for key in each.check_keys}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("use", "words"),
+    [
+        (lambda: check_job("lab"), "The argument schemas is 'lab': give schemas"),
+        (lambda: check_schedule("0 5 * * 0", "lab"), "The argument schemas is '0 5"),
+        (
+            lambda: check_schedule(["lab"], "0 5 * * 0"),
+            "The argument schemas is 'lab': give schemas",
+        ),
+        (lambda: trace("lab.Spikes"), "The argument result is 'lab.Spikes': give a table"),
+        (lambda: sync("lab"), "The argument definitions is 'lab': give what build_definitions"),
+        (lambda: list(dj.check_schema("lab")), r"check_schema\('lab'\): give a schema"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(use: Any, words: str) -> None:
+    with pytest.raises(dj.ConfigurationError, match=words):
+        use()

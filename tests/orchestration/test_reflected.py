@@ -170,7 +170,7 @@ def test_tables_are_chosen_by_name_schema_and_tier(
 @pytest.mark.parametrize(
     ("schemas", "options", "message"),
     [
-        ("lib*", {}, r"no schema has a name like 'lib\*'; there are lab"),
+        ("lib*", {}, r"No schema has a name like 'lib\*'; there are lab"),
         ("lab", {"select": ["Sesion"]}, r"select has 'Sesion', which names no table; near it: lab"),
         ([3], {}, "3 is not a schema: give a dj.Schema"),
         ("lab", {"partition_by": {"Session": "session_id"}}, "write the first of subject_id, ses"),

@@ -188,7 +188,15 @@ def load_arrays(refs: Iterable[NpyRef | None]) -> Iterator[Array | None]:
         for trace in dj.load_arrays(Trace.to_arrays("trace")):
             print(trace.mean())
     """
-    return in_flight(lambda ref: None if ref is None else ref.load(), refs)
+    return in_flight(_loaded, refs)
+
+
+def _loaded(ref: Any) -> Array | None:
+    if ref is not None and not hasattr(ref, "load"):
+        raise InvalidValueError(
+            f"{ref!r:.80} is not an array in a store: write load_arrays(Trace.to_arrays('trace'))."
+        )
+    return None if ref is None else ref.load()
 
 
 class NpyCodec(SchemaCodec, register=False):

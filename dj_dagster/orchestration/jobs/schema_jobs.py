@@ -17,6 +17,7 @@ from dagster import (
 from dagster import job as dagster_job
 
 from dj_dagster.errors import counted
+from dj_dagster.orchestration.arguments import check_kind, listed
 from dj_dagster.orchestration.merge import renamable
 from dj_dagster.relational.garbage.collector import (
     ALL_STORES,
@@ -73,7 +74,11 @@ def schema_schedule(
 
 
 def _listed(schemas: Schemas) -> list[Schema]:
-    return [schemas] if isinstance(schemas, Schema) else list(schemas)
+    place, words = "The argument schemas", "schemas, as dj.Schema returns them"
+    chosen = [schemas] if isinstance(schemas, Schema) else listed(place, schemas, words)
+    for each in chosen:
+        check_kind(place, each, Schema, words)
+    return chosen
 
 
 CHECK_JOB = "check_schemas"

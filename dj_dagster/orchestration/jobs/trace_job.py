@@ -10,6 +10,7 @@ from dagster import job as dagster_job
 from dj_dagster.errors import ConfigurationError, QueryError
 from dj_dagster.model.heading import Row
 from dj_dagster.model.names import Tier, title
+from dj_dagster.orchestration.arguments import check_kind
 from dj_dagster.orchestration.merge import renamable
 from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.tables.table_graph import TableGraph
@@ -82,6 +83,8 @@ def trace(result: Table | type[Table]) -> Trace:
     ------
     QueryError
         If `result` is empty.
+    ConfigurationError
+        If it is not a table.
 
     Examples
     --------
@@ -94,6 +97,7 @@ def trace(result: Table | type[Table]) -> Trace:
         # subject_id=1, session_id=3
     """
     table = result() if isinstance(result, type) else result
+    check_kind("The argument result", table, Table, "a table, such as Processed & key")
     if not table:
         raise QueryError(f"{title(table.name)} has no such row: there is nothing to trace.")
     connection = table.connection

@@ -245,7 +245,8 @@ class _Reading:
             # The pattern for everything may also be used on an empty database.
             if pattern != "*" and not any(fnmatchcase(name, pattern) for name in names):
                 raise ConfigurationError(
-                    f"no schema has a name like {pattern!r}; there are {', '.join(names) or 'none'}"
+                    f"No schema has a name like {pattern!r}; there are "
+                    f"{', '.join(names) or 'none'}."
                 )
         return [name for name in names if any(fnmatchcase(name, p) for p in self.patterns)]
 

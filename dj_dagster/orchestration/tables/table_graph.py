@@ -297,7 +297,7 @@ def _key(
     if names[: len(wanted)] != wanted:
         raise ConfigurationError(
             f"{title(root.name)} cannot be partitioned by {', '.join(wanted)}: write the "
-            f"first of {', '.join(names) or 'no attributes'}, in this order"
+            f"first of {', '.join(names) or 'no attributes'}, in this order."
         )
     return [root.table.heading[attribute] for attribute in wanted or names]
 

@@ -543,11 +543,11 @@ def distinct(sources: Iterable[TableSource]) -> list[TableSource]:
         name = dagster_name(asset_key(source.name).path[0])
         if (other := schemas.setdefault(name, source.name.schema)) != source.name.schema:
             raise ConfigurationError(
-                f"the schemas {other!r} and {source.name.schema!r} have the same name in Dagster's "
-                f"jobs and runs, {name}: give each to a code location of its own"
+                f"The schemas {other!r} and {source.name.schema!r} have the same name in Dagster's "
+                f"jobs and runs, {name}: give each to a code location of its own."
             )
         if source.name in found:
-            raise ConfigurationError(f"schema {source.name.schema} is given more than once")
+            raise ConfigurationError(f"Schema {source.name.schema} is given more than once.")
         found[source.name] = source
     return list(found.values())
 
