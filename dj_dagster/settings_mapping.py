@@ -173,7 +173,7 @@ def _url_in(folder: Path, text: str) -> str:
         # It is refused where it is used, unless another source sets one.
         return text
     query = _with_paths_in(folder, url.query, TLS_OPTIONS)
-    placed = url.set(query=query, **({"database": str(folder / file)} if file else {}))
+    placed = url.set(query=query, database=str(folder / file) if file else url.database)
     return text if placed == url else placed.render_as_string(hide_password=False)
 
 

@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dj_dagster.errors import (
     ConfigurationError,
@@ -99,7 +100,8 @@ def check_schema(
         for finding in dj.check_schema(schema, read_data=True):
             print(finding)
     """
-    if not isinstance(schema, Schema):
+    given: Any = schema
+    if not isinstance(given, Schema):
         raise ConfigurationError(
             f"check_schema({schema!r}): give a schema, as dj.Schema returns it."
         )

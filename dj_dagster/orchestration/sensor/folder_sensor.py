@@ -373,7 +373,7 @@ def _rows_by_table(given: Any) -> dict[Any, list[Mapping[str, Value]]]:
     wanted = "Return rows by table, {Scan: [row]}, or raise an error that says why there are none."
     if not isinstance(given, Mapping):
         raise InvalidValueError(f"read returned {given!r:.80}. {wanted}")
-    found: dict[Any, list[Mapping[str, Value]]] = {}
+    found: dict[Any, list[Any]] = {}
     for table, rows in given.items():
         if not (isinstance(table, Table) or (isinstance(table, type) and issubclass(table, Table))):
             raise InvalidValueError(f"read returned rows for {table!r}, not a table. {wanted}")
