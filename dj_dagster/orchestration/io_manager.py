@@ -47,8 +47,8 @@ from dj_dagster.relational.algebra.operators import BY_LINEAGE
 from dj_dagster.relational.database.connection import Connection
 from dj_dagster.relational.expression import QueryExpression
 from dj_dagster.relational.inserting.encode import RowEncoder
-from dj_dagster.relational.inserting.row_sources import batches, frame_columns, record_columns
-from dj_dagster.relational.values import as_fetched, is_data_frame, is_missing
+from dj_dagster.relational.inserting.row_sources import batches, columns_of
+from dj_dagster.relational.values import as_fetched, is_missing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -427,14 +427,15 @@ def as_rows(value: Value, node: TableNode) -> list[GivenRow]:
     """
     if value is None:
         return []
-    if is_data_frame(value):
-        # `to_dict` would turn numpy's numbers into Python's, also in blobs.
-        return _rows_of(frame_columns(value))
+    columns = columns_of(value, node.table.heading)
+    if columns is not None:
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     if isinstance(value, QueryExpression):
         return list(value.to_dicts())
     if isinstance(value, np.ndarray) and value.dtype.names is None:
         return [{_blob(node): value}]
-    rows = _records(value)
+    is_single = isinstance(value, Mapping | str) or not isinstance(value, Sequence)
+    rows = [value] if is_single else list(value)
     for row in rows:
         if not isinstance(row, Mapping):
             raise InvalidValueError(
@@ -442,23 +443,6 @@ def as_rows(value: Value, node: TableNode) -> list[GivenRow]:
                 f"this holds a {type(row).__name__}"
             )
     return rows
-
-
-def _rows_of(columns: Mapping[Any, Sequence[Value]]) -> list[Any]:
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _records(value: Value) -> list[Any]:
-    match type(value).__module__.split(".")[0], type(value).__name__:
-        case "polars", "DataFrame":
-            return value.to_dicts()
-        case "pyarrow", "Table" | "RecordBatch":
-            return value.to_pylist()
-        case "numpy", "ndarray":
-            return _rows_of(record_columns(value))
-        case _:
-            single = isinstance(value, Mapping | str) or not isinstance(value, Sequence)
-            return [value] if single else list(value)
 
 
 def _single(node: TableNode, rows: list[Row], form: str) -> Row:

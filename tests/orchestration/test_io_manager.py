@@ -277,6 +277,37 @@ def test_rows_come_as_other_frames(filled: Lab, instance: dg.DagsterInstance, ki
     assert rows == [{"subject_id": 1, "session_id": n, "total": n + 5} for n in range(3)]
 
 
+@pytest.mark.parametrize("kind", [pl.DataFrame, pl.LazyFrame, pa.Table, pd.DataFrame])
+def test_json_goes_through_frames(lab: Lab, instance: dg.DagsterInstance, kind: Any) -> None:
+    definition = "note : int32\n---\ninfo = null : json"
+    note, copy = (
+        lab.schema(type(name, (Manual,), {"definition": definition})) for name in ("Note", "Copy")
+    )
+    rows = [{"note": n, "info": info} for n, info in enumerate(({"x": [1]}, "5", 5, None))]
+    note.insert(rows)
+
+    def copied(taken: Any) -> Any:
+        return taken
+
+    copied.__annotations__["taken"] = kind
+    asset = dg.asset(
+        key=["lab", "copy"],
+        ins={"taken": dg.AssetIn(["lab", "note"])},
+        io_manager_key="table_io_manager",
+    )(copied)
+    assert materialize(lab.definitions(assets=[asset]), instance, "lab/copy")
+    assert copy.to_dicts(order_by="KEY") == rows
+
+
+def test_an_arrow_table_with_a_name_twice_is_refused(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    table = pa.table([[1], ["F"], ["M"]], names=["subject_id", "sex", "sex"])
+    defs = lab.definitions(assets=[writer(lambda: table)])
+    assert not materialize(defs, instance, "lab/subject")
+    assert "'sex' twice" in error_text(instance)
+
+
 def test_a_query_is_not_fetched(filled: Lab, instance: dg.DagsterInstance) -> None:
     taken: Taken = []
     options = with_partitions_of(filled, "session")

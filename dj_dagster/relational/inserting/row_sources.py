@@ -63,7 +63,7 @@ def batches(rows: object, heading: Heading, size: int = BATCH) -> Iterator[Batch
         return csv_batches(rows, heading, size)
     if isinstance(rows, Mapping):
         raise QueryError("insert takes many rows: write insert1(row), or insert([row]).")
-    columns = _columns_of(rows, heading)
+    columns = columns_of(rows, heading)
     if columns is not None:
         return _cut(columns, heading, size)
     if not isinstance(rows, Iterable):
@@ -71,11 +71,12 @@ def batches(rows: object, heading: Heading, size: int = BATCH) -> Iterator[Batch
     return _from_rows(rows, heading, size)
 
 
-def _columns_of(rows: Any, heading: Heading) -> Columns | None:
+def columns_of(rows: Any, heading: Heading) -> Columns | None:
+    """Return the columns of a frame, an arrow table or numpy records, None for anything else."""
     if is_data_frame(rows):
-        return frame_columns(rows)
+        return _frame_columns(rows)
     if isinstance(rows, np.ndarray):
-        return record_columns(rows) if rows.ndim == 1 and rows.dtype.names else None
+        return _record_columns(rows) if rows.ndim == 1 and rows.dtype.names else None
     # A polars frame or an arrow table can exist only if its package has been imported.
     polars, arrow = sys.modules.get("polars"), sys.modules.get("pyarrow")
     if polars is not None and isinstance(rows, polars.DataFrame):
@@ -107,7 +108,7 @@ def _with_json(columns: Columns, names: Sequence[str], heading: Heading) -> Colu
     return columns
 
 
-def frame_columns(frame: pd.DataFrame) -> Columns:
+def _frame_columns(frame: pd.DataFrame) -> Columns:
     """Return a frame's columns, with the index among them where it has names."""
     columns: Columns = {}
     for level, name in enumerate(frame.index.names):
@@ -120,7 +121,7 @@ def frame_columns(frame: pd.DataFrame) -> Columns:
     return columns or ({"": [None] * len(frame)} if len(frame) else {})
 
 
-def record_columns(records: np.ndarray) -> Columns:
+def _record_columns(records: np.ndarray) -> Columns:
     """Return the fields of numpy records, as Python's values; a field of arrays keeps them."""
     return {name: _field_values(records[name]) for name in records.dtype.names or ()}
 
