@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 from dagster_shared.libraries import DagsterLibraryRegistry
 
-from dj_dagster.orchestration.build import build_definitions, chain_executor
+from dj_dagster.orchestration.build import build_definitions
 from dj_dagster.orchestration.checks import TableChecks
 from dj_dagster.orchestration.component import PipelineComponent
 from dj_dagster.orchestration.database_resource import DatabaseResource
@@ -38,6 +38,7 @@ from dj_dagster.orchestration.jobs.schema_jobs import (
 from dj_dagster.orchestration.jobs.trace_job import Trace, trace, trace_job
 from dj_dagster.orchestration.pipeline import Pipeline, read_pipeline, table_checks
 from dj_dagster.orchestration.runs.assets import table_assets
+from dj_dagster.orchestration.runs.chained_steps import chain_executor
 from dj_dagster.orchestration.runs.work import Work
 from dj_dagster.orchestration.scaffold import new_pipeline
 from dj_dagster.orchestration.sensor.folder_sensor import folder_sensor

@@ -34,6 +34,13 @@ try:
         StepMaterializationData,
     )
     from dagster._core.execution.api import create_execution_plan, execute_run
+    from dagster._core.execution.context.system import PlanOrchestrationContext
+    from dagster._core.execution.plan.active import ActiveExecution
+    from dagster._core.execution.plan.plan import ExecutionPlan
+    from dagster._core.execution.plan.step import ExecutionStep
+    from dagster._core.execution.retries import RetryMode
+    from dagster._core.execution.step_dependency_config import StepDependencyConfig
+    from dagster._core.executor.in_process import InProcessExecutor
     from dagster._core.instance.ref import InstanceRef
     from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
     from dagster._core.launcher import LaunchRunContext, WorkerStatus
@@ -89,6 +96,7 @@ __all__ = [
     "RUN_KEY_TAG",
     "SENSOR_NAME_TAG",
     "SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION",
+    "ActiveExecution",
     "AssetCheckEvaluationTargetMaterializationData",
     "AssetCheckExecutionRecord",
     "AssetCheckExecutionRecordStatus",
@@ -100,17 +108,23 @@ __all__ = [
     "DefaultPartitionsSubset",
     "DynamicPartitionsTable",
     "EngineEventData",
+    "ExecutionPlan",
+    "ExecutionStep",
     "InMemoryJob",
+    "InProcessExecutor",
     "InstanceRef",
     "JobPythonOrigin",
     "LaunchRunContext",
     "ObjectMetadataValue",
+    "PlanOrchestrationContext",
     "RepositoryPythonOrigin",
+    "RetryMode",
     "RunsTable",
     "SqlEventLogStorage",
     "SqlEventLogStorageTable",
     "SqlRunStorage",
     "SqliteEventLogStorage",
+    "StepDependencyConfig",
     "StepMaterializationData",
     "WorkerStatus",
     "create_execution_plan",

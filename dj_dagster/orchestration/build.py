@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from dagster import AssetChecksDefinition, Definitions, ExecutorDefinition, in_process_executor
+from dagster import AssetChecksDefinition, Definitions, ExecutorDefinition
 
 from dj_dagster.orchestration.arguments import check_kind, listed
 from dj_dagster.orchestration.checks import TableChecks
@@ -19,26 +18,13 @@ from dj_dagster.orchestration.jobs.trace_job import trace_job
 from dj_dagster.orchestration.merge import belonging
 from dj_dagster.orchestration.pipeline import Asset, PartitionsWanted, read_pipeline, table_checks
 from dj_dagster.orchestration.runs.assets import table_assets
+from dj_dagster.orchestration.runs.chained_steps import chain_executor
 from dj_dagster.orchestration.sensor.sensor import populate_sensor
 from dj_dagster.orchestration.sensor.sensor_settings import SensorSettings
 from dj_dagster.orchestration.tables.collection import SchemaLike
 from dj_dagster.orchestration.tables.table_graph import Tables
 from dj_dagster.orchestration.translator import TableTranslator
 from dj_dagster.relational.database.connection import Connection
-
-
-@cache
-def chain_executor() -> ExecutorDefinition:
-    """Return the default executor: one process, and a table starts when its parents have output.
-
-    It is the same each time, so that Dagster merges definitions that have it.
-
-    A step has an output although some of its keys failed, so that the tables below it go on with
-    the other keys. Dagster's own executor would skip them, because the step failed.
-    """
-    return in_process_executor.configured(
-        {"step_dependency_config": {"require_upstream_step_success": False}}
-    )
 
 
 def build_definitions(
@@ -92,10 +78,13 @@ def build_definitions(
         Ordinary assets of yours. One that has the key of a Manual or Lookup table stands for that
         table: what it returns is written there when its `io_manager_key` is
         ``"table_io_manager"``.
-    asset_checks, jobs, schedules, sensors, resources
+    asset_checks
+        Asset checks of yours. Runs of the sensor evaluate those of tables that are blocking.
+    jobs, schedules, sensors, resources
         Further definitions of yours, as in `dagster.Definitions`.
     executor
-        The executor of the runs; see `chain_executor` for the default.
+        The executor of the runs; see `chain_executor` for the default. In runs of another, a failed
+        key keeps back all keys of the tables below.
     sensor_settings
         Batch size, interval and bounds of the sensor.
     state_path
@@ -142,7 +131,6 @@ def build_definitions(
     check_kind("The argument resources", resources, (Mapping, NoneType), words)
     kinds = (ExecutorDefinition, NoneType)
     check_kind("The argument executor", executor, kinds, "an executor of Dagster")
-    asset_checks = listed("The argument asset_checks", asset_checks, "asset checks")
     jobs = listed("The argument jobs", jobs, "jobs")
     schedules = listed("The argument schedules", schedules, "schedules")
     sensors = listed("The argument sensors", sensors, "sensors")
@@ -155,12 +143,13 @@ def build_definitions(
         partition_by=partition_by,
         checks=checks,
         assets=assets,
+        asset_checks=asset_checks,
         sensor_settings=sensor_settings,
         state_path=state_path,
     )
     return Definitions(
         assets=table_assets(pipeline),
-        asset_checks=[*table_checks(pipeline), *asset_checks],
+        asset_checks=table_checks(pipeline),
         jobs=[
             *entry_jobs(pipeline, entry_folders),
             populate_job(pipeline),

@@ -2,6 +2,7 @@
 
 # Dagster reads the annotation of `context` as an object: no postponed annotations here.
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -17,7 +18,6 @@ from dagster import (
     AssetCheckSpec,
     AssetKey,
     DagsterInstance,
-    Failure,
     multi_asset_check,
 )
 
@@ -28,7 +28,7 @@ from dj_dagster.orchestration.arguments import check_kind
 from dj_dagster.orchestration.runs.shown_marks import checked_marks
 from dj_dagster.orchestration.runs.stale_marks import CURRENT, CodeWatch, ages
 from dj_dagster.orchestration.sensor.sensor_settings import DueTables
-from dj_dagster.orchestration.tables.table_graph import TableGraph, Tables
+from dj_dagster.orchestration.tables.table_graph import Blocking, TableGraph, Tables
 from dj_dagster.orchestration.tables.table_node import TableNode, op_name
 from dj_dagster.relational.fetching import fetch
 from dj_dagster.workflow.integrity import check_table
@@ -134,10 +134,15 @@ def check_watch(graph: TableGraph, wanted: TableChecks) -> "CheckWatch":
     )
 
 
-def blocking_keys(checks: Iterable[AssetChecksDefinition]) -> frozenset[AssetCheckKey]:
-    """Return the keys of the blocking checks."""
-    specs = (spec for definition in checks for spec in definition.check_specs)
-    return frozenset(spec.key for spec in specs if spec.blocking)
+def blocking_checks(definitions: Iterable[AssetChecksDefinition]) -> Blocking:
+    """Return the blocking checks of each asset, with those that cannot be evaluated apart."""
+    found: defaultdict[AssetKey, set[AssetCheckKey]] = defaultdict(set)
+    for definition in definitions:
+        for spec in definition.check_specs:
+            if spec.blocking:
+                alone = [spec.key] if definition.can_subset else definition.check_keys
+                found[spec.asset_key].update(alone)
+    return {key: frozenset(checks) for key, checks in found.items()}
 
 
 Check = Callable[[DagsterInstance], tuple[bool, Numbers]]
@@ -178,7 +183,9 @@ class CheckWatch:
             rows += sum(each for each in numbers.values() if isinstance(each, int))
             record = before.get(check_key)
             said = record.evaluation if record is not None else None
-            if said is not None and _told(said) == (passed, numbers, mark):
+            # A check that a run was to evaluate, and did not reach, has a plan in its place.
+            is_said = isinstance(said, AssetCheckEvaluation)
+            if is_said and _told(said) == (passed, numbers, mark):
                 continue
             evaluation = AssetCheckEvaluation(
                 asset_key=key,
@@ -226,37 +233,22 @@ def _of_table(
         )
         for name in checks
     ]
-    block = {spec.key for spec in specs if spec.blocking}
+    strict = {spec.key for spec in specs if spec.blocking}
 
     @multi_asset_check(name=f"{op_name(node.key)}__checks", specs=specs, can_subset=True)
     def check(context: AssetCheckExecutionContext) -> Iterable[AssetCheckResult]:
         for key in context.selected_asset_check_keys:
             passed, numbers = checks[key.name](context.instance)
-            if key in block and not passed:
-                _block(context, key, numbers)
             yield AssetCheckResult(
                 passed=passed,
                 check_name=key.name,
                 asset_key=key.asset_key,
-                severity=AssetCheckSeverity.WARN,
+                # Dagster keeps back what is below a failed check of this severity only.
+                severity=AssetCheckSeverity.ERROR if key in strict else AssetCheckSeverity.WARN,
                 metadata=dict(numbers),
             )
 
     return check
-
-
-def _block(context: AssetCheckExecutionContext, key: AssetCheckKey, numbers: Numbers) -> None:
-    """Fail the step without an output, because the tables below would start after any output.
-
-    See `build.chain_executor`: a step starts once those above it have output.
-    """
-    # Dagster accepts such metadata, although its annotation does not say so.
-    evaluation: Any = AssetCheckEvaluation(
-        asset_key=key.asset_key, check_name=key.name, passed=False, metadata=dict(numbers)
-    )
-    context.op_execution_context.log_event(evaluation)
-    title = key.asset_key.to_user_string()
-    raise Failure(f"{title} is not {key.name}: {dict(numbers)}", allow_retries=False)
 
 
 def _checks(graph: TableGraph, node: TableNode, wanted: TableChecks) -> dict[str, Check]:

@@ -14,7 +14,7 @@ from dj_dagster.errors import ConfigurationError
 from dj_dagster.model.names import TableName, title
 from dj_dagster.model.selection import by_table, matched
 from dj_dagster.orchestration.arguments import check_kind, listed
-from dj_dagster.orchestration.checks import TableChecks, blocking_keys, checks_of
+from dj_dagster.orchestration.checks import TableChecks, blocking_checks, checks_of
 from dj_dagster.orchestration.runs.work import Work
 from dj_dagster.orchestration.sensor.sensor_settings import SensorSettings
 from dj_dagster.orchestration.tables.collection import SchemaLike, apart, collect
@@ -73,7 +73,7 @@ class Pipeline:
     checks
         The checks that the tables have.
     asset_checks
-        These checks as Dagster has them.
+        These checks as Dagster has them, and those of the user's own.
     assets
         The assets of the user's own.
     managed
@@ -116,6 +116,7 @@ def read_pipeline(
     partition_by: PartitionsWanted | None = None,
     checks: TableChecks | None = None,
     assets: Sequence[Asset] = (),
+    asset_checks: Sequence[AssetChecksDefinition] = (),
     sensor_settings: SensorSettings | None = None,
     state_path: Path | None = None,
 ) -> Pipeline:
@@ -127,7 +128,7 @@ def read_pipeline(
     Parameters
     ----------
     schemas, connection, select, exclude, translator, partition_by, checks, assets, \
-sensor_settings, state_path
+asset_checks, sensor_settings, state_path
         See `build_definitions`.
 
     Raises
@@ -167,6 +168,10 @@ sensor_settings, state_path
     for name, (kind, words) in _TAKEN.items():
         check_kind(f"The argument {name}", given[name], (kind, NoneType), words)
     assets = _own_assets(assets)
+    asset_checks = listed("The argument asset_checks", asset_checks, "asset checks")
+    for each in asset_checks:
+        words = "asset checks; other things go beside them, to Definitions.merge"
+        check_kind("One of the argument asset_checks", each, AssetChecksDefinition, words)
     chosen, wanted = translator or TableTranslator(), checks or TableChecks()
     found = collect(schemas, connection=connection, state_path=state_path)
     sources = apart(selected(found, select, exclude))
@@ -192,9 +197,9 @@ sensor_settings, state_path
         described={k: each for k, each in said["get_key_metadata"].items() if each is not None},
         places={key: place_of(tags) for key, tags in said["get_op_tags"].items()},
     )
-    asset_checks = checks_of(graph, wanted)
+    asset_checks = [*checks_of(graph, wanted), *asset_checks]
     return Pipeline(
-        replace(graph, blocking=blocking_keys(asset_checks)),
+        replace(graph, blocking=blocking_checks(asset_checks)),
         chosen,
         specs,
         props,
@@ -210,7 +215,7 @@ sensor_settings, state_path
 
 
 def table_checks(pipeline: Pipeline) -> list[AssetChecksDefinition]:
-    """Return the asset checks of a pipeline's tables, one definition a table.
+    """Return the asset checks of a pipeline's tables, one definition a table, and the user's own.
 
     The sensor evaluates them too: definitions without them should have no checks in the pipeline.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 
 import dj_dagster as dj
 from dj_dagster.errors import ConfigurationError
-from dj_dagster.orchestration import TableChecks, populate_schedule
+from dj_dagster.orchestration import TableChecks, populate_schedule, sync
 from dj_dagster.orchestration.headless import run_assets, run_job, run_until_idle
 from tests.orchestration.lab import Lab, partition
 from tests.orchestration.running import key_of, requested, run_until, run_until_quiet, tick
@@ -146,6 +146,88 @@ def test_a_blocking_check_holds_up_what_is_below(lab: Lab, instance: dg.DagsterI
     run = next(run_until_idle(defs, instance=instance))
     assert not run.is_success
     assert [table for table, _ in lab.calls] == ["RawData", "RawData"]
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_blocking_check_of_the_users_does_so_too(
+    lab: Lab, instance: dg.DagsterInstance, *, apart: bool
+) -> None:
+    specs = [
+        dg.AssetCheckSpec("good", asset=key_of("lab/raw_data"), blocking=True),
+        dg.AssetCheckSpec("told", asset=key_of("lab/raw_data")),
+    ]
+
+    @dg.multi_asset_check(specs=specs, can_subset=apart)
+    def mine(context) -> Iterator[dg.AssetCheckResult]:
+        for key in sorted(context.selected_asset_check_keys):
+            yield dg.AssetCheckResult(passed=False, asset_key=key.asset_key, check_name=key.name)
+
+    lab.add_sessions(range(2))
+    lab.broken = {1}
+    defs = lab.definitions(asset_checks=[mine])
+    (request,) = requested(tick(defs, instance))
+    assert request.asset_check_keys == [spec.key for spec in specs[: 1 if apart else 2]]
+    assert not next(run_until_idle(defs, instance=instance)).is_success
+    assert [table for table, _ in lab.calls] == ["RawData", "RawData"]
+    # A check that was not reached does not keep the sensor from evaluating it.
+    run_until_quiet(defs, instance)
+    assert len(lab.Processed()) == 1
+
+
+def test_only_tables_go_on_below_a_failure(lab: Lab, instance: dg.DagsterInstance) -> None:
+    ran = []
+
+    @dg.asset
+    def up() -> None: ...
+
+    @dg.asset_check(asset="up", blocking=True)
+    def good() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=False)
+
+    @dg.multi_asset(specs=[dg.AssetSpec("first"), dg.AssetSpec("second")])
+    def half() -> Iterator[dg.MaterializeResult[None]]:
+        yield dg.MaterializeResult("first")
+        raise ValueError
+
+    def below(*keys: str) -> dg.AssetsDefinition:
+        @dg.asset(name=f"below_{keys[0].split('/')[-1]}", deps=[key_of(key) for key in keys])
+        def run() -> None:
+            ran.append(keys[0])
+
+        return run
+
+    @dg.op(out={"x": dg.Out(is_required=False), "y": dg.Out(is_required=False)})
+    def split() -> Iterator[dg.Output[int]]:
+        yield dg.Output(1, "x")
+
+    @dg.op
+    def joined(values: list[int]) -> None:
+        ran.append(f"joined {values}")
+
+    @dg.job
+    def fan_in() -> None:
+        joined(list(split()))
+
+    reports = [below(key) for key in ("up", "first", "lab/raw_data", "lab/session")]
+    defs = lab.definitions(assets=[up, half, *reports], asset_checks=[good], jobs=[fan_in])
+    lab.add_sessions(range(2))
+    sync(defs, instance=instance)
+    lab.broken = {1}
+    keys = [key_of(f"lab/{name}") for name in ("raw_data", "processed")]
+    config = {f"lab__{key.path[-1]}": {"config": {"keys": "all"}} for key in keys}
+    chosen = [up.key, *half.keys, *(each.key for each in reports), *keys]
+    run = run_assets(
+        defs,
+        chosen,
+        instance=instance,
+        run_config={"ops": config},
+        tags={"dagster/partition": partition(0)},
+    )
+    assert not run.is_success
+    assert ran == ["lab/session"]
+    assert len(lab.Processed()) == 1
+    assert run_job(defs, "fan_in", instance=instance).is_success
+    assert ran[1:] == ["joined [1]"]
 
 
 def test_runs_of_the_sensor_evaluate_no_other_checks(

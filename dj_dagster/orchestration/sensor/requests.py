@@ -437,7 +437,7 @@ def request(
         run_key=f"{batch.digest}-{before.next_number}",
         asset_selection=selection,
         # Each check is a further step that reads all rows from the database.
-        asset_check_keys=[check for check in graph.blocking if check.asset_key in selection],
+        asset_check_keys=sorted({c for key in selection for c in graph.blocking.get(key, ())}),
         run_config=_run_config(batch, again=before.has_died),
         tags={
             BATCH_TAG: batch.digest,

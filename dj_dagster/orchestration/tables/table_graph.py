@@ -36,6 +36,9 @@ KeyMetadata = Callable[[Key], Mapping[str, Any]]
 CodeVersions = Mapping[AssetKey, str | None]
 """The version of the code that fills an asset, by asset."""
 
+Blocking = Mapping[AssetKey, frozenset[AssetCheckKey]]
+"""The checks that runs in a table evaluate, by table."""
+
 Place = tuple[tuple[str, str], ...]
 """Tags, with their values, by which launchers choose the place of a step."""
 
@@ -49,7 +52,8 @@ class TableGraph:
     Attributes
     ----------
     blocking
-        Checks that the tables below wait for; runs of the sensor evaluate only these checks.
+        Checks that the tables below wait for, by table, with those that can only be evaluated with
+        them; runs of the sensor evaluate only these checks.
     versions
         The code versions of tables, as their assets have them.
     described
@@ -59,7 +63,7 @@ class TableGraph:
     """
 
     nodes: tuple[TableNode, ...]
-    blocking: frozenset[AssetCheckKey] = frozenset()
+    blocking: Blocking = field(default_factory=dict[AssetKey, frozenset[AssetCheckKey]])
     versions: CodeVersions = field(default_factory=dict[AssetKey, str | None])
     described: Mapping[AssetKey, KeyMetadata] = field(default_factory=dict[AssetKey, KeyMetadata])
     places: Mapping[AssetKey, Place] = field(default_factory=dict[AssetKey, Place])
@@ -238,7 +242,7 @@ def joined(graphs: Sequence[TableGraph]) -> TableGraph:
     closing = {(asset_key(parent), asset_key(child)) for parent, child in ignored}
     return TableGraph(
         tuple(_without_parents(nodes[name], closing) for name in order),
-        frozenset(check for graph in graphs for check in graph.blocking),
+        {key: graph.blocking[key] for key, graph in owners.items() if key in graph.blocking},
         {key: graph.versions[key] for key, graph in owners.items() if key in graph.versions},
         {key: graph.described[key] for key, graph in owners.items() if key in graph.described},
         {key: graph.places[key] for key, graph in owners.items() if key in graph.places},
