@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -195,7 +196,7 @@ class TableName(NamedTuple):
 def class_names(name: TableName) -> list[str]:
     """Return the class name of a table, for a part after that of its master.
 
-    Tables of other programs get one, too.
+    Tables of other programs get one, too, whatever their names are.
 
     Examples
     --------
@@ -203,7 +204,9 @@ def class_names(name: TableName) -> list[str]:
     (['Session', 'Trial'], ['OldThings'])
     """
     if parse_table_name(name.table) is None:
-        return [camel_case(re.sub(r"[^a-z0-9]+", "_", name.table).strip("_"))]
+        ascii_only = unicodedata.normalize("NFKD", name.table).encode("ascii", "ignore").decode()
+        word = camel_case(re.sub(r"[^a-z0-9]+", "_", ascii_only.lower()).strip("_"))
+        return [word if word[:1].isalpha() else f"T{word}"]
     return class_path(name.table).split(".")
 
 

@@ -5,9 +5,11 @@ from hypothesis import strategies as st
 from dj_dagster.errors import DefinitionError
 from dj_dagster.model.names import (
     ParsedName,
+    TableName,
     Tier,
     camel_case,
     check_table_name,
+    class_names,
     parse_table_name,
     snake_case,
     sql_table_name,
@@ -63,6 +65,23 @@ def test_a_part_keeps_its_masters_prefix(master):
 )
 def test_hidden_and_unknown_tables_are_none(name):
     assert parse_table_name(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("Subject", "Subject"),
+        ("LOG", "Log"),
+        ("Weird Table", "WeirdTable"),
+        ("ünï", "Uni"),
+        ("1abc", "T1abc"),
+        ("_", "T"),
+        ("脳", "T"),
+    ],
+)
+def test_tables_of_other_programs_have_class_names(name, found):
+    assert class_names(TableName("lab", name)) == [found]
+    assert camel_case(snake_case(found)) == found
 
 
 def test_a_name_of_64_characters_is_the_longest():
