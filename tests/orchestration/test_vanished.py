@@ -113,6 +113,20 @@ def test_what_the_key_source_leaves_out(any_lab: Lab, instance: dg.DagsterInstan
         assert comes_to_show(defs, instance, any_lab.asset(name), wanted)
 
 
+def test_what_is_not_a_key_is_taken_back_alone(lab: Lab, instance: dg.DagsterInstance) -> None:
+    lab.add_sessions([1])
+    run_until_quiet(lab.definitions(), instance)
+    key = key_of("lab/raw_data")
+    instance.report_runless_asset_event(dg.AssetMaterialization(key, partition="foo"))
+    defs = lab.definitions()
+
+    def is_clean() -> bool:
+        run_until_quiet(defs, instance)  # A failed tick would raise.
+        return instance.get_materialized_partitions(key) == partitions([1])
+
+    eventually(is_clean, every=0.1)
+
+
 def test_a_mark_that_comes_meanwhile_stays(lab: Lab, instance: dg.DagsterInstance) -> None:
     lab.add_sessions(range(3))
     defs = lab.definitions()

@@ -49,6 +49,7 @@ from dj_dagster.orchestration.runs.marks import Mark
 from dj_dagster.orchestration.tables.grains import Grain
 from dj_dagster.orchestration.tables.partitions import (
     Regions,
+    decoded,
     present_among,
     present_in,
     present_pages,
@@ -461,7 +462,7 @@ def _forget_notes(node: TableNode, partitions: Sequence[str]) -> None:
     notes = Notes(node.table, node.populator.key_names)
     # The sensor's user may lack the right to delete them.
     with suppress(AccessError):
-        notes.forget([node.grain.decode(partition) for partition in partitions])
+        notes.forget(decoded(node.grain, partitions))
 
 
 def _take_back(

@@ -42,7 +42,7 @@ from dj_dagster.orchestration.runs.shown_marks import (
     last_marks,
 )
 from dj_dagster.orchestration.sensor.sensor_settings import DueTables
-from dj_dagster.orchestration.tables.partitions import key_pages, present_pages
+from dj_dagster.orchestration.tables.partitions import decoded, key_pages, present_pages
 from dj_dagster.orchestration.tables.table_graph import TableGraph
 from dj_dagster.orchestration.tables.table_node import TableNode
 from dj_dagster.workflow.notes import STALE, Age, Note
@@ -150,7 +150,7 @@ class Aging:
     def keys_in(self, partitions: Iterable[str]) -> list[Key]:
         """Return the keys of `make` that are in the table in some partitions."""
         grain = self._node.grain
-        keys = [] if grain is None else [grain.decode(partition) for partition in partitions]
+        keys = decoded(grain, list(partitions))
         if not self._node.coarse:
             return keys
         return [key for page in self._staleness.pages(keys) for key in self._node.respelled(page)]
