@@ -1,5 +1,6 @@
 """Jobs from the launchpad that make keys, populate and recompute, and schedules of their runs."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -22,6 +23,7 @@ from dagster import job as dagster_job
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.model.heading import Key
 from dj_dagster.model.selection import texts
+from dj_dagster.orchestration.arguments import check_kind
 from dj_dagster.orchestration.merge import TABLES, belonging, renamable
 from dj_dagster.orchestration.pipeline import Pipeline
 from dj_dagster.orchestration.runs.node_code import planned_tags
@@ -158,11 +160,12 @@ def check_limit(limit: int | None) -> None:
     Raises
     ------
     ConfigurationError
-        When `limit` is below 1.
+        When `limit` is below 1, or not a whole number.
     """
-    if limit is not None and limit < 1:
+    is_whole = isinstance(limit, int) and not isinstance(limit, bool)
+    if limit is not None and not (is_whole and limit >= 1):
         raise ConfigurationError(
-            f"limit is {limit}: write 1 or more, or leave it out for no limit."
+            f"limit is {limit!r}: write 1 or more, or leave it out for no limit."
         )
 
 
@@ -172,12 +175,17 @@ def check_said(restriction: object) -> None:
     Raises
     ------
     ConfigurationError
-        When the restriction is empty.
+        When the restriction is empty, or a truth value.
     """
+    if isinstance(restriction, list) and not restriction:
+        raise ConfigurationError(
+            "An empty list as a restriction chooses nothing: leave it out for all keys of the "
+            "tables, or say which."
+        )
     if isinstance(restriction, list):
         for each in restriction:
             check_said(each)
-    elif restriction is None or restriction == {} or not str(restriction).strip():
+    elif isinstance(restriction, bool | None) or restriction == {} or not str(restriction).strip():
         raise ConfigurationError(
             f"A restriction of {restriction!r} restricts nothing: leave it out for all keys of the "
             "tables, or say which."
@@ -415,6 +423,13 @@ def populate_schedule(
     if limit is not None:
         config["limit"] = limit
     if restriction is not None:
+        try:
+            json.dumps(restriction)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"The schedule's restriction cannot be kept in a run's config ({error}): write a "
+                "text, or a dict or list of texts and numbers."
+            ) from None
         check_said(restriction)
         config["restriction"] = restriction
     job = JOB_NAME, OP_NAME
@@ -485,6 +500,7 @@ def _schedule(
     running: bool,
 ) -> ScheduleDefinition:
     """Return a schedule of one of our jobs, given with its op; the job's name can get an end."""
+    check_kind(f"{of[0]}_schedule: running", running, bool, "True or False")
     job, op = of
     names = table_names(tables)
     text = names if isinstance(names, str) else ", ".join(names)
