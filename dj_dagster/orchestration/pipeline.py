@@ -8,7 +8,13 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from dagster import AssetChecksDefinition, AssetKey, AssetsDefinition, AssetSpec
+from dagster import (
+    AssetChecksDefinition,
+    AssetKey,
+    AssetsDefinition,
+    AssetSpec,
+    PartitionsDefinition,
+)
 
 from dj_dagster.errors import ConfigurationError
 from dj_dagster.model.names import TableName, title
@@ -77,7 +83,7 @@ class Pipeline:
     assets
         The assets of the user's own.
     managed
-        Those of the user's own assets that stand for tables; they mark themselves.
+        Those of the user's own assets that fill tables; they mark themselves.
     """
 
     graph: TableGraph
@@ -180,10 +186,18 @@ asset_checks, sensor_settings, state_path
         graph, [source.candidate for source in found]
     )
     own = _own_specs(graph, assets)
-    partitions = {
+    partitions: dict[AssetKey, PartitionsDefinition[str] | None] = {
         node.key: node.grain.partitions_def if node.grain else None for node in graph.nodes
     }
-    partitions |= {key: spec.partitions_def for key, spec in own.items()}
+    filled_by_own = _filled(assets)
+    for key, spec in own.items():
+        if key in filled_by_own:
+            partitions[key] = spec.partitions_def
+        elif spec.partitions_def not in (None, partitions[key]):
+            raise ConfigurationError(
+                f"the AssetSpec {key.to_user_string()} of {graph.by_key[key].title} has partitions "
+                "of its own, which nothing would mark; leave partitions_def out"
+            )
     props = {node.key: table_props(node, graph, partitions) for node in graph.nodes}
     specs = {key: table_spec(each, chosen) for key, each in props.items()}
     filled = {node.key: props[node.key] for node in graph.populated}
@@ -210,7 +224,7 @@ asset_checks, sensor_settings, state_path
         wanted,
         asset_checks,
         assets,
-        frozenset(own),
+        filled_by_own.intersection(own),
     )
 
 
@@ -245,12 +259,23 @@ def _own_specs(graph: TableGraph, assets: Sequence[Asset]) -> dict[AssetKey, Ass
     own = {spec.key: spec for spec in specs if spec.key in graph.by_key}
     for key in own:
         node = graph.by_key[key]
+        if node.master is not None and not graph.by_key[node.master].populated:
+            raise ConfigurationError(
+                f"the asset {key.to_user_string()} has the key of {node.title}, a part, whose rows "
+                "are entered with its master's; give it another key"
+            )
         if node.populated or node.master is not None:
             raise ConfigurationError(
                 f"The asset {key.to_user_string()} has the key of {node.title}, whose rows come "
                 "from make: give it another key."
             )
     return own
+
+
+def _filled(assets: Sequence[Asset]) -> frozenset[AssetKey]:
+    """Return the assets that runs materialise; an AssetSpec only says what there is."""
+    made = (a for a in assets if isinstance(a, AssetsDefinition) and a.is_executable)
+    return frozenset(key for asset in made for key in asset.keys)
 
 
 def _specs(asset: Asset) -> Iterable[AssetSpec]:

@@ -289,7 +289,7 @@ def table_spec(props: TableProps, translator: TableTranslator) -> AssetSpec:
     Raises
     ------
     ConfigurationError
-        When the translator returns something else.
+        When the translator returns something else, or another key or other partitions.
     """
     spec: Any = translator.get_asset_spec(props)
     if not isinstance(spec, AssetSpec):
@@ -297,6 +297,13 @@ def table_spec(props: TableProps, translator: TableTranslator) -> AssetSpec:
             f"{type(translator).__name__}.get_asset_spec gave {spec!r} for {props.title}: "
             "return an AssetSpec, such as super().get_asset_spec(props)"
         )
+    for name, own in (("key", props.key), ("partitions_def", props.partitions_def)):
+        given = getattr(spec, name)
+        if given != own:
+            raise ConfigurationError(
+                f"{type(translator).__name__}.get_asset_spec gave {props.title} the {name} "
+                f"{given!r}: keep {own!r}, by which runs and the sensor know its rows"
+            )
     return spec.with_io_manager_key(IO_MANAGER_KEY)
 
 

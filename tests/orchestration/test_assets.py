@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -16,6 +17,7 @@ from dj_dagster.orchestration import (
     TableTranslator,
     build_definitions,
     populate_schedule,
+    sync,
 )
 from dj_dagster.relational.schemas.schema import Schema
 from dj_dagster.relational.table import Lookup, Manual, Part
@@ -231,6 +233,21 @@ def test_an_asset_of_the_users_stands_for_a_manual_table(lab: Lab) -> None:
     assert key_of("lab/subject") in defs.resolve_asset_graph().materializable_asset_keys
 
 
+def test_a_spec_of_the_users_leaves_a_manual_table_as_it_is(
+    lab: Lab, instance: dg.DagsterInstance
+) -> None:
+    spec = dg.AssetSpec(["lab", "session"], owners=["team:lab"])
+    defs = lab.definitions(assets=[spec])
+    assert specs_of(defs)["lab/session"].owners == ["team:lab"]
+    assert grains_of(defs) == grains_of(lab.definitions())
+    lab.add_sessions([1])
+    sync(defs, instance=instance)
+    assert len(instance.get_materialized_partitions(spec.key)) == 1
+    odd = spec.replace_attributes(partitions_def=dg.StaticPartitionsDefinition(["a"]))
+    with pytest.raises(ConfigurationError, match=r"lab\.Session has partitions of its own"):
+        lab.definitions(assets=[odd])
+
+
 def test_an_asset_with_the_key_of_a_computed_table_is_refused(lab: Lab) -> None:
     @dg.asset(key=["lab", "processed"])
     def processed() -> None: ...
@@ -319,6 +336,22 @@ def test_a_translator_that_gives_no_spec_is_named(lab: Lab) -> None:
         lab.definitions(translator=Forgetful())
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"key": dg.AssetKey("other")},
+        {"partitions_def": dg.DynamicPartitionsDefinition(name="other")},
+    ],
+)
+def test_a_translator_keeps_key_and_partitions(lab: Lab, changed: dict[str, Any]) -> None:
+    class Other(TableTranslator):
+        def get_asset_spec(self, props: TableProps) -> dg.AssetSpec:
+            return super().get_asset_spec(props).replace_attributes(**changed)
+
+    with pytest.raises(ConfigurationError, match=r"Other.get_asset_spec gave lab\..*keep"):
+        lab.definitions(translator=Other())
+
+
 def test_a_schedule_of_a_table_that_make_does_not_fill_is_refused(lab: Lab) -> None:
     with pytest.raises(ConfigurationError, match="'Proccessed', which names no table; near it"):
         lab.definitions(schedules=[populate_schedule("0 3 * * *", tables=["Proccessed"])])
@@ -332,6 +365,11 @@ def test_a_schedule_of_a_table_that_make_does_not_fill_is_refused(lab: Lab) -> N
         ({"tables": []}, "empty list of tables"),
         ({"restriction": {}}, "restricts nothing"),
         ({"limit": 0}, "limit is 0"),
+        ({"limit": "5"}, "limit is '5'"),
+        ({"restriction": True}, "True restricts nothing"),
+        ({"restriction": []}, "chooses nothing"),
+        ({"restriction": {"at": date(2026, 1, 5)}}, "write a text, or a dict"),
+        ({"running": "no"}, "running is 'no'"),
     ],
 )
 def test_a_schedule_of_nothing_is_refused(options: dict[str, Any], said: str) -> None:

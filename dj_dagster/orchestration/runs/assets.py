@@ -51,7 +51,8 @@ CONFIG = {
     "keys": Field(
         ScalarUnion(str, [str]),
         is_required=False,
-        description="Partition keys to make, instead of the run's own partitions, or: all.",
+        description="Partition keys to make, instead of the run's own partitions, or: all. The run "
+        "needs a partition nevertheless; to do without one launch the job populate.",
     ),
     "retry_errors": Field(
         bool, default_value=True, description="Whether to try keys again that failed before."
@@ -78,8 +79,9 @@ def table_assets(pipeline: Pipeline) -> list[Asset]:
     own asset would show.
     """
     graph, specs = pipeline.graph, pipeline.specs
+    own = {key for each in pipeline.assets for key in _keys_of(each)}
     return [
-        *_external(graph, specs, pipeline.managed),
+        *_external(graph, specs, own),
         *(
             _populated(
                 node,
@@ -97,7 +99,7 @@ def table_assets(pipeline: Pipeline) -> list[Asset]:
 
 
 def _external(graph: TableGraph, specs: Specs, own: Collection[AssetKey]) -> list[AssetSpec]:
-    """Return external assets of the tables that neither `make` nor an asset of the user's fills."""
+    """Return external assets of the tables that `make` does not fill and the user has not given."""
     filled = {node.key for node in graph.populated}
     return [
         specs[node.key]
@@ -106,10 +108,17 @@ def _external(graph: TableGraph, specs: Specs, own: Collection[AssetKey]) -> lis
     ]
 
 
+def _keys_of(asset: Asset) -> Collection[AssetKey]:
+    return [asset.key] if isinstance(asset, AssetSpec) else asset.keys
+
+
 def _merged(asset: Asset, specs: Specs) -> Asset:
     """Give a user's asset that stands for a table what the table's own asset would show."""
     if isinstance(asset, AssetSpec):
-        return _merged_spec(asset, specs)
+        table = specs.get(asset.key)
+        # The sensor marks the rows, as those of the table's own asset.
+        partitions = asset.partitions_def if table is None else table.partitions_def
+        return _merged_spec(asset, specs).replace_attributes(partitions_def=partitions)
     if not any(spec.key in specs for spec in asset.specs):
         return asset
     return asset.map_asset_specs(lambda spec: _merged_spec(spec, specs))
