@@ -322,9 +322,15 @@ def test_what_is_no_schema_is_refused(given: Any) -> None:
 
 
 def test_a_table_in_place_of_its_schema_is_refused(lab: Lab) -> None:
-    for given in (lab.Session, lab.Session()):
-        with pytest.raises(ConfigurationError, match="is not a schema"):
+    for given, shown in ((lab.Session, "<table"), (lab.Session(), "A Session")):
+        with pytest.raises(ConfigurationError, match=rf"^({shown}).*is not a schema"):
             build_definitions(given)
+
+
+@pytest.mark.parametrize("given", [[], {}])
+def test_nothing_is_not_a_schema(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match="No schema is given"):
+        build_definitions(given)
 
 
 def test_a_translator_that_gives_no_spec_is_named(lab: Lab) -> None:

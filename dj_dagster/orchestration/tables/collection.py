@@ -154,8 +154,11 @@ def _of(given: object) -> list[TableSource]:
     classes = own_classes(given) if isinstance(given, ModuleType) else []
     if classes:
         return of_classes(classes)
+    # The display of a table would be its rows.
+    is_rows = hasattr(given, "heading") and not isinstance(given, type)
+    shown = f"A {type(given).__name__}" if is_rows else repr(given)
     raise ConfigurationError(
-        f"{given!r} is not a schema: give a dj.Schema, a module that has one called 'schema' or "
+        f"{shown} is not a schema: give a dj.Schema, a module that has one called 'schema' or "
         "has table classes, or a pattern of schema names such as 'lab_*'"
     )
 
