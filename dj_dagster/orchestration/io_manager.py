@@ -435,7 +435,7 @@ def as_rows(value: Value, node: TableNode) -> list[GivenRow]:
     if isinstance(value, np.ndarray) and value.dtype.names is None:
         return [{_blob(node): value}]
     is_single = isinstance(value, Mapping | str) or not isinstance(value, Sequence)
-    rows = [value] if is_single else list(value)
+    rows: list[Any] = [value] if is_single else list(value)
     for row in rows:
         if not isinstance(row, Mapping):
             raise InvalidValueError(

@@ -446,7 +446,7 @@ def test_what_is_not_a_name_is_refused(rig: Rig, place: str, tmp_path: Path) -> 
 
 
 def test_nothing_is_not_everything(rig: Rig, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="schemas is empty: give a schema"):
+    with pytest.raises(ConfigurationError, match="No schema is given"):
         build_definitions([])
     with pytest.raises(ConfigurationError, match="select is empty: name tables, or leave it out"):
         rig.build(select=[])

@@ -85,9 +85,7 @@ def collect(
     given: Any = schemas
     listed: list[SchemaLike] = [given] if _is_single(given) else list(given)
     if not listed:
-        raise ConfigurationError(
-            "The argument schemas is empty: give a schema, its name, or several in a list."
-        )
+        raise ConfigurationError("No schema is given in schemas: name one, or write '*' for all.")
     patterns = [each for each in listed if isinstance(each, str)]
     others = [each for each in listed if not isinstance(each, str)]
     sources = distinct(source for each in others for source in _of(each))
